@@ -24,7 +24,7 @@ _HOMES = {
     "errors": ("PositionSyncError",),
     "gateway.connection": ("GatewayConnection", "IBConnectionManager"),
     "lake.lake": ("Lake",),
-    "lake.queue.position_queue": ("InMemoryPositionQueue", "PositionQueue"),
+    "lake.queue.position_queue": ("PositionQueue",),
     "lake.registry.strategy_registry": ("StrategyRegistry",),
     "lake.updates.position_updates": ("DeltaLakePositionWriter", "PositionUpdatesTable"),
     "settings": ("Settings", "load_settings"),
@@ -57,9 +57,6 @@ if TYPE_CHECKING:
     from position_sync_dagster.gateway.connection import GatewayConnection as GatewayConnection
     from position_sync_dagster.gateway.connection import IBConnectionManager as IBConnectionManager
     from position_sync_dagster.lake.lake import Lake as Lake
-    from position_sync_dagster.lake.queue.position_queue import (
-        InMemoryPositionQueue as InMemoryPositionQueue,
-    )
     from position_sync_dagster.lake.queue.position_queue import PositionQueue as PositionQueue
     from position_sync_dagster.lake.registry.strategy_registry import (
         StrategyRegistry as StrategyRegistry,

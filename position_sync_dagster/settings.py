@@ -184,11 +184,6 @@ class Settings(GatewaySettings):
     session_lease_s: Seconds = Field(
         15.0, description="An owner that is silent for longer counts as dead."
     )
-    closed_lease_s: Seconds = Field(
-        60.0,
-        description="session_lease_s while no streamed leg trades; heartbeats slow down in "
-        "proportion.",
-    )
     rotate_after_s: LongSeconds = Field(
         21600.0, description="Age at which a stream run ends and a new one follows."
     )

@@ -8,9 +8,8 @@ from urllib.parse import unquote
 
 from benchmarks.bench import Bench
 from benchmarks.book.generated import generate
-from benchmarks.documents import markdown_table, replace_part
+from benchmarks.documents import markdown_table
 from benchmarks.gateways.arithmetic import MONTH_S, USD_READ, USD_WRITE
-from benchmarks.machine import load_afterwards
 from benchmarks.outcome import Line
 from ib_gateway_simulator import SimulatedGateway
 from position_sync_dagster.domain.gateway_session import SessionState
@@ -31,7 +30,6 @@ WRITES = ("PUT", "LIST", "POST")
 
 KINDS = {
     "in the session": (None, {}),
-    "no contract trades, heartbeats as in the session": ("CLOSED", {"closed_lease_s": 15.0}),
     "no contract trades": ("CLOSED", {}),
 }
 """The hours of all contracts, and settings."""
@@ -43,7 +41,7 @@ def night(bench: Bench) -> None:
         what: asyncio.run(_counted(bench, hours, more)) for what, (hours, more) in KINDS.items()
     }
     tables = sorted({table for found in counted.values() for table, _ in found})
-    usual = counted["no contract trades, heartbeats as in the session"]
+    usual = counted["in the session"]
     bench.report.add(
         f"Requests of a stream in an hour, {LEGS} legs, {ACTIVE} streamed",
         [
@@ -52,7 +50,7 @@ def night(bench: Bench) -> None:
                 state=f"{_usd(found):.0f} USD a month",
                 ours=sum(found.values()),
                 unit="/h",
-                against="heartbeats as in the session",
+                against="in the session",
                 theirs=sum(usual.values()),
             )
             for what, found in counted.items()
@@ -76,8 +74,6 @@ def night(bench: Bench) -> None:
     )
     text = markdown_table(["PUT or LIST, all, an hour", *counted], rows)
     bench.report.say(text)
-    if bench.docs is not None:
-        replace_part(bench.docs / "scaling.md", "night", f"{load_afterwards()}\n\n{text}")
 
 
 Counted = Counter[tuple[str, str]]

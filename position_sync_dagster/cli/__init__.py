@@ -40,7 +40,7 @@ def main() -> None:
             try:
                 app()
             finally:
-                if not runs_until_stopped:
+                if not runs_until_stopped and not sys.stdout.closed:
                     sys.stdout.flush()
         except PositionSyncError as error:
             sys.exit(print_error(error))

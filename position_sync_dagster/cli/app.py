@@ -34,6 +34,7 @@ COMMANDS = {
     "changes": f"{CLI}.reports:changes",
     "what-if": f"{CLI}.what_if:what_if",
     "money": f"{CLI}.dev:money",
+    "mcp": f"{CLI}.mcp:mcp",
     "doctor": f"{CLI}.doctor:doctor",
     "maintain": f"{CLI}.doctor:maintain",
     "strategies": f"{CLI}.strategies:strategies",

@@ -115,7 +115,7 @@ def exposure(
 
     def render(found: BookMoney, width: int) -> Iterator[RenderableType]:
         if not found.strategies and not found.rest:
-            yield as_typed("No leg is active. Add one with `position-sync strategies add`.")
+            yield as_typed("No leg is active: `position-sync strategies propose` helps.")
             return
         ends = [*found.rest, *found.totals, *found.in_base]
         yield money_tables.strategy_table(found.strategies, ends, width)

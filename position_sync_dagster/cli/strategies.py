@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from position_sync_dagster.cli import options
+from position_sync_dagster.domain import rules
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import contract_name, digits, parse_conid, parse_strike
 from position_sync_dagster.domain.leg import Leg, LegState, few, make_leg
@@ -17,6 +18,7 @@ from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.registry.strategies_file import (
     as_strategies_file,
     following_rolls,
+    load_rules,
     load_strategies,
 )
 from position_sync_dagster.settings import Settings
@@ -58,7 +60,16 @@ def warn_of_file(settings: Settings) -> None:
 
 
 @app.command("list")
-def list_legs(json: options.Json = False, home: options.HomeFolder = None) -> None:
+def list_legs(
+    explain: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CONID", help="Show which strategy or rule has a contract, or why none has."
+        ),
+    ] = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
+) -> None:
     """List the active legs, each with its state.
 
     ARMED: the leg is not held (is its conid right?). STREAMED: the stream values it. OVERFLOW: it
@@ -68,6 +79,13 @@ def list_legs(json: options.Json = False, home: options.HomeFolder = None) -> No
     """
     settings, lake = options.opened(home)
     registry = lake.registry.sync
+    if explain is not None:
+        file, active = settings.strategies_file, registry.get_all_active()
+        held = propose_strategies.held(lake, settings)
+        conid, chosen = parse_conid(explain), [] if file is None else load_rules(file)
+        lines = rules.explain(conid, chosen, held, active, utc_now())
+        output.show({"explanation": lines}, lines, json=json)
+        return
     legs: list[Leg] = sorted(
         [*registry.get_all_active(), *registry.get_unresolved()],
         key=lambda leg: (
@@ -87,7 +105,9 @@ def list_legs(json: options.Json = False, home: options.HomeFolder = None) -> No
     elif legs:
         print_legs(legs, states)
     else:
-        typer.echo(as_typed("No leg is active. Add one with `position-sync strategies add`."))
+        typer.echo(
+            as_typed("No leg is active: `position-sync strategies propose` shows what to add.")
+        )
 
 
 def print_legs(legs: Sequence[Leg], states: Sequence[LegState]) -> None:
@@ -140,7 +160,9 @@ def propose(
     if there is one; numbers are those of the list with the same options.
     """
     settings, lake = options.opened(home)
-    found = propose_strategies.read_proposal(lake, settings, account, underlying)
+    found = propose_strategies.read_proposal(
+        lake, settings, account, None if underlying is None else [underlying]
+    )
     chosen: Sequence[ProposedStrategy] = found.strategies
     if accept:
         chosen = _chosen(found.strategies, [*accept, *(more or [])])
@@ -376,10 +398,9 @@ def import_file(
     home: options.HomeFolder = None,
 ) -> None:
     """Make the active legs equal to a strategies file. If it has an error, nothing changes."""
-    legs = load_strategies(file, named_by="the path")
+    load_strategies(file, named_by="the path")
     settings, lake = options.opened(home, create=True)
-    following = following_rolls(file, named_by="the path")
-    added, removed = lake.registry.sync.replace_all(legs, following=following)
+    added, removed = lake.registry.sync.follow(file, named_by="the path")
     registry = lake.registry.sync
     active = len(registry.get_all_active()) + len(registry.get_unresolved())
     if settings.strategies_file is None or file.resolve() != settings.strategies_file.resolve():

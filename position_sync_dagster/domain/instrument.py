@@ -309,12 +309,6 @@ class TradingHours:
                 return True
         return False if self.begins <= now < self.ends else None
 
-    def closed_until(self, now: datetime) -> datetime | None:
-        """Return the next time at which a session may open; None while one is open, or unknown."""
-        if self.is_open(now) is not False:
-            return None
-        return min((opens for opens, _ in self.sessions if opens > now), default=self.ends)
-
 
 @lru_cache(maxsize=4096)
 def parse_trading_hours(text: str | None, time_zone: str | None) -> TradingHours | None:

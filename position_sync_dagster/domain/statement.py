@@ -212,9 +212,11 @@ class Statement:
     Attributes:
         file: The name of the file.
         first, last: The days that it covers.
-        states_positions: Whether it has the section of positions. Without it, an account without
-            positions is not known to be flat.
-        states_trades: Whether it has the section of trades.
+        states_positions: Whether it has the section of positions, and each can be read. Without
+            that, an account without positions is not known to be flat.
+        states_trades: Whether it has the section of trades, and each can be read.
+        lacks_positions: Whether a position cannot be read: what it does not list may be held.
+        left_out: The rows that cannot be read: for each, what is wrong and the remedy.
     """
 
     file: str
@@ -228,6 +230,8 @@ class Statement:
     executions: tuple[Execution, ...]
     cash: tuple[StatementCash, ...]
     events: tuple[StatementEvent, ...] = ()
+    lacks_positions: bool = False
+    left_out: tuple[tuple[str, str], ...] = ()
 
     def period(self) -> StatementEvent | None:
         """Return the days whose trades it names, as an event; None without that section."""

@@ -86,9 +86,7 @@ class QueuedPosition:
         error_message: Why the last attempt failed; null before the first failure.
         account: IB account; null for the contract in any account.
         attempts: Claims that have ended in failure.
-        available_at: While PENDING: the request is not claimed before this time (back-off of a
-            retry). While PROCESSING: not null means that the position changed, and a new request
-            follows.
+        available_at: The request is not claimed before this time (back-off of a retry).
         lease_owner: The worker that holds the lease, or that finished the request.
         lease_token: Drawn anew at each claim; every mark is checked against it.
         lease_expires_at: End of the lease (UTC); null without a lease.
@@ -96,6 +94,8 @@ class QueuedPosition:
         update_id: Of a SUCCESS the row of position_updates that answers it: its own one, or an
             older one that says the same. Of a request for any account: that of the first account.
         confirmed_at: Until when the source of that row is known to have confirmed its value (UTC).
+        changed_at: When the position changed while the request was PROCESSING (UTC): a new request
+            follows it.
     """
 
     request_id: str
@@ -115,6 +115,7 @@ class QueuedPosition:
     reason: Reason = Reason.MANUAL
     update_id: str | None = None
     confirmed_at: datetime | None = None
+    changed_at: datetime | None = None
 
 
 class PriceKind(StrEnum):

@@ -12,7 +12,8 @@ import math
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
@@ -27,10 +28,11 @@ from xml.etree import ElementTree as Xml
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from position_sync_dagster.domain import statement
+from position_sync_dagster.domain.broker_time import zone_of
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import CONIDS, MULTIPLIED_TYPES, NEW_YORK, RIGHTS
 from position_sync_dagster.errors import FlexServiceError, SettingsError, StatementError, shown
-from position_sync_dagster.gateway_settings import FLEX_URL, address_flaw
+from position_sync_dagster.gateway_settings import FLEX_URL, SECURITY_TYPES, address_flaw
 
 FIRST_DAY = date(1990, 1, 1)
 """The earliest day of a statement: the broker's first customers traded later."""
@@ -42,18 +44,34 @@ LONGEST_TEXT = 1000
 """Maximum characters of an attribute. The longest that the broker writes has about 100."""
 
 STATEMENT_ZONE = NEW_YORK
-"""The times of a statement are New York's, whatever the account's country.
+"""The times of a statement are New York's, whatever the account's country, unless they name a zone.
 
 Source: IB, "Flex Queries", times are Eastern.
 """
 
-EASTERN: tuple[list[str], ...] = ([], ["EST"], ["EDT"])
-"""What may follow a time: the formats with *TimeZone* name it."""
+SEC_TYPES = {"FSFOP": "FOP", "FSOPT": "OPT"}
+"""The types of statements that a gateway names otherwise: options with the margin of a future."""
 
-_REMEDY = (
-    "In the Flex query choose the date format yyyyMMdd or yyyy-MM-dd, the time format HHmmss or "
-    "HH:mm:ss and the fields that docs/operations.md lists, and download it again."
-)
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+|\d{1,3}(?:,\d{3})+\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+"""A comma groups thousands only before a decimal point: 2,500 may be two and a half."""
+
+_FIELDS = "In the Flex query choose the fields that docs/operations.md lists"
+_TO_CHOOSE = {
+    "number": "In the Client Portal choose numbers with a decimal point and without separators",
+    "day": "In the Flex query choose the date format yyyyMMdd or yyyy-MM-dd",
+    "time": "In the Flex query choose the date format yyyyMMdd or yyyy-MM-dd and the time format "
+    "HHmmss or HH:mm:ss",
+    "id": "In the Flex query choose the fields IB Execution ID, Trade ID and Transaction ID",
+    "level": "In the Flex query choose Summary for Open Positions and Execution for Trades",
+    "model": "In the Flex query leave the field Model of Open Positions out: a part in a model has "
+    "a row of its own",
+}
+"""What to change, by what cannot be read."""
+
+
+def _flaw(what: str, kind: str = "") -> StatementError:
+    remedy = f"{_TO_CHOOSE.get(kind, _FIELDS)}, and download it again."
+    return StatementError(what, remedy=remedy)
 
 
 Found = TypeVar("Found")
@@ -75,6 +93,21 @@ class Fields:
         self._latest = today + timedelta(days=1)
         self._attributes = attributes
 
+    def __str__(self) -> str:
+        """Return what names the row in a message."""
+        names = ("conid", "symbol", "tradeID", "transactionID", "dateTime")
+        found = (f"{name} {shown(self._attributes[name])}" for name in names if self.has(name))
+        known = ", ".join(found)
+        return f"{self.file}: {self.element}{f' ({known})' if known else ''}"
+
+    def has(self, *names: str) -> bool:
+        """Return whether one of these attributes has a value."""
+        return any(self._attributes.get(name, "").strip() not in UNKNOWN for name in names)
+
+    def first_of(self, *names: str) -> str | None:
+        """Return the first of these attributes that has a value, however long it is."""
+        return next((self._attributes[name] for name in names if self.has(name)), None)
+
     def text(self, name: str) -> str | None:
         """Return a text, None where it is absent, empty or a dash.
 
@@ -83,7 +116,7 @@ class Fields:
         """
         found = self._attributes.get(name, "").strip()
         if len(found) > LONGEST_TEXT:
-            raise self._error(f"has a {name} of {len(found):,} characters")
+            raise self.error(f"has a {name} of {len(found):,} characters")
         return None if found in UNKNOWN else found
 
     def required(self, name: str) -> str:
@@ -94,22 +127,21 @@ class Fields:
         """
         found = self.text(name)
         if found is None:
-            raise self._error(f"has no {name}")
+            raise self.error(f"has no {name}")
         return found
 
     def number(self, name: str) -> float | None:
         """Return a number, None where it is absent or not finite.
 
         Raises:
-            StatementError: It is there, but not a number.
+            StatementError: It is there, but not a number with a decimal point.
         """
         found = self.text(name)
-        if found is None:
+        if found is None or found.lower().lstrip("+-") in ("nan", "inf", "infinity"):
             return None
-        try:
-            value = float(found.replace(",", ""))
-        except ValueError:
-            raise self._no(name, found, "number") from None
+        if _NUMBER.fullmatch(found) is None:
+            raise self._no(name, found, "number")
+        value = float(found.replace(",", ""))
         return value if math.isfinite(value) else None
 
     def required_number(self, name: str) -> float:
@@ -130,7 +162,7 @@ class Fields:
 
     def conid_of(self, name: str) -> int | None:
         """Return a conid that may be absent, None also where it is no conid."""
-        found = self.text(name) or ""
+        found = self._attributes.get(name, "").strip()
         # More digits are out of range, and Python refuses to parse thousands of them.
         is_number = found.isascii() and found.isdigit() and len(found) <= 10
         return int(found) if is_number and int(found) in CONIDS else None
@@ -138,6 +170,21 @@ class Fields:
     def any_of(self, *names: str) -> str | None:
         """Return the first of these texts that is there."""
         return next((found for name in names if (found := self.text(name)) is not None), None)
+
+    def sec_type(self, among: Collection[str] = ()) -> str:
+        """Return the type of the contract as a gateway names it.
+
+        Args:
+            among: The types that can be read; any by default.
+
+        Raises:
+            StatementError: It is absent, or none of these.
+        """
+        found = self.required("assetCategory")
+        kind = SEC_TYPES.get(found, found)
+        if among and kind not in among:
+            raise self.error(f"has assetCategory={shown(found)}, which is not known")
+        return kind
 
     def as_json(self) -> str:
         """Return the attributes that have a value, as JSON in the order of names."""
@@ -169,20 +216,27 @@ class Fields:
             clock: The field of its time of day, if that is apart.
 
         Raises:
-            StatementError: It is absent, written in another way than 20260305;153000, of another
-                zone, before 1990 or after tomorrow.
+            StatementError: It is absent, written in another way than 20260305;153000, of a zone
+                that is not known, before 1990 or after tomorrow.
         """
         text = " ".join(filter(None, (self.required(name), self.text(clock))))
-        day, *rest = re.sub("[;,T]", " ", text, count=1).split() or [""]
+        day, *rest = re.sub("[;,T]", " ", text, count=1).split(maxsplit=2) or [""]
         digits = rest[0].replace(":", "") if rest else "000000"
+        zone = zone_of(rest[1]) if rest[1:] else STATEMENT_ZONE
+        if zone is None:
+            raise self.error(f"has {name}={shown(text)}, whose time zone is not known", "time")
         try:
-            if len(digits) != 6 or rest[1:] not in EASTERN:  # strptime takes 1530 for 15:03
+            if len(digits) != 6:  # strptime takes 1530 for 15:03
                 raise ValueError
-            at = datetime.strptime(digits, "%H%M%S").time()  # noqa: DTZ007 - New York's below
+            at = datetime.strptime(digits, "%H%M%S").time()  # noqa: DTZ007 - its zone is below
         except ValueError:
-            raise self._no(name, text, "time of New York") from None
+            raise self._no(name, text, "time") from None
         found = self._past(name, self._date(name, day))
-        return datetime.combine(found, at, STATEMENT_ZONE).astimezone(UTC)
+        return datetime.combine(found, at, zone).astimezone(UTC)
+
+    def error(self, what: str, kind: str = "") -> StatementError:
+        """Return the error of this row."""
+        return _flaw(f"{self} {what}.", kind)
 
     def _date(self, name: str, text: str) -> date:
         try:
@@ -196,28 +250,23 @@ class Fields:
         return found
 
     def _no(self, name: str, text: str, kind: str) -> StatementError:
-        return self._error(f"has {name}={shown(text)}, which is no {kind}")
+        return self.error(f"has {name}={shown(text)}, which is no {kind}", kind)
 
     def _past(self, name: str, day: date) -> date:
         if not FIRST_DAY <= day <= self._latest:
-            raise self._error(f"has {name}={day}, which is before 1990 or after tomorrow")
+            raise self.error(f"has {name}={day}, which is before 1990 or after tomorrow", "day")
         return day
 
-    def _error(self, what: str) -> StatementError:
-        return StatementError(f"{self.file}: {self.element} {what}.", remedy=_REMEDY)
 
-
-def position_of(fields: Fields) -> statement.StatementPosition | None:
-    """Return an OpenPosition; None for a lot, which its summary includes.
+def position_of(fields: Fields) -> statement.StatementPosition:
+    """Return an OpenPosition.
 
     Raises:
         StatementError: A field is missing or cannot be read.
     """
-    if fields.text("levelOfDetail") not in (None, "SUMMARY"):
-        return None
     quantity = fields.required_number("position")
     cost = fields.number("costBasisMoney")
-    sec_type = fields.required("assetCategory")
+    sec_type = fields.sec_type(among=SECURITY_TYPES)
     multiplier = fields.number("multiplier") or 1.0
     if sec_type in MULTIPLIED_TYPES:
         multiplier = fields.required_number("multiplier")
@@ -245,8 +294,8 @@ def position_of(fields: Fields) -> statement.StatementPosition | None:
     )
 
 
-def execution_of(fields: Fields) -> statement.Execution | None:
-    """Return a Trade; None for a sum over several, which is no execution.
+def execution_of(fields: Fields) -> statement.Execution:
+    """Return a Trade.
 
     An exercise, an assignment and an expiry have no `ibExecID`: their `tradeID` or
     `transactionID` names them.
@@ -254,18 +303,18 @@ def execution_of(fields: Fields) -> statement.Execution | None:
     Raises:
         StatementError: A field is missing or cannot be read.
     """
-    if fields.text("levelOfDetail") not in (None, "EXECUTION"):
-        return None
     quantity = fields.required_number("quantity")
     commission = fields.number("ibCommission")
     when = ("dateTime",) if fields.text("dateTime") else ("tradeDate", "tradeTime")
-    own_id = fields.text("ibExecID") or fields.text("tradeID")
+    own_id = fields.any_of(*_TRADE_IDS)
+    if own_id is None:
+        raise fields.error("has no ibExecID, tradeID or transactionID", "id")
     return statement.Execution(
-        execution_id=own_id or fields.required("transactionID"),
+        execution_id=own_id,
         account=fields.required("accountId"),
         conid=fields.conid(),
         symbol=fields.text("underlyingSymbol") or fields.required("symbol"),
-        sec_type=fields.required("assetCategory"),
+        sec_type=fields.sec_type(),
         time=fields.moment(*when),
         side=statement.Side.SELL if quantity < 0 else statement.Side.BUY,
         quantity=abs(quantity),
@@ -289,6 +338,8 @@ def execution_of(fields: Fields) -> statement.Execution | None:
     )
 
 
+_TRADE_IDS = ("ibExecID", "tradeID", "transactionID")
+
 _KINDS = {
     "OptionEAE": statement.EventKind.OPTION_EVENT,
     "CorporateAction": statement.EventKind.CORPORATE_ACTION,
@@ -298,14 +349,12 @@ _KINDS = {
 """The elements that are events."""
 
 
-def event_of(fields: Fields) -> statement.StatementEvent | None:
-    """Return an event; None for a sum over several.
+def event_of(fields: Fields) -> statement.StatementEvent:
+    """Return an event.
 
     Raises:
         StatementError: A field is missing or cannot be read.
     """
-    if fields.text("levelOfDetail") == "SUMMARY":
-        return None
     dates = ("dateTime", "date", "reportDate")
     at = fields.moment(next((name for name in dates if fields.text(name)), "reportDate"))
     attributes = fields.as_json()
@@ -319,7 +368,7 @@ def event_of(fields: Fields) -> statement.StatementEvent | None:
         type=fields.any_of("transactionType", "type"),
         conid=fields.conid_of("conid"),
         symbol=fields.any_of("underlyingSymbol", "symbol"),
-        sec_type=fields.text("assetCategory"),
+        sec_type=fields.sec_type() if fields.has("assetCategory") else None,
         currency=fields.text("currency"),
         quantity=fields.number("quantity"),
         price=_first(fields, "tradePrice", "transferPrice"),
@@ -365,12 +414,25 @@ CHUNK_BYTES = 2**20
 
 _FROM_DATE = re.compile(r"<FlexStatement\s[^>]*?\bfromDate=[\"']([0-9-]{8,10})[\"']")
 
-_RECORDS: dict[str, tuple[str, Callable[[Fields], Any]]] = {
+_RECORDS: Mapping[str, tuple[str, Callable[[Fields], Any]]] = {
     "OpenPosition": ("positions", position_of),
     "Trade": ("executions", execution_of),
     "EquitySummaryByReportDateInBase": ("cash", cash_of),
 } | dict.fromkeys(_KINDS, ("events", event_of))
 
+_PLACE = {"accountId", "acctAlias", "model", "currency", "reportDate", "date", "levelOfDetail"}
+"""The attributes that only say where an element belongs: one with no others is a section."""
+
+_LOT = ("openDateTime", "holdingPeriodDateTime", "originatingOrderID", "originatingTransactionID")
+"""What a lot names and its summary does not. Source: ibflex, Types.py, OpenPosition."""
+
+_LEVELS = {
+    "positions": {"SUMMARY"},
+    "executions": {"EXECUTION"},
+    "cash": set[str](),
+    "events": {"DETAIL", "TRANSFER", "TRANSACTION"},
+}
+"""The levels of detail that are read; the others repeat them."""
 
 _IN_DETAIL = {
     "positions": {"OpenPosition"},
@@ -379,25 +441,37 @@ _IN_DETAIL = {
 """The elements that state positions and executions, also in the levels of detail that are not read:
 beside them, none at all does not mean that the account is flat or has not traded."""
 
+_SECTIONS = {
+    "OpenPositions", "Trades", "EquitySummaryInBase", "CorporateActions", "Transfers",
+    "CashTransactions", *_RECORDS, *_IN_DETAIL["executions"],
+}  # fmt: skip
+"""The elements of an activity statement, at least one of which it has."""
+
 
 def read_statements(data: bytes, file: str, *, clock: Clock = utc_now) -> list[statement.Statement]:
     """Return the statements of a Flex query result, one for each account and period.
 
-    The elements are read as they are parsed, so that a year needs no tree in memory. A document
-    type is refused: a statement has none, and entities are declared there.
+    The elements are read as they are parsed, so that a year needs no tree in memory. A row that
+    cannot be read is left out and named with the statement. A document type is refused: a statement
+    has none, and entities are declared there.
 
     Args:
         file: The name of the file, for messages and for the rows.
         clock: The current time; dates after tomorrow are refused.
 
     Raises:
-        StatementError: It is no Flex statement, it is cut off, or a field cannot be read.
+        StatementError: It is no activity statement, it is cut off, or its days cannot be read.
         FlexServiceError: It is an answer of the service instead of a statement: an error, or
             "in progress".
     """
     target = _parsed(data, file, clock().date())
     if target.root == "FlexStatementResponse":
         raise refusal(target.texts, file)
+    if target.root == "FlexQueryResponse" and not target.statements:
+        raise StatementError(
+            f"{file} has no statement of an account.",
+            remedy="Choose at least one account in the Flex query.",
+        )
     if target.root != "FlexQueryResponse":
         raise StatementError(
             f"{file} is no Flex statement: its root is {shown(target.root)}.",
@@ -452,6 +526,30 @@ def _parsed(data: bytes, file: str, today: date) -> "_Target":
     return target
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """A row, and its record or why there is none.
+
+    Attributes:
+        of_all: Whether it names no account, as a sum over several does.
+        is_sum: Whether that, or an execution without an id, makes it the sum of others.
+        is_lot: Whether it is a part of a holding.
+    """
+
+    fields: Fields
+    conid: int | None
+    of_all: bool
+    is_sum: bool
+    is_lot: bool
+    record: Any = None
+    flaw: StatementError | None = None
+
+    @property
+    def order(self) -> str | None:
+        """The id of the order of a trade."""
+        return self.fields.first_of("ibOrderID", "brokerageOrderID")
+
+
 class _Target:
     """Receives the elements of one file."""
 
@@ -464,7 +562,7 @@ class _Target:
         self._open: Fields | None = None
         self._inherited: dict[str, str] = {}
         self._sections: set[str] = set()
-        self._found: defaultdict[str, list[Any]] = defaultdict(list)
+        self._found: defaultdict[str, list[_Row]] = defaultdict(list)
         self._text: list[str] = []
 
     def doctype(self, name: str, public: str | None, system: str | None) -> None:
@@ -481,16 +579,14 @@ class _Target:
             self._open = self._fields(tag, attributes)
             account, last = attributes.get("accountId", ""), attributes.get("toDate", "")
             self._inherited = {"accountId": account, "reportDate": last}
-            self._sections, self._found = set(), defaultdict(list)
+            self._sections = set()
+            self._found = defaultdict(list)
         elif self._open is not None:
-            self._sections.add(tag)
-            if tag in _RECORDS:
-                kind, parse = _RECORDS[tag]
-                # Where a record names no account or day, they are the statement's.
-                own = {name: text for name, text in attributes.items() if text not in UNKNOWN}
-                record = parse(self._fields(tag, {**self._inherited, **own}))
-                if record is not None:
-                    self._found[kind].append(record)
+            own = {name: text for name, text in attributes.items() if text.strip() not in UNKNOWN}
+            if tag not in _RECORDS or own.keys() - _PLACE:
+                self._sections.add(tag)
+            if tag in _RECORDS and own.keys() - _PLACE:
+                self._row(tag, attributes, own)
 
     def data(self, text: str) -> None:
         if self.root == "FlexStatementResponse":
@@ -506,38 +602,123 @@ class _Target:
     def _fields(self, tag: str, attributes: dict[str, str]) -> Fields:
         return Fields(attributes, file=self.file, element=tag, today=self.today)
 
+    def _row(self, tag: str, attributes: Mapping[str, str], own: dict[str, str]) -> None:
+        """Read a row. Where it names no account or day, they are the statement's."""
+        kind, parse = _RECORDS[tag]
+        fields = self._fields(tag, {**self._inherited, **own})
+        level = own.get("levelOfDetail")
+        lots = kind == "positions" and (level == "LOT" or (level is None and fields.has(*_LOT)))
+        if level is not None and level not in _LEVELS[kind] and not lots:
+            return
+        of_all = attributes.get("accountId", "").strip() in ("-", "--")
+        no_id = kind == "executions" and level is None and not fields.has(*_TRADE_IDS)
+        row = _Row(
+            fields=fields,
+            conid=fields.conid_of("conid"),
+            of_all=of_all,
+            is_sum=of_all or no_id,
+            is_lot=lots,
+        )
+        try:
+            row = replace(row, record=parse(fields))
+        except StatementError as error:
+            row = replace(row, flaw=error)
+        self._found[kind].append(row)
+
     def _statement(self, fields: Fields) -> statement.Statement:
         first, last = fields.day("fromDate"), fields.day("toDate")
-        made = fields.moment("whenGenerated") if fields.text("whenGenerated") else None
+        made = fields.moment("whenGenerated") if fields.has("whenGenerated") else None
+        account = fields.required("accountId")
+        if not self._sections & _SECTIONS:
+            listed = ", ".join(sorted(self._sections)[:5]) or "nothing"
+            raise StatementError(
+                f"{self.file} is no activity statement: it has {shown(listed)}, and none of Open "
+                "Positions, Trades and the other sections that are read.",
+                remedy="Put the XML of an activity Flex query into the folder, and nothing else.",
+            )
+        rows = {kind: _without_sums(kind, found) for kind, found in self._found.items()}
+        positions, flaws = _holdings(rows.get("positions", []))
+        no_trades = [one.flaw for one in rows.get("executions", []) if one.flaw]
         for kind, tags in _IN_DETAIL.items():
             if not self._found[kind] and (found := tags & self._sections):
-                raise StatementError(
-                    f"{self.file}: {fields.element} has no {kind}, but {', '.join(sorted(found))}.",
-                    remedy="In the Flex query choose Summary for Open Positions and Execution for "
-                    "Trades, and download it again.",
-                )
-        named: set[tuple[str, date, int]] = set()
-        for one in self._found["positions"]:
-            if (key := (one.account, one.day, one.conid)) in named:
-                raise StatementError(
-                    f"{self.file}: {one.account} has conid {one.conid} twice on {one.day}.",
-                    remedy="In the Flex query leave the field Model of Open Positions out: a part "
-                    "in a model has a row of its own. Then download it again.",
-                )
-            named.add(key)
+                listed = ", ".join(sorted(found))
+                flaw = _flaw(f"{self.file}: {account} has no {kind}, but {listed}.", "level")
+                (flaws if kind == "positions" else no_trades).append(flaw)
+        events, of_events = _records(rows.get("events", []))
+        cash, of_cash = _records(rows.get("cash", []))
+        executions, _ = _records(rows.get("executions", []))
+        every = [*flaws, *no_trades, *(flaw for _, flaw in (*of_events, *of_cash))]
+        is_idle = not no_trades and all(tag == "CashTransaction" for tag, _ in of_events)
         return statement.Statement(
             file=self.file,
-            account=fields.required("accountId"),
+            account=account,
             first=first,
             last=last,
             generated_at=made,
-            states_positions="OpenPositions" in self._sections,
-            states_trades="Trades" in self._sections,
-            positions=tuple(self._found["positions"]),
-            executions=tuple(replace(one, stated_at=made) for one in self._found["executions"]),
-            cash=tuple(self._found["cash"]),
-            events=tuple(replace(one, stated_at=made) for one in self._found["events"]),
+            states_positions="OpenPositions" in self._sections and not flaws,
+            states_trades="Trades" in self._sections and is_idle,
+            positions=tuple(positions),
+            executions=tuple(replace(one, stated_at=made) for one in executions),
+            cash=tuple(cash),
+            events=tuple(replace(one, stated_at=made) for one in events),
+            lacks_positions=bool(flaws),
+            left_out=tuple((one.what, one.remedy) for one in every),
         )
+
+
+def _without_sums(kind: str, rows: Collection[_Row]) -> list[_Row]:
+    """Return rows without the sums of others.
+
+    A sum over accounts names none. A sum of executions has no id where its level is not written.
+    """
+    if kind == "events":
+        return [one for one in rows if not one.of_all]
+    details = [one for one in rows if not one.is_sum]
+    conids = {one.conid for one in details}
+    totals: defaultdict[tuple[int | None, str | None], float] = defaultdict(float)
+    for one in details:
+        if kind == "executions" and one.flaw is None:
+            for order in {None, one.order}:
+                totals[one.conid, order] += one.record.change
+
+    def is_repeated(one: _Row) -> bool:
+        if one.of_all or kind != "executions":
+            return one.conid in conids
+        with suppress(StatementError):
+            total = totals.get((one.conid, one.order))
+            return total is not None and one.fields.number("quantity") == total
+        return False
+
+    return [one for one in rows if not (one.is_sum and is_repeated(one))]
+
+
+def _records(rows: Iterable[_Row]) -> tuple[list[Any], list[tuple[str, StatementError]]]:
+    """Return the records of rows, and the elements and errors of those that cannot be read."""
+    listed = list(rows)
+    flaws = [(one.fields.element, one.flaw) for one in listed if one.flaw is not None]
+    return [one.record for one in listed if one.flaw is None], flaws
+
+
+def _holdings(rows: Iterable[_Row]) -> tuple[list[Any], list[StatementError]]:
+    """Return one position for each holding and day; its lots, which it sums up, are left out."""
+    found: list[Any] = []
+    flaws: list[StatementError] = []
+    groups: defaultdict[tuple[str, date, int], list[_Row]] = defaultdict(list)
+    for one in rows:
+        if one.flaw is not None:
+            flaws.append(one.flaw)
+        else:
+            groups[one.record.account, one.record.day, one.record.conid].append(one)
+    for (account, day, conid), of_one in groups.items():
+        sums = [one for one in of_one if not one.is_lot]
+        if len(sums) == 1:
+            found.append(sums[0].record)
+        elif sums:
+            what = f"{sums[0].fields}: {account} has conid {conid} twice on {day}."
+            flaws.append(_flaw(what, "model"))
+        else:
+            flaws.append(of_one[0].fields.error("is a lot, and its summary is not there", "level"))
+    return found, flaws
 
 
 IN_PROGRESS = "1019"
@@ -601,6 +782,27 @@ FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 30.0
 
 
+_BROKER = ("interactivebrokers.com", "interactivebrokers.co.uk", "ibkr.com")
+"""The domains of IB, to whose hosts a token may be sent."""
+
+
+def is_of_broker(url: str) -> bool:
+    """Return whether an address is one of IB's, over https.
+
+    >>> is_of_broker("https://gdcdyn.interactivebrokers.com/Universal/servlet/GetStatement")
+    True
+    >>> is_of_broker("https://interactivebrokers.com.example/GetStatement")
+    False
+    """
+    if not url.startswith("https://") or "?" in url or address_flaw(url) is not None:
+        return False
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return parts.port in (None, 443) and any(
+        host == one or host.endswith(f".{one}") for one in _BROKER
+    )
+
+
 class _NoRedirects(HTTPRedirectHandler):
     """Makes a redirect an error: the request has the token in its address."""
 
@@ -641,12 +843,24 @@ class FlexService:
         flaw = address_flaw(self.url)
         if flaw is not None:
             raise SettingsError(f"POSITION_SYNC_FLEX_URL {flaw}.", remedy="Use an https address.")
-        asked = answer_of(self._until_ready("SendRequest", token, query_id, query_id))
+        asked = answer_of(
+            self._until_ready(f"{self.url.rstrip('/')}/SendRequest", token, query_id, query_id)
+        )
         reference = asked.get("ReferenceCode", "")
         if not reference:
             raise refusal(_without(token, asked), f"query {query_id}")
         logger.info("the Flex service makes the statement of query %s", query_id)
-        data = self._until_ready("GetStatement", token, reference, query_id)
+        named, url = asked.get("Url", ""), f"{self.url.rstrip('/')}/GetStatement"
+        if follows := is_of_broker(named):
+            url = named
+        data = self._until_ready(url, token, reference, query_id)
+        if named and not follows and b"<FlexQueryResponse" not in data[:HEAD_BYTES]:
+            raise FlexServiceError(
+                f"query {query_id}: the Flex service names {shown(urlsplit(named).hostname or '')} "
+                "for the statement, which is not IB's over https and is not asked; "
+                f"{urlsplit(url).hostname} has no statement.",
+                remedy="Correct POSITION_SYNC_FLEX_URL, or remove it for IB's own address.",
+            )
         if len(token) >= LEAST_TOKEN and token.encode() in data:
             raise FlexServiceError(
                 f"query {query_id}: the statement has the token in it, and is not stored.",
@@ -654,8 +868,8 @@ class FlexService:
             )
         return data
 
-    def _ask(self, step: str, token: str, subject: str, query_id: str) -> bytes:
-        address = f"{self.url.rstrip('/')}/{step}?" + urlencode({"t": token, "q": subject, "v": 3})
+    def _ask(self, url: str, token: str, subject: str, query_id: str) -> bytes:
+        address = f"{url}?" + urlencode({"t": token, "q": subject, "v": 3})
         request = Request(address, headers={"User-Agent": USER_AGENT})  # noqa: S310 - checked above
         try:
             with _OPENER.open(request, timeout=self.timeout_s) as answer:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.gateway import ib_async_internals
-from position_sync_dagster.gateway.accounts.account_downloads import zone_of_closing
+from position_sync_dagster.gateway.accounts.account_downloads import zone_of
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.market_data_lines import Refusal
 
@@ -60,12 +60,12 @@ async def clock_difference_s(
 
 
 def zone_offset(account_time: str, now: datetime) -> timedelta | None:
-    """Return how far ahead of UTC the gateway's wall clock is; None where no zone fits.
+    """Return how far ahead of UTC the gateway's clock is: as ours, or not at all; else None.
 
     The newest time of a download is about now, if the account is kept current (IB, "Account
     Updates": every 3 minutes).
     """
-    zone = zone_of_closing(account_time, now=now)
+    zone = zone_of(account_time, now=now)
     return None if zone is None else now.astimezone(zone).utcoffset()
 
 

@@ -10,7 +10,8 @@ from deltalake import DeltaTable
 from position_sync_dagster.domain.broker_position import AccountSource, AccountSummary
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.update import trading_mode_of
-from position_sync_dagster.lake.schema.codec import account_rows, content_id, records_of
+from position_sync_dagster.lake.schema.codec import account_rows, records_of
+from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES
 from position_sync_dagster.lake.storage.fencing import fence
 from position_sync_dagster.lake.storage.table import Table, data_files
@@ -97,21 +98,28 @@ class AccountValuesTable:
         def step(handle: DeltaTable) -> pl.DataFrame:
             key = self.table.cache_key(handle)
             if self._newest is None or self._newest[0] != key:
-                self._newest = (key, self._newest_in(_recent(data_files(handle))))
+                self._newest = (key, self._newest_since(self._newest, key[0], data_files(handle)))
             return self._newest[1]
 
         return self.table.snapshot(step)
 
+    def _newest_since(
+        self,
+        before: tuple[tuple[int, int], pl.DataFrame] | None,
+        generation: int,
+        files: pl.DataFrame,
+    ) -> pl.DataFrame:
+        """Return the newest rows; if those of before are known, only what came since is read."""
+        if before is None or before[0][0] != generation or before[1].is_empty():
+            return self._newest_in(_recent(files))
+        known = before[1]
+        added = self._files.added_after(files, int(str(known.get_column(ADDED).max())))
+        rows = _newest(pl.concat([known.lazy(), added.select(known.columns)]))
+        last = rows.sort(ADDED).get_column("date")[-1]
+        return rows.filter(pl.col("date") >= last - LOOK_BACK)
+
     def _newest_in(self, files: pl.DataFrame) -> pl.DataFrame:
-        return (
-            self._files.scan(files)
-            .filter(pl.col("source") == AccountSource.GATEWAY.value)
-            .group_by("account")
-            .agg(pl.all().sort_by(ADDED, "timestamp", "row_id").last())
-            .select(list(ACCOUNT_VALUES.columns))
-            .sort("account")
-            .collect()
-        )
+        return _newest(self._files.scan(files))
 
     def latest_summaries(self) -> list[AccountSummary]:
         """Return the newest row of each account as values; see `latest`."""
@@ -123,6 +131,17 @@ class AccountValuesTable:
             lambda handle: self._files.between(handle, first, last).collect()
         )
         return rows.sort("timestamp", "row_id")
+
+
+def _newest(rows: pl.LazyFrame) -> pl.DataFrame:
+    return (
+        rows.filter(pl.col("source") == AccountSource.GATEWAY.value)
+        .group_by("account")
+        .agg(pl.all().sort_by(ADDED, "timestamp", "row_id").last())
+        .select(list(ACCOUNT_VALUES.columns))
+        .sort("account")
+        .collect()
+    )
 
 
 def _identified(summary: AccountSummary) -> AccountSummary:

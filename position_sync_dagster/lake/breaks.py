@@ -10,8 +10,9 @@ from deltalake import DeltaTable
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import Break, BreakState, Discrepancy
 from position_sync_dagster.errors import UnknownRequestError
-from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.codec import fields_of, frame_of, moment, new_ids, records_of
+from position_sync_dagster.lake.schema import codec, predicates
+from position_sync_dagster.lake.schema.codec import fields_of, frame_of, moment, records_of
+from position_sync_dagster.lake.schema.ids import new_ids
 from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import Table
@@ -139,7 +140,7 @@ class ReconciliationBreaks:
             )
             new = found.join(known, on=_KEY, how="anti", maintain_order="left")
             opened = new.with_columns(
-                *codec.LIVE_COLUMNS,
+                *predicates.LIVE_COLUMNS,
                 break_id=pl.Series(new_ids(at, new.height), dtype=pl.String),
                 gateway_id=pl.lit(gateway_id),
                 state=pl.lit(BreakState.OPENED.value),
@@ -243,7 +244,7 @@ class ReconciliationBreaks:
         def step(handle: DeltaTable) -> pl.DataFrame:
             key = self.table.cache_key(handle)
             if self._closed is None or self._closed[0] != key:
-                where = codec.is_finished(codec.in_bucket(CLOSED))
+                where = predicates.is_finished(predicates.in_bucket(CLOSED))
                 rows = self.table.scan(handle, where).sort("resolved_at", descending=True)
                 self._closed = (key, rows)
             return self._closed[1]

@@ -15,7 +15,7 @@ from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.update import TradingMode
-from position_sync_dagster.lake.schema import codec
+from position_sync_dagster.lake.schema import codec, predicates
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS, CONTRACTS
 from position_sync_dagster.lake.storage import fencing
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
@@ -316,7 +316,7 @@ def _commit_info(session: GatewaySession | None) -> dict[str, str]:
 
 
 def _rows_of(gateway_id: str) -> str:
-    return f"gateway_id = {codec.text_literal(gateway_id)}"
+    return f"gateway_id = {predicates.text_literal(gateway_id)}"
 
 
 WRITER = "contracts"
@@ -335,7 +335,7 @@ class ContractsTable:
         rows = codec.contract_rows(details).unique("conid", keep="last", maintain_order=True)
         if rows.is_empty():
             return
-        among = codec.among("conid", [str(conid) for conid in rows.get_column("conid").sort()])
+        among = predicates.among("conid", [str(conid) for conid in rows.get_column("conid").sort()])
 
         def step(handle: DeltaTable) -> None:
             marks = [Transaction(WRITER, handle.version() + 1)]

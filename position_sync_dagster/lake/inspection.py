@@ -8,7 +8,8 @@ from deltalake import DeltaTable
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake, broker_rows
 from position_sync_dagster.lake.queue.transitions import IS_REQUEST
-from position_sync_dagster.lake.schema.codec import LIVE, id_prefix
+from position_sync_dagster.lake.schema.ids import id_prefix
+from position_sync_dagster.lake.schema.predicates import LIVE
 from position_sync_dagster.lake.storage.maintenance import DoubledRows, find_doubled
 from position_sync_dagster.lake.storage.table import data_files, may_have
 from position_sync_dagster.settings import Settings

@@ -16,7 +16,8 @@ from position_sync_dagster.domain.statement import (
     StatementEvent,
     current_executions,
 )
-from position_sync_dagster.lake.schema import codec
+from position_sync_dagster.lake.schema import codec, predicates
+from position_sync_dagster.lake.schema.ids import is_id
 from position_sync_dagster.lake.schema.tables import CLOSURES, RUNS
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import (
@@ -242,15 +243,15 @@ class RunsTable:
 
     def get(self, run_id: str) -> list[RunRecord]:
         """Return the newest record of each step of a run, in the order of their start."""
-        if not codec.is_id(run_id):
+        if not is_id(run_id):
             return []
-        return _newest(self.table.rows(f"run_id = {codec.id_literals([run_id])}"))
+        return _newest(self.table.rows(f"run_id = {predicates.id_literals([run_id])}"))
 
     def beginning_with(self, prefix: str) -> list[RunRecord]:
         """Return the newest record of each step of the runs whose id begins with a prefix."""
-        if not codec.is_id(prefix):
+        if not is_id(prefix):
             return []
-        return _newest(self.table.rows(codec.ids_beginning_with("run_id", prefix)))
+        return _newest(self.table.rows(predicates.ids_beginning_with("run_id", prefix)))
 
     def since(self, first: date) -> list[RunRecord]:
         """Return the newest record of each step that began on this UTC date or later."""

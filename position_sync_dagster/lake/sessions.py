@@ -23,7 +23,8 @@ from position_sync_dagster.domain.gateway_session import (
     SessionState,
 )
 from position_sync_dagster.domain.update import TradingMode
-from position_sync_dagster.lake.schema import codec
+from position_sync_dagster.lake.schema import codec, predicates
+from position_sync_dagster.lake.schema.ids import new_ids
 from position_sync_dagster.lake.storage.fencing import check_mode, mode_of
 from position_sync_dagster.lake.storage.lifecycle_table import (
     Change,
@@ -75,7 +76,7 @@ class GatewaySessions:
             LoginOwnedError: Another owner holds the lease; the message names it and the end of its
                 lease.
         """
-        [session_id] = codec.new_ids(self._clock(), 1)
+        [session_id] = new_ids(self._clock(), 1)
 
         def step(snapshot: Snapshot) -> Change[GatewaySession]:
             before = codec.records_of(GatewaySession, snapshot.live)
@@ -235,7 +236,7 @@ class GatewaySessions:
 
         All are read at once; those that have not changed since the last call are not read again.
         """
-        parts = [codec.part_named(one) for one in set(gateway_ids)]
+        parts = [predicates.part_named(one) for one in set(gateway_ids)]
         if not parts:
             return {}
         found = codec.records_of(GatewaySession, self._lifecycle.parts(parts))
@@ -251,7 +252,7 @@ class GatewaySessions:
         rows = pl.concat(
             [
                 self._lifecycle.snapshot().live,
-                self._lifecycle.finished(codec.in_bucket(PAST)),
+                self._lifecycle.finished(predicates.in_bucket(PAST)),
             ]
         )
         rows = rows if only is None else rows.filter(only)
@@ -283,7 +284,7 @@ class GatewaySessions:
 
     def _change(self, gateway_id: str, step: Step[T], **commit_info: str) -> T:
         """Change a login's session in its part; in the whole table if a new login has none yet."""
-        done = self._lifecycle.change_part(codec.part_named(gateway_id), step, commit_info)
+        done = self._lifecycle.change_part(predicates.part_named(gateway_id), step, commit_info)
         return self._lifecycle.change(step, commit_info) if done is None else done
 
 

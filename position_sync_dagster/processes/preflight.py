@@ -386,8 +386,11 @@ def of_account_time(newest: str, now: datetime) -> Finding:
         return warning("gateway's zone", "unknown: it sent no account time", remedy)
     offset = survey.zone_offset(newest, now)
     if offset is None:
-        text = f"unknown: its account time {newest!r} matches the present time in no time zone"
-        remedy = "Compare the clocks; until they agree, such values have no time of their own."
+        text = f"unknown: its account time {newest!r} is the present one neither here nor in UTC"
+        remedy = (
+            "Values of monitored legs have no time of their own. Choose this machine's zone or UTC "
+            "at the log-in of TWS or IB Gateway, and compare the clocks."
+        )
         return warning("gateway's zone", text, remedy)
     hours = offset.total_seconds() / 3600
     ours = now.astimezone().utcoffset() == offset

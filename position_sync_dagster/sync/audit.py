@@ -27,7 +27,8 @@ from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.domain.update import QueuedPosition, Source
 from position_sync_dagster.errors import AmbiguousIdError, UnknownIdError
 from position_sync_dagster.lake.lake import Lake, breaks_at, lasted
-from position_sync_dagster.lake.schema.codec import legs_of, new_ids
+from position_sync_dagster.lake.schema.codec import legs_of
+from position_sync_dagster.lake.schema.ids import new_ids
 from position_sync_dagster.lake.storage.maintenance import DoubledRows, find_doubled
 from position_sync_dagster.lake.updates.provenance import (
     IN_ORDER,

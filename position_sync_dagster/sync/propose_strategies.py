@@ -1,7 +1,7 @@
 """Strategies proposed from the tables, made active when they are accepted, and named in a line."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -12,9 +12,12 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy, propose
 from position_sync_dagster.domain.statement import current_executions
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
-from position_sync_dagster.lake.registry.strategies_file import add_to_file
+from position_sync_dagster.lake.registry.strategies_file import StrategiesFile
 from position_sync_dagster.lake.schema.codec import broker_positions_of
 from position_sync_dagster.settings import Settings
+
+OPTIONS = ("OPT", "FOP")
+CHANGE = ("account", "conid", "symbol", "before", "after")
 
 NEW = timedelta(days=1)
 """A holding that was opened within this time, and that no strategy has, is named in a line."""
@@ -25,41 +28,41 @@ FIRST_STEP = (
 )
 
 
-def held(lake: Lake, settings: Settings) -> list[BrokerPosition]:
-    """Return what the logins hold, with multipliers that lead to the major unit of the currency."""
-    cents = lake.contracts.quoted_in_cents()
-    return [
-        one
-        if (quoted := cents.get(one.instrument.conid)) is None
-        else replace(
-            one,
-            instrument=replace(
-                one.instrument, multiplier=one.instrument.multiplier / quoted.price_magnifier
-            ),
-        )
-        for one in broker_positions_of(
-            all_broker_rows(lake, settings).filter(pl.col("position") != 0)
-        )
-    ]
+def held(lake: Lake, settings: Settings, *only: pl.Expr) -> list[BrokerPosition]:
+    """Return what the logins hold, with multipliers that lead to the major unit of the currency.
+
+    Args:
+        only: Conditions for the rows of `broker_positions`.
+    """
+    rows = all_broker_rows(lake, settings).filter(pl.col("position") != 0, *only)
+    cents = {conid: one.price_magnifier for conid, one in lake.contracts.quoted_in_cents().items()}
+    found = []
+    for one in broker_positions_of(rows):
+        terms = one.instrument
+        if magnifier := cents.get(terms.conid):
+            terms = replace(terms, multiplier=terms.multiplier / magnifier)
+        found.append(replace(one, instrument=terms))
+    return found
 
 
 def read_proposal(
-    lake: Lake, settings: Settings, account: str | None = None, underlying: str | None = None
+    lake: Lake,
+    settings: Settings,
+    account: str | None = None,
+    underlyings: Collection[str] | None = None,
 ) -> Proposal:
     """Return the strategies that the holdings look like and that are not active; blocks.
 
     Args:
         account: Only what this account holds.
-        underlying: Only contracts of this symbol.
+        underlyings: Only contracts of these symbols.
 
     Raises:
         LakeError: A table cannot be used.
     """
-    holdings = [
-        one
-        for one in held(lake, settings)
-        if account in (None, one.account) and underlying in (None, one.instrument.symbol)
-    ]
+    only = [] if account is None else [pl.col("account") == account]
+    only += [] if underlyings is None else [pl.col("symbol").is_in(underlyings)]
+    holdings = held(lake, settings, *only)
     keys = {one.key for one in holdings}
     trades = (one for one in lake.executions.records() if (one.account, one.conid) in keys)
     registry = lake.registry.sync
@@ -98,7 +101,7 @@ def accept(
     """
     legs = legs_of_proposed(strategies, now)
     if settings.strategies_file is not None:
-        add_to_file(settings.strategies_file, legs)
+        StrategiesFile(settings.strategies_file).add(legs)
     lake.registry.sync.add_many(legs)
 
 
@@ -111,16 +114,16 @@ def next_step(lake: Lake, settings: Settings, now: datetime) -> str | None:
     Raises:
         LakeError: A table cannot be used.
     """
-    registry = lake.registry.sync
-    registry.refresh()
-    if not registry.legs and not registry.unresolved:
-        return FIRST_STEP
-    opened = {
-        change.key
-        for change in lake.position_changes.records(now - NEW)
-        if abs(change.after) > abs(change.before) or change.after * change.before < 0
-    }
-    return unclaimed_line(read_proposal(lake, settings), opened) if opened else None
+    if not lake.registry.legs and not lake.registry.unresolved:
+        return FIRST_STEP if held(lake, settings, pl.col("sec_type").is_in(OPTIONS)) else None
+    changes = lake.position_changes.rows(now - NEW, columns=CHANGE)
+    opened = changes.filter(
+        (pl.col("after").abs() > pl.col("before").abs()) | (pl.col("after") * pl.col("before") < 0)
+    )
+    if opened.is_empty():
+        return None
+    proposal = read_proposal(lake, settings, underlyings=set(opened.get_column("symbol")))
+    return unclaimed_line(proposal, set(opened.select("account", "conid").iter_rows()))
 
 
 def unclaimed_line(proposal: Proposal, opened: set[Key]) -> str | None:

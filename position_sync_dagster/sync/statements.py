@@ -5,15 +5,18 @@ The holdings at the close of past days are here as well: own rows, completed by 
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
-from functools import cache
+from hashlib import sha256
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
 
 import polars as pl
+from pydantic import TypeAdapter
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import AccountSource, AccountSummary, Key
@@ -32,7 +35,7 @@ from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.gateway import flex
 from position_sync_dagster.lake.derived import join_rows, stated_rows, values_at_close
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.codec import content_id
+from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.exchange_days import closing_times, time_zone_of
 from position_sync_dagster.yaml_file import first_bytes, saved_state
@@ -48,19 +51,85 @@ def known_accounts(lake: Lake) -> set[str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StatedFile:
+    """What a file of the folder has for one account; the statement itself is read when needed.
+
+    Attributes:
+        days: The days whose positions it states.
+        accounts: The accounts that it names.
+        positions, executions: How many it has.
+        left_out: The rows that cannot be read: for each, what is wrong and the remedy.
+    """
+
+    file: str
+    account: str
+    first: date
+    last: date
+    generated_at: datetime | None
+    days: frozenset[date]
+    accounts: frozenset[str]
+    positions: int
+    executions: int
+    left_out: tuple[tuple[str, str], ...] = ()
+
+    @staticmethod
+    def of(one: Statement) -> "StatedFile":
+        """Return what a statement has."""
+        named = {row.account for row in one.positions} | {row.account for row in one.executions}
+        return StatedFile(
+            file=one.file,
+            account=one.account,
+            first=one.first,
+            last=one.last,
+            generated_at=one.generated_at,
+            days=one.days,
+            accounts=frozenset(named | {one.account, *(row.account for row in one.events)}),
+            positions=len(one.positions),
+            executions=len(one.executions),
+            left_out=one.left_out,
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Known:
+    """A file as the folder's index has it.
+
+    Attributes:
+        state: Size and time of change of the file.
+        digest: Of its content, in case that only its time changed.
+        found: What it has.
+        stored: By the ids of the tables that have its rows: who stored them, and how many were new
+            in `executions`, in `statement_events` and in `account_values`.
+    """
+
+    state: tuple[int, int]
+    digest: str
+    found: list[StatedFile]
+    stored: dict[str, tuple[str, int, int, int]] = field(default_factory=dict)
+
+
+_INDEX = TypeAdapter(dict[str, _Known])
+INDEX_FILE = ".position-sync.json"
+"""The folder's index: files that are in it, and unchanged, are not parsed again."""
+
+AT_ONCE_BYTES = 16 * 2**20
+"""The size of files whose rows are stored with one commit; a larger file has one of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Statements:
     """The statements in the files of a folder.
 
     Attributes:
         found: The newest first: of two for one day, the one that was made later counts.
-        unreadable: The error of each other file, with its name. The readable files are used.
+        unreadable: The errors of other files and of rows, which name both. The others are used.
     """
 
-    found: tuple[Statement, ...]
+    found: tuple[StatedFile, ...]
     unreadable: tuple[errors.PositionSyncError, ...]
 
     def require_readable(self) -> None:
-        """Raise for the first file that cannot be read.
+        """Raise for the first file or row that cannot be read.
 
         Raises:
             StatementError, FlexServiceError: As `read_statements`.
@@ -84,6 +153,9 @@ class Statements:
         )
 
 
+Store = Callable[[list[Statement]], tuple[str, int, int, int]]
+
+
 @dataclass(eq=False, repr=False)
 class StatementFolder:
     """Reads statements from the XML files of a folder; a missing folder has none.
@@ -94,21 +166,108 @@ class StatementFolder:
 
     folder: Path
 
-    def read(self) -> Statements:
-        """Read every file; one that cannot be read does not affect the others."""
-        found: list[Statement] = []
-        unreadable: list[errors.PositionSyncError] = []
+    def read(
+        self,
+        *,
+        lake_id: str = "",
+        store: Store | None = None,
+        is_foreign: Callable[[StatedFile], object] = lambda _one: None,
+    ) -> Statements:
+        """Return what the files have; one that cannot be read does not affect the others.
+
+        A file is parsed if it is new or was changed, and if the lake does not have its rows; one at
+        a time, apart from those that are stored with one commit.
+
+        Args:
+            lake_id: Names the tables that have the rows of files that were stored.
+            store: Stores statements; returns by whom, and how many rows were new.
+            is_foreign: Returns what is wrong about a file that is not to be stored.
+        """
         try:
             paths = self._files()
         except errors.StatementError as error:
             return Statements(found=(), unreadable=(error,))
+        before, index = self._index(), dict[str, _Known]()
+        unreadable: list[errors.PositionSyncError] = []
+        waiting: list[tuple[_Known, list[Statement]]] = []
+
+        def flush() -> None:
+            if waiting and store is not None:
+                done = store([one for _known, listed in waiting for one in listed])
+                for number, (known, _listed) in enumerate(waiting):
+                    known.stored[lake_id] = done if number == 0 else (done[0], 0, 0, 0)
+                waiting.clear()
+                self._keep(before | index)
+
         for path in paths:
             try:
-                found += _statements_in(path, saved_state(path))
+                known, parsed = self._look(path, before.get(path.name))
+                index[path.name] = known
+                is_new = store is not None and lake_id not in known.stored
+                if is_new and not any(map(is_foreign, known.found)):
+                    waiting.append((known, parsed or _statements_in(path)))
+                    if sum(one.state[0] for one, _listed in waiting) >= AT_ONCE_BYTES:
+                        flush()
             except (errors.StatementError, errors.FlexServiceError) as error:
                 unreadable.append(error)
+        flush()
+        if index != before:
+            self._keep(index)
+        found = [one for known in index.values() for one in known.found]
         found.sort(key=lambda one: (one.generated_at or NEVER, one.last, one.file), reverse=True)
+        unreadable += [
+            errors.StatementError(what, remedy=remedy)
+            for one in found
+            for what, remedy in one.left_out
+        ]
         return Statements(found=tuple(found), unreadable=tuple(unreadable))
+
+    def stored_by(self, lake_id: str, run_id: str) -> tuple[int, int, int]:
+        """Return how many rows a run stored of all files, in each of the three tables."""
+        known = (one.stored.get(lake_id, ("", 0, 0, 0)) for one in self._index().values())
+        counts = [added for who, *added in known if who == run_id]
+        executions, events, values = (
+            sum(column) for column in zip((0, 0, 0), *counts, strict=True)
+        )
+        return executions, events, values
+
+    def statements(self, files: Iterable[str]) -> Iterator[Statement]:
+        """Yield the statements of some files, of which one at a time is in memory."""
+        for name in dict.fromkeys(files):
+            yield from _statements_in(self.folder / name)
+
+    def _look(self, path: Path, known: _Known | None) -> tuple[_Known, list[Statement] | None]:
+        """Return what a file has, and its statements if it had to be parsed."""
+        state = saved_state(path)[1:]
+        if known is not None and known.state == state:
+            return known, None
+        data = _content(path)
+        digest = sha256(data).hexdigest()
+        if known is not None and known.digest == digest:
+            return replace(known, state=state), None
+        parsed = flex.read_statements(data, path.name)
+        found = [StatedFile.of(one) for one in parsed]
+        return _Known(state=state, digest=digest, found=found), parsed
+
+    def _index(self) -> dict[str, _Known]:
+        try:
+            return _INDEX.validate_json((self.folder / INDEX_FILE).read_bytes())
+        except (OSError, ValueError):  # it is made anew
+            return {}
+
+    def _keep(self, index: dict[str, _Known]) -> None:
+        """Store the index; in a folder that cannot be written, each read parses all files."""
+        with suppress(OSError):
+            self._write(INDEX_FILE, _INDEX.dump_json(index))
+
+    def _write(self, name: str, data: bytes) -> None:
+        draft = self.folder / f".{name}.{os.getpid()}.draft"
+        try:
+            draft.write_bytes(data)
+            draft.replace(self.folder / name)
+        finally:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
 
     def first_day(self) -> date | None:
         """Return the first day that a statement covers, reading only the start of each file."""
@@ -120,7 +279,9 @@ class StatementFolder:
                     days += [] if day is None else [day]
         return min(days, default=None)
 
-    def store(self, data: bytes, query_id: str, *, check: Callable[[list[Statement]], None]) -> int:
+    def store(
+        self, data: bytes, query_id: str, *, check: Callable[[list[StatedFile]], None]
+    ) -> int:
         """Store a downloaded answer under its query and days, if it can be read.
 
         The file is written atomically. The same statement, stored again, replaces it.
@@ -136,29 +297,18 @@ class StatementFolder:
                 nothing was stored.
         """
         found = flex.read_statements(data, f"query {query_id}")
-        if not found:
-            raise errors.StatementError(
-                f"query {query_id}: the answer has no statement of an account.",
-                remedy="Choose at least one account in the Flex query.",
-            )
-        check(found)
+        check([StatedFile.of(one) for one in found])
         first, last = min(one.first for one in found), max(one.last for one in found)
         safe = "".join(letter for letter in query_id if letter.isalnum()) or "query"
         safe = safe.encode()[:100].decode(errors="ignore")
-        path = self.folder / f"{safe}-{first:%Y%m%d}-{last:%Y%m%d}.xml"
-        draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            draft.write_bytes(data)
-            draft.replace(path)
+            self._write(f"{safe}-{first:%Y%m%d}-{last:%Y%m%d}.xml", data)
         except OSError as error:
             raise errors.StatementError(
                 f"query {query_id}: the folder {self.folder} cannot be written: {error.strerror}.",
                 remedy="Make room in it, make it writable, or correct POSITION_SYNC_FLEX_FOLDER.",
             ) from None
-        finally:
-            with suppress(OSError):
-                draft.unlink(missing_ok=True)
         return len(found)
 
     def _files(self) -> list[Path]:
@@ -177,14 +327,12 @@ class StatementFolder:
             ) from None
 
 
-@cache
-def _statements_in(path: Path, _state: tuple[int, int, int]) -> tuple[Statement, ...]:
-    """Read a file in this state; kept, since each step of an import reads the same files."""
-    return tuple(flex.read_statements(_content(path), path.name))
+def _statements_in(path: Path) -> list[Statement]:
+    return flex.read_statements(_content(path), path.name)
 
 
 def foreign_error(
-    one: Statement, accounts: Collection[str], mode: TradingMode | None
+    one: StatedFile, accounts: Collection[str], mode: TradingMode | None
 ) -> errors.ForeignStatementError | None:
     """Return the error of a statement of an account that the tables do not know.
 
@@ -196,9 +344,7 @@ def foreign_error(
     Returns:
         An error that names file and account; None for a statement that may be stored.
     """
-    named = {one.account, *(row.account for row in one.positions)}
-    named |= {row.account for row in one.executions} | {row.account for row in one.events}
-    for account in sorted(named):
+    for account in sorted(one.accounts):
         if accounts and account not in accounts:
             why = f"the tables hold {', '.join(sorted(accounts))}"
         elif not accounts and mode is not None and trading_mode_of(account) is not mode:
@@ -241,11 +387,20 @@ STATED_AT = time(16, 0)
 """The time in New York that the values of a statement's day get: a statement has only the date."""
 
 
+class Imported(NamedTuple):
+    """The statements of the folder, and how many rows of them were new in each table."""
+
+    read: Statements
+    executions: int
+    events: int
+    account_values: int
+
+
 class StatementService:
-    """Downloads the query of the settings, reads the folder, and stores executions and values.
+    """Downloads the query of the settings, reads the folder, and stores what it says.
 
     Example:
-        StatementService(lake, settings).import_executions()
+        StatementService(lake, settings).import_new()
     """
 
     def __init__(
@@ -272,58 +427,64 @@ class StatementService:
         data = self._service.download(token.get_secret_value(), query_id)
         return self._folder.store(data, query_id, check=self._refuse_foreign)
 
-    def download_and_read(self) -> tuple[int | None, Statements]:
-        """Download the query, then read the folder, whose files count also if that fails.
+    def download_and_import(self, run_id: str | None = None) -> tuple[int | None, Imported]:
+        """Download the query, then import the folder, whose files count also if that fails.
 
         Returns:
-            The number of downloaded statements, None if the download failed; and the statements of
-            the folder, with the error of the download before those of files.
+            The number of downloaded statements, None if the download failed; and what was imported,
+            with the error of the download before those of files.
         """
         downloaded, failed = None, list[errors.PositionSyncError]()
         try:
             downloaded = self.download()
         except (errors.FlexServiceError, errors.StatementError, errors.SettingsError) as error:
             failed = [error]
-        read = self.read()
-        return downloaded, replace(read, unreadable=(*failed, *read.unreadable))
+        done = self.import_new(run_id)
+        read = replace(done.read, unreadable=(*failed, *done.read.unreadable))
+        return downloaded, done._replace(read=read)
 
     def read(self) -> Statements:
-        """Return every statement of the folder, newest first, and the errors of the other files."""
+        """Return every statement of the folder, newest first, and the errors of the others."""
         read = self._folder.read()
-        if not read.found:
-            return read
-        return read.without_foreign(known_accounts(self._lake), self._settings.trading_mode)
+        return read.without_foreign(*self._own()) if read.found else read
 
-    def import_executions(self, run_id: str | None = None) -> int:
-        """Store the executions of all statements in one commit; return how many were new."""
-        return self._add_executions(self.read().found, run_id)
-
-    def _add_executions(self, found: Iterable[Statement], run_id: str | None) -> int:
-        return self._lake.executions.add(
-            (execution for one in found for execution in one.executions), run_id=run_id
-        )
-
-    def import_events(self, run_id: str | None = None) -> int:
-        """Store the events of all statements, and the days they cover; return how many were new.
+    def import_new(self, run_id: str | None = None) -> Imported:
+        """Store what statements say that the lake does not have: of new and of changed files.
 
         Their executions are stored first: a day that is covered has no others.
         """
-        found = self.read().found
-        self._add_executions(found, run_id)
+        own, who = self._own(), run_id or uuid4().hex
+        tables = (self._lake.executions, self._lake.statement_events, self._lake.account_values)
+        lake_id = " ".join(one.table.table_id() for one in tables)
+        counts = [self._folder.stored_by(lake_id, who)]  # by an earlier step of the run
+
+        def store(found: list[Statement]) -> tuple[str, int, int, int]:
+            counts.append(self._store(found, run_id))
+            return (who, *counts[-1])
+
+        read = self._folder.read(
+            lake_id=lake_id, store=store, is_foreign=lambda one: foreign_error(one, *own)
+        ).without_foreign(*own)
+        return Imported(read, *map(sum, zip(*counts, strict=True)))
+
+    def _store(self, found: list[Statement], run_id: str | None) -> tuple[int, int, int]:
+        lake = self._lake
+        executions = (row for one in found for row in one.executions)
+        events = (row for one in found for row in one.events)
         periods = (period for one in found if (period := one.period()) is not None)
-        events = (event for one in found for event in one.events)
-        return self._lake.statement_events.add(chain(events, periods), run_id=run_id)
+        values = (summary_of(cash, run_id) for one in found for cash in one.cash)
+        return (
+            lake.executions.add(executions, run_id=run_id),
+            lake.statement_events.add(chain(events, periods), run_id=run_id),
+            lake.account_values.append(values).rows,
+        )
 
-    def import_account_values(self, run_id: str | None = None) -> int:
-        """Store net liquidation and cash of all statements; return how many rows were new."""
-        found = self.read().found
-        rows = (summary_of(cash, run_id) for one in found for cash in one.cash)
-        return self._lake.account_values.append(rows).rows
+    def _own(self) -> tuple[set[str], TradingMode | None]:
+        return known_accounts(self._lake), self._settings.trading_mode
 
-    def _refuse_foreign(self, statements: list[Statement]) -> None:
-        found = Statements(found=tuple(statements), unreadable=())
-        accounts, mode = known_accounts(self._lake), self._settings.trading_mode
-        found.without_foreign(accounts, mode).require_readable()
+    def _refuse_foreign(self, found: list[StatedFile]) -> None:
+        own = self._own()
+        Statements(found=tuple(found), unreadable=()).without_foreign(*own).require_readable()
 
 
 def summary_of(cash: StatementCash, run_id: str | None = None) -> AccountSummary:
@@ -356,6 +517,7 @@ class ClosedDay:
         written: The number of our own rows that were written on the day.
         stated: The number of rows that come from a statement.
         files: The statements that cover the day.
+        left_out: What is wrong of the rows of these that cannot be read: the day is incomplete.
     """
 
     closed_at: datetime
@@ -363,6 +525,7 @@ class ClosedDay:
     written: int
     stated: int
     files: tuple[str, ...]
+    left_out: tuple[str, ...]
     differences: tuple[Discrepancy, ...]
 
 
@@ -386,12 +549,15 @@ def _stated(
 ) -> tuple[set[str], list[str], list[tuple[StatementPosition, str]]]:
     """Return the accounts, files and positions of a day; of two for one account, the newer counts.
 
+    An account of which a position cannot be read is not among them.
+
     Args:
         statements: The newest first.
         day: The day.
         types: The security types that are followed; others are left out, as in our own rows.
     """
     accounts: set[str] = set()
+    lacking: set[str] = set()
     files: list[str] = []
     positions: list[tuple[StatementPosition, str]] = []
     for one in statements:
@@ -400,9 +566,10 @@ def _stated(
         rows = [row for row in one.positions if row.day == day]
         new = {one.account, *(row.account for row in rows)} - accounts
         accounts |= new
+        lacking |= new if one.lacks_positions else set()
         files += [one.file] if new else []
         positions += [(r, one.file) for r in rows if r.account in new and r.sec_type in types]
-    return accounts, files, positions
+    return accounts - lacking, files, positions
 
 
 def _traded(
@@ -446,7 +613,8 @@ class ClosingService:
         """
         now = self.clock()
         closes = closing_times(self.settings.calendar, days)
-        read = StatementFolder(self.settings.flex_folder).read()
+        folder = StatementFolder(self.settings.flex_folder)
+        read = folder.read()
         concerned = [one for one in read.found if one.days & set(days)]
         read = Statements(found=tuple(concerned), unreadable=read.unreadable)
         if concerned:
@@ -460,7 +628,8 @@ class ClosingService:
                 result.skipped[day] = f"it closes at {closed:%Y-%m-%d %H:%M} UTC"
                 continue
             opened = datetime.combine(day, time(), zone).astimezone(UTC)
-            found = self._day(day, closed, opened, read.found)
+            files = [one.file for one in read.found if day in one.days]
+            found = self._day(day, closed, opened, list(folder.statements(files)))
             if found is None:
                 read.require_readable()
                 result.skipped[day] = "no row of the ledger and no statement is of this day"
@@ -503,7 +672,7 @@ class ClosingService:
             confirmed=self.lake.queue.sync.confirmations(closed - span, closed),
         )
         covered, files, positions = _stated(statements, day, self.settings.sec_types)
-        if own.is_empty() and not covered:
+        if own.is_empty() and not covered and not positions:
             return None
         theirs = stated_rows(positions, day, closed)
         joined = join_rows(
@@ -521,5 +690,6 @@ class ClosingService:
             written=own.filter(pl.col("timestamp") >= opened).height,
             stated=from_statement,
             files=tuple(files),
+            left_out=tuple(what for one in statements for what, _remedy in one.left_out),
             differences=joined.differences,
         )

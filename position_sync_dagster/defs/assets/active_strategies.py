@@ -7,7 +7,6 @@ import dagster as dg
 from position_sync_dagster.defs import staying
 from position_sync_dagster.defs.assets.table_asset import table_asset
 from position_sync_dagster.defs.checks.evaluation import KEYS, evaluated
-from position_sync_dagster.defs.libraries import strategies_file
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DRAIN_JOB, FILE_REFUSED, REGISTRY_VERSION
 from position_sync_dagster.domain.instrument import contract_name
@@ -38,10 +37,7 @@ def active_strategies(
     registry = position_sync.lake.registry.sync
     if path is not None:
         try:
-            registry.replace_all(
-                strategies_file.load_strategies(path),
-                following=strategies_file.following_rolls(path),
-            )
+            registry.follow(path)
         except (StrategiesFileError, InvalidLegError):
             context.instance.add_run_tags(context.run.run_id, {FILE_REFUSED: "true"})
             raise

@@ -151,6 +151,7 @@ def describe(closed: "statements.ClosedDay") -> "Mapping[str, dg.RawMetadataValu
         "from_statement": closed.stated,
         "differences": len(closed.differences),
         "statements": ", ".join(closed.files),
+        **seldom(rows_left_out=len(closed.left_out)),
     }
 
 

@@ -13,7 +13,6 @@ from position_sync_dagster.defs.checks.check_results import failed
 from position_sync_dagster.defs.libraries import statements
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import IMPORT_JOB, dagster_failures, recorded
-from position_sync_dagster.domain.statement import Statement
 from position_sync_dagster.lake.schema.tables import EXECUTIONS, STATEMENT_EVENTS
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def executions(
     that count. A trade that was cancelled has a row with the opposite quantity (code Ca).
     """
     service = statements.StatementService(position_sync.lake, position_sync.settings)
-    added = service.import_executions(run_id=context.run.run_id)
+    added = service.import_new(context.run.run_id).executions
     return _added(position_sync.lake.executions.table, added)
 
 
@@ -60,7 +59,7 @@ def statement_events(
     row.
     """
     service = statements.StatementService(position_sync.lake, position_sync.settings)
-    added = service.import_events(run_id=context.run.run_id)
+    added = service.import_new(context.run.run_id).events
     return _added(position_sync.lake.statement_events.table, added)
 
 
@@ -116,17 +115,16 @@ def flex_statements(
     person who puts a file into POSITION_SYNC_FLEX_FOLDER.
 
     Errors: a download that fails, and a file that cannot be read or is of a foreign account, are
-    left out and named by the check files_are_readable; the other files are imported.
+    left out and named by the check files_are_readable; so is a row. The others are imported.
 
     How to read it: an event lists the statements and the days that they cover. Net liquidation
     and cash of each day go to account_values (source FLEX).
     """
     service = statements.StatementService(position_sync.lake, position_sync.settings)
-    downloaded, read = service.download_and_read()
-    found = read.found
+    downloaded, done = service.download_and_import(context.run.run_id)
+    read, found = done.read, done.read.found
     for error in read.unreadable:
         context.log.warning(f"A statement was left out: {error}")
-    account_rows = service.import_account_values(run_id=context.run.run_id)
     days = {day for one in found for day in one.days}
     return dg.MaterializeResult(
         metadata={
@@ -135,7 +133,7 @@ def flex_statements(
             "first_day": min(days).isoformat() if days else "",
             "last_day": max(days).isoformat() if days else "",
             **table_asset.known(downloaded=downloaded),
-            "account_rows": account_rows,
+            "account_rows": done.account_values,
             "dagster/uri": str(position_sync.settings.flex_folder.absolute()),
             "listed": table_asset.event_table(found[:SHOWN], _STATEMENTS),
         },
@@ -152,7 +150,7 @@ def judge_files(read: "statements.Statements") -> dg.AssetCheckResult:
             description=f"All {len(read.found)} statements of the folder can be used.",
         )
     return failed(
-        f"{len(read.unreadable)} statements are left out: "
+        f"{len(read.unreadable)} statements or rows of them are left out: "
         + " ".join(error.what for error in read.unreadable[:FAULTS_SHOWN]),
         check_name=FILES_CHECK,
         what_to_do=read.unreadable[0].remedy,
@@ -163,10 +161,9 @@ def judge_files(read: "statements.Statements") -> dg.AssetCheckResult:
     )
 
 
-_STATEMENTS: table_asset.Columns[Statement] = {
+_STATEMENTS: "table_asset.Columns[statements.StatedFile]" = {
     **table_asset.attributes("file", "account"),
     "first": lambda one: one.first.isoformat(),
     "last": lambda one: one.last.isoformat(),
-    "positions": lambda one: len(one.positions),
-    "executions": lambda one: len(one.executions),
+    **table_asset.attributes("positions", "executions"),
 }

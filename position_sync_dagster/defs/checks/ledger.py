@@ -147,7 +147,7 @@ def judge_ends(requests: "pl.DataFrame", *, rows: Collection[str]) -> dg.AssetCh
         rows: The `update_id`s of these requests that are in the ledger.
     """
     live = [QueueStatus.PENDING.value, QueueStatus.PROCESSING.value]
-    is_live = pl.col("bucket") == codec.LIVE
+    is_live = pl.col("bucket") == "live"
     answer = pl.col("update_id")
     why = (
         pl.when(pl.len().over("request_id") > 1)

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from random import Random
 from typing import NamedTuple
@@ -77,7 +77,6 @@ class OddRows:
         self._accounts = accounts
         self._on_change = on_change
         self._reasons: dict[Key, str] = {}
-        self._refused: dict[Key, str] = {}
         self._logged: set[Key] = set()
 
     def __contains__(self, key: Key) -> bool:
@@ -95,8 +94,6 @@ class OddRows:
     def accepts(self, row: ib_async_internals.RowFields) -> bool:
         """Return whether a row can be used, by its fields as sent; set it aside if not."""
         why = oddness(row, self._accounts)
-        if self._refused and why is None:
-            why = self._refused.get(key_as_sent(row.account, row.conid))
         if why is not None:
             self.set_aside(row.account, row.conid, why)
         elif self and self._reasons.pop(key_as_sent(row.account, row.conid), None) is not None:
@@ -113,15 +110,6 @@ class OddRows:
             logger.warning("a holding (conid %s) is set aside: the gateway sent %s", key[1], reason)
         if account in self._accounts:
             self._on_change(account)
-
-    def refuse(self, account: str, conid: str, reason: str) -> None:
-        """Set every row of a holding aside, this one and later ones, until `accept_again`."""
-        self._refused[key_as_sent(account, conid)] = reason
-        self.set_aside(account, conid, reason)
-
-    def accept_again(self) -> None:
-        """Accept the next usable row of each holding that was refused."""
-        self._refused.clear()
 
     def keep_seen(self) -> None:
         """Forget rows not seen since `seen` was cleared: a whole list no longer names them."""
@@ -244,18 +232,6 @@ ABOUT_NOW = timedelta(minutes=10)
 """Maximum age of a time message that is read in the right zone. It applies to the last message of a
 download, and to the message after a row that comes later by itself."""
 
-CLOSING_AGE = timedelta(minutes=5)
-"""Usual maximum age of the last time message of a download: the gateway renews the account every 3
-minutes (IB, "Account Updates"), and the text has no seconds. A zone other than ours and UTC is
-inferred only from a message within this age."""
-
-OFFSETS = frozenset(
-    timedelta(hours=hours)
-    for hours in (*range(-11, 13), -9.5, -3.5, -2.5, 3.5, 4.5, 5.5, 6.5, 9.5, 10.5, 5.75, 8.75)
-) | {timedelta(hours=-11.25), timedelta(hours=-10.25)}
-"""Every offset from UTC that a zone has in the IANA time zone database of 2026.
-A day more or less shows the same time of day: -11:15 stands for +12:45, and -10:00 for +14:00."""
-
 
 @lru_cache(maxsize=256)
 def moment_of(text: str, *, now: datetime, zone: tzinfo) -> datetime | None:
@@ -279,52 +255,28 @@ def moment_of(text: str, *, now: datetime, zone: tzinfo) -> datetime | None:
     return min(local, now).astimezone(now.tzinfo) if now - local <= OLDEST else None
 
 
-def zone_of(text: str, *, now: datetime, known: tzinfo | None = None) -> tzinfo | None:
-    """Return the zone (`known`, ours or UTC) in which clocks show `text` about now, else None.
+def zone_of(text: str, *, now: datetime) -> tzinfo | None:
+    """Return our zone or UTC if clocks there show `text` about now, else None.
 
     Decide it anew for each download and each later row: the offset of our zone changes twice a
     year, and a clock may be set.
 
-    Args:
-        known: The zone of the newest download.
-
     >>> zone_of("14:58", now=datetime(2026, 1, 2, 15, 0, tzinfo=UTC)) is not None
     True
     """
-    for zone in (known, now.astimezone().tzinfo, UTC):
-        at = moment_of(text, now=now, zone=zone) if zone else None
+    for zone in (now.astimezone().tzinfo or UTC, UTC):
+        at = moment_of(text, now=now, zone=zone)
         if at is not None and now - at <= ABOUT_NOW:
             return zone
     return None
 
 
-def zone_of_closing(text: str, *, now: datetime) -> tzinfo | None:
-    """Return the zone in which the last time message of a download was written, else None.
-
-    That message is about now. Its offset from UTC is therefore known to a few minutes, and it must
-    be an offset that exists: no two are nearer to each other than 15 minutes. A message that is
-    older than `CLOSING_AGE` fits none, unless its age happens to be the difference of two zones.
-
-    >>> zone_of_closing("20:28", now=datetime(2026, 1, 2, 15, 0, tzinfo=UTC))
-    datetime.timezone(datetime.timedelta(seconds=19800))
-    """
-    zone = zone_of(text, now=now)
-    if zone is not None:
-        return zone
-    found = [
-        timezone(offset)
-        for offset in OFFSETS
-        if (at := moment_of(text, now=now, zone=timezone(offset))) and now - at <= CLOSING_AGE
-    ]
-    return found[0] if len(found) == 1 else None
-
-
 class RowTimes:
     """Dates portfolio rows by the time messages that follow them, one after each row.
 
-    The rows of a download may show times hours ago. They are dated at its end, when its last time
-    message has shown which zone the gateway's clock is in. A row that comes later by itself is
-    dated at once, in that zone.
+    The rows of a download may show times hours ago. They are dated at its end, if its last time
+    message is about now in our zone or in UTC; in any other zone they have no time. A row that
+    comes later by itself is dated at once, if its time is about now.
 
     Args:
         date: Called with the key of a row and its time, which may be unknown.
@@ -338,8 +290,6 @@ class RowTimes:
         self._last_row: Key | None = None
         self._times: dict[Key, str] = {}
         self._closing = ""
-        self._zone: tzinfo | None = None
-        self._candidate: tuple[tzinfo | None, str] = (None, "")
 
     def start(self) -> None:
         """Begin a download: collect the times of its rows."""
@@ -347,22 +297,11 @@ class RowTimes:
         self._last_row, self._times, self._closing = None, {}, ""
 
     def date_rows(self) -> None:
-        """Date the rows of the download, if its last time message is about now in some zone.
-
-        A zone other than ours and UTC is accepted only if the message of the previous download fits
-        it too and shows another time. One message may be hours old and fit a zone by chance; two
-        messages that move with the clock do not.
-        """
+        """Date the rows of the download, if its last time message is about now."""
         now = self._clock()
-        self._zone = zone_of(self._closing, now=now)
-        if self._zone is None:
-            zone, before = zone_of_closing(self._closing, now=now), self._candidate
-            self._candidate = (zone, self._closing)
-            if zone == before[0] and self._closing != before[1]:
-                self._zone = zone
-        if self._zone is not None:
-            for key, text in self._times.items():
-                self._date(key, moment_of(text, now=now, zone=self._zone))
+        zone = zone_of(self._closing, now=now)
+        for key, text in self._times.items() if zone is not None else ():
+            self._date(key, moment_of(text, now=now, zone=zone or UTC))
         self._times = {}
 
     def follow(self) -> None:
@@ -390,7 +329,7 @@ class RowTimes:
     def _moment(self, text: str) -> datetime | None:
         """Return the moment of a time message about now; None where it fits no zone."""
         now = self._clock().replace(microsecond=0)
-        zone = zone_of(text, now=now, known=self._zone)
+        zone = zone_of(text, now=now)
         return None if zone is None else moment_of(text, now=now, zone=zone)
 
 

@@ -44,9 +44,7 @@ class PositionsByAccount:
     A list stays subscribed: the changes of its account follow it. Each message names its request,
     so that rows of an earlier list are recognized.
 
-    A row may have a model code: it is part of a model portfolio of an advisor. IB does not say
-    whether the row without a code is then the sum or the rest. Therefore a holding that has any
-    row with a code is set aside by name, so that nothing counts twice or is left out.
+    A row with a model code is part of a model portfolio of an advisor: it is set aside by name.
 
     Args:
         odd_rows: Gets the holdings that are set aside.
@@ -81,7 +79,6 @@ class PositionsByAccount:
         self._subscribed.clear()
         self._rows.clear()
         self.refused.clear()
-        self._odd_rows.accept_again()
         listing = ib_async_internals.begin_position_list(self._ib)
         self._next = iter(self._accounts)
         for _ in range(AT_ONCE):
@@ -116,11 +113,11 @@ class PositionsByAccount:
         return True
 
     def _take(self, rows: list[list[str]]) -> None:
-        for _, _, _, account, conid, *_, model in rows:
-            if model:
-                self._odd_rows.refuse(account, conid, f"a part in the model {errors.shown(model)}")
-        for row in rows:
-            if not row[-1]:
+        for row in sorted(rows, key=lambda row: bool(row[-1])):
+            if row[-1]:
+                part = f"a part in the model {errors.shown(row[-1])}"
+                self._odd_rows.set_aside(row[3], row[4], part)
+            else:
                 ib_async_internals.take_position(self._ib, row[3:-1])
 
     def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:

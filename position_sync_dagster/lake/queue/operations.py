@@ -35,7 +35,8 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.lake.queue import transitions
 from position_sync_dagster.lake.queue.transitions import FAILED, IS_REQUEST, claim_order
-from position_sync_dagster.lake.schema import codec
+from position_sync_dagster.lake.schema import codec, predicates
+from position_sync_dagster.lake.schema.ids import NewIds, id_prefix, is_id
 from position_sync_dagster.lake.storage.lifecycle_table import Change, Snapshot
 
 T = TypeVar("T")
@@ -83,10 +84,10 @@ def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, p
     others = {request_id: status for request_id, status in statuses.items() if status != FAILED}
     if others:
         raise wrong_state(others, "only a FAILED request is retried")
-    found = snapshot.finished_with("request_id", ids, codec.in_bucket(FAILED))
+    found = snapshot.finished_with("request_id", ids, predicates.in_bucket(FAILED))
     order = pl.DataFrame({"request_id": ids}, schema={"request_id": pl.String})
     ordered = order.join(found, on="request_id", how="left", maintain_order="left")
-    parts = codec.around_parts(FAILED, found.get_column("part"))
+    parts = predicates.around_parts(FAILED, found.get_column("part"))
     siblings = snapshot.finished(parts, None)
     return ordered.select(found.columns), siblings, parts
 
@@ -100,7 +101,7 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
     columns = ["request_id", "status"]
     live = snapshot.live.filter(pl.col("request_id").is_in(ids))
     found = dict(live.select(columns).iter_rows())
-    absent = [i for i in ids if i not in found and codec.is_id(i)]
+    absent = [i for i in ids if i not in found and is_id(i)]
     found |= dict(snapshot.finished_with("request_id", absent, columns=columns).iter_rows())
     unknown = [i for i in ids if i not in found]
     if unknown:
@@ -269,7 +270,7 @@ class SyncQueue:
         retry: RetryPolicy | None,
         clock: Clock,
         random: Random | None,
-        new_ids: codec.NewIds,
+        new_ids: NewIds,
         promote_after_s: float,
     ) -> None:
         self.store = store
@@ -354,10 +355,10 @@ class SyncQueue:
 
     def beginning_with(self, prefix: str) -> list[QueuedPosition]:
         """Read the live and finished requests whose id begins with a prefix."""
-        if not codec.is_id(prefix):
+        if not is_id(prefix):
             return []
         live = self.store.snapshot().live.filter(pl.col("request_id").str.starts_with(prefix))
-        finished = self.store.finished(codec.ids_beginning_with("request_id", prefix))
+        finished = self.store.finished(predicates.ids_beginning_with("request_id", prefix))
         found = pl.concat([live, finished.select(live.columns)]).filter(IS_REQUEST)
         return codec.requests_of(found.unique("request_id", keep="first", maintain_order=True))
 
@@ -592,8 +593,8 @@ class SyncQueue:
         requests. The ids of requests sort by the time of insertion, so few files are read.
         """
         found = self.store.finished(
-            f"{codec.in_bucket(QueueStatus.SUCCESS.value)} "
-            f"AND request_id >= '{codec.id_prefix(since)}'",
+            f"{predicates.in_bucket(QueueStatus.SUCCESS.value)} "
+            f"AND request_id >= '{id_prefix(since)}'",
             ["update_id", "confirmed_at", "updated_at"],
         )
         answered = found.filter(pl.col("updated_at") <= until.astimezone(UTC))

@@ -20,8 +20,9 @@ from position_sync_dagster.domain.update import (
     Reason,
 )
 from position_sync_dagster.errors import LeaseLostError, RequestStateError
-from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.codec import NewIds, moment, moments, new_request_rows
+from position_sync_dagster.lake.schema import predicates
+from position_sync_dagster.lake.schema.codec import moment, moments, new_request_rows
+from position_sync_dagster.lake.schema.ids import NewIds
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 
 PENDING, PROCESSING = QueueStatus.PENDING.value, QueueStatus.PROCESSING.value
@@ -92,7 +93,10 @@ def without_lease(rows: pl.DataFrame) -> pl.DataFrame:
 def as_pending(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """Return the rows as PENDING: without a lease, and claimable at once."""
     return without_lease(rows).with_columns(
-        status=pl.lit(PENDING), updated_at=moment(now), available_at=moment(None)
+        status=pl.lit(PENDING),
+        updated_at=moment(now),
+        available_at=moment(None),
+        changed_at=moment(None),
     )
 
 
@@ -206,7 +210,7 @@ def fail(
     )
     final = pl.Series([one.status is QueueStatus.FAILED for one in next_ones], dtype=pl.Boolean)
     retried = without_lease(after.filter(~final)).with_columns(
-        status=pl.lit(PENDING), updated_at=moment(now)
+        status=pl.lit(PENDING), updated_at=moment(now), changed_at=moment(None)
     )
     follow_ups = _follow_ups(done.filter(final), now, new_ids)
     finished = _finish(after.filter(final), FAILED, now)
@@ -215,9 +219,9 @@ def fail(
 
 def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: NewIds) -> pl.DataFrame:
     """Return new requests for positions that changed while they were processed (see `insert`)."""
-    if done.get_column("available_at").null_count() == done.height:
-        return done.clear()
-    changed = done.filter((pl.col("status") == PROCESSING) & pl.col("available_at").is_not_null())
+    changed = done.filter(pl.col("changed_at").is_not_null())
+    if changed.is_empty():
+        return changed
     return as_pending(changed, now).with_columns(
         request_id=pl.Series(new_ids(now, changed.height), dtype=pl.String),
         attempts=pl.lit(0, pl.Int64),
@@ -234,6 +238,7 @@ def _finish(rows: pl.DataFrame, status: str, now: datetime, **columns: pl.Series
         status=pl.lit(status),
         updated_at=moment(now),
         available_at=moment(None),
+        changed_at=moment(None),
         lease_expires_at=moment(None),
         **columns,
     )
@@ -250,7 +255,7 @@ def insert(
 
     When a position has a live request already, that request's id is the result, and its priority
     is raised if the new one is higher. A request with the reason CHANGED for a position that is
-    PROCESSING sets `available_at` of the live request. When the live request ends, a follow-up
+    PROCESSING sets `changed_at` of the live request. When the live request ends, a follow-up
     request is inserted, since the value in progress may be the old one.
 
     Returns:
@@ -289,7 +294,7 @@ def insert(
     is_changed = pl.Series([request_id in again for request_id in of_rows], dtype=pl.Boolean)
     rows = rows.with_columns(
         priority=pl.coalesce(higher, "priority"),
-        available_at=pl.when(is_changed).then(moment(now)).otherwise("available_at"),
+        changed_at=pl.when(is_changed).then(moment(now)).otherwise("changed_at"),
     )
     return Change(result, pl.concat([rows, added]), replaced=touched)
 
@@ -424,6 +429,6 @@ def retry(
         return Change(result)
     is_retried = pl.col("request_id").is_in(retried)
     pending = as_pending(failed.filter(is_retried), now).with_columns(
-        *codec.LIVE_COLUMNS, attempts=pl.lit(0, pl.Int64)
+        *predicates.LIVE_COLUMNS, attempts=pl.lit(0, pl.Int64)
     )
     return Change(result, pending, siblings.filter(~is_retried), parts, replaced=False)

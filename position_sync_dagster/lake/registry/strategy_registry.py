@@ -14,7 +14,9 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import parse_conid, parse_expiry, parse_right
 from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg, make_leg
 from position_sync_dagster.errors import InvalidLegError
-from position_sync_dagster.lake.registry import strategies_file
+from position_sync_dagster.lake.registry import memberships
+from position_sync_dagster.lake.registry.memberships import LegKey
+from position_sync_dagster.lake.registry.strategies_file import NAMED_BY, StrategiesFile
 from position_sync_dagster.lake.schema.codec import leg_rows, legs_of
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
@@ -22,10 +24,32 @@ from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 
 T = TypeVar("T")
-_Legs = Mapping[strategies_file.LegKey, Leg]
+_Legs = Mapping[LegKey, Leg]
 
 REMOVED = "removed"
 """The bucket of memberships that have ended."""
+
+
+class LegIndex:
+    """The active legs by conid, and separately those whose contract is not known."""
+
+    def __init__(self, legs: Iterable[Leg] = ()) -> None:
+        listed = list(legs)
+        known = [leg for leg in listed if isinstance(leg, ActiveContract)]
+        known.sort(key=lambda leg: (leg.conid, leg.account or "", leg.strategy_id))
+        described = [leg for leg in listed if isinstance(leg, UnresolvedLeg)]
+        described.sort(key=lambda leg: (leg.strategy_id, leg.described, leg.account or ""))
+        self.legs, self.unresolved = tuple(known), tuple(described)
+        self._accounts: dict[int, set[str | None]] = {}
+        for leg in self.legs:
+            self._accounts.setdefault(leg.conid, set()).add(leg.account)
+
+    def is_active(self, conid: int, account: str | None = None) -> bool:
+        """Return whether a strategy has the leg; without an account, in any account."""
+        accounts = self._accounts.get(conid)
+        if accounts is None:
+            return False
+        return account is None or account in accounts or None in accounts
 
 
 class SyncRegistry:
@@ -34,7 +58,7 @@ class SyncRegistry:
     def __init__(self, table: Table, clock: Clock) -> None:
         self._memberships = LifecycleTable(table, clock)
         self._clock = clock
-        self._index = strategies_file.LegIndex()
+        self._index = LegIndex()
         self._version = -1
         self._rows: pl.DataFrame | None = None
 
@@ -68,7 +92,7 @@ class SyncRegistry:
         if snapshot.version == self._version and snapshot.live is self._rows:
             return False
         # One assignment, since `is_active` is called from other threads without a lock.
-        before, after = self._index, strategies_file.LegIndex(legs_of(snapshot.live))
+        before, after = self._index, LegIndex(legs_of(snapshot.live))
         self._index, self._version, self._rows = after, snapshot.version, snapshot.live
         return (before.legs, before.unresolved) != (after.legs, after.unresolved)
 
@@ -154,8 +178,8 @@ class SyncRegistry:
         wanted = list(legs)
 
         def step(before: _Legs, _: Snapshot) -> Change[list[Leg]]:
-            added = strategies_file.distinct_legs(
-                strategies_file.with_known_contracts(wanted, before.values())
+            added = memberships.distinct_legs(
+                memberships.with_known_contracts(wanted, before.values())
             )
             replaced = {(leg.strategy_id, leg.account, leg.terms) for leg in added}
             kept = {key: leg for key, leg in before.items() if key not in replaced}
@@ -204,7 +228,7 @@ class SyncRegistry:
         number = None if conid is None else parse_conid(conid)
 
         def step(before: _Legs, _: Snapshot) -> Change[Leg]:
-            leg = strategies_file.find_membership(
+            leg = memberships.find_membership(
                 before.values(), number, strategy_id, account, described
             )
             after = {key: other for key, other in before.items() if key != leg.key}
@@ -213,13 +237,18 @@ class SyncRegistry:
         return self._change(step, "remove")
 
     def replace_all(
-        self, legs: Iterable[Leg], *, following: Collection[str] = ()
+        self,
+        legs: Iterable[Leg],
+        *,
+        following: Collection[str] = (),
+        rules: Collection[str] = (),
     ) -> tuple[int, int]:
         """Make the active legs equal to these, in one commit.
 
         Args:
             legs: The legs of a file.
             following: The strategies that follow rolls: what their legs became stays.
+            rules: The names of rules: their legs stay, apart from those that a strategy has now.
 
         Returns:
             How many legs joined, and how many left.
@@ -227,19 +256,65 @@ class SyncRegistry:
         given = list(legs)
 
         def step(before: _Legs, snapshot: Snapshot) -> Change[tuple[int, int]]:
-            known = strategies_file.with_known_contracts(given, before.values())
+            known = memberships.with_known_contracts(given, before.values())
             if following:
                 # A description that was rolled is found among the legs that ended.
                 rows = legs_of(snapshot.finished("conid IS NOT NULL", None))
                 ended = [leg for leg in rows if isinstance(leg, ActiveContract)]
-                known = strategies_file.with_rolls(known, before.values(), ended, following)
-            wanted = strategies_file.distinct_legs(known)
+                known = memberships.with_rolls(known, before.values(), ended, following)
+            of_rules = [leg for leg in before.values() if leg.strategy_id in rules]
+            wanted = memberships.distinct_legs(
+                [*known, *memberships.without_listed(of_rules, known)]
+            )
             after = _memberships_of(wanted, before)
             joined = sum(before.get(key) != leg for key, leg in after.items())
             left = sum(after.get(key) != leg for key, leg in before.items())
             return self._replace(before, after, (joined, left))
 
         return self._change(step, "replace")
+
+    def follow(self, path: str | Path, *, named_by: str = NAMED_BY) -> tuple[int, int]:
+        """Make the active legs equal to those of a strategies file, in one commit.
+
+        The legs of its rules stay as the owner of the login chose them.
+
+        Returns:
+            How many legs joined, and how many left.
+
+        Raises:
+            StrategiesFileError: The file cannot be read, or has a mistake.
+        """
+        file = StrategiesFile(path, named_by=named_by)
+        return self.replace_all(
+            file.legs(self._clock()),
+            following=file.following_rolls,
+            rules={rule.name for rule in file.rules},
+        )
+
+    def follow_rules(
+        self, rules: Collection[str], accounts: Collection[str], legs: Iterable[ActiveContract]
+    ) -> bool:
+        """Make the legs of rules in some accounts equal to these; return whether any changed.
+
+        Args:
+            rules: The names of all rules.
+            accounts: The accounts of the login whose holdings were read.
+            legs: What the rules choose there; a contract that a strategy has is left to it.
+        """
+        chosen = list(legs)
+
+        def step(before: _Legs, _: Snapshot) -> Change[bool]:
+            listed = [leg for leg in before.values() if leg.strategy_id not in rules]
+            kept = {
+                leg.key: leg
+                for leg in before.values()
+                if leg.strategy_id not in rules or leg.account not in accounts
+            }
+            own = memberships.without_listed(chosen, listed)
+            after = kept | _memberships_of(own, before)
+            return self._replace(before, after, dict(before) != after)
+
+        return self._change(step, "rules")
 
     def exchange(
         self, pairs: Iterable[tuple[ActiveContract, ActiveContract]]
@@ -275,13 +350,13 @@ class SyncRegistry:
         def step(before: _Legs, _: Snapshot) -> Change[None]:
             after = before
             for leg, finding in found:
-                after = strategies_file.settled(after, leg, finding, now)
+                after = memberships.settled(after, leg, finding, now)
             return Change(None, None if after == before else leg_rows(after.values()))
 
         self._change(step, "settle")
 
     def _replace(self, before: _Legs, after: _Legs, result: T) -> Change[T]:
-        strategies_file.refuse_two_whole_holders(after.values())
+        memberships.refuse_two_whole_holders(after.values())
         if before == after:
             return Change(result)
         now = self._clock()
@@ -300,10 +375,10 @@ class SyncRegistry:
         return result
 
 
-def _memberships_of(legs: Iterable[Leg], before: _Legs) -> dict[strategies_file.LegKey, Leg]:
+def _memberships_of(legs: Iterable[Leg], before: _Legs) -> dict[LegKey, Leg]:
     """Return each leg's membership: the present one if the leg is unchanged, else a new one."""
     return {
-        leg.key: before[leg.key] if strategies_file.is_unchanged(before.get(leg.key), leg) else leg
+        leg.key: before[leg.key] if memberships.is_unchanged(before.get(leg.key), leg) else leg
         for leg in legs
     }
 

@@ -1,17 +1,8 @@
-"""The form in which values stand in the tables: ids, literals, partitions, and rows.
+"""Rows of the tables as values, and values as rows: the one place where a frame meets an object."""
 
-Ids sort by time. The rows of a lifecycle table change at first and are finished later: live rows
-lie in the bucket `live`, in the part `0` or in several parts. Finished rows lie in a bucket of
-their own kind, in a new part for each commit that finished them. Live and finished rows therefore
-never share a file, and the predicate of a change names only partitions.
-"""
-
-import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from hashlib import blake2b, sha256
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -39,178 +30,10 @@ from position_sync_dagster.domain.update import (
 )
 from position_sync_dagster.errors import InvalidRequestError
 from position_sync_dagster.lake.schema import tables
+from position_sync_dagster.lake.schema.predicates import LIVE, LIVE_COLUMNS, part_named
 from position_sync_dagster.lake.schema.table_spec import StoredColumn, TableSpec, columns_of
 
-LIVE = "live"
-"""The bucket of rows that still change."""
-
-LIVE_PART = "0"
-"""The part of live rows; finished rows carry the part of the commit that finished them."""
-
-LIVE_COLUMNS = (pl.lit(LIVE).alias("bucket"), pl.lit(LIVE_PART).alias("part"))
-"""The two columns of live rows, for `frame.with_columns(*LIVE_COLUMNS, …)`."""
-
-MOST_TERMS = 50
-"""Maximum number of ids or parts in one predicate; for more, the predicate is a range."""
-
-IS_LIVE = f"bucket = '{LIVE}'"
-"""The predicate of live rows."""
-
-
-def is_finished(predicate: str = "true") -> str:
-    """Return the predicate of finished rows that also match another predicate."""
-    return f"bucket <> '{LIVE}' AND ({predicate})"
-
-
-def in_bucket(bucket: str) -> str:
-    """Return the predicate of the rows of one bucket."""
-    return f"bucket = '{bucket}'"
-
-
-def among(column: str, literals: Sequence[str]) -> str:
-    """Return the predicate of rows with one of some values, or of all rows in the range of many.
-
-    A predicate of very many terms crashes the process (Delta's engine evaluates it recursively).
-
-    Args:
-        column: The column.
-        literals: The values as SQL literals, in the order of the column.
-    """
-    if not literals:
-        return "false"
-    if len(literals) > MOST_TERMS:
-        return f"{column} >= {literals[0]} AND {column} <= {literals[-1]}"
-    return f"{column} IN ({', '.join(literals)})"
-
-
-def around_parts(bucket: str, parts: Iterable[str]) -> str:
-    """Return the predicate of some parts of one bucket, in parentheses.
-
-    If they are many, those between the first and the last are included.
-    """
-    names = [f"'{part}'" for part in sorted(set(parts))]
-    return f"({in_bucket(bucket)} AND {among('part', names)})"
-
-
-def in_parts(bucket: str, parts: Iterable[str]) -> str:
-    """Return the predicate of the rows of some parts of one bucket, in parentheses."""
-    names = ",".join(f"'{part}'" for part in parts)
-    return f"({in_bucket(bucket)} AND part IN ({names}))"
-
-
-def part_named(text: str) -> str:
-    """Return the name of the part for a text, such as a gateway id: its hash in hexadecimal."""
-    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SAFE = re.compile(r"[A-Za-z0-9_.:\-]{1,128}\Z")
-
-NewIds = Callable[[datetime, int], list[str]]
-"""Returns a number of new ids for a moment, in ascending order."""
-
-
-def new_ids(now: datetime, count: int) -> list[str]:
-    """Return `count` ascending UUIDs of version 7 (RFC 9562).
-
-    They sort by time, so the ids of one file span a short range and a look-up by id reads few
-    files.
-    """
-    first = _milliseconds(now) << 12
-    random = os.urandom(8 * count)
-    return [
-        _uuid(first + n, int.from_bytes(random[8 * n : 8 * n + 8]), version=7) for n in range(count)
-    ]
-
-
-def id_prefix(at: datetime) -> str:
-    """Return a text that sorts before the ids of this moment and later, and after earlier ones.
-
-    >>> id_prefix(datetime(2026, 1, 2, tzinfo=UTC))
-    '019b7c01-0400'
-    """
-    return _uuid(_milliseconds(at) << 12, 0, version=7)[:13]
-
-
-def new_part(now: datetime) -> str:
-    """Return the name of a new part: unique, sorted by time, hexadecimal digits and dashes."""
-    return new_ids(now, 1)[0]
-
-
-def content_id(at: datetime, *content: object) -> str:
-    """Return the UUID (version 8) of a content at a moment; equal for equal content."""
-    digest = int.from_bytes(blake2b(repr(content).encode(), digest_size=16).digest())
-    ticks = (_milliseconds(at) << 12) | (digest >> 64 & 0xFFF)
-    return _uuid(ticks, digest, version=8)
-
-
-def id_literals(ids: Iterable[str]) -> str:
-    """Return ids as the inside of an SQL `IN (…)`.
-
-    Raises:
-        InvalidRequestError: A text is not an id: it has other characters than letters, digits
-            and `_.:-`.
-    """
-    checked = list(ids)
-    for text in checked:
-        if not _SAFE.match(text):
-            raise InvalidRequestError(
-                f"{text[:80]!r} is no id of a request.",
-                remedy="Give ids as `insert` returned them.",
-            )
-    return ",".join(f"'{text}'" for text in checked)
-
-
-def ids_beginning_with(column: str, prefix: str) -> str:
-    """Return the predicate of the rows whose id begins with a prefix.
-
-    Raises:
-        InvalidRequestError: The prefix is no id; see `is_id`.
-    """
-    end = prefix + "\N{TILDE}"  # sorts after every character of an id
-    return f"{column} >= {id_literals([prefix])} AND {column} <= '{end}'"
-
-
-def is_id(text: str) -> bool:
-    """Return whether a text may be an id."""
-    return bool(_SAFE.match(text))
-
-
-def text_literal(text: str) -> str:
-    """Return any text as an SQL literal; the quote is the only special character there.
-
-    >>> text_literal("it's")
-    "'it''s'"
-    """
-    return "'" + text.replace("'", "''") + "'"
-
-
-def literal(value: object) -> str:
-    """Return a value of a partition or of a file's statistics as an SQL literal.
-
-    >>> literal(datetime(2026, 1, 2, tzinfo=UTC))
-    "'2026-01-02T00:00:00.000000+00:00'"
-    >>> literal(7)
-    '7'
-    """
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, datetime):
-        return text_literal(value.isoformat(timespec="microseconds"))
-    return text_literal(str(value))
-
-
-def _milliseconds(at: datetime) -> int:
-    return max(0, (at - _EPOCH) // timedelta(milliseconds=1))
-
-
-def _uuid(ticks: int, random: int, *, version: int) -> str:
-    # 48 bits of milliseconds, version, 12 bits of sequence, variant, 62 random bits.
-    high = (ticks >> 12 & (1 << 48) - 1) << 16 | version << 12 | (ticks & 0xFFF)
-    digits = f"{high << 64 | 0b10 << 62 | random & (1 << 62) - 1:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
 _INSTRUMENT = tuple(Instrument.__dataclass_fields__)
 _REQUEST = columns_of(QueuedPosition)
 _BROKER = tuple(f for f in BrokerPosition.__dataclass_fields__ if f not in ("instrument", "greeks"))

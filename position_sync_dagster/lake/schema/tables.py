@@ -40,13 +40,12 @@ ACTIVE_STRATEGIES = TableSpec(
 POSITION_QUEUE = TableSpec(
     "position_queue",
     in_order(
-        columns_of(QueuedPosition),
+        columns_of(QueuedPosition) | _PARTITION,
         """request_id account conid symbol priority status attempts created_at updated_at
         available_at lease_owner lease_token lease_expires_at error_message reason update_id
-        confirmed_at""",
-    )
-    | _PARTITION,
-    version=2,
+        confirmed_at bucket part changed_at""",
+    ),
+    version=3,
     partition_by=PARTITION_COLUMNS,
     indexed=("request_id", "created_at", "updated_at"),
     order="updated_at",

@@ -21,7 +21,8 @@ import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.lake.schema import codec
+from position_sync_dagster.lake.schema import predicates
+from position_sync_dagster.lake.schema.ids import new_ids, new_part
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import (
     Table,
@@ -48,11 +49,11 @@ def placed(live: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """
     part = pl.col("part")
     if live.height <= PART_ROWS:
-        return live.with_columns(part=pl.lit(codec.LIVE_PART))
-    loose = live.filter(part == codec.LIVE_PART)
+        return live.with_columns(part=pl.lit(predicates.LIVE_PART))
+    loose = live.filter(part == predicates.LIVE_PART)
     if loose.is_empty():
         return live
-    kept = live.filter(part != codec.LIVE_PART)
+    kept = live.filter(part != predicates.LIVE_PART)
     sizes = kept.group_by("part").len().sort("len", "part")
     room = 0
     if not sizes.is_empty():
@@ -63,9 +64,7 @@ def placed(live: pl.DataFrame, now: datetime) -> pl.DataFrame:
 
 
 def _in_new_parts(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
-    names = [
-        name for name in codec.new_ids(now, -(-rows.height // PART_ROWS)) for _ in range(PART_ROWS)
-    ]
+    names = [name for name in new_ids(now, -(-rows.height // PART_ROWS)) for _ in range(PART_ROWS)]
     return rows.with_columns(part=pl.Series(names[: rows.height], dtype=pl.String))
 
 
@@ -130,7 +129,9 @@ class Snapshot:
             within: A predicate of constants that limits the rows further.
         """
         wanted = list(ids)
-        named = codec.among(column, [codec.id_literals([one]) for one in sorted(set(wanted))])
+        named = predicates.among(
+            column, [predicates.id_literals([one]) for one in sorted(set(wanted))]
+        )
         found = self.finished(f"{within} AND {named}", columns)
         return found.filter(pl.col(column).is_in(wanted))
 
@@ -194,7 +195,7 @@ class LifecycleTable:
 
     def finished(self, predicate: str, columns: list[str] | None = None) -> pl.DataFrame:
         """Read finished rows that match a predicate of constants and checked literals."""
-        return self.table.rows(codec.is_finished(predicate), columns)
+        return self.table.rows(predicates.is_finished(predicate), columns)
 
     def newest_finished(self, bucket: str, only: pl.Expr, limit: int) -> pl.DataFrame:
         """Read the finished rows of a bucket that changed last (`updated_at`), at most `limit`.
@@ -232,14 +233,17 @@ class LifecycleTable:
         key = self.table.cache_key(handle)
         cached = self._live
         if cached is None or cached[0] != key:
-            cached = self._live = (key, self.table.read_rows(files_in(handle, bucket=codec.LIVE)))
+            cached = self._live = (
+                key,
+                self.table.read_rows(files_in(handle, bucket=predicates.LIVE)),
+            )
         return self._snapshot_of(handle, cached[1])
 
     def _snapshot_of(self, handle: DeltaTable, live: pl.DataFrame) -> Snapshot:
         return Snapshot(
             handle.version(),
             live,
-            lambda where, columns: self.table.scan(handle, codec.is_finished(where), columns),
+            lambda where, columns: self.table.scan(handle, predicates.is_finished(where), columns),
         )
 
     def _commit(self, handle: DeltaTable, step: Step[T], commit_info: Mapping[str, str]) -> T:
@@ -282,7 +286,7 @@ class LifecycleTable:
         overwrite(handle, frame, predicate, commit_info)
         self._parts[part] = (
             self.table.cache_key(handle),
-            _paths_of(files_in(handle, bucket=codec.LIVE), part),
+            _paths_of(files_in(handle, bucket=predicates.LIVE), part),
             live,
         )
         return change.result
@@ -292,7 +296,7 @@ class LifecycleTable:
         self._check(handle)
         key, known = self.table.cache_key(handle), self._parts
         if any(part not in known or known[part][0] != key for part in parts):
-            files = files_in(handle, bucket=codec.LIVE)
+            files = files_in(handle, bucket=predicates.LIVE)
             names = {part: _paths_of(files, part) for part in parts}
             changed = [p for p in parts if p not in known or known[p][1] != names[p]]
             found = self.table.read_rows(files.filter(_PART.is_in(changed)))
@@ -309,17 +313,17 @@ class LifecycleTable:
         Args:
             names: The parts of live rows that are written; empty for all.
         """
-        replaced, terms = live, [codec.IS_LIVE]
-        if 0 < len(names) <= codec.MOST_TERMS:
+        replaced, terms = live, [predicates.IS_LIVE]
+        if 0 < len(names) <= predicates.MOST_TERMS:
             replaced = live.filter(pl.col("part").is_in(names))
-            terms = [codec.in_parts(codec.LIVE, names)]
+            terms = [predicates.in_parts(predicates.LIVE, names)]
         terms += [change.reopened] if change.reopened else []
         finished = change.finished
         if finished is None or finished.is_empty():
             return replaced, " OR ".join(terms)
-        part = codec.new_part(self._clock())
+        part = new_part(self._clock())
         buckets = sorted(finished.get_column("bucket").unique())
-        terms += [codec.in_parts(bucket, [part]) for bucket in buckets]
+        terms += [predicates.in_parts(bucket, [part]) for bucket in buckets]
         moved = finished.with_columns(part=pl.lit(part))
         return pl.concat([replaced, moved], rechunk=True), " OR ".join(terms)
 
@@ -355,6 +359,6 @@ def _paths_of(files: pl.DataFrame, part: str) -> list[str]:
 
 def _finished(handle: DeltaTable) -> pl.DataFrame:
     """Return the buckets of finished rows, as `counted_snapshot` does, from the log alone."""
-    finished = data_files(handle).filter(pl.col("partition.bucket") != codec.LIVE)
+    finished = data_files(handle).filter(pl.col("partition.bucket") != predicates.LIVE)
     by_bucket = finished.group_by("partition.bucket")
     return by_bucket.agg(pl.col("num_records").sum(), pl.col("max.updated_at").max())

@@ -23,7 +23,7 @@ from deltalake.exceptions import CommitFailedError
 
 from position_sync_dagster import errors
 from position_sync_dagster.lake.object_store import absolute_path, plain, polars_options
-from position_sync_dagster.lake.schema.codec import literal
+from position_sync_dagster.lake.schema.predicates import literal
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage import commit_errors, durability
 from position_sync_dagster.lake.storage.fencing import NO_HOOKS
@@ -568,6 +568,10 @@ class Table:
     def version(self) -> int:
         """Return the newest version."""
         return self.snapshot(lambda handle: handle.version())
+
+    def table_id(self) -> str:
+        """Return the id of the table: another one after it was deleted and created again."""
+        return self.snapshot(lambda handle: str(handle.metadata().id))
 
     def cache_key(self, handle: DeltaTable) -> tuple[int, int]:
         """Return a key that is equal for equal content, for caches.

@@ -27,7 +27,8 @@ from position_sync_dagster.domain.update import (
     trading_mode_of,
 )
 from position_sync_dagster.errors import InvalidLegError, InvalidRequestError, NewerRowError
-from position_sync_dagster.lake.schema.codec import content_id, moment, update_rows
+from position_sync_dagster.lake.schema.codec import moment, update_rows
+from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec
 from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
 from position_sync_dagster.lake.storage.fencing import check_mode, newest_token, refuse_stale_owner

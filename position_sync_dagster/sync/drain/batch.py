@@ -29,7 +29,8 @@ from position_sync_dagster.domain.valuation import Provenance, from_portfolio, s
 from position_sync_dagster.lake.broker_positions import last_time
 from position_sync_dagster.lake.lake import Lake, broker_rows
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
-from position_sync_dagster.lake.schema.codec import broker_positions_of, content_id, new_ids
+from position_sync_dagster.lake.schema.codec import broker_positions_of
+from position_sync_dagster.lake.schema.ids import content_id, new_ids
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.append import AppendResult
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable

@@ -12,7 +12,7 @@ from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.statement import Execution
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.connection import DayExecutions, GatewayConnection
-from position_sync_dagster.lake.schema.codec import content_id
+from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.owner.ownership import OwnerContext, end_tasks

@@ -47,7 +47,6 @@ class OwnerStatus(NamedTuple):
         live_since: While it is LIVE: the start of the uninterrupted connection to the gateway.
         greeks: The summary of the computed greeks.
         gateway: What connections have shown of the gateway's process.
-        closed_until: Until when nothing that it streams trades; None while something may.
     """
 
     state: SessionState
@@ -56,19 +55,6 @@ class OwnerStatus(NamedTuple):
     live_since: datetime | None = None
     greeks: str | None = None
     gateway: GatewayRun | None = None
-    closed_until: datetime | None = None
-
-
-def lease_s(settings: Settings, status: OwnerStatus, now: datetime) -> float:
-    """Return how long the next lease lasts, in seconds; heartbeats are a fixed share of it.
-
-    While nothing that the owner streams trades, the lease is longer, but it ends before trading
-    begins: during trading, a dead owner is replaced as fast as usual.
-    """
-    usual_s = settings.session_lease_s
-    if status.closed_until is None or status.state is not SessionState.LIVE:
-        return usual_s
-    return max(usual_s, min(settings.closed_lease_s, (status.closed_until - now).total_seconds()))
 
 
 @dataclass(eq=False, repr=False)
@@ -173,15 +159,7 @@ class Ownership:
     def _is_over(self) -> bool:
         """Return whether the lease is over by either clock: this machine's may have been set."""
         held_s = self.monotonic() - self._renewed_at[1]
-        return self.clock() >= self.session.expires_at or held_s >= self._lasts_s()
-
-    def _lasts_s(self) -> float:
-        """Return how long the lease lasts from its last renewal, in seconds."""
-        return (self.session.expires_at - self.session.heartbeat_at).total_seconds()
-
-    def _pause_s(self) -> float:
-        """Return the seconds until the next heartbeat, in proportion to the lease."""
-        return self.settings.heartbeat_s * self._lasts_s() / self.settings.session_lease_s
+        return self.clock() >= self.session.expires_at or held_s >= self.settings.session_lease_s
 
     def _both_clocks(self) -> tuple[datetime, float]:
         """Return the time by both clocks; a lease counts from the beginning of its renewal."""
@@ -248,7 +226,7 @@ class Ownership:
     async def _heartbeat(self) -> None:
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._renewal_requested.wait(), self._pause_s())
+                await asyncio.wait_for(self._renewal_requested.wait(), self.settings.heartbeat_s)
             self._renewal_requested.clear()
             session, began = self.session, self._both_clocks()
             try:
@@ -257,7 +235,7 @@ class Ownership:
                 session = await asyncio.to_thread(
                     self.sessions.renew,
                     session,
-                    lease_s=lease_s(self.settings, status, self.clock()),
+                    lease_s=self.settings.session_lease_s,
                     # An owner that is ending holds the login until all is written and closed.
                     state=status.state if status.state in ALIVE else None,
                     live_since=status.live_since,

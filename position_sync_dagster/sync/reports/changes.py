@@ -16,6 +16,7 @@ from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.closures import Cause, Closure, PositionChange
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.instrument import NEW_YORK, contract_name, digits, leg_name
+from position_sync_dagster.domain.leg import NEGLIGIBLE
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.domain.statement import Execution, current_executions
 from position_sync_dagster.lake.lake import Lake
@@ -147,6 +148,30 @@ def changes_of(day: Day) -> list[Change]:
     """Return everything that happened on a day, the newest first; pure."""
     found = [*_trades(day), *_moves(day), *_gateways(day), *_breaks(day)]
     return sorted(found, key=lambda one: one.at, reverse=True)
+
+
+def realized_of(day: Day) -> dict[Key, float | None]:
+    """Return the realised profit of each holding that changed today, from what explains it; pure.
+
+    A holding is left out while executions and causes do not explain all that it changed by. The
+    profit is None if that of one of them is not known.
+    """
+    rest: dict[Key, float] = defaultdict(float)
+    found: dict[Key, list[float | None]] = defaultdict(list)
+    for change in day.changes:
+        rest[change.key] += change.by
+    for made in day.executions:
+        rest[made.account, made.conid] -= made.change
+        found[made.account, made.conid].append(made.realized_pnl)
+    for one in day.closures:
+        if one.cause not in (Cause.TRADED, Cause.UNEXPLAINED):
+            rest[one.account, one.conid] += one.quantity
+            found[one.account, one.conid].append(one.realized_pnl)
+    return {
+        key: None if None in profits else sum(profit or 0.0 for profit in profits)
+        for key, profits in found.items()
+        if abs(rest[key]) < NEGLIGIBLE
+    }
 
 
 def _trades(day: Day) -> Iterable[Change]:

@@ -20,13 +20,20 @@ from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, Limit
+from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.registry.strategies_file import saved_limits
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.changes import Change, Day, DayReader, changes_of
+from position_sync_dagster.sync.reports.changes import (
+    Change,
+    Day,
+    DayReader,
+    changes_of,
+    realized_of,
+)
 from position_sync_dagster.sync.reports.confirmations import FEEDS, PRICED
 from position_sync_dagster.sync.reports.limit_readings import Evaluated, evaluate
 from position_sync_dagster.sync.reports.money import Money, seconds_since
@@ -178,18 +185,41 @@ class Figures:
     @cached_property
     def closed_today(self) -> pl.DataFrame:
         """The holdings that closed today, with what each earned today."""
-        gone = (pl.col("position") == 0) & (pl.col("timestamp") >= moment(self.day.since))
-        rows = self.book.priced.filter(gone)
-        reported = self.book.reported.filter(pl.col("position") == 0)
-        if not rows.is_empty():
-            own = pl.coalesce("_realized", "realized_pnl")
-            rows = (
-                rows.join(reported.select(*KEY, _realized="realized_pnl"), on=KEY, how="left")
-                .join(base_of(self.before, self.day), on=KEY, how="left")
-                .with_columns(realized_pnl=own, daily_pnl=own - pl.col("_base"))
-                .drop("_realized", "_base")
-            )
+        priced, since = self.book.priced, moment(self.day.since)
+        gone = priced.filter(pl.col("position") == 0, pl.col("timestamp") >= since)
+        known = pl.concat([gone, priced.filter(pl.col("position") != 0)])
+        # What was opened and closed between two rows was never in the ledger.
+        brief = self.book.reported.filter(pl.col("position") == 0, pl.col("position_time") >= since)
+        brief = brief.join(known, on=KEY, how="anti").with_columns(
+            timestamp="position_time", _opened=pl.lit(value=True)
+        )
+        names = [name for name in brief.columns if name in (*gone.columns, "_opened")]
+        base = pl.coalesce("_base", pl.when(pl.col("_opened")).then(0.0))
+        rows = (
+            pl.concat([gone, brief.select(names)], how="diagonal_relaxed")
+            .join(self._realized, on=KEY, how="left")
+            .join(base_of(self.before, self.day), on=KEY, how="left")
+            .with_columns(realized_pnl=pl.coalesce("_stated", "_realized"))
+            .with_columns(daily_pnl=pl.col("realized_pnl") - base)
+            .filter(~(pl.col("_opened").fill_null(value=False) & pl.col("realized_pnl").is_null()))
+            .drop("_stated", "_realized", "_base", "_opened")
+        )
         return position_rows(rows, self.book).sort("written_at", descending=True)
+
+    @property
+    def _realized(self) -> pl.DataFrame:
+        """The realised profit of today of what changed: the broker's, and that of its executions.
+
+        Of the broker only a portfolio row counts that came after the close.
+        """
+        kinds = {"account": pl.String, "conid": pl.Int64, "_realized": pl.Float64}
+        found = [(*key, profit) for key, profit in realized_of(self.day).items()]
+        stated = self.book.reported.filter(
+            pl.col("position") == 0, pl.col("value_source") == ValueOrigin.PORTFOLIO.value
+        ).select(*KEY, _stated="realized_pnl")
+        return pl.DataFrame(found, schema=kinds, orient="row").join(
+            stated, on=KEY, how="full", coalesce=True
+        )
 
     @cached_property
     def accounts(self) -> list[Account]:

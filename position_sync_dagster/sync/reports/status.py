@@ -30,6 +30,7 @@ from position_sync_dagster.lake.lake import Lake, all_broker_rows, rows_of_login
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.propose_strategies import next_step
 from position_sync_dagster.sync.reports.closes import Closes, read_closes
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
 from position_sync_dagster.sync.reports.exposure import add
@@ -260,6 +261,7 @@ def read_status(
                 if login.login_asks
             ),
             *attention(lake, settings, failed=overview.counts.get(QueueStatus.FAILED, 0)),
+            *filter(None, [next_step(lake, settings, now)]),
         ),
         programs=programs,
         logins=logins if len(logins) > 1 else (),

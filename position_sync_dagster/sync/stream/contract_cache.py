@@ -196,15 +196,6 @@ class ContractCache:
         hours = self.hours(conid)
         return hours is None or hours.is_open(self.clock()) is not False
 
-    def closed_until(self, conids: Collection[int]) -> datetime | None:
-        """Return until when no session of the contracts opens; None while one may be open."""
-        found = [
-            hours.closed_until(self.clock()) if (hours := self.hours(conid)) else None
-            for conid in conids
-        ]
-        ends = [end for end in found if end is not None]
-        return min(ends) if ends and len(ends) == len(found) else None
-
     def missing(self, conids: Iterable[int]) -> set[int]:
         """Return the conids whose details have to be fetched."""
         wanted = set(conids)

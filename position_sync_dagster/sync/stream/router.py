@@ -22,10 +22,12 @@ from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.owner.leg_resolver import LegResolver
 from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.owner.publisher import QUEUED, Publisher
+from position_sync_dagster.sync.rule_legs import RuleFollower
 from position_sync_dagster.sync.run_recorder import StreamCounts, StreamMetrics
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.delivery import StreamPricer
@@ -216,6 +218,7 @@ class Router:
     lines: LineManager
     pricer: StreamPricer
     greeks: ModelGreeks
+    rules: RuleFollower | None = None
 
     def __post_init__(self) -> None:
         self._lease = self.context.lease
@@ -343,7 +346,7 @@ class Router:
         self._account_refresh.add_changes(feed, changed)
         streamed = {key for key in changed if self._is_streamed(key)}
         self.pricer.mark_due(streamed)
-        await self._read_registry()
+        await self._read_registry(feed, None if first else changed)
         before, self._registry_version = self._registry_version, self.registry.version
         if changed_legs := self.registry.version != before:
             await self.contracts.read_legs(self.registry.legs)
@@ -372,13 +375,25 @@ class Router:
         connection.pnl.read()
         await self.publisher.publish(connection.feed, session=self._lease.session)
 
-    async def _read_registry(self) -> None:
-        """Read the registry; while it cannot be read, the legs known so far stay active."""
+    async def _read_registry(self, feed: AccountFeed, changed: Collection[Key] | None) -> None:
+        """Apply the rules to what changed, and read the registry.
+
+        While it cannot be read or written, the legs known so far stay active.
+
+        Args:
+            changed: The holdings that changed; None for all.
+        """
+        rules, book = self.rules, feed.book
+        keys = changed if changed is not None else [one.key for one in book.holdings]
+        quantities = {} if rules is None else {key: book.position(key) for key in keys}
+        is_due = rules is not None and rules.is_due(quantities, first=changed is None)
         monotonic = self.context.monotonic
-        if self.registry.table.is_remote and monotonic() < self._registry_at:
+        if not is_due and self.registry.table.is_remote and monotonic() < self._registry_at:
             return
         self._registry_at = monotonic() + REGISTRY_LOOK_S
         try:
+            if rules is not None and is_due:
+                await offload(rules.follow, book.holdings, feed.accounts)
             await self.registry.refresh()
         except NewerTableError:
             raise

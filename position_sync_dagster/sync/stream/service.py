@@ -20,6 +20,7 @@ from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.owner import memory_and_threads
 from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus, end_tasks
 from position_sync_dagster.sync.roll_legs import RollFollower
+from position_sync_dagster.sync.rule_legs import RuleFollower
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 
 CHECK_INTERVAL_S = 1.0
@@ -214,6 +215,7 @@ async def run_beside(
 
 def _streamer_of(lake: Lake, settings: Settings, own: Ownership) -> IBPositionStreamer:
     """Return the streamer that writes the tables of a lake, and reports its status to the lease."""
+    file = settings.strategies_file
     streamer = IBPositionStreamer(
         lake.registry,
         lake.queue,
@@ -224,7 +226,8 @@ def _streamer_of(lake: Lake, settings: Settings, own: Ownership) -> IBPositionSt
             contracts=lake.contracts,
             account_values=lake.account_values,
             closes=CloseExplainer(lake, run_id=own.session.run_id, guard=own.check),
-            rolls=RollFollower(lake, settings.strategies_file),
+            rolls=RollFollower(lake, file),
+            rules=None if file is None else RuleFollower(lake.registry, file),
             ownership=own,
         ),
     )
@@ -259,7 +262,6 @@ def _status(streamer: IBPositionStreamer) -> OwnerStatus:
         live_since=streamer.live_since,
         greeks=streamer.greeks,
         gateway=streamer.gateway_run,
-        closed_until=streamer.closed_until,
     )
 
 

@@ -28,6 +28,7 @@ from position_sync_dagster.sync.owner.close_watcher import CloseWatcher
 from position_sync_dagster.sync.owner.ownership import OwnerContext, Ownership, Unowned, end_tasks
 from position_sync_dagster.sync.owner.publisher import AccountRecorder, Announcements, Publisher
 from position_sync_dagster.sync.roll_legs import RollFollower
+from position_sync_dagster.sync.rule_legs import RuleFollower
 from position_sync_dagster.sync.run_recorder import StreamMetrics
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.delivery import Flusher, StreamPricer
@@ -58,6 +59,7 @@ class StreamTables:
             subscribed.
         closes: Judges why holdings close; with None, no change of a quantity is stored.
         rolls: Replaces the legs of strategies that follow rolls, after closes were judged.
+        rules: Chooses legs by the rules of the strategies file.
         updates: The ledger. It shows at the start which closes have their row already.
         ownership: The lease, checked before each write; the tables are then those of an initialized
             lake. None if one process alone writes the tables.
@@ -68,6 +70,7 @@ class StreamTables:
     account_values: AccountValuesTable | None = None
     closes: CloseExplainer | None = None
     rolls: RollFollower | None = None
+    rules: RuleFollower | None = None
     updates: PositionUpdatesTable | None = None
     ownership: Ownership | None = None
 
@@ -138,6 +141,7 @@ class IBPositionStreamer:
             lines=self._lines,
             pricer=pricer,
             greeks=self._greeks,
+            rules=tables.rules,
         )
         accounts = AccountRecorder(context, tables.account_values)
         self._flusher = Flusher(context, pricer, announced, accounts)
@@ -190,11 +194,6 @@ class IBPositionStreamer:
     def underlying_lines(self) -> int:
         """How many of these lines are held for underlyings alone."""
         return len(self._lines.held) - len(self._lines.of_legs)
-
-    @property
-    def closed_until(self) -> datetime | None:
-        """Until when no streamed leg trades; None while one may, or if none is streamed."""
-        return self._contracts.closed_until(self._lines.of_legs)
 
     @property
     def greeks(self) -> str | None:

@@ -7,13 +7,10 @@ from random import Random
 import pytest
 
 from position_sync_dagster.domain.clock import RetryPolicy
-from position_sync_dagster.lake.queue.position_queue import (
-    AsyncQueue,
-    InMemoryPositionQueue,
-    PositionQueue,
-)
+from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from tests.support.clock import HandClock
 from tests.support.extent import EVERYTHING
+from tests.support.memory_queue import InMemoryPositionQueue
 
 
 @pytest.fixture
@@ -36,14 +33,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def make_queue(
     request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock
-) -> Callable[[], AsyncQueue]:
+) -> Callable[[], PositionQueue]:
     """Return a function that makes a queue object; only Delta's share their rows."""
 
     path = tmp_path / "q"
     if request.param == "store":
         path = request.getfixturevalue("store").lake() + "/q"
 
-    def make() -> AsyncQueue:
+    def make() -> PositionQueue:
         if request.param != "memory":
             return PositionQueue(path, retry=POLICY, clock=clock, random=Random(1), fsync=False)
         return InMemoryPositionQueue(retry=POLICY, clock=clock, random=Random(1))
@@ -52,7 +49,7 @@ def make_queue(
 
 
 @pytest.fixture
-async def queue(make_queue: Callable[[], AsyncQueue]) -> AsyncQueue:
+async def queue(make_queue: Callable[[], PositionQueue]) -> PositionQueue:
     made = make_queue()
     await made.initialize()
     return made

@@ -18,7 +18,7 @@ from position_sync_dagster.errors import (
     RequestStateError,
     UnknownRequestError,
 )
-from position_sync_dagster.lake.queue.position_queue import AsyncQueue
+from position_sync_dagster.lake.queue.position_queue import PositionQueue
 
 P1, P2 = 1, 2
 PENDING, PROCESSING = QueueStatus.PENDING, QueueStatus.PROCESSING
@@ -43,7 +43,7 @@ def ids_of(requests: Iterable[QueuedPosition]) -> list[str]:
     return [request.request_id for request in requests]
 
 
-async def counts_of(queue: AsyncQueue) -> tuple[int, int, int, int]:
+async def counts_of(queue: PositionQueue) -> tuple[int, int, int, int]:
     counts = await queue.counts()
     return (counts[PENDING], counts[PROCESSING], counts[SUCCESS], counts[FAILED])
 

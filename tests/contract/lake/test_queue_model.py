@@ -28,10 +28,11 @@ from position_sync_dagster.errors import (
     UnknownRequestError,
 )
 from position_sync_dagster.lake.queue.operations import PROMOTE_AFTER_S, SyncQueue
-from position_sync_dagster.lake.queue.position_queue import InMemoryPositionQueue, PositionQueue
+from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import lifecycle_table, maintenance
 from position_sync_dagster.lake.storage.maintenance import maintain
 from tests.support.extent import EVERYTHING
+from tests.support.memory_queue import InMemoryPositionQueue
 
 PENDING, PROCESSING = QueueStatus.PENDING, QueueStatus.PROCESSING
 SUCCESS, FAILED = QueueStatus.SUCCESS, QueueStatus.FAILED
@@ -53,6 +54,7 @@ class Expected:
     status: QueueStatus = PENDING
     attempts: int = 0
     available_at: datetime | None = None
+    changed_at: datetime | None = None
     lease: object = None
     expires_at: datetime | None = None
 
@@ -75,6 +77,7 @@ class Expected:
 
     def back(self, now: datetime, available_at: datetime | None = None) -> None:
         self.status, self.available_at, self.updated_at = PENDING, available_at, now
+        self.changed_at = None
         self.lease = self.expires_at = None
 
 
@@ -162,7 +165,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert request_id == expected.request_id
             expected.priority = min(expected.priority, request.priority)
             if expected.status is PROCESSING and request.reason is Reason.CHANGED:
-                expected.available_at = self.now
+                expected.changed_at = self.now
 
     @precondition(lambda self: self.any(PENDING))
     @rule(number=NUMBERS, limit=st.sampled_from([3, 2, 1, 0]), lease_s=st.sampled_from([5.0, 10.0]))
@@ -223,7 +226,7 @@ class QueueMachine(RuleBasedStateMachine):
         for request_id in ids:
             expected = self.requests[request_id]
             client.leases.pop(request_id, None)
-            if expected.status is PROCESSING and expected.available_at is not None:
+            if expected.changed_at is not None:
                 self.follow(expected)
             expected.status = SUCCESS
 
@@ -248,7 +251,7 @@ class QueueMachine(RuleBasedStateMachine):
         for request_id in ids:
             expected = self.requests[request_id]
             client.leases.pop(request_id, None)
-            changed = expected.status is PROCESSING and expected.available_at is not None
+            changed = expected.changed_at is not None
             expected.attempts += 1
             delay = timedelta(seconds=(10, 15, 15)[min(expected.attempts, 3) - 1])
             expected.back(self.now, self.now + delay)
@@ -327,6 +330,7 @@ class QueueMachine(RuleBasedStateMachine):
                 assert found.attempts == expected.attempts
                 assert found.created_at == expected.created_at
                 assert found.available_at == expected.available_at
+                assert found.changed_at == expected.changed_at
                 assert found.lease_expires_at == expected.expires_at
         keys = [expected.key for expected in self.live.values()]
         assert len(keys) == len(set(keys)), "two live requests for one position"

@@ -1,6 +1,8 @@
 """`position-sync strategies propose`, on real tables."""
 
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from typer.testing import CliRunner
@@ -9,6 +11,7 @@ from position_sync_dagster.cli.app import app
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.settings import load_settings
 from tests.support.option_books import book, contract, order
+from tests.unit.domain.test_causes import change
 
 CONDOR = {"90P": 2.0, "95P": -2.0, "105C": -2.0, "110C": 2.0}
 COVERED = {"stock": 100.0, "120C": -1.0}
@@ -85,3 +88,31 @@ def test_accepted_proposals_are_added_to_the_strategies_file(held, tmp_path, mon
     again = tmp_path / "again.yaml"
     again.write_text(run("propose", "--yaml"))
     assert {leg.strategy_id for leg in load_strategies(again)} == {"SPY-covered-call-2028-12-15"}
+
+
+def attention() -> list[str]:
+    return json.loads(CliRunner().invoke(app, ["status", "--json"]).stdout)["attention"]
+
+
+def test_status_names_the_first_step_and_then_what_was_opened_in_no_strategy(held) -> None:
+    [first] = attention()
+    assert "`position-sync strategies propose` shows the strategies" in first
+    run("propose", "--accept", "all")
+    assert attention() == []
+    conid, now = contract("130C").conid, datetime.now(UTC)
+    held.broker_positions.replace(
+        load_settings().gateway_id, book({**CONDOR, **COVERED, "130C": 2.0, "140C": -2.0})
+    )
+    held.position_changes.add([replace(change(conid, 0, 2, now), account="A")])
+    assert attention() == ["1 SPY vertical is in no strategy: `position-sync strategies propose`."]
+
+
+def test_a_contract_is_explained(held, tmp_path, monkeypatch) -> None:
+    file = tmp_path / "strategies.yaml"
+    file.write_text("strategies:\n- rule: calls\n  match: {right: CALL, side: long}\n")
+    monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", str(file))
+    conid = contract("95P").conid
+    assert "calls does not take it: it is no CALL" in run("list", "--explain", str(conid))
+    run("propose", "--accept", "all")
+    said = run("list", "--explain", str(conid))
+    assert "it belongs to the strategy SPY-iron-condor-2028-12-15" in said

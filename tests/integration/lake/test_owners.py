@@ -11,7 +11,6 @@ import pytest
 from position_sync_dagster.domain.gateway_session import LineUse, Owner, SessionState
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import (
-    CommitContentionError,
     LeaseLostError,
     LoginOwnedError,
     TradingModeError,
@@ -22,7 +21,7 @@ from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import overwrite
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
+from position_sync_dagster.sync.owner.ownership import Ownership
 from tests.support.waiting import DEADLINE_S
 
 LOGIN = "127.0.0.1:7497"
@@ -239,50 +238,6 @@ async def test_a_lease_is_renewed_while_slow_commits_keep_all_threads_of_the_lak
         finally:
             may_end.set()
             await asyncio.gather(*slow)
-
-
-async def test_a_lease_is_longer_while_nothing_trades_and_ends_before_a_session_opens(lake, clock):
-    """An owner that died before a session opened is followed as soon as one that dies in it."""
-    settings = Settings(_env_file=None, heartbeat_s=0.04, session_lease_s=15, closed_lease_s=60)
-    opens = clock.now + timedelta(seconds=100)
-
-    async def lasts(state: SessionState, until, at) -> float:
-        clock.now = at
-        own.report_status(lambda: OwnerStatus(state, closed_until=until))
-        own.renew_now()
-        async with asyncio.timeout(DEADLINE_S):
-            while own.session.heartbeat_at != at:
-                await asyncio.sleep(0.01)
-        return (own.session.expires_at - at).total_seconds()
-
-    async with Ownership(lake.sessions, settings, owner=Owner.STREAM, clock=clock) as own:
-        live, second = SessionState.LIVE, timedelta(seconds=1)
-        assert await lasts(live, None, clock.now + second) == 15
-        assert await lasts(live, opens, clock.now + second) == 60
-        assert await lasts(SessionState.BLIND, opens, clock.now + second) == 15
-        assert await lasts(live, opens, clock.now + second) == 60
-        assert await lasts(live, opens, opens - 40 * second) == 40
-        assert await lasts(live, opens, opens - 5 * second) == 15
-
-
-async def test_a_longer_lease_that_is_not_granted_is_asked_for_again_while_the_present_one_lasts(
-    lake, clock, monkeypatch
-):
-    settings = Settings(_env_file=None, heartbeat_s=0.04, session_lease_s=15, closed_lease_s=60_000)
-    renew, answers = lake.sessions.renew, iter([CommitContentionError("busy", remedy="Wait.")])
-
-    def contended_once(*args, **named):
-        if (error := next(answers, None)) is not None:
-            raise error
-        return renew(*args, **named)
-
-    monkeypatch.setattr(lake.sessions, "renew", contended_once)
-    closed_until = clock.now + timedelta(days=1)
-    async with Ownership(lake.sessions, settings, owner=Owner.STREAM, clock=clock) as own:
-        own.report_status(lambda: OwnerStatus(SessionState.LIVE, closed_until=closed_until))
-        async with asyncio.timeout(DEADLINE_S):
-            while own.session.state is not SessionState.LIVE:
-                await asyncio.sleep(0.01)
 
 
 async def test_an_owner_whose_heartbeat_fails_for_any_reason_writes_nothing_more(

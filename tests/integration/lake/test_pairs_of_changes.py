@@ -244,7 +244,8 @@ UPKEEP: dict[str, Callable[[Table], Any]] = {
 
 UNTOLD = {
     "request_id", "update_id", "batch_id", "part", "bucket", "created_at", "updated_at", "added_at",
-    "available_at", "lease_token", "lease_expires_at", "removed_at", "committed_at",
+    "available_at", "changed_at", "lease_token", "lease_expires_at", "removed_at",
+    "committed_at",
     "ledger_version", "published_version", "session_id", "started_at", "heartbeat_at",
     "expires_at", "ended_at", "run_id", "recorded_at", "break_id", "row_id", "resolved_at",
     "fencing_token",

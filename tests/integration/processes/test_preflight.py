@@ -190,7 +190,7 @@ async def test_legs_without_a_conid_are_looked_up_and_nothing_is_stored(
     ("zone", "level", "part"),
     [
         ("UTC", Level.GOOD, "UTC+0 h"),
-        ("Asia/Kolkata", Level.GOOD, "UTC+5.5 h"),
+        ("Asia/Kolkata", Level.WARNING, "is the present one neither here nor in UTC"),
     ],
 )
 async def test_the_zone_of_the_gateway_is_named(simulate, settings_for, look, zone, level, part):

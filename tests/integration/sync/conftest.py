@@ -59,7 +59,9 @@ def streaming(lake, settings_for, monkeypatch):
     """
 
     @asynccontextmanager
-    async def run(sim, *, updates=None, account_values=None, closes=None, rolls=None, **more):
+    async def run(
+        sim, *, updates=None, account_values=None, closes=None, rolls=None, rules=None, **more
+    ):
         settings = settings_for(sim, **more)
         if not settings.pnl_subscriptions:
             monkeypatch.setattr(followed_holdings, "MAX_STREAMED", 0)
@@ -67,7 +69,7 @@ def streaming(lake, settings_for, monkeypatch):
             lake.registry, lake.queue, settings=settings,
             tables=StreamTables(
                 broker_positions=lake.broker_positions, contracts=lake.contracts, updates=updates,
-                account_values=account_values, closes=closes, rolls=rolls,
+                account_values=account_values, closes=closes, rolls=rolls, rules=rules,
             ),
         )  # fmt: skip
         received = Recorder()

@@ -10,25 +10,11 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.close_facts import A_DAY
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.web.page_figures import COLUMNS, PageFigures
-from tests.support.empty_lakes import put_tables
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
 
 MARKUP = "<img src=x onerror=alert(1)>"
-
-
-@pytest.fixture
-def settings(tmp_path) -> Settings:
-    put_tables(tmp_path / "lake")
-    return Settings(lake=str(tmp_path / "lake"), gateway_id="gate")
-
-
-@pytest.fixture
-def lake(settings) -> Lake:
-    return Lake.of(settings)
 
 
 def row(conid: int, **values: object) -> PositionUpdate:

@@ -48,10 +48,6 @@ def test_a_session_is_open_exactly_while_it_is_listed(listing, minutes):
     listed = begins <= now < ends
     expected = any(a <= now < b for a, b in sessions) if listed else None
     assert hours.is_open(now) is expected
-    until = hours.closed_until(now)
-    assert (until is None) is (expected is not False)
-    if until is not None:
-        assert until == min([a for a, _ in sessions if a > now] or [ends])
 
 
 @given(st.text(alphabet="0123456789:-;,CLOSED ", max_size=60), st.text(max_size=20))

@@ -1,5 +1,6 @@
 """Flex statements: what is read of them, and what is refused."""
 
+import re
 from datetime import UTC, date, datetime
 
 import pytest
@@ -30,18 +31,28 @@ def test_what_a_statement_leaves_out_is_unknown_and_not_zero(nothing: str) -> No
     assert one.unrealized_pnl is None
 
 
+def left_out(data: bytes) -> tuple[str, str]:
+    """Return what is wrong with the only row that is left out, and the remedy."""
+    (found,) = read_statements(data, "march.xml")
+    ((what, remedy),) = found.left_out
+    assert what.startswith("march.xml")
+    return what, remedy
+
+
 def test_a_multiplier_is_never_guessed() -> None:
-    for kind in ("OPT", "FUT"):
-        with pytest.raises(StatementError, match="OpenPosition has no multiplier"):
-            read_statements(statement(position(assetCategory=kind, multiplier="")), "a.xml")
+    for kind in ("OPT", "FUT", "FSFOP"):
+        what, _ = left_out(statement(position(assetCategory=kind, multiplier="")))
+        assert "has no multiplier" in what
     (found,) = read_statements(statement(position(assetCategory="STK", multiplier="")), "a.xml")
     assert found.positions[0].multiplier == 1.0
 
 
 def test_the_type_of_a_contract_is_never_guessed() -> None:
-    for row in (position, trade):
-        with pytest.raises(StatementError, match="has no assetCategory"):
-            read_statements(statement(row(assetCategory="")), "a.xml")
+    for data in (
+        statement(position(assetCategory="")),
+        statement(trades=(trade(assetCategory=""),)),
+    ):
+        assert "has no assetCategory" in left_out(data)[0]
 
 
 def test_lots_do_not_count_beside_their_summary() -> None:
@@ -53,7 +64,7 @@ def test_lots_do_not_count_beside_their_summary() -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (statement(position(levelOfDetail="LOT")), "no positions, but OpenPosition"),
+        (statement(position(levelOfDetail="LOT")), "is a lot, and its summary is not there"),
         (statement(trades=(element("Order", {"quantity": "2"}),)), "no executions, but Order"),
         (statement(trades=(trade(levelOfDetail="SYMBOL_SUMMARY"),)), "no executions, but Trade"),
     ],
@@ -61,16 +72,20 @@ def test_lots_do_not_count_beside_their_summary() -> None:
 def test_a_statement_of_lots_or_orders_alone_does_not_make_an_account_flat_or_idle(
     data: bytes, says: str
 ) -> None:
-    with pytest.raises(StatementError, match=says) as caught:
-        read_statements(data, "a.xml")
-    assert "choose Summary for Open Positions and Execution for Trades" in caught.value.remedy
+    what, remedy = left_out(data)
+    assert says in what
+    assert "choose Summary for Open Positions and Execution for Trades" in remedy
+    (found,) = read_statements(data, "a.xml")
+    assert not (found.states_positions and found.states_trades)
 
 
 def test_parts_of_a_holding_are_not_taken_for_holdings() -> None:
     data = statement(position(model="Growth"), position(2), position(position="3"))
-    with pytest.raises(StatementError, match="DUSIM0001 has conid 1 twice on 2026-03-05") as caught:
-        read_statements(data, "a.xml")
-    assert "leave the field Model of Open Positions out" in caught.value.remedy
+    what, remedy = left_out(data)
+    assert "DUSIM0001 has conid 1 twice on 2026-03-05" in what
+    assert "leave the field Model of Open Positions out" in remedy
+    (found,) = read_statements(data, "a.xml")
+    assert [one.conid for one in found.positions] == [2]
 
 
 def test_a_trade_has_its_time_in_utc_and_its_commission_as_a_cost() -> None:
@@ -95,6 +110,8 @@ def test_an_assignment_without_an_execution_id_has_that_of_its_trade() -> None:
         "2026-03-05, 15:30:00",
         "20260305;153000 EST",
         "2026-03-05T15:30:00",
+        "20260305;203000 GMT",
+        "2026-03-05;15:30:00 America/New_York",
     ],
 )
 def test_the_usual_formats_of_a_time_are_read(text: str) -> None:
@@ -131,20 +148,51 @@ def test_an_account_without_positions_is_flat_only_where_the_section_is_there() 
         (statement(position())[:-40], "is not complete XML"),
         (b"", "is not complete XML"),
         (b"<html><body>log in</body></html>", "its root is 'html'"),
-        (statement(position(position="much")), "position='much', which is no number"),
-        (statement(position(conid="x")), "conid='x', which is no conid"),
-        (statement(position(day="05/03/2026")), "reportDate='05/03/2026', which is no day"),
-        (statement(position(currency="")), "has no currency"),
-        (statement(trades=(trade(dateTime="20260305;9am"),)), "which is no time"),
-        (statement(trades=(trade(dateTime="20260305;1530"),)), "'20260305;1530', which is no time"),
-        (statement(trades=(trade(dateTime="20260305;203000 GMT"),)), "GMT', which is no time of"),
+        (statement(position(), first="05/03/2026"), "fromDate='05/03/2026', which is no day"),
+        (
+            statement().replace(b"OpenPositions", b"TradeConfirms").replace(b"Trades>", b"B>"),
+            "no act",
+        ),
     ],
 )
-def test_what_cannot_be_read_is_named_with_its_file_and_a_remedy(data: bytes, says: str) -> None:
+def test_a_file_that_cannot_be_read_is_named_with_a_remedy(data: bytes, says: str) -> None:
     with pytest.raises(StatementError, match=says) as caught:
         read_statements(data, "march.xml")
     assert caught.value.what.startswith("march.xml")
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("row", "says", "remedy"),
+    [
+        (position(position="much"), "position='much', which is no number", "decimal point"),
+        (position(position="2,5"), "position='2,5', which is no number", "decimal point"),
+        (position(markPrice="1_0"), "markPrice='1_0', which is no number", "decimal point"),
+        (position(conid="x"), "conid='x', which is no conid", "operations.md"),
+        (position(day="05/03/2026"), "reportDate='05/03/2026', which is no day", "yyyyMMdd"),
+        (position(currency=""), "conid '1', symbol .* has no currency", "operations.md"),
+        (position(assetCategory="XYZ"), "assetCategory='XYZ', which is not known", "operations.md"),
+        (trade(tradePrice="312,50"), "tradePrice='312,50', which is no number", "decimal point"),
+        (trade(dateTime="20260305;9am"), "which is no time", "HHmmss"),
+        (trade(dateTime="20260305;1530"), "'20260305;1530', which is no time", "HHmmss"),
+        (trade(dateTime="20260305;203000 ABC"), "ABC', whose time zone is not known", "HHmmss"),
+        (trade("N/A", tradeID="", transactionID="N/A"), "has no ibExecID, tradeID", "Trade ID"),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_named_and_the_others_are_read(
+    row: str, says: str, remedy: str
+) -> None:
+    is_trade = row.startswith("<Trade")
+    positions, trades = ((), (row,)) if is_trade else ((row,), ())
+    data = statement(position(2), *positions, trades=(trade("e2", conid="2"), *trades))
+    (found,) = read_statements(data, "march.xml")
+    ((what, to_do),) = found.left_out
+    assert re.search(says, what)
+    assert what.startswith("march.xml: Trade" if is_trade else "march.xml: OpenPosition")
+    assert remedy in to_do
+    assert [one.conid for one in found.positions] == [2]
+    assert [one.execution_id for one in found.executions] == ["e2"]
+    assert (found.states_positions, found.period() is not None) == (is_trade, not is_trade)
 
 
 def test_a_document_type_is_refused_before_its_entities_are_used() -> None:
@@ -187,7 +235,7 @@ def test_what_a_statement_says_is_from_1990_to_tomorrow() -> None:
         data = statement(position(day=day), first=day, generated="20260305;210000")
         assert (first_day(data, clock=clock) is not None) is usable
         if usable:
-            assert read_statements(data, "a.xml", clock=clock)
+            assert read_statements(data, "a.xml", clock=clock)[0].positions
         else:
             with pytest.raises(StatementError, match=r"=\S+ which is before 1990 or after"):
                 read_statements(data, "a.xml", clock=clock)

@@ -62,6 +62,17 @@ CONTENTS: dict[str, bytes] = {
     "an attribute twice": GOOD.replace(b"symbol=", b"conid=", 1),
     "a long root": b"<" + b"r" * 1_000_000 + b"/>",
     "a long account": statement(position(), account="D" * 1_000_000),
+    "made at no time": statement(position(), generated=";;;"),
+    "made in the year 1": statement(position(), generated="00010101;000000"),
+    "from the year 1": statement(position(), first="00010101"),
+    "to the year 9999": statement(position(), last="99991231"),
+    "from the year 9999": statement(position(), first="99991231"),
+    "before 1990": statement(position(), first="19891231"),
+    "after tomorrow": statement(position(), last=TOMORROW_BUT_ONE),
+    "a foreign account": statement(position(accountId="U7654321"), account="U7654321"),
+}
+
+ROWS: dict[str, bytes] = {
     "a conid of 5,000 digits": statement(position().replace('conid="1"', f'conid="{LONG}"')),
     "a conid of 64 bits": statement(position(conid=2**63)),
     "a conid of other digits": statement(position().replace('conid="1"', 'conid="\u0661"')),
@@ -70,18 +81,10 @@ CONTENTS: dict[str, bytes] = {
     "a quantity without end": statement(position(position="1e999")),
     "a traded quantity of 5,000 digits": statement(trades=(trade("e", quantity=LONG),)),
     "a price that is no number": statement(position(markPrice="0x1p3")),
-    "made at no time": statement(position(), generated=";;;"),
-    "made in the year 1": statement(position(), generated="00010101;000000"),
     "traded in the year 9999": statement(trades=(trade("e", dateTime="99991231;235959"),)),
-    "from the year 1": statement(position(), first="00010101"),
-    "to the year 9999": statement(position(), last="99991231"),
-    "from the year 9999": statement(position(), first="99991231"),
-    "before 1990": statement(position(), first="19891231"),
-    "after tomorrow": statement(position(), last=TOMORROW_BUT_ONE),
     "a cash row of the year 1": statement(
         more=element("EquitySummaryByReportDateInBase", {"reportDate": "00010101", "total": "1"})
     ),
-    "a foreign account": statement(position(accountId="U7654321"), account="U7654321"),
 }
 
 
@@ -140,6 +143,18 @@ def test_a_file_with_such_a_content_is_an_error_of_its_own(folder, content: byte
     check_bad_is_named_and_good_is_read(folder)
 
 
+@pytest.mark.parametrize("content", ROWS.values(), ids=ROWS)
+def test_a_row_with_such_a_content_is_an_error_of_its_own(folder, content: bytes) -> None:
+    (folder / "bad.xml").write_bytes(content)
+    for _ in range(2):  # parsed, and from the index of the folder
+        read = StatementFolder(folder).read()
+        assert {one.file for one in read.found} == {"good.xml", "bad.xml"}
+        (error,) = read.unreadable
+        assert error.what.startswith("bad.xml: ")
+        assert error.remedy
+        assert len(str(error)) < 500
+
+
 @pytest.mark.parametrize("make", THINGS.values(), ids=THINGS)
 def test_what_is_no_file_is_an_error_of_its_own(folder, make) -> None:
     make(folder / "bad.xml")
@@ -162,7 +177,7 @@ def test_a_folder_that_is_none_is_named(folder) -> None:
 def test_all_others_are_imported_and_the_check_names_the_bad_ones(
     folder, materialize, lake
 ) -> None:
-    for number, content in enumerate(CONTENTS.values()):
+    for number, content in enumerate((*CONTENTS.values(), *ROWS.values())):
         (folder / f"bad-{number:02}.xml").write_bytes(content)
     fifo(folder / "pipe.xml")
     result = materialize(flex_statements, executions)
@@ -170,7 +185,7 @@ def test_all_others_are_imported_and_the_check_names_the_bad_ones(
     assert lake.executions.read()["execution_id"].to_list() == ["good"]
     (check,) = result.get_asset_check_evaluations()
     assert (check.check_name, check.passed) == ("files_are_readable", False)
-    assert check.metadata["left_out"].value == len(CONTENTS) + 1
+    assert check.metadata["left_out"].value == len(CONTENTS) + len(ROWS) + 1
     assert check.severity is dg.AssetCheckSeverity.WARN
     for path in folder.glob("[bp]*.xml"):
         path.unlink()

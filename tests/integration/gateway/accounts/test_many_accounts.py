@@ -127,35 +127,18 @@ async def test_an_account_whose_list_is_refused_keeps_its_holdings_and_is_named(
     assert feed.completeness[A] is Completeness.COMPLETE
 
 
-async def test_a_holding_with_a_part_in_a_model_is_set_aside_and_never_counted_twice(login):
+async def test_a_part_in_a_model_is_not_added_to_the_holding(login):
     sim, connection = login
     feed = connection.feed
     sim.holding(B, STOCK, 3, model="Growth")
-    await feed.ensure(LONG)
-    await feed.download([B])
-    assert feed.get((B, STOCK)) is None
-    assert len(feed.holdings) == 4
+    await feed.snapshot()
     (problem,) = feed.problems
-    assert problem.startswith(f"1 holding is set aside: conid {STOCK} of {B}")
-    assert "a part in the model 'Growth'" in problem
-    assert feed.completeness[B] is Completeness.PARTIAL
+    assert f"conid {STOCK} of {B} (a part in the model 'Growth')" in problem
+    await feed.ensure(LONG)
+    assert feed.get((B, STOCK)).position == 2
     sim.holding(B, STOCK, None, model="Growth")
     await feed.snapshot()
-    assert feed.get((B, STOCK)).position == 2
-    assert feed.problems == []
-
-
-async def test_a_part_in_a_model_that_appears_later_leaves_the_holding_as_it_was(login, eventually):
-    sim, connection = login
-    feed = connection.feed
-    await feed.ensure(LONG)
-    sim.holding(B, STOCK, 3, model="Growth")
-    await eventually(lambda: feed.problems)
-    sim.fill(B, STOCK, 5)
-    await connection.ib.reqCurrentTimeAsync()
-    await feed.snapshot()
-    assert feed.get((B, STOCK)).position == 2
-    assert feed.completeness[B] is Completeness.PARTIAL
+    assert (feed.get((B, STOCK)).position, feed.problems) == (2, [])
 
 
 async def test_lists_that_do_not_end_close_nothing_and_end_the_connection(login, monkeypatch):

@@ -14,7 +14,7 @@ AT = datetime(2026, 1, 2, 15, tzinfo=UTC)
 
 async def test_a_queue_without_answers_is_migrated_and_its_requests_end_with_one(tmp_path):
     columns = dict(POSITION_QUEUE.described)
-    del columns["update_id"], columns["confirmed_at"]
+    del columns["update_id"], columns["confirmed_at"], columns["changed_at"]
     before = Table(tmp_path / "queue", replace(POSITION_QUEUE, version=1, described=columns))
     before.initialize()
     rows = new_request_rows(["r-1"], [QueueRequest(1, "SPY")], AT).select(list(columns))

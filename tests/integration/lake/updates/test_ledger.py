@@ -13,7 +13,8 @@ from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler, TradingMode
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
-from position_sync_dagster.lake.schema.codec import new_ids, update_rows
+from position_sync_dagster.lake.schema.codec import update_rows
+from position_sync_dagster.lake.schema.ids import new_ids
 from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.lake.storage import table, writer_lock

@@ -1,17 +1,12 @@
 """The account feed's times of day: read as moments, and given to the rows before them."""
 
 from datetime import UTC, datetime, timedelta, timezone
-from itertools import combinations, product
-from zoneinfo import ZoneInfo
 
 import pytest
 
 from position_sync_dagster.gateway.accounts.account_downloads import (
-    CLOSING_AGE,
-    OFFSETS,
     RowTimes,
     moment_of,
-    zone_of_closing,
 )
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
@@ -38,50 +33,6 @@ def test_a_time_of_day_is_the_newest_such_moment_if_that_is_plausible(text, mome
 def test_a_time_of_day_is_read_in_its_zone():
     zone = timezone(timedelta(hours=-5))
     assert moment_of("10:15", now=NOW, zone=zone) == NOW - timedelta(minutes=15)
-
-
-ZONES = [
-    "America/New_York",
-    "America/St_Johns",
-    "Pacific/Marquesas",
-    "Asia/Kolkata",
-    "Asia/Kathmandu",
-    "Australia/Eucla",
-    "Australia/Lord_Howe",
-    "Pacific/Chatham",
-    "Pacific/Kiritimati",
-    "Pacific/Pago_Pago",
-]
-
-
-@pytest.mark.parametrize("name", ZONES)
-def test_the_zone_of_a_gateway_is_inferred_wherever_it_is(name):
-    for month, hour in product((1, 7), (0, 9, 15, 23)):
-        now = datetime(2026, month, 14, hour, 30, 40, tzinfo=UTC)
-        told = now - timedelta(minutes=3)
-        zone = zone_of_closing(f"{told.astimezone(ZoneInfo(name)):%H:%M}", now=now)
-        row = now - timedelta(hours=2)
-        read = moment_of(f"{row.astimezone(ZoneInfo(name)):%H:%M}", now=now, zone=zone)
-        assert row - read < timedelta(minutes=1), (month, hour)
-
-
-def test_no_two_zones_are_so_near_that_one_closing_time_fits_both():
-    nearest = min(
-        min(abs(one - other), timedelta(days=1) - abs(one - other))
-        for one, other in combinations(OFFSETS, 2)
-    )
-    assert nearest > CLOSING_AGE + timedelta(minutes=3)
-
-
-def test_a_closing_time_that_is_not_about_now_in_any_zone_shows_no_zone():
-    known = {
-        minutes
-        for minutes in range(24 * 60)
-        if zone_of_closing(f"{minutes // 60:02}:{minutes % 60:02}", now=NOW) is not None
-    }
-    assert len(known) < 24 * 60 * 0.3
-    assert zone_of_closing("15:10", now=NOW) is None
-    assert zone_of_closing("9.30", now=NOW) is None
 
 
 A, B, C = ("DU1", 1), ("DU1", 2), ("DU1", 3)
@@ -127,32 +78,11 @@ def test_a_later_row_is_dated_at_once(times, dated):
     assert dated == {A: NOW - timedelta(minutes=2)}
 
 
-def test_one_closing_time_in_another_zone_is_not_believed(times, dated):
-    download(times, (A, "20:50"), closing="20:58")
-    times.date_rows()
-    assert dated == {}
-
-
-def test_a_closing_time_that_does_not_move_is_old_and_shows_no_zone(times, dated):
-    for _ in range(3):
-        download(times, (A, "20:50"), closing="20:58")
+def test_times_of_another_zone_date_no_row(times, dated):
+    for minute in (57, 58):
+        download(times, (A, "20:50"), closing=f"20:{minute}")
         times.date_rows()
     assert dated == {}
-
-
-def test_rows_are_dated_in_the_zone_that_the_ends_of_two_downloads_showed(times, dated):
-    download(times, closing="20:57")
-    times.date_rows()
-    download(times, (A, "20:50"), (B, "16:41"), closing="20:58")
-    times.date_rows()
-    times.follow()
-    times.on_row(C)
-    times.on_time("20:59")
-    assert dated == {
-        A: NOW - timedelta(minutes=10),
-        B: NOW - timedelta(hours=4, minutes=19),
-        C: NOW - timedelta(minutes=1),
-    }
 
 
 def test_a_later_row_alone_shows_no_zone(times, dated):

@@ -7,7 +7,8 @@ import pytest
 
 from position_sync_dagster.domain.leg import UnresolvedLeg, make_leg
 from position_sync_dagster.errors import InvalidLegError
-from position_sync_dagster.lake.registry.strategies_file import LegIndex, distinct_legs, with_rolls
+from position_sync_dagster.lake.registry.memberships import distinct_legs, with_rolls
+from position_sync_dagster.lake.registry.strategy_registry import LegIndex
 from tests.support.legs import ADDED_AT, leg
 
 

@@ -6,10 +6,12 @@ from datetime import UTC, date, datetime
 import pytest
 
 from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.rules import HoldingSide, Rule
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.registry.strategies_file import (
     following_rolls,
     load_limits,
+    load_rules,
     load_strategies,
 )
 
@@ -134,6 +136,21 @@ def leg(**changes):
             "column 9",
             "both hold the whole",
         ),
+        ("strategies:\n- rule: a\n", "line 2, column 3", "'match' is missing"),
+        ("strategies:\n- {rule: a, match: 5}\n", "line 2, column 20", "fields are expected"),
+        (
+            "strategies:\n- {rule: a, match: {day: 0-9}}\n",
+            "line 2, column 21",
+            "'day' is not known",
+        ),
+        ("strategies:\n- {rule: a, match: {days: 9-0}}\n", "line 2, column 27", "no span of days"),
+        ("strategies:\n- {rule: a, match: {side: up}}\n", "line 2, column 27", "side 'up'"),
+        ("strategies:\n- {rule: a, match: {}, limit: 0}\n", "line 2, column 31", "limit '0'"),
+        (
+            "strategies:\n- {strategy_id: a, legs: []}\n- {rule: a, match: {}}\n",
+            "line 3, column 3",
+            "the name 'a' is taken",
+        ),
         ("strategies:\n  - strategy_id: a\n    strategy_id: b\n    legs: []\n", "line 3", "twice"),
     ],
 )
@@ -166,6 +183,33 @@ def test_a_file_that_is_not_there_is_named_with_its_setting(tmp_path):
 def test_a_file_nested_without_end_is_refused(tmp_path):
     with pytest.raises(StrategiesFileError, match="nested"):
         read(tmp_path, "strategies: " + "[" * 2000)
+
+
+def test_rules_are_read_in_the_order_of_the_file(tmp_path):
+    file = tmp_path / "strategies.yaml"
+    file.write_text(
+        "strategies:\n"
+        "- rule: hedges\n"
+        "  match: {underlying: [spx, ES], right: P, days: 0-60, side: short, account: DU1}\n"
+        "  priority: 2\n"
+        "  limit: 20\n"
+        "- {rule: rest, match: {underlying: SPX}}\n"
+    )
+    assert load_rules(file) == [
+        Rule(
+            name="hedges",
+            underlyings=frozenset({"SPX", "ES"}),
+            right=Right.PUT,
+            days=(0, 60),
+            side=HoldingSide.SHORT,
+            accounts=frozenset({"DU1"}),
+            limit=20,
+            priority=2,
+        ),
+        Rule(name="rest", underlyings=frozenset({"SPX"})),
+    ]
+    assert load_strategies(file) == []
+    assert following_rolls(file) == frozenset()
 
 
 def test_a_strategy_says_whether_it_follows_rolls(tmp_path):

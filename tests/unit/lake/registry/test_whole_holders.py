@@ -7,9 +7,9 @@ import pytest
 
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.errors import InvalidLegError
-from position_sync_dagster.lake.registry.strategies_file import (
-    WholeHolders,
+from position_sync_dagster.lake.registry.memberships import (
     refuse_two_whole_holders,
+    two_whole_holders,
 )
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -30,8 +30,7 @@ def test_two_whole_holders_are_found_among_accounts():
 
 
 def test_a_leg_with_a_quantity_is_in_nobodys_way():
-    holders = WholeHolders()
     whole = make_leg(conid=1, symbol="SPY", strategy_id="a", added_at=NOW)
-    assert holders.add(whole) is None
-    assert holders.add(replace(whole, strategy_id="b", quantity=1.0)) is None
-    assert holders.add(replace(whole, strategy_id="b")) is whole
+    part, other = replace(whole, strategy_id="b", quantity=1.0), replace(whole, strategy_id="b")
+    assert two_whole_holders([whole, part]) is None
+    assert two_whole_holders([whole, part, other]) == (whole, other)

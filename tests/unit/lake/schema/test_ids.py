@@ -6,12 +6,8 @@ from uuid import UUID
 import pytest
 
 from position_sync_dagster.errors import InvalidRequestError
-from position_sync_dagster.lake.schema.codec import (
-    content_id,
-    id_literals,
-    new_ids,
-    text_literal,
-)
+from position_sync_dagster.lake.schema.ids import content_id, new_ids
+from position_sync_dagster.lake.schema.predicates import id_literals, text_literal
 
 NOW = datetime(2026, 1, 2, 15, 0, 0, 123456, tzinfo=UTC)
 

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from position_sync_dagster.lake.schema.codec import (
+from position_sync_dagster.lake.schema.predicates import (
     IS_LIVE,
     LIVE_COLUMNS,
     MOST_TERMS,

@@ -9,13 +9,13 @@ import pytest
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.errors import BrokerUnavailableError, NewerRowError
-from position_sync_dagster.lake.queue.position_queue import InMemoryPositionQueue
 from position_sync_dagster.lake.updates.append import AppendResult
 from position_sync_dagster.lake.updates.position_updates import NewestRows
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.batch import BatchProcessor, BrokerView, batch_limit
 from position_sync_dagster.sync.drain.worker import QueueWorker
 from tests.support.holdings import make_holding
+from tests.support.memory_queue import InMemoryPositionQueue
 
 CLOSES = 200
 

@@ -10,13 +10,13 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.gateway.accounts.holdings import PnlValues
 from position_sync_dagster.gateway.translate import UNSET
-from position_sync_dagster.lake.queue.position_queue import InMemoryPositionQueue
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.close_watcher import CloseWatcher
 from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.owner.publisher import Announcements, Publisher
 from tests.support.holdings import make_book, make_holding
+from tests.support.memory_queue import InMemoryPositionQueue
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 KEY = ("A", 1)

@@ -1,0 +1,157 @@
+"""Rules that choose legs from what is held, so that nobody lists them; pure."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import StrEnum
+
+from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.instrument import NEW_YORK, Right, contract_name
+from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg, few
+
+
+class HoldingSide(StrEnum):
+    """Whether a holding is long or short."""
+
+    LONG = "long"
+    SHORT = "short"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """The conditions of which a holding must meet each one; None is no condition.
+
+    Attributes:
+        name: The name that its legs have as their strategy.
+        underlyings: Symbols of the underlying.
+        days: The least and the greatest number of days to the expiry.
+        limit: The most contracts that it takes of a login; those that expire first come first.
+        priority: As of a leg: 1 gets a market data line before 2.
+    """
+
+    name: str
+    underlyings: frozenset[str] | None = None
+    right: Right | None = None
+    days: tuple[int, int] | None = None
+    side: HoldingSide | None = None
+    accounts: frozenset[str] | None = None
+    limit: int | None = None
+    priority: int = 1
+
+    def refuses(self, holding: BrokerPosition, today: date) -> str | None:
+        """Return why the rule does not take a holding; None if it does."""
+        terms = holding.instrument
+        side = HoldingSide.LONG if holding.position > 0 else HoldingSide.SHORT
+        left = None if terms.expiry is None else (terms.expiry - today).days
+        if holding.position == 0:
+            return "it is not held"
+        if self.underlyings is not None and terms.symbol.upper() not in self.underlyings:
+            return f"its underlying is {terms.symbol}"
+        if self.right is not None and terms.right is not self.right:
+            return f"it is no {self.right}"
+        if self.side is not None and side is not self.side:
+            return f"it is {side}"
+        if self.accounts is not None and holding.account not in self.accounts:
+            return f"it is held in {holding.account}"
+        if self.days is not None and (left is None or not self.days[0] <= left <= self.days[1]):
+            return "it has no expiry" if left is None else f"it expires in {left} days"
+        return None
+
+
+def exchange_date(now: datetime) -> date:
+    """Return the date from which rules count the days to an expiry: that in New York."""
+    return now.astimezone(NEW_YORK).date()
+
+
+def legs_of_rules(
+    rules: Sequence[Rule],
+    holdings: Iterable[BrokerPosition],
+    listed: Iterable[Leg],
+    now: datetime,
+) -> list[ActiveContract]:
+    """Return the legs that rules choose, each of the first rule that takes it.
+
+    Args:
+        rules: In the order of the file.
+        holdings: What is held.
+        listed: The legs that the file lists, which no rule takes.
+        now: The present moment.
+    """
+    taken = ListedLegs(listed)
+    held = [one for one in holdings if one.position and not taken.have(one)]
+    held.sort(key=lambda one: (str(one.instrument.expiry), one.instrument.conid, one.account))
+    today, found = exchange_date(now), list[ActiveContract]()
+    for rule in rules:
+        left, conids = list[BrokerPosition](), set[int]()
+        for one in held:
+            conid = one.instrument.conid
+            has_room = rule.limit is None or conid in conids or len(conids) < rule.limit
+            if has_room and rule.refuses(one, today) is None:
+                conids.add(conid)
+                found.append(_leg(rule, one, now))
+            else:
+                left.append(one)
+        held = left
+    return found
+
+
+class ListedLegs:
+    """The contracts that the file lists, also those whose conid is not known yet."""
+
+    def __init__(self, legs: Iterable[Leg]) -> None:
+        self._names: set[tuple[object, ...]] = set()
+        for leg in legs:
+            terms = leg.conid if isinstance(leg, ActiveContract) else _terms(leg)
+            self._names.add((leg.account, terms))
+
+    def have(self, one: BrokerPosition) -> bool:
+        """Return whether a holding is of a listed leg."""
+        ways = (one.instrument.conid, _terms(one.instrument))
+        return any((account, way) in self._names for account in (None, one.account) for way in ways)
+
+
+def _terms(one: UnresolvedLeg | object) -> tuple[object, ...]:
+    return tuple(getattr(one, name) for name in ("symbol", "right", "strike", "expiry"))
+
+
+def _leg(rule: Rule, holding: BrokerPosition, now: datetime) -> ActiveContract:
+    terms = holding.instrument
+    return ActiveContract(
+        conid=terms.conid,
+        symbol=terms.symbol,
+        right=terms.right,
+        strike=terms.strike,
+        expiry=terms.expiry,
+        strategy_id=rule.name,
+        added_at=now,
+        account=holding.account,
+        priority=rule.priority,
+    )
+
+
+def explain(
+    conid: int,
+    rules: Sequence[Rule],
+    holdings: Iterable[BrokerPosition],
+    legs: Iterable[ActiveContract],
+    now: datetime,
+) -> list[str]:
+    """Return which strategy or rule has a contract in each account, or why none does."""
+    names = {rule.name for rule in rules}
+    own = [leg for leg in legs if leg.conid == conid]
+    held = [one for one in holdings if one.instrument.conid == conid and one.position]
+    lines = []
+    for one in held:
+        having = sorted({leg.strategy_id for leg in own if leg.account in (None, one.account)})
+        what = f"{contract_name(one.instrument)} ({conid}) in {one.account}: "
+        if having:
+            kinds = (f"the {'rule' if name in names else 'strategy'} {name}" for name in having)
+            lines.append(what + f"it belongs to {few(kinds, 5)}.")
+            continue
+        today = exchange_date(now)
+        whys = [
+            f"{rule.name} does not take it: {rule.refuses(one, today) or 'its limit is reached'}"
+            for rule in rules
+        ]
+        lines.append(what + "no strategy has it. " + ". ".join([*whys, ""]).strip())
+    return lines or [f"No account holds the contract {conid}, and rules take what is held."]

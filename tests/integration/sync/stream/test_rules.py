@@ -1,0 +1,84 @@
+"""Rules of the strategies file, over a stream."""
+
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.update import Reason
+from position_sync_dagster.sync.rule_legs import RuleFollower
+
+A = "DUSIM0001"
+CALL, PUT = 921000001, 921000002
+FILE = """\
+strategies:
+- rule: calls
+  match: {{right: CALL, side: short{more}}}
+"""
+
+
+def legs(lake):
+    active = lake.registry.sync.get_all_active()
+    return {(leg.strategy_id, leg.conid) for leg in active if leg.account in (None, A)}
+
+
+async def test_a_leg_that_begins_to_match_is_streamed_and_leaves_when_it_ceases(
+    simulate, lake, settings_for, streaming, eventually, tmp_path
+):
+    conid, file = CALL, tmp_path / "strategies.yaml"
+    file.write_text(FILE.format(more=""))
+    async with simulate() as sim:
+        rules = RuleFollower(lake.registry, file)
+        async with streaming(sim, rules=rules) as (streamer, _):
+
+            def held():
+                rows = lake.broker_positions.read(settings_for(sim).gateway_id)
+                return {one.key: one.position for one in rows}.get((A, conid))
+
+            quantity = await eventually(held)
+            sim.fill(A, conid, -quantity - 2)
+            await eventually(lambda: ("calls", conid) in legs(lake))
+            await eventually(lambda: streamer.routes.get((A, conid)) is LegState.STREAMED)
+            file.write_text(FILE.format(more=', days: "0-1"'))
+            await eventually(lambda: ("calls", conid) not in legs(lake))
+            await eventually(lambda: streamer.routes.get((A, conid)) is LegState.MONITORED)
+            file.write_text(FILE.format(more=""))
+            await eventually(lambda: ("calls", conid) in legs(lake))
+            sim.fill(A, conid, 5)
+            await eventually(lambda: ("calls", conid) not in legs(lake))
+
+
+async def test_a_leg_of_a_rule_without_a_line_is_queued_before_all_others(
+    simulate, lake, settings_for, streaming, eventually, tmp_path
+):
+    file = tmp_path / "strategies.yaml"
+    file.write_text("strategies:\n- rule: all\n  match: {right: PUT}\n")
+    async with simulate(max_lines=0) as sim:
+        rules = RuleFollower(lake.registry, file)
+        async with streaming(sim, rules=rules) as (streamer, _):
+            await eventually(lambda: streamer.routes.get((A, PUT)) is LegState.OVERFLOW)
+
+            def queued():
+                rows = lake.queue.table.rows().filter(conid=PUT, account=A)
+                return rows.filter(reason=Reason.OVERFLOW.value, priority=1).height
+
+            await eventually(queued)
+
+
+async def test_the_file_is_followed_without_touching_what_its_rules_chose(
+    simulate, lake, settings_for, streaming, eventually, tmp_path
+):
+    file = tmp_path / "strategies.yaml"
+    file.write_text("strategies:\n- rule: puts\n  match: {right: PUT}\n")
+    async with simulate() as sim, streaming(sim, rules=RuleFollower(lake.registry, file)):
+        await eventually(lambda: ("puts", PUT) in legs(lake))
+        before = legs(lake)
+        assert lake.registry.sync.follow(file) == (0, 0)
+        assert legs(lake) == before
+        file.write_text(
+            file.read_text() + f"- {{strategy_id: own, legs: [{{conid: {PUT}, symbol: TEST}}]}}\n"
+        )
+        lake.registry.sync.follow(file)
+        assert ("own", PUT) in legs(lake)
+        assert ("puts", PUT) not in legs(lake)
+        file.write_text("strategies:\n- rule: puts\n  match: {right: PUT}\n")
+        lake.registry.sync.follow(file)
+        await eventually(lambda: ("puts", PUT) in legs(lake))
+        file.write_text("strategies: []\n")
+        await eventually(lambda: lake.registry.sync.follow(file) and not legs(lake))

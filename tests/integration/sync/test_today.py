@@ -1,0 +1,84 @@
+"""The profit of the day: the account's own number, and the holdings behind it."""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+
+from ib_gateway_simulator import load_book
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.leg import make_leg
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.figures import Figures, FiguresReader
+from position_sync_dagster.sync.stream.service import stream
+from tests.support.booked_legs import terms_of
+
+A = "DUSIM0001"
+CALL, SHORT_PUT, WORTHLESS, CORN, STOCK, NEXT = (
+    921000001, 921000002, 921000003, 921000004, 920000001, 921000007,
+)  # fmt: skip
+
+
+@pytest.fixture
+def settings(tmp_path, settings_for):
+    def make(sim) -> Settings:
+        return settings_for(
+            sim,
+            lake=str(tmp_path / "lake"),
+            gateway_id="gate",
+        )
+
+    return make
+
+
+async def test_closes_a_roll_and_an_assignment_leave_no_gap_in_the_profit_of_the_day(
+    simulate, settings, eventually
+):
+    """Each holding was held over night at another price than its cost, or opened today."""
+    book = load_book("small")  # with one account its subscription stays open
+    openings = tuple(opening for opening in book.openings if opening.account == A)
+    book = replace(book, accounts=book.accounts[:1], openings=openings)
+    async with simulate(
+        book, pnl_interval_s=0.1, refresh_interval_s=0.1, tick_interval_s=3600
+    ) as sim:
+        live = settings(sim)
+        lake = Lake.of(live)
+        lake.initialize_sync()
+        lake.registry.sync.add_many(
+            make_leg(conid=conid, strategy_id="all", added_at=utc_now(), **terms_of(conid))
+            for conid in (CALL, SHORT_PUT, WORTHLESS, CORN, STOCK, NEXT)
+        )
+        stop, reader = asyncio.Event(), FiguresReader(lake, live)
+        task = asyncio.create_task(
+            stream(lake, live, run_id="run-1", stop=stop, report=lambda _: None)
+        )
+
+        def read() -> Figures:
+            return reader.read(utc_now())
+
+        def today(figures: Figures):
+            return next(one.today for one in figures.accounts if one.account == A)
+
+        def adds_up(closed: set[int]) -> bool:
+            with suppress(StopIteration):
+                figures = read()
+                found = today(figures)
+                names = set(figures.closed_today.filter(account=A).get_column("conid"))
+                whole = found.difference is not None and abs(found.difference) < 0.05
+                return names == closed and whole and not figures.closed_today["today"].null_count()
+            return False
+
+        await eventually(lambda: adds_up(set()))
+        sim.fill(A, CALL, -2.0, price=31.0)  # a part of it
+        sim.fill(A, CORN, -2.0, price=0.31)
+        sim.roll(A, CALL, NEXT)
+        sim.assign(A, SHORT_PUT)
+        sim.fill(A, NEXT, -3.0, price=25.0)  # opened and closed today
+        await eventually(lambda: adds_up({CALL, CORN, SHORT_PUT, NEXT}))
+        found = today(read())
+        assert found.closed
+        assert abs(found.account - found.open) > 1, "what closed is not in the sum of what is open"
+        stop.set()
+        await task

@@ -1,0 +1,137 @@
+"""What happened today, a line each, from the records of the tables."""
+
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from position_sync_dagster.domain.closures import Cause, Closure, PositionChange, Stage
+from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.statement import Execution, Side
+from position_sync_dagster.sync.reports.changes import (
+    ChangeKind,
+    Day,
+    changes_of,
+    day_began,
+    realized_of,
+)
+
+NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
+NAMES = {1: "QQQ 555C 15Dec28", 2: "QQQ 600C 15Dec28", 3: "QQQ"}
+
+
+def made_of(kind, **values):
+    return kind(**dict.fromkeys(field.name for field in fields(kind)) | values)
+
+
+def change(conid: int, before: float, after: float, **values) -> PositionChange:
+    terms = {"right": Right.CALL, "strike": 555.0} if conid != 3 else {}
+    usual = {
+        "change_id": f"change-{conid}", "account": "U1", "conid": conid, "symbol": "QQQ",
+        "sec_type": "OPT", "multiplier": 100.0, "currency": "USD", "before": before,
+        "after": after, "since": NOW - timedelta(minutes=1), "seen_at": NOW,
+    }  # fmt: skip
+    return made_of(PositionChange, **usual | terms | values)
+
+
+def execution(conid: int, side: Side, price: float, profit: float | None, **values) -> Execution:
+    usual = {
+        "execution_id": f"execution-{conid}", "account": "U1", "conid": conid, "symbol": "QQQ",
+        "sec_type": "OPT", "time": NOW, "side": side, "quantity": 1.0, "price": price,
+        "realized_pnl": profit, "currency": "USD", "source": "GATEWAY", "statement": "",
+        "order_id": "7",
+    }  # fmt: skip
+    return made_of(Execution, **usual | values)
+
+
+def closure(conid: int, cause: Cause, profit: float | None, **values) -> Closure:
+    usual = {
+        "change_id": f"change-{conid}", "account": "U1", "conid": conid, "symbol": "QQQ",
+        "sec_type": "OPT", "quantity": -1.0, "cause": cause, "stage": Stage.PROVISIONAL,
+        "closed_at": NOW, "realized_pnl": profit, "currency": "USD", "detail": "",
+    }  # fmt: skip
+    return made_of(Closure, **usual | values)
+
+
+def lines(**values) -> list[str]:
+    day = Day(since=day_began(NOW), names=NAMES, **values)
+    return [f"{one.kind} {one.text}" for one in changes_of(day)]
+
+
+def test_an_order_is_one_line_with_its_contract_price_and_profit():
+    sold = execution(1, Side.SELL, 41.2, 45.0)
+    again = replace(sold, execution_id="2", price=41.4, realized_pnl=None)
+    assert lines(executions=[sold], changes=[change(1, 1.0, 0.0)]) == [
+        "TRADE sold 1 QQQ 555C 15Dec28 at 41.20, +45 USD"
+    ]
+    assert lines(executions=[sold, again]) == ["TRADE sold 2 QQQ 555C 15Dec28 at 41.30, +45 USD"]
+
+
+def test_a_combo_is_one_line_by_its_strategy_and_its_bag_counts_once():
+    legs = [execution(1, Side.SELL, 41.2, 45.0), execution(2, Side.BUY, 20.0, None)]
+    bag = replace(legs[0], conid=9, sec_type="BAG")
+    strategies = {1: frozenset({"ic-1", "other"}), 2: frozenset({"ic-1"})}
+    assert lines(executions=[*legs, bag], strategies=strategies) == [
+        "TRADE ic-1: sold 1 QQQ 555C 15Dec28 at 41.20, bought 1 QQQ 600C 15Dec28 at 20.00, +45 USD"
+    ]
+
+
+def test_an_assignment_and_the_shares_that_came_are_one_line():
+    cause = closure(1, Cause.ASSIGNED, -55.0, counter_conid=3)
+    both = [change(1, -1.0, 0.0), change(3, 0.0, 100.0)]
+    assert lines(changes=both, closures=[cause]) == [
+        "CLOSE assigned: QQQ 555C  -1 → 0, QQQ  0 → 100, -55 USD"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("after", "causes", "line"),
+    [
+        (-3.0, [], "QUANTITY quantity: QQQ 555C  -1 → -3"),
+        (0.0, [], "CLOSE closed: QQQ 555C  -1 → 0"),
+        (0.0, [Cause.UNEXPLAINED], "CLOSE closed: QQQ 555C  -1 → 0"),
+        (0.0, [Cause.EXPIRED_WORTHLESS], "CLOSE expired worthless: QQQ 555C  -1 → 0, +112 USD"),
+    ],
+)
+def test_a_change_without_an_execution_has_a_line_of_its_own(after, causes, line):
+    closures = [closure(1, cause, 112.0) for cause in causes]
+    assert lines(changes=[change(1, -1.0, after)], closures=closures) == [line]
+
+
+def test_an_outage_that_nobody_watched_is_listed_and_one_that_lasts_says_so():
+    session = made_of(
+        GatewaySession, gateway_id="g", owner=Owner.STREAM, session_id="s", started_at=NOW,
+        heartbeat_at=NOW, expires_at=NOW, state=SessionState.BLIND, state_since=NOW, detail="1100",
+    )  # fmt: skip
+    later = NOW + timedelta(minutes=5)
+    back = session.outages_after(SessionState.LIVE, later, later)
+    live = replace(session, state=SessionState.LIVE, state_since=later, outages=back)
+    ((began, ended, why),) = live.outages_over
+    assert (began, ended, why) == (NOW, later, "1100")
+    found = changes_of(Day(since=day_began(NOW), sessions=[live]))
+    assert {one.kind for one in found} == {ChangeKind.GATEWAY}
+    assert any("outage from" in one.text and one.text.endswith("1100") for one in found)
+    assert "GATEWAY gateway g: outage, not over yet – 1100" in lines(sessions=[session])
+    assert live.outages_after(SessionState.LIVE, later, later) == back, "no second outage"
+
+
+def test_the_realised_profit_of_a_holding_is_known_once_everything_is_explained():
+    sold = execution(1, Side.SELL, 41.2, 45.0)
+    two = change(1, 2.0, 0.0)
+
+    def found(*executions: Execution, closures=()):
+        day = Day(since=NOW, changes=[two], executions=executions, closures=closures)
+        return realized_of(day).get(("U1", 1), "not yet")
+
+    other = replace(sold, execution_id="2", realized_pnl=5.0)
+    assert found(sold) == "not yet"
+    assert found(sold, other) == 50.0
+    assert found(sold, replace(other, realized_pnl=None)) is None
+    expired = closure(1, Cause.EXPIRED_WORTHLESS, -9.0, quantity=1.0)
+    assert found(sold, closures=[expired]) == 36.0
+
+
+def test_the_day_begins_at_midnight_in_new_york():
+    assert day_began(NOW) == datetime(2026, 3, 9, 4, 0, tzinfo=UTC)
+    assert day_began(datetime(2026, 1, 5, 4, 59, tzinfo=UTC)).day == 4
