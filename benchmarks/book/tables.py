@@ -18,7 +18,7 @@ from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.batch import SHARE, BatchProcessor, LakeValues
-from position_sync_dagster.sync.drain.refresh import drain
+from position_sync_dagster.sync.drain.drain import drain
 from position_sync_dagster.sync.drain.worker import QueueWorker
 from position_sync_dagster.sync.reports.overview import PositionQuery, read_positions
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService

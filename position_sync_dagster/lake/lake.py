@@ -162,11 +162,6 @@ class Lake:
         """The table account_values."""
         return AccountValuesTable(self._table(specs.ACCOUNT_VALUES), self._clock)
 
-    @cached_property
-    def runs(self) -> records.RunsTable:
-        """The table runs."""
-        return records.RunsTable(self._table(specs.RUNS))
-
     @property
     def tables(self) -> tuple[Table, ...]:
         """Return every table, apart from the derived ones."""
@@ -183,7 +178,6 @@ class Lake:
             self.position_changes.table,
             self.closures.table,
             self.account_values.table,
-            self.runs.table,
         )
 
     @cached_property

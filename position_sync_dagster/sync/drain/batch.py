@@ -35,8 +35,8 @@ from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.append import AppendResult
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.counts import BatchReport, LedgerCounts
 from position_sync_dagster.sync.drain_plan import unavailable_reason, unconfirmed
-from position_sync_dagster.sync.run_recorder import BatchReport, LedgerCounts
 
 _WAIT = "Nothing to do: the requests wait, and none is lost or marked FAILED."
 

@@ -33,7 +33,7 @@ from position_sync_dagster.errors import GatewayError, LeaseLostError
 from position_sync_dagster.gateway.connection import IBConnectionManager, MessageReader
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain.refresh import drain, refresh
+from position_sync_dagster.sync.drain.drain import drain
 from tests.support.fake_gateway import (
     ACCOUNTS,
     CONIDS,
@@ -48,6 +48,7 @@ from tests.support.fake_gateway import (
     portfolio,
     position,
 )
+from tests.support.short_owner import refresh
 from tests.support.waiting import DEADLINE_S
 
 MESSAGES = int(os.environ.get("FUZZ_MESSAGES", "1500"))
