@@ -20,8 +20,7 @@ from typing import Any
 from ib_gateway_simulator import SimulatedGateway, load_book
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain.refresh import drain, refresh
-from position_sync_dagster.sync.run_recorder import StreamReport
+from position_sync_dagster.sync.drain.drain import drain
 from position_sync_dagster.sync.stream.service import stream
 from tests.support.booked_legs import terms_of
 
@@ -62,32 +61,24 @@ async def add_legs(lake: Lake) -> None:
 
 
 async def measured(folder: Path) -> dict[str, list[set[str]]]:
-    """Stream, refresh and drain the book, and return the modules that were called."""
+    """Stream and drain the book, and return the modules that were called."""
     modules, lake = CalledModules(), Lake(folder)
     await lake.initialize()
     await add_legs(lake)
-    found: dict[str, list[set[str]]] = {"a second of ticks": [], "a refresh": [], "a drain": []}
+    found: dict[str, list[set[str]]] = {"a second of ticks": [], "a drain": []}
     async with SimulatedGateway(book="small", seed=7) as gateway:
         settings = Settings(_env_file=None, lake=str(folder), gateway_port=gateway.port)
-        stop, has_rows = asyncio.Event(), asyncio.Event()
-
-        def look(report: StreamReport) -> None:
-            if report.rows:
-                has_rows.set()
-
-        running = asyncio.create_task(
-            stream(lake, settings, stop=stop, report=look, report_interval_s=1.0)
-        )
-        await has_rows.wait()
+        stop = asyncio.Event()
+        running = asyncio.create_task(stream(lake, settings, stop=stop))
+        async for _rows in lake.updates.follow("start"):
+            if await lake.updates.count():
+                break
         for _ in range(SECONDS):
             with modules.collected() as called:
                 await asyncio.sleep(1.0)
             found["a second of ticks"].append(called)
         stop.set()
         await running
-        with modules.collected() as called:
-            await refresh(lake, settings)
-        found["a refresh"].append(called)
     with modules.collected() as called:
         await drain(lake, settings)
     found["a drain"].append(called)

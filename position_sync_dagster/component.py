@@ -1,12 +1,12 @@
 """The Dagster component: Position Sync as a part of a Dagster project that exists."""
 
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import Annotated, Any
 
 import dagster as dg
 
-from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.definitions import load
 from position_sync_dagster.defs.resources import set_component_settings
 from position_sync_dagster.errors import SettingsError
@@ -133,7 +133,7 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         found = load(settings, links=False)
         if self.automation:
             return found
-        return dagster_internals.with_stopped_automation(found)
+        return with_stopped_automation(found)
 
     def _given(self, root: Path) -> dict[str, object]:
         """Return the settings that the attributes give.
@@ -157,6 +157,31 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
             if name in given and "://" not in str(given[name]):
                 given[name] = str(root / str(given[name]))
         return given
+
+
+def with_stopped_automation(definitions: dg.Definitions) -> dg.Definitions:
+    """Return definitions whose sensors and schedules are stopped until a person starts them.
+
+    Dagster has no way to copy them with another status.
+    """
+
+    def stopped(one: Any, status: Any) -> Any:
+        found = copy(one)
+        found._default_status = status
+        return found
+
+    return dg.Definitions(
+        assets=definitions.assets,
+        asset_checks=definitions.asset_checks,
+        jobs=definitions.jobs,
+        resources=definitions.resources,
+        sensors=[stopped(one, dg.DefaultSensorStatus.STOPPED) for one in definitions.sensors or ()],
+        schedules=[
+            stopped(one, dg.DefaultScheduleStatus.STOPPED) for one in definitions.schedules or ()
+        ],
+        metadata=definitions.metadata,
+        component_tree=definitions.component_tree,
+    )
 
 
 _SETTINGS = Settings.model_fields

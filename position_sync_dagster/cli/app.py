@@ -41,7 +41,6 @@ COMMANDS = {
     "queue": f"{CLI}.queue:queue",
     "breaks": f"{CLI}.breaks:breaks",
     "reconcile": f"{CLI}.breaks:reconcile",
-    "audit": f"{CLI}.audit:audit",
 }
 """The module and the function of each command; a group's function is the callback of its `app`."""
 

@@ -1,15 +1,14 @@
-"""The commands of the audit trail: `trace`, `history` and `audit verify`."""
+"""The commands of the audit trail: `trace` and `history`."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict
+from datetime import datetime
+from itertools import chain
 from typing import Annotated
 
 import typer
 
 from position_sync_dagster.cli import options
-from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.gateway_session import RunRecord
 from position_sync_dagster.places import dagster_home
 from position_sync_dagster.sync import audit as audit_trail
 from position_sync_dagster.terminal import output
@@ -33,23 +32,27 @@ def trace(
 ) -> None:
     """Show what belongs to an id: run, session, request, batches and rows, in both directions."""
     found = audit_trail.trace(options.opened(home)[1], id_, limit=limit)
-    output.show(found, trace_lines(found), json=json)
+    versions = [one["version"] for one in found.batches if one["version"] is not None]
+    events = _events_of(versions)
+    lines = chain(trace_lines(found), (f"event    {one}" for one in events))
+    output.show({**asdict(found), "events": events}, lines, json=json)
+
+
+def _events_of(versions: list[int]) -> list[str]:
+    """Return Dagster's events that report these versions of the ledger; none without a Dagster."""
+    home = dagster_home()
+    if not versions or not (home / "history").is_dir():
+        return []
+    from position_sync_dagster.defs import ledger_events
+
+    return ledger_events.events_with(home, versions)
 
 
 def trace_lines(found: audit_trail.Trace) -> Iterator[str]:
     """Return a trace as lines of at most 80 columns; only a reason may be longer."""
     yield f"{found.kind.lower():<8} {found.id}"
-    if found.kind != "RUN" and not found.run_ids and found.row_count:
-        yield "run      none: the rows were written without Dagster"
-    recorded = {record.run_id for record in found.runs}
-    for run_id in found.run_ids:
-        if found.kind != "RUN":
-            yield f"run      {run_id}"
-        if run_id not in recorded:
-            yield "         not in `runs`: `position-sync audit verify --repair` adds it"
-        for record in found.runs:
-            if record.run_id == run_id:
-                yield from (f"         {line}" for line in _record_lines(record))
+    if found.kind != "RUN":
+        yield from (f"run      {run_id}" for run_id in found.run_ids)
     for session in found.sessions:
         yield f"session  {session.session_id}"
         yield (
@@ -88,129 +91,8 @@ def stamp(at: datetime | None) -> str:
     return "–" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
 
 
-_COUNTS = ("rows", "commits", "claimed", "succeeded", "failed", "released", "enqueued")
-
-
-def _record_lines(record: RunRecord) -> Iterator[str]:
-    rebuilt = ", rebuilt from its rows" if record.recorded_by == "AUDIT" else ""
-    yield f"{record.job or 'job unknown'} / {record.step}: {record.result}{rebuilt}"
-    until = stamp(record.ended_at)
-    yield f"{stamp(record.started_at)} to {until} UTC" + (
-        f" on {record.host}" if record.host else ""
-    )
-    counts = ((getattr(record, name), name) for name in _COUNTS)
-    known = [f"{value:,} {name}" for value, name in counts if value is not None]
-    if known:
-        yield ", ".join(known)
-    if record.version_to is not None:
-        first = "–" if record.version_from is None else str(record.version_from)
-        yield f"{record.table_name} versions {first} to {record.version_to}"
-    if record.partitions:
-        yield f"days {record.partitions}"
-    if record.reason:
-        yield record.reason
-
-
 def _last(shown: int, count: int) -> str:
     return "" if shown == count else f", the last {shown:,} (--limit shows more)"
-
-
-SHOWN = 20
-"""The number of findings that the terminal shows; JSON has all."""
-
-app = typer.Typer(no_args_is_help=True)
-
-
-@app.callback()
-def audit() -> None:
-    """Compare rows, Dagster's events and the table `runs`."""
-
-
-@app.command("verify")
-def verify(
-    repair: Annotated[
-        bool,
-        typer.Option(
-            "--repair",
-            help="Rebuild records in `runs` from the rows, and log events that are missing.",
-        ),
-    ] = False,
-    days: Annotated[
-        int,
-        typer.Option(min=1, max=36_500, help="Compare the runs that began within this many days."),
-    ] = 1,
-    grace: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=86_400,
-            help="Seconds that a run has to write its record and event before it is compared.",
-        ),
-    ] = 120.0,
-    json: options.Json = False,
-    home: options.HomeFolder = None,
-) -> None:
-    """Compare rows, Dagster's events and the table `runs`, in all directions.
-
-    A run that was killed between its commit and its event has rows that no event names. --repair
-    rebuilds records and events from the rows, which are never changed. The exit code is 1 if a
-    difference is left.
-    """
-    from position_sync_dagster.defs import audit_events
-
-    settings, lake = options.opened(home)
-    storage = dagster_home()
-    instance = audit_events.instance_at(storage)
-    if instance is None:
-        typer.echo(f"No Dagster storage is at {storage}: events are not compared.", err=True)
-
-    def compared() -> audit_trail.Verification:
-        now = utc_now()
-        since = (now - timedelta(days=days)).date()
-        events = None
-        if instance is not None:
-            start = datetime(since.year, since.month, since.day, tzinfo=UTC)
-            keep = settings.keep_runs_days
-            events = audit_events.read_events(instance, since=start, now=now, keep_days=keep)
-        within = timedelta(seconds=grace)
-        return audit_trail.verify(lake, events, since=since, now=now, grace=within)
-
-    with instance or nullcontext():
-        found = left = compared()
-        if repair:
-            lake.runs.record(one.record for one in found.findings if one.record is not None)
-            if instance is not None:
-                audit_events.log_missing_events(instance, found.findings)
-            left = compared()
-    doubled = left.doubled.surplus
-    data = {"found": found, "left": left.findings, "doubled": doubled, "repaired": repair}
-    output.show(data, verification_lines(found, left, repair=repair), json=json)
-    raise typer.Exit(1 if left.findings or doubled else 0)
-
-
-def verification_lines(
-    found: audit_trail.Verification, left: audit_trail.Verification, *, repair: bool
-) -> Iterator[str]:
-    """Return the result as lines for a person."""
-    events = "not read" if found.events is None else f"{found.events:,}"
-    yield f"since     {found.since} (UTC)"
-    yield f"runs      {found.runs:,} wrote {found.rows:,} rows"
-    yield f"records   {found.records:,}"
-    yield f"events    {events}"
-    yield f"findings  {len(found.findings):,}"
-    for finding in found.findings[:SHOWN]:
-        yield f"  {finding.run_id} {finding.kind}"
-        yield f"    {finding.detail}"
-    if len(found.findings) > SHOWN:
-        yield f"  … and {len(found.findings) - SHOWN:,} more; --json names all"
-    if repair:
-        yield f"left      {len(left.findings):,}"
-    elif any(finding.repairable for finding in found.findings):
-        yield "`position-sync audit verify --repair` rebuilds records and events from the rows."
-    if left.doubled.surplus:
-        yield f"{left.doubled}: `position-sync doctor --repair` removes them."
-    if any(not finding.repairable for finding in left.findings):
-        yield "Missing rows cannot be repaired here: see docs/audit.md."
 
 
 def history(

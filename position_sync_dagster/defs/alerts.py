@@ -8,13 +8,13 @@ from typing import Any
 import dagster as dg
 
 from position_sync_dagster.defs.assets import daily_positions
+from position_sync_dagster.defs.assets.closures import CAUSES
 from position_sync_dagster.defs.assets.statements import FILES_CHECK
 from position_sync_dagster.defs.checks import limits
 from position_sync_dagster.defs.checks.check_results import UNKNOWN, WHAT_TO_DO, evaluation_of
 from position_sync_dagster.defs.checks.evaluation import KEYS
-from position_sync_dagster.defs.drain import CAUSES
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.runs import SHORTEST_INTERVAL_S, cached_instance, sensor
+from position_sync_dagster.defs.runs import TICK_S, cached_instance, sensor
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.sync import alerts
 
@@ -39,9 +39,7 @@ drain's sensor."""
 
 
 @sensor(
-    minimum_interval_s=SHORTEST_INTERVAL_S
-    if POSITION_SYNC.read_settings().alert_urls
-    else WITHOUT_RECEIVERS_S
+    minimum_interval_s=TICK_S if POSITION_SYNC.read_settings().alert_urls else WITHOUT_RECEIVERS_S
 )
 def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Send a message when a check fails, and when it passes again; the cursor keeps unsent ones.

@@ -1,313 +1,241 @@
-"""The drain, which values queued positions, and the job that derives tables, with their sensors."""
+"""The sensor `drain_queue`: its tick drains the queue, and reports what was written.
 
-import time
-from collections.abc import Iterable, Mapping, Sequence
+A tick is Dagster's unit of frequent work: it needs no run, and its process has the tables open.
+What it reports follows from the tables, whoever wrote them: the stream, a tick, a run or a library.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from itertools import chain
 
 import dagster as dg
 
 from position_sync_dagster import last_work
-from position_sync_dagster.defs import runs
-from position_sync_dagster.defs.assets.closures import EXPLAINED_CHECK
-from position_sync_dagster.defs.checks.evaluation import KEYS
-from position_sync_dagster.defs.libraries import tables, threads
+from position_sync_dagster.defs import ledger_events, runs
+from position_sync_dagster.defs.assets import (
+    active_strategies,
+    closures,
+    latest_positions,
+    position_queue,
+    strategy_exposure,
+    table_asset,
+)
+from position_sync_dagster.defs.checks import evaluation
+from position_sync_dagster.defs.checks.ledger import breaks_event
+from position_sync_dagster.defs.libraries import drain, tables
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.domain.clock import SKEW, elapsed
+from position_sync_dagster.domain.clock import elapsed
 from position_sync_dagster.domain.update import QueueStatus
-from position_sync_dagster.lake.object_store import is_remote
+from position_sync_dagster.errors import InvalidLegError, LakeError, StrategiesFileError
+from position_sync_dagster.lake.schema import tables as specs
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync import drain_plan
-from position_sync_dagster.sync.supervision import IN_PROGRESS, JobRun, RunState, consecutive
+from position_sync_dagster.sync.counts import DrainReport
+from position_sync_dagster.sync.drain_plan import NONE, Releases
+from position_sync_dagster.sync.supervision import SensorCursor
 from position_sync_dagster.yaml_file import saved_state
 
-MAX_RUNTIME_S = 90
-"""Maximum duration of a run, in seconds; a longer one crashed. A drain uses at most half of it."""
+logger = logging.getLogger(__name__)
 
-STAYING_MAX_RUNTIME_S = 500
-"""The same for a run that may stay (`defs/staying.py`). It counts as in progress until nothing has
-changed its record for `MAX_RUNTIME_S`."""
+STREAMED_EVERY = timedelta(minutes=1)
+"""How often rows of the stream are reported while nothing is drained."""
 
-MAX_RUNTIME = "dagster/max_runtime"
+DERIVED_EVERY = timedelta(minutes=5)
+"""How often the queue and the derived tables are reported. The tables themselves follow each report
+of the ledger."""
 
-RUNS_SEEN, MOST_SEEN = 8, 80
-"""Number of newest runs that are read, and the number if most of them only refresh logins: a tick
-requests at most one of these, and a drain that stays lasts for some seventy ticks."""
+ALL_EVERY = timedelta(hours=1)
+"""How often each table is reported, whether it changed or not. An event takes 3 kB in SQLite."""
 
-drain_positions = dg.define_asset_job(
-    runs.DRAIN_JOB,
-    selection=dg.AssetSelection.assets(*(step.value for step in drain_plan.Step)).without_checks(),
-    executor_def=dg.in_process_executor,
-    tags={MAX_RUNTIME: str(MAX_RUNTIME_S), "dagster/max_retries": "0"},
-    description="Update the registry, the queue, the values of positions without a line, and the "
-    "derived tables.",
+FOLLOWED_TABLES = (
+    specs.BROKER_POSITIONS,
+    specs.CONTRACTS,
+    specs.GATEWAY_SESSIONS,
+    specs.ACCOUNT_VALUES,
+    specs.POSITION_CHANGES,
+    specs.EXECUTIONS,
+    specs.STATEMENT_EVENTS,
 )
+"""The tables that the stream and the imports write beside the queue and the ledger."""
+
+Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 
 
-@runs.sensor(job_name=runs.DRAIN_JOB)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TickCursor(SensorCursor):
+    """What one tick keeps for the next one.
+
+    Attributes:
+        registry_version: Delta version of `active_strategies` that was last reported.
+        strategies_mark: Fingerprint of the strategies file that was last applied or refused.
+        refused: Why the strategies file was refused.
+        ledger_version: The `ledger_version` through which rows were reported.
+        reported_at: When they were.
+        derived_reported_at: When the queue and the derived tables were.
+        all_reported_at: When all tables were.
+        states: The state of each login that was last reported.
+        statements: The Delta version of `statement_events` that the causes of closes follow.
+        releases: The drains that released requests.
+    """
+
+    registry_version: int | None = None
+    strategies_mark: str | None = None
+    refused: str | None = None
+    ledger_version: int | None = None
+    reported_at: datetime | None = None
+    derived_reported_at: datetime | None = None
+    all_reported_at: datetime | None = None
+    states: dict[str, str] | None = None
+    statements: int | None = None
+    releases: Releases = NONE
+
+
+@runs.sensor()
 def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Request one run over the assets that have work, or skip with the reason and counts.
+    """Value the waiting requests, derive what follows from the rows, and report both.
 
-    It looks every 5 s and only reads. It requests a drain when requests wait, about once a minute
-    while the stream runs, and a refresh when one is due and no stream is alive: with several
-    logins as a run of its own. In an object store the run of a drain stays for some minutes, and
-    drains again.
+    Each tick applies a changed strategies file, drains the queue for at most 20 s, derives
+    latest_positions and strategy_exposure when rows came, and evaluates the checks that are due.
+    The result has a materialization for what was written, and a skip reason with the numbers. A
+    tick that fails leaves requests whose leases expire; the next one goes on.
     """
     settings = POSITION_SYNC.read_settings()
     lake = runs.cached_lake(settings)
-    plan = drain_plan.plan_drain(
-        observe(runs.cached_instance(context), lake, settings, now=datetime.now(UTC)),
-        drain_plan.DrainCursor.from_text(context.cursor),
-        refresh_interval_s=settings.refresh_interval_s,
-    )
-    requests = []
-    if plan.steps:
-        tags = {}
-        if is_remote(lake.path) and drain_plan.Step.REFRESH not in plan.steps:
-            tags = {runs.STAYS: plan.cursor.to_text(), MAX_RUNTIME: str(STAYING_MAX_RUNTIME_S)}
-        requests.append(_request(plan.steps, plan.tag, tags))
-    if plan.refreshes:
-        names = " ".join(plan.refreshes)
-        requests.append(
-            _request([drain_plan.Step.REFRESH], drain_plan.REFRESH_IS_DUE, {runs.REFRESHED: names})
-        )
+    work = Work(lake, settings, runs.cached_instance(context), datetime.now(UTC))
+    cursor, events = work.tick(TickCursor.from_text(context.cursor))
     last_work.note(last_work.SENSORS)
     return dg.SensorResult(
-        run_requests=requests,
-        skip_reason=None if requests else plan.reason,
-        cursor=plan.cursor.to_text(),
+        asset_events=events, skip_reason="; ".join(work.said), cursor=cursor.to_text()
     )
-
-
-def _request(
-    steps: Sequence[drain_plan.Step], reason: str, tags: Mapping[str, str]
-) -> dg.RunRequest:
-    return dg.RunRequest(
-        asset_selection=[dg.AssetKey(step.value) for step in steps],
-        asset_check_keys=[],
-        tags={runs.REASON: reason, **tags},
-    )
-
-
-UNSEEN_S = 30.0
-"""Maximum seconds between two reads of the queue and the registry in an object store, where each is
-a request."""
-
-
-class Quiet:
-    """Whether no request waits, so that queue and registry need no look.
-
-    Postgres counts how often requests were enqueued, if heartbeats are there. A count that is lost
-    delays a drain by `UNSEEN_S`.
-    """
-
-    def __init__(self, lake: "tables.Lake") -> None:
-        self._lake = lake
-        self._wakes: int | None = None
-        self._until = 0.0
-
-    def is_over(self) -> bool:
-        """Return whether the last look found no request, and requests were enqueued since."""
-        return self._wakes is not None and self._lake.sessions.wakes() not in (None, self._wakes)
-
-    def lasts(self, wakes: int | None) -> bool:
-        """Return whether the last look found no request, and none was enqueued since."""
-        return wakes is not None and wakes == self._wakes and time.monotonic() < self._until
-
-    def looked(self, wakes: int | None, *, waits: bool) -> None:
-        """Record whether a look found a request, and the count of Postgres before the look."""
-        self._wakes, self._until = None if waits else wakes, time.monotonic() + UNSEEN_S
 
 
 @lru_cache(maxsize=2)
-def quiet_of(lake: "tables.Lake") -> Quiet:
-    """Return what this process knows of a lake."""
-    return Quiet(lake)
+def _checks_of(_lake: "tables.Lake") -> evaluation.CheckDriver:
+    return evaluation.CheckDriver()
 
 
-def observe(
-    instance: dg.DagsterInstance,
-    lake: "tables.Lake",
-    settings: Settings,
-    *,
-    now: datetime,
-    of_run: str | None = None,
-) -> drain_plan.Workload:
-    """Read the inputs of the decision; changes nothing.
+@dataclass(eq=False)
+class Work:
+    """The work of one tick.
 
-    While a drain is in progress in an object store, neither queue nor registry is read: the drain
-    reads them itself. They are also not read while the queue is `Quiet`.
-
-    Args:
-        of_run: The drain that decides about itself; None for the sensor.
+    Attributes:
+        said: What the tick did, with numbers, for its skip reason.
     """
-    newest = runs.recent_runs(instance, runs.DRAIN_JOB, limit=RUNS_SEEN)
-    if sum(run.refreshed is not None for run in newest) > RUNS_SEEN // 2:
-        newest = runs.recent_runs(instance, runs.DRAIN_JOB, limit=MOST_SEEN)
-    drains = [run for run in newest if run.refreshed is None]
-    in_progress = _in_progress([run for run in drains if run.run_id != of_run], now)
-    quiet, wakes = quiet_of(lake), lake.sessions.wakes() if is_remote(lake.path) else None
-    looks = not is_remote(lake.path) or (in_progress is None and not quiet.lasts(wakes))
-    # At the same time: in an object store each table takes a request, and a changed one takes more.
-    looked = threads.begin(lake.queue.sync.overview) if looks else None
-    versions = threads.begin(lake.registry.table.version) if looks else None
-    logins = _logins(instance, lake, settings, now)
-    ended = [run for run in drains if run.state not in IN_PROGRESS]
-    unsuccessful_runs = consecutive(_is_unsuccessful(run) for run in ended)
-    several, file = len(logins) > 1, settings.strategies_file
-    backlog = looked.result() if looked else None
-    if backlog:
-        waits = backlog.counts[QueueStatus.PENDING] + backlog.expired > 0
-        quiet.looked(wakes, waits=waits)
-    blocked = [name for state, names in logins if several and state.unavailable for name in names]
-    if backlog and blocked:  # what was read need not be read again
-        backlog = lake.queue.sync.overview(blocked)
-    return drain_plan.Workload(
-        now=now,
-        pending=backlog.counts[QueueStatus.PENDING] if backlog else None,
-        claimable=backlog.claimable + backlog.expired if backlog else 0,
-        oldest_pending_at=backlog.oldest_pending_at if backlog else None,
-        logins=tuple(state for state, _accounts in logins),
-        drain_in_progress=in_progress,
-        refresh_in_progress=_in_progress([run for run in newest if run.refreshed], now) is not None,
-        unsuccessful_runs=unsuccessful_runs,
-        last_unsuccessful_at=ended[0].ended_at if unsuccessful_runs else None,
-        released=ended[0].released if unsuccessful_runs else 0,
-        registry_version=versions.result() if versions else None,
-        recorded_version=next(
-            (run.registry_version for run in drains if run.registry_version is not None), None
-        ),
-        strategies_mark=":".join(map(str, saved_state(file))) if file else None,
-        unapplied=next((run.unapplied for run in drains if run.unapplied is not None), False),
-    )
 
+    lake: "tables.Lake"
+    settings: Settings
+    instance: dg.DagsterInstance
+    now: datetime
 
-def _logins(
-    instance: dg.DagsterInstance, lake: "tables.Lake", settings: Settings, now: datetime
-) -> list[tuple[drain_plan.LoginState, Sequence[str]]]:
-    """Return the state of each login, and its accounts if a file names them."""
-    names = [login.gateway_id for login in settings.logins]
-    sessions = lake.sessions.current_of(names)
-    streams = runs.streams_in_progress(instance)
-    owned = {name for name, session in sessions.items() if session.is_alive(now)}
-    # The session of an owner decides; the table is read only for logins without an owner.
-    confirmed = lake.broker_positions.newest_confirmations(set(names) - owned, now)
-    return [
-        (
-            drain_plan.LoginState(
-                name=(name := login.gateway_id),
-                session=sessions.get(name),
-                stream_in_progress=bool(
-                    streams if settings.gateways_file is None else streams.get(name)
-                ),
-                # The same rule as in the drain.
-                unavailable=drain_plan.unavailable_reason(
-                    sessions.get(name), confirmed.get(name), login, now
-                ),
-            ),
-            login.accounts or (),
+    def __post_init__(self) -> None:
+        self.said: list[str] = []
+        self._results: list[tuple[dg.AssetCheckKey, dg.AssetCheckResult]] = []
+
+    def tick(self, cursor: TickCursor) -> tuple[TickCursor, list[Event]]:
+        """Do the work that is due; return the next cursor and the events, sources first."""
+        states = ledger_events.gateway_states(self.lake, self.settings, self.now)
+        all_due = self._is_due(cursor.all_reported_at, ALL_EVERY) or states != cursor.states
+        cursor, registry = self._apply_strategies(cursor)
+        all_due |= registry
+        cursor, report = self._drain(cursor)
+        span = ledger_events.unreported(self.lake, self.instance, cursor.ledger_version)
+        came = span.added.rows
+        rows_due = report.claimed or (
+            came and ("QUEUE" in came or self._is_due(cursor.reported_at, STREAMED_EVERY))
         )
-        for login in settings.logins
-    ]
+        events: list[Event] = []
+        if all_due:
+            events += self._tables(states)
+            cursor = replace(cursor, all_reported_at=self.now, states=states)
+        if all_due or rows_due:
+            derived_due = all_due or self._is_due(cursor.derived_reported_at, DERIVED_EVERY)
+            sources = {specs.ACTIVE_STRATEGIES.name: str(cursor.registry_version)}
+            if derived_due:
+                events.append(position_queue.event(self.lake, sources))
+                cursor = replace(cursor, derived_reported_at=self.now)
+            events.append(ledger_events.materialization(span, report, sources))
+            version = max(span.since, span.added.version)
+            cursor = replace(cursor, ledger_version=version, reported_at=self.now)
+            derived = list(self._derived(sources))
+            events += derived if derived_due else []
+        cursor, causes = self._causes(cursor, all_due=all_due)
+        events += causes
+        self._results += _checks_of(self.lake).results(self.lake, self.settings)
+        events += evaluation.news(self.instance, self._results, self.now)
+        return cursor, events
 
+    def _is_due(self, last: datetime | None, every: timedelta) -> bool:
+        return last is None or elapsed(last, self.now) >= every
 
-def _is_unsuccessful(run: JobRun) -> bool:
-    return run.released > 0 or (run.state is RunState.FAILED and run.own_fault)
+    def _apply_strategies(self, cursor: TickCursor) -> tuple[TickCursor, bool]:
+        """Make the registry equal to a file that changed; return whether the registry changed."""
+        path = self.settings.strategies_file
+        mark = ":".join(map(str, saved_state(path))) if path else None
+        if mark != cursor.strategies_mark:
+            refused = None
+            try:
+                active_strategies.apply_file(self.lake, self.settings)
+            except (StrategiesFileError, InvalidLegError) as error:
+                refused = str(error)
+                logger.error("The strategies file is refused, and the registry stays: %s", error)
+            cursor = replace(cursor, strategies_mark=mark, refused=refused)
+        if cursor.refused:
+            self.said.append(cursor.refused)
+        version = self.lake.registry.table.version()
+        changed = version != cursor.registry_version
+        return replace(cursor, registry_version=version), changed
 
+    def _drain(self, cursor: TickCursor) -> tuple[TickCursor, DrainReport]:
+        """Drain what waits, unless the last drains could not value the same requests."""
+        backlog = self.lake.queue.sync.overview()
+        claimable = backlog.claimable + backlog.expired
+        counts = f"pending {backlog.counts[QueueStatus.PENDING]}, claimable {claimable}"
+        wait_s = cursor.releases.wait_s(claimable, self.now)
+        if not claimable or wait_s:
+            why = f"; released without a value, next in {wait_s:.0f} s" if wait_s else ""
+            self.said.append(f"{counts}{why}")
+            return cursor, drain.NOTHING
+        report = asyncio.run(drain.drain(self.lake, self.settings))
+        self.said.append(
+            f"{report.claimed} claimed, {report.rows} rows in {report.duration_s:.1f} s; {counts}"
+        )
+        if report.reason:
+            self.said.append(report.reason)
+        if report.error is not None:
+            self.said.append(str(report.error))
+        releases = cursor.releases.after(report.released, datetime.now(UTC))
+        return replace(cursor, releases=releases), report
 
-def _in_progress(drains: Sequence[JobRun], now: datetime) -> str | None:
-    longest = timedelta(seconds=MAX_RUNTIME_S)
-    unended = (run for run in drains if run.state in IN_PROGRESS)
-    return next((run.run_id for run in unended if elapsed(run.since, now) < longest), None)
+    def _tables(self, states: dict[str, str]) -> Iterator[Event]:
+        """Return the events of the gateways, and of the tables that the stream writes."""
+        yield ledger_events.gateway_event(self.lake, self.settings, states)
+        yield active_strategies.event(self.lake, self.settings)
+        for spec in FOLLOWED_TABLES:
+            yield table_asset.followed_table(self.lake, spec)
+        yield breaks_event(self.lake)
 
+    def _derived(self, sources: Mapping[str, str]) -> Iterator[Event]:
+        """Derive the newest rows and the exposure; an error of one leaves it as it is."""
+        for asset, derive in (
+            (specs.LATEST_POSITIONS.name, latest_positions.derive),
+            (specs.STRATEGY_EXPOSURE.name, strategy_exposure.derive),
+        ):
+            try:
+                made = derive(self.lake, self.settings, self.now)
+            except LakeError as error:
+                self.said.append(f"{asset} stays as it was: {error}")
+                continue
+            self._results += made.checks.items()
+            yield table_asset.runless(asset, made.metadata, sources=sources)
 
-BEING_EVALUATED = timedelta(seconds=20)
-"""A check is not planned this soon after a materialization of its table: the run that materialized
-evaluates it, and Dagster hides the result of a planned check until it runs."""
-
-CAUSES = dg.AssetCheckKey(dg.AssetKey("closures"), EXPLAINED_CHECK)
-"""The check that the step of `closures` evaluates: Dagster launches no run with the step or the
-check alone."""
-
-DERIVE_INTERVAL_S = runs.SHORTEST_INTERVAL_S + 10
-"""Minimum seconds between two ticks of the sensor of this job: it ticks at every third check of the
-daemon. A tick reads when each table was materialized, and two runs are 15 s apart anyway."""
-
-derive_positions = dg.define_asset_job(
-    runs.DERIVE_JOB,
-    selection=dg.AssetSelection.assets(*drain_plan.SOURCES) | dg.AssetSelection.checks(*KEYS),
-    executor_def=dg.in_process_executor,
-    description="Derive the newest rows and the exposure, and evaluate the checks of the tables.",
-)
-
-
-@runs.sensor(job_name=runs.DERIVE_JOB, minimum_interval_s=DERIVE_INTERVAL_S)
-def refresh_derived(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """Request one run if a derived table is older than its sources.
-
-    It looks every 15 s and only reads. The sources are the stream and the registry, as they were
-    last materialized, and imported statements; a run follows at least each quarter of an hour. A
-    drain derives the other tables in its own run, but not `closures`. The ledger itself changes
-    every second: read it for live values.
-    """
-    instance = runs.cached_instance(context)
-    now = datetime.now(UTC)
-    drains = runs.recent_runs(instance, runs.DRAIN_JOB, limit=1)
-    derives = runs.recent_runs(instance, runs.DERIVE_JOB, limit=1)
-    plan = drain_plan.plan_derivation(
-        sources_materialized_at(instance),
-        now=now,
-        in_progress=next((r for r in (*derives, *drains) if r.state in IN_PROGRESS), None),
-        last_run=derives[0] if derives else None,
-    )
-    if not plan.start:
-        return dg.SkipReason(plan.reason)
-    return dg.RunRequest(
-        asset_selection=[dg.AssetKey(name) for name in drain_plan.SOURCES],
-        asset_check_keys=[*due_checks(instance, now), CAUSES],
-        tags={runs.REASON: plan.tag},
-    )
-
-
-def due_checks(instance: dg.DagsterInstance, now: datetime) -> list[dg.AssetCheckKey]:
-    """Return the checks that need another evaluation.
-
-    A planned check shows no result until it has run. For that reason a result from after the last
-    materialization of its table is kept. A failure is evaluated again: right after an outage the
-    account is not downloaded yet.
-    """
-    found = instance.event_log_storage.get_latest_asset_check_execution_by_key(KEYS)
-    newest = materialized_at(instance, {key.asset_key.to_user_string() for key in KEYS})
-    oldest = now - drain_plan.LONGEST_AGE
-
-    def stands(key: dg.AssetCheckKey) -> bool:
-        materialized = newest.get(key.asset_key.to_user_string(), oldest)
-        record = found.get(key)
-        if record is not None and record.status.value == "PLANNED":
-            return False  # the run that planned it ended without a result
-        event = record.event if record is not None else None
-        at = datetime.fromtimestamp(event.timestamp, UTC) if event is not None else None
-        old = record is None or at is None or at < max(materialized, oldest) or at > now + SKEW
-        if record is None or old:
-            return elapsed(materialized, now) < BEING_EVALUATED
-        passed = record.status.value == "SUCCEEDED"
-        return passed or key.name == "a_stream_watches"
-
-    return [key for key in KEYS if not stands(key)]
-
-
-def sources_materialized_at(instance: dg.DagsterInstance) -> dict[str, datetime]:
-    """Return when the derived tables, and what they are made from, were last materialized."""
-    return materialized_at(instance, {*drain_plan.SOURCES, *chain(*drain_plan.SOURCES.values())})
-
-
-def materialized_at(instance: dg.DagsterInstance, names: Iterable[str]) -> dict[str, datetime]:
-    """Return when assets were last materialized; those that never were are left out."""
-    found = {}
-    for record in instance.get_asset_records([dg.AssetKey(name) for name in names]):
-        newest = record.asset_entry.last_materialization_record
-        if newest is not None:
-            name = record.asset_entry.asset_key.to_user_string()
-            found[name] = datetime.fromtimestamp(newest.timestamp, UTC)
-    return found
+    def _causes(self, cursor: TickCursor, *, all_due: bool) -> tuple[TickCursor, list[Event]]:
+        """Explain closes after an import of statements, and each hour."""
+        version = self.lake.statement_events.table.version()
+        if version == cursor.statements and not all_due:
+            return cursor, []
+        made = closures.explain(self.lake, self.settings)
+        self._results += made.checks.items()
+        event = table_asset.runless(specs.CLOSURES.name, made.metadata)
+        return replace(cursor, statements=version), [event]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from position_sync_dagster.lake.schema import codec
     from position_sync_dagster.lake.storage import threads
     from position_sync_dagster.sync import audit, explain_closes, roll_legs, statements
-    from position_sync_dagster.sync.drain import refresh
+    from position_sync_dagster.sync.drain import drain
     from position_sync_dagster.sync.reports import (
         closes,
         confirmations,
@@ -56,7 +56,7 @@ else:
     explain_closes = LazyModule("position_sync_dagster.sync.explain_closes")
     roll_legs = LazyModule("position_sync_dagster.sync.roll_legs")
     statements = LazyModule("position_sync_dagster.sync.statements")
-    refresh = LazyModule("position_sync_dagster.sync.drain.refresh")
+    drain = LazyModule("position_sync_dagster.sync.drain.drain")
     closes = LazyModule("position_sync_dagster.sync.reports.closes")
     confirmations = LazyModule("position_sync_dagster.sync.reports.confirmations")
     exposure = LazyModule("position_sync_dagster.sync.reports.exposure")

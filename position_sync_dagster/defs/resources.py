@@ -9,10 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from position_sync_dagster.defs.libraries import tables
-from position_sync_dagster.domain.gateway_session import RunRecord
-from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
-from position_sync_dagster.sync.run_recorder import RunRecorder, write_records
 
 
 class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -49,48 +46,13 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def lake(self) -> "tables.Lake":
         """Return the tables, created or migrated at the first use in the run.
 
-        In an object store they are opened in the background. If that fails, the first use of a
-        table raises the error.
-
         Raises:
             SettingsError: A value is malformed.
             LakeError: A table cannot be used.
         """
         lake = tables.Lake.of(self.settings)
-        if is_remote(lake.path):
-            lake.open_ahead()
-        else:
-            lake.initialize_sync()
+        lake.initialize_sync()
         return lake
-
-    @cached_property
-    def looked_at(self) -> set[int]:
-        """Return the tables that the run has read to derive others: all are as of one moment."""
-        return set()
-
-    @cached_property
-    def kept_records(self) -> list[RunRecord] | None:
-        """Return where steps keep their records until the run ends; None to write each at once.
-
-        In an object store a commit takes a third of a second, and six requests.
-        """
-        return [] if is_remote(self.lake.path) else None
-
-    @cached_property
-    def recorders(self) -> dict[str, RunRecorder]:
-        """Return the recorder of each step that has begun in the run."""
-        return {}
-
-    def write_kept_records(self) -> None:
-        """Write the records that the steps of the run kept, in one commit."""
-        records = self.__dict__.get("kept_records")
-        if records:
-            write_records(self.lake.runs, records)
-            records.clear()
-
-    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """Write the records that are left."""
-        self.write_kept_records()
 
     def read_settings(self) -> Settings:
         """Read the current settings; values of this resource override the environment.

@@ -1,25 +1,16 @@
 """The supervisor: a sensor that keeps exactly one stream of each login running."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 
 import dagster as dg
 
-from position_sync_dagster import run_slots
 from position_sync_dagster.defs import runs
-from position_sync_dagster.defs.checks import broker
-from position_sync_dagster.defs.checks.check_results import (
-    EVALUATE,
-    check_evaluation,
-    newest_materialization,
-)
 from position_sync_dagster.defs.libraries import tables
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession
-from position_sync_dagster.errors import StoreRefusedError, StoreUnavailableError
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.supervision import JobRun, Supervision, supervise
 
@@ -40,37 +31,23 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     the job launched.
 
     The logins are those of the gateways file, if there is one; each login is a partition of runs.
-    If Dagster may not have enough runs in progress at once, the first logins of the file are
-    served, and the others are refused.
     """
     settings = POSITION_SYNC.read_settings()
     lake, instance = runs.cached_lake(settings), runs.cached_instance(context)
-    queue = instance.get_concurrency_config().run_queue_config
-    limit = None if queue is None else queue.max_concurrent_runs
-    refusal = run_slots.too_few(limit, len(settings.logins))
-    served = run_slots.logins_served(limit) if refusal else None
-    if refusal is not None and not served:
-        raise refusal
     since = context.last_sensor_start_time
     logins = {login.gateway_id: login for login in settings.logins}
     known = set[str]()
     if settings.gateways_file is not None:
         known = set(instance.get_dynamic_partitions(str(runs.LOGINS.name)))
-    look = _looks.setdefault(lake.path, _Look())
-    try:
-        supervisor = _Supervisor(
-            lake,
-            instance,
-            logins.keys() | known,
-            supervised_since=None if since is None else datetime.fromtimestamp(since, UTC),
-            heartbeats=_heartbeats(context.cursor),
-        )
-    except (StoreUnavailableError, StoreRefusedError):
-        look.failed = True
-        raise
-    look.succeeded(datetime.now(UTC))
+    supervisor = _Supervisor(
+        lake,
+        instance,
+        logins.keys() | known,
+        supervised_since=None if since is None else datetime.fromtimestamp(since, UTC),
+        heartbeats=_heartbeats(context.cursor),
+    )
     if settings.gateways_file is None:
-        requests = supervisor.tick([(settings, None, None)])
+        requests = supervisor.tick([(settings, None)])
         changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
     else:
         removed = sorted(known - logins.keys())
@@ -78,9 +55,7 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         # A new login may be a renamed old one: the gateway serves only one of them at a time.
         new = sorted(logins.keys() - known) if ended == removed else []
         requests = supervisor.tick(
-            (login, name, refusal if served is not None and number > served else None)
-            for number, (name, login) in enumerate(logins.items(), 1)
-            if name in known or name in new
+            (login, name) for name, login in logins.items() if name in known or name in new
         )
         changes = [runs.LOGINS.build_add_request(new)] if new else []
         changes += [runs.LOGINS.build_delete_request(ended)] if ended else []
@@ -90,45 +65,6 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         dynamic_partitions_requests=changes,
         cursor=json.dumps(supervisor.heartbeats_seen) if supervisor.heartbeats_seen else None,
     )
-
-
-LATE_RENEWAL = timedelta(seconds=60)
-"""How long after an outage of the store an owner may still renew a lease that ran out during it."""
-
-
-class _Look:
-    """When the supervisor could read the leases of a lake.
-
-    Attributes:
-        failed: Whether the last look failed because of the store.
-    """
-
-    def __init__(self) -> None:
-        self.failed = False
-        self._last: datetime | None = None
-        self._outage: tuple[datetime, datetime] | None = None
-
-    def succeeded(self, now: datetime) -> None:
-        """Record a look; if looks failed, record the outage from the last success until now."""
-        if self.failed and self._last is not None:
-            self._outage = (self._last, now)
-        self.failed, self._last = False, now
-
-    def may_renew(self, session: GatewaySession, unended: Sequence[JobRun]) -> bool:
-        """Return whether the lease of a run ran out in an outage that has just ended."""
-        if self._outage is None or self._last is None or session.state not in ALIVE:
-            return False
-        began, ended = self._outage
-        return (
-            self._last - ended < LATE_RENEWAL
-            and began <= session.expires_at <= self._last
-            and any(run.run_id == session.run_id for run in unended)
-        )
-
-
-_looks: dict[str, _Look] = {}
-"""When this process could read the leases, by lake. A supervisor that starts during an outage knows
-no such time, and starts a new stream."""
 
 
 @dataclass(eq=False, repr=False)
@@ -152,28 +88,24 @@ class _Supervisor:
         self.heartbeats_seen: dict[str, str] = {}
         self.reasons: list[str] = []
 
-    def tick(
-        self, logins: Iterable[tuple[Settings, str | None, run_slots.RunSlotsError | None]]
-    ) -> list[dg.RunRequest]:
-        """Return the requests for the streams of logins that need one and are not refused.
+    def tick(self, logins: Iterable[tuple[Settings, str | None]]) -> list[dg.RunRequest]:
+        """Return the requests for the streams of logins that need one.
 
         Args:
-            logins: Each with its partition, and why it is refused.
+            logins: Each with its partition.
         """
         decided = [(*one, self._decide(one[0], one[0].gateway_id, one[1])) for one in logins]
         now = datetime.now(UTC)
         owned = {name for name, session in self._sessions.items() if session.is_alive(now)}
         starting = sum(
             not decision.start and login.gateway_id in self._streams.keys() - owned
-            for login, _partition, _refusal, decision in decided
+            for login, _partition, decision in decided
         )
         requests = []
-        for login, partition, refusal, decision in decided:
+        for login, partition, decision in decided:
             is_first = login.gateway_id not in owned  # a successor waits for the lease before it
             reason = decision.reason
-            if decision.start and refusal is not None:
-                reason = str(refusal)
-            elif decision.start and is_first and starting >= STARTS_AT_ONCE:
+            if decision.start and is_first and starting >= STARTS_AT_ONCE:
                 reason = f"{starting} other streams are starting: this one follows them"
             elif decision.start:
                 starting += is_first
@@ -201,9 +133,6 @@ class _Supervisor:
             last_future_heartbeat=None if last is None else datetime.fromisoformat(last),
         )
         unended = self._unended(partition)
-        if session is not None and _looks[self.lake.path].may_renew(session, unended):
-            reason = f"run {session.run_id} may still renew its lease: the store was away"
-            return Supervision(start=False, lost=(), reason=reason)
         decision = decide(unended)
         if len(decision.lost) == len(unended):  # ended runs decide, if there are any
             decision = decide(
@@ -218,12 +147,6 @@ class _Supervisor:
                 if run.status is dg.DagsterRunStatus.NOT_STARTED:
                     why = "It was created, and what created it ended before it was submitted."
                 self.instance.report_run_failed(run, why)
-        if decision.lost:
-            # A stream whose process is gone cannot report that the gateway is no longer seen.
-            key = broker.a_stream_watches.check_key
-            newest = newest_materialization(self.instance, key.asset_key)
-            evaluation = check_evaluation(key, EVALUATE[key](self.lake, settings), newest)
-            self.instance.report_runless_asset_event(evaluation)
         if decision.paused and session is not None:
             self.lake.sessions.annotate(session, decision.reason)  # for `status`
         return decision

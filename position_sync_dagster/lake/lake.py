@@ -65,13 +65,8 @@ class Lake:
 
     @classmethod
     def of(cls, settings: Settings, *, clock: Clock = utc_now) -> "Lake":
-        """Return the lake that the settings name, with their retries and their fsync."""
-        retry = RetryPolicy(
-            max_attempts=settings.max_attempts,
-            base_delay_s=settings.retry_delay_s,
-            max_delay_s=settings.max_retry_delay_s,
-        )
-        return cls(settings.lake, clock=clock, retry=retry, fsync=settings.fsync)
+        """Return the lake that the settings name, with their fsync."""
+        return cls(settings.lake, clock=clock, fsync=settings.fsync)
 
     @property
     def exists(self) -> bool:
@@ -162,11 +157,6 @@ class Lake:
         """The table account_values."""
         return AccountValuesTable(self._table(specs.ACCOUNT_VALUES), self._clock)
 
-    @cached_property
-    def runs(self) -> records.RunsTable:
-        """The table runs."""
-        return records.RunsTable(self._table(specs.RUNS))
-
     @property
     def tables(self) -> tuple[Table, ...]:
         """Return every table, apart from the derived ones."""
@@ -183,7 +173,6 @@ class Lake:
             self.position_changes.table,
             self.closures.table,
             self.account_values.table,
-            self.runs.table,
         )
 
     @cached_property

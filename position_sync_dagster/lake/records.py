@@ -1,4 +1,4 @@
-"""Facts that are stored once each: executions, events, changes of positions, causes, and runs."""
+"""Facts that are stored once each: executions, events, changes of positions, and causes."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields
@@ -9,17 +9,14 @@ import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.closures import Closure, PositionChange
-from position_sync_dagster.domain.gateway_session import RunRecord, RunResult
 from position_sync_dagster.domain.statement import (
     FLEX,
     Execution,
     StatementEvent,
     current_executions,
 )
-from position_sync_dagster.lake.schema import codec, predicates
-from position_sync_dagster.lake.schema.ids import is_id
-from position_sync_dagster.lake.schema.tables import CLOSURES, RUNS
-from position_sync_dagster.lake.storage.maintenance import compact_if_needed
+from position_sync_dagster.lake.schema import codec
+from position_sync_dagster.lake.schema.tables import CLOSURES
 from position_sync_dagster.lake.storage.table import (
     Table,
     append,
@@ -216,53 +213,3 @@ class ClosuresTable(RecordsTable[Closure]):
     def current(self, only: pl.Expr | None = None, since: datetime | None = None) -> list[Closure]:
         """Return the rows of `current_rows` as records."""
         return codec.records_of(Closure, self.current_rows(only, since))
-
-
-class RunsTable:
-    """The table `runs`: one row per record of a step of a run; the newest record counts.
-
-    Records are only appended, so no run waits for the commit of another. A run that is killed
-    leaves the records that it wrote, and a repair adds its own.
-    """
-
-    def __init__(self, table: Table) -> None:
-        self.table = table
-
-    def record(self, records: Iterable[RunRecord]) -> None:
-        """Append records in one commit, which conflicts with no other commit.
-
-        Raises:
-            LakeError: The table cannot be used.
-        """
-        rows = codec.frame_of(RUNS, map(codec.fields_of, records))
-        if rows.is_empty():
-            return
-        rows = rows.with_columns(date=pl.col("started_at").dt.date())
-        self.table.transact(lambda handle: append(handle, rows, {"action": "record"}))
-        compact_if_needed(self.table)
-
-    def get(self, run_id: str) -> list[RunRecord]:
-        """Return the newest record of each step of a run, in the order of their start."""
-        if not is_id(run_id):
-            return []
-        return _newest(self.table.rows(f"run_id = {predicates.id_literals([run_id])}"))
-
-    def beginning_with(self, prefix: str) -> list[RunRecord]:
-        """Return the newest record of each step of the runs whose id begins with a prefix."""
-        if not is_id(prefix):
-            return []
-        return _newest(self.table.rows(predicates.ids_beginning_with("run_id", prefix)))
-
-    def since(self, first: date) -> list[RunRecord]:
-        """Return the newest record of each step that began on this UTC date or later."""
-        return _newest(self.table.rows(f"date >= '{first.isoformat()}'"))
-
-
-def _newest(frame: pl.DataFrame) -> list[RunRecord]:
-    newest = (
-        frame.with_columns(_ended=pl.col("result") != RunResult.RUNNING.value)
-        .sort("recorded_at", "_ended")
-        .unique(["run_id", "step"], keep="last", maintain_order=True)
-        .sort("started_at", "run_id", "step")
-    )
-    return codec.records_of(RunRecord, newest)

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
 
-from position_sync_dagster.domain.clock import Backoff, elapsed
+from position_sync_dagster.domain.clock import SKEW, Backoff
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, Owner
 
 
@@ -62,15 +62,9 @@ class JobRun:
     """A run of a job, as Dagster stores it.
 
     Attributes:
-        since: When it began; before that, when it was created or launched. For a drain that may
-            stay: when it last showed that it lives.
+        since: When it began; before that, when it was created or launched.
         ended_at: None while it is in progress.
         own_fault: It failed by an error of its own; it was not interrupted, killed or given up.
-        released: Requests that a drain claimed and released without a value.
-        registry_version: Delta version of `active_strategies` that the run recorded.
-        unapplied: It was to apply the strategies file and record the registry, and ended before
-            that; False if it did, may still do so or refused the file, None for other runs.
-        refreshed: The logins that a refresh-only run refreshes; None for other runs.
         submitted: Whether it was put into Dagster's queue, which follows its creation at once.
     """
 
@@ -79,10 +73,6 @@ class JobRun:
     since: datetime
     ended_at: datetime | None = None
     own_fault: bool = False
-    released: int = 0
-    registry_version: int | None = None
-    unapplied: bool | None = None
-    refreshed: str | None = None
     submitted: bool = True
 
 
@@ -221,14 +211,19 @@ def _is_lost(
     run: JobRun, session: GatewaySession | None, owner: GatewaySession | None, now: datetime
 ) -> bool:
     if not run.submitted:
-        return elapsed(run.since, now) > START_GRACE
+        return _is_over(run.since, now, START_GRACE)
     if run.state not in (RunState.STARTING, RunState.RUNNING) or owner is not None:
         return False
     if session is None or session.run_id != run.run_id:
-        return elapsed(run.since, now) > START_GRACE
+        return _is_over(run.since, now, START_GRACE)
     if session.state in ALIVE:
         return True
-    return elapsed(session.heartbeat_at, now) > END_GRACE
+    return _is_over(session.heartbeat_at, now, END_GRACE)
+
+
+def _is_over(since: datetime, now: datetime, span: timedelta) -> bool:
+    """Return whether a span is over; a time ahead by less than SKEW is of another host's clock."""
+    return not now - span <= since <= now + SKEW
 
 
 def _crashed(run: JobRun) -> bool:

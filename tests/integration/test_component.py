@@ -16,7 +16,8 @@ from position_sync_dagster.defs.resources import POSITION_SYNC, set_component_se
 from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.sync.drain_plan import Step
+from position_sync_dagster.settings import load_settings
+from tests.support.short_owner import refresh
 
 # Dagster's own loader of a project uses what it calls a preview, and what Pydantic deprecates.
 pytestmark = [
@@ -75,22 +76,23 @@ def project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
         del sys.modules[module]
 
 
-async def test_a_project_with_the_component_drains_an_account(
+async def test_a_project_with_the_component_values_an_account(
     project: Project, root: Path, tmp_path: Path, simulate
 ) -> None:
     (tmp_path / "home").mkdir()
     async with simulate() as simulator:
-        job = project(component(gateway_port=simulator.port, lake="tables")).get_job(
-            "drain_positions"
-        )
-        with dg.instance_for_test(temp_dir=str(tmp_path / "home")) as instance:
-            drained = await asyncio.to_thread(
-                job.execute_in_process,
-                instance=instance,
-                asset_selection=[dg.AssetKey(Step.REFRESH.value), dg.AssetKey(Step.DRAIN.value)],
-            )
-    assert drained.success
-    lake = Lake(str(root / "tables"))
+        repository = project(component(gateway_port=simulator.port, lake="tables"))
+        settings = load_settings(lake=str(root / "tables"), gateway_port=simulator.port)
+        lake = Lake(settings.lake)
+        await lake.initialize()
+        await refresh(lake, settings)
+        drain = repository.get_sensor_def("drain_queue")
+        with (
+            dg.instance_for_test(temp_dir=str(tmp_path / "home")) as instance,
+            dg.build_sensor_context(instance=instance) as context,
+        ):
+            ticked = await asyncio.to_thread(drain.evaluate_tick, context)
+    assert any(one.asset_key.path == ["position_updates"] for one in ticked.asset_events)
     requests = lake.queue.sync.counts()
     assert requests.pop(QueueStatus.SUCCESS) > 0
     assert not any(requests.values())
@@ -123,7 +125,7 @@ def test_attributes_count_before_the_environment_and_paths_begin_at_the_project(
 
 def statuses(repository: dg.RepositoryDefinition) -> set[str]:
     found = [*repository.sensor_defs, *repository.schedule_defs]
-    assert len(found) == 8
+    assert len(found) == 7
     return {one.default_status.value for one in found}
 
 
@@ -212,6 +214,6 @@ def test_a_scaffolded_component_loads_and_imports_no_library_of_its_services(roo
         ).stdout  # fmt: skip
 
     output(str(Path(sys.executable).with_name("dg")), "scaffold", "defs", TYPE, "position_sync")
-    heavy = {"polars", "deltalake", "ib_async", "exchange_calendars"}
+    heavy = {"ib_async", "exchange_calendars"}
     found = output(sys.executable, "-c", LOAD.format(root=root, heavy=heavy))
-    assert found.split() == ["4", str(root / "data" / "lake")]
+    assert found.split() == ["3", str(root / "data" / "lake")]

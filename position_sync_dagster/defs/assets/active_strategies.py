@@ -1,67 +1,64 @@
 """The asset `active_strategies`: the legs of active strategies, from the strategies file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import dagster as dg
 
-from position_sync_dagster.defs import staying
-from position_sync_dagster.defs.assets.table_asset import table_asset
-from position_sync_dagster.defs.checks.evaluation import KEYS, evaluated
+from position_sync_dagster.defs.assets.table_asset import runless, table_asset
+from position_sync_dagster.defs.libraries import tables
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import DRAIN_JOB, FILE_REFUSED, REGISTRY_VERSION
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
+from position_sync_dagster.settings import Settings
 
 MOST_ROLLED = 50
 """Maximum number of rolled legs that an event lists."""
 
 
-@table_asset(
-    ACTIVE_STRATEGIES,
-    job=DRAIN_JOB,
-)
+@table_asset(ACTIVE_STRATEGIES)
 def active_strategies(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-) -> Iterator[dg.MaterializeResult[None]]:
+) -> dg.MaterializeResult[None]:
     """The legs of active strategies: these are valued by market data lines.
 
-    Written by position-sync strategies, the library, or the strategies file; materializing
-    makes the table equal to that file if there is one, and otherwise records its contents.
+    Written by position-sync strategies, the library, or the strategies file, which the sensor
+    drain_queue applies when it is saved; materializing does the same.
 
     How to read it: a row is the membership of a leg in a strategy, from added_at until
     removed_at, which is null while the leg is active. A leg without an account is held in any.
     """
-    path = position_sync.settings.strategies_file
-    registry = position_sync.lake.registry.sync
+    apply_file(position_sync.lake, position_sync.settings)
+    found = event(position_sync.lake, position_sync.settings)
+    version = position_sync.lake.registry.sync.version
+    return dg.MaterializeResult(metadata=found.metadata, data_version=dg.DataVersion(str(version)))
+
+
+def apply_file(lake: "tables.Lake", settings: Settings) -> None:
+    """Make the table equal to the strategies file, if there is one.
+
+    Raises:
+        StrategiesFileError: The file cannot be read or has a mistake; nothing was changed.
+        InvalidLegError: A leg is impossible; nothing was changed.
+    """
+    path = settings.strategies_file
     if path is not None:
-        try:
-            registry.follow(path)
-        except (StrategiesFileError, InvalidLegError):
-            context.instance.add_run_tags(context.run.run_id, {FILE_REFUSED: "true"})
-            raise
+        lake.registry.sync.follow(path)
+
+
+def event(lake: "tables.Lake", settings: Settings) -> dg.AssetMaterialization:
+    """Return the event of the table: how many legs and strategies are active, and which rolled."""
+    registry = lake.registry.sync
     legs = registry.get_all_active()
-    context.instance.add_run_tags(context.run.run_id, {REGISTRY_VERSION: str(registry.version)})
-    yield dg.MaterializeResult(
-        metadata={
-            "dagster/row_count": len(legs),
-            "strategies": len({leg.strategy_id for leg in legs}),
-            "conids": len({leg.conid for leg in legs}),
-            "delta_version": registry.version,
-            "strategies_file": str(path or "none: the table rules"),
-            **_rolled(legs),
-        },
-        data_version=dg.DataVersion(str(registry.version)),
-    )
-    # If the drain also materializes the ledger, that step evaluates the checks.
-    alone = dg.AssetKey("position_updates") not in (context.run.asset_selection or ())
-    if context.job_name == DRAIN_JOB and alone:
-        checks = [key for key in KEYS if key.asset_key == context.asset_key]
-        lake, settings, run_id = position_sync.lake, position_sync.settings, context.run.run_id
-        for event in evaluated(lake, settings, context.instance, run_id=run_id, checks=checks):
-            context.log_event(event)
-        staying.stay(context, position_sync)
+    metadata: dict[str, dg.RawMetadataValue] = {
+        "dagster/row_count": len(legs),
+        "strategies": len({leg.strategy_id for leg in legs}),
+        "conids": len({leg.conid for leg in legs}),
+        "delta_version": str(registry.version),
+        "strategies_file": str(settings.strategies_file or "none: the table rules"),
+        **_rolled(legs),
+    }
+    return runless(ACTIVE_STRATEGIES.name, metadata, str(registry.version))
 
 
 def _rolled(legs: Sequence[ActiveContract]) -> dict[str, dg.MetadataValue]:

@@ -5,15 +5,16 @@ from collections.abc import Sequence
 import dagster as dg
 
 from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.checks.check_results import failed
+from position_sync_dagster.defs.checks.check_results import Derived, failed, table_check
 from position_sync_dagster.defs.libraries import closes as closes_report
-from position_sync_dagster.defs.libraries import explain_closes, roll_legs
+from position_sync_dagster.defs.libraries import explain_closes, roll_legs, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import DERIVE_JOB
 from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.lake.schema.tables import CLOSURES
+from position_sync_dagster.settings import Settings
 
 EXPLAINED_CHECK = "closes_are_explained"
+CAUSES = dg.AssetCheckKey(dg.AssetKey(CLOSURES.name), EXPLAINED_CHECK)
 
 LAST = 50
 """Number of closes listed with an event."""
@@ -25,41 +26,38 @@ MOST_NAMED = 10
 @table_asset.table_asset(
     CLOSURES,
     deps=["position_changes", "executions", "statement_events", "contracts"],
-    job=DERIVE_JOB,
-    check_specs=[
-        dg.AssetCheckSpec(
-            EXPLAINED_CHECK,
-            asset=CLOSURES.name,
-            description="Whether the cause of each close is known.",
-        )
-    ],
 )
 def closures(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-) -> dg.MaterializeResult:  # type: ignore[type-arg]
+) -> dg.MaterializeResult[None]:
     """Why each holding closed: its cause, with the evidence.
 
     The causes are traded, expired worthless, assigned, exercised, settled in cash, split,
     transferred, and unexplained.
 
-    Written by the stream, seconds after a close, and by derive_positions, which also follows each
-    import of statements.
+    Written by the stream, seconds after a close, and by the sensor drain_queue after each import of
+    statements.
 
     How to read it: a cause is PROVISIONAL until a statement of the broker says it (STATED). Both
     rows are kept: of the rows of a change_id those with the greatest judged_at count, and their
     quantities add up to what was closed. What no fact explains is UNEXPLAINED, and opens a break.
     """
-    lake = position_sync.lake
-    found = explain_closes.CloseExplainer(lake, run_id=context.run.run_id).explain()
-    rolls = roll_legs.RollFollower(lake, position_sync.settings.strategies_file).follow()
+    lake, settings = position_sync.lake, position_sync.settings
+    return explain(lake, settings, run_id=context.run.run_id).result(context)
+
+
+def explain(lake: "tables.Lake", settings: Settings, *, run_id: str | None = None) -> Derived:
+    """Judge the closes that are not explained, or that statements say more of; follow rolls."""
+    found = explain_closes.CloseExplainer(lake, run_id=run_id).explain()
+    rolls = roll_legs.RollFollower(lake, settings.strategies_file).follow()
     known = closes_report.read_closes(lake)
     version = lake.closures.table.version()
-    return dg.MaterializeResult(
+    return Derived(
         metadata={
             "added": found.rows,
             "dagster/row_count": lake.closures.table.count(),
             "dagster/uri": lake.closures.table.path,
-            "delta_version": version,
+            "delta_version": str(version),
             "unexplained": len(found.unexplained),
             **({"rolls_followed": "; ".join(map(str, rolls.due))} if rolls.due else {}),
             **({"rolls_refused": "; ".join(rolls.refused)} if rolls.refused else {}),
@@ -69,9 +67,14 @@ def closures(
             "profit_by_cause": table_asset.event_table(known.by_cause.items(), _PROFITS),
             "profit_by_strategy": table_asset.event_table(known.by_strategy.items(), _PROFITS),
         },
-        check_results=[judge_causes(found.unexplained)],
-        data_version=dg.DataVersion(str(version)),
+        checks={CAUSES: judge_causes(found.unexplained)},
     )
+
+
+@table_check(CLOSURES.name, EXPLAINED_CHECK)
+def closes_are_explained(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+    """Whether the cause of each close is known."""
+    return explain(lake, settings).checks[CAUSES]
 
 
 def judge_causes(unexplained: Sequence[Closure]) -> dg.AssetCheckResult:
@@ -79,7 +82,6 @@ def judge_causes(unexplained: Sequence[Closure]) -> dg.AssetCheckResult:
     if not unexplained:
         return dg.AssetCheckResult(
             passed=True,
-            check_name=EXPLAINED_CHECK,
             description="The cause of each close is known.",
         )
     named = [
@@ -89,7 +91,6 @@ def judge_causes(unexplained: Sequence[Closure]) -> dg.AssetCheckResult:
     ]
     return failed(
         f"{len(unexplained)} closes have no known cause. " + "; ".join(named),
-        check_name=EXPLAINED_CHECK,
         what_to_do="Look these up in TWS (Trades, Corporate Actions) or the broker's message "
         "centre. The statement of the next night explains most; accept the others with "
         "`position-sync breaks accept`.",

@@ -4,7 +4,6 @@ The trading days of an exchange are its partitions; each exists from its close o
 `close_day` records them after the close, and again at night.
 """
 
-import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import count, groupby, islice
@@ -13,7 +12,6 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.strategy_exposure import day_metadata, seldom
 from position_sync_dagster.defs.checks.check_results import failed, table_check
@@ -126,7 +124,7 @@ def daily_asset(
             service.record_differences(found.filled, run_id=run_id)
             return found, derived.replace_days(table, frames, run_id=run_id, before=before)
 
-        found, result = table_asset.derived_forward(make, position_sync.looked_at)
+        found, result = table_asset.derived_forward(make)
         for error in found.unreadable:
             context.log.warning(f"A statement was left out: {error}")
         for day, why in found.skipped.items():
@@ -155,9 +153,6 @@ def describe(closed: "statements.ClosedDay") -> "Mapping[str, dg.RawMetadataValu
     }
 
 
-METADATA_KEY = "position_sync/exchange_days"
-"""The metadata key with which a code location passes the days to its runs."""
-
 YEARS_AHEAD = 2
 """Years ahead for which holidays are looked up: a code location may run that long."""
 
@@ -172,29 +167,12 @@ class KnownDays(NamedTuple):
 def known_days(settings: Settings) -> KnownDays:
     """Return the days of the exchange in the settings.
 
-    A look-up of the holidays takes a third of the time to start a run, and the first day must be
-    the same in all processes. For that reason the code location does it once and passes the result
-    to each run. A reload of the code location looks them up again.
-
     Raises:
         SettingsError: The exchange is not known.
     """
-    internals = dagster_internals.LOADING.load()
-    context = internals.DefinitionsLoadContext.get() if internals else None
-    if context and context.load_type is internals.DefinitionsLoadType.RECONSTRUCTION:
-        stored = context.reconstruction_metadata.get(METADATA_KEY)
-        if stored is not None:
-            first, text = json.loads(stored)
-            days = ExchangeDays.from_text(text)
-            if days.calendar == settings.calendar:
-                return KnownDays(days, date.fromisoformat(first))
     start = _first_day(settings)
     last = date(datetime.now(UTC).year + YEARS_AHEAD, 12, 31)
     days = exchange_days(settings.calendar, start, last)
-    if context:
-        context.add_to_pending_reconstruction_metadata(
-            METADATA_KEY, json.dumps([start.isoformat(), days.to_text()])
-        )
     return KnownDays(days, start)
 
 

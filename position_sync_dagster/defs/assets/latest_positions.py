@@ -1,16 +1,17 @@
 """The asset `latest_positions`: the newest row of every holding, as a table."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
 from position_sync_dagster.defs.assets import strategy_exposure, table_asset
-from position_sync_dagster.defs.checks.limits import evaluated_sums, judge_latest, rows_to_judge
+from position_sync_dagster.defs.checks.check_results import Derived
+from position_sync_dagster.defs.checks.limits import SUMS_CHECK, judge_latest, rows_to_judge
 from position_sync_dagster.defs.libraries import confirmations, derived, pl, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import DERIVE_JOB
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
+from position_sync_dagster.settings import Settings
 
 CLOSED_KEPT = timedelta(days=14)
 """How long a closed holding stays in the table. Its cost must not grow with the history: the table
@@ -25,62 +26,74 @@ LINEAGE = {name: [("position_updates", name)] for name in LATEST_POSITIONS.colum
 }
 
 
+KEY = dg.AssetCheckKey(dg.AssetKey(LATEST_POSITIONS.name), SUMS_CHECK)
+
+
 @table_asset.table_asset(
     LATEST_POSITIONS,
     deps=["position_updates", "broker_positions"],
     lineage=LINEAGE,
-    job=DERIVE_JOB,
     money_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
 def latest_positions(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-) -> Iterator[dg.MaterializeResult[None]]:
+) -> dg.MaterializeResult[None]:
     """The newest row of every holding that is open or closed lately, for readers without code.
 
-    Written by each run of drain_positions that writes values, and by derive_positions when
-    the stream has materialized the ledger; the table is replaced whole.
+    Written by the sensor drain_queue after each report of the ledger; the table is replaced whole.
 
     How to read it: one row per account and contract, with the columns of position_updates, and
     when its price arrived or the broker last confirmed it. A closed holding stays for 14 days, that
     of an active leg as long as the leg. PositionUpdatesTable.latest() returns the rows as they are
     now.
 
-    Live: [the money page](/money) shows these figures as they move, second by second.
+    Live: `position-sync money` shows these figures as they move, second by second.
     """
-    table = position_sync.lake.derived_table(LATEST_POSITIONS)
-    lake, now = position_sync.lake, datetime.now(UTC)
-    band = position_sync.settings.value_band
+    lake, settings, now = position_sync.lake, position_sync.settings, datetime.now(UTC)
+    return derive(lake, settings, now, run_id=context.run.run_id).result(context)
+
+
+def derive(
+    lake: "tables.Lake",
+    settings: Settings,
+    now: datetime,
+    *,
+    run_id: str | None = None,
+) -> Derived:
+    """Replace the table by the newest rows of the ledger, and compare its sums with theirs.
+
+    Args:
+        lake: The tables.
+        settings: Which logins count.
+        now: The current time.
+        run_id: The run, for the commit.
+    """
+    table = lake.derived_table(LATEST_POSITIONS)
 
     def make(forward: bool) -> "tuple[pl.DataFrame, pl.DataFrame, derived.Replaced]":
-        with lake.looked_at_once(position_sync.looked_at):
-            legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
-            found = listed(lake.updates.sync.latest(), legs, now)
-            holdings = tables.all_broker_rows(lake, position_sync.settings)
-            rows = confirmations.with_priced(found, holdings, now, band=band).select(
-                *found.columns, pl.col(confirmations.PRICED).alias("confirmed_at")
-            )
-            run_id = context.run.run_id
-            return found, rows, derived.replace(table, rows, run_id=run_id, forward=forward)
+        legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
+        found = listed(lake.updates.sync.latest(), legs, now)
+        holdings = tables.all_broker_rows(lake, settings)
+        rows = confirmations.with_priced(found, holdings, now, band=settings.value_band).select(
+            *found.columns, pl.col(confirmations.PRICED).alias("confirmed_at")
+        )
+        return found, rows, derived.replace(table, rows, run_id=run_id, forward=forward)
 
-    found, rows, result = table_asset.derived_forward(make, position_sync.looked_at)
-    versions: dict[str, dg.RawMetadataValue] = {
-        "dagster/row_count": result.rows,
-        "ledger_version": strategy_exposure.version_text(found),
-    }
-    yield dg.MaterializeResult(
+    found, rows, result = table_asset.derived_forward(make)
+    return Derived(
         metadata=strategy_exposure.positions_metadata(rows, now)
         | strategy_exposure.counted(
             held=rows.filter(rows["position"] != 0).height,
             **strategy_exposure.seldom(without_value=rows["market_value"].null_count()),
         )
-        | versions
+        | {
+            "dagster/row_count": result.rows,
+            "ledger_version": strategy_exposure.version_text(found),
+        }
         | table_asset.replacement_metadata(table.path, result),
-        data_version=dg.DataVersion(str(result.version)),
+        checks={KEY: judge_latest(rows_to_judge(table, result, rows), found)},
     )
-    with lake.looked_at_once(position_sync.looked_at):
-        sums = judge_latest(rows_to_judge(table, result, rows), found)
-    context.log_event(evaluated_sums(LATEST_POSITIONS.name, sums, context.instance))
 
 
 def listed(rows: "pl.DataFrame", legs: Collection[int], now: datetime) -> "pl.DataFrame":

@@ -1,19 +1,16 @@
 """The asset `position_queue`: the requests to value a position without a market data line."""
 
 import asyncio
+from collections.abc import Mapping
 
 import dagster as dg
 
 from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.libraries import refresh
+from position_sync_dagster.defs.libraries import drain, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import REFRESHED, STREAM_JOB
-from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.defs.runs import STREAM_JOB
+from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.lake.schema import tables as specs
-from position_sync_dagster.sync.run_recorder import RefreshReport
-
-REFRESH_S = 75.0
-"""Time limit for the refresh of one of several logins; less than that of a drain run."""
 
 
 @table_asset.table_asset(
@@ -27,51 +24,38 @@ def position_queue(
 ) -> dg.MaterializeResult[None]:
     """Requests to value a position without a market data line.
 
-    Written by the owner of the login: the stream inserts a request when a position changed, and
-    by interval. Materializing does the same once, from one broker snapshot, while no stream lives.
+    Written by the stream, which inserts a request when a position changed, and by interval.
+    Materializing inserts one for each holding of broker_positions that is in no strategy.
 
     How to read it: a request is PENDING, then PROCESSING under a lease, then SUCCESS or FAILED;
     error_message says why. position-sync queue list shows the same.
-
-    Events: an observation counts what was inserted since the last one; the stream materializes
-    when its state changes and each quarter of an hour.
     """
     lake, settings = position_sync.lake, position_sync.settings
-    named = context.run.tags.get(REFRESHED)
-    logins = [
-        login for login in settings.logins if named is None or login.gateway_id in named.split()
-    ]
-    several = len(settings.logins) > 1
-    within_s = REFRESH_S if several else None
-    found = asyncio.run(
-        refresh.refresh_logins(lake, logins, run_id=context.run.run_id, within_s=within_s)
-    )
-    errors = {name: one for name, one in found.items() if isinstance(one, PositionSyncError)}
-    reports = {name: one for name, one in found.items() if isinstance(one, RefreshReport)}
-    if errors and not reports:  # else those that cannot be refreshed are logged
-        raise next(iter(errors.values()))
-    for name, error in errors.items():
-        context.log.error(f"{name}: {error}")
-    connected = [name for name, report in reports.items() if report.connected]
-    version = max((report.queue_version or 0 for report in reports.values()), default=0)
-    version = version or lake.queue.table.version()
-    for name in connected:
-        seen = {"state": "LIVE", "gateway": name}
-        context.log_event(table_asset.gateway_seen("A refresh saw the gateway", seen))
-    for spec in (specs.BROKER_POSITIONS, specs.GATEWAY_SESSIONS) if connected else ():
-        context.log_event(table_asset.followed_table(lake, spec))
-    notes = {name: report.reason for name, report in reports.items() if report.reason}
-    notes |= {name: error.what for name, error in errors.items()}
+    requests = asyncio.run(drain.enqueue_monitored(lake, settings))
+    if not requests:
+        context.log.warning(
+            "Nothing is queued: broker_positions has no holding outside the strategies. The job "
+            "stream_positions reads the holdings from the gateway."
+        )
+    found = event(lake)
     return dg.MaterializeResult(
-        metadata={
-            "enqueued": sum(report.enqueued for report in reports.values()),
-            "positions": sum(report.positions for report in reports.values()),
-            "accounts": sum(report.accounts for report in reports.values()),
-            "incomplete_accounts": sum(len(one.incomplete_accounts) for one in reports.values()),
-            "connections": len(connected),
-            "delta_version": version,
-            "duration_s": max((report.duration_s for report in reports.values()), default=0.0),
-            "note": "; ".join(f"{n}: {why}" if several else why for n, why in notes.items()),
-        },
-        data_version=dg.DataVersion(str(version)),
+        metadata={"requests": len(requests), **found.metadata},
+        data_version=dg.DataVersion(table_asset.FOLLOWED),
     )
+
+
+def event(lake: "tables.Lake", sources: Mapping[str, str] | None = None) -> dg.AssetMaterialization:
+    """Return the event of the table: how many requests wait, and how many failed.
+
+    Args:
+        lake: The tables.
+        sources: The data versions of its sources.
+    """
+    backlog = lake.queue.sync.overview()
+    metadata: dict[str, dg.RawMetadataValue] = {
+        "pending": backlog.counts[QueueStatus.PENDING],
+        "processing": backlog.counts[QueueStatus.PROCESSING],
+        "failed": backlog.counts[QueueStatus.FAILED],
+        "delta_version": str(backlog.version),
+    }
+    return table_asset.runless(specs.POSITION_QUEUE.name, metadata, sources=sources)

@@ -12,7 +12,7 @@ from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.checks.check_results import failed
 from position_sync_dagster.defs.libraries import statements
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import IMPORT_JOB, dagster_failures, recorded
+from position_sync_dagster.defs.runs import IMPORT_JOB, dagster_failures
 from position_sync_dagster.lake.schema.tables import EXECUTIONS, STATEMENT_EVENTS
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _added(table: "storage.Table", added: int) -> dg.MaterializeResult[None]:
             "dagster/uri": table.path,
             "delta_version": version,
         },
-        data_version=dg.DataVersion(str(version)),
+        data_version=dg.DataVersion(table_asset.FOLLOWED),
     )
 
 
@@ -105,7 +105,6 @@ SHOWN = 400
     ],
 )
 @dagster_failures
-@recorded("flex_statements")
 def flex_statements(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]
@@ -133,6 +132,8 @@ def flex_statements(
             "first_day": min(days).isoformat() if days else "",
             "last_day": max(days).isoformat() if days else "",
             **table_asset.known(downloaded=downloaded),
+            "executions": done.executions,
+            "events": done.events,
             "account_rows": done.account_values,
             "dagster/uri": str(position_sync.settings.flex_folder.absolute()),
             "listed": table_asset.event_table(found[:SHOWN], _STATEMENTS),

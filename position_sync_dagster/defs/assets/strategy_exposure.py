@@ -11,9 +11,9 @@ from typing import Any
 
 import dagster as dg
 
-from position_sync_dagster.defs import staying
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.checks import limits
+from position_sync_dagster.defs.checks.check_results import Derived
 from position_sync_dagster.defs.libraries import (
     codec,
     confirmations,
@@ -25,10 +25,10 @@ from position_sync_dagster.defs.libraries import (
     tables,
 )
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import DERIVE_JOB, recorded
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.terminal.text import amount, duration, money_lines, partial_sum, quantity
 
 LARGEST = 10
@@ -320,47 +320,54 @@ LINEAGE = {
     STRATEGY_EXPOSURE,
     deps=["position_updates", "active_strategies", "contracts", "closures"],
     lineage=LINEAGE,
-    job=DERIVE_JOB,
     money_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
 def strategy_exposure(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-) -> Iterator[dg.MaterializeResult[None]]:
+) -> dg.MaterializeResult[None]:
     """The holdings of each strategy, and their value.
 
-    Written by each run of drain_positions that writes values, and by derive_positions when
-    the stream has materialized the ledger; the table is replaced whole.
+    Written by the sensor drain_queue after each report of the ledger; the table is replaced whole.
 
     How to read it: one row per strategy, account, currency and class of asset, and one with the
     strategy UNATTRIBUTED for what no strategy has of an account: together they are all holdings.
     Sums are over known values; the number of legs left out is beside them, and how many options
     have greeks. Futures count as notional, never as value.
 
-    Live: [the money page](/money) shows these figures as they move, second by second.
+    Live: `position-sync money` shows these figures as they move, second by second.
     """
-    yield from summed(context, position_sync)
-    staying.stay(context, position_sync)
+    lake, settings, now = position_sync.lake, position_sync.settings, datetime.now(UTC)
+    return derive(lake, settings, now, run_id=context.run.run_id).result(context)
 
 
-def summed(
-    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-) -> Iterator[dg.MaterializeResult[None]]:
-    """Sum the newest rows over the legs of each strategy; evaluate the sums and the limits."""
-    lake, now = position_sync.lake, datetime.now(UTC)
+def derive(
+    lake: "tables.Lake",
+    settings: Settings,
+    now: datetime,
+    *,
+    run_id: str | None = None,
+) -> Derived:
+    """Sum the newest rows over the legs of each strategy; evaluate the sums and the limits.
+
+    Args:
+        lake: The tables.
+        settings: Which logins count, and the strategies file with the limits.
+        now: The current time.
+        run_id: The run, for the commit.
+    """
     table = lake.derived_table(STRATEGY_EXPOSURE)
 
     def make(forward: bool) -> "tuple[Any, overview.Book, Any, pl.DataFrame, derived.Replaced]":
-        with lake.looked_at_once(position_sync.looked_at):
-            latest = tables.rows_of_logins(lake.updates.sync.latest(), position_sync.settings)
-            book = overview.read_book(lake, position_sync.settings, now, latest=latest)
-            found = exposure.exposures(book.split, now)
-            version = {"ledger_version": newest_version(latest)}
-            frame = codec.frame_of(STRATEGY_EXPOSURE, (one | version for one in found))
-            result = derived.replace(table, frame, run_id=context.run.run_id, forward=forward)
-            return latest, book, found, frame, result
+        latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
+        book = overview.read_book(lake, settings, now, latest=latest)
+        found = exposure.exposures(book.split, now)
+        version = {"ledger_version": newest_version(latest)}
+        frame = codec.frame_of(STRATEGY_EXPOSURE, (one | version for one in found))
+        result = derived.replace(table, frame, run_id=run_id, forward=forward)
+        return latest, book, found, frame, result
 
-    latest, book, found, frame, result = table_asset.derived_forward(make, position_sync.looked_at)
+    latest, book, found, frame, result = table_asset.derived_forward(make)
     of_strategies = [e for e in found if e["strategy_id"] != UNATTRIBUTED]
     metadata: dict[str, dg.RawMetadataValue] = (
         money_metadata(book.money())
@@ -376,18 +383,11 @@ def summed(
             ),
         )
         | table_asset.replacement_metadata(table.path, result)
-        | {f"mismatches/{e['strategy_id']}": e["mismatches"] for e in found if e["mismatches"]}
-        | {f"quantities/{e['strategy_id']}": e["differences"] for e in found if e["differences"]}
     )
-    yield dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(str(result.version)))
-    with lake.looked_at_once(position_sync.looked_at):
-        sums = limits.judge_exposure(limits.rows_to_judge(table, result, frame), book)
-        context.log_event(limits.evaluated_sums(STRATEGY_EXPOSURE.name, sums, context.instance))
-        for event in limits.evaluated_limits(position_sync.settings, book, context.instance):
-            context.log_event(event)
-
-
-table_asset.STEPS[STRATEGY_EXPOSURE.name] = recorded(
-    STRATEGY_EXPOSURE.name, STRATEGY_EXPOSURE.name
-)(summed)
-"""The step without `stay`, since `stay` calls it."""
+    for column, label in (("mismatches", "mismatches"), ("differences", "quantities")):
+        metadata |= {f"{label}/{e['strategy_id']}": e[column] for e in found if e[column]}
+    sums = limits.judge_exposure(limits.rows_to_judge(table, result, frame), book)
+    return Derived(
+        metadata=metadata,
+        checks={limits.EXPOSURE_SUMS: sums, **limits.evaluated_limits(settings, book)},
+    )

@@ -1,11 +1,12 @@
 """Definitions that all assets share, and the external assets: the gateway and its owner's tables.
 
-No run materializes the external assets alone. The stream reports them as materialized when its
-state changes and each quarter of an hour, or a refresh does while no stream is alive.
+No run materializes the external assets. The sensor `drain_queue` reports them when the state of a
+stream changes, and each quarter of an hour.
 """
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 import dagster as dg
 
 from position_sync_dagster.defs.libraries import derived, tables
-from position_sync_dagster.defs.runs import DERIVE_JOB, STREAM_JOB, dagster_failures, recorded
+from position_sync_dagster.defs.runs import STREAM_JOB, dagster_failures
 from position_sync_dagster.errors import NewerRowError
 from position_sync_dagster.lake.schema import tables as specs
 from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec, descriptions_of
@@ -55,9 +56,6 @@ QUARTER_HOURLY = dg.FreshnessPolicy.time_window(
 )
 """For assets that are materialized at least every 15 minutes."""
 
-STEPS: dict[str, Callable[..., Any]] = {}
-"""The function that materializes and records each asset; a drain that stays calls it again."""
-
 Lineage = Mapping[str, Sequence[tuple[str, str]]]
 """Column → its source columns, each as (asset, column)."""
 
@@ -82,8 +80,7 @@ def table_asset(
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Return `dg.asset` with the owners, kinds, tags and columns of a table.
 
-    Each run of the asset is recorded in the table `runs`. The docstring of the function is the
-    description that Dagster shows.
+    The docstring of the function is the description that Dagster shows.
 
     Args:
         spec: The table; the asset has its name.
@@ -98,10 +95,10 @@ def table_asset(
         @table_asset(LATEST_POSITIONS, deps=["position_updates"])
         def latest_positions(position_sync: PositionSyncResource) -> dg.MaterializeResult: ...
     """
+    DEPS[spec.name] = tuple(options.get("deps", ()))
 
     def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
         code = inspect.unwrap(function).__code__
-        step = STEPS[spec.name] = recorded(spec.name, spec.name)(function)
         asset: dg.AssetsDefinition = dg.asset(
             name=spec.name,
             group_name=GROUPS.get(spec.name, ACCOUNT),
@@ -120,7 +117,7 @@ def table_asset(
                 **(metadata or {}),
             },
             **options,
-        )(dagster_failures(step))
+        )(dagster_failures(function))
         return asset
 
     return decorate
@@ -249,19 +246,44 @@ def replacement_metadata(uri: str, result: "derived.Replaced") -> "dict[str, dg.
 Made = TypeVar("Made")
 
 
-def derived_forward(make: Callable[[bool], Made], looked_at: set[int]) -> Made:
-    """Derive a table, and again if another run has meanwhile derived it from newer rows.
+def derived_forward(make: Callable[[bool], Made]) -> Made:
+    """Derive a table, and again if another process has meanwhile derived it from newer rows.
 
     Args:
         make: Reads the rows and replaces the table; its argument is `forward` of `derived.replace`.
-        looked_at: The tables that the run has looked at; they are looked at again.
     """
     for _attempt in range(2):
-        try:
+        with suppress(NewerRowError):
             return make(True)
-        except NewerRowError:
-            looked_at.clear()
     return make(False)  # the ledger itself has lost its newest rows
+
+
+DEPS: dict[str, tuple[str, ...]] = {}
+"""The assets from which each asset is made."""
+
+
+def runless(
+    asset: str,
+    metadata: "Mapping[str, dg.RawMetadataValue]",
+    version: str = FOLLOWED,
+    sources: Mapping[str, str] | None = None,
+) -> dg.AssetMaterialization:
+    """Return a materialization that belongs to no run.
+
+    Its tags are those that Dagster gives an event of a run: with them an asset counts as out of
+    date only when the data version of a source changes, not with each event of a source.
+
+    Args:
+        asset: The name of the asset.
+        metadata: The metadata of the event.
+        version: The data version.
+        sources: The data versions of its sources, where they are not FOLLOWED.
+    """
+    tags = {DATA_VERSION: version, "dagster/code_version": FOLLOWED}
+    for source in DEPS.get(asset, ()):
+        tags[f"dagster/input_data_version/{source}"] = (sources or {}).get(source, FOLLOWED)
+        tags[f"dagster/input_event_pointer/{source}"] = "NULL"
+    return dg.AssetMaterialization(asset, metadata=metadata, tags=tags)
 
 
 GATEWAY = "gateway"
@@ -308,8 +330,7 @@ check a_stream_watches of position_updates turns yellow while it does not.
         description="""
 Every holding as the broker last reported it, with the broker's own value.
 
-Written by the owner of the login: the stream when the account feed changed, or a refresh by
-position_queue while no stream lives.
+Written by the stream, the owner of the login, when the account feed changed.
 
 How to read it: of the rows of a gateway, an account and a contract the one with the greatest
 published_version counts. The later of its confirmed_at and the newest account_confirmed_at of
@@ -358,12 +379,11 @@ Amounts that the broker did not report are null.
     breaks = external_table(
         specs.RECONCILIATION_BREAKS,
         deps=["broker_positions", "position_updates", "active_strategies"],
-        job=DERIVE_JOB,
         description="""
 Differences between the broker and the tables, from their opening to their resolution.
 
 Written by the check agrees_with_the_broker; of closes without a cause (UNEXPLAINED) by the stream
-and derive_positions, of statements (STATEMENT) by the record of a day.
+and the ticks of drain_queue, of statements (STATEMENT) by the record of a day.
 
 How to read it: one row per difference: OPENED when it is seen once, CONFIRMED when it is seen
 again, RESOLVED when it is gone, ACCEPTED by a person until its quantities change.
@@ -390,21 +410,10 @@ change that reduced a holding. What an account held when it was first seen is no
 
 def followed_table(lake: "tables.Lake", spec: TableSpec) -> dg.AssetMaterialization:
     """Return a materialization of a table that the owner of the login writes all the time."""
-    return dg.AssetMaterialization(
-        spec.name, metadata=state_of(lake, spec), tags={DATA_VERSION: FOLLOWED}
-    )
+    return runless(spec.name, state_of(lake, spec), FOLLOWED)
 
 
 def state_of(lake: "tables.Lake", spec: TableSpec) -> "dict[str, dg.RawMetadataValue]":
     """Return the number of rows and the Delta version of a table as metadata."""
     table = next(found for found in lake.tables if found.spec.name == spec.name)
     return {"dagster/row_count": table.count(), "delta_version": str(table.version())}
-
-
-def gateway_seen(
-    description: str, metadata: "Mapping[str, dg.RawMetadataValue]"
-) -> dg.AssetMaterialization:
-    """Return the event that the owner of the login saw the gateway, or lost it."""
-    return dg.AssetMaterialization(
-        GATEWAY, description=description, metadata=metadata, tags={DATA_VERSION: FOLLOWED}
-    )

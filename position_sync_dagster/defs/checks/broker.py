@@ -1,13 +1,13 @@
-"""Checks of the broker's data: stream, holdings, lines, accounts, contracts of legs."""
+"""Checks of the broker's data: stream, holdings, lines, accounts."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
 from position_sync_dagster.defs.checks import check_results
-from position_sync_dagster.defs.libraries import inspection, pl, roll_legs, tables
+from position_sync_dagster.defs.libraries import inspection, pl, tables
 from position_sync_dagster.domain.gateway_session import (
     CONFIRM,
     GatewaySession,
@@ -15,7 +15,6 @@ from position_sync_dagster.domain.gateway_session import (
     set_aside,
     unknown_accounts,
 )
-from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.update import Source
 from position_sync_dagster.settings import Settings
 
@@ -200,7 +199,7 @@ TO_DO = (
 def account_values_follow(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Whether each account with holdings has values that are as new as these.
 
-    They may be POSITION_SYNC_STALE_AFTER_S older than the newest change of its holdings.
+    They may be ten minutes older than the newest change of its holdings.
     """
     held = {one.gateway_id: inspection.held_at_the_broker(lake, one) for one in settings.logins}
     accounts = {account for rows in held.values() for account in rows.get_column("account")}
@@ -263,61 +262,4 @@ def judge_accounts(
         what_to_do="Net liquidation, cash and margin of these accounts are not current. See "
         "whether TWS shows them; restart the stream if it does.",
         accounts=accounts.height,
-    )
-
-
-NOT_TRIED = "its contract has not been looked up yet"
-
-
-@check_results.table_check("active_strategies")
-def legs_are_resolved(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    """Whether exactly one contract was found for each leg without a conid."""
-    lake.registry.sync.refresh()
-    return judge_legs(
-        lake.registry.unresolved,
-        resolved=len(lake.registry.legs),
-        now=datetime.now(UTC),
-        patience=timedelta(seconds=settings.stale_after_s),
-    )
-
-
-def judge_legs(
-    unresolved: Sequence[UnresolvedLeg], *, resolved: int, now: datetime, patience: timedelta
-) -> dg.AssetCheckResult:
-    """Return the check's result; pure.
-
-    Args:
-        unresolved: The active legs without a conid.
-        resolved: The number of legs with one.
-        now: The current time.
-        patience: Maximum wait of a leg for its first look-up.
-    """
-    rows = pl.DataFrame(
-        [
-            (leg.strategy_id, leg.account or "", leg.described, leg.problem or NOT_TRIED)
-            for leg in unresolved
-            if leg.problem or now - leg.added_at > patience
-        ],
-        schema=dict.fromkeys(("strategy_id", "account", "leg", "problem"), pl.String),
-        orient="row",
-    )
-    return check_results.rows_result(
-        rows,
-        passed=f"{resolved} legs with their contract, {len(unresolved)} that wait for the gateway.",
-        found="legs have no contract, and are not streamed",
-        what_to_do="Add the field that differs between the candidates (trading_class, multiplier, "
-        "exchange), or the conid: `position-sync strategies add`.",
-        legs=resolved + len(unresolved),
-    )
-
-
-@check_results.table_check("active_strategies")
-def rolls_are_followed(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    """Whether each roll of a strategy with `follow_rolls: true` is clear."""
-    found = roll_legs.rolls_to_follow(lake, settings.strategies_file, datetime.now(UTC))
-    return check_results.rows_result(
-        pl.DataFrame({"roll": list(found.refused)}, schema={"roll": pl.String}),
-        passed="Nothing is left to a person.",
-        found="rolls are not followed",
-        what_to_do="Write the legs of these strategies as they are now into the strategies file.",
     )

@@ -2,12 +2,12 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
 
-from position_sync_dagster.dagster_host import dagster_internals
-from position_sync_dagster.defs.assets.table_asset import table_of
+from position_sync_dagster.defs.assets.table_asset import FOLLOWED, table_of
 from position_sync_dagster.defs.libraries import pl, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import dagster_failures
@@ -26,7 +26,7 @@ Evaluate = Callable[["tables.Lake", Settings], dg.AssetCheckResult]
 
 
 EVALUATE: dict[dg.AssetCheckKey, Evaluate] = {}
-"""The function of each check that `table_check` defined; drains and streams call it too."""
+"""The function of each check that `table_check` defined; the tick calls it too."""
 
 
 def table_check(
@@ -174,21 +174,8 @@ def _shown(value: object) -> str | int:
     return f"{value:.10g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
-def check_evaluation(
-    key: dg.AssetCheckKey, result: dg.AssetCheckResult, target: dg.EventLogRecord | None = None
-) -> dg.AssetCheckEvaluation:
-    """Return a result as an event of a check that was not planned in the run.
-
-    Args:
-        target: The materialization that was checked, for an event outside its run. Without it,
-            Dagster compares times in whole seconds and shows a check in the same second as old.
-    """
-    judged = None
-    internals = dagster_internals.CHECKED_EVENT.load()
-    if target is not None and internals is not None:
-        judged = internals.AssetCheckEvaluationTargetMaterializationData(
-            storage_id=target.storage_id, run_id=target.run_id, timestamp=target.timestamp
-        )
+def check_evaluation(key: dg.AssetCheckKey, result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
+    """Return a result as an event of a check that was not planned in a run."""
     return dg.AssetCheckEvaluation(
         asset_key=key.asset_key,
         check_name=key.name,
@@ -196,7 +183,6 @@ def check_evaluation(
         severity=result.severity,
         description=result.description,
         metadata=result.metadata,
-        target_materialization_data=judged,
     )
 
 
@@ -206,9 +192,20 @@ def evaluation_of(record: Any) -> dg.AssetCheckEvaluation | None:
     return found if isinstance(found, dg.AssetCheckEvaluation) else None
 
 
-def newest_materialization(
-    instance: dg.DagsterInstance, asset: dg.AssetKey
-) -> dg.EventLogRecord | None:
-    """Return the record of an asset's newest materialization."""
-    records = instance.fetch_materializations(asset, limit=1).records
-    return records[0] if records else None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derived:
+    """A derived table that was replaced: what its event says, and what its checks found.
+
+    Attributes:
+        metadata: The metadata of the event.
+        checks: The results of the checks that were evaluated with the same rows.
+    """
+
+    metadata: "Mapping[str, dg.RawMetadataValue]"
+    checks: Mapping[dg.AssetCheckKey, dg.AssetCheckResult] = field(default_factory=dict)
+
+    def result(self, context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+        """Return the result of a run, after logging those of the checks."""
+        for key, found in self.checks.items():
+            context.log_event(check_evaluation(key, found))
+        return dg.MaterializeResult(metadata=self.metadata, data_version=dg.DataVersion(FOLLOWED))

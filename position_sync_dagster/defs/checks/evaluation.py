@@ -1,102 +1,143 @@
-"""The evaluation of the checks by drains, streams and `refresh_derived`.
+"""The one driver of the checks: it evaluates them in the tick of `drain_queue`, and stores news.
 
-Dagster shows a result as old once its asset is materialized again. For that reason a drain and the
-stream evaluate all checks after each of their materializations, and `refresh_derived` those whose
-result is old. A drain plans none of them: while a planned check waits, Dagster shows no result of
-it.
+A result without a run counts as that of the newest materialization without a run. For that reason a
+result is stored only when it changed, and each hour.
 """
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 
-from position_sync_dagster.defs.checks import broker, check_results, ledger
+from position_sync_dagster.defs.checks import broker, check_results, ledger, strategies
+from position_sync_dagster.defs.checks.check_results import UNKNOWN, check_evaluation, evaluation_of
 from position_sync_dagster.defs.libraries import tables
+from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-TIME_LIMIT_S = 20.0
-"""Time limit: a drain that has run for this time, or a stream that has evaluated checks for this
-time, begins no further check. If tables are slow, values come first."""
-
-QUEUE = dg.AssetKey("position_queue")
-
-KEYS = tuple(
-    check.check_key
-    for check in (
-        broker.a_stream_watches,
-        ledger.agrees_with_the_broker,
-        ledger.legs_have_values,
-        ledger.values_match_the_broker,
-        ledger.ids_are_unique,
-        ledger.tables_fit_the_code,
-        ledger.requests_are_answered,
-        ledger.requests_end_once,
-        broker.legs_are_resolved,
-        broker.rolls_are_followed,
-        broker.holdings_are_usable,
-        broker.lines_suffice,
-        broker.login_is_made,
-        broker.account_values_follow,
-        ledger.breaks_are_decided,
-    )
+CHECKS = (
+    broker.a_stream_watches,
+    ledger.agrees_with_the_broker,
+    ledger.legs_have_values,
+    ledger.values_match_the_broker,
+    ledger.ids_are_unique,
+    ledger.tables_fit_the_code,
+    ledger.requests_are_answered,
+    ledger.requests_end_once,
+    strategies.file_is_applied,
+    strategies.legs_are_resolved,
+    strategies.rolls_are_followed,
+    broker.holdings_are_usable,
+    broker.lines_suffice,
+    broker.login_is_made,
+    broker.account_values_follow,
+    ledger.breaks_are_decided,
 )
+
+KEYS = tuple(check.check_key for check in CHECKS)
 """The checks of the tables, in the order of their evaluation."""
 
+ALL_EVERY_S, FAILED_EVERY_S = 60.0, 10.0
+"""Seconds between two evaluations of all checks, and of those that did not pass. `a_stream_watches`
+is evaluated in each tick."""
 
-def evaluated(
-    lake: "tables.Lake",
-    settings: Settings,
-    instance: dg.DagsterInstance,
-    *,
-    run_id: str,
-    checks: Sequence[dg.AssetCheckKey] = KEYS,
-    time_limit_s: float | None = None,
-) -> Iterator[dg.AssetCheckEvaluation]:
-    """Evaluate checks, and return the results as events.
+STORED_EVERY = timedelta(hours=1)
+"""A result that stays the same is stored again after this time."""
 
-    A check that raises an error gets a result that says so; the other checks, the stream and the
-    drain continue. They judge the tables as of one moment: in an object store each table is looked
-    at once.
+TIME_LIMIT_S = 10.0
+"""No check begins after this time, in seconds; the next tick goes on with the others."""
 
-    Args:
-        lake, settings: The data that the checks read.
-        instance: The Dagster instance with the materializations to check.
-        run_id: The run that evaluates.
-        checks: Those to evaluate, in this order.
-        time_limit_s: No check begins after it; `refresh_derived` evaluates the others.
-    """
-    until = None if time_limit_s is None else time.monotonic() + time_limit_s
-    compared = partial(ledger.compared_now, run_id=run_id)
-    functions = check_results.EVALUATE | {ledger.agrees_with_the_broker.check_key: compared}
-    targets: dict[dg.AssetKey, dg.EventLogRecord | None] = {}
-    seen = set[int]()
-    if any(key.asset_key == QUEUE for key in checks) and lake.queue.table.is_remote:
-        with lake.looked_at_once(seen):  # first: a row is committed before its request is marked
-            lake.queue.table.version()
-    for key in checks:
-        if until is not None and time.monotonic() >= until:
-            logger.warning("the check %s and those behind it are left to refresh_derived", key.name)
-            return
-        if key.asset_key not in targets:  # before the look: what comes later is not judged
-            newest = check_results.newest_materialization(instance, key.asset_key)
-            targets[key.asset_key] = newest
-        try:
-            with lake.looked_at_once(seen):
-                result = functions[key](lake, settings)
-        except PositionSyncError as error:
-            result = check_results.unknown_result(str(error))
-        except Exception as error:
-            logger.exception("the check %s cannot be evaluated", key.name)
-            result = check_results.unknown_result(
-                f"the check itself failed: {type(error).__name__}: {error}"
-            )
-        found = result._replace(
-            metadata={**result.metadata, "run_id": dg.MetadataValue.dagster_run(run_id)}
+
+class CheckDriver:
+    """Decides which checks are due, and evaluates them; one object for each lake and process."""
+
+    def __init__(self) -> None:
+        self._evaluated_at: dict[dg.AssetCheckKey, float] = {}
+        self._failing: set[dg.AssetCheckKey] = set()
+
+    def results(
+        self, lake: "tables.Lake", settings: Settings
+    ) -> Iterator[tuple[dg.AssetCheckKey, dg.AssetCheckResult]]:
+        """Evaluate the checks that are due, those first that were not evaluated for longest."""
+        began = time.monotonic()
+        due = [key for key in KEYS if self._is_due(key, began)]
+        for key in sorted(due, key=lambda one: self._evaluated_at.get(one, 0.0)):
+            if time.monotonic() - began > TIME_LIMIT_S:
+                return
+            result = evaluate(key, lake, settings)
+            self._evaluated_at[key] = time.monotonic()
+            (self._failing.discard if result.passed else self._failing.add)(key)
+            yield key, result
+
+    def _is_due(self, key: dg.AssetCheckKey, now: float) -> bool:
+        every_s = FAILED_EVERY_S if key in self._failing else ALL_EVERY_S
+        if key == broker.a_stream_watches.check_key:
+            every_s = 0.0
+        return key not in self._evaluated_at or now - self._evaluated_at[key] >= every_s
+
+
+def evaluate(key: dg.AssetCheckKey, lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+    """Evaluate one check; an error of it is an unknown result, and stops nothing else."""
+    try:
+        return check_results.EVALUATE[key](lake, settings)
+    except PositionSyncError as error:
+        return check_results.unknown_result(str(error))
+    except Exception as error:
+        logger.exception("the check %s cannot be evaluated", key.name)
+        return check_results.unknown_result(
+            f"the check itself failed: {type(error).__name__}: {error}"
         )
-        yield check_results.check_evaluation(key, found, targets[key.asset_key])
+
+
+def news(
+    instance: dg.DagsterInstance,
+    results: Iterable[tuple[dg.AssetCheckKey, dg.AssetCheckResult]],
+    now: datetime,
+) -> list[dg.AssetCheckEvaluation]:
+    """Return the results that Dagster does not have yet, as events."""
+    found = dict(results)
+    if not found:
+        return []
+    stored = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(found))
+    assets = {key.asset_key for key in found}
+    runs = {
+        record.asset_entry.asset_key: record.asset_entry.last_materialization_record
+        for record in instance.get_asset_records(list(assets))
+    }
+    return [
+        check_evaluation(key, result)
+        for key, result in found.items()
+        if is_news(stored.get(key), result, now) or _is_hidden(stored[key], runs.get(key.asset_key))
+    ]
+
+
+def is_news(record: Any, result: dg.AssetCheckResult, now: datetime) -> bool:
+    """Return whether a result differs from the stored one, or that one is old; pure."""
+    before = evaluation_of(record)
+    if before is None:
+        return True
+    at = datetime.fromtimestamp(record.create_timestamp, UTC)
+    if not now - STORED_EVERY < at <= now + SKEW or before.passed != result.passed:
+        return True
+    if result.passed:
+        return False
+    return (before.severity, before.description, UNKNOWN in before.metadata) != (
+        result.severity,
+        result.description,
+        UNKNOWN in (result.metadata or {}),
+    )
+
+
+def _is_hidden(record: Any, materialization: dg.EventLogRecord | None) -> bool:
+    """Return whether Dagster shows no result, since a run materialized the asset after it."""
+    return (
+        materialization is not None
+        and materialization.run_id != record.run_id
+        and materialization.timestamp > record.create_timestamp
+    )

@@ -17,8 +17,6 @@ from position_sync_dagster.defs.libraries import (
     reconciliation,
     tables,
 )
-from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import dagster_failures
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.instrument import digits
 from position_sync_dagster.domain.reconciliation import (
@@ -28,7 +26,7 @@ from position_sync_dagster.domain.reconciliation import (
     DiscrepancyType,
     ReconciliationResult,
 )
-from position_sync_dagster.domain.update import QueueStatus
+from position_sync_dagster.domain.update import QueueStatus, Source
 from position_sync_dagster.errors import GatewayError
 from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
 from position_sync_dagster.settings import Settings
@@ -47,7 +45,7 @@ _COLUMNS = ["request_id", "account", "conid", "symbol", "status", "since", "erro
 def requests_are_answered(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Whether requests are FAILED and their holding has had no value since, or wait for long.
 
-    Long is more than POSITION_SYNC_STALE_AFTER_S.
+    Long is more than ten minutes.
     """
     now = datetime.now(UTC)
     failed = inspection.finished_requests(lake, QueueStatus.FAILED.value, now - LOOK_BACK)
@@ -193,30 +191,18 @@ UNCONFIRMED = "unconfirmed"
 """Metadata key with the number of differences that are too young to fail the check."""
 
 
-@dg.asset_check(asset="position_updates", config_schema={})
-@dagster_failures
-def agrees_with_the_broker(
-    context: dg.AssetCheckExecutionContext, position_sync: PositionSyncResource
-) -> dg.AssetCheckResult:
+@check_results.table_check("position_updates")
+def agrees_with_the_broker(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Whether the newest rows agree with the broker's last complete snapshot and the registry.
 
     A difference that the next drain resolves is no failure: it fails the check after 15 s. A
     snapshot that is missing or incomplete does not pass either.
     """
-    result = compared_now(position_sync.lake, position_sync.settings, run_id=context.run.run_id)
-    with position_sync.lake.looked_at_once():
-        context.op_execution_context.log_event(observe_breaks(position_sync.lake))
-    return result
-
-
-def compared_now(lake: "tables.Lake", settings: Settings, *, run_id: str) -> dg.AssetCheckResult:
-    """Return the check's result now; a drain evaluates it right after its rows."""
     service = reconciliation.ReconciliationService(lake, settings)
     try:
-        result = asyncio.run(service.run(run_id=run_id))
+        return judge_reconciliation(asyncio.run(service.run()))
     except GatewayError as error:
         return check_results.unknown_result(str(error))
-    return judge_reconciliation(result)
 
 
 def judge_reconciliation(result: ReconciliationResult) -> dg.AssetCheckResult:
@@ -320,14 +306,16 @@ SAME_TIME = timedelta(seconds=5)
 
 @check_results.table_check("position_updates", each_login=True)
 def values_match_the_broker(lake: "tables.Lake", login: Settings) -> dg.AssetCheckResult:
-    """Whether the newest values are close to the broker's own of the same time.
+    """Whether streamed values are close to the broker's own of the same time.
 
-    The greatest relative difference is POSITION_SYNC_VALUE_BAND. Differences below five cents of
-    the price are ignored, since one tick of a cheap option is a large part of its price.
+    Drained values are the broker's own. The greatest relative difference is
+    3 %. Differences below five cents of the price are ignored, since one tick
+    of a cheap option is a large part of its price.
     """
     band, broker = login.value_band, inspection.held_at_the_broker(lake, login)
     pairs = (
         inspection.newest_values(lake, login)
+        .filter(pl.col("source") == Source.STREAM.value)
         .select("account", "conid", "position", "market_value", "timestamp", "price_kind")
         .join(broker, on=["account", "conid"], suffix="_broker")
         .drop_nulls(["market_value", "market_value_broker"])
@@ -361,7 +349,7 @@ def values_match_the_broker(lake: "tables.Lake", login: Settings) -> dg.AssetChe
         found=f"of {pairs.height} values differ by more than {band:.0%} from the broker's of the "
         "same time",
         what_to_do="Compare the price in TWS. A wide quote explains it, and so does a multiplier "
-        "or a price magnifier; POSITION_SYNC_VALUE_BAND is the band.",
+        "or a price magnifier.",
         compared=pairs.height,
         apart_at_another_time=apart.height - wrong.height,
     )
@@ -408,8 +396,8 @@ def _rows_of_breaks(breaks: Sequence[Break]) -> "pl.DataFrame":
     )
 
 
-def observe_breaks(lake: "tables.Lake") -> dg.AssetObservation:
-    """Return an observation of the table: how many breaks are open in each state, and which."""
+def breaks_event(lake: "tables.Lake") -> dg.AssetMaterialization:
+    """Return the event of the table: how many breaks are open in each state, and which."""
     found = lake.breaks.open_breaks()
     counts = Counter(one.state for one in found)
     metadata = table_asset.state_of(lake, RECONCILIATION_BREAKS) | {
@@ -418,7 +406,7 @@ def observe_breaks(lake: "tables.Lake") -> dg.AssetObservation:
     }
     if found:
         metadata["open_breaks"] = check_results.table_of_rows(_rows_of_breaks(found))
-    return dg.AssetObservation(RECONCILIATION_BREAKS.name, metadata=metadata)
+    return table_asset.runless(RECONCILIATION_BREAKS.name, metadata)
 
 
 def judge_breaks(breaks: Sequence[Break], now: datetime) -> dg.AssetCheckResult:

@@ -5,7 +5,7 @@ evaluation: a limit that was added since is evaluated and sent at once, and is s
 after the next reload.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,7 @@ GREEKS = ("delta", "gamma", "vega", "theta")
 _GROUP = ("account", "currency")
 
 TO_DO = (
-    "Use latest_positions and TWS instead of these sums, and launch derive_positions. If the check "
+    "Use latest_positions and TWS instead of these sums, and materialize both tables. If the check "
     "fails again, report its rows: this is a mistake of this package."
 )
 
@@ -148,15 +148,6 @@ def rows_to_judge(
     return stored if table.version() == result.version else made
 
 
-def evaluated_sums(
-    asset: str, result: dg.AssetCheckResult, instance: dg.DagsterInstance
-) -> dg.AssetCheckEvaluation:
-    """Return a result as an event about the newest materialization of the asset."""
-    key = dg.AssetCheckKey(dg.AssetKey(asset), SUMS_CHECK)
-    target = check_results.newest_materialization(instance, key.asset_key)
-    return check_results.check_evaluation(key, result, target)
-
-
 @check_results.table_check(STRATEGY_EXPOSURE.name, SUMS_CHECK)
 def exposure_sums_equal_their_parts(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Whether the sums of the strategies equal those of the accounts and of all holdings.
@@ -185,6 +176,7 @@ def latest_sums_equal_their_parts(lake: "tables.Lake", settings: Settings) -> dg
 
 
 EXPOSURE = dg.AssetKey(STRATEGY_EXPOSURE.name)
+EXPOSURE_SUMS = dg.AssetCheckKey(EXPOSURE, SUMS_CHECK)
 
 PREFIX = "limit_"
 """The beginning of the name of each check of a limit."""
@@ -225,15 +217,14 @@ def result_of(one: "limit_readings.Evaluated") -> dg.AssetCheckResult:
 
 
 def evaluated_limits(
-    settings: Settings, book: "overview.Book", instance: dg.DagsterInstance
-) -> Iterator[dg.AssetCheckEvaluation]:
-    """Evaluate each limit with the book of an exposure that was just materialized; blocks."""
-    target = check_results.newest_materialization(instance, EXPOSURE)
+    settings: Settings, book: "overview.Book"
+) -> dict[dg.AssetCheckKey, dg.AssetCheckResult]:
+    """Return the result of each limit for the book of an exposure that was just derived."""
     limits, read = _read(settings)
-    yield check_results.check_evaluation(limits_are_read.check_key, read, target)
+    found = {limits_are_read.check_key: read}
     for one in limit_readings.evaluate(limits, book):
-        key = dg.AssetCheckKey(EXPOSURE, one.limit.name)
-        yield check_results.check_evaluation(key, result_of(one), target)
+        found[dg.AssetCheckKey(EXPOSURE, one.limit.name)] = result_of(one)
+    return found
 
 
 def _read(settings: Settings) -> tuple[list[Limit], dg.AssetCheckResult]:

@@ -6,7 +6,7 @@ table is defined here.
 
 from position_sync_dagster.domain.broker_position import GREEKS_COLUMNS, AccountSummary
 from position_sync_dagster.domain.closures import Closure, PositionChange
-from position_sync_dagster.domain.gateway_session import GatewaySession, RunRecord
+from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract, UnresolvedLeg
 from position_sync_dagster.domain.reconciliation import Break
@@ -230,14 +230,6 @@ ACCOUNT_VALUES = TableSpec(
     key=("row_id",),
 )
 
-RUNS = TableSpec(
-    "runs",
-    columns_of(RunRecord) | described("date day Partition: the UTC date of started_at."),
-    partition_by=("date",),
-    indexed=("run_id", "started_at"),
-    order="started_at",
-)
-
 TABLES = (
     ACTIVE_STRATEGIES,
     POSITION_QUEUE,
@@ -251,7 +243,6 @@ TABLES = (
     POSITION_CHANGES,
     CLOSURES,
     ACCOUNT_VALUES,
-    RUNS,
 )
 
 

@@ -333,6 +333,20 @@ class NewestRows(NamedTuple):
     through: int = 0
 
 
+class AddedBatches(NamedTuple):
+    """What was added to the ledger after a version, by the source of the rows.
+
+    Attributes:
+        rows: The number of rows, by STREAM and QUEUE.
+        batches: The number of commits, likewise.
+        version: The greatest `ledger_version` of the ledger's rows.
+    """
+
+    rows: Mapping[str, int]
+    batches: Mapping[str, int]
+    version: int
+
+
 class SyncUpdates:
     """The ledger with blocking calls; see `PositionUpdatesTable`."""
 
@@ -346,6 +360,26 @@ class SyncUpdates:
     def initialize(self) -> None:
         """Create the table, or check and migrate the one that is there."""
         self.table.initialize()
+
+    def count_after(self, version: int) -> AddedBatches:
+        """Count the rows that were committed after a version; a merge of files adds none."""
+
+        def step(handle: DeltaTable) -> AddedBatches:
+            files = data_files(handle)
+            newest = last_added(files)
+            if newest <= version:
+                return AddedBatches({}, {}, newest)
+            added = self.files.added_after(files, version)
+            counts = (
+                added.group_by("source").agg(pl.len(), pl.col(ADDED).n_unique()).collect().rows()
+            )
+            return AddedBatches(
+                rows={source: rows for source, rows, _batches in counts},
+                batches={source: batches for source, _rows, batches in counts},
+                version=newest,
+            )
+
+        return self.table.snapshot(step)
 
     def append(
         self,

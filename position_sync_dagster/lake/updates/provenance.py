@@ -12,7 +12,7 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.lake.storage.table import Table, data_files, may_have
-from position_sync_dagster.lake.updates.latest import BY_TIME, COMMITTED, LedgerFiles
+from position_sync_dagster.lake.updates.latest import BY_TIME, LedgerFiles
 
 LAST = "\N{TILDE}"
 """Sorts after every character of an id."""
@@ -71,18 +71,16 @@ class LedgerProvenance:
         near = self._where(wanted, may_have("update_id", min(begins), max(begins) + LAST))
         return self._where(wanted, pl.col("partition.date") >= since) if near.is_empty() else near
 
-    def of_run(
-        self, run_id: str, *, first: date | None, last: date | None, limit: int
-    ) -> "LastRows":
-        """Return the last rows and batches of a run and count all, from files of these dates.
+    def of_run(self, run_id: str, *, limit: int) -> LastRows:
+        """Return the last rows and batches of a run and count all; reads a column of every file.
 
         Args:
+            run_id: The run.
             limit: The maximum number of rows, and of batches, to return.
         """
 
         def step(handle: DeltaTable) -> LastRows:
-            chosen = _from(data_files(handle), first, last)
-            rows = self._files.scan(chosen).filter(pl.col("run_id") == run_id)
+            rows = self._files.scan(data_files(handle)).filter(pl.col("run_id") == run_id)
             batches = batches_of(rows).collect()
             newest = batches.tail(limit)
             written = rows.filter(pl.col("batch_id").is_in(newest.get_column("batch_id").implode()))
@@ -117,31 +115,6 @@ class LedgerProvenance:
                     break
             found = pl.concat(frames).sort(BY_TIME)
             return found.tail(limit), found.height > limit
-
-        return self._table.snapshot(step)
-
-    def commits_by_run(self, since: date) -> pl.DataFrame:
-        """Return one row per run and commit, of rows of this date or later.
-
-        Returns:
-            `run_id`, `ledger_version`, `batch_id`, `rows`, `committed_at`, `gateway_id`,
-            `session_id` and `source`; rows that no run wrote are left out, and a row that is there
-            more than once counts once.
-        """
-
-        def step(handle: DeltaTable) -> pl.DataFrame:
-            rows = self._files.scan(_from(data_files(handle), since))
-            return (
-                rows.filter(pl.col("run_id").is_not_null())
-                .group_by("run_id", "ledger_version", "batch_id")
-                .agg(
-                    pl.col("gateway_id", "session_id", "source").first(),
-                    rows=pl.col("update_id").n_unique().cast(pl.Int64),
-                    committed_at=COMMITTED.max(),
-                )
-                .sort("committed_at", "ledger_version", "batch_id")
-                .collect()
-            )
 
         return self._table.snapshot(step)
 

@@ -35,8 +35,8 @@ from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.append import AppendResult
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.counts import BatchReport, LedgerCounts
 from position_sync_dagster.sync.drain_plan import unavailable_reason, unconfirmed
-from position_sync_dagster.sync.run_recorder import BatchReport, LedgerCounts
 
 _WAIT = "Nothing to do: the requests wait, and none is lost or marked FAILED."
 
@@ -472,7 +472,7 @@ class BatchProcessor:
             if not self.queue.sync.holds(_ids(batch), lease_token=batch[0].lease_token):
                 raise errors.LeaseLostError(
                     f"The lease of batch {batch_id} ended before its rows were written.",
-                    remedy="Raise POSITION_SYNC_LEASE_S; the requests are claimed again.",
+                    remedy="The requests are claimed again; see what made the lake slow.",
                 )
 
         return await self.updates.append(

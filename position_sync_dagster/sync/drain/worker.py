@@ -20,9 +20,9 @@ from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync.counts import BatchReport, DrainCounts, DrainReport
 from position_sync_dagster.sync.drain import batch
 from position_sync_dagster.sync.drain_plan import unconfirmed
-from position_sync_dagster.sync.run_recorder import BatchReport, DrainCounts, DrainReport
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.run_recorder import StreamMetrics
+from position_sync_dagster.sync.counts import StreamMetrics
 
 logger = logging.getLogger(__name__)
 

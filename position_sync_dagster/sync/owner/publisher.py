@@ -42,10 +42,10 @@ from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.outage_log import OutageLog
+from position_sync_dagster.sync.counts import StreamCounts
 from position_sync_dagster.sync.owner.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.owner.close_watcher import CloseWatcher, changes_between
 from position_sync_dagster.sync.owner.ownership import OwnerContext, end_tasks
-from position_sync_dagster.sync.run_recorder import StreamCounts
 
 logger = logging.getLogger(__name__)
 

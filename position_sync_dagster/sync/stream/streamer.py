@@ -17,11 +17,11 @@ from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable, ContractsTable
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
-from position_sync_dagster.lake.storage.table import looked_at_once
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync.counts import StreamMetrics
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.owner.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.owner.close_watcher import CloseWatcher
@@ -29,7 +29,6 @@ from position_sync_dagster.sync.owner.ownership import OwnerContext, Ownership, 
 from position_sync_dagster.sync.owner.publisher import AccountRecorder, Announcements, Publisher
 from position_sync_dagster.sync.roll_legs import RollFollower
 from position_sync_dagster.sync.rule_legs import RuleFollower
-from position_sync_dagster.sync.run_recorder import StreamMetrics
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.delivery import Flusher, StreamPricer
 from position_sync_dagster.sync.stream.gateway_link import BrokerLink, run_until
@@ -267,9 +266,8 @@ class IBPositionStreamer:
             for one in (written.broker_positions, written.contracts, written.account_values):
                 if one is not None:
                     await offload(one.table.initialize)
-        with looked_at_once(set()):
-            await self.registry.refresh()
-            await self._contracts.load(self.registry.legs)
+        await self.registry.refresh()
+        await self._contracts.load(self.registry.legs)
 
     async def _run(self) -> None:
         tasks = [

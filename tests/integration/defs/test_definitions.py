@@ -1,13 +1,11 @@
 """The definitions of the code location, and the cost of loading them."""
 
-import json
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
@@ -15,7 +13,6 @@ import yaml
 from dagster._config.field_utils import IntEnvVar
 
 from position_sync_dagster.definitions import defs
-from position_sync_dagster.defs.maintenance import OWN_ASSETS, OWN_SENSORS
 from position_sync_dagster.defs.resources import shown_resource
 
 ROOT = Path(__file__).parents[3]
@@ -139,17 +136,6 @@ def test_every_column_of_a_derived_table_says_what_it_is_made_of(
                 assert source.column_name in columns(source.asset_key.to_user_string())
 
 
-def test_every_table_links_a_job_of_this_location_that_writes_it(
-    node, repository: dg.RepositoryDefinition
-) -> None:
-    if node.key.to_user_string() == "gateway":
-        return
-    link = node.metadata["written_by"]
-    assert repository.has_job(link.job_name)
-    workspace = yaml.safe_load((ROOT / "workspace.yaml").read_text())
-    assert link.location_name == workspace["load_from"][0]["python_module"]["location_name"]
-
-
 def test_what_a_run_materializes_again_and_again_says_how_old_it_may_be(
     repository: dg.RepositoryDefinition,
 ) -> None:
@@ -179,7 +165,7 @@ def test_all_sensors_and_schedules_run_from_the_start(
     repository: dg.RepositoryDefinition,
 ) -> None:
     assert {s.name: s.default_status for s in repository.sensor_defs} == dict.fromkeys(
-        ["drain_queue", "refresh_derived", "supervise_stream", "tell_people"],
+        ["drain_queue", "supervise_stream", "tell_people"],
         dg.DefaultSensorStatus.RUNNING,
     )
     assert {s.name: s.default_status for s in repository.schedule_defs} == dict.fromkeys(
@@ -191,21 +177,9 @@ def test_all_sensors_and_schedules_run_from_the_start(
 def test_no_sensor_misses_a_check_because_the_one_before_was_late(
     repository: dg.RepositoryDefinition,
 ) -> None:
-    """The daemon checks every 5 s, one sensor after the other: each may be late by 3 s."""
+    """The daemon checks every 5 s: an interval of 5 s would pass over every second check."""
     intervals = {s.name: s.minimum_interval_seconds for s in repository.sensor_defs}
-    assert intervals.pop("tell_people") == 60, "nobody is told anything here"
-    assert {interval_s % 5 for interval_s in intervals.values()} == {2}
-    assert intervals.pop("refresh_derived") == 12, "at every third check"
-    assert set(intervals.values()) == {2}
-
-
-def test_dagster_ends_a_drain_that_a_crash_left_behind_and_retries_nothing(
-    repository: dg.RepositoryDefinition,
-) -> None:
-    assert int(repository.get_job("drain_positions").tags["dagster/max_runtime"]) > 60
-    for name in ("drain_positions", "stream_positions"):
-        assert repository.get_job(name).tags["dagster/max_retries"] == "0"
-    assert "dagster/max_runtime" not in repository.get_job("stream_positions").tags
+    assert intervals == {"tell_people": 60, "drain_queue": 4, "supervise_stream": 4}
 
 
 def test_both_ways_to_start_it_use_one_location_name() -> None:
@@ -214,57 +188,6 @@ def test_both_ways_to_start_it_use_one_location_name() -> None:
     module = workspace["load_from"][0]["python_module"]
     assert module["location_name"] == project["code_location_name"]
     assert module["module_name"] == project["code_location_target_module"]
-
-
-def test_the_instance_accepts_its_configuration(tmp_path: Path) -> None:
-    (tmp_path / "dagster.yaml").write_text((ROOT / "dagster_home" / "dagster.yaml").read_text())
-    with dg.DagsterInstance.from_ref(
-        dg.DagsterInstance.from_config(str(tmp_path)).get_ref()
-    ) as instance:
-        assert type(instance.run_launcher) is dg.DefaultRunLauncher
-        assert instance.get_concurrency_config().run_queue_config is None
-        assert instance.run_monitoring_enabled
-        assert not instance.telemetry_enabled
-
-
-HEAVY = ["apprise", "exchange_calendars", "pandas", "ib_async", "ib_insync", "rich", "typer"]
-HEAVY += ["matplotlib", "numpy", "uvicorn"]
-
-
-def test_loading_the_definitions_imports_nothing_heavy_and_in_a_run_no_library_at_all() -> None:
-    """A code server loads them before anything can start.
-
-    Every run loads them with what its code server looked up; each step imports what it uses.
-    """
-    libraries = [*HEAVY, "polars", "deltalake", "holidays", "sqlalchemy", "tenacity"]
-    context = (
-        "import sys, json\n"
-        "from dagster._core.definitions.definitions_load_context import ("
-        "DefinitionsLoadContext as Context, DefinitionsLoadType as Type)\n"
-        "from dagster._core.definitions.repository_definition import RepositoryLoadData\n"
-        "def load(*context):\n"
-        "    Context.set(Context(*context))\n"
-        "    from position_sync_dagster.definitions import defs\n"
-        "    defs().get_repository_def()\n"
-    )
-    looked_up, heavy = printed_by(
-        context + "load(Type.INITIALIZATION)\n"
-        "looked_up = dict(Context.get().get_pending_reconstruction_metadata())\n"
-        f"print(json.dumps([looked_up, [m for m in {HEAVY!r} if m in sys.modules]]))"
-    )
-    assert looked_up
-    assert heavy == []
-    code = (
-        context + f"data = RepositoryLoadData(reconstruction_metadata={looked_up!r})\n"
-        "load(Type.RECONSTRUCTION, data)\n"
-        f"print(json.dumps([m for m in {libraries!r} if m in sys.modules]))"
-    )
-    assert printed_by(code) == []
-
-
-def printed_by(code: str) -> Any:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_an_installed_package_loads_without_the_project_around_it(tmp_path: Path) -> None:
@@ -285,8 +208,10 @@ def test_an_installed_package_loads_without_the_project_around_it(tmp_path: Path
     assert int(jobs) > 1
 
 
-def test_events_and_ticks_of_each_asset_and_sensor_are_deleted_when_they_are_old() -> None:
-    repository = defs().get_repository_def()
-    assets = repository.asset_graph.get_all_asset_keys()
-    assert {key.to_user_string() for key in assets} == set(OWN_ASSETS)
-    assert {sensor.name for sensor in repository.sensor_defs} == set(OWN_SENSORS)
+def test_the_instance_accepts_its_configuration_and_names_no_class_of_ours(tmp_path: Path) -> None:
+    text = (ROOT / "dagster_home" / "dagster.yaml").read_text()
+    assert "position_sync_dagster." not in text
+    (tmp_path / "dagster.yaml").write_text(text)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert instance.run_monitoring_enabled
+        assert not instance.telemetry_enabled

@@ -1,210 +1,250 @@
-"""The drain sensor over real tables and runs."""
+"""The tick of `drain_queue`, over real tables and a real Dagster instance."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 
-from position_sync_dagster.definitions import defs
-from position_sync_dagster.defs.drain import MAX_RUNTIME_S, drain_queue, observe
-from position_sync_dagster.defs.runs import DRAIN_JOB, FAILURE_REASON, RELEASED, STREAM_JOB
-from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.defs import drain as defs_drain
+from position_sync_dagster.defs import runs
+from position_sync_dagster.defs.assets.position_updates import position_updates
+from position_sync_dagster.defs.drain import TickCursor, drain_queue
+from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.update import QueueStatus
+from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain_plan import DrainCursor
 
-pytestmark = pytest.mark.usefixtures("settings")
+LEDGER = "position_updates"
+
+
+class Ticks:
+    """Evaluates the sensor as the daemon does: it stores the events one by one, then the cursor."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self.instance = instance
+        self.cursor: str | None = None
+
+    def __call__(self, *, killed_after: int | None = None) -> dg.SensorResult:
+        with dg.build_sensor_context(instance=self.instance, cursor=self.cursor) as context:
+            result = drain_queue(context)
+        assert isinstance(result, dg.SensorResult)
+        for event in result.asset_events[:killed_after]:
+            self.instance.report_runless_asset_event(event)
+        if killed_after is None:
+            self.cursor = result.cursor
+        return result
+
+    def reported(self, name: str = LEDGER) -> list[dict[str, object]]:
+        """Return the metadata of the events of an asset, oldest first."""
+        found = self.instance.fetch_materializations(dg.AssetKey(name), limit=100).records
+        return [
+            {key: value.value for key, value in one.asset_materialization.metadata.items()}
+            for one in reversed(found)
+        ]
+
+    def rows(self) -> int:
+        """Return how many rows all events of the ledger report."""
+        return sum(int(one.get("rows", 0)) for one in self.reported())
 
 
 @pytest.fixture
-def tick(instance: dg.DagsterInstance, lake: Lake) -> Callable[..., dg.SensorResult]:
-    """Evaluate the sensor with the registry already recorded, so that only the case is tested."""
-
-    def evaluate(**cursor: Any) -> dg.SensorResult:
-        known = {"registry_version": lake.registry.table.version()} | cursor
-        with dg.build_sensor_context(
-            instance=instance, cursor=DrainCursor(**known).to_text()
-        ) as context:
-            result = drain_queue(context)
-        assert isinstance(result, dg.SensorResult)
-        return result
-
-    return evaluate
+def tick(instance: dg.DagsterInstance, lake: Lake) -> Ticks:
+    runs.cached_lake.cache_clear()
+    return Ticks(instance)
 
 
-DRAINED_AND_DERIVED = ["position_updates", "latest_positions", "strategy_exposure"]
+def said(result: dg.SensorResult) -> str:
+    return result.skip_reason.skip_message
 
 
 def names(result: dg.SensorResult) -> list[str]:
-    assert result.run_requests is not None
-    (request,) = result.run_requests
-    assert request.run_key is None
-    assert request.asset_check_keys == []  # a planned check has no result until its step ran
-    return [key.to_user_string() for key in request.asset_selection or ()]
+    return [
+        event.asset_key.to_user_string()
+        for event in result.asset_events
+        if isinstance(event, dg.AssetMaterialization)
+    ]
 
 
-def add_run(
-    instance: dg.DagsterInstance, status: dg.DagsterRunStatus, job: str = DRAIN_JOB, **tags: str
-) -> str:
-    run = dg.DagsterRun(job_name=job, status=status, tags=tags)
-    instance.add_run(run)
-    return run.run_id
+def later(monkeypatch: pytest.MonkeyPatch, delta: timedelta) -> None:
+    """Let the next ticks begin this much later."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:
+            return datetime.now(UTC) + delta
+
+    monkeypatch.setattr(defs_drain, "datetime", Clock)
 
 
-def test_waiting_requests_are_drained_by_one_run_over_the_ledger(tick, own_login, enqueue) -> None:
-    own_login()
-    enqueue(1, 2)
-    result = tick()
-    assert names(result) == DRAINED_AND_DERIVED
-    assert result.run_requests[0].tags["position_sync/reason"] == "requests_wait"
-
-
-def test_an_empty_queue_is_skipped_with_its_numbers(tick, own_login) -> None:
-    own_login()
+def test_a_tick_drains_what_waits_and_reports_each_row_once(
+    tick: Ticks, lake: Lake, own_login, write_holdings, enqueue
+) -> None:
+    write_holdings(own_login(), 1, 2, 3)
+    enqueue(1, 2, 3)
     result = tick()
     assert not result.run_requests
-    assert "pending 0, claimable 0" in result.skip_reason.skip_message
-
-
-def test_a_tick_changes_no_table(tick, own_login, enqueue, lake: Lake) -> None:
-    own_login()
-    enqueue(1)
-    before = [table.version() for table in lake.tables]
+    assert lake.queue.sync.counts()[QueueStatus.SUCCESS] == 3
+    assert "3 claimed, 3 rows" in said(result)
+    (event,) = tick.reported()
+    assert (event["rows"], event["rows_drained"], event["rows_streamed"]) == (3, 3, 0)
+    assert event["delta_version"] == lake.updates.table.version()
     tick()
-    assert [table.version() for table in lake.tables] == before
+    assert tick.rows() == 3
 
 
-@pytest.mark.parametrize(
-    "status",
-    [
-        dg.DagsterRunStatus.NOT_STARTED,
-        dg.DagsterRunStatus.STARTING,
-        dg.DagsterRunStatus.STARTED,
-        dg.DagsterRunStatus.CANCELING,
-    ],
-)
-def test_a_drain_in_progress_keeps_the_next_one_back(
-    tick, own_login, enqueue, instance, status
+def test_the_derived_tables_follow_the_rows_of_the_same_tick(
+    tick: Ticks, lake: Lake, own_login, write_holdings, enqueue
 ) -> None:
-    own_login()
-    enqueue(1)
-    run_id = add_run(instance, status)
-    assert f"{run_id[:8]} is in progress" in tick().skip_reason.skip_message
-
-
-def test_a_drain_left_started_by_a_crash_blocks_nothing_for_long(
-    own_login, instance, lake: Lake, settings: Settings
-) -> None:
-    own_login()
-    add_run(instance, dg.DagsterRunStatus.STARTED)
-    later = datetime.now(UTC) + timedelta(seconds=MAX_RUNTIME_S + 1)
-    assert observe(instance, lake, settings, now=datetime.now(UTC)).drain_in_progress
-    assert observe(instance, lake, settings, now=later).drain_in_progress is None
-    set_back = datetime.now(UTC) - timedelta(hours=1)
-    assert observe(instance, lake, settings, now=set_back).drain_in_progress is None
-
-
-def test_requests_wait_while_the_owner_is_not_connected(tick, own_login, enqueue) -> None:
-    own_login(state=SessionState.BLIND)
-    enqueue(1)
-    assert "is BLIND since" in tick().skip_reason.skip_message
-
-
-def test_without_a_stream_a_refresh_is_requested_with_the_drain(
-    tick, settings, seconds_ago
-) -> None:
-    since = {settings.gateway_id: seconds_ago(60)}
-    assert names(tick(unowned_since=since)) == ["position_queue", *DRAINED_AND_DERIVED]
-
-
-def test_a_stream_run_that_is_starting_comes_before_a_refresh(
-    tick, settings, instance, seconds_ago
-) -> None:
-    add_run(instance, dg.DagsterRunStatus.NOT_STARTED, STREAM_JOB)
-    assert not tick(unowned_since={settings.gateway_id: seconds_ago(60)}).run_requests
-
-
-def test_a_refresh_that_just_was_is_not_repeated(
-    tick, settings, own_login, lake: Lake, seconds_ago
-) -> None:
-    lake.sessions.end(own_login(owner=Owner.REFRESH))
-    since = {settings.gateway_id: seconds_ago(60)}
-    assert "next refresh in" in tick(unowned_since=since).skip_reason.skip_message
-
-
-def test_a_registry_that_changed_is_recorded(tick, own_login) -> None:
-    own_login()
-    assert names(tick(registry_version=-5)) == ["active_strategies"]
-
-
-def test_a_strategies_file_that_was_saved_is_applied_once(
-    tick, own_login, monkeypatch: pytest.MonkeyPatch, tmp_path
-) -> None:
-    own_login()
-    path = tmp_path / "strategies.yaml"
-    path.write_text("strategies: []\n")
-    monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", str(path))
-    result = tick()
-    assert names(result) == ["active_strategies"]
-    mark = DrainCursor.from_text(result.cursor).strategies_mark
-    assert not tick(strategies_mark=mark).run_requests
-
-
-@pytest.mark.parametrize("text", ["strategies: []\n", "strategies: 7\n"])
-def test_a_strategies_file_whose_run_was_killed_is_applied_after_all(
-    tick, own_login, instance, lake, settings, monkeypatch, tmp_path, text
-) -> None:
-    own_login()
-    path = tmp_path / "strategies.yaml"
-    path.write_text(text)
-    monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", str(path))
-    first = tick()
-    applied: dict[str, Any] = {
-        "strategies_mark": DrainCursor.from_text(first.cursor).strategies_mark
-    }
-    run = dg.DagsterRun(
-        job_name=DRAIN_JOB,
-        status=dg.DagsterRunStatus.STARTED,
-        asset_selection=frozenset(first.run_requests[0].asset_selection),
-    )
-    instance.add_run(run)
-    assert not tick(**applied).run_requests
-    instance.report_run_failed(run, "Its process was killed.")
-    again = tick(**applied)
-    assert names(again) == ["active_strategies"]
-
-    result = (
-        defs()
-        .resolve_job_def(DRAIN_JOB)
-        .execute_in_process(
-            instance=instance,
-            asset_selection=again.run_requests[0].asset_selection,
-            raise_on_error=False,
-        )
-    )
-    assert result.success is (text == "strategies: []\n")
-    found = observe(instance, lake, settings, now=datetime.now(UTC))
-    assert not found.unapplied, "a malformed file waits until it is saved"
-
-
-def test_a_drain_that_failed_is_not_requested_again_at_once(
-    tick, own_login, enqueue, instance
-) -> None:
-    own_login()
-    enqueue(1)
-    run_id = add_run(instance, dg.DagsterRunStatus.STARTED)
-    instance.add_run_tags(run_id, {FAILURE_REASON: "STEP_FAILURE"})
-    instance.report_run_failed(instance.get_run_by_id(run_id))
-    assert "the last 1 drain runs failed" in tick().skip_reason.skip_message
-
-
-def test_released_requests_wait_until_there_are_others(tick, own_login, enqueue, instance) -> None:
-    own_login()
+    write_holdings(own_login(), 1, 2)
     enqueue(1, 2)
-    run_id = add_run(instance, dg.DagsterRunStatus.STARTED, **{RELEASED: "2"})
-    instance.report_run_failed(instance.get_run_by_id(run_id))
-    assert "released requests that they could not value" in tick().skip_reason.skip_message
-    enqueue(3)
-    assert names(tick()) == DRAINED_AND_DERIVED
+    result = tick()
+    assert names(result).index(LEDGER) < names(result).index("latest_positions")
+    latest = pl.read_delta(f"{lake.path}/latest_positions")
+    assert sorted(latest["conid"]) == [1, 2]
+
+
+def test_rows_of_the_stream_are_reported_once_a_minute_and_drained_ones_at_once(
+    tick: Ticks, own_login, append_row, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_login()
+    tick()
+    append_row(7, datetime.now(UTC))
+    assert LEDGER not in names(tick())
+    later(monkeypatch, timedelta(seconds=61))
+    assert LEDGER in names(tick())
+    assert [one["rows_streamed"] for one in tick.reported()] == [0, 1]
+
+
+@pytest.mark.parametrize("stored", [0, 1, 8])
+def test_a_daemon_killed_while_it_stores_the_events_repeats_no_row(
+    tick: Ticks, own_login, write_holdings, enqueue, stored: int
+) -> None:
+    write_holdings(own_login(), 1, 2)
+    enqueue(1, 2)
+    events = tick(killed_after=stored).asset_events
+    reported = any(
+        isinstance(one, dg.AssetMaterialization) and one.asset_key.to_user_string() == LEDGER
+        for one in events[:stored]
+    )
+    assert tick.rows() == (2 if reported else 0)
+    tick()
+    assert tick.rows() == 2
+
+
+def test_the_rows_of_a_run_are_reported_by_the_next_tick_and_not_by_the_run(
+    tick: Ticks, materialize, own_login, write_holdings, enqueue
+) -> None:
+    write_holdings(own_login(), 1, 2)
+    tick()
+    enqueue(1, 2)
+    assert materialize(position_updates).success
+    assert tick.rows() == 0
+    tick()
+    assert tick.rows() == 2
+
+
+def test_a_second_home_on_the_same_lake_continues_with_its_own_history(
+    tick: Ticks, own_login, write_holdings, enqueue
+) -> None:
+    write_holdings(own_login(), 1)
+    enqueue(1)
+    tick()
+    with dg.DagsterInstance.ephemeral() as other:
+        second = Ticks(other)
+        second()
+        assert second.rows() == 1
+    assert tick.rows() == 1
+
+
+def test_while_the_owner_is_blind_nothing_is_claimed_and_the_reason_is_said(
+    tick: Ticks, lake: Lake, own_login, write_holdings, enqueue
+) -> None:
+    write_holdings(session := own_login(), 1)
+    lake.sessions.renew(session, lease_s=60.0, state=SessionState.BLIND)
+    enqueue(1)
+    assert "BLIND" in said(tick())
+    assert lake.queue.sync.counts()[QueueStatus.PENDING] == 1
+
+
+def test_requests_that_cannot_be_valued_are_left_alone_for_a_while(
+    tick: Ticks, own_login, enqueue, write_holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from position_sync_dagster.domain.broker_position import Completeness
+
+    write_holdings(own_login(), 1, completeness=Completeness.PARTIAL)
+    enqueue(5)
+    tick()
+    assert "next in" in said(tick())
+    later(monkeypatch, timedelta(seconds=11))
+    assert "1 claimed" in said(tick())
+
+
+def test_a_changed_strategies_file_is_applied_and_a_refused_one_stops_no_drain(
+    tick: Ticks,
+    lake: Lake,
+    own_login,
+    write_holdings,
+    enqueue,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "strategies.yaml"
+    monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", str(path))
+    leg = "{conid: 1, symbol: SPY, right: C, strike: 500, expiry: '20281215'}"
+    path.write_text(f"strategies:\n  - strategy_id: one\n    legs: [{leg}]\n")
+    write_holdings(own_login(), 1, 2)
+    assert "active_strategies" in names(tick())
+    assert [one.conid for one in lake.registry.sync.get_all_active()] == [1]
+    path.write_text(path.read_text().replace("right: C", "right: X"))
+    enqueue(2)
+    result = tick()
+    assert "line 3" in said(result)
+    assert "1 claimed" in said(result)
+    lake.registry.sync.refresh()
+    assert [one.conid for one in lake.registry.legs] == [1]
+
+
+def test_a_tick_whose_derivation_fails_reports_its_rows_all_the_same(
+    tick: Ticks, own_login, write_holdings, enqueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise LakeError("The disk is full.", remedy="Make room.")
+
+    write_holdings(own_login(), 1)
+    enqueue(1)
+    monkeypatch.setattr(defs_drain.strategy_exposure, "derive", fail)
+    assert "strategy_exposure stays as it was: The disk is full." in said(tick())
+    assert tick.rows() == 1
+
+
+def test_results_of_checks_are_stored_when_they_change(
+    tick: Ticks, instance: dg.DagsterInstance, lake: Lake, own_login, write_holdings, enqueue
+) -> None:
+    write_holdings(session := own_login(), 1)
+    enqueue(1)
+    first = tick()
+    key = dg.AssetCheckKey(dg.AssetKey(LEDGER), "a_stream_watches")
+
+    def stored(result: dg.SensorResult) -> Callable[[], list[bool]]:
+        return [
+            one.passed
+            for one in result.asset_events
+            if isinstance(one, dg.AssetCheckEvaluation) and one.asset_check_key == key
+        ]
+
+    assert stored(first) == [True]
+    assert stored(tick()) == []
+    lake.sessions.end(session)
+    assert stored(tick()) == [False]
+    record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+    assert record.run_id == ""  # as that of a materialization without a run
+
+
+def test_the_cursor_of_another_release_is_no_error(tick: Ticks, own_login) -> None:
+    own_login()
+    tick.cursor = '{"unowned_since": {"a": "b"}}'
+    tick()
+    assert TickCursor.from_text(tick.cursor).registry_version is not None

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,9 @@ from position_sync_dagster.defs.assets.position_updates import position_updates
 from position_sync_dagster.defs.checks import broker, check_results, ledger
 from position_sync_dagster.defs.drain import drain_queue
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.runs import LOGINS, REASON, REFRESHED, STREAM_JOB
+from position_sync_dagster.defs.runs import LOGINS, REASON, STREAM_JOB
 from position_sync_dagster.defs.stream import (
     LOOK_S,
-    StreamEvents,
-    login_is_gone,
     stream_definitions,
     stream_job,
 )
@@ -34,12 +32,10 @@ from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.run_slots import RunSlotsError
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.drain_plan import DrainCursor
+from position_sync_dagster.sync.counts import StreamCounts
 from position_sync_dagster.sync.reports.reconciliation import OF_STRATEGIES
 from position_sync_dagster.sync.reports.status import read_status
-from position_sync_dagster.sync.run_recorder import StreamReport
 from position_sync_dagster.sync.stream import service
 
 ACCOUNTS = {"east": "DUSIM0001", "west": "DUSIM0002"}
@@ -168,25 +164,6 @@ def test_each_login_has_a_stream_of_its_own(supervise, instance, own) -> None:
     assert "west: run" in reason
 
 
-def test_logins_without_room_for_their_streams_are_refused_by_name(
-    supervise, instance, file, own
-) -> None:
-    """On four places the streams of five logins would keep every drain out for ever."""
-    write_file(file, "east", "west", "north", "south", "fifth")
-    instance._run_coordinator = dg.QueuedRunCoordinator(max_concurrent_runs=4)
-    with pytest.raises(RunSlotsError, match=r"4 runs .* 5 logins need 18.*dagster\.yaml"):
-        supervise()
-    instance._run_coordinator = dg.QueuedRunCoordinator(max_concurrent_runs=17)
-    assert started(supervise()) == ["east", "west", "north", "south"]
-    for name in ("east", "west", "north", "south"):
-        own(name, run_id=begin(instance, name))
-    reason = supervise().skip_reason.skip_message
-    assert "east: run" in reason
-    assert "fifth: Dagster may have 17 runs in progress at once" in reason
-    instance._run_coordinator = dg.QueuedRunCoordinator(max_concurrent_runs=18)
-    assert started(supervise()) == ["fifth"]
-
-
 def test_the_streams_of_many_logins_start_four_at_a_time(supervise, instance, file, own) -> None:
     """Forty at once would not reach their leases before they are given up."""
     names = ("east", "west", "north", "south", "fifth", "sixth")
@@ -268,23 +245,6 @@ def test_a_file_with_a_mistake_fails_the_tick_and_ends_nothing(
     assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.STARTED
 
 
-def test_the_checks_of_a_stream_that_goes_on_name_the_mistake_of_the_file(
-    own, lake, settings, instance, file
-) -> None:
-    run_id = begin(instance, "east")
-    own("east", 1, run_id=run_id)
-    login = settings.for_login("east")
-    file.write_text("gateways:\n  - {name: east, port: x, accounts: [DUSIM0001]}\n")
-    events = StreamEvents(lake, login, instance, run_id=run_id)
-    events.evaluate()
-    keys = [dg.AssetCheckKey(dg.AssetKey("position_updates"), "a_stream_watches")]
-    (record,) = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys).values()
-    evaluation = record.event.dagster_event.asset_check_evaluation_data
-    assert not evaluation.passed
-    assert "gateways.yaml, line 2, column " in evaluation.description
-    assert not login_is_gone(login)
-
-
 def test_the_code_location_loads_with_a_file_that_cannot_be_read(settings, file) -> None:
     """Else the sensors, which name its mistake, would be gone with a reload of the location."""
     file.write_text("gateways: [")
@@ -298,67 +258,19 @@ def test_the_code_location_loads_with_a_file_that_cannot_be_read(settings, file)
 
 @pytest.fixture
 def drain_tick(settings: Settings, lake: Lake, instance) -> Callable[..., dg.SensorResult]:
-    """Evaluate the drain's sensor; no login has had an owner for a minute."""
+    """Evaluate the tick that drains."""
 
     def tick() -> dg.SensorResult:
-        since = datetime.now(UTC) - timedelta(minutes=1)
-        cursor = DrainCursor(
-            registry_version=lake.registry.table.version(),
-            unowned_since=dict.fromkeys(ACCOUNTS, since),
-        )
-        with dg.build_sensor_context(instance=instance, cursor=cursor.to_text()) as context:
+        with dg.build_sensor_context(instance=instance) as context:
             return drain_queue(context)
 
     return tick
-
-
-def selections(found: dg.SensorResult) -> list[tuple[str, str | None]]:
-    return [
-        (request.asset_selection[0].to_user_string(), request.tags.get(REFRESHED))
-        for request in found.run_requests or ()
-    ]
 
 
 def insert(lake: Lake, *positions: tuple[int, str]) -> list[str]:
     return lake.queue.sync.insert_many(
         [QueueRequest(conid, "SPY", 2, account) for conid, account in positions]
     )
-
-
-def test_a_login_without_a_stream_is_refreshed_by_a_run_of_its_own(
-    drain_tick, own, lake, instance
-) -> None:
-    own("east", 1)
-    insert(lake, (1, "DUSIM0001"), (1, "DUSIM0002"))
-    found = drain_tick()
-    assert selections(found) == [("position_updates", None), ("position_queue", "west")]
-    assert found.run_requests[0].tags["position_sync/reason"] == "requests_wait"
-    instance.add_run(
-        dg.DagsterRun(
-            job_name="drain_positions",
-            status=dg.DagsterRunStatus.STARTED,
-            tags={REFRESHED: "west"},
-        )
-    )
-    assert selections(drain_tick()) == [("position_updates", None)]
-
-
-def test_a_drain_is_in_progress_however_many_refreshes_follow_it(
-    drain_tick, own, lake, instance
-) -> None:
-    own("east", 1)
-    insert(lake, (1, "DUSIM0001"))
-    drain = dg.DagsterRun(job_name="drain_positions", status=dg.DagsterRunStatus.STARTED)
-    instance.add_run(drain)
-    for _ in range(40):
-        instance.add_run(
-            dg.DagsterRun(
-                job_name="drain_positions",
-                status=dg.DagsterRunStatus.SUCCESS,
-                tags={REFRESHED: "west"},
-            )
-        )
-    assert selections(drain_tick()) == [("position_queue", "west")]
 
 
 def test_requests_of_a_login_that_is_down_wait_and_delay_no_other(
@@ -373,9 +285,7 @@ def test_requests_of_a_login_that_is_down_wait_and_delay_no_other(
     assert {request.request_id for request in waiting} == set(ids[:2])
     assert {request.attempts for request in waiting} == {0}
     assert {request.updated_at - request.created_at for request in waiting} == {timedelta()}
-    found = drain_tick()  # nothing that could be valued waits
-    assert not found.run_requests
-    assert "pending 2, claimable 0" in found.skip_reason.skip_message
+    assert "0 claimed" in drain_tick().skip_reason.skip_message
 
 
 def test_a_leg_in_two_logins_is_two_holdings(own, lake, materialize) -> None:
@@ -410,7 +320,7 @@ def test_the_checks_and_the_status_name_the_login_that_is_down(
     own("west", 1)
     insert(lake, (1, "DUSIM0001"), (1, "DUSIM0002"))
     assert materialize(position_updates).success
-    assert ledger.compared_now(lake, settings, run_id="r").passed
+    assert check_results.EVALUATE[ledger.agrees_with_the_broker.check_key](lake, settings).passed
     watched = check_results.EVALUATE[broker.a_stream_watches.check_key]
     assert watched(lake, settings).passed
     session = lake.sessions.current("west")
@@ -434,13 +344,13 @@ def test_breaks_of_a_login_without_data_stay_as_they_are(own, lake, settings, ma
     own("west", 1, 2)
     insert(lake, (1, "DUSIM0001"), (1, "DUSIM0002"))
     assert materialize(position_updates).success
-    found = ledger.compared_now(lake, settings, run_id="r")
+    found = check_results.EVALUATE[ledger.agrees_with_the_broker.check_key](lake, settings)
     assert not found.passed
     breaks = lake.breaks
     assert [one.conid for one in breaks.open_breaks("west")] == [2]
     session = lake.sessions.current("west")
     lake.sessions.renew(session, lease_s=60, state=SessionState.BLIND)
-    ledger.compared_now(lake, settings, run_id="r")
+    check_results.EVALUATE[ledger.agrees_with_the_broker.check_key](lake, settings)
     assert [one.conid for one in breaks.open_breaks("west")] == [2]
     assert breaks.open_breaks("east") == breaks.open_breaks(OF_STRATEGIES) == []
 
@@ -452,13 +362,13 @@ def test_a_break_of_all_accounts_together_stays_as_it_is_while_a_login_has_no_da
     own("east", 1)
     own("west", 1)
     lake.registry.sync.add_active(1, "SPY", strategy_id="s", quantity=3)
-    ledger.compared_now(lake, settings, run_id="r")
+    check_results.EVALUATE[ledger.agrees_with_the_broker.check_key](lake, settings)
     (found,) = lake.breaks.open_breaks(OF_STRATEGIES)
     accepted = lake.breaks.accept(found.break_id, "me")
     assert (accepted.expected, accepted.actual) == (2.0, 3.0)
     session = lake.sessions.current("west")
     lake.sessions.renew(session, lease_s=60, state=SessionState.BLIND)
-    ledger.compared_now(lake, settings, run_id="r")
+    check_results.EVALUATE[ledger.agrees_with_the_broker.check_key](lake, settings)
     assert lake.breaks.open_breaks(OF_STRATEGIES) == [accepted]
 
 
@@ -474,12 +384,12 @@ def test_a_row_without_a_holding_stays_a_break_while_its_account_is_not_listed_c
     ]
     lake.updates.sync.append(rows)
     lake.broker_positions.replace("west", holdings[:1], session=session)
-    ledger.compared_now(lake, settings, run_id="r")
+    check_results.EVALUATE[ledger.agrees_with_the_broker.check_key](lake, settings)
     before = lake.breaks.open_breaks("west")
     assert [(one.type, one.conid) for one in before] == [("SURPLUS", 2)]
     partly = replace(holdings[0], completeness=Completeness.PARTIAL)
     lake.broker_positions.replace("west", [partly], session=session)
-    ledger.compared_now(lake, settings, run_id="r")
+    check_results.EVALUATE[ledger.agrees_with_the_broker.check_key](lake, settings)
     assert lake.breaks.open_breaks("west") == before
 
 
@@ -502,7 +412,7 @@ def test_the_stream_of_a_login_that_is_removed_or_changed_ends_by_itself(
 ) -> None:
     served = []
 
-    async def play(_lake, login, *, run_id, stop, report):
+    async def play(_lake, login, *, run_id, stop):
         served.append((login.gateway_id, login.gateway_port, run_id))
         text = file.read_text()
         file.write_text("gateways: [")  # being edited: no reason to end
@@ -510,10 +420,7 @@ def test_the_stream_of_a_login_that_is_removed_or_changed_ends_by_itself(
         before, after = ("east", "north") if edit == "removed" else ("port: 1\n", "port: 77\n")
         file.write_text(text.replace(before, after))
         await stop.wait()
-        return StreamReport(
-            since=utc_now(), until=utc_now(), lines_in_use=0, line_limit=9, legs_streamed=0,
-            state="LIVE", detail=None,
-        )  # fmt: skip
+        return StreamCounts()
 
     monkeypatch.setattr(service, "stream", play)
     instance.add_dynamic_partitions(LOGINS.name, list(ACCOUNTS))

@@ -1,29 +1,21 @@
 """The supervisor sensor over real runs and leases."""
 
-import logging
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import dagster as dg
 import pytest
-import yaml
 
-from position_sync_dagster.defs import stream_supervisor
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.runs import STREAM_JOB
-from position_sync_dagster.defs.stream import stream_positions
 from position_sync_dagster.defs.stream_supervisor import supervise_stream
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.errors import StoreUnavailableError
 from position_sync_dagster.lake.sessions import GatewaySessions
-from position_sync_dagster.places import instance_file
 from position_sync_dagster.sync import supervision
 from position_sync_dagster.sync.reports.status import read_status
-from position_sync_dagster.sync.run_recorder import StreamReport
-from position_sync_dagster.sync.stream import service as stream_module
-from tests.support.demo_program import wait_for
 from tests.support.store_proxy import Rule
 
 pytestmark = pytest.mark.usefixtures("settings", "lake")
@@ -68,16 +60,6 @@ def test_a_run_whose_lease_is_dead_is_failed_and_followed(tick: Tick, instance, 
     assert isinstance(tick(), dg.RunRequest)
     assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.FAILURE
     assert isinstance(tick(), dg.RunRequest)
-
-
-def test_the_check_turns_yellow_when_the_process_of_a_stream_is_gone(
-    tick: Tick, instance, own_login
-) -> None:
-    own_login(run_id=begin(instance, dg.DagsterRunStatus.STARTED), lease_s=0.001)
-    tick()
-    key = dg.AssetCheckKey(dg.AssetKey("position_updates"), "a_stream_watches")
-    found = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])
-    assert found[key].evaluation.passed is False
 
 
 def test_a_run_that_has_not_begun_is_waited_for(tick: Tick, instance) -> None:
@@ -155,44 +137,6 @@ def test_a_blind_stream_is_alive(tick: Tick, instance, own_login) -> None:
     assert "is blind" in tick().skip_message
 
 
-def test_the_log_of_a_run_shows_what_the_stream_logged(
-    monkeypatch: pytest.MonkeyPatch, tmp_path
-) -> None:
-    """The stream logs in its own thread; Dagster shows what the instance file lets through."""
-
-    async def play(lake, settings, *, run_id, stop, report):
-        logging.getLogger("position_sync_dagster.sync.stream.streamer").info(
-            "1 of A: OVERFLOW → STREAMED"
-        )
-        logging.getLogger("position_sync_dagster.sync.stream.streamer").debug("a detail")
-        logging.getLogger("ib_async.wrapper").warning("a line of another library")
-        return StreamReport(
-            since=utc_now(), until=utc_now(), lines_in_use=0, line_limit=100, legs_streamed=0,
-            state="LIVE", detail=None,
-        )  # fmt: skip
-
-    monkeypatch.setattr(stream_module, "stream", play)
-    config = yaml.safe_load(instance_file().read_text())
-    levels = {name: logging.getLogger(name).level for name in ("position_sync_dagster", "dagster")}
-    wanted = {"python_logs": config["python_logs"]}
-    try:
-        with dg.instance_for_test(temp_dir=str(tmp_path), overrides=wanted) as instance:
-            result = stream_positions.execute_in_process(
-                instance=instance, resources={"position_sync": POSITION_SYNC}
-            )
-            entries = [
-                r.event_log_entry for r in instance.get_records_for_run(result.run_id).records
-            ]
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-    lines = {entry.user_message: entry.level for entry in entries if entry.dagster_event is None}
-    assert lines["1 of A: OVERFLOW → STREAMED"] == logging.INFO
-    assert "a detail" not in lines
-    assert "a line of another library" not in lines
-    assert any(line.startswith("The stream ended") for line in lines)
-
-
 def test_a_tick_of_a_code_server_opens_the_instance_once(
     instance_on_disk: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,35 +161,6 @@ def test_a_tick_of_a_code_server_opens_the_instance_once(
         supervise_stream(context)
     assert len(opened) == 1
     opened[0].dispose()
-
-
-def test_a_lease_that_ran_out_while_the_store_was_away_may_be_renewed_late(
-    instance, store, monkeypatch
-) -> None:
-    monkeypatch.setenv("POSITION_SYNC_LAKE", store.lake())
-    lake, login = POSITION_SYNC.lake, POSITION_SYNC.read_settings().gateway_id
-    run_id = begin(instance, dg.DagsterRunStatus.STARTED)
-    who = {"lease_s": 2.0, "run_id": run_id, "host": "here", "pid": 1}
-    session = lake.sessions.acquire(login, Owner.STREAM, **who)
-
-    def tick() -> str:
-        with dg.build_sensor_context(instance=instance, last_sensor_start_time=0.0) as context:
-            found = supervise_stream(context)
-        return found.skip_reason.skip_message if found.skip_reason else "starts another"
-
-    assert "its lease holds" in tick()
-    store.proxy.fail(Rule("slow down"))
-    with pytest.raises(StoreUnavailableError):
-        tick()
-    wait_for("the lease runs out", lambda: utc_now() > session.expires_at)
-    store.proxy.fail()
-    assert "may still renew its lease: the store was away" in tick()
-    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.STARTED
-    lake.sessions.renew(session, lease_s=0.001, late=True)
-    wait_for("that one runs out", lambda: utc_now() > lake.sessions.current(login).expires_at)
-    monkeypatch.setattr(stream_supervisor, "LATE_RENEWAL", timedelta(0))
-    assert tick() == "starts another"
-    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.FAILURE
 
 
 def test_an_outage_of_the_store_fails_one_tick_and_skips_the_others(

@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 import dagster as dg
 import pytest
 
-from position_sync_dagster.definitions import defs
+from position_sync_dagster.definitions import defs as definitions
 from position_sync_dagster.defs import alerts as alerts_module
 from position_sync_dagster.defs.alerts import WATCHED, check_states, tell_people
 from position_sync_dagster.defs.checks.check_results import unknown_result
+from position_sync_dagster.defs.checks.ledger import requests_are_answered
 from position_sync_dagster.defs.checks.limits import OF_VALUE
-from position_sync_dagster.settings import load_settings
+from position_sync_dagster.defs.resources import POSITION_SYNC
+from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.alerts import AlertCursor
 from tests.support.receiver import PASSWORD, Receiver, running_receiver
 
@@ -25,7 +27,7 @@ KEY = dg.AssetCheckKey(dg.AssetKey("position_queue"), "requests_are_answered")
 def receiver(settings, monkeypatch) -> Iterator[Receiver]:
     with running_receiver() as found:
         monkeypatch.setenv("POSITION_SYNC_ALERT_URLS", found.url)
-        monkeypatch.setenv("POSITION_SYNC_ALERT_AFTER_S", "0")
+        monkeypatch.setattr(Settings, "alert_after_s", 0.0)
         yield found
 
 
@@ -129,14 +131,19 @@ def test_without_receivers_it_does_nothing(tick, settings) -> None:
 
 
 def test_every_check_is_watched(settings) -> None:
-    graph = defs().get_repository_def().asset_graph
+    graph = definitions().get_repository_def().asset_graph
     assert set(WATCHED) == set(graph.asset_check_keys)
 
 
 def test_a_check_whose_run_failed_is_a_break(instance, settings, lake, monkeypatch) -> None:
-    job = defs().resolve_job_def("derive_positions")
     monkeypatch.setenv("POSITION_SYNC_BATCH_SIZE", "many")
-    result = job.execute_in_process(instance=instance, raise_on_error=False)
+    result = dg.materialize(
+        [requests_are_answered],
+        selection=dg.AssetSelection.all_asset_checks(),
+        resources={"position_sync": POSITION_SYNC},
+        instance=instance,
+        raise_on_error=False,
+    )
     assert not result.success
     states = {state.name: state for state in check_states(instance, "http://ui")}
     state = states["position_queue: requests_are_answered"]

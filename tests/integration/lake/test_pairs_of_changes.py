@@ -20,7 +20,7 @@ from deltalake import write_deltalake
 
 from position_sync_dagster.domain.broker_position import AccountSummary, BrokerPosition
 from position_sync_dagster.domain.closures import Cause, Closure, PositionChange
-from position_sync_dagster.domain.gateway_session import Owner, RunRecord, RunResult
+from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.statement import EventKind, Execution, StatementEvent
@@ -91,13 +91,6 @@ def closure(number: int) -> Closure:
     return Closure(**dict.fromkeys(f.name for f in fields(Closure)) | given)
 
 
-def run(number: int) -> RunRecord:
-    return RunRecord(
-        run_id=f"run-{number}", step="drain", job=None, result=RunResult.SUCCESS,
-        started_at=at(number), recorded_at=at(number),
-    )  # fmt: skip
-
-
 def discrepancy(number: int) -> Discrepancy:
     return Discrepancy(
         type=DiscrepancyType.MISSING, account="DUSIM1", conid=number, symbol="SPY", expected=1.0,
@@ -164,7 +157,6 @@ FILL: dict[str, Callable[[Lake, int], Any]] = {
     "position_changes": lambda lake, n: lake.position_changes.add([change(n)]),
     "closures": lambda lake, n: lake.closures.add([closure(n)]),
     "account_values": lambda lake, n: lake.account_values.append([summary(n)]),
-    "runs": lambda lake, n: lake.runs.record([run(n)]),
     "latest_positions": derive,
 }  # fmt: skip
 
@@ -227,9 +219,6 @@ CHANGES: dict[str, dict[str, Work]] = {
         "append": lambda lake: lake.account_values.append([summary(50)]),
         "append two": lambda lake: lake.account_values.append([summary(50), summary(51)]),
         "fence": lambda lake: lake.account_values.fence(LOGIN, 7),
-    },
-    "runs": {
-        "record": lambda lake: lake.runs.record([run(next(NUMBERS))]),
     },
     "latest_positions": {
         "derive": lambda lake: derive(lake, 50),

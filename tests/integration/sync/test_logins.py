@@ -12,7 +12,7 @@ from position_sync_dagster.domain.update import Source
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.sync.drain.refresh import drain, refresh_logins
+from position_sync_dagster.sync.drain.drain import drain
 from position_sync_dagster.sync.reports.figures import FiguresReader
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
@@ -69,12 +69,10 @@ def gateways(simulate, settings_for, tmp_path):
 @asynccontextmanager
 async def streams(settings):
     """Stream each login, and drain all the time, each over a lake object of its own."""
-    stop, done = asyncio.Event(), []
+    stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         for login in settings.logins:
-            running = stream(
-                Lake.of(login), login, run_id=login.gateway_id, stop=stop, report=done.append
-            )
+            running = stream(Lake.of(login), login, run_id=login.gateway_id, stop=stop)
             tasks.create_task(running)
         drains = tasks.create_task(drain_for_ever(settings))
         yield
@@ -177,14 +175,3 @@ async def test_a_gateway_with_other_accounts_is_refused(gateways):
         settings.gateways_file.write_text(text.replace("DUSIM0012", "DUSIM0012, DUSIM0099"))
         with pytest.raises(SettingsError, match=r"of mid at .* serves DUSIM0012, and .*DUSIM0099"):
             await connect(settings.for_login("mid"))
-
-
-async def test_a_refresh_of_several_logins_names_the_one_that_cannot_be_reached(gateways, lake):
-    async with gateways() as (sims, settings):
-        await sims["mid"].restart(down_s=3600)
-        found = await refresh_logins(lake, settings.logins, within_s=60)
-        assert {name: getattr(one, "enqueued", None) for name, one in found.items()} == {
-            "east": HELD, "mid": None, "west": HELD,
-        }  # fmt: skip
-        done = await drain(lake, settings)
-        assert done.succeeded == 2 * HELD

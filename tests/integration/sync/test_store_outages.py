@@ -121,9 +121,7 @@ async def test_a_stream_keeps_its_session_when_its_lease_runs_out_while_the_stor
         # The failed renewal is known before the lease runs out, also where the machine stalls.
         settings = settings_for(sim, lake=lake.path, session_lease_s=12.0)
         stop = asyncio.Event()
-        running = asyncio.create_task(
-            stream(Lake.of(settings), settings, stop=stop, report=lambda _: None)
-        )
+        running = asyncio.create_task(stream(Lake.of(settings), settings, stop=stop))
 
         async def streams(since) -> bool:
             assert not running.done(), running.exception()

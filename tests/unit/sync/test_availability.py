@@ -8,12 +8,12 @@ import pytest
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.update import ValueOrigin
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain_plan import unavailable_reason, unconfirmed
 from tests.support.holdings import make_holding
+from tests.support.settings import make_settings
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
-SETTINGS = Settings(_env_file=None, refresh_interval_s=180, drain_time_limit_s=30)
+SETTINGS = make_settings(refresh_interval_s=180)
 
 
 def holding(conid):
@@ -39,14 +39,14 @@ HOUR_S = 3600
 @pytest.mark.parametrize(
     ("row", "counts"),
     [
-        (confirmed_row(1, confirmed_s=389), True),
-        (confirmed_row(1, confirmed_s=391), False),
+        (confirmed_row(1, confirmed_s=379), True),
+        (confirmed_row(1, confirmed_s=381), False),
         (confirmed_row(1), False),
         (confirmed_row(1, confirmed_s=-60), True),
         (confirmed_row(1, confirmed_s=-HOUR_S), False),
         (confirmed_row(1, by=ValueOrigin.PNL_SINGLE), True),
         (confirmed_row(1, confirmed_s=HOUR_S, received_s=5, by=ValueOrigin.PNL_SINGLE), True),
-        (confirmed_row(1, confirmed_s=HOUR_S, received_s=391, by=ValueOrigin.PNL_SINGLE), False),
+        (confirmed_row(1, confirmed_s=HOUR_S, received_s=381, by=ValueOrigin.PNL_SINGLE), False),
         (confirmed_row(1, received_s=-HOUR_S, by=ValueOrigin.PNL_SINGLE), False),
     ],
 )

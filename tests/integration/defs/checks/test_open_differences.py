@@ -11,8 +11,8 @@ from position_sync_dagster.cli.app import COMMANDS, app
 from position_sync_dagster.defs.assets.table_asset import external_assets
 from position_sync_dagster.defs.checks.ledger import (
     DECIDE,
+    breaks_event,
     judge_breaks,
-    observe_breaks,
 )
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 
@@ -49,12 +49,12 @@ def test_a_difference_that_nobody_decides_about_for_an_hour_fails_the_check(brea
 
 
 def test_an_observation_shows_the_open_differences(lake, breaks) -> None:
-    found = observe_breaks(lake).metadata
+    found = breaks_event(lake).metadata
     assert (found["open/opened"].value, found["open/confirmed"].value) == (1, 0)
     (row,) = found["open_breaks"].records
     assert row.data["detail"] == "not held at the broker"
     breaks.record("gateway", [], NOW)
-    assert "open_breaks" not in observe_breaks(lake).metadata
+    assert "open_breaks" not in breaks_event(lake).metadata
 
 
 def test_the_command_compares_now_and_records_nothing(lake, own_login, write_holdings) -> None:

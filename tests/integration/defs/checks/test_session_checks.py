@@ -10,12 +10,12 @@ import pytest
 from position_sync_dagster.defs.checks.broker import (
     holdings_are_usable,
     judge_detail,
-    legs_are_resolved,
     lines_suffice,
     login_is_made,
 )
 from position_sync_dagster.defs.checks.check_results import EVALUATE
 from position_sync_dagster.defs.checks.ledger import tables_fit_the_code
+from position_sync_dagster.defs.checks.strategies import legs_are_resolved
 from position_sync_dagster.domain.gateway_session import (
     CONFIRM,
     EMPTIED,

@@ -24,7 +24,6 @@ from position_sync_dagster.lake.schema.tables import (
     DERIVED,
     LATEST_POSITIONS,
     POSITION_UPDATES,
-    RUNS,
 )
 from position_sync_dagster.lake.storage import lifecycle_table, maintenance, opening
 from position_sync_dagster.lake.storage.maintenance import COMPACT_FROM, maintain
@@ -291,7 +290,7 @@ def test_no_table_grows_in_files_or_log_over_a_day_of_commits(tmp_path, monkeypa
         assert table.count() == (1 if table.spec in DERIVED else HOURS * COMMITS), table.spec.name
 
 
-@pytest.mark.parametrize("spec", [POSITION_UPDATES, ACCOUNT_VALUES, RUNS])
+@pytest.mark.parametrize("spec", [POSITION_UPDATES, ACCOUNT_VALUES])
 def test_one_small_file_is_left_of_each_day_that_is_over(tmp_path, spec):
     table = Table(tmp_path / spec.name, spec, fsync=False)
     table.initialize()

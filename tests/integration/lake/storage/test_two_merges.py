@@ -7,7 +7,6 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from position_sync_dagster.domain.broker_position import AccountSummary
-from position_sync_dagster.domain.gateway_session import RunRecord, RunResult
 from position_sync_dagster.domain.update import PositionUpdate, QueueRequest
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import maintenance, writer_lock
@@ -38,14 +37,9 @@ def add_row(lake: Lake, table: str, number: int) -> None:
             lake.queue.sync.mark_success(lake.queue.sync.insert_many([QueueRequest(number, "SPY")]))
         case "account_values":
             lake.account_values.append([AccountSummary(account="DU1", timestamp=at, cash=1.0)])
-        case "runs":
-            at = NOW + timedelta(seconds=number // 2)  # of a run, two records
-            run = {"run_id": f"run-{number // 2}", "step": "x", "job": None, "started_at": at}
-            result = RunResult.RUNNING if number % 2 else RunResult.SUCCESS
-            lake.runs.record([RunRecord(**run, result=result, recorded_at=at)])
 
 
-TABLES = ("position_updates", "position_queue", "account_values", "runs")
+TABLES = ("position_updates", "position_queue", "account_values")
 
 
 def table_of(lake: Lake, name: str) -> Table:

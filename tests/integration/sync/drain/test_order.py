@@ -2,7 +2,7 @@
 
 from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.sync.drain.batch import LakeValues
-from position_sync_dagster.sync.drain.refresh import drain
+from position_sync_dagster.sync.drain.drain import drain
 
 A = "DUSIM0001"
 PUT = 921000002

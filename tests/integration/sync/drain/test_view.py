@@ -9,6 +9,7 @@ from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.batch import LakeValues
+from position_sync_dagster.sync.drain_plan import TIME_LIMIT_S
 from tests.support.clock import HandClock
 from tests.support.holdings import make_holding
 
@@ -39,8 +40,7 @@ async def test_ages_are_those_of_the_moment_and_not_of_the_first_look(lake):
     settings, clock = Settings(), HandClock()
     values = LakeValues(lake, settings, clock=clock)
     span = timedelta(
-        seconds=2 * max(settings.refresh_interval_s, settings.account_interval_s)
-        + settings.drain_time_limit_s
+        seconds=2 * max(settings.refresh_interval_s, settings.account_interval_s) + TIME_LIMIT_S
     )
     old = held(settings, clock, 1, confirmed_at=clock.now - span + timedelta(seconds=10))
     new = held(settings, clock, 2)

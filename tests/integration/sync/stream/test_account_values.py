@@ -278,9 +278,7 @@ async def test_a_stream_as_a_service_fences_its_rows_and_status_shows_them(
     async with simulate(pnl_interval_s=PNL_S) as sim:
         settings = settings_for(sim, **OFTEN)
         stop = asyncio.Event()
-        task = asyncio.create_task(
-            stream(lake, settings, run_id="run-1", stop=stop, report=lambda _report: None)
-        )
+        task = asyncio.create_task(stream(lake, settings, run_id="run-1", stop=stop))
         row = await arrives(is_whole)
         session = lake.sessions.current(settings.gateway_id)
         assert (row.session_id, row.run_id) == (session.session_id, "run-1")

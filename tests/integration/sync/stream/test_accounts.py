@@ -7,9 +7,10 @@ import pytest
 
 from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.gateway.connection import IBConnectionManager, connect
-from position_sync_dagster.sync.drain.refresh import drain, refresh
+from position_sync_dagster.sync.drain.drain import drain
 from position_sync_dagster.sync.drain.worker import ConnectionValues, QueueWorker
 from tests.integration.sync.conftest import CALL, A
+from tests.support.short_owner import refresh
 
 LEGS = 6
 BATCH = 4

@@ -23,13 +23,13 @@ from position_sync_dagster.gateway.flex import read_statements
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import roll_legs
-from position_sync_dagster.sync.drain.refresh import refresh
 from position_sync_dagster.sync.explain_closes import BREAKS, CloseExplainer
 from position_sync_dagster.sync.owner import close_watcher
 from position_sync_dagster.sync.owner.close_watcher import CloseWatcher
 from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.owner.publisher import Announcements, Publisher
 from position_sync_dagster.sync.roll_legs import RollFollower
+from tests.support.short_owner import refresh
 from tests.unit.sync.owner.test_publisher import HELD, NOW, Feed
 
 A, B = "DUSIM0001", "DUSIM0002"

@@ -25,7 +25,7 @@ from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES, POSITION
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.threads import offload
-from position_sync_dagster.sync.drain.refresh import drain, refresh
+from position_sync_dagster.sync.drain.drain import drain
 from position_sync_dagster.sync.owner.ownership import Ownership
 from position_sync_dagster.sync.reports.figures import FiguresReader
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
@@ -33,7 +33,7 @@ from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream import gateway_link, service, streamer
 from position_sync_dagster.sync.stream.gateway_link import BrokerLink
 from position_sync_dagster.sync.stream.service import stream
-from tests.support.booked_legs import holding_only
+from tests.support.short_owner import refresh
 from tests.support.waiting import DEADLINE_S
 
 A, B = "DUSIM0001", "DUSIM0002"
@@ -42,23 +42,11 @@ CALL, PUT = 921000001, 921000002
 
 @pytest.fixture
 def running(lake):
-    """Run a stream as a task; return the task, its stop event and its reports."""
-    tasks = []
+    """Run a stream as a task; return the task and its stop event."""
 
-    def start(settings, **more):
-        stop, reports = asyncio.Event(), []
-        task = asyncio.create_task(
-            stream(
-                lake,
-                settings,
-                run_id=more.pop("run_id", "run-1"),
-                stop=stop,
-                report=reports.append,
-                **{"report_interval_s": 0.2} | more,
-            )
-        )
-        tasks.append((task, stop))
-        return task, stop, reports
+    def start(settings, run_id="run-1"):
+        stop = asyncio.Event()
+        return asyncio.create_task(stream(lake, settings, run_id=run_id, stop=stop)), stop
 
     return start
 
@@ -71,7 +59,7 @@ async def test_a_stop_ends_a_stream_whose_gateway_never_answers_a_request_for_de
         sim.contract_details(PUT)
         await lake.registry.add_active(**leg(PUT))
         settings = settings_for(sim, gateway_timeout_s=300.0)
-        task, stop, _ = running(settings)
+        task, stop = running(settings)
         await eventually(lambda: "reqContractDetails" in str(sim.stats()["requests"]))
         stop.set()
         await eventually(task.done)
@@ -116,8 +104,8 @@ async def test_a_stream_owns_the_login_until_its_connection_is_closed(
     monkeypatch.setattr(BrokerLink, "close", slowly)
     async with simulate() as sim:
         settings.append(settings_for(sim, heartbeat_s=0.05))
-        task, stop, reports = running(settings[0])
-        await eventually(lambda: any(report.state == "LIVE" for report in reports))
+        task, stop = running(settings[0])
+        await eventually(lambda: _alive(lake, settings[0]))
         stop.set()
         await task
         ended = lake.sessions.current(settings[0].gateway_id)
@@ -131,8 +119,8 @@ async def test_a_stream_owns_the_login_writes_fenced_rows_and_reports(
     async with simulate() as sim:
         await lake.registry.add_active(**leg(PUT))
         settings = settings_for(sim)
-        task, stop, reports = running(settings)
-        await eventually(lambda: sum(r.rows for r in reports) > 3)
+        task, stop = running(settings)
+        await eventually(lambda: _has_rows(lake, 4))
         session = lake.sessions.current(settings.gateway_id)
         assert (session.state, session.owner, session.run_id) == ("LIVE", "STREAM", "run-1")
         await eventually(lambda: read_status(lake, settings, utc_now()).lines_in_use == 5)
@@ -148,9 +136,7 @@ async def test_a_stream_owns_the_login_writes_fenced_rows_and_reports(
         assert status.queue["SUCCESS"] == 8
         assert status.to_dict()["at"] == status.at.isoformat()
         stop.set()
-        total = await task
-        assert total.rows == sum(r.rows for r in reports)
-        assert total.tick_to_table_p50_s < 5
+        await task
         rows = await lake.updates.latest_updates()
         streamed = [r for r in rows if r.source == "STREAM"]
         assert {(r.session_id, r.fencing_token, r.run_id) for r in streamed} == {
@@ -223,7 +209,7 @@ async def test_a_run_initializes_each_table_once(
 
     monkeypatch.setattr(Table, "initialize", count)
     async with simulate() as sim:
-        task, _stop, _ = running(settings_for(sim, rotate_after_s=0.3))
+        task, _stop = running(settings_for(sim, rotate_after_s=0.3))
         await asyncio.wait_for(task, DEADLINE_S)
     assert set(initialized.values()) == {1}
     assert len(initialized) == len(lake.tables)
@@ -235,9 +221,9 @@ async def test_two_streams_of_one_login_never_both_run(
     monkeypatch.setattr(service, "LOGIN_WAIT_S", 0.3)
     async with simulate() as sim:
         settings = settings_for(sim)
-        task, stop, _ = running(settings)
+        task, stop = running(settings)
         await eventually(lambda: _alive(lake, settings))
-        second, _stop2, _ = running(settings, run_id="run-2")
+        second, _stop2 = running(settings, run_id="run-2")
         with pytest.raises(LoginOwnedError, match="STREAM"):
             await second
         refreshed = await refresh(lake, settings)
@@ -246,6 +232,14 @@ async def test_two_streams_of_one_login_never_both_run(
         assert sim.stats()["connections"]["peak"] == 1
         stop.set()
         await task
+
+
+async def _has_rows_of(lake, run_id):
+    return run_id in (await lake.updates.latest())["run_id"]
+
+
+async def _has_rows(lake, least=1):
+    return await lake.updates.count() >= least
 
 
 async def _alive(lake, settings):
@@ -259,8 +253,8 @@ async def test_a_stream_whose_lease_was_taken_over_writes_nothing_more(
     async with simulate() as sim:
         await lake.registry.add_active(**leg(PUT))
         settings = settings_for(sim, session_lease_s=3.0, heartbeat_s=0.2)
-        task, _stop, reports = running(settings)
-        await eventually(lambda: reports)
+        task, _stop = running(settings)
+        await eventually(lambda: _alive(lake, settings))
         over = threading.Event()
         with monkeypatch.context() as patched:
             patched.setattr(GatewaySessions, "renew", lambda *_args, **_more: over.wait(60))
@@ -270,7 +264,6 @@ async def test_a_stream_whose_lease_was_taken_over_writes_nothing_more(
         newest = max(r.timestamp for r in await lake.updates.latest_updates())
         session = lake.sessions.current(settings.gateway_id)
         assert newest <= session.expires_at
-        assert sum(r.rows for r in reports) == await lake.updates.count()
         assert not session.is_alive(utc_now())
         async with Ownership(lake.sessions, settings, owner=Owner.STREAM) as own:
             assert own.session.fencing_token == session.fencing_token + 1
@@ -282,7 +275,7 @@ async def test_a_stream_whose_lease_is_taken_over_while_it_waits_for_the_gateway
     async with simulate() as sim:
         sim.pause()
         settings = settings_for(sim, heartbeat_s=0.05, gateway_timeout_s=600.0)
-        task, _stop, _reports = running(settings)
+        task, _stop = running(settings)
         await eventually(lambda: lake.sessions.current(settings.gateway_id))
         lake.sessions.end(lake.sessions.current(settings.gateway_id))
         with pytest.raises(LeaseLostError):
@@ -296,8 +289,8 @@ async def test_a_lease_is_renewed_while_its_process_reads_the_sessions_for_long(
     may_end = threading.Event()
     async with simulate() as sim:
         settings = settings_for(sim, heartbeat_s=0.2)
-        _task, _stop, reports = running(settings)
-        await eventually(lambda: reports)
+        _task, _stop = running(settings)
+        await eventually(lambda: _alive(lake, settings))
         reading = asyncio.create_task(
             asyncio.to_thread(lake.sessions.table.snapshot, lambda _handle: may_end.wait(60))
         )
@@ -319,7 +312,7 @@ async def test_without_a_gateway_the_stream_is_blind_and_runs_on(
 ):
     async with simulate() as sim:
         settings = settings_for(sim)
-    task, stop, reports = running(settings)
+    task, stop = running(settings)
     await eventually(lambda: _state(lake, settings, SessionState.BLIND))
     status = read_status(lake, settings, utc_now())
     assert status.blind_since is not None
@@ -328,34 +321,9 @@ async def test_without_a_gateway_the_stream_is_blind_and_runs_on(
     assert "BLIND" in done.reason
     with pytest.raises(BrokerUnavailableError):
         await ReconciliationService(lake, settings).run()
-    await eventually(lambda: reports)
     stop.set()
-    total = await task
-    assert (total.rows, [report.state for report in reports]) == (0, ["BLIND"])
+    assert (await task).rows == 0
     assert await lake.updates.count() == 0
-
-
-async def test_a_new_state_is_reported_at_once_when_the_session_shows_it(
-    simulate, lake, settings_for, running, leg, eventually, monkeypatch
-):
-    """Who hears of a state reads the table at once, as the check of the stream does."""
-    monkeypatch.setattr(gateway_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
-    # A holding without a strategy would be enqueued, and requests are reported at once too.
-    async with simulate(holding_only(PUT)) as sim:
-        await lake.registry.add_active(**leg(PUT))
-        settings = settings_for(sim)
-        task, stop, reports = running(settings, report_interval_s=3600)
-        await eventually(lambda: reports)
-        assert await _state(lake, settings, SessionState.LIVE)
-        await eventually(lambda: lake.updates.count())
-        await sim.restart(down_s=3600)
-        await eventually(lambda: len(reports) > 1)
-        assert await _state(lake, settings, SessionState.BLIND)
-        stop.set()
-        total = await task
-    states = [report.state for report in reports]
-    assert states[:2] == ["LIVE", "BLIND"]
-    assert sum(r.rows for r in reports) == total.rows == await lake.updates.count()
 
 
 async def test_a_gateway_that_waited_for_the_weekly_login_is_known_to_be_logged_in_afterwards(
@@ -364,7 +332,7 @@ async def test_a_gateway_that_waited_for_the_weekly_login_is_known_to_be_logged_
     monkeypatch.setattr(gateway_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
     async with simulate() as sim:
         settings = settings_for(sim)
-        task, stop, _ = running(settings)
+        task, stop = running(settings)
         await eventually(lambda: _state(lake, settings, SessionState.LIVE))
         before = lake.sessions.current(settings.gateway_id)
         assert before.gateway_running_since is not None
@@ -384,7 +352,7 @@ async def test_a_gateway_that_waited_for_the_weekly_login_is_known_to_be_logged_
         after = lake.sessions.current(settings.gateway_id)
         assert after.gateway_started_at == after.gateway_running_since > confirmed_at
         # A successor that connects at once knows that the gateway has run on.
-        task, stop, _ = running(settings)
+        task, stop = running(settings)
         await eventually(lambda: _state(lake, settings, SessionState.LIVE))
         stop.set()
         await task
@@ -400,15 +368,16 @@ async def _state(lake, settings, state):
 
 async def test_a_stream_ends_by_itself_when_its_time_is_up(simulate, lake, settings_for, running):
     async with simulate() as sim:
-        task, _stop, _ = running(settings_for(sim, rotate_after_s=0.5))
-        total = await asyncio.wait_for(task, DEADLINE_S)
-        assert total.until - total.since >= timedelta(seconds=0.4)
+        task, _stop = running(settings_for(sim, rotate_after_s=0.5))
+        await asyncio.wait_for(task, DEADLINE_S)
+        session = lake.sessions.current(settings_for(sim).gateway_id)
+        assert session.heartbeat_at - session.started_at >= timedelta(seconds=0.4)
 
 
 async def test_a_lake_of_another_trading_mode_is_refused(simulate, lake, settings_for, running):
     async with simulate() as sim:
         lake.sessions.claim_mode(TradingMode.PAPER)
-        task, _stop, _ = running(settings_for(sim))
+        task, _stop = running(settings_for(sim))
         with pytest.raises(TradingModeError, match="PAPER"):
             await asyncio.wait_for(task, DEADLINE_S)
 
@@ -467,8 +436,8 @@ async def test_an_owner_with_a_successor_adds_no_row_even_if_it_never_checked_it
     async with simulate() as sim:
         await lake.registry.add_active(**leg(PUT))
         settings = settings_for(sim)
-        task, stop, reports = running(settings)
-        await eventually(lambda: any(report.rows for report in reports))
+        task, stop = running(settings)
+        await eventually(lambda: _has_rows(lake))
         stop.set()
         await task
         (old,) = [r for r in await lake.updates.latest_updates() if r.source == "STREAM"]
@@ -487,11 +456,11 @@ async def test_a_successor_takes_over_and_its_rows_follow_those_of_the_owner_bef
 ):
     async with simulate() as sim:
         await lake.registry.add_active(**leg(PUT))
-        first, _stop, _ = running(settings_for(sim, rotate_after_s=5.0), run_id="run-1")
+        first, _stop = running(settings_for(sim, rotate_after_s=5.0), run_id="run-1")
         await eventually(lambda: _alive(lake, settings_for(sim)))
-        second, stop, reports = running(settings_for(sim), run_id="run-2")
+        second, stop = running(settings_for(sim), run_id="run-2")
         await first
-        await eventually(lambda: any(report.rows for report in reports))
+        await eventually(lambda: _has_rows_of(lake, "run-2"))
         stop.set()
         await second
         rows = await lake.updates.between(utc_now() - timedelta(hours=1), utc_now())
@@ -521,7 +490,7 @@ async def test_a_leg_with_the_conid_of_another_contract_opens_a_break_until_it_i
     async with simulate() as sim:
         await lake.registry.add_active(**leg(PUT, strike=230))
         settings = settings_for(sim)
-        _task, stop, _reports = running(settings)
+        _task, stop = running(settings)
         await eventually(lambda: _state(lake, settings, SessionState.LIVE))
         service = ReconciliationService(lake, settings)
 
@@ -547,7 +516,7 @@ async def test_a_stream_of_an_older_release_gives_its_login_up_when_a_newer_one_
     await lake.registry.add_active(**leg(CALL))
     async with simulate() as sim:
         settings = settings_for(sim)
-        task, _stop, _reports = running(settings)
+        task, _stop = running(settings)
         await eventually(lambda: lake.sessions.current(settings.gateway_id))
         await eventually(lambda: _is_live(lake, settings))
         columns = {**spec.described, "later": StoredColumn(kind=Kind.TEXT, description="New.")}
@@ -562,3 +531,16 @@ async def test_a_stream_of_an_older_release_gives_its_login_up_when_a_newer_one_
         assert sim.stats()["lines_in_use"] == 0
     session = lake.sessions.current(settings.gateway_id)
     assert session.state is SessionState.ENDED
+
+
+async def test_an_error_of_a_task_beside_the_stream_ends_it_and_is_raised(
+    simulate, lake, settings_for, running, monkeypatch
+):
+    async def fail(*_):
+        raise RuntimeError("beside")
+
+    monkeypatch.setattr(service, "_store_changed_detail", fail)
+    async with simulate() as sim:
+        task, _stop = running(settings_for(sim))
+        with pytest.raises(RuntimeError, match="beside"):
+            await asyncio.wait_for(task, DEADLINE_S)

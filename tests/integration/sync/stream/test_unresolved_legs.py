@@ -8,10 +8,10 @@ from ib_gateway_simulator import load_book
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.lake.storage.threads import offload
-from position_sync_dagster.sync.drain.refresh import refresh
 from position_sync_dagster.sync.reports.status import leg_states, read_status
 from tests.integration.sync.conftest import CALL, PUT, A
 from tests.support.booked_legs import terms_of
+from tests.support.short_owner import refresh
 
 MONTHLY, WEEKLY = 941000001, 941000002
 SPX = {"symbol": "SPX", "right": "PUT", "strike": 6000, "expiry": "20281215", "strategy_id": "s"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from position_sync_dagster.sync.run_recorder import BatchReport, DrainReport
+from position_sync_dagster.sync.counts import BatchReport, DrainReport
 
 
 def batch(*, released: int) -> BatchReport:

@@ -7,7 +7,7 @@ import pytest
 
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.sync.run_recorder import StreamMetrics
+from position_sync_dagster.sync.counts import StreamMetrics
 from position_sync_dagster.sync.stream import router as module
 from position_sync_dagster.sync.stream.followed_holdings import Routes
 from position_sync_dagster.sync.stream.router import RouteLog

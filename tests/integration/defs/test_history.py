@@ -1,0 +1,106 @@
+"""Maintenance: of the tables, and of what Dagster keeps, in SQLite and in Postgres."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from position_sync_dagster.definitions import defs
+from position_sync_dagster.defs import history
+from position_sync_dagster.defs.maintenance import OWN_ASSETS, PRUNED_JOBS, maintain_lake
+from position_sync_dagster.defs.resources import POSITION_SYNC
+from position_sync_dagster.domain.update import QueueRequest, QueueStatus
+from position_sync_dagster.lake.lake import Lake
+from tests.support import postgres
+
+SOON = datetime.now(UTC) + timedelta(days=1)
+LONG_AGO = datetime.now(UTC) - timedelta(days=1)
+TABLE, FOREIGN = dg.AssetKey("position_queue"), dg.AssetKey("of_another_project")
+CHECK = dg.AssetCheckKey(TABLE, "requests_are_answered")
+FINISHED = 35
+"""Commits that finish one request each: more than `maintenance.COMPACT_FROM`."""
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def stored(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dg.DagsterInstance]:
+    """Return an instance with real storages."""
+    if request.param == "sqlite":
+        with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+            yield instance
+        return
+    if postgres.programs() is None:
+        pytest.skip(postgres.MISSING)
+    url = {"postgres_url": "postgresql+psycopg2://"}
+    with postgres.running() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        with dg.instance_for_test(
+            temp_dir=str(tmp_path), overrides={"storage": {"postgres": url}}
+        ) as instance:
+            yield instance
+
+
+def report(instance: dg.DagsterInstance, number: int) -> None:
+    """Report an event of each kind, of our assets and of another project's."""
+    for asset in (TABLE, FOREIGN):
+        instance.report_runless_asset_event(dg.AssetMaterialization(asset, metadata={"n": number}))
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(asset_key=asset, check_name=CHECK.name, passed=True)
+        )
+
+
+def numbers(instance: dg.DagsterInstance, asset: dg.AssetKey) -> list[int]:
+    records = instance.fetch_materializations(asset, limit=100).records
+    return [one.asset_materialization.metadata["n"].value for one in records]
+
+
+def results(instance: dg.DagsterInstance, asset: dg.AssetKey) -> int:
+    key = dg.AssetCheckKey(asset, CHECK.name)
+    return len(instance.event_log_storage.get_asset_check_execution_history(key, limit=100))
+
+
+def test_old_events_and_results_go_but_the_newest_and_those_of_others(stored) -> None:
+    for number in range(3):
+        report(stored, number)
+    assert history.delete_old_events(stored, OWN_ASSETS, LONG_AGO) == 0
+    assert history.delete_old_events(stored, OWN_ASSETS, SOON) > 0
+    assert (numbers(stored, TABLE), results(stored, TABLE)) == ([2], 1)
+    assert (numbers(stored, FOREIGN), results(stored, FOREIGN)) == ([2, 1, 0], 3)
+
+
+def test_old_runs_go_but_those_in_progress_and_those_of_days(instance) -> None:
+    def add(job: str, status: dg.DagsterRunStatus = dg.DagsterRunStatus.SUCCESS) -> str:
+        run = dg.DagsterRun(job_name=job, status=status)
+        instance.add_run(run)
+        return run.run_id
+
+    add("stream_positions")
+    kept = {add("close_day"), add("stream_positions", dg.DagsterRunStatus.STARTED)}
+    assert history.delete_old_runs(instance, PRUNED_JOBS, LONG_AGO) == 0
+    assert history.delete_old_runs(instance, PRUNED_JOBS, SOON) == 1
+    assert set(instance.get_run_ids()) == kept
+
+
+def test_maintenance_covers_every_table_and_every_asset(settings, instance, lake: Lake) -> None:
+    quick = Lake(settings.lake, fsync=False).queue
+    for request_id in quick.sync.insert_many(
+        QueueRequest(c, "SPY") for c in range(1, FINISHED + 1)
+    ):
+        quick.sync.mark_success(request_id)
+    result = maintain_lake.execute_in_process(
+        instance=instance, resources={"position_sync": POSITION_SYNC}
+    )
+    assert result.success
+    uris = lake.queue.table.snapshot(lambda handle: handle.file_uris())
+    assert sum("bucket=SUCCESS" in uri for uri in uris) == 1
+    assert lake.queue.sync.counts()[QueueStatus.SUCCESS] == FINISHED
+    for table in lake.tables:
+        last = json.loads(Path(table.path, "_delta_log", "_last_checkpoint").read_bytes())
+        assert last["version"] == table.version()
+    assets = defs().get_repository_def().asset_graph.get_all_asset_keys()
+    assert {key.to_user_string() for key in assets} == set(OWN_ASSETS)

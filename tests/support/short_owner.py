@@ -1,0 +1,133 @@
+"""A short owner of the login: it downloads all, publishes and enqueues once, and disconnects."""
+
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+from position_sync_dagster import errors
+from position_sync_dagster.domain import gateway_session
+from position_sync_dagster.domain.broker_position import Completeness
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.line_allocation import route
+from position_sync_dagster.domain.update import Reason
+from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
+from position_sync_dagster.gateway.connection import IBConnectionManager
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.explain_closes import CloseExplainer
+from position_sync_dagster.sync.owner.close_watcher import CloseWatcher, changes_between
+from position_sync_dagster.sync.owner.leg_resolver import LegResolver
+from position_sync_dagster.sync.owner.ownership import OwnerContext, Ownership, OwnerStatus
+from position_sync_dagster.sync.owner.publisher import Announcements, Publisher
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshReport:
+    """What was published; `connected` is False where another process owned the login."""
+
+    connected: bool
+    enqueued: int = 0
+    incomplete_accounts: tuple[str, ...] = ()
+    reason: str | None = None
+
+
+async def refresh(
+    lake: Lake, settings: Settings, *, run_id: str | None = None, clock: Clock = utc_now
+) -> RefreshReport:
+    """Own the login for one short connection: publish, and enqueue every position."""
+    await lake.registry.refresh()
+    before = await offload(lake.sessions.current, settings.gateway_id)
+    try:
+        async with Ownership(
+            lake.sessions, settings, owner=gateway_session.Owner.REFRESH, run_id=run_id, clock=clock
+        ) as own:
+            emptied = _emptied_before(before, own.session)
+            feed, enqueued = await _download_and_enqueue(lake, settings, own, clock, emptied)
+    except errors.LoginOwnedError as error:
+        return RefreshReport(
+            connected=False,
+            reason=f"{error.what} It enqueues by itself.",
+        )
+    return RefreshReport(
+        connected=True,
+        enqueued=enqueued,
+        incomplete_accounts=tuple(
+            account
+            for account, completeness in feed.completeness.items()
+            if completeness is not Completeness.COMPLETE
+        ),
+    )
+
+
+def _emptied_before(
+    before: gateway_session.GatewaySession | None, own: gateway_session.GatewaySession
+) -> dict[str, float]:
+    """Return the accounts that the refresh right before this one found emptied, and their age.
+
+    A second list of positions confirms that an account is emptied. A refresh is too short for it:
+    the next refresh has that list. The accounts that a stream found emptied do not count, because
+    the next list of the stream may have differed.
+    """
+    if (
+        before is None
+        or before.owner is not gateway_session.Owner.REFRESH
+        or before.state is not gateway_session.SessionState.ENDED
+        or before.fencing_token != own.fencing_token - 1
+    ):
+        return {}
+    age_s = (own.started_at - before.heartbeat_at).total_seconds()
+    return dict.fromkeys(
+        gateway_session.unknown_accounts(before.detail, gateway_session.EMPTIED), age_s
+    )
+
+
+async def _download_and_enqueue(
+    lake: Lake, settings: Settings, own: Ownership, clock: Clock, emptied: Mapping[str, float]
+) -> tuple[AccountFeed, int]:
+    """Return the account feed, after its connection is closed, and the number of new requests."""
+    context = OwnerContext(settings=settings, lease=own, clock=clock)
+    explainer = CloseExplainer(lake, clock=clock, run_id=own.session.run_id, guard=own.check)
+    watcher = CloseWatcher(context, explainer)
+    publisher = Publisher(
+        context, lake.queue, lake.broker_positions, Announcements(lake.updates), watcher=watcher
+    )
+    manager = IBConnectionManager(settings)
+    try:
+        connection = await manager.get_connection()
+        await own.claim_mode(connection.trading_mode)
+        feed = connection.feed
+        restored = await publisher.restore()
+        feed.book.remember(restored)
+        feed.emptied.recall(emptied)
+        connection.require_online()
+        await feed.ensure(timedelta(seconds=settings.refresh_interval_s))
+        connection.require_online()
+        resolver = LegResolver(
+            context, lake.registry, lambda found: offload(lake.contracts.put, found)
+        )
+        await resolver.resolve(connection, lake.registry.unresolved)
+        before, after = ({one.key: one for one in ones} for ones in (restored, feed.holdings))
+        closed = any(change.closed for change in changes_between(before, after, {}))
+        with suppress(errors.LakeError):  # a cause waits for the next look, a value does not
+            closed = closed or await offload(explainer.has_open_closes)
+        executions = await connection.executions() if closed else None
+    finally:
+        await manager.close()
+    own.check()
+    own.report_status(lambda: OwnerStatus(gateway_session.SessionState.LIVE))
+    own.final_detail = "; ".join(feed.problems) or None
+    publisher.follow(feed)
+    await publisher.publish(feed, session=own.session)
+    routes = route(feed.holdings, lake.registry.legs, frozenset(), sec_types=settings.sec_types)
+    enqueued = await publisher.enqueue_all(routes, Reason.REFRESH)
+    if closed:
+        try:
+            await watcher.look(feed.accounts, executions)
+        except errors.LakeError as error:
+            logger.warning("the causes of closes are not stored, they are due later: %s", error)
+    return feed, enqueued
