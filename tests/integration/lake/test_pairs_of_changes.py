@@ -61,7 +61,7 @@ def update(number: int) -> PositionUpdate:
 
 def dividend(n: int) -> ExpectedDividend:
     return ExpectedDividend(
-        conid=n + 1, symbol="SPY", source=DividendSource.STATED, ex_date=date(2026, 6, 19),
+        conid=n + 1, symbol="SPY", source=DividendSource.STATED, ex_date=NOW.date(),
         amount=1.5, share=None, next_year=6.0, seen_at=NOW,
     )  # fmt: skip
 
