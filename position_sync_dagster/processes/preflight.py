@@ -18,7 +18,7 @@ from enum import StrEnum
 from itertools import chain
 from pathlib import Path
 
-from position_sync_dagster import errors, last_work, run_slots
+from position_sync_dagster import errors, last_work
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession
@@ -557,7 +557,6 @@ def run_preflight(
         logins = settings.logins
     except errors.GatewaysFileError:
         return found + bounded(looks, within_s=LOCAL_S)  # it has a finding of its own
-    looks.append(("runs at once", lambda: check_run_slots(dagster_home, len(logins))))
     looks.append((READ, lambda: _read(lake, logins, sessions, legs)))
     found += bounded(looks, within_s=LOCAL_S)
     if any(one.check == READ and one.level is Level.BAD for one in found):
@@ -599,16 +598,6 @@ def check_programs(home: Path) -> list[Finding]:
     at = programs.ticked_at
     text = "none runs" if at is None else f"the last sensor tick was at {at:%H:%M:%S} UTC"
     return [good("programs", text)]
-
-
-def check_run_slots(home: Path, logins: int) -> list[Finding]:
-    """Return whether Dagster may have as many runs in progress at once as the logins need."""
-    limit = run_slots.configured(home)
-    error = run_slots.too_few(limit, logins)
-    if error is not None:
-        return [bad("runs at once", error.what, error.remedy)]
-    text = "no limit, or one that follows the logins" if limit is None else f"at most {limit}"
-    return [good("runs at once", f"{text}; {run_slots.needed(logins)} are needed")]
 
 
 def check_dagster(home: Path, ui_port: int) -> list[Finding]:
