@@ -19,8 +19,8 @@ from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract
 from position_sync_dagster.domain.statement import Execution
 from position_sync_dagster.domain.structures import (
     STOCKS,
-    Kind,
-    Part,
+    Piece,
+    Shape,
     kind_of,
     risk_of,
     units_of,
@@ -43,7 +43,7 @@ Contracts = dict[int, float]
 class Lot:
     """A part of a holding that was opened at once, or whose opening is not known."""
 
-    part: Part
+    part: Piece
     account: str
     order: str | None = None
     at: datetime = NEVER
@@ -57,20 +57,18 @@ class ProposedStrategy:
         why: What shows it.
         credit: What was received for it, negative if it was paid; None: unknown.
         greatest_loss: None if it is unknown, or if it has no bound (`unlimited`).
-        opened_at: When its newest leg was opened; None: unknown.
         alternatives: What else its legs may belong to, where nothing decides it.
     """
 
     name: str
-    kind: Kind
+    kind: Shape
     account: str
     underlying: str
-    legs: tuple[Part, ...]
+    legs: tuple[Piece, ...]
     why: str
     credit: float | None
     greatest_loss: float | None
     unlimited: bool
-    opened_at: datetime | None
     alternatives: tuple[str, ...] = ()
 
 
@@ -86,13 +84,12 @@ class Proposal:
 class _Group:
     """Contracts that belong together: `units` times the quantities of `unit`.
 
-    `parts` and `opened` have costs and times of these contracts, and perhaps of others.
+    `parts` has the costs of these contracts, and perhaps others.
     """
 
     unit: Contracts
     units: float
-    parts: Mapping[int, Part]
-    opened: Mapping[int, datetime]
+    parts: Mapping[int, Piece]
     why: str = "nothing else goes with it"
     rank: int = 3
     alternatives: list[str] = field(default_factory=list)
@@ -156,10 +153,10 @@ def open_lots(
     for holding in sorted(holdings, key=lambda one: one.key):
         terms, deals = holding.instrument, traded[holding.key]
         before = holding.position - sum(one.change for one in deals)
-        lots = [Lot(Part(terms, before, holding.average_cost), holding.account)]
+        lots = [Lot(Piece(terms, before, holding.average_cost), holding.account)]
         for one in deals:
             cost = None if one.price is None else one.price * terms.multiplier
-            lot = Lot(Part(terms, 0.0, cost), holding.account, one.order_id, one.time)
+            lot = Lot(Piece(terms, 0.0, cost), holding.account, one.order_id, one.time)
             lots = _added(lots, lot, one.change)
         for leg in claims[terms.conid]:
             if leg.account not in (None, holding.account):
@@ -189,9 +186,9 @@ def _with(lot: Lot, quantity: float) -> Lot:
     return replace(lot, part=replace(lot.part, quantity=quantity))
 
 
-def _total(lots: Iterable[Lot]) -> dict[int, Part]:
+def _total(lots: Iterable[Lot]) -> dict[int, Piece]:
     """Return the contracts of some lots, each once, with the average of their costs."""
-    found: dict[int, Part] = {}
+    found: dict[int, Piece] = {}
     for lot in lots:
         one, before = lot.part, found.get(lot.part.conid)
         if before is not None:
@@ -200,7 +197,7 @@ def _total(lots: Iterable[Lot]) -> dict[int, Part]:
             cost = None
             if known and before.cost is not None and one.cost is not None:
                 cost = (before.quantity * before.cost + one.quantity * one.cost) / quantity
-            one = Part(one.instrument, quantity, cost)
+            one = Piece(one.instrument, quantity, cost)
         found[one.conid] = one
     return found
 
@@ -269,14 +266,7 @@ def _group(lots: Sequence[Lot], why: str, rank: int) -> _Group:
     parts = _total(lots)
     units = _divisor(part.quantity for part in parts.values())
     unit = {conid: part.quantity / units for conid, part in parts.items()}
-    return _Group(unit, units, parts, _opened(lots), why, rank)
-
-
-def _opened(lots: Iterable[Lot]) -> dict[int, datetime]:
-    """Return when each contract was opened last, where that is known."""
-    return {
-        lot.part.conid: lot.at for lot in sorted(lots, key=lambda lot: lot.at) if lot.at > NEVER
-    }
+    return _Group(unit, units, parts, why, rank)
 
 
 def _divisor(quantities: Iterable[float]) -> float:
@@ -286,9 +276,8 @@ def _divisor(quantities: Iterable[float]) -> float:
 
 def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
     legs = tuple(sorted(_parts_of(group, group.units), key=lambda part: _order([part])))
-    kind, risk = kind_of(_parts_of(group)) or Kind.COMBINATION, risk_of(legs)
+    kind, risk = kind_of(_parts_of(group)) or Shape.COMBINATION, risk_of(legs)
     first = min((str(one.instrument.expiry) for one in legs if one.is_option), default="")
-    opened = [group.opened[conid] for conid in group.unit if conid in group.opened]
     return ProposedStrategy(
         name=f"{underlying}-{kind}-{first}",
         kind=kind,
@@ -299,18 +288,17 @@ def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
         credit=risk.credit,
         greatest_loss=risk.greatest_loss,
         unlimited=risk.unlimited,
-        opened_at=max(opened, default=None),
         alternatives=tuple(group.alternatives),
     )
 
 
-def _parts_of(group: _Group, units: float = 1.0) -> list[Part]:
+def _parts_of(group: _Group, units: float = 1.0) -> list[Piece]:
     """Return the contracts of a group, with their costs."""
     known = ((group.parts[conid], quantity * units) for conid, quantity in group.unit.items())
-    return [Part(part.instrument, quantity, part.cost) for part, quantity in known]
+    return [Piece(part.instrument, quantity, part.cost) for part, quantity in known]
 
 
-def _order(legs: Sequence[Part]) -> tuple[tuple[str, float, str, int], ...]:
+def _order(legs: Sequence[Piece]) -> tuple[tuple[str, float, str, int], ...]:
     """Return the sort key of legs: stocks, then options by expiry, strike and right."""
     named = ((one, str(one.instrument.expiry) if one.is_option else "") for one in legs)
     return tuple((day, one.strike, str(one.instrument.right), one.conid) for one, day in named)
@@ -318,15 +306,17 @@ def _order(legs: Sequence[Part]) -> tuple[tuple[str, float, str, int], ...]:
 
 CLOSED = frozenset(
     {
-        Kind.VERTICAL, Kind.RATIO_SPREAD, Kind.BACK_SPREAD, Kind.BUTTERFLY, Kind.BROKEN_WING,
-        Kind.CONDOR, Kind.IRON_BUTTERFLY, Kind.IRON_CONDOR, Kind.REVERSE_IRON_BUTTERFLY,
-        Kind.REVERSE_IRON_CONDOR, Kind.JADE_LIZARD, Kind.REVERSE_JADE_LIZARD, Kind.BOX,
+        Shape.VERTICAL, Shape.RATIO_SPREAD, Shape.BACK_SPREAD, Shape.BUTTERFLY, Shape.BROKEN_WING,
+        Shape.CONDOR, Shape.IRON_BUTTERFLY, Shape.IRON_CONDOR, Shape.REVERSE_IRON_BUTTERFLY,
+        Shape.REVERSE_IRON_CONDOR, Shape.JADE_LIZARD, Shape.REVERSE_JADE_LIZARD, Shape.BOX,
     }
 )  # fmt: skip
 """Kinds that all options of one expiry are together, whatever else is held of the underlying."""
 
-LIZARDS = frozenset({Kind.JADE_LIZARD, Kind.REVERSE_JADE_LIZARD})
-DOUBLES = frozenset({Kind.DOUBLE_CALENDAR, Kind.DOUBLE_DIAGONAL})
+LIZARDS = frozenset({Shape.JADE_LIZARD, Shape.REVERSE_JADE_LIZARD})
+DOUBLES = frozenset({Shape.DOUBLE_CALENDAR, Shape.DOUBLE_DIAGONAL})
+
+VERTICAL = "same expiry and opposite sides"
 
 Score = tuple[float | str | bool, ...]
 
@@ -338,14 +328,13 @@ class _Matching:
     """
 
     def __init__(self, lots: Sequence[Lot]) -> None:
-        self._opened = _opened(lots)
         self._parts = dict(sorted(_total(lots).items()))
         options = [part for part in self._parts.values() if part.is_option]
         if len(self._parts) > 1 and kind_of([*self._parts.values()]) is not None:
             self._groups = [_group(lots, "all that is held of the underlying", 2)]
             return
         self._groups = []
-        by_expiry: defaultdict[str, list[Part]] = defaultdict(list)
+        by_expiry: defaultdict[str, list[Piece]] = defaultdict(list)
         for part in options:
             by_expiry[str(part.instrument.expiry)].append(part)
         for _expiry, own in sorted(by_expiry.items()):
@@ -356,9 +345,8 @@ class _Matching:
             else:
                 for part in own:
                     self._add({part.conid: math.copysign(1.0, part.quantity)}, abs(part.quantity))
-        self._pair_verticals()
-        verticals = self._of(Kind.VERTICAL)
-        self._join(self._fours(verticals), "two spreads of one expiry")
+        self._join(self._verticals(), VERTICAL)
+        self._join(self._fours(), "two spreads of one expiry")
         self._join(self._time_spreads(), "opposite sides of two expiries")
         self._join(self._doubles(), "two spreads of the same expiries")
         self._cover()
@@ -376,21 +364,21 @@ class _Matching:
         ]
 
     def _add(self, unit: Contracts, units: float, why: str | None = None) -> int:
-        group = _Group({c: q for c, q in unit.items() if q}, units, self._parts, self._opened)
+        group = _Group({c: q for c, q in unit.items() if q}, units, self._parts)
         if why is not None:
             group.why, group.rank = why, 2
         self._groups.append(group)
         return len(self._groups) - 1
 
-    def _unit(self, *places: int) -> list[Part]:
+    def _unit(self, *places: int) -> list[Piece]:
         """Return one unit of some groups together."""
         total: dict[int, float] = {}
         for place in places:
             for conid, quantity in self._groups[place].unit.items():
                 total[conid] = total.get(conid, 0.0) + quantity
-        return [Part(self._parts[conid].instrument, q) for conid, q in total.items() if q]
+        return [Piece(self._parts[conid].instrument, q) for conid, q in total.items() if q]
 
-    def _singles(self) -> list[tuple[int, Part, float]]:
+    def _singles(self) -> list[tuple[int, Piece, float]]:
         """Return the options that are alone: place, contract with its side, and quantity."""
         return [
             (place, part, group.units)
@@ -400,7 +388,7 @@ class _Matching:
             if part.is_option
         ]
 
-    def _of(self, *kinds: Kind) -> list[int]:
+    def _of(self, *kinds: Shape) -> list[int]:
         """Return the places of the pairs of these kinds."""
         return [
             place
@@ -451,41 +439,53 @@ class _Matching:
         names = " / ".join(contract_name(part.instrument) for part in self._unit(other))
         self._groups[one].alternatives.append(f"{kind} with {names}")
 
-    def _pair_verticals(self) -> None:
-        buckets: defaultdict[tuple[str, ...], list[tuple[int, Part, float]]] = defaultdict(list)
+    def _verticals(self) -> Iterator[tuple[Score, int, int]]:
+        """Pair what is balanced in the order of strikes, and yield the pairs of the rest."""
+        buckets: defaultdict[str, list[tuple[int, Piece, float]]] = defaultdict(list)
         for one in self._singles():
             terms = one[1].instrument
-            buckets[
-                str(terms.expiry), str(terms.right), terms.trading_class, str(terms.multiplier)
-            ].append(one)
-        for _bucket, own in sorted(buckets.items()):
+            same = (terms.expiry, terms.right, terms.trading_class, terms.multiplier)
+            buckets[str(same)].append(one)
+        for own in buckets.values():
             own.sort(key=lambda one: (one[1].strike, one[1].conid))
-            sides = [[one for one in own if one[1].quantity * side > 0] for side in (-1, 1)]
-            while pairs := _aligned(sides[0], sides[1], self._groups):
-                for (short, long), units in sorted(pairs.items()):
-                    self._take(short, long, "same expiry and opposite sides", units)
+            shorts = [one for one in own if one[1].quantity < 0]
+            longs = [one for one in own if one[1].quantity > 0]
+            if sum(one[2] for one in shorts) == sum(one[2] for one in longs):
+                # Then this order has the least sum of distances and margins.
+                while shorts and longs:
+                    self._take(shorts[0][0], longs[0][0], VERTICAL)
+                    shorts, longs = self._left(shorts), self._left(longs)
+            for place, short, _ in shorts:
+                for other, long, _ in longs:
+                    yield (_cost(short, long), long.strike), place, other
 
-    def _fours(self, verticals: Sequence[int]) -> Iterator[tuple[Score, int, int]]:
-        by_expiry: defaultdict[object, list[tuple[Part, Part, int]]] = defaultdict(list)
-        for place in verticals:
-            low, high = sorted(self._unit(place), key=lambda part: part.strike)
-            by_expiry[low.instrument.expiry, low.instrument.multiplier].append((low, high, place))
-        for own in by_expiry.values():
-            own.sort(key=lambda one: (one[0].strike, one[1].strike, one[2]))
-            for (low, inner, one), (outer, high, other) in combinations(own, 2):
-                rights = (low.instrument.right, outer.instrument.right)
-                is_uneven = self._groups[one].units != self._groups[other].units
-                if (low.strike, inner.strike) == (outer.strike, high.strike):
-                    if rights[0] is not rights[1] and low.quantity != outer.quantity:
-                        yield (0, is_uneven, 0.0), one, other
-                elif inner.strike <= outer.strike and rights != (Right.CALL, Right.PUT):
-                    if low.quantity > 0 > outer.quantity:
-                        widths = (inner.strike - low.strike, high.strike - outer.strike)
-                        yield (1, is_uneven, -min(widths)), one, other
-                    elif low.quantity < 0 < outer.quantity and rights[0] is not rights[1]:
-                        # A reverse iron condor needs no less margin than its spreads.
-                        self._say_alternative(one, other)
-                        self._say_alternative(other, one)
+    def _left(self, singles: list[tuple[int, Piece, float]]) -> list[tuple[int, Piece, float]]:
+        return singles if self._groups[singles[0][0]].units else singles[1:]
+
+    def _fours(self) -> Iterator[tuple[Score, int, int]]:
+        """Yield pairs of verticals that need less margin together: condors, butterflies, boxes."""
+        by_expiry: defaultdict[str, list[tuple[float, float, bool, bool, int]]] = defaultdict(list)
+        for place in self._of(Shape.VERTICAL):
+            first, last = sorted(self._unit(place), key=lambda part: part.strike)
+            terms, is_long = first.instrument, first.quantity > 0
+            own = (first.strike, last.strike, terms.right is Right.CALL, is_long, place)
+            by_expiry[f"{terms.expiry} {terms.multiplier}"].append(own)
+        for spreads in by_expiry.values():
+            for one, other in combinations(sorted(spreads), 2):
+                low, inner, is_call, is_long, place = one
+                outer, high, of_calls, long_outside, beside = other
+                is_uneven = self._groups[place].units != self._groups[beside].units
+                if (low, inner) == (outer, high):
+                    if is_call != of_calls and is_long != long_outside:
+                        yield (0, is_uneven, 0.0), place, beside
+                elif inner > outer or is_long == long_outside or (is_call and not of_calls):
+                    continue
+                elif is_long:
+                    yield (1, is_uneven, -min(inner - low, high - outer)), place, beside
+                elif is_call != of_calls:
+                    # A reverse iron condor needs no less margin than its spreads.
+                    self._say_alternative(place, beside)
+                    self._say_alternative(beside, place)
 
     def _time_spreads(self) -> Iterator[tuple[Score, int, int]]:
         singles = self._singles()
@@ -498,18 +498,17 @@ class _Matching:
                     continue
                 if terms.expiry is None or far.expiry is None or far.expiry <= terms.expiry:
                     continue
-                apart = abs(long.strike - short.strike)
-                cost = apart + _credit_width(short, long)
-                yield (cost, apart, (far.expiry - terms.expiry).days), place, other
+                days = (far.expiry - terms.expiry).days
+                yield (_cost(short, long), days, long.strike), place, other
 
     def _doubles(self) -> Iterator[tuple[Score, int, int]]:
-        for one, other in combinations(self._of(Kind.CALENDAR, Kind.DIAGONAL), 2):
+        for one, other in combinations(self._of(Shape.CALENDAR, Shape.DIAGONAL), 2):
             if kind_of(self._unit(one, other)) in DOUBLES:
                 yield (self._groups[one].units != self._groups[other].units,), one, other
 
     def _lizards(self) -> Iterator[tuple[Score, int, int]]:
         spreads: defaultdict[object, list[int]] = defaultdict(list)
-        for place in self._of(Kind.VERTICAL):
+        for place in self._of(Shape.VERTICAL):
             terms = self._unit(place)[0].instrument
             spreads[terms.expiry, terms.right].append(place)
         for place, single, units in self._singles():
@@ -521,7 +520,7 @@ class _Matching:
 
     def _calls_and_puts(self) -> Iterator[tuple[Score, int, int]]:
         singles = self._singles()
-        puts: defaultdict[object, list[tuple[int, Part, float]]] = defaultdict(list)
+        puts: defaultdict[object, list[tuple[int, Piece, float]]] = defaultdict(list)
         for one in singles:
             if one[1].instrument.right is Right.PUT:
                 puts[one[1].instrument.expiry, one[1].instrument.multiplier].append(one)
@@ -551,7 +550,7 @@ class _Matching:
                 self._groups[place].units = 0.0
 
     def _beside(
-        self, places: Iterable[int], stock: Part, per: float, right: Right, side: int
+        self, places: Iterable[int], stock: Piece, per: float, right: Right, side: int
     ) -> Iterator[tuple[Score, int, int]]:
         """Yield the options of a right and a side that may be added to the groups of a stock."""
         for place in places:
@@ -565,7 +564,7 @@ class _Matching:
     def _join_ratios(self) -> None:
         """Add to each spread what is left of one of its contracts, in small numbers."""
         spreads: defaultdict[int, list[int]] = defaultdict(list)
-        for place in self._of(Kind.VERTICAL):
+        for place in self._of(Shape.VERTICAL):
             for conid in self._groups[place].unit:
                 spreads[conid].append(place)
         for single, part, units in self._singles():
@@ -582,57 +581,9 @@ class _Matching:
             spread.units = self._groups[single].units = 0.0
 
 
-def _credit_width(short: Part, long: Part) -> float:
-    """Return how far the long option is behind the short one; 0 if it covers it wholly."""
+def _cost(short: Piece, long: Piece) -> float:
+    """Return how far two strikes are apart, twice if the long option is behind: margin counts."""
     behind = long.strike - short.strike
-    return max(0.0, behind if short.instrument.right is Right.CALL else -behind)
-
-
-MOST_UNITS = 300
-"""How many equal parts of one side are paired at once; larger books are paired in larger parts."""
-
-
-def _aligned(
-    shorts: Sequence[tuple[int, Part, float]],
-    longs: Sequence[tuple[int, Part, float]],
-    groups: Sequence[_Group],
-) -> dict[tuple[int, int], float]:
-    """Return pairs of a short and a long option, in the order of strikes, with their quantities.
-
-    All of the smaller side is paired, and the sum of distances and margins is the least.
-    """
-    sides = [[(n, part, groups[n].units) for n, part, _ in side if groups[n].units > 0]
-             for side in (shorts, longs)]  # fmt: skip
-    if not all(sides):
-        return {}
-    unit = _divisor(units for side in sides for _, _, units in side)
-    unit = max(unit, max(sum(units for _, _, units in side) for side in sides) // MOST_UNITS)
-    few, many = sorted(
-        ([one for one in side for _ in range(int(one[2] // unit))] for side in sides), key=len
-    )
-    is_short = bool(few) and few[0][1].quantity < 0
-    spare = len(many) - len(few)
-
-    def cost(one: Part, other: Part) -> float:
-        short, long = (one, other) if is_short else (other, one)
-        return abs(short.strike - long.strike) + _credit_width(short, long)
-
-    # best[s]: the least sum when all of `few` so far are paired, and at most s of `many` left out.
-    best, choices = [0.0] * (spare + 1), list[list[bool]]()
-    for number, (_, part, _) in enumerate(few):
-        row, choice = list[float](), list[bool]()
-        for skipped in range(spare + 1):
-            here = best[skipped] + cost(part, many[number + skipped][1])
-            skips = skipped > 0 and row[-1] <= here
-            row.append(row[-1] if skips else here)
-            choice.append(skips)
-        best = row
-        choices.append(choice)
-    pairs: dict[tuple[int, int], float] = defaultdict(float)
-    skipped = spare
-    for number in reversed(range(len(few))):
-        while choices[number][skipped]:
-            skipped -= 1
-        one, other = few[number][0], many[number + skipped][0]
-        pairs[(one, other) if is_short else (other, one)] += unit
-    return pairs
+    if short.instrument.right is Right.PUT:
+        behind = -behind
+    return abs(behind) + max(0.0, behind)

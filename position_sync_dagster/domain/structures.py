@@ -10,7 +10,7 @@ STOCKS = frozenset({"STK", "FUT"})
 """Security types that an option can be an option on, and that are held themselves."""
 
 
-class Kind(StrEnum):
+class Shape(StrEnum):
     """The kind of a structure. COMBINATION: the legs of one order that have no name."""
 
     SINGLE = "single"
@@ -44,7 +44,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Piece:
     """A contract, and how much of it belongs to a structure.
 
     Attributes:
@@ -74,7 +74,7 @@ class Part:
         return self.instrument.strike or 0.0
 
 
-def kind_of(parts: Sequence[Part]) -> Kind | None:
+def kind_of(parts: Sequence[Piece]) -> Shape | None:
     """Return the kind of structure that some contracts are together; None if they are none.
 
     Args:
@@ -91,7 +91,7 @@ def kind_of(parts: Sequence[Part]) -> Kind | None:
     is_one_expiry = len({one.instrument.expiry for one in options}) == 1
     match len(options), len(calls), is_one_expiry:
         case 1, _, _:
-            return Kind.SINGLE
+            return Shape.SINGLE
         case 2, 1, True:
             return _call_and_put(calls[0], puts[0])
         case 2, 0 | 2, _:
@@ -107,8 +107,10 @@ def kind_of(parts: Sequence[Part]) -> Kind | None:
     return None
 
 
-def _on_stock(stock: Part, calls: list[Part], puts: list[Part]) -> Kind | None:
-    if stock.instrument.sec_type not in STOCKS or len(calls) > 1 or len(puts) > 1:
+def _on_stock(stock: Piece, calls: list[Piece], puts: list[Piece]) -> Shape | None:
+    if stock.instrument.sec_type not in STOCKS or not 1 <= len(calls + puts) <= 2:
+        return None
+    if len(calls) > 1 or len(puts) > 1:
         return None
     for one in (*calls, *puts):
         if abs(one.quantity) * units_of(one, stock) != abs(stock.quantity):
@@ -119,35 +121,35 @@ def _on_stock(stock: Part, calls: list[Part], puts: list[Part]) -> Kind | None:
     if (above and not sold) or (below and not bought):
         return None
     if sold and bought:
-        return Kind.COLLAR
+        return Shape.COLLAR
     if sold:
-        return Kind.COVERED_CALL if stock.quantity > 0 else Kind.COVERED_PUT
-    return Kind.PROTECTIVE_PUT if stock.quantity > 0 else Kind.PROTECTIVE_CALL
+        return Shape.COVERED_CALL if stock.quantity > 0 else Shape.COVERED_PUT
+    return Shape.PROTECTIVE_PUT if stock.quantity > 0 else Shape.PROTECTIVE_CALL
 
 
-def units_of(option: Part, stock: Part) -> float:
+def units_of(option: Piece, stock: Piece) -> float:
     """Return how much of its underlying a contract of an option stands for."""
     return option.instrument.multiplier / stock.instrument.multiplier
 
 
-def _call_and_put(call: Part, put: Part) -> Kind:
+def _call_and_put(call: Piece, put: Piece) -> Shape:
     if call.quantity * put.quantity > 0:
-        return Kind.STRADDLE if call.strike == put.strike else Kind.STRANGLE
-    return Kind.SYNTHETIC if call.strike == put.strike else Kind.RISK_REVERSAL
+        return Shape.STRADDLE if call.strike == put.strike else Shape.STRANGLE
+    return Shape.SYNTHETIC if call.strike == put.strike else Shape.RISK_REVERSAL
 
 
-def _same_right(one: Part, other: Part) -> Kind | None:
+def _same_right(one: Piece, other: Piece) -> Shape | None:
     if one.quantity * other.quantity > 0:
         return None
     if one.instrument.expiry != other.instrument.expiry:
-        return Kind.CALENDAR if one.strike == other.strike else Kind.DIAGONAL
+        return Shape.CALENDAR if one.strike == other.strike else Shape.DIAGONAL
     if one.strike == other.strike:
         return None
     net = one.quantity + other.quantity
-    return Kind.VERTICAL if net == 0 else Kind.RATIO_SPREAD if net < 0 else Kind.BACK_SPREAD
+    return Shape.VERTICAL if net == 0 else Shape.RATIO_SPREAD if net < 0 else Shape.BACK_SPREAD
 
 
-def _wings(legs: list[Part]) -> Kind | None:
+def _wings(legs: list[Piece]) -> Shape | None:
     """Return the kind of three or four options of one right and expiry, by strike."""
     inner = legs[1:-1]
     is_outside = legs[0].quantity * legs[-1].quantity > 0
@@ -156,22 +158,22 @@ def _wings(legs: list[Part]) -> Kind | None:
     if sum(one.quantity for one in legs) != 0:
         return None
     if len(legs) == 4:
-        return Kind.CONDOR if legs[0].quantity == legs[-1].quantity else None
+        return Shape.CONDOR if legs[0].quantity == legs[-1].quantity else None
     low, middle, high = (one.strike for one in legs)
     is_even = legs[0].quantity == legs[-1].quantity and middle - low == high - middle
-    return Kind.BUTTERFLY if is_even else Kind.BROKEN_WING
+    return Shape.BUTTERFLY if is_even else Shape.BROKEN_WING
 
 
-def _lizard(calls: list[Part], puts: list[Part]) -> Kind | None:
+def _lizard(calls: list[Piece], puts: list[Piece]) -> Shape | None:
     """Return the kind of a short option and a credit spread of the other right."""
     [alone], spread = (puts, calls) if len(calls) == 2 else (calls, puts)
     short, long = spread if len(calls) == 2 else reversed(spread)
     if alone.quantity > 0 or short.quantity > 0 or short.quantity != -long.quantity:
         return None
-    return Kind.JADE_LIZARD if len(calls) == 2 else Kind.REVERSE_JADE_LIZARD
+    return Shape.JADE_LIZARD if len(calls) == 2 else Shape.REVERSE_JADE_LIZARD
 
 
-def _iron(calls: list[Part], puts: list[Part]) -> Kind | None:
+def _iron(calls: list[Piece], puts: list[Piece]) -> Shape | None:
     """Return the kind of two calls and two puts of one expiry."""
     low, put = puts
     call, high = calls
@@ -179,28 +181,28 @@ def _iron(calls: list[Part], puts: list[Part]) -> Kind | None:
         return None
     if (low.strike, put.strike) == (call.strike, high.strike):
         amounts = {abs(one.quantity) for one in (*calls, *puts)}
-        return Kind.BOX if call.quantity * put.quantity > 0 and len(amounts) == 1 else None
+        return Shape.BOX if call.quantity * put.quantity > 0 and len(amounts) == 1 else None
     if put.strike > call.strike or put.quantity * call.quantity < 0:
         return None
     if put.quantity < 0:
-        return Kind.IRON_BUTTERFLY if put.strike == call.strike else Kind.IRON_CONDOR
+        return Shape.IRON_BUTTERFLY if put.strike == call.strike else Shape.IRON_CONDOR
     is_fly = put.strike == call.strike
-    return Kind.REVERSE_IRON_BUTTERFLY if is_fly else Kind.REVERSE_IRON_CONDOR
+    return Shape.REVERSE_IRON_BUTTERFLY if is_fly else Shape.REVERSE_IRON_CONDOR
 
 
-def _double(calls: list[Part], puts: list[Part]) -> Kind | None:
+def _double(calls: list[Piece], puts: list[Piece]) -> Shape | None:
     """Return the kind of two calls and two puts of two expiries."""
     kinds, expiries = set(), set()
     for pair in (calls, puts):
         near, far = sorted(pair, key=lambda one: str(one.instrument.expiry))
         expiries.add((near.instrument.expiry, far.instrument.expiry, near.quantity > 0))
         kinds.add(_same_right(near, far))
-    if len(expiries) != 1 or not kinds <= {Kind.CALENDAR, Kind.DIAGONAL}:
+    if len(expiries) != 1 or not kinds <= {Shape.CALENDAR, Shape.DIAGONAL}:
         return None
-    return Kind.DOUBLE_CALENDAR if kinds == {Kind.CALENDAR} else Kind.DOUBLE_DIAGONAL
+    return Shape.DOUBLE_CALENDAR if kinds == {Shape.CALENDAR} else Shape.DOUBLE_DIAGONAL
 
 
-def least_payoff(parts: Sequence[Part]) -> float | None:
+def least_payoff(parts: Sequence[Piece]) -> float | None:
     """Return the least worth of some contracts at the first expiry; None: it has no bound.
 
     Options that expire later count with their intrinsic value, which is the least that a long one
@@ -213,7 +215,7 @@ def least_payoff(parts: Sequence[Part]) -> float | None:
     return min(_payoff(parts, at) for at in {0.0, *(one.strike for one in parts)})
 
 
-def _payoff(parts: Sequence[Part], price: float) -> float:
+def _payoff(parts: Sequence[Piece], price: float) -> float:
     total = 0.0
     for one in parts:
         worth = price
@@ -239,7 +241,7 @@ class Risk:
     unlimited: bool
 
 
-def risk_of(parts: Sequence[Part]) -> Risk:
+def risk_of(parts: Sequence[Piece]) -> Risk:
     """Return credit and greatest loss of a structure, in the currency of its contracts."""
     credit: float | None = 0.0
     for one in parts:

@@ -53,7 +53,6 @@ def test_json_has_a_list_of_proposals(held) -> None:
         "credit": 0.0,
         "greatest_loss": 1000.0,
         "unlimited": False,
-        "opened_at": "2028-11-01T15:00:00+00:00",
         "alternatives": [],
         "currency": "USD",
     }
