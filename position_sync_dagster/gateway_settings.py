@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, SecretStr
@@ -109,13 +109,6 @@ def _checked_link(value: str) -> str:
     return value
 
 
-def _checked_address(value: str) -> str:
-    flaw = address_flaw(value)
-    if flaw is not None:
-        raise ValueError(f"it {flaw}")
-    return value
-
-
 def _read_by(parse: Callable[[str], object]) -> BeforeValidator:
     """Return a validator that parses a text, and leaves any other value to pydantic."""
     return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
@@ -174,8 +167,6 @@ def _checked_day(value: str | None) -> str | None:
 
 
 Seconds = Annotated[float, Field(gt=0, le=DAY_S)]
-Delay = Annotated[float, Field(ge=0, le=DAY_S)]
-LongSeconds = Annotated[float, Field(gt=0, le=31 * DAY_S)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 BatchSize = Annotated[int, Field(ge=1, le=10_000)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
@@ -187,7 +178,6 @@ FilePath = Annotated[Path, AfterValidator(_checked_path)]
 LakePath = Annotated[str, AfterValidator(_checked_lake)]
 Day = Annotated[str | None, AfterValidator(_checked_day)]
 Link = Annotated[str, Field(max_length=1024), AfterValidator(_checked_link)]
-Address = Annotated[Link, AfterValidator(_checked_address)]
 SecTypes = Annotated[
     tuple[str, ...], NoDecode, _read_by(_split_types), AfterValidator(_checked_types)
 ]
@@ -394,10 +384,6 @@ class GatewaySettings(BaseSettings):
     gateway_client_id: ClientId = Field(
         17, description="First client id of the pool; 0 is refused."
     )
-    gateway_client_ids: PoolSize = Field(4, description="Number of client ids in the pool.")
-    gateway_timeout_s: Seconds = Field(
-        15.0, description="Longest wait for one answer of the gateway."
-    )
     trading_mode: TradingMode | None = Field(
         None,
         description="LIVE, PAPER or SIMULATED: refuse accounts of any other mode. Unset: accept "
@@ -408,6 +394,14 @@ class GatewaySettings(BaseSettings):
     reserved_lines: Count = Field(
         5, description="Of these, lines that are always left to other programs."
     )
+
+    gateway_client_ids: ClassVar[int] = 4
+    """Number of client ids in the pool: an id is refused for a while after its connection dropped,
+    and then the next one is tried. A gateways file may set another number."""
+
+    gateway_timeout_s: ClassVar[float] = 15.0
+    """Longest wait for one answer of the gateway, in seconds: one that is busy after its start
+    takes up to ten."""
 
     _login: LoginEntry | None = PrivateAttr(None)
     _whole: "Self | None" = PrivateAttr(None)
@@ -495,10 +489,10 @@ class GatewaySettings(BaseSettings):
     def _of(self, login: LoginEntry) -> Self:
         """Return these settings with the values that a login sets."""
         given = login.model_dump(exclude={"name", "accounts", "tags"}, exclude_none=True)
-        known = GatewaySettings.model_fields
         found = self.model_copy(
             update={
-                name if name in known else f"gateway_{name}": value for name, value in given.items()
+                name if hasattr(self, name) else f"gateway_{name}": value
+                for name, value in given.items()
             }
         )
         found._login, found._whole = login, self

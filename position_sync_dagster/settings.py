@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
@@ -19,18 +19,14 @@ from pydantic_settings import SettingsError as SourceError
 from position_sync_dagster.domain.update import LEASE_S
 from position_sync_dagster.errors import SettingsError, shown
 from position_sync_dagster.gateway_settings import (
-    FLEX_URL,
-    Address,
     BatchSize,
     Count,
     Day,
-    Delay,
     FilePath,
     Fraction,
     GatewaySettings,
     LakePath,
     Link,
-    LongSeconds,
     Rates,
     Seconds,
     SecretUrls,
@@ -41,7 +37,7 @@ from position_sync_dagster.yaml_file import saved_state
 
 PREFIX = "POSITION_SYNC_"
 
-_SECRETS = ("alert_urls", "flex_token", "flex_url")
+_SECRETS = ("alert_urls", "flex_token")
 _CORRECT = "Correct it in the environment or in .env; .env.example lists each setting."
 
 
@@ -74,22 +70,11 @@ class Settings(GatewaySettings):
         description="YAML file of the active legs; unset: the table and the CLI decide.",
     )
 
-    min_hold_s: Delay = Field(5.0, description="Shortest time that a line is held.")
     delayed_fallback: bool = Field(
         False, description="Stream delayed data where the login lacks the live subscription."
     )
     market_data_type: int = Field(
         1, ge=1, le=4, description="1 live, 2 frozen, 3 delayed, 4 delayed and frozen."
-    )
-    max_last_age_s: Seconds = Field(60.0, description="An older last trade is not used.")
-    line_silence_s: Seconds = Field(
-        30.0,
-        description="A line that should tick and does not for this long is requested again; "
-        "a login whose lines are all silent is probed after twice that.",
-    )
-    value_band: Fraction = Field(
-        0.03,
-        description="Fraction by which a line's value may differ from a newer value of the broker.",
     )
     pnl_subscriptions: Count = Field(
         2000,
@@ -132,73 +117,15 @@ class Settings(GatewaySettings):
     )
 
     batch_size: BatchSize = Field(50, description="Requests that one batch claims, at least.")
-    max_batch_size: BatchSize = Field(
-        5000,
-        description="Requests that one batch claims, at most; it also bounds the least number.",
-    )
-    drain_time_limit_s: float = Field(
-        30.0, gt=0, le=60, description="Longest time of one drain run; Dagster ends it at 90 s."
-    )
-    overflow_interval_s: Seconds = Field(
-        30.0, description="How often active legs without a line are valued."
-    )
     refresh_interval_s: Seconds = Field(
         180.0, description="How often monitored holdings are valued."
     )
-    account_interval_s: Seconds = Field(
-        180.0,
-        description="How often the gateway sends an account's values by itself; after two of these "
-        "without a message the account is subscribed again.",
-    )
-    account_quiet_s: Seconds = Field(
-        5.0,
-        description="Silence after which a download of an account without its end is over.",
-    )
-    positions_interval_s: Seconds = Field(
-        900.0, description="How often all positions are listed again, to check the single messages."
-    )
-    second_list_s: Seconds = Field(
-        30.0,
-        description="A list of positions that empties an account counts when a second list, this "
-        "much later, says the same.",
-    )
     flush_interval_s: Seconds = Field(1.0, description="How often streamed rows are committed.")
-    row_interval_s: Seconds = Field(
-        60.0, description="A streamed holding without any change has a row this often."
-    )
-    monitored_row_interval_s: Seconds = Field(
-        3600.0,
-        description="A holding without any change has a row this often while it is monitored, or "
-        "while its contract does not trade.",
-    )
-    lease_s: Seconds = Field(LEASE_S, description="Lease of a claimed request.")
-    max_attempts: int = Field(5, ge=1, le=1000, description="Failures until a request is FAILED.")
-    retry_delay_s: Seconds = Field(
-        5.0, description="Delay after the first failure of a request; it doubles with each."
-    )
-    max_retry_delay_s: Seconds = Field(300.0, description="Upper bound of this delay.")
 
-    heartbeat_s: Seconds = Field(
-        4.0, description="How often the gateway's owner renews its session."
-    )
     session_lease_s: Seconds = Field(
-        15.0, description="An owner that is silent for longer counts as dead."
-    )
-    rotate_after_s: LongSeconds = Field(
-        21600.0, description="Age at which a stream run ends and a new one follows."
-    )
-
-    keep_runs_days: int = Field(
-        3,
-        ge=1,
-        le=36_500,
-        description="Age at which finished Dagster runs are deleted; rows never are.",
-    )
-    keep_runs: int = Field(
-        300,
-        ge=10,
-        le=1_000_000,
-        description="Newest finished runs kept of each job until that age; a drain takes 0.25 MB.",
+        15.0,
+        description="An owner of a login that is silent for longer counts as dead; it renews its "
+        "lease every 4 s.",
     )
 
     calendar: str = Field(
@@ -217,22 +144,12 @@ class Settings(GatewaySettings):
     flex_query_id: str | None = Field(
         None, max_length=255, description="Activity Flex query that is downloaded with the token."
     )
-    flex_url: Address = Field(FLEX_URL, description="Address of the Flex Web Service.")
-    flex_patience_s: Seconds = Field(
-        300.0, description="Longest wait for a statement that is being made."
-    )
-    stale_after_s: LongSeconds = Field(
-        600.0, description="Age from which reconciliation calls a row STALE."
-    )
 
     alert_urls: SecretUrls = Field(
         (), description="Receivers of failed checks, as apprise URLs separated by spaces; secrets."
     )
     alert_severities: Severities = Field(
         ("WARN", "ERROR"), description="Severities of failed checks that are sent."
-    )
-    alert_after_s: Delay = Field(
-        60.0, description="How long a check must have failed before that is sent."
     )
     login_notice_h: float = Field(
         24.0,
@@ -246,6 +163,76 @@ class Settings(GatewaySettings):
         description="Address of Dagster's pages, for links in messages and pages.",
     )
 
+    # What nobody has to set. Tests, and `doctor`, replace one in a copy (`model_copy(update=…)`).
+
+    min_hold_s: ClassVar[float] = 5.0
+    """Shortest time that a line is held, in seconds: a leg that comes and goes costs two requests
+    of the 50 that a gateway takes in a second."""
+
+    line_silence_s: ClassVar[float] = 30.0
+    """A line that should tick and does not for so many seconds is requested again. A login whose
+    lines are all silent is probed after twice that."""
+
+    max_last_age_s: ClassVar[float] = 60.0
+    """An older last trade is not used, by the exchange's time: the quote has moved since."""
+
+    value_band: ClassVar[float] = 0.03
+    """The part by which a line's value may differ from a newer value of the broker: theirs is up to
+    three minutes old. A line that differs by more is requested again."""
+
+    row_interval_s: ClassVar[float] = 60.0
+    """A streamed holding without any change has a row this often, a sign that it is watched."""
+
+    monitored_row_interval_s: ClassVar[float] = 3600.0
+    """A monitored holding without any change, or a streamed one that does not trade, has a row this
+    often: a thousand of them at `row_interval_s` would be most of the ledger."""
+
+    account_interval_s: ClassVar[float] = 180.0
+    """How often a gateway sends an account's values by itself. After two of these without a message
+    the account is subscribed again. Source: IB, "Account Updates" (every three minutes)."""
+
+    account_quiet_s: ClassVar[float] = 5.0
+    """After so many silent seconds a download of an account is over, also without its end message.
+    The account is PARTIAL then, and is downloaded again later."""
+
+    positions_interval_s: ClassVar[float] = 900.0
+    """How often all positions are listed again, to check the single messages."""
+
+    second_list_s: ClassVar[float] = 30.0
+    """A list of positions that empties an account counts when a second list says the same so many
+    seconds later: gateways send empty lists after a restart."""
+
+    overflow_interval_s: ClassVar[float] = 30.0
+    """How often legs of active strategies without a free line are valued, in seconds."""
+
+    max_batch_size: ClassVar[int] = 5_000
+    """Requests that one batch claims, at most: its rows are in memory, and must be written within
+    the lease."""
+
+    drain_time_limit_s: ClassVar[float] = 30.0
+    """Longest time of one drain run: shorter than `lease_s`, for which it holds its claims."""
+
+    lease_s: ClassVar[float] = LEASE_S
+    """So long a claimed request belongs to its worker, in seconds."""
+
+    heartbeat_s: ClassVar[float] = 4.0
+    """How often the owner of a login renews its session: a third of its lease may be lost."""
+
+    rotate_after_s: ClassVar[float] = 21_600.0
+    """A stream run ends after so many seconds and a new one follows: its events stay few enough to
+    look at."""
+
+    stale_after_s: ClassVar[float] = 600.0
+    """Reconciliation calls an older row STALE: three rounds of the account's values have passed."""
+
+    keep_runs_days: ClassVar[int] = 3
+    keep_runs: ClassVar[int] = 300
+    """So old are finished runs of Dagster when they are deleted, and so many of the newest of each
+    job are kept until then: a drain takes 0.25 MB in Dagster's storage. Rows are never deleted."""
+
+    alert_after_s: ClassVar[float] = 60.0
+    """A check must have failed for so many seconds before that is sent: most mend themselves."""
+
     @model_validator(mode="after")
     def _check_agreement(self) -> Self:
         if self.reserved_lines >= self.max_lines:
@@ -254,12 +241,12 @@ class Settings(GatewaySettings):
                 f"{PREFIX}MAX_LINES={self.max_lines} lines for the stream.",
                 remedy=f"Set {PREFIX}RESERVED_LINES below {PREFIX}MAX_LINES.",
             )
-        if self.heartbeat_s >= self.session_lease_s:
+        if self.session_lease_s <= self.heartbeat_s:
             raise SettingsError(
-                f"{PREFIX}HEARTBEAT_S={self.heartbeat_s:g} is not shorter than "
-                f"{PREFIX}SESSION_LEASE_S={self.session_lease_s:g}: a running owner would count "
-                "as dead.",
-                remedy=f"Set {PREFIX}HEARTBEAT_S to a third of {PREFIX}SESSION_LEASE_S or less.",
+                f"{PREFIX}SESSION_LEASE_S={self.session_lease_s:g} is not longer than the "
+                f"{self.heartbeat_s:g} s after which it is renewed: a running owner would count as "
+                "dead.",
+                remedy=f"Set {PREFIX}SESSION_LEASE_S to 12 or more.",
             )
         return self
 
@@ -341,12 +328,38 @@ def read_env_file(path: Path) -> dict[str, str]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+RETIRED = {
+    "ACCOUNT_VALUES_INTERVAL_S": "a changed account has a row as often as holdings are published",
+    "CLOSED_LEASE_S": "leases are renewed by night as by day",
+    "FLEX_PATIENCE_S": "a statement is waited for five minutes",
+    "FLEX_URL": "statements come from the address of the Flex Web Service",
+    "HEARTBEATS": "leases are renewed in the tables of the lake",
+    "MAX_ATTEMPTS": "a request is FAILED after five failures",
+    "MAX_MARK_AGE_S": "a mark counts until its line is silent",
+    "MAX_RETRY_DELAY_S": "a failed request waits five minutes at most",
+    "RETRY_DELAY_S": "a failed request waits five seconds, and twice as long after each failure",
+}
+"""Settings of earlier versions, and what holds instead; of the constants see `replacement_of`."""
+
+
+def replacement_of(name: str) -> str | None:
+    """Return what holds instead of a setting of an earlier version; None: there was none.
+
+    >>> replacement_of("MIN_HOLD_S"), replacement_of("MAX_LINES")
+    ('it is always 5', None)
+    """
+    constant = getattr(Settings, name.lower(), None)
+    if name.lower() not in Settings.model_fields and isinstance(constant, int | float):
+        return f"it is always {constant:g}"
+    return RETIRED.get(name)
+
+
 OWN_VARIABLES = frozenset({PREFIX + "LAUNCHED_FROM"})
 """Variables with the prefix that the package sets in its processes; they are not settings."""
 
 
 def warnings_of(environ: Iterable[str], *, env_file: str | None = ".env") -> list[str]:
-    """Return one line for each unknown setting of an environment and of a `.env` file.
+    """Return one line for each unknown or retired setting of an environment and a `.env` file.
 
     >>> warnings_of(["POSITION_SYNC_MAX_LINE", "POSITION_SYNC_LAKE", "HOME"], env_file=None)
     ['POSITION_SYNC_MAX_LINE is not a setting and has no effect; is POSITION_SYNC_MAX_LINES meant?']
@@ -360,6 +373,10 @@ def warnings_of(environ: Iterable[str], *, env_file: str | None = ".env") -> lis
     for name in sorted(names):
         prefix, rest = name.upper()[: len(PREFIX)], name.upper()[len(PREFIX) :]
         if prefix == PREFIX and rest not in known and name not in OWN_VARIABLES:
+            instead = replacement_of(rest)
+            if instead is not None:
+                warnings.append(f"{name} is no setting any more and has no effect: {instead}.")
+                continue
             nearest = get_close_matches(rest, known, n=1)
             hint = f"is {PREFIX}{nearest[0]} meant?" if nearest else ".env.example lists each one."
             warnings.append(f"{name} is not a setting and has no effect; {hint}")

@@ -20,6 +20,7 @@ from tests.support import object_store, signals, tiers, waiting
 from tests.support.extent import examples
 from tests.support.object_store import ObjectStore
 from tests.support.scheduling import Scheduling, mixed
+from tests.support.settings import make_settings
 
 # No test asserts how long something takes.
 hypothesis.settings.register_profile("short", deadline=None, max_examples=examples(100))
@@ -162,8 +163,7 @@ def settings_for() -> Callable[..., Settings]:
     """Return settings for a simulator, with short intervals."""
 
     def make(sim: SimulatedGateway, **more: Any) -> Settings:
-        return Settings(
-            _env_file=None,
+        return make_settings(
             **{
                 "gateway_port": sim.port,
                 "gateway_timeout_s": 10.0,

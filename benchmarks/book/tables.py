@@ -23,6 +23,7 @@ from position_sync_dagster.sync.drain.worker import QueueWorker
 from position_sync_dagster.sync.reports.overview import PositionQuery, read_positions
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
+from tests.support.settings import make_settings
 
 SIZES = (200, 1_000, 5_000, 20_000)
 ACCOUNT = "DUSIM0001"
@@ -40,7 +41,7 @@ def tables(bench: Bench) -> None:
     for legs in bench.legs or bench.size(SIZES, (200, 1_000)):
         lake = Lake(bench.new_folder(f"lake-{legs}"))
         lake.initialize_sync()
-        settings = Settings(lake="unused", drain_time_limit_s=300)
+        settings = make_settings(lake="unused", drain_time_limit_s=300)
         hold(lake, settings, legs)
         first = _seconds(lambda lake=lake, settings=settings: _drained(lake, settings))
         wait(lake, legs)

@@ -19,6 +19,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.drain import drain
 from position_sync_dagster.sync.reports.status import read_status
+from tests.support.settings import make_settings
 from tests.support.store_proxy import StoreProxy
 
 PROGRAMS = 2
@@ -184,9 +185,7 @@ def _settings(path: Path | str, folder: Path, numbers: range, seconds: float) ->
     ]
     file = folder / f"gateways-{len(numbers)}.yaml"
     file.write_text("\n".join(lines) + "\n")
-    return Settings(
-        _env_file=None, lake=str(path), gateways_file=file, drain_time_limit_s=seconds / 2
-    )
+    return make_settings(lake=str(path), gateways_file=file, drain_time_limit_s=seconds / 2)
 
 
 Program = subprocess.Popen[str]

@@ -43,8 +43,6 @@ WATCHED_S = {2: 20.0, 10: 120.0, 40: 600.0}
 LEGS, ACTIVE = 8, 3
 INTERVALS = {
     "POSITION_SYNC_FLUSH_INTERVAL_S": "15",
-    "POSITION_SYNC_ACCOUNT_VALUES_INTERVAL_S": "60",
-    "POSITION_SYNC_HEARTBEAT_S": "20",
     "POSITION_SYNC_SESSION_LEASE_S": "60",
 }
 """Those with which a log carries forty logins (`docs/scaling.md`)."""

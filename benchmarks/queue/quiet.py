@@ -15,6 +15,7 @@ from position_sync_dagster.domain.update import QueueRequest, QueueStatus, Reaso
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.drain import drain
+from tests.support.settings import make_settings
 
 LEGS = 5_000
 
@@ -38,7 +39,7 @@ class Hours:
 def quiet(bench: Bench) -> None:
     """Publish, queue and drain 5,000 unchanged holdings at each refresh of two hours."""
     legs, hours = bench.size((LEGS, 2), (100, 1))
-    settings = Settings(_env_file=None, gateway_port=7497, drain_time_limit_s=600.0)
+    settings = make_settings(gateway_port=7497, drain_time_limit_s=600.0)
     clock = Hours()
     lake = Lake(bench.new_folder("quiet"), clock=clock)
     took = asyncio.run(_refreshes(lake, settings, clock, legs, hours))

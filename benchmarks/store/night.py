@@ -18,6 +18,7 @@ from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.service import stream
 from tests.support.object_store import ObjectStore, running_store
+from tests.support.settings import make_settings
 from tests.support.store_proxy import Request
 
 LEGS, ACTIVE = 200, 20
@@ -103,8 +104,7 @@ async def _counted(bench: Bench, hours: str | None, more: dict[str, float]) -> C
         ) as gateway:
             if hours:
                 gateway.set_hours(None, hours)
-            settings = Settings(
-                _env_file=None,
+            settings = make_settings(
                 gateway_port=gateway.port,
                 trading_mode="SIMULATED",
                 lake=store.lake(),

@@ -9,14 +9,13 @@ import sys
 import time
 
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.service import stream
+from tests.support.settings import make_settings
 
 
 async def main(lake: str, port: str, seconds: str) -> None:
     """Stream into the lake for some seconds."""
-    settings = Settings(
-        _env_file=None,
+    settings = make_settings(
         lake=lake,
         gateway_port=int(port),
         max_lines=105,

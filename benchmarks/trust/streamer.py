@@ -9,15 +9,13 @@ import json
 import sys
 
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.service import stream
+from tests.support.settings import make_settings
 
 
 async def main(lake: str, port: str, seconds: str, *legs: str) -> None:
     """Stream the legs for some seconds."""
-    settings = Settings(
-        _env_file=None, lake=lake, gateway_port=int(port), rotate_after_s=float(seconds)
-    )
+    settings = make_settings(lake=lake, gateway_port=int(port), rotate_after_s=float(seconds))
     opened = Lake(lake)
     await opened.initialize()
     for leg in legs:

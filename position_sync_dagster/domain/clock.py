@@ -101,8 +101,6 @@ def rest_s(took_s: float) -> float:
 class RetryPolicy:
     """How often, and after what delay, a failed request is tried again.
 
-    `Lake.of` takes all but the jitter from the settings; the defaults are for a lake without them.
-
     Attributes:
         max_attempts: Failures after which a request is FAILED.
         base_delay_s: Delay after the first failure, in seconds; it doubles with each.

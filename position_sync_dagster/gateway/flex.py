@@ -842,7 +842,9 @@ class FlexService:
         """
         flaw = address_flaw(self.url)
         if flaw is not None:
-            raise SettingsError(f"POSITION_SYNC_FLEX_URL {flaw}.", remedy="Use an https address.")
+            raise SettingsError(
+                f"The address of the Flex service {flaw}.", remedy="Use an https address."
+            )
         asked = answer_of(
             self._until_ready(f"{self.url.rstrip('/')}/SendRequest", token, query_id, query_id)
         )
@@ -859,12 +861,12 @@ class FlexService:
                 f"query {query_id}: the Flex service names {shown(urlsplit(named).hostname or '')} "
                 "for the statement, which is not IB's over https and is not asked; "
                 f"{urlsplit(url).hostname} has no statement.",
-                remedy="Correct POSITION_SYNC_FLEX_URL, or remove it for IB's own address.",
+                remedy="See whether a proxy answers for the service, and try again later.",
             )
         if len(token) >= LEAST_TOKEN and token.encode() in data:
             raise FlexServiceError(
                 f"query {query_id}: the statement has the token in it, and is not stored.",
-                remedy="Make a new token, and look into what POSITION_SYNC_FLEX_URL answers.",
+                remedy="Make a new token, and see whether a proxy answers for the service.",
             )
         return data
 
@@ -902,7 +904,7 @@ class FlexService:
         host = urlsplit(self.url).hostname
         return (_LaterError if later else FlexServiceError)(
             f"query {query_id}: the Flex service at {host} gave no answer: {why}.",
-            remedy="Try again later; check the network and POSITION_SYNC_FLEX_URL.",
+            remedy="Try again later; check the network.",
         )
 
 

@@ -242,7 +242,7 @@ def _no_positions(listener: _LoginListener, timeout_s: float) -> errors.GatewayT
         f"all positions (reqPositions) within {timeout_s:g} s"
         + (f"; it has lost IB: {lost}" if lost else "."),
         remedy="It is tried again. See in TWS or IB Gateway whether it has logged in and shows the "
-        "positions; if it is only slow, raise POSITION_SYNC_GATEWAY_TIMEOUT_S.",
+        "positions; if it is only slow, start it again.",
     )
 
 

@@ -65,13 +65,8 @@ class Lake:
 
     @classmethod
     def of(cls, settings: Settings, *, clock: Clock = utc_now) -> "Lake":
-        """Return the lake that the settings name, with their retries and their fsync."""
-        retry = RetryPolicy(
-            max_attempts=settings.max_attempts,
-            base_delay_s=settings.retry_delay_s,
-            max_delay_s=settings.max_retry_delay_s,
-        )
-        return cls(settings.lake, clock=clock, retry=retry, fsync=settings.fsync)
+        """Return the lake that the settings name, with their fsync."""
+        return cls(settings.lake, clock=clock, fsync=settings.fsync)
 
     @property
     def exists(self) -> bool:

@@ -409,9 +409,7 @@ class StatementService:
         self._lake = lake
         self._settings = settings
         self._folder = StatementFolder(settings.flex_folder)
-        self._service = service or flex.FlexService(
-            url=settings.flex_url, patience_s=settings.flex_patience_s
-        )
+        self._service = service or flex.FlexService()
 
     def download(self) -> int:
         """Download the query of the settings, if any; return the number of statements.

@@ -18,9 +18,9 @@ from position_sync_dagster.errors import LakeError, LeaseLostError, TokenError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import maintenance
 from position_sync_dagster.lake.updates.position_updates import START
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.batch import BrokerView
 from position_sync_dagster.sync.drain.worker import QueueWorker
+from tests.support.settings import make_settings
 
 ACCOUNT = "DUSIM1"
 CONIDS = 400
@@ -85,7 +85,7 @@ def insert(lake: Lake, random: Random, records: Path) -> None:
 
 def drain(lake: Lake, random: Random, records: Path) -> None:
     """Drain as the product's worker does, with short leases."""
-    settings = Settings(_env_file=None, lease_s=LEASE_S)
+    settings = make_settings(lease_s=LEASE_S)
     worker = QueueWorker(
         lake.queue,
         batch_size=random.randint(5, 40),

@@ -11,6 +11,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.batch import LakeValues
 from position_sync_dagster.sync.drain.worker import QueueWorker
 from position_sync_dagster.sync.stream.service import stream
+from tests.support.settings import make_settings
 
 logger = logging.getLogger("tests.outage")
 
@@ -24,8 +25,7 @@ def main(work: str, path: str, port: int, lease_s: float, log: str) -> None:
         log: The file of the log.
     """
     logging.basicConfig(filename=log, format="%(levelname)s %(message)s", level=logging.INFO)
-    settings = Settings(
-        _env_file=None,
+    settings = make_settings(
         lake=path,
         gateway_port=port,
         gateway_timeout_s=10.0,

@@ -8,6 +8,7 @@ import pytest
 from position_sync_dagster.errors import GatewaysFileError, SettingsError
 from position_sync_dagster.gateway_settings import load_gateways
 from position_sync_dagster.settings import Settings, load_settings
+from tests.support.settings import make_settings
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "gateways.yaml"
 
@@ -28,7 +29,7 @@ gateways:
 
 def logins(tmp_path: Path, text: str, **more: object) -> tuple[Settings, ...]:
     (tmp_path / "g.yaml").write_text(text)
-    return Settings(_env_file=None, gateways_file=tmp_path / "g.yaml", **more).logins
+    return make_settings(gateways_file=tmp_path / "g.yaml", **more).logins
 
 
 def test_each_login_has_its_own_settings_and_the_rest_of_all(tmp_path: Path) -> None:

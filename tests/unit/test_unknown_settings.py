@@ -2,6 +2,8 @@
 
 import contextlib
 
+import pytest
+
 from position_sync_dagster import cli
 from position_sync_dagster.processes.home import MARKER
 from position_sync_dagster.settings import OWN_VARIABLES, PREFIX, Settings, warnings_of
@@ -20,6 +22,20 @@ def test_no_setting_is_unknown_and_neither_is_the_mark_of_our_own_processes():
     assert warnings_of(own | OWN_VARIABLES, env_file=None) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("MIN_HOLD_S", "it is always 5"),
+        ("VALUE_BAND", "it is always 0.03"),
+        ("HEARTBEATS", "leases are renewed in the tables of the lake"),
+        ("MAX_ATTEMPTS", "a request is FAILED after five failures"),
+    ],
+)
+def test_a_retired_setting_is_said_with_what_holds_instead(name, instead):
+    (line,) = warnings_of([PREFIX + name], env_file=None)
+    assert line == f"{PREFIX}{name} is no setting any more and has no effect: {instead}."
+
+
 def test_a_name_in_both_the_environment_and_the_file_is_warned_of_once(tmp_path):
     file = tmp_path / "settings"
     file.write_text("POSITION_SYNC_MAX_LINE=3\nPOSITION_SYNC_LAKES=x\n")
@@ -32,7 +48,7 @@ def test_a_name_in_both_the_environment_and_the_file_is_warned_of_once(tmp_path)
 
 def test_a_command_warns_of_it_on_the_command_line(monkeypatch, capsys):
     monkeypatch.setenv("POSITION_SYNC_MAX_LINE", "3")
-    monkeypatch.setattr("sys.argv", ["position-sync", "doctor", "--tables"])
+    monkeypatch.setattr("sys.argv", ["position-sync", "breaks"])
     with contextlib.suppress(SystemExit):
         cli.main()
     printed = capsys.readouterr().err

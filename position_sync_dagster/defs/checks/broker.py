@@ -199,7 +199,7 @@ TO_DO = (
 def account_values_follow(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Whether each account with holdings has values that are as new as these.
 
-    They may be POSITION_SYNC_STALE_AFTER_S older than the newest change of its holdings.
+    They may be ten minutes older than the newest change of its holdings.
     """
     held = {one.gateway_id: inspection.held_at_the_broker(lake, one) for one in settings.logins}
     accounts = {account for rows in held.values() for account in rows.get_column("account")}

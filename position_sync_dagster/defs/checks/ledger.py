@@ -45,7 +45,7 @@ _COLUMNS = ["request_id", "account", "conid", "symbol", "status", "since", "erro
 def requests_are_answered(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Whether requests are FAILED and their holding has had no value since, or wait for long.
 
-    Long is more than POSITION_SYNC_STALE_AFTER_S.
+    Long is more than ten minutes.
     """
     now = datetime.now(UTC)
     failed = inspection.finished_requests(lake, QueueStatus.FAILED.value, now - LOOK_BACK)
@@ -309,7 +309,7 @@ def values_match_the_broker(lake: "tables.Lake", login: Settings) -> dg.AssetChe
     """Whether streamed values are close to the broker's own of the same time.
 
     Drained values are the broker's own. The greatest relative difference is
-    POSITION_SYNC_VALUE_BAND. Differences below five cents of the price are ignored, since one tick
+    3 %. Differences below five cents of the price are ignored, since one tick
     of a cheap option is a large part of its price.
     """
     band, broker = login.value_band, inspection.held_at_the_broker(lake, login)
@@ -349,7 +349,7 @@ def values_match_the_broker(lake: "tables.Lake", login: Settings) -> dg.AssetChe
         found=f"of {pairs.height} values differ by more than {band:.0%} from the broker's of the "
         "same time",
         what_to_do="Compare the price in TWS. A wide quote explains it, and so does a multiplier "
-        "or a price magnifier; POSITION_SYNC_VALUE_BAND is the band.",
+        "or a price magnifier.",
         compared=pairs.height,
         apart_at_another_time=apart.height - wrong.height,
     )

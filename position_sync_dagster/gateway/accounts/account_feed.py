@@ -207,8 +207,8 @@ class PositionDownload:
         timeout = errors.GatewayTimeoutError(
             f"The gateway at {self._login.settings.gateway_id} did not send the whole list of "
             f"positions ({self._request_name}) within {self._timeout_s:g} s.",
-            remedy="It is requested again on a new connection. If this goes on, raise "
-            "POSITION_SYNC_GATEWAY_TIMEOUT_S.",
+            remedy="It is requested again on a new connection. If this goes on, "
+            "restart TWS or IB Gateway.",
         )
         self._give_up(timeout.what)
         raise timeout

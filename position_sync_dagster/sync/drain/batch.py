@@ -472,7 +472,7 @@ class BatchProcessor:
             if not self.queue.sync.holds(_ids(batch), lease_token=batch[0].lease_token):
                 raise errors.LeaseLostError(
                     f"The lease of batch {batch_id} ended before its rows were written.",
-                    remedy="Raise POSITION_SYNC_LEASE_S; the requests are claimed again.",
+                    remedy="The requests are claimed again; see what made the lake slow.",
                 )
 
         return await self.updates.append(

@@ -23,7 +23,6 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED, Limit
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
-from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.registry.strategies_file import saved_limits
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.settings import Settings
@@ -482,8 +481,6 @@ class FiguresReader:
             LakeError: A table cannot be used.
         """
         lake, settings = self.lake, self.settings
-        if self._known is None and is_remote(lake.path):
-            lake.read_ahead()
         latest = rows_of_logins(lake.updates.sync.latest(), settings)
         # Seconds after a change of a holding that closed, its cause is in `closures`.
         tables = (lake.closures.table, lake.registry.table, lake.contracts.table)

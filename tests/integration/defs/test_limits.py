@@ -11,6 +11,7 @@ from position_sync_dagster.defs.assets.active_strategies import active_strategie
 from position_sync_dagster.defs.assets.strategy_exposure import strategy_exposure
 from position_sync_dagster.defs.checks.limits import limit_checks
 from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.settings import Settings
 from tests.support.receiver import Receiver, running_receiver
 
 FILE = """\
@@ -37,7 +38,7 @@ def file(settings, monkeypatch, tmp_path) -> Path:
 def receiver(settings, monkeypatch) -> Iterator[Receiver]:
     with running_receiver() as found:
         monkeypatch.setenv("POSITION_SYNC_ALERT_URLS", found.url)
-        monkeypatch.setenv("POSITION_SYNC_ALERT_AFTER_S", "0")
+        monkeypatch.setattr(Settings, "alert_after_s", 0.0)
         yield found
 
 

@@ -14,7 +14,7 @@ from position_sync_dagster.defs.checks.check_results import unknown_result
 from position_sync_dagster.defs.checks.ledger import requests_are_answered
 from position_sync_dagster.defs.checks.limits import OF_VALUE
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.settings import load_settings
+from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.alerts import AlertCursor
 from tests.support.receiver import PASSWORD, Receiver, running_receiver
 
@@ -27,7 +27,7 @@ KEY = dg.AssetCheckKey(dg.AssetKey("position_queue"), "requests_are_answered")
 def receiver(settings, monkeypatch) -> Iterator[Receiver]:
     with running_receiver() as found:
         monkeypatch.setenv("POSITION_SYNC_ALERT_URLS", found.url)
-        monkeypatch.setenv("POSITION_SYNC_ALERT_AFTER_S", "0")
+        monkeypatch.setattr(Settings, "alert_after_s", 0.0)
         yield found
 
 

@@ -23,12 +23,12 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY
 from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.ownership import Ownership
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
 from tests.support.forked_workers import worker_forker
 from tests.support.object_store import KEY_ID, SECRET, stored_under
+from tests.support.settings import make_settings
 from tests.support.store_proxy import CUT, CUT_AFTER, ERRORS, HANG, TOKEN, Rule
 
 REQUESTS = 6
@@ -293,7 +293,7 @@ def test_keys_of_a_file_that_expire_are_read_again_without_a_new_process(
 
 
 async def test_a_store_that_hangs_suspends_an_owner_before_its_lease_ends(store, lake, eventually):
-    settings = Settings(_env_file=None, heartbeat_s=0.2, session_lease_s=15.0)
+    settings = make_settings(heartbeat_s=0.2, session_lease_s=15.0)
     async with Ownership(lake.open_sessions(), settings, owner=Owner.STREAM) as own:
         store.proxy.fail(Rule(HANG))
         hung_at = time.monotonic()

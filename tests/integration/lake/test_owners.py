@@ -20,8 +20,8 @@ from position_sync_dagster.lake.storage import lifecycle_table
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import overwrite
 from position_sync_dagster.lake.storage.threads import offload
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.ownership import Ownership
+from tests.support.settings import make_settings
 from tests.support.waiting import DEADLINE_S
 
 LOGIN = "127.0.0.1:7497"
@@ -171,7 +171,7 @@ async def test_a_lease_from_the_future_holds_for_minutes_and_not_for_hours(lake,
 async def owning(lake, clock):
     """An owner of the login whose lease nothing renews by itself."""
     seconds = [1000.0]
-    settings = Settings(_env_file=None, heartbeat_s=3600, session_lease_s=4000)
+    settings = make_settings(heartbeat_s=3600, session_lease_s=4000)
     own = Ownership(
         lake.sessions, settings, owner=Owner.STREAM, clock=clock, monotonic=lambda: seconds[0]
     )
@@ -225,7 +225,7 @@ async def test_an_owner_that_cannot_renew_is_over_in_time_although_its_clock_wen
 
 
 async def test_a_lease_is_renewed_while_slow_commits_keep_all_threads_of_the_lake(lake, clock):
-    settings = Settings(_env_file=None, heartbeat_s=0.05, session_lease_s=4000)
+    settings = make_settings(heartbeat_s=0.05, session_lease_s=4000)
     may_end = threading.Event()
     async with Ownership(lake.sessions, settings, owner=Owner.STREAM, clock=clock) as own:
         slow = [asyncio.create_task(offload(may_end.wait, 60)) for _ in range(8)]

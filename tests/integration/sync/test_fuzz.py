@@ -32,7 +32,6 @@ from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import GatewayError, LeaseLostError
 from position_sync_dagster.gateway.connection import IBConnectionManager, MessageReader
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.drain import drain
 from tests.support.fake_gateway import (
     ACCOUNTS,
@@ -48,6 +47,7 @@ from tests.support.fake_gateway import (
     portfolio,
     position,
 )
+from tests.support.settings import make_settings
 from tests.support.short_owner import refresh
 from tests.support.waiting import DEADLINE_S
 
@@ -190,8 +190,7 @@ class Session:
         self.offline = False
         self.before, self.known = (), None
         self.published, self.written, self.refresh_emptied = {}, set(), set()
-        self.settings = Settings(
-            _env_file=None,
+        self.settings = make_settings(
             gateway_port=gateway.port,
             gateway_timeout_s=DEADLINE_S / 2,
             positions_interval_s=1e-3,

@@ -25,7 +25,6 @@ from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.gateway import market_data_lines
 from position_sync_dagster.gateway.accounts import account_feed
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.integration.sync.conftest import Recorder
 from tests.integration.sync.test_fuzz import (
@@ -47,6 +46,7 @@ from tests.support.fake_gateway import (
     portfolio,
     position,
 )
+from tests.support.settings import make_settings
 from tests.support.waiting import eventually
 
 ACCOUNT, CONIDS, HELD = ACCOUNTS[0], (7001, 7002, 7003), 2.0
@@ -132,8 +132,8 @@ class LineSession:
         self.evidence, self.before = Evidence(), Evidence()
         self.received = Recorder()
         self.lake = Lake(path, fsync=False)
-        self.settings = Settings(
-            _env_file=None, gateway_port=gateway.port, flush_interval_s=FLUSH_S, min_hold_s=0.1,
+        self.settings = make_settings(
+            gateway_port=gateway.port, flush_interval_s=FLUSH_S, min_hold_s=0.1,
             line_silence_s=SHORT_S, row_interval_s=0.1, fsync=False, delayed_fallback=True,
         )  # fmt: skip
 

@@ -4,6 +4,7 @@ from importlib.resources import as_file, files
 
 import position_sync_dagster as ps
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
+from position_sync_dagster.settings import Settings
 
 
 async def test_registry_queue_streamer_and_worker_in_one_script(
@@ -13,7 +14,7 @@ async def test_registry_queue_streamer_and_worker_in_one_script(
     async with simulate("demo", tick_interval_s=0.2) as sim:
         monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(sim.port))
         monkeypatch.setenv("POSITION_SYNC_FLUSH_INTERVAL_S", "0.2")
-        monkeypatch.setenv("POSITION_SYNC_MAX_BATCH_SIZE", "60")
+        monkeypatch.setattr(Settings, "max_batch_size", 60)
         registry, queue = ps.StrategyRegistry(), ps.PositionQueue()
         await registry.initialize()
         with as_file(files("ib_gateway_simulator") / "books") as books:

@@ -8,12 +8,12 @@ import pytest
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.update import ValueOrigin
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain_plan import unavailable_reason, unconfirmed
 from tests.support.holdings import make_holding
+from tests.support.settings import make_settings
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
-SETTINGS = Settings(_env_file=None, refresh_interval_s=180)
+SETTINGS = make_settings(refresh_interval_s=180)
 
 
 def holding(conid):

@@ -12,6 +12,7 @@ import pytest
 from position_sync_dagster.defs.assets.daily_positions import known_days
 from position_sync_dagster.defs.assets.statements import executions, flex_statements
 from position_sync_dagster.errors import StatementError
+from position_sync_dagster.gateway import flex
 from position_sync_dagster.gateway.flex import LARGEST_STATEMENT
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.statements import StatementFolder
@@ -198,8 +199,8 @@ def test_a_download_that_fails_keeps_no_file_back_and_the_check_names_it(
 ) -> None:
     monkeypatch.setenv("POSITION_SYNC_FLEX_TOKEN", "kept-to-itself")
     monkeypatch.setenv("POSITION_SYNC_FLEX_QUERY_ID", "123456")
-    monkeypatch.setenv("POSITION_SYNC_FLEX_URL", "http://127.0.0.1:1/flex")
-    monkeypatch.setenv("POSITION_SYNC_FLEX_PATIENCE_S", "0.001")
+    service = flex.FlexService(url="http://127.0.0.1:1/flex", patience_s=0.001)
+    monkeypatch.setattr(flex, "FlexService", lambda: service)
     result = materialize(flex_statements, executions)
     assert result.success
     assert lake.executions.read()["execution_id"].to_list() == ["good"]

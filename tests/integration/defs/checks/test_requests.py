@@ -13,6 +13,7 @@ from position_sync_dagster.defs.checks.ledger import (
     requests_end_once,
 )
 from position_sync_dagster.domain.update import Answer
+from position_sync_dagster.settings import Settings
 
 ACCOUNT = "DUSIM0001"
 
@@ -77,7 +78,7 @@ def test_a_retried_request_is_not_failed(check, lake, enqueue) -> None:
 
 def test_a_request_that_waits_for_too_long_is_named(check, shown, lake, enqueue, monkeypatch):
     enqueue(1)
-    monkeypatch.setenv("POSITION_SYNC_STALE_AFTER_S", "0.000001")
+    monkeypatch.setattr(Settings, "stale_after_s", 1e-6)
     found = check(requests_are_answered)
     assert not found.passed
     assert [(row["conid"], row["status"]) for row in shown(found)] == [(1, "PENDING")]

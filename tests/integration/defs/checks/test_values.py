@@ -16,6 +16,7 @@ from position_sync_dagster.defs.checks.ledger import (
 )
 from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.lake import inspection
+from position_sync_dagster.settings import Settings
 
 ACCOUNT = "DUSIM0001"
 
@@ -69,7 +70,7 @@ def test_a_few_cents_are_no_difference(
     check, own_login, write_holdings, append_row, seconds_ago, monkeypatch
 ) -> None:
     write_holdings(own_login(), 1)
-    monkeypatch.setenv("POSITION_SYNC_VALUE_BAND", "0")
+    monkeypatch.setattr(Settings, "value_band", 0.0)
     append_row(1, seconds_ago(1), market_value=150.04)
     assert check(values_match_the_broker).passed
     append_row(1, seconds_ago(0), market_value=150.06)

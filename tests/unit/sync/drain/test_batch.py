@@ -16,6 +16,7 @@ from position_sync_dagster.sync.drain.batch import BatchProcessor, BrokerView, b
 from position_sync_dagster.sync.drain.worker import QueueWorker
 from tests.support.holdings import make_holding
 from tests.support.memory_queue import InMemoryPositionQueue
+from tests.support.settings import make_settings
 
 CLOSES = 200
 
@@ -98,7 +99,7 @@ def queue(clock):
 
 def processor(queue, ledger, broker, clock):
     return BatchProcessor(
-        queue, ledger, broker, settings=Settings(_env_file=None, lease_s=60.0),
+        queue, ledger, broker, settings=make_settings(lease_s=60.0),
         provenance=Provenance(), clock=clock,
     )  # fmt: skip
 

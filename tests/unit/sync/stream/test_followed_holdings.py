@@ -4,7 +4,6 @@ import pytest
 
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.stream.followed_holdings import (
     CHOOSE_S,
@@ -14,6 +13,7 @@ from position_sync_dagster.sync.stream.followed_holdings import (
     FollowedHoldings,
     Routes,
 )
+from tests.support.settings import make_settings
 
 KEY = ("DU1", 7)
 
@@ -54,7 +54,7 @@ class Day:
         self.second, self.done = 0, []
         self.wait_until, self._drained = 0, drained
         self.moved = self.greeks_moved = False
-        settings = Settings(pnl_subscriptions=pnl_subscriptions, **settings)
+        settings = make_settings(pnl_subscriptions=pnl_subscriptions, **settings)
         context = OwnerContext(settings=settings, monotonic=lambda: float(self.second))
         self.legs = FollowedHoldings(context, self)
 
