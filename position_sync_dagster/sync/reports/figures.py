@@ -292,8 +292,10 @@ class Figures:
         return dict(plain(found))
 
     def to_json(self) -> str:
-        """Return the figures as JSON."""
-        return json.dumps(self.to_dict(), allow_nan=False, ensure_ascii=False)
+        """Return the figures as JSON; the rows of positions are written in columns."""
+        found = json.dumps(self.to_dict(positions=False), allow_nan=False, ensure_ascii=False)
+        rows = self.positions.select(COLUMNS).with_columns(pl.col(pl.Float64).fill_nan(None))
+        return f'{found[:-1]}, "positions": {rows.write_json()}}}'
 
     @cached_property
     def current_keys(self) -> frozenset[tuple[str, int]]:
