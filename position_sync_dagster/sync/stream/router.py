@@ -343,8 +343,7 @@ class Router:
         self.pricer.mark_due(streamed)
         await self._read_registry(feed, None if first else changed)
         before, self._registry_version = self._registry_version, self.registry.version
-        if changed_legs := self.registry.version != before:
-            await self.contracts.read_legs(self.registry.legs)
+        changed_legs = self.registry.version != before
         self.contracts.follow(self.registry.legs)
         compared = feed.book.reported(None if first else changed).values()
         self.contracts.compare_rows(row.instrument for row in compared if row.position)
