@@ -156,7 +156,7 @@ class ModelGreeks:
         self._rates = dict(settings.interest_rates)
         self._max_last_age = timedelta(seconds=settings.max_last_age_s)
         self._greeks = account_greeks.AccountGreeks(session_open=self.contracts.session_open)
-        self._ticks: PendingChanges[int, float] = PendingChanges()
+        self._ticks: PendingChanges[int] = PendingChanges()
         self._routed: int | None = None
         self._look_at = float("-inf")
         self._silent_since: dict[int, float] = {}

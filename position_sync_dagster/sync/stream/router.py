@@ -179,7 +179,7 @@ class Router:
         self._sec_types = self.context.settings.sec_types
         self._registry_outage = OutageLog(logger)
         self.routes = Routes()
-        self._changes: PendingChanges[Key, None] = PendingChanges()
+        self._changes: PendingChanges[Key] = PendingChanges()
         self._route_log = RouteLog(self.context.metrics)
         self._routed_by = RoutedBy(frozenset(), (), 0)
         self._expected: dict[Key, LegState] | None = None
@@ -257,7 +257,7 @@ class Router:
         """
         changed = self._changes.take()
         try:
-            await self._follow(connection, set(changed), first=first)
+            await self._follow(connection, changed, first=first)
         except Exception:
             self._changes.give_back(changed)
             raise
