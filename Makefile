@@ -87,10 +87,10 @@ chaos: $(SYNCED) ## random kills and stops of all that writes, of each program, 
 	  tests/integration/sync/stream/test_emptied_accounts.py
 
 .PHONY: fuzz
-fuzz: $(SYNCED) ## a gateway that sends anything: a million messages, over a night
+fuzz: $(SYNCED) ## a gateway and statements that say anything: a million messages, over a night
 	@FUZZ_MESSAGES=$(MESSAGES) FUZZ_SEED=$(or $(SEED),random) \
 	  $(BIN)/pytest -q -s -o timeout=0 $(ARGS) tests/integration/sync/test_fuzz.py \
-	  tests/integration/sync/test_fuzzed_lines.py
+	  tests/integration/sync/test_fuzzed_lines.py tests/unit/gateway/test_fuzzed_statements.py
 
 .PHONY: bench
 bench: $(BENCH_SYNCED) ## tables of times beside other ways to do the same (minutes)

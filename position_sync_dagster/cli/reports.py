@@ -57,10 +57,10 @@ def figures(
     settings, lake = options.opened(home)
     found = FiguresReader(lake, settings).read(utc_now())
     if json:
-        output.print_json(found.to_dict())
+        sys.stdout.write(output.escaped(found.to_json()) + "\n")
         return
-    for line in board.figures_of(found):
-        output.show(None, [f"{line[0]:<18} {line[1]}"], json=False)
+    lines = (f"{label:<18} {value}" for label, value in board.figures_of(found))
+    output.show(None, lines, json=False)
 
 
 def changes(

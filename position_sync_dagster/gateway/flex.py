@@ -403,16 +403,11 @@ def cash_of(fields: Fields) -> statement.StatementCash:
     )
 
 
-HEAD_BYTES = 4096
-"""The number of bytes at the start of a file that hold the start of its first statement."""
-
 LARGEST_STATEMENT = 512 * 2**20
 """The largest statement, in bytes; a day of 20,000 holdings takes some 15 MB."""
 
 CHUNK_BYTES = 2**20
 """The number of bytes that are parsed at once."""
-
-_FROM_DATE = re.compile(r"<FlexStatement\s[^>]*?\bfromDate=[\"']([0-9-]{8,10})[\"']")
 
 _RECORDS: Mapping[str, tuple[str, Callable[[Fields], Any]]] = {
     "OpenPosition": ("positions", position_of),
@@ -478,21 +473,6 @@ def read_statements(data: bytes, file: str, *, clock: Clock = utc_now) -> list[s
             remedy="Put the XML of an activity Flex query into the folder, and nothing else.",
         )
     return target.statements
-
-
-def first_day(head: bytes, *, clock: Clock = utc_now) -> date | None:
-    """Return the first day of the first statement; None where a statement names no such day.
-
-    Args:
-        head: The first bytes of a file, `HEAD_BYTES` or more: callers ask at every load.
-    """
-    found = _FROM_DATE.search(head.decode("utf-8", "replace"))
-    try:
-        day = None if found is None else date.fromisoformat(found[1])
-    except ValueError:
-        return None
-    latest = clock().date() + timedelta(days=1)
-    return day if day is not None and FIRST_DAY <= day <= latest else None
 
 
 def answer_of(data: bytes) -> dict[str, str]:
@@ -856,7 +836,7 @@ class FlexService:
         if follows := is_of_broker(named):
             url = named
         data = self._until_ready(url, token, reference, query_id)
-        if named and not follows and b"<FlexQueryResponse" not in data[:HEAD_BYTES]:
+        if named and not follows and b"<FlexQueryResponse" not in data[:4096]:
             raise FlexServiceError(
                 f"query {query_id}: the Flex service names {shown(urlsplit(named).hostname or '')} "
                 "for the statement, which is not IB's over https and is not asked; "

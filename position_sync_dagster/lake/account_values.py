@@ -44,6 +44,7 @@ class AccountValuesTable:
         self._clock = clock
         self._files = LedgerFiles(table)
         self._newest: tuple[tuple[int, int], pl.DataFrame] | None = None
+        self._summaries: tuple[pl.DataFrame, list[AccountSummary]] | None = None
 
     def append(self, summaries: Iterable[AccountSummary]) -> AppendResult:
         """Write rows in one commit; a row whose id the table holds is not written again.
@@ -110,10 +111,11 @@ class AccountValuesTable:
         files: pl.DataFrame,
     ) -> pl.DataFrame:
         """Return the newest rows; if those of before are known, only what came since is read."""
-        if before is None or before[0][0] != generation or before[1].is_empty():
+        known = None if before is None or before[0][0] != generation else before[1]
+        version = None if known is None else known.get_column(ADDED).max()
+        if known is None or version is None:
             return self._newest_in(_recent(files))
-        known = before[1]
-        added = self._files.added_after(files, int(str(known.get_column(ADDED).max())))
+        added = self._files.added_after(files, int(str(version)))
         rows = _newest(pl.concat([known.lazy(), added.select(known.columns)]))
         last = rows.sort(ADDED).get_column("date")[-1]
         return rows.filter(pl.col("date") >= last - LOOK_BACK)
@@ -123,7 +125,10 @@ class AccountValuesTable:
 
     def latest_summaries(self) -> list[AccountSummary]:
         """Return the newest row of each account as values; see `latest`."""
-        return records_of(AccountSummary, self.latest())
+        rows = self.latest()
+        if self._summaries is None or self._summaries[0] is not rows:
+            self._summaries = (rows, records_of(AccountSummary, rows))
+        return list(self._summaries[1])
 
     def between(self, first: datetime, last: datetime) -> pl.DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""

@@ -4,7 +4,7 @@ A holding may have several rows in `broker_positions`; the one that was added la
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import date, datetime
 from typing import NamedTuple
 
 import polars as pl
@@ -380,10 +380,11 @@ class ContractsTable:
         found = rows.select("conid", "not_given", "not_given_at").iter_rows()
         return {conid: (times, at) for conid, times, at in found}
 
-    def complete(self) -> dict[int, int]:
-        """Return the conids of which the gateway gave all details, with their price magnifiers."""
-        rows = self.table.rows().filter(pl.col("valid_exchanges").is_not_null())
-        return dict(rows.select("conid", "price_magnifier").iter_rows())
+    def unexpired(self, since: date, besides: Iterable[int]) -> dict[int, ContractDetails]:
+        """Return the details of contracts that had not expired on a day, and of some others."""
+        ends = pl.coalesce("expires_on", "last_trade_date")
+        held = ends.is_null() | (ends >= since) | pl.col("conid").is_in(set(besides))
+        return {one.conid: one for one in codec.contracts_of(self.table.rows().filter(held))}
 
     def quoted_in_cents(self) -> dict[int, ContractDetails]:
         """Return the details of the contracts with another price magnifier than 1, by conid."""

@@ -18,7 +18,7 @@ from enum import StrEnum
 from itertools import chain
 from pathlib import Path
 
-from position_sync_dagster import errors, last_work, run_slots
+from position_sync_dagster import errors, last_work
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession
@@ -29,8 +29,8 @@ from position_sync_dagster.gateway import survey
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.object_store import absolute_path
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
+from position_sync_dagster.lake.storage.object_store import absolute_path
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.threads import together
 from position_sync_dagster.processes import ports
@@ -39,7 +39,7 @@ from position_sync_dagster.settings import Settings, warnings_of
 from position_sync_dagster.sync.alerts import not_understood
 from position_sync_dagster.sync.owner.leg_resolver import AT_ONCE, look_up
 from position_sync_dagster.sync.reports.exchange_days import require_known
-from position_sync_dagster.sync.reports.status import lines_text, strategies_problem
+from position_sync_dagster.sync.reports.status import strategies_problem
 
 
 class Level(StrEnum):
@@ -69,11 +69,6 @@ class Finding:
 def good(check: str, text: str) -> Finding:
     """Return a finding that needs no action."""
     return Finding(check, Level.GOOD, text)
-
-
-def info(check: str, text: str, remedy: str) -> Finding:
-    """Return a finding that only a person can judge."""
-    return Finding(check, Level.INFO, text, remedy)
 
 
 def warning(check: str, text: str, remedy: str) -> Finding:
@@ -149,30 +144,17 @@ UNKNOWN_READ_ONLY = (
 and 7) and that of completed orders (issues/224), and opens a dialog
 (github.com/IbcAlpha/IBC/issues/10). No other message of the API depends on the mode."""
 
-LIVE, DELAYED = 1, 3
+LIVE = 1
 _KINDS = {1: "live", 2: "frozen", 3: "delayed", 4: "delayed and frozen"}
 
 
-def of_login_week(
-    session: GatewaySession, now: datetime, mode: TradingMode | None, notice_h: float
-) -> list[Finding]:
-    """Return until when the login of the week lasts, or that it is due; nothing without one."""
-    week = session.login_week(now, mode, notice_h)
-    if week is None:
-        return []
-    return [warning("login", week.text, CONFIRM) if week.asks else good("login", week.text)]
-
-
-def of_session(session: GatewaySession) -> list[Finding]:
-    """Return findings from the session of a live owner, instead of a second connection."""
+def of_session(session: GatewaySession) -> Finding:
+    """Return a finding from the session of a live owner, instead of a second connection."""
     who = f"the {session.owner.lower()} owns the login, so nothing else was checked"
-    lines = lines_text(session.lines_in_use, session.underlying_lines, session.line_limit)
-    lines = f"{lines} lines in use{f'; {session.greeks}' if session.greeks else ''}"
-    detail = f"; {session.detail}" if session.detail else ""
-    text = f"{session.gateway_id} is {session.state}: {who}; {lines}{detail}"
+    text = f"{session.gateway_id} is {session.state}: {who}"
     if session.state == "LIVE" and not session.detail:
-        return [good("gateway", text)]
-    return [warning("gateway", text, "See `position-sync status` and docs/operations.md.")]
+        return good("gateway", text)
+    return warning("gateway", f"{text}; {session.detail}", "See `position-sync status`.")
 
 
 async def of_gateway(settings: Settings, legs: Iterable[Leg]) -> list[Finding]:
@@ -226,7 +208,7 @@ def _identity(connection: GatewayConnection, settings: Settings) -> Iterator[Fin
     else:
         yield good("accounts", text)
     remedy = "In the gateway: Configure → API → Settings, tick Read-Only API."
-    yield info("read-only", UNKNOWN_READ_ONLY, remedy)
+    yield Finding("read-only", Level.INFO, UNKNOWN_READ_ONLY, remedy)
 
 
 async def _clock(connection: GatewayConnection) -> Finding:
@@ -304,14 +286,10 @@ async def _trial(connection: GatewayConnection, details: ContractDetails) -> Fin
         remedy = "End other programs on this login, or lower what they stream."
         return bad("lines", "no line is free: others use all of them (101)", remedy)
     text = f"{name} is refused ({refusal.code}): {refusal.text}"
-    if refusal.code in NOT_PERMITTED:
-        delayed = await survey.try_line(
-            connection, details, wait_s=ANSWER_S, market_data_type=DELAYED
-        )
-        if delayed.market_data_type is not None:
-            remedy = "Subscribe to its live data, or set POSITION_SYNC_DELAYED_FALLBACK=true."
-            return warning("market data", f"{text}; delayed data tick", remedy)
     remedy = "Subscribe to its data in IB's client portal; until then the queue values it."
+    if refusal.code in NOT_PERMITTED:
+        remedy = f"{remedy} Where delayed data will do, set POSITION_SYNC_DELAYED_FALLBACK=true."
+        return warning("market data", text, remedy)
     return bad("market data", text, remedy)
 
 
@@ -381,21 +359,17 @@ async def _open_legs(connection: GatewayConnection, legs: list[UnresolvedLeg]) -
 
 def of_account_time(newest: str, now: datetime) -> Finding:
     """Return the time zone of the gateway's account times, derived from the newest one."""
-    if not newest:
-        remedy = "Values of monitored legs have no time of their own; run it again."
-        return warning("gateway's zone", "unknown: it sent no account time", remedy)
-    offset = survey.zone_offset(newest, now)
+    offset = survey.zone_offset(newest, now) if newest else None
     if offset is None:
         text = f"unknown: its account time {newest!r} is the present one neither here nor in UTC"
         remedy = (
             "Values of monitored legs have no time of their own. Choose this machine's zone or UTC "
-            "at the log-in of TWS or IB Gateway, and compare the clocks."
+            "at the log-in of TWS or IB Gateway, compare the clocks, and run it again."
         )
         return warning("gateway's zone", text, remedy)
-    hours = offset.total_seconds() / 3600
-    ours = now.astimezone().utcoffset() == offset
-    text = f"UTC{hours:+g} h, {'as' if ours else 'unlike'} this machine; values are dated by it"
-    return good("gateway's zone", text)
+    return good(
+        "gateway's zone", f"UTC{offset.total_seconds() / 3600:+g} h; values are dated by it"
+    )
 
 
 def trial_conids(
@@ -424,18 +398,13 @@ def check_settings(
     lines = warnings_of(environ, env_file=env_file)
     found = [warning("settings", line, remedy) for line in lines]
     try:
-        logins = settings.logins
+        _ = settings.logins  # reads the file
     except errors.GatewaysFileError as error:
         return [*found, bad("gateways file", error.what, error.remedy)]
     if not found:
         mode, named = settings.trading_mode or "the mode that is found", settings.gateways_file
         text = f"gateway {named or settings.gateway_address}, lake {settings.lake}, {mode}"
         found.append(good("settings", text))
-    found += [
-        good("gateway", f"{login.gateway_id} at {login.gateway_address}")
-        for login in logins
-        if settings.gateways_file is not None
-    ]
     try:
         require_known(settings.calendar)
     except errors.SettingsError as error:
@@ -450,13 +419,6 @@ def check_settings(
     return found
 
 
-def check_time_zone(now: datetime) -> list[Finding]:
-    """Return the time zone of this process; nothing depends on it."""
-    local = now.astimezone()
-    text = f"{local.tzname()} (UTC{local:%z}); all times in the tables are in UTC"
-    return [good("time zone", text)]
-
-
 def check_strategies_file(settings: Settings) -> list[Finding]:
     """Return whether the strategies file can be read."""
     if settings.strategies_file is None:
@@ -468,34 +430,22 @@ def check_strategies_file(settings: Settings) -> list[Finding]:
 
 
 def check_lake(lake: Lake) -> list[Finding]:
-    """Return whether the tables and their location can be used."""
-    return [*check_tables(lake), *check_store(lake)]
-
-
-def check_tables(lake: Lake) -> list[Finding]:
-    """Return whether each table can be used.
+    """Return whether each table can be used, and whether a store keeps two writers apart.
 
     In an object store each table takes dozens of requests: they are examined at once.
     """
     try:
-        if not lake.exists:
-            return [good("tables", f"none at {lake.path} yet: the first start makes them")]
+        found = [good("tables", f"none at {lake.path} yet: the first start makes them")]
+        if lake.exists:
+            examined = together(Table.examine, lake.all_tables)
+            text = f"{len(examined)} at {lake.path}, each whole or not there yet"
+            ill = [bad("tables", one.what, one.remedy) for one in examined if one is not None]
+            found = ill or [good("tables", text)]
+        if lake.queue.table.probe_store():
+            found.append(good("store", "it refuses the second of two writers (conditional put)"))
     except errors.LakeError as error:
-        return [bad("tables", error.what, error.remedy)]
-    found = together(Table.examine, lake.all_tables)
-    if ill := [bad("tables", error.what, error.remedy) for error in found if error is not None]:
-        return ill
-    return [good("tables", f"{len(found)} at {lake.path}, each whole or not there yet")]
-
-
-def check_store(lake: Lake) -> list[Finding]:
-    """Return whether an object store keeps two writers apart; nothing for a folder."""
-    try:
-        if not lake.queue.table.probe_store():
-            return []
-    except errors.LakeError as error:
-        return [bad("store", error.what, error.remedy)]
-    return [good("store", "it refuses the second of two writers (conditional put)")]
+        found = [bad("tables", error.what, error.remedy)]
+    return found
 
 
 def check_disk(path: str) -> list[Finding]:
@@ -543,7 +493,6 @@ def run_preflight(
     """
     lake = Lake(settings.lake, use="look")
     found = check_settings(settings, environ, env_file=env_file)
-    found += check_time_zone(utc_now())
     sessions: dict[str, GatewaySession] = {}
     legs: list[Leg] = []
     looks: list[Look] = [
@@ -557,7 +506,6 @@ def run_preflight(
         logins = settings.logins
     except errors.GatewaysFileError:
         return found + bounded(looks, within_s=LOCAL_S)  # it has a finding of its own
-    looks.append(("runs at once", lambda: check_run_slots(dagster_home, len(logins))))
     looks.append((READ, lambda: _read(lake, logins, sessions, legs)))
     found += bounded(looks, within_s=LOCAL_S)
     if any(one.check == READ and one.level is Level.BAD for one in found):
@@ -577,7 +525,7 @@ async def _gateways(
 
     async def one(login: Settings) -> list[Finding]:
         session = sessions.get(login.gateway_id)
-        found = await of_gateway(login, legs) if session is None else of_session(session)
+        found = await of_gateway(login, legs) if session is None else [of_session(session)]
         return _named(login, logins, found)
 
     return [*chain(*await asyncio.gather(*map(one, logins)))]
@@ -601,22 +549,10 @@ def check_programs(home: Path) -> list[Finding]:
     return [good("programs", text)]
 
 
-def check_run_slots(home: Path, logins: int) -> list[Finding]:
-    """Return whether Dagster may have as many runs in progress at once as the logins need."""
-    limit = run_slots.configured(home)
-    error = run_slots.too_few(limit, logins)
-    if error is not None:
-        return [bad("runs at once", error.what, error.remedy)]
-    text = "no limit, or one that follows the logins" if limit is None else f"at most {limit}"
-    return [good("runs at once", f"{text}; {run_slots.needed(logins)} are needed")]
-
-
 def check_dagster(home: Path, ui_port: int) -> list[Finding]:
     """Return the state of Dagster's home and of the UI's port."""
     # The lock of a demo's home is in the folder above it.
-    locks = (home / LOCK_FILE, home.parent / LOCK_FILE)
-    holders = map(holder_of, locks)
-    holder = next((holder for holder in holders if holder is not None), None)
+    holder = holder_of(home / LOCK_FILE) or holder_of(home.parent / LOCK_FILE)
     found = []
     if not home.is_dir():
         found.append(good("Dagster home", f"{home} is created by the first start"))
@@ -628,10 +564,9 @@ def check_dagster(home: Path, ui_port: int) -> list[Finding]:
         found.append(warning("Dagster home", text, f"chmod 700 {home}"))
     else:
         found.append(good("Dagster home", f"{home}, in use by {holder or 'nobody'}"))
-    if ports.is_free(ui_port):
-        return [*found, good("UI port", f"{ui_port} is free")]
-    if holder is not None:
-        return [*found, good("UI port", f"{ui_port} is taken, and {holder} runs")]
+    if ports.is_free(ui_port) or holder is not None:
+        text = f"{ui_port} is free" if holder is None else f"{holder} runs"
+        return [*found, good("UI port", text)]
     remedy = "End the program that listens there, or choose another port with `dev --ui-port`."
     return [*found, warning("UI port", f"{ui_port} is taken", remedy)]
 
@@ -652,8 +587,11 @@ def _read(
             session = lake.sessions.current(login.gateway_id)
             if session is None:
                 continue
-            week = of_login_week(session, now, lake.sessions.mode(), login.login_notice_h)
-            found += _named(login, logins, week)
+            week = session.login_week(now, lake.sessions.mode(), login.login_notice_h)
+            if week is not None:
+                asks = warning("login", week.text, CONFIRM)
+                due = asks if week.asks else good("login", week.text)
+                found += _named(login, logins, [due])
             if session.is_alive(now):
                 sessions[login.gateway_id] = session
         if settings.strategies_file is not None:

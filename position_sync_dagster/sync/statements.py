@@ -13,7 +13,6 @@ from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
-from uuid import uuid4
 
 import polars as pl
 from pydantic import TypeAdapter
@@ -98,14 +97,13 @@ class _Known:
         state: Size and time of change of the file.
         digest: Of its content, in case that only its time changed.
         found: What it has.
-        stored: By the ids of the tables that have its rows: who stored them, and how many were new
-            in `executions`, in `statement_events` and in `account_values`.
+        stored_in: The lakes that have its rows.
     """
 
     state: tuple[int, int]
     digest: str
     found: list[StatedFile]
-    stored: dict[str, tuple[str, int, int, int]] = field(default_factory=dict)
+    stored_in: set[str] = field(default_factory=set)
 
 
 _INDEX = TypeAdapter(dict[str, _Known])
@@ -153,9 +151,6 @@ class Statements:
         )
 
 
-Store = Callable[[list[Statement]], tuple[str, int, int, int]]
-
-
 @dataclass(eq=False, repr=False)
 class StatementFolder:
     """Reads statements from the XML files of a folder; a missing folder has none.
@@ -170,7 +165,7 @@ class StatementFolder:
         self,
         *,
         lake_id: str = "",
-        store: Store | None = None,
+        store: Callable[[list[Statement]], None] | None = None,
         is_foreign: Callable[[StatedFile], object] = lambda _one: None,
     ) -> Statements:
         """Return what the files have; one that cannot be read does not affect the others.
@@ -180,7 +175,7 @@ class StatementFolder:
 
         Args:
             lake_id: Names the tables that have the rows of files that were stored.
-            store: Stores statements; returns by whom, and how many rows were new.
+            store: Stores statements.
             is_foreign: Returns what is wrong about a file that is not to be stored.
         """
         try:
@@ -193,9 +188,9 @@ class StatementFolder:
 
         def flush() -> None:
             if waiting and store is not None:
-                done = store([one for _known, listed in waiting for one in listed])
-                for number, (known, _listed) in enumerate(waiting):
-                    known.stored[lake_id] = done if number == 0 else (done[0], 0, 0, 0)
+                store([one for _known, listed in waiting for one in listed])
+                for known, _listed in waiting:
+                    known.stored_in.add(lake_id)
                 waiting.clear()
                 self._keep(before | index)
 
@@ -203,7 +198,7 @@ class StatementFolder:
             try:
                 known, parsed = self._look(path, before.get(path.name))
                 index[path.name] = known
-                is_new = store is not None and lake_id not in known.stored
+                is_new = store is not None and lake_id not in known.stored_in
                 if is_new and not any(map(is_foreign, known.found)):
                     waiting.append((known, parsed or _statements_in(path)))
                     if sum(one.state[0] for one, _listed in waiting) >= AT_ONCE_BYTES:
@@ -221,15 +216,6 @@ class StatementFolder:
             for what, remedy in one.left_out
         ]
         return Statements(found=tuple(found), unreadable=tuple(unreadable))
-
-    def stored_by(self, lake_id: str, run_id: str) -> tuple[int, int, int]:
-        """Return how many rows a run stored of all files, in each of the three tables."""
-        known = (one.stored.get(lake_id, ("", 0, 0, 0)) for one in self._index().values())
-        counts = [added for who, *added in known if who == run_id]
-        executions, events, values = (
-            sum(column) for column in zip((0, 0, 0), *counts, strict=True)
-        )
-        return executions, events, values
 
     def statements(self, files: Iterable[str]) -> Iterator[Statement]:
         """Yield the statements of some files, of which one at a time is in memory."""
@@ -270,14 +256,8 @@ class StatementFolder:
                 draft.unlink(missing_ok=True)
 
     def first_day(self) -> date | None:
-        """Return the first day that a statement covers, reading only the start of each file."""
-        days: list[date] = []
-        with suppress(errors.StatementError):
-            for path in self._files():
-                with suppress(errors.StatementError):
-                    day = flex.first_day(_content(path, flex.HEAD_BYTES))
-                    days += [] if day is None else [day]
-        return min(days, default=None)
+        """Return the first day that a statement covers."""
+        return min((one.first for one in self.read().found), default=None)
 
     def store(
         self, data: bytes, query_id: str, *, check: Callable[[list[StatedFile]], None]
@@ -358,8 +338,8 @@ def foreign_error(
     return None
 
 
-def _content(path: Path, most: int = flex.LARGEST_STATEMENT) -> bytes:
-    """Return the content of a regular file, or the first bytes of it.
+def _content(path: Path) -> bytes:
+    """Return the content of a regular file.
 
     Raises:
         StatementError: It is no regular file, it cannot be read, or its name is not printable.
@@ -370,12 +350,12 @@ def _content(path: Path, most: int = flex.LARGEST_STATEMENT) -> bytes:
             f"{name} has a name with unprintable characters.", remedy="Rename the file."
         )
     try:
-        if most == flex.LARGEST_STATEMENT < path.stat().st_size:
+        if path.stat().st_size > flex.LARGEST_STATEMENT:
             raise errors.StatementError(
-                f"{path.name} has more than {most // 2**20} MB.",
+                f"{path.name} has more than {flex.LARGEST_STATEMENT // 2**20} MB.",
                 remedy="Download fewer days at once.",
             )
-        return first_bytes(path, most)
+        return first_bytes(path, flex.LARGEST_STATEMENT)
     except OSError as error:
         raise errors.StatementError(
             f"{path.name} cannot be read: {error.strerror}.",
@@ -451,17 +431,13 @@ class StatementService:
 
         Their executions are stored first: a day that is covered has no others.
         """
-        own, who = self._own(), run_id or uuid4().hex
+        own = self._own()
         tables = (self._lake.executions, self._lake.statement_events, self._lake.account_values)
-        lake_id = " ".join(one.table.table_id() for one in tables)
-        counts = [self._folder.stored_by(lake_id, who)]  # by an earlier step of the run
-
-        def store(found: list[Statement]) -> tuple[str, int, int, int]:
-            counts.append(self._store(found, run_id))
-            return (who, *counts[-1])
-
+        counts = [(0, 0, 0)]
         read = self._folder.read(
-            lake_id=lake_id, store=store, is_foreign=lambda one: foreign_error(one, *own)
+            lake_id=" ".join(one.table.table_id() for one in tables),
+            store=lambda found: counts.append(self._store(found, run_id)),
+            is_foreign=lambda one: foreign_error(one, *own),
         ).without_foreign(*own)
         return Imported(read, *map(sum, zip(*counts, strict=True)))
 

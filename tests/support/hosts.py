@@ -91,7 +91,11 @@ class Host:
     def stop(self) -> None:
         """End everything as Docker does with `TINI_KILL_PROCESS_GROUP`, and wait."""
         self._signal(signal.SIGTERM)
-        wait_for("the programs of the host end", lambda: not self._running())
+        wait_for(
+            "the programs of the host end",
+            lambda: not self._running(),
+            told=lambda: [" ".join(p.cmdline()) for p in self._running()],
+        )
         self._reap()
 
     def kill(self) -> None:

@@ -19,8 +19,8 @@ from position_sync_dagster.defs.libraries import derived, pl, statements, tables
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
 from position_sync_dagster.defs.runs import CLOSE_JOB, IMPORT_JOB
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.lake.object_store import first_ledger_day
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
+from position_sync_dagster.lake.storage.object_store import first_ledger_day
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.exchange_days import (
     ExchangeDays,

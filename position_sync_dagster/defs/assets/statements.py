@@ -132,6 +132,8 @@ def flex_statements(
             "first_day": min(days).isoformat() if days else "",
             "last_day": max(days).isoformat() if days else "",
             **table_asset.known(downloaded=downloaded),
+            "executions": done.executions,
+            "events": done.events,
             "account_rows": done.account_values,
             "dagster/uri": str(position_sync.settings.flex_folder.absolute()),
             "listed": table_asset.event_table(found[:SHOWN], _STATEMENTS),

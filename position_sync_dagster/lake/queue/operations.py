@@ -349,9 +349,13 @@ class SyncQueue:
         if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
             order = claim_order(self._clock(), self._promote_after_s)
             live = self.store.snapshot().live
-            return codec.requests_of(live.filter(wanted & IS_REQUEST).sort(order).head(limit))
+            return codec.records_of(
+                QueuedPosition, live.filter(wanted & IS_REQUEST).sort(order).head(limit)
+            )
         newest = self.store.newest_finished(status.value, wanted & IS_REQUEST, limit)
-        return codec.requests_of(newest.sort("updated_at", "request_id", descending=True))
+        return codec.records_of(
+            QueuedPosition, newest.sort("updated_at", "request_id", descending=True)
+        )
 
     def beginning_with(self, prefix: str) -> list[QueuedPosition]:
         """Read the live and finished requests whose id begins with a prefix."""
@@ -360,7 +364,9 @@ class SyncQueue:
         live = self.store.snapshot().live.filter(pl.col("request_id").str.starts_with(prefix))
         finished = self.store.finished(predicates.ids_beginning_with("request_id", prefix))
         found = pl.concat([live, finished.select(live.columns)]).filter(IS_REQUEST)
-        return codec.requests_of(found.unique("request_id", keep="first", maintain_order=True))
+        return codec.records_of(
+            QueuedPosition, found.unique("request_id", keep="first", maintain_order=True)
+        )
 
     def claim_batch(
         self,
@@ -407,7 +413,7 @@ class SyncQueue:
             )
 
         claimed = self.store.change(step, {"action": "claim", "lease_token": token})
-        granted = codec.requests_of(claimed)
+        granted = codec.records_of(QueuedPosition, claimed)
         self._tokens.remember([request.request_id for request in granted], token)
         return granted
 

@@ -139,9 +139,11 @@ def with_priced(
 
     A price of market data counts from its arrival (`value_time`). A newer value of the broker
     confirms it: one for the same quantity, calculated after that arrival, which differs by no more
-    than the stream allows (`allowed_difference`). Ticks of other parts and the writing of the row
-    confirm nothing. Delayed and frozen prices arrive long after they were true: without a time of
-    their own, only the broker confirms them. Every other value is the broker's (`with_confirmed`).
+    than the stream allows (`allowed_difference`, without the smallest change of the price, which a
+    row does not have: without an ask, a price may count as older than it does in the stream). Ticks
+    of other parts and the writing of the row confirm nothing. Delayed and frozen prices arrive long
+    after they were true: without a time of their own, only the broker confirms them. Every other
+    value is the broker's (`with_confirmed`).
 
     Args:
         rows: Rows of `position_updates`.

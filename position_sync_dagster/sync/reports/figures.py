@@ -23,7 +23,6 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED, Limit
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
-from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.registry.strategies_file import saved_limits
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.settings import Settings
@@ -293,8 +292,10 @@ class Figures:
         return dict(plain(found))
 
     def to_json(self) -> str:
-        """Return the figures as JSON."""
-        return json.dumps(self.to_dict(), allow_nan=False, ensure_ascii=False)
+        """Return the figures as JSON; the rows of positions are written in columns."""
+        found = json.dumps(self.to_dict(positions=False), allow_nan=False, ensure_ascii=False)
+        rows = self.positions.select(COLUMNS).with_columns(pl.col(pl.Float64).fill_nan(None))
+        return f'{found[:-1]}, "positions": {rows.write_json()}}}'
 
     @cached_property
     def current_keys(self) -> frozenset[tuple[str, int]]:
@@ -482,8 +483,6 @@ class FiguresReader:
             LakeError: A table cannot be used.
         """
         lake, settings = self.lake, self.settings
-        if self._known is None and is_remote(lake.path):
-            lake.read_ahead()
         latest = rows_of_logins(lake.updates.sync.latest(), settings)
         # Seconds after a change of a holding that closed, its cause is in `closures`.
         tables = (lake.closures.table, lake.registry.table, lake.contracts.table)

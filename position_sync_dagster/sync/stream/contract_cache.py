@@ -3,10 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice, takewhile
-from typing import NamedTuple
+from sys import intern
+from typing import Any, NamedTuple
 
 from position_sync_dagster.domain.clock import NEVER, Backoff, Clock, elapsed, has_come, utc_now
 from position_sync_dagster.domain.instrument import (
@@ -77,16 +78,26 @@ class _Doubt(NamedTuple):
         return self.fetches < MOST_TIMES and has_come(self.due_at, now, longest)
 
 
+SHARED = ("trading_hours", "valid_exchanges", "time_zone", "symbol", "trading_class", "exchange")
+
+EXPIRED_KEPT = timedelta(days=30)
+"""Details of contracts that expired longer ago are not read at the start."""
+
+
+def _is_complete(details: ContractDetails) -> bool:
+    """Return whether no release that did not ask for all of them stored these details."""
+    return details.valid_exchanges is not None
+
+
 @dataclass(eq=False, repr=False)
 class ContractCache:
-    """Contract details: of legs in memory, and of every contract ever seen in the table.
+    """Contract details in memory: of legs, and of each contract that may still be held.
 
     Stored details may be older than a change of the contract, as a new symbol. Details that
     contradict a leg or the broker's own row are fetched again before that counts.
 
     Args:
-        table: Keeps the details across processes. Without it each process fetches them, and all are
-            kept in memory.
+        table: Keeps the details across processes. Without it each process fetches them.
         clock: The current time, for trading hours.
 
     Attributes:
@@ -101,8 +112,6 @@ class ContractCache:
 
     def __post_init__(self) -> None:
         self._known: dict[int, ContractDetails] = {}
-        self._complete: set[int] = set()
-        self._magnifiers: dict[int, int] = {}
         self._without_details: dict[int, _Doubt] = {}
         self._hours_at: dict[int, datetime] = {}
         self._task: asyncio.Task[None] | None = None
@@ -110,8 +119,6 @@ class ContractCache:
         self._unstored: dict[int, ContractDetails] = {}
         self._again_at = NEVER
         self._legs: tuple[ActiveContract, ...] = ()
-        self._leg_conids: frozenset[int] = frozenset()
-        self._read_for: frozenset[int] = frozenset()
         self._mismatches: dict[_LegKey, str] = {}
         self._doubts: dict[int, _Doubt] = {}
         self._row_differs: set[int] = set()
@@ -132,12 +139,12 @@ class ContractCache:
         """Record the active legs, and compare new ones with their contracts."""
         legs = tuple(legs)
         if legs != self._legs:
-            self._legs, self._leg_conids = legs, frozenset(leg.conid for leg in legs)
+            self._legs = legs
             for leg in legs:  # for a leg added since the refusal, requests begin anew
                 asked = self._without_details.get(leg.conid)
                 if asked is not None and asked.refused_at and asked.refused_at < leg.added_at:
                     del self._without_details[leg.conid]
-            self._compare(self._leg_conids)
+            self._compare({leg.conid for leg in legs})
 
     def compare_rows(self, rows: Iterable[Instrument]) -> None:
         """Compare the contracts in the broker's rows with the details in memory."""
@@ -152,37 +159,33 @@ class ContractCache:
                 self._believe(row.conid)
 
     async def load(self, legs: Iterable[ActiveContract]) -> None:
-        """Read the conids with complete details in the table, and the details of legs.
+        """Read the details of legs and of contracts that have not expired long ago.
 
         Raises:
             LakeError: The table cannot be read.
         """
+        legs = tuple(legs)
         if self.table is not None:
-            self._magnifiers |= await offload(self.table.complete)
-            self._complete |= self._magnifiers.keys()
+            since = (self.clock() - EXPIRED_KEPT).date()
+            conids = {leg.conid for leg in legs}
+            self._keep(await offload(self.table.unexpired, since, conids))
             for conid, (times, at) in (await offload(self.table.not_given)).items():
                 due_at = at + timedelta(seconds=REFETCH.delay_s(times))
                 self._without_details[conid] = _Doubt(times, due_at, at)
-        await self._read_legs(legs)
-
-    async def read_legs(self, legs: Iterable[ActiveContract]) -> None:
-        """Read the details of new legs from the table; if that fails, it is due again.
-
-        This comes before they are routed: a leg may not match the contract of its conid.
-        """
-        try:
-            await self._read_legs(legs)
-        except LakeError as error:
-            self._again_at = self.clock() + AGAIN
-            logger.warning("contract details could not be read, they are due again: %s", error)
+        self.follow(legs)
 
     def known(self, conid: int) -> ContractDetails | None:
-        """Return the details of a contract that are in memory, such as those of each leg."""
+        """Return the details of a contract, if they are known."""
         return self._known.get(conid)
+
+    def of(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
+        """Return the details of these contracts that are known."""
+        return {conid: self._known[conid] for conid in conids if conid in self._known}
 
     def magnifier(self, conid: int) -> int | None:
         """Return the price magnifier; None while the details are unknown."""
-        return self._magnifiers.get(conid)
+        details = self._known.get(conid)
+        return details.price_magnifier if details else None
 
     def hours(self, conid: int) -> TradingHours | None:
         """Return when a contract trades; None if unknown."""
@@ -201,11 +204,15 @@ class ContractCache:
         wanted = set(conids)
         return wanted - self.available(wanted)
 
-    def available(self, conids: set[int]) -> set[int]:
-        """Return the conids whose details need not be fetched; cheap for a large book."""
-        found = conids & self._complete
-        found |= conids & self._without_details.keys() & self._known.keys()
-        return found - {conid for conid in self._doubts if self._is_doubted(conid)}
+    def available(self, conids: Iterable[int]) -> set[int]:
+        """Return the conids whose details need not be fetched."""
+        return {
+            conid
+            for conid in conids
+            if (details := self._known.get(conid)) is not None
+            and (_is_complete(details) or conid in self._without_details)
+            and not self._is_doubted(conid)
+        }
 
     async def details(
         self, connection: GatewayConnection, conids: Iterable[int]
@@ -219,7 +226,6 @@ class ContractCache:
             LakeError: The table cannot be read or written.
         """
         wanted = set(conids)
-        await self.keep(wanted)
         missing = self.missing(wanted) - self._without_details.keys()
         if missing:
             found = await connection.details(missing)
@@ -228,7 +234,7 @@ class ContractCache:
                 await self.remember(found.values())
             self._compare(missing - found.keys())
             await self._not_given(connection, missing)
-        return {conid: self._known[conid] for conid in wanted if conid in self._known}
+        return self.of(wanted)
 
     def want(self, conids: Iterable[int], *, first: bool = False) -> None:
         """Add conids whose details are to be fetched in the background, if they are missing.
@@ -259,44 +265,16 @@ class ContractCache:
             if lately and not asked.is_due(now):
                 self._without_details[conid] = asked._replace(due_at=now)
 
-    async def look_up(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
-        """Return the details that are known, without a request and without keeping them in memory.
-
-        Raises:
-            LakeError: The table cannot be read.
-        """
-        wanted = set(conids)
-        memory = ((c, self._known.get(c) or self._unstored.get(c)) for c in wanted)
-        found = {conid: details for conid, details in memory if details is not None}
-        absent = (wanted - found.keys()) & self._complete
-        if absent and self.table is not None:
-            found |= await offload(self.table.get, absent)
-        return found
-
-    async def keep(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
-        """Return the details that are known, and keep them in memory; request nothing.
-
-        Raises:
-            LakeError: The table cannot be read.
-        """
-        wanted = set(conids)
-        await self._read(wanted)
-        return {conid: self._known[conid] for conid in wanted & self._known.keys()}
-
     def fetch_in_background(
         self, connection: GatewayConnection, *, streamed: Collection[int]
     ) -> None:
         """Fetch the details of the next few wanted conids, in a background task.
 
-        Details of legs that could not be read from the table are read first. Then come details that
-        contradict a leg or a row, wanted ones, and those of streamed contracts whose trading hours
-        have no listed days left. Details stored by an older release are fetched again once.
+        First come details that contradict a leg or a row, then wanted ones, and those of streamed
+        contracts whose trading hours have no listed days left. Details stored by an older release
+        are fetched again once.
         """
         if self._task is not None and not self._task.done():
-            return
-        table_is_due = has_come(self._again_at, self.clock(), AGAIN)
-        if self._leg_conids != self._read_for and table_is_due:
-            self._task = asyncio.create_task(self.read_legs(self._legs))
             return
         for conid in list(takewhile(lambda c: not self._is_missing(c), self._wanted)):
             del self._wanted[conid]
@@ -308,7 +286,7 @@ class ContractCache:
             self._hours_at |= dict.fromkeys(missing, now)
         if missing:
             self._task = asyncio.create_task(self._fetch_or_log(connection, missing))
-        elif self._unstored and table_is_due:
+        elif self._unstored and has_come(self._again_at, now, AGAIN):
             self._task = asyncio.create_task(self._store())
 
     async def remember(self, details: Iterable[ContractDetails]) -> None:
@@ -352,34 +330,16 @@ class ContractCache:
             self.matching = matching
             self.version += 1
 
-    async def _read_legs(self, legs: Iterable[ActiveContract]) -> None:
-        self.follow(legs)
-        conids = self._leg_conids
-        await self._read(conids)
-        self._read_for = conids
-
-    async def _read(self, conids: Iterable[int]) -> None:
-        """Read the details of these contracts from the table, unless they are in memory."""
-        absent = set(conids) - self._known.keys()
-        self._keep({conid: self._unstored[conid] for conid in absent & self._unstored.keys()})
-        absent -= self._unstored.keys()
-        if absent and self.table is not None:
-            stored = absent & self._complete
-            found = await offload(self.table.get, absent)
-            # Rows may be missing after a restore of the table: fetch them again.
-            self._complete -= stored - found.keys()
-            self._keep(found)
-
-    def _keep(self, found: Mapping[int, ContractDetails], *, all_of_them: bool = True) -> None:
-        """Keep details in memory, or only those of legs: thousands of others are in the table."""
-        in_memory = self._leg_conids | self._known.keys()
-        kept = found if all_of_them else {c: found[c] for c in found.keys() & in_memory}
-        self._known.update(kept)
-        self._magnifiers |= {conid: one.price_magnifier for conid, one in found.items()}
-        self._complete.update(c for c, one in found.items() if one.valid_exchanges is not None)
-        for conid in self._complete & self._without_details.keys() & found.keys():
-            del self._without_details[conid]
-        if changed := self._leg_conids & found.keys():
+    def _keep(self, found: Mapping[int, ContractDetails]) -> None:
+        for conid, details in found.items():
+            # Thousands of contracts share the few texts.
+            texts: dict[str, Any] = {
+                name: intern(text) for name in SHARED if (text := getattr(details, name))
+            }
+            self._known[conid] = replace(details, **texts) if texts else details
+            if _is_complete(details):
+                self._without_details.pop(conid, None)
+        if changed := {leg.conid for leg in self._legs} & found.keys():
             self._compare(changed)
 
     async def _fetch_or_log(self, connection: GatewayConnection, conids: list[int]) -> None:
@@ -389,7 +349,7 @@ class ContractCache:
             logger.warning("contract details could not be fetched, they are due again: %s", error)
             return
         self._fetched(conids)
-        self._keep(found, all_of_them=self.table is None)
+        self._keep(found)
         self._compare(set(conids) - found.keys())
         if self.table is not None:
             self._unstored.update(found)
@@ -411,7 +371,9 @@ class ContractCache:
 
     def _is_missing(self, conid: int) -> bool:
         asked = self._without_details.get(conid)
-        return conid not in self._complete and (asked is None or asked.is_due(self.clock()))
+        details = self._known.get(conid)
+        known = details is not None and _is_complete(details)
+        return not known and (asked is None or asked.is_due(self.clock()))
 
     async def _not_given(self, connection: GatewayConnection, conids: Iterable[int]) -> None:
         """Record for which of these contracts the gateway gave no details.

@@ -289,7 +289,7 @@ class ModelGreeks:
         if found:
             options = {
                 conid: _Option(replace(details, trading_hours=None, valid_exchanges=None), row)
-                for conid, details in (await self.contracts.look_up(found)).items()
+                for conid, details in self.contracts.of(found).items()
                 if conid in self._keys
                 and details.under_conid is not None
                 and (row := self._row(connection, conid)) is not None
@@ -302,7 +302,7 @@ class ModelGreeks:
             self.contracts.want(sorted(self._wanted), first=True)
             known = self.contracts.available(self._wanted)
             if known:
-                self._underlyings |= await self.contracts.keep(known)
+                self._underlyings |= self.contracts.of(known)
                 self._wanted -= self._underlyings.keys()
                 self._choose_at = float("-inf")
 

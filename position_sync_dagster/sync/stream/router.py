@@ -189,11 +189,6 @@ DOWNLOAD_S = 1.0
 """Maximum wait for the values of the accounts, in seconds, while lines wait for contracts."""
 
 
-REGISTRY_LOOK_S = 3.0
-"""Polling interval of the registry in an object store, in seconds, where each poll is a request.
-On a disk each step polls."""
-
-
 class RoutedBy(NamedTuple):
     """The inputs of the last routing: the conids with a line, and the legs with their version."""
 
@@ -229,7 +224,7 @@ class Router:
         self._route_log = RouteLog(self.context.metrics)
         self._routed_by = RoutedBy(frozenset(), (), 0)
         self._expected: dict[Key, LegState] | None = None
-        self._registry_at, self._registry_version = 0.0, self.registry.version
+        self._registry_version = self.registry.version
         self._account_refresh = AccountRefresh(self.context, self.publisher)
         self._resolver = LegResolver(self.context, self.registry, self.contracts.remember)
         self._followed = FollowedHoldings(self.context, self.publisher)
@@ -348,8 +343,7 @@ class Router:
         self.pricer.mark_due(streamed)
         await self._read_registry(feed, None if first else changed)
         before, self._registry_version = self._registry_version, self.registry.version
-        if changed_legs := self.registry.version != before:
-            await self.contracts.read_legs(self.registry.legs)
+        changed_legs = self.registry.version != before
         self.contracts.follow(self.registry.legs)
         compared = feed.book.reported(None if first else changed).values()
         self.contracts.compare_rows(row.instrument for row in compared if row.position)
@@ -387,10 +381,6 @@ class Router:
         keys = changed if changed is not None else [one.key for one in book.holdings]
         quantities = {} if rules is None else {key: book.position(key) for key in keys}
         is_due = rules is not None and rules.is_due(quantities, first=changed is None)
-        monotonic = self.context.monotonic
-        if not is_due and self.registry.table.is_remote and monotonic() < self._registry_at:
-            return
-        self._registry_at = monotonic() + REGISTRY_LOOK_S
         try:
             if rules is not None and is_due:
                 await offload(rules.follow, book.holdings, feed.accounts)

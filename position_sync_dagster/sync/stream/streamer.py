@@ -17,7 +17,6 @@ from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable, ContractsTable
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
-from position_sync_dagster.lake.storage.table import looked_at_once
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.outage_log import OutageLog
@@ -267,9 +266,8 @@ class IBPositionStreamer:
             for one in (written.broker_positions, written.contracts, written.account_values):
                 if one is not None:
                     await offload(one.table.initialize)
-        with looked_at_once(set()):
-            await self.registry.refresh()
-            await self._contracts.load(self.registry.legs)
+        await self.registry.refresh()
+        await self._contracts.load(self.registry.legs)
 
     async def _run(self) -> None:
         tasks = [

@@ -60,7 +60,9 @@ function set(node, name, value) {
 }
 
 function write(node, text) {
-  if (node.textContent !== text) node.textContent = text;
+  if (node.textContent === text) return;
+  if (node.firstChild) node.firstChild.data = text;
+  else node.textContent = text;
 }
 
 // Make a node have this many children, without touching those that stay: a click, the focus and a selection of text

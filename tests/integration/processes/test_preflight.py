@@ -70,8 +70,8 @@ async def test_a_good_gateway_is_good_in_each_line_and_nothing_is_left(
         settings = settings_for(sim, strategies_file=tmp_path / "s.yaml", trading_mode="SIMULATED")
         found = await look(settings)
         expected = {
-            "settings", "time zone", "strategies file", "tables", "disk", "Dagster home", "UI port",
-            "programs", "runs at once",
+            "settings", "strategies file", "tables", "disk", "Dagster home", "UI port",
+            "programs",
             "gateway", "accounts", "read-only", "clock", "account feed", "positions", "market data",
             "lines", "legs", "gateway's zone",
         }  # fmt: skip
@@ -253,7 +253,7 @@ def test_a_table_that_cannot_be_used_is_named_with_what_to_do(tmp_path):
     lake = Lake(tmp_path / "lake", fsync=False)
     lake.initialize_sync()
     newest_entry(Path(lake.queue.table.path)).write_bytes(b"")
-    [found] = preflight.check_tables(Lake(lake.path, use="look"))
+    [found] = preflight.check_lake(Lake(lake.path, use="look"))
     assert found.level is Level.BAD
     assert "doctor --repair" in found.remedy
 

@@ -8,7 +8,7 @@ import pytest
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.statement import Side
 from position_sync_dagster.errors import FlexServiceError, StatementError
-from position_sync_dagster.gateway.flex import first_day, read_statements
+from position_sync_dagster.gateway.flex import read_statements
 from tests.support.flex_files import element, position, refused, statement, trade
 
 
@@ -216,12 +216,6 @@ def test_an_answer_of_the_service_is_no_statement(code: str, remedy: str) -> Non
     assert caught.value.remedy.startswith(remedy)
 
 
-def test_the_first_day_is_read_from_the_start_of_a_file() -> None:
-    head = statement(position(), first="20250102", last="20260305")[:400]
-    assert first_day(head) == date(2025, 1, 2)
-    assert first_day(b"nothing") is None
-
-
 def test_what_a_statement_says_is_from_1990_to_tomorrow() -> None:
     def clock() -> datetime:
         return datetime(2026, 3, 5, 23, tzinfo=UTC)
@@ -233,7 +227,6 @@ def test_what_a_statement_says_is_from_1990_to_tomorrow() -> None:
         "20260307": False,
     }.items():
         data = statement(position(day=day), first=day, generated="20260305;210000")
-        assert (first_day(data, clock=clock) is not None) is usable
         if usable:
             assert read_statements(data, "a.xml", clock=clock)[0].positions
         else:

@@ -5,7 +5,6 @@ from collections import namedtuple
 import pytest
 from pydantic import SecretStr
 
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes import preflight
 from position_sync_dagster.processes.preflight import Level
 from position_sync_dagster.settings import load_settings
@@ -23,11 +22,10 @@ def test_a_disk_without_room_is_found(monkeypatch, tmp_path, free, level):
     assert bool(found.remedy) == (level is not Level.GOOD)
 
 
-def test_a_lake_that_is_named_by_the_uri_of_a_folder_is_on_a_disk_and_in_no_store(tmp_path):
+def test_a_lake_that_is_named_by_the_uri_of_a_folder_is_on_a_disk(tmp_path):
     uri = f"file://{tmp_path}/lake"
     [found] = preflight.check_disk(uri)
     assert f"free at {tmp_path}" in found.text
-    assert preflight.check_store(Lake(uri)) == []
 
 
 def test_unknown_settings_are_a_warning_each():

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
+from shutil import rmtree
 
 import dagster as dg
 import polars as pl
@@ -19,11 +20,18 @@ from position_sync_dagster.gateway import flex
 from position_sync_dagster.gateway.flex import read_statements
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
-from position_sync_dagster.sync.statements import StatementFolder, known_accounts
+from position_sync_dagster.sync.statements import (
+    INDEX_FILE,
+    ClosingService,
+    StatementFolder,
+    StatementService,
+    known_accounts,
+)
 from tests.support.flex_files import element, of_day, position, statement, trade
 from tests.unit.domain.test_causes import CALL, change
 
@@ -268,23 +276,16 @@ def test_trades_are_stored_once_however_many_statements_name_them(
 
 
 def test_an_import_reads_each_file_once_and_a_changed_one_again(
-    materialize, folder, lake, monkeypatch
+    materialize, folder, lake, parsed
 ) -> None:
-    read = []
-
-    def noted(data: bytes, name: str) -> list[Statement]:
-        read.append(name)
-        return read_statements(data, name)
-
-    monkeypatch.setattr(flex, "read_statements", noted)
     for name in ("a", "b"):
         (folder / f"{name}.xml").write_bytes(statement(trades=(trade(name),)))
     for asset in (flex_statements, executions, statement_events):
         assert materialize(asset).success
-    assert read == ["a.xml", "b.xml"]
+    assert parsed == ["a.xml", "b.xml"]
     (folder / "b.xml").write_bytes(statement(trades=(trade("b"), trade("c"))))
     assert materialize(executions).success
-    assert read == ["a.xml", "b.xml", "b.xml"]
+    assert parsed == ["a.xml", "b.xml", "b.xml"]
     assert lake.executions.read()["execution_id"].to_list() == ["a", "b", "c"]
 
 
@@ -330,14 +331,86 @@ def test_a_day_is_covered_only_with_the_trades_of_its_statement(materialize, fol
     assert lake.executions.table.count() == 1
 
 
-def test_the_files_of_many_years_are_read_once_too(tmp_path, monkeypatch) -> None:
-    read = []
-    monkeypatch.setattr(flex, "read_statements", lambda _data, name: read.append(name) or [])
-    for number in range(1_500):
-        (tmp_path / f"{number}.xml").touch()
+@pytest.fixture
+def parsed(monkeypatch) -> list[str]:
+    """The names of the files that were parsed."""
+    names: list[str] = []
+
+    def noted(data: bytes, name: str) -> list[Statement]:
+        names.append(name)
+        return read_statements(data, name)
+
+    monkeypatch.setattr(flex, "read_statements", noted)
+    return names
+
+
+def test_a_file_that_only_looks_new_is_not_parsed_again(folder, lake, settings, parsed) -> None:
+    service = StatementService(lake, settings)
+    path = folder / "a.xml"
+    path.write_bytes(statement(position(1), trades=(trade("e1"),)))
+    assert service.import_new().executions == 1
+    path.touch()
+    (folder / "b.xml").write_bytes(statement(trades=(trade("e2"),)))
+    assert service.import_new().executions == 1
+    assert parsed == ["a.xml", "b.xml"]
+    (found, _other) = StatementFolder(folder).read().found
+    assert (found.account, found.accounts) == ("DUSIM0001", {"DUSIM0001"})
+
+
+def test_another_lake_and_one_that_was_made_anew_get_the_rows_of_known_files(
+    folder, settings, tmp_path, parsed
+) -> None:
+    (folder / "a.xml").write_bytes(statement(trades=(trade("e1"),)))
+    for number in range(2):
+        for expected in (1, 0):
+            lake = Lake(tmp_path / f"lake-{number}")
+            assert StatementService(lake, settings).import_new().executions == expected
+    rmtree(lake.executions.table.path)
+    lake = Lake(tmp_path / "lake-1")
+    assert StatementService(lake, settings).import_new().executions == 1
+    assert parsed == ["a.xml"] * 3
+
+
+def test_in_a_folder_that_cannot_be_written_all_is_read_without_an_index(folder, parsed) -> None:
+    (folder / "a.xml").write_bytes(of_day(date(2026, 3, 5)))
+    (folder / INDEX_FILE).mkdir()
     for _ in range(2):
-        assert StatementFolder(tmp_path).read().unreadable == ()
-    assert len(read) == 1_500
+        assert StatementFolder(folder).first_day() == date(2026, 3, 5)
+    assert parsed == ["a.xml"] * 2
+
+
+SPOILT = position(1, position="2,5")
+
+
+def test_a_day_with_a_position_that_cannot_be_read_is_never_flat(fill, folder, lake, settings):
+    (folder / "a.xml").write_bytes(statement(SPOILT))
+    service = ClosingService(lake, settings)
+    assert service.flat_days([date(2026, 3, 5)]) == set()
+    message = failure(fill(), "daily_positions")
+    assert "a.xml: OpenPosition (conid '1'" in message
+    assert "which is no number" in message
+    (folder / "a.xml").write_bytes(statement())
+    assert service.flat_days([date(2026, 3, 5)]) == {date(2026, 3, 5)}
+
+
+def test_an_incomplete_statement_adds_what_it_has_and_contradicts_nothing(
+    fill, folder, rows, append_row, lake
+) -> None:
+    append_row(1, utc("2026-03-05T20:00:00"))
+    append_row(3, utc("2026-03-05T20:00:00"))
+    (folder / "a.xml").write_bytes(statement(SPOILT, position(2)))
+    result = fill()
+    assert rows().select("conid", "source").rows() == [(1, "STREAM"), (2, "FLEX"), (3, "STREAM")]
+    assert lake.breaks.open_breaks() == []
+    (event,) = result.asset_materializations_for_node("daily_positions")
+    assert event.metadata["rows_left_out"].value == 1
+
+
+def test_an_option_with_the_margin_of_a_future_fills_its_day(fill, folder, rows) -> None:
+    option = position(7, assetCategory="FSFOP", position="3", multiplier="1000")
+    (folder / "a.xml").write_bytes(statement(option))
+    assert fill().success
+    assert rows().select("conid", "sec_type", "position").rows() == [(7, "FOP", 3.0)]
 
 
 def test_net_liquidation_and_cash_of_a_statement_are_stored_once(materialize, folder, lake) -> None:

@@ -114,15 +114,21 @@ def test_a_value_of_the_broker_is_as_old_as_its_confirmation():
     price=st.floats(0.01, 500),
     bid=st.none() | st.floats(0, 500),
     ask=st.none() | st.floats(0, 500),
+    min_tick=st.none() | st.sampled_from((0.01, 0.05, 0.25)),
     part=st.floats(-2, 2),
 )
 @settings(max_examples=examples(200), deadline=None)
-def test_the_broker_agrees_within_what_the_stream_allows(own, price, bid, ask, part):
+def test_the_broker_agrees_within_what_the_stream_allows(own, price, bid, ask, min_tick, part):
+    """A row has no smallest change of its price; that says more only without a usual quote."""
     update = replace(STREAMED, market_price=price, market_value=own, bid=bid, ask=ask)
     unit = abs(own / price)
-    quote = Quote(conid=1, bid=bid, ask=ask)
+    quote = Quote(conid=1, bid=bid, ask=ask, min_tick=min_tick)
     allowed = allowed_difference(own, quote, unit=unit, band=BAND)
     broker = own + part * allowed
     if abs(abs(own - broker) - allowed) > 1e-9 * max(1.0, allowed):  # not on the very edge
-        expected = ago(2) if abs(own - broker) <= allowed else ago(50)
-        assert priced_at(update, replace(AT_BROKER, market_value=broker)) == expected
+        found = priced_at(update, replace(AT_BROKER, market_value=broker))
+        stream_agrees = abs(own - broker) <= allowed
+        if ask is not None and ask - (bid or 0.0) >= (min_tick or 0.0):
+            assert found == (ago(2) if stream_agrees else ago(50))
+        elif not stream_agrees:
+            assert found == ago(50), "fresh, and the stream does not agree"

@@ -31,7 +31,7 @@ class Table:
     """Counts its commits; the first `fails` calls fail."""
 
     def __init__(self, *details, fails=0):
-        self.commits, self.reads = [], []
+        self.commits = []
         self.stored = {one.conid: one for one in details}
         self.refused = {}
         self.fails = fails
@@ -41,10 +41,8 @@ class Table:
         self.commits.append([one.conid for one in details])
         self.stored |= {one.conid: one for one in details}
 
-    def get(self, conids):
-        self._may_fail()
-        self.reads.append(set(conids))
-        return {conid: self.stored[conid] for conid in conids if conid in self.stored}
+    def unexpired(self, _since, _besides):
+        return dict(self.stored)
 
     def put_not_given(self, asked):
         self._may_fail()
@@ -52,13 +50,6 @@ class Table:
 
     def not_given(self):
         return {c: one for c, one in self.refused.items() if c not in self.stored}
-
-    def complete(self):
-        return {
-            conid: one.price_magnifier
-            for conid, one in self.stored.items()
-            if one.valid_exchanges is not None
-        }
 
     def _may_fail(self):
         if self.fails:
@@ -113,70 +104,31 @@ async def test_details_of_legs_are_known_before_they_are_stored(clock, steps):
     assert not table.commits
 
 
-@pytest.mark.parametrize("stored", [True, False])
-async def test_details_of_what_becomes_a_leg_are_read_where_they_are(clock, steps, stored):
-    gateway, table = Gateway(clock), Table()
-    cache = ContractCache(table, clock=clock)
-    cache.want(range(1, 11 if stored else 101))
-    await steps(cache, gateway, 2)
-    assert bool(table.commits) is stored
-    assert cache.known(1) is None
-    cache.follow([leg(1, "a")])
-    await steps(cache, gateway, 1)
-    assert cache.known(1) is not None
-    assert 1 not in {conid for asked in gateway.asked[1:] for conid in asked}
-
-
-async def test_only_the_details_of_legs_are_read_from_the_table(clock, steps):
+async def test_details_in_the_table_are_requested_again_only_if_an_older_release_stored_them(
+    clock, steps
+):
     gateway = Gateway(clock)
     table = Table(
         *(contract_details(conid, seen_at=clock.now) for conid in (1, 2)),
         contract_details(3, seen_at=clock.now, valid_exchanges=None),
     )
     cache = ContractCache(table, clock=clock)
-    legs = (leg(1, "a"), leg(3, "b"))
-    await cache.load(legs)
+    await cache.load((leg(1, "a"), leg(3, "b")))
     cache.want([1, 2, 3])
-    cache.follow(legs)
     await steps(cache, gateway, 3)
-    assert table.reads == [{1, 3}]
     assert gateway.asked == [[3]]
     assert cache.missing([1, 2, 3]) == set()
     assert (await cache.details(gateway, [2])).keys() == {2}
     assert gateway.asked == [[3]]
 
 
-async def test_details_that_the_table_lost_are_fetched_again(clock):
-    gateway, table = Gateway(clock), Table(contract_details(1), contract_details(2))
-    cache = ContractCache(table, clock=clock)
-    await cache.load(())
-    del table.stored[1]
-    assert (await cache.details(gateway, [1, 2])).keys() == {1, 2}
-    assert gateway.asked == [[1]]
-
-
 async def test_new_legs_are_compared_before_they_are_routed(clock):
-    table = Table(contract_details(1, symbol="OTHER", seen_at=clock.now))
-    cache, legs = ContractCache(table, clock=clock), (leg(1, "a"),)
+    cache = ContractCache(
+        Table(contract_details(1, symbol="OTHER", seen_at=clock.now)), clock=clock
+    )
     await cache.load(())
-    await cache.read_legs(legs)
+    cache.follow((leg(1, "a"),))
     assert cache.matching == ()
-    cache.fetch_in_background(Gateway(clock), streamed=())
-    assert table.reads == [{1}]
-
-
-async def test_details_that_cannot_be_read_are_read_later(clock, steps, caplog):
-    gateway, table = Gateway(clock), Table(contract_details(1, seen_at=clock.now), fails=1)
-    cache = ContractCache(table, clock=clock)
-    await cache.load(())
-    cache.follow([leg(1, "a")])
-    await steps(cache, gateway, 5)
-    assert cache.known(1) is None
-    assert len(caplog.records) == 1
-    clock.advance(AGAIN / timedelta(seconds=1))
-    await steps(cache, gateway, 1)
-    assert cache.known(1) is not None
-    assert gateway.asked == []
 
 
 async def test_details_that_could_not_be_stored_are_stored_later(clock, steps):
@@ -314,17 +266,6 @@ async def test_details_that_were_not_given_before_the_clock_was_set_back_are_req
         table.stored.clear()
 
 
-async def test_contracts_are_looked_up_without_a_request_and_not_kept(clock, steps):
-    table = Table(contract_details(1, seen_at=clock.now))
-    cache, gateway = ContractCache(table, clock=clock), Gateway(clock)
-    await cache.load([])
-    assert (await cache.look_up([1, 2])).keys() == {1}
-    assert cache.known(1) is None
-    assert (await cache.keep([1, 2])).keys() == {1}
-    assert cache.known(1) is not None
-    assert gateway.asked == []
-
-
 A_DAY_S = 86_400.0
 
 
@@ -397,7 +338,6 @@ async def test_trading_hours_of_an_expired_contract_are_not_asked_for(clock, day
     gateway = Gateway(clock, **terms)
     cache = ContractCache(Table(contract_details(1, **terms)), clock=clock)
     await cache.load([])
-    await cache.keep([1])
     for _hour in range(2):
         clock.advance(3601)
         cache.fetch_in_background(gateway, streamed=[1])
