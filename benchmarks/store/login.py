@@ -17,8 +17,8 @@ from benchmarks.bench import Bench
 from benchmarks.hosts.deployment import SERVICES, Deployment, Size
 from benchmarks.outcome import Line, Target
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.lake.object_store import delta_options
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS, POSITION_UPDATES
+from position_sync_dagster.lake.storage.object_store import delta_options
 from tests.support.store_proxy import Request
 
 SIZE = Size(logins=1, legs=200, active=20, latency_s=0.05)

@@ -11,7 +11,7 @@ from position_sync_dagster.lake.queue.transitions import IS_REQUEST
 from position_sync_dagster.lake.schema.ids import id_prefix
 from position_sync_dagster.lake.schema.predicates import LIVE
 from position_sync_dagster.lake.storage.maintenance import DoubledRows, find_doubled
-from position_sync_dagster.lake.storage.table import data_files, may_have
+from position_sync_dagster.lake.storage.table import Table, data_files, may_have
 from position_sync_dagster.settings import Settings
 
 _BUCKET = pl.col("partition.bucket")
@@ -109,11 +109,11 @@ def newest_values(lake: Lake, login: Settings) -> pl.DataFrame:
 
 
 def unusable_tables(lake: Lake) -> list[tuple[str, LakeError]]:
-    """Return the tables that a process cannot open now, each with its error."""
+    """Return the tables that another process could not open now, each with its error."""
     found = []
-    for table in lake.tables:
+    for one in lake.tables:
         try:
-            table.verify()
+            Table(one.path, one.spec, storage_options=one.options, use="look").version()
         except LakeError as error:
-            found.append((table.spec.name, error))
+            found.append((one.spec.name, error))
     return found

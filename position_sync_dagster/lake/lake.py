@@ -21,7 +21,6 @@ from position_sync_dagster.lake import records
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable, ContractsTable
-from position_sync_dagster.lake.object_store import LEASE_OPTIONS
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.lake.schema import tables as specs
@@ -29,6 +28,7 @@ from position_sync_dagster.lake.schema.codec import legs_of
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.maintenance import MaintenanceResult, maintain
+from position_sync_dagster.lake.storage.object_store import LEASE_OPTIONS
 from position_sync_dagster.lake.storage.table import Table, TableOptions, looked_at_once
 from position_sync_dagster.lake.storage.threads import together
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
@@ -153,6 +153,11 @@ class Lake:
         return records.ClosuresTable(self._table(specs.CLOSURES))
 
     @cached_property
+    def dividends(self) -> records.DividendsTable:
+        """The table dividends."""
+        return records.DividendsTable(self._table(specs.DIVIDENDS))
+
+    @cached_property
     def account_values(self) -> AccountValuesTable:
         """The table account_values."""
         return AccountValuesTable(self._table(specs.ACCOUNT_VALUES), self._clock)
@@ -172,6 +177,7 @@ class Lake:
             self.statement_events.table,
             self.position_changes.table,
             self.closures.table,
+            self.dividends.table,
             self.account_values.table,
         )
 

@@ -1,5 +1,5 @@
 """One Delta table: opening it, transactions on it, the life cycle of its rows, its maintenance.
 
 The tables of the lake (queue, updates, registry, sessions and the others) import from these
-modules; these import `lake/schema`, `lake/object_store`, `domain` and `errors`, and no table.
+modules; these import `lake/schema`, `domain` and `errors`, and no table.
 """

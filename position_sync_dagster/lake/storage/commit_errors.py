@@ -9,7 +9,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from polars.exceptions import ComputeError
 
 from position_sync_dagster import errors
-from position_sync_dagster.lake.object_store import (
+from position_sync_dagster.lake.storage.object_store import (
     UNAVAILABLE,
     plain,
     store_fault,

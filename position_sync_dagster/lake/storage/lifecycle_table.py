@@ -144,7 +144,6 @@ class LifecycleTable:
 
     Args:
         in_parts: Whether to split many live rows into parts; a change rewrites only its own parts.
-        check: Called before live rows are read, also in each change; it may refuse the table.
     """
 
     def __init__(
@@ -153,11 +152,9 @@ class LifecycleTable:
         clock: Clock,
         *,
         in_parts: bool = False,
-        check: Callable[[DeltaTable], None] = lambda _handle: None,
     ) -> None:
         self.table = table
         self._in_parts = in_parts
-        self._check = check
         self._clock = clock
         self._live: tuple[tuple[int, int], pl.DataFrame] | None = None
         self._parts: dict[str, tuple[tuple[int, int], list[str], pl.DataFrame]] = {}
@@ -229,7 +226,6 @@ class LifecycleTable:
         return self.table.snapshot(lambda handle: (self._snapshot(handle), _finished(handle)))
 
     def _snapshot(self, handle: DeltaTable) -> Snapshot:
-        self._check(handle)
         key = self.table.cache_key(handle)
         cached = self._live
         if cached is None or cached[0] != key:
@@ -293,7 +289,6 @@ class LifecycleTable:
 
     def _rows_of(self, handle: DeltaTable, parts: Collection[str]) -> dict[str, pl.DataFrame]:
         """Return the live rows of each part; they are read again only when its files change."""
-        self._check(handle)
         key, known = self.table.cache_key(handle), self._parts
         if any(part not in known or known[part][0] != key for part in parts):
             files = files_in(handle, bucket=predicates.LIVE)

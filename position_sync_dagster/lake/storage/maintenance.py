@@ -18,12 +18,12 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.errors import CommitContentionError, LakeError, LakeNotWritableError
-from position_sync_dagster.lake.object_store import plain
 from position_sync_dagster.lake.schema.ids import new_part
 from position_sync_dagster.lake.schema.predicates import LIVE, in_parts
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import PARTITION_COLUMNS
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
+from position_sync_dagster.lake.storage.object_store import plain
 from position_sync_dagster.lake.storage.table import (
     Table,
     data_files,

@@ -13,9 +13,8 @@ from deltalake.exceptions import TableNotFoundError
 from deltalake.schema import PrimitiveType
 
 from position_sync_dagster import errors
-from position_sync_dagster.lake import object_store
 from position_sync_dagster.lake.schema import table_spec
-from position_sync_dagster.lake.storage import commit_errors
+from position_sync_dagster.lake.storage import commit_errors, object_store
 from position_sync_dagster.lake.storage.durability import LOG, SET_ASIDE, refuse_torn
 from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK, make_private_folder
 

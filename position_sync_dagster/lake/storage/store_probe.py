@@ -15,9 +15,9 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.schema import PrimitiveType
 
 from position_sync_dagster import errors
-from position_sync_dagster.lake.object_store import delta_options, store_fault
 from position_sync_dagster.lake.storage import commit_errors
 from position_sync_dagster.lake.storage.deltalake_internals import delete_log
+from position_sync_dagster.lake.storage.object_store import delta_options, store_fault
 
 PROBES = "_probes"
 """The folder, in the lake, of the tables that test the store; each is deleted at once."""

@@ -22,11 +22,11 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from position_sync_dagster import errors
-from position_sync_dagster.lake.object_store import absolute_path, plain, polars_options
 from position_sync_dagster.lake.schema.predicates import literal
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage import commit_errors, durability
 from position_sync_dagster.lake.storage.fencing import NO_HOOKS
+from position_sync_dagster.lake.storage.object_store import absolute_path, plain, polars_options
 from position_sync_dagster.lake.storage.opening import TableLocation, Use
 from position_sync_dagster.lake.storage.store_probe import require_conditional_put
 from position_sync_dagster.lake.storage.writer_lock import WriterLock
@@ -459,15 +459,6 @@ class Table:
             require_conditional_put(self.path.rpartition("/")[0], self.options)
         return self.is_remote
 
-    def verify(self) -> None:
-        """Check the schema of the table that is at the path now, opened as others would open it.
-
-        Raises:
-            ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError.
-        """
-        with suppress(commit_errors.RetryCommit):  # it was of an older release, and is migrated now
-            self._location.open(create=False)
-
     def examine(self) -> errors.LakeError | None:
         """Return why the table cannot be used; None if it can, or if it is not there yet."""
         try:
@@ -509,8 +500,8 @@ class Table:
     ) -> pl.DataFrame:
         """Read rows of a snapshot, in no particular order."""
         names = columns or list(self.spec.columns)
-        if predicate is None and not self.spec.partition_by:
-            return self.read_files(data_files(handle)).select(names)
+        if predicate is None:
+            return self.read_rows(data_files(handle), names)
         found = pl.DataFrame(handle.scan(columns=columns, predicate=predicate))
         return (found if found.width else self.spec.empty).select(names)
 
@@ -538,21 +529,13 @@ class Table:
         """Return the path or URI of a data file; the log has its path as a part of a URL."""
         return f"{self.path}/{unquote(path)}"
 
-    def read_files(self, files: pl.DataFrame) -> pl.DataFrame:
+    def read_rows(self, files: pl.DataFrame, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Read data files of a snapshot side by side; in an object store, a request for each.
 
         Args:
             files: Rows of `data_files`.
-
-        Returns:
-            The columns that files have, which are all but those of partitions, and FILE.
+            columns: Of the table; all by default.
         """
-        if files.is_empty():
-            return pl.DataFrame(schema={**self.spec.stored, FILE: pl.String})
-        return self.scan_files(files).collect()
-
-    def read_rows(self, files: pl.DataFrame, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """Read data files as `read_files` does; return columns of the table, all by default."""
         names = [*(columns or self.spec.columns)]
         if files.is_empty():
             return self.spec.empty.select(names)

@@ -2,7 +2,7 @@
 
 from datetime import date
 
-from position_sync_dagster.lake.object_store import (
+from position_sync_dagster.lake.storage.object_store import (
     delta_options,
     first_ledger_day,
     polars_options,
