@@ -159,6 +159,8 @@ def propose(
     Only what no strategy has yet is proposed. --accept writes the registry, or the strategies file
     if there is one; numbers are those of the list with the same options.
     """
+    if more and not accept:
+        raise typer.BadParameter("Write --accept before the numbers.")
     settings, lake = options.opened(home)
     found = propose_strategies.read_proposal(
         lake, settings, account, None if underlying is None else [underlying]
@@ -234,7 +236,7 @@ def _print_proposal(found: Proposal) -> None:
         output.print_table(rows, notes, right=("#", "credit", "greatest loss"))
         typer.echo(as_typed("`position-sync strategies propose --accept all` makes them active."))
     else:
-        typer.echo("Every option that is held belongs to a strategy.")
+        typer.echo("No option is held that is in no strategy.")
     if found.left_over:
         left = (f"{lot.part.quantity:+g} {lot.part.instrument.symbol}" for lot in found.left_over)
         typer.echo(printable(f"Left over: {few(left, 20)}."))

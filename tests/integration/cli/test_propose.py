@@ -67,7 +67,7 @@ def test_accepted_proposals_are_active_and_not_proposed_again(held, chosen) -> N
     legs = {leg.conid: (leg.account, leg.quantity) for leg in held.registry.sync.get_all_active()}
     every = {**CONDOR, **COVERED}
     assert legs == {contract(name).conid: ("A", quantity) for name, quantity in every.items()}
-    assert "Every option that is held belongs to a strategy." in run("propose")
+    assert "No option is held that is in no strategy." in run("propose")
 
 
 def test_a_number_that_is_not_in_the_list_is_refused(held) -> None:
