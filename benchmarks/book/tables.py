@@ -20,7 +20,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.batch import SHARE, BatchProcessor, LakeValues
 from position_sync_dagster.sync.drain.drain import drain
 from position_sync_dagster.sync.drain.worker import QueueWorker
-from position_sync_dagster.sync.reports.overview import PositionQuery, read_positions
+from position_sync_dagster.sync.reports.positions import PositionQuery, read_positions
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
 from tests.support.settings import make_settings

@@ -16,16 +16,16 @@ from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.domain.instrument import contract_name
-from position_sync_dagster.domain.update import PositionUpdate, ValueOrigin
 from position_sync_dagster.lake.lake import Lake, Past, legs_at, rows_of_logins
 from position_sync_dagster.lake.schema.codec import updates_of
+from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
 from position_sync_dagster.lake.updates.position_updates import POLL_S
 from position_sync_dagster.sync.reports import overview
+from position_sync_dagster.sync.reports import positions as positions_of
 from position_sync_dagster.sync.reports.changes import ChangeKind
 from position_sync_dagster.sync.reports.closes import Closes, read_closes
-from position_sync_dagster.sync.reports.confirmations import feed_of
 from position_sync_dagster.sync.reports.figures import FiguresReader
-from position_sync_dagster.sync.reports.money import Ages, BookMoney
+from position_sync_dagster.sync.reports.money import BookMoney
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.terminal import board, money_tables, output
 from position_sync_dagster.terminal.board import describe
@@ -163,10 +163,10 @@ def _days(text: str) -> timedelta:
 
 def _sortable(name: str | None) -> str | None:
     """Return the name of a column by which positions can be sorted."""
-    if name is not None and name.removeprefix("-") not in overview.SORTED_BY:
+    if name is not None and name.removeprefix("-") not in positions_of.SORTED_BY:
         raise typer.BadParameter(
             f"There is no column {name!r} to sort by. Choose one of: "
-            f"{', '.join(overview.SORTED_BY)}."
+            f"{', '.join(positions_of.SORTED_BY)}."
         )
     return name
 
@@ -215,7 +215,7 @@ def positions(
     past = options.past_of(as_of, at_value_time=at_value_time, watch=watch)
     settings, lake = options.opened(home)
 
-    query = overview.PositionQuery(
+    query = positions_of.PositionQuery(
         strategy=strategy, underlying=underlying, expiring=expiring, sort=sort, limit=limit,
         past=past,
     )  # fmt: skip
@@ -227,8 +227,8 @@ def positions(
         _closes(query, lake=lake, watch=watch, json=json)
         return
 
-    def look() -> overview.PositionList:
-        found = overview.read_positions(lake, settings, utc_now(), query)
+    def look() -> positions_of.PositionList:
+        found = positions_of.read_positions(lake, settings, utc_now(), query)
         legs = legs_at(lake, past.at) if past else lake.registry.legs
         waiting = () if past else lake.registry.unresolved
         options.known_strategy(
@@ -238,24 +238,26 @@ def positions(
         )
         return found
 
-    def render(found: overview.PositionList, width: int) -> Iterator[RenderableType]:
-        if found.rows:
-            yield money_tables.positions_table(found.rows, found.ages, found.strategies_of, width)
+    def render(found: positions_of.PositionList, width: int) -> Iterator[RenderableType]:
+        shown = found.rows.height
+        if shown:
+            yield money_tables.positions_table(found, width)
         elif underlying is not None or expiring is not None:
             yield "No position has this underlying and expires in this time."
         else:
             yield f"No leg of {strategy} is held." if strategy else "No position has a row yet."
-        if 0 < len(found.rows) < found.total:
-            shown = f"{len(found.rows):,} of {found.total:,} positions are shown"
-            yield f"{shown}; the totals are of those shown."
+        if 0 < shown < found.total:
+            yield (
+                f"{shown:,} of {found.total:,} positions are shown; the totals are of those shown."
+            )
 
-    def plain(found: overview.PositionList) -> list[dict[str, Any]]:
-        return [_as_values(row, found.ages) for row in found.rows]
+    def plain(found: positions_of.PositionList) -> list[dict[str, Any]]:
+        return found.rows.select(*UPDATE_COLUMNS, *_MORE).to_dicts()
 
     _report(look, render, plain, past=past, watch=watch, json=json)
 
 
-def _closes(query: overview.PositionQuery, *, lake: Lake, watch: bool, json: bool) -> None:
+def _closes(query: positions_of.PositionQuery, *, lake: Lake, watch: bool, json: bool) -> None:
     """Print what closed."""
 
     def look() -> Closes:
@@ -285,15 +287,8 @@ def _closes(query: overview.PositionQuery, *, lake: Lake, watch: bool, json: boo
     _report(look, render, plain, past=query.past, watch=watch, json=json)
 
 
-def _as_values(row: PositionUpdate, ages: Ages) -> dict[str, Any]:
-    """Return a row with the ages of its price and its greeks."""
-    key = (row.account, row.conid)
-    return asdict(row) | {
-        "confirmed_at": ages.priced.get(key),
-        "age_s": ages.age_s(key),
-        "greeks_age_s": ages.greeks_age_s(key),
-        "feed": feed_of(row) or "live" if row.value_source is ValueOrigin.TICK else None,
-    }
+_MORE = ("confirmed_at", "age_s", "greeks_age_s", "feed", "strategies", "shares", "days")
+"""What `positions --json` has besides the columns of position_updates."""
 
 
 TOKEN_EVERY_S = 5.0

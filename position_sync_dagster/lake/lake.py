@@ -153,6 +153,11 @@ class Lake:
         return records.ClosuresTable(self._table(specs.CLOSURES))
 
     @cached_property
+    def dividends(self) -> records.DividendsTable:
+        """The table dividends."""
+        return records.DividendsTable(self._table(specs.DIVIDENDS))
+
+    @cached_property
     def account_values(self) -> AccountValuesTable:
         """The table account_values."""
         return AccountValuesTable(self._table(specs.ACCOUNT_VALUES), self._clock)
@@ -172,6 +177,7 @@ class Lake:
             self.statement_events.table,
             self.position_changes.table,
             self.closures.table,
+            self.dividends.table,
             self.account_values.table,
         )
 

@@ -8,12 +8,17 @@ from pathlib import Path
 from position_sync_dagster.processes.child_process import ChildProcess
 from position_sync_dagster.processes.ports import LOOPBACK, exchange_json
 from position_sync_dagster.processes.supervisor import GRACE_S
+from position_sync_dagster.sync.owner.memory_and_threads import (
+    ALLOCATOR,
+    VARIABLES,
+    one_native_thread_each,
+)
 
 
 def start(
     *, env: Mapping[str, str], dagster_home: Path, ui_port: int, cwd: Path, log: Path | None
 ) -> ChildProcess:
-    """Start Dagster on 127.0.0.1 under the supervisor.
+    """Start Dagster on 127.0.0.1 under the supervisor, with one thread each for native libraries.
 
     Args:
         env: The whole environment, without DAGSTER_HOME.
@@ -21,10 +26,12 @@ def start(
         log: As for `ChildProcess`.
     """
     module = "position_sync_dagster.processes.supervisor"
+    with one_native_thread_each():
+        threads = {name: os.environ[name] for name in (*VARIABLES, ALLOCATOR)}
     return ChildProcess(
         "Dagster",
         [sys.executable, "-m", module, str(ui_port), str(os.getpid())],
-        env={**env, "DAGSTER_HOME": str(dagster_home)},
+        env={**env, **threads, "DAGSTER_HOME": str(dagster_home)},
         cwd=cwd,
         log=log,
         grace_s=GRACE_S + 2,

@@ -138,6 +138,7 @@ ROOMY = 30
 """In a terminal of this many rows or more, empty lines separate the parts."""
 
 LEAST_CHANGES = 2
+LEAST_STRATEGIES = 3
 MOST_NOTES = 3
 MOST_BAR = 40
 
@@ -182,13 +183,15 @@ def board(
         room -= len(accounts)
     money = overview.book.money()
     if money.strategies or money.rest:
-        ends, notes_below = (
-            [*money.rest, *money.totals, *money.in_base],
-            money_tables.money_notes(money, width)[:MOST_NOTES],
-        )
-        room -= len(gap) + 1 + len(ends) + len(notes_below)
+        ends = [*money.rest, *money.totals, *money.in_base]
+        texts = money_tables.money_notes(money, width)[:MOST_NOTES]
+        room -= len(gap) + 1 + len(ends)
         kept = min(len(changes), LEAST_CHANGES) + len(gap)
-        shown = money.strategies
+        under = len(money.underlyings) + 1 + len(gap)
+        # The worst first: what is cut hurts least. Underlyings come before the notes.
+        shown = sorted(money.strategies, key=lambda one: one.daily_pnl or 0.0)
+        has_underlyings = under <= room - kept - min(len(shown), LEAST_STRATEGIES)
+        room -= under if has_underlyings else 0
         if len(shown) > room - kept:
             shown = shown[: max(room - kept - 1, 1)]
         head += [*gap, money_tables.strategy_table(shown, ends, width)]
@@ -196,10 +199,11 @@ def board(
         if len(shown) < len(money.strategies):
             head.append(Text(f"… and {len(money.strategies) - len(shown)} more"))
             room -= 1
-        head += notes_below
-        if len(money.underlyings) + 1 + len(gap) <= room - kept:
+        texts = texts[: max(room - kept, 0)]
+        head += texts
+        room -= len(texts)
+        if has_underlyings:
             head += [*gap, money_tables.underlying_table(money.underlyings, width)]
-            room -= len(money.underlyings) + 1 + len(gap)
     listed = [_change(change, width) for change in changes[: max(room - len(gap), 0)]]
     return Group(*head, *(gap if listed else []), *listed, *foot)
 

@@ -3,31 +3,30 @@
 A table shows the columns that fit into the width.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Group
 from rich.text import Text
 
 from position_sync_dagster.domain.closures import Closure
-from position_sync_dagster.domain.instrument import contract_name
-from position_sync_dagster.domain.update import GreeksSource, PositionUpdate
-from position_sync_dagster.sync.reports.confirmations import feed_of
 from position_sync_dagster.sync.reports.exposure import add
-from position_sync_dagster.sync.reports.money import BASE_TOTAL, Ages, BookMoney, Money
+from position_sync_dagster.sync.reports.money import BASE_TOTAL, BookMoney, Money
+from position_sync_dagster.sync.reports.positions import PositionList
 from position_sync_dagster.terminal.text import (
     amount,
+    amounts,
     duration,
+    foreign,
     greeks_age,
     money_lines,
     not_in_sums,
     number,
     partial_sum,
-    printable,
     quantity,
     share_computed,
-    starred,
 )
 
 WIDE = 110
@@ -117,6 +116,18 @@ def _colour(column: FittedColumn, row: int) -> str:
     return "red" if text.startswith("-") else "green"
 
 
+_SUMS = (
+    ("value", "value", 4),
+    ("unreal", "unrealized_pnl", 3),
+    ("daily", "daily_pnl", 2),
+    ("$delta", "dollar_delta", 1),
+    ("$gamma 1%", "gamma_1pct", 3),
+    ("theta", "theta", 1),
+    ("vega", "vega", 2),
+)
+"""The heading of each sum, its name, and the rank of its column; strategies always show money."""
+
+
 def strategy_table(strategies: Sequence[Money], ends: Sequence[Money], width: int) -> Group:
     """Return the strategies, and below them what belongs to none and the totals."""
     rows = [*strategies, *ends]
@@ -126,11 +137,15 @@ def strategy_table(strategies: Sequence[Money], ends: Sequence[Money], width: in
         for row in rows
     ]
     columns = [
-        FittedColumn("strategy", [*map(printable, names)], left=True, most=18),
+        FittedColumn("strategy", [*map(foreign, names)], left=True, most=18),
         FittedColumn("", [row.currency or "–" for row in rows], left=True),
         FittedColumn("legs", [f"{row.legs_held}/{row.legs}" for row in rows]),
-        *_money_columns(rows),
-        *_realized_column(rows),
+        *_sum_columns(rows, always=3),
+    ]
+    if any(row.closes for row in rows):
+        realized = amounts([row.realized_pnl for row in rows])
+        columns.append(FittedColumn("realised", realized, rank=3, signed=True))
+    columns += [
         FittedColumn("lines", [quantity(row.lines) for row in rows], rank=5),
         *_age_columns(rows),
     ]
@@ -139,34 +154,61 @@ def strategy_table(strategies: Sequence[Money], ends: Sequence[Money], width: in
     return fitted_table(columns, width, totals=len(ends))
 
 
-def underlying_table(underlyings: Sequence[Money], width: int) -> Group:
+def underlying_table(rows: Sequence[Money], width: int) -> Group:
     """Return the sums of each underlying, with its nearest expiry and its short options."""
-    rows = underlyings
-    short = [
-        f"{row.short_in_money}{f' + {row.short_unknown}?' if row.short_unknown else ''}"
-        for row in rows
-    ]
+    columns = {
+        "legs": [str(row.legs) for row in rows],
+        "with greeks": [
+            f"{row.options_with_greeks}/{row.options}"
+            + (f" ({row.options_modelled} MODEL)" if row.options_modelled else "")
+            for row in rows
+        ],
+    }
+    ends = {
+        "expiry": [f"{row.nearest_expiry:%d%b%y}" if row.nearest_expiry else "" for row in rows],
+        "short ITM": [
+            f"{row.short_in_money}{f' + {row.short_unknown}?' if row.short_unknown else ''}"
+            for row in rows
+        ],
+    }
     return fitted_table(
         [
-            FittedColumn("underlying", [printable(row.name) for row in rows], left=True),
+            FittedColumn("underlying", [foreign(row.name) for row in rows], left=True),
             FittedColumn("", [row.currency or "–" for row in rows], left=True),
-            FittedColumn("legs", [str(row.legs) for row in rows]),
-            FittedColumn("with greeks", [_greeks_of(row) for row in rows]),
-            *_money_columns(rows, of_underlyings=True),
-            FittedColumn(
-                "expiry",
-                [f"{row.nearest_expiry:%d%b%y}" if row.nearest_expiry else "" for row in rows],
-            ),
-            FittedColumn("short ITM", short),
+            *(FittedColumn(heading, cells) for heading, cells in columns.items()),
+            *_sum_columns(rows, always=0),
+            *(FittedColumn(heading, cells) for heading, cells in ends.items()),
             *_age_columns(rows),
         ],
         width,
     )
 
 
+def _sum_columns(rows: Sequence[Money], *, always: int) -> list[FittedColumn]:
+    """Return the columns of sums; the first few are always shown. A star marks a partial sum."""
+    return [
+        FittedColumn(
+            heading,
+            amounts([getattr(row, name) for row in rows], [name in row.unknown for row in rows]),
+            rank=0 if place < always else rank,
+            signed=name.endswith("_pnl"),
+        )
+        for place, (heading, name, rank) in enumerate(_SUMS)
+    ]
+
+
+def _age_columns(rows: Sequence[Money]) -> list[FittedColumn]:
+    ages = [_price_age(row.oldest_age_s, "delayed" if row.delayed else None) for row in rows]
+    greeks = [
+        greeks_age(row.oldest_greeks_s, row.oldest_age_s, has_greeks=row.options_with_greeks > 0)
+        for row in rows
+    ]
+    return [FittedColumn("oldest", ages), *_greeks_column(greeks)]
+
+
 def money_notes(money: BookMoney, width: int) -> list[Text]:
     """Return what has no column in the tables of the money, one line each."""
-    found = [Text(printable(line), style="dim") for line in money_lines(money)]
+    found = [Text(foreign(line, 1000), style="dim") for line in money_lines(money)]
     for line in found:
         line.truncate(width, overflow="ellipsis")
     return found
@@ -182,15 +224,11 @@ def describe_totals(money: BookMoney) -> list[tuple[str, str]]:
             for r in money.rest
             if one.account in (None, r.account) and (is_base or r.currency == one.currency)
         )
-        figures = [
-            f"{label} {partial_sum(one, name)}"
-            for label, name in (
-                ("value", "value"),
-                ("unrealised", "unrealized_pnl"),
-                ("daily", "daily_pnl"),
-                ("dollar delta", "dollar_delta"),
-            )
-        ]
+        named = {
+            "value": "value", "unrealised": "unrealized_pnl", "daily": "daily_pnl",
+            "dollar delta": "dollar_delta",
+        }  # fmt: skip
+        figures = [f"{label} {partial_sum(one, name)}" for label, name in named.items()]
         figures += [
             f"greeks of {one.options_with_greeks} of {one.options} options{share_computed(one)}",
             f"{rest} of {one.legs_held} holdings in no strategy",
@@ -199,165 +237,100 @@ def describe_totals(money: BookMoney) -> list[tuple[str, str]]:
         if is_base:
             figures.append(f"rates {duration(one.rates_age_s)}")
         account = f" {one.account}" if one.account else ""
-        found.append((printable(f"total{account} {one.currency}"), ", ".join(figures)))
+        found.append((foreign(f"total{account} {one.currency}"), ", ".join(figures)))
     return found + [("not in totals", line) for line in not_in_sums(money)]
 
 
-def _greeks_of(one: Money) -> str:
-    """Return the number of options with known greeks, and the number that this package computed.
-
-    The other greeks are the gateway's.
-    """
-    computed = f" ({one.options_modelled} MODEL)" if one.options_modelled else ""
-    return f"{one.options_with_greeks}/{one.options}{computed}"
-
-
-def _money_columns(rows: Sequence[Money], *, of_underlyings: bool = False) -> list[FittedColumn]:
-    """Return the columns of sums; for strategies, value and profit are always shown."""
-    columns = [
-        ("value", "value", 4),
-        ("unreal", "unrealized_pnl", 3),
-        ("daily", "daily_pnl", 2),
-        ("$delta", "dollar_delta", 1),
-        ("$gamma 1%", "gamma_1pct", 3),
-        ("theta", "theta", 1),
-        ("vega", "vega", 2),
-    ]
-    return [
-        FittedColumn(
-            heading,
-            [partial_sum(row, name) for row in rows],
-            rank=rank if place >= 3 or of_underlyings else 0,
-            signed=name.endswith("_pnl"),
-        )
-        for place, (heading, name, rank) in enumerate(columns)
-    ]
-
-
-def _realized_column(rows: Sequence[Money]) -> list[FittedColumn]:
-    """Return the column of realised profit, if something closed."""
-    if not any(row.closes for row in rows):
-        return []
-    cells = [amount(row.realized_pnl) for row in rows]
-    return [FittedColumn("realised", cells, rank=3, signed=True)]
-
-
-def _age_columns(rows: Sequence[Money]) -> list[FittedColumn]:
-    ages = [_price_age(row.oldest_age_s, "delayed" if row.delayed else None) for row in rows]
-    greeks = [
-        greeks_age(row.oldest_greeks_s, row.oldest_age_s, has_greeks=row.options_with_greeks > 0)
-        for row in rows
-    ]
-    return [FittedColumn("oldest", ages), *_greeks_column(greeks)]
-
-
-def positions_table(
-    rows: Sequence[PositionUpdate],
-    ages: Ages,
-    strategies_of: Mapping[tuple[str, int], Sequence[str]],
-    width: int,
-) -> Group:
-    """Return the newest rows, with a total for each currency.
+def positions_table(found: PositionList, width: int) -> Group:
+    """Return the positions, with a total for each currency.
 
     The greeks are those of the whole position: per unit × quantity × multiplier.
     """
-    keys = [(row.account, row.conid) for row in rows]
-    currencies = sorted({row.currency for row in rows})
-    several = len(currencies) > 1 or len({row.account for row in rows}) > 1
+    rows = found.rows.to_dicts()
+    currencies = sorted({row["currency"] for row in rows})
+    several = len(currencies) > 1 or len({row["account"] for row in rows}) > 1
+    of_currency = [[row for row in rows if row["currency"] == one] for one in currencies]
 
-    def is_future(row: PositionUpdate) -> bool:
-        return row.sec_type == "FUT"
-
-    def money(
-        heading: str,
-        values: Sequence[float | None],
-        rank: int = 0,
-        *,
-        of: Callable[[PositionUpdate], bool] = lambda row: True,
-        summed: bool = True,
+    def sums(
+        heading: str, name: str, rank: int = 0, *, future: bool = False, summed: bool = True
     ) -> FittedColumn:
-        listed = [(row, value) for row, value in zip(rows, values, strict=True) if of(row)]
-        groups = [
-            [value for row, value in listed if row.position and row.currency == currency]
-            for currency in currencies
-        ]
-        sums = [starred(add(group), partial=None in group) if summed else "" for group in groups]
-        cells = [amount(v) if of(row) else "" for row, v in zip(rows, values, strict=True)]
-        signed = heading in ("unreal", "daily")
-        return FittedColumn(heading, [*cells, *sums], rank=rank, signed=signed)
+        def value(row: Mapping[str, Any]) -> float | None:
+            known: float | None = row[name]
+            greek = name in ("delta", "gamma", "theta", "vega")
+            size = row["position"] * row["multiplier"] if greek else 1.0
+            return None if known is None else float(known * size)
 
-    def greek(name: str, rank: int = 0, *, summed: bool = False) -> FittedColumn:
-        values = [
-            None if (value := getattr(row, name)) is None else value * row.position * row.multiplier
-            for row in rows
-        ]
-        return money(name, values, rank, of=lambda row: row.right is not None, summed=summed)
+        def has(row: Mapping[str, Any]) -> bool:
+            if name == "market_value":
+                return (row["sec_type"] == "FUT") is future
+            return row["right"] is not None or name.endswith("_pnl")
 
-    def plain(
+        groups = [[value(row) for row in ones if has(row)] for ones in of_currency]
+        totals = [add(group) if summed else None for group in groups]
+        cells = amounts(
+            [*(value(row) for row in rows), *totals],
+            [*(False for _ in rows), *(None in group for group in groups)],
+        )
+        there = [*map(has, rows), *(summed for _ in currencies)]
+        shown = [cell if one else "" for cell, one in zip(cells, there, strict=True)]
+        return FittedColumn(heading, shown, rank=rank, signed=name.endswith("_pnl"))
+
+    def texts(
         heading: str, cells: Sequence[str], rank: int = 0, *, left: bool = False, most: int = 40
     ) -> FittedColumn:
-        padded = [*cells, *("" for _ in currencies)]
+        padded = [*map(foreign, cells), *("" for _ in currencies)]
         return FittedColumn(heading, padded, rank=rank, left=left, most=most)
 
-    legs = [contract_name(row) for row in rows]
-    values = [row.market_value for row in rows]
-    open_keys = [
-        [k for k, r in zip(keys, rows, strict=True) if r.currency == c and r.position]
-        for c in currencies
-    ]
-    feeds = {key: feed_of(row) for key, row in zip(keys, rows, strict=True)}
-    price_ages = [
-        *(_price_age(ages.age_s(key), feeds[key]) for key in keys),
-        *(
-            _price_age(ages.oldest_s(one), next(filter(None, (feeds[k] for k in one)), None))
-            for one in open_keys
-        ),
-    ]
-    greeks_ages = [
-        greeks_age(
-            ages.oldest_greeks_s(some),
-            ages.oldest_s(some),
-            has_greeks=not ages.greeks.keys().isdisjoint(some),
+    ages = [
+        (
+            _oldest(ones, "age_s", "market_price"),
+            _oldest(ones, "greeks_age_s", "delta"),
+            next((row["feed"] for row in ones if row["feed"] not in (None, "live")), None),
+            any(row["delta"] is not None for row in ones),
         )
-        for some in (*([key] for key in keys), *open_keys)
+        for ones in (*([row] for row in rows), *of_currency)
     ]
+    has_futures = any(row["sec_type"] == "FUT" for row in rows)
     columns = [
-        plain("account", [row.account for row in rows], 3 if several else 8, left=True),
-        plain("conid", [str(row.conid) for row in rows], 6),
+        texts("account", [row["account"] for row in rows], 3 if several else 8, left=True),
+        texts("conid", [str(row["conid"]) for row in rows], 6),
         FittedColumn(
-            "leg", [*map(printable, legs), *(f"total {c}" for c in currencies)], left=True
-        ),
-        plain("qty", [quantity(row.position) for row in rows]),
-        plain("price", [number(row.market_price) for row in rows]),
-        money("value", values, of=lambda row: not is_future(row)),
-        *([money("notional", values, 3, of=is_future)] if any(map(is_future, rows)) else []),
-        money("unreal", [row.unrealized_pnl for row in rows]),
-        money("daily", [row.daily_pnl for row in rows], 1),
-        greek("delta"),
-        greek("gamma", 9),
-        greek("theta", summed=True),
-        greek("vega", 7, summed=True),
-        plain("currency", [row.currency for row in rows], 4 if several else 10, left=True),
-        plain(
-            "strategy",
-            [printable(",".join(strategies_of.get(key, ()))) for key in keys],
+            "leg",
+            [*(foreign(row["name"]) for row in rows), *(f"total {one}" for one in currencies)],
             left=True,
-            most=12,
         ),
-        plain("by", [str(row.source) for row in rows], 5, left=True),
-        plain("source", [_source(row) for row in rows], 2, left=True),
-        FittedColumn("age", price_ages),
-        *_greeks_column(greeks_ages),
-    ]  # fmt: skip
+        texts("qty", [quantity(row["position"]) for row in rows]),
+        texts("price", [number(row["market_price"]) for row in rows]),
+        sums("value", "market_value"),
+        *([sums("notional", "market_value", 3, future=True)] if has_futures else []),
+        sums("unreal", "unrealized_pnl"),
+        sums("daily", "daily_pnl", 1),
+        sums("delta", "delta", summed=False),
+        sums("gamma", "gamma", 9, summed=False),
+        sums("theta", "theta"),
+        sums("vega", "vega", 7),
+        texts("currency", [row["currency"] for row in rows], 4 if several else 10, left=True),
+        texts("strategy", [",".join(row["strategies"]) for row in rows], left=True, most=12),
+        texts("by", [row["source"] for row in rows], 5, left=True),
+        texts("source", [_source(row) for row in rows], 2, left=True),
+        FittedColumn("age", [_price_age(age, feed) for age, _greeks, feed, _has in ages]),
+        *_greeks_column([greeks_age(g, age, has_greeks=has) for age, g, _feed, has in ages]),
+    ]
     table = fitted_table(columns, width, totals=len(currencies))
-    sources = [row.greeks_source for row in rows if row.right and row.position]
-    known = [row.delta is not None for row in rows if row.right and row.position]
-    modelled = sources.count(GreeksSource.MODEL)
-    if all(known) and not modelled:
+    options = [row for row in rows if row["right"] is not None]
+    known = [row for row in options if row["delta"] is not None]
+    modelled = sum(row["greeks_source"] == "MODEL" for row in known)
+    if len(known) == len(options) and not modelled:
         return table
     share = f", {modelled} of them MODEL" if modelled else ""
-    text = f"greeks of {sum(known)} of {len(known)} options{share}"
-    return Group(table, Text(text, style="dim"))
+    note = Text(f"greeks of {len(known)} of {len(options)} options{share}", style="dim")
+    return Group(table, note)
+
+
+def _oldest(rows: Sequence[Mapping[str, Any]], name: str, of: str) -> float | None:
+    """Return the greatest age; None if one is unknown, or without any. Greeks may be absent."""
+    ages = [row[name] for row in rows if of != "delta" or row["delta"] is not None]
+    return None if None in ages else max(ages, default=None)
 
 
 def closes_table(chosen: Sequence[tuple[Closure, Sequence[str]]], width: int) -> Group:
@@ -371,16 +344,16 @@ def closes_table(chosen: Sequence[tuple[Closure, Sequence[str]]], width: int) ->
     return fitted_table(
         [
             text("closed (UTC)", [f"{one.closed_at:%Y-%m-%d %H:%M}" for one in closes]),
-            text("account", [printable(one.account) for one in closes], 1 if several else 4),
-            text("contract", [printable(one.name) for one in closes]),
+            text("account", [foreign(one.account) for one in closes], 1 if several else 4),
+            text("contract", [foreign(one.name) for one in closes]),
             FittedColumn("qty", [quantity(one.quantity) for one in closes]),
             FittedColumn("price", [number(one.price) for one in closes]),
             text("cause", [str(one.cause) for one in closes]),
             text("stage", [str(one.stage) for one in closes], 2),
             FittedColumn("realised", [amount(one.realized_pnl) for one in closes], signed=True),
             text("", [one.currency for one in closes]),
-            text("strategy", [printable(",".join(names)) for _one, names in chosen], 3),
-            text("why", [printable(one.detail) for one in closes], 5),
+            text("strategy", [foreign(",".join(names)) for _one, names in chosen], 3),
+            text("why", [foreign(one.detail) for one in closes], 5),
         ],
         width,
     )
@@ -388,9 +361,9 @@ def closes_table(chosen: Sequence[tuple[Closure, Sequence[str]]], width: int) ->
 
 def _price_age(age_s: float | None, feed: str | None) -> str:
     """Return the age of a price, and whether it is of delayed or frozen data."""
-    if feed is None:
+    if feed in (None, "live"):
         return duration(age_s)
-    return feed if age_s is None else f"{duration(age_s)} {feed}"
+    return str(feed) if age_s is None else f"{duration(age_s)} {feed}"
 
 
 def _greeks_column(cells: Sequence[str]) -> list[FittedColumn]:
@@ -398,7 +371,7 @@ def _greeks_column(cells: Sequence[str]) -> list[FittedColumn]:
     return [FittedColumn("greeks", cells)] if any(cells) else []
 
 
-def _source(row: PositionUpdate) -> str:
+def _source(row: Mapping[str, Any]) -> str:
     """Return which price valued a row, such as MARK, or the source of a value without a price."""
-    words = (row.price_kind or row.value_source, feed_of(row))
-    return " ".join(str(word) for word in words if word)
+    words = (row["price_kind"] or row["value_source"], row["feed"])
+    return " ".join(str(word) for word in words if word not in (None, "live"))

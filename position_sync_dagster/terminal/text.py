@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,6 +88,27 @@ def amount(value: float | None) -> str:
     if size >= 99.95:
         return f"{value:,.0f}"
     return f"{value:.1f}" if size >= 0.95 or value == 0 else f"{value:.2g}"
+
+
+def amounts(values: Sequence[float | None], partial: Sequence[bool] = ()) -> list[str]:
+    """Return the amounts of a column with even decimals; a star marks a partial sum.
+
+    >>> amounts([-1234.5, 12.34, None]), amounts([7.0, 0.5], [True, False])
+    (['-1,234', '12', '–'], ['7.0*', '0.5'])
+    """
+    largest = max((abs(value) for value in values if value is not None), default=0.0)
+    digits = 0 if largest >= 99.95 else 1 if largest >= 0.95 or not largest else None
+
+    def text(value: float | None) -> str:
+        if value is None or digits is None or abs(value) >= 1e7:
+            return amount(value)
+        return f"{round(value, digits) + 0.0:,.{digits}f}"
+
+    stars = partial or [False] * len(values)
+    return [
+        text(value) + ("*" if star and value is not None else "")
+        for value, star in zip(values, stars, strict=True)
+    ]
 
 
 def starred(value: float | None, *, partial: bool) -> str:

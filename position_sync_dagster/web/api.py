@@ -13,7 +13,8 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.sync.reports.figures import COLUMNS, GREEKS, VERSION, Figures
+from position_sync_dagster.sync.reports.figures import VERSION, Figures
+from position_sync_dagster.sync.reports.positions import COLUMNS, GREEKS
 from position_sync_dagster.terminal.text import cell_text
 
 

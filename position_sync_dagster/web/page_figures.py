@@ -94,8 +94,8 @@ def parts_of(figures: Figures) -> dict[str, Row]:
     of = ("strategy_id", *key)
     source = pl.coalesce("price_kind", "value_source", pl.lit("NONE"))
     feed = pl.when("delayed").then(pl.lit(" delayed")).otherwise(pl.lit(""))
-    of_leg = figures.positions.select(*key, *OF_LEG, "current", "priced_at", "greeks_at")
-    times = ("priced_at", "greeks_at", "timestamp")
+    of_leg = figures.positions.select(*key, *OF_LEG, "current", "confirmed_at", "greeks_at")
+    times = ("confirmed_at", "greeks_at", "timestamp")
     rows = (
         figures.book.split.parts.select(
             *of,
@@ -110,7 +110,7 @@ def parts_of(figures: Figures) -> dict[str, Row]:
         )
         .join(of_leg, on=key, how="left", maintain_order="left")
         .with_columns(pl.col(times).dt.timestamp("ms"), pl.col("expiry").dt.to_string("iso"))
-        .with_columns(written_at="timestamp")
+        .with_columns(written_at="timestamp", priced_at="confirmed_at")
         .select(COLUMNS)
     )
     rows = rows.with_columns(pl.col(pl.Float64).fill_nan(None))

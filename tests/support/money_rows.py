@@ -16,8 +16,9 @@ from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.sync.reports.closes import NO_CLOSES
 from position_sync_dagster.sync.reports.confirmations import with_priced
 from position_sync_dagster.sync.reports.exposure import split
-from position_sync_dagster.sync.reports.money import Ages, BookMoney
+from position_sync_dagster.sync.reports.money import BookMoney
 from position_sync_dagster.sync.reports.overview import Book
+from position_sync_dagster.sync.reports.positions import PositionList, position_rows
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
 
@@ -52,9 +53,10 @@ def priced_rows(rows: Sequence[PositionUpdate]) -> pl.DataFrame:
     return with_priced(update_rows(rows), NO_HOLDINGS, NOW, band=0.03)
 
 
-def ages_of(rows: list[PositionUpdate]) -> Ages:
-    """Return the ages of rows that the broker confirms nothing of."""
-    return Ages.of(priced_rows(rows), NOW)
+def listed(rows: Sequence[PositionUpdate], legs: Sequence[ActiveContract] = ()) -> PositionList:
+    """Return positions that the broker confirms nothing of."""
+    book = book_of(rows, legs)
+    return PositionList(rows=position_rows(book.priced, book), total=len(rows))
 
 
 def money(

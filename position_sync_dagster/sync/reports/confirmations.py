@@ -7,7 +7,7 @@ import polars as pl
 from position_sync_dagster.domain import streamed_holding, valuation
 from position_sync_dagster.domain.broker_position import GREEKS_COLUMNS
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.update import PositionUpdate, PriceKind, Source, ValueOrigin
+from position_sync_dagster.domain.update import PriceKind, Source, ValueOrigin
 from position_sync_dagster.lake.schema.codec import moment
 
 CONFIRMED = "confirmed_until"
@@ -179,10 +179,3 @@ def with_priced(
 
 FEEDS = {2: "frozen", 3: "delayed", 4: "delayed"}
 """IB's types of market data that are not live, in words."""
-
-
-def feed_of(row: PositionUpdate) -> str | None:
-    """Return "delayed" or "frozen" for a price of such market data; None for any other value."""
-    if row.value_source is not ValueOrigin.TICK or row.market_data_type is None:
-        return None
-    return FEEDS.get(row.market_data_type)

@@ -11,15 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from enum import Enum
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import polars as pl
 
 from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.clock import NEVER
-from position_sync_dagster.domain.instrument import leg_name
-from position_sync_dagster.domain.leg import UNATTRIBUTED, Limit
+from position_sync_dagster.domain.leg import Limit
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
@@ -33,19 +32,15 @@ from position_sync_dagster.sync.reports.changes import (
     changes_of,
     realized_of,
 )
-from position_sync_dagster.sync.reports.confirmations import FEEDS, PRICED
+from position_sync_dagster.sync.reports.confirmations import PRICED
 from position_sync_dagster.sync.reports.limit_readings import Evaluated, evaluate
 from position_sync_dagster.sync.reports.money import Money, seconds_since
 from position_sync_dagster.sync.reports.overview import Book, Known, read_book, read_known
-from position_sync_dagster.sync.reports.status import Status, is_current, read_status
+from position_sync_dagster.sync.reports.positions import COLUMNS, KEY, in_order, position_rows
+from position_sync_dagster.sync.reports.status import Status, read_status
 
 VERSION = 1
 """The version of the shape of the JSON."""
-
-GREEKS = ("delta", "gamma", "vega", "theta", "implied_vol", "underlying_price")
-KEY = ("account", "conid")
-ORDER = ("account", "symbol", "expiry", "strike", "conid")
-"""The order of positions; those without an expiry come last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,10 +171,7 @@ class Figures:
     def positions(self) -> pl.DataFrame:
         """The open holdings: the columns of the JSON, and the times that ages count from."""
         rows = self.book.priced.filter(pl.col("position") != 0)
-        return position_rows(rows, self.book).sort(
-            *(pl.col(name).fill_null(0.0) if name == "strike" else name for name in ORDER),
-            nulls_last=True,
-        )
+        return in_order(position_rows(rows, self.book))
 
     @cached_property
     def closed_today(self) -> pl.DataFrame:
@@ -203,7 +195,7 @@ class Figures:
             .filter(~(pl.col("_opened").fill_null(value=False) & pl.col("realized_pnl").is_null()))
             .drop("_stated", "_realized", "_base", "_opened")
         )
-        return position_rows(rows, self.book).sort("written_at", descending=True)
+        return position_rows(rows, self.book).sort("timestamp", descending=True)
 
     @property
     def _realized(self) -> pl.DataFrame:
@@ -317,68 +309,6 @@ class Figures:
         """The age of the oldest price of a holding, in seconds; None if one is unknown."""
         at = self.book.held.get_column(PRICED)
         return None if at.null_count() else seconds_since(at.min(), self.at)  # type: ignore[arg-type]
-
-
-COLUMNS = (
-    "account", "conid", "name", "symbol", "sec_type", "right", "strike", "expiry", "multiplier",
-    "currency", "position", "market_price", "price_kind", "bid", "ask", "market_value",
-    "average_cost", "unrealized", "today", "realised_today", "moneyness", "extrinsic", "greeks",
-    "greeks_source", "days", "age_s", "greeks_age_s", "feed", "current", "source", "strategies",
-    "shares",
-)  # fmt: skip
-"""The names of a position in the JSON, in order."""
-
-
-def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
-    """Return rows of the ledger with the columns of the JSON, and the times of their ages.
-
-    `strategies` and `shares` name who has which part; what is missing from 1 belongs to nobody.
-    `moneyness` is a part of the strike, above 0 in the money; `extrinsic` is of one unit.
-    """
-    of_strategies = (
-        book.split.parts.filter(pl.col("strategy_id") != UNATTRIBUTED)
-        .sort("strategy_id")
-        .group_by(KEY, maintain_order=True)
-        .agg(strategies="strategy_id", shares="share")
-    )
-    sign = pl.when(pl.col("right") == "CALL").then(1.0).when(pl.col("right") == "PUT").then(-1.0)
-    inside = sign * (pl.col("underlying_price") - pl.col("strike"))
-    names = map(_name, *(rows.get_column(name) for name in ("symbol", "right", "strike", "expiry")))
-    is_tick = pl.col("value_source") == "TICK"
-    feed = pl.col("market_data_type").replace_strict(FEEDS, default="live", return_dtype=pl.String)
-
-    def age(name: str) -> pl.Expr:
-        passed = (moment(book.now) - pl.col(name)).dt.total_milliseconds() / 1000
-        return passed.clip(0.0)
-
-    return (
-        rows.with_columns(pl.Series("name", [*names], pl.String))
-        .join(of_strategies, on=KEY, how="left", maintain_order="left")
-        .with_columns(
-            price_kind=pl.coalesce(
-                "price_kind", pl.when(pl.col("market_price").is_not_null()).then("value_source")
-            ),
-            unrealized="unrealized_pnl",
-            today="daily_pnl",
-            realised_today="realized_pnl",
-            moneyness=inside / pl.col("strike"),
-            extrinsic=pl.col("market_price") - inside.clip(0.0),
-            greeks=pl.struct(GREEKS),
-            days=(pl.col("expiry") - book.now.date()).dt.total_days(),
-            priced_at=PRICED,
-            greeks_at=pl.when(pl.col("delta").is_not_null()).then("greeks_time"),
-            written_at="timestamp",
-            feed=pl.when(is_tick).then(feed),
-            current=is_current(book.live_since),
-            strategies=pl.col("strategies").fill_null([]),
-            shares=pl.col("shares").fill_null([]),
-        )
-        .with_columns(age_s=age("priced_at"), greeks_age_s=age("greeks_at"))
-        .select(*COLUMNS, "priced_at", "greeks_at", "written_at", "run_id", "value_source")
-    )
-
-
-_name = lru_cache(maxsize=100_000)(leg_name)
 
 
 def base_of(rows: pl.DataFrame, day: Day) -> pl.DataFrame:

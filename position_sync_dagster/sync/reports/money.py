@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import AccountSummary, Key
+from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.close_facts import A_DAY
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.updates.position_updates import SyncUpdates
-from position_sync_dagster.sync.reports.confirmations import PRICED
 from position_sync_dagster.sync.reports.exposure import Split, claims_of, summed
 
 if TYPE_CHECKING:
@@ -127,57 +126,9 @@ _SUMS = {
 _COUNTS = ("delayed", "options", "options_with_greeks", "options_modelled", "nearest_expiry")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ages:
-    """How old the newest rows are, by (account, conid).
-
-    Attributes:
-        priced: When the age of its price begins (`with_priced`); None if that is unknown.
-        greeks: When its greeks arrived; only of rows with greeks.
-    """
-
-    now: datetime
-    priced: Mapping[Key, datetime | None]
-    greeks: Mapping[Key, datetime | None]
-
-    @classmethod
-    def of(cls, priced: pl.DataFrame, now: datetime) -> "Ages":
-        """Return the times of the rows of `with_priced` whose holdings are open."""
-        names = ("account", "conid", PRICED, "greeks_time", "delta")
-        times = priced.filter(pl.col("position") != 0).select(names).rows()
-        return cls(
-            now=now,
-            priced={(account, conid): at for account, conid, at, _greeks, _delta in times},
-            greeks={(r[0], r[1]): r[3] for r in times if r[4] is not None},
-        )
-
-    def age_s(self, key: Key) -> float | None:
-        """Return the age of the price of a holding, in seconds; None if unknown."""
-        return seconds_since(self.priced.get(key), self.now)
-
-    def greeks_age_s(self, key: Key) -> float | None:
-        """Return the age of the greeks of a holding, in seconds; None if unknown."""
-        return seconds_since(self.greeks.get(key), self.now)
-
-    def oldest_s(self, keys: Iterable[Key]) -> float | None:
-        """Return the greatest age of a price in seconds; None if one is unknown, or without any."""
-        return _oldest(self.age_s(key) for key in keys)
-
-    def oldest_greeks_s(self, keys: Iterable[Key]) -> float | None:
-        """Return the greatest age of greeks, as `oldest_s`; keys without greeks are left out."""
-        return _oldest(self.greeks_age_s(key) for key in keys if key in self.greeks)
-
-
 def seconds_since(at: datetime | None, now: datetime) -> float | None:
     """Return the seconds since a time, at least 0; None if it is unknown."""
     return None if at is None else max((now - at).total_seconds(), 0.0)
-
-
-def _oldest(ages: Iterable[float | None]) -> float | None:
-    """Return the greatest age; None if one is unknown, or without any."""
-    listed = list(ages)
-    known = [age for age in listed if age is not None]
-    return max(known) if known and len(known) == len(listed) else None
 
 
 TOTAL, BASE_TOTAL = "total", "total in base"

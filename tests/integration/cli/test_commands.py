@@ -16,7 +16,7 @@ from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.update import PositionUpdate, Source, ValueOrigin
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.reports.overview import SORTED_BY
+from position_sync_dagster.sync.reports.positions import SORTED_BY
 from position_sync_dagster.sync.reports.status import read_status
 from tests.support import legs
 from tests.support.holdings import make_holding

@@ -20,6 +20,7 @@ from deltalake import write_deltalake
 
 from position_sync_dagster.domain.broker_position import AccountSummary, BrokerPosition
 from position_sync_dagster.domain.closures import Cause, Closure, PositionChange
+from position_sync_dagster.domain.dividends import DividendSource, ExpectedDividend
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
@@ -56,6 +57,13 @@ def at(seconds: float) -> datetime:
 
 def update(number: int) -> PositionUpdate:
     return PositionUpdate(number, "SPY", None, 1.0, 1.0, 1.0, 1.0, 1.0, at(number))
+
+
+def dividend(n: int) -> ExpectedDividend:
+    return ExpectedDividend(
+        conid=n + 1, symbol="SPY", source=DividendSource.STATED, ex_date=NOW.date(),
+        amount=1.5, share=None, next_year=6.0, seen_at=NOW,
+    )  # fmt: skip
 
 
 def summary(number: int) -> AccountSummary:
@@ -156,6 +164,7 @@ FILL: dict[str, Callable[[Lake, int], Any]] = {
     "statement_events": lambda lake, n: lake.statement_events.add([event(n)]),
     "position_changes": lambda lake, n: lake.position_changes.add([change(n)]),
     "closures": lambda lake, n: lake.closures.add([closure(n)]),
+    "dividends": lambda lake, n: lake.dividends.add([dividend(n)]),
     "account_values": lambda lake, n: lake.account_values.append([summary(n)]),
     "latest_positions": derive,
 }  # fmt: skip
@@ -214,6 +223,10 @@ CHANGES: dict[str, dict[str, Work]] = {
     "closures": {
         "add": lambda lake: lake.closures.add([closure(50)]),
         "add two": lambda lake: lake.closures.add([closure(50), closure(51)]),
+    },
+    "dividends": {
+        "add": lambda lake: lake.dividends.add([dividend(50)]),
+        "add two": lambda lake: lake.dividends.add([dividend(50), dividend(51)]),
     },
     "account_values": {
         "append": lambda lake: lake.account_values.append([summary(50)]),

@@ -20,7 +20,7 @@ from position_sync_dagster.terminal.money_tables import (
 )
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
-from tests.support.money_rows import NOW, ages_of, book_of, money, row
+from tests.support.money_rows import NOW, book_of, listed, money, row
 
 
 def shown(table: object, width: int) -> list[str]:
@@ -156,15 +156,14 @@ def test_a_leg_that_is_not_held_has_dashes_and_no_zeros():
 
 @pytest.mark.parametrize("width", [80, 140])
 def test_positions_fit_with_greeks_strategy_age_and_totals(width):
-    ages = ages_of(ROWS)
-    strategies = {("DUSIM0001", 1): ["iron-condor-1", "calendar-1"]}
-    lines = shown(positions_table(ROWS, ages, strategies, width), width)
+    legs = [leg(1, "iron-condor-1", quantity=-1.0), leg(1, "calendar-1")]
+    lines = shown(positions_table(listed(ROWS, legs), width), width)
     assert max(map(len, lines)) <= width
     heading, first, *_ = lines
     for wanted in ("leg", "qty", "value", "unreal", "delta", "theta", "strategy", "age"):
         assert wanted in heading.split()
     assert "SPY 575P 15Dec28" in first
-    assert "iron-condor" in first
+    assert "calendar" in first
     assert first.endswith("7.0 s")
     assert ("source" in heading) == (width == 140)
     assert "total EUR" in lines[-2]
@@ -173,7 +172,7 @@ def test_positions_fit_with_greeks_strategy_age_and_totals(width):
 
 def test_a_total_that_leaves_something_out_has_a_star():
     rows = [row(1), row(2, daily_pnl=None)]
-    lines = shown(positions_table(rows, ages_of(rows), {}, 200), 200)
+    lines = shown(positions_table(listed(rows), 200), 200)
     assert "-1,234*" in lines[-1]
     assert "-24,690*" not in lines[-1]
     assert "-1,234*" in strategies_shown(money(rows, [leg(1, "a"), leg(2, "a")]), 140)[1]
@@ -198,21 +197,19 @@ def test_the_age_is_that_of_the_price_with_that_of_greeks_beside_it_where_it_dif
         row(2, **LINE, timestamp=ago(1), value_time=ago(1), greeks_time=ago(3)),
     ]
     for width in (80, 200):
-        heading, first, second, total = shown(
-            positions_table(both, ages_of(both), {}, width), width
-        )
+        heading, first, second, total = shown(positions_table(listed(both), width), width)
         assert heading.endswith("greeks")
         assert first.split()[-4:] == ["50", "s", "1.0", "s"]
         assert second.endswith(" 1.0 s")
         assert total.split()[-4:] == ["50", "s", "3.0", "s"]
-    heading, second, _ = shown(positions_table(both[1:], ages_of(both[1:]), {}, 200), 200)
+    heading, second, _ = shown(positions_table(listed(both[1:]), 200), 200)
     assert "greeks" not in heading
 
 
 def test_greeks_whose_age_is_unknown_have_a_dash_beside_a_price_whose_age_is_known():
     dated = LINE | {"value_time": ago(1)}
     rows = [row(1, **dated, greeks_time=None), row(2, **dated, delta=None)]
-    _, first, second, total, *_ = shown(positions_table(rows, ages_of(rows), {}, 200), 200)
+    _, first, second, total, *_ = shown(positions_table(listed(rows), 200), 200)
     assert (first.endswith(" –"), second.endswith(" –"), total.endswith(" –")) == (1, 0, 1)
     heading, line, *_ = strategies_shown(money(rows[:1], [leg(1, "a")]), 200)
     assert (heading.split()[-1], line.split()[-1]) == ("greeks", "–")
@@ -224,7 +221,7 @@ def test_a_price_of_delayed_data_says_so_in_each_table(width):
         row(1, **LINE, market_data_type=3, value_time=None, greeks_time=None),
         row(2, **LINE, value_time=ago(1), greeks_time=ago(1)),
     ]
-    lines = shown(positions_table(rows, ages_of(rows), {}, width), width)
+    lines = shown(positions_table(listed(rows), width), width)
     assert lines[1].endswith("delayed")
     assert lines[2].endswith("1.0 s")
     assert lines[3].endswith("delayed")
@@ -236,7 +233,7 @@ def test_a_price_of_delayed_data_says_so_in_each_table(width):
 
 def test_the_value_of_a_future_is_notional_and_in_no_total():
     rows = [row(1), row(2, sec_type="FUT", right=None, strike=None, market_value=9e6)]
-    heading, *lines = shown(positions_table(rows, ages_of(rows), {}, 200), 200)
+    heading, *lines = shown(positions_table(listed(rows), 200), 200)
     assert "notional" in heading
     assert "-246,900" in lines[-1]
     assert "9,000,000" in lines[-1]

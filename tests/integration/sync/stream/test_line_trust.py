@@ -10,7 +10,7 @@ from position_sync_dagster.domain import streamed_holding
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.update import PriceKind, ValueOrigin
-from position_sync_dagster.sync.reports.overview import PositionQuery, read_positions
+from position_sync_dagster.sync.reports.positions import PositionQuery, read_positions
 from position_sync_dagster.sync.stream import followed_holdings
 
 A = "DUSIM0001"
@@ -231,10 +231,8 @@ async def test_in_the_list_of_positions_a_dead_mark_grows_old_while_greeks_tick(
 
         def price_is_older_than_greeks():
             found = read_positions(lake, settings, utc_now(), PositionQuery())
-            kinds = {row.conid: row.price_kind for row in found.rows}
-            price_s = found.ages.age_s((A, PUT))
-            greeks_s = found.ages.greeks_age_s((A, PUT))
-            return kinds.get(PUT) == "MARK" and greeks_s is not None and price_s > greeks_s + 1.0
+            marked = found.rows.filter(account=A, conid=PUT, price_kind="MARK")
+            return any(marked.get_column("age_s") > marked.get_column("greeks_age_s") + 1.0)
 
         await eventually(price_is_older_than_greeks)
 
