@@ -192,8 +192,8 @@ class CloseExplainer:
         contracts = lake.contracts.get(conids)
         return Facts(
             changes=found,
-            executions=lake.executions.records(first - BEFORE, of_these),
-            events=lake.statement_events.records((first - BEFORE).date(), of_these | actions),
+            executions=lake.executions.records(first, of_these),
+            events=lake.statement_events.records(first.date(), of_these | actions),
             contracts=contracts,
             stated=stated_days(said),
             asked=asked,
