@@ -10,25 +10,20 @@ from functools import partial
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.checks import limits
 from position_sync_dagster.defs.checks.check_results import Derived
-from position_sync_dagster.defs.libraries import (
-    codec,
-    confirmations,
-    derived,
-    exposure,
-    money,
-    overview,
-    pl,
-    tables,
-)
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
+from position_sync_dagster.lake import derived
+from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports import confirmations, exposure, money, overview
 from position_sync_dagster.terminal.text import amount, duration, money_lines, partial_sum, quantity
 
 LARGEST = 10
@@ -50,7 +45,7 @@ NOT_VALUED = "not valued"
 """Shown instead of a currency for legs that are not held and have never been valued."""
 
 
-def money_metadata(found: "money.BookMoney") -> dict[str, dg.MetadataValue]:
+def money_metadata(found: money.BookMoney) -> dict[str, dg.MetadataValue]:
     """Return the tables of each currency, money before risk, and the totals that the UI plots.
 
     A star marks a sum that leaves out a holding.
@@ -96,7 +91,7 @@ def money_metadata(found: "money.BookMoney") -> dict[str, dg.MetadataValue]:
     return money_of | risk_of | texts | plotted(numbers)
 
 
-def _name(one: "money.Money") -> str:
+def _name(one: money.Money) -> str:
     return f"{one.name} {one.account}" if one.account else one.name
 
 
@@ -133,7 +128,7 @@ _RISK: _Texts = {
 }
 
 
-def _notes(found: "money.BookMoney") -> Iterator[str]:
+def _notes(found: money.BookMoney) -> Iterator[str]:
     """Yield what has no column in the tables; a terminal has columns for the first three."""
     for one in (*found.totals, *found.in_base):
         name = f"{_name(one)} {one.currency}"
@@ -189,19 +184,19 @@ def counted(**counts: int) -> dict[str, str]:
     return {name: f"{count:,}" for name, count in counts.items()}
 
 
-def newest_version(rows: "pl.DataFrame") -> int | None:
+def newest_version(rows: pl.DataFrame) -> int | None:
     """Return the greatest ledger version among the rows: the report is made of these rows."""
     newest = rows.get_column("ledger_version").max()
     return None if newest is None else int(str(newest))
 
 
-def version_text(rows: "pl.DataFrame") -> str:
+def version_text(rows: pl.DataFrame) -> str:
     """Return `newest_version` as a text, which the UI does not plot."""
     newest = newest_version(rows)
     return "unknown" if newest is None else str(newest)
 
 
-def positions_metadata(rows: "pl.DataFrame", now: datetime) -> dict[str, dg.MetadataValue]:
+def positions_metadata(rows: pl.DataFrame, now: datetime) -> dict[str, dg.MetadataValue]:
     """Return the largest positions by value and by loss, a table for each currency.
 
     The value of a future is notional and is not compared with that of options and stocks.
@@ -227,7 +222,7 @@ def positions_metadata(rows: "pl.DataFrame", now: datetime) -> dict[str, dg.Meta
 
 
 def _listed(
-    label: str, rows: "pl.DataFrame", by: "pl.Expr", *, descending: bool
+    label: str, rows: pl.DataFrame, by: pl.Expr, *, descending: bool
 ) -> dict[str, dg.MetadataValue]:
     chosen = rows.sort(by, descending=descending).group_by("currency", maintain_order=True)
     parts = {str(unit or NOT_VALUED): part.head(LARGEST) for (unit,), part in chosen}
@@ -259,7 +254,7 @@ def _positions_table(rows: Sequence[Mapping[str, Any]], unit: str) -> dg.TableMe
     )
 
 
-def day_metadata(rows: "pl.DataFrame") -> dict[str, dg.MetadataValue]:
+def day_metadata(rows: pl.DataFrame) -> dict[str, dg.MetadataValue]:
     """Return the profit and loss of a day by currency, and the number of holdings left out."""
     held = rows.filter(pl.col("position") != 0)
     numbers: dict[str, float | None] = {}
@@ -342,7 +337,7 @@ def strategy_exposure(
 
 
 def derive(
-    lake: "tables.Lake",
+    lake: tables.Lake,
     settings: Settings,
     now: datetime,
     *,
