@@ -276,6 +276,22 @@ class Step(Arguments):
     count: Annotated[int, Field(ge=1, le=100_000)] = 1
 
 
+class Move(Arguments):
+    symbol: str
+    percent: float
+
+
+class VolatilityShift(Arguments):
+    points: float
+    symbol: str | None = None
+
+
+class NewDividend(Arguments):
+    symbol: str
+    amount: float
+    days: float = 1.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
     """The arguments of an action, and the method of Faults that does it."""
@@ -336,6 +352,9 @@ ACTIONS: dict[str, Action] = {
     "confirm_login": Action(arguments=NoArguments, method="confirm_login"),
     "reset_day": Action(arguments=NoArguments, method="reset_day"),
     "step": Action(arguments=Step, method="step"),
+    "move": Action(arguments=Move, method="move_underlying"),
+    "volatility": Action(arguments=VolatilityShift, method="shift_volatility"),
+    "dividend": Action(arguments=NewDividend, method="dividend"),
 }
 """Every action, by the name of its `POST` path and of `do` in a scenario."""
 

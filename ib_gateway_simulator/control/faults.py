@@ -245,6 +245,45 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         for _ in range(count):
             self._gateway.step()
 
+    def move_underlying(self, symbol: str, percent: float) -> float:
+        """Move the price of one underlying at once, and return the new one."""
+        self._check_underlying(symbol)
+        if percent <= -100:
+            raise ActionError("percent", "a price stays above 0")
+        self._gateway.market.jump(symbol, 1 + percent / 100)
+        self._send_moved()
+        return self._gateway.market.spot(symbol)
+
+    def shift_volatility(self, points: float, symbol: str | None = None) -> None:
+        """Raise the volatility of each option on one underlying, or on any, at once."""
+        if symbol is not None:
+            self._check_underlying(symbol)
+        self._gateway.market.shift_volatility(points, symbol)
+        self._send_moved()
+
+    def dividend(self, symbol: str, amount: float, days: float = 1.0) -> None:
+        """Announce a dividend besides those of the yield; the prices of options follow it.
+
+        Lines that requested generic tick 456 get it. The price of the stock falls on no day: time
+        does not pass in the prices of the simulator.
+        """
+        self._check_underlying(symbol)
+        if not 0 < amount < self._gateway.market.spot(symbol):
+            raise ActionError("amount", "a dividend is above 0 and below the price")
+        if days <= 0:
+            raise ActionError("days", "a dividend is announced before its day")
+        self._gateway.market.add_dividend(symbol, amount, days)
+        self._gateway.market_data.send_dividends()
+        self._send_moved()
+
+    def _check_underlying(self, symbol: str) -> None:
+        if symbol not in self._gateway.book.underlyings:
+            raise ActionError("symbol", f"there is no underlying {symbol!r} in the book")
+
+    def _send_moved(self) -> None:
+        self._gateway.market_data.send_changes()
+        self._gateway.flush()
+
     # -- connections --------------------------------------------------------------------------
 
     def disconnect(self, client_id: int | None = None, busy_s: float = 0.0) -> int:

@@ -58,8 +58,8 @@ class EarlyExercise:
         rate: The interest rate per year.
         carry: The growth of the underlying per year: the rate, and 0 for a future.
         call: The right.
-        ex_dates: When dividends are deducted from the price, in years from now.
-        dividend: Each of them as a share of the price.
+        dividends: When each dividend is deducted from the price, in years from now, and its share
+            of the price.
     """
 
     def __init__(
@@ -69,8 +69,7 @@ class EarlyExercise:
         rate: float,
         carry: float,
         call: bool,
-        ex_dates: tuple[float, ...] = (),
-        dividend: float = 0.0,
+        dividends: tuple[tuple[float, float], ...] = (),
     ) -> None:
         self._years = years
         self._rate = rate
@@ -78,10 +77,18 @@ class EarlyExercise:
         self._side = 1.0 if call else -1.0
         step = years / STEPS
         self._kept = [
-            (1 - dividend) ** sum(at <= layer * step for at in ex_dates)
+            math.prod(1 - share for at, share in dividends if at <= layer * step)
             for layer in range(STEPS + 1)
         ]
         """The share of the price that is left after the dividends, at each step."""
+        self._at_dividends: dict[int, tuple[float, float]] = {}
+        """By the step before a dividend: the share of the price and the discount of the strike, if
+        a call is exercised just before it, or a put just after."""
+        for at, share in dividends:
+            layer = min(int(at / step), STEPS - 1)
+            left = 1.0 if call else 1 - share
+            discount = math.exp(-rate * (at - layer * step))
+            self._at_dividends[layer] = (self._kept[layer] * left, discount)
         self._trees: dict[int, _Tree] = {}
 
     def priced(self, european: Greeks, *, spot: float, strike: float) -> Greeks:
@@ -175,4 +182,7 @@ class EarlyExercise:
 
     def _exercised(self, spots: list[float], layer: int) -> list[float]:
         kept, side = self._kept[layer], self._side
-        return [max(0.0, side * (spot * kept - 1)) for spot in spots]
+        later, strike = self._at_dividends.get(layer, (kept, 1.0))
+        return [
+            max(0.0, side * (spot * kept - 1), side * (spot * later - strike)) for spot in spots
+        ]

@@ -94,6 +94,8 @@ class Market:
             symbol: VolatilityWalk(item, options) for symbol, item in underlyings.items()
         }
         self._early: dict[tuple[str, str, str], EarlyExercise] = {}
+        self._jumped: dict[str, float] = {}
+        self._dividends: dict[str, list[tuple[float, float]]] = {}
         self._quotes: dict[int, Quote] = {}
         self._terms: dict[int, _Terms] = {}
         self._trades: dict[int, _Trade] = {}
@@ -113,6 +115,39 @@ class Market:
                 volatility.step()
         self._quotes.clear()
 
+    def jump(self, symbol: str, factor: float) -> None:
+        """Multiply the price of an underlying; announced dividends stay the amounts they were."""
+        self._walks[symbol].jump(factor)
+        self._jumped[symbol] = factor * self._jumped.get(symbol, 1.0)
+        self._forget_terms()
+
+    def shift_volatility(self, points: float, symbol: str | None = None) -> None:
+        """Raise the volatilities of one underlying, or of all, by some points."""
+        for name, walk in self._volatilities.items():
+            if symbol in (None, name):
+                walk.shift(points)
+        self._quotes.clear()
+
+    def add_dividend(self, symbol: str, amount: float, days: float) -> None:
+        """Pay a dividend in some days, besides those of the yield; its options are priced anew."""
+        share = amount / self._walks[symbol].price() * self._jumped.get(symbol, 1.0)
+        self._dividends.setdefault(symbol, []).append((days / DAYS_PER_YEAR, share))
+        self._forget_terms()
+
+    def _forget_terms(self) -> None:
+        self._terms.clear()
+        self._early.clear()
+        self._quotes.clear()
+
+    def dividends(self, symbol: str, years: float) -> tuple[tuple[float, float], ...]:
+        """Return the dividends of some years: the time until each, and its share of the price."""
+        underlying = self._underlyings[symbol]
+        share = underlying.dividend_yield / DIVIDENDS_PER_YEAR
+        usual = [(at, share) for at in underlying.ex_dates(years)]
+        extra = (one for one in self._dividends.get(symbol, ()) if one[0] <= years)
+        jumped = self._jumped.get(symbol, 1.0)
+        return tuple(sorted([*usual, *((at, share / jumped) for at, share in extra)]))
+
     def pin(self, conid: int, pin: Pin | None) -> None:
         """Hold a contract's quote at given values; None lets it move again."""
         if pin is None:
@@ -127,6 +162,10 @@ class Market:
         if quote is None:
             quote = self._quotes[conid] = self._new_quote(self._contracts[conid])
         return quote
+
+    def spot(self, symbol: str) -> float:
+        """Return the price of an underlying, in the major unit of the currency."""
+        return self._walks[symbol].price()
 
     def theory(self, conid: int) -> tuple[Greeks | None, float]:
         """Return the theoretical greeks of a contract, and the price of its underlying.
@@ -195,13 +234,14 @@ class Market:
         terms = self._terms.get(contract.conid)
         if terms is None:
             terms = self._terms[contract.conid] = self._new_terms(contract, strike)
-        level, tilt = self._volatilities[contract.underlying].level_and_tilt(steps_back)
+        walk = self._volatilities[contract.underlying]
+        level, tilt = walk.level_and_tilt(steps_back)
         usual = self._underlyings[contract.underlying].volatility
         european = black_scholes(
             spot=spot,
             strike=strike,
             years=terms.years,
-            volatility=skewed(level * usual, terms.moneyness, tilt),
+            volatility=max(0.01, skewed(level * usual, terms.moneyness, tilt) + walk.shifted),
             rate=self._rate,
             call=contract.right == "C",
             on_future=contract.sec_type is SecType.FOP,
@@ -221,8 +261,7 @@ class Market:
             years = (end - self._as_of).total_seconds() / 86_400 / DAYS_PER_YEAR
         else:
             years = (expiry - self._as_of).days / DAYS_PER_YEAR
-        ex_dates = underlying.ex_dates(years)
-        dividend = underlying.dividend_yield / DIVIDENDS_PER_YEAR
+        dividends = self.dividends(contract.underlying, years)
         early = None
         if self._american and underlying.sec_type is not SecType.IND and years > 0:
             key = (contract.underlying, contract.expiry, contract.right)
@@ -234,13 +273,12 @@ class Market:
                     rate=self._rate,
                     carry=0.0 if on_future else self._rate,
                     call=contract.right == "C",
-                    ex_dates=ex_dates,
-                    dividend=dividend,
+                    dividends=dividends,
                 )
         return _Terms(
             years=years,
             moneyness=math.log(strike / underlying.price),
-            kept=(1 - dividend) ** len(ex_dates),
+            kept=math.prod(1 - share for _at, share in dividends),
             early=early,
         )
 

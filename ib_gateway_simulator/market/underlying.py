@@ -73,6 +73,12 @@ class VolatilityWalk:
         self._level_scale = market.volatility_walk * math.sqrt(dt)
         self._tilt_scale = market.skew_walk * math.sqrt(dt)
         self._recent: deque[tuple[float, float]] = deque([(1.0, 0.0)], maxlen=TRADE_EVERY)
+        self.shifted = 0.0
+        """What is added to every volatility."""
+
+    def shift(self, points: float) -> None:
+        """Raise every volatility by some points, from now on."""
+        self.shifted += points / 100
 
     def step(self) -> None:
         """Move level and slope by one step; both are pulled back as prices are."""
@@ -102,6 +108,11 @@ class RandomWalk:
             1 + 0.01 * self._random.uniform(-1, 1) * min(1.0, underlying.volatility)
         )
         self._recent: deque[float] = deque([underlying.price], maxlen=TRADE_EVERY)
+
+    def jump(self, factor: float) -> None:
+        """Multiply the price, now and for the time to come."""
+        self._start *= factor
+        self._recent[-1] *= factor
 
     def step(self) -> None:
         """Move the price by one step."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 MARK_PRICE = "232"
 """The generic tick that brings mark prices (tick type 37)."""
 
+DIVIDENDS = "456"
+"""The generic tick that brings the dividends of a stock (tick type 59)."""
+
 _COMMON = {
     100: "Option Volume",
     101: "Option Open Interest",

@@ -26,6 +26,7 @@ class Line:
     delayed: bool
     greeks: bool
     snapshot: bool
+    dividends: bool = False
     last: Quote | None = None
     last_restricted: Quote | None = None
     silent: bool = False

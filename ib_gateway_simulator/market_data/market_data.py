@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from ib_gateway_simulator.books.book import Book
 from ib_gateway_simulator.clients.connection import ClientConnection
@@ -21,7 +22,8 @@ from ib_gateway_simulator.protocol.codes import (
     PERMISSION_CODES,
     Code,
 )
-from ib_gateway_simulator.protocol.contract import Contract
+from ib_gateway_simulator.protocol.contract import Contract, SecType
+from ib_gateway_simulator.protocol.fields import Fields
 from ib_gateway_simulator.protocol.requests import Request
 
 LIVE, FROZEN, DELAYED, DELAYED_FROZEN = 1, 2, 3, 4
@@ -99,6 +101,7 @@ class MarketDataService:
             req_id=req_id,
             contract=contract,
             mark=generic_ticks.MARK_PRICE in request.generic_ticks,
+            dividends=generic_ticks.DIVIDENDS in request.generic_ticks,
             delayed=barred is not None,
             greeks=self._permissions.advisory(contract.conid) is None,
             snapshot=request.snapshot,
@@ -142,8 +145,23 @@ class MarketDataService:
             client.send(messages.error(req_id, Code.DELAYED_DATA_SHOWN))
         elif advisory is not None:
             client.send(messages.error(req_id, advisory))
+        if line.dividends and contract.sec_type is SecType.STK:
+            client.send(self._dividends(line))
         if contract.farm not in self.broken_farms:
             self._send_line(line)
+
+    def _dividends(self, line: Line) -> Fields:
+        symbol, market = line.contract.underlying, self._market
+        today = datetime.fromtimestamp(self._now(), UTC).date()
+        return ticks.dividends(
+            line.req_id, market.spot(symbol), market.dividends(symbol, 1.0), today
+        )
+
+    def send_dividends(self) -> None:
+        """Send the dividends to each line that requested them, as after an announcement."""
+        for line in self.lines:
+            if line.dividends and line.contract.sec_type is SecType.STK and not self.silent:
+                line.client.send(self._dividends(line))
 
     def send_changes(self) -> None:
         """Send the changes since the last tick of every line."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from datetime import date, timedelta
 from typing import Literal
 
 from ib_gateway_simulator.market.quote import Quote
@@ -47,6 +48,9 @@ _DELAYED_TYPES = {
 MARK_PRICE = 37
 """The tick type of mark prices; it comes with generic tick 232."""
 
+DIVIDENDS = 59
+"""The tick type of dividends; it comes with generic tick 456."""
+
 PRICE_NAMES = {1: "bid", 2: "ask", 4: "last", 37: "mark", 66: "bid", 67: "ask", 68: "last"}
 """The price tick types that the tick log keeps."""
 
@@ -70,6 +74,29 @@ def is_of(kinds: Collection[Kind], fields: Fields) -> bool:
         found |= {"quote"} if tick_type in _QUOTE_TYPES else set()
         found |= {"mark"} if tick_type == str(MARK_PRICE) else set()
     return not found.isdisjoint(kinds)
+
+
+def dividends(
+    req_id: int, price: float, paid: Sequence[tuple[float, float]], today: date
+) -> Fields:
+    """Return the tick of the dividends of a stock.
+
+    It has the sum of the past 12 months, that of the next 12 months, the next ex-date and amount;
+    each is empty where it is not known (IB, "Tick Types", IB Dividends).
+
+    Args:
+        req_id: The request of the line.
+        price: The price of the stock.
+        paid: The years until each dividend of the next 12 months, and its share of the price.
+        today: The present day.
+    """
+    if not paid:
+        return messages.tick_string(req_id, DIVIDENDS, ",,,")
+    year = price * sum(share for _at, share in paid)
+    at, share = paid[0]
+    day = today + timedelta(days=round(at * 365))
+    value = f"{year:.4f},{year:.4f},{day:%Y%m%d},{price * share:.4f}"
+    return messages.tick_string(req_id, DIVIDENDS, value)
 
 
 def changed(

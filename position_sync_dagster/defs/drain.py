@@ -25,14 +25,15 @@ from position_sync_dagster.defs.assets import (
 )
 from position_sync_dagster.defs.checks import evaluation
 from position_sync_dagster.defs.checks.ledger import breaks_event
-from position_sync_dagster.defs.libraries import drain, tables
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.clock import elapsed
 from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.errors import InvalidLegError, LakeError, StrategiesFileError
+from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import tables as specs
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.counts import DrainReport
+from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.drain_plan import NONE, Releases
 from position_sync_dagster.sync.supervision import SensorCursor
 from position_sync_dagster.yaml_file import saved_state
@@ -112,7 +113,7 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 
 
 @lru_cache(maxsize=2)
-def _checks_of(_lake: "tables.Lake") -> evaluation.CheckDriver:
+def _checks_of(_lake: tables.Lake) -> evaluation.CheckDriver:
     return evaluation.CheckDriver()
 
 
@@ -124,7 +125,7 @@ class Work:
         said: What the tick did, with numbers, for its skip reason.
     """
 
-    lake: "tables.Lake"
+    lake: tables.Lake
     settings: Settings
     instance: dg.DagsterInstance
     now: datetime

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import dagster as dg
 
 from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.libraries import tables
 from position_sync_dagster.domain.update import Source
+from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.lake.updates.position_updates import AddedBatches
 from position_sync_dagster.settings import Settings
@@ -37,7 +37,7 @@ class Span(NamedTuple):
     added: AddedBatches
 
 
-def unreported(lake: "tables.Lake", instance: dg.DagsterInstance, cursor: int | None) -> Span:
+def unreported(lake: tables.Lake, instance: dg.DagsterInstance, cursor: int | None) -> Span:
     """Return what was added to the ledger since the newest event of a report.
 
     Args:
@@ -91,7 +91,7 @@ def materialization(
     return table_asset.runless(POSITION_UPDATES.name, metadata, sources=sources)
 
 
-def gateway_states(lake: "tables.Lake", settings: Settings, now: datetime) -> dict[str, str]:
+def gateway_states(lake: tables.Lake, settings: Settings, now: datetime) -> dict[str, str]:
     """Return the state of each login: that of its session while its lease lasts, else "OFFLINE"."""
     names = [login.gateway_id for login in settings.logins]
     sessions = lake.sessions.current_of(names)
@@ -104,7 +104,7 @@ def gateway_states(lake: "tables.Lake", settings: Settings, now: datetime) -> di
 
 
 def gateway_event(
-    lake: "tables.Lake", settings: Settings, states: dict[str, str]
+    lake: tables.Lake, settings: Settings, states: dict[str, str]
 ) -> dg.AssetMaterialization:
     """Return the event of the gateway: the state of each login, its lines, and why."""
     sessions = lake.sessions.current_of(states)

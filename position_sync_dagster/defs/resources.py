@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from position_sync_dagster.defs.libraries import tables
+from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 
 
@@ -43,7 +43,7 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self.read_settings()
 
     @cached_property
-    def lake(self) -> "tables.Lake":
+    def lake(self) -> tables.Lake:
         """Return the tables, created or migrated at the first use in the run.
 
         Raises:

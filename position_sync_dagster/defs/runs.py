@@ -16,8 +16,8 @@ from typing import Any, ParamSpec, TypeVar, cast
 import dagster as dg
 
 from position_sync_dagster import last_work
-from position_sync_dagster.defs.libraries import tables
 from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.supervision import IN_PROGRESS, JobRun, RunState
 
@@ -173,7 +173,7 @@ def cached_instance(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
 
 
 @lru_cache(maxsize=2)
-def cached_lake(settings: Settings) -> "tables.Lake":
+def cached_lake(settings: Settings) -> tables.Lake:
     """Return the tables of the settings, created or migrated at the first tick."""
     lake = tables.Lake.of(settings)
     lake.initialize_sync()

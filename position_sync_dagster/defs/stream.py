@@ -20,13 +20,14 @@ import dagster as dg
 from dagster import DagsterError
 from sqlalchemy.exc import SQLAlchemyError
 
-from position_sync_dagster.defs.libraries import stream_service, tables
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
 from position_sync_dagster.defs.runs import LOGINS, STREAM_JOB, dagster_failures
 from position_sync_dagster.errors import GatewaysFileError
+from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.counts import StreamCounts
 from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
+from position_sync_dagster.sync.stream import service as stream_service
 
 PACKAGE = "position_sync_dagster"
 
@@ -53,7 +54,7 @@ class StreamThread:
         print(thread.result().rows)
     """
 
-    def __init__(self, lake: "tables.Lake", settings: Settings, *, run_id: str | None) -> None:
+    def __init__(self, lake: tables.Lake, settings: Settings, *, run_id: str | None) -> None:
         self._lake, self._settings, self._run_id = lake, settings, run_id
         self._request_stop: Callable[[], object] = lambda: None
         self._ready = threading.Event()

@@ -9,8 +9,8 @@ from functools import partial
 import dagster as dg
 
 from position_sync_dagster.defs import runs
-from position_sync_dagster.defs.libraries import tables
 from position_sync_dagster.defs.resources import POSITION_SYNC
+from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.supervision import JobRun, Supervision, supervise
 
@@ -75,7 +75,7 @@ class _Supervisor:
     ended runs of a login are read only if the decision needs them.
     """
 
-    lake: "tables.Lake"
+    lake: tables.Lake
     instance: dg.DagsterInstance
     names: Collection[str]
     _: KW_ONLY

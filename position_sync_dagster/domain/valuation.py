@@ -1,7 +1,7 @@
 """From market data to a value: the quote, the price rule, the row, and what in it is news; pure."""
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
@@ -14,6 +14,20 @@ from position_sync_dagster.domain.update import (
     ValueOrigin,
     trading_mode_of,
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatedDividends:
+    """The dividends of a stock as the gateway sends them, as quoted (tick type 59).
+
+    Attributes:
+        next_date, next_amount: The next ex-date and amount; None: not known.
+        next_year: The sum of the next 12 months.
+    """
+
+    next_date: date | None
+    next_amount: float | None
+    next_year: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +48,7 @@ class Quote:
         pv_dividend: The present value of the dividends until expiry in that model.
         greeks_time: When the newest values of that model arrived here.
         min_tick: The smallest change of a price (message 81).
+        dividends: Those of a stock.
     """
 
     conid: int
@@ -58,6 +73,7 @@ class Quote:
     pv_dividend: float | None = None
     greeks_time: datetime | None = None
     min_tick: float | None = None
+    dividends: StatedDividends | None = None
 
     @property
     def is_live(self) -> bool:

@@ -294,6 +294,10 @@ DELAYED_TICKS = frozenset({66, 67, 68, 69, 70, 71})
 """The same tick types of delayed data, which the gateway never sends for live data, whatever
 message 58 says. [D]"""
 
+DIVIDENDS_GENERIC_TICK = "456"
+"""Asks for the dividends of a stock (tick type 59). Source: IB, "Tick Types", IB Dividends; a
+gateway that refuses it by 321 is asked without it."""
+
 MARK_PRICE_GENERIC_TICK = "232"
 """Asks for the mark price. Real gateways refuse a list that names it otherwise: one illegal entry
 refuses the whole request with 321. [R]"""

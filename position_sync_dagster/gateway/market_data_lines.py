@@ -61,10 +61,11 @@ class MarketDataLines:
         self._monotonic = monotonic
         self._market_data_type = settings.market_data_type
         self._requested_type = 0
+        self._knows_dividends = True
         self._lines: dict[int, _Line] = {}
         self._by_request: dict[int, _Line] = {}
         self._retired: dict[int, _Retired] = {}
-        self._ticked: ChangeNotifier[int, float] = ChangeNotifier()
+        self._ticked: ChangeNotifier[int] = ChangeNotifier()
         self.heard_at = -math.inf
         self.on_refusal: list[Callable[[Refusal], None]] = []
         ib.pendingTickersEvent += self._on_ticks
@@ -140,18 +141,19 @@ class MarketDataLines:
             return None
         return quote_of(line.ticker, line.arrivals)
 
-    def watch(self) -> PendingChanges[int, float]:
-        """Collect from now on which conids tick, with the arrival of the first tick of each.
-
-        The arrival is in Unix seconds.
-        """
+    def watch(self) -> PendingChanges[int]:
+        """Collect from now on which conids tick."""
         return self._ticked.watch()
 
     def _request(self, line: "_Line") -> None:
         if line.market_data_type != self._requested_type:
             self._ib.reqMarketDataType(line.market_data_type)
             self._requested_type = line.market_data_type
-        line.ticker = self._ib.reqMktData(line.contract, codes.MARK_PRICE_GENERIC_TICK)
+        ticks = codes.MARK_PRICE_GENERIC_TICK
+        line.with_dividends = self._knows_dividends and line.contract.secType == "STK"
+        if line.with_dividends:
+            ticks = f"{ticks},{codes.DIVIDENDS_GENERIC_TICK}"
+        line.ticker = self._ib.reqMktData(line.contract, ticks)
         line.request_id = ib_async_internals.request_id_of(self._ib, line.ticker)
         line.arrivals = Arrivals()
         self._lines[line.contract.conId] = self._by_request[line.request_id] = line
@@ -163,7 +165,7 @@ class MarketDataLines:
             if line is None or line.ticker is not ticker:
                 self._cancel_again(ticker)
                 continue
-            self._ticked.note(line.contract.conId, ib_async_internals.packet_time(self._ib))
+            self._ticked.note(line.contract.conId)
             self.heard_at = self._monotonic()
             line.arrivals.note(ticker)
 
@@ -178,6 +180,11 @@ class MarketDataLines:
     def _on_error(self, request_id: int, code: int, text: str, _contract: Any) -> None:
         line = self._by_request.get(request_id)
         if line is None or code in codes.ADVICE or codes.is_notice(code):
+            return
+        if code == codes.GatewayCode.REQUEST_INVALID and line.with_dividends:
+            self._knows_dividends = False
+            self._retire(line)
+            self._request(line)
             return
         conid, kind = line.contract.conId, line.market_data_type
         refusal = Refusal(conid=conid, code=code, text=text, market_data_type=kind)
@@ -218,6 +225,7 @@ class _Line:
     contract: Contract
     market_data_type: int
     holders: int = 1
+    with_dividends: bool = False
     ticker: Ticker = field(default_factory=Ticker)
     request_id: int = -1
     arrivals: Arrivals = field(default_factory=Arrivals)

@@ -21,7 +21,7 @@ from position_sync_dagster.domain.instrument import (
     parse_expiry,
     parse_right,
 )
-from position_sync_dagster.domain.valuation import Quote
+from position_sync_dagster.domain.valuation import Quote, StatedDividends
 from position_sync_dagster.errors import InvalidLegError
 from position_sync_dagster.gateway import codes, ib_async_internals
 
@@ -290,6 +290,20 @@ def quote_of(ticker: Ticker, arrivals: Arrivals) -> Quote:
         pv_dividend=_greek(greeks.pvDividend, -1),
         greeks_time=arrivals.model if ticker.modelGreeks else None,
         min_tick=known(ticker.minTick) or None,
+        dividends=_dividends(ticker),
+    )
+
+
+def _dividends(ticker: Ticker) -> StatedDividends | None:
+    """Read the dividends of a stock (tick type 59); an empty field is unknown."""
+    found = ticker.dividends
+    if found is None:
+        return None
+    day = found.nextDate
+    return StatedDividends(
+        next_date=day.date() if isinstance(day, datetime) else day,
+        next_amount=known(found.nextAmount),
+        next_year=known(found.next12Months),
     )
 
 

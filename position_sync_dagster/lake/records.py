@@ -9,6 +9,7 @@ import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.closures import Closure, PositionChange
+from position_sync_dagster.domain.dividends import ExpectedDividend
 from position_sync_dagster.domain.statement import (
     FLEX,
     Execution,
@@ -180,6 +181,21 @@ def changes_table(table: Table) -> RecordsTable[PositionChange]:
     """Return the table `position_changes`, which has each change of a quantity once, by its id."""
     names = {field.name for field in fields(PositionChange)} - {"change_id"}
     return RecordsTable(table, PositionChange, names)
+
+
+class DividendsTable(RecordsTable[ExpectedDividend]):
+    """The table `dividends`: what was expected of underlyings, and since when."""
+
+    def __init__(self, table: Table) -> None:
+        super().__init__(table, ExpectedDividend)
+
+    def current(self) -> list[ExpectedDividend]:
+        """Return the dividends that were seen last of each underlying and source, next first."""
+        if not self.table.exists():
+            return []
+        newest = pl.col("seen_at").max().over("conid", "source")
+        rows = self.table.rows().filter(pl.col("seen_at") == newest)
+        return codec.records_of(ExpectedDividend, rows.sort("conid", "source", "ex_date"))
 
 
 class ClosuresTable(RecordsTable[Closure]):

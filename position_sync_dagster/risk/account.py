@@ -78,7 +78,7 @@ def greeks_of_account(
         chosen = [options[n] for n in places]
         spot = np.array([one.spot for one in chosen])
         known = np.array([volatility[n] for n in places], dtype=float)
-        terms = as_options([one.terms for one in chosen], [now] * len(chosen))
+        terms = as_options([one.terms for one in chosen], [now] * len(chosen), spot.tolist())
         computed = model.greeks(terms, spot, known, model.COARSE)
         rows = np.stack(
             [known, computed.delta, computed.gamma, computed.vega, computed.theta, spot]
@@ -107,10 +107,12 @@ def _volatilities(options: Sequence[ValuedOption]) -> list[float | Reason]:
             found.append(NoGreeks.NOT_COMPUTED)
     if places:
         chosen = [options[n] for n in places]
+        spots = np.array([one.spot_then for one in chosen], dtype=float)
+        times = [one.value_at for one in chosen]
         solved, reasons = model.implied_volatility(
-            as_options([one.terms for one in chosen], [one.value_at for one in chosen]),
+            as_options([one.terms for one in chosen], times, spots.tolist()),
             np.array([one.value for one in chosen]),
-            np.array([one.spot_then for one in chosen], dtype=float),
+            spots,
             np.array([one.near or FIRST_GUESS for one in chosen]),
             model.COARSE,
         )

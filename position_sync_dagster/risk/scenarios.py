@@ -315,7 +315,7 @@ class PricedLegs:
                 "underlying_price": row["spot"],
                 "implied_vol": row["implied_vol"],
                 "rate": terms.rate if terms else None,
-                "dividends": _dividends(terms),
+                "dividends": _dividends(terms, row["spot"]),
                 "exercise": terms.exercise.value if terms else None,
                 "expires_at": terms.expires_at if terms else None,
                 "reason": reasons[row["unit"]],
@@ -328,15 +328,20 @@ class PricedLegs:
         return dict(joined.group_by("reason").len().sort("len", descending=True).iter_rows())
 
 
-def _dividends(terms: OptionTerms | None) -> list[dict[str, Any]] | None:
-    """Return the dividends that an option is priced with; None: nothing is known of them."""
+def _dividends(terms: OptionTerms | None, spot: float | None) -> list[dict[str, Any]] | None:
+    """Return the dividends that an option is priced with; None: nothing is known of them.
+
+    Those with a share follow the price; their amount is that at the present price.
+    """
     if terms is None or terms.dividends is None:
         return None
-    return [
-        {"ex_date": one.ex_date, "amount": one.amount or None, "share": one.share or None}
-        for one in terms.dividends
-        if one.ex_date <= terms.expires_at
-    ]
+    found = []
+    for one in terms.dividends:
+        if one.ex_date <= terms.expires_at and spot:
+            share = one.amount / spot if one.is_forecast else one.share or None
+            amount = one.amount or one.share * spot
+            found.append({"ex_date": one.ex_date, "amount": amount, "share": share})
+    return found
 
 
 def _spot() -> pl.Expr:
@@ -359,7 +364,7 @@ def _option_changes(
     points: Sequence[Point],
     now: datetime,
 ) -> model.Array:
-    options = as_options(terms, repeat(now))
+    options = as_options(terms, repeat(now), spot.tolist())
     base = model.prices(options, spot[:, None], Point().volatility(volatility))
     alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for number, point in enumerate(points):

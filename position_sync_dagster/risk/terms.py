@@ -4,12 +4,15 @@ The vanilla model fits options whose underlying can be held at the price of the 
 priced as what they are, or not at all, with the reason.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
+from position_sync_dagster.domain.dividends import DividendSource, ExpectedDividend
 from position_sync_dagster.domain.instrument import ContractDetails, Right, expiry_moment
+from position_sync_dagster.domain.valuation import StatedDividends
 from position_sync_dagster.risk.model import DAYS_PER_YEAR, Dividend, Exercise, Options
 
 OPTION_TYPES = frozenset({"OPT", "FOP"})
@@ -38,15 +41,20 @@ class DatedDividend:
     Attributes:
         ex_date: The first moment at which a buyer does not get it.
         amount: In the major unit of the currency; 0 if it is known as a share.
+        is_forecast: Whether the amount is none that was announced: it follows the price.
     """
 
     ex_date: datetime
     amount: float = 0.0
     share: float = 0.0
+    is_forecast: bool = False
 
-    def after(self, now: datetime) -> Dividend:
-        """Return it as the model takes it."""
-        return Dividend(years_between(now, self.ex_date), self.amount, self.share)
+    def after(self, now: datetime, spot: float) -> Dividend:
+        """Return it as the model takes it, given the price of the underlying."""
+        years = years_between(now, self.ex_date)
+        if self.is_forecast:
+            return Dividend(years, share=min(self.amount / spot, LARGEST_SHARE))
+        return Dividend(years, self.amount, self.share)
 
 
 AHEAD = timedelta(days=3 * 365)
@@ -81,6 +89,71 @@ def dividends_of_shares(
     return (*found, *_continued(found[-1], before, QUARTER)) if found else ()
 
 
+def dated_dividends(rows: Iterable[ExpectedDividend]) -> dict[int, tuple[DatedDividend, ...]]:
+    """Return the dividends of each underlying, by conid; those that are STATED count first."""
+    of: dict[int, list[ExpectedDividend]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row.source, reverse=True):
+        if not of[row.conid] or of[row.conid][0].source is row.source:
+            of[row.conid].append(row)
+    found = {}
+    for conid, known in of.items():
+        first = known[0]
+        if first.source is DividendSource.STATED and first.ex_date and first.amount is not None:
+            opens = ex_moment(first.ex_date)
+            found[conid] = dividends_stated(opens, first.amount, first.next_year)
+        else:
+            found[conid] = tuple(
+                DatedDividend(ex_date=ex_moment(one.ex_date), share=one.share)
+                for one in known
+                if one.ex_date is not None and one.share
+            )
+    return found
+
+
+def stated_dividend(
+    details: ContractDetails, stated: StatedDividends, now: datetime
+) -> ExpectedDividend:
+    """Return the row of the next dividend that the gateway names, in the major unit."""
+    unit, amount, year = details.price_magnifier, stated.next_amount, stated.next_year
+    return ExpectedDividend(
+        conid=details.conid,
+        symbol=details.symbol,
+        source=DividendSource.STATED,
+        ex_date=stated.next_date,
+        amount=None if amount is None else amount / unit,
+        share=None,
+        next_year=None if year is None else year / unit,
+        seen_at=now,
+    )
+
+
+def expected_dividends(
+    details: ContractDetails, known: Iterable[tuple[datetime, float]], now: datetime
+) -> list[ExpectedDividend]:
+    """Return the rows of the dividends that follow from options (`dividends_of_shares`)."""
+    found = dividends_of_shares(known, now.replace(hour=0, minute=0, second=0, microsecond=0))
+    row = ExpectedDividend(
+        conid=details.conid,
+        symbol=details.symbol,
+        source=DividendSource.EXPECTED,
+        ex_date=None,
+        amount=None,
+        share=None,
+        next_year=None,
+        seen_at=now,
+    )
+    dated = [replace(row, ex_date=one.ex_date.date(), share=round(one.share, 6)) for one in found]
+    return dated or [row]
+
+
+def ex_moment(day: date) -> datetime:
+    """Return when the market opens on an ex-date."""
+    return expiry_moment(day, "09:30:00", "America/New_York")
+
+
+LARGEST_SHARE = 0.9
+"""More than this share of a price is no forecast of a dividend."""
+
 LEAST_SHARE = 5e-5
 """A smaller part of a price is the rounding of `pvDividend`."""
 
@@ -92,11 +165,14 @@ def dividends_stated(
 
     The same amount is paid again as often as that sum says.
     """
-    first = DatedDividend(ex_date=ex_date, amount=amount)
     if amount <= 0:
         return ()
+    first = DatedDividend(ex_date=ex_date, amount=amount)
     times = min(12, round((in_a_year or 0.0) / amount))
-    return (first, *_continued(first, ex_date, timedelta(days=365 / times))) if times else (first,)
+    if not times:
+        return (first,)
+    later = replace(first, is_forecast=True)
+    return (first, *_continued(later, ex_date, timedelta(days=365 / times)))
 
 
 def _continued(last: DatedDividend, known: datetime, gap: timedelta) -> list[DatedDividend]:
@@ -269,13 +345,15 @@ def expires_at(expiry: date | None, details: ContractDetails | None) -> datetime
     return expiry_moment(day, clock, details.time_zone) if day else None
 
 
-def as_options(terms: Sequence[OptionTerms], at: Iterable[datetime]) -> Options:
-    """Return options as the model takes them, each at its own moment."""
-    dated = list(zip(terms, at, strict=False))
+def as_options(
+    terms: Sequence[OptionTerms], at: Iterable[datetime], spots: Iterable[float]
+) -> Options:
+    """Return options as the model takes them, each at its own moment and price."""
+    dated = list(zip(terms, at, spots, strict=False))
     return Options.of(
         [
             (one.right == "CALL", one.strike, one.years(now), one.rate, one.exercise)
-            for one, now in dated
+            for one, now, _spot in dated
         ],
-        [[paid.after(now) for paid in one.dividends or ()] for one, now in dated],
+        [[paid.after(now, spot) for paid in one.dividends or ()] for one, now, spot in dated],
     )

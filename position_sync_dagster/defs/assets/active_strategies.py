@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import dagster as dg
 
 from position_sync_dagster.defs.assets.table_asset import runless, table_asset
-from position_sync_dagster.defs.libraries import tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
 from position_sync_dagster.settings import Settings
 
@@ -34,7 +34,7 @@ def active_strategies(
     return dg.MaterializeResult(metadata=found.metadata, data_version=dg.DataVersion(str(version)))
 
 
-def apply_file(lake: "tables.Lake", settings: Settings) -> None:
+def apply_file(lake: tables.Lake, settings: Settings) -> None:
     """Make the table equal to the strategies file, if there is one.
 
     Raises:
@@ -46,7 +46,7 @@ def apply_file(lake: "tables.Lake", settings: Settings) -> None:
         lake.registry.sync.follow(path)
 
 
-def event(lake: "tables.Lake", settings: Settings) -> dg.AssetMaterialization:
+def event(lake: tables.Lake, settings: Settings) -> dg.AssetMaterialization:
     """Return the event of the table: how many legs and strategies are active, and which rolled."""
     registry = lake.registry.sync
     legs = registry.get_all_active()

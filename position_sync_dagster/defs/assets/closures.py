@@ -6,12 +6,13 @@ import dagster as dg
 
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.checks.check_results import Derived, failed, table_check
-from position_sync_dagster.defs.libraries import closes as closes_report
-from position_sync_dagster.defs.libraries import explain_closes, roll_legs, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.domain.closures import Closure
+from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema.tables import CLOSURES
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync import explain_closes, roll_legs
+from position_sync_dagster.sync.reports import closes as closes_report
 
 EXPLAINED_CHECK = "closes_are_explained"
 CAUSES = dg.AssetCheckKey(dg.AssetKey(CLOSURES.name), EXPLAINED_CHECK)
@@ -46,7 +47,7 @@ def closures(
     return explain(lake, settings, run_id=context.run.run_id).result(context)
 
 
-def explain(lake: "tables.Lake", settings: Settings, *, run_id: str | None = None) -> Derived:
+def explain(lake: tables.Lake, settings: Settings, *, run_id: str | None = None) -> Derived:
     """Judge the closes that are not explained, or that statements say more of; follow rolls."""
     found = explain_closes.CloseExplainer(lake, run_id=run_id).explain()
     rolls = roll_legs.RollFollower(lake, settings.strategies_file).follow()
@@ -72,7 +73,7 @@ def explain(lake: "tables.Lake", settings: Settings, *, run_id: str | None = Non
 
 
 @table_check(CLOSURES.name, EXPLAINED_CHECK)
-def closes_are_explained(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+def closes_are_explained(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the cause of each close is known."""
     return explain(lake, settings).checks[CAUSES]
 

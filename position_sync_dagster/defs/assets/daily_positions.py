@@ -11,17 +11,20 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import dagster as dg
+import polars as pl
 
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.strategy_exposure import day_metadata, seldom
 from position_sync_dagster.defs.checks.check_results import failed, table_check
-from position_sync_dagster.defs.libraries import derived, pl, statements, tables
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
 from position_sync_dagster.defs.runs import CLOSE_JOB, IMPORT_JOB
 from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.lake import derived
+from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.object_store import first_ledger_day
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync import statements
 from position_sync_dagster.sync.reports.exchange_days import (
     ExchangeDays,
     closing_times,
@@ -134,7 +137,7 @@ def daily_asset(
     return daily_positions
 
 
-def describe(closed: "statements.ClosedDay") -> "Mapping[str, dg.RawMetadataValue]":
+def describe(closed: statements.ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
     """Return the metadata of one day."""
     rows = closed.rows
     oldest_s: Any = None if rows["age_s"].has_nulls() else rows["age_s"].max()
@@ -334,7 +337,7 @@ RANGES_SHOWN = 20
 
 
 @table_check(DAILY_POSITIONS.name)
-def days_are_complete(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether each trading day since the first is recorded, with values of that day.
 
     A gap names the range to fill. A day on which nothing was held, as a statement says, is none.

@@ -4,14 +4,17 @@ from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+import polars as pl
 
 from position_sync_dagster.defs.assets import strategy_exposure, table_asset
 from position_sync_dagster.defs.checks.check_results import Derived
 from position_sync_dagster.defs.checks.limits import SUMS_CHECK, judge_latest, rows_to_judge
-from position_sync_dagster.defs.libraries import confirmations, derived, pl, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.lake import derived
+from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports import confirmations
 
 CLOSED_KEPT = timedelta(days=14)
 """How long a closed holding stays in the table. Its cost must not grow with the history: the table
@@ -55,7 +58,7 @@ def latest_positions(
 
 
 def derive(
-    lake: "tables.Lake",
+    lake: tables.Lake,
     settings: Settings,
     now: datetime,
     *,
@@ -96,7 +99,7 @@ def derive(
     )
 
 
-def listed(rows: "pl.DataFrame", legs: Collection[int], now: datetime) -> "pl.DataFrame":
+def listed(rows: pl.DataFrame, legs: Collection[int], now: datetime) -> pl.DataFrame:
     """Return the rows that the table has of the newest rows of the ledger; pure.
 
     Reports take account and currency of a leg that is not held from its closed holding.

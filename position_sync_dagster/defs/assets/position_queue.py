@@ -6,11 +6,12 @@ from collections.abc import Mapping
 import dagster as dg
 
 from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.libraries import drain, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import STREAM_JOB
 from position_sync_dagster.domain.update import QueueStatus
+from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import tables as specs
+from position_sync_dagster.sync.drain import drain
 
 
 @table_asset.table_asset(
@@ -44,7 +45,7 @@ def position_queue(
     )
 
 
-def event(lake: "tables.Lake", sources: Mapping[str, str] | None = None) -> dg.AssetMaterialization:
+def event(lake: tables.Lake, sources: Mapping[str, str] | None = None) -> dg.AssetMaterialization:
     """Return the event of the table: how many requests wait, and how many failed.
 
     Args:

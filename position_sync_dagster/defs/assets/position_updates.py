@@ -6,9 +6,9 @@ import dagster as dg
 
 from position_sync_dagster.defs import runs
 from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.libraries import drain
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
+from position_sync_dagster.sync.drain import drain
 
 
 @table_asset.table_asset(

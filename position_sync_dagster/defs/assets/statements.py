@@ -4,19 +4,15 @@ These are the broker's statements, as XML files in a folder, the trades in them,
 name.
 """
 
-from typing import TYPE_CHECKING
-
 import dagster as dg
 
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.checks.check_results import failed
-from position_sync_dagster.defs.libraries import statements
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import IMPORT_JOB, dagster_failures
 from position_sync_dagster.lake.schema.tables import EXECUTIONS, STATEMENT_EVENTS
-
-if TYPE_CHECKING:
-    from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.sync import statements
 
 
 @table_asset.table_asset(
@@ -63,7 +59,7 @@ def statement_events(
     return _added(position_sync.lake.statement_events.table, added)
 
 
-def _added(table: "storage.Table", added: int) -> dg.MaterializeResult[None]:
+def _added(table: storage.Table, added: int) -> dg.MaterializeResult[None]:
     version = table.version()
     return dg.MaterializeResult(
         metadata={
@@ -142,7 +138,7 @@ def flex_statements(
     )
 
 
-def judge_files(read: "statements.Statements") -> dg.AssetCheckResult:
+def judge_files(read: statements.Statements) -> dg.AssetCheckResult:
     """Return the result of the check for the download and the files of the folder; pure."""
     if not read.unreadable:
         return dg.AssetCheckResult(

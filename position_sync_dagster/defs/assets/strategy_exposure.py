@@ -10,24 +10,20 @@ from functools import partial
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.checks import limits
 from position_sync_dagster.defs.checks.check_results import Derived
-from position_sync_dagster.defs.libraries import (
-    codec,
-    derived,
-    exposure,
-    money,
-    overview,
-    pl,
-    tables,
-)
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
+from position_sync_dagster.lake import derived
+from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports import exposure, money, overview
 from position_sync_dagster.terminal.text import amount, duration, money_lines, partial_sum, quantity
 
 LARGEST = 10
@@ -49,7 +45,7 @@ NOT_VALUED = "not valued"
 """Shown instead of a currency for legs that are not held and have never been valued."""
 
 
-def money_metadata(found: "money.BookMoney") -> dict[str, dg.MetadataValue]:
+def money_metadata(found: money.BookMoney) -> dict[str, dg.MetadataValue]:
     """Return the tables of each currency, money before risk, and the totals that the UI plots.
 
     A star marks a sum that leaves out a holding; such a sum is not plotted.
@@ -145,13 +141,13 @@ def counted(**counts: int) -> dict[str, str]:
     return {name: f"{count:,}" for name, count in counts.items()}
 
 
-def newest_version(rows: "pl.DataFrame") -> int | None:
+def newest_version(rows: pl.DataFrame) -> int | None:
     """Return the greatest ledger version among the rows: the report is made of these rows."""
     newest = rows.get_column("ledger_version").max()
     return None if newest is None else int(str(newest))
 
 
-def version_text(rows: "pl.DataFrame") -> str:
+def version_text(rows: pl.DataFrame) -> str:
     """Return `newest_version` as a text, which the UI does not plot."""
     newest = newest_version(rows)
     return "unknown" if newest is None else str(newest)
@@ -201,7 +197,7 @@ def _positions_table(rows: Sequence[Mapping[str, Any]], unit: str) -> dg.TableMe
     )
 
 
-def day_metadata(rows: "pl.DataFrame") -> dict[str, dg.MetadataValue]:
+def day_metadata(rows: pl.DataFrame) -> dict[str, dg.MetadataValue]:
     """Return the profit and loss of a day by currency, and the number of holdings left out."""
     held = rows.filter(pl.col("position") != 0)
     numbers: dict[str, float | None] = {}
@@ -284,7 +280,7 @@ def strategy_exposure(
 
 
 def derive(
-    lake: "tables.Lake",
+    lake: tables.Lake,
     settings: Settings,
     now: datetime,
     *,

@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 import dagster as dg
 
-from position_sync_dagster.defs.libraries import derived, tables
 from position_sync_dagster.defs.runs import STREAM_JOB, dagster_failures
 from position_sync_dagster.errors import NewerRowError
+from position_sync_dagster.lake import derived
+from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import tables as specs
 from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec, descriptions_of
 
@@ -230,7 +231,7 @@ def table_of(
     return dg.MetadataValue.table(records, dg.TableSchema(schema))
 
 
-def replacement_metadata(uri: str, result: "derived.Replaced") -> "dict[str, dg.RawMetadataValue]":
+def replacement_metadata(uri: str, result: derived.Replaced) -> "dict[str, dg.RawMetadataValue]":
     """Return the metadata of a derived table that was replaced.
 
     Counts are texts, since the UI plots each number beside those of money.
@@ -408,12 +409,12 @@ change that reduced a holding. What an account held when it was first seen is no
     )
 
 
-def followed_table(lake: "tables.Lake", spec: TableSpec) -> dg.AssetMaterialization:
+def followed_table(lake: tables.Lake, spec: TableSpec) -> dg.AssetMaterialization:
     """Return a materialization of a table that the owner of the login writes all the time."""
     return runless(spec.name, state_of(lake, spec), FOLLOWED)
 
 
-def state_of(lake: "tables.Lake", spec: TableSpec) -> "dict[str, dg.RawMetadataValue]":
+def state_of(lake: tables.Lake, spec: TableSpec) -> "dict[str, dg.RawMetadataValue]":
     """Return the number of rows and the Delta version of a table as metadata."""
     table = next(found for found in lake.tables if found.spec.name == spec.name)
     return {"dagster/row_count": table.count(), "delta_version": str(table.version())}

@@ -5,9 +5,9 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+import polars as pl
 
 from position_sync_dagster.defs.checks import check_results
-from position_sync_dagster.defs.libraries import inspection, pl, tables
 from position_sync_dagster.domain.gateway_session import (
     CONFIRM,
     GatewaySession,
@@ -16,11 +16,13 @@ from position_sync_dagster.domain.gateway_session import (
     unknown_accounts,
 )
 from position_sync_dagster.domain.update import Source
+from position_sync_dagster.lake import inspection
+from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
 
 
 @check_results.table_check("position_updates", each_login=True)
-def a_stream_watches(lake: "tables.Lake", login: Settings) -> dg.AssetCheckResult:
+def a_stream_watches(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether a stream sees the gateway, and since when none does."""
     sessions, gateway_id = lake.sessions, login.gateway_id
     session = sessions.current(gateway_id)
@@ -57,7 +59,7 @@ def judge_stream_session(session: GatewaySession | None, now: datetime) -> dg.As
 
 
 @check_results.table_check("gateway_sessions", each_login=True)
-def login_is_made(lake: "tables.Lake", login: Settings) -> dg.AssetCheckResult:
+def login_is_made(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether the live login of the week was made, and does not end soon.
 
     IB asks for the second factor once a week. Soon is within POSITION_SYNC_LOGIN_NOTICE_H hours.
@@ -81,7 +83,7 @@ _MORE = re.compile(r" and (\d+) more$")
 
 
 @check_results.table_check("broker_positions", each_login=True)
-def holdings_are_usable(lake: "tables.Lake", login: Settings) -> dg.AssetCheckResult:
+def holdings_are_usable(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether the holdings that the gateway sent can be used, and are known.
 
     A row cannot be used if its quantity is no number, or its conid or account is impossible. The
@@ -125,7 +127,7 @@ NEAR = 0.9
 
 
 @check_results.table_check("gateway_sessions", each_login=True)
-def lines_suffice(lake: "tables.Lake", login: Settings) -> dg.AssetCheckResult:
+def lines_suffice(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether legs use nine tenths of the market data lines or more, and which have none."""
     lake.registry.sync.refresh()
     return judge_lines(
@@ -139,8 +141,8 @@ def lines_suffice(lake: "tables.Lake", login: Settings) -> dg.AssetCheckResult:
 
 def judge_lines(
     session: GatewaySession | None,
-    broker: "pl.DataFrame",
-    newest: "pl.DataFrame",
+    broker: pl.DataFrame,
+    newest: pl.DataFrame,
     *,
     active: Collection[int],
     now: datetime,
@@ -196,7 +198,7 @@ TO_DO = (
 
 
 @check_results.table_check("account_values")
-def account_values_follow(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+def account_values_follow(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether each account with holdings has values that are as new as these.
 
     They may be ten minutes older than the newest change of its holdings.
@@ -220,8 +222,8 @@ def account_values_follow(lake: "tables.Lake", settings: Settings) -> dg.AssetCh
 
 
 def judge_accounts(
-    broker: "pl.DataFrame",
-    values: "pl.DataFrame",
+    broker: pl.DataFrame,
+    values: pl.DataFrame,
     *,
     since: datetime,
     now: datetime,

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from position_sync_dagster.defs.assets.table_asset import FOLLOWED, table_of
-from position_sync_dagster.defs.libraries import pl, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import dagster_failures
+from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
 
 SHOWN = 20
@@ -43,7 +44,7 @@ def table_check(
     """
 
     def define(evaluate: Evaluate) -> dg.AssetChecksDefinition:
-        def of_all(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+        def of_all(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
             return merged({one.gateway_id: evaluate(lake, one) for one in settings.logins})
 
         evaluation = of_all if each_login else evaluate
@@ -130,7 +131,7 @@ def failed(
 
 
 def rows_result(
-    rows: "pl.DataFrame",
+    rows: pl.DataFrame,
     *,
     passed: str,
     found: str,
@@ -162,7 +163,7 @@ def rows_result(
     )
 
 
-def table_of_rows(rows: "pl.DataFrame") -> dg.TableMetadataValue:
+def table_of_rows(rows: pl.DataFrame) -> dg.TableMetadataValue:
     """Return the first rows of a frame as a table of an event; pure."""
     columns = rows.head(SHOWN).to_dict(as_series=False)
     return table_of({name: [*map(_shown, cells)] for name, cells in columns.items()})

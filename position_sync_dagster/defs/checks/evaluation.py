@@ -14,9 +14,9 @@ import dagster as dg
 
 from position_sync_dagster.defs.checks import broker, check_results, ledger, strategies
 from position_sync_dagster.defs.checks.check_results import UNKNOWN, check_evaluation, evaluation_of
-from position_sync_dagster.defs.libraries import tables
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class CheckDriver:
         self._failing: set[dg.AssetCheckKey] = set()
 
     def results(
-        self, lake: "tables.Lake", settings: Settings
+        self, lake: tables.Lake, settings: Settings
     ) -> Iterator[tuple[dg.AssetCheckKey, dg.AssetCheckResult]]:
         """Evaluate the checks that are due, those first that were not evaluated for longest."""
         began = time.monotonic()
@@ -82,7 +82,7 @@ class CheckDriver:
         return key not in self._evaluated_at or now - self._evaluated_at[key] >= every_s
 
 
-def evaluate(key: dg.AssetCheckKey, lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+def evaluate(key: dg.AssetCheckKey, lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Evaluate one check; an error of it is an unknown result, and stops nothing else."""
     try:
         return check_results.EVALUATE[key](lake, settings)

@@ -6,17 +6,10 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+import polars as pl
 
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.checks import check_results
-from position_sync_dagster.defs.libraries import (
-    codec,
-    derived,
-    inspection,
-    pl,
-    reconciliation,
-    tables,
-)
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.instrument import digits
 from position_sync_dagster.domain.reconciliation import (
@@ -28,8 +21,12 @@ from position_sync_dagster.domain.reconciliation import (
 )
 from position_sync_dagster.domain.update import QueueStatus, Source
 from position_sync_dagster.errors import GatewayError
+from position_sync_dagster.lake import derived, inspection
+from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports import reconciliation
 
 LOOK_BACK = timedelta(days=1)
 """Maximum age of a failure in the check; `position-sync queue list --status FAILED` has older
@@ -42,7 +39,7 @@ _COLUMNS = ["request_id", "account", "conid", "symbol", "status", "since", "erro
 
 
 @check_results.table_check("position_queue")
-def requests_are_answered(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether requests are FAILED and their holding has had no value since, or wait for long.
 
     Long is more than ten minutes.
@@ -71,11 +68,11 @@ def requests_are_answered(lake: "tables.Lake", settings: Settings) -> dg.AssetCh
 
 
 def judge_requests(
-    failed: "pl.DataFrame",
-    live: "pl.DataFrame",
-    answered: "pl.DataFrame",
+    failed: pl.DataFrame,
+    live: pl.DataFrame,
+    answered: pl.DataFrame,
     *,
-    foreign: "pl.DataFrame",
+    foreign: pl.DataFrame,
     now: datetime,
     old_after: timedelta,
 ) -> dg.AssetCheckResult:
@@ -126,7 +123,7 @@ WINDOW = timedelta(minutes=30)
 
 
 @check_results.table_check("position_queue")
-def requests_end_once(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+def requests_end_once(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether each request of the last half hour is live, or ended once with a row in the ledger.
 
     The row is the one that answers it.
@@ -137,7 +134,7 @@ def requests_end_once(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckR
     return judge_ends(requests, rows=lake.updates.sync.existing(answers))
 
 
-def judge_ends(requests: "pl.DataFrame", *, rows: Collection[str]) -> dg.AssetCheckResult:
+def judge_ends(requests: pl.DataFrame, *, rows: Collection[str]) -> dg.AssetCheckResult:
     """Return the check's result; pure.
 
     Args:
@@ -192,7 +189,7 @@ UNCONFIRMED = "unconfirmed"
 
 
 @check_results.table_check("position_updates")
-def agrees_with_the_broker(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+def agrees_with_the_broker(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the newest rows agree with the broker's last complete snapshot and the registry.
 
     A difference that the next drain resolves is no failure: it fails the check after 15 s. A
@@ -252,31 +249,22 @@ def _number(value: float | None) -> str:
 
 
 COUNT_ONCE = (
-    "A value was written twice: count each update_id once in your reports, and run `position-sync "
-    "doctor --repair`, which keeps one of rows that are the same."
+    "A value was written twice, as by two programs that compact at once: count each update_id once "
+    "in your reports, and leave the compaction to `position-sync maintain`."
 )
 
 
 @check_results.table_check("position_updates")
-def ids_are_unique(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
-    """Whether each row of the ledger is there once.
+def ids_are_unique(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    """Whether each row of the ledger of the last half hour is there once.
 
-    It looks at the update_ids of the last half hour, and before that at the statistics of the
-    files. It does not find an id that another Delta writer wrote twice within one file.
+    It does not find an id that another Delta writer wrote twice within one file.
     """
     now = datetime.now(UTC)
     repeated = inspection.repeated_ids(lake, now - WINDOW, now + SKEW)
-    doubled = inspection.doubled_rows(lake)
-    if repeated.is_empty() and doubled.surplus:
-        return check_results.failed(
-            f"{doubled}. {COUNT_ONCE}",
-            what_to_do=COUNT_ONCE,
-            severity=dg.AssetCheckSeverity.ERROR,
-            metadata={"rows": doubled.surplus},
-        )
     return check_results.rows_result(
         repeated.sort("rows", "update_id", descending=True),
-        passed="No row was merged twice, and each of the last half hour has an id of its own.",
+        passed="Each row of the last half hour has an id of its own.",
         found="ids are in the ledger more than once",
         what_to_do=COUNT_ONCE,
         severity=dg.AssetCheckSeverity.ERROR,
@@ -284,7 +272,7 @@ def ids_are_unique(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResu
 
 
 @check_results.table_check("position_updates", each_login=True)
-def legs_have_values(lake: "tables.Lake", login: Settings) -> dg.AssetCheckResult:
+def legs_have_values(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether the newest row of each open holding has a value."""
     newest = inspection.newest_values(lake, login)
     if newest.is_empty():
@@ -305,7 +293,7 @@ SAME_TIME = timedelta(seconds=5)
 
 
 @check_results.table_check("position_updates", each_login=True)
-def values_match_the_broker(lake: "tables.Lake", login: Settings) -> dg.AssetCheckResult:
+def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether streamed values are close to the broker's own of the same time.
 
     Drained values are the broker's own. The greatest relative difference is
@@ -356,7 +344,7 @@ def values_match_the_broker(lake: "tables.Lake", login: Settings) -> dg.AssetChe
 
 
 @check_results.table_check("position_updates")
-def tables_fit_the_code(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+def tables_fit_the_code(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether each table has the version, columns and partitions that this release expects."""
     unusable, checked = inspection.unusable_tables(lake), len(lake.tables)
     rows = pl.DataFrame(
@@ -385,7 +373,7 @@ DECIDE = (
 )
 
 
-def _rows_of_breaks(breaks: Sequence[Break]) -> "pl.DataFrame":
+def _rows_of_breaks(breaks: Sequence[Break]) -> pl.DataFrame:
     """Return breaks as the rows of a page."""
     return codec.frame_of(RECONCILIATION_BREAKS, map(codec.fields_of, breaks)).select(
         *("break_id", "state", "type", "account", "conid", "symbol"),
@@ -396,7 +384,7 @@ def _rows_of_breaks(breaks: Sequence[Break]) -> "pl.DataFrame":
     )
 
 
-def breaks_event(lake: "tables.Lake") -> dg.AssetMaterialization:
+def breaks_event(lake: tables.Lake) -> dg.AssetMaterialization:
     """Return the event of the table: how many breaks are open in each state, and which."""
     found = lake.breaks.open_breaks()
     counts = Counter(one.state for one in found)
@@ -429,7 +417,7 @@ def judge_breaks(breaks: Sequence[Break], now: datetime) -> dg.AssetCheckResult:
 
 
 @check_results.table_check(RECONCILIATION_BREAKS.name)
-def breaks_are_decided(lake: "tables.Lake", _settings: Settings) -> dg.AssetCheckResult:
+def breaks_are_decided(lake: tables.Lake, _settings: Settings) -> dg.AssetCheckResult:
     """Whether each difference ends, or a person accepts it, within an hour.
 
     The differences are those between broker and tables.

@@ -7,31 +7,24 @@ after the next reload.
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 import dagster as dg
+import polars as pl
 
 from position_sync_dagster.defs.checks import check_results
-from position_sync_dagster.defs.libraries import (
-    codec,
-    derived,
-    exposure,
-    limit_readings,
-    overview,
-    pl,
-    strategies_file,
-    tables,
-)
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
 from position_sync_dagster.domain.leg import Limit, LimitState
 from position_sync_dagster.errors import StrategiesFileError
+from position_sync_dagster.lake import derived
+from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.registry import strategies_file
+from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS, STRATEGY_EXPOSURE
+from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.settings import Settings
-
-if TYPE_CHECKING:
-    from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.sync.reports import exposure, limit_readings, overview
 
 SUMS_CHECK = "sums_equal_their_parts"
 
@@ -49,7 +42,7 @@ TO_DO = (
 )
 
 
-def sums_of_holdings(rows: "pl.DataFrame") -> "pl.DataFrame":
+def sums_of_holdings(rows: pl.DataFrame) -> pl.DataFrame:
     """Return the sums over whole holdings by account and currency, however they are split.
 
     Args:
@@ -66,7 +59,7 @@ def sums_of_holdings(rows: "pl.DataFrame") -> "pl.DataFrame":
     )
 
 
-def summed(rows: "pl.DataFrame") -> "pl.DataFrame":
+def summed(rows: pl.DataFrame) -> pl.DataFrame:
     """Return sums by account and currency, long: with the count of known values and their size."""
     numbers = rows.unpivot([*MONEY, *GREEKS], index=_GROUP, variable_name="sum").drop_nulls("value")
     return numbers.group_by(*_GROUP, "sum").agg(
@@ -74,7 +67,7 @@ def summed(rows: "pl.DataFrame") -> "pl.DataFrame":
     )
 
 
-def unequal(sums: Mapping[str, "pl.DataFrame"]) -> "pl.DataFrame":
+def unequal(sums: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """Return the sums that differ, with the value of each source; an unknown sum is not zero.
 
     Args:
@@ -94,7 +87,7 @@ def unequal(sums: Mapping[str, "pl.DataFrame"]) -> "pl.DataFrame":
     return found.filter(~same).select(*key, texts).sort(key)
 
 
-def judge_exposure(rows: "pl.DataFrame", book: "overview.Book") -> dg.AssetCheckResult:
+def judge_exposure(rows: pl.DataFrame, book: overview.Book) -> dg.AssetCheckResult:
     """Return the check's result for rows of strategy_exposure; pure.
 
     Args:
@@ -109,7 +102,7 @@ def judge_exposure(rows: "pl.DataFrame", book: "overview.Book") -> dg.AssetCheck
     return _result(differing, holdings)
 
 
-def judge_latest(rows: "pl.DataFrame", newest: "pl.DataFrame") -> dg.AssetCheckResult:
+def judge_latest(rows: pl.DataFrame, newest: pl.DataFrame) -> dg.AssetCheckResult:
     """Return the check's result for rows of latest_positions; pure.
 
     Holdings with a row that the ledger got later are left out.
@@ -126,7 +119,7 @@ def judge_latest(rows: "pl.DataFrame", newest: "pl.DataFrame") -> dg.AssetCheckR
     return _result(unequal({"table": table, "ledger": ledger}), ledger)
 
 
-def _result(differing: "pl.DataFrame", sums: "pl.DataFrame") -> dg.AssetCheckResult:
+def _result(differing: pl.DataFrame, sums: pl.DataFrame) -> dg.AssetCheckResult:
     return check_results.rows_result(
         differing,
         passed=f"{sums.height} sums by account and currency, all equal to those of the holdings.",
@@ -137,8 +130,8 @@ def _result(differing: "pl.DataFrame", sums: "pl.DataFrame") -> dg.AssetCheckRes
 
 
 def rows_to_judge(
-    table: "storage.Table", result: "derived.Replaced", made: "pl.DataFrame"
-) -> "pl.DataFrame":
+    table: storage.Table, result: derived.Replaced, made: pl.DataFrame
+) -> pl.DataFrame:
     """Return the stored rows of a derived table that a run has just replaced.
 
     If another run has replaced them meanwhile, from other rows of the ledger, that run judges them:
@@ -149,7 +142,7 @@ def rows_to_judge(
 
 
 @check_results.table_check(STRATEGY_EXPOSURE.name, SUMS_CHECK)
-def exposure_sums_equal_their_parts(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+def exposure_sums_equal_their_parts(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the sums of the strategies equal those of the accounts and of all holdings.
 
     The strategies include UNATTRIBUTED, and each currency is compared. The check is evaluated with
@@ -161,13 +154,13 @@ def exposure_sums_equal_their_parts(lake: "tables.Lake", settings: Settings) -> 
     return judge_exposure(codec.frame_of(STRATEGY_EXPOSURE, rows), book)
 
 
-def _book_of_now(lake: "tables.Lake", settings: Settings) -> "overview.Book":
+def _book_of_now(lake: tables.Lake, settings: Settings) -> overview.Book:
     latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
     return overview.read_book(lake, settings, utc_now(), latest=latest)
 
 
 @check_results.table_check(LATEST_POSITIONS.name, SUMS_CHECK)
-def latest_sums_equal_their_parts(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+def latest_sums_equal_their_parts(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the sums of the table equal those of the newest rows of the ledger.
 
     Each account and currency is compared. The check is evaluated with each publication.
@@ -202,7 +195,7 @@ def watched_limits(settings: Settings, known: Iterable[str] = ()) -> list[dg.Ass
     return [dg.AssetCheckKey(EXPOSURE, name) for name in names]
 
 
-def result_of(one: "limit_readings.Evaluated") -> dg.AssetCheckResult:
+def result_of(one: limit_readings.Evaluated) -> dg.AssetCheckResult:
     """Return the result of the check of a limit; pure."""
     metadata: dict[str, dg.RawMetadataValue] = {"limit": one.limit.value, "at": one.limit.place}
     if one.reading.number is not None:
@@ -217,7 +210,7 @@ def result_of(one: "limit_readings.Evaluated") -> dg.AssetCheckResult:
 
 
 def evaluated_limits(
-    settings: Settings, book: "overview.Book"
+    settings: Settings, book: overview.Book
 ) -> dict[dg.AssetCheckKey, dg.AssetCheckResult]:
     """Return the result of each limit for the book of an exposure that was just derived."""
     limits, read = _read(settings)
@@ -245,12 +238,12 @@ def _read(settings: Settings) -> tuple[list[Limit], dg.AssetCheckResult]:
 
 
 @check_results.table_check(STRATEGY_EXPOSURE.name)
-def limits_are_read(_lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+def limits_are_read(_lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the limits in the strategies file can be read. Without a file there are none."""
     return _read(settings)[1]
 
 
-def _evaluate_alone(name: str, lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+def _evaluate_alone(name: str, lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Return the result of one limit with a book that is read for it."""
     limit = next(
         (one for one in strategies_file.saved_limits(settings.strategies_file) if one.name == name),

@@ -4,16 +4,19 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+import polars as pl
 
 from position_sync_dagster.defs.checks import check_results
-from position_sync_dagster.defs.libraries import pl, roll_legs, strategies_file, tables
 from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
+from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.registry import strategies_file
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync import roll_legs
 
 
 @check_results.table_check("active_strategies")
-def file_is_applied(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+def file_is_applied(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the strategies file, if there is one, can be read; the table follows it."""
     path = settings.strategies_file
     if path is None:
@@ -34,7 +37,7 @@ NOT_TRIED = "its contract has not been looked up yet"
 
 
 @check_results.table_check("active_strategies")
-def legs_are_resolved(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether exactly one contract was found for each leg without a conid."""
     lake.registry.sync.refresh()
     return judge_legs(
@@ -76,7 +79,7 @@ def judge_legs(
 
 
 @check_results.table_check("active_strategies")
-def rolls_are_followed(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
+def rolls_are_followed(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether each roll of a strategy with `follow_rolls: true` is clear."""
     found = roll_legs.rolls_to_follow(lake, settings.strategies_file, datetime.now(UTC))
     return check_results.rows_result(

@@ -6,6 +6,7 @@ table is defined here.
 
 from position_sync_dagster.domain.broker_position import GREEKS_COLUMNS, AccountSummary
 from position_sync_dagster.domain.closures import Closure, PositionChange
+from position_sync_dagster.domain.dividends import ExpectedDividend
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract, UnresolvedLeg
@@ -230,6 +231,13 @@ ACCOUNT_VALUES = TableSpec(
     key=("row_id",),
 )
 
+DIVIDENDS = TableSpec(
+    "dividends",
+    columns_of(ExpectedDividend),
+    indexed=("conid", "seen_at"),
+    order="seen_at",
+)
+
 TABLES = (
     ACTIVE_STRATEGIES,
     POSITION_QUEUE,
@@ -243,6 +251,7 @@ TABLES = (
     POSITION_CHANGES,
     CLOSURES,
     ACCOUNT_VALUES,
+    DIVIDENDS,
 )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster import last_work, places, run_slots
+from position_sync_dagster import last_work
 from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.closures import counted_ends
@@ -210,8 +210,6 @@ def read_status(
         for login in settings.logins
     )
     programs = last_work.read()
-    slots = run_slots.configured(places.dagster_home())
-    refusal = run_slots.too_few(slots, len(settings.logins))
     worst = max(logins, key=lambda login: _trouble(login, now))
     overview = lake.queue.sync.overview()
     lake.registry.sync.refresh()
@@ -254,7 +252,6 @@ def read_status(
         accounts=tuple(lake.account_values.latest_summaries()),
         attention=(
             *programs.problems,
-            *([str(refusal)] if refusal else []),
             *(
                 f"{login.gateway_id}: {login.login}. {CONFIRM}"
                 for login in logins

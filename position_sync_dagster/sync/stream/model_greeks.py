@@ -7,12 +7,13 @@ greeks are computed as one batch a few times a minute.
 import asyncio
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from position_sync_dagster.domain.broker_position import Key
+from position_sync_dagster.domain.dividends import ExpectedDividend
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument
 from position_sync_dagster.domain.leg import LegState, few
 from position_sync_dagster.domain.line_allocation import largest
@@ -20,6 +21,8 @@ from position_sync_dagster.domain.valuation import Quote, price_of
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.lake.records import DividendsTable
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.risk.account import NoGreeks, Reason, greeks_of_account
 from position_sync_dagster.risk.model import Exercise
 from position_sync_dagster.risk.terms import (
@@ -27,16 +30,18 @@ from position_sync_dagster.risk.terms import (
     Contract,
     DatedDividend,
     OptionTerms,
-    dividends_of_shares,
+    dated_dividends,
+    expected_dividends,
     expires_at,
     option_terms,
+    stated_dividend,
 )
 from position_sync_dagster.sync.owner import account_greeks
 from position_sync_dagster.sync.owner.ownership import OwnerContext, Unowned
 from position_sync_dagster.sync.owner.publisher import QUEUED
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
-from position_sync_dagster.sync.stream.followed_holdings import Routes
 from position_sync_dagster.sync.stream.lines import LineManager
+from position_sync_dagster.sync.stream.routes import Routes
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +76,9 @@ AT_ONCE = 500
 SHARE_DIGITS = 4
 """Decimals to which dividends, as a share of the price, are rounded: further decimals change with
 each tick."""
+
+SHARE_MOVE = 0.05
+"""A change of an estimated dividend by less than this part of it is not stored."""
 
 STALE = "the underlying has not ticked for a minute in its session"
 
@@ -138,12 +146,14 @@ class ModelGreeks:
         contracts: The details of options and underlyings.
         lines: Gets the underlyings that need a line.
         published: Gets the greeks.
+        dividends: Gets the expected dividends; with None, they are not stored.
     """
 
     context: OwnerContext
     contracts: ContractCache
     lines: LineManager
     published: account_greeks.PublishedGreeks
+    dividends: DividendsTable | None = None
 
     def __post_init__(self) -> None:
         settings = self.context.settings
@@ -156,7 +166,7 @@ class ModelGreeks:
         self._rates = dict(settings.interest_rates)
         self._max_last_age = timedelta(seconds=settings.max_last_age_s)
         self._greeks = account_greeks.AccountGreeks(session_open=self.contracts.session_open)
-        self._ticks: PendingChanges[int, float] = PendingChanges()
+        self._ticks: PendingChanges[int] = PendingChanges()
         self._routed: int | None = None
         self._look_at = float("-inf")
         self._silent_since: dict[int, float] = {}
@@ -167,6 +177,8 @@ class ModelGreeks:
         self._options: dict[int, _Option] = {}
         self._underlyings: dict[int, ContractDetails] = {}
         self._read_at = self._choose_at = float("-inf")
+        self._dividends: dict[int, list[ExpectedDividend]] = {}
+        self._unstored: set[int] = set()
         self._known_dividends: dict[int, tuple[DatedDividend, ...]] = {}
 
     def attach(self, connection: GatewayConnection) -> None:
@@ -194,7 +206,7 @@ class ModelGreeks:
                 logger.warning("options could not be looked up, they are due again: %s", error)
         if now >= self._choose_at:
             self._choose_at = now + CHOOSE_S
-            self._choose(connection)
+            await self._choose(connection)
 
     async def run(self, live_connection: Callable[[], GatewayConnection | None]) -> None:
         """Compute in batches.
@@ -306,7 +318,7 @@ class ModelGreeks:
                 self._wanted -= self._underlyings.keys()
                 self._choose_at = float("-inf")
 
-    def _choose(self, connection: GatewayConnection) -> None:
+    async def _choose(self, connection: GatewayConnection) -> None:
         """Determine the largest underlyings, the sizes of options, and dividends again."""
         values = connection.feed.book.values(
             key for conid, keys in self._keys.items() if conid in self._options for key in keys
@@ -318,14 +330,19 @@ class ModelGreeks:
         self.lines.want_underlyings(largest(known, self.lines.held, self._most_lines))
         self.contracts.want(self._unknown)
         self._read_dividends(connection)
+        await self._store_dividends()
         self._add(self._keys.keys() & self._options.keys())
         for conid in self._greeks.stale(self._clock()):
             # A new request opens with the present price, or shows that trading is halted.
             self.lines.login.line(conid).doubted(self._monotonic(), STALE)
 
     def _read_dividends(self, connection: GatewayConnection) -> None:
-        """Read what streamed options say of the dividends until their expiries."""
-        now, found = self._clock(), defaultdict[int, list[tuple[datetime, float]]](list)
+        """Read what the lines say of dividends: of a stock, or until the expiries of its options.
+
+        An underlying of which no line speaks any more keeps what was known of it.
+        """
+        now, shares = self._clock(), defaultdict[int, list[tuple[datetime, float]]](list)
+        found: dict[int, list[ExpectedDividend]] = {}
         for conid in sorted(self.lines.of_legs):
             details = self.contracts.known(conid)
             quote = self.lines.login.line(conid).counted(connection.lines.quote(conid), now)
@@ -334,12 +351,26 @@ class ModelGreeks:
             ends = expires_at(None, details)
             if ends is not None and quote.pv_dividend is not None and quote.underlying_price:
                 share = round(quote.pv_dividend / quote.underlying_price, SHARE_DIGITS)
-                found[details.under_conid].append((ends, share))
-        # An underlying whose streamed option left keeps what was known of it.
-        self._known_dividends |= {
-            conid: dividends_of_shares(known, now.replace(minute=0, second=0, microsecond=0))
-            for conid, known in found.items()
-        }
+                shares[details.under_conid].append((ends, share))
+        for conid, details in self._underlyings.items():
+            quote, known = connection.lines.quote(conid), shares.get(conid)
+            stated = quote.dividends if quote is not None else None
+            if stated is not None and (stated.next_date is not None or stated.next_year == 0):
+                found[conid] = [stated_dividend(details, stated, now)]
+            elif known:
+                found[conid] = expected_dividends(details, known, now)
+        for conid, rows in found.items():
+            if _differ(rows, self._dividends.get(conid, [])):
+                self._dividends[conid] = rows
+                self._unstored.add(conid)
+                self._known_dividends[conid] = dated_dividends(rows)[conid]
+
+    async def _store_dividends(self) -> None:
+        if self.dividends is None or not self._unstored:
+            return
+        rows = [row for conid in self._unstored for row in self._dividends[conid]]
+        await offload(self.dividends.add, rows, None, self.context.lease.check)
+        self._unstored.clear()
 
     def _add(self, conids: Iterable[int]) -> None:
         """Follow these options from now on, if everything that this needs is known."""
@@ -410,3 +441,15 @@ class ModelGreeks:
         connection.pnl.read(keys)
         found = [value for key in keys if (value := book.newest_value(key))]
         return max(found, key=lambda one: one[1], default=None)
+
+
+def _differ(rows: Sequence[ExpectedDividend], before: Sequence[ExpectedDividend]) -> bool:
+    """Return whether dividends changed by more than the rounding of `pvDividend` explains."""
+    if len(rows) != len(before):
+        return True
+    return any(
+        (one.source, one.ex_date, one.amount, one.next_year)
+        != (old.source, old.ex_date, old.amount, old.next_year)
+        or abs((one.share or 0.0) - (old.share or 0.0)) > SHARE_MOVE * (old.share or 0.0)
+        for one, old in zip(rows, before, strict=True)
+    )

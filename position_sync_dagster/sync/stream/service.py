@@ -105,6 +105,7 @@ def _streamer_of(lake: Lake, settings: Settings, own: Ownership) -> IBPositionSt
             updates=lake.updates,
             contracts=lake.contracts,
             account_values=lake.account_values,
+            dividends=lake.dividends,
             closes=CloseExplainer(lake, run_id=own.session.run_id, guard=own.check),
             rolls=RollFollower(lake, file),
             rules=None if file is None else RuleFollower(lake.registry, file),

@@ -16,6 +16,7 @@ from position_sync_dagster.gateway.connection import GatewayConnection, IBConnec
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable, ContractsTable
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.records import DividendsTable
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
@@ -54,6 +55,7 @@ class StreamTables:
 
     Attributes:
         broker_positions, contracts: Keep the positions and the contract details of the broker.
+        dividends: Gets the dividends that are expected of underlyings.
         account_values: Gets the net liquidation and profit of the accounts; with None, they are not
             subscribed.
         closes: Judges why holdings close; with None, no change of a quantity is stored.
@@ -67,6 +69,7 @@ class StreamTables:
     broker_positions: BrokerPositionsTable | None = None
     contracts: ContractsTable | None = None
     account_values: AccountValuesTable | None = None
+    dividends: DividendsTable | None = None
     closes: CloseExplainer | None = None
     rolls: RollFollower | None = None
     rules: RuleFollower | None = None
@@ -131,7 +134,7 @@ class IBPositionStreamer:
         self._contracts = ContractCache(tables.contracts, clock=clock)
         self._lines = LineManager(context, self._contracts)
         pricer = StreamPricer(context, self._lines.login, self._contracts, greeks)
-        self._greeks = ModelGreeks(context, self._contracts, self._lines, greeks)
+        self._greeks = ModelGreeks(context, self._contracts, self._lines, greeks, tables.dividends)
         self._router = Router(
             context,
             registry=self.registry,

@@ -447,3 +447,38 @@ async def test_every_sent_price_can_be_looked_up_with_its_time(
         times = [tick["sent_at_us"] for tick in ring]
         assert times == sorted(times)
         assert sim.ticks(PUT) == {}
+
+
+async def test_an_underlying_and_its_volatility_move_at_once(small: Book, connect: Connect) -> None:
+    async with SimulatedGateway(small, autostep=False) as sim:
+        client = await connect(sim.port)
+        client.market_data(9, CALL, ticks="232")
+        await client.barrier()
+        before = sim.greeks(CALL)[CALL]
+        price = sim.move_underlying("AAPL", -10)
+        sim.shift_volatility(5, "AAPL")
+        await client.barrier()
+        after = sim.greeks(CALL)[CALL]
+        assert after["underlying_price"] == pytest.approx(0.9 * before["underlying_price"])
+        assert after["underlying_price"] == pytest.approx(price)
+        assert after["implied_vol"] == pytest.approx(before["implied_vol"] + 0.05)
+        models = [float(m[5]) for m in client.of(21)]
+        assert models[-1] < models[0] - 0.1  # its delta
+
+
+async def test_dividends_come_with_generic_tick_456_and_are_announced(
+    small: Book, connect: Connect
+) -> None:
+    async with SimulatedGateway(small, autostep=False) as sim:
+        client = await connect(sim.port)
+        client.market_data(9, STOCK, sec_type="STK", ticks="232,456")
+        client.market_data(10, STOCK, sec_type="STK", ticks="232")
+        await client.barrier()
+        price = sim.greeks(CALL)[CALL]["price"]
+        sim.dividend("AAPL", 2.5, days=1)
+        await client.barrier()
+        assert sim.greeks(CALL)[CALL]["price"] < price
+        found = [m[4].split(",") for m in client.of(46) if m[3] == "59"]
+        assert {m[2] for m in client.of(46) if m[3] == "59"} == {"9"}
+        assert float(found[-1][3]) == pytest.approx(2.5, rel=1e-3)
+        assert len(found[-1][2]) == 8

@@ -73,9 +73,7 @@ def test_a_call_without_dividends_is_never_exercised_early() -> None:
 
 
 def test_a_call_is_exercised_before_a_large_dividend() -> None:
-    early = EarlyExercise(
-        years=0.5, rate=0.02, carry=0.02, call=True, ex_dates=(0.1,), dividend=0.1
-    )
+    early = EarlyExercise(years=0.5, rate=0.02, carry=0.02, call=True, dividends=((0.1, 0.1),))
     terms = {"call": 1, "kept": 0.9, "rate": 0.02}
     assert american(early, 60, 40, 0.5, 0.2, **terms).price == pytest.approx(20.08, abs=0.05)
 
@@ -104,7 +102,7 @@ def test_greeks_are_the_slopes_of_american_prices(
 
 EARLY = {
     call: EarlyExercise(
-        years=0.5, rate=0.06, carry=0.06, call=call, ex_dates=(0.12, 0.37), dividend=0.01
+        years=0.5, rate=0.06, carry=0.06, call=call, dividends=((0.12, 0.01), (0.37, 0.01))
     )
     for call in (False, True)
 }

@@ -29,7 +29,7 @@ def at(seconds: float) -> datetime:
 
 
 def price(spot: float, seconds: float, volatility: float = 0.3) -> float:
-    option = as_options([PUT], [at(seconds)])
+    option = as_options([PUT], [at(seconds)], [spot])
     found = model.prices(option, np.array([[spot]]), np.array([volatility]), model.COARSE)
     return float(found[0, 0])
 
