@@ -1,6 +1,6 @@
 # Position Sync for Interactive Brokers. `make` alone lists what there is.
 #
-# Each target works as the first command on a machine that has Python 3.11.2 to 3.13, pip and venv,
+# Each target works as the first command on a machine that has Python 3.11.2 to 3.14, pip and venv,
 # and make: what it needs is installed into .tools and .venv of this folder, nowhere else.
 
 .DEFAULT_GOAL := help
@@ -47,7 +47,7 @@ help: ## list the targets
 	@echo '  UI_PORT=3000, CONTROL_PORT=, HOME_DIR=.demo; dev takes UI_PORT=3000; test and test-all take'
 	@echo '  ARGS= for pytest; bench takes PART=queue and ARGS=--quick; chaos takes SEED=,'
 	@echo '  which replays its kills; fuzz takes MESSAGES=1000000 and SEED=, which replays its scripts;'
-	@echo '  release-check takes FOR=60 and PYTHONS="python3.11 python3.12 python3.13".'
+	@echo '  release-check takes FOR=60 and PYTHONS="python3.11 python3.14".'
 
 .PHONY: demo
 demo: $(SYNCED) ## simulator, stream, queue and Dagster UI together, with a live status
@@ -59,10 +59,10 @@ demo: $(SYNCED) ## simulator, stream, queue and Dagster UI together, with a live
 dev: $(SYNCED) ## Dagster on 127.0.0.1 against your own TWS or IB Gateway (see .env.example)
 	@exec $(BIN)/position-sync dev --end-with $$PPID $(if $(UI_PORT),--ui-port $(UI_PORT)) $(ARGS)
 
-# Some tests wait while others compute: six processes fill two cores.
+# Some tests wait while others compute: four processes fill two cores, and six in the second tier.
 .PHONY: test
 test: $(SYNCED) ## every promise once, in five minutes (ARGS='-n 0': one test after the other)
-	@$(BIN)/pytest -n 6 --durations=10 -m 'not ($(SECOND_TIER))' $(ARGS)
+	@$(BIN)/pytest -n 4 --durations=10 -m 'not ($(SECOND_TIER))' $(ARGS)
 
 .PHONY: test-all
 test-all: $(SYNCED) ## everything: more cases, more programs, campaigns, Postgres, an object store
@@ -109,6 +109,18 @@ release-check: $(UV_INSTALLED) ## sdist and wheel; the wheel, installed elsewher
 wheel-check: $(UV_INSTALLED) ## the quick part of it: what is in the wheel, and whether it installs and starts
 	@.tools/bin/python -m tests.release --quick $(ARGS)
 
+# Others install us beside what they have: both ends of the bounds resolve, and pass the first tier.
+.PHONY: bounds-check
+bounds-check: $(UV_INSTALLED) ## make test with the lowest and the newest versions that the bounds allow
+	@for end in lowest-direct highest; do \
+	  echo "Resolving $$end"; \
+	  $(UV) venv --quiet --clear --python .tools/bin/python ".tools/$$end" && \
+	  $(UV) pip install --quiet --python ".tools/$$end/bin/python" --resolution "$$end" \
+	    --editable '.[alerts,kubernetes,mcp,money,postgres]' && \
+	  $(UV) pip install --quiet --python ".tools/$$end/bin/python" --group dev && \
+	  ".tools/$$end/bin/python" -m pytest -n 6 -m 'not ($(SECOND_TIER))' $(ARGS) || exit; \
+	done
+
 .PHONY: check
 check: $(SYNCED) ## lint, format, types, import rules, lock file
 	$(BIN)/ruff check .
@@ -123,8 +135,8 @@ setup: $(SYNCED) ## install the tools and the locked dependencies only
 # The candidates are asked, not trusted: a launcher may exist for a Python that does not.
 $(UV_INSTALLED):
 	@found=; novenv=; others=; \
-	for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
-	  if ! "$$python" -c 'import sys; sys.exit(not (3, 11, 2) <= sys.version_info < (3, 14))' \
+	for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
+	  if ! "$$python" -c 'import sys; sys.exit(not (3, 11, 2) <= sys.version_info < (3, 15))' \
 	    >/dev/null 2>&1; then \
 	    version=$$("$$python" --version 2>/dev/null) && others="$$others $$python is $$version."; \
 	    continue; \
@@ -136,7 +148,7 @@ $(UV_INSTALLED):
 	  if [ -n "$$novenv" ]; then \
 	    echo "$$novenv has no venv and pip. Install them (on Debian and Ubuntu: apt install python3-venv)." >&2; \
 	  else \
-	    echo "No Python 3.11.2 to 3.13 was found.$$others Install one, or name it: make PYTHON=/path/to/python3 ..." >&2; \
+	    echo "No Python 3.11.2 to 3.14 was found.$$others Install one, or name it: make PYTHON=/path/to/python3 ..." >&2; \
 	  fi; \
 	  exit 1; \
 	fi; \

@@ -244,46 +244,6 @@ class LineLimit:
         )
 
 
-def reason(
-    conid: int,
-    state: LegState,
-    *,
-    wanted: Mapping[int, Demand],
-    lines: Collection[int],
-    denied: str | None,
-    limit: LineLimit,
-) -> str:
-    """Return the reason for the present route of a holding, for the log.
-
-    Args:
-        conid: The contract of the holding.
-        state: Its route.
-        wanted: conid → its demand.
-        lines: The conids that hold a line.
-        denied: Why the conid has no live market data, else None.
-        limit: The number of lines.
-    """
-    demand = wanted.get(conid)
-    if state is LegState.CLOSED:
-        return "the position is closed"
-    if state is LegState.MONITORED:
-        where = "any more" if demand is None else "in this account"
-        return f"no active strategy holds it {where}"
-    if denied is not None:
-        return denied
-    if state is LegState.STREAMED:
-        return "a line is free"
-    if demand is not None:
-        before_it = sum(rank(other, lines) < rank(demand, lines) for other in wanted.values())
-        if limit.given is not None and before_it < limit.configured - limit.reserve:
-            return f"the gateway gave only {limit.given} lines"
-        first = [wanted[c] for c in lines if c in wanted and wanted[c].priority < demand.priority]
-        if first:
-            next_better = max(first, key=lambda other: rank(other, lines))
-            return f"strategy {next_better.strategy} of priority {next_better.priority} comes first"
-    return f"all {len(lines)} lines are taken"
-
-
 def route(
     holdings: Iterable[BrokerPosition],
     legs: Iterable[ActiveContract],

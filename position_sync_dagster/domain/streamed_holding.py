@@ -117,7 +117,7 @@ class StreamedHolding:
         line: Its line, shared by the holdings of the conid.
         due: Whether it is to be valued at the next flush.
         streamed: Whether it has a line; without one it ends with the row that is due.
-        arrived: When the first tick since the last row arrived, in Unix seconds.
+        has_ticked: Whether its line ticked since the last row.
         check_at_s: It becomes due at this time by itself.
     """
 
@@ -125,7 +125,7 @@ class StreamedHolding:
     line: Line
     due: bool = False
     streamed: bool = True
-    arrived: float | None = None
+    has_ticked: bool = False
     check_at_s: float = math.inf
     _factor: bool | None = None
     _differs: tuple[datetime, float] | None = None
@@ -136,10 +136,9 @@ class StreamedHolding:
     _written: Any = field(default=None, repr=False)
     _written_at_s: float = -math.inf
 
-    def ticked(self, arrived: float) -> None:
+    def ticked(self) -> None:
         """Record that its line ticked."""
-        self.due = True
-        self.arrived = arrived if self.arrived is None else self.arrived
+        self.due = self.has_ticked = True
 
     def is_due(self, now_s: float) -> bool:
         """Return whether it is to be valued now."""
@@ -169,10 +168,10 @@ class StreamedHolding:
         """
         self.due, self.check_at_s = False, math.inf
         if self._is_withheld(holding, at.now_s):
-            self.due = self.arrived is not None
+            self.due = self.has_ticked
             self.check_at_s = self.line.withheld_until_s
             return None
-        self.arrived = None
+        self.has_ticked = False
         self._check_factor(holding, price_magnifier)
         magnifier = None if self._factor is False else price_magnifier
         counts = self.line.counted(quote, at.now)

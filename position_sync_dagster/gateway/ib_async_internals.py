@@ -212,14 +212,6 @@ def request_id_of(ib: IB, ticker: Ticker) -> int:
     return ib.wrapper.ticker2ReqId[_MARKET_DATA][ticker]
 
 
-def packet_time(ib: IB) -> float:
-    """Return when the packet that is being read arrived, in Unix seconds.
-
-    `Ticker.time` is the same as a datetime: this one is cheaper for each tick.
-    """
-    return ib.wrapper.time
-
-
 def retire_ticker(ib: IB, ticker: Ticker, contract: Contract) -> None:
     """End a ticker without a message, so that the next request of the contract gets a new one.
 

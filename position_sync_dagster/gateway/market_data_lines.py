@@ -65,7 +65,7 @@ class MarketDataLines:
         self._lines: dict[int, _Line] = {}
         self._by_request: dict[int, _Line] = {}
         self._retired: dict[int, _Retired] = {}
-        self._ticked: ChangeNotifier[int, float] = ChangeNotifier()
+        self._ticked: ChangeNotifier[int] = ChangeNotifier()
         self.heard_at = -math.inf
         self.on_refusal: list[Callable[[Refusal], None]] = []
         ib.pendingTickersEvent += self._on_ticks
@@ -141,11 +141,8 @@ class MarketDataLines:
             return None
         return quote_of(line.ticker, line.arrivals)
 
-    def watch(self) -> PendingChanges[int, float]:
-        """Collect from now on which conids tick, with the arrival of the first tick of each.
-
-        The arrival is in Unix seconds.
-        """
+    def watch(self) -> PendingChanges[int]:
+        """Collect from now on which conids tick."""
         return self._ticked.watch()
 
     def _request(self, line: "_Line") -> None:
@@ -168,7 +165,7 @@ class MarketDataLines:
             if line is None or line.ticker is not ticker:
                 self._cancel_again(ticker)
                 continue
-            self._ticked.note(line.contract.conId, ib_async_internals.packet_time(self._ib))
+            self._ticked.note(line.contract.conId)
             self.heard_at = self._monotonic()
             line.arrivals.note(ticker)
 

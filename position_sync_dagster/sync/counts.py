@@ -1,6 +1,5 @@
 """The counts of what the stream and the drains did; plain numbers for a log, the UI or a test."""
 
-from collections import deque
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Self
 
@@ -164,29 +163,8 @@ class DrainReport(DrainCounts):
         return self.unavailable or (reasons[-1] if reasons else None)
 
 
-MAX_LATENCIES = 10_000
-"""Maximum number of tick-to-table times kept between two reports; the newest stay."""
-
-
 @dataclass(slots=True)
 class StreamMetrics:
-    """Counters since the last report.
-
-    Attributes:
-        counts: The counts; add to them.
-        latencies_s: From the arrival of a tick to the end of its delivery, in seconds.
-    """
+    """The counts of a stream; add to them."""
 
     counts: StreamCounts = field(default_factory=StreamCounts)
-    latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_LATENCIES))
-
-
-def quantile(ordered: list[float], share: float) -> float | None:
-    """Return the value below which `share` of the ordered values lie; None if there are none.
-
-    >>> quantile([1.0, 2.0, 3.0, 4.0], 0.5)
-    3.0
-    """
-    if not ordered:
-        return None
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

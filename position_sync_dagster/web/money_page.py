@@ -28,7 +28,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.errors import MissingExtraError, PositionSyncError
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,6 @@ WAIT_S = 10.0
 MOST_VIEWERS = 100
 
 STATIC = Path(__file__).parent / "static"
-VERSION = metadata.version("perspective-python")
 FOR_EVER = "public, max-age=31536000, immutable"
 POLICY = "; ".join(
     (
@@ -187,15 +186,15 @@ def _open_figures() -> Figures:
 def _content(path: Path, *, compressed: bool) -> bytes:
     content = path.read_bytes()
     if path.parent == STATIC:
-        content = content.replace(b"{perspective}", VERSION.encode())
+        content = content.replace(b"{perspective}", metadata.version("perspective-python").encode())
     return gzip.compress(content, 6, mtime=0) if compressed else content
 
 
-def _perspective() -> Path:
-    """Return the folder of Perspective's files, without importing its engine."""
+def _perspective() -> Path | None:
+    """Return the folder of Perspective's files; None: it is not installed. Its engine stays out."""
     found = util.find_spec("perspective")
     if found is None or found.origin is None:
-        raise FileNotFoundError("perspective-python is not installed")
+        return None
     return Path(found.origin).parent / "widget" / "static"
 
 
@@ -214,7 +213,6 @@ def money_routes(
     """
     opened = cache(open_figures)
     feed = Feed(opened, {"dagster": dagster, "home": home and shlex.quote(home)})
-    folder = f"/money/{VERSION}"
     kinds = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
     def static(path: str, found: Path, cached: str) -> Route:
@@ -256,7 +254,16 @@ def money_routes(
         known = request.headers.get("if-none-match", "")
         return await asyncio.to_thread(answer, request.path_params["name"], known)
 
+    async def missing(_: Request) -> Response:
+        return PlainTextResponse(
+            str(MissingExtraError("perspective-python", "money")), 503, HEADERS
+        )
+
+    served = Route("/api/v1/{name}", api, methods=["GET"])
     vendor = _perspective()
+    if vendor is None:
+        return [Route("/money", missing, methods=["GET"]), served]
+    folder = f"/money/{metadata.version('perspective-python')}"
     return [
         static("/money", STATIC / "money.html", "no-cache"),
         static("/money/money.js", STATIC / "money.js", "no-cache"),
@@ -264,7 +271,7 @@ def money_routes(
         static(f"{folder}/perspective.js", vendor / "perspective-anywidget.js", FOR_EVER),
         static(f"{folder}/perspective.css", vendor / "perspective-anywidget.css", FOR_EVER),
         Route("/money/data", data, methods=["GET"]),
-        Route("/api/v1/{name}", api, methods=["GET"]),
+        served,
     ]
 
 

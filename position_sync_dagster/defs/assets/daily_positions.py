@@ -209,7 +209,6 @@ def _first_day(settings: Settings) -> date:
     found = [first_ledger_day(settings.table("position_updates"))]
     if settings.flex_folder.is_dir():
         # Few users have statements, and the imports of their reader delay each first load.
-
         found.append(statements.StatementFolder(settings.flex_folder).first_day())
     return min((day for day in found if day is not None), default=datetime.now(UTC).date())
 

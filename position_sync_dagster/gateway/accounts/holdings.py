@@ -288,8 +288,8 @@ class HoldingsBook:
         self._gateway_id = gateway_id
         self._clock = clock
         self._holdings: dict[Key, BrokerPosition] = {}
-        self._changes: ChangeNotifier[Key, None] = ChangeNotifier()
-        self._all_changes: ChangeNotifier[Key, None] = ChangeNotifier()
+        self._changes: ChangeNotifier[Key] = ChangeNotifier()
+        self._all_changes: ChangeNotifier[Key] = ChangeNotifier()
         self.unmanaged: dict[Key, BrokerPosition] = {}
 
     @property
@@ -358,11 +358,11 @@ class HoldingsBook:
             if (holding := self._holdings.get(key)) is not None
         }
 
-    def watch(self) -> PendingChanges[Key, None]:
+    def watch(self) -> PendingChanges[Key]:
         """Collect from now on which holdings change; a changed quantity is urgent."""
         return self._changes.watch()
 
-    def watch_all(self) -> PendingChanges[Key, None]:
+    def watch_all(self) -> PendingChanges[Key]:
         """Collect from now on which holdings change, except by `confirm` and by PnLSingle."""
         return self._all_changes.watch()
 
@@ -518,7 +518,7 @@ class HoldingsBook:
     def doubt(self, key: Key) -> None:
         """Confirm a holding with its account no more, until a row of it comes that can be used."""
         if self.confirmed.holdings.pop(key, None) is not None:
-            self._all_changes.note(key, None)
+            self._all_changes.note(key)
 
     def doubt_before(self, account: str, since: datetime) -> None:
         """Doubt the values of an account whose rows came before a moment."""
@@ -550,7 +550,7 @@ class HoldingsBook:
             self.forget_pnl(key)
         self.confirmed.clear()
         for key in self._holdings:
-            self._all_changes.note(key, None)
+            self._all_changes.note(key)
 
     def put(self, holding: BrokerPosition) -> None:
         """Replace a holding and notify the watchers."""
@@ -561,13 +561,13 @@ class HoldingsBook:
     def _put(self, key: Key, before: BrokerPosition | None, holding: BrokerPosition) -> None:
         moved = before is None or before.position != holding.position
         self._store(key, before, holding)
-        self._changes.note(key, None, urgent=moved)
+        self._changes.note(key, urgent=moved)
 
     def _store(self, key: Key, before: BrokerPosition | None, holding: BrokerPosition) -> None:
         if before is None or (before.position == 0) != (holding.position == 0):
             self.moves += 1
         self._holdings[key] = holding
-        self._all_changes.note(key, None)
+        self._all_changes.note(key)
 
     def _close(self, holding: BrokerPosition) -> None:
         now = self._clock()

@@ -228,12 +228,12 @@ class PublishedGreeks:
 
     def __init__(self) -> None:
         self._greeks: dict[int, HoldingGreeks] = {}
-        self._changes: ChangeNotifier[int, None] = ChangeNotifier()
+        self._changes: ChangeNotifier[int] = ChangeNotifier()
 
     def __len__(self) -> int:
         return len(self._greeks)
 
-    def watch(self) -> PendingChanges[int, None]:
+    def watch(self) -> PendingChanges[int]:
         """Collect from now on the options whose greeks are to be published."""
         return self._changes.watch()
 
@@ -263,12 +263,12 @@ class PublishedGreeks:
             greeks_method=method,
             volatility_time=leg.value_at,
         )
-        self._changes.note(leg.conid, None)
+        self._changes.note(leg.conid)
 
     def remove(self, conid: int) -> None:
         """Publish that an option has no computed greeks."""
         if self._greeks.pop(conid, None) is not None:
-            self._changes.note(conid, None)
+            self._changes.note(conid)
 
     def of(self, holding: BrokerPosition) -> HoldingGreeks | None:
         """Return the greeks of a holding; None of a closed one."""

@@ -170,7 +170,7 @@ class Publisher:
         self._recorded: dict[Key, BrokerPosition] = {}
         self._is_unsure = False
         self._all_due = True
-        self._changes: PendingChanges[Key, None] = PendingChanges()
+        self._changes: PendingChanges[Key] = PendingChanges()
         self._accounts: _Accounts = {}
         self._moved: set[Key] = set()
         self._requested: dict[Key, BrokerPosition] = {}

@@ -7,7 +7,7 @@ slow table has not taken rows yet, it later gets only the newest row of each hol
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import datetime, timedelta
@@ -36,12 +36,10 @@ class PendingUpdate:
     """An update that was not delivered yet.
 
     Attributes:
-        arrived: When the tick behind it arrived, in Unix seconds; None without a tick.
         holding: The broker's report of the holding when the row was made.
     """
 
     update: PositionUpdate
-    arrived: float | None = None
     holding: BrokerPosition | None = None
 
     @property
@@ -126,7 +124,7 @@ class StreamPricer:
     def flush(
         self,
         connection: GatewayConnection,
-        ticked: Mapping[int, float],
+        ticked: Collection[int],
         *,
         valued: Iterable[Key] = (),
         now: datetime,
@@ -139,7 +137,7 @@ class StreamPricer:
         doubt also waits.
 
         Args:
-            ticked: conid → arrival of its first tick since the last flush, in Unix seconds.
+            ticked: The contracts that ticked since the last flush.
             valued: Holdings with a new profit or value by PnLSingle.
         """
         now_s = self.context.monotonic()
@@ -152,14 +150,13 @@ class StreamPricer:
         for key, state in list(self._holdings.items()):
             conid = key[1]
             if conid in ticked:
-                state.ticked(ticked[conid])
+                state.ticked()
             if not state.is_due(now_s):
                 continue
             holding = connection.feed.get(key)
             if holding is not None and not connection.feed.is_known(holding):
                 continue
             if holding is not None:
-                arrived = state.arrived
                 if conid not in quotes:
                     quotes[conid] = connection.lines.quote(conid)
                 computed = self.greeks.of(holding)
@@ -172,7 +169,7 @@ class StreamPricer:
                     by=provenance,
                 )
                 if update is not None:
-                    updates.append(PendingUpdate(update=update, arrived=arrived, holding=holding))
+                    updates.append(PendingUpdate(update=update, holding=holding))
             if holding is None or not (state.streamed or state.due):
                 del self._holdings[key]
         self._log_suspects()
@@ -228,7 +225,6 @@ class Delivery:
     urgent.
 
     Args:
-        on_delivered: Called with the time from a tick's arrival to its delivery, in seconds.
         monotonic: The clock that times the failures, in seconds.
 
     Attributes:
@@ -238,7 +234,6 @@ class Delivery:
 
     handler: PositionUpdateHandler
     _: KW_ONLY
-    on_delivered: Callable[[float], None] | None = None
     monotonic: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
@@ -264,9 +259,6 @@ class Delivery:
         if urgent:
             self._urgent.set()
         for pending in updates:
-            older = self._pending.get(pending.key)
-            if older is not None and older.arrived is not None:
-                pending = PendingUpdate(update=pending.update, arrived=older.arrived)
             self._pending[pending.key] = pending
         if self._pending:
             self._idle.clear()
@@ -341,11 +333,6 @@ class Delivery:
                     self.refused = error
                 return not isinstance(error, FINAL)
             self._logged.clear()
-        if self.on_delivered is not None:
-            now = time.time()
-            for pending in updates:
-                if pending.arrived is not None:
-                    self.on_delivered(now - pending.arrived)
         return False
 
     def _log_failure(self, error: BaseException) -> None:
@@ -410,14 +397,12 @@ class Flusher:
     accounts: AccountRecorder
 
     def __post_init__(self) -> None:
-        self._ticks: PendingChanges[int, float] = PendingChanges()
+        self._ticks: PendingChanges[int] = PendingChanges()
         self._deliveries: list[Delivery] = []
 
     def add_handler(self, handler: PositionUpdateHandler) -> None:
         """Add a handler that gets each flush."""
-        delivered = self.context.metrics.latencies_s.append
-        monotonic = self.context.monotonic
-        self._deliveries.append(Delivery(handler, on_delivered=delivered, monotonic=monotonic))
+        self._deliveries.append(Delivery(handler, monotonic=self.context.monotonic))
 
     def watch(self, connection: GatewayConnection) -> None:
         """Collect the ticks and the profits of a new connection."""

@@ -1,96 +1,16 @@
-"""The routes of the holdings, and those that are followed by PnLSingle, which takes no line."""
+"""The holdings that are followed by PnLSingle, which takes no line."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import rest_s
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.line_allocation import largest
-from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.sync.owner.ownership import OwnerContext
-from position_sync_dagster.sync.owner.publisher import QUEUED, Publisher
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RouteChanges:
-    """Holdings that enter or leave the route STREAMED.
-
-    Attributes:
-        streamed: Those that are streamed from now on.
-        closed: Those that were streamed and are closed now.
-        left: Those that were streamed and go to the queue now.
-    """
-
-    streamed: list[Key]
-    closed: list[Key]
-    left: list[Key]
-
-
-class Routes:
-    """The route of each holding on the present connection.
-
-    Attributes:
-        states: (account, conid) → STREAMED, OVERFLOW, MONITORED or CLOSED.
-        streamed, overflow: The holdings with that route.
-        unqueued: Holdings that lost their line, or became active without one, and are not queued
-            yet. While there are any, the next step routes and queues again.
-        version: The number of changes of the routes.
-    """
-
-    def __init__(self) -> None:
-        self.version = 0
-        self.clear()
-
-    def clear(self) -> None:
-        """Remove all routes: the connection is new, or lost its data."""
-        self.version += 1
-        self.states: dict[Key, LegState] = {}
-        self.streamed: set[Key] = set()
-        self.overflow: set[Key] = set()
-        self.unqueued: set[Key] = set()
-
-    def outdated(self, book: HoldingsBook, keys: Iterable[Key]) -> set[Key]:
-        """Return the holdings that are new, or were opened or closed since they were routed."""
-        found = set()
-        for key in keys:
-            position, state = book.position(key), self.states.get(key)
-            if position is None:
-                continue
-            if state is None or (state is LegState.CLOSED) != (position == 0):
-                found.add(key)
-        return found
-
-    def update(self, states: Mapping[Key, LegState]) -> RouteChanges:
-        """Set the routes of these holdings; return those that enter or leave STREAMED."""
-        changes, changed = RouteChanges(streamed=[], closed=[], left=[]), dict[Key, LegState]()
-        for key, state in states.items():
-            before = self.states.get(key)
-            if state is before:
-                continue
-            changed[key] = state
-            if state is LegState.STREAMED:
-                changes.streamed.append(key)
-            elif before is LegState.STREAMED and state is LegState.CLOSED:
-                changes.closed.append(key)
-            elif before is LegState.STREAMED:
-                changes.left.append(key)
-                self.unqueued.add(key)
-            elif before and state is LegState.OVERFLOW:
-                self.unqueued.add(key)
-        if changed:
-            self.states |= changed
-            self.version += 1
-            for found, sought in (
-                (self.streamed, LegState.STREAMED),
-                (self.overflow, LegState.OVERFLOW),
-            ):
-                found.difference_update(changed)
-                found.update(key for key, state in changed.items() if state is sought)
-        self.unqueued = {key for key in self.unqueued if self.states.get(key) in QUEUED}
-        return changes
-
+from position_sync_dagster.sync.owner.publisher import Publisher
+from position_sync_dagster.sync.stream.routes import Routes
 
 PUBLISH_S, PUBLISH_MANY_S = 4.0, 6.0
 """Minimum seconds between two publications of the values of PnLSingle: for up to `MANY` holdings,

@@ -7,12 +7,10 @@ from datetime import timedelta
 from functools import partial
 
 from position_sync_dagster.domain.clock import Backoff
-from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.line_allocation import (
     LineLimit,
     demands,
     rank,
-    reason,
     underlying_demand,
 )
 from position_sync_dagster.domain.login_lines import Awaited, LoginLines
@@ -222,21 +220,12 @@ class LineManager:
             awaits=AWAITED.get(refusal.code),
         )
 
-    def reason_for(self, conid: int, state: LegState = LegState.OVERFLOW) -> str:
-        """Return the reason for the route of a conid's holdings, in brackets."""
+    def reason_for(self, conid: int) -> str:
+        """Return in brackets why a conid has no live market data; an empty text if it may."""
         denial = self.login.denied(conid, self.context.monotonic())
-        denied = None
-        if denial is not None:
-            denied = f"{'delayed data' if denial.delayed else 'no market data'}: {denial.reason}"
-        text = reason(
-            conid,
-            state,
-            wanted=self.login.wanted,
-            lines=self.of_legs,
-            denied=denied,
-            limit=self.login.limit,
-        )
-        return f" ({text})"
+        if denial is None:
+            return ""
+        return f" ({'delayed data' if denial.delayed else 'no market data'}: {denial.reason})"
 
     def problems(self) -> list[str]:
         """Return the problems of legs and lines, the first few of each kind."""

@@ -40,8 +40,8 @@ from position_sync_dagster.sync.owner import account_greeks
 from position_sync_dagster.sync.owner.ownership import OwnerContext, Unowned
 from position_sync_dagster.sync.owner.publisher import QUEUED
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
-from position_sync_dagster.sync.stream.followed_holdings import Routes
 from position_sync_dagster.sync.stream.lines import LineManager
+from position_sync_dagster.sync.stream.routes import Routes
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ class ModelGreeks:
         self._rates = dict(settings.interest_rates)
         self._max_last_age = timedelta(seconds=settings.max_last_age_s)
         self._greeks = account_greeks.AccountGreeks(session_open=self.contracts.session_open)
-        self._ticks: PendingChanges[int, float] = PendingChanges()
+        self._ticks: PendingChanges[int] = PendingChanges()
         self._routed: int | None = None
         self._look_at = float("-inf")
         self._silent_since: dict[int, float] = {}

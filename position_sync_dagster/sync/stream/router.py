@@ -5,7 +5,6 @@ It also requests the values of accounts by a download, if they did not arrive by
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
@@ -24,58 +23,18 @@ from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.sync.counts import StreamCounts, StreamMetrics
 from position_sync_dagster.sync.owner.leg_resolver import LegResolver
 from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.owner.publisher import QUEUED, Publisher
 from position_sync_dagster.sync.rule_legs import RuleFollower
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.delivery import StreamPricer
-from position_sync_dagster.sync.stream.followed_holdings import FollowedHoldings, Routes
+from position_sync_dagster.sync.stream.followed_holdings import FollowedHoldings
 from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.model_greeks import ModelGreeks
+from position_sync_dagster.sync.stream.routes import RouteLog, Routes
 
 logger = logging.getLogger(__name__)
-
-MAX_LINES_LOGGED = 20
-"""Maximum number of route changes logged one by one in a step; the rest is one summary line. A line
-in the log of a run costs milliseconds."""
-
-
-@dataclass(eq=False, repr=False)
-class RouteLog:
-    """Logs each change of a route and counts promotions and demotions, also across a reconnect."""
-
-    metrics: StreamMetrics
-
-    def __post_init__(self) -> None:
-        self._logged: dict[Key, LegState] = {}
-
-    def record(
-        self, routes: Mapping[Key, LegState], reason_for: Callable[[int, LegState], str]
-    ) -> None:
-        """Log and count the routes that differ from those recorded before.
-
-        Args:
-            reason_for: Returns the reason for the route of a conid, in brackets.
-        """
-        changed = [
-            (key, before, state)
-            for key, state in routes.items()
-            if (before := self._logged.get(key)) is not None and before is not state
-        ]
-        self._logged.update(routes)
-        counts = Counter((before, state) for _key, before, state in changed)
-        self.metrics.counts += StreamCounts(
-            promotions=counts[LegState.OVERFLOW, LegState.STREAMED],
-            demotions=counts[LegState.STREAMED, LegState.OVERFLOW],
-        )
-        for (account, conid), before, state in changed[:MAX_LINES_LOGGED]:
-            reason = reason_for(conid, state)
-            logger.info("%s of %s: %s → %s%s", conid, account, before, state, reason)
-        if len(changed) > MAX_LINES_LOGGED:
-            summary = ", ".join(f"{n} {before} → {state}" for (before, state), n in counts.items())
-            logger.info("%d routes changed: %s", len(changed), summary)
 
 
 @dataclass(eq=False, repr=False)
@@ -220,7 +179,7 @@ class Router:
         self._sec_types = self.context.settings.sec_types
         self._registry_outage = OutageLog(logger)
         self.routes = Routes()
-        self._changes: PendingChanges[Key, None] = PendingChanges()
+        self._changes: PendingChanges[Key] = PendingChanges()
         self._route_log = RouteLog(self.context.metrics)
         self._routed_by = RoutedBy(frozenset(), (), 0)
         self._expected: dict[Key, LegState] | None = None
@@ -298,7 +257,7 @@ class Router:
         """
         changed = self._changes.take()
         try:
-            await self._follow(connection, set(changed), first=first)
+            await self._follow(connection, changed, first=first)
         except Exception:
             self._changes.give_back(changed)
             raise

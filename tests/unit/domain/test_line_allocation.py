@@ -3,18 +3,15 @@
 from dataclasses import replace
 from datetime import timedelta
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from position_sync_dagster.domain.clock import Backoff
-from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.line_allocation import (
     Demand,
     LineLimit,
     allocate_lines,
     demands,
-    reason,
     underlying_demand,
 )
 from tests.support.holdings import make_holding
@@ -180,47 +177,6 @@ def test_a_probe_that_is_not_used_is_no_success():
 def test_a_limit_that_falls_further_without_a_probe_does_not_wait_longer():
     limit = burst(burst(LIMIT, 60, at=0.0), 40, at=30.0)
     assert (limit.lines, limit.probe_at) == (40, 90.0)
-
-
-def why(conid, state=LegState.OVERFLOW, wanted=(), lines=(), denied=None, limit=LIMIT):
-    by_conid = {demand.conid: demand for demand in wanted}
-    return reason(conid, state, wanted=by_conid, lines=lines, denied=denied, limit=limit)
-
-
-FEW = LIMIT.refused(60, 0.0)
-DENIED = "no market data: 354 Requested market data is not subscribed."
-
-
-@pytest.mark.parametrize(
-    ("given", "reason_text"),
-    [
-        (why(1, LegState.CLOSED), "the position is closed"),
-        (why(1, LegState.MONITORED), "no active strategy holds it any more"),
-        (
-            why(1, LegState.MONITORED, wanted=[want(1)]),
-            "no active strategy holds it in this account",
-        ),
-        (why(1, LegState.STREAMED, wanted=[want(1)], lines=[1]), "a line is free"),
-        (why(1, LegState.STREAMED, [want(1)], [1], f"delayed data, {DENIED}"),
-         f"delayed data, {DENIED}"),
-        (why(1, wanted=[want(1)], denied=DENIED), DENIED),
-        (
-            why(1, wanted=[want(1, 2), want(2, 1, strategy="condor")], lines=[2]),
-            "strategy condor of priority 1 comes first",
-        ),
-        (why(1, wanted=[want(1), want(2)], lines=[2]), "all 1 lines are taken"),
-        (
-            why(1, wanted=[want(1, 2), want(2, 1)], lines=[2], limit=FEW),
-            "the gateway gave only 60 lines",
-        ),
-        (
-            why(999, wanted=[want(c) for c in [*range(100), 999]], lines=range(55), limit=FEW),
-            "all 55 lines are taken",
-        ),
-    ],
-)  # fmt: skip
-def test_each_route_of_a_holding_has_a_reason(given, reason_text):
-    assert given == reason_text
 
 
 def test_an_underlying_gives_its_line_to_a_leg_at_once_and_a_leg_keeps_its_own():

@@ -102,7 +102,7 @@ class Night:
         self.lines.ticked(ticked, self.now, self.now_s)
         for conid, state in self.states.items():
             if conid in ticked:
-                state.ticked(self.now_s)
+                state.ticked()
             self.value(conid, state)
         for conid in self.lines.take_due_for_renewal(self.now_s):
             self.request(conid)

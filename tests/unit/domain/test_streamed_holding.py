@@ -62,7 +62,7 @@ class World:
             values["moved_at"] = self.now
         self.quote = replace(self.quote, received_at=self.now, **values)
         self.line.heard(self.quote, self.now)
-        self.state.ticked(self.now.timestamp())
+        self.state.ticked()
 
     def interrupt(self):
         self.line.interrupted(self.now, self.now_s, "a farm broke")

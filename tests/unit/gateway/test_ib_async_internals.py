@@ -74,7 +74,6 @@ SYMBOLS = {
     "wrapper.tcpDataProcessed": (),
     "wrapper.ticker2ReqId": dict,
     "wrapper.tickers": dict,
-    "wrapper.time": (int, float),
 }
 """Each symbol of the inside of ib_async that we use: its type, or the parameters of a function."""
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import datetime
+from importlib import metadata, util
 from typing import Any
 
 import httpx
@@ -20,11 +21,12 @@ from starlette.routing import Route
 from ib_gateway_simulator.loopback_guard import LoopbackGuard
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.web import money_page
-from position_sync_dagster.web.money_page import VERSION, Feed, money_routes, next_state
+from position_sync_dagster.web.money_page import Feed, money_routes, next_state
 from tests.support.demo_program import wait_for
 from tests.support.ports import free_port
 
 LEG = "SPY 575P"
+VERSION = metadata.version("perspective-python")
 
 
 class FewFigures:
@@ -88,6 +90,17 @@ def test_the_page_and_its_files_are_served_compressed_and_its_bundle_is_cached(c
     plain = client.get("/money/money.js", headers={"accept-encoding": "identity"})
     assert "content-encoding" not in plain.headers
     assert plain.text == client.get("/money/money.js").text
+
+
+async def test_without_its_extra_the_page_names_it_and_figures_are_served(monkeypatch):
+    monkeypatch.setattr(util, "find_spec", lambda name: None)
+    paths = [route.path for route in money_routes()]
+    assert paths == ["/money", "/api/v1/{name}"]
+    app = httpx.ASGITransport(Starlette(routes=money_routes()))
+    async with httpx.AsyncClient(transport=app, base_url="http://127.0.0.1") as client:
+        answer = await client.get("/money")
+    assert answer.status_code == 503
+    assert "pip install 'position-sync-dagster[money]'" in answer.text
 
 
 @pytest.mark.parametrize("path", PATHS)

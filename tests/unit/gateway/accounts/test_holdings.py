@@ -359,7 +359,7 @@ def test_a_look_at_a_holding_changes_nothing(book, clock):
     before = book.reported()[KEY]
     changes = book.watch_all()
     assert book.get(KEY) == book.holdings[0] == book.get(KEY)
-    assert (book.reported()[KEY], changes.take()) == (before, {})
+    assert (book.reported()[KEY], changes.take()) == (before, set())
 
 
 def test_an_account_confirms_no_value_of_an_earlier_connection_without_a_row(book, clock):

@@ -17,9 +17,9 @@ def _quick_retry(monkeypatch):
     monkeypatch.setattr(module, "CANCEL_TIMEOUT_S", 0.2)
 
 
-def pending(conid, price, arrived=None):
+def pending(conid, price):
     update = PositionUpdate(conid, "SPY", None, 1.0, price, None, None, None, utc_now())
-    return PendingUpdate(update=update, arrived=arrived)
+    return PendingUpdate(update=update)
 
 
 class Listener:
@@ -113,21 +113,6 @@ async def test_a_handler_that_hangs_harms_no_other_and_does_not_block_the_end(ca
         await delivery.close(timeout_s=0.1)
     assert other.received == [(1, 1.0)]
     assert "Table did not accept its last 1 updates" in caplog.text
-
-
-async def test_latency_counts_from_the_first_tick_behind_a_delivery():
-    seen = []
-    delivery = Delivery(Table(), on_delivered=seen.append)
-    long_ago = 1_000_000.0
-    delivery.put([pending(1, 1.0, arrived=long_ago)])
-    delivery.put([pending(1, 2.0, arrived=long_ago + 500)])
-    await delivery.close(timeout_s=5)
-    (latency,) = seen
-    assert latency > 1_000_000
-    delivery = Delivery(Table(), on_delivered=seen.append)
-    delivery.put([pending(1, 1.0)])
-    await delivery.close(timeout_s=5)
-    assert len(seen) == 1
 
 
 async def test_a_handler_that_raises_for_one_leg_receives_the_others_of_the_flush():

@@ -8,9 +8,8 @@ import pytest
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.sync.counts import StreamMetrics
-from position_sync_dagster.sync.stream import router as module
-from position_sync_dagster.sync.stream.followed_holdings import Routes
-from position_sync_dagster.sync.stream.router import RouteLog
+from position_sync_dagster.sync.stream import routes as module
+from position_sync_dagster.sync.stream.routes import RouteLog, Routes
 from tests.support.holdings import make_book
 
 STREAMED, OVERFLOW, MONITORED, CLOSED = (
@@ -88,7 +87,7 @@ def test_promotions_and_demotions_are_counted_and_each_change_is_logged_with_its
     metrics = StreamMetrics()
     log = RouteLog(metrics)
     for state in (OVERFLOW, STREAMED, STREAMED, OVERFLOW, STREAMED):
-        log.record({KEY: state}, lambda _conid, _state: " (a reason)")
+        log.record({KEY: state}, lambda _conid: " (a reason)")
     assert (metrics.counts.promotions, metrics.counts.demotions) == (2, 1)
     assert [r.getMessage() for r in caplog.records] == [
         "1 of A: OVERFLOW → STREAMED (a reason)",
@@ -102,7 +101,7 @@ def test_many_changes_at_once_are_summed_up_in_one_line(caplog):
     log = RouteLog(StreamMetrics())
     keys = [("A", conid) for conid in range(module.MAX_LINES_LOGGED + 1)]
     for state in (MONITORED, STREAMED):
-        log.record(dict.fromkeys(keys, state), lambda _conid, _state: "")
+        log.record(dict.fromkeys(keys, state), lambda _conid: "")
     lines = [r.getMessage() for r in caplog.records]
     assert len(lines) == module.MAX_LINES_LOGGED + 1
     assert lines[-1] == f"{len(keys)} routes changed: {len(keys)} MONITORED → STREAMED"
