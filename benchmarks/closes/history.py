@@ -54,6 +54,13 @@ def write_history(lake: Lake, closes: int, now: datetime) -> None:
         seen_at=pl.col("seen_at") - apart - pl.duration(hours=1),
     )
     add(lake.position_changes.table, pl.concat([changes, opened]))
+    contracts = every.with_columns(
+        local_symbol=pl.lit(""), trading_class=pl.lit(""), exchange=pl.lit("SMART"),
+        under_conid=1 + pl.col("n") % SYMBOLS, multiplier=pl.lit(100.0),
+        price_magnifier=pl.lit(1, pl.Int64), last_trade_date=pl.lit(now.date()),
+        under_sec_type=pl.lit("STK"), seen_at=pl.col("seen_at"),
+    )  # fmt: skip
+    add(lake.contracts.table, contracts)
     execution = every.with_columns(
         execution_id=name, time=pl.col("seen_at"), side=pl.lit(Side.SELL.value),
         quantity=pl.lit(1.0), price=pl.lit(1.5), commission=pl.lit(0.65),

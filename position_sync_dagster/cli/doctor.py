@@ -9,7 +9,6 @@ import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.storage import maintenance
 from position_sync_dagster.places import dagster_home
 from position_sync_dagster.processes.preflight import Level, run_preflight
 from position_sync_dagster.terminal import output
@@ -36,7 +35,7 @@ def doctor(
     stream owns the login. The exit code is 1 if anything is bad.
 
     With --repair it only sets torn last commits of local tables aside, which a loss of power can
-    leave, and removes rows that are exact copies of another one.
+    leave.
     """
     if repair:
         output.show(*_repaired(Lake.of(options.settings_for(home))), json=json)
@@ -68,25 +67,14 @@ def look_at_everything(ui_port: int | None, home: Path | None, *, json: bool) ->
 
 
 def _repaired(lake: Lake) -> tuple[list[dict[str, object]], list[str]]:
-    """Set torn commits aside and remove copies of rows; return what was done, and as lines."""
-    there = [table for table in lake.all_tables if table.exists()]
-    torn = [
+    """Set torn commits aside; return what was done, and the same as lines."""
+    done: list[dict[str, object]] = [
         {"table": table.spec.name, "version": one.version, "file": one.file, "flaw": one.flaw}
-        for table in there
+        for table in lake.all_tables
         for one in table.remove_torn()
     ]
-    copies = [(table.spec.name, maintenance.remove_doubled(table)) for table in there]
-    removed: list[dict[str, object]] = [
-        {"table": name, "rows_removed": count} for name, count in copies if count
-    ]
-    lines = [
-        "{table:<22} version {version} is set aside: {file} {flaw}".format(**one) for one in torn
-    ]
-    lines += [
-        "{table:<22} {rows_removed:,} rows removed: each was a copy of another".format(**one)
-        for one in removed
-    ]
-    return [*torn, *removed], lines or ["No table has a torn last commit."]
+    line = "{table:<22} version {version} is set aside: {file} {flaw}"
+    return done, [line.format(**one) for one in done] or ["No table has a torn last commit."]
 
 
 def maintain(json: options.Json = False, home: options.HomeFolder = None) -> None:
@@ -94,8 +82,7 @@ def maintain(json: options.Json = False, home: options.HomeFolder = None) -> Non
 
     Dagster does this every hour while it runs. Other programs may read and write at the same
     time. The output shows the number of files merged and deleted, the files and the version
-    afterwards, the number of duplicate rows (`doctor --repair` removes them), and why a part was
-    skipped until the next time.
+    afterwards, and why a part was skipped until the next time.
     """
     results = options.opened(home)[1].maintain()
     if json:
@@ -109,10 +96,9 @@ def maintain(json: options.Json = False, home: options.HomeFolder = None) -> Non
                 "deleted": f"{result.deleted:,}",
                 "files": f"{result.files:,}",
                 "version": str(result.version),
-                "doubled": f"{result.doubled.surplus:,}",
                 "skipped": result.skipped or "",
             }
             for result in results
         ],
-        right=("compacted", "deleted", "files", "version", "doubled"),
+        right=("compacted", "deleted", "files", "version"),
     )

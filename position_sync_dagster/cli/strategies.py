@@ -195,16 +195,16 @@ def _chosen(found: Sequence[ProposedStrategy], wanted: Sequence[str]) -> list[Pr
     return [one for one in found if any(known[name] is one for name in names)]
 
 
+TERMS = ("conid", "symbol", "right", "strike", "expiry")
+"""What JSON says of the contract of a proposed leg."""
+
+
 def _plain_proposal(one: ProposedStrategy) -> dict[str, object]:
     """Return a proposal as JSON has it."""
     legs = [
         {
-            "conid": part.conid,
             "quantity": part.quantity,
-            "symbol": part.instrument.symbol,
-            "right": part.instrument.right,
-            "strike": part.instrument.strike,
-            "expiry": part.instrument.expiry,
+            **{name: getattr(part.instrument, name) for name in TERMS},
         }
         for part in one.legs
     ]

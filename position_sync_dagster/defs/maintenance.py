@@ -17,27 +17,17 @@ OWN_ASSETS = (*(spec.name for spec in (*specs.TABLES, *specs.DERIVED)), GATEWAY,
 PRUNED_JOBS = (runs.STREAM_JOB, MAINTENANCE_JOB)
 """Runs of `close_day` are kept: they record which days are filled."""
 
-WHAT_TO_DO = "Stop all writers of the lake, and report it: a row counts once by its update_id."
-
 
 @dg.op(tags={"domain": "upkeep"}, config_schema={})
 @runs.dagster_failures
 def maintain_tables(context: dg.OpExecutionContext, position_sync: PositionSyncResource) -> None:
-    """Compact files, write checkpoints and clean the log of every table.
-
-    Raises:
-        Failure: A table has duplicate rows. The maintenance is completed before this is raised.
-    """
-    results = position_sync.lake.maintain()
-    for result in results:
+    """Compact files, write checkpoints and clean the log of every table."""
+    for result in position_sync.lake.maintain():
         context.log.info(
             f"{result.table}: {result.compacted} files merged, {result.deleted} deleted, "
             f"{result.files} left at version {result.version}"
             + (f"; {result.skipped}" if result.skipped else "")
         )
-    doubled = [f"{one.table}: {one.doubled}." for one in results if one.doubled.surplus]
-    if doubled:
-        raise dg.Failure(" ".join([*doubled, WHAT_TO_DO]), allow_retries=False)
 
 
 @dg.op(tags={"domain": "upkeep"}, config_schema={})

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import Self
+from typing import Self, TypedDict, Unpack
 
 from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right, digits
@@ -165,6 +165,14 @@ class ActiveContract(Membership):
         return [int(conid) for conid in (self.rolled_from or "").split(",") if conid]
 
 
+class LegShare(TypedDict, total=False):
+    """Which part of a holding a leg is, and who gets a line first."""
+
+    account: str
+    quantity: float
+    priority: int
+
+
 @dataclass(frozen=True, slots=True)
 class UnresolvedLeg(Membership):
     """A leg that was given without a conid, until the gateway names its one contract.
@@ -186,6 +194,22 @@ class UnresolvedLeg(Membership):
         """Return the same membership with its contract."""
         known = {name: getattr(self, name) for name in _MEMBERSHIP}
         return ActiveContract(**known | {"conid": conid}, resolved_at=at)
+
+
+def leg_of(
+    terms: Instrument, strategy_id: str, added_at: datetime, **more: Unpack[LegShare]
+) -> ActiveContract:
+    """Return a leg of a strategy whose contract is known from a holding."""
+    return ActiveContract(
+        conid=terms.conid,
+        symbol=terms.symbol,
+        right=terms.right,
+        strike=terms.strike,
+        expiry=terms.expiry,
+        strategy_id=strategy_id,
+        added_at=added_at,
+        **more,
+    )
 
 
 _MEMBERSHIP = tuple(field.name for field in fields(Membership))
@@ -480,6 +504,10 @@ class Measure(StrEnum):
     SHORT_IN_MONEY = "short_in_money"
     VALUE_AGE_S = "value_age_s"
     MISSING_LEGS = "missing_legs"
+    GAMMA_1PCT = "gamma_1pct"
+    MAINTENANCE_MARGIN = "maintenance_margin"
+    EXCESS_LIQUIDITY = "excess_liquidity"
+    CUSHION = "cushion"
 
 
 SUMS_OF_MONEY = frozenset(
@@ -489,9 +517,15 @@ SUMS_OF_MONEY = frozenset(
         Measure.DOLLAR_DELTA,
         Measure.THETA,
         Measure.VEGA,
+        Measure.GAMMA_1PCT,
+        Measure.MAINTENANCE_MARGIN,
+        Measure.EXCESS_LIQUIDITY,
     }
 )
-"""The measures that are sums in a currency."""
+"""The measures that are amounts of a currency."""
+
+OF_ACCOUNTS = frozenset({Measure.MAINTENANCE_MARGIN, Measure.EXCESS_LIQUIDITY, Measure.CUSHION})
+"""The measures that only an account has: the broker's own numbers."""
 
 
 class Bound(StrEnum):

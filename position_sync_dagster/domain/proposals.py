@@ -193,9 +193,8 @@ def _total(lots: Iterable[Lot]) -> dict[int, Piece]:
         one, before = lot.part, found.get(lot.part.conid)
         if before is not None:
             quantity = before.quantity + one.quantity
-            known = before.cost is not None and one.cost is not None and quantity != 0
             cost = None
-            if known and before.cost is not None and one.cost is not None:
+            if before.cost is not None and one.cost is not None and quantity:
                 cost = (before.quantity * before.cost + one.quantity * one.cost) / quantity
             one = Piece(one.instrument, quantity, cost)
         found[one.conid] = one
@@ -232,10 +231,11 @@ def _structures(lots: list[Lot]) -> tuple[list[_Group], list[Lot]]:
             near = near[:1]
             separate += near
         alone = alone[len(near) :]
-    known = []
+    known, has_underlying = [], not all(lot.part.is_option for lot in lots)
     for group in _Matching(separate).result:
-        # A long option needs no other one; a short one may go with what was opened before.
-        is_own = len(group.unit) == 1 and min(group.unit.values()) > 0
+        # A long option needs no other one; a short one may go with what was opened before, and
+        # either with the underlying.
+        is_own = len(group.unit) == 1 and min(group.unit.values()) > 0 and not has_underlying
         if is_own:
             group.why, group.rank = "opened by an order of its own", 1
         if is_own or len(group.unit) > 1:
@@ -396,10 +396,10 @@ class _Matching:
             if group.units > 0 and len(group.unit) == 2 and kind_of(self._unit(place)) in kinds
         ]
 
-    def _take(self, one: int, other: int, why: str, units: float | None = None) -> int:
+    def _take(self, one: int, other: int, why: str) -> int:
         """Join two groups, as often as both are there."""
         first, second = self._groups[one], self._groups[other]
-        count = min(first.units, second.units) if units is None else units
+        count = min(first.units, second.units)
         unit = {part.conid: part.quantity for part in self._unit(one, other)}
         first.units, second.units = first.units - count, second.units - count
         return self._add(unit, count, why)
@@ -427,12 +427,12 @@ class _Matching:
                 for other in others:
                     if contested & {one, other}:
                         closed |= {one, other}
-                        self._say_alternative(one, other)
+                        self._add_alternative(one, other)
                     elif one < other:
                         joined.append(self._take(one, other, why))
         return joined
 
-    def _say_alternative(self, one: int, other: int) -> None:
+    def _add_alternative(self, one: int, other: int) -> None:
         if len(self._groups[one].alternatives) == MOST_ALTERNATIVES:
             return
         kind = kind_of(self._unit(one, other))
@@ -484,8 +484,8 @@ class _Matching:
                     yield (1, is_uneven, -min(inner - low, high - outer)), place, beside
                 elif is_call != of_calls:
                     # A reverse iron condor needs no less margin than its spreads.
-                    self._say_alternative(place, beside)
-                    self._say_alternative(beside, place)
+                    self._add_alternative(place, beside)
+                    self._add_alternative(beside, place)
 
     def _time_spreads(self) -> Iterator[tuple[Score, int, int]]:
         singles = self._singles()

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import NEW_YORK, Right, contract_name
-from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg, few
+from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg, few, leg_of
 
 
 class HoldingSide(StrEnum):
@@ -88,7 +88,11 @@ def legs_of_rules(
             has_room = rule.limit is None or conid in conids or len(conids) < rule.limit
             if has_room and rule.refuses(one, today) is None:
                 conids.add(conid)
-                found.append(_leg(rule, one, now))
+                found.append(
+                    leg_of(
+                        one.instrument, rule.name, now, account=one.account, priority=rule.priority
+                    )
+                )
             else:
                 left.append(one)
         held = left
@@ -112,21 +116,6 @@ class ListedLegs:
 
 def _terms(one: UnresolvedLeg | object) -> tuple[object, ...]:
     return tuple(getattr(one, name) for name in ("symbol", "right", "strike", "expiry"))
-
-
-def _leg(rule: Rule, holding: BrokerPosition, now: datetime) -> ActiveContract:
-    terms = holding.instrument
-    return ActiveContract(
-        conid=terms.conid,
-        symbol=terms.symbol,
-        right=terms.right,
-        strike=terms.strike,
-        expiry=terms.expiry,
-        strategy_id=rule.name,
-        added_at=now,
-        account=holding.account,
-        priority=rule.priority,
-    )
 
 
 def explain(

@@ -19,7 +19,7 @@ from position_sync_dagster.lake.schema import codec, predicates
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS, CONTRACTS
 from position_sync_dagster.lake.storage import fencing
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
-from position_sync_dagster.lake.storage.table import Table, append, files_in, overwrite
+from position_sync_dagster.lake.storage.table import Table, append, data_files, files_in, overwrite
 
 FOLD_FILES = 24
 """At this number of data files all rows are rewritten into one: each file takes time to read."""
@@ -393,7 +393,15 @@ class ContractsTable:
 
     def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
         """Return the details of these contracts, or of all, by conid; unknown ones are absent."""
-        rows = self.table.rows()
-        if conids is not None:
-            rows = rows.filter(pl.col("conid").is_in(set(conids)))
-        return {one.conid: one for one in codec.contracts_of(rows)}
+        of_these = (
+            pl.lit(value=True) if conids is None else pl.col("conid").is_in(list(set(conids)))
+        )
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            files = data_files(handle)
+            if files.is_empty():
+                return CONTRACTS.empty
+            found = self.table.scan_files(files).filter(of_these)
+            return found.select(list(CONTRACTS.columns)).collect()
+
+        return {one.conid: one for one in codec.contracts_of(self.table.snapshot(step))}

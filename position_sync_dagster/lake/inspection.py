@@ -10,7 +10,6 @@ from position_sync_dagster.lake.lake import Lake, broker_rows
 from position_sync_dagster.lake.queue.transitions import IS_REQUEST
 from position_sync_dagster.lake.schema.ids import id_prefix
 from position_sync_dagster.lake.schema.predicates import LIVE
-from position_sync_dagster.lake.storage.maintenance import DoubledRows, find_doubled
 from position_sync_dagster.lake.storage.table import Table, data_files, may_have
 from position_sync_dagster.settings import Settings
 
@@ -85,11 +84,6 @@ def repeated_ids(lake: Lake, since: datetime, until: datetime) -> pl.DataFrame:
         )
 
     return ledger.table.snapshot(step)
-
-
-def doubled_rows(lake: Lake) -> DoubledRows:
-    """Return the rows of the whole ledger that were merged twice."""
-    return find_doubled(lake.updates.table)
 
 
 def held_at_the_broker(lake: Lake, login: Settings) -> pl.DataFrame:

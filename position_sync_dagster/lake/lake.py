@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -29,7 +28,7 @@ from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.maintenance import MaintenanceResult, maintain
 from position_sync_dagster.lake.storage.object_store import LEASE_OPTIONS
-from position_sync_dagster.lake.storage.table import Table, TableOptions, looked_at_once
+from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import together
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
@@ -158,6 +157,11 @@ class Lake:
         return records.DividendsTable(self._table(specs.DIVIDENDS))
 
     @cached_property
+    def risk_scenarios(self) -> records.RiskScenariosTable:
+        """The table risk_scenarios."""
+        return records.RiskScenariosTable(self._table(specs.RISK_SCENARIOS))
+
+    @cached_property
     def account_values(self) -> AccountValuesTable:
         """The table account_values."""
         return AccountValuesTable(self._table(specs.ACCOUNT_VALUES), self._clock)
@@ -178,6 +182,7 @@ class Lake:
             self.position_changes.table,
             self.closures.table,
             self.dividends.table,
+            self.risk_scenarios.table,
             self.account_values.table,
         )
 
@@ -214,17 +219,6 @@ class Lake:
         # In parallel: in an object store each table takes dozens of requests in sequence.
         together(Table.initialize, self.tables)
         self.registry.sync.refresh()
-
-    def open_ahead(self) -> None:
-        """Initialize as `initialize` does, and block."""
-        self.initialize_sync()
-
-    def read_ahead(self) -> None:
-        """Do nothing: each table is opened at its first use."""
-
-    def looked_at_once(self, seen: set[int] | None = None) -> AbstractContextManager[None]:
-        """Run a block."""
-        return looked_at_once(set() if seen is None else seen)
 
     def maintain(self, *, clean_now: bool = False) -> list[MaintenanceResult]:
         """Maintain every table that is there; blocks. See `maintenance.maintain`."""

@@ -278,10 +278,6 @@ class GatewaySessions:
 
         return self._change(session.gateway_id, step, action=action, session_id=session.session_id)
 
-    def wakes(self) -> int | None:
-        """Return None: nobody counts how often requests are enqueued."""
-        return None
-
     def _change(self, gateway_id: str, step: Step[T], **commit_info: str) -> T:
         """Change a login's session in its part; in the whole table if a new login has none yet."""
         done = self._lifecycle.change_part(predicates.part_named(gateway_id), step, commit_info)

@@ -192,8 +192,8 @@ class CloseExplainer:
         contracts = lake.contracts.get(conids)
         return Facts(
             changes=found,
-            executions=lake.executions.records(first - BEFORE, of_these),
-            events=lake.statement_events.records((first - BEFORE).date(), of_these | actions),
+            executions=lake.executions.records(first, of_these),
+            events=lake.statement_events.records(first.date(), of_these | actions),
             contracts=contracts,
             stated=stated_days(said),
             asked=asked,
@@ -238,20 +238,14 @@ class CloseExplainer:
         self, waiting: Collection[Closure], closes: pl.DataFrame, now: datetime
     ) -> None:
         """Open, confirm and resolve breaks; one of a close before the window stays as it is."""
-        found = list(map(_discrepancy, waiting))
-        keys = {(one.account, one.conid) for one in found}
-        before = self.lake.breaks.open_breaks(BREAKS)
-        if not found and not before:
+        known = self.lake.breaks.open_breaks(BREAKS)
+        if not waiting and not known:
             return
-        judged = keys | set(closes.select("account", "conid").iter_rows()) if before else keys
-        ids = [
-            one.break_id
-            for one in before
-            if (one.account, one.conid) in keys
-            or (one.opened_at >= now - WINDOW and (one.account, one.conid) in judged)
-        ]
-        compared = pl.col("break_id").is_in(ids)
-        self.lake.breaks.record(BREAKS, found, now, run_id=self.run_id, compared=compared)
+        found = list(map(_discrepancy, waiting))
+        judged = set(closes.select(_KEY).iter_rows()) | {(one.account, one.conid) for one in found}
+        kept = [one.break_id for one in known if (one.account, one.conid) not in judged]
+        is_judged = (pl.col("gateway_id") == BREAKS) & ~pl.col("break_id").is_in(kept)
+        self.lake.breaks.record(BREAKS, found, now, run_id=self.run_id, compared=is_judged)
 
 
 _CHANGE = ("change_id", "account", "conid", "symbol", "since", "seen_at", "before", "after")

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
-from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.leg import ActiveContract, leg_of
 from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy, propose
 from position_sync_dagster.domain.statement import current_executions
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
@@ -74,17 +74,7 @@ def read_proposal(
 def legs_of_proposed(strategies: Iterable[ProposedStrategy], now: datetime) -> list[ActiveContract]:
     """Return the legs of proposed strategies, each with its account and quantity."""
     return [
-        ActiveContract(
-            conid=part.conid,
-            symbol=part.instrument.symbol,
-            right=part.instrument.right,
-            strike=part.instrument.strike,
-            expiry=part.instrument.expiry,
-            strategy_id=one.name,
-            added_at=now,
-            quantity=part.quantity,
-            account=one.account,
-        )
+        leg_of(part.instrument, one.name, now, account=one.account, quantity=part.quantity)
         for one in strategies
         for part in one.legs
     ]

@@ -123,8 +123,6 @@ def maintain(lake: Lake, random: Random, records: Path) -> None:
         while True:
             for table in lake.tables:
                 done = maintenance.maintain(table)
-                if done.doubled.surplus:
-                    print(f"maintain: {done}", flush=True)
                 out.write(f"{done.compacted} {done.deleted}\n".encode())
 
 

@@ -98,3 +98,9 @@ def test_each_link_file_command_target_and_setting_of_a_document_exists(document
     each_command_and_its_options_exist(document)
     each_make_target_exists(document)
     each_setting_exists(document)
+
+
+def test_each_test_that_contributing_names_exists():
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "CONTRIBUTING.md").read_text()))
+    text = "".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+    assert named - set(re.findall(r"def (test_\w+)\(", text)) == set()

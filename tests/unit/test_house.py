@@ -91,7 +91,7 @@ def test_docstrings_begin_with_the_usual_verbs():
     assert found == []
 
 
-INTERNALS = PACKAGE / "dagster_host" / "dagster_internals.py"
+INTERNALS = PACKAGE / "defs" / "history.py"
 PRIVATE = re.compile(r"dagster(_[a-z]+)?\.([a-z_]+\.)*_[a-z]")
 
 

@@ -159,8 +159,7 @@ class TableSpec:
         indexed: Columns with minimum and maximum per file in the log. There are few,
             since each costs bytes in every commit and checkpoint.
         order: The indexed column that grows, at least roughly, as rows are added. Files are merged
-            in its order, and duplicate rows are searched for where files overlap in it. Empty for
-            tables that are only replaced.
+            in its order. Empty for tables that are only replaced.
         key: Columns that no two rows share; all columns but the partitions by default.
     """
 

@@ -1,18 +1,10 @@
-"""Maintenance of a table: merges, checkpoints, retention, and the search for duplicate rows.
-
-Each file of a table covers a range of the column `order`. Duplicates from a double merge are in
-files whose ranges overlap. The log's statistics show the overlaps, and only the keys of the rows
-in them are read, however long the history is.
-"""
+"""Maintenance of a table: merges of small files, checkpoints, retention."""
 
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 import polars as pl
 from deltalake import DeltaTable
@@ -20,7 +12,6 @@ from deltalake import DeltaTable
 from position_sync_dagster.errors import CommitContentionError, LakeError, LakeNotWritableError
 from position_sync_dagster.lake.schema.ids import new_part
 from position_sync_dagster.lake.schema.predicates import LIVE, in_parts
-from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import PARTITION_COLUMNS
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
 from position_sync_dagster.lake.storage.object_store import plain
@@ -36,119 +27,6 @@ from position_sync_dagster.lake.storage.table import (
 
 PART = PARTITION_COLUMNS[1]
 """The partition column that names the commit which wrote the row."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DoubledRows:
-    """Rows with a key that another row of the table has too.
-
-    Attributes:
-        surplus: How many rows there are besides one of each key.
-        examples: The first of these keys, in words.
-    """
-
-    surplus: int = 0
-    examples: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        """Return the finding as part of a sentence."""
-        return f"{self.surplus:,} rows are there more than once, such as {self.examples[0]}"
-
-
-NONE_DOUBLED = DoubledRows()
-
-
-def find_doubled(table: Table) -> DoubledRows:
-    """Find the rows of a table that are there more than once; blocks.
-
-    Two rows with one key in files that do not overlap are not found: they were written twice by a
-    writer, not doubled by a merge.
-    """
-    return table.snapshot(partial(_find, table))
-
-
-def remove_doubled(table: Table) -> int:
-    """Remove rows that equal another row in every column; return how many.
-
-    One of each is kept. Rows of one key that differ are all kept: which one is right cannot be
-    known.
-
-    Raises:
-        CommitContentionError: Others changed the rows each time; start again.
-    """
-    ranges = table.snapshot(lambda handle: list(_overlaps(handle, table.spec)))
-    return sum(table.transact(partial(_remove, table, where)) for where in ranges)
-
-
-def _find(table: Table, handle: DeltaTable) -> DoubledRows:
-    key = list(table.spec.key) or _compared(table.spec)
-    surplus, examples = 0, list[str]()
-    for predicate in _overlaps(handle, table.spec):
-        rows = table.scan(handle, predicate, key)
-        doubled = rows.group_by(key, maintain_order=True).len().filter(pl.col("len") > 1)
-        surplus += int((doubled.get_column("len") - 1).sum())
-        named = (row for row in doubled.select(key[:4]).head(3).iter_rows(named=True))
-        examples += [", ".join(f"{name} {value}" for name, value in row.items()) for row in named]
-    return DoubledRows(surplus=surplus, examples=tuple(examples[:3]))
-
-
-def _remove(table: Table, where: str, handle: DeltaTable) -> int:
-    rows = table.scan(handle, where)
-    single = rows.unique(_compared(table.spec), keep="first", maintain_order=True)
-    if single.height < rows.height:
-        overwrite(handle, single, where, {"action": "remove doubled rows"})
-    return rows.height - single.height
-
-
-def _compared(spec: TableSpec) -> list[str]:
-    return [name for name in spec.columns if name != PART or PART not in spec.partition_by]
-
-
-def _overlaps(handle: DeltaTable, spec: TableSpec) -> Iterator[str]:
-    """Return a predicate for each range along `order` in which files of a partition overlap."""
-    if not spec.order:
-        return
-    files = data_files(handle)
-    statistics = [f"{name}.{spec.order}" for name in ("min", "max", "null_count")]
-    names = [name for name in spec.partition_by if name != PART]
-    ranges: dict[tuple[object, ...], list[tuple[Any, Any]]] = defaultdict(list)
-    without = Counter[tuple[object, ...]]()
-    # In one pass: a check does this after each drain, and a year has hundreds of partitions.
-    columns = [*(f"partition.{name}" for name in names), *statistics]
-    if not set(statistics).issubset(files.columns):
-        return  # a table of an older release, which is not migrated
-    for *values, first, last, nulls in files.select(columns).iter_rows():
-        if first is not None and last is not None:
-            ranges[tuple(values)].append((first, last))
-        if nulls:
-            without[tuple(values)] += 1
-    for key, some in ranges.items():
-        for first, last in _shared(sorted(some)):
-            yield rows_between(spec, dict(zip(names, key, strict=True)), first, last)
-    for key, count in without.items():
-        if count > 1:
-            yield rows_between(spec, dict(zip(names, key, strict=True)), None, None)
-
-
-def _shared(ranges: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-    """Return where two or more ranges overlap, as ranges that do not overlap each other.
-
-    >>> _shared([(1, 5), (4, 8), (6, 7), (9, 9), (9, 9)])
-    [(4, 5), (6, 7), (9, 9)]
-
-    Args:
-        ranges: In order.
-    """
-    found: list[tuple[Any, Any]] = []
-    through = None
-    for first, last in ranges:
-        if through is not None and first <= through:
-            shared = (first, min(last, through))
-            if found and shared[0] <= found[-1][1]:
-                shared = (found[-1][0], max(found.pop()[1], shared[1]))
-            found.append(shared)
-        through = last if through is None else max(through, last)
-    return found
 
 
 logger = logging.getLogger(__name__)
@@ -181,7 +59,6 @@ class MaintenanceResult:
         deleted: Files that were deleted: no version within the retention needs them.
         files: Data files of the newest version.
         version: The newest version.
-        doubled: Duplicate rows, of which there should never be any; see `find_doubled`.
         skipped: Which work was left for the next maintenance, and why; None when all was done.
     """
 
@@ -190,7 +67,6 @@ class MaintenanceResult:
     deleted: int
     files: int
     version: int
-    doubled: DoubledRows = NONE_DOUBLED
     skipped: str | None = None
 
 
@@ -223,7 +99,6 @@ def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
         deleted=deleted,
         files=files,
         version=version,
-        doubled=find_doubled(table),
         skipped=skipped,
     )
 

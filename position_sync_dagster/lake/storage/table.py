@@ -9,8 +9,8 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import RLock
@@ -374,12 +374,6 @@ _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 CONTENTION_S, REMOTE_CONTENTION_S = 15.0, 60.0
-
-
-@contextmanager
-def looked_at_once(_seen: set[int]) -> Iterator[None]:
-    """Run a block."""
-    yield
 
 
 class TableOptions(TypedDict, total=False):

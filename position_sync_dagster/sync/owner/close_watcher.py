@@ -121,6 +121,9 @@ class CloseWatcher:
             self._due = [self.context.monotonic() + LOOKS_S[1], *self._due]
 
 
+_TERMS = ("conid", "symbol", "sec_type", "currency", "multiplier", "right", "strike", "expiry")
+
+
 def after_changes(
     published: Mapping[Key, BrokerPosition], changes: Iterable[PositionChange]
 ) -> dict[Key, BrokerPosition]:
@@ -130,7 +133,6 @@ def after_changes(
         published: All holdings of a login, and those that closed since a time.
         changes: The changes since then, oldest first.
     """
-    names = ("conid", "symbol", "sec_type", "currency", "multiplier", "right", "strike", "expiry")
     found: dict[Key, BrokerPosition] = {}
     for change in changes:
         known = found.get(change.key) or published.get(change.key)
@@ -140,7 +142,7 @@ def after_changes(
         found[change.key] = BrokerPosition(
             gateway_id=change.gateway_id,
             account=change.account,
-            instrument=Instrument(**{name: getattr(change, name) for name in names}),
+            instrument=Instrument(**{name: getattr(change, name) for name in _TERMS}),
             position=change.after,
             average_cost=change.average_cost,
             received_at=change.seen_at,
@@ -193,14 +195,7 @@ def changes_between(
                     holding.position,
                 ),
                 account=holding.account,
-                conid=terms.conid,
-                symbol=terms.symbol,
-                sec_type=terms.sec_type,
-                right=terms.right,
-                strike=terms.strike,
-                expiry=terms.expiry,
-                multiplier=terms.multiplier,
-                currency=terms.currency,
+                **{name: getattr(terms, name) for name in _TERMS},
                 before=quantity,
                 after=holding.position,
                 average_cost=known.average_cost if known is not None else None,

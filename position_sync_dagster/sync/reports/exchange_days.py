@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from pydantic import TypeAdapter
-
 from position_sync_dagster.errors import PositionSyncError, SettingsError
 
 SETTLE = timedelta(minutes=20)
@@ -49,18 +47,6 @@ class ExchangeDays:
     def is_trading_day(self, day: date) -> bool:
         """Return whether the exchange trades on a day."""
         return day.weekday() < 5 and day not in self.holidays
-
-    def to_text(self) -> str:
-        """Return the days as text."""
-        return _FORMAT.dump_json(self).decode()
-
-    @staticmethod
-    def from_text(text: str) -> "ExchangeDays":
-        """Parse the text of `to_text`."""
-        return _FORMAT.validate_json(text)
-
-
-_FORMAT = TypeAdapter(ExchangeDays)
 
 
 def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
@@ -123,6 +109,14 @@ def closing_times(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
             )
         closes[day] = found.session_close(day.isoformat()).to_pydatetime().astimezone(UTC)
     return closes
+
+
+def close_before(calendar: str, day: date) -> datetime:
+    """Return the time, in UTC, at which the trading day before a trading day closed."""
+    found = _calendar(calendar)
+    earlier = found.previous_session(day.isoformat())
+    close: datetime = found.session_close(earlier).to_pydatetime()
+    return close.astimezone(UTC)
 
 
 def time_zone_of(calendar: str) -> ZoneInfo:

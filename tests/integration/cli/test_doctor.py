@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from deltalake import DeltaTable, write_deltalake
 from typer.testing import CliRunner
 
 from position_sync_dagster.cli.app import app
@@ -43,12 +42,3 @@ def test_a_torn_last_commit_is_refused_by_name_and_the_command_that_is_named_set
     assert code == 0
     assert f"position_queue         version 2 is set aside: _delta_log/{torn.name} is empty" in text
     assert PositionQueue(path).sync.counts()[QueueStatus.PENDING] == 3
-
-
-def test_rows_that_are_there_twice_are_there_once_afterwards(tmp_path, call_doctor):
-    lake = Lake(tmp_path / "lake", fsync=False)
-    lake.queue.sync.mark_success(lake.queue.sync.insert_many([QueueRequest(1, "SPY")]))
-    table = lake.queue.table
-    write_deltalake(DeltaTable(table.path), table.rows(), mode="append")
-    assert "1 rows removed: each was a copy" in call_doctor("--repair")[1]
-    assert table.count() == 1

@@ -51,13 +51,12 @@ def test_files_are_merged_and_deleted_and_the_rows_stay(lake):
     assert (queue["compacted"], queue["files"], queue["skipped"]) == (FINISHED, 2, None)
     assert queue["deleted"] == many + 1 - len(files(lake)) > FINISHED
     assert queue["version"] == lake.queue.table.version()
-    assert queue["doubled"] == {"surplus": 0, "examples": []}
     assert rows(lake).equals(before)
 
 
 def test_the_output_has_one_line_per_table(lake):
     heading, *lines = run().splitlines()
-    columns = ["table", "compacted", "deleted", "files", "version", "doubled", "skipped"]
+    columns = ["table", "compacted", "deleted", "files", "version", "skipped"]
     assert heading.split() == columns
     assert [line.split()[0] for line in lines] == [table.spec.name for table in lake.tables]
     assert "position_queue" in lines[1]

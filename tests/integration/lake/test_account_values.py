@@ -131,7 +131,6 @@ async def test_maintenance_merges_its_files_and_the_doctor_finds_it_sound(lake, 
     result = maintain(lake.account_values.table)
     assert (result.table, result.skipped) == ("account_values", None)
     assert (result.compacted, result.files) == (40, 1)
-    assert result.doubled.surplus == 0
     assert await net_of(lake) == {A: 39.0}
 
 

@@ -116,9 +116,15 @@ def test_orders_within_a_minute_open_one_structure_and_later_ones_do_not() -> No
     ]
 
 
-def test_a_short_option_with_an_order_is_covered_by_shares_without_one() -> None:
-    found = propose(book({"stock": 100, "110C": -1}), order(1, {"110C": -1}))
-    assert kinds(found) == [Shape.COVERED_CALL]
+@pytest.mark.parametrize(
+    ("name", "quantity", "kind"),
+    [("110C", -1, Shape.COVERED_CALL), ("90P", 1, Shape.PROTECTIVE_PUT)],
+)
+def test_an_option_with_an_order_goes_with_shares_without_one(
+    name: str, quantity: float, kind: Shape
+) -> None:
+    found = propose(book({"stock": 100, name: quantity}), order(1, {name: quantity}))
+    assert kinds(found) == [kind]
 
 
 def test_what_is_claimed_stays_as_it_is() -> None:

@@ -141,6 +141,16 @@ def test_a_person_is_asked_about_a_close_also_after_the_clock_was_set_back(lake)
     assert (accepted.break_id, accepted.state) == (asked.break_id, "ACCEPTED")
 
 
+def test_an_unexplained_close_of_long_ago_stays_open_until_a_person_accepts_it(lake) -> None:
+    CloseExplainer(lake).record([change(OTHER, 1, 0, AT)])
+    CloseExplainer(lake).explain()
+    later = AT + timedelta(days=61)
+    explainer = CloseExplainer(lake, clock=lambda: later)
+    explainer.record([change(CALL, 1, 0, later - timedelta(minutes=5))])
+    assert [one.conid for one in explainer.explain().unexplained] == [CALL]
+    assert {one.conid for one in lake.breaks.open_breaks(BREAKS)} == {OTHER, CALL}
+
+
 def test_the_price_at_the_end_of_an_index_option_is_that_of_the_greeks_in_the_ledger(lake) -> None:
     lake.contracts.put([CONTRACTS[INDEX_CALL], details(9, under_conid=INDEX)])
     passed = count()

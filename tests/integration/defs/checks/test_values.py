@@ -91,16 +91,6 @@ def test_a_row_that_is_in_the_ledger_twice_is_an_error(
     assert [(row["update_id"], row["rows"]) for row in shown(found)] == [("row-2", 2)]
 
 
-def test_a_row_that_was_merged_twice_long_ago_is_an_error(
-    check, lake, append_row, seconds_ago
-) -> None:
-    append_row(1, seconds_ago(5_000), update_id="row-1")
-    lake.updates.table.rows().write_delta(lake.updates.table.path, mode="append")
-    found = check(ids_are_unique)
-    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
-    assert "1 rows are there more than once, such as update_id row-1" in found.description
-
-
 def account_row(lake, at) -> None:
     lake.account_values.append([AccountSummary(account=ACCOUNT, cash=1.0, timestamp=at)])
 

@@ -300,6 +300,20 @@ async def test_a_contract_that_cannot_be_shared_leaves_the_leg_with_its_problem(
     assert len(await registry.get_all_active()) == 1
 
 
+async def test_a_leg_with_its_contract_replaces_the_same_leg_without(registry):
+    await registry.add_active(strategy_id="s", **LEG)
+    await registry.add_active(conid=1, strategy_id="s", **LEG)
+    assert [one.conid for one in await registry.get_all_active()] == [1]
+    assert await registry.get_unresolved() == []
+
+
+async def test_a_roll_to_a_leg_that_the_strategy_has_already_changes_nothing(registry, clock):
+    await registry.replace_all([leg(clock, 1, "s"), leg(clock, 2, "s")])
+    one, _two = sorted(await registry.get_all_active(), key=lambda active: active.conid)
+    assert registry.sync.exchange([(one, replace(one, conid=2, rolled_from="1"))]) == []
+    assert sorted(active.conid for active in await registry.get_all_active()) == [1, 2]
+
+
 async def test_what_was_found_for_a_leg_that_was_removed_meanwhile_changes_nothing(registry):
     described = await registry.add_active(strategy_id="s", **LEG)
     await registry.remove_active(symbol="SPY")

@@ -4,13 +4,12 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
-from deltalake import DeltaTable, write_deltalake
 
 from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.update import PositionUpdate, QueueRequest
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import maintenance, writer_lock
-from position_sync_dagster.lake.storage.maintenance import find_doubled, maintain, remove_doubled
+from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table
 from tests.support.extent import EVERYTHING
 from tests.support.lake_processes import Worker, workers
@@ -88,7 +87,6 @@ def test_a_merge_that_stands_still_while_another_one_merges_doubles_nothing(plac
         first.go_on()
         first.result()
     after = Lake(place, fsync=False)
-    assert find_doubled(table_of(after, name)).surplus == 0
     keys = [column for column in before.columns if before.schema[column] == pl.String]
     kept = rows_of(after, name).join(before, on=keys, how="semi", nulls_equal=True)
     assert kept.equals(before)
@@ -114,34 +112,3 @@ def test_rows_that_are_appended_meanwhile_do_not_delay_a_merge(tmp_path, name, m
     result = maintain(merge)
     assert (result.compacted, result.files, result.skipped) == (COMMITS, 2, None)
     assert len(tries) == 2  # the merge, and the look that found nothing more
-
-
-def double(lake: Lake, name: str) -> int:
-    """Add the rows of a table again, as two merges at once would; return how many there are."""
-    table = table_of(lake, name)
-    rows = table.rows()
-    write_deltalake(DeltaTable(table.path), rows, mode="append")
-    return rows.height
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_rows_that_are_there_twice_are_found_and_one_of_each_is_kept(tmp_path, name):
-    lake = filled(tmp_path, name)
-    before = rows_of(lake, name)
-    maintain(table_of(lake, name))
-    assert find_doubled(table_of(lake, name)).surplus == 0
-    count = double(lake, name)
-    result = maintain(table_of(lake, name))
-    assert result.doubled.surplus == count
-    assert len(result.doubled.examples) == 3
-    assert remove_doubled(table_of(lake, name)) == count
-    assert rows_of(Lake(tmp_path), name).equals(before)
-
-
-def test_rows_of_one_id_that_differ_are_left_to_a_person(tmp_path):
-    lake = filled(tmp_path, "position_updates")
-    table = lake.updates.table
-    changed = table.rows().with_columns(market_value=pl.lit(7.0))
-    write_deltalake(DeltaTable(table.path), changed, mode="append")
-    assert remove_doubled(table) == 0
-    assert table.count() == 2 * COMMITS

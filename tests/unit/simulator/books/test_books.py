@@ -124,6 +124,15 @@ def test_a_future_pays_no_dividends(tmp_path: Path) -> None:
     assert caught.value.field == "underlyings[0].dividend_yield"
 
 
+def test_an_order_names_what_its_account_holds(tmp_path: Path) -> None:
+    orders = "orders:\n  - {account: DUSIM0001, legs: {100: 1, 101: -1}}\n"
+    [order] = load_book(write(tmp_path / "b.yaml", GOOD + orders)).orders
+    assert (order.account, order.legs) == ("DUSIM0001", {100: 1, 101: -1})
+    with pytest.raises(BookError) as caught:
+        load_book(write(tmp_path / "bad.yaml", GOOD + orders.replace("101", "1")))
+    assert (caught.value.field, caught.value.cause) == ("orders[0]", "DUSIM0001 holds no conid 1")
+
+
 def test_a_permission_is_one_of_the_known_codes(tmp_path: Path) -> None:
     permission = "permissions:\n  - {conid: 100, code: 354}\n"
     book = load_book(write(tmp_path / "b.yaml", GOOD + permission))

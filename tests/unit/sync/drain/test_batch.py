@@ -104,6 +104,21 @@ def processor(queue, ledger, broker, clock):
     )  # fmt: skip
 
 
+async def test_requests_of_an_account_without_current_data_stay_where_they_are(queue, clock):
+    broker = Broker(clock, [1])
+    complete = broker.view
+
+    async def view(conids=None):
+        return replace(await complete(conids), unavailable=frozenset({"B"}))
+
+    broker.view = view
+    await queue.insert_many([QueueRequest(1, "SPY", account=account) for account in ("A", "B")])
+    report, _ = await processor(queue, Ledger(), broker, clock).process(10)
+    assert (report.claimed, report.succeeded) == (1, 1)
+    (left,) = await queue.get_batch(priority=None, limit=10)
+    assert (left.account, left.status) == ("B", QueueStatus.PENDING)
+
+
 async def test_a_drain_that_is_stopped_around_each_close_loses_no_zero_row(queue, clock):
     broker, ledger = Broker(clock, range(1, CLOSES + 1)), Ledger()
     left = list(broker.positions)

@@ -6,7 +6,6 @@ import pytest
 
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.sync.reports.exchange_days import (
-    ExchangeDays,
     NoTradingDayError,
     closing_times,
     exchange_days,
@@ -41,11 +40,6 @@ def test_holidays_are_excluded_at_the_time_at_which_a_day_is_recorded() -> None:
         assert moment.date() == day
         assert (moment.hour, moment.minute) == (16, 20)
         assert str(moment.tzinfo) == "America/New_York"
-
-
-def test_the_days_survive_being_written_and_read() -> None:
-    found = exchange_days("XNYS", date(2026, 1, 1), date(2026, 12, 31))
-    assert ExchangeDays.from_text(found.to_text()) == found
 
 
 def test_the_close_follows_daylight_saving_and_half_days() -> None:

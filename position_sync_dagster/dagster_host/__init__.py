@@ -1,1 +1,0 @@
-"""The private symbols of Dagster that `defs` uses. It imports Dagster alone."""
