@@ -10,7 +10,11 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.risk.scenarios import Level, PricedLegs, grid
 from position_sync_dagster.sync.reports import overview
-from position_sync_dagster.sync.reports.what_if import priced_legs, read_assumptions
+from position_sync_dagster.sync.reports.what_if import (
+    priced_legs,
+    read_assumptions,
+    read_own_scenarios,
+)
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import printable
 
@@ -45,6 +49,9 @@ def what_if(
     ratio: Annotated[
         bool, typer.Option("--ratio", help="--vol is a list of factors, such as 0.8,1,1.25.")
     ] = False,
+    scenario: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A scenario of scenarios.yaml instead.")
+    ] = None,
     strategy: options.Strategy = None,
     level: Annotated[
         Level, typer.Option(help="What each row is of.", case_sensitive=False)
@@ -68,10 +75,17 @@ def what_if(
         raise typer.BadParameter(f"These are more than {MOST_POINTS:,} scenarios.")
     points = grid(*lists, rate=rate, in_moves=in_moves, is_ratio=ratio)
     settings, lake = options.opened(home)
+    own = read_own_scenarios(settings)
+    if scenario is not None:
+        named = own.points.get(scenario)
+        if named is None:
+            known = ", ".join(own.points) or "none"
+            raise typer.BadParameter(f"{scenario!r} is no scenario; scenarios.yaml has {known}.")
+        points = [named]
     latest = rows_of_logins(lake.updates.sync.latest(), settings)
     book = overview.read_book(lake, settings, utc_now(), latest=latest)
     options.known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
-    legs = priced_legs(read_assumptions(lake, settings, book), book, strategy)
+    legs = priced_legs(read_assumptions(lake, settings, book, own.betas), book, strategy)
     rows = legs.rows(points, level)
     if json:
         output.print_json(rows)

@@ -504,6 +504,10 @@ class Measure(StrEnum):
     SHORT_IN_MONEY = "short_in_money"
     VALUE_AGE_S = "value_age_s"
     MISSING_LEGS = "missing_legs"
+    GAMMA_1PCT = "gamma_1pct"
+    MAINTENANCE_MARGIN = "maintenance_margin"
+    EXCESS_LIQUIDITY = "excess_liquidity"
+    CUSHION = "cushion"
 
 
 SUMS_OF_MONEY = frozenset(
@@ -513,9 +517,15 @@ SUMS_OF_MONEY = frozenset(
         Measure.DOLLAR_DELTA,
         Measure.THETA,
         Measure.VEGA,
+        Measure.GAMMA_1PCT,
+        Measure.MAINTENANCE_MARGIN,
+        Measure.EXCESS_LIQUIDITY,
     }
 )
-"""The measures that are sums in a currency."""
+"""The measures that are amounts of a currency."""
+
+OF_ACCOUNTS = frozenset({Measure.MAINTENANCE_MARGIN, Measure.EXCESS_LIQUIDITY, Measure.CUSHION})
+"""The measures that only an account has: the broker's own numbers."""
 
 
 class Bound(StrEnum):

@@ -766,6 +766,12 @@ _BROKER = ("interactivebrokers.com", "interactivebrokers.co.uk", "ibkr.com")
 """The domains of IB, to whose hosts a token may be sent."""
 
 
+def _host(url: str) -> str:
+    with suppress(ValueError):
+        return urlsplit(url).hostname or ""
+    return ""
+
+
 def is_of_broker(url: str) -> bool:
     """Return whether an address is one of IB's, over https.
 
@@ -776,11 +782,8 @@ def is_of_broker(url: str) -> bool:
     """
     if not url.startswith("https://") or "?" in url or address_flaw(url) is not None:
         return False
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    return parts.port in (None, 443) and any(
-        host == one or host.endswith(f".{one}") for one in _BROKER
-    )
+    host, port = _host(url), urlsplit(url).port
+    return port in (None, 443) and any(host == one or host.endswith(f".{one}") for one in _BROKER)
 
 
 class _NoRedirects(HTTPRedirectHandler):
@@ -838,7 +841,7 @@ class FlexService:
         data = self._until_ready(url, token, reference, query_id)
         if named and not follows and b"<FlexQueryResponse" not in data[:4096]:
             raise FlexServiceError(
-                f"query {query_id}: the Flex service names {shown(urlsplit(named).hostname or '')} "
+                f"query {query_id}: the Flex service names {shown(_host(named))} "
                 "for the statement, which is not IB's over https and is not asked; "
                 f"{urlsplit(url).hostname} has no statement.",
                 remedy="See whether a proxy answers for the service, and try again later.",

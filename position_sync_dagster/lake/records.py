@@ -18,6 +18,7 @@ from position_sync_dagster.domain.statement import (
 )
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import CLOSURES
+from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import (
     Table,
     append,
@@ -196,6 +197,28 @@ class DividendsTable(RecordsTable[ExpectedDividend]):
         newest = pl.col("seen_at").max().over("conid", "source")
         rows = self.table.rows().filter(pl.col("seen_at") == newest)
         return codec.records_of(ExpectedDividend, rows.sort("conid", "source", "ex_date"))
+
+
+class RiskScenariosTable:
+    """The table `risk_scenarios`: what each strategy would lose, at each time it was computed."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def record(self, rows: Iterable[Mapping[str, object]]) -> int:
+        """Append the rows of one time in one commit; return how many."""
+        frame = codec.frame_of(self.table.spec, rows)
+        if not frame.is_empty():
+            self.table.transact(lambda handle: append(handle, frame, {"action": "record"}))
+            compact_if_needed(self.table)
+        return frame.height
+
+    def latest(self) -> pl.DataFrame:
+        """Return the rows of the newest time."""
+        if not self.table.exists():
+            return self.table.spec.empty
+        rows = self.table.rows()
+        return rows.filter(pl.col("made_at") == pl.col("made_at").max())
 
 
 class ClosuresTable(RecordsTable[Closure]):

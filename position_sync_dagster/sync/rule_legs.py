@@ -9,7 +9,7 @@ from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.leg import Leg
 from position_sync_dagster.domain.rules import Rule, exchange_date, legs_of_rules
-from position_sync_dagster.errors import StrategiesFileError
+from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
 from position_sync_dagster.lake.registry.strategies_file import load_rules
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.yaml_file import saved_state
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 class RuleFollower:
     """Evaluates the rules for the owner of a login: it alone knows at once what is held.
 
-    While the file has a mistake, the rules stay as they were read last.
+    A file that was saved is applied as a whole. While it has a mistake, the legs stay as they were.
     """
 
     registry: StrategyRegistry
@@ -50,7 +50,7 @@ class RuleFollower:
         return self._followed != self._inputs()
 
     def follow(self, holdings: Iterable[BrokerPosition], accounts: Collection[str]) -> None:
-        """Make the legs of the rules equal to what matches in these accounts; blocks.
+        """Apply the file if it was saved, and its rules to what these accounts hold; blocks.
 
         Args:
             holdings: All holdings of the login.
@@ -62,9 +62,11 @@ class RuleFollower:
         inputs = self._inputs()
         if self._saved != inputs[0]:
             try:
+                # Also what is listed: an older state of the rules may have been written since.
+                self.registry.sync.follow(self.file)
                 self._rules = load_rules(self.file)
-            except StrategiesFileError as error:
-                logger.warning("the rules stay as they were read last: %s", error)
+            except (StrategiesFileError, InvalidLegError) as error:
+                logger.warning("the legs stay as they were read last: %s", error)
             self._saved = inputs[0]
         if names := {rule.name for rule in self._rules}:
             active: tuple[Leg, ...] = (*self.registry.legs, *self.registry.unresolved)

@@ -4,7 +4,7 @@ The page shows money first: a table of each currency, because currencies are nev
 risk. In the tables an unknown number is a dash; in the numbers that the UI plots it is left out.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -23,7 +23,7 @@ from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports import confirmations, exposure, money, overview
+from position_sync_dagster.sync.reports import exposure, money, overview
 from position_sync_dagster.terminal.text import amount, duration, money_lines, partial_sum, quantity
 
 LARGEST = 10
@@ -48,51 +48,32 @@ NOT_VALUED = "not valued"
 def money_metadata(found: money.BookMoney) -> dict[str, dg.MetadataValue]:
     """Return the tables of each currency, money before risk, and the totals that the UI plots.
 
-    A star marks a sum that leaves out a holding.
+    A star marks a sum that leaves out a holding; such a sum is not plotted.
     """
     listed = [*found.strategies[:MOST_STRATEGIES], *found.rest, *found.totals, *found.in_base]
-    currencies = list(dict.fromkeys(one.currency for one in (*found.totals, *found.in_base)))
-    currencies += [None] if any(one.currency is None for one in listed) else []
-    money_of: dict[str, dg.MetadataValue] = {}
-    risk_of: dict[str, dg.MetadataValue] = {}
-    for currency in currencies[:MOST_CURRENCIES]:
-        rows = [one for one in listed if one.currency == currency]
-        closed = [one for one in rows if one.closes]
-        under = [one for one in found.underlyings if one.currency == currency][:MOST_STRATEGIES]
-        unit = currency or NOT_VALUED
-        for tables_of, label, ones, columns in (
-            (money_of, "money", rows, _MONEY),
-            (money_of, "realised", closed, _REALIZED),
-            (risk_of, "risk", rows, _RISK),
-            (risk_of, "underlyings", under, _RISK),
-        ):
-            if ones:
-                first = "underlying" if label == "underlyings" else "strategy"
-                figures = {
-                    heading.format(unit): [text(one) for one in ones]
-                    for heading, text in columns.items()
-                }
-                tables_of[f"{label} {unit}"] = aligned_table(
-                    {first: [_name(one) for one in ones]}, figures
-                )
-    numbers: dict[str, float | None] = {}
-    for one in found.totals:
-        if one.account is None:
-            numbers |= {
-                f"{label} {one.currency}": getattr(one, of)
-                for label, of in PLOTS.items()
-                if of not in one.unknown  # a plot shows no star
-            }
-    for one in found.in_base:
-        if "daily_pnl" not in one.unknown:
-            numbers[f"daily {one.account} in {one.currency}"] = one.daily_pnl
-    notes = list(_notes(found))
+    currencies = dict.fromkeys(one.currency for one in (*found.totals, *found.in_base, *listed))
+    shown: dict[str, dg.MetadataValue] = {}
+    for label, columns in (("money", _MONEY), ("risk", _RISK)):
+        for currency in list(currencies)[:MOST_CURRENCIES]:
+            rows = [one for one in listed if one.currency == currency]
+            unit = currency or NOT_VALUED
+            names = [f"{one.name} {one.account}" if one.account else one.name for one in rows]
+            cells = {h.format(unit): list(map(text, rows)) for h, text in columns.items()}
+            shown[f"{label} {unit}"] = aligned_table({"strategy": names}, cells)
+    numbers: dict[str, float | None] = {
+        f"{label} {one.currency}": getattr(one, of)
+        for one in found.totals
+        for label, of in PLOTS.items()
+        if one.account is None and of not in one.unknown
+    }
+    numbers |= {
+        f"daily {one.account} in {one.currency}": one.daily_pnl
+        for one in found.in_base
+        if "daily_pnl" not in one.unknown
+    }
+    notes = money_lines(found)
     texts = {"notes": dg.MetadataValue.text("; ".join(notes))} if notes else {}
-    return money_of | risk_of | texts | plotted(numbers)
-
-
-def _name(one: money.Money) -> str:
-    return f"{one.name} {one.account}" if one.account else one.name
+    return shown | texts | plotted(numbers)
 
 
 def _sum(name: str) -> "Callable[[money.Money], str]":
@@ -111,14 +92,6 @@ _MONEY: _Texts = {
     ),
     "age": lambda one: duration(one.oldest_age_s) + (", delayed" if one.delayed else ""),
 }
-
-_REALIZED: _Texts = {
-    "realised {}": lambda one: amount(one.realized_pnl),
-    "closes": lambda one: str(one.closes),
-    "profit unknown": lambda one: str(one.closes_without_profit),
-    "since": lambda one: f"{one.realized_since:%Y-%m-%d}",
-}
-
 _RISK: _Texts = {
     "delta {}": _sum("dollar_delta"),
     "gamma 1 %": _sum("gamma_1pct"),
@@ -126,22 +99,6 @@ _RISK: _Texts = {
     "vega": _sum("vega"),
     "expires": lambda one: f"{one.nearest_expiry:%d%b%y}" if one.nearest_expiry else "",
 }
-
-
-def _notes(found: money.BookMoney) -> Iterator[str]:
-    """Yield what has no column in the tables; a terminal has columns for the first three."""
-    for one in (*found.totals, *found.in_base):
-        name = f"{_name(one)} {one.currency}"
-        if one.options_with_greeks:
-            yield f"{name}: the oldest greeks {duration(one.oldest_greeks_s)}"
-        if one.short_in_money or one.short_unknown:
-            yield (
-                f"{name}: {one.short_in_money} short options in the money, of {one.short_unknown} "
-                "the price of the underlying is not known"
-            )
-        if one.unvalued:
-            yield f"{name}: {one.unvalued} held legs without a value"
-    yield from money_lines(found)
 
 
 def aligned_table(
@@ -196,8 +153,8 @@ def version_text(rows: pl.DataFrame) -> str:
     return "unknown" if newest is None else str(newest)
 
 
-def positions_metadata(rows: pl.DataFrame, now: datetime) -> dict[str, dg.MetadataValue]:
-    """Return the largest positions by value and by loss, a table for each currency.
+def positions_metadata(rows: "pl.DataFrame", now: datetime) -> dict[str, dg.MetadataValue]:
+    """Return the largest positions by value, a table for each currency.
 
     The value of a future is notional and is not compared with that of options and stocks.
 
@@ -205,52 +162,38 @@ def positions_metadata(rows: pl.DataFrame, now: datetime) -> dict[str, dg.Metada
         rows: Rows of the table `latest_positions`.
         now: The time at which the ages end.
     """
-    held = rows.filter(pl.col("position") != 0).with_columns(
-        ((codec.moment(now) - pl.col("confirmed_at")).dt.total_milliseconds() / 1000)
-        .clip(0.0)
-        .alias("age_s"),
-        pl.when(pl.col("value_source") == "TICK")
-        .then(pl.col("market_data_type").replace_strict(confirmations.FEEDS, default=None))
-        .alias("feed"),
-    )
-    valued = held.filter(pl.col("sec_type") != "FUT", pl.col("market_value").is_not_null())
-    losing = held.filter(pl.col("unrealized_pnl") < 0)
-    return {
-        **_listed("by value", valued, pl.col("market_value").abs(), descending=True),
-        **_listed("by loss", losing, pl.col("unrealized_pnl"), descending=False),
+    age_s = (codec.moment(now) - pl.col("confirmed_at")).dt.total_milliseconds() / 1000
+    valued = rows.filter(
+        pl.col("position") != 0, pl.col("sec_type") != "FUT", pl.col("market_value").is_not_null()
+    ).with_columns(age_s=age_s.clip(0.0))
+    valued = valued.sort(pl.col("market_value").abs(), descending=True)
+    parts = {
+        str(unit): part.head(LARGEST).to_dicts()
+        for (unit,), part in valued.group_by("currency", maintain_order=True)
     }
-
-
-def _listed(
-    label: str, rows: pl.DataFrame, by: pl.Expr, *, descending: bool
-) -> dict[str, dg.MetadataValue]:
-    chosen = rows.sort(by, descending=descending).group_by("currency", maintain_order=True)
-    parts = {str(unit or NOT_VALUED): part.head(LARGEST) for (unit,), part in chosen}
     return {
-        f"{label} {unit}": _positions_table(parts[unit].to_dicts(), unit)
+        f"by value {unit}": _positions_table(parts[unit], unit)
         for unit in sorted(parts)[:MOST_CURRENCIES]
     }
 
 
 def _positions_table(rows: Sequence[Mapping[str, Any]], unit: str) -> dg.TableMetadataValue:
     several = len({row["account"] for row in rows}) > 1
-    accounts = {"account": [row["account"] for row in rows]} if several else {}
+    terms = ("symbol", "right", "strike", "expiry")
+    money_of = {
+        f"value {unit}": "market_value",
+        "unrealised": "unrealized_pnl",
+        "daily": "daily_pnl",
+    }
     return aligned_table(
-        {
-            "leg": [
-                leg_name(*(row[n] for n in ("symbol", "right", "strike", "expiry"))) for row in rows
-            ]
-        },
+        {"leg": [leg_name(*(row[name] for name in terms)) for row in rows]},
         {
             "qty": [quantity(row["position"]) for row in rows],
-            f"value {unit}": [amount(row["market_value"]) for row in rows],
-            "unrealised": [amount(row["unrealized_pnl"]) for row in rows],
-            "daily": [amount(row["daily_pnl"]) for row in rows],
-            "age": [
-                duration(row["age_s"]) + (f", {row['feed']}" if row["feed"] else "") for row in rows
-            ],
+            **{h: [amount(row[name]) for row in rows] for h, name in money_of.items()},
+            "age": [duration(row["age_s"]) for row in rows],
         },
-        {**accounts, "conid": [str(row["conid"]) for row in rows]},
+        ({"account": [row["account"] for row in rows]} if several else {})
+        | {"conid": [str(row["conid"]) for row in rows]},
     )
 
 

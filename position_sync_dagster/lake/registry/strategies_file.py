@@ -16,6 +16,7 @@ from position_sync_dagster import errors
 from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.leg import (
+    OF_ACCOUNTS,
     SUMS_OF_MONEY,
     Bound,
     Leg,
@@ -84,6 +85,10 @@ def limits_at(file: YamlFile, at: Place, value: object, subject: Mapping[str, st
             continue
         place = (*at, measure.value)
         bounds = file.parse(BoundsPart, given, place)
+        if measure in OF_ACCOUNTS and "account" not in subject:
+            file.fail(
+                place, f"only an account has {measure}", "Move it to the limits of an account"
+            )
         is_money = measure in SUMS_OF_MONEY
         if is_money and part.currency is None:
             file.fail(

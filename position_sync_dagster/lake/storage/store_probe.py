@@ -27,10 +27,6 @@ ROUNDS = 60
 machine those of one race in four, so that none of 60 does is less likely than one in ten million.
 """
 
-WITHOUT_WINNER = 5
-"""Races in a row which no create won, after which none can: the client cannot do a conditional
-put. In a single one the answer to the winner may be lost."""
-
 _SCHEMA = Schema([Field("probe", PrimitiveType("long"))])
 
 
@@ -49,10 +45,9 @@ def require_conditional_put(lake: str, given: Mapping[str, str] | None = None) -
         given: Options of the client.
 
     Raises:
-        UnsafeStoreError: It takes both, or none.
+        UnsafeStoreError: It takes both, or refuses none of many.
         StoreUnavailableError, StoreRefusedError.
     """
-    lost = 0
     for _ in range(ROUNDS):
         table = f"{lake}/{PROBES}/{uuid4()}"
         try:
@@ -64,9 +59,6 @@ def require_conditional_put(lake: str, given: Mapping[str, str] | None = None) -
             raise _unsafe(lake, f"{won} writers of the same version of a table won")
         if any(isinstance(end, CommitFailedError) for end in ends):
             return
-        lost = 0 if won else lost + 1
-        if lost == WITHOUT_WINNER:
-            raise _unsafe(lake, f"in {lost} races for the first version of a table nobody won")
     raise _unsafe(lake, f"in {ROUNDS} races for the same version of a table no writer lost")
 
 

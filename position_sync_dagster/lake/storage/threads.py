@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -21,12 +20,10 @@ _pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="lake")
 async def offload(work: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
     """Run blocking work in the lake's threads and return its result.
 
-    If the caller is cancelled, the work goes on: a commit that has begun is still made. The work
-    sees the caller's context variables.
+    If the caller is cancelled, the work goes on: a commit that has begun is still made.
     """
     loop = asyncio.get_running_loop()
-    call = partial(copy_context().run, partial(work, *args, **kwargs))
-    return await loop.run_in_executor(_pool, call)
+    return await loop.run_in_executor(_pool, partial(work, *args, **kwargs))
 
 
 def begin(work: Callable[[], R]) -> Future[R]:

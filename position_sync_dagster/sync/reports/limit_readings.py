@@ -11,6 +11,7 @@ from datetime import datetime
 import polars as pl
 
 from position_sync_dagster.domain.leg import (
+    OF_ACCOUNTS,
     SUMS_OF_MONEY,
     Limit,
     LimitState,
@@ -33,6 +34,10 @@ WORDS = {
     Measure.SHORT_IN_MONEY: "short options in the money",
     Measure.VALUE_AGE_S: "age of the oldest price in seconds",
     Measure.MISSING_LEGS: "missing legs",
+    Measure.GAMMA_1PCT: "change of dollar delta by 1 %",
+    Measure.MAINTENANCE_MARGIN: "maintenance margin",
+    Measure.EXCESS_LIQUIDITY: "excess liquidity",
+    Measure.CUSHION: "excess liquidity as a part of the net liquidation",
 }
 
 
@@ -69,6 +74,8 @@ def evaluate(limits: Iterable[Limit], book: Book) -> list[Evaluated]:
 
 def read(limit: Limit, book: Book) -> Reading:
     """Return the number that a limit is compared with; pure."""
+    if limit.measure in OF_ACCOUNTS:
+        return _of_account(limit, book)
     parts, legs = book.split.parts, book.split.legs
     if limit.account is None:
         of = pl.col("strategy_id") == limit.strategy_id
@@ -85,6 +92,24 @@ def read(limit: Limit, book: Book) -> Reading:
     # An age only grows while no message arrives: a number beyond the limit stays beyond it.
     at_least = limit.measure is Measure.VALUE_AGE_S
     return Reading(number=reading.number, unknown=doubt, at_least=at_least)
+
+
+def _of_account(limit: Limit, book: Book) -> Reading:
+    """Return a number that the broker sends of an account, in the currency of the limit."""
+    one = next((one for one in book.accounts if one.account == limit.account), None)
+    if one is None or limit.account is None:
+        return Reading(unknown="nothing is known of this account")
+    if one.gateway_id not in book.live_since:
+        return Reading(unknown=f"the gateway of {one.gateway_id} is not connected")
+    number: float | None = getattr(one, limit.measure.value)
+    if number is None:
+        return Reading(unknown="the broker has not sent it")
+    if limit.currency is None:
+        return Reading(number=round(number, 9))
+    rate = one.rates.get(limit.currency)
+    if not rate:
+        return Reading(unknown=f"the broker has sent no exchange rate to {limit.currency}")
+    return Reading(number=round(number / rate, 9))
 
 
 def _doubt(limit: Limit, book: Book, parts: pl.DataFrame, legs: pl.DataFrame) -> str:
@@ -125,7 +150,7 @@ def _unwritten(limit: Limit, book: Book) -> pl.DataFrame:
 def _sum(limit: Limit, book: Book, parts: pl.DataFrame) -> Reading:
     """Return a sum in the currency of the limit; unknown unless every holding has its part."""
     name = limit.measure.value
-    if limit.measure in (Measure.THETA, Measure.VEGA):
+    if limit.measure in (Measure.THETA, Measure.VEGA, Measure.GAMMA_1PCT):
         parts = parts.filter("is_option")  # nothing else has them
     without = parts.filter(pl.col(name).is_null() | pl.col(name).is_nan())
     if not without.is_empty():

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, quote_plus, urlsplit
 import pytest
 
 from position_sync_dagster.errors import FlexServiceError, PositionSyncError, SettingsError
+from position_sync_dagster.gateway import flex
 from position_sync_dagster.gateway.flex import FlexService
 from tests.support.flex_files import position, refused, statement
 
@@ -150,6 +151,48 @@ def test_a_statement_that_repeats_the_token_is_refused(service, receiver) -> Non
     with pytest.raises(FlexServiceError, match="has the token in it") as caught:
         service.download(TOKEN, "123456")
     assert TOKEN not in str(caught.value)
+
+
+def test_the_address_that_an_answer_names_is_followed_if_it_is_the_broker_s(
+    service, receiver, monkeypatch
+) -> None:
+    other = f"{receiver.url}/other/GetStatement"
+    monkeypatch.setattr(flex, "is_of_broker", lambda url: url == other)
+    data = statement(position())
+    named = ACCEPTED.replace(b"http://elsewhere.invalid/GetStatement", other.encode())
+    receiver.answers = [named, data]
+    assert service.download(TOKEN, "123456") == data
+    assert [path for path, _ in receiver.asked] == ["/flex/SendRequest", "/flex/other/GetStatement"]
+
+
+def test_an_address_that_is_not_the_broker_s_is_named_and_gets_no_token(service, receiver) -> None:
+    receiver.answers = [ACCEPTED, b"<html><body>moved</body></html>"]
+    says = r"names 'elsewhere.invalid' .* is not asked"
+    with pytest.raises(FlexServiceError, match=says) as caught:
+        service.download(TOKEN, "123456")
+    assert "proxy" in caught.value.remedy
+    assert len(receiver.asked) == 2
+    receiver.answers = [ACCEPTED.replace(b"http://elsewhere.invalid", b"https://[x"), b"<html/>"]
+    with pytest.raises(FlexServiceError, match="is not asked"):
+        service.download(TOKEN, "123456")
+
+
+@pytest.mark.parametrize(
+    ("url", "is_followed"),
+    [
+        ("https://gdcdyn.interactivebrokers.com/Universal/servlet/FlexStatementService", True),
+        ("https://www.ibkr.com/flex", True),
+        ("http://gdcdyn.interactivebrokers.com/flex", False),
+        ("https://interactivebrokers.com.example/flex", False),
+        ("https://notinteractivebrokers.com/flex", False),
+        ("https://gdcdyn.interactivebrokers.com:8443/flex", False),
+        ("https://ann:pa55word@gdcdyn.interactivebrokers.com/flex", False),
+        ("https://[pa55word", False),
+        ("", False),
+    ],
+)
+def test_a_token_goes_to_the_broker_s_hosts_over_https_only(url, is_followed) -> None:
+    assert flex.is_of_broker(url) is is_followed
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])

@@ -61,24 +61,19 @@ async def test_a_leg_of_a_rule_without_a_line_is_queued_before_all_others(
             await eventually(queued)
 
 
-async def test_the_file_is_followed_without_touching_what_its_rules_chose(
+async def test_a_saved_file_is_applied_and_what_its_rules_chose_stays(
     simulate, lake, settings_for, streaming, eventually, tmp_path
 ):
     file = tmp_path / "strategies.yaml"
-    file.write_text("strategies:\n- rule: puts\n  match: {right: PUT}\n")
+    rule = "strategies:\n- rule: puts\n  match: {right: PUT}\n"
+    file.write_text(rule)
     async with simulate() as sim, streaming(sim, rules=RuleFollower(lake.registry, file)):
         await eventually(lambda: ("puts", PUT) in legs(lake))
-        before = legs(lake)
         assert lake.registry.sync.follow(file) == (0, 0)
-        assert legs(lake) == before
-        file.write_text(
-            file.read_text() + f"- {{strategy_id: own, legs: [{{conid: {PUT}, symbol: TEST}}]}}\n"
-        )
-        lake.registry.sync.follow(file)
-        assert ("own", PUT) in legs(lake)
-        assert ("puts", PUT) not in legs(lake)
-        file.write_text("strategies:\n- rule: puts\n  match: {right: PUT}\n")
-        lake.registry.sync.follow(file)
-        await eventually(lambda: ("puts", PUT) in legs(lake))
-        file.write_text("strategies: []\n")
-        await eventually(lambda: lake.registry.sync.follow(file) and not legs(lake))
+        file.write_text(f"{rule}- {{strategy_id: own, legs: [{{conid: {PUT}, symbol: T}}]}}\n")
+        await eventually(lambda: {("own", PUT), ("puts", PUT)} & legs(lake) == {("own", PUT)})
+        file.write_text(rule)
+        await eventually(lambda: {("own", PUT), ("puts", PUT)} & legs(lake) == {("puts", PUT)})
+        listed = f"legs: [{{conid: {CALL}, symbol: T}}]"
+        file.write_text(f"strategies:\n- {{strategy_id: puts, {listed}}}\n")
+        await eventually(lambda: legs(lake) == {("puts", CALL)})

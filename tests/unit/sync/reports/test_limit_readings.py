@@ -10,6 +10,7 @@ import pytest
 from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import (
+    OF_ACCOUNTS,
     SUMS_OF_MONEY,
     ActiveContract,
     Bound,
@@ -55,6 +56,7 @@ def row(conid: int, position: float = 1.0, **values: object) -> PositionUpdate:
         account="DUSIM1",
         gateway_id=LOGIN,
         delta=0.5,
+        gamma=0.01,
         vega=0.2,
         theta=-0.1,
         underlying_price=440.0,
@@ -150,14 +152,14 @@ def test_a_sum_without_one_of_its_parts_is_unknown(measure, missing) -> None:
     assert "conid 2" in text
 
 
-@pytest.mark.parametrize("measure", list(Measure))
+@pytest.mark.parametrize("measure", sorted({*Measure} - OF_ACCOUNTS))
 def test_nothing_holds_while_the_gateway_is_away(measure) -> None:
     state, _number, text = in_usd(measure, book(LEGS, ROWS, live_since={}), value=1e9)
     assert state is UNKNOWN
     assert f"the gateway of {LOGIN} is not connected" in text
 
 
-@pytest.mark.parametrize("measure", list(Measure))
+@pytest.mark.parametrize("measure", sorted({*Measure} - OF_ACCOUNTS))
 def test_nothing_holds_by_a_value_that_was_not_confirmed_lately(measure) -> None:
     for age in (361.0, None):
         state, _number, text = in_usd(measure, book(LEGS, ROWS, {2: age}), value=1e9)
@@ -165,7 +167,7 @@ def test_nothing_holds_by_a_value_that_was_not_confirmed_lately(measure) -> None
         assert "not confirmed lately: conid 2" in text
 
 
-@pytest.mark.parametrize("measure", list(Measure))
+@pytest.mark.parametrize("measure", sorted({*Measure} - OF_ACCOUNTS))
 def test_nothing_holds_while_a_leg_has_no_contract_or_the_strategy_no_leg(measure) -> None:
     unresolved = book(LEGS, ROWS, unresolved=frozenset({"a"}))
     assert in_usd(measure, unresolved, value=1e9)[0] is UNKNOWN
@@ -215,7 +217,7 @@ def test_currencies_without_a_rate_are_unknown_and_the_place_of_the_limit_is_nam
 
 
 @pytest.mark.parametrize("bound", list(Bound))
-@pytest.mark.parametrize("measure", sorted(SUMS_OF_MONEY))
+@pytest.mark.parametrize("measure", sorted(SUMS_OF_MONEY - OF_ACCOUNTS))
 def test_a_limit_in_a_currency_without_a_rate_is_unknown(measure, bound) -> None:
     in_pounds = {"currency": "GBP", "bound": bound, "value": 0.0, "place": "s.yaml, line 3"}
     of_account = {"strategy_id": None, "account": "DUSIM1"}
@@ -248,3 +250,28 @@ def test_an_account_of_which_nothing_is_known_holds_no_limit() -> None:
     assert in_usd("unrealized_pnl", book(LEGS, ROWS), **typo)[0] is UNKNOWN
     flat = book([], [], accounts=(EURO,))
     assert in_usd("unrealized_pnl", flat, strategy_id=None, account="DUSIM1")[:2] == (HOLDS, 0.0)
+
+
+MARGINS = replace(
+    EURO, gateway_id=LOGIN, net_liquidation=1000.0, excess_liquidity=80.0, maintenance_margin=400.0
+)
+
+
+@pytest.mark.parametrize(
+    ("measure", "currency", "accounts", "number", "outcome"),
+    [
+        (Measure.CUSHION, None, [MARGINS], 0.08, BROKEN),
+        (Measure.EXCESS_LIQUIDITY, "EUR", [MARGINS], 80.0, HOLDS),
+        (Measure.MAINTENANCE_MARGIN, "USD", [MARGINS], 500.0, HOLDS),
+        (Measure.MAINTENANCE_MARGIN, "GBP", [MARGINS], None, UNKNOWN),
+        (Measure.CUSHION, None, [replace(MARGINS, excess_liquidity=None)], None, UNKNOWN),
+        (Measure.CUSHION, None, [replace(MARGINS, gateway_id="away")], None, UNKNOWN),
+        (Measure.CUSHION, None, [], None, UNKNOWN),
+    ],
+)
+def test_the_margins_of_an_account_are_the_brokers_numbers(
+    measure, currency, accounts, number, outcome
+):
+    limit = Limit(account="DUSIM1", measure=measure, bound=Bound.MIN, value=0.1, currency=currency)
+    (one,) = evaluate([limit], book([], [], accounts=tuple(accounts)))
+    assert (one.reading.number, one.outcome) == (number, outcome)
