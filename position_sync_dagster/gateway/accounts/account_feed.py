@@ -201,6 +201,8 @@ class PositionDownload:
                 return listing.result()
             if not self._login.ib.isConnected():
                 raise ConnectionError
+        except errors.GatewayError:
+            raise
         except ConnectionError as error:
             self._listing = None
             raise self._login.lost("the positions") from error
