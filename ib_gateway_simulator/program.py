@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ib_gateway_simulator.replay.server import Replay
 
 DEFAULT_BOOK = "demo"
+MOST_OF_AN_ERROR = 500
+
 PARENT_LOOK_S = 0.5
 
 
@@ -44,8 +46,8 @@ def run(
         simulator = SimulatedGateway(load_book(book), options)
         events = [] if scenario is None else load_scenario(scenario)
         asyncio.run(_serve(simulator, events, end_with))
-    except SimulatorError as error:
-        print(f"simulator: {error}", file=sys.stderr, flush=True)  # noqa: T201 - a program's output
+    except (SimulatorError, OSError, UnicodeError) as error:
+        _print_trouble(error)
         return 2
     return 0
 
@@ -64,8 +66,8 @@ def replay(path: str, options: Options = PROGRAM_OPTIONS, *, speed: float = 1.0)
     try:
         recording = load_recording(path)
         asyncio.run(_replay(Replay(recording, host=options.host, port=options.port, speed=speed)))
-    except SimulatorError as error:
-        print(f"simulator: {error}", file=sys.stderr, flush=True)  # noqa: T201 - a program's output
+    except (SimulatorError, OSError, UnicodeError) as error:
+        _print_trouble(error)
         return 2
     return 0
 
@@ -90,6 +92,14 @@ async def _stop_with(parent: int, stop: asyncio.Event) -> None:
     while os.getppid() == parent:  # noqa: ASYNC110 - no event comes when it ends
         await asyncio.sleep(PARENT_LOOK_S)
     stop.set()
+
+
+def _print_trouble(error: Exception) -> None:
+    """Print an error on one line: it may repeat an argument of any length, with any characters."""
+    text = str(error)
+    text = f"{text[:MOST_OF_AN_ERROR]}…" if len(text) > MOST_OF_AN_ERROR else text
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    print(f"simulator: {shown}", file=sys.stderr, flush=True)  # noqa: T201 - a program's output
 
 
 async def _serve(

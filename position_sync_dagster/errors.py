@@ -99,29 +99,29 @@ class GatewaysFileError(SettingsError):
 
 
 class GatewayError(PositionSyncError):
-    """The gateway cannot be used now; the caller may try again."""
+    """The gateway cannot be used now; the caller may try again.
 
-
-class GatewayRefusedError(GatewayError, ConnectionError):
-    """Nothing listens at the gateway's address, or it closes the connection at once.
-
-    Programs for ib_async catch ConnectionError where a gateway does not answer.
+    Each failure to connect is a ConnectionError too, which programs for ib_async catch.
     """
 
 
-class GatewayTimeoutError(GatewayError):
+class GatewayRefusedError(GatewayError, ConnectionError):
+    """Nothing listens at the gateway's address, or it closes the connection at once."""
+
+
+class GatewayTimeoutError(GatewayError, ConnectionError):
     """The gateway accepted a connection or a request and did not answer in time."""
 
 
-class NotAGatewayError(GatewayError):
+class NotAGatewayError(GatewayError, ConnectionError):
     """The program at the gateway's address does not speak the gateway's protocol."""
 
 
-class ClientIdInUseError(GatewayError):
+class ClientIdInUseError(GatewayError, ConnectionError):
     """Other connections use every client id of the pool (code 326)."""
 
 
-class GatewayLostError(GatewayError):
+class GatewayLostError(GatewayError, ConnectionError):
     """The connection ended before an answer came."""
 
 
@@ -129,7 +129,7 @@ class BrokerUnavailableError(GatewayError):
     """No current data of the broker is available; requests are released, not failed."""
 
 
-class TooManyAccountsError(GatewayError):
+class TooManyAccountsError(GatewayError, ConnectionError):
     """The login has more accounts than this program serves."""
 
 

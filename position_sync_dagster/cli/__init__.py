@@ -20,6 +20,8 @@ def main() -> None:
     logs hold account data.
     """
     os.umask(0o077)
+    if sys.stdout is None:  # it was closed, as by `>&-`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     # A terminal of another encoding lacks some characters, such as the dash for what is unknown.
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")

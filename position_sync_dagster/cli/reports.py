@@ -20,6 +20,7 @@ from position_sync_dagster.lake.lake import Lake, Past, legs_at, rows_of_logins
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
 from position_sync_dagster.lake.updates.position_updates import POLL_S
+from position_sync_dagster.sync.propose_strategies import next_step
 from position_sync_dagster.sync.reports import overview
 from position_sync_dagster.sync.reports import positions as positions_of
 from position_sync_dagster.sync.reports.changes import ChangeKind
@@ -82,7 +83,9 @@ def changes(
         if kind in (None, one.kind) and account in (None, one.account)
     ]
     lines = [f"{one.at.astimezone():%H:%M:%S}  {one.kind:<8}  {one.text}" for one in listed]
-    output.show(listed, lines or ["Nothing has changed today."], json=json)
+    lines = lines or ["Nothing has changed today."]
+    lines += map(as_typed, filter(None, [next_step(lake, settings, utc_now())]))
+    output.show(listed, lines, json=json)
 
 
 def exposure(

@@ -167,7 +167,7 @@ def farm_of(text: str) -> str:
 
 def said(code: int, text: str) -> str:
     """Return a message of the gateway for people: it may be in any language, so with its code."""
-    return f"{text} (code {code})"
+    return f"{readable(text)} (code {code})"
 
 
 _ESCAPED = re.compile(r"(?:\\u[0-9a-fA-F]{4})+|(?:\\x[0-9a-f]{2})+")

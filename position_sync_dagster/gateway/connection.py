@@ -27,8 +27,9 @@ from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.statement import GATEWAY, Execution, Side
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.gateway import codes, ib_async_internals
-from position_sync_dagster.gateway.accounts import pnl_subscriptions
 from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
+from position_sync_dagster.gateway.accounts.account_summaries import AccountSummaries
+from position_sync_dagster.gateway.accounts.pnl_subscriptions import PnlSubscriptions
 from position_sync_dagster.gateway.login import Login, log_in
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines
 from position_sync_dagster.gateway.translate import details_of, instrument_of, known
@@ -195,7 +196,7 @@ class MessageReader:
         missed: The number of messages that could not be read and may have been part of an answer.
     """
 
-    def __init__(self, ib: IB, gateway_id: str, pnl: pnl_subscriptions.PnlSubscriptions) -> None:
+    def __init__(self, ib: IB, gateway_id: str, pnl: PnlSubscriptions) -> None:
         self.understood = self.missed = 0
         self._pnl = pnl
         self._gateway_id = gateway_id
@@ -343,10 +344,8 @@ class GatewayConnection:
         self.accounts = login.accounts
         self.feed = AccountFeed(login, give_up=self.drop)
         self.lines = MarketDataLines(ib, settings=settings)
-        self.pnl = pnl_subscriptions.PnlSubscriptions(
-            ib, self.feed.book, silence_s=settings.line_silence_s
-        )
-        self.summaries = pnl_subscriptions.AccountSummaries(login)
+        self.pnl = PnlSubscriptions(ib, self.feed.book, silence_s=settings.line_silence_s)
+        self.summaries = AccountSummaries(login)
         self.on_message: list[Callable[[int, str], None]] = []
         self._timeout_s = settings.gateway_timeout_s
         ib.errorEvent += self._on_error

@@ -14,7 +14,7 @@ from ib_async import IB, StartupFetchNONE
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.gateway import ib_async_internals
-from position_sync_dagster.gateway.codes import LISTED_TOGETHER, Connectivity, GatewayCode
+from position_sync_dagster.gateway.codes import LISTED_TOGETHER, Connectivity, GatewayCode, said
 from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -196,7 +196,7 @@ class _LoginListener:
     def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
         if code == GatewayCode.CLIENT_ID_IN_USE:
             error = errors.ClientIdInUseError(
-                f"Client id {self._client_id}: {text}", remedy="Use another."
+                f"Client id {self._client_id}: {said(code, text)}", remedy="Use another."
             )
             self._fail(error)
         self.connectivity.take(code, text)

@@ -157,6 +157,11 @@ class Lake:
         return records.DividendsTable(self._table(specs.DIVIDENDS))
 
     @cached_property
+    def risk_scenarios(self) -> records.RiskScenariosTable:
+        """The table risk_scenarios."""
+        return records.RiskScenariosTable(self._table(specs.RISK_SCENARIOS))
+
+    @cached_property
     def account_values(self) -> AccountValuesTable:
         """The table account_values."""
         return AccountValuesTable(self._table(specs.ACCOUNT_VALUES), self._clock)
@@ -177,6 +182,7 @@ class Lake:
             self.position_changes.table,
             self.closures.table,
             self.dividends.table,
+            self.risk_scenarios.table,
             self.account_values.table,
         )
 

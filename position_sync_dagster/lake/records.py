@@ -198,6 +198,27 @@ class DividendsTable(RecordsTable[ExpectedDividend]):
         return codec.records_of(ExpectedDividend, rows.sort("conid", "source", "ex_date"))
 
 
+class RiskScenariosTable:
+    """The table `risk_scenarios`: what each strategy would lose, at each time it was computed."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def record(self, rows: Iterable[Mapping[str, object]]) -> int:
+        """Store the rows of one time, each once, in one commit; return how many were new."""
+        frame = codec.frame_of(self.table.spec, rows)
+        if frame.is_empty():
+            return 0
+        return add_unknown(self.table, frame, list(self.table.spec.key), {"action": "record"})
+
+    def latest(self) -> pl.DataFrame:
+        """Return the rows of the newest time."""
+        if not self.table.exists():
+            return self.table.spec.empty
+        rows = self.table.rows()
+        return rows.filter(pl.col("made_at") == pl.col("made_at").max())
+
+
 class ClosuresTable(RecordsTable[Closure]):
     """The table `closures`: the causes of closes, the provisional and the stated ones.
 

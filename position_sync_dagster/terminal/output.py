@@ -15,7 +15,10 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from position_sync_dagster.terminal.text import printable
+from position_sync_dagster.terminal.text import foreign
+
+MOST_OF_A_LINE = 4000
+"""Maximum length of a line, in characters: a text of others may have any length."""
 
 
 def as_json(value: Any) -> str:
@@ -56,12 +59,15 @@ def print_json(value: Any) -> None:
 
 
 def show(data: Any, lines: Iterable[str], *, json: bool) -> None:
-    """Print a result: as JSON for a program, or as lines for a person."""
+    """Print a result: as JSON for a program, or as lines for a person.
+
+    A text of others in a line stays in it, whatever characters it has.
+    """
     if json:
         print_json(data)
         return
     for line in lines:
-        sys.stdout.writelines(f"{printable(part)}\n" for part in line.splitlines() or [""])
+        sys.stdout.write(f"{foreign(line, MOST_OF_A_LINE)}\n")
 
 
 def print_table(
@@ -74,7 +80,7 @@ def print_table(
         notes: A note for each row, on the next line; an empty one has no line.
         right: The headings of the columns that are aligned to the right.
     """
-    listed = [[printable(cell) for cell in row.values()] for row in rows]
+    listed = [[foreign(cell) for cell in row.values()] for row in rows]
     headings = [*rows[0]]
     widths = [max(map(cell_len, cells)) for cells in zip(headings, *listed, strict=True)]
 
@@ -90,7 +96,7 @@ def print_table(
     for cells, note in zip(listed, notes or [""] * len(listed), strict=True):
         console.print(Text(line(cells)), soft_wrap=True)
         if note:
-            console.print(Text(f"  {printable(note)}"), soft_wrap=True)
+            console.print(Text(f"  {foreign(note, MOST_OF_A_LINE)}"), soft_wrap=True)
 
 
 PIPE_WIDTH = 200

@@ -1,7 +1,6 @@
 """A short owner of the login: it downloads all, publishes and enqueues once, and disconnects."""
 
 import logging
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -41,13 +40,11 @@ async def refresh(
 ) -> RefreshReport:
     """Own the login for one short connection: publish, and enqueue every position."""
     await lake.registry.refresh()
-    before = await offload(lake.sessions.current, settings.gateway_id)
     try:
         async with Ownership(
             lake.sessions, settings, owner=gateway_session.Owner.REFRESH, run_id=run_id, clock=clock
         ) as own:
-            emptied = _emptied_before(before, own.session)
-            feed, enqueued = await _download_and_enqueue(lake, settings, own, clock, emptied)
+            feed, enqueued = await _download_and_enqueue(lake, settings, own, clock)
     except errors.LoginOwnedError as error:
         return RefreshReport(
             connected=False,
@@ -64,30 +61,8 @@ async def refresh(
     )
 
 
-def _emptied_before(
-    before: gateway_session.GatewaySession | None, own: gateway_session.GatewaySession
-) -> dict[str, float]:
-    """Return the accounts that the refresh right before this one found emptied, and their age.
-
-    A second list of positions confirms that an account is emptied. A refresh is too short for it:
-    the next refresh has that list. The accounts that a stream found emptied do not count, because
-    the next list of the stream may have differed.
-    """
-    if (
-        before is None
-        or before.owner is not gateway_session.Owner.REFRESH
-        or before.state is not gateway_session.SessionState.ENDED
-        or before.fencing_token != own.fencing_token - 1
-    ):
-        return {}
-    age_s = (own.started_at - before.heartbeat_at).total_seconds()
-    return dict.fromkeys(
-        gateway_session.unknown_accounts(before.detail, gateway_session.EMPTIED), age_s
-    )
-
-
 async def _download_and_enqueue(
-    lake: Lake, settings: Settings, own: Ownership, clock: Clock, emptied: Mapping[str, float]
+    lake: Lake, settings: Settings, own: Ownership, clock: Clock
 ) -> tuple[AccountFeed, int]:
     """Return the account feed, after its connection is closed, and the number of new requests."""
     context = OwnerContext(settings=settings, lease=own, clock=clock)
@@ -103,7 +78,6 @@ async def _download_and_enqueue(
         feed = connection.feed
         restored = await publisher.restore()
         feed.book.remember(restored)
-        feed.emptied.recall(emptied)
         connection.require_online()
         await feed.ensure(timedelta(seconds=settings.refresh_interval_s))
         connection.require_online()

@@ -14,6 +14,10 @@ import dagster as dg
 import polars as pl
 
 from position_sync_dagster.defs.assets import table_asset
+from position_sync_dagster.defs.assets.profit_explained import (
+    explained_asset,
+    profits_are_explained,
+)
 from position_sync_dagster.defs.assets.strategy_exposure import day_metadata, seldom
 from position_sync_dagster.defs.checks.check_results import failed, table_check
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
@@ -220,11 +224,13 @@ RANGE_END = "dagster/asset_partition_range_end"
 def daily() -> dg.Definitions:
     """Build asset, check, jobs and schedules for the exchange in the settings."""
     days, first = known_days(POSITION_SYNC.read_settings())
-    asset = daily_asset(exchange_partitions(days, first))
+    partitions = exchange_partitions(days, first)
+    asset, explained = daily_asset(partitions), explained_asset(partitions)
     job = dg.define_asset_job(
         CLOSE_JOB,
         executor_def=dg.in_process_executor,
-        selection=dg.AssetSelection.assets(asset) | dg.AssetSelection.checks_for_assets(asset),
+        selection=dg.AssetSelection.assets(asset, explained)
+        | dg.AssetSelection.checks_for_assets(asset, explained),
         description="Record every holding at the close of a trading day, or of a range of them.",
     )
     importing = dg.define_asset_job(
@@ -236,8 +242,8 @@ def daily() -> dg.Definitions:
     )
     schedules = [closing_schedule(days), late_schedule(days, first), statement_schedule(days)]
     return dg.Definitions(
-        assets=[asset],
-        asset_checks=[days_are_complete],
+        assets=[asset, explained],
+        asset_checks=[days_are_complete, profits_are_explained],
         jobs=[job, importing],
         schedules=schedules,
     )

@@ -41,6 +41,8 @@ GROUPS = {
     "latest_positions": REPORTS,
     "strategy_exposure": REPORTS,
     "daily_positions": REPORTS,
+    "profit_explained": REPORTS,
+    "risk_scenarios": REPORTS,
     "reconciliation_breaks": REPORTS,
 }
 """The group of each asset; all others are of ACCOUNT."""

@@ -24,7 +24,7 @@ from position_sync_dagster.domain.clock import Backoff, Clock, utc_now
 from position_sync_dagster.domain.gateway_session import SET_ASIDE
 from position_sync_dagster.domain.instrument import CONIDS, Instrument
 from position_sync_dagster.domain.leg import few
-from position_sync_dagster.errors import shown
+from position_sync_dagster.errors import GatewayError, shown
 from position_sync_dagster.gateway import ib_async_internals, translate
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.codes import ACCOUNT_READY, GatewayCode, MessageType
@@ -700,6 +700,8 @@ class PortfolioDownloads:
             why = await self._subscription.download(
                 account, impatient=self.standing.has_failed(account)
             )
+        except GatewayError:
+            raise
         except ConnectionError as error:
             raise self._login.lost(f"the values of account {account}") from error
         except asyncio.CancelledError:

@@ -8,7 +8,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import uuid4
@@ -201,6 +201,8 @@ class PositionDownload:
                 return listing.result()
             if not self._login.ib.isConnected():
                 raise ConnectionError
+        except errors.GatewayError:
+            raise
         except ConnectionError as error:
             self._listing = None
             raise self._login.lost("the positions") from error
@@ -255,7 +257,6 @@ class EmptiedAccounts:
         self._second_s = second_s
         self._monotonic = monotonic
         self._first: dict[str, _FirstList] = {}
-        self._listed = False
 
     def __contains__(self, account: object) -> bool:
         """Return whether the holdings of an account are in doubt."""
@@ -285,17 +286,7 @@ class EmptiedAccounts:
                 doubted[account] = _FirstList(now, counts=True)
             elif now - first.at_s < self._second_s:
                 doubted[account] = first
-        self._first, self._listed = doubted, True
-
-    def recall(self, ages_s: Mapping[str, float]) -> None:
-        """Continue from lists of an earlier connection, unless this one had a list already.
-
-        Args:
-            ages_s: The accounts that these lists emptied, each with the age in seconds.
-        """
-        if not self._listed:
-            now = self._monotonic()
-            self._first = {name: _FirstList(now - s, counts=True) for name, s in ages_s.items()}
+        self._first = doubted
 
     def take_back(self, account: str | None = None) -> None:
         """Count the next list that empties an account (None: any account) as a first one again."""

@@ -5,6 +5,7 @@ argument raises `InvalidRequestError`, which names it and its value. A queue obj
 lease tokens of its claims, so that marking needs the ids alone.
 """
 
+import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -38,6 +39,8 @@ from position_sync_dagster.lake.queue.transitions import FAILED, IS_REQUEST, cla
 from position_sync_dagster.lake.schema import codec, predicates
 from position_sync_dagster.lake.schema.ids import NewIds, id_prefix, is_id
 from position_sync_dagster.lake.storage.lifecycle_table import Change, Snapshot
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -318,12 +321,14 @@ class SyncQueue:
         if not checked:
             return []
         now = self._clock()
-        return self.store.change(
+        ids = self.store.change(
             lambda snapshot: transitions.insert(
                 snapshot.live, checked, now=now, new_ids=self._new_ids
             ),
             {"action": "insert"},
         )
+        logger.info("inserted %d requests", len(ids))
+        return ids
 
     def get_batch(
         self,
@@ -415,6 +420,8 @@ class SyncQueue:
         claimed = self.store.change(step, {"action": "claim", "lease_token": token})
         granted = codec.records_of(QueuedPosition, claimed)
         self._tokens.remember([request.request_id for request in granted], token)
+        if granted:
+            logger.info("claimed %d requests", len(granted))
         return granted
 
     def mark_success(
@@ -468,6 +475,8 @@ class SyncQueue:
     ) -> None:
         step = partial(transitions.succeed, answers=answers, new_ids=self._new_ids)
         self._change_claimed(ids, action, lease_token, step, {"action": "success"})
+        if ids:
+            logger.info("marked %d requests SUCCESS", len(ids))
 
     def mark_failed(
         self,
@@ -508,6 +517,8 @@ class SyncQueue:
         self._change_claimed(
             list(texts), transitions.Action.MARK, lease_token, step, {"action": "failure"}
         )
+        for request_id, text in texts.items():
+            logger.info("request %s failed: %s", request_id, text)
 
     def release(
         self,

@@ -57,6 +57,11 @@ class PositionQueue:
             promote_after_s=promote_after_s,
         )
 
+    @property
+    def delta_lake_path(self) -> str:
+        """Return the folder or URI of the table."""
+        return self.table.path
+
     initialize = offloaded(SyncQueue.initialize)
     insert = offloaded(SyncQueue.insert)
     insert_many = offloaded(SyncQueue.insert_many)

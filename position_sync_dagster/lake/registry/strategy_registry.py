@@ -3,6 +3,7 @@
 `StrategyRegistry` is for asyncio; `SyncRegistry` has blocking calls.
 """
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date
 from pathlib import Path
@@ -22,6 +23,8 @@ from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _Legs = Mapping[LegKey, Leg]
@@ -372,6 +375,7 @@ class SyncRegistry:
 
         result = self._memberships.change(of_rows, {"action": action})
         self.refresh()
+        logger.info("%s: %d legs are active", action, len(self.legs) + len(self.unresolved))
         return result
 
 
@@ -412,6 +416,11 @@ class StrategyRegistry:
     ) -> None:
         self.table = Table(delta_lake_path, ACTIVE_STRATEGIES, **options)
         self.sync = SyncRegistry(self.table, clock)
+
+    @property
+    def delta_lake_path(self) -> str:
+        """Return the folder or URI of the table."""
+        return self.table.path
 
     @property
     def version(self) -> int:

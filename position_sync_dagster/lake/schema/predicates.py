@@ -116,6 +116,7 @@ def text_literal(text: str) -> str:
 def literal(value: object) -> str:
     """Return a value of a partition or of a file's statistics as an SQL literal.
 
+    >>> from datetime import UTC
     >>> literal(datetime(2026, 1, 2, tzinfo=UTC))
     "'2026-01-02T00:00:00.000000+00:00'"
     >>> literal(7)

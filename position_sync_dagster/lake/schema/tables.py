@@ -238,6 +238,33 @@ DIVIDENDS = TableSpec(
     order="seen_at",
 )
 
+RISK_SCENARIOS = TableSpec(
+    "risk_scenarios",
+    described(
+        """
+        made_at moment When the scenarios were computed (UTC).
+        date day Partition: the UTC date of made_at.
+        strategy_id text The strategy; UNATTRIBUTED for what no strategy has.
+        account text IB account.
+        currency text Currency of the money.
+        scenario text Name of the scenario.
+        spot number Move of the underlyings. Unit: percent.
+        vol number Change of the volatilities. Unit: points.
+        days number Days that have passed. Unit: days.
+        value number Value in the scenario, of the legs that could be priced. Unit: `currency`.
+        profit number By how much the value changes. Unit: `currency`.
+        left_out count Legs that could not be priced: they are in no number.
+        largest_loss number The largest allowed loss, if the file of scenarios names one. Unit:
+            `currency`.
+        run_id text The Dagster run that wrote the row.
+        """
+    ),
+    partition_by=("date",),
+    indexed=("made_at",),
+    order="made_at",
+    key=("made_at", "strategy_id", "account", "currency", "scenario"),
+)
+
 TABLES = (
     ACTIVE_STRATEGIES,
     POSITION_QUEUE,
@@ -252,6 +279,7 @@ TABLES = (
     CLOSURES,
     ACCOUNT_VALUES,
     DIVIDENDS,
+    RISK_SCENARIOS,
 )
 
 
@@ -352,4 +380,36 @@ DAILY_POSITIONS = TableSpec(
     indexed=("account", "conid"),
 )
 
-DERIVED = (LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS)
+PROFIT_EXPLAINED = TableSpec(
+    "profit_explained",
+    described(
+        """
+        session_date day Partition: the exchange's trading day.
+        since moment The close before, from which the profit counts (UTC).
+        closed_at moment When the exchange closed on that day.
+        strategy_id text The strategy; UNATTRIBUTED for what no strategy has.
+        account text IB account.
+        currency text Currency of the money.
+        profit number Profit of the time, the sum of the parts below. Unit: `currency`.
+        delta number By the move of the underlyings. Unit: `currency`.
+        gamma number By the change of delta during that move. Unit: `currency`.
+        vega number By the change of the implied volatilities. Unit: `currency`.
+        theta number By the time that passed. Unit: `currency`.
+        repricing number The rest of the change of the prices. Unit: `currency`.
+        trades number From the prices of trades to the last prices. Unit: `currency`.
+        fees number Commissions; below 0 is a cost. Unit: `currency`.
+        assignments number Assignments, exercises and expiries, and the shares they left. Unit:
+            `currency`.
+        cash number Dividends, interest and fees that a statement names. Unit: `currency`.
+        unexplained number Quantities that no trade explains. Unit: `currency`.
+        gross_move number The sum of the sizes of the parts. Unit: `currency`.
+        legs count Holdings with a part in it.
+        without_greeks count Those of them whose greeks were not known: their price is repricing.
+        unexplained_legs text Which holdings are unexplained.
+        """
+    ),
+    partition_by=("session_date",),
+    indexed=("strategy_id", "account"),
+)
+
+DERIVED = (LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS, PROFIT_EXPLAINED)

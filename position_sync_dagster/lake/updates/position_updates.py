@@ -666,6 +666,11 @@ class DeltaLakePositionWriter:
         self.rows_written = 0
         self.commits = 0
 
+    @property
+    def delta_lake_path(self) -> str:
+        """Return the folder or URI of the table."""
+        return self.table.table.path
+
     async def initialize(self) -> None:
         """Create the table, or check and migrate the one that is there."""
         await self.table.initialize()

@@ -89,9 +89,9 @@ class QueueWorker:
                 remedy="Give seconds above 0 and at least one request a batch.",
             )
         settings = settings or load_settings()
-        self._queue = queue
-        self._interval_s = interval
-        self._batch_size = batch_size
+        self.queue = queue
+        self.interval = interval
+        self.batch_size = batch_size
         self._max_batch_size = settings.max_batch_size
         self._lease_s = settings.lease_s
         self._updates = updates or PositionUpdatesTable(delta_lake_path, fsync=settings.fsync)
@@ -121,7 +121,7 @@ class QueueWorker:
     async def start(self) -> None:
         """Start draining in the background, once per interval."""
         if self._task is None:
-            await self._queue.initialize()
+            await self.queue.initialize()
             await self._updates.initialize()
             self._stop.clear()
             self._task = asyncio.create_task(self._run())
@@ -144,7 +144,7 @@ class QueueWorker:
             LeaseLostError: The batch took longer than its lease; nothing was written.
             LakeError: A table could not be used; the requests are rescued later.
         """
-        report, not_covered = await self._process(self._limit(await self._queue.overview()))
+        report, not_covered = await self._process(self._limit(await self.queue.overview()))
         if report.error is not None:
             raise report.error
         await self._batches.release(not_covered, batch.NOT_COVERED)
@@ -175,9 +175,9 @@ class QueueWorker:
         loop = asyncio.get_running_loop()
         started = loop.time()
         until = started + time_limit_s
-        overview = await self._queue.overview()
-        rescued = len(await self._queue.rescue()) if overview.expired else 0
-        limit = self._limit(await self._queue.overview() if rescued else overview)
+        overview = await self.queue.overview()
+        rescued = len(await self.queue.rescue()) if overview.expired else 0
+        limit = self._limit(await self.queue.overview() if rescued else overview)
         batches: list[BatchReport] = []
         unreleased: list[Sequence[QueuedPosition]] = []
         exhausted, unavailable, failure = False, None, None
@@ -229,11 +229,11 @@ class QueueWorker:
                 outage.report(error.what.partition(": ")[0], text=str(error))
             if not may_continue:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stop.wait(), self._interval_s)
+                    await asyncio.wait_for(self._stop.wait(), self.interval)
 
     def _limit(self, overview: QueueOverview) -> int:
         self._stats = replace(self._stats, waiting=overview.counts[QueueStatus.PENDING])
-        return batch.batch_limit(overview.claimable, self._batch_size, self._max_batch_size)
+        return batch.batch_limit(overview.claimable, self.batch_size, self._max_batch_size)
 
     async def _process(self, limit: int) -> tuple[BatchReport, Sequence[QueuedPosition]]:
         report, not_covered = await self._batches.process(limit)
@@ -256,8 +256,9 @@ def _log(report: BatchReport) -> None:
     """Log what became of a batch, if there was one."""
     if report.claimed:
         logger.info(
-            "batch of %d: %d succeeded, %d failed, %d released",
+            "batch of %d in %.2f s: %d succeeded, %d failed, %d released",
             report.claimed,
+            report.duration_s,
             report.succeeded,
             report.failed,
             report.released,

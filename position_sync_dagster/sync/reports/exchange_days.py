@@ -111,6 +111,14 @@ def closing_times(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
     return closes
 
 
+def close_before(calendar: str, day: date) -> datetime:
+    """Return the time, in UTC, at which the trading day before a trading day closed."""
+    found = _calendar(calendar)
+    earlier = found.previous_session(day.isoformat())
+    close: datetime = found.session_close(earlier).to_pydatetime()
+    return close.astimezone(UTC)
+
+
 def time_zone_of(calendar: str) -> ZoneInfo:
     """Return the time zone of an exchange.
 

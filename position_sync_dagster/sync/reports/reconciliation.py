@@ -1,5 +1,7 @@
 """Reconciliation: compare the broker's holdings with the newest rows and the registry."""
 
+import asyncio
+import logging
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
@@ -14,12 +16,16 @@ from position_sync_dagster.domain.clock import Clock, elapsed, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema.codec import broker_rows, update_rows
 from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.drain.batch import Coverage, LakeValues, ValueSource
 from position_sync_dagster.sync.reports import confirmations
+
+logger = logging.getLogger(__name__)
 
 _KEY = ("account", "conid")
 OF_STRATEGIES = "(strategies)"
@@ -99,6 +105,8 @@ class ReconciliationService:
         values: The source of the broker's data: by default the tables. In one process with a
             streamer that writes no tables: `ConnectionValues(manager)`.
 
+        interval: Seconds between two runs after `start`.
+
     Example:
         result = await ReconciliationService(lake, settings).run()
     """
@@ -109,14 +117,41 @@ class ReconciliationService:
         settings: Settings | None = None,
         *,
         values: ValueSource | None = None,
+        interval: float = 300.0,
         clock: Clock = utc_now,
     ) -> None:
+        self.interval = interval
+        self._task: asyncio.Task[None] | None = None
         self._settings = settings = settings or load_settings()
         self._lake = lake = lake or Lake.of(settings, clock=clock)
         self._values = values
         self._published = LakeValues(lake, settings, clock=clock)
         self._clock = clock
         self._stale_after = timedelta(seconds=settings.stale_after_s)
+
+    async def start(self) -> None:
+        """Reconcile in the background, once per interval, until `stop`."""
+        if self._task is None:
+            await self._lake.initialize()
+            self._task = asyncio.create_task(self._run_on())
+
+    async def stop(self) -> None:
+        """End the background task; a comparison in progress records nothing more."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _run_on(self) -> None:
+        outage = OutageLog(logger)
+        while True:
+            try:
+                result = await self.run()
+                outage.fault = None
+                logger.info("%d differences", len(result.discrepancies))
+            except PositionSyncError as error:
+                outage.report(error.what, text=str(error))
+            await asyncio.sleep(self.interval)
 
     async def run(self, run_id: str | None = None) -> reconciliation.ReconciliationResult:
         """Compare, record the breaks of each login in one commit, and return the result.

@@ -86,7 +86,7 @@ class IBPositionStreamer:
 
     Args:
         registry: Which legs are active; by default the registry at its default path.
-        queue: Takes the positions that are not streamed; with None, nothing is queued.
+        queue: Takes the positions that are not streamed; by default the queue at its default path.
         manager: The shared connection.
         tables: The other tables to write, and the lease.
 
@@ -114,7 +114,7 @@ class IBPositionStreamer:
         self.settings = settings or (manager.settings if manager else load_settings())
         self.registry = registry or StrategyRegistry()
         self.metrics = StreamMetrics()
-        self._queue = queue
+        self.queue = queue = queue or PositionQueue()
         self._tables = tables = tables or StreamTables()
         self._context = context = OwnerContext(
             settings=self.settings,
@@ -264,8 +264,7 @@ class IBPositionStreamer:
         written = self._tables
         if written.ownership is None:
             await self.registry.initialize()
-            if self._queue is not None:
-                await self._queue.initialize()
+            await self.queue.initialize()
             for one in (written.broker_positions, written.contracts, written.account_values):
                 if one is not None:
                     await offload(one.table.initialize)
@@ -310,10 +309,12 @@ class IBPositionStreamer:
             raise  # the stream of a later release may own the login then
         except errors.LakeError as error:
             self._table_outage.report(str(error))
-        except (errors.GatewayLostError, ConnectionError) as error:
+        except errors.GatewayLostError as error:
             self._link.go_blind(str(error))
         except errors.GatewayError as error:
             logger.warning("%s", error)
+        except ConnectionError as error:
+            self._link.go_blind(str(error))
 
     async def _pause(self) -> None:
         """Wait for a flush interval or the end of a download; return early once for a fill."""

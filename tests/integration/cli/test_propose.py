@@ -104,6 +104,8 @@ def test_status_names_the_first_step_and_then_what_was_opened_in_no_strategy(hel
     )
     held.position_changes.add([replace(change(conid, 0, 2, now), account="A")])
     assert attention() == ["1 SPY vertical is in no strategy: `position-sync strategies propose`."]
+    changes = CliRunner().invoke(app, ["changes"])
+    assert "1 SPY vertical is in no strategy" in changes.stdout
 
 
 def test_a_contract_is_explained(held, tmp_path, monkeypatch) -> None:

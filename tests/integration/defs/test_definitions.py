@@ -18,6 +18,8 @@ from position_sync_dagster.defs.resources import shown_resource
 ROOT = Path(__file__).parents[3]
 
 PARENTS = {
+    "risk_scenarios": {"position_updates", "active_strategies"},
+    "profit_explained": {"closures", "daily_positions", "executions", "position_updates"},
     "gateway": set(),
     "broker_positions": {"gateway"},
     "contracts": {"gateway"},
@@ -145,7 +147,7 @@ def test_what_a_run_materializes_again_and_again_says_how_old_it_may_be(
         for key in graph.get_all_asset_keys()
         if graph.get(key).freshness_policy is not None
     }
-    assert judged == {"position_queue", "position_updates", *DERIVED}
+    assert judged == {"position_queue", "position_updates", "risk_scenarios", *DERIVED}
 
 
 def test_the_resource_shows_the_value_of_each_setting_or_its_variable(
@@ -169,7 +171,13 @@ def test_all_sensors_and_schedules_run_from_the_start(
         dg.DefaultSensorStatus.RUNNING,
     )
     assert {s.name: s.default_status for s in repository.schedule_defs} == dict.fromkeys(
-        ["every_hour", "after_the_close", "late_rows", "nightly_statements"],
+        [
+            "every_hour",
+            "every_quarter_of_an_hour",
+            "after_the_close",
+            "late_rows",
+            "nightly_statements",
+        ],
         dg.DefaultScheduleStatus.RUNNING,
     )
 

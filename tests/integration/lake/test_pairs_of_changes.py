@@ -58,6 +58,14 @@ def update(number: int) -> PositionUpdate:
     return PositionUpdate(number, "SPY", None, 1.0, 1.0, 1.0, 1.0, 1.0, at(number))
 
 
+def risk(number: int) -> dict[str, object]:
+    names = ("currency", "spot", "vol", "days", "value", "profit", "largest_loss", "run_id")
+    return dict.fromkeys(names) | {
+        "made_at": at(number), "date": NOW.date(), "strategy_id": "s", "account": "DUSIM1",
+        "scenario": str(number), "left_out": 0,
+    }  # fmt: skip
+
+
 def dividend(n: int) -> ExpectedDividend:
     return ExpectedDividend(
         conid=n + 1, symbol="SPY", source=DividendSource.STATED, ex_date=NOW.date(),
@@ -163,6 +171,7 @@ FILL: dict[str, Callable[[Lake, int], Any]] = {
     "statement_events": lambda lake, n: lake.statement_events.add([event(n)]),
     "position_changes": lambda lake, n: lake.position_changes.add([change(n)]),
     "closures": lambda lake, n: lake.closures.add([closure(n)]),
+    "risk_scenarios": lambda lake, n: lake.risk_scenarios.record([risk(n)]),
     "dividends": lambda lake, n: lake.dividends.add([dividend(n)]),
     "account_values": lambda lake, n: lake.account_values.append([summary(n)]),
     "latest_positions": derive,
@@ -221,6 +230,10 @@ CHANGES: dict[str, dict[str, Work]] = {
     "closures": {
         "add": lambda lake: lake.closures.add([closure(50)]),
         "add two": lambda lake: lake.closures.add([closure(50), closure(51)]),
+    },
+    "risk_scenarios": {
+        "record": lambda lake: lake.risk_scenarios.record([risk(50)]),
+        "record two": lambda lake: lake.risk_scenarios.record([risk(50), risk(51)]),
     },
     "dividends": {
         "add": lambda lake: lake.dividends.add([dividend(50)]),
@@ -354,6 +367,6 @@ def test_two_changes_at_once_leave_what_one_of_the_two_orders_leaves(tmp_path, n
 
 
 def test_every_table_is_among_them():
-    assert {"strategy_exposure", "daily_positions"} | set(CHANGES) == {
+    assert {"strategy_exposure", "daily_positions", "profit_explained"} | set(CHANGES) == {
         spec.name for spec in (*TABLES, *DERIVED)
     }

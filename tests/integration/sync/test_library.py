@@ -1,5 +1,6 @@
 """The package as a library, in one script: 200 legs, 20 lines, one connection."""
 
+import re
 from importlib.resources import as_file, files
 
 import position_sync_dagster as ps
@@ -41,7 +42,11 @@ async def test_registry_queue_streamer_and_worker_in_one_script(
         assert worker.get_stats().total_failed == 0
         assert caplog.messages.count("20 streamed, 180 queued") == 1
         batches = [text for text in caplog.messages if text.startswith("batch of ")]
-        assert batches[0] == "batch of 50: 50 succeeded, 0 failed, 0 released"
+        assert re.fullmatch(
+            r"batch of 50 in \d+\.\d\d s: 50 succeeded, 0 failed, 0 released", batches[0]
+        )
+        assert "claimed 50 requests" in caplog.messages
+        assert "marked 50 requests SUCCESS" in caplog.messages
         assert sum(int(text.split()[2].rstrip(":")) for text in batches) >= 180
         await worker.stop()
         await streamer.stop()

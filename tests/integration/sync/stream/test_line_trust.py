@@ -97,7 +97,11 @@ async def test_a_dead_line_among_live_ones_is_found_by_the_brokers_value_and_req
         assert sim.silence_line(PUT) == 1
         sim.pin_quote(PUT, bid=60.0, ask=60.2, mark=60.1)
         row = await eventually(
-            lambda: (found := received.newest(A, PUT)).market_price == 60.1 and found
+            lambda: (
+                (found := received.newest(A, PUT)).market_price == 60.1
+                and found.value_source == "TICK"
+                and found
+            )
         )
         assert (row.price_kind, row.value_source, row.note) == (PriceKind.MARK, "TICK", None)
         doubted = [r for r in received.updates if r.conid == PUT and r.note]
@@ -257,7 +261,11 @@ async def test_a_mark_that_ends_while_the_quote_goes_on_gives_way_to_the_quote(
         sim.ticking(PUT, ["quote"])
         sim.pin_quote(PUT, bid=60.0, ask=60.2, mark=60.1)
         row = await eventually(
-            lambda: (found := received.newest(A, PUT)).market_price == 60.1 and found
+            lambda: (
+                (found := received.newest(A, PUT)).market_price == 60.1
+                and found.value_source == "TICK"
+                and found
+            )
         )
         assert (row.price_kind, row.note) == (PriceKind.MID, None)
 

@@ -90,23 +90,3 @@ def test_messages_that_close_every_holding_end_the_doubt(emptied, clock):
     assert set(emptied) == {B}
     clock.now += SECOND_S
     assert doubted(emptied, held=(B,)) == set()
-
-
-@pytest.mark.parametrize(
-    ("age_s", "closes"), [(SECOND_S, True), (SECOND_S - 1, False), (-5, False)]
-)
-def test_a_list_of_an_earlier_connection_counts_by_its_age(emptied, age_s, closes):
-    emptied.recall({A: age_s})
-    assert doubted(emptied) == ({B} if closes else {A, B})
-
-
-def test_a_list_of_this_connection_says_more_than_an_earlier_one(emptied):
-    doubted(emptied, A, B)
-    emptied.recall({A: SECOND_S})
-    assert doubted(emptied) == {A, B}
-
-
-def test_what_contradicts_a_recalled_list_counts_too(emptied):
-    emptied.recall({A: SECOND_S})
-    emptied.take_back(A)
-    assert doubted(emptied) == {A, B}

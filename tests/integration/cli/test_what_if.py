@@ -1,0 +1,132 @@
+"""The command `what-if`, its file of scenarios, and the tables of risk and explained profit."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from position_sync_dagster.cli.app import app
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.dividends import DividendSource, ExpectedDividend
+from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.lake import derived
+from position_sync_dagster.lake.schema.tables import PROFIT_EXPLAINED
+from position_sync_dagster.settings import load_settings
+from position_sync_dagster.sync.reports.explained_days import explain_day
+from position_sync_dagster.sync.reports.overview import read_book
+from position_sync_dagster.sync.reports.what_if import (
+    priced_legs,
+    read_assumptions,
+    read_own_scenarios,
+    risk_rows,
+)
+from tests.support.money_rows import row
+
+CALL, SHARE, UNKNOWN = 911, 912, 913
+EXPIRY = (utc_now() + timedelta(days=90)).date()
+
+
+def rows(at: datetime) -> list[PositionUpdate]:
+    usual = {"timestamp": at, "value_time": at, "implied_vol": 0.2, "expiry": EXPIRY}
+    call = row(CALL, right="CALL", strike=600.0, market_price=25.0, market_value=-5000.0, **usual)
+    without = {"right": None, "strike": None, "expiry": None, "implied_vol": None, "delta": None}
+    share = replace(
+        row(SHARE, **usual),
+        **without,
+        sec_type="STK",
+        multiplier=1.0,
+        position=100.0,
+        market_price=600.0,
+        market_value=60_000.0,
+        underlying_price=None,
+        gamma=None,
+        vega=None,
+        theta=None,
+    )
+    return [call, share, replace(call, conid=UNKNOWN, implied_vol=None)]
+
+
+@pytest.fixture
+def lake(lake):
+    lake.updates.sync.append(rows(utc_now()))
+    dividend = ExpectedDividend(
+        conid=1, symbol="SPY", source=DividendSource.STATED, amount=1.75, share=None, next_year=7.0,
+        ex_date=utc_now().date() + timedelta(days=20), seen_at=utc_now(),
+    )  # fmt: skip
+    lake.dividends.add([dividend])
+    return lake
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["what-if", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_json_has_a_row_for_each_group_and_point_and_legs_say_what_priced_them(lake):
+    found = json.loads(run("--spot", "-10,0", "--vol", "0,5", "--level", "leg", "--json"))
+    assert len(found) == 3 * 4
+    call = next(one for one in found if one["conid"] == CALL and one["spot"] == -10)
+    names = ["level", "name", "account", "conid", "spot", "vol", "days", "value", "profit"]
+    names += ["left_out", "underlying_price", "implied_vol", "rate", "dividends", "exercise"]
+    assert set(names) <= set(call)
+    assert call["profit"] > 0
+    assert call["dividends"][0]["amount"] == 1.75
+    still = [one for one in found if (one["spot"], one["vol"]) == (0, 0)]
+    assert {one["profit"] for one in still} == {0.0, None}
+    assert [one["left_out"] for one in still if one["conid"] == UNKNOWN] == [1]
+
+
+def test_a_person_sees_a_table_and_what_is_left_out(lake):
+    printed = run("--spot", "-10,0,10")
+    assert "-10" in printed.splitlines()[0]
+    assert "1 left out: its implied volatility is not known" in printed
+
+
+def test_a_scenario_by_name_uses_betas_and_is_recorded_with_its_limit(lake):
+    Path("scenarios.yaml").write_text(
+        "betas: {SPY: 1.0}\n"
+        "scenarios:\n"
+        "  - {name: crash, underlying: SPY, spot: -8, vol: 12, "
+        "largest_loss: {UNATTRIBUTED: 100}}\n"
+    )
+    (found,) = json.loads(run("--scenario", "crash", "--level", "account", "--json"))
+    assert (found["spot"], found["vol"], found["scenario"]) == (-8, 12, "crash")
+    settings, now = load_settings(), utc_now()
+    own = read_own_scenarios(settings)
+    book = read_book(lake, settings, now, latest=lake.updates.sync.latest())
+    legs = priced_legs(read_assumptions(lake, settings, book, own.betas), book)
+    lake.risk_scenarios.record(risk_rows(legs, own))
+    stored = lake.risk_scenarios.latest().filter(scenario="crash").to_dicts()
+    assert [one["largest_loss"] for one in stored] == [100.0]
+    assert stored[0]["profit"] == pytest.approx(found["profit"], rel=1e-4)
+
+
+def test_a_mistake_in_the_file_of_scenarios_names_it(lake):
+    Path("scenarios.yaml").write_text("scenarios: [{name: x, spott: 5}]\n")
+    result = CliRunner().invoke(app, ["what-if"])
+    assert result.exit_code != 0
+    assert "spott" in str(result.exception)
+
+
+def test_the_profit_of_a_day_is_explained_and_stored(lake):
+    closed = datetime.now(UTC) + timedelta(seconds=1)
+    later = replace(
+        rows(closed)[0],
+        timestamp=closed - timedelta(seconds=0.5),
+        market_price=21.0,
+        market_value=-4200.0,
+        underlying_price=594.0,
+    )
+    since = datetime.now(UTC)
+    lake.updates.sync.append([later])
+    day = date(2026, 11, 25)
+    frame = explain_day(lake, load_settings(), day, since=since, closed=closed)
+    derived.replace_days(lake.derived_table(PROFIT_EXPLAINED), {day: frame})
+    (found,) = lake.derived_table(PROFIT_EXPLAINED).rows().to_dicts()
+    assert found["profit"] == pytest.approx(800.0)
+    assert found["delta"] == pytest.approx(-200 * -0.5 * -6.0)
+    assert found["unexplained"] == 0
