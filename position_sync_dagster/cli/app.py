@@ -33,6 +33,7 @@ COMMANDS = {
     "figures": f"{CLI}.reports:figures",
     "changes": f"{CLI}.reports:changes",
     "what-if": f"{CLI}.what_if:what_if",
+    "expiry": f"{CLI}.what_if:expiry",
     "money": f"{CLI}.dev:money",
     "mcp": f"{CLI}.mcp:mcp",
     "doctor": f"{CLI}.doctor:doctor",

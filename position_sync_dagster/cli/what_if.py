@@ -1,13 +1,16 @@
 """The command `what-if`: value and profit of the holdings in scenarios."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.instrument import digits
 from position_sync_dagster.lake.lake import rows_of_logins
+from position_sync_dagster.risk.expiry import Expiry, early_assignments, expiries
 from position_sync_dagster.risk.scenarios import Level, PricedLegs, grid
 from position_sync_dagster.sync.reports import overview
 from position_sync_dagster.sync.reports.what_if import (
@@ -130,3 +133,60 @@ def _money(amount: float | None) -> str:
 def _notes(legs: PricedLegs) -> Iterable[str]:
     for reason, count in legs.left_out().items():
         yield f"{count} left out: {reason}"
+
+
+def expiry(
+    days: Annotated[
+        int, typer.Option(min=0, max=3650, help="Only what expires within these days.")
+    ] = 7,
+    strategy: options.Strategy = None,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
+) -> None:
+    """Show what expiring legs leave at the present price, and what may be assigned early.
+
+    A short option may be assigned early if its holder gains more by exercise than the option is
+    worth above it: a call by a dividend, a put by interest.
+    """
+    settings, lake = options.opened(home)
+    now = utc_now()
+    latest = rows_of_logins(lake.updates.sync.latest(), settings)
+    book = overview.read_book(lake, settings, now, latest=latest)
+    options.known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
+    legs = priced_legs(read_assumptions(lake, settings, book), book, strategy)
+    ending = expiries(legs, until=(now + timedelta(days=days)).date())
+    early = early_assignments(legs)
+    if json:
+        output.print_json({"expiries": ending, "early_assignments": early})
+        return
+    if ending:
+        texts = [_expiring(one) for one in ending]
+        output.print_table(texts, right=("qty", "units", "cash"))
+    else:
+        output.show(None, [f"Nothing expires within {days} days."], json=False)
+    lines = [
+        f"{one.strategy_id}: {digits(-one.position)} short of {one.conid} ({one.symbol}) may be "
+        f"assigned early: {one.extrinsic:,.2f} above its exercise, which gains {one.gain:,.2f}"
+        for one in early
+    ]
+    output.show(None, lines, json=False)
+
+
+def _expiring(one: Expiry) -> dict[str, str]:
+    marks = {
+        "pinned": one.is_pinned,
+        "uncovered": one.is_uncovered,
+        "settled in cash": one.is_cash_settled,
+        "in the morning": one.is_in_the_morning,
+    }
+    return {
+        "expires": f"{one.expires_at:%Y-%m-%d %H:%M}",
+        "strategy": one.strategy_id,
+        "account": one.account,
+        "conid": str(one.conid),
+        "symbol": one.symbol,
+        "qty": digits(one.position),
+        "units": f"{one.units:+,.0f}",
+        "cash": f"{one.cash:+,.0f}",
+        "": ", ".join(name for name, is_so in marks.items() if is_so),
+    }

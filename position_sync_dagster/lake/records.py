@@ -18,7 +18,6 @@ from position_sync_dagster.domain.statement import (
 )
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import CLOSURES
-from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import (
     Table,
     append,
@@ -206,12 +205,11 @@ class RiskScenariosTable:
         self.table = table
 
     def record(self, rows: Iterable[Mapping[str, object]]) -> int:
-        """Append the rows of one time in one commit; return how many."""
+        """Store the rows of one time, each once, in one commit; return how many were new."""
         frame = codec.frame_of(self.table.spec, rows)
-        if not frame.is_empty():
-            self.table.transact(lambda handle: append(handle, frame, {"action": "record"}))
-            compact_if_needed(self.table)
-        return frame.height
+        if frame.is_empty():
+            return 0
+        return add_unknown(self.table, frame, list(self.table.spec.key), {"action": "record"})
 
     def latest(self) -> pl.DataFrame:
         """Return the rows of the newest time."""

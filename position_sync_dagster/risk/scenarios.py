@@ -205,6 +205,11 @@ class PricedLegs:
             return NotShifted.NO_PRICE.value, found
         return None, found
 
+    @property
+    def with_units(self) -> pl.DataFrame:
+        """The parts, each with its row of `units`."""
+        return self.parts.join(self.units.select(*_PRICED, "unit"), on=_PRICED, nulls_equal=True)
+
     def moves(self) -> dict[str, float]:
         """Return the move of one day of each underlying: from the median of its volatilities."""
         known = self.units.drop_nulls("implied_vol").group_by("symbol")
@@ -248,9 +253,7 @@ class PricedLegs:
         changes = pl.DataFrame(
             self.changes(points), schema=[str(n) for n in range(len(points))], orient="row"
         ).with_row_index("unit")
-        joined = self.parts.join(
-            self.units.select(*_PRICED, "unit"), on=_PRICED, nulls_equal=True
-        ).select(
+        joined = self.with_units.select(
             *dict.fromkeys([*_GROUPS[level], "currency", "unit"]),
             size=pl.col("position") * pl.col("multiplier") * pl.col("share"),
             # A future has no value of its own: its market value is what it stands for.
@@ -306,7 +309,7 @@ class PricedLegs:
         """Return what each leg is priced with, by account and conid."""
         found: dict[tuple[str, int], dict[str, Any]] = {}
         names = ["account", "symbol", "right", "strike", "expiry", "unit", *_PRICED]
-        joined = self.parts.join(self.units.select(*_PRICED, "unit"), on=_PRICED, nulls_equal=True)
+        joined = self.with_units
         reasons = self.units.get_column("reason")
         for row in joined.select(names).iter_rows(named=True):
             terms = self.terms[row["unit"]]

@@ -9,10 +9,14 @@ from position_sync_dagster.defs.checks.check_results import failed, table_check
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema.tables import RISK_SCENARIOS
+from position_sync_dagster.risk.expiry import early_assignments
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import overview, what_if
 
 RISK_JOB = "record_risk"
+
+MOST_NAMED = 5
+"""Maximum number of options that a check names."""
 
 
 @table_asset.table_asset(
@@ -79,6 +83,34 @@ def losses_are_within_their_limits(lake: Lake, settings: Settings) -> dg.AssetCh
         what_to_do="Look at `position-sync what-if`, and close or hedge what loses; or correct the "
         "limit in scenarios.yaml.",
         metadata={"beyond": len(broken), "not_certain": len(unknown)},
+    )
+
+
+@table_check(RISK_SCENARIOS.name)
+def early_assignment(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
+    """Whether no short option may be assigned early.
+
+    The holder of a short call gains the dividend before its expiry by exercise, that of a short put
+    the interest on its strike. If that is more than the option is worth above its exercise, it may
+    be exercised any day. Without a known dividend nothing is said of a call.
+    """
+    now = datetime.now(UTC)
+    latest = rows_of_logins(lake.updates.sync.latest(), settings)
+    book = overview.read_book(lake, settings, now, latest=latest)
+    legs = what_if.priced_legs(what_if.read_assumptions(lake, settings, book), book)
+    found = early_assignments(legs)
+    if not found:
+        return dg.AssetCheckResult(passed=True)
+    named = "; ".join(
+        f"{one.strategy_id}: {one.symbol} {one.conid} gains {one.gain:,.2f} by exercise, and is "
+        f"worth {one.extrinsic:,.2f} above it"
+        for one in found[:MOST_NAMED]
+    )
+    return failed(
+        f"{len(found)} short options may be assigned early: {named}.",
+        what_to_do="Close or roll them before the ex-date, or accept the shares. `position-sync "
+        "expiry` lists them.",
+        metadata={"options": len(found)},
     )
 
 

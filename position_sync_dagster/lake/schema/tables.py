@@ -262,6 +262,7 @@ RISK_SCENARIOS = TableSpec(
     partition_by=("date",),
     indexed=("made_at",),
     order="made_at",
+    key=("made_at", "strategy_id", "account", "currency", "scenario"),
 )
 
 TABLES = (
