@@ -14,7 +14,6 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import contract_name, digits, parse_conid, parse_strike
 from position_sync_dagster.domain.leg import Leg, LegState, few, make_leg
 from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy
-from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.registry.strategies_file import (
     as_strategies_file,
     following_rolls,
@@ -338,27 +337,11 @@ def remove_leg(
 
 
 @app.command("export")
-def export_file(
-    file: Annotated[
-        Path | None, typer.Argument(help="A new file. Default: the standard output.")
-    ] = None,
-    home: options.HomeFolder = None,
-) -> None:
-    """Write the active legs as a strategies file, which `strategies import` reads."""
+def export_file(home: options.HomeFolder = None) -> None:
+    """Print the active legs as a strategies file, which `strategies import` reads."""
     registry = options.opened(home)[1].registry.sync
-    text = as_strategies_file([*registry.get_all_active(), *registry.get_unresolved()])
-    if file is None:
-        typer.echo(text, nl=False)
-        return
-    try:
-        with file.open("x", encoding="utf-8") as new:
-            new.write(text)
-    except OSError as error:
-        raise StrategiesFileError(
-            f"The file {file} cannot be written: {error.strerror}.",
-            remedy="Name a file that does not exist yet, in a folder that you can write.",
-        ) from error
-    typer.echo(f"The active legs are in {printable(str(file))}.")
+    legs: list[Leg] = [*registry.get_all_active(), *registry.get_unresolved()]
+    typer.echo(as_strategies_file(legs), nl=False)
 
 
 @app.command("rolls")

@@ -101,23 +101,21 @@ def settled(
         finding: Its conid, or the problem in words.
         at: When it was found.
     """
-    after = dict(legs)
-    present = after.get(leg.key)
+    present = legs.get(leg.key)
     if not isinstance(present, UnresolvedLeg):
-        return after
-    if isinstance(finding, str):
-        problem = finding
-    elif (found := present.resolved(finding, at)).key in after:
-        problem = f"The strategy has its contract already, as the leg {finding}."
-    else:
-        del after[leg.key]
-        after[found.key] = found
+        return dict(legs)
+    problem = str(finding)
+    if isinstance(finding, int):
+        found = present.resolved(finding, at)
+        after = {key: one for key, one in legs.items() if key != leg.key} | {found.key: found}
         try:
             refuse_two_whole_holders(after.values())
         except errors.InvalidLegError as error:
             problem = str(error)
         else:
-            return after
+            if found.key not in legs:
+                return after
+            problem = f"The strategy has its contract already, as the leg {finding}."
     return dict(legs) | {leg.key: replace(present, problem=problem)}
 
 

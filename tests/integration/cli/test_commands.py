@@ -117,9 +117,7 @@ def test_exported_legs_are_imported_as_they_were(lake, tmp_path):
         return sorted((one.key, one.quantity, one.priority) for one in found)
 
     before, file = legs(), tmp_path / "strategies.yaml"
-    assert (
-        run("strategies", "export") == (run("strategies", "export", str(file)), file.read_text())[1]
-    )
+    file.write_text(run("strategies", "export"))
     for strategy, conid in (("s", STREAMED), ("t", SHARED)):
         run("strategies", "remove", str(conid), "--strategy", strategy)
     assert legs() != before
