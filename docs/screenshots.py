@@ -170,41 +170,7 @@ def money(page: Page) -> None:
         wait_for("the grid has rows", lambda: page.driver.execute_async_script(OPEN_STRATEGY))
         wait_for("nothing is grey", lambda: not page.driver.execute_script(AGED))
         save(page, f"{name}.png")
-        if name == "money":
-            looks(page)
     page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-
-
-LOOKS = {
-    "earned-today": ["#accounts"],
-    "which-hurts": ["#curves", "#strategies"],
-    "expires": ["#book"],
-    "gateway": ["#state"],
-    "changed-last": ["#events"],
-}
-"""Where the money page answers the questions of docs/money.md; the state has two answers."""
-
-
-def looks(page: Page) -> None:
-    """Save the part of the money page that answers each question."""
-    for name, selectors in LOOKS.items():
-        if name == "expires":
-            page.click("//*[@id='tools']//*[contains(text(), '7 d')]")
-            time.sleep(1.0)
-        with Image.open(io.BytesIO(page.driver.get_screenshot_as_png())) as image:
-            boxes = page.driver.execute_script(
-                "return arguments[0].map(s => document.querySelector(s).getBoundingClientRect())"
-                ".map(r => [r.left, r.top, r.right, r.bottom])",
-                selectors,
-            )
-            left, top = (min(box[side] for box in boxes) - 6 for side in (0, 1))
-            right, bottom = (max(box[side] for box in boxes) + 6 for side in (2, 3))
-            part = image.crop((
-                max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height)
-            ))  # fmt: skip
-            output = io.BytesIO()
-            part.save(output, format="PNG")
-        store(output.getvalue(), f"look-{name}.png", width=WIDTH)
 
 
 AGED = "return document.body.classList.contains('aged')"

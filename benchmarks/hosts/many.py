@@ -19,10 +19,8 @@ from dagster._core.scheduler.instigation import TickStatus
 
 from benchmarks.bench import Bench
 from benchmarks.book.generated import GeneratedBook, generate
-from benchmarks.documents import markdown_table, replace_part
 from benchmarks.hosts.processor import used_s
 from benchmarks.outcome import Line
-from benchmarks.report import quantity
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LakeError
@@ -69,14 +67,6 @@ def many(bench: Bench) -> None:
                 ],
             )
         bench.report.say(host.end())
-    if bench.docs is not None:
-        head = ["what", *(f"{number} logins" for number in columns)]
-        rows = [
-            [rows[0][0], *(quantity(value, unit) for _, value, unit in rows)]
-            for rows in zip(*columns.values(), strict=True)
-        ]
-        text = f"{os.cpu_count()} cores; {_load()} afterwards.\n\n{markdown_table(head, rows)}"
-        replace_part(bench.docs / "scaling.md", "many", text)
 
 
 def _load() -> str:

@@ -12,7 +12,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -24,7 +23,6 @@ import pytest
 from benchmarks import looks
 from position_sync_dagster.demo.programs import RECORDED, SESSIONS
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.processes import dagster_dev
 from position_sync_dagster.processes.dagster_dev import is_serving
 from tests.support.demo_program import (
     ACCOUNT,
@@ -182,12 +180,16 @@ def materializations(demo: Demo, asset: str) -> list[dict[str, Any]]:
     told = demo.graphql(
         """query($key: AssetKeyInput!) { assetOrError(assetKey: $key) { ... on Asset {
              assetMaterializations(limit: 50) { timestamp runId metadataEntries { label
-               ... on IntMetadataEntry { intValue } ... on FloatMetadataEntry { floatValue } } }
+               ... on IntMetadataEntry { intValue } ... on FloatMetadataEntry { floatValue }
+               ... on TextMetadataEntry { text } } }
         } } }""",
         key={"path": [asset]},
     )
     return [
-        {e["label"]: e.get("intValue", e.get("floatValue")) for e in m["metadataEntries"]}
+        {
+            e["label"]: e.get("intValue", e.get("floatValue", e.get("text")))
+            for e in m["metadataEntries"]
+        }
         for m in told["assetOrError"].get("assetMaterializations", [])
     ]
 
@@ -233,7 +235,7 @@ def test_the_ui_shows_the_lineage(demo):
 @pytest.mark.parametrize("asset", ["active_strategies", "position_updates"])
 def test_the_history_of_a_table_shows_rows_and_versions(demo, asset):
     def counts(numbers: dict[str, Any]) -> bool:
-        found = (numbers.get(name) for name in ("dagster/row_count", "stream/rows", "drain/rows"))
+        found = (numbers.get(name) for name in ("dagster/row_count", "rows"))
         return any(found) and numbers.get("delta_version") is not None
 
     wait_for(
@@ -264,26 +266,6 @@ def test_the_exposure_page_has_a_table_of_strategies_and_a_picture(demo):
     assert all("–" not in (row["value USD"], row["daily"]) for row in strategies)
     png = base64.b64decode(found["picture"]["mdStr"].partition("base64,")[2].rstrip(")"))
     assert png.startswith(b"\x89PNG")
-
-
-def test_a_drain_that_a_person_launches_waits_for_the_running_one(demo):
-    for _ in range(2):
-        dagster_dev.launch(demo.ui_port, "drain_positions", {"by": "hand"})
-
-    def spans() -> list[tuple[float, float]]:
-        told = demo.graphql(
-            """{ runsOrError(filter: {pipelineName: "drain_positions"}, limit: 30) {
-                 ... on Runs { results { status startTime endTime tags { key value } } } } }"""
-        )
-        runs = told["runsOrError"]["results"]
-        by_hand = [r for r in runs if {"key": "by", "value": "hand"} in r["tags"]]
-        ended = [r for r in by_hand if r["status"] == "SUCCESS"]
-        first = min((r["startTime"] for r in ended), default=0.0)
-        beside = [r for r in runs if r["endTime"] and r["startTime"] and r["endTime"] > first]
-        return sorted((r["startTime"], r["endTime"]) for r in beside) if len(ended) == 2 else []
-
-    found = wait_for("both drains have ended", spans, poll_s=0.5)
-    assert all(end <= start for (_, end), (start, _) in pairwise(found))
 
 
 def test_the_command_line_sees_the_same(demo):

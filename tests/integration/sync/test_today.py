@@ -51,9 +51,7 @@ async def test_closes_a_roll_and_an_assignment_leave_no_gap_in_the_profit_of_the
             for conid in (CALL, SHORT_PUT, WORTHLESS, CORN, STOCK, NEXT)
         )
         stop, reader = asyncio.Event(), FiguresReader(lake, live)
-        task = asyncio.create_task(
-            stream(lake, live, run_id="run-1", stop=stop, report=lambda _: None)
-        )
+        task = asyncio.create_task(stream(lake, live, run_id="run-1", stop=stop))
 
         def read() -> Figures:
             return reader.read(utc_now())

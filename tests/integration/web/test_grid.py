@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 from selenium.common.exceptions import WebDriverException
+from selenium.webdriver.common.action_chains import ActionChains
 from starlette.applications import Starlette
 
 from position_sync_dagster.domain.clock import utc_now
@@ -88,3 +89,32 @@ def test_a_group_with_an_unknown_age_or_profit_says_so(port):
         assert ages["known"].removesuffix("s").isdecimal()
         assert (ages["partly"], ages["TOTAL"]) == ("", "")  # the style sheet shows a dash
         assert "0" in found["known"]  # a tenth of a dollar, rounded, is no "-0"
+
+
+COUNT_CLICKS = """
+window.clicks = 0;
+document.querySelector('#strategies').addEventListener('click', () => window.clicks++);
+document.querySelector('#underlyings tbody:last-child tr').focus();
+getSelection().selectAllChildren(document.querySelector('h2'));
+"""
+KEPT = "return [window.clicks, document.activeElement.tagName, String(getSelection())]"
+
+
+def test_clicks_the_focus_and_a_selection_survive_new_figures(port):
+    """The tables beside the grid are drawn anew each second."""
+    with open_page(port) as page:
+        page.open("/money", size=(1440, 900))
+        line = "#strategies tbody:last-child tr.act"
+        wait_for("the strategies", lambda: page.driver.find_elements("css selector", line))
+        page.driver.execute_script(COUNT_CLICKS)
+        wait_for("an age moves on", lambda: page.driver.execute_script(AGE) not in ("", "0 s"))
+        clicks, focused, selected = page.driver.execute_script(KEPT)
+        assert (clicks, focused, selected.lower()) == (0, "TR", "profit of the day")
+        row = page.driver.find_element("css selector", line)
+        for _ in range(12):
+            press = ActionChains(page.driver).move_to_element(row).click_and_hold()
+            press.pause(0.2).release().perform()
+        assert page.driver.execute_script(KEPT)[0] == 12
+
+
+AGE = "return document.querySelector('#strategies tbody:last-child td:last-child').textContent"
