@@ -118,7 +118,7 @@ bounds-check: $(UV_INSTALLED) ## make test with the lowest and the newest versio
 	  $(UV) pip install --quiet --python ".tools/$$end/bin/python" --resolution "$$end" \
 	    --editable '.[alerts,kubernetes,mcp,money,postgres]' && \
 	  $(UV) pip install --quiet --python ".tools/$$end/bin/python" --group dev && \
-	  ".tools/$$end/bin/python" -m pytest -n 6 -m 'not ($(SECOND_TIER))' $(ARGS) || exit; \
+	  ".tools/$$end/bin/python" -m pytest -n 4 -W default -m 'not ($(SECOND_TIER))' $(ARGS) || exit; \
 	done
 
 .PHONY: check

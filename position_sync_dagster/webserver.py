@@ -8,6 +8,8 @@ container, `--host 0.0.0.0` listens at all its addresses. The guard still applie
 at 127.0.0.1 of the machine.
 """
 
+import os
+import sys
 from typing import Any
 
 from dagster_webserver import app, cli
@@ -18,6 +20,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute
 
 from ib_gateway_simulator.loopback_guard import LoopbackGuard
+from position_sync_dagster.processes.home import MARKER
+from position_sync_dagster.settings import warnings_of
 from position_sync_dagster.web.money_page import money_routes
 
 JSON = ("application/json", "application/graphql")
@@ -47,7 +51,13 @@ class GuardedWebserver(DagsterWebserver[Any, Any]):
 
 
 def main() -> None:
-    """Run `dagster-webserver` with the guarded class in place of Dagster's own."""
+    """Run `dagster-webserver` with the guarded class in place of Dagster's own.
+
+    Where `position-sync dev` did not start it, it says which settings are unknown or retired.
+    """
+    if MARKER not in os.environ:
+        for line in warnings_of(os.environ):
+            print(f"position-sync: {line}", file=sys.stderr)  # noqa: T201 - before any log is set up
     vars(app)["DagsterWebserver"] = GuardedWebserver
     cli.main()  # type: ignore[no-untyped-call]
 

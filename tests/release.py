@@ -88,6 +88,25 @@ def build(folder: Path) -> Path:
     return wheel
 
 
+def check_simulator(folder: Path, python: str) -> None:
+    """Build the distribution of the simulator alone, install it, and see that it serves a port."""
+    folder.mkdir()
+    run(UV, "build", "--quiet", "--python", ROOT / ".tools/bin/python", "--out-dir", folder,
+        ROOT / "ib_gateway_simulator", cwd=ROOT, env=os.environ)  # fmt: skip
+    (wheel,), env = folder.glob("*.whl"), outside(folder)
+    named = Path(python).absolute() if "/" in python else python
+    run(UV, "venv", "--quiet", "--python", named, folder / "env", cwd=folder, env=env)
+    bin_folder = folder / "env/bin"
+    run(UV, "pip", "install", "--quiet", "--python", bin_folder / "python", wheel,
+        cwd=folder, env=env)  # fmt: skip
+    listed = run(UV, "pip", "list", "--python", bin_folder / "python", cwd=folder, env=env)
+    heavy = re.findall(r"^(dagster|deltalake|polars|ib-async)\b", listed, re.M)
+    if heavy or f"ib-gateway-simulator {VERSION}" not in listed:
+        raise ReleaseError(f"the simulator installs {heavy or 'another version'}:\n{listed}")
+    with simulator(bin_folder / "ib-gateway-simulator", folder):
+        print(f"  {wheel.name} alone: {len(listed.splitlines()) - 2} packages, it serves a port")
+
+
 def install(wheel: Path, python: str, folder: Path) -> Path:
     """Install the wheel, with the locked versions, into an empty environment; return its bin."""
     locked = folder.parent / "locked.txt"
@@ -117,11 +136,11 @@ def check_commands(programs: Path, folder: Path) -> None:
 
 
 @contextmanager
-def simulator(programs: Path, folder: Path) -> Iterator[dict[str, str]]:
-    """Run `position-sync simulate`; yield the environment of programs that use it."""
+def simulator(program: Path, folder: Path, *words: str) -> Iterator[dict[str, str]]:
+    """Run the simulator; yield the environment of programs that use it."""
     env = outside(folder)
     process = subprocess.Popen(
-        [programs / "position-sync", "simulate", "--port", "0"],
+        [program, *words, "--port", "0"],
         cwd=folder, env=env, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -137,7 +156,7 @@ def check_gateway(programs: Path, folder: Path) -> None:
     (example,) = re.findall(
         r"```python\n(import asyncio.*?)```", (ROOT / "docs/library.md").read_text(), re.S
     )
-    with simulator(programs, folder) as env:
+    with simulator(programs / "position-sync", folder, "simulate") as env:
         found = run(programs / "position-sync", "doctor", cwd=folder / "empty", env=env)
         if "server version" not in found:
             raise ReleaseError(f"doctor did not reach the simulator:\n{found}")
@@ -182,7 +201,7 @@ def check_component(programs: Path, folder: Path, wheel: Path) -> None:
     (defs,) = project.glob("src/**/position_sync/defs.yaml")
     home = folder / "dagster_home"
     home.mkdir()
-    with simulator(programs, folder) as reached:
+    with simulator(programs / "position-sync", folder, "simulate") as reached:
         port = reached["POSITION_SYNC_GATEWAY_PORT"]
         text = re.sub(r"gateway_port: \d+", f"gateway_port: {port}", defs.read_text())
         defs.write_text(text.replace("automation: true", "automation: false"))
@@ -208,6 +227,7 @@ def main() -> int:
     try:
         print("Building sdist and wheel")
         wheel = build(folder / "dist")
+        check_simulator(folder / "simulator", sys.executable)
         for number, python in enumerate(given.python or [sys.executable]):
             print(f"Installing the wheel with {python}", flush=True)
             one = folder / str(number)

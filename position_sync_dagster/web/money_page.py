@@ -254,15 +254,32 @@ def money_routes(
         known = request.headers.get("if-none-match", "")
         return await asyncio.to_thread(answer, request.path_params["name"], known)
 
+    def risk_of(strategy: str | None) -> Response:
+        from position_sync_dagster.lake.lake import Lake
+        from position_sync_dagster.settings import load_settings
+        from position_sync_dagster.web.risk_page import risk_html
+
+        settings = load_settings()
+        try:
+            text = risk_html(Lake.of(settings), settings, utc_now(), strategy)
+        except PositionSyncError as error:
+            return PlainTextResponse(str(error), 503, HEADERS)
+        headers = {**HEADERS, "Cache-Control": "no-store"}
+        return Response(text, headers=headers, media_type="text/html")
+
+    async def risk(request: Request) -> Response:
+        return await asyncio.to_thread(risk_of, request.query_params.get("strategy"))
+
     async def missing(_: Request) -> Response:
         return PlainTextResponse(
             str(MissingExtraError("perspective-python", "money")), 503, HEADERS
         )
 
     served = Route("/api/v1/{name}", api, methods=["GET"])
+    risks = Route("/money/risk", risk, methods=["GET"])
     vendor = _perspective()
     if vendor is None:
-        return [Route("/money", missing, methods=["GET"]), served]
+        return [Route("/money", missing, methods=["GET"]), risks, served]
     folder = f"/money/{metadata.version('perspective-python')}"
     return [
         static("/money", STATIC / "money.html", "no-cache"),
@@ -271,6 +288,7 @@ def money_routes(
         static(f"{folder}/perspective.js", vendor / "perspective-anywidget.js", FOR_EVER),
         static(f"{folder}/perspective.css", vendor / "perspective-anywidget.css", FOR_EVER),
         Route("/money/data", data, methods=["GET"]),
+        risks,
         served,
     ]
 

@@ -351,6 +351,7 @@ def test_monitored_changes_are_seen_by_the_queue(demo):
 
 def test_a_leg_made_active_is_streamed_and_removed_goes_back(demo):
     conid, symbol, right, strike, expiry = TO_ACTIVATE
+    wait_for("all lines are in use", lambda: demo.lines() == LINES)
     lines = demo.lines()
     arguments = ["--strategy", "tried-out", "--symbol", symbol, "--right", right]
     arguments += ["--strike", strike, "--expiry", expiry, "--home", str(demo.home)]

@@ -39,20 +39,13 @@ def main(work: str, path: str, port: int, lease_s: float, log: str) -> None:
 async def streams(settings: Settings) -> None:
     """Stream again whenever a stream has ended, as Dagster's supervisor does."""
     outage = OutageLog(logger)
-
-    def end(_: object) -> None:
-        outage.fault = None
-
     while True:
+        began = time.monotonic()
         try:
-            await stream(
-                Lake.of(settings),
-                settings,
-                stop=asyncio.Event(),
-                report=end,
-                report_interval_s=0.5,
-            )
+            await stream(Lake.of(settings), settings, stop=asyncio.Event())
         except PositionSyncError as error:
+            if time.monotonic() - began > 60:  # it worked meanwhile
+                outage.fault = None
             outage.report(str(error))
         await asyncio.sleep(0.5)
 

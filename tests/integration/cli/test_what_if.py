@@ -23,6 +23,7 @@ from position_sync_dagster.sync.reports.what_if import (
     read_own_scenarios,
     risk_rows,
 )
+from position_sync_dagster.web.risk_page import risk_html
 from tests.support.money_rows import row
 
 CALL, SHARE, UNKNOWN = 911, 912, 913
@@ -130,3 +131,11 @@ def test_the_profit_of_a_day_is_explained_and_stored(lake):
     assert found["profit"] == pytest.approx(800.0)
     assert found["delta"] == pytest.approx(-200 * -0.5 * -6.0)
     assert found["unexplained"] == 0
+
+
+def test_the_page_of_risk_has_scenarios_and_the_curve_of_a_strategy(lake):
+    page = risk_html(lake, load_settings(), utc_now(), "UNATTRIBUTED")
+    assert "Break-even" in page
+    assert "<svg" in page
+    assert "-10 %" in page
+    assert "1 left out: its implied volatility is not known" in page

@@ -105,15 +105,26 @@ def test_equal_orders_are_one_strategy_and_closed_lots_count_no_more() -> None:
     ]
 
 
-def test_orders_within_a_minute_open_one_structure_and_later_ones_do_not() -> None:
-    trades = [*order(1, {"90P": 1}), *order(2, {"95P": -1}, minute=0.9)]
-    more = [*order(3, {"60P": 1}, minute=30), *order(4, {"50P": 1}, minute=60)]
-    found = propose(book({"90P": 1, "95P": -1, "60P": 1, "50P": 1}), [*trades, *more])
-    assert [(one.kind, one.why) for one in found.strategies] == [
-        (Shape.SINGLE, "opened by an order of its own"),
-        (Shape.SINGLE, "opened by an order of its own"),
-        (Shape.VERTICAL, "opened within a minute"),
+@pytest.mark.parametrize(("first", "second"), [("90P", "95P"), ("95P", "90P")])
+@pytest.mark.parametrize(("minutes", "is_together"), [(0.9, True), (1.1, False)])
+def test_orders_within_a_minute_open_one_structure_and_later_ones_do_not(
+    first: str, second: str, minutes: float, is_together: bool
+) -> None:
+    held = {"90P": 1.0, "95P": -1.0, "200C": 1.0}
+    trades = [
+        *order(1, {first: held[first]}),
+        *order(2, {second: held[second]}, minute=minutes),
+        *order(3, {"200C": 1}, minute=60),
     ]
+    found = propose(book(held), trades)
+    assert sorted(kinds(found)) == [Shape.SINGLE, Shape.VERTICAL]
+    assert ("opened within a minute" in [one.why for one in found.strategies]) is is_together
+
+
+def test_shares_that_cover_nothing_are_left_over_whichever_lot_they_are_of() -> None:
+    found = propose(book({"stock": 150, "110C": -1}), order(1, {"stock": 100}))
+    assert kinds(found) == [Shape.COVERED_CALL]
+    assert sum(lot.part.quantity for lot in found.left_over) == 50
 
 
 @pytest.mark.parametrize(

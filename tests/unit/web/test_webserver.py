@@ -1,9 +1,24 @@
 """The webserver: the guard stands before every route of it."""
 
+from dagster_webserver import cli
+
 from ib_gateway_simulator.loopback_guard import LoopbackGuard
+from position_sync_dagster import webserver
+from position_sync_dagster.processes.home import MARKER
 from position_sync_dagster.webserver import GuardedWebserver
 
 
 def test_the_guard_is_the_first_to_see_a_request():
     first, *_others = object.__new__(GuardedWebserver).build_middleware()
     assert first.cls is LoopbackGuard
+
+
+def test_a_retired_setting_is_said_once_at_the_start(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "main", lambda: None)
+    monkeypatch.setattr(webserver.app, "DagsterWebserver", None)
+    monkeypatch.setenv("POSITION_SYNC_MIN_HOLD_S", "3")
+    webserver.main()
+    assert capsys.readouterr().err.count("POSITION_SYNC_MIN_HOLD_S is no setting any more") == 1
+    monkeypatch.setenv(MARKER, "dev")  # which has said it
+    webserver.main()
+    assert capsys.readouterr().err == ""

@@ -5,7 +5,7 @@ import pytest
 from position_sync_dagster.errors import StoreRefusedError, StoreUnavailableError, UnsafeStoreError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import store_probe
-from position_sync_dagster.processes.preflight import check_lake
+from position_sync_dagster.processes.preflight import Level, check_lake
 from tests.support.object_store import stored_under
 from tests.support.store_proxy import CUT_AFTER, Rule
 
@@ -29,7 +29,7 @@ def test_a_safe_store_is_called_so_and_the_probe_leaves_nothing_in_it(lake):
 
 def test_a_store_that_lost_its_conditional_put_is_named_with_those_that_have_it(store, lake):
     store.proxy.change(stripped=("if-none-match",))
-    [found] = [one for one in check_lake(lake) if one.check == "store"]
+    [found] = [one for one in check_lake(lake) if one.level is Level.BAD]
     assert "no conditional put" in found.text
     assert "MinIO" in found.remedy
 

@@ -1,0 +1,75 @@
+"""The assets of risk: scenarios each quarter of an hour, and the explained profit of a day."""
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from position_sync_dagster.defs.assets import risk_scenarios as risk
+from position_sync_dagster.defs.assets.daily_positions import exchange_partitions, known_days
+from position_sync_dagster.defs.assets.profit_explained import (
+    explained_asset,
+    profits_are_explained,
+)
+from position_sync_dagster.defs.checks.check_results import EVALUATE
+from position_sync_dagster.lake.schema.tables import PROFIT_EXPLAINED
+from position_sync_dagster.settings import load_settings
+from tests.support.money_rows import row
+
+DAY = date(2026, 3, 6)
+CLOSE = datetime(2026, 3, 6, 21, 0, tzinfo=UTC)
+
+
+def call(at: datetime, price: float, **values: object):
+    usual = {"right": "CALL", "strike": 600.0, "implied_vol": 0.2, "timestamp": at}
+    money = {"market_price": price, "market_value": -200 * price}
+    return row(911, **usual | money | {"value_time": at} | values)
+
+
+def checked(check: dg.AssetChecksDefinition, lake) -> dg.AssetCheckResult:
+    return EVALUATE[check.check_key](lake, load_settings())
+
+
+def test_scenarios_are_recorded_and_a_loss_beyond_its_limit_fails_the_check(
+    materialize, lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lake.updates.sync.append([call(datetime.now(UTC), 30.0)])
+    Path("scenarios.yaml").write_text(
+        "scenarios: [{name: up, spot: 10, largest_loss: {UNATTRIBUTED: 100}}]\n"
+    )
+    result = materialize(risk.risk_scenarios)
+    assert result.success
+    rows = lake.risk_scenarios.latest()
+    assert rows.height == 10
+    assert rows.filter(scenario="up")["profit"][0] < -100
+    found = checked(risk.losses_are_within_their_limits, lake)
+    assert not found.passed
+    assert "UNATTRIBUTED loses" in (found.description or "")
+    assert checked(risk.early_assignment, lake).passed
+
+
+def test_a_day_is_explained_by_a_run_and_what_no_trade_explains_fails_the_check(
+    materialize, lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = CLOSE - timedelta(days=1, minutes=5)
+    later = call(CLOSE - timedelta(minutes=5), 27.0, underlying_price=594.0)
+    lake.updates.sync.append([call(before, 30.0), later])
+    monkeypatch.setenv("POSITION_SYNC_DAILY_START", "2026-03-02")
+    asset = explained_asset(exchange_partitions(*known_days(load_settings())))
+    assert materialize(asset, partition_key=DAY.isoformat()).success
+    (found,) = lake.derived_table(PROFIT_EXPLAINED).rows().to_dicts()
+    assert (found["profit"], found["unexplained"]) == (pytest.approx(600.0), 0.0)
+    assert checked(profits_are_explained, lake).passed
+    lake.updates.sync.append(
+        [
+            replace(
+                later, timestamp=CLOSE - timedelta(minutes=1), position=-3.0, market_value=-8100.0
+            )
+        ]
+    )
+    assert materialize(asset, partition_key=DAY.isoformat()).success
+    failed = checked(profits_are_explained, lake)
+    assert "SPY 911" in (failed.description or "")
