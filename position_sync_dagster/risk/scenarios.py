@@ -219,6 +219,8 @@ class PricedLegs:
     def changes(self, points: Sequence[Point]) -> model.Array:
         """Return by how much one unit of each of `units` changes at each point; NaN: unknown."""
         units, now = self.units, self.given.now
+        if units.is_empty():
+            return np.empty((0, len(points)))
         moves = self.moves() if any(point.in_moves for point in points) else {}
         symbols = units.get_column("symbol").to_list()
         spot = units.get_column("spot").fill_null(np.nan).to_numpy()
@@ -250,8 +252,9 @@ class PricedLegs:
             The columns `point` (its number), those that name the group, `currency`, `value`,
             `profit` and `left_out`. A sum leaves out unknown numbers; it is null if all are.
         """
+        found_changes = self.changes(points)
         changes = pl.DataFrame(
-            self.changes(points), schema=[str(n) for n in range(len(points))], orient="row"
+            {str(n): found_changes[:, n] for n in range(len(points))}
         ).with_row_index("unit")
         joined = self.with_units.select(
             *dict.fromkeys([*_GROUPS[level], "currency", "unit"]),

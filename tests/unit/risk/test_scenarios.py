@@ -160,3 +160,7 @@ def test_a_strategy_has_its_share_of_a_holding() -> None:
     rows = priced([replace(ROWS[0], position=-4.0)]).rows([Point(spot=-10)], Level.STRATEGY)
     found = {one["name"]: one["profit"] for one in rows}
     assert found[UNATTRIBUTED] == pytest.approx(3 * found["condor"])
+
+
+def test_without_a_holding_there_is_nothing() -> None:
+    assert priced([]).rows(POINTS, Level.STRATEGY) == []
