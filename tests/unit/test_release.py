@@ -1,11 +1,10 @@
-"""A release: its version, and the versions that it supports, stand in one place."""
+"""A release: its version stands in one place, and so do its extras."""
 
 import re
 import sys
 import tomllib
 from pathlib import Path
 
-from ib_async.client import Client
 from pydantic import SecretStr
 
 from position_sync_dagster.processes import preflight
@@ -32,25 +31,6 @@ def test_the_simulator_alone_has_the_version_and_the_bounds_of_the_project():
 
 def test_what_is_not_released_yet_stands_above_the_releases():
     assert re.findall(r"^## \[(.*?)\]", changelog(), re.MULTILINE)[0] == "Unreleased"
-
-
-def test_the_supported_versions_are_those_of_the_project():
-    text = (ROOT / "docs/operations.md").read_text()
-    rows = dict(re.findall(r"^\| (Python|Dagster|ib_async|deltalake) \| `(.+?)` \|", text, re.M))
-    required = {
-        name.replace("-", "_"): bounds
-        for name, bounds in (
-            re.match(r"([\w-]+)(.*)", line).groups() for line in PROJECT["dependencies"]
-        )
-    }
-    assert rows == {
-        "Python": PROJECT["requires-python"],
-        "Dagster": required["dagster"],
-        "ib_async": required["ib_async"],
-        "deltalake": required["deltalake"],
-    }
-    gateway = f"server version {Client.MinClientVersion} to {Client.MaxClientVersion}"
-    assert f"| TWS, IB Gateway | {gateway} |" in text
 
 
 def test_an_extra_that_is_not_installed_is_named_where_it_is_needed(monkeypatch, caplog):
