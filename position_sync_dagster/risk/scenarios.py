@@ -5,8 +5,10 @@ futures follow their price. A leg that cannot be priced is left out and counted,
 zero. The value of a leg is that of the broker, plus what the model says it changes by.
 """
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -376,11 +378,16 @@ def _option_changes(
     for number, point in enumerate(points):
         alike[point.vol, point.is_ratio, point.days, point.rate].append(number)
     found = np.empty(shifted.shape)
-    for numbers in alike.values():
+
+    def price(numbers: list[int]) -> None:
         point = points[numbers[0]]
         later = options.later(point.days, point.rate / 100)
         # An unknown price stays unknown; the model is not asked for it.
         known = np.where(np.isnan(shifted[:, numbers]), spot[:, None], shifted[:, numbers])
         priced = model.prices(later, known, point.volatility(volatility))
         found[:, numbers] = np.where(np.isnan(shifted[:, numbers]), np.nan, priced - base)
+
+    # numpy computes outside the interpreter's lock.
+    with ThreadPoolExecutor(min(len(alike), os.cpu_count() or 1)) as pool:
+        list(pool.map(price, alike.values()))
     return found

@@ -134,6 +134,7 @@ def flex_statements(
             "dagster/uri": str(position_sync.settings.flex_folder.absolute()),
             "listed": table_asset.event_table(found[:SHOWN], _STATEMENTS),
         },
+        data_version=dg.DataVersion(table_asset.FOLLOWED),  # that of the events of ticks
         check_results=[judge_files(read)],
     )
 

@@ -386,6 +386,7 @@ function usual() {
     if (digits !== undefined) config[name].number_format = { minimumFractionDigits: digits, maximumFractionDigits: most ?? digits, signDisplay: "negative" };
     if (name === "age") Object.assign(config[name].number_format, { style: "unit", unit: "second", unitDisplay: "narrow" });
   }
+  const wide = SHOWN.filter((name) => window.innerWidth >= 1700 || !["average cost", "moneyness", "extrinsic"].includes(name));
   const narrow = window.innerWidth < 600;
   return {
     table: "legs",
@@ -394,7 +395,7 @@ function usual() {
     split_by: [],
     filter: [],
     sort: [],
-    columns: narrow ? SHOWN.slice(0, 2) : SHOWN,
+    columns: narrow ? SHOWN.slice(0, 2) : wide,
     columns_config: config,
     aggregates: Object.fromEntries(Object.entries(COLUMNS).map(([name, one]) => [name, one[2]])),
     settings: false,
