@@ -6,10 +6,11 @@ What it reports follows from the tables, whoever wrote them: the stream, a tick,
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import dagster as dg
 
@@ -27,8 +28,9 @@ from position_sync_dagster.defs.checks import evaluation
 from position_sync_dagster.defs.checks.ledger import breaks_event
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.clock import elapsed
+from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.update import QueueStatus
-from position_sync_dagster.errors import InvalidLegError, LakeError, StrategiesFileError
+from position_sync_dagster.errors import InvalidLegError, PositionSyncError, StrategiesFileError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import tables as specs
 from position_sync_dagster.settings import Settings
@@ -46,6 +48,10 @@ STREAMED_EVERY = timedelta(minutes=1)
 DERIVED_EVERY = timedelta(minutes=5)
 """How often the queue and the derived tables are reported. The tables themselves follow each report
 of the ledger."""
+
+QUIET_EVERY = timedelta(minutes=15)
+"""How often the ledger and what follows from it are reported while a stream is live and no row
+comes: without an event they would count as not fresh, and nothing is wrong."""
 
 ALL_EVERY = timedelta(hours=1)
 """How often each table is reported, whether it changed or not. An event takes 3 kB in SQLite."""
@@ -143,9 +149,11 @@ class Work:
         cursor, report = self._drain(cursor)
         span = ledger_events.unreported(self.lake, self.instance, cursor.ledger_version)
         came = span.added.rows
-        rows_due = report.claimed or (
-            came and ("QUEUE" in came or self._is_due(cursor.reported_at, STREAMED_EVERY))
-        )
+        went_back = span.since < (cursor.ledger_version or 0)
+        rows_due = report.claimed or "QUEUE" in came or went_back
+        if came or SessionState.LIVE in states.values():
+            every = STREAMED_EVERY if came else QUIET_EVERY
+            rows_due = rows_due or self._is_due(cursor.reported_at, every)
         events: list[Event] = []
         if all_due:
             events += self._tables(states)
@@ -157,8 +165,7 @@ class Work:
                 events.append(position_queue.event(self.lake, sources))
                 cursor = replace(cursor, derived_reported_at=self.now)
             events.append(ledger_events.materialization(span, report, sources))
-            version = max(span.since, span.added.version)
-            cursor = replace(cursor, ledger_version=version, reported_at=self.now)
+            cursor = replace(cursor, ledger_version=span.added.version, reported_at=self.now)
             derived = list(self._derived(sources))
             events += derived if derived_due else []
         cursor, causes = self._causes(cursor, all_due=all_due)
@@ -212,31 +219,50 @@ class Work:
     def _tables(self, states: dict[str, str]) -> Iterator[Event]:
         """Return the events of the gateways, and of the tables that the stream writes."""
         yield ledger_events.gateway_event(self.lake, self.settings, states)
-        yield active_strategies.event(self.lake, self.settings)
-        for spec in FOLLOWED_TABLES:
-            yield table_asset.followed_table(self.lake, spec)
-        yield breaks_event(self.lake)
+        made: dict[str, Callable[[], Event]] = {
+            specs.ACTIVE_STRATEGIES.name: partial(
+                active_strategies.event, self.lake, self.settings
+            ),
+            **{
+                spec.name: partial(table_asset.followed_table, self.lake, spec)
+                for spec in FOLLOWED_TABLES
+            },
+            specs.RECONCILIATION_BREAKS.name: partial(breaks_event, self.lake),
+        }
+        for name, event in made.items():
+            with self._alone(f"{name} is not reported"):
+                yield event()
 
     def _derived(self, sources: Mapping[str, str]) -> Iterator[Event]:
-        """Derive the newest rows and the exposure; an error of one leaves it as it is."""
+        """Derive the newest rows and the exposure."""
         for asset, derive in (
             (specs.LATEST_POSITIONS.name, latest_positions.derive),
             (specs.STRATEGY_EXPOSURE.name, strategy_exposure.derive),
         ):
-            try:
+            with self._alone(f"{asset} stays as it was"):
                 made = derive(self.lake, self.settings, self.now)
-            except LakeError as error:
-                self.said.append(f"{asset} stays as it was: {error}")
-                continue
-            self._results += made.checks.items()
-            yield table_asset.runless(asset, made.metadata, sources=sources)
+                self._results += made.checks.items()
+                yield table_asset.runless(asset, made.metadata, sources=sources)
 
     def _causes(self, cursor: TickCursor, *, all_due: bool) -> tuple[TickCursor, list[Event]]:
         """Explain closes after an import of statements, and each hour."""
         version = self.lake.statement_events.table.version()
         if version == cursor.statements and not all_due:
             return cursor, []
-        made = closures.explain(self.lake, self.settings)
-        self._results += made.checks.items()
-        event = table_asset.runless(specs.CLOSURES.name, made.metadata)
-        return replace(cursor, statements=version), [event]
+        events: list[Event] = []
+        with self._alone(f"{specs.CLOSURES.name} stays as it was"):
+            made = closures.explain(self.lake, self.settings)
+            self._results += made.checks.items()
+            events.append(table_asset.runless(specs.CLOSURES.name, made.metadata))
+        return replace(cursor, statements=version), events
+
+    @contextmanager
+    def _alone(self, what: str) -> Iterator[None]:
+        """Let an error of one table stop nothing else: it is logged, and in the skip reason."""
+        try:
+            yield
+        except PositionSyncError as error:
+            self.said.append(f"{what}: {error}")
+        except Exception as error:
+            logger.exception("%s", what)
+            self.said.append(f"{what}: {type(error).__name__}: {error}")

@@ -40,6 +40,9 @@ class Span(NamedTuple):
 def unreported(lake: tables.Lake, instance: dg.DagsterInstance, cursor: int | None) -> Span:
     """Return what was added to the ledger since the newest event of a report.
 
+    If the ledger has only older versions, as after a loss of power or in a new folder, what is
+    added from now on counts.
+
     Args:
         lake: The tables.
         instance: The Dagster instance with the events.
@@ -49,8 +52,11 @@ def unreported(lake: tables.Lake, instance: dg.DagsterInstance, cursor: int | No
     if cursor is None:  # earlier releases reported rows of the stream by observations as well
         events += instance.fetch_observations(LEDGER, limit=LOOKED_AT).records
     found = [version for event in events if (version := _reported(event)) is not None]
-    since = max([cursor or 0, *found])
-    return Span(since, lake.updates.sync.count_after(since))
+    since = cursor or 0
+    if found:
+        since = max(found) if cursor is None else found[0]
+    added = lake.updates.sync.count_after(since)
+    return Span(min(since, added.version), added)
 
 
 def _reported(record: dg.EventLogRecord) -> int | None:
@@ -76,7 +82,7 @@ def materialization(
     rows, batches = span.added.rows, span.added.batches
     drained, streamed = rows.get(Source.QUEUE, 0), rows.get(Source.STREAM, 0)
     waits = [one.oldest_wait_s for one in report.batches if one.oldest_wait_s is not None]
-    through = max(span.since, span.added.version)
+    through = span.added.version
     metadata = table_asset.known(
         rows=sum(rows.values()),
         rows_drained=drained,

@@ -33,8 +33,19 @@ def positions_csv(figures: Figures) -> str:
 
 
 def etag_of(figures: Figures) -> str:
-    """Return the entity tag: the version of the ledger, and of the other tables that were read."""
-    others = hashlib.sha256(repr(figures.versions).encode()).hexdigest()[:12]
+    """Return the entity tag: the version of the ledger, and what else changes without a row.
+
+    That is the other tables that were read, the day, the state of each login and of each limit.
+    """
+    status = figures.status
+    parts = (
+        figures.versions,
+        (figures.at.date(), figures.day.since),
+        [(one.gateway_id, one.session_state, one.session_detail) for one in status.each_login],
+        (len(status.attention), len(figures.current_keys)),
+        [(one.limit, one.outcome) for one in figures.limits],
+    )
+    others = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
     return f'"{figures.ledger_version or 0}-{others}"'
 
 

@@ -1,7 +1,7 @@
 """Definitions that all assets share, and the external assets: the gateway and its owner's tables.
 
 No run materializes the external assets. The sensor `drain_queue` reports them when the state of a
-stream changes, and each quarter of an hour.
+stream changes, and each hour.
 """
 
 import inspect
@@ -361,7 +361,7 @@ and expiry, as the broker names them.
         description="""
 The lease of each owner of a login: which process may write, and until when.
 
-Written by the stream with each heartbeat, and by a refresh.
+Written by the stream with each heartbeat.
 
 How to read it: one row per session, from STARTING over LIVE or BLIND to ENDED or LOST. The
 fencing_token is on each row of position_updates that the session wrote.
@@ -390,8 +390,8 @@ and the ticks of drain_queue, of statements (STATEMENT) by the record of a day.
 
 How to read it: one row per difference: OPENED when it is seen once, CONFIRMED when it is seen
 again, RESOLVED when it is gone, ACCEPTED by a person until its quantities change.
-position-sync breaks lists them, and accepts one as it is. An observation has the open ones; the
-check breaks_are_decided turns yellow when one is open for an hour and nobody accepted it.
+position-sync breaks lists them, and accepts one as it is. An event has the open ones; the check
+breaks_are_decided turns yellow when one is open for an hour and nobody accepted it.
 """,
     )
     changes = external_table(
@@ -400,7 +400,7 @@ check breaks_are_decided turns yellow when one is open for an hour and nobody ac
         description="""
 Each change of a quantity that the owner of a login saw, before it published the new quantity.
 
-Written by the stream, and by a refresh while no stream lives.
+Written by the stream.
 
 How to read it: one row per change, from `before` to `after`. `closures` says why, for each
 change that reduced a holding. What an account held when it was first seen is no change.

@@ -1,7 +1,8 @@
 """The one driver of the checks: it evaluates them in the tick of `drain_queue`, and stores news.
 
 A result without a run counts as that of the newest materialization without a run. For that reason a
-result is stored only when it changed, and each hour.
+result is stored only when it changed, and each hour; one that fails in other words, such as with
+another number, after five minutes.
 """
 
 import logging
@@ -49,6 +50,10 @@ is evaluated in each tick."""
 
 STORED_EVERY = timedelta(hours=1)
 """A result that stays the same is stored again after this time."""
+
+REWORDED_EVERY = timedelta(minutes=5)
+"""A result that still fails, and differs in its description alone, is stored after this time: the
+number of a broken limit moves with each tick."""
 
 TIME_LIMIT_S = 10.0
 """No check begins after this time, in seconds; the next tick goes on with the others."""
@@ -127,11 +132,10 @@ def is_news(record: Any, result: dg.AssetCheckResult, now: datetime) -> bool:
         return True
     if result.passed:
         return False
-    return (before.severity, before.description, UNKNOWN in before.metadata) != (
-        result.severity,
-        result.description,
-        UNKNOWN in (result.metadata or {}),
-    )
+    is_unknown = UNKNOWN in (result.metadata or {})
+    if (before.severity, UNKNOWN in before.metadata) != (result.severity, is_unknown):
+        return True
+    return before.description != result.description and now - at >= REWORDED_EVERY
 
 
 def _is_hidden(record: Any, materialization: dg.EventLogRecord | None) -> bool:

@@ -75,13 +75,13 @@ def _trades(
 ) -> pl.DataFrame:
     """Return executions of the time, and what was booked without one."""
     rows: list[dict[str, Any]] = []
-    booked: set[tuple[str, int]] = set()
     executions = lake.executions.read()
     during = executions.filter(pl.col("time") > since, pl.col("time") <= closed)
     for one in during.iter_rows(named=True):
         codes = {*(one["codes"] or "").split(";")}
         is_booked = one["transaction_type"] == "BookTrade" or bool(codes & BOOKED_CODES)
-        booked |= {(one["account"], one["conid"])} if is_booked else set()
+        if one["price"] is None and not is_booked:
+            continue  # what it earned is not known: its quantity stays unexplained
         sign = 1.0 if one["side"] == Side.BUY else -1.0
         rows.append(
             _trade(one, sign * one["quantity"], one["price"] or 0.0, details, booked=is_booked)

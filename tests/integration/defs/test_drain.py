@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+from deltalake import DeltaTable
 
 from position_sync_dagster.defs import drain as defs_drain
 from position_sync_dagster.defs import runs
@@ -248,3 +249,56 @@ def test_the_cursor_of_another_release_is_no_error(tick: Ticks, own_login) -> No
     tick.cursor = '{"unowned_since": {"a": "b"}}'
     tick()
     assert TickCursor.from_text(tick.cursor).registry_version is not None
+
+
+def test_an_error_of_one_table_keeps_no_event_of_the_others_back(
+    tick: Ticks, own_login, write_holdings, enqueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise LakeError("A file is damaged.", remedy="Restore it.")
+
+    def is_a_mistake(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("of ours")
+
+    write_holdings(own_login(), 1)
+    enqueue(1)
+    monkeypatch.setattr(defs_drain, "breaks_event", fail)
+    monkeypatch.setattr(defs_drain.closures, "explain", fail)
+    monkeypatch.setattr(defs_drain.latest_positions, "derive", is_a_mistake)
+    result = tick()
+    assert tick.rows() == 1
+    assert {"contracts", "strategy_exposure"} <= set(names(result))
+    assert "latest_positions stays as it was: ZeroDivisionError" in said(result)
+    assert "closures stays as it was: A file is damaged." in said(result)
+    assert "reconciliation_breaks is not reported" in said(result)
+
+
+def test_rows_are_counted_again_after_the_ledger_went_back_to_an_older_version(
+    tick: Ticks, lake: Lake, own_login, write_holdings, enqueue, append_row
+) -> None:
+    """After a restore, or in a new folder, its versions are older than those of the events."""
+    write_holdings(own_login(), 1)
+    before = lake.updates.table.version()
+    enqueue(1)
+    tick()
+    assert tick.rows() == 1
+    DeltaTable(lake.updates.table.path).restore(before)
+    tick()
+    enqueue(1)
+    tick()
+    assert tick.rows() == 2
+
+
+def test_without_rows_the_ledger_is_reported_each_quarter_of_an_hour_while_a_stream_is_live(
+    tick: Ticks, lake: Lake, own_login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = own_login()
+    tick()
+    assert LEDGER not in names(tick())
+    later(monkeypatch, timedelta(minutes=16))
+    lake.sessions.end(session)
+    tick()
+    monkeypatch.setattr(defs_drain.ledger_events, "gateway_states", lambda *_: {"a": "LIVE"})
+    tick()  # the state changed
+    later(monkeypatch, timedelta(minutes=32))
+    assert LEDGER in names(tick())

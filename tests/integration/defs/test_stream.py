@@ -62,12 +62,19 @@ def test_a_stream_whose_run_was_deleted_or_ended_ends_as_if_asked(
     assert len(ended) == 1
 
 
-def test_a_storage_that_is_away_ends_no_stream(instance, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        OperationalError("select", {}, OSError("no database")),
+        Exception("too many retries for DB connection"),  # as dagster-postgres raises it
+    ],
+)
+def test_a_storage_that_is_away_ends_no_stream(instance, monkeypatch, error) -> None:
     run = instance.create_run_for_job(stream_positions)
     assert not run_is_gone(instance, run.run_id)
 
     def away(*_: object) -> None:
-        raise OperationalError("select", {}, OSError("no database"))
+        raise error
 
     monkeypatch.setattr(dg.DagsterInstance, "get_run_by_id", away)
     assert not run_is_gone(instance, run.run_id)

@@ -13,6 +13,7 @@ from starlette.middleware import Middleware
 from ib_gateway_simulator.loopback_guard import LoopbackGuard
 from position_sync_dagster.cli.mcp import Tools
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.figures import COLUMNS, FiguresReader
@@ -102,3 +103,16 @@ def test_an_assistant_gets_the_same_figures(lake: Lake, settings: Settings):
     past = tools.as_of(utc_now().isoformat())
     assert [one["market_value"] for one in past["positions"]] == [-300.0, -300.0]
     assert json.dumps(past, allow_nan=False)
+
+
+async def test_an_entity_tag_changes_with_the_state_of_the_gateway(
+    client, lake: Lake, settings: Settings
+):
+    """A gateway that stops writes no row of a holding, and an old answer would look fresh."""
+    lake.updates.sync.append([row(1)])
+    known = {"If-None-Match": (await client.get("/api/v1/figures")).headers["etag"]}
+    assert (await client.get("/api/v1/figures", headers=known)).status_code == 304
+    lake.sessions.acquire(
+        settings.gateway_id, Owner.STREAM, lease_s=60.0, run_id=None, host="here", pid=1
+    )
+    assert (await client.get("/api/v1/figures", headers=known)).status_code == 200
