@@ -273,19 +273,22 @@ def runless(
 ) -> dg.AssetMaterialization:
     """Return a materialization that belongs to no run.
 
-    Its tags are those that Dagster gives an event of a run: with them an asset counts as out of
-    date only when the data version of a source changes, not with each event of a source.
+    Without tags for its sources, an asset counts as out of date after each event of a source. With
+    those that Dagster gives an event of a run, only when the data version of a source changes.
 
     Args:
         asset: The name of the asset.
         metadata: The metadata of the event.
         version: The data version.
-        sources: The data versions of its sources, where they are not FOLLOWED.
+        sources: The data versions of its sources, where they are not FOLLOWED; None: no tags. The
+            event must then follow each of its sources.
     """
-    tags = {DATA_VERSION: version, "dagster/code_version": FOLLOWED}
-    for source in DEPS.get(asset, ()):
-        tags[f"dagster/input_data_version/{source}"] = (sources or {}).get(source, FOLLOWED)
-        tags[f"dagster/input_event_pointer/{source}"] = "NULL"
+    tags = {DATA_VERSION: version}
+    if sources is not None:
+        tags["dagster/code_version"] = FOLLOWED
+        for source in DEPS.get(asset, ()):
+            tags[f"dagster/input_data_version/{source}"] = sources.get(source, FOLLOWED)
+            tags[f"dagster/input_event_pointer/{source}"] = "NULL"
     return dg.AssetMaterialization(asset, metadata=metadata, tags=tags)
 
 
