@@ -62,6 +62,7 @@ FOLLOWED_TABLES = (
     specs.GATEWAY_SESSIONS,
     specs.ACCOUNT_VALUES,
     specs.POSITION_CHANGES,
+    specs.DIVIDENDS,
     specs.EXECUTIONS,
     specs.STATEMENT_EVENTS,
 )

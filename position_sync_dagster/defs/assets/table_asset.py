@@ -409,9 +409,19 @@ How to read it: one row per change, from `before` to `after`. `closures` says wh
 change that reduced a holding. What an account held when it was first seen is no change.
 """,
     )
-    return dg.Definitions(
-        assets=[gateway, broker_positions, contracts, sessions, account_values, breaks, changes]
+    dividends = external_table(
+        specs.DIVIDENDS,
+        deps=[GATEWAY],
+        description="""
+Dividends that the gateway expects of the underlyings of streamed options (generic tick 456).
+
+Written by the stream, when what is expected changed.
+
+How to read it: of the rows of a conid those with the greatest seen_at count.
+""",
     )
+    tables_of_owner = [broker_positions, contracts, sessions, account_values, breaks, changes]
+    return dg.Definitions(assets=[gateway, *tables_of_owner, dividends])
 
 
 def followed_table(lake: tables.Lake, spec: TableSpec) -> dg.AssetMaterialization:
