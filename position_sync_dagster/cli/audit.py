@@ -130,7 +130,7 @@ def parse_holding(text: str) -> tuple[str, int]:
     return account, int(conid)
 
 
-def history_lines(found: audit_trail.History) -> Iterator[str]:
+def history_lines(found: audit_trail.HoldingHistory) -> Iterator[str]:
     """Return a history as lines of at most 80 columns."""
     symbol = found.values[-1].row["symbol"]
     yield f"{found.account}:{found.conid} {symbol}"

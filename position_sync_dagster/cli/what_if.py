@@ -11,7 +11,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
 from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.risk.expiry import Expiry, early_assignments, expiries
-from position_sync_dagster.risk.scenarios import Level, PricedLegs, grid
+from position_sync_dagster.risk.scenarios import Breakdown, PricedLegs, grid
 from position_sync_dagster.sync.reports import overview
 from position_sync_dagster.sync.reports.what_if import (
     priced_legs,
@@ -57,8 +57,8 @@ def what_if(
     ] = None,
     strategy: options.Strategy = None,
     level: Annotated[
-        Level, typer.Option(help="What each row is of.", case_sensitive=False)
-    ] = Level.STRATEGY,
+        Breakdown, typer.Option(help="What each row is of.", case_sensitive=False)
+    ] = Breakdown.STRATEGY,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:

@@ -23,7 +23,7 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import Source
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.processes.stop_request import StopRequested
-from position_sync_dagster.sync.reports.changes import Change
+from position_sync_dagster.sync.reports.changes import DayChange
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED
 from position_sync_dagster.sync.reports.figures import Figures
 from position_sync_dagster.terminal.board import Lines, board, figures_of
@@ -174,7 +174,7 @@ class Look:
     """
 
     overview: Figures | None = None
-    changes: Sequence[Change] = ()
+    changes: Sequence[DayChange] = ()
     notes: Lines = ()
     figures: Lines = ()
     addresses: Lines = ()
@@ -255,7 +255,7 @@ class LineDisplay(Display):
     def __init__(self) -> None:
         self._next = 0.0
         self._addresses: Lines = ()
-        self._changes: Sequence[Change] = ()
+        self._changes: Sequence[DayChange] = ()
 
     def note(self, text: str) -> None:
         _write_line(text)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import polars as pl
 
-from position_sync_dagster.risk.scenarios import Level, Point, PricedLegs
+from position_sync_dagster.risk.scenarios import Breakdown, Point, PricedLegs
 
 SPOTS = tuple(float(percent) for percent in range(-30, 31))
 FAR_DOWN, FAR_UP, FURTHER_UP = -99.9, 400.0, 401.0
@@ -101,7 +101,9 @@ def _known(legs: PricedLegs) -> PricedLegs:
 
 def _profits(legs: PricedLegs, points: Sequence[Point], opened: float) -> list[float] | None:
     """Return the profit since the opening at each point; None if no leg can be priced."""
-    rows = legs.scenarios(points, Level.UNDERLYING).group_by("point").agg(pl.col("profit").sum())
+    rows = (
+        legs.scenarios(points, Breakdown.UNDERLYING).group_by("point").agg(pl.col("profit").sum())
+    )
     found = dict(rows.iter_rows())
     known = legs.units.get_column("reason").null_count()
     return [opened + found[n] for n in range(len(points))] if known else None

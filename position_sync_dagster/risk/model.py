@@ -88,7 +88,7 @@ class Dividend(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class VanillaOptions:
     """The terms of options, one entry each; prices and strikes in the major unit.
 
     Attributes:
@@ -196,7 +196,7 @@ class _Values(NamedTuple):
     gamma: Array
 
 
-def prices(options: Options, spots: Array, volatility: Array, steps: Steps = STEPS) -> Array:
+def prices(options: VanillaOptions, spots: Array, volatility: Array, steps: Steps = STEPS) -> Array:
     """Return the prices of options at several prices of their underlyings.
 
     Args:
@@ -208,7 +208,7 @@ def prices(options: Options, spots: Array, volatility: Array, steps: Steps = STE
     return _values(options, spots, volatility, steps).price
 
 
-def greeks(options: Options, spot: Array, volatility: Array, steps: Steps = STEPS) -> Greeks:
+def greeks(options: VanillaOptions, spot: Array, volatility: Array, steps: Steps = STEPS) -> Greeks:
     """Return prices and greeks of options.
 
     Theta follows from the other greeks, as the equation of Black and Scholes says: between two
@@ -242,7 +242,7 @@ class NoVolatility(StrEnum):
 
 
 def implied_volatility(
-    options: Options, value: Array, spot: Array, near: Array, steps: Steps = STEPS
+    options: VanillaOptions, value: Array, spot: Array, near: Array, steps: Steps = STEPS
 ) -> tuple[Array, list[NoVolatility | None]]:
     """Return the volatilities that explain values of the broker, and why some have none.
 
@@ -305,7 +305,7 @@ def implied_volatility(
 _EARLY = (Exercise.AMERICAN, Exercise.FUTURE)
 
 
-def _least(options: Options, spot: Array) -> Array:
+def _least(options: VanillaOptions, spot: Array) -> Array:
     """Return the least value of each option: that of its exercise, if European at expiry."""
     discount = np.exp(-options.rate * options.years)
     forward = options.forwards(spot[:, None])[0][:, 0]
@@ -314,7 +314,7 @@ def _least(options: Options, spot: Array) -> Array:
     return np.where(options.is_american, np.maximum(later, early), later)
 
 
-def _values(options: Options, spots: Array, volatility: Array, steps: Steps) -> _Values:
+def _values(options: VanillaOptions, spots: Array, volatility: Array, steps: Steps) -> _Values:
     """Return prices and derivatives for a row of prices of the underlying of each option."""
     worth, side = options.exercised(spots), options.side[:, None]
     found = _Values(worth.copy(), np.where(worth > 0, side, 0.0), np.zeros(spots.shape))
@@ -339,7 +339,7 @@ def _values(options: Options, spots: Array, volatility: Array, steps: Steps) -> 
     return found
 
 
-def _lattices(options: Options, steps: Steps) -> Iterator[tuple[int, NDArray[np.int64]]]:
+def _lattices(options: VanillaOptions, steps: Steps) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Yield the options that may gain by early exercise, in groups with lattices of one size."""
     least, gains = 0.0, _may_gain(options)
     for most, size in steps.items():
@@ -349,12 +349,12 @@ def _lattices(options: Options, steps: Steps) -> Iterator[tuple[int, NDArray[np.
         least = most
 
 
-def _delta_bounds(options: Options) -> tuple[Array, Array]:
+def _delta_bounds(options: VanillaOptions) -> tuple[Array, Array]:
     lowest = np.where(options.is_call, 0.0, -1.0)[:, None]
     return lowest, lowest + 1.0
 
 
-def _may_gain(options: Options) -> Flags:
+def _may_gain(options: VanillaOptions) -> Flags:
     """Return which options may be worth more by early exercise.
 
     A put earns interest on its strike, a call is spared it where rates are negative; a call takes
@@ -372,7 +372,7 @@ def _normal(x: Array) -> Array:
     return 0.5 * np.fromiter(map(math.erfc, scaled), float, x.size).reshape(x.shape)
 
 
-def _european(options: Options, spots: Array, volatility: Array) -> _Values:
+def _european(options: VanillaOptions, spots: Array, volatility: Array) -> _Values:
     """Return the values of European options, by Black's formula on the forward."""
     forward, slope = options.forwards(spots)
     discount = np.exp(-options.rate * options.years)[:, None]
@@ -388,7 +388,9 @@ def _european(options: Options, spots: Array, volatility: Array) -> _Values:
     )
 
 
-def _early_exercise(options: Options, spots: Array, volatility: Array, steps: int) -> _Values:
+def _early_exercise(
+    options: VanillaOptions, spots: Array, volatility: Array, steps: int
+) -> _Values:
     """Return what the right to exercise early adds, from one lattice for each option.
 
     The nodes are prices of the forward to expiry, which has no drift, in equal steps of their
@@ -421,7 +423,7 @@ def _early_exercise(options: Options, spots: Array, volatility: Array, steps: in
     return _Values(value, delta, gamma)
 
 
-def _addition(options: Options, nodes: Array, width: Array, steps: int) -> Array:
+def _addition(options: VanillaOptions, nodes: Array, width: Array, steps: int) -> Array:
     """Return the American less the European values at the nodes, both of one lattice."""
     step = (options.years / steps)[:, None]
     side, rate, strike = options.side[:, None], options.rate[:, None], options.strike[:, None]
@@ -464,7 +466,7 @@ def _addition(options: Options, nodes: Array, width: Array, steps: int) -> Array
 
 
 def _at_dividends(
-    options: Options, times: Array, spot_of: Array, money: Array
+    options: VanillaOptions, times: Array, spot_of: Array, money: Array
 ) -> dict[int, list[tuple[NDArray[np.int64], Array, Array]]]:
     """Return what exercise at the ex-dates between two layers gives, as of the layer before.
 

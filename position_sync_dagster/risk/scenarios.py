@@ -36,7 +36,7 @@ LINEAR_TYPES = frozenset({"STK", "FUT"})
 TRADING_DAYS = 252.0
 
 
-class Level(StrEnum):
+class Breakdown(StrEnum):
     """What the rows of a result are of."""
 
     ACCOUNT = "account"
@@ -47,11 +47,11 @@ class Level(StrEnum):
 
 
 _GROUPS = {
-    Level.ACCOUNT: ["account"],
-    Level.STRATEGY: ["strategy_id", "account"],
-    Level.UNDERLYING: ["symbol", "account"],
-    Level.EXPIRY: ["expiry", "account"],
-    Level.LEG: ["strategy_id", "account", "conid"],
+    Breakdown.ACCOUNT: ["account"],
+    Breakdown.STRATEGY: ["strategy_id", "account"],
+    Breakdown.UNDERLYING: ["symbol", "account"],
+    Breakdown.EXPIRY: ["expiry", "account"],
+    Breakdown.LEG: ["strategy_id", "account", "conid"],
 }
 """The columns that name a row of each level, besides the currency; the first one names it."""
 
@@ -247,7 +247,7 @@ class PricedLegs:
             )
         return found
 
-    def scenarios(self, points: Sequence[Point], level: Level) -> pl.DataFrame:
+    def scenarios(self, points: Sequence[Point], level: Breakdown) -> pl.DataFrame:
         """Return value and profit at each point, for each group of a level and each currency.
 
         Returns:
@@ -283,10 +283,10 @@ class PricedLegs:
             )
         return pl.concat(found).sort(*by, "point", nulls_last=True)
 
-    def rows(self, points: Sequence[Point], level: Level) -> list[dict[str, Any]]:
+    def rows(self, points: Sequence[Point], level: Breakdown) -> list[dict[str, Any]]:
         """Return the rows of `scenarios` for a program; those of legs with what prices them."""
         name, found = _GROUPS[level][0], []
-        priced = self._priced_with() if level is Level.LEG else {}
+        priced = self._priced_with() if level is Breakdown.LEG else {}
         for row in self.scenarios(points, level).iter_rows(named=True):
             point, conid = points[row["point"]], row.get("conid")
             of_leg = {} if conid is None else priced.get((row["account"], conid), {})

@@ -13,7 +13,7 @@ from enum import StrEnum
 from position_sync_dagster.domain.dividends import DividendSource, ExpectedDividend
 from position_sync_dagster.domain.instrument import ContractDetails, Right, expiry_moment
 from position_sync_dagster.domain.valuation import StatedDividends
-from position_sync_dagster.risk.model import DAYS_PER_YEAR, Dividend, Exercise, Options
+from position_sync_dagster.risk.model import DAYS_PER_YEAR, Dividend, Exercise, VanillaOptions
 
 OPTION_TYPES = frozenset({"OPT", "FOP"})
 
@@ -347,10 +347,10 @@ def expires_at(expiry: date | None, details: ContractDetails | None) -> datetime
 
 def as_options(
     terms: Sequence[OptionTerms], at: Iterable[datetime], spots: Iterable[float]
-) -> Options:
+) -> VanillaOptions:
     """Return options as the model takes them, each at its own moment and price."""
     dated = list(zip(terms, at, spots, strict=False))
-    return Options.of(
+    return VanillaOptions.of(
         [
             (one.right == "CALL", one.strike, one.years(now), one.rate, one.exercise)
             for one, now, _spot in dated

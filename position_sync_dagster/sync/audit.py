@@ -188,7 +188,7 @@ class PastValue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class History:
+class HoldingHistory:
     """The newest values of a holding, oldest first.
 
     Attributes:
@@ -205,7 +205,7 @@ class History:
 
 def history(
     lake: Lake, account: str, conid: int, *, day: date | None = None, limit: int
-) -> History:
+) -> HoldingHistory:
     """Read the newest values of a holding.
 
     Args:
@@ -238,7 +238,7 @@ def history(
     values = tuple(_past_value(row, memberships, breaks) for row in rows.iter_rows(named=True))
     of_holding = (pl.col("account") == account) & (pl.col("conid") == conid)
     closes = tuple(lake.closures.current(of_holding))
-    return History(account=account, conid=conid, values=values, more=more, closes=closes)
+    return HoldingHistory(account=account, conid=conid, values=values, more=more, closes=closes)
 
 
 def _past_value(

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.sync.reports.changes import Change
+from position_sync_dagster.sync.reports.changes import DayChange
 from position_sync_dagster.sync.reports.figures import Figures
 from position_sync_dagster.sync.reports.status import LoginStatus, Status
 from position_sync_dagster.sync.supervision import PAUSED
@@ -145,7 +145,7 @@ MOST_BAR = 40
 
 def board(
     overview: Figures | None,
-    changes: Sequence[Change],
+    changes: Sequence[DayChange],
     notes: Lines,
     addresses: Lines,
     console: Console,
@@ -275,7 +275,7 @@ def _gauges(overview: Figures, width: int) -> RenderableType:
     return table
 
 
-def _change(change: Change, width: int) -> RenderableType:
+def _change(change: DayChange, width: int) -> RenderableType:
     text = f"{change.at.astimezone():%H:%M:%S}"
     line = Text(f"{text:<{LABEL}} ", style="dim").append(printable(change.text), style="not dim")
     line.truncate(width, overflow="ellipsis")

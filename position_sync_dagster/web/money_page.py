@@ -66,7 +66,7 @@ HEADERS = {
 }
 
 
-class Figures(Protocol):
+class FiguresSource(Protocol):
     """What the feed reads: `PageFigures`."""
 
     def read(self, now: datetime) -> tuple[dict[str, list[Any]], dict[str, Any]]:
@@ -114,10 +114,10 @@ def _packed(sequence: int, rows: list[list[Any]], figures: Mapping[str, Any], **
 class Feed:
     """Reads the figures while somebody looks, in a thread, and keeps the newest state."""
 
-    def __init__(self, open_figures: Callable[[], Figures], more: Mapping[str, Any]) -> None:
+    def __init__(self, open_figures: Callable[[], FiguresSource], more: Mapping[str, Any]) -> None:
         self._open = open_figures
         self._more = more
-        self._figures: Figures | None = None
+        self._figures: FiguresSource | None = None
         self._state: State | None = None
         self._asked_at = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -174,7 +174,7 @@ class Feed:
             return next_state(before, sequence, rows, figures | {"trouble": trouble})
 
 
-def _open_figures() -> Figures:
+def _open_figures() -> FiguresSource:
     """Import what reads the lake, and open the lake of the settings."""
     from position_sync_dagster.settings import load_settings
     from position_sync_dagster.web.page_figures import PageFigures
@@ -202,7 +202,7 @@ def money_routes(
     *,
     dagster: bool = True,
     home: str | None = None,
-    open_figures: Callable[[], Figures] = _open_figures,
+    open_figures: Callable[[], FiguresSource] = _open_figures,
 ) -> list[BaseRoute]:
     """Return the routes of the page; the caller puts the guard before them.
 

@@ -13,7 +13,7 @@ from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema.tables import PROFIT_EXPLAINED
 from position_sync_dagster.risk.curve import Curve, as_svg, curves
 from position_sync_dagster.risk.explained import PARTS
-from position_sync_dagster.risk.scenarios import Level
+from position_sync_dagster.risk.scenarios import Breakdown
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import overview, what_if
 
@@ -45,8 +45,12 @@ def risk_html(lake: Lake, settings: Settings, now: datetime, strategy: str | Non
     points = own.recorded
     parts = [
         f"<p>{now:%Y-%m-%d %H:%M} UTC · <a href='/money'>money</a></p>",
-        _strip("Strategies", legs.rows(points, Level.STRATEGY), [one.name or "" for one in points]),
-        _strip("Underlyings", legs.rows(points, Level.UNDERLYING), [p.name or "" for p in points]),
+        _strip(
+            "Strategies", legs.rows(points, Breakdown.STRATEGY), [one.name or "" for one in points]
+        ),
+        _strip(
+            "Underlyings", legs.rows(points, Breakdown.UNDERLYING), [p.name or "" for p in points]
+        ),
         *(f"<p>{count} left out: {escape(why)}</p>" for why, count in legs.left_out().items()),
     ]
     if strategy is not None:

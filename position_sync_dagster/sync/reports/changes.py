@@ -48,7 +48,7 @@ class ChangeKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class DayChange:
     """One thing that happened.
 
     Attributes:
@@ -144,7 +144,7 @@ class DayReader:
         )
 
 
-def changes_of(day: Day) -> list[Change]:
+def changes_of(day: Day) -> list[DayChange]:
     """Return everything that happened on a day, the newest first; pure."""
     found = [*_trades(day), *_moves(day), *_gateways(day), *_breaks(day)]
     return sorted(found, key=lambda one: one.at, reverse=True)
@@ -174,7 +174,7 @@ def realized_of(day: Day) -> dict[Key, float | None]:
     }
 
 
-def _trades(day: Day) -> Iterable[Change]:
+def _trades(day: Day) -> Iterable[DayChange]:
     """Yield a line for each order that was executed."""
     orders: dict[tuple[str, str], list[Execution]] = defaultdict(list)
     for one in day.executions:
@@ -192,7 +192,7 @@ def _trades(day: Day) -> Iterable[Change]:
         of = f"{', '.join(sorted(common))}: " if len(of_conid) > 1 and common else ""
         profits = [one.realized_pnl for one in made if one.realized_pnl is not None]
         amount, currency = (sum(profits) if profits else None), made[0].currency
-        yield Change(
+        yield DayChange(
             at=max(one.time for one in made),
             kind=ChangeKind.TRADE,
             account=account,
@@ -217,7 +217,7 @@ def _gain(amount: float | None, currency: str | None) -> str:
     return f", {amount:+,.0f} {currency or ''}".rstrip() if amount else ""
 
 
-def _moves(day: Day) -> Iterable[Change]:
+def _moves(day: Day) -> Iterable[DayChange]:
     """Yield the changes of quantities that no execution explains, and why holdings ended."""
     made: dict[Key, list[Execution]] = defaultdict(list)
     for one in day.executions:
@@ -252,8 +252,8 @@ def _moves(day: Day) -> Iterable[Change]:
         yield replace(line, conids=conids, amount=amount)
 
 
-def _moved(change: PositionChange, kind: ChangeKind, text: str) -> Change:
-    return Change(
+def _moved(change: PositionChange, kind: ChangeKind, text: str) -> DayChange:
+    return DayChange(
         at=change.seen_at,
         kind=kind,
         account=change.account,
@@ -287,11 +287,11 @@ def _explains(one: Execution, change: PositionChange) -> bool:
     return begin <= one.time <= change.seen_at + SLACK and one.change * change.by > 0
 
 
-def _gateways(day: Day) -> Iterable[Change]:
+def _gateways(day: Day) -> Iterable[DayChange]:
     """Yield when owners of logins started and ended, and each outage."""
 
-    def line(at: datetime, text: str) -> Change:
-        return Change(at=at, kind=ChangeKind.GATEWAY, text=text)
+    def line(at: datetime, text: str) -> DayChange:
+        return DayChange(at=at, kind=ChangeKind.GATEWAY, text=text)
 
     for one in day.sessions:
         if one.owner is not Owner.STREAM:
@@ -309,7 +309,7 @@ def _gateways(day: Day) -> Iterable[Change]:
             yield line(one.heartbeat_at, f"{name}: {one.state}{detail}")
 
 
-def _breaks(day: Day) -> Iterable[Change]:
+def _breaks(day: Day) -> Iterable[DayChange]:
     """Yield the breaks that are open, and those that ended today."""
     found: dict[tuple[datetime, str], list[Break]] = defaultdict(list)
     for one in day.breaks:
@@ -317,7 +317,7 @@ def _breaks(day: Day) -> Iterable[Change]:
         found[at, one.state].append(one)
     for (at, state), (first, *others) in found.items():
         more = f" and {len(others)} more" if others else ""
-        yield Change(
+        yield DayChange(
             at=at,
             kind=ChangeKind.BREAK,
             account=first.account,

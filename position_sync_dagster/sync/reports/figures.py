@@ -26,8 +26,8 @@ from position_sync_dagster.lake.registry.strategies_file import saved_limits
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.changes import (
-    Change,
     Day,
+    DayChange,
     DayReader,
     changes_of,
     realized_of,
@@ -163,7 +163,7 @@ class Figures:
         return None if found is None else int(str(found))
 
     @cached_property
-    def changes(self) -> list[Change]:
+    def changes(self) -> list[DayChange]:
         """What happened today, the newest first."""
         return changes_of(self.day)
 

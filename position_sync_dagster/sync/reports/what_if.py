@@ -7,7 +7,7 @@ import polars as pl
 
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.risk.scenarios import Assumptions, Level, PricedLegs
+from position_sync_dagster.risk.scenarios import Assumptions, Breakdown, PricedLegs
 from position_sync_dagster.risk.scenarios_file import OwnScenarios, folder_of, read_scenarios
 from position_sync_dagster.risk.terms import OPTION_TYPES, dated_dividends
 from position_sync_dagster.settings import Settings
@@ -68,7 +68,7 @@ def risk_rows(
             "largest_loss": own.largest_losses.get((row["scenario"], row["strategy"])),
             "run_id": run_id,
         }
-        for row in legs.rows(points, Level.STRATEGY)
+        for row in legs.rows(points, Breakdown.STRATEGY)
     ]
 
 

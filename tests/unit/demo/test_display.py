@@ -16,7 +16,7 @@ from position_sync_dagster.demo.display import (
     choose_display,
 )
 from position_sync_dagster.processes.stop_request import StopRequested
-from position_sync_dagster.sync.reports.changes import Change, ChangeKind
+from position_sync_dagster.sync.reports.changes import ChangeKind, DayChange
 
 RESULTS = [
     AcceptanceResult(name="legs", wanted="2", found="2", met=True),
@@ -73,7 +73,7 @@ def test_a_log_has_the_addresses_once_and_then_the_figures(capsys):
 
 def test_a_log_has_each_change_once_also_after_a_read_that_failed(capsys):
     at = datetime(2026, 3, 9, 14, 30, tzinfo=UTC)
-    change = Change(at=at, kind=ChangeKind.GATEWAY, text="gateway: connected")
+    change = DayChange(at=at, kind=ChangeKind.GATEWAY, text="gateway: connected")
     display = LineDisplay()
     for look in (
         Look(changes=[change]),

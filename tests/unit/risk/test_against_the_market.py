@@ -12,7 +12,7 @@ from ib_gateway_simulator.market.market import Market
 from position_sync_dagster.domain.instrument import parse_expiry, parse_right
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.risk.scenarios import Assumptions, Level, Point, PricedLegs, grid
+from position_sync_dagster.risk.scenarios import Assumptions, Breakdown, Point, PricedLegs, grid
 from position_sync_dagster.risk.terms import DatedDividend, dividends_stated
 from tests.support import money_rows
 from tests.support.legs import leg
@@ -89,7 +89,7 @@ def predicted_and_moved(points: list[Point]) -> pl.DataFrame:
         parts, Assumptions(now=NOW, rates={"USD": BOOK.rate}, dividends=dividends(market))
     )
     assert priced.left_out() == {}
-    predicted = priced.scenarios(points, Level.STRATEGY)
+    predicted = priced.scenarios(points, Breakdown.STRATEGY)
     values: list[dict[str, object]] = []
     for number, point in enumerate(points):
         moved = market_now()

@@ -9,7 +9,7 @@ import pytest
 
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.risk.scenarios import Assumptions, Level, Point, PricedLegs, grid
+from position_sync_dagster.risk.scenarios import Assumptions, Breakdown, Point, PricedLegs, grid
 from position_sync_dagster.risk.terms import DatedDividend, NotPriced
 from tests.support import money_rows
 from tests.support.contracts import contract_details
@@ -65,32 +65,32 @@ NO_SHIFT = POINTS.index(Point())
 
 
 def test_no_shift_changes_nothing() -> None:
-    found = priced().scenarios([Point(), *POINTS], Level.LEG)
+    found = priced().scenarios([Point(), *POINTS], Breakdown.LEG)
     assert set(found.filter(point=0).get_column("profit").to_list()) == {0.0, None}
 
 
-@pytest.mark.parametrize("level", list(Level))
-def test_the_parts_of_every_level_add_up_to_the_accounts(level: Level) -> None:
+@pytest.mark.parametrize("level", list(Breakdown))
+def test_the_parts_of_every_level_add_up_to_the_accounts(level: Breakdown) -> None:
     legs, by = priced(), ["point", "account", "currency"]
     sums = [pl.col("profit").sum(), pl.col("value").sum(), pl.col("left_out").sum()]
-    whole = legs.scenarios(POINTS, Level.ACCOUNT).group_by(by).agg(sums).sort(by)
+    whole = legs.scenarios(POINTS, Breakdown.ACCOUNT).group_by(by).agg(sums).sort(by)
     found = legs.scenarios(POINTS, level).group_by(by).agg(sums).sort(by)
     for name in ("profit", "value", "left_out"):
         np.testing.assert_allclose(found[name], whole[name], rtol=1e-12, atol=1e-9)
 
 
 def test_a_leg_without_a_volatility_is_left_out_and_counted() -> None:
-    rows = priced().rows([Point(spot=-10)], Level.STRATEGY)
+    rows = priced().rows([Point(spot=-10)], Breakdown.STRATEGY)
     other = next(one for one in rows if one["name"] == "other")
-    without = next(one for one in priced(ROWS[3:4]).rows([Point(spot=-10)], Level.STRATEGY))
+    without = next(one for one in priced(ROWS[3:4]).rows([Point(spot=-10)], Breakdown.STRATEGY))
     assert (other["left_out"], other["profit"]) == (1, without["profit"])
-    alone = priced([ROWS[5]]).rows([Point(spot=-10)], Level.ACCOUNT)[0]
+    alone = priced([ROWS[5]]).rows([Point(spot=-10)], Breakdown.ACCOUNT)[0]
     assert (alone["profit"], alone["value"], alone["left_out"]) == (None, None, 1)
     assert list(priced().left_out().values()) == [1]
 
 
 def test_a_share_and_a_future_follow_their_price_and_a_future_has_no_value() -> None:
-    rows = priced([ROWS[4], ROWS[6]]).rows([Point(spot=-10, vol=5)], Level.UNDERLYING)
+    rows = priced([ROWS[4], ROWS[6]]).rows([Point(spot=-10, vol=5)], Breakdown.UNDERLYING)
     assert [(one["name"], one["profit"], one["value"]) for one in rows] == [
         ("ES", 30_000.0, 30_000.0),
         ("SPY", -6000.0, 54_000.0),
@@ -100,7 +100,7 @@ def test_a_share_and_a_future_follow_their_price_and_a_future_has_no_value() -> 
 def test_a_leg_says_what_it_was_priced_with_and_a_tree_agrees() -> None:
     paid = [DatedDividend(ex_date=NOW + timedelta(days=40), amount=2.0)]
     legs = priced(ROWS[:1], dividends={"SPY": paid})
-    row = legs.rows([Point(spot=-5, vol=3, days=10)], Level.LEG)[0]
+    row = legs.rows([Point(spot=-5, vol=3, days=10)], Breakdown.LEG)[0]
     years = (row["expires_at"] - NOW) / timedelta(days=365)
 
     def price(spot: float, volatility: float, days: float) -> float:
@@ -126,13 +126,13 @@ def test_the_others_follow_a_named_underlying_by_their_betas() -> None:
     rows = [share(5), share(9, symbol="AAPL"), share(10, symbol="GLD")]
     legs = priced(rows, betas={"SPY": 1.0, "AAPL": 1.5})
     point = Point(spot=-8, underlying="SPY", name="crash")
-    found = {one["name"]: one["profit"] for one in legs.rows([point], Level.UNDERLYING)}
+    found = {one["name"]: one["profit"] for one in legs.rows([point], Breakdown.UNDERLYING)}
     assert found == {"SPY": pytest.approx(-4800), "AAPL": pytest.approx(-7200), "GLD": None}
 
 
 def test_moves_of_a_day_follow_from_the_volatilities_of_an_underlying() -> None:
     legs = priced([ROWS[0], ROWS[4]])
-    found = legs.scenarios([Point(spot=2, in_moves=True)], Level.LEG)
+    found = legs.scenarios([Point(spot=2, in_moves=True)], Breakdown.LEG)
     of_share = found.filter(pl.col("conid") == 5).get_column("profit").item()
     assert of_share == pytest.approx(60_000 * 2 * 0.2 / 252**0.5)
 
@@ -148,7 +148,7 @@ def test_what_the_model_does_not_fit_is_left_out_with_the_reason() -> None:
 
 def test_expired_legs_are_worth_their_exercise() -> None:
     days = (EXPIRY - NOW.date()).days + 1
-    row = priced(ROWS[:1]).rows([Point(spot=-10, days=days)], Level.LEG)[0]
+    row = priced(ROWS[:1]).rows([Point(spot=-10, days=days)], Breakdown.LEG)[0]
     base = tree_price(
         call=False, spot=600, strike=575, volatility=0.2, rate=0.04,
         years=(datetime(2026, 6, 19, 20, tzinfo=UTC) - NOW) / timedelta(days=365),
@@ -157,10 +157,10 @@ def test_expired_legs_are_worth_their_exercise() -> None:
 
 
 def test_a_strategy_has_its_share_of_a_holding() -> None:
-    rows = priced([replace(ROWS[0], position=-4.0)]).rows([Point(spot=-10)], Level.STRATEGY)
+    rows = priced([replace(ROWS[0], position=-4.0)]).rows([Point(spot=-10)], Breakdown.STRATEGY)
     found = {one["name"]: one["profit"] for one in rows}
     assert found[UNATTRIBUTED] == pytest.approx(3 * found["condor"])
 
 
 def test_without_a_holding_there_is_nothing() -> None:
-    assert priced([]).rows(POINTS, Level.STRATEGY) == []
+    assert priced([]).rows(POINTS, Breakdown.STRATEGY) == []

@@ -20,7 +20,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Options, str | N
     """Record what the command line starts, and start nothing."""
     calls: list[tuple[str, Options, str | None]] = []
 
-    def run(book: str, options: Options, *, scenario: str | None) -> int:
+    def run(
+        book: str, options: Options, *, scenario: str | None, end_with: int | None = None
+    ) -> int:
         calls.append((book, options, scenario))
         return 0
 

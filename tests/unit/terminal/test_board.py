@@ -12,7 +12,7 @@ from position_sync_dagster.domain.broker_position import AccountSummary, BrokerP
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.lake.schema.codec import broker_rows
-from position_sync_dagster.sync.reports.changes import Change, ChangeKind
+from position_sync_dagster.sync.reports.changes import ChangeKind, DayChange
 from position_sync_dagster.sync.reports.exposure import split
 from position_sync_dagster.sync.reports.figures import Figures
 from position_sync_dagster.sync.reports.overview import Book
@@ -78,7 +78,7 @@ def test_a_leg_that_expired_is_not_one_that_is_missing() -> None:
 def screen(seen: Figures | None, width: int, height: int = 24) -> list[str]:
     console = Console(width=width, height=height, file=io.StringIO(), record=True)
     changes = [
-        Change(at=NOW, kind=ChangeKind.QUANTITY, text="quantity: SPY 575P 15Dec28  -2 → -3")
+        DayChange(at=NOW, kind=ChangeKind.QUANTITY, text="quantity: SPY 575P 15Dec28  -2 → -3")
     ] * 6
     addresses = [("Dagster UI", "http://127.0.0.1:3000"), ("logs", ".demo/*.log")]
     console.print(board(seen, changes, [], addresses, console))
