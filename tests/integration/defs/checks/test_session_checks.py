@@ -17,7 +17,6 @@ from position_sync_dagster.defs.checks.check_results import EVALUATE
 from position_sync_dagster.defs.checks.ledger import tables_fit_the_code
 from position_sync_dagster.defs.checks.strategies import legs_are_resolved
 from position_sync_dagster.domain.gateway_session import (
-    CONFIRM,
     EMPTIED,
     NOT_MANAGED,
     GatewayRun,
@@ -30,7 +29,6 @@ from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.update import Source, TradingMode
 from position_sync_dagster.gateway.accounts.account_downloads import OddRows
 from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY
-from position_sync_dagster.processes import preflight
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.terminal.board import describe
 
@@ -87,9 +85,7 @@ def test_without_an_owner_nothing_is_known_of_odd_holdings(check, own_login, lak
     assert (found.passed, found.metadata["unknown"].value) == (False, True)
 
 
-def test_a_live_login_that_is_due_is_said_by_check_status_and_doctor(
-    check, live, lake, settings
-) -> None:
+def test_a_live_login_that_is_due_is_said_by_check_and_status(check, live, lake, settings) -> None:
     now = datetime.now(UTC)
     run = GatewayRun(running_since=now - timedelta(days=8))
     live(gateway=run)
@@ -101,8 +97,6 @@ def test_a_live_login_that_is_due_is_said_by_check_status_and_doctor(
     status = read_status(lake, settings, now)
     assert [text for text in status.attention if "the login is due" in text]
     session = lake.sessions.current(settings.gateway_id)
-    (finding,) = preflight.of_login_week(session, now, TradingMode.LIVE, 24.0)
-    assert (finding.level, finding.remedy) == (preflight.Level.WARNING, CONFIRM)
     for mode, notice_h in ((TradingMode.PAPER, 24.0), (TradingMode.LIVE, 0.0)):
         assert session.login_week(now, mode, notice_h) is None, "no second factor"
     live(gateway=GatewayRun(started_at=now))
