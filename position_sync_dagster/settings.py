@@ -209,8 +209,9 @@ class Settings(GatewaySettings):
     """Requests that one batch claims, at most: its rows are in memory, and must be written within
     the lease."""
 
-    drain_time_limit_s: ClassVar[float] = 30.0
-    """Longest time of one drain run: shorter than `lease_s`, for which it holds its claims."""
+    drain_time_limit_s: ClassVar[float] = 20.0
+    """A drain begins no further batch after this time: Dagster ends a tick after 60 s, and a lease
+    of requests lasts `lease_s`."""
 
     lease_s: ClassVar[float] = LEASE_S
     """So long a claimed request belongs to its worker, in seconds."""

@@ -259,7 +259,7 @@ class Work:
 
     @contextmanager
     def _alone(self, what: str) -> Iterator[None]:
-        """Let an error of one table stop nothing else: it is logged, and in the skip reason."""
+        """Keep an error of one table to itself: it is logged, and named in the skip reason."""
         try:
             yield
         except PositionSyncError as error:

@@ -163,7 +163,7 @@ class Owner(StrEnum):
 
     STREAM = "STREAM"
     REFRESH = "DRAIN"
-    """A refresh by a drain run, while no stream is alive; it is short, and stored as DRAIN."""
+    """A short refresh by a drain of an earlier release, stored as DRAIN."""
 
 
 class LineUse(NamedTuple):
@@ -207,7 +207,7 @@ class GatewaySession:
 
     Attributes:
         gateway_id: The login: its name in the gateways file, or "host:port" without one.
-        owner: STREAM, or DRAIN for a refresh by a drain run.
+        owner: STREAM, or DRAIN for a refresh by an earlier release.
         session_id: Unique id of the session.
         run_id: The Dagster run of the owner; null outside Dagster.
         host: Host of the owning process.

@@ -102,8 +102,8 @@ class Program:
             logger.info("The %s works again.", self.name)
         self.works = self._has_worked = True
 
-    def restart(self, why: str) -> None:
-        """Kill it, and start it again after a delay that grows.
+    def restart(self, why: str, *, has_failed: bool = True) -> None:
+        """Kill it, and start it again after a delay that grows with its failures.
 
         Raises:
             CannotRunError: It has ended too often.
@@ -113,10 +113,11 @@ class Program:
         self.process.kill()
         self.process.wait()
         steady = self.works and time.monotonic() - self.started > STEADY_S
-        self._failures = 1 if steady else self._failures + 1
+        if has_failed:
+            self._failures = 1 if steady else self._failures + 1
         text = f"The {self.name} (process {self.process.pid}) {why}"
         self.process, self.works = None, False
-        if self._failures > (MOST_FAILURES if self._has_worked else MOST_AT_FIRST):
+        if has_failed and self._failures > (MOST_FAILURES if self._has_worked else MOST_AT_FIRST):
             raise CannotRunError(f"{text}, {self._failures} times in a row.")
         self._due = time.monotonic() + RESTART.delay_s(self._failures)
         logger.error("%s. It is started again.", text)
@@ -177,7 +178,7 @@ class Supervisor:
             self._tick_s = min(2 * self._tick_s, LONGEST_TICK_S)
             why = f"has let no sensor tick for {silent_s:.0f} s"
             for program in (self.code_server, self.daemon):
-                program.restart(why)
+                program.restart(why, has_failed=False)  # it may be the person who lets none tick
 
 
 def listens(address: str | tuple[str, int]) -> bool:

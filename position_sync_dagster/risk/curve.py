@@ -67,9 +67,10 @@ def _curve(legs: PricedLegs, symbol: str, currency: str) -> Curve | None:
     strikes = {one.strike for one in legs.terms if one is not None}
     kinks = {100 * (strike / spot - 1) for strike in strikes}
     moves = sorted({FAR_DOWN, *SPOTS, *kinks, FAR_UP, FURTHER_UP})
-    opened = float(legs.parts.get_column("unrealized_pnl").fill_null(0.0).sum())
-    today = _profits(legs, [Point(spot=move) for move in moves], opened)
-    ended = _profits(legs, [Point(spot=move, days=days) for move in moves], opened)
+    known = _known(legs)
+    opened = float(known.parts.get_column("unrealized_pnl").sum())
+    today = _profits(known, [Point(spot=move) for move in moves], opened)
+    ended = _profits(known, [Point(spot=move, days=days) for move in moves], opened)
     if today is None or ended is None:
         return None
     pairs = list(zip(moves, ended, strict=True))
@@ -87,8 +88,15 @@ def _curve(legs: PricedLegs, symbol: str, currency: str) -> Curve | None:
         break_evens=tuple(spot * (1 + move / 100) for move in _zeros(pairs)),
         greatest_profit=None if slope > flat else max(ended),
         greatest_loss=None if slope < -flat else min(ended),
-        left_out=sum(legs.left_out().values()),
+        left_out=legs.parts.height - known.parts.height,
     )
+
+
+def _known(legs: PricedLegs) -> PricedLegs:
+    """Return the legs that can be priced, and whose profit since their opening is known."""
+    priced = legs.units.filter(pl.col("reason").is_null())
+    parts = legs.with_units.join(priced.select("unit"), on="unit", how="semi")
+    return PricedLegs(parts.filter(pl.col("unrealized_pnl").is_not_null()).drop("unit"), legs.given)
 
 
 def _profits(legs: PricedLegs, points: Sequence[Point], opened: float) -> list[float] | None:

@@ -10,9 +10,7 @@ from position_sync_dagster.domain.gateway_session import GatewaySession, Session
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.settings import Settings
 
-TIME_LIMIT_S = 20.0
-"""A drain begins no further batch after this time, in seconds: Dagster ends a tick after 60 s, and
-a lease of requests lasts 45 s."""
+TIME_LIMIT_S = Settings.drain_time_limit_s
 
 RETRY = Backoff(first_s=10.0, longest_s=120.0)
 """Delays after drains in a row that released requests."""

@@ -72,8 +72,11 @@ class RuleFollower:
             active: tuple[Leg, ...] = (*self.registry.legs, *self.registry.unresolved)
             listed: list[Leg] = [leg for leg in active if leg.strategy_id not in names]
             legs = legs_of_rules(self._rules, holdings, listed, self.clock())
-            if self.registry.sync.follow_rules(names, accounts, legs):
-                logger.info("the rules have %d legs", len(legs))
+            try:
+                if self.registry.sync.follow_rules(names, accounts, legs):
+                    logger.info("the rules have %d legs", len(legs))
+            except InvalidLegError as error:  # it must not end the stream, which calls this
+                logger.warning("the legs of the rules stay as they were: %s", error)
         self._followed = inputs
 
     def _inputs(self) -> tuple[object, ...]:

@@ -13,7 +13,6 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.counts import DrainReport
 from position_sync_dagster.sync.drain.batch import LakeValues
 from position_sync_dagster.sync.drain.worker import QueueWorker
-from position_sync_dagster.sync.drain_plan import TIME_LIMIT_S
 
 NOTHING = DrainReport(batches=(), rescued=0, duration_s=0.0, exhausted=True)
 """The report where nothing waits."""
@@ -28,7 +27,7 @@ async def drain(
 ) -> DrainReport:
     """Value every pending request from `broker_positions`; it connects to nothing.
 
-    It ends when nothing more can be claimed or after `TIME_LIMIT_S`. Requests that the
+    It ends when nothing more can be claimed or after `drain_time_limit_s`. Requests that the
     broker's current data does not cover are released at its end. While the owner of the login is
     not connected to the broker, it claims nothing and reports the reason.
 
@@ -48,7 +47,7 @@ async def drain(
         by=Provenance(run_id=run_id),
         clock=clock,
     )
-    report = await worker.try_drain(TIME_LIMIT_S)
+    report = await worker.try_drain(settings.drain_time_limit_s)
     try:
         backlog = await lake.queue.overview()
     except LakeError as error:

@@ -48,8 +48,10 @@ def explain_day(
     before, after = (
         rows_of_logins(lake.updates.sync.last_before(at), settings) for at in (since, closed)
     )
-    if before.is_empty() and after.is_empty():
-        return PROFIT_EXPLAINED.empty
+    if before.is_empty():
+        begun = lake.updates.sync.begun_at()
+        if after.is_empty() or begun is None or begun > since:
+            return PROFIT_EXPLAINED.empty  # what was held already would count as profit
     conids = {*before.get_column("conid"), *after.get_column("conid")}
     details = lake.contracts.get(conids)
     before, after = (_with_magnifier(one, details) for one in (before, after))

@@ -20,7 +20,7 @@ MANY = 1000
 
 MOVED_S = 60.0
 """Minimum seconds between two times at which monitored holdings whose values moved are queued: each
-time, a drain run follows. Readers see the published values in the meantime."""
+time, a drain follows. Readers see the published values in the meantime."""
 
 CHOOSE_S = 60.0
 """Seconds after which the holdings to follow are chosen again by their values."""

@@ -133,6 +133,13 @@ def test_the_profit_of_a_day_is_explained_and_stored(lake):
     assert found["unexplained"] == 0
 
 
+def test_the_day_on_which_the_ledger_began_has_no_profit(lake):
+    """What was held at the close before is not known, and the whole book is no profit."""
+    since, closed = datetime.now(UTC) - timedelta(days=1), datetime.now(UTC) + timedelta(seconds=1)
+    day = date(2026, 11, 25)
+    assert explain_day(lake, load_settings(), day, since=since, closed=closed).is_empty()
+
+
 def test_the_page_of_risk_has_scenarios_and_the_curve_of_a_strategy(lake):
     page = risk_html(lake, load_settings(), utc_now(), "UNATTRIBUTED")
     assert "Break-even" in page

@@ -116,6 +116,15 @@ def test_without_ticks_code_server_and_daemon_are_started_again_also_if_there_ne
     assert three._tick_s == 0.3
 
 
+def test_sensors_that_a_person_switched_off_end_nothing_however_long(three, monkeypatch, caplog):
+    """The stream goes on, and would end with everything."""
+    monkeypatch.setattr(module, "TICK_S", 0.02)
+    monkeypatch.setattr(module, "LONGEST_TICK_S", 0.02)
+    three._tick_s = 0.02
+    times = 2 * (module.MOST_FAILURES + 2)
+    until(three.look, lambda: caplog.text.count("has let no sensor tick") >= times)
+
+
 def test_ticks_keep_the_programs_and_a_failed_tick_counts(three, monkeypatch):
     monkeypatch.setattr(module, "TICK_S", 0.5)
     three._tick_s = 0.5

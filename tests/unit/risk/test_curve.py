@@ -1,6 +1,7 @@
 """The profit over the price of the underlying: break-evens, greatest profit and loss, picture."""
 
 import xml.etree.ElementTree as xml
+from dataclasses import replace
 
 import pytest
 
@@ -29,3 +30,12 @@ def test_a_spread_has_bounds_and_a_break_even_and_a_naked_call_has_an_unbounded_
     assert naked.greatest_loss is None
     assert naked.greatest_profit == pytest.approx(100 * high, abs=1)
     assert xml.fromstring(as_svg(curve)).tag == "svg"  # noqa: S314 - our own picture
+
+
+def test_a_leg_without_a_price_or_a_known_profit_is_in_no_number_and_is_counted() -> None:
+    (alone,) = curves(priced([call(31, 600.0, 1.0, 20.0)]))
+    unknown = replace(call(32, 620.0, -1.0, 9.0), unrealized_pnl=None)
+    unpriced = replace(call(33, 630.0, -1.0, 9.0), unrealized_pnl=500.0, implied_vol=None)
+    (curve,) = curves(priced([call(31, 600.0, 1.0, 20.0), unknown, unpriced]))
+    assert (alone.left_out, curve.left_out) == (0, 2)
+    assert curve.at_expiry[-1] == pytest.approx(alone.at_expiry[-1])

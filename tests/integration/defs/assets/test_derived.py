@@ -318,7 +318,7 @@ def test_the_page_and_the_table_have_what_no_strategy_has_and_the_totals_of_all_
 def test_a_run_does_not_put_older_rows_over_those_of_another_run(
     materialize, settings, append_row, seconds_ago, monkeypatch, asset
 ) -> None:
-    """A drain may read the ledger later than `derive_positions`, and write before it."""
+    """A tick may read the ledger later than a run, and write before it."""
     replace_table, spec = derived.replace, asset.key.to_user_string()
 
     def after_another_run(*args, **more):
@@ -348,7 +348,7 @@ def test_a_table_of_a_ledger_that_lost_its_newest_rows_is_derived_all_the_same(
 def test_sums_of_a_table_that_another_run_has_replaced_meanwhile_are_no_failure(
     materialize, instance, monkeypatch
 ) -> None:
-    """A drain may derive from newer rows while `derive_positions` does."""
+    """A tick may derive from newer rows while a run does."""
     replace_table = derived.replace
 
     def and_another_run(table, frame, **more):

@@ -85,9 +85,7 @@ def test_without_an_owner_nothing_is_known_of_odd_holdings(check, own_login, lak
     assert (found.passed, found.metadata["unknown"].value) == (False, True)
 
 
-def test_a_live_login_that_is_due_is_said_by_check_status_and_doctor(
-    check, live, lake, settings
-) -> None:
+def test_a_live_login_that_is_due_is_said_by_check_and_status(check, live, lake, settings) -> None:
     now = datetime.now(UTC)
     run = GatewayRun(running_since=now - timedelta(days=8))
     live(gateway=run)

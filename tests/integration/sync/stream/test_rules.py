@@ -2,6 +2,7 @@
 
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import Reason
+from position_sync_dagster.errors import InvalidLegError
 from position_sync_dagster.sync.rule_legs import RuleFollower
 
 A = "DUSIM0001"
@@ -77,3 +78,17 @@ async def test_a_saved_file_is_applied_and_what_its_rules_chose_stays(
         listed = f"legs: [{{conid: {CALL}, symbol: T}}]"
         file.write_text(f"strategies:\n- {{strategy_id: puts, {listed}}}\n")
         await eventually(lambda: legs(lake) == {("puts", CALL)})
+
+
+def test_legs_that_conflict_stay_as_they_were_and_end_no_stream(lake, tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise InvalidLegError("Two strategies hold the whole.", remedy="Remove one.")
+
+    file = tmp_path / "strategies.yaml"
+    file.write_text(FILE.format(more=""))
+    monkeypatch.setattr(type(lake.registry.sync), "follow_rules", refuse)
+    follower = RuleFollower(lake.registry, file)
+    assert follower.is_due({}, first=True)
+    follower.follow([], {A})
+    follower.follow([], {A})  # the first one applied the file, which has a version of its own
+    assert not follower.is_due({}, first=False)
