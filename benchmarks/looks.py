@@ -115,22 +115,25 @@ def look(port: int, *, minutes: float, every_s: float) -> int:
 
 
 def count(home: Path) -> int:
-    """Compare the rows that events name with the rows of the ledger; 0 if they are equal."""
+    """Compare the rows that events report with those of the ledger; 0 if they are equal.
+
+    Rows after the version that was last reported wait for the next tick.
+    """
     import dagster as dg
+    import polars as pl
 
     from position_sync_dagster.lake.lake import Lake
 
-    counts: Counter[str] = Counter()
+    reported = through = 0
     with dg.DagsterInstance.from_config(str(home / "dagster_home")) as instance:
         for event in _events(instance):
-            for name in ("stream/rows", "drain/rows"):
-                if name in event.metadata:
-                    counts[f"{type(event).__name__} {name}"] += int(event.metadata[name].value)
-                    counts[f"{type(event).__name__} events"] += 1
-    rows = Lake(home / "lake").updates.table.rows(columns=["update_id"]).height
-    named = sum(found for name, found in counts.items() if name.endswith("rows"))
-    say(f"{named} rows named by events, {rows} rows in the ledger; {dict(counts)}")
-    return 0 if named == rows else 1
+            if "rows" in event.metadata:
+                reported += int(event.metadata["rows"].value)
+                through = max(through, int(event.metadata["delta_version"].value))
+    rows = Lake(home / "lake").updates.table.rows(columns=["ledger_version"])
+    held = rows.filter(pl.col("ledger_version") <= through).height
+    say(f"{reported} rows reported by events, {held} of {rows.height} up to version {through}")
+    return 0 if reported == held else 1
 
 
 def ended_runs(home: Path, job_name: str) -> list[str]:
@@ -145,18 +148,15 @@ def ended_runs(home: Path, job_name: str) -> list[str]:
 def _events(instance: Any) -> Iterator[Any]:
     import dagster as dg
 
-    key = dg.AssetKey("position_updates")
-    for fetch, kind in (
-        (instance.fetch_materializations, "asset_materialization"),
-        (instance.fetch_observations, "asset_observation"),
-    ):
-        cursor = None
-        while True:
-            page = fetch(key, limit=500, cursor=cursor)
-            yield from (getattr(record, kind) for record in page.records)
-            if not page.has_more:
-                break
-            cursor = page.cursor
+    cursor = None
+    while True:
+        page = instance.fetch_materializations(
+            dg.AssetKey("position_updates"), limit=500, cursor=cursor
+        )
+        yield from (record.asset_materialization for record in page.records)
+        if not page.has_more:
+            return
+        cursor = page.cursor
 
 
 def say(line: str) -> None:

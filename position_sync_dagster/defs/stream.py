@@ -116,15 +116,23 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
 
     The op runs until it is interrupted, its rotation is due, its login was changed or removed in
     the gateways file, or its run was deleted from Dagster or has ended there. The supervisor then
-    starts another one. A termination in the UI cancels the run, which pauses the stream.
+    starts another one. An interrupt ends it cleanly, and the run succeeds. A termination in the UI
+    ends it in the same way, but as a canceled run, which pauses the stream.
     """
     lake, instance = position_sync.lake, context.instance
     name = context.partition_key if context.has_partition_key else None
     settings = position_sync.settings.for_login(name)
     thread = StreamThread(lake, settings, run_id=context.run_id)
-    with logged_aside(), thread.running():
-        thread.wait(until=lambda: login_is_gone(settings) or run_is_gone(instance, context.run_id))
-    total = thread.result()
+    with logged_aside():
+        try:
+            with thread.running():
+                thread.wait(
+                    until=lambda: login_is_gone(settings) or run_is_gone(instance, context.run_id)
+                )
+        except dg.DagsterExecutionInterruptedError:
+            if run_is_canceling(instance, context.run_id):
+                raise
+        total = thread.result()
     context.log.info(
         f"The stream ended: {total.rows} rows in {total.commits} commits, "
         f"{total.enqueued} requests enqueued, {total.reconnects} reconnects."
@@ -169,17 +177,31 @@ def login_is_gone(login: Settings) -> bool:
     return False
 
 
+def run_is_canceling(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Return whether a person has terminated a run; False if the storage cannot be read."""
+    run = _run(instance, run_id)
+    return run is not None and run.status is dg.DagsterRunStatus.CANCELING
+
+
 def run_is_gone(instance: dg.DagsterInstance, run_id: str) -> bool:
     """Return whether a run was deleted from Dagster, or has ended there: nobody can terminate it.
 
     The supervisor gives up a run that has no lease in time, also if a clock was set meanwhile. If
     the storage cannot be read, the answer is no.
     """
+    run = _run(instance, run_id)
+    return run is None or (run is not AWAY and run.is_finished)
+
+
+AWAY = dg.DagsterRun(job_name=STREAM_JOB)
+"""Instead of a run that cannot be read: the rows need the lake and the gateway only."""
+
+
+def _run(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun | None:
     try:
-        run = instance.get_run_by_id(run_id)
-    except Exception:  # noqa: BLE001 - of any storage: the rows need the lake and the gateway only
-        return False
-    return run is None or run.is_finished
+        return instance.get_run_by_id(run_id)
+    except Exception:  # noqa: BLE001 - of any storage
+        return AWAY
 
 
 def stream_job(partitions: dg.PartitionsDefinition | None = None) -> dg.JobDefinition:

@@ -44,6 +44,7 @@ class _Scenario(_Part):
 class _File(_Part):
     betas: dict[str, float] = Field(default_factory=dict)
     scenarios: list[_Scenario] = Field(default_factory=list)
+    early_assignment: bool = False
 
 
 class OwnScenarios(BaseModel):
@@ -53,6 +54,7 @@ class OwnScenarios(BaseModel):
         betas: By how much each underlying moves when the index moves by 1.
         points: The scenarios, by name.
         largest_losses: For some scenarios and strategies the largest allowed loss.
+        early_assignment: Whether a short option that may be assigned early is beyond a limit.
     """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
@@ -60,6 +62,7 @@ class OwnScenarios(BaseModel):
     betas: dict[str, float]
     points: dict[str, Point]
     largest_losses: dict[tuple[str, str], float]
+    early_assignment: bool = False
 
     @property
     def recorded(self) -> list[Point]:
@@ -107,7 +110,12 @@ def read_scenarios(folder: Path) -> OwnScenarios:
         for one in found.scenarios
         for strategy, loss in one.largest_loss.items()
     }
-    return OwnScenarios(betas=found.betas, points=points, largest_losses=losses)
+    return OwnScenarios(
+        betas=found.betas,
+        points=points,
+        largest_losses=losses,
+        early_assignment=found.early_assignment,
+    )
 
 
 def folder_of(strategies_file: Path | None) -> Path:

@@ -92,7 +92,7 @@ def interrupted(instance: dg.DagsterInstance, ended: list[bool], *, by_a_person:
     return stream
 
 
-@pytest.mark.parametrize(("by_a_person", "status"), [(True, "CANCELED"), (False, "FAILURE")])
+@pytest.mark.parametrize(("by_a_person", "status"), [(True, "CANCELED"), (False, "SUCCESS")])
 def test_an_interrupt_ends_the_stream_cleanly_and_only_a_person_pauses_it(
     play, run, instance, by_a_person, status
 ) -> None:
