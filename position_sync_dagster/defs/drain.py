@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 STREAMED_EVERY = timedelta(minutes=1)
 """How often rows of the stream are reported while nothing is drained."""
 
-DERIVED_EVERY = timedelta(minutes=5)
+DERIVED_EVERY = timedelta(minutes=15)
 """How often the queue and the derived tables are reported. The tables themselves follow each report
 of the ledger."""
 
@@ -62,6 +62,7 @@ FOLLOWED_TABLES = (
     specs.GATEWAY_SESSIONS,
     specs.ACCOUNT_VALUES,
     specs.POSITION_CHANGES,
+    specs.DIVIDENDS,
     specs.EXECUTIONS,
     specs.STATEMENT_EVENTS,
 )
@@ -169,9 +170,9 @@ class Work:
             sources = {specs.ACTIVE_STRATEGIES.name: str(cursor.registry_version)}
             if derived_due:
                 with self._alone(f"{specs.POSITION_QUEUE.name} is not reported"):
-                    events.append(position_queue.event(self.lake, sources))
+                    events.append(position_queue.event(self.lake))
                 cursor = replace(cursor, derived_reported_at=self.now)
-            events.append(ledger_events.materialization(span, report, sources))
+            events.append(ledger_events.materialization(span, report))
             cursor = replace(cursor, ledger_version=span.added.version, reported_at=self.now)
             derived = list(self._derived(sources))
             events += derived if derived_due else []
@@ -260,7 +261,7 @@ class Work:
         with self._alone(f"{specs.CLOSURES.name} stays as it was"):
             made = closures.explain(self.lake, self.settings)
             self._results += made.checks.items()
-            events.append(table_asset.runless(specs.CLOSURES.name, made.metadata))
+            events.append(table_asset.runless(specs.CLOSURES.name, made.metadata, sources={}))
         return replace(cursor, statements=version), events
 
     @contextmanager

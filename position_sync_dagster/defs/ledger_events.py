@@ -5,7 +5,7 @@ event, since Dagster stores the events of a tick one by one and then its cursor:
 repeats nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -69,15 +69,12 @@ def _reported(record: dg.EventLogRecord) -> int | None:
     return version if isinstance(version, int) else None
 
 
-def materialization(
-    span: Span, report: DrainReport, sources: Mapping[str, str]
-) -> dg.AssetMaterialization:
+def materialization(span: Span, report: DrainReport) -> dg.AssetMaterialization:
     """Return the event of the rows of a span, also of a span without rows.
 
     Args:
         span: The rows.
         report: The drain of the same tick, for how long its requests waited.
-        sources: The data versions of the sources of the ledger.
     """
     rows, batches = span.added.rows, span.added.batches
     drained, streamed = rows.get(Source.QUEUE, 0), rows.get(Source.STREAM, 0)
@@ -94,7 +91,7 @@ def materialization(
         **{SINCE: span.since, THROUGH: through},
         note=report.reason,
     )
-    return table_asset.runless(POSITION_UPDATES.name, metadata, sources=sources)
+    return table_asset.runless(POSITION_UPDATES.name, metadata)
 
 
 def gateway_states(lake: tables.Lake, settings: Settings, now: datetime) -> dict[str, str]:

@@ -31,7 +31,7 @@ class ExpectedDividend:
         ex_date: The first day on which a buyer does not get it; null: none is paid.
         amount: What is paid for a share; null where only a share of the price is known. Unit: the
             major unit of the currency.
-        share: It as a share of the price, where no amount is known.
+        share: It as a share of the price, where no amount is known. Unit: 1.
         next_year: The sum of the next 12 months, of a STATED one. Unit: the major unit of the
             currency.
         seen_at: When it was first seen (UTC).

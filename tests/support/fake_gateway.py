@@ -163,7 +163,7 @@ class FakeGateway:
                 # Interrupted, it is requested again: the answer is then without an interruption.
                 self.listing = [m for m in self.listing if m not in (LOST, DROPPED, KEPT)]
             case ["9", _, request_id, conid, *_]:
-                row = (int(request_id), _contract(int(conid)), "SMART", "", "")
+                row = (int(request_id), _contract(int(conid)), "SMART", "", "", "")
                 end = contract_messages.contract_details_end(int(request_id))
                 self.say([contract_messages.contract_details(*row), end])
             case ["7", _, request_id, *_]:

@@ -16,7 +16,6 @@ import polars as pl
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.profit_explained import (
     explained_asset,
-    profits_are_explained,
 )
 from position_sync_dagster.defs.assets.strategy_exposure import day_metadata, seldom
 from position_sync_dagster.defs.checks.check_results import failed, table_check
@@ -243,7 +242,7 @@ def daily() -> dg.Definitions:
     schedules = [closing_schedule(days), late_schedule(days, first), statement_schedule(days)]
     return dg.Definitions(
         assets=[asset, explained],
-        asset_checks=[days_are_complete, profits_are_explained],
+        asset_checks=[days_are_complete],
         jobs=[job, importing],
         schedules=schedules,
     )

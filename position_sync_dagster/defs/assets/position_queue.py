@@ -46,12 +46,7 @@ def position_queue(
 
 
 def event(lake: tables.Lake, sources: Mapping[str, str] | None = None) -> dg.AssetMaterialization:
-    """Return the event of the table: how many requests wait, and how many failed.
-
-    Args:
-        lake: The tables.
-        sources: The data versions of its sources.
-    """
+    """Return the event of the table: how many requests wait, and how many failed."""
     backlog = lake.queue.sync.overview()
     metadata: dict[str, dg.RawMetadataValue] = {
         "pending": backlog.counts[QueueStatus.PENDING],
@@ -59,4 +54,4 @@ def event(lake: tables.Lake, sources: Mapping[str, str] | None = None) -> dg.Ass
         "failed": backlog.counts[QueueStatus.FAILED],
         "delta_version": str(backlog.version),
     }
-    return table_asset.runless(specs.POSITION_QUEUE.name, metadata, sources=sources)
+    return table_asset.runless(specs.POSITION_QUEUE.name, metadata)

@@ -273,19 +273,22 @@ def runless(
 ) -> dg.AssetMaterialization:
     """Return a materialization that belongs to no run.
 
-    Its tags are those that Dagster gives an event of a run: with them an asset counts as out of
-    date only when the data version of a source changes, not with each event of a source.
+    Without tags for its sources, an asset counts as out of date after each event of a source. With
+    those that Dagster gives an event of a run, only when the data version of a source changes.
 
     Args:
         asset: The name of the asset.
         metadata: The metadata of the event.
         version: The data version.
-        sources: The data versions of its sources, where they are not FOLLOWED.
+        sources: The data versions of its sources, where they are not FOLLOWED; None: no tags. The
+            event must then follow each of its sources.
     """
-    tags = {DATA_VERSION: version, "dagster/code_version": FOLLOWED}
-    for source in DEPS.get(asset, ()):
-        tags[f"dagster/input_data_version/{source}"] = (sources or {}).get(source, FOLLOWED)
-        tags[f"dagster/input_event_pointer/{source}"] = "NULL"
+    tags = {DATA_VERSION: version}
+    if sources is not None:
+        tags["dagster/code_version"] = FOLLOWED
+        for source in DEPS.get(asset, ()):
+            tags[f"dagster/input_data_version/{source}"] = sources.get(source, FOLLOWED)
+            tags[f"dagster/input_event_pointer/{source}"] = "NULL"
     return dg.AssetMaterialization(asset, metadata=metadata, tags=tags)
 
 
@@ -406,9 +409,19 @@ How to read it: one row per change, from `before` to `after`. `closures` says wh
 change that reduced a holding. What an account held when it was first seen is no change.
 """,
     )
-    return dg.Definitions(
-        assets=[gateway, broker_positions, contracts, sessions, account_values, breaks, changes]
+    dividends = external_table(
+        specs.DIVIDENDS,
+        deps=[GATEWAY],
+        description="""
+Dividends that the gateway expects of the underlyings of streamed options (generic tick 456).
+
+Written by the stream, when what is expected changed.
+
+How to read it: of the rows of a conid those with the greatest seen_at count.
+""",
     )
+    tables_of_owner = [broker_positions, contracts, sessions, account_values, breaks, changes]
+    return dg.Definitions(assets=[gateway, *tables_of_owner, dividends])
 
 
 def followed_table(lake: tables.Lake, spec: TableSpec) -> dg.AssetMaterialization:

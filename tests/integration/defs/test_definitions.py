@@ -34,6 +34,7 @@ PARENTS = {
     "executions": {"flex_statements"},
     "statement_events": {"flex_statements"},
     "position_changes": {"gateway"},
+    "dividends": {"gateway"},
     "closures": {"position_changes", "executions", "statement_events", "contracts"},
     "account_values": {"gateway", "flex_statements"},
     "reconciliation_breaks": {"broker_positions", "position_updates", "active_strategies"},
@@ -41,7 +42,7 @@ PARENTS = {
 
 EXTERNAL = {
     "gateway", "broker_positions", "contracts", "gateway_sessions", "account_values",
-    "reconciliation_breaks", "position_changes",
+    "reconciliation_breaks", "position_changes", "dividends",
 }  # fmt: skip
 
 NO_TABLE = {"gateway", "flex_statements"}

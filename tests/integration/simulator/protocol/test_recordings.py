@@ -154,6 +154,9 @@ def test_every_message_that_the_simulator_sends_has_a_recording_or_is_listed_her
     }
 
 
+LAST_TRADE = "20270115 16:00:00 US/Eastern"
+
+
 @pytest.mark.parametrize("symbol", ["AAPL", "ES"])
 def test_contract_details_have_the_recorded_layout(symbol: str) -> None:
     recorded = next(f for f in of_type("contractDetails") if f[2] == symbol and len(f) > 38)
@@ -175,7 +178,9 @@ def test_contract_details_have_the_recorded_layout(symbol: str) -> None:
         long_name=recorded[19],
     )
     ours = list(
-        contract_details(int(recorded[1]), contract, recorded[7], "IND", listing(date(2026, 4, 5)))
+        contract_details(
+            int(recorded[1]), contract, recorded[7], "IND", listing(date(2026, 4, 5)), recorded[4]
+        )
     )
     sec_ids = 2 * int(recorded[30])
     del recorded[31 : 31 + sec_ids]
@@ -267,7 +272,7 @@ def test_ib_async_reads_the_messages_that_nobody_recorded(
 
 
 def test_ib_async_reads_an_option_out_of_contract_details() -> None:
-    fields = contract_details(7, OPTION, "SMART", "STK", listing(date(2026, 4, 5)))
+    fields = contract_details(7, OPTION, "SMART", "STK", listing(date(2026, 4, 5)), LAST_TRADE)
     [(name, (req_id, details))] = calls_of_ib_async(list(fields))
     assert (name, req_id) == ("contractDetails", 7)
     assert details.contract.conId == OPTION.conid
@@ -283,7 +288,9 @@ def test_ib_async_reads_an_option_out_of_contract_details() -> None:
 def test_ibapi_reads_every_message_to_its_last_field(version: int) -> None:
     frames = [AGAIN[name](recorded) for name in AGAIN for recorded in of_type(name)]
     frames += [fields for _, fields, _ in UNRECORDED]
-    frames.append(contract_details(7, OPTION, "SMART", "STK", listing(date(2026, 4, 5))))
+    frames.append(
+        contract_details(7, OPTION, "SMART", "STK", listing(date(2026, 4, 5)), LAST_TRADE)
+    )
     frames.append(account_messages.position_multi(7, "DUSIM0001", OPTION, -3, 2100.6321))
     for fields in frames:
         received = RecordingWrapper()
