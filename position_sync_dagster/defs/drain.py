@@ -113,7 +113,7 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     lake = runs.cached_lake(settings)
     work = Work(lake, settings, runs.cached_instance(context), datetime.now(UTC))
     cursor, events = work.tick(TickCursor.from_text(context.cursor))
-    last_work.note(last_work.SENSORS)
+    last_work.note(last_work.FAILED_TICK if work.failed else last_work.SENSORS)
     return dg.SensorResult(
         asset_events=events, skip_reason="; ".join(work.said), cursor=cursor.to_text()
     )
@@ -130,6 +130,7 @@ class Work:
 
     Attributes:
         said: What the tick did, with numbers, for its skip reason.
+        failed: Whether an error prevented the drain.
     """
 
     lake: tables.Lake
@@ -139,6 +140,7 @@ class Work:
 
     def __post_init__(self) -> None:
         self.said: list[str] = []
+        self.failed = False
         self._results: list[tuple[dg.AssetCheckKey, dg.AssetCheckResult]] = []
 
     def tick(self, cursor: TickCursor) -> tuple[TickCursor, list[Event]]:
@@ -147,7 +149,11 @@ class Work:
         all_due = self._is_due(cursor.all_reported_at, ALL_EVERY) or states != cursor.states
         cursor, registry = self._apply_strategies(cursor)
         all_due |= registry
-        cursor, report = self._drain(cursor)
+        report = drain.NOTHING
+        with self._alone("Nothing is drained"):
+            self.failed = True
+            cursor, report = self._drain(cursor)
+            self.failed = False
         span = ledger_events.unreported(self.lake, self.instance, cursor.ledger_version)
         came = span.added.rows
         went_back = span.since < (cursor.ledger_version or 0)
@@ -163,7 +169,8 @@ class Work:
             derived_due = all_due or self._is_due(cursor.derived_reported_at, DERIVED_EVERY)
             sources = {specs.ACTIVE_STRATEGIES.name: str(cursor.registry_version)}
             if derived_due:
-                events.append(position_queue.event(self.lake))
+                with self._alone(f"{specs.POSITION_QUEUE.name} is not reported"):
+                    events.append(position_queue.event(self.lake))
                 cursor = replace(cursor, derived_reported_at=self.now)
             events.append(ledger_events.materialization(span, report))
             cursor = replace(cursor, ledger_version=span.added.version, reported_at=self.now)

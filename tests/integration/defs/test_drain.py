@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
+from position_sync_dagster import last_work
 from position_sync_dagster.defs import drain as defs_drain
 from position_sync_dagster.defs import runs
 from position_sync_dagster.defs.assets.position_updates import position_updates
@@ -302,3 +303,24 @@ def test_without_rows_the_ledger_is_reported_each_quarter_of_an_hour_while_a_str
     tick()  # the state changed
     later(monkeypatch, timedelta(minutes=32))
     assert LEDGER in names(tick())
+
+
+def test_while_nothing_can_be_drained_rows_and_checks_are_reported_all_the_same(
+    tick: Ticks, own_login, append_row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A check that is not evaluated any more would look as if it passed."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise LakeError("The queue is damaged.", remedy="Restore it.")
+
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    own_login()
+    append_row(7, datetime.now(UTC))
+    monkeypatch.setattr(defs_drain.Work, "_drain", fail)
+    monkeypatch.setattr(defs_drain.position_queue, "event", fail)
+    result = tick()
+    assert "Nothing is drained: The queue is damaged." in said(result)
+    assert tick.rows() == 1
+    assert any(isinstance(one, dg.AssetCheckEvaluation) for one in result.asset_events)
+    assert last_work.changed_at(last_work.FAILED_TICK)
+    assert not last_work.changed_at(last_work.SENSORS)
