@@ -226,11 +226,6 @@ class Settings(GatewaySettings):
     stale_after_s: ClassVar[float] = 600.0
     """Reconciliation calls an older row STALE: three rounds of the account's values have passed."""
 
-    keep_runs_days: ClassVar[int] = 3
-    keep_runs: ClassVar[int] = 300
-    """So old are finished runs of Dagster when they are deleted, and so many of the newest of each
-    job are kept until then: a drain takes 0.25 MB in Dagster's storage. Rows are never deleted."""
-
     alert_after_s: ClassVar[float] = 60.0
     """A check must have failed for so many seconds before that is sent: most mend themselves."""
 

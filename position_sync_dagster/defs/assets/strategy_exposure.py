@@ -30,7 +30,7 @@ LARGEST = 10
 """Maximum length of each list of `latest_positions`."""
 
 MOST_CURRENCIES = 5
-MOST_STRATEGIES = 200
+MOST_STRATEGIES = 50
 
 PLOTS = {
     "daily": "daily_pnl",

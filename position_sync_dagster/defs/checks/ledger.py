@@ -170,7 +170,7 @@ def judge_ends(requests: pl.DataFrame, *, rows: Collection[str]) -> dg.AssetChec
     )
 
 
-MAX_DISCREPANCIES = 100
+MAX_DISCREPANCIES = 20
 """Maximum number of discrepancies shown; the table `reconciliation_breaks` has all."""
 
 ERROR_TYPES = frozenset(
