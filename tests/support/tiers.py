@@ -1,6 +1,6 @@
 """Which tests `make test` leaves out, and why: the second tier.
 
-The first tier shows every promise once, in five minutes; `make test-all` runs both. A test is in
+The first tier shows every promise once; `make test-all` runs both. A test is in
 the second one because it varies, starts or plays what the first tier shows already, never because
 it is slow alone. CONTRIBUTING.md lists mutations and the test of the first tier that notices each.
 """

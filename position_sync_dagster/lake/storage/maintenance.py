@@ -12,7 +12,6 @@ from deltalake import DeltaTable
 from position_sync_dagster.errors import CommitContentionError, LakeError, LakeNotWritableError
 from position_sync_dagster.lake.schema.ids import new_part
 from position_sync_dagster.lake.schema.predicates import LIVE, in_parts
-from position_sync_dagster.lake.schema.tables import PARTITION_COLUMNS
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
 from position_sync_dagster.lake.storage.object_store import plain
 from position_sync_dagster.lake.storage.table import (
@@ -24,10 +23,6 @@ from position_sync_dagster.lake.storage.table import (
     overwrite,
     rows_between,
 )
-
-PART = PARTITION_COLUMNS[1]
-"""The partition column that names the commit which wrote the row."""
-
 
 logger = logging.getLogger(__name__)
 
