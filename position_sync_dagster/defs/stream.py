@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from functools import partial
 from logging.handlers import QueueHandler, QueueListener
@@ -62,14 +62,21 @@ class StreamThread:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Start the thread; at any end of the block, stop the stream and wait for its clean end."""
-        self._thread.start()
         try:
-            self._ready.wait()
+            self._thread.start()
             yield
         finally:
-            with suppress(RuntimeError):  # its event loop has closed: the stream has ended
+            self._stop()
+
+    def _stop(self) -> None:
+        """Ask the stream to stop and wait for its end, through further interrupts of Dagster."""
+        until = time.monotonic() + CLEAN_END_S
+        while not self._ended.done() and time.monotonic() < until:
+            # RuntimeError: its event loop has closed, so the stream has ended.
+            with suppress(dg.DagsterExecutionInterruptedError, RuntimeError):
+                self._ready.wait(CLEAN_END_S)
                 self._request_stop()
-            self._thread.join(CLEAN_END_S)
+                wait([self._ended], CLEAN_END_S)
 
     def wait(self, until: Callable[[], bool]) -> None:
         """Wait until the stream has ended, or a look each LOOK_S says that it should end."""

@@ -166,7 +166,8 @@ def has_moved(before: BrokerPosition, now: BrokerPosition, least: LeastMove) -> 
     """Return whether the values of a holding moved so far that it needs a new row.
 
     They moved when the value or the daily profit changed by `least`, when the unrealized profit
-    changed its sign and the value changed by `least.part`, or when one became known or unknown.
+    changed its sign and the value changed by `least.part`, when one became known or unknown, or
+    when the price is in another unit, as after the contract's details came.
 
     Args:
         before: The holding when its last row was requested.
@@ -177,7 +178,7 @@ def has_moved(before: BrokerPosition, now: BrokerPosition, least: LeastMove) -> 
     if value is None or now.market_value is None:
         return value != now.market_value
     by = now.market_value - value
-    if least.is_move(by, value) or _is_known(before) != _is_known(now):
+    if least.is_move(by, value) or _is_known(before) != _is_known(now) or _other_unit(before, now):
         return True
     daily = (before.daily_pnl, now.daily_pnl)
     if daily[0] is not None and daily[1] is not None and least.is_move(daily[1] - daily[0], value):
@@ -197,6 +198,14 @@ def _is_known(holding: BrokerPosition) -> tuple[bool, ...]:
         value is not None
         for value in (holding.market_price, holding.daily_pnl, holding.unrealized_pnl)
     )
+
+
+def _other_unit(before: BrokerPosition, now: BrokerPosition) -> bool:
+    """Return whether the prices of one quantity are in different units, as cents and dollars."""
+    prices = (before.market_price or 0.0) * (now.market_value or 0.0)
+    others = (now.market_price or 0.0) * (before.market_value or 0.0)
+    ratio = abs(prices / others) if prices and others else 1.0
+    return before.position == now.position and not 0.1 < ratio < 10.0
 
 
 def _is_loss(holding: BrokerPosition) -> bool:

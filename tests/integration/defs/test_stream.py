@@ -86,6 +86,8 @@ def interrupted(instance: dg.DagsterInstance, ended: list[bool], *, by_a_person:
             instance.report_run_canceling(instance.get_run_by_id(run_id))
         signal.raise_signal(signal.SIGINT)
         await stop.wait()
+        signal.raise_signal(signal.SIGINT)  # Dagster's launcher interrupts again while it waits
+        await asyncio.sleep(0.5)
         ended.append(threading.current_thread() is not threading.main_thread())
         return StreamCounts()
 

@@ -16,6 +16,7 @@ from position_sync_dagster.sync.stream import followed_holdings
 
 A, B = "DUSIM0001", "DUSIM0002"
 PUT, ES_PUT, SPX_PUT, FUTURE = 921000002, 921000005, 921000006, 920000002
+IN_CENTS = 921000004
 OPEN = 9
 STILL = {"autostep": True, "tick_interval_s": 3600.0}
 
@@ -129,7 +130,10 @@ async def test_a_value_that_stands_still_is_confirmed_and_has_no_further_row(
         async def settled():
             found = await drain(streamer)
             return len(found) == OPEN and all(
-                row["value_source"] == ValueOrigin.PNL_SINGLE for row in found.values()
+                row["value_source"] == ValueOrigin.PNL_SINGLE
+                and row["market_price"] is not None  # 0.0, once the contract's details came
+                and (row["conid"] != IN_CENTS or row["market_price"] > 1)
+                for row in found.values()
             )
 
         await eventually(settled)
