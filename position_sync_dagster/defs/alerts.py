@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets import daily_positions, profit_explained, risk_scenarios
+from position_sync_dagster.defs.assets import daily_positions, risk
 from position_sync_dagster.defs.assets.closures import CAUSES
 from position_sync_dagster.defs.assets.statements import FILES_CHECK
 from position_sync_dagster.defs.checks import limits
@@ -26,9 +26,9 @@ WATCHED = (
     limits.exposure_sums_equal_their_parts.check_key,
     limits.latest_sums_equal_their_parts.check_key,
     CAUSES,
-    profit_explained.profits_are_explained.check_key,
-    risk_scenarios.losses_are_within_their_limits.check_key,
-    risk_scenarios.early_assignment.check_key,
+    risk.profits_are_explained.check_key,
+    risk.losses_are_within_their_limits.check_key,
+    risk.early_assignment.check_key,
 )
 """Every check of the project, without those of limits."""
 

@@ -14,9 +14,7 @@ import dagster as dg
 import polars as pl
 
 from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.assets.profit_explained import (
-    explained_asset,
-)
+from position_sync_dagster.defs.assets.risk import explained_asset
 from position_sync_dagster.defs.assets.strategy_exposure import day_metadata, seldom
 from position_sync_dagster.defs.checks.check_results import failed, table_check
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource

@@ -14,10 +14,9 @@ from position_sync_dagster.lake.updates.position_updates import PositionUpdatesT
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.counts import StreamCounts, StreamMetrics
 from position_sync_dagster.sync.explain_closes import CloseExplainer
+from position_sync_dagster.sync.leg_followers import RollFollower, RuleFollower
 from position_sync_dagster.sync.owner import memory_and_threads
 from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus, end_tasks
-from position_sync_dagster.sync.roll_legs import RollFollower
-from position_sync_dagster.sync.rule_legs import RuleFollower
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 
 CHECK_INTERVAL_S = 1.0

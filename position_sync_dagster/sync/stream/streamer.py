@@ -24,12 +24,11 @@ from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.counts import StreamMetrics
 from position_sync_dagster.sync.explain_closes import CloseExplainer
+from position_sync_dagster.sync.leg_followers import RollFollower, RuleFollower
 from position_sync_dagster.sync.owner.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.owner.close_watcher import CloseWatcher
 from position_sync_dagster.sync.owner.ownership import OwnerContext, Ownership, Unowned, end_tasks
 from position_sync_dagster.sync.owner.publisher import AccountRecorder, Announcements, Publisher
-from position_sync_dagster.sync.roll_legs import RollFollower
-from position_sync_dagster.sync.rule_legs import RuleFollower
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.delivery import Flusher, StreamPricer
 from position_sync_dagster.sync.stream.gateway_link import BrokerLink, run_until
