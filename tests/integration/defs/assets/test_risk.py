@@ -7,9 +7,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs.assets import risk
-from position_sync_dagster.defs.assets.daily_positions import exchange_partitions, known_days
-from position_sync_dagster.defs.assets.risk import explained_asset, profits_are_explained
+from position_sync_dagster.defs.assets import risk_scenarios as risk
+from position_sync_dagster.defs.assets.past_days import (
+    exchange_partitions,
+    explained_asset,
+    known_days,
+    profits_are_explained,
+)
 from position_sync_dagster.defs.checks.check_results import EVALUATE
 from position_sync_dagster.lake.schema.tables import PROFIT_EXPLAINED
 from position_sync_dagster.settings import load_settings
