@@ -19,8 +19,8 @@ from position_sync_dagster.domain.leg import LegState, few
 from position_sync_dagster.domain.line_allocation import largest
 from position_sync_dagster.domain.valuation import Quote, price_of
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.lake.records import DividendsTable
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.risk.account import NoGreeks, Reason, greeks_of_account

@@ -33,9 +33,9 @@ from position_sync_dagster.domain.update import (
 )
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
-from position_sync_dagster.gateway.changes import PendingChanges
+from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.queue.position_queue import PositionQueue

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
+from position_sync_dagster.gateway.holdings import HoldingsBook
 from position_sync_dagster.sync.counts import StreamCounts, StreamMetrics
 from position_sync_dagster.sync.stream.publisher import QUEUED
 
