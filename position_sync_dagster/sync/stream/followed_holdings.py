@@ -8,8 +8,8 @@ from position_sync_dagster.domain.clock import rest_s
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.line_allocation import largest
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.sync.owner.ownership import OwnerContext
-from position_sync_dagster.sync.owner.publisher import Publisher
+from position_sync_dagster.sync.stream.ownership import OwnerContext
+from position_sync_dagster.sync.stream.publisher import Publisher
 from position_sync_dagster.sync.stream.routes import Routes
 
 PUBLISH_S, PUBLISH_MANY_S = 4.0, 6.0

@@ -17,9 +17,9 @@ from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, G
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.counts import StreamCounts
-from position_sync_dagster.sync.owner.ownership import OwnerContext, end_tasks
 from position_sync_dagster.sync.stream.delivery import Flusher
 from position_sync_dagster.sync.stream.lines import LineManager
+from position_sync_dagster.sync.stream.ownership import OwnerContext, end_tasks
 from position_sync_dagster.sync.stream.router import Router
 
 logger = logging.getLogger(__name__)

@@ -36,11 +36,11 @@ from position_sync_dagster.risk.terms import (
     option_terms,
     stated_dividend,
 )
-from position_sync_dagster.sync.owner import account_greeks
-from position_sync_dagster.sync.owner.ownership import OwnerContext, Unowned
-from position_sync_dagster.sync.owner.publisher import QUEUED
+from position_sync_dagster.sync.stream import account_greeks
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.lines import LineManager
+from position_sync_dagster.sync.stream.ownership import OwnerContext, Unowned
+from position_sync_dagster.sync.stream.publisher import QUEUED
 from position_sync_dagster.sync.stream.routes import Routes
 
 logger = logging.getLogger(__name__)

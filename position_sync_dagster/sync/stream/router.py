@@ -23,15 +23,15 @@ from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.sync.owner.leg_resolver import LegResolver
-from position_sync_dagster.sync.owner.ownership import OwnerContext
-from position_sync_dagster.sync.owner.publisher import QUEUED, Publisher
 from position_sync_dagster.sync.rule_legs import RuleFollower
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.delivery import StreamPricer
 from position_sync_dagster.sync.stream.followed_holdings import FollowedHoldings
+from position_sync_dagster.sync.stream.leg_resolver import LegResolver
 from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.model_greeks import ModelGreeks
+from position_sync_dagster.sync.stream.ownership import OwnerContext
+from position_sync_dagster.sync.stream.publisher import QUEUED, Publisher
 from position_sync_dagster.sync.stream.routes import RouteLog, Routes
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.sync.counts import StreamCounts, StreamMetrics
-from position_sync_dagster.sync.owner.publisher import QUEUED
+from position_sync_dagster.sync.stream.publisher import QUEUED
 
 logger = logging.getLogger(__name__)
 

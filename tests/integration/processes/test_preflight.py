@@ -17,7 +17,7 @@ from position_sync_dagster.gateway.survey import clock_difference_s
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes import preflight
 from position_sync_dagster.processes.preflight import Finding, Level, of_account_time, run_preflight
-from position_sync_dagster.sync.owner.ownership import Ownership
+from position_sync_dagster.sync.stream.ownership import Ownership
 from tests.support.ports import free_port
 from tests.support.torn_queues import newest_entry
 

@@ -14,7 +14,7 @@ from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.gateway.accounts import pnl_subscriptions
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.sync.reports.status import read_status
-from position_sync_dagster.sync.stream.service import stream
+from position_sync_dagster.sync.stream.streamer import stream
 from position_sync_dagster.terminal.board import describe
 
 A, B, STOCK = "DUSIM0001", "DUSIM0002", 920000001

@@ -15,8 +15,12 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import GreeksSource, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
 from position_sync_dagster.gateway.accounts import holdings
-from position_sync_dagster.sync.owner import account_greeks
-from position_sync_dagster.sync.stream import followed_holdings, gateway_link, model_greeks
+from position_sync_dagster.sync.stream import (
+    account_greeks,
+    followed_holdings,
+    gateway_link,
+    model_greeks,
+)
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 
 A, B = "DUSIM0001", "DUSIM0002"

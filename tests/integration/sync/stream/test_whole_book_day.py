@@ -14,8 +14,13 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import GreeksSource, ValueOrigin
 from position_sync_dagster.gateway.accounts import holdings, pnl_subscriptions
-from position_sync_dagster.sync.owner import account_greeks
-from position_sync_dagster.sync.stream import followed_holdings, gateway_link, lines, model_greeks
+from position_sync_dagster.sync.stream import (
+    account_greeks,
+    followed_holdings,
+    gateway_link,
+    lines,
+    model_greeks,
+)
 from tests.support.extent import EVERYTHING
 
 A = "DUSIM0001"

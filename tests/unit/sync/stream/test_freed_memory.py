@@ -5,7 +5,7 @@ import platform
 
 import psutil
 
-from position_sync_dagster.sync.owner.memory_and_threads import (
+from position_sync_dagster.sync.stream.memory_and_threads import (
     YOUNG_THRESHOLD,
     exempt_from_collection,
     rare_garbage_collection,

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import polars as pl
 import pytest
 
-from position_sync_dagster.sync.owner.publisher import Announcements
+from position_sync_dagster.sync.stream.publisher import Announcements
 from tests.support.holdings import make_holding
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)

@@ -12,7 +12,7 @@ from position_sync_dagster.domain.leg import UnresolvedLeg, matching_contracts, 
 from position_sync_dagster.errors import LakeError, LeaseLostError
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
-from position_sync_dagster.sync.owner.ownership import OwnerContext, end_tasks
+from position_sync_dagster.sync.stream.ownership import OwnerContext, end_tasks
 
 logger = logging.getLogger(__name__)
 

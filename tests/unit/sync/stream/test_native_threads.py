@@ -6,7 +6,7 @@ import subprocess
 import sys
 from contextlib import suppress
 
-from position_sync_dagster.sync.owner.memory_and_threads import (
+from position_sync_dagster.sync.stream.memory_and_threads import (
     ALLOCATOR,
     ONE_ARENA,
     VARIABLES,
@@ -15,7 +15,7 @@ from position_sync_dagster.sync.owner.memory_and_threads import (
 
 WORK = """
 import json, os, tempfile
-from position_sync_dagster.sync.owner.memory_and_threads import VARIABLES, one_native_thread_each
+from position_sync_dagster.sync.stream.memory_and_threads import VARIABLES, one_native_thread_each
 
 def work():
     import polars as pl

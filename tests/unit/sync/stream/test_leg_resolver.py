@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner.leg_resolver import LegResolver
-from position_sync_dagster.sync.owner.ownership import OwnerContext
+from position_sync_dagster.sync.stream.leg_resolver import LegResolver
+from position_sync_dagster.sync.stream.ownership import OwnerContext
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 LEG = make_leg(
