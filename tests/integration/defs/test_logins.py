@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs.assets.position_updates import position_updates
+from position_sync_dagster.defs.assets.queue_and_ledger import position_updates
 from position_sync_dagster.defs.checks import broker, check_results, ledger
 from position_sync_dagster.defs.drain import drain_queue
 from position_sync_dagster.defs.resources import POSITION_SYNC

@@ -1,7 +1,8 @@
-"""The asset `daily_positions`: every holding at the close of each trading day, and its check.
+"""The assets of past days: `daily_positions` and `profit_explained`, with their checks.
 
-The trading days of an exchange are its partitions; each exists from its close on. The job
-`close_day` records them after the close, and again at night.
+The first has every holding at the close of each trading day, the second where the profit of the
+day came from. The trading days of an exchange are the partitions of both; each exists from its
+close on. The job `close_day` records them after the close, and again at night.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -14,25 +15,24 @@ import dagster as dg
 import polars as pl
 
 from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.assets.profit_explained import (
-    explained_asset,
-)
-from position_sync_dagster.defs.assets.strategy_exposure import day_metadata, seldom
+from position_sync_dagster.defs.assets.derived_tables import day_metadata, seldom
 from position_sync_dagster.defs.checks.check_results import failed, table_check
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
 from position_sync_dagster.defs.runs import CLOSE_JOB, IMPORT_JOB
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
+from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS, PROFIT_EXPLAINED
 from position_sync_dagster.lake.storage.object_store import first_ledger_day
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import statements
 from position_sync_dagster.sync.reports.exchange_days import (
     ExchangeDays,
+    close_before,
     closing_times,
     exchange_days,
 )
+from position_sync_dagster.sync.reports.explained_days import explain_day, unexplained
 
 CLOSED_DAYS = dg.FreshnessPolicy.time_window(
     fail_window=timedelta(days=5), warn_window=timedelta(days=4)
@@ -242,7 +242,7 @@ def daily() -> dg.Definitions:
     schedules = [closing_schedule(days), late_schedule(days, first), statement_schedule(days)]
     return dg.Definitions(
         assets=[asset, explained],
-        asset_checks=[days_are_complete],
+        asset_checks=[days_are_complete, profits_are_explained],
         jobs=[job, importing],
         schedules=schedules,
     )
@@ -421,3 +421,77 @@ _RANGES: table_asset.Columns[tuple[date, date, int]] = {
     "last": lambda row: str(row[1]),
     "days": lambda row: row[2],
 }
+
+
+STRATEGIES_SHOWN = 5
+"""Maximum number of strategies that the check names."""
+
+
+def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
+    """Build the asset over the trading days of an exchange."""
+
+    @table_asset.table_asset(
+        PROFIT_EXPLAINED,
+        deps=["daily_positions", "position_updates", "executions", "closures"],
+        job=CLOSE_JOB,
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        metadata={"partition_expr": "session_date"},
+    )
+    def profit_explained(
+        context: dg.AssetExecutionContext, position_sync: PositionSyncResource
+    ) -> dg.MaterializeResult[None]:
+        """Where the profit of each trading day came from, by strategy and account.
+
+        Written by the job close_day, after daily_positions, and by backfills of any range.
+
+        How to read it: profit is the sum of the parts: the move of the underlyings (delta, gamma),
+        of the volatilities (vega), time (theta), the rest of the repricing, trades and their fees,
+        assignments, cash of statements, and what no trade explains. A day is replaced whole.
+        """
+        lake, settings = position_sync.lake, position_sync.settings
+        days = [date.fromisoformat(key) for key in context.partition_keys]
+        closes = closing_times(settings.calendar, days)
+        frames = {
+            day: explain_day(
+                lake, settings, day, since=close_before(settings.calendar, day), closed=closes[day]
+            )
+            for day in days
+        }
+        result = derived.replace_days(
+            lake.derived_table(PROFIT_EXPLAINED), frames, run_id=context.run.run_id
+        )
+        for day, rows in frames.items():
+            sums = {name: float(rows[name].sum()) for name in ("profit", "unexplained")}
+            context.add_asset_metadata(
+                {"dagster/partition_row_count": rows.height, **sums}, partition_key=day.isoformat()
+            )
+        return dg.MaterializeResult(
+            metadata=table_asset.replacement_metadata(
+                lake.derived_table(PROFIT_EXPLAINED).path, result
+            ),
+            data_version=dg.DataVersion(str(result.version)),
+        )
+
+    return profit_explained
+
+
+@table_check(PROFIT_EXPLAINED.name)
+def profits_are_explained(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    """Whether less than 5 % of the gross move of each strategy, or 25 units, is unexplained.
+
+    It looks at the newest recorded day. What is unexplained is a quantity that came or went without
+    an execution, a close with a known cause, or a booking of a statement.
+    """
+    table = lake.derived_table(PROFIT_EXPLAINED)
+    rows = table.rows() if table.exists() else PROFIT_EXPLAINED.empty
+    newest = rows.filter(rows["session_date"] == rows["session_date"].max())
+    found = unexplained(newest.iter_rows(named=True))
+    if not found:
+        return dg.AssetCheckResult(passed=True, metadata={"strategies": newest.height})
+    return failed(
+        f"Not explained: {'; '.join(found[:STRATEGIES_SHOWN])}.",
+        what_to_do="Import the statement of the day, which names trades and bookings, and fill the "
+        "day again; compare the quantities with TWS.",
+        metadata={"strategies": newest.height, "unexplained": len(found)},
+    )

@@ -1,11 +1,12 @@
-"""The asset `strategy_exposure`: holdings and values of each strategy, as tables and plots.
+"""The assets `latest_positions` and `strategy_exposure`: each holding, and each strategy.
 
-The page shows money first: a table of each currency, because currencies are never added, then the
-risk. In the tables an unknown number is a dash; in the numbers that the UI plots it is left out.
+Both tables are derived from the newest rows of the ledger, and replaced whole. Their pages show
+money first: a table of each currency, because currencies are never added, then the risk. In the
+tables an unknown number is a dash; in the numbers that the UI plots it is left out.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ import dagster as dg
 import polars as pl
 
 from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.checks import limits
+from position_sync_dagster.defs.checks import strategies
 from position_sync_dagster.defs.checks.check_results import Derived
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.domain.instrument import leg_name
@@ -21,9 +22,9 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
+from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS, STRATEGY_EXPOSURE
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports import exposure, money, overview
+from position_sync_dagster.sync.reports import confirmations, exposure, money, overview
 from position_sync_dagster.terminal.text import amount, duration, money_lines, partial_sum, quantity
 
 LARGEST = 10
@@ -209,6 +210,99 @@ def day_metadata(rows: pl.DataFrame) -> dict[str, dg.MetadataValue]:
     return plotted(numbers) | {n: dg.MetadataValue.int(count) for n, count in missing.items()}
 
 
+CLOSED_KEPT = timedelta(days=14)
+"""How long a closed holding stays in the table. Its cost must not grow with the history: the table
+is replaced whole, and each process that asks for the newest rows begins with it."""
+
+LATEST_LINEAGE = {name: [("position_updates", name)] for name in LATEST_POSITIONS.columns} | {
+    "confirmed_at": [
+        ("broker_positions", "confirmed_at"),
+        ("position_updates", "value_time"),
+        ("position_updates", "timestamp"),
+    ]
+}
+
+
+@table_asset.table_asset(
+    LATEST_POSITIONS,
+    deps=["position_updates", "broker_positions"],
+    lineage=LATEST_LINEAGE,
+    money_first=True,
+    freshness_policy=table_asset.QUARTER_HOURLY,
+)
+def latest_positions(
+    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
+) -> dg.MaterializeResult[None]:
+    """The newest row of every holding that is open or closed lately, for readers without code.
+
+    Written by the sensor drain_queue after each report of the ledger; the table is replaced whole.
+
+    How to read it: one row per account and contract, with the columns of position_updates, and
+    when its price arrived or the broker last confirmed it. A closed holding stays for 14 days, that
+    of an active leg as long as the leg. PositionUpdatesTable.latest() returns the rows as they are
+    now.
+
+    Live: `position-sync money` shows these figures as they move, second by second.
+    """
+    lake, settings, now = position_sync.lake, position_sync.settings, datetime.now(UTC)
+    return derive_latest(lake, settings, now, run_id=context.run.run_id).result(context)
+
+
+def derive_latest(
+    lake: tables.Lake,
+    settings: Settings,
+    now: datetime,
+    *,
+    run_id: str | None = None,
+) -> Derived:
+    """Replace the table by the newest rows of the ledger.
+
+    Args:
+        lake: The tables.
+        settings: Which logins count.
+        now: The current time.
+        run_id: The run, for the commit.
+    """
+    table = lake.derived_table(LATEST_POSITIONS)
+
+    def make(forward: bool) -> "tuple[pl.DataFrame, pl.DataFrame, derived.Replaced]":
+        legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
+        found = listed(lake.updates.sync.latest(), legs, now)
+        holdings = tables.all_broker_rows(lake, settings)
+        rows = confirmations.with_priced(found, holdings, now, band=settings.value_band).select(
+            *found.columns, pl.col(confirmations.PRICED).alias("confirmed_at")
+        )
+        return found, rows, derived.replace(table, rows, run_id=run_id, forward=forward)
+
+    found, rows, result = table_asset.derived_forward(make)
+    return Derived(
+        metadata=positions_metadata(rows, now)
+        | counted(
+            held=rows.filter(rows["position"] != 0).height,
+            **seldom(without_value=rows["market_value"].null_count()),
+        )
+        | {
+            "dagster/row_count": result.rows,
+            "ledger_version": version_text(found),
+        }
+        | table_asset.replacement_metadata(table.path, result),
+    )
+
+
+def listed(rows: pl.DataFrame, legs: Collection[int], now: datetime) -> pl.DataFrame:
+    """Return the rows that the table has of the newest rows of the ledger; pure.
+
+    Reports take account and currency of a leg that is not held from its closed holding.
+
+    Args:
+        rows: The newest row of each holding.
+        legs: The conids of the active legs.
+        now: The current time.
+    """
+    closed_long_ago = (pl.col("position") == 0) & (pl.col("timestamp") < now - CLOSED_KEPT)
+    return rows.filter(~closed_long_ago.fill_null(value=False) | pl.col("conid").is_in(legs))
+
+
 _LEGS = [("active_strategies", "conid"), ("active_strategies", "removed_at")]
 _MEMBER = [("active_strategies", "strategy_id")]
 _HELD = [("position_updates", "position"), *_LEGS]
@@ -218,7 +312,7 @@ _AGE = [("position_updates", "value_time"), ("position_updates", "timestamp")]
 _UNDERLYING = ("position_updates", "underlying_price")
 _GREEKS = [("position_updates", name) for name in ("delta", "gamma", "vega", "theta")]
 
-LINEAGE = {
+EXPOSURE_LINEAGE = {
     "strategy_id": _MEMBER,
     "account": [("position_updates", "account"), ("active_strategies", "account")],
     "currency": [("position_updates", "currency")],
@@ -257,7 +351,7 @@ LINEAGE = {
 @table_asset.table_asset(
     STRATEGY_EXPOSURE,
     deps=["position_updates", "active_strategies", "contracts", "closures"],
-    lineage=LINEAGE,
+    lineage=EXPOSURE_LINEAGE,
     money_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
@@ -276,17 +370,17 @@ def strategy_exposure(
     Live: `position-sync money` shows these figures as they move, second by second.
     """
     lake, settings, now = position_sync.lake, position_sync.settings, datetime.now(UTC)
-    return derive(lake, settings, now, run_id=context.run.run_id).result(context)
+    return derive_exposure(lake, settings, now, run_id=context.run.run_id).result(context)
 
 
-def derive(
+def derive_exposure(
     lake: tables.Lake,
     settings: Settings,
     now: datetime,
     *,
     run_id: str | None = None,
 ) -> Derived:
-    """Sum the newest rows over the legs of each strategy; evaluate the sums and the limits.
+    """Sum the newest rows over the legs of each strategy; evaluate the limits.
 
     Args:
         lake: The tables.
@@ -296,16 +390,16 @@ def derive(
     """
     table = lake.derived_table(STRATEGY_EXPOSURE)
 
-    def make(forward: bool) -> "tuple[Any, overview.Book, Any, pl.DataFrame, derived.Replaced]":
+    def make(forward: bool) -> "tuple[pl.DataFrame, overview.Book, Any, derived.Replaced]":
         latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
         book = overview.read_book(lake, settings, now, latest=latest)
         found = exposure.exposures(book.split, now)
         version = {"ledger_version": newest_version(latest)}
         frame = codec.frame_of(STRATEGY_EXPOSURE, (one | version for one in found))
         result = derived.replace(table, frame, run_id=run_id, forward=forward)
-        return latest, book, found, frame, result
+        return latest, book, found, result
 
-    latest, book, found, frame, result = table_asset.derived_forward(make)
+    latest, book, found, result = table_asset.derived_forward(make)
     of_strategies = [e for e in found if e["strategy_id"] != UNATTRIBUTED]
     metadata: dict[str, dg.RawMetadataValue] = (
         money_metadata(book.money())
@@ -324,8 +418,4 @@ def derive(
     )
     for column, label in (("mismatches", "mismatches"), ("differences", "quantities")):
         metadata |= {f"{label}/{e['strategy_id']}": e[column] for e in found if e[column]}
-    sums = limits.judge_exposure(limits.rows_to_judge(table, result, frame), book)
-    return Derived(
-        metadata=metadata,
-        checks={limits.EXPOSURE_SUMS: sums, **limits.evaluated_limits(settings, book)},
-    )
+    return Derived(metadata=metadata, checks=strategies.evaluated_limits(settings, book))
