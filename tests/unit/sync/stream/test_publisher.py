@@ -144,20 +144,6 @@ async def test_a_holding_that_is_not_published_yet_is_not_queued():
     assert await drained(queue) == 0
 
 
-async def test_requests_are_counted_also_if_the_queue_cannot_be_read_after_them(monkeypatch):
-    feed, queue = Feed(HELD), InMemoryPositionQueue()
-    publisher = publisher_of(feed, Positions(), queue)
-    await publisher.publish(feed, session=None)
-
-    async def fail():
-        raise LakeNotWritableError("The disk is full.", remedy="Make room.")
-
-    monkeypatch.setattr(queue, "overview", fail)
-    with pytest.raises(LakeNotWritableError):
-        await publisher.enqueue_all(MONITORED)
-    assert publisher.context.metrics.counts.enqueued == await drained(queue) == 1
-
-
 async def test_a_profit_message_that_values_nothing_is_no_reason_to_write():
     others = [make_holding(conid, NOW, position=1.0) for conid in (2, 3)]
     feed, positions = Feed(HELD, *others), Positions()
