@@ -39,6 +39,7 @@ class Money:
         legs_closed, closed: The number of legs of a strategy that were held and are gone for a
             known reason, and what happened to them.
         value: The value of options, stocks and the like, without the notional value of futures.
+        beta_delta: Dollar delta × beta, of the underlyings whose beta is known.
         gamma_1pct: The change of dollar_delta when the underlyings move by 1 %.
         theta, vega: Per day, and per point of volatility.
         oldest_age_s: The age of the oldest price; None without one, or if one is unknown.
@@ -72,6 +73,7 @@ class Money:
     unrealized_pnl: float | None
     daily_pnl: float | None
     dollar_delta: float | None
+    beta_delta: float | None
     gamma_1pct: float | None
     theta: float | None
     vega: float | None
@@ -120,6 +122,7 @@ _SUMS = {
     "unrealized_pnl": "unrealized_pnl",
     "daily_pnl": "daily_pnl",
     "dollar_delta": "dollar_delta",
+    "beta_delta": "beta_delta",
     "gamma_1pct": "gamma_1pct",
     "theta": "theta",
     "vega": "vega",
@@ -293,7 +296,12 @@ def _money(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | Non
         differences=row.get("differences"),
         legs_closed=0 if is_total else row.get("legs_closed", 0),
         closed=None if is_total else row.get("closed"),
-        unknown={name: count for name, of in _SUMS.items() if (count := row[f"without_{of}"])},
+        unknown={
+            name: count
+            for name, of in _SUMS.items()
+            # Who has no betas misses none.
+            if (count := row[f"without_{of}"]) and (name != "beta_delta" or row[of] is not None)
+        },
     )
 
 

@@ -21,6 +21,7 @@ from position_sync_dagster.lake.lake import (
     legs_at,
     rows_at,
 )
+from position_sync_dagster.risk.scenarios import ScenariosFileError, folder_of, read_scenarios
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.closes import NO_CLOSES, Closes, read_closes
 from position_sync_dagster.sync.reports.confirmations import (
@@ -180,7 +181,7 @@ def read_book(
         pl.col("position") != 0, pl.col("gateway_id").is_in(list(live_since))
     )
     return replace(
-        _book(now, legs, priced, known or read_known(lake)),
+        _book(now, legs, priced, known or read_known(lake), known_betas(settings)),
         reported=reported.filter(pl.col("sec_type").is_in(settings.sec_types)),
         live_since=live_since,
         streamed=frozenset(streamed.get_column("conid")) if live_since else None,
@@ -190,8 +191,20 @@ def read_book(
     )
 
 
+def known_betas(settings: Settings) -> Mapping[str, float]:
+    """Return the betas of scenarios.yaml; none while it has a mistake (`what-if` names it)."""
+    try:
+        return read_scenarios(folder_of(settings.strategies_file)).betas
+    except ScenariosFileError:
+        return {}
+
+
 def _book(
-    now: datetime, legs: Sequence[ActiveContract], priced: pl.DataFrame, known: Known
+    now: datetime,
+    legs: Sequence[ActiveContract],
+    priced: pl.DataFrame,
+    known: Known,
+    betas: Mapping[str, float],
 ) -> Book:
     closes, details = known
     return Book(
@@ -199,7 +212,7 @@ def _book(
         priced=priced,
         legs=tuple(legs),
         matching=tuple(matching_legs(legs, details)),
-        split=split(legs, priced, details, closes.end_of),
+        split=split(legs, priced, details, closes.end_of, betas),
         closes=closes,
     )
 
@@ -218,4 +231,5 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
     priced = with_priced(rows, NO_HOLDINGS, past.at, band=settings.value_band)
     known = lake.contracts.get({leg.conid for leg in legs})
     details = lake.contracts.quoted_in_cents() | known
-    return _book(past.at, legs, priced, Known(read_closes(lake, past), details))
+    known_then = Known(read_closes(lake, past), details)
+    return _book(past.at, legs, priced, known_then, known_betas(settings))
