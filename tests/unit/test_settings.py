@@ -2,7 +2,6 @@
 
 import pytest
 
-from position_sync_dagster import cli
 from position_sync_dagster.errors import InvalidRequestError, SettingsError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings, load_settings
@@ -27,14 +26,11 @@ def test_a_single_security_type_is_accepted(monkeypatch):
 
 @pytest.mark.parametrize("text", ["", " , ", '["OPT"', "[1]", "[]", "OTP"])
 def test_security_types_that_cannot_be_read_are_reported_on_the_command_line(
-    monkeypatch, capsys, text
+    monkeypatch, refuse, text
 ):
     monkeypatch.setenv("POSITION_SYNC_SEC_TYPES", text)
-    monkeypatch.setattr("sys.argv", ["position-sync", "status"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
-    printed = capsys.readouterr().err
+    code, printed = refuse("status")
+    assert code == 2
     assert "POSITION_SYNC_SEC_TYPES=" in printed
     assert "Traceback" not in printed
 
