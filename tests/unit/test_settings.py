@@ -187,27 +187,3 @@ def test_settings_are_keys_of_caches_and_rates_are_read_by_currency(monkeypatch)
     settings = load_settings(_env_file=None)
     assert hash(settings) == hash(load_settings(_env_file=None))
     assert settings.interest_rates == (("USD", 0.05), ("EUR", -0.01))
-
-
-def test_settings_are_read_again_only_when_the_environment_or_the_file_has_changed(
-    monkeypatch, tmp_path
-):
-    monkeypatch.chdir(tmp_path)
-    first = load_settings()
-    assert load_settings() is first
-    assert load_settings(max_lines=50).max_lines == 50
-    assert load_settings().max_lines == first.max_lines
-    (tmp_path / ".env").write_text("POSITION_SYNC_MAX_LINES=61\n")
-    assert load_settings().max_lines == 61
-    assert load_settings(_env_file=None).max_lines == first.max_lines
-    (tmp_path / ".env").write_text("POSITION_SYNC_MAX_LINES=62\n")
-    assert load_settings().max_lines == 62
-    monkeypatch.setenv("position_sync_max_lines", "63")
-    assert load_settings().max_lines == 63
-    monkeypatch.delenv("position_sync_max_lines")
-    (tmp_path / ".env").unlink()
-    assert load_settings().max_lines == first.max_lines
-    (tmp_path / "a[1]").mkdir()
-    monkeypatch.chdir("a[1]")
-    with pytest.raises(SettingsError, match="LAKE"):
-        load_settings()

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster import last_work
+from position_sync_dagster import dagster_files
 from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.closures import counted_ends
@@ -173,7 +173,7 @@ class Status(LoginStatus):
     trading_mode: str | None
     accounts: tuple[AccountSummary, ...]
     attention: tuple[str, ...] = ()
-    programs: last_work.Programs = last_work.NONE
+    programs: dagster_files.Programs = dagster_files.NONE
     logins: tuple[LoginStatus, ...] = ()
     legs_closed: str | None = None
 
@@ -209,7 +209,7 @@ def read_status(
         _login_status(lake.sessions.current(login.gateway_id), login, mode, now)
         for login in settings.logins
     )
-    programs = last_work.read()
+    programs = dagster_files.read()
     worst = max(logins, key=lambda login: _trouble(login, now))
     overview = lake.queue.sync.overview()
     lake.registry.sync.refresh()
