@@ -83,7 +83,8 @@ class OddRows:
         why = oddness(row, self._accounts)
         if why is not None:
             self.set_aside(row.account, row.conid, why)
-        elif self.reasons and self.reasons.pop(key_as_sent(row.account, row.conid), None):
+        elif self.reasons and (key := key_as_sent(row.account, row.conid)) in self.reasons:
+            del self.reasons[key]
             self._on_change(row.account)
         return why is None
 

@@ -479,13 +479,13 @@ class AccountFeed:
         self._newest.clear()
         for row in filter(None, newest.values()):
             self.book.put_position(*position_of(row))
-        reported = newest.keys() | self.odd_rows.reasons.keys()
+        odd = self.odd_rows.reasons.keys()
         before, held = set(self.emptied), {h.key for h in self.book.holdings if h.position}
         named = {
             account for account, _conid in (held & newest.keys()) | self.odd_rows.reasons.keys()
         }
         self.emptied.take_list({account for account, _conid in held} - self._unlisted.keys(), named)
-        self.book.close_absent(reported, except_in={*self.emptied, *self._unlisted})
+        self.book.close_absent(newest.keys() | odd, except_in={*self.emptied, *self._unlisted})
         for account in before & named:  # their latest messages may have been ignored
             self._values.standing.interrupt(account)
         for account in self.accounts:
