@@ -7,7 +7,7 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake, broker_rows
-from position_sync_dagster.lake.queue.transitions import IS_REQUEST
+from position_sync_dagster.lake.queue_transitions import IS_REQUEST
 from position_sync_dagster.lake.schema.ids import id_prefix
 from position_sync_dagster.lake.schema.predicates import LIVE
 from position_sync_dagster.lake.storage.table import Table, data_files, may_have

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 from position_sync_dagster.errors import LakeError
 
 if TYPE_CHECKING:
-    from position_sync_dagster.lake.updates.append import AppendResult
+    from position_sync_dagster.lake.ledger_append import AppendResult
 
 
 FIRST_COUNTS = frozenset({"version_from", "first_batch_id"})

@@ -15,7 +15,7 @@ from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.errors import LakeError, PositionSyncError
 from position_sync_dagster.lake.lake import NO_HOLDINGS, Lake
-from position_sync_dagster.lake.registry.strategies_file import following_rolls
+from position_sync_dagster.lake.strategies_file import following_rolls
 from position_sync_dagster.sync.explain_closes import BEFORE, IS_CLOSE, WINDOW
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.leg import Leg
 from position_sync_dagster.domain.rules import Rule, exchange_date, legs_of_rules
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
-from position_sync_dagster.lake.registry.strategies_file import load_rules
-from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
+from position_sync_dagster.lake.strategies_file import follow_file, load_rules
+from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.yaml_file import saved_state
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class RuleFollower:
         if self._saved != inputs[0]:
             try:
                 # Also what is listed: an older state of the rules may have been written since.
-                self.registry.sync.follow(self.file)
+                follow_file(self.registry.sync, self.file)
                 self._rules = load_rules(self.file)
             except (StrategiesFileError, InvalidLegError) as error:
                 logger.warning("the legs stay as they were read last: %s", error)

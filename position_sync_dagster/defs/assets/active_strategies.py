@@ -10,6 +10,7 @@ from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
+from position_sync_dagster.lake.strategies_file import follow_file
 from position_sync_dagster.settings import Settings
 
 MOST_ROLLED = 50
@@ -43,7 +44,7 @@ def apply_file(lake: tables.Lake, settings: Settings) -> None:
     """
     path = settings.strategies_file
     if path is not None:
-        lake.registry.sync.follow(path)
+        follow_file(lake.registry.sync, path)
 
 
 def event(lake: tables.Lake, settings: Settings) -> dg.AssetMaterialization:

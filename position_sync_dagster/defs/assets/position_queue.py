@@ -11,7 +11,7 @@ from position_sync_dagster.defs.runs import STREAM_JOB
 from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import tables as specs
-from position_sync_dagster.sync.drain import drain
+from position_sync_dagster.sync import drain
 
 
 @table_asset.table_asset(

@@ -36,7 +36,7 @@ def position_updates(
     Live: `position-sync money` shows these figures as they move, second by second.
     """
     report = asyncio.run(
-        drain.drain(position_sync.lake, position_sync.settings, run_id=context.run.run_id)
+        drain(position_sync.lake, position_sync.settings, run_id=context.run.run_id)
     )
     if report.error is not None:
         raise report.error

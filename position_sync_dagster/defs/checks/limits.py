@@ -17,9 +17,8 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
 from position_sync_dagster.domain.leg import Limit, LimitState
 from position_sync_dagster.errors import StrategiesFileError
-from position_sync_dagster.lake import derived
+from position_sync_dagster.lake import derived, strategies_file
 from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.registry import strategies_file
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS, STRATEGY_EXPOSURE
 from position_sync_dagster.lake.storage import table as storage

@@ -10,7 +10,7 @@ from position_sync_dagster.defs.checks import check_results
 from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
 from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.registry import strategies_file
+from position_sync_dagster.lake import strategies_file
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import roll_legs
 

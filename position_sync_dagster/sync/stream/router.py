@@ -20,8 +20,8 @@ from position_sync_dagster.errors import LakeError, NewerTableError
 from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.owner.leg_resolver import LegResolver
 from position_sync_dagster.sync.owner.ownership import OwnerContext

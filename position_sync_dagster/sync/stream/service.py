@@ -9,8 +9,8 @@ from typing import Any
 from position_sync_dagster.domain.gateway_session import LineUse, Owner
 from position_sync_dagster.domain.update import OwnUpdates, PositionUpdate
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.storage.threads import begin, offload
-from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.counts import StreamCounts, StreamMetrics
 from position_sync_dagster.sync.explain_closes import CloseExplainer
