@@ -21,7 +21,7 @@ from ib_gateway_simulator import SimulatedGateway, load_book
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain import drain
-from position_sync_dagster.sync.stream.service import stream
+from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.booked_legs import terms_of
 
 PACKAGE = "position_sync_dagster"

@@ -12,7 +12,7 @@ from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.errors import GatewaysFileError
 from position_sync_dagster.lake.storage.object_store import absolute_path
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner.memory_and_threads import exempt_from_collection
+from position_sync_dagster.sync.stream.memory_and_threads import exempt_from_collection
 
 
 @dg.definitions

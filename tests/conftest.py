@@ -15,7 +15,7 @@ import pytest
 
 from ib_gateway_simulator import Book, SimulatedGateway, load_book
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
+from position_sync_dagster.sync.stream.memory_and_threads import one_native_thread_each
 from tests.support import object_store, signals, tiers, waiting
 from tests.support.extent import examples
 from tests.support.object_store import ObjectStore

@@ -16,7 +16,7 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.service import stream
+from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.object_store import ObjectStore, running_store
 from tests.support.settings import make_settings
 from tests.support.store_proxy import Request

@@ -9,7 +9,7 @@ import json
 import sys
 
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.sync.stream.service import stream
+from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.settings import make_settings
 
 

@@ -24,9 +24,9 @@ from position_sync_dagster.processes.child_process import ChildProcess
 from position_sync_dagster.processes.home import MARKER, HomeError, exclusive_use
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
 from position_sync_dagster.settings import PREFIX, Settings, load_settings, read_env_file
-from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
 from position_sync_dagster.sync.reports.exchange_days import require_known
 from position_sync_dagster.sync.reports.figures import Figures, FiguresReader
+from position_sync_dagster.sync.stream.memory_and_threads import one_native_thread_each
 from position_sync_dagster.terminal.text import printable
 
 UI_URL = f"{PREFIX}UI_URL"

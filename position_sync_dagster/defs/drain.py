@@ -23,11 +23,9 @@ import dagster as dg
 from position_sync_dagster import last_work
 from position_sync_dagster.defs import runs
 from position_sync_dagster.defs.assets import (
-    active_strategies,
     closures,
-    latest_positions,
-    position_queue,
-    strategy_exposure,
+    derived_tables,
+    queue_and_ledger,
     table_asset,
 )
 from position_sync_dagster.defs.checks import evaluation
@@ -177,7 +175,7 @@ class Work:
             sources = {specs.ACTIVE_STRATEGIES.name: str(cursor.registry_version)}
             if derived_due:
                 with self._alone(f"{specs.POSITION_QUEUE.name} is not reported"):
-                    events.append(position_queue.event(self.lake))
+                    events.append(queue_and_ledger.queue_event(self.lake))
                 cursor = replace(cursor, derived_reported_at=self.now)
             events.append(materialization(span, report))
             cursor = replace(cursor, ledger_version=span.added.version, reported_at=self.now)
@@ -199,7 +197,7 @@ class Work:
         if mark != cursor.strategies_mark:
             refused = None
             try:
-                active_strategies.apply_file(self.lake, self.settings)
+                queue_and_ledger.apply_file(self.lake, self.settings)
             except (StrategiesFileError, InvalidLegError) as error:
                 refused = str(error)
                 logger.error("The strategies file is refused, and the registry stays: %s", error)
@@ -236,7 +234,7 @@ class Work:
         yield gateway_event(self.lake, self.settings, states)
         made: dict[str, Callable[[], Event]] = {
             specs.ACTIVE_STRATEGIES.name: partial(
-                active_strategies.event, self.lake, self.settings
+                queue_and_ledger.strategies_event, self.lake, self.settings
             ),
             **{
                 spec.name: partial(table_asset.followed_table, self.lake, spec)
@@ -251,8 +249,8 @@ class Work:
     def _derived(self, sources: Mapping[str, str]) -> Iterator[Event]:
         """Derive the newest rows and the exposure."""
         for asset, derive in (
-            (specs.LATEST_POSITIONS.name, latest_positions.derive),
-            (specs.STRATEGY_EXPOSURE.name, strategy_exposure.derive),
+            (specs.LATEST_POSITIONS.name, derived_tables.derive_latest),
+            (specs.STRATEGY_EXPOSURE.name, derived_tables.derive_exposure),
         ):
             with self._alone(f"{asset} stays as it was"):
                 made = derive(self.lake, self.settings, self.now)

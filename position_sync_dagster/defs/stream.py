@@ -23,9 +23,9 @@ from position_sync_dagster.defs.runs import LOGINS, STREAM_JOB, dagster_failures
 from position_sync_dagster.errors import GatewaysFileError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.counts import StreamCounts
-from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
-from position_sync_dagster.sync.stream import service as stream_service
+from position_sync_dagster.sync.stream import streamer
+from position_sync_dagster.sync.stream.memory_and_threads import one_native_thread_each
+from position_sync_dagster.sync.stream.ownership import StreamCounts
 
 PACKAGE = "position_sync_dagster"
 
@@ -110,9 +110,7 @@ class StreamThread:
         stop = asyncio.Event()
         self._request_stop = partial(asyncio.get_running_loop().call_soon_threadsafe, stop.set)
         self._ready.set()
-        return await stream_service.stream(
-            self._lake, self._settings, run_id=self._run_id, stop=stop
-        )
+        return await streamer.stream(self._lake, self._settings, run_id=self._run_id, stop=stop)
 
 
 @dg.op(tags={"domain": "positions"}, config_schema={})

@@ -41,8 +41,8 @@ from position_sync_dagster.processes.home import (
 from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, exchange_json
 from position_sync_dagster.processes.stop_request import StopRequest
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
-from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
+from position_sync_dagster.sync.stream.memory_and_threads import one_native_thread_each
 
 SEED = 7
 HOURS = 2.0

@@ -19,8 +19,8 @@ from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.home import Home, exclusive_use
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.owner.memory_and_threads import one_native_thread_each
 from position_sync_dagster.sync.reports.figures import Figures, FiguresReader
+from position_sync_dagster.sync.stream.memory_and_threads import one_native_thread_each
 from position_sync_dagster.terminal.text import command_as_typed, printable
 
 UI_PORT = 3000

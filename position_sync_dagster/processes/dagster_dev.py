@@ -8,7 +8,7 @@ from pathlib import Path
 from position_sync_dagster.processes.child_process import ChildProcess
 from position_sync_dagster.processes.ports import LOOPBACK, exchange_json
 from position_sync_dagster.processes.supervisor import GRACE_S
-from position_sync_dagster.sync.owner.memory_and_threads import (
+from position_sync_dagster.sync.stream.memory_and_threads import (
     ALLOCATOR,
     VARIABLES,
     one_native_thread_each,

@@ -38,7 +38,7 @@ from position_sync_dagster.lake.schema.codec import broker_positions_of
 from position_sync_dagster.lake.schema.ids import content_id, new_ids
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.counts import BatchReport, LedgerCounts
+from position_sync_dagster.sync.counts import BatchReport
 
 TIME_LIMIT_S = Settings.drain_time_limit_s
 
@@ -585,8 +585,8 @@ class BatchProcessor:
         now = self.clock()
         waits_s = ((now - request.created_at).total_seconds() for request in batch)
         return BatchReport(
-            **asdict(LedgerCounts.of(appended)),
             batch_id=batch_id,
+            rows=appended.rows if appended is not None else 0,
             claimed=len(batch),
             succeeded=len(plan.answers),
             unchanged=len(plan.answers) - len({row.request_id for row in plan.rows}),

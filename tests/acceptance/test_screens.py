@@ -194,14 +194,14 @@ def test_the_money_page_sorts_and_filters_and_remembers_it(demo, money):
 
 
 def test_a_fill_is_on_the_money_page_and_an_outage_greys_it(demo, money):
-    demo.post("fill", account=ACCOUNT, conid=STREAMED_CONID, quantity=1)
-    money.wait_for_text("quantity: ")
+    demo.post("fill", account=ACCOUNT, conid=STREAMED_CONID, quantity=7)
+    money.wait_for_text("bought 7 ")
     demo.post("connectivity", state="lost")
     wait_for("it is grey", lambda: money.driver.execute_script(AGED))
     money.wait_for_text("BLIND since")
     demo.post("connectivity", state="restored_data_kept")
     wait_for("it is not grey", lambda: not money.driver.execute_script(AGED))
-    demo.post("fill", account=ACCOUNT, conid=STREAMED_CONID, quantity=-1)
+    demo.post("fill", account=ACCOUNT, conid=STREAMED_CONID, quantity=-7)
 
 
 def test_a_strategy_named_as_markup_is_text(demo, money):

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.processes.home import Home
-from position_sync_dagster.sync.owner import memory_and_threads
+from position_sync_dagster.sync.stream import memory_and_threads
 from tests.support.ports import free_port
 from tests.support.waiting import pause_s
 

@@ -10,7 +10,7 @@ from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain import QueueWorker
 from position_sync_dagster.sync.drain_batch import LakeValues
-from position_sync_dagster.sync.stream.service import stream
+from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.settings import make_settings
 
 logger = logging.getLogger("tests.outage")

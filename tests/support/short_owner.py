@@ -12,16 +12,16 @@ from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.line_allocation import route
 from position_sync_dagster.domain.update import Reason
-from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
+from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.explain_closes import CloseExplainer
-from position_sync_dagster.sync.owner.close_watcher import CloseWatcher, changes_between
-from position_sync_dagster.sync.owner.leg_resolver import LegResolver
-from position_sync_dagster.sync.owner.ownership import OwnerContext, Ownership, OwnerStatus
-from position_sync_dagster.sync.owner.publisher import Announcements, Publisher
+from position_sync_dagster.sync.stream.close_watcher import CloseWatcher, changes_between
+from position_sync_dagster.sync.stream.leg_resolver import LegResolver
+from position_sync_dagster.sync.stream.ownership import OwnerContext, Ownership, OwnerStatus
+from position_sync_dagster.sync.stream.publisher import Announcements, Publisher
 
 logger = logging.getLogger(__name__)
 

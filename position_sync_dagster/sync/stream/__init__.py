@@ -1,6 +1,6 @@
-"""The stream: it values active legs by market data lines, and queues every other position.
+"""The stream: it owns a login, values active legs by market data lines, and queues the others.
 
-Runs import `service.stream`, the stream with its lease; library users import
-`streamer.IBPositionStreamer`. The modules may import `sync.owner`, `gateway`, `lake`, `settings`
-and `domain`, and never `sync.drain`.
+Runs import `streamer.stream`, the stream with its lease; library users import
+`streamer.IBPositionStreamer`. The modules may import `gateway`, `lake`, `settings` and `domain`,
+and never `sync.drain`.
 """

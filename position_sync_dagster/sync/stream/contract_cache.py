@@ -21,7 +21,7 @@ from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.broker_positions import ContractsTable
 from position_sync_dagster.lake.storage.threads import offload
-from position_sync_dagster.sync.owner.ownership import end_tasks
+from position_sync_dagster.sync.stream.ownership import end_tasks
 
 logger = logging.getLogger(__name__)
 

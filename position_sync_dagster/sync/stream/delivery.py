@@ -20,13 +20,13 @@ from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.streamed_holding import Moment, StreamedHolding, StreamRules
 from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler
 from position_sync_dagster.domain.valuation import Provenance
-from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.sync.owner.account_greeks import PublishedGreeks
-from position_sync_dagster.sync.owner.ownership import OwnerContext
-from position_sync_dagster.sync.owner.publisher import AccountRecorder, Announcements
+from position_sync_dagster.sync.stream.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
+from position_sync_dagster.sync.stream.ownership import OwnerContext
+from position_sync_dagster.sync.stream.publisher import AccountRecorder, Announcements
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from position_sync_dagster.domain.login_lines import Awaited, LoginLines
 from position_sync_dagster.gateway import codes
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines, Refusal
-from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
+from position_sync_dagster.sync.stream.ownership import OwnerContext
 
 logger = logging.getLogger(__name__)
 

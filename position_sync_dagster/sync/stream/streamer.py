@@ -1,43 +1,62 @@
-"""The streamer: active legs get market data lines, all other positions go to the queue."""
+"""The streamer: active legs get market data lines, all other positions go to the queue.
+
+`stream` runs one that owns its login and streams into a lake, until its end.
+"""
 
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.gateway_session import GatewayRun, SessionState
+from position_sync_dagster.domain.gateway_session import (
+    GatewayRun,
+    LineUse,
+    Owner,
+    SessionState,
+)
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.update import PositionUpdateHandler
+from position_sync_dagster.domain.update import OwnUpdates, PositionUpdate, PositionUpdateHandler
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
 from position_sync_dagster.lake.broker_positions import (
     AccountValuesTable,
     BrokerPositionsTable,
     ContractsTable,
 )
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.records import DividendsTable
-from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.lake.storage.threads import begin, offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.counts import StreamMetrics
 from position_sync_dagster.sync.explain_closes import CloseExplainer
-from position_sync_dagster.sync.owner.account_greeks import PublishedGreeks
-from position_sync_dagster.sync.owner.close_watcher import CloseWatcher
-from position_sync_dagster.sync.owner.ownership import OwnerContext, Ownership, Unowned, end_tasks
-from position_sync_dagster.sync.owner.publisher import AccountRecorder, Announcements, Publisher
 from position_sync_dagster.sync.roll_legs import RollFollower
 from position_sync_dagster.sync.rule_legs import RuleFollower
+from position_sync_dagster.sync.stream import memory_and_threads
+from position_sync_dagster.sync.stream.account_greeks import PublishedGreeks
+from position_sync_dagster.sync.stream.close_watcher import CloseWatcher
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.delivery import Flusher, StreamPricer
 from position_sync_dagster.sync.stream.gateway_link import BrokerLink, run_until
 from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.model_greeks import ModelGreeks
+from position_sync_dagster.sync.stream.ownership import (
+    OwnerContext,
+    Ownership,
+    OwnerStatus,
+    StreamCounts,
+    Unowned,
+    end_tasks,
+)
+from position_sync_dagster.sync.stream.publisher import AccountRecorder, Announcements, Publisher
 from position_sync_dagster.sync.stream.router import Router
 
 logger = logging.getLogger(__name__)
@@ -94,7 +113,7 @@ class IBPositionStreamer:
         tables: The other tables to write, and the lease.
 
     Attributes:
-        metrics: The counts since the last report.
+        counts: What it did so far.
 
     Example:
         streamer = IBPositionStreamer(registry, queue)
@@ -116,16 +135,15 @@ class IBPositionStreamer:
     ) -> None:
         self.settings = settings or (manager.settings if manager else load_settings())
         self.registry = registry or StrategyRegistry()
-        self.metrics = StreamMetrics()
         self.queue = queue = queue or PositionQueue()
         self._tables = tables = tables or StreamTables()
         self._context = context = OwnerContext(
             settings=self.settings,
             lease=tables.ownership or Unowned(),
-            metrics=self.metrics,
             clock=clock,
             monotonic=self._monotonic,
         )
+        self.counts = context.counts
         announced = Announcements(tables.updates)
         greeks = PublishedGreeks()
         watcher = None
@@ -337,3 +355,153 @@ class IBPositionStreamer:
         await self._router.close()
         await self._flusher.close()
         await self._link.close()
+
+
+CHECK_INTERVAL_S = 1.0
+"""Seconds between two checks whether a report is due."""
+
+LOGIN_WAIT_S = 60.0
+"""Maximum wait for the present owner of the login to end, in seconds."""
+
+
+async def stream(
+    lake: Lake, settings: Settings, *, run_id: str | None = None, stop: asyncio.Event
+) -> StreamCounts:
+    """Stream until `stop` is set or the run's time is up, and return what was written.
+
+    While there is no gateway, the stream tries again to connect, and its session is BLIND.
+
+    Raises:
+        LoginOwnedError: Another process owns the login and did not end.
+        LeaseLostError: The login was taken over; nothing was written afterwards.
+        TradingModeError: The lake holds data of another trading mode.
+    """
+    sessions = lake.open_sessions()
+    begin(sessions.table.version)
+    opened = begin(lake.initialize_sync)  # during the wait for the lease, which has its own handle
+    async with Ownership(
+        sessions, settings, owner=Owner.STREAM, run_id=run_id, wait_s=LOGIN_WAIT_S, stop=stop
+    ) as own:
+        await asyncio.wrap_future(opened)
+        token = own.session.fencing_token
+        await asyncio.gather(
+            lake.updates.fence(settings.gateway_id, token),
+            offload(lake.account_values.fence, settings.gateway_id, token),
+        )
+        streamer = _streamer_of(lake, settings, own)
+        end = asyncio.Event()
+        besides = [
+            _end_by(stop, settings.rotate_after_s, end),
+            _store_changed_detail(streamer, own),
+            _return_freed_memory(),
+        ]
+        with memory_and_threads.rare_garbage_collection():
+            await run_beside(streamer.run(end), besides, end)
+        return streamer.counts
+
+
+async def run_beside(
+    work: Coroutine[Any, Any, None],
+    besides: Iterable[Coroutine[Any, Any, None]],
+    end: asyncio.Event,
+) -> None:
+    """Run tasks beside the work until it ends; an error in one of them ends it.
+
+    Without the rotation, the status or the reports the stream would seem well and not be.
+
+    Args:
+        work: Ends cleanly after `end` is set.
+        besides: What runs meanwhile, and is cancelled at the end.
+    """
+
+    def end_after_an_error(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            end.set()
+
+    tasks = [asyncio.create_task(one) for one in besides]
+    for task in tasks:
+        task.add_done_callback(end_after_an_error)
+    try:
+        await work
+    finally:
+        await end_tasks(*tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
+
+
+def _streamer_of(lake: Lake, settings: Settings, own: Ownership) -> IBPositionStreamer:
+    """Return the streamer that writes the tables of a lake, and reports its status to the lease."""
+    file = settings.strategies_file
+    streamer = IBPositionStreamer(
+        lake.registry,
+        lake.queue,
+        settings=settings,
+        tables=StreamTables(
+            broker_positions=lake.broker_positions,
+            updates=lake.updates,
+            contracts=lake.contracts,
+            account_values=lake.account_values,
+            dividends=lake.dividends,
+            closes=CloseExplainer(lake, run_id=own.session.run_id, guard=own.check),
+            rolls=RollFollower(lake, file),
+            rules=None if file is None else RuleFollower(lake.registry, file),
+            ownership=own,
+        ),
+    )
+    streamer.register_handler(UpdatesWriter(lake.updates, own, streamer.counts))
+    own.report_status(lambda: _status(streamer))
+    return streamer
+
+
+@dataclass(eq=False, repr=False)
+class UpdatesWriter:
+    """The handler that checks the lease, then writes and counts streamed updates."""
+
+    table: PositionUpdatesTable
+    ownership: Ownership
+    counts: StreamCounts
+
+    async def on_position_update(self, update: PositionUpdate) -> None:
+        await self.on_position_updates([update])
+
+    async def on_position_updates(self, updates: Sequence[PositionUpdate]) -> None:
+        self.ownership.check()
+        written = await self.table.append(OwnUpdates(updates))
+        if written is not None and written.rows:
+            self.counts.rows += written.rows
+            self.counts.commits += 1
+
+
+def _status(streamer: IBPositionStreamer) -> OwnerStatus:
+    return OwnerStatus(
+        state=streamer.state,
+        lines=LineUse(streamer.lines_in_use, streamer.line_limit, streamer.underlying_lines),
+        detail=streamer.detail,
+        live_since=streamer.live_since,
+        greeks=streamer.greeks,
+        gateway=streamer.gateway_run,
+    )
+
+
+async def _store_changed_detail(streamer: IBPositionStreamer, own: Ownership) -> None:
+    """Renew the lease when the detail changed: a problem that is gone must not stay on display."""
+    stored = streamer.detail
+    while True:
+        await asyncio.sleep(CHECK_INTERVAL_S)
+        if streamer.detail != stored:
+            stored = streamer.detail
+            own.renew_now()
+
+
+async def _return_freed_memory() -> None:
+    while True:
+        await asyncio.sleep(memory_and_threads.RETURN_EVERY_S)
+        await offload(memory_and_threads.return_freed_memory)
+
+
+async def _end_by(stop: asyncio.Event, seconds: float, end: asyncio.Event) -> None:
+    """Set `end` when `stop` is set, or after some seconds."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+    end.set()

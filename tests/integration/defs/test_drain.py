@@ -12,7 +12,7 @@ from deltalake import DeltaTable
 from position_sync_dagster import last_work
 from position_sync_dagster.defs import drain as defs_drain
 from position_sync_dagster.defs import runs
-from position_sync_dagster.defs.assets.position_updates import position_updates
+from position_sync_dagster.defs.assets.queue_and_ledger import position_updates
 from position_sync_dagster.defs.drain import TickCursor, drain_queue
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.update import QueueStatus

@@ -23,7 +23,7 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY
 from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.sync.owner.ownership import Ownership
+from position_sync_dagster.sync.stream.ownership import Ownership
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
 from tests.support.forked_workers import worker_forker

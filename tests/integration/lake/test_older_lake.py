@@ -21,7 +21,7 @@ from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY
 from position_sync_dagster.processes.preflight import Level, run_preflight
 from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.reports.status import read_status
-from position_sync_dagster.sync.stream.service import stream
+from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.hosts import ROOT
 from tests.support.ports import free_port
 

@@ -20,7 +20,7 @@ from position_sync_dagster.lake.storage import lifecycle_table
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import overwrite
 from position_sync_dagster.lake.storage.threads import offload
-from position_sync_dagster.sync.owner.ownership import Ownership
+from position_sync_dagster.sync.stream.ownership import Ownership
 from tests.support.settings import make_settings
 from tests.support.waiting import DEADLINE_S
 

@@ -16,7 +16,7 @@ from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.reports.figures import FiguresReader
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
-from position_sync_dagster.sync.stream.service import stream
+from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.extent import EVERYTHING
 
 ACCOUNTS = {"east": "DUSIM0011", "mid": "DUSIM0012", "west": "DUSIM0013"}

@@ -14,7 +14,7 @@ from position_sync_dagster.errors import StoreRefusedError, StoreUnavailableErro
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.sync.reports.status import read_status
-from position_sync_dagster.sync.stream.service import stream
+from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
 from tests.support.forked_workers import worker_forker

@@ -12,7 +12,7 @@ from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.figures import Figures, FiguresReader
-from position_sync_dagster.sync.stream.service import stream
+from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.booked_legs import terms_of
 
 A = "DUSIM0001"

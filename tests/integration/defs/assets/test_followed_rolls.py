@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.defs.assets.active_strategies import active_strategies
+from position_sync_dagster.defs.assets.queue_and_ledger import active_strategies
 from position_sync_dagster.defs.checks.strategies import rolls_are_followed
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.roll_legs import RollFollower

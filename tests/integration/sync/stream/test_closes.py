@@ -24,13 +24,13 @@ from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import roll_legs
 from position_sync_dagster.sync.explain_closes import BREAKS, CloseExplainer
-from position_sync_dagster.sync.owner import close_watcher
-from position_sync_dagster.sync.owner.close_watcher import CloseWatcher
-from position_sync_dagster.sync.owner.ownership import OwnerContext
-from position_sync_dagster.sync.owner.publisher import Announcements, Publisher
 from position_sync_dagster.sync.roll_legs import RollFollower
+from position_sync_dagster.sync.stream import close_watcher
+from position_sync_dagster.sync.stream.close_watcher import CloseWatcher
+from position_sync_dagster.sync.stream.ownership import OwnerContext
+from position_sync_dagster.sync.stream.publisher import Announcements, Publisher
 from tests.support.short_owner import refresh
-from tests.unit.sync.owner.test_publisher import HELD, NOW, Feed
+from tests.unit.sync.stream.test_publisher import HELD, NOW, Feed
 
 A, B = "DUSIM0001", "DUSIM0002"
 CALL, PUT, WORTHLESS, CENTS, STOCK = 921000001, 921000002, 921000003, 921000004, 920000001

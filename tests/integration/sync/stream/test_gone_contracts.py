@@ -8,9 +8,9 @@ import pytest
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.processes.preflight import Level, of_gateway
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner.leg_resolver import LegResolver
-from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.stream.contract_cache import MOST_TIMES, ContractCache
+from position_sync_dagster.sync.stream.leg_resolver import LegResolver
+from position_sync_dagster.sync.stream.ownership import OwnerContext
 from tests.support.clock import HandClock
 from tests.support.legs import leg
 

@@ -18,9 +18,9 @@ from position_sync_dagster.domain.login_lines import Trust
 from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.connection import connect
-from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.lines import LineManager
+from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.support.booked_legs import terms_of
 from tests.support.waiting import DEADLINE_S
@@ -391,7 +391,7 @@ async def test_250_active_legs_on_a_login_with_100_lines(crowd, lake, eventually
     assert {request.conid for request in then} == set(conids[ACTIVE:])
 
     await lake.registry.remove_active(conids[0])
-    await eventually(lambda: streamer.metrics.counts.promotions == 1)
+    await eventually(lambda: streamer.routes[(A, conids[STREAMED])] is LegState.STREAMED)
     streamed = await eventually(agreed)
     assert streamed == set(conids[1 : STREAMED + 1])
     assert streamer.routes[(A, conids[0])] is LegState.MONITORED

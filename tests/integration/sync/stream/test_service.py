@@ -26,13 +26,13 @@ from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.sync.drain import drain
-from position_sync_dagster.sync.owner.ownership import Ownership
 from position_sync_dagster.sync.reports.figures import FiguresReader
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
-from position_sync_dagster.sync.stream import gateway_link, service, streamer
+from position_sync_dagster.sync.stream import gateway_link, streamer
 from position_sync_dagster.sync.stream.gateway_link import BrokerLink
-from position_sync_dagster.sync.stream.service import stream
+from position_sync_dagster.sync.stream.ownership import Ownership
+from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.short_owner import refresh
 from tests.support.waiting import DEADLINE_S
 
@@ -218,7 +218,7 @@ async def test_a_run_initializes_each_table_once(
 async def test_two_streams_of_one_login_never_both_run(
     simulate, lake, settings_for, running, eventually, monkeypatch
 ):
-    monkeypatch.setattr(service, "LOGIN_WAIT_S", 0.3)
+    monkeypatch.setattr(streamer, "LOGIN_WAIT_S", 0.3)
     async with simulate() as sim:
         settings = settings_for(sim)
         task, stop = running(settings)
@@ -539,7 +539,7 @@ async def test_an_error_of_a_task_beside_the_stream_ends_it_and_is_raised(
     async def fail(*_):
         raise RuntimeError("beside")
 
-    monkeypatch.setattr(service, "_store_changed_detail", fail)
+    monkeypatch.setattr(streamer, "_store_changed_detail", fail)
     async with simulate() as sim:
         task, _stop = running(settings_for(sim))
         with pytest.raises(RuntimeError, match="beside"):

@@ -6,7 +6,7 @@ import pytest
 
 from position_sync_dagster.domain.update import Reason
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner.ownership import OwnerContext
+from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.router import AccountRefresh
 
 INTERVAL_S = 180.0

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from position_sync_dagster.sync.stream.service import run_beside
+from position_sync_dagster.sync.stream.streamer import run_beside
 
 
 async def for_ever():

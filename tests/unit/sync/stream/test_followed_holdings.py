@@ -4,8 +4,8 @@ import pytest
 
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.sync.owner.ownership import OwnerContext
-from position_sync_dagster.sync.stream.followed_holdings import (
+from position_sync_dagster.sync.stream.ownership import OwnerContext
+from position_sync_dagster.sync.stream.router import (
     CHOOSE_S,
     MANY,
     MAX_STREAMED,

@@ -1,0 +1,328 @@
+"""The lease on a login: one process at a time owns the account feed of a gateway."""
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass, field
+from datetime import datetime
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from position_sync_dagster import errors
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.gateway_session import (
+    ALIVE,
+    GatewayRun,
+    GatewaySession,
+    LineUse,
+    Owner,
+    SessionState,
+)
+from position_sync_dagster.domain.update import TradingMode
+from position_sync_dagster.domain.valuation import Provenance
+from position_sync_dagster.lake.sessions import GatewaySessions
+from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.outage_log import OutageLog
+from position_sync_dagster.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.5
+"""Seconds between two attempts to acquire a login that another process owns."""
+
+CLOCK_CHANGE_S = 5.0
+"""Seconds by which wall clock and monotonic clock may differ between two heartbeats. A greater
+difference means that the wall clock was set or the machine slept."""
+
+
+class OwnerStatus(NamedTuple):
+    """The status of an owner that is written with each heartbeat.
+
+    Attributes:
+        live_since: While it is LIVE: the start of the uninterrupted connection to the gateway.
+        greeks: The summary of the computed greeks.
+        gateway: What connections have shown of the gateway's process.
+    """
+
+    state: SessionState
+    lines: LineUse = LineUse()
+    detail: str | None = None
+    live_since: datetime | None = None
+    greeks: str | None = None
+    gateway: GatewayRun | None = None
+
+
+@dataclass(eq=False, repr=False)
+class Ownership:
+    """The lease on a login, held during an `async with` block and renewed in the background.
+
+    Args:
+        wait_s: Maximum wait for the present owner to end, in seconds.
+        stop: An event that ends this wait early.
+
+    Attributes:
+        final_detail: The detail that the session keeps when it ends without an error.
+        lost: Set when the lease is lost: nothing more may be written.
+        store_fault: Why the lease was not renewed, if the store could not be used.
+
+    Raises:
+        LoginOwnedError: Another process owns the login and did not end in time.
+
+    Example:
+        async with Ownership(lake.sessions, settings, owner=Owner.STREAM) as own:
+            own.check()  # before each write
+    """
+
+    sessions: GatewaySessions
+    settings: Settings
+    _: KW_ONLY
+    owner: Owner
+    run_id: str | None = None
+    wait_s: float = 0.0
+    stop: asyncio.Event | None = None
+    clock: Clock = utc_now
+    monotonic: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self._session: GatewaySession | None = None
+        self._renewed_at = (self.clock(), self.monotonic())
+        self._task: asyncio.Task[None] | None = None
+        self.final_detail: str | None = None
+        self._status: Callable[[], OwnerStatus] = lambda: OwnerStatus(SessionState.STARTING)
+        self._renewal_requested = asyncio.Event()
+        self._outage = OutageLog(logger)
+        self.store_fault: errors.LakeError | None = None
+        self.lost = asyncio.Event()
+
+    @property
+    def session(self) -> GatewaySession:
+        """The lease as it was last renewed."""
+        if self._session is None:
+            raise errors.LeaseLostError(
+                "The login is not owned yet.", remedy="Enter the block first."
+            )
+        return self._session
+
+    @property
+    def provenance(self) -> Provenance:
+        """The columns that show which owner wrote a row."""
+        session = self.session
+        return Provenance(
+            session_id=session.session_id,
+            fencing_token=session.fencing_token,
+            run_id=session.run_id,
+        )
+
+    def report_status(self, status: Callable[[], OwnerStatus]) -> None:
+        """Write this status with each heartbeat from now on.
+
+        Args:
+            status: Called before each heartbeat.
+        """
+        self._status = status
+
+    def renew_now(self) -> None:
+        """Renew the lease now, because the status has changed."""
+        self._renewal_requested.set()
+
+    def check(self) -> None:
+        """Raise an error if the lease is over; call it before each write.
+
+        Raises:
+            LeaseLostError: The lease ended or belongs to another process.
+            StoreUnavailableError, StoreRefusedError: It ran out while the store could not be used.
+        """
+        if self.suspended and self.store_fault is not None:
+            raise self.store_fault
+        if self.lost.is_set() or self._is_over():
+            raise errors.LeaseLostError(
+                f"The lease on {self.session.gateway_id} ended at "
+                f"{self.session.expires_at:%H:%M:%S} UTC.{self._clock_change()}",
+                remedy="Another process may own the login now; this one writes nothing more.",
+            )
+
+    @property
+    def suspended(self) -> bool:
+        """Whether the lease ran out while the store could not be used.
+
+        Nobody could take the login in that time. When the store is back, the lease continues,
+        unless another process is faster. Until then nothing is written, and the gateway is left to
+        others.
+        """
+        return self._is_over() and self.store_fault is not None and not self.lost.is_set()
+
+    def _is_over(self) -> bool:
+        """Return whether the lease is over by either clock: this machine's may have been set."""
+        held_s = self.monotonic() - self._renewed_at[1]
+        return self.clock() >= self.session.expires_at or held_s >= self.settings.session_lease_s
+
+    def _both_clocks(self) -> tuple[datetime, float]:
+        """Return the time by both clocks; a lease counts from the beginning of its renewal."""
+        return self.clock(), self.monotonic()
+
+    def _clock_change(self) -> str:
+        """Return a sentence about a clock change since the last renewal; "" without one."""
+        at, at_s = self._renewed_at
+        change_s = (self.clock() - at).total_seconds() - (self.monotonic() - at_s)
+        if abs(change_s) < CLOCK_CHANGE_S:
+            return ""
+        direction = "forward" if change_s > 0 else "back"
+        return (
+            f" This machine's clock jumped {direction} by {abs(change_s):.0f} s since the last "
+            "heartbeat (it was set, or the machine slept)."
+        )
+
+    async def claim_mode(self, mode: TradingMode) -> None:
+        """Bind the lake to the trading mode of the login.
+
+        Raises:
+            TradingModeError: The lake holds data of another mode.
+        """
+        await offload(self.sessions.claim_mode, mode)
+
+    async def __aenter__(self) -> Self:
+        deadline = asyncio.get_running_loop().time() + self.wait_s
+        while self._session is None:
+            began = self._both_clocks()
+            try:
+                session = await offload(
+                    self.sessions.acquire,
+                    self.settings.gateway_id,
+                    self.owner,
+                    lease_s=self.settings.session_lease_s,
+                    run_id=self.run_id,
+                    host=socket.gethostname(),
+                    pid=os.getpid(),
+                )
+                self._session, self._renewed_at = session, began
+            except errors.LoginOwnedError:
+                stopped = self.stop is not None and self.stop.is_set()
+                if stopped or asyncio.get_running_loop().time() >= deadline:
+                    raise
+                await asyncio.sleep(POLL_S)
+        self._task = asyncio.create_task(self._heartbeat())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        if not self.lost.is_set():
+            detail = self.final_detail if kind is None else f"{kind.__name__}: {error}"
+            with suppress(errors.LakeError):
+                await offload(self.sessions.end, self.session, detail=detail)
+
+    async def _heartbeat(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._renewal_requested.wait(), self.settings.heartbeat_s)
+            self._renewal_requested.clear()
+            session, began = self.session, self._both_clocks()
+            try:
+                status = self._status()
+                # Not in the lake's threads: there it would wait for slow commits.
+                session = await asyncio.to_thread(
+                    self.sessions.renew,
+                    session,
+                    lease_s=self.settings.session_lease_s,
+                    # An owner that is ending holds the login until all is written and closed.
+                    state=status.state if status.state in ALIVE else None,
+                    live_since=status.live_since,
+                    lines=status.lines,
+                    detail=status.detail,
+                    greeks=status.greeks,
+                    gateway=status.gateway,
+                    late=self.store_fault is not None,
+                )
+                self._session, self._renewed_at = session, began
+                self._outage.fault = None
+                self.store_fault = None
+            except errors.CommitContentionError as error:
+                self._outage.report(str(error), level=logging.WARNING)
+            except errors.LeaseLostError as error:
+                logger.error("%s%s", error, self._clock_change())
+                self.lost.set()
+                return
+            except (errors.StoreUnavailableError, errors.StoreRefusedError) as error:
+                self._outage.report(str(error))
+                self.store_fault = error
+            except errors.LakeError as error:
+                self._outage.report(str(error))
+                if self._is_over():
+                    self.lost.set()
+                    return
+            except Exception:
+                logger.exception("the lease on %s is no longer renewed", session.gateway_id)
+                self.lost.set()
+                return
+
+
+class Unowned:
+    """Replaces the lease if one process alone writes the tables; it is never lost."""
+
+    session = None
+    suspended = False
+    provenance = Provenance()
+
+    def __init__(self) -> None:
+        self.lost = asyncio.Event()
+
+    def check(self) -> None:
+        """Allow each write."""
+
+    def renew_now(self) -> None:
+        """Renew nothing."""
+
+    async def claim_mode(self, mode: TradingMode) -> None:
+        """Bind nothing to the trading mode of the login."""
+
+
+@dataclass(slots=True, kw_only=True)
+class StreamCounts:
+    """What a stream did so far: its parts add to it.
+
+    Attributes:
+        rows: Rows written to `position_updates`.
+        commits: The number of commits of these rows.
+        enqueued: Requests put into `position_queue`.
+        reconnects: Number of times the connection was made again.
+    """
+
+    rows: int = 0
+    commits: int = 0
+    enqueued: int = 0
+    reconnects: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnerContext:
+    """The objects that all parts of an owner share.
+
+    Attributes:
+        lease: The lease, checked before each write; its loss ends every pause.
+        monotonic: The clock of every interval, in seconds.
+    """
+
+    settings: Settings
+    lease: Ownership | Unowned = field(default_factory=Unowned)
+    counts: StreamCounts = field(default_factory=StreamCounts)
+    clock: Clock = utc_now
+    monotonic: Callable[[], float] = time.monotonic
+
+
+async def end_tasks(*tasks: asyncio.Task[Any] | None) -> None:
+    """Cancel tasks of an owner, and wait until they have ended; None: it was never begun."""
+    begun = [task for task in tasks if task is not None]
+    for task in begun:
+        task.cancel()
+    await asyncio.gather(*begun, return_exceptions=True)
