@@ -13,8 +13,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.dividends import ExpectedDividend
-from position_sync_dagster.domain.instrument import ContractDetails, Instrument
+from position_sync_dagster.domain.instrument import ContractDetails, ExpectedDividend, Instrument
 from position_sync_dagster.domain.leg import QUEUED, LegState, few
 from position_sync_dagster.domain.line_allocation import largest
 from position_sync_dagster.domain.valuation import Quote, price_of

@@ -26,7 +26,7 @@ from position_sync_dagster.gateway.holdings import HoldingsBook, PendingChanges
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.sync.rule_legs import RuleFollower
+from position_sync_dagster.sync.leg_followers import RuleFollower
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.delivery import StreamPricer
 from position_sync_dagster.sync.stream.leg_resolver import LegResolver

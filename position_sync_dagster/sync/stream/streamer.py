@@ -38,8 +38,7 @@ from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.explain_closes import CloseExplainer
-from position_sync_dagster.sync.roll_legs import RollFollower
-from position_sync_dagster.sync.rule_legs import RuleFollower
+from position_sync_dagster.sync.leg_followers import RollFollower, RuleFollower
 from position_sync_dagster.sync.stream import memory_and_threads
 from position_sync_dagster.sync.stream.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.stream.close_watcher import CloseWatcher
