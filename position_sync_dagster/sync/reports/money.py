@@ -17,7 +17,7 @@ from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.close_facts import A_DAY
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.updates.position_updates import SyncUpdates
+from position_sync_dagster.lake.position_updates import SyncUpdates
 from position_sync_dagster.risk.campaigns import Campaign, open_profit
 from position_sync_dagster.sync.reports.exposure import Split, claims_of, summed
 
