@@ -8,8 +8,8 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.lake.lake import Lake, Past
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.book import book_at
 from position_sync_dagster.sync.reports.figures import FiguresReader, plain, sums_of
-from position_sync_dagster.sync.reports.overview import book_at
 from position_sync_dagster.sync.reports.positions import COLUMNS, position_rows
 
 

@@ -21,12 +21,11 @@ from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
 from position_sync_dagster.lake.updates.position_updates import POLL_S
 from position_sync_dagster.sync.propose_strategies import next_step
-from position_sync_dagster.sync.reports import overview
 from position_sync_dagster.sync.reports import positions as positions_of
+from position_sync_dagster.sync.reports.book import BookMoney, book_at, is_leg_of, read_book
 from position_sync_dagster.sync.reports.changes import ChangeKind
 from position_sync_dagster.sync.reports.closes import Closes, read_closes
 from position_sync_dagster.sync.reports.figures import FiguresReader
-from position_sync_dagster.sync.reports.money import BookMoney
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.terminal import board, money_tables, output
 from position_sync_dagster.terminal.board import describe
@@ -41,7 +40,7 @@ def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
     settings, lake = options.opened(home)
     latest, now = rows_of_logins(lake.updates.sync.latest(), settings), utc_now()
     found = read_status(lake, settings, now, latest=latest)
-    money = overview.read_book(lake, settings, now, latest=latest).money()
+    money = read_book(lake, settings, now, latest=latest).money()
     figures = [*describe(found), *money_tables.describe_totals(money)]
     data = found.to_dict() | {"totals": [*money.totals, *money.in_base]}
     output.show(data, (f"{label:<18} {value}" for label, value in figures), json=json)
@@ -109,10 +108,9 @@ def exposure(
 
     def look() -> BookMoney:
         if past is None:
-            latest = rows_of_logins(lake.updates.sync.latest(), settings)
-            book = overview.read_book(lake, settings, utc_now(), latest=latest)
+            book = read_book(lake, settings, utc_now())
         else:
-            book = overview.book_at(lake, settings, past, utc_now())
+            book = book_at(lake, settings, past, utc_now())
         options.known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
         return book.money(strategy)
 
@@ -336,9 +334,7 @@ def follow(
     def wanted(rows: pl.DataFrame) -> pl.DataFrame:
         rows = rows_of_logins(rows, settings)
         if strategy is not None:
-            rows = rows.filter(
-                overview.is_leg_of(lake, strategy, lake.registry.sync.get_all_active())
-            )
+            rows = rows.filter(is_leg_of(lake, strategy, lake.registry.sync.get_all_active()))
         for column, value in (("account", account), ("conid", conid)):
             if value is not None:
                 rows = rows.filter(pl.col(column) == value)

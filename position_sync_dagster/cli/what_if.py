@@ -9,10 +9,9 @@ import typer
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
-from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.risk.expiry import Expiry, early_assignments, expiries
 from position_sync_dagster.risk.scenarios import Breakdown, PricedLegs, grid
-from position_sync_dagster.sync.reports import overview
+from position_sync_dagster.sync.reports.book import read_book
 from position_sync_dagster.sync.reports.what_if import (
     priced_legs,
     read_assumptions,
@@ -85,8 +84,7 @@ def what_if(
             known = ", ".join(own.points) or "none"
             raise typer.BadParameter(f"{scenario!r} is no scenario; scenarios.yaml has {known}.")
         points = [named]
-    latest = rows_of_logins(lake.updates.sync.latest(), settings)
-    book = overview.read_book(lake, settings, utc_now(), latest=latest)
+    book = read_book(lake, settings, utc_now())
     options.known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
     legs = priced_legs(read_assumptions(lake, settings, book, own.betas), book, strategy)
     rows = legs.rows(points, level)
@@ -150,8 +148,7 @@ def expiry(
     """
     settings, lake = options.opened(home)
     now = utc_now()
-    latest = rows_of_logins(lake.updates.sync.latest(), settings)
-    book = overview.read_book(lake, settings, now, latest=latest)
+    book = read_book(lake, settings, now)
     options.known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
     legs = priced_legs(read_assumptions(lake, settings, book), book, strategy)
     ending = expiries(legs, until=(now + timedelta(days=days)).date())

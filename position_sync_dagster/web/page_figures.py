@@ -9,8 +9,8 @@ import polars as pl
 from position_sync_dagster.domain.clock import elapsed
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.book import read_curves
 from position_sync_dagster.sync.reports.figures import Figures, FiguresReader, plain
-from position_sync_dagster.sync.reports.money import read_curves
 from position_sync_dagster.terminal.text import foreign, not_in_sums
 
 CURVES_EVERY = timedelta(minutes=1)

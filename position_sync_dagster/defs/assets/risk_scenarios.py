@@ -7,11 +7,12 @@ import dagster as dg
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.checks.check_results import failed, table_check
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.lake.lake import Lake, rows_of_logins
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.tables import RISK_SCENARIOS
 from position_sync_dagster.risk.expiry import early_assignments
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports import overview, what_if
+from position_sync_dagster.sync.reports import what_if
+from position_sync_dagster.sync.reports.book import read_book
 
 RISK_JOB = "record_risk"
 
@@ -38,8 +39,7 @@ def risk_scenarios(
     """
     lake, settings = position_sync.lake, position_sync.settings
     now = datetime.now(UTC)
-    latest = rows_of_logins(lake.updates.sync.latest(), settings)
-    book = overview.read_book(lake, settings, now, latest=latest)
+    book = read_book(lake, settings, now)
     own = what_if.read_own_scenarios(settings)
     legs = what_if.priced_legs(what_if.read_assumptions(lake, settings, book, own.betas), book)
     rows = what_if.risk_rows(legs, own, context.run.run_id)
@@ -95,8 +95,7 @@ def early_assignment(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
     be exercised any day. Without a known dividend nothing is said of a call.
     """
     now = datetime.now(UTC)
-    latest = rows_of_logins(lake.updates.sync.latest(), settings)
-    book = overview.read_book(lake, settings, now, latest=latest)
+    book = read_book(lake, settings, now)
     legs = what_if.priced_legs(what_if.read_assumptions(lake, settings, book), book)
     found = early_assignments(legs)
     if not found or not what_if.read_own_scenarios(settings).early_assignment:

@@ -25,6 +25,14 @@ from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.registry.strategies_file import saved_limits
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.book import (
+    Book,
+    Known,
+    Money,
+    read_book,
+    read_known,
+    seconds_since,
+)
 from position_sync_dagster.sync.reports.changes import (
     Day,
     DayChange,
@@ -34,8 +42,6 @@ from position_sync_dagster.sync.reports.changes import (
 )
 from position_sync_dagster.sync.reports.confirmations import PRICED
 from position_sync_dagster.sync.reports.limit_readings import Evaluated, evaluate
-from position_sync_dagster.sync.reports.money import Money, seconds_since
-from position_sync_dagster.sync.reports.overview import Book, Known, read_book, read_known
 from position_sync_dagster.sync.reports.positions import COLUMNS, KEY, in_order, position_rows
 from position_sync_dagster.sync.reports.status import Status, read_status
 

@@ -11,7 +11,7 @@ from position_sync_dagster.risk.scenarios import Assumptions, Breakdown, PricedL
 from position_sync_dagster.risk.scenarios_file import OwnScenarios, folder_of, read_scenarios
 from position_sync_dagster.risk.terms import OPTION_TYPES, dated_dividends
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.overview import Book
+from position_sync_dagster.sync.reports.book import Book
 
 
 def read_assumptions(

@@ -15,8 +15,8 @@ from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.schema.tables import PROFIT_EXPLAINED
 from position_sync_dagster.settings import load_settings
+from position_sync_dagster.sync.reports.book import read_book
 from position_sync_dagster.sync.reports.explained_days import explain_day
-from position_sync_dagster.sync.reports.overview import read_book
 from position_sync_dagster.sync.reports.what_if import (
     priced_legs,
     read_assumptions,
