@@ -6,11 +6,9 @@ Unknown is null, never zero; a sum that leaves something out says of how many ho
 """
 
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from datetime import date, datetime
-from enum import Enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -43,7 +41,7 @@ from position_sync_dagster.sync.reports.changes import (
 from position_sync_dagster.sync.reports.confirmations import PRICED
 from position_sync_dagster.sync.reports.limit_readings import Evaluated, evaluate
 from position_sync_dagster.sync.reports.positions import COLUMNS, KEY, in_order, position_rows
-from position_sync_dagster.sync.reports.status import Status, read_status
+from position_sync_dagster.sync.reports.status import Status, plain, read_status
 
 VERSION = 1
 """The version of the shape of the JSON."""
@@ -380,23 +378,6 @@ def limit_of(one: Evaluated) -> dict[str, Any]:
         "state": one.outcome,
         "text": one.text,
     }
-
-
-def plain(value: Any) -> Any:
-    """Return a value for JSON: times in ISO 8601, numbers that are not finite as null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, str | int) or value is None:
-        return value
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    if isinstance(value, Mapping):
-        return {name: plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
-    return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
 
 
 @dataclass(eq=False, repr=False)
