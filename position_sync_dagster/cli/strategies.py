@@ -21,7 +21,7 @@ from position_sync_dagster.lake.registry.strategies_file import (
     load_strategies,
 )
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync import propose_strategies, roll_legs
+from position_sync_dagster.sync import leg_followers, propose_strategies
 from position_sync_dagster.sync.reports.status import leg_states
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import amount, as_typed, printable, quantity
@@ -363,8 +363,8 @@ def list_rolls(
     --apply nothing changes.
     """
     settings, lake = options.opened(home)
-    found = roll_legs.proposed(lake, utc_now(), timedelta(seconds=within))
-    replaced = len(roll_legs.apply(lake, found)) if apply else 0
+    found = leg_followers.proposed(lake, utc_now(), timedelta(seconds=within))
+    replaced = len(leg_followers.apply(lake, found)) if apply else 0
     lines = [*map(str, found)] or ["No leg of a strategy was rolled."]
     if found and apply:
         file = settings.strategies_file

@@ -35,7 +35,7 @@ from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.append import AppendResult
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.counts import BatchReport, LedgerCounts
+from position_sync_dagster.sync.counts import BatchReport
 from position_sync_dagster.sync.drain_plan import unavailable_reason, unconfirmed
 
 _WAIT = "Nothing to do: the requests wait, and none is lost or marked FAILED."
@@ -490,8 +490,8 @@ class BatchProcessor:
         now = self.clock()
         waits_s = ((now - request.created_at).total_seconds() for request in batch)
         return BatchReport(
-            **asdict(LedgerCounts.of(appended)),
             batch_id=batch_id,
+            rows=appended.rows if appended is not None else 0,
             claimed=len(batch),
             succeeded=len(plan.answers),
             unchanged=len(plan.answers) - len({row.request_id for row in plan.rows}),

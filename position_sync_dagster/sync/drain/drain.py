@@ -56,7 +56,6 @@ async def drain(
         return replace(report, error=report.error or error)
     return replace(
         report,
-        queue_version=backlog.version,
         pending_after=backlog.counts.get(QueueStatus.PENDING, 0),
     )
 

@@ -24,7 +24,7 @@ def emptied_by_restart(stream_legs, eventually):
         for account in accounts:
             sim.empty_lists(account)
         await sim.restart(down_s=0.05)
-        await eventually(lambda: streamer.metrics.counts.reconnects)
+        await eventually(lambda: streamer.counts.reconnects)
         await eventually(lambda: streamer.state is SessionState.LIVE)
 
     return restart
@@ -110,7 +110,7 @@ async def test_an_account_that_was_emptied_while_nobody_saw_it_closes_with_the_s
             sim.close_position(*key)
         await sim.restart(down_s=0.05)
         sim.connectivity("restored_data_kept")
-        await eventually(lambda: streamer.metrics.counts.reconnects)
+        await eventually(lambda: streamer.counts.reconnects)
 
         async def closed():
             return await zero_rows(lake, settings) == keys

@@ -8,11 +8,11 @@ import pytest
 from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.update import Source, ValueOrigin
-from position_sync_dagster.gateway.accounts import holdings, pnl_subscriptions
+from position_sync_dagster.gateway import holdings, pnl_subscriptions
 from position_sync_dagster.sync.drain.batch import BrokerView
 from position_sync_dagster.sync.drain.worker import QueueWorker
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
-from position_sync_dagster.sync.stream import followed_holdings
+from position_sync_dagster.sync.stream import router
 
 A, B = "DUSIM0001", "DUSIM0002"
 PUT, ES_PUT, SPX_PUT, FUTURE = 921000002, 921000005, 921000006, 920000002
@@ -24,8 +24,8 @@ STILL = {"autostep": True, "tick_interval_s": 3600.0}
 @pytest.fixture
 def following(simulate, streaming, monkeypatch):
     """Stream the small book without an active leg, with short intervals."""
-    monkeypatch.setattr(followed_holdings, "PUBLISH_S", 0.1)
-    monkeypatch.setattr(followed_holdings, "MOVED_S", 0.2)
+    monkeypatch.setattr(router, "PUBLISH_S", 0.1)
+    monkeypatch.setattr(router, "MOVED_S", 0.2)
     monkeypatch.setattr(holdings, "FOLLOWED", timedelta(seconds=0.5))
 
     @asynccontextmanager

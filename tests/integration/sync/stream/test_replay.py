@@ -94,7 +94,7 @@ async def test_a_replay_ends_in_the_same_ledger(simulate, recorded, stream_to, e
             await asyncio.sleep(1.0)  # some of the market's steps
             sim.freeze()  # each account is downloaded once more, and says the same whenever it is
             sim.disconnect()
-            await eventually(lambda: streamer.metrics.counts.reconnects == 1)
+            await eventually(lambda: streamer.counts.reconnects == 1)
             await eventually(lambda: streamer.state is SessionState.LIVE)
             await eventually(lambda: streamer.lines_in_use == 3)
             feed = streamer._link.connection.feed

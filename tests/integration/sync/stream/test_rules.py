@@ -3,7 +3,7 @@
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import Reason
 from position_sync_dagster.errors import InvalidLegError
-from position_sync_dagster.sync.rule_legs import RuleFollower
+from position_sync_dagster.sync.leg_followers import RuleFollower
 
 A = "DUSIM0001"
 CALL, PUT = 921000001, 921000002

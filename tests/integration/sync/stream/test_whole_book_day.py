@@ -13,13 +13,13 @@ from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import GreeksSource, ValueOrigin
-from position_sync_dagster.gateway.accounts import holdings, pnl_subscriptions
+from position_sync_dagster.gateway import holdings, pnl_subscriptions
 from position_sync_dagster.sync.stream import (
     account_greeks,
-    followed_holdings,
     gateway_link,
     lines,
     model_greeks,
+    router,
 )
 from tests.support.extent import EVERYTHING
 
@@ -52,8 +52,8 @@ positions:
 def whole_book(tmp_path, monkeypatch):
     """Return the book; all intervals are short."""
     for module, name, value in (
-        (followed_holdings, "PUBLISH_S", 0.3),
-        (followed_holdings, "CHOOSE_S", 1.0),
+        (router, "PUBLISH_S", 0.3),
+        (router, "CHOOSE_S", 1.0),
         (holdings, "FOLLOWED", timedelta(seconds=1)),
         (model_greeks, "BATCH_S", 0.2),
         (model_greeks, "FIRST_S", 0.2),

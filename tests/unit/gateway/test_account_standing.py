@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from position_sync_dagster.gateway.accounts.account_downloads import AGAIN, AccountStanding
+from position_sync_dagster.gateway.account_downloads import AGAIN, AccountStanding
 
 A, B = "DU1", "DU2"
 LASTS_S = 180.0

@@ -7,7 +7,7 @@ import pytest
 
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.errors import GatewayLostError, GatewayTimeoutError
-from position_sync_dagster.gateway.accounts import account_feed
+from position_sync_dagster.gateway import account_feed
 from position_sync_dagster.gateway.connection import connect
 
 BOTH = ("DUSIM0001", "DUSIM0002")

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from position_sync_dagster.gateway.accounts.account_downloads import (
+from position_sync_dagster.gateway.account_downloads import (
     RowTimes,
     moment_of,
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from position_sync_dagster.gateway.accounts.account_feed import EmptiedAccounts
+from position_sync_dagster.gateway.account_feed import EmptiedAccounts
 
 A, B = "DU1", "DU2"
 SECOND_S = 30.0

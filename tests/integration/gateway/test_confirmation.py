@@ -9,7 +9,7 @@ from ib_gateway_simulator.protocol import account_messages, wire
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.errors import BrokerUnavailableError
-from position_sync_dagster.gateway.accounts import account_downloads
+from position_sync_dagster.gateway import account_downloads
 from position_sync_dagster.gateway.connection import connect
 
 ACCOUNT, CONID = "DUSIM0001", 930000001

@@ -3,7 +3,7 @@
 import pytest
 from ib_async import IB
 
-from position_sync_dagster.gateway.accounts.account_downloads import (
+from position_sync_dagster.gateway.account_downloads import (
     OddRows,
     PortfolioRow,
     read_portfolio_rows,

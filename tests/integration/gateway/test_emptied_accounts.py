@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from position_sync_dagster.domain.broker_position import Completeness
-from position_sync_dagster.gateway.accounts import account_feed
+from position_sync_dagster.gateway import account_feed
 from position_sync_dagster.gateway.connection import connect
 
 A, B = "DUSIM0001", "DUSIM0002"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from position_sync_dagster.gateway.accounts.account_downloads import OddRows, key_as_sent, oddness
+from position_sync_dagster.gateway.account_downloads import OddRows, key_as_sent, oddness
 from position_sync_dagster.gateway.ib_async_internals import RowFields
 
 ACCOUNTS = ("DU1",)

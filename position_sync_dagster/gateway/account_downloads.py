@@ -26,8 +26,8 @@ from position_sync_dagster.domain.instrument import CONIDS, Instrument
 from position_sync_dagster.domain.leg import few
 from position_sync_dagster.errors import GatewayError, shown
 from position_sync_dagster.gateway import ib_async_internals, translate
-from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.codes import ACCOUNT_READY, GatewayCode, MessageType
+from position_sync_dagster.gateway.holdings import HoldingsBook
 from position_sync_dagster.gateway.login import Login
 
 logger = logging.getLogger(__name__)

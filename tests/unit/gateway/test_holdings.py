@@ -7,8 +7,8 @@ import pytest
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import ValueOrigin
-from position_sync_dagster.gateway.accounts.holdings import PnlValues
 from position_sync_dagster.gateway.codes import Connectivity, GatewayCode
+from position_sync_dagster.gateway.holdings import PnlValues
 from position_sync_dagster.gateway.translate import UNSET, PortfolioValues
 from tests.support.holdings import make_book
 

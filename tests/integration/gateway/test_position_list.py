@@ -9,7 +9,7 @@ from ib_gateway_simulator.protocol.account_messages import portfolio_value, posi
 from ib_gateway_simulator.protocol.contract import Contract, SecType
 from ib_gateway_simulator.protocol.wire import frame
 from position_sync_dagster.errors import BrokerUnavailableError, GatewayTimeoutError
-from position_sync_dagster.gateway.accounts import account_feed
+from position_sync_dagster.gateway import account_feed
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.sync.drain.worker import ConnectionValues
 

@@ -1,13 +1,15 @@
 """The book of holdings: what the broker last reported of each, merged from its three feeds.
 
 Holdings are immutable: each message replaces one. Confirmations by the broker are kept separately,
-and each holding that is returned contains its newest one.
+and each holding that is returned contains its newest one. Watchers collect what changed.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Container, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
+from weakref import WeakSet
 
 from position_sync_dagster.domain.broker_position import (
     BrokerPosition,
@@ -20,9 +22,76 @@ from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.domain.valuation import ROUNDING, price_of_value
-from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
 from position_sync_dagster.gateway.codes import Connectivity
 from position_sync_dagster.gateway.translate import PortfolioValues, known
+
+K = TypeVar("K")
+
+
+class PendingChanges(Generic[K]):
+    """The keys that changed since a watcher last took them.
+
+    Attributes:
+        urgent: Set by a change that should be taken at once; cleared by `take`.
+
+    >>> changes = PendingChanges()
+    >>> changes.note("a"); changes.note("a"); changes.note("b")
+    >>> sorted(changes.take()), changes.take()
+    (['a', 'b'], set())
+    """
+
+    def __init__(self) -> None:
+        self._noted: set[K] = set()
+        self.urgent = asyncio.Event()
+
+    def __bool__(self) -> bool:
+        return bool(self._noted)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._noted
+
+    def take(self) -> set[K]:
+        """Return what changed since the last call, and start anew."""
+        noted, self._noted = self._noted, set()
+        self.urgent.clear()
+        return noted
+
+    def give_back(self, noted: Iterable[K]) -> None:
+        """Put back changes that could not be processed."""
+        self._noted.update(noted)
+
+    def note(self, key: K, *, urgent: bool = False) -> None:
+        """Add a change."""
+        self._noted.add(key)
+        if urgent:
+            self.urgent.set()
+
+    def forget(self, key: K) -> None:
+        """Remove the change of a key."""
+        self._noted.discard(key)
+
+
+class ChangeNotifier(Generic[K]):
+    """Passes each change to every watcher; a watcher that nobody holds any more is dropped."""
+
+    def __init__(self) -> None:
+        self._watchers: WeakSet[PendingChanges[K]] = WeakSet()
+
+    def watch(self) -> PendingChanges[K]:
+        """Return a new watcher, which collects the changes from now on."""
+        watcher: PendingChanges[K] = PendingChanges()
+        self._watchers.add(watcher)
+        return watcher
+
+    def note(self, key: K, *, urgent: bool = False) -> None:
+        """Add a change to every watcher."""
+        for watcher in self._watchers:
+            watcher.note(key, urgent=urgent)
+
+    def forget(self, key: K) -> None:
+        """Remove the change of a key from every watcher."""
+        for watcher in self._watchers:
+            watcher.forget(key)
 
 
 class PnlValues(NamedTuple):

@@ -6,8 +6,8 @@ import pytest
 
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.errors import GatewayTimeoutError, TooManyAccountsError
+from position_sync_dagster.gateway import account_feed
 from position_sync_dagster.gateway import login as gateway_login
-from position_sync_dagster.gateway.accounts import account_feed
 from position_sync_dagster.gateway.connection import connect
 
 LONG = timedelta(hours=1)

@@ -19,10 +19,9 @@ from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import EMPTIED, NOT_MANAGED
-from position_sync_dagster.gateway import ib_async_internals
-from position_sync_dagster.gateway.accounts import account_downloads
-from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
+from position_sync_dagster.gateway import account_downloads, ib_async_internals
 from position_sync_dagster.gateway.codes import LISTED_TOGETHER, MessageType, is_notice
+from position_sync_dagster.gateway.holdings import HoldingsBook
 from position_sync_dagster.gateway.login import Login
 from position_sync_dagster.gateway.translate import position_of
 
