@@ -31,10 +31,10 @@ from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.gateway.ib_async_internals import version_problem
 from position_sync_dagster.gateway.market_data_lines import LineTrial
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.lake.storage.object_store import absolute_path
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.threads import together
+from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.processes import ports
 from position_sync_dagster.processes.home import LOCK_FILE, holder_of
 from position_sync_dagster.settings import Settings, warnings_of

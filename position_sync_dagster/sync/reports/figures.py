@@ -20,8 +20,8 @@ from position_sync_dagster.domain.leg import Limit
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
-from position_sync_dagster.lake.registry.strategies_file import saved_limits
 from position_sync_dagster.lake.schema.codec import moment
+from position_sync_dagster.lake.strategies_file import saved_limits
 from position_sync_dagster.risk.campaigns import Campaign
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import (

@@ -36,11 +36,10 @@ from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import PendingChanges
-from position_sync_dagster.lake.account_values import AccountValuesTable
-from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
-from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.broker_positions import AccountValuesTable, BrokerPositionsTable
+from position_sync_dagster.lake.position_queue import PositionQueue
+from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.storage.threads import offload
-from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.stream.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.stream.close_watcher import CloseWatcher, changes_between

@@ -23,8 +23,8 @@ from position_sync_dagster.errors import LakeError, NewerTableError
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import HoldingsBook, PendingChanges
-from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.leg_followers import RuleFollower
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
