@@ -42,8 +42,8 @@ from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.sync.stream.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.stream.close_watcher import CloseWatcher, changes_between
+from position_sync_dagster.sync.stream.model_greeks import PublishedGreeks
 from position_sync_dagster.sync.stream.ownership import OwnerContext, end_tasks
 
 logger = logging.getLogger(__name__)

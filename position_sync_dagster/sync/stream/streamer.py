@@ -38,13 +38,12 @@ from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.roll_legs import RollFollower
 from position_sync_dagster.sync.rule_legs import RuleFollower
 from position_sync_dagster.sync.stream import memory_and_threads
-from position_sync_dagster.sync.stream.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.stream.close_watcher import CloseWatcher
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.delivery import Flusher, StreamPricer
 from position_sync_dagster.sync.stream.gateway_link import BrokerLink, run_until
 from position_sync_dagster.sync.stream.lines import LineManager
-from position_sync_dagster.sync.stream.model_greeks import ModelGreeks
+from position_sync_dagster.sync.stream.model_greeks import ModelGreeks, PublishedGreeks
 from position_sync_dagster.sync.stream.ownership import (
     OwnerContext,
     Ownership,
