@@ -38,9 +38,8 @@ from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.roll_legs import RollFollower
 from position_sync_dagster.sync.rule_legs import RuleFollower
 from position_sync_dagster.sync.stream import memory_and_threads
-from position_sync_dagster.sync.stream.close_watcher import CloseWatcher
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
-from position_sync_dagster.sync.stream.delivery import Flusher, StreamPricer
+from position_sync_dagster.sync.stream.delivery import AccountRecorder, Flusher, StreamPricer
 from position_sync_dagster.sync.stream.gateway_link import BrokerLink, run_until
 from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.model_greeks import ModelGreeks, PublishedGreeks
@@ -52,7 +51,7 @@ from position_sync_dagster.sync.stream.ownership import (
     Unowned,
     end_tasks,
 )
-from position_sync_dagster.sync.stream.publisher import AccountRecorder, Announcements, Publisher
+from position_sync_dagster.sync.stream.publisher import Announcements, CloseWatcher, Publisher
 from position_sync_dagster.sync.stream.router import Router
 
 logger = logging.getLogger(__name__)
