@@ -19,10 +19,10 @@ from position_sync_dagster.domain.instrument import digits
 from position_sync_dagster.domain.leg import Limit, LimitState, UnresolvedLeg
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
 from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.registry import strategies_file
+from position_sync_dagster.lake import strategies_file
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync import roll_legs
+from position_sync_dagster.sync import leg_followers
 from position_sync_dagster.sync.reports import limit_readings, overview
 
 
@@ -92,7 +92,7 @@ def judge_legs(
 @check_results.table_check("active_strategies")
 def rolls_are_followed(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether each roll of a strategy with `follow_rolls: true` is clear."""
-    found = roll_legs.rolls_to_follow(lake, settings.strategies_file, datetime.now(UTC))
+    found = leg_followers.rolls_to_follow(lake, settings.strategies_file, datetime.now(UTC))
     return check_results.rows_result(
         pl.DataFrame({"roll": list(found.refused)}, schema={"roll": pl.String}),
         passed="Nothing is left to a person.",

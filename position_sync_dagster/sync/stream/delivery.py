@@ -20,9 +20,9 @@ from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.streamed_holding import Moment, StreamedHolding, StreamRules
 from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler
 from position_sync_dagster.domain.valuation import Provenance
-from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.lake.account_values import AccountValuesTable
+from position_sync_dagster.gateway.holdings import PendingChanges
+from position_sync_dagster.lake.broker_positions import AccountValuesTable
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.stream.contract_cache import ContractCache

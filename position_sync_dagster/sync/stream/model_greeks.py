@@ -17,13 +17,12 @@ from operator import itemgetter
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, HoldingGreeks, Key
 from position_sync_dagster.domain.clock import elapsed
-from position_sync_dagster.domain.dividends import ExpectedDividend
-from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.instrument import ExpectedDividend, Instrument
 from position_sync_dagster.domain.leg import QUEUED, LegState, few
 from position_sync_dagster.domain.line_allocation import largest
 from position_sync_dagster.domain.valuation import Quote, price_of
-from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.gateway.holdings import ChangeNotifier, PendingChanges
 from position_sync_dagster.lake.records import DividendsTable
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.risk.account import (

@@ -34,16 +34,16 @@ from position_sync_dagster.domain.update import (
     ValueOrigin,
 )
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
-from position_sync_dagster.gateway.changes import PendingChanges
+from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import DayExecutions, GatewayConnection
+from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
-from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.position_queue import PositionQueue
+from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.lake.storage.threads import offload
-from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.sync.explain_closes import CloseExplainer
-from position_sync_dagster.sync.roll_legs import RollFollower
+from position_sync_dagster.sync.leg_followers import RollFollower
 from position_sync_dagster.sync.stream.model_greeks import PublishedGreeks
 from position_sync_dagster.sync.stream.ownership import OwnerContext, end_tasks
 

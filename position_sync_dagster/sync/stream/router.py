@@ -20,14 +20,13 @@ from position_sync_dagster.domain.leg import QUEUED, ActiveContract, LegState
 from position_sync_dagster.domain.line_allocation import largest, route
 from position_sync_dagster.domain.update import Reason
 from position_sync_dagster.errors import LakeError, NewerTableError
-from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
-from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
-from position_sync_dagster.gateway.changes import PendingChanges
+from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
+from position_sync_dagster.gateway.holdings import HoldingsBook, PendingChanges
 from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.sync.rule_legs import RuleFollower
+from position_sync_dagster.sync.leg_followers import RuleFollower
 from position_sync_dagster.sync.stream.contract_cache import ContractCache, LegResolver
 from position_sync_dagster.sync.stream.delivery import StreamPricer
 from position_sync_dagster.sync.stream.lines import LineManager

@@ -299,7 +299,7 @@ def test_without_rows_the_ledger_is_reported_each_quarter_of_an_hour_while_a_str
     later(monkeypatch, timedelta(minutes=16))
     lake.sessions.end(session)
     tick()
-    monkeypatch.setattr(defs_drain.ledger_events, "gateway_states", lambda *_: {"a": "LIVE"})
+    monkeypatch.setattr(defs_drain, "gateway_states", lambda *_: {"a": "LIVE"})
     tick()  # the state changed
     later(monkeypatch, timedelta(minutes=32))
     assert LEDGER in names(tick())

@@ -22,7 +22,7 @@ from position_sync_dagster.domain.gateway_session import (
 )
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.update import Source, TradingMode
-from position_sync_dagster.gateway.accounts.account_downloads import OddRows
+from position_sync_dagster.gateway.account_downloads import OddRows
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.terminal.board import describe
 

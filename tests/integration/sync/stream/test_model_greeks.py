@@ -14,7 +14,7 @@ from position_sync_dagster.domain.instrument import parse_trading_hours
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import GreeksSource, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
-from position_sync_dagster.gateway.accounts import holdings
+from position_sync_dagster.gateway import holdings
 from position_sync_dagster.sync.stream import (
     gateway_link,
     model_greeks,

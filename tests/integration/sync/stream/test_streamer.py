@@ -18,11 +18,10 @@ from position_sync_dagster.domain.update import PriceKind, QueueStatus, ValueOri
 from position_sync_dagster.errors import (
     LakeNotWritableError,
 )
-from position_sync_dagster.gateway import market_data_lines
-from position_sync_dagster.gateway.accounts import account_feed
+from position_sync_dagster.gateway import account_feed, market_data_lines
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
-from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.support.messages import frame

@@ -13,7 +13,7 @@ from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import GreeksSource, ValueOrigin
-from position_sync_dagster.gateway.accounts import holdings, pnl_subscriptions
+from position_sync_dagster.gateway import holdings, pnl_subscriptions
 from position_sync_dagster.sync.stream import (
     gateway_link,
     lines,
