@@ -370,7 +370,7 @@ def money(
 
     from ib_gateway_simulator.loopback_guard import LoopbackGuard
     from position_sync_dagster.web.money_page import money_routes
-    from position_sync_dagster.web.page_figures import PageFigures
+    from position_sync_dagster.web.served_figures import PageFigures
 
     settings, _lake = options.opened(home)
     ports.require_free(port, purpose="money page", option="--port")

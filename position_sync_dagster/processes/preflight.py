@@ -41,7 +41,7 @@ from position_sync_dagster.settings import Settings, warnings_of
 from position_sync_dagster.sync.alerts import not_understood
 from position_sync_dagster.sync.reports.exchange_days import require_known
 from position_sync_dagster.sync.reports.status import strategies_problem
-from position_sync_dagster.sync.stream.leg_resolver import AT_ONCE, look_up
+from position_sync_dagster.sync.stream.contract_cache import AT_ONCE, look_up
 
 
 class Level(StrEnum):

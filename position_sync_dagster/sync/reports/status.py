@@ -4,9 +4,11 @@ It is read from the tables alone, and includes problems that need attention, suc
 requests.
 """
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from dataclasses import asdict, dataclass, fields
+from datetime import date, datetime, timedelta
+from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -184,7 +186,7 @@ class Status(LoginStatus):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; times as ISO 8601."""
-        return dict(_plain(asdict(self)))
+        return dict(plain(self))
 
 
 def read_status(
@@ -352,12 +354,21 @@ def _confirmed(
     return with_confirmed(rows, reported, now)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a value for JSON: times in ISO 8601, numbers that are not finite as null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, str | int) or value is None:
+        return value
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {name: plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    return value.isoformat() if isinstance(value, datetime) else value
+        return [plain(one) for one in value]
+    return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
 
 
 def _login_status(
