@@ -109,7 +109,9 @@ class LedgerProvenance:
             for one in files.get_column("partition.date").unique().sort(descending=True):
                 if day is not None and one != day:
                     continue
-                rows = self._files.scan(_from(files, one, one)).filter(wanted)
+                rows = self._files.scan(files.filter(pl.col("partition.date") == one)).filter(
+                    wanted
+                )
                 frames.append(rows.collect())
                 if sum(frame.height for frame in frames) > limit:
                     break
@@ -140,10 +142,3 @@ def batches_of(rows: pl.LazyFrame) -> pl.LazyFrame:
         .agg(rows=pl.len().cast(pl.Int64), committed_at=pl.col("committed_at").max())
         .sort("version", "batch_id")
     )
-
-
-def _from(files: pl.DataFrame, first: date | None, last: date | None = None) -> pl.DataFrame:
-    on_day = pl.col("partition.date")
-    if first is not None:
-        files = files.filter(on_day >= first)
-    return files if last is None else files.filter(on_day <= last)
