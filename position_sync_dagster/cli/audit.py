@@ -14,6 +14,7 @@ import polars as pl
 import typer
 
 from position_sync_dagster.cli import options
+from position_sync_dagster.dagster_files import dagster_home
 from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import parse_conid
@@ -22,15 +23,14 @@ from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.domain.update import QueuedPosition
 from position_sync_dagster.errors import AmbiguousIdError, UnknownIdError
 from position_sync_dagster.lake.lake import Lake, breaks_at, lasted
-from position_sync_dagster.lake.schema.codec import legs_of
-from position_sync_dagster.lake.schema.ids import new_ids
-from position_sync_dagster.lake.updates.provenance import (
+from position_sync_dagster.lake.ledger_rows import (
     IN_ORDER,
     LastRows,
     LedgerProvenance,
     batches_of,
 )
-from position_sync_dagster.places import dagster_home
+from position_sync_dagster.lake.schema.codec import legs_of
+from position_sync_dagster.lake.schema.ids import new_ids
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import number, quantity
 
@@ -298,9 +298,9 @@ def _events_of(versions: list[int]) -> list[str]:
     home = dagster_home()
     if not versions or not (home / "history").is_dir():
         return []
-    from position_sync_dagster.defs import ledger_events
+    from position_sync_dagster.defs.drain import events_with
 
-    return ledger_events.events_with(home, versions)
+    return events_with(home, versions)
 
 
 def trace_lines(found: Trace) -> Iterator[str]:

@@ -14,8 +14,9 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import contract_name, digits, parse_conid, parse_strike
 from position_sync_dagster.domain.leg import Leg, LegState, few, make_leg
 from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy
-from position_sync_dagster.lake.registry.strategies_file import (
+from position_sync_dagster.lake.strategies_file import (
     as_strategies_file,
+    follow_file,
     following_rolls,
     load_rules,
     load_strategies,
@@ -385,7 +386,7 @@ def import_file(
     """Make the active legs equal to a strategies file. If it has an error, nothing changes."""
     load_strategies(file, named_by="the path")
     settings, lake = options.opened(home, create=True)
-    added, removed = lake.registry.sync.follow(file, named_by="the path")
+    added, removed = follow_file(lake.registry.sync, file, named_by="the path")
     registry = lake.registry.sync
     active = len(registry.get_all_active()) + len(registry.get_unresolved())
     if settings.strategies_file is None or file.resolve() != settings.strategies_file.resolve():

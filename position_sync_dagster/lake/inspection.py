@@ -6,7 +6,7 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.lake.lake import Lake, broker_rows
-from position_sync_dagster.lake.queue.transitions import IS_REQUEST
+from position_sync_dagster.lake.queue_transitions import IS_REQUEST
 from position_sync_dagster.lake.schema.ids import id_prefix
 from position_sync_dagster.lake.schema.predicates import LIVE
 from position_sync_dagster.lake.storage.table import data_files, may_have

@@ -21,8 +21,8 @@ from position_sync_dagster.errors import (
     StrategiesFileError,
 )
 from position_sync_dagster.lake.lake import NO_HOLDINGS, Lake
-from position_sync_dagster.lake.registry.strategies_file import following_rolls, load_rules
-from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
+from position_sync_dagster.lake.strategies_file import follow_file, following_rolls, load_rules
+from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.sync.explain_closes import BEFORE, IS_CLOSE, WINDOW
 from position_sync_dagster.yaml_file import saved_state
 
@@ -313,7 +313,7 @@ class RuleFollower:
         if self._saved != inputs[0]:
             try:
                 # Also what is listed: an older state of the rules may have been written since.
-                self.registry.sync.follow(self.file)
+                follow_file(self.registry.sync, self.file)
                 self._rules = load_rules(self.file)
             except (StrategiesFileError, InvalidLegError) as error:
                 logger.warning("the legs stay as they were read last: %s", error)

@@ -12,8 +12,8 @@ from rich.console import Group
 from rich.text import Text
 
 from position_sync_dagster.domain.closures import Closure
+from position_sync_dagster.sync.reports.book import BASE_TOTAL, BookMoney, Money
 from position_sync_dagster.sync.reports.exposure import add
-from position_sync_dagster.sync.reports.money import BASE_TOTAL, BookMoney, Money
 from position_sync_dagster.sync.reports.positions import PositionList
 from position_sync_dagster.terminal.text import (
     amount,
@@ -145,6 +145,8 @@ def strategy_table(strategies: Sequence[Money], ends: Sequence[Money], width: in
     if any(row.closes for row in rows):
         realized = amounts([row.realized_pnl for row in rows])
         columns.append(FittedColumn("realised", realized, rank=3, signed=True))
+        earned = amounts([row.campaign.profit if row.campaign else None for row in rows])
+        columns.append(FittedColumn("campaign", earned, rank=2, signed=True))
     columns += [
         FittedColumn("lines", [quantity(row.lines) for row in rows], rank=5),
         *_age_columns(rows),

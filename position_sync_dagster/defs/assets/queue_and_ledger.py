@@ -13,8 +13,9 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import tables as specs
+from position_sync_dagster.lake.strategies_file import follow_file
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain import drain
+from position_sync_dagster.sync import drain
 
 MOST_ROLLED = 50
 """Maximum number of rolled legs that an event lists."""
@@ -47,7 +48,7 @@ def apply_file(lake: tables.Lake, settings: Settings) -> None:
     """
     path = settings.strategies_file
     if path is not None:
-        lake.registry.sync.follow(path)
+        follow_file(lake.registry.sync, path)
 
 
 def strategies_event(lake: tables.Lake, settings: Settings) -> dg.AssetMaterialization:

@@ -6,11 +6,9 @@ Unknown is null, never zero; a sum that leaves something out says of how many ho
 """
 
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from datetime import date, datetime
-from enum import Enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -22,9 +20,18 @@ from position_sync_dagster.domain.leg import Limit
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
-from position_sync_dagster.lake.registry.strategies_file import saved_limits
 from position_sync_dagster.lake.schema.codec import moment
+from position_sync_dagster.lake.strategies_file import saved_limits
+from position_sync_dagster.risk.campaigns import Campaign
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.book import (
+    Book,
+    Known,
+    Money,
+    read_book,
+    read_known,
+    seconds_since,
+)
 from position_sync_dagster.sync.reports.changes import (
     Day,
     DayChange,
@@ -34,10 +41,8 @@ from position_sync_dagster.sync.reports.changes import (
 )
 from position_sync_dagster.sync.reports.confirmations import PRICED
 from position_sync_dagster.sync.reports.limit_readings import Evaluated, evaluate
-from position_sync_dagster.sync.reports.money import Money, seconds_since
-from position_sync_dagster.sync.reports.overview import Book, Known, read_book, read_known
 from position_sync_dagster.sync.reports.positions import COLUMNS, KEY, in_order, position_rows
-from position_sync_dagster.sync.reports.status import Status, read_status
+from position_sync_dagster.sync.reports.status import Status, plain, read_status
 
 VERSION = 1
 """The version of the shape of the JSON."""
@@ -117,6 +122,7 @@ def sums_of(one: Money, kind: str) -> dict[str, Any]:
         **{name: getattr(one, of) for of, name in _SUMS.items()},
         "realised": one.realized_pnl,
         "realised_since": one.realized_since,
+        "campaign": campaign_of(one.campaign),
         "unknown": {_SUMS[name]: count for name, count in one.unknown.items()},
         "options": one.options,
         "options_with_greeks": one.options_with_greeks,
@@ -129,6 +135,14 @@ def sums_of(one: Money, kind: str) -> dict[str, Any]:
         "note": one.differences,
         "closed": one.closed,
     }
+
+
+def campaign_of(one: Campaign | None) -> dict[str, Any] | None:
+    """Return what a strategy has earned since its first leg, for the JSON."""
+    if one is None:
+        return None
+    names = ("since", "realised", "open", "profit", "fees")
+    return {name: getattr(one, name) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -376,23 +390,6 @@ def limit_of(one: Evaluated) -> dict[str, Any]:
     }
 
 
-def plain(value: Any) -> Any:
-    """Return a value for JSON: times in ISO 8601, numbers that are not finite as null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, str | int) or value is None:
-        return value
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    if isinstance(value, Mapping):
-        return {name: plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
-    return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
-
-
 @dataclass(eq=False, repr=False)
 class FiguresReader:
     """Reads the figures repeatedly, and each time only the new data."""
@@ -415,7 +412,12 @@ class FiguresReader:
         lake, settings = self.lake, self.settings
         latest = rows_of_logins(lake.updates.sync.latest(), settings)
         # Seconds after a change of a holding that closed, its cause is in `closures`.
-        tables = (lake.closures.table, lake.registry.table, lake.contracts.table)
+        tables = (
+            lake.closures.table,
+            lake.registry.table,
+            lake.contracts.table,
+            lake.executions.table,
+        )
         versions = tuple(table.version() for table in tables)
         if self._known is None or versions != self._read_at:
             self._known, self._read_at = read_known(lake), versions

@@ -24,26 +24,27 @@ from position_sync_dagster.domain.gateway_session import (
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import OwnUpdates, PositionUpdate, PositionUpdateHandler
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
-from position_sync_dagster.lake.account_values import AccountValuesTable
-from position_sync_dagster.lake.broker_positions import BrokerPositionsTable, ContractsTable
+from position_sync_dagster.lake.broker_positions import (
+    AccountValuesTable,
+    BrokerPositionsTable,
+    ContractsTable,
+)
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.position_queue import PositionQueue
+from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.records import DividendsTable
-from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.lake.storage.threads import begin, offload
-from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
+from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RollFollower, RuleFollower
 from position_sync_dagster.sync.stream import memory_and_threads
-from position_sync_dagster.sync.stream.account_greeks import PublishedGreeks
-from position_sync_dagster.sync.stream.close_watcher import CloseWatcher
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
-from position_sync_dagster.sync.stream.delivery import Flusher, StreamPricer
+from position_sync_dagster.sync.stream.delivery import AccountRecorder, Flusher, StreamPricer
 from position_sync_dagster.sync.stream.gateway_link import BrokerLink, run_until
 from position_sync_dagster.sync.stream.lines import LineManager
-from position_sync_dagster.sync.stream.model_greeks import ModelGreeks
+from position_sync_dagster.sync.stream.model_greeks import ModelGreeks, PublishedGreeks
 from position_sync_dagster.sync.stream.ownership import (
     OwnerContext,
     Ownership,
@@ -52,7 +53,7 @@ from position_sync_dagster.sync.stream.ownership import (
     Unowned,
     end_tasks,
 )
-from position_sync_dagster.sync.stream.publisher import AccountRecorder, Announcements, Publisher
+from position_sync_dagster.sync.stream.publisher import Announcements, CloseWatcher, Publisher
 from position_sync_dagster.sync.stream.router import Router
 
 logger = logging.getLogger(__name__)

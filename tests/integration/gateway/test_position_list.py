@@ -11,7 +11,7 @@ from ib_gateway_simulator.protocol.wire import frame
 from position_sync_dagster.errors import BrokerUnavailableError, GatewayTimeoutError
 from position_sync_dagster.gateway import account_feed
 from position_sync_dagster.gateway.connection import IBConnectionManager
-from position_sync_dagster.sync.drain.worker import ConnectionValues
+from position_sync_dagster.sync.drain import ConnectionValues
 
 HELD = 9
 LATE = {"delay_s": 1.5, "late_rows": 4}

@@ -12,7 +12,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.gateway import pnl_subscriptions
-from position_sync_dagster.lake.account_values import AccountValuesTable
+from position_sync_dagster.lake.broker_positions import AccountValuesTable
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream.streamer import stream
 from position_sync_dagster.terminal.board import describe

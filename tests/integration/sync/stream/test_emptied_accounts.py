@@ -6,8 +6,7 @@ import pytest
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.gateway.connection import IBConnectionManager
-from position_sync_dagster.sync.drain.drain import drain
-from position_sync_dagster.sync.drain.worker import ConnectionValues
+from position_sync_dagster.sync.drain import ConnectionValues, drain
 from tests.integration.sync.conftest import CALL, PUT, A, B
 
 NEVER_S = 3600.0

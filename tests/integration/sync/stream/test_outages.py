@@ -18,7 +18,7 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain.worker import ConnectionValues
+from position_sync_dagster.sync.drain import ConnectionValues
 from position_sync_dagster.sync.stream import delivery, gateway_link, model_greeks
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 

@@ -10,8 +10,8 @@ from ib_gateway_simulator.replay.server import Replay
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.updates.position_updates import DeltaLakePositionWriter
-from position_sync_dagster.sync.drain.drain import drain
+from position_sync_dagster.lake.position_updates import DeltaLakePositionWriter
+from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.stream import gateway_link
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.support.booked_legs import terms_of

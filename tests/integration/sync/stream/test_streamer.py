@@ -20,8 +20,8 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.gateway import account_feed, market_data_lines
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
-from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.support.messages import frame

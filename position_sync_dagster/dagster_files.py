@@ -1,0 +1,156 @@
+"""The files of Dagster: where they and the homes are, and those that say whether programs work.
+
+A checkout has `workspace.yaml` and `dagster_home/dagster.yaml`, and keeps its homes beside them. An
+installed package has copies of both files, and keeps its homes where the platform keeps data of
+programs.
+
+In Dagster's home each sensor tick writes a file: the sign of life of the code server and the daemon
+together. The supervisor removes the files at a regular end: an old file belongs to programs that
+stopped by themselves, or hang.
+"""
+
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+NAME = "position-sync-dagster"
+
+
+def checkout() -> Path | None:
+    """Return the folder of the checkout that the package is in; None for an installed one."""
+    folder = PACKAGE.parent
+    parts = (folder / "workspace.yaml", folder / "dagster_home" / "dagster.yaml")
+    return folder if all(part.is_file() for part in parts) else None
+
+
+def instance_file() -> Path:
+    """Return the `dagster.yaml` that a new home of Dagster gets."""
+    folder = checkout()
+    return (folder / "dagster_home" if folder else PACKAGE / "instance") / "dagster.yaml"
+
+
+def dagster_home() -> Path:
+    """Return the folder of Dagster's state: `DAGSTER_HOME`, or the one of this package."""
+    named = os.environ.get("DAGSTER_HOME")
+    return Path(named).absolute() if named else own_dagster_home()
+
+
+def own_dagster_home() -> Path:
+    """Return the folder of Dagster's state where `DAGSTER_HOME` names none."""
+    return (checkout() or _data()) / "dagster_home"
+
+
+def demo_home() -> Path:
+    """Return the home of the demo: `.demo` of the working directory for a checkout."""
+    return Path(".demo") if checkout() else _data() / "demo"
+
+
+def _data() -> Path:
+    from platformdirs import user_data_path
+
+    return user_data_path(NAME, appauthor=False)
+
+
+SENSORS = "sensors"
+"""The file of the last tick that did its work."""
+
+FAILED_TICK = "failed tick"
+"""The file of the last tick that found an error, as while the store is away: nothing is drained,
+but the programs work."""
+
+SUPERVISOR = "supervisor"
+"""The file that is there while a supervisor has not ended regularly."""
+
+ENDED = "ended"
+"""The file with the reason of an end that was not requested."""
+
+LATE_S = 30.0
+"""Seconds without a tick after which it is late. Sensors tick every 5 s, and one that sends
+messages blocks the others for some seconds."""
+
+FIRST_TICK_S = 120.0
+"""The same from the start to the first tick."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Programs:
+    """The state of the programs, from their files.
+
+    Attributes:
+        ticked_at: The last tick that did its work; None if there was none.
+        late: Whether a supervisor runs, and the tick was too long ago, or lies as far ahead: the
+            clock was set back since.
+        ended: Why everything ended, if the end was not requested.
+    """
+
+    ticked_at: datetime | None = None
+    late: bool = False
+    ended: str | None = None
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """The problems with their remedy, in sentences."""
+        todo = "Read Dagster's log, and start the program again if it has ended."
+        if self.ended:
+            return (f"Everything ended by itself. {self.ended} {todo}",)
+        if not self.late:
+            return ()
+        last = "no sensor has ticked since the start"
+        if self.ticked_at is not None:
+            last = f"the last sensor tick was at {self.ticked_at:%H:%M:%S} UTC"
+        return (f"Programs have stopped or hang: {last}. {todo}",)
+
+
+NONE = Programs()
+"""No program runs."""
+
+
+def file_of(name: str, home: Path | None = None) -> Path:
+    """Return a file of this module, in Dagster's home."""
+    return (home or dagster_home()) / "alive" / name
+
+
+def note(name: str, text: str = "") -> None:
+    """Write a file now; ignore a disk that cannot be written."""
+    with suppress(OSError):
+        file = file_of(name)
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+
+
+def clear() -> None:
+    """Remove the files at a regular end."""
+    for name in (SENSORS, FAILED_TICK, SUPERVISOR, ENDED):
+        with suppress(OSError):
+            file_of(name).unlink()
+
+
+def changed_at(name: str, home: Path | None = None) -> float | None:
+    """Return when a file was written, in seconds since 1970; None without a file."""
+    try:
+        return file_of(name, home).stat().st_mtime
+    except OSError:
+        return None
+
+
+def newest_tick() -> tuple[float | None, float | None]:
+    """Return what changes with each tick, whether or not it did its work."""
+    return changed_at(SENSORS), changed_at(FAILED_TICK)
+
+
+def read(home: Path | None = None) -> Programs:
+    """Read the state of the programs from a home of Dagster, by default that of this process."""
+    ticked, started = changed_at(SENSORS, home), changed_at(SUPERVISOR, home)
+    limit_s = FIRST_TICK_S if ticked is None else LATE_S
+    ended = None
+    with suppress(OSError):
+        ended = file_of(ENDED, home).read_text(encoding="utf-8") or None
+    return Programs(
+        ticked_at=None if ticked is None else datetime.fromtimestamp(ticked, UTC),
+        late=started is not None and abs(time.time() - (ticked or started)) > limit_s,
+        ended=ended,
+    )

@@ -1,0 +1,543 @@
+"""The holdings and strategies at one moment, and every sum of their money and greeks.
+
+The sums are by strategy, account, underlying and expiry. Different currencies are never added: each
+sum has one currency. The curves are the profit of the day over the last hours, from the ledger.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from position_sync_dagster.domain.broker_position import AccountSummary
+from position_sync_dagster.domain.close_facts import A_DAY
+from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract, contract_mismatch
+from position_sync_dagster.domain.update import Source
+from position_sync_dagster.lake.lake import (
+    NO_HOLDINGS,
+    Lake,
+    Past,
+    all_broker_rows,
+    legs_at,
+    rows_at,
+    rows_of_logins,
+)
+from position_sync_dagster.risk.campaigns import Campaign, open_profit
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.closes import NO_CLOSES, Closes, read_closes
+from position_sync_dagster.sync.reports.confirmations import (
+    CONFIRMED,
+    PRICED,
+    newest_values,
+    with_priced,
+)
+from position_sync_dagster.sync.reports.exposure import Split, claims_of, split, summed
+from position_sync_dagster.sync.reports.status import current_since, is_current, written_by
+
+
+def matching_legs(
+    legs: Iterable[ActiveContract], details: Mapping[int, ContractDetails]
+) -> list[ActiveContract]:
+    """Return the legs without those that do not match the contract of their conid."""
+    return [
+        leg
+        for leg in legs
+        if leg.conid not in details or not contract_mismatch(leg, details[leg.conid])
+    ]
+
+
+def is_leg_of(lake: Lake, strategy: str, legs: Iterable[ActiveContract]) -> pl.Expr:
+    """Return the condition that a row belongs to one of these legs, and the leg to the strategy."""
+    anywhere, named = set(), defaultdict(set)
+    mine = [leg for leg in legs if leg.strategy_id == strategy]
+    for leg in matching_legs(mine, lake.contracts.get({leg.conid for leg in mine})):
+        if leg.account is None:
+            anywhere.add(leg.conid)
+        else:
+            named[leg.account].add(leg.conid)
+    wanted = pl.col("conid").is_in(anywhere)
+    for account, conids in named.items():
+        wanted |= (pl.col("account") == account) & pl.col("conid").is_in(conids)
+    return wanted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Book:
+    """The holdings and the strategies at one moment, as the tables have them.
+
+    Rows stay in columns: those of 20,000 holdings take half a second to become values.
+
+    Attributes:
+        now: The moment.
+        priced: The newest row of each holding, also of closed ones, with its times
+            (`with_priced`).
+        legs: The active legs.
+        matching: Those legs whose description matches the contract of their conid, or whose
+            contract is not known yet.
+        split: The parts of all these holdings.
+        reported: What the broker last reported of the followed types: rows of `broker_positions`.
+        live_since: For each connected login: values that their source confirmed since then are
+            current. It is the start of the connection, at most two refresh intervals ago.
+        streamed: The conids whose newest row the stream wrote within the last two refresh
+            intervals, for logins whose owner is connected; None while none is.
+        accounts: The newest values of the accounts, with their exchange rates.
+        closes: What closed, and why.
+        logins: All logins, connected or not.
+        unresolved: The strategies with a leg whose contract is not found.
+    """
+
+    now: datetime
+    priced: pl.DataFrame
+    legs: tuple[ActiveContract, ...]
+    matching: tuple[ActiveContract, ...]
+    split: Split
+    reported: pl.DataFrame = field(default_factory=lambda: NO_HOLDINGS)
+    live_since: Mapping[str, datetime] = field(default_factory=dict)
+    streamed: frozenset[int] | None = None
+    accounts: tuple[AccountSummary, ...] = ()
+    closes: Closes = NO_CLOSES
+    logins: tuple[str, ...] = ()
+    unresolved: frozenset[str] = frozenset()
+
+    def money(self, strategy: str | None = None) -> "BookMoney":
+        """Return the money of all holdings, or of one strategy."""
+        return BookMoney(book=self, strategy=strategy)
+
+    @cached_property
+    def held(self) -> pl.DataFrame:
+        """The open holdings that the broker last reported, with the times of their newest rows.
+
+        The value of a holding is current if its source confirmed it since `live_since` of its
+        login (`is_current`).
+        """
+        key, is_open = ["account", "conid"], pl.col("position") != 0
+        times = self.priced.filter(is_open).select(*key, CONFIRMED, PRICED)
+        found = self.reported.filter(is_open).select("gateway_id", *key)
+        timed = found.join(times, on=key, how="left")
+        return timed.with_columns(is_current=is_current(self.live_since))
+
+    @cached_property
+    def unwritten(self) -> pl.DataFrame:
+        """The reported holdings of which the ledger has another quantity, or no row."""
+        key = ["account", "conid"]
+        rows = self.priced.select(*key, pl.col("position").alias("written"))
+        return self.reported.join(rows, on=key, how="left").filter(
+            pl.col("position") != pl.col("written").fill_null(0.0)
+        )
+
+
+class Known(NamedTuple):
+    """The closes, and the contracts of legs and of all that are quoted in cents, by conid."""
+
+    closes: Closes
+    details: Mapping[int, ContractDetails]
+
+
+def read_known(lake: Lake) -> Known:
+    """Read what changes seldom; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
+    return Known(read_closes(lake), lake.contracts.quoted_in_cents() | lake.contracts.get(legs))
+
+
+def read_book(
+    lake: Lake,
+    settings: Settings,
+    now: datetime,
+    *,
+    latest: pl.DataFrame | None = None,
+    known: Known | None = None,
+) -> Book:
+    """Read the holdings and the strategies; blocks.
+
+    Args:
+        latest: The newest row of each holding of the logins, if the caller has them.
+        known: What `read_known` returned before.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    if latest is None:
+        latest = rows_of_logins(lake.updates.sync.latest(), settings)
+    legs = lake.registry.sync.get_all_active()
+    reported = all_broker_rows(lake, settings)
+    priced = with_priced(newest_values(latest, reported), reported, now, band=settings.value_band)
+    since = current_since(settings, now)
+    sessions = (lake.sessions.current(login.gateway_id) for login in settings.logins)
+    live_since = {
+        one.gateway_id: max(one.state_since, since)
+        for one in sessions
+        if one is not None and one.is_live(now)
+    }
+    streamed = written_by(priced, Source.STREAM, since).filter(
+        pl.col("position") != 0, pl.col("gateway_id").is_in(list(live_since))
+    )
+    return replace(
+        _book(now, legs, priced, known or read_known(lake)),
+        reported=reported.filter(pl.col("sec_type").is_in(settings.sec_types)),
+        live_since=live_since,
+        streamed=frozenset(streamed.get_column("conid")) if live_since else None,
+        accounts=tuple(lake.account_values.latest_summaries()),
+        logins=tuple(login.gateway_id for login in settings.logins),
+        unresolved=frozenset(leg.strategy_id for leg in lake.registry.unresolved),
+    )
+
+
+def _book(
+    now: datetime, legs: Sequence[ActiveContract], priced: pl.DataFrame, known: Known
+) -> Book:
+    closes, details = known
+    return Book(
+        now=now,
+        priced=priced,
+        legs=tuple(legs),
+        matching=tuple(matching_legs(legs, details)),
+        split=split(legs, priced, details, closes.end_of),
+        closes=closes,
+    )
+
+
+def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
+    """Read the holdings and the strategies of a moment in the past; blocks.
+
+    It has no totals in a base currency, since those use the exchange rates of now.
+
+    Raises:
+        LakeError: A table cannot be used.
+        MomentError: The moment is in the future, or before the first row.
+    """
+    rows = rows_at(lake, settings, past, now)
+    legs = legs_at(lake, past.at)
+    priced = with_priced(rows, NO_HOLDINGS, past.at, band=settings.value_band)
+    known = lake.contracts.get({leg.conid for leg in legs})
+    details = lake.contracts.quoted_in_cents() | known
+    return _book(past.at, legs, priced, Known(read_closes(lake, past), details))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Money:
+    """Sums in one currency over the known values; None if all are unknown.
+
+    Attributes:
+        name: The strategy, UNATTRIBUTED, the underlying, or the name of the total.
+        account: The account of UNATTRIBUTED or of an account's total; None for all accounts.
+        currency: None for legs that are not held and have never been valued.
+        legs, legs_held: The number of active legs, and of those with a holding; each holding that
+            is in no strategy counts as one. For an underlying and for a total, `legs_held`
+            is the number of holdings, each counted once.
+        legs_closed, closed: The number of legs of a strategy that were held and are gone for a
+            known reason, and what happened to them.
+        value: The value of options, stocks and the like, without the notional value of futures.
+        gamma_1pct: The change of dollar_delta when the underlyings move by 1 %.
+        theta, vega: Per day, and per point of volatility.
+        oldest_age_s: The age of the oldest price; None without one, or if one is unknown.
+        oldest_greeks_s: The age of the oldest greeks; None without any, or if one is unknown.
+        delayed: The number of holdings with a price of delayed or frozen market data.
+        lines: Market data lines that the holdings use; None while no owner is connected.
+        unvalued: The number of held legs without a value, which the sums leave out.
+        options, options_with_greeks: Held options, and those of them whose greeks are known.
+        options_modelled: Those of the latter whose greeks this package computed.
+        nearest_expiry: The first day on which a holding expires.
+        short_in_money, short_unknown: Short options in the money, and those of which the price of
+            the underlying is not known.
+        differences: Where strategies claim another quantity than is held.
+        realized_pnl: The realised profit of what closed since `realized_since`; None if that of one
+            of the closes is not known, or if no change of a quantity has been recorded yet.
+        closes, closes_without_profit: The number of these closes, and of those without a known
+            profit.
+        campaign: What a strategy has earned since its first leg.
+        unknown: Of how many holdings a sum leaves out the value, by the name of the sum.
+        rates_age_s: For a total in the base currency: the age of the oldest exchange rate used.
+        without_rate: For a total in the base currency: the currencies whose rate is not known. The
+            sums are unknown then.
+    """
+
+    name: str
+    account: str | None
+    currency: str | None
+    legs: int
+    legs_held: int
+    value: float | None
+    unrealized_pnl: float | None
+    daily_pnl: float | None
+    dollar_delta: float | None
+    gamma_1pct: float | None
+    theta: float | None
+    vega: float | None
+    oldest_age_s: float | None
+    oldest_greeks_s: float | None
+    delayed: int
+    lines: int | None
+    unvalued: int
+    options: int
+    options_with_greeks: int
+    options_modelled: int
+    nearest_expiry: date | None
+    short_in_money: int
+    short_unknown: int
+    differences: str | None
+    legs_closed: int = 0
+    closed: str | None = None
+    realized_pnl: float | None = None
+    realized_since: datetime | None = None
+    closes: int = 0
+    closes_without_profit: int = 0
+    campaign: Campaign | None = None
+    unknown: Mapping[str, int] = field(default_factory=dict)
+    rates_age_s: float | None = None
+    without_rate: tuple[str, ...] = ()
+
+    @property
+    def legs_text(self) -> str:
+        """How many legs are held, and what became of the others.
+
+        Such as "3 of 4 legs, one expired on 2026-11-20, one missing".
+        """
+        missing = self.legs - self.legs_held - self.legs_closed
+        rest = f"{'one' if missing == 1 else missing} missing" if missing else ""
+        held = f"{self.legs_held} of {self.legs} legs"
+        return ", ".join(part for part in (held, self.closed, rest) if part)
+
+
+_SAME = ("unrealized_pnl", "daily_pnl", "dollar_delta", "gamma_1pct", "theta", "vega")
+_SUMS = {"value": "market_value", **{name: name for name in _SAME}}
+"""Each sum of money, and its name among the sums of parts."""
+
+_COUNTS = ("delayed", "options", "options_with_greeks", "options_modelled", "nearest_expiry")
+
+
+def seconds_since(at: datetime | None, now: datetime) -> float | None:
+    """Return the seconds since a time, at least 0; None if it is unknown."""
+    return None if at is None else max((now - at).total_seconds(), 0.0)
+
+
+TOTAL, BASE_TOTAL = "total", "total in base"
+"""The names of sums that are of no strategy and of no underlying."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BookMoney:
+    """The money of the holdings, or of one strategy alone; a table is summed when it is first used.
+
+    Attributes:
+        book: The holdings.
+        strategy: The only strategy of interest; None for all holdings.
+    """
+
+    book: Book
+    strategy: str | None = None
+
+    @cached_property
+    def strategies(self) -> tuple[Money, ...]:
+        """Each strategy by currency."""
+        return self._by("strategy_id", "currency", where=pl.col("strategy_id") != UNATTRIBUTED)
+
+    @cached_property
+    def rest(self) -> tuple[Money, ...]:
+        """What no strategy has, by account and currency (UNATTRIBUTED)."""
+        names = ("strategy_id", "account", "currency")
+        return self._by(*names, where=pl.col("strategy_id") == UNATTRIBUTED)
+
+    @cached_property
+    def totals(self) -> tuple[Money, ...]:
+        """All holdings: by account and currency if there are several accounts, then by currency."""
+        several = len({one.account for one in self._accounts}) > 1
+        totals = (*(self._accounts if several else ()), *self._by("currency"))
+        return tuple(one for one in totals if one.currency is not None)
+
+    @cached_property
+    def in_base(self) -> tuple[Money, ...]:
+        """The totals of each account in its base currency, by the broker's exchange rates.
+
+        An account has one only if a holding has another currency.
+        """
+        found = map(self._in_base, self.book.accounts)
+        return tuple(one for one in found if one is not None)
+
+    @cached_property
+    def underlyings(self) -> tuple[Money, ...]:
+        """All holdings by underlying and currency."""
+        return self._by("symbol", "currency")
+
+    @cached_property
+    def expiries(self) -> tuple[Money, ...]:
+        """All holdings with an expiry by that and currency, the nearest first."""
+        parts = self._chosen.parts.filter(pl.col("expiry").is_not_null())
+        rows = summed(Split(parts, self._chosen.legs), ("expiry", "currency"), self.book.now)
+        named = rows.iter_rows(named=True)
+        return tuple(_money(row, self.book.now, self.book.streamed) for row in named)
+
+    @property
+    def tables(self) -> dict[str, tuple[Money, ...]]:
+        """All tables by name."""
+        names = ("strategies", "rest", "totals", "in_base", "underlyings")
+        return {name: getattr(self, name) for name in names}
+
+    @cached_property
+    def _accounts(self) -> tuple[Money, ...]:
+        return tuple(o for o in self._by("account", "currency") if o.currency is not None)
+
+    @cached_property
+    def _chosen(self) -> Split:
+        if self.strategy is None:
+            return self.book.split
+        return self.book.split.filter(pl.col("strategy_id") == self.strategy)
+
+    def _by(self, *names: str, where: pl.Expr | None = None) -> tuple[Money, ...]:
+        found = self._chosen if where is None else self._chosen.filter(where)
+        rows = summed(found, names, self.book.now).iter_rows(named=True)
+        sums = (_money(row, self.book.now, self.book.streamed) for row in rows)
+        if "symbol" in names:
+            return tuple(sums)
+        if "strategy_id" in names:
+            return tuple(self._with_profit(one, one.name) for one in sums)
+        return tuple(self._with_profit(one, self.strategy) for one in sums)
+
+    def _with_profit(self, one: Money, name: str | None) -> Money:
+        """Return a sum with the realised profit of a strategy, of UNATTRIBUTED, or of all."""
+        if one.account is not None and name not in (None, UNATTRIBUTED):
+            return one  # the profit of a strategy is not divided among accounts
+        found = self.book.closes.realized(name, one.account, one.currency)
+        if found is None:
+            return one
+        return replace(
+            one,
+            realized_pnl=found.profit,
+            realized_since=found.since,
+            closes=found.closes,
+            closes_without_profit=found.unknown,
+            campaign=None
+            if name in (None, UNATTRIBUTED)
+            else self._campaign(name, one, found.since),
+        )
+
+    def _campaign(self, name: str, one: Money, since: datetime | None) -> Campaign:
+        campaigns, currency = self.book.closes.campaigns, str(one.currency)
+        realised, fees = campaigns.realised.get((name, currency), (0.0, 0.0))
+        lots = [o for o in campaigns.lots if (o.strategy_id, o.currency) == (name, currency)]
+        parts = self.book.split.parts.filter(strategy_id=name, currency=currency)
+        opened = open_profit(lots, parts, self.book.priced)
+        return Campaign(since=since, realised=realised, open=opened, fees=fees)
+
+    def _in_base(self, account: AccountSummary) -> Money | None:
+        base, rates = account.currency, account.rates
+        currencies = {one.currency for one in self._accounts if one.account == account.account}
+        if base is None or currencies <= {base}:
+            return None
+        without = tuple(sorted(one for one in currencies if one and one not in rates))
+        found = self._chosen.filter(
+            pl.col("account") == account.account, pl.col("currency").is_not_null()
+        )
+        # If a rate is missing, no sum is known, and the sums that are made here are not used.
+        rate = pl.col("currency").replace_strict(rates, default=1.0, return_dtype=pl.Float64)
+        converted = Split(
+            found.parts.with_columns(
+                *(pl.col(name) * rate for name in _SUMS.values()), currency=pl.lit(base)
+            ),
+            found.legs.with_columns(currency=pl.lit(base)),
+        )
+        unknown: dict[str, Any] = dict.fromkeys(_SUMS) if without else {}
+        (row,) = summed(converted, ("account", "currency"), self.book.now).iter_rows(named=True)
+        return replace(
+            # The lines are in the total of each currency.
+            _money(row, self.book.now, streamed=None),
+            name=BASE_TOTAL,
+            differences=None,
+            rates_age_s=seconds_since(account.rates_received_at, self.book.now),
+            without_rate=without,
+            **unknown,
+        )
+
+
+def _money(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | None) -> Money:
+    held = row["holdings"]
+    name = row.get("strategy_id") or row.get("symbol") or (row.get("expiry") and f"{row['expiry']}")
+    is_total = name is None
+    return Money(
+        name=name or TOTAL,
+        account=row.get("account"),
+        currency=row["currency"],
+        legs=row["legs"] - row["legs_held"] + held if is_total else row.get("legs", held),
+        legs_held=held if is_total else row.get("legs_held", held),
+        **{name: row[of] for name, of in _SUMS.items()},
+        **{name: row[name] for name in _COUNTS},
+        oldest_age_s=seconds_since(row["priced_at"], now),
+        oldest_greeks_s=seconds_since(row["greeks_at"], now),
+        lines=None if streamed is None else len(streamed.intersection(row["conids"] or ())),
+        unvalued=row["legs_without_value"],
+        short_in_money=row["short_legs_in_money"],
+        short_unknown=row["short_legs_unknown"],
+        differences=row.get("differences"),
+        legs_closed=0 if is_total else row.get("legs_closed", 0),
+        closed=None if is_total else row.get("closed"),
+        unknown={name: count for name, of in _SUMS.items() if (count := row[f"without_{of}"])},
+    )
+
+
+SPAN = timedelta(hours=12)
+"""The time span of the diagram: a trading day with the hours around it."""
+
+POINTS = 60
+
+
+def read_curves(lake: Lake, book: Book) -> list[dict[str, Any]]:
+    """Read the daily profit of each strategy, and of each account as the broker sums it; blocks.
+
+    The present legs count for the whole span: a leg that became active at noon is in the points of
+    the morning as well.
+    """
+    first, conids = book.now - SPAN, {leg.conid for leg in book.matching}
+    sampled = lake.updates.sync.sampled(conids, first, book.now, POINTS)
+    curves = curves_of(sampled, book.matching, book.priced.filter(pl.col("timestamp") < first))
+    rows = lake.account_values.between(first, book.now)
+    known = rows.filter(pl.col("daily_pnl").is_not_null())
+    for (account, currency), of in known.group_by("account", "currency", maintain_order=True):
+        points = of.gather_every(max(1, of.height // POINTS)).select("timestamp", "daily_pnl")
+        curve = {"name": account, "currency": currency, "points": points.rows()}
+        curves.append(curve | {"is_account": True})
+    return curves
+
+
+def curves_of(
+    rows: pl.DataFrame, legs: Sequence[ActiveContract], still: pl.DataFrame
+) -> list[dict[str, Any]]:
+    """Sum the newest rows at each point, with the shares of strategies as in `claims_of`.
+
+    A profit of more than a day before is that of another day: the present one is not known. Nor is
+    a sum of which a part is unknown, since a curve shows no marks.
+
+    Args:
+        rows: The rows of each point (`SyncUpdates.sampled`).
+        legs: The active legs that match their contracts.
+        still: The newest rows of the holdings that have none among `rows`.
+
+    Returns:
+        The name of each strategy, the currency and the points, by strategy and currency.
+    """
+    found: dict[tuple[str, str], list[tuple[datetime, float | None]]] = defaultdict(list)
+    newest = {(row["account"], row["conid"]): row for row in still.iter_rows(named=True)}
+    for part in rows.partition_by("slot", maintain_order=True):
+        slot: datetime = part.item(0, "slot")
+        newest |= {(row["account"], row["conid"]): row for row in part.iter_rows(named=True)}
+        held = {key: row["position"] for key, row in newest.items()}
+        sums: dict[tuple[str, str], list[float | None]] = defaultdict(list)
+        for n, holding, share in claims_of(legs, held):
+            row = newest[holding]
+            is_of_day = row["daily_pnl"] is not None and slot - row["timestamp"] <= A_DAY
+            profit = row["daily_pnl"] * share if is_of_day else None
+            sums[legs[n].strategy_id, row["currency"]].append(profit)
+        for key, values in sums.items():
+            known = [value for value in values if value is not None]
+            found[key].append((slot, sum(known) if len(known) == len(values) else None))
+    return [
+        {"name": strategy, "currency": currency, "points": points}
+        for (strategy, currency), points in sorted(found.items())
+    ]
