@@ -35,8 +35,7 @@ async def server(answer):
     listening = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with listening:
         yield make_settings(
-            gateway_port=listening.sockets[0].getsockname()[1],
-            gateway_timeout_s=0.5,
+            gateway_port=listening.sockets[0].getsockname()[1], gateway_timeout_s=0.5
         )
 
 
@@ -275,17 +274,6 @@ async def test_a_gateway_that_moved_is_followed_and_found_again_at_its_old_port(
         await asyncio.wait_for(second.lost.wait(), DEADLINE_S)
         third = await manager.get_connection()
         assert third.ib.client.port == old.port
-        await manager.close()
-
-
-async def test_a_port_number_out_of_range_is_not_followed(simulate, settings_for):
-    async with simulate() as sim:
-        manager = IBConnectionManager(settings_for(sim))
-        first = await manager.get_connection()
-        sim.send_error(1300, "Please reconnect on the new port - 99999")
-        sim.disconnect()
-        await asyncio.wait_for(first.lost.wait(), DEADLINE_S)
-        assert (await manager.get_connection()).is_connected
         await manager.close()
 
 

@@ -24,17 +24,12 @@ CASES = {
         dict(bid=1.0, ask=1.2, last=1.1, last_time=RECENT, mark=1.12, mark_time=OLD),
         (1.12, MARK),
     ),
-    "a mark of unknown time is a mark": (dict(bid=1.0, ask=1.2, mark=1.12), (1.12, MARK)),
     "a quiet short wing: no bid, ask 0.05, mark 0.02": (
         dict(ask=0.05, last=1.2, last_time=RECENT, mark=0.02, mark_time=OLD),
         (0.02, MARK),
     ),
     "last on the bid counts as inside": (
         dict(bid=1.0, ask=1.2, last=1.0, last_time=RECENT),
-        (1.0, LAST),
-    ),
-    "last of a minute ago counts": (
-        dict(bid=1.0, ask=1.2, last=1.0, last_time=NOW - MINUTE),
         (1.0, LAST),
     ),
     "a wide quote with an old last trade": (
@@ -76,7 +71,6 @@ CASES = {
     "locked quote": (dict(bid=1.0, ask=1.0), (1.0, MID)),
     "crossed quote says nothing": (dict(bid=1.3, ask=1.2, last=1.25, last_time=RECENT), None),
     "crossed quote with a model": (dict(bid=1.3, ask=1.2, model_price=1.24), (1.24, MODEL)),
-    "no bid and no mark: the model": (dict(ask=0.05, last=1.2, model_price=0.01), (0.01, MODEL)),
     "a model price of zero is a price": (dict(model_price=0.0), (0.0, MODEL)),
     "the mid comes before the model": (dict(bid=1.0, ask=1.2, model_price=1.3), (1.1, MID)),
     "halted without a mark: the model": (
@@ -86,7 +80,6 @@ CASES = {
     "short worthless option: no bid, ask 0.05, last 1.20": (dict(ask=0.05, last=1.2), None),
     "only a bid": (dict(bid=1.0, last=1.0), None),
     "no quote at all": (dict(), None),
-    "only a last trade": (dict(last=3.0), None),
     "a worthless mark is a price": (
         dict(ask=0.05, mark=0.0, mark_time=RECENT, min_tick=0.01),
         (0.0, MARK),
@@ -100,10 +93,6 @@ CASES = {
     "a mark from before the clock was set back is not young": (
         dict(bid=1.0, ask=1.2, last=1.1, last_time=RECENT, mark=9.0, mark_time=AHEAD),
         (1.1, LAST),
-    ),
-    "halted: a young mark": (
-        dict(bid=1.0, ask=1.2, mark=1.15, mark_time=RECENT, halted=True),
-        (1.15, MARK),
     ),
     "halted: the mark does not age": (
         dict(bid=1.0, ask=1.2, last=1.1, mark=1.15, mark_time=OLD, halted=True),
@@ -131,7 +120,6 @@ CASES = {
         dict(bid=1.0, ask=1.2, last=1.2, last_time=OLD, market_data_type=DELAYED),
         (1.1, MID),
     ),
-    "delayed without a trade: mid": (dict(bid=1.0, ask=1.2, market_data_type=DELAYED), (1.1, MID)),
     "a futures option quoted in cents": (dict(bid=12.375, ask=12.625, last=11.0), (12.5, MID)),
 }
 
