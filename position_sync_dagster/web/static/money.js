@@ -230,14 +230,16 @@ function drawStrategies() {
 }
 
 function drawUnderlyings() {
+  const betas = shown.underlyings.some((one) => one.beta_delta !== null);
   fill(
     byId("underlyings"),
-    ["", "$ delta", "$ gamma 1%", "theta", "vega", "known"],
-    shown.underlyings.map((one) => ({
-      act: () => only("underlying", one.underlying),
+    ["", "$ delta", ...(betas ? ["β $ delta"] : []), "$ gamma 1%", "theta", "vega", "known"],
+    [...shown.underlyings.map((one) => [one, one.underlying]), ...(betas ? shown.totals.map((one) => [one, one.total]) : [])].map(([one, name]) => ({
+      kind: one.underlying ? "" : "total",
+      act: one.underlying ? () => only("underlying", one.underlying) : null,
       cells: [
-        one.underlying + unit(one),
-        ...["dollar_delta", "gamma_1pct", "theta", "vega"].map((name) => money(one[name], one.unknown[name])),
+        name + unit(one),
+        ...["dollar_delta", ...(betas ? ["beta_delta"] : []), "gamma_1pct", "theta", "vega"].map((name) => money(one[name], one.unknown[name])),
         [`${one.options_with_greeks}/${one.options}`, "", "options whose greeks are known"],
       ],
     })),

@@ -10,7 +10,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.close_facts import A_DAY
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.web.page_figures import COLUMNS, PageFigures
+from position_sync_dagster.web.served_figures import COLUMNS, PageFigures
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
 
@@ -52,6 +52,21 @@ def test_the_parts_add_up_to_the_sums_of_the_reports(lake, settings):
     [expiry] = figures["expiries"]
     assert (expiry["days"], expiry["legs_held"]) == (0, 3)
     assert json.loads(json.dumps([rows, figures], allow_nan=False))
+
+
+def test_betas_of_the_file_weigh_deltas_and_a_mistake_in_it_stops_no_page(
+    lake, settings, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "scenarios.yaml"
+    file.write_text("betas: {SPY: 1.5}\n")
+    lake.updates.sync.append([row(1, delta=-0.5, underlying_price=600.0)])
+    reader, now = PageFigures(settings), utc_now()
+    (total,) = reader.read(now)[1]["totals"]
+    assert (total["dollar_delta"], total["beta_delta"]) == (60_000.0, 90_000.0)
+    file.write_text("betas: [SPY]\n")
+    (total,) = reader.read(now + timedelta(seconds=2))[1]["totals"]
+    assert (total["dollar_delta"], total["beta_delta"]) == (60_000.0, None)
 
 
 def test_the_curves_are_read_again_after_the_clock_was_set_back(lake, settings):
