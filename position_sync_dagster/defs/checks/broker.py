@@ -204,8 +204,7 @@ def account_values_follow(lake: tables.Lake, settings: Settings) -> dg.AssetChec
     They may be ten minutes older than the newest change of its holdings.
     """
     held = {one.gateway_id: inspection.held_at_the_broker(lake, one) for one in settings.logins}
-    accounts = {account for rows in held.values() for account in rows.get_column("account")}
-    values, sessions = lake.account_values.newest_of(accounts), lake.sessions.current_of(held)
+    values, sessions = lake.account_values.latest(), lake.sessions.current_of(held)
     patience, now = timedelta(seconds=settings.stale_after_s), datetime.now(UTC)
     return check_results.merged(
         {
