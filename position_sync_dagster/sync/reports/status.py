@@ -4,7 +4,7 @@ It is read from the tables alone, and includes problems that need attention, suc
 requests.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -218,7 +218,7 @@ def read_status(
     positions = reported.filter(pl.col("position") != 0)
     held = set(positions.get_column("conid"))
     confirmed = _confirmed(lake, settings, now, reported, latest)
-    closes = read_closes(lake) if closes is None else closes
+    closes = read_closes(lake, conids=active - held) if closes is None else closes
     ends = {
         leg.conid: text
         for leg in lake.registry.legs
@@ -282,7 +282,7 @@ def is_current(since: Mapping[str, datetime]) -> pl.Expr:
 
 
 def leg_states(
-    legs: Iterable[Leg], lake: Lake, settings: Settings, now: datetime
+    legs: Collection[Leg], lake: Lake, settings: Settings, now: datetime
 ) -> list[LegState]:
     """Return the state of each active leg, in order, as far as the tables show it.
 
@@ -302,7 +302,9 @@ def leg_states(
     confirmed = _confirmed(lake, settings, now, reported)
     rows = written_by(confirmed, Source.STREAM, _streamed_since(settings, now))
     streamed = set(rows.select("account", "conid").iter_rows())
-    closes = read_closes(lake)
+    closes = read_closes(
+        lake, conids={leg.conid for leg in legs if isinstance(leg, ActiveContract)}
+    )
 
     def state(leg: Leg) -> LegState:
         if not isinstance(leg, ActiveContract):
