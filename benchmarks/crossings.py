@@ -20,7 +20,7 @@ from typing import Any
 from ib_gateway_simulator import SimulatedGateway, load_book
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain.drain import drain
+from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.booked_legs import terms_of
 

@@ -24,13 +24,13 @@ _HOMES = {
     "errors": ("PositionSyncError",),
     "gateway.connection": ("GatewayConnection", "IBConnectionManager"),
     "lake.lake": ("Lake",),
-    "lake.queue.position_queue": ("PositionQueue",),
-    "lake.registry.strategy_registry": ("StrategyRegistry",),
-    "lake.updates.position_updates": ("DeltaLakePositionWriter", "PositionUpdatesTable"),
+    "lake.position_queue": ("PositionQueue",),
+    "lake.strategy_registry": ("StrategyRegistry",),
+    "lake.position_updates": ("DeltaLakePositionWriter", "PositionUpdatesTable"),
     "settings": ("Settings", "load_settings"),
     "sync.reports.reconciliation": ("PositionReconciler", "ReconciliationService"),
     "sync.stream.streamer": ("IBPositionStreamer", "StreamTables"),
-    "sync.drain.worker": ("QueueWorker", "WorkerStats"),
+    "sync.drain": ("QueueWorker", "WorkerStats"),
 }
 
 _EXPORTS = {name: home for home, names in _HOMES.items() for name in names}
@@ -57,20 +57,20 @@ if TYPE_CHECKING:
     from position_sync_dagster.gateway.connection import GatewayConnection as GatewayConnection
     from position_sync_dagster.gateway.connection import IBConnectionManager as IBConnectionManager
     from position_sync_dagster.lake.lake import Lake as Lake
-    from position_sync_dagster.lake.queue.position_queue import PositionQueue as PositionQueue
-    from position_sync_dagster.lake.registry.strategy_registry import (
-        StrategyRegistry as StrategyRegistry,
-    )
-    from position_sync_dagster.lake.updates.position_updates import (
+    from position_sync_dagster.lake.position_queue import PositionQueue as PositionQueue
+    from position_sync_dagster.lake.position_updates import (
         DeltaLakePositionWriter as DeltaLakePositionWriter,
     )
-    from position_sync_dagster.lake.updates.position_updates import (
+    from position_sync_dagster.lake.position_updates import (
         PositionUpdatesTable as PositionUpdatesTable,
+    )
+    from position_sync_dagster.lake.strategy_registry import (
+        StrategyRegistry as StrategyRegistry,
     )
     from position_sync_dagster.settings import Settings as Settings
     from position_sync_dagster.settings import load_settings as load_settings
-    from position_sync_dagster.sync.drain.worker import QueueWorker as QueueWorker
-    from position_sync_dagster.sync.drain.worker import WorkerStats as WorkerStats
+    from position_sync_dagster.sync.drain import QueueWorker as QueueWorker
+    from position_sync_dagster.sync.drain import WorkerStats as WorkerStats
     from position_sync_dagster.sync.reports.reconciliation import (
         PositionReconciler as PositionReconciler,
     )

@@ -17,9 +17,8 @@ from position_sync_dagster.domain.update import QueueRequest, Reason
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain.batch import SHARE, BatchProcessor, LakeValues
-from position_sync_dagster.sync.drain.drain import drain
-from position_sync_dagster.sync.drain.worker import QueueWorker
+from position_sync_dagster.sync.drain import QueueWorker, drain
+from position_sync_dagster.sync.drain_batch import SHARE, BatchProcessor, LakeValues
 from position_sync_dagster.sync.reports.positions import PositionQuery, read_positions
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status

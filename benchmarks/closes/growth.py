@@ -13,7 +13,7 @@ from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.statement import GATEWAY, Execution, Side
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.explain_closes import CloseExplainer
-from position_sync_dagster.sync.roll_legs import RollFollower
+from position_sync_dagster.sync.leg_followers import RollFollower
 
 SIZES = (1_000, 10_000, 100_000)
 FRESH = 10

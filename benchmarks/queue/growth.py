@@ -12,9 +12,9 @@ from benchmarks.queue.history import RETENTION_DRAINS, UPKEEP_EVERY, keep_for
 from benchmarks.queue.lake_queue import LakeQueue
 from benchmarks.queue.values import now, updates
 from benchmarks.timing import Samples, elapsed_ms, median
+from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 
 DRAINS = 100_000
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from benchmarks.queue.contestant import BATCH, REFRESH
 from position_sync_dagster.domain.update import QueuedPosition, QueueRequest, QueueStatus, Reason
-from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.position_queue import PositionQueue
 
 ACCOUNT = "DUSIM0001"
 FIRST_CONID = 700_000_000

@@ -12,10 +12,10 @@ from benchmarks.bench import Bench
 from benchmarks.outcome import Line
 from benchmarks.queue.values import now, updates
 from benchmarks.timing import Samples
+from position_sync_dagster.lake.ledger_append import identified
+from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.lake.storage.maintenance import maintain
-from position_sync_dagster.lake.updates.append import identified
-from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 
 STREAMED = 20
 """Rows of one second: how many of a hundred lines tick in it."""

@@ -16,10 +16,10 @@ from benchmarks.outcome import Line
 from benchmarks.queue.values import bulk_rows, now, updates
 from benchmarks.timing import Samples
 from position_sync_dagster.lake import derived
+from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table, append
-from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 
 DAYS = 20
 

@@ -14,7 +14,7 @@ from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus, Reason, ValueOrigin
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain.drain import drain
+from position_sync_dagster.sync.drain import drain
 from tests.support.settings import make_settings
 
 LEGS = 5_000

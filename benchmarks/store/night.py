@@ -14,7 +14,7 @@ from benchmarks.outcome import Line
 from ib_gateway_simulator import SimulatedGateway
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.registry.strategies_file import load_strategies
+from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.object_store import ObjectStore, running_store

@@ -43,9 +43,9 @@ def _events_of(versions: list[int]) -> list[str]:
     home = dagster_home()
     if not versions or not (home / "history").is_dir():
         return []
-    from position_sync_dagster.defs import ledger_events
+    from position_sync_dagster.defs.drain import events_with
 
-    return ledger_events.events_with(home, versions)
+    return events_with(home, versions)
 
 
 def trace_lines(found: audit_trail.Trace) -> Iterator[str]:

@@ -18,7 +18,7 @@ from position_sync_dagster.demo.run import Options
 from position_sync_dagster.demo.run import run as run_demo
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.registry.strategies_file import load_strategies
+from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.child_process import ChildProcess
 from position_sync_dagster.processes.home import MARKER, HomeError, exclusive_use

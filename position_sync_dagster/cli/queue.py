@@ -11,7 +11,7 @@ from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.update import QueuedPosition, QueueStatus
 from position_sync_dagster.errors import RequestStateError, UnknownRequestError
-from position_sync_dagster.lake.queue.operations import SyncQueue
+from position_sync_dagster.lake.position_queue import SyncQueue
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import age, duration
 

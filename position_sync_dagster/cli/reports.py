@@ -17,9 +17,9 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.lake.lake import Lake, Past, legs_at, rows_of_logins
+from position_sync_dagster.lake.position_updates import POLL_S
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
-from position_sync_dagster.lake.updates.position_updates import POLL_S
 from position_sync_dagster.sync.propose_strategies import next_step
 from position_sync_dagster.sync.reports import overview
 from position_sync_dagster.sync.reports import positions as positions_of

@@ -14,14 +14,15 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import contract_name, digits, parse_conid, parse_strike
 from position_sync_dagster.domain.leg import Leg, LegState, few, make_leg
 from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy
-from position_sync_dagster.lake.registry.strategies_file import (
+from position_sync_dagster.lake.strategies_file import (
     as_strategies_file,
+    follow_file,
     following_rolls,
     load_rules,
     load_strategies,
 )
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync import propose_strategies, roll_legs
+from position_sync_dagster.sync import leg_followers, propose_strategies
 from position_sync_dagster.sync.reports.status import leg_states
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import amount, as_typed, printable, quantity
@@ -363,8 +364,8 @@ def list_rolls(
     --apply nothing changes.
     """
     settings, lake = options.opened(home)
-    found = roll_legs.proposed(lake, utc_now(), timedelta(seconds=within))
-    replaced = len(roll_legs.apply(lake, found)) if apply else 0
+    found = leg_followers.proposed(lake, utc_now(), timedelta(seconds=within))
+    replaced = len(leg_followers.apply(lake, found)) if apply else 0
     lines = [*map(str, found)] or ["No leg of a strategy was rolled."]
     if found and apply:
         file = settings.strategies_file
@@ -385,7 +386,7 @@ def import_file(
     """Make the active legs equal to a strategies file. If it has an error, nothing changes."""
     load_strategies(file, named_by="the path")
     settings, lake = options.opened(home, create=True)
-    added, removed = lake.registry.sync.follow(file, named_by="the path")
+    added, removed = follow_file(lake.registry.sync, file, named_by="the path")
     registry = lake.registry.sync
     active = len(registry.get_all_active()) + len(registry.get_unresolved())
     if settings.strategies_file is None or file.resolve() != settings.strategies_file.resolve():

@@ -9,15 +9,9 @@ import typer
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
-from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.risk.expiry import Expiry, early_assignments, expiries
 from position_sync_dagster.risk.scenarios import Breakdown, PricedLegs, grid
-from position_sync_dagster.sync.reports import overview
-from position_sync_dagster.sync.reports.what_if import (
-    priced_legs,
-    read_assumptions,
-    read_own_scenarios,
-)
+from position_sync_dagster.sync.reports.what_if import read_risk
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import printable
 
@@ -78,17 +72,15 @@ def what_if(
         raise typer.BadParameter(f"These are more than {MOST_POINTS:,} scenarios.")
     points = grid(*lists, rate=rate, in_moves=in_moves, is_ratio=ratio)
     settings, lake = options.opened(home)
-    own = read_own_scenarios(settings)
+    book, own, legs = read_risk(lake, settings, utc_now())
     if scenario is not None:
         named = own.points.get(scenario)
         if named is None:
             known = ", ".join(own.points) or "none"
             raise typer.BadParameter(f"{scenario!r} is no scenario; scenarios.yaml has {known}.")
         points = [named]
-    latest = rows_of_logins(lake.updates.sync.latest(), settings)
-    book = overview.read_book(lake, settings, utc_now(), latest=latest)
     options.known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
-    legs = priced_legs(read_assumptions(lake, settings, book, own.betas), book, strategy)
+    legs = legs.of_strategy(strategy)
     rows = legs.rows(points, level)
     if json:
         output.print_json(rows)
@@ -150,10 +142,9 @@ def expiry(
     """
     settings, lake = options.opened(home)
     now = utc_now()
-    latest = rows_of_logins(lake.updates.sync.latest(), settings)
-    book = overview.read_book(lake, settings, now, latest=latest)
+    book, _own, legs = read_risk(lake, settings, now)
     options.known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
-    legs = priced_legs(read_assumptions(lake, settings, book), book, strategy)
+    legs = legs.of_strategy(strategy)
     ending = expiries(legs, until=(now + timedelta(days=days)).date())
     early = early_assignments(legs)
     if json:

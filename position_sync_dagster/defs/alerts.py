@@ -7,10 +7,10 @@ from typing import Any
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets import daily_positions, profit_explained, risk_scenarios
+from position_sync_dagster.defs.assets import past_days, risk_scenarios
 from position_sync_dagster.defs.assets.closures import CAUSES
 from position_sync_dagster.defs.assets.statements import FILES_CHECK
-from position_sync_dagster.defs.checks import limits
+from position_sync_dagster.defs.checks import strategies
 from position_sync_dagster.defs.checks.check_results import UNKNOWN, WHAT_TO_DO, evaluation_of
 from position_sync_dagster.defs.checks.evaluation import KEYS
 from position_sync_dagster.defs.resources import POSITION_SYNC
@@ -20,13 +20,11 @@ from position_sync_dagster.sync import alerts
 
 WATCHED = (
     *KEYS,
-    daily_positions.days_are_complete.check_key,
+    past_days.days_are_complete.check_key,
     dg.AssetCheckKey(dg.AssetKey("flex_statements"), FILES_CHECK),
-    limits.limits_are_read.check_key,
-    limits.exposure_sums_equal_their_parts.check_key,
-    limits.latest_sums_equal_their_parts.check_key,
+    strategies.limits_are_read.check_key,
     CAUSES,
-    profit_explained.profits_are_explained.check_key,
+    past_days.profits_are_explained.check_key,
     risk_scenarios.losses_are_within_their_limits.check_key,
     risk_scenarios.early_assignment.check_key,
 )
@@ -55,7 +53,7 @@ def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
         return dg.SkipReason("POSITION_SYNC_ALERT_URLS names no receiver")
     now = utc_now()
     before = alerts.AlertCursor.from_text(context.cursor)
-    keys = (*WATCHED, *limits.watched_limits(settings, before.breaks))
+    keys = (*WATCHED, *strategies.watched_limits(settings, before.breaks))
     cursor = alerts.follow(
         before,
         check_states(cached_instance(context), settings.ui_url, keys),
@@ -86,10 +84,10 @@ def check_states(
         if key in found:
             state = _state_of(instance, key, found[key], ui_url)
             yield state
-            if key.name.startswith(limits.PREFIX):
+            if key.name.startswith(strategies.PREFIX):
                 evaluation = evaluation_of(found[key])
                 known = None if evaluation is None else UNKNOWN not in evaluation.metadata
-                name = f"{state.name}{limits.OF_VALUE}"
+                name = f"{state.name}{strategies.OF_VALUE}"
                 yield replace(state, name=name, passed=known, what_to_do="")
 
 

@@ -2,26 +2,30 @@
 
 A tick is Dagster's unit of frequent work: it needs no run, and its process has the tables open.
 What it reports follows from the tables, whoever wrote them: the stream, a tick, a run or a library.
+
+Each row of the ledger is counted in exactly one event, as one of `rows`. The version through which
+rows were reported is read from the newest event, since Dagster stores the events of a tick one by
+one and then its cursor: a crash in between repeats nothing.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
+from pathlib import Path
+from typing import NamedTuple
 
 import dagster as dg
 
 from position_sync_dagster import last_work
-from position_sync_dagster.defs import ledger_events, runs
+from position_sync_dagster.defs import runs
 from position_sync_dagster.defs.assets import (
-    active_strategies,
     closures,
-    latest_positions,
-    position_queue,
-    strategy_exposure,
+    derived_tables,
+    queue_and_ledger,
     table_asset,
 )
 from position_sync_dagster.defs.checks import evaluation
@@ -29,14 +33,15 @@ from position_sync_dagster.defs.checks.ledger import breaks_event
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.clock import elapsed
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.update import QueueStatus
+from position_sync_dagster.domain.update import QueueStatus, Source
 from position_sync_dagster.errors import InvalidLegError, PositionSyncError, StrategiesFileError
 from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.position_updates import AddedBatches
 from position_sync_dagster.lake.schema import tables as specs
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync import drain
 from position_sync_dagster.sync.counts import DrainReport
-from position_sync_dagster.sync.drain import drain
-from position_sync_dagster.sync.drain_plan import NONE, Releases
+from position_sync_dagster.sync.drain_batch import NONE, Releases
 from position_sync_dagster.sync.supervision import SensorCursor
 from position_sync_dagster.yaml_file import saved_state
 
@@ -145,7 +150,7 @@ class Work:
 
     def tick(self, cursor: TickCursor) -> tuple[TickCursor, list[Event]]:
         """Do the work that is due; return the next cursor and the events, sources first."""
-        states = ledger_events.gateway_states(self.lake, self.settings, self.now)
+        states = gateway_states(self.lake, self.settings, self.now)
         all_due = self._is_due(cursor.all_reported_at, ALL_EVERY) or states != cursor.states
         cursor, registry = self._apply_strategies(cursor)
         all_due |= registry
@@ -154,7 +159,7 @@ class Work:
             self.failed = True
             cursor, report = self._drain(cursor)
             self.failed = False
-        span = ledger_events.unreported(self.lake, self.instance, cursor.ledger_version)
+        span = unreported(self.lake, self.instance, cursor.ledger_version)
         came = span.added.rows
         went_back = span.since < (cursor.ledger_version or 0)
         rows_due = report.claimed or "QUEUE" in came or went_back
@@ -170,9 +175,9 @@ class Work:
             sources = {specs.ACTIVE_STRATEGIES.name: str(cursor.registry_version)}
             if derived_due:
                 with self._alone(f"{specs.POSITION_QUEUE.name} is not reported"):
-                    events.append(position_queue.event(self.lake))
+                    events.append(queue_and_ledger.queue_event(self.lake))
                 cursor = replace(cursor, derived_reported_at=self.now)
-            events.append(ledger_events.materialization(span, report))
+            events.append(materialization(span, report))
             cursor = replace(cursor, ledger_version=span.added.version, reported_at=self.now)
             derived = list(self._derived(sources))
             events += derived if derived_due else []
@@ -192,7 +197,7 @@ class Work:
         if mark != cursor.strategies_mark:
             refused = None
             try:
-                active_strategies.apply_file(self.lake, self.settings)
+                queue_and_ledger.apply_file(self.lake, self.settings)
             except (StrategiesFileError, InvalidLegError) as error:
                 refused = str(error)
                 logger.error("The strategies file is refused, and the registry stays: %s", error)
@@ -226,10 +231,10 @@ class Work:
 
     def _tables(self, states: dict[str, str]) -> Iterator[Event]:
         """Return the events of the gateways, and of the tables that the stream writes."""
-        yield ledger_events.gateway_event(self.lake, self.settings, states)
+        yield gateway_event(self.lake, self.settings, states)
         made: dict[str, Callable[[], Event]] = {
             specs.ACTIVE_STRATEGIES.name: partial(
-                active_strategies.event, self.lake, self.settings
+                queue_and_ledger.strategies_event, self.lake, self.settings
             ),
             **{
                 spec.name: partial(table_asset.followed_table, self.lake, spec)
@@ -244,8 +249,8 @@ class Work:
     def _derived(self, sources: Mapping[str, str]) -> Iterator[Event]:
         """Derive the newest rows and the exposure."""
         for asset, derive in (
-            (specs.LATEST_POSITIONS.name, latest_positions.derive),
-            (specs.STRATEGY_EXPOSURE.name, strategy_exposure.derive),
+            (specs.LATEST_POSITIONS.name, derived_tables.derive_latest),
+            (specs.STRATEGY_EXPOSURE.name, derived_tables.derive_exposure),
         ):
             with self._alone(f"{asset} stays as it was"):
                 made = derive(self.lake, self.settings, self.now)
@@ -274,3 +279,141 @@ class Work:
         except Exception as error:
             logger.exception("%s", what)
             self.said.append(f"{what}: {type(error).__name__}: {error}")
+
+
+LEDGER = dg.AssetKey(specs.POSITION_UPDATES.name)
+
+LOOKED_AT = 20
+"""Number of newest events in which the last reported version is looked for: those of runs, which
+report no rows, may be between."""
+
+THROUGH = "delta_version"
+SINCE = "delta_version_from"
+
+
+class Span(NamedTuple):
+    """Rows of the ledger that no event has yet: those after the version `since`."""
+
+    since: int
+    added: AddedBatches
+
+
+def unreported(lake: tables.Lake, instance: dg.DagsterInstance, cursor: int | None) -> Span:
+    """Return what was added to the ledger since the newest event of a report.
+
+    If the ledger has only older versions, as after a loss of power or in a new folder, what is
+    added from now on counts.
+
+    Args:
+        lake: The tables.
+        instance: The Dagster instance with the events.
+        cursor: The version that the last tick reported; None at the first tick.
+    """
+    events = [*instance.fetch_materializations(LEDGER, limit=LOOKED_AT).records]
+    if cursor is None:  # earlier releases reported rows of the stream by observations as well
+        events += instance.fetch_observations(LEDGER, limit=LOOKED_AT).records
+    found = [version for event in events if (version := _reported(event)) is not None]
+    since = cursor or 0
+    if found:
+        since = max(found) if cursor is None else found[0]
+    added = lake.updates.sync.count_after(since)
+    return Span(min(since, added.version), added)
+
+
+def _reported(record: dg.EventLogRecord) -> int | None:
+    """Return the version through which an event reports rows; None if it reports none."""
+    seen = record.asset_materialization or record.event_log_entry.asset_observation
+    metadata = seen.metadata if seen is not None else {}
+    if SINCE not in metadata or THROUGH not in metadata:
+        return None
+    version = metadata[THROUGH].value
+    return version if isinstance(version, int) else None
+
+
+def materialization(span: Span, report: DrainReport) -> dg.AssetMaterialization:
+    """Return the event of the rows of a span, also of a span without rows.
+
+    Args:
+        span: The rows.
+        report: The drain of the same tick, for how long its requests waited.
+    """
+    rows, batches = span.added.rows, span.added.batches
+    drained, streamed = rows.get(Source.QUEUE, 0), rows.get(Source.STREAM, 0)
+    waits = [one.oldest_wait_s for one in report.batches if one.oldest_wait_s is not None]
+    through = span.added.version
+    metadata = table_asset.known(
+        rows=sum(rows.values()),
+        rows_drained=drained,
+        rows_streamed=streamed,
+        batches=sum(batches.values()),
+        oldest_wait_s=round(max(waits), 1) if waits else None,
+        failed=report.failed or None,
+        released=report.released or None,
+        **{SINCE: span.since, THROUGH: through},
+        note=report.reason,
+    )
+    return table_asset.runless(specs.POSITION_UPDATES.name, metadata)
+
+
+def gateway_states(lake: tables.Lake, settings: Settings, now: datetime) -> dict[str, str]:
+    """Return the state of each login: that of its session while its lease lasts, else "OFFLINE"."""
+    names = [login.gateway_id for login in settings.logins]
+    sessions = lake.sessions.current_of(names)
+    return {
+        name: str(sessions[name].state)
+        if name in sessions and sessions[name].is_alive(now)
+        else "OFFLINE"
+        for name in names
+    }
+
+
+def gateway_event(
+    lake: tables.Lake, settings: Settings, states: dict[str, str]
+) -> dg.AssetMaterialization:
+    """Return the event of the gateway: the state of each login, its lines, and why."""
+    sessions = lake.sessions.current_of(states)
+    metadata: dict[str, dg.RawMetadataValue] = {}
+    for name, state in states.items():
+        prefix = f"{name}/" if len(states) > 1 else ""
+        session = sessions.get(name)
+        numbers = table_asset.known(
+            state=state,
+            gateway=name,
+            lines_in_use=session.lines_in_use if session else None,
+            line_limit=session.line_limit if session else None,
+            note=session.detail if session else None,
+        )
+        metadata |= {f"{prefix}{key}": value for key, value in numbers.items()}
+    return table_asset.runless(table_asset.GATEWAY, metadata)
+
+
+PAGE, SEARCHED = 1000, 50_000
+"""Number of events that `events_with` reads at once, and in all: the newest ones."""
+
+
+def events_with(home: Path, versions: Sequence[int]) -> list[str]:
+    """Return the events of a Dagster home that report the rows of these versions, as lines."""
+    wanted, found, cursor = set(versions), list[str](), None
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        for _page in range(SEARCHED // PAGE):
+            page = instance.fetch_materializations(LEDGER, limit=PAGE, cursor=cursor)
+            for record in page.records:
+                through, since = _reported(record), _since(record)
+                if through is None or not any(since < one <= through for one in wanted):
+                    continue
+                at = datetime.fromtimestamp(record.timestamp, UTC)
+                found.append(
+                    f"{record.storage_id} at {at:%Y-%m-%d %H:%M:%S} UTC: versions {since} to "
+                    f"{through}"
+                )
+                wanted = {one for one in wanted if not since < one <= through}
+            if not wanted or not page.has_more:
+                break
+            cursor = page.cursor
+    return found
+
+
+def _since(record: dg.EventLogRecord) -> int:
+    seen = record.asset_materialization
+    value = seen.metadata[SINCE].value if seen is not None and SINCE in seen.metadata else 0
+    return value if isinstance(value, int) else 0

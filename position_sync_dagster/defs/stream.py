@@ -23,9 +23,9 @@ from position_sync_dagster.defs.runs import LOGINS, STREAM_JOB, dagster_failures
 from position_sync_dagster.errors import GatewaysFileError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.counts import StreamCounts
 from position_sync_dagster.sync.stream import streamer
 from position_sync_dagster.sync.stream.memory_and_threads import one_native_thread_each
+from position_sync_dagster.sync.stream.ownership import StreamCounts
 
 PACKAGE = "position_sync_dagster"
 

@@ -29,7 +29,7 @@ from ib_gateway_simulator.statements import write_statements
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.registry.strategies_file import load_strategies
+from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.child_process import ChildProcess
 from position_sync_dagster.processes.home import (

@@ -41,6 +41,10 @@ class LegState(StrEnum):
     CLOSED = "CLOSED"
 
 
+QUEUED = frozenset({LegState.OVERFLOW, LegState.MONITORED})
+"""The states of holdings that are valued by the queue."""
+
+
 Terms = tuple[
     str, Right | None, float | None, date | None, str | None, str | None, float | None,
     str | None, str | None,

@@ -20,18 +20,21 @@ from ib_async import IB, CommissionReport, Contract, Fill
 from ib_async import ContractDetails as IBContractDetails
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.broker_time import UnknownZoneError
-from position_sync_dagster.domain.clock import SKEW, utc_now
-from position_sync_dagster.domain.instrument import CONIDS, ContractDetails, digits
+from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
+from position_sync_dagster.domain.instrument import (
+    CONIDS,
+    ContractDetails,
+    UnknownZoneError,
+    digits,
+)
 from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.statement import GATEWAY, Execution, Side
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.gateway import codes, ib_async_internals
-from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
-from position_sync_dagster.gateway.accounts.account_summaries import AccountSummaries
-from position_sync_dagster.gateway.accounts.pnl_subscriptions import PnlSubscriptions
+from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.login import Login, log_in
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines
+from position_sync_dagster.gateway.pnl_subscriptions import AccountSummaries, PnlSubscriptions
 from position_sync_dagster.gateway.translate import details_of, instrument_of, known
 from position_sync_dagster.outage_log import LimitedLog
 from position_sync_dagster.settings import Settings, load_settings
@@ -361,6 +364,25 @@ class GatewayConnection:
     def trading_mode(self) -> TradingMode:
         """Return live, paper or simulated, by the account ids."""
         return trading_mode_of(self.accounts[0])
+
+    @property
+    def server_version(self) -> int:
+        """The version of the protocol that the gateway speaks."""
+        return int(self.ib.client.serverVersion())
+
+    async def clock_difference_s(self, *, timeout_s: float, clock: Clock = utc_now) -> float | None:
+        """Return by how many seconds the gateway's clock is ahead of ours; None without an answer.
+
+        The gateway answers in whole seconds (reqCurrentTime). A difference that this rounding and
+        the time of the answer explain is returned as 0.
+        """
+        before = clock()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                theirs = await self.ib.reqCurrentTimeAsync()
+            early, late = (theirs - clock()).total_seconds(), (theirs - before).total_seconds()
+            return 0.0 if early <= 0.0 and late + 1.0 >= 0.0 else max(early, late + 1.0, key=abs)
+        return None
 
     def require_online(self) -> None:
         """Check that the gateway has IB: without it nothing that it sends is current.

@@ -28,9 +28,14 @@ from xml.etree import ElementTree as Xml
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from position_sync_dagster.domain import statement
-from position_sync_dagster.domain.broker_time import zone_of
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.instrument import CONIDS, MULTIPLIED_TYPES, NEW_YORK, RIGHTS
+from position_sync_dagster.domain.instrument import (
+    CONIDS,
+    MULTIPLIED_TYPES,
+    NEW_YORK,
+    RIGHTS,
+    zone_of,
+)
 from position_sync_dagster.errors import FlexServiceError, SettingsError, StatementError, shown
 from position_sync_dagster.gateway_settings import FLEX_URL, SECURITY_TYPES, address_flaw
 

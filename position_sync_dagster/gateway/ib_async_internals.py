@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import ib_async
 from ib_async import IB, Contract, Event, Position, Ticker
 
-from position_sync_dagster.domain.broker_time import read_time
+from position_sync_dagster.domain.instrument import read_time
 from position_sync_dagster.gateway.codes import MessageType
 
 TESTED = "2.1"

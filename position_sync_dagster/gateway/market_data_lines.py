@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ from ib_async import IB, Contract, Ticker
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.valuation import Quote
 from position_sync_dagster.gateway import codes, ib_async_internals
-from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
+from position_sync_dagster.gateway.holdings import ChangeNotifier, PendingChanges
 from position_sync_dagster.gateway.translate import Arrivals, quote_of, streamable
 from position_sync_dagster.settings import Settings
 
@@ -39,6 +40,26 @@ class Refusal:
     code: int
     text: str
     market_data_type: int
+
+
+TRIAL_POLL_S = 0.05
+"""How often a trial looks for a tick."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineTrial:
+    """The result of a market data line that was requested as a trial and cancelled.
+
+    Attributes:
+        refusal: The gateway's message that refused or ended it.
+        market_data_type: The type of the ticks that came (1 live, 2 frozen, 3 delayed, 4 delayed
+            frozen); None if no tick came.
+        greeks: Whether greeks came; None for a contract that has none.
+    """
+
+    refusal: Refusal | None
+    market_data_type: int | None
+    greeks: bool | None
 
 
 class MarketDataLines:
@@ -133,6 +154,32 @@ class MarketDataLines:
         for conid, line in list(self._lines.items()):
             line.holders = 1
             self.cancel(conid)
+
+    async def trial(self, details: ContractDetails, *, wait_s: float) -> LineTrial:
+        """Request a line, wait for its first tick or its refusal, and cancel it.
+
+        Of an option the greeks are awaited as well.
+        """
+        refusals: list[Refusal] = []
+        self.on_refusal.append(refusals.append)
+        self.subscribe(details)
+        kind, greeks = None, None if details.right is None else False
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    while not refusals and self._ib.isConnected():
+                        quote = self.quote(details.conid)
+                        if quote is not None and quote.received_at is not None:
+                            kind = quote.market_data_type or 1
+                            greeks = None if greeks is None else quote.delta is not None
+                        if kind is not None and greeks is not False:
+                            break
+                        await asyncio.sleep(TRIAL_POLL_S)
+        finally:
+            self.cancel(details.conid)
+            self.on_refusal.remove(refusals.append)
+        refusal = refusals[0] if refusals else None
+        return LineTrial(refusal=refusal, market_data_type=kind, greeks=greeks)
 
     def quote(self, conid: int) -> Quote | None:
         """Return the newest market data of a line; None when the conid has none."""

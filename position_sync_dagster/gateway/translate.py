@@ -11,7 +11,6 @@ from typing import TypedDict
 from ib_async import Contract, OptionComputation, Position, Ticker
 from ib_async import ContractDetails as IBContractDetails
 
-from position_sync_dagster.domain.broker_time import zone_of
 from position_sync_dagster.domain.instrument import (
     CONIDS,
     MULTIPLIED_TYPES,
@@ -20,6 +19,7 @@ from position_sync_dagster.domain.instrument import (
     Right,
     parse_expiry,
     parse_right,
+    zone_of,
 )
 from position_sync_dagster.domain.valuation import Quote, StatedDividends
 from position_sync_dagster.errors import InvalidLegError

@@ -1,7 +1,8 @@
 """Breaks: discrepancies between the broker and the tables, from detection to resolution."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import operator
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import polars as pl
@@ -11,7 +12,7 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import Break, BreakState, Discrepancy
 from position_sync_dagster.errors import UnknownRequestError
 from position_sync_dagster.lake.schema import codec, predicates
-from position_sync_dagster.lake.schema.codec import fields_of, frame_of, moment, records_of
+from position_sync_dagster.lake.schema.codec import fields_of, frame_of, records_of
 from position_sync_dagster.lake.schema.ids import new_ids
 from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
@@ -20,11 +21,8 @@ from position_sync_dagster.lake.storage.table import Table
 CLOSED = "closed"
 """The bucket of breaks that are gone."""
 
-_ACCEPTANCE = ("accepted_by", "expected", "actual", "note")
-"""The columns that say what a person accepted."""
-
-_KEY = ("type", "account", "conid")
-"""The key of an open break; a gateway has at most one for each combination of values."""
+BreakKey = tuple[str, str, int]
+"""Type, account and conid of an open break; a gateway has at most one for each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,63 +34,49 @@ class BreakCounts:
     resolved: int = 0
 
 
-def next_breaks(
-    known: pl.DataFrame,
-    seen: pl.DataFrame,
-    *,
-    at: datetime,
-    snapshot_id: str | None,
-    run_id: str | None,
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the known breaks of one gateway as they are after a reconciliation.
+def seen_again(
+    one: Break, seen: Discrepancy, at: datetime, snapshot_id: str | None, run_id: str | None
+) -> Break:
+    """Return a break after a reconciliation that found it; the same one if nothing changed.
 
-    Args:
-        known: The gateway's live rows, of which the first with a key counts.
-        seen: The discrepancies of this reconciliation: the key, `seen_expected`, `seen_actual` and
-            `seen_detail`.
-
-    Returns:
-        The breaks that are still there, and those that are gone.
+    An acceptance ends when the quantities change.
     """
-    state = pl.col("state")
-    is_accepted = state == BreakState.ACCEPTED.value
-    found = known.join(seen, on=_KEY, how="semi", maintain_order="left")
-    found = found.unique(_KEY, keep="first", maintain_order=True)
-    gone = known.join(found, on="break_id", how="anti").with_columns(
-        state=pl.when(is_accepted).then(state).otherwise(pl.lit(BreakState.RESOLVED.value)),
-        resolved_at=moment(at),
+    differs = not (_equal(one.expected, seen.expected) and _equal(one.actual, seen.actual))
+    if one.state is not BreakState.OPENED and not differs:
+        return one
+    note = one.note
+    if one.state is BreakState.ACCEPTED:
+        accepted = (one.accepted_by, one.expected, one.actual, one.note)
+        by, broker, tables, why = ("?" if part is None else part for part in accepted)
+        note = f"{by} accepted {broker} against {tables} ({why}); that has changed"
+    return replace(
+        one,
+        state=BreakState.CONFIRMED,
+        confirmed_at=one.confirmed_at or at,
+        expected=seen.expected,
+        actual=seen.actual,
+        detail=seen.detail,
+        accepted_at=None,
+        accepted_by=None,
+        note=note,
+        snapshot_id=snapshot_id,
+        run_id=run_id,
+        last_seen_at=at,
     )
-    differs = pl.any_horizontal(
-        pl.col(name).ne_missing(pl.col(f"seen_{name}")) for name in ("expected", "actual")
-    )
-    accepted = is_accepted & ~differs
-    change = pl.when((state == BreakState.OPENED.value) | differs)
-    expired = pl.when(is_accepted & differs)
-    expiry = pl.format(
-        "{} accepted {} against {} ({}); that has changed",
-        *(pl.col(c).cast(pl.String).fill_null("?") for c in _ACCEPTANCE),
-    )
-    still_open = (
-        found.join(seen, on=_KEY, how="inner", maintain_order="left")
-        .with_columns(
-            *(
-                change.then(f"seen_{name}").otherwise(name).alias(name)
-                for name in ("expected", "actual", "detail")
-            ),
-            state=pl.when(accepted).then(state).otherwise(pl.lit(BreakState.CONFIRMED.value)),
-            confirmed_at=pl.when(accepted)
-            .then("confirmed_at")
-            .otherwise(pl.coalesce("confirmed_at", moment(at))),
-            accepted_at=expired.then(None).otherwise("accepted_at"),
-            accepted_by=expired.then(None).otherwise("accepted_by"),
-            note=expired.then(expiry).otherwise("note"),
-            snapshot_id=change.then(pl.lit(snapshot_id, pl.String)).otherwise("snapshot_id"),
-            run_id=change.then(pl.lit(run_id, pl.String)).otherwise("run_id"),
-            last_seen_at=change.then(moment(at)).otherwise("last_seen_at"),
-        )
-        .select(known.columns)
-    )
-    return still_open, gone
+
+
+def _equal(one: float | None, other: float | None) -> bool:
+    """Return whether two quantities are the same; an unknown one is NaN."""
+    return one == other or (one is not None and other is not None and one != one and other != other)
+
+
+def _key(one: Break | Discrepancy) -> BreakKey:
+    return (one.type, one.account, one.conid)
+
+
+def _rows_of(breaks: Iterable[Break]) -> pl.DataFrame:
+    rows = frame_of(RECONCILIATION_BREAKS, map(fields_of, breaks))
+    return rows.with_columns(*predicates.LIVE_COLUMNS)
 
 
 class ReconciliationBreaks:
@@ -124,44 +108,46 @@ class ReconciliationBreaks:
                 were looked for: the others stay as they are. Of two with one key the older one
                 stays, with what a person said of it. None: all of the gateway's name.
         """
-        found = _rows_of(discrepancies)
-        seen = found.select(
-            *_KEY,
-            *(pl.col(name).alias(f"seen_{name}") for name in ("expected", "actual", "detail")),
-        )
+        found = {_key(one): one for one in discrepancies}
 
         def step(snapshot: Snapshot) -> Change[BreakCounts]:
             is_mine = pl.col("gateway_id") == gateway_id if compared is None else compared
             mine, others = snapshot.live.filter(is_mine), snapshot.live.filter(~is_mine)
-            mine = mine.sort("opened_at", "break_id")
-            known = mine.with_columns(gateway_id=pl.lit(gateway_id))
-            still_open, gone = next_breaks(
-                known, seen, at=at, snapshot_id=snapshot_id, run_id=run_id
-            )
-            new = found.join(known, on=_KEY, how="anti", maintain_order="left")
-            opened = new.with_columns(
-                *predicates.LIVE_COLUMNS,
-                break_id=pl.Series(new_ids(at, new.height), dtype=pl.String),
-                gateway_id=pl.lit(gateway_id),
-                state=pl.lit(BreakState.OPENED.value),
-                opened_at=moment(at),
-                snapshot_id=pl.lit(snapshot_id, pl.String),
-                run_id=pl.lit(run_id, pl.String),
-                last_seen_at=moment(at),
-            )
-            was_open = known.filter(pl.col("state") == BreakState.OPENED.value)
+            known = records_of(Break, mine.sort("opened_at", "break_id"))
+            left, gone, kept = dict(found), list[Break](), list[Break]()
+            for one in known:
+                seen = left.pop(_key(one), None)
+                named = one if one.gateway_id == gateway_id else replace(one, gateway_id=gateway_id)
+                if seen is not None:
+                    kept.append(seen_again(named, seen, at, snapshot_id, run_id))
+                else:
+                    is_accepted = one.state is BreakState.ACCEPTED
+                    state = one.state if is_accepted else BreakState.RESOLVED
+                    gone.append(replace(named, state=state, resolved_at=at))
+            new = [
+                Break(
+                    **fields_of(one),
+                    break_id=break_id,
+                    gateway_id=gateway_id,
+                    state=BreakState.OPENED,
+                    opened_at=at,
+                    snapshot_id=snapshot_id,
+                    run_id=run_id,
+                    last_seen_at=at,
+                )
+                for break_id, one in zip(new_ids(at, len(left)), left.values(), strict=True)
+            ]
             counts = BreakCounts(
-                opened=opened.height,
-                confirmed=was_open.join(seen, on=_KEY, how="semi").height,
-                resolved=gone.height,
+                opened=len(new),
+                confirmed=sum(
+                    one.state is BreakState.OPENED and _key(one) in found for one in known
+                ),
+                resolved=len(gone),
             )
-            if opened.is_empty() and gone.is_empty() and still_open.equals(mine):
+            if not new and not gone and all(map(operator.is_, kept, known)):
                 return Change(counts)
-            return Change(
-                counts,
-                pl.concat([others, still_open, opened]),
-                gone.with_columns(bucket=pl.lit(CLOSED)),
-            )
+            finished = _rows_of(gone).with_columns(bucket=pl.lit(CLOSED))
+            return Change(counts, pl.concat([others, _rows_of([*kept, *new])]), finished)
 
         return self._lifecycle.change(step, {"action": "reconcile", "run_id": run_id or ""})
 
@@ -181,10 +167,14 @@ class ReconciliationBreaks:
         return self._decide(
             break_id,
             "accept",
-            state=pl.lit(BreakState.ACCEPTED.value),
-            accepted_at=moment(self._clock()),
-            accepted_by=pl.lit(codec.storable(by)),
-            note=pl.lit(codec.storable(note) or None, pl.String),
+            tuple(BreakState),
+            lambda one: replace(
+                one,
+                state=BreakState.ACCEPTED,
+                accepted_at=self._clock(),
+                accepted_by=codec.storable(by),
+                note=codec.storable(note) or None,
+            ),
         )
 
     def reopen(self, break_id: str, by: str) -> Break:
@@ -196,33 +186,37 @@ class ReconciliationBreaks:
         return self._decide(
             break_id,
             "reopen",
-            of=pl.col("state") == BreakState.ACCEPTED.value,
-            state=pl.lit(BreakState.CONFIRMED.value),
-            confirmed_at=pl.coalesce("confirmed_at", moment(self._clock())),
-            accepted_at=pl.lit(None, pl.Datetime("us", "UTC")),
-            accepted_by=pl.lit(None, pl.String),
-            note=pl.format("{} reopened it", pl.lit(codec.storable(by))),
+            (BreakState.ACCEPTED,),
+            lambda one: replace(
+                one,
+                state=BreakState.CONFIRMED,
+                confirmed_at=one.confirmed_at or self._clock(),
+                accepted_at=None,
+                accepted_by=None,
+                note=f"{codec.storable(by)} reopened it",
+            ),
         )
 
     def _decide(
-        self, break_id: str, action: str, of: pl.Expr | None = None, **changes: pl.Expr
+        self,
+        break_id: str,
+        action: str,
+        states: Collection[BreakState],
+        decide: Callable[[Break], Break],
     ) -> Break:
-        """Change the one open break whose id begins so, in one commit."""
+        """Change the one open break in one of the states whose id begins so, in one commit."""
 
         def step(snapshot: Snapshot) -> Change[Break]:
-            is_it = pl.col("break_id").str.starts_with(break_id) & (True if of is None else of)
-            found = snapshot.live.filter(is_it).get_column("break_id").to_list()
+            is_it = pl.col("break_id").str.starts_with(break_id) & pl.col("state").is_in(states)
+            found = records_of(Break, snapshot.live.filter(is_it))
             if len(found) != 1 or not break_id:
                 raise UnknownRequestError(
                     f"{len(found) or 'No'} open breaks that one can {action} have the id "
                     f"{break_id[:80]!r}.",
                     remedy="List them with `position-sync breaks`, and take the id from there.",
                 )
-            after = snapshot.live.with_columns(
-                pl.when(is_it).then(value).otherwise(name).alias(name)
-                for name, value in changes.items()
-            )
-            return Change(records_of(Break, after.filter(pl.col("break_id") == found[0]))[0], after)
+            after = decide(found[0])
+            return Change(after, pl.concat([snapshot.live.filter(~is_it), _rows_of([after])]))
 
         return self._lifecycle.change(step, {"action": action})
 
@@ -250,8 +244,3 @@ class ReconciliationBreaks:
             return self._closed[1]
 
         return records_of(Break, self.table.snapshot(step)[:limit])
-
-
-def _rows_of(discrepancies: Iterable[Discrepancy]) -> pl.DataFrame:
-    rows = map(fields_of, discrepancies)
-    return frame_of(RECONCILIATION_BREAKS, rows).unique(_KEY, keep="last", maintain_order=True)

@@ -23,11 +23,11 @@ from position_sync_dagster.domain.update import (
     trading_mode_of,
 )
 from position_sync_dagster.errors import NewerRowError
+from position_sync_dagster.lake.ledger_rows import HOLDING, newest_version
+from position_sync_dagster.lake.position_updates import SyncUpdates
 from position_sync_dagster.lake.schema.codec import fields_of, frame_of
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.table import Table, overwrite
-from position_sync_dagster.lake.updates.latest import HOLDING, newest_version
-from position_sync_dagster.lake.updates.position_updates import SyncUpdates
 
 LOOK_BACK_DAYS = 4
 """Maximum age of the value at a close, in days: a long weekend."""

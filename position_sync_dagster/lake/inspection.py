@@ -5,12 +5,11 @@ from datetime import datetime
 import polars as pl
 from deltalake import DeltaTable
 
-from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake, broker_rows
-from position_sync_dagster.lake.queue.transitions import IS_REQUEST
+from position_sync_dagster.lake.queue_transitions import IS_REQUEST
 from position_sync_dagster.lake.schema.ids import id_prefix
 from position_sync_dagster.lake.schema.predicates import LIVE
-from position_sync_dagster.lake.storage.table import Table, data_files, may_have
+from position_sync_dagster.lake.storage.table import data_files, may_have
 from position_sync_dagster.settings import Settings
 
 _BUCKET = pl.col("partition.bucket")
@@ -20,17 +19,16 @@ _JUDGED = (
     "request_id", "account", "conid", "symbol", "priority", "status", "reason", "created_at",
     "updated_at", "error_message",
 )  # fmt: skip
-_ENDS = ("request_id", "account", "conid", "status", "update_id", "bucket")
 
 
-def _requests_in(lake: Lake, chosen: pl.Expr, columns: tuple[str, ...] = _JUDGED) -> pl.DataFrame:
+def _requests_in(lake: Lake, chosen: pl.Expr) -> pl.DataFrame:
     """Read the data files of the queue that an expression over the log's statistics chooses.
 
     The files are read side by side; in an object store, a predicate takes three requests a file.
     """
     table = lake.queue.table
     return table.snapshot(
-        lambda handle: table.read_rows(data_files(handle).filter(chosen), columns)
+        lambda handle: table.read_rows(data_files(handle).filter(chosen), _JUDGED)
     )
 
 
@@ -49,16 +47,6 @@ def finished_requests(lake: Lake, status: str, since: datetime) -> pl.DataFrame:
     first = id_prefix(since)
     rows = _requests_in(lake, (status == _BUCKET) & may_have("request_id", first))
     return rows.filter(pl.col("request_id") >= first)
-
-
-def requests_since(lake: Lake, since: datetime) -> pl.DataFrame:
-    """Return all live requests and the finished ones that were inserted since then, at one version.
-
-    A request that is stored twice is returned twice.
-    """
-    first, is_live = id_prefix(since), pl.col("bucket") == LIVE
-    rows = _requests_in(lake, (_BUCKET == LIVE) | may_have("request_id", first), _ENDS)
-    return rows.filter(is_live | (pl.col("request_id") >= first))
 
 
 def repeated_ids(lake: Lake, since: datetime, until: datetime) -> pl.DataFrame:
@@ -100,14 +88,3 @@ def newest_values(lake: Lake, login: Settings) -> pl.DataFrame:
     """Return the newest row of the ledger of each open holding of a login."""
     rows = lake.updates.sync.latest()
     return rows.filter(pl.col("gateway_id") == login.gateway_id, pl.col("position") != 0)
-
-
-def unusable_tables(lake: Lake) -> list[tuple[str, LakeError]]:
-    """Return the tables that another process could not open now, each with its error."""
-    found = []
-    for one in lake.tables:
-        try:
-            Table(one.path, one.spec, storage_options=one.options, use="look").version()
-        except LakeError as error:
-            found.append((one.spec.name, error))
-    return found

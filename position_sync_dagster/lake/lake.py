@@ -17,11 +17,14 @@ from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.domain.statement import StatementEvent
 from position_sync_dagster.errors import MomentError
 from position_sync_dagster.lake import records
-from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
-from position_sync_dagster.lake.broker_positions import BrokerPositionsTable, ContractsTable
-from position_sync_dagster.lake.queue.position_queue import PositionQueue
-from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
+from position_sync_dagster.lake.broker_positions import (
+    AccountValuesTable,
+    BrokerPositionsTable,
+    ContractsTable,
+)
+from position_sync_dagster.lake.position_queue import PositionQueue
+from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.schema import tables as specs
 from position_sync_dagster.lake.schema.codec import legs_of
 from position_sync_dagster.lake.schema.table_spec import TableSpec
@@ -30,7 +33,7 @@ from position_sync_dagster.lake.storage.maintenance import MaintenanceResult, ma
 from position_sync_dagster.lake.storage.object_store import LEASE_OPTIONS
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import together
-from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
+from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
 
 

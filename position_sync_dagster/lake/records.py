@@ -9,7 +9,7 @@ import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.closures import Closure, PositionChange
-from position_sync_dagster.domain.dividends import ExpectedDividend
+from position_sync_dagster.domain.instrument import ExpectedDividend
 from position_sync_dagster.domain.statement import (
     FLEX,
     Execution,

@@ -25,14 +25,13 @@ from position_sync_dagster.domain.gateway_session import (
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.lake.schema import codec, predicates
 from position_sync_dagster.lake.schema.ids import new_ids
-from position_sync_dagster.lake.storage.fencing import check_mode, mode_of
 from position_sync_dagster.lake.storage.lifecycle_table import (
     Change,
     LifecycleTable,
     Snapshot,
     Step,
 )
-from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.table import Table, check_mode, mode_of
 
 T = TypeVar("T")
 

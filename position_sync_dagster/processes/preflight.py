@@ -25,14 +25,16 @@ from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg, contract_mismatch
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
-from position_sync_dagster.gateway import survey
+from position_sync_dagster.gateway.account_downloads import zone_of
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
+from position_sync_dagster.gateway.ib_async_internals import version_problem
+from position_sync_dagster.gateway.market_data_lines import LineTrial
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.lake.storage.object_store import absolute_path
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.threads import together
+from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.processes import ports
 from position_sync_dagster.processes.home import LOCK_FILE, holder_of
 from position_sync_dagster.settings import Settings, warnings_of
@@ -196,9 +198,9 @@ async def _survey(settings: Settings, legs: list[Leg]) -> AsyncIterator[Finding]
 
 
 def _identity(connection: GatewayConnection, settings: Settings) -> Iterator[Finding]:
-    version = survey.server_version(connection)
+    version = connection.server_version
     yield good("gateway", f"{connection.gateway_id} answers, server version {version}")
-    if (problem := survey.library_problem()) is not None:
+    if (problem := version_problem()) is not None:
         yield warning("ib_async", *problem)
     modes = sorted({str(trading_mode_of(account)) for account in connection.accounts})
     text = f"{', '.join(connection.accounts)}: {', '.join(modes)}"
@@ -212,7 +214,7 @@ def _identity(connection: GatewayConnection, settings: Settings) -> Iterator[Fin
 
 
 async def _clock(connection: GatewayConnection) -> Finding:
-    ahead_s = await survey.clock_difference_s(connection, timeout_s=ANSWER_S)
+    ahead_s = await connection.clock_difference_s(timeout_s=ANSWER_S)
     if ahead_s is None:
         remedy = "Look for a dialog in TWS that waits for a click."
         return warning("clock", "the gateway did not report its time", remedy)
@@ -278,7 +280,7 @@ async def _lines(
 
 async def _trial(connection: GatewayConnection, details: ContractDetails) -> Finding:
     """Return from a trial line whether market data is permitted, or that no line is free."""
-    trial = await survey.try_line(connection, details, wait_s=ANSWER_S)
+    trial = await connection.lines.trial(details, wait_s=ANSWER_S)
     name = f"{details.local_symbol or details.conid} ({details.sec_type}, {details.exchange})"
     if (refusal := trial.refusal) is None:
         return _ticked(trial, name)
@@ -293,7 +295,7 @@ async def _trial(connection: GatewayConnection, details: ContractDetails) -> Fin
     return bad("market data", text, remedy)
 
 
-def _ticked(trial: survey.LineTrial, name: str) -> Finding:
+def _ticked(trial: LineTrial, name: str) -> Finding:
     if trial.market_data_type is None:
         text = f"{name} did not tick within {ANSWER_S:g} s"
         return warning("market data", text, "Run it again while its exchange is open.")
@@ -359,7 +361,8 @@ async def _open_legs(connection: GatewayConnection, legs: list[UnresolvedLeg]) -
 
 def of_account_time(newest: str, now: datetime) -> Finding:
     """Return the time zone of the gateway's account times, derived from the newest one."""
-    offset = survey.zone_offset(newest, now) if newest else None
+    zone = zone_of(newest, now=now)
+    offset = None if zone is None else now.astimezone(zone).utcoffset()
     if offset is None:
         text = f"unknown: its account time {newest!r} is the present one neither here nor in UTC"
         remedy = (

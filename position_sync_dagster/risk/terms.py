@@ -10,8 +10,13 @@ from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
-from position_sync_dagster.domain.dividends import DividendSource, ExpectedDividend
-from position_sync_dagster.domain.instrument import ContractDetails, Right, expiry_moment
+from position_sync_dagster.domain.instrument import (
+    ContractDetails,
+    DividendSource,
+    ExpectedDividend,
+    Right,
+    expiry_moment,
+)
 from position_sync_dagster.domain.valuation import StatedDividends
 from position_sync_dagster.risk.model import DAYS_PER_YEAR, Dividend, Exercise, VanillaOptions
 

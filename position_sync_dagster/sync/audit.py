@@ -19,14 +19,14 @@ from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.domain.update import QueuedPosition
 from position_sync_dagster.errors import AmbiguousIdError, UnknownIdError
 from position_sync_dagster.lake.lake import Lake, breaks_at, lasted
-from position_sync_dagster.lake.schema.codec import legs_of
-from position_sync_dagster.lake.schema.ids import new_ids
-from position_sync_dagster.lake.updates.provenance import (
+from position_sync_dagster.lake.ledger_rows import (
     IN_ORDER,
     LastRows,
     LedgerProvenance,
     batches_of,
 )
+from position_sync_dagster.lake.schema.codec import legs_of
+from position_sync_dagster.lake.schema.ids import new_ids
 
 CANDIDATES = 5
 """Maximum number of ids in the error about an ambiguous prefix."""

@@ -12,8 +12,8 @@ from position_sync_dagster.domain.leg import ActiveContract, leg_of
 from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy, propose
 from position_sync_dagster.domain.statement import current_executions
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
-from position_sync_dagster.lake.registry.strategies_file import StrategiesFile
 from position_sync_dagster.lake.schema.codec import broker_positions_of
+from position_sync_dagster.lake.strategies_file import StrategiesFile
 from position_sync_dagster.settings import Settings
 
 OPTIONS = ("OPT", "FOP")

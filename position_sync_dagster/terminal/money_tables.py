@@ -145,6 +145,8 @@ def strategy_table(strategies: Sequence[Money], ends: Sequence[Money], width: in
     if any(row.closes for row in rows):
         realized = amounts([row.realized_pnl for row in rows])
         columns.append(FittedColumn("realised", realized, rank=3, signed=True))
+        earned = amounts([row.campaign.profit if row.campaign else None for row in rows])
+        columns.append(FittedColumn("campaign", earned, rank=2, signed=True))
     columns += [
         FittedColumn("lines", [quantity(row.lines) for row in rows], rank=5),
         *_age_columns(rows),

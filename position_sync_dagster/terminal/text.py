@@ -184,6 +184,7 @@ def money_lines(money: "BookMoney") -> list[str]:
     ]
     lines += [_rates_note(one) for one in money.in_base]
     lines += [f"{one.name}: {one.legs_text}" for one in money.strategies if one.closed]
+    lines += [_campaign_note(one) for one in money.strategies if one.closes]
     lines += [_realized_note(one) for one in money.totals if one.closes and one.account is None]
     return lines + [
         f"{one.name}: {text}"
@@ -198,6 +199,17 @@ def share_computed(one: "Money") -> str:
     if not one.options_modelled:
         return ""
     return f", {one.options_modelled / one.options_with_greeks:.0%} of them MODEL"
+
+
+def _campaign_note(one: "Money") -> str:
+    found = one.campaign
+    if found is None:
+        return ""
+    since = f" since {found.since:%Y-%m-%d}" if found.since else ""
+    return (
+        f"{one.name} {one.currency}: campaign{since}: realised {amount(found.realised)}, "
+        f"open {amount(found.open)}, fees {amount(found.fees)}"
+    )
 
 
 def _realized_note(one: "Money") -> str:

@@ -9,13 +9,13 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from position_sync_dagster.lake.lake import Lake, rows_of_logins
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.tables import PROFIT_EXPLAINED
 from position_sync_dagster.risk.curve import Curve, as_svg, curves
 from position_sync_dagster.risk.explained import PARTS
 from position_sync_dagster.risk.scenarios import Breakdown
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports import overview, what_if
+from position_sync_dagster.sync.reports import what_if
 
 STYLE = (
     "body{font:14px system-ui;margin:1.5em;color-scheme:light dark}"
@@ -37,11 +37,7 @@ def risk_html(lake: Lake, settings: Settings, now: datetime, strategy: str | Non
     Raises:
         PositionSyncError: A table or the file of scenarios cannot be used.
     """
-    latest = rows_of_logins(lake.updates.sync.latest(), settings)
-    book = overview.read_book(lake, settings, now, latest=latest)
-    own = what_if.read_own_scenarios(settings)
-    given = what_if.read_assumptions(lake, settings, book, own.betas)
-    legs = what_if.priced_legs(given, book)
+    _book, own, legs = what_if.read_risk(lake, settings, now)
     points = own.recorded
     parts = [
         f"<p>{now:%Y-%m-%d %H:%M} UTC · <a href='/money'>money</a></p>",
@@ -54,7 +50,7 @@ def risk_html(lake: Lake, settings: Settings, now: datetime, strategy: str | Non
         *(f"<p>{count} left out: {escape(why)}</p>" for why, count in legs.left_out().items()),
     ]
     if strategy is not None:
-        chosen = curves(what_if.priced_legs(given, book, strategy))
+        chosen = curves(legs.of_strategy(strategy))
         parts += [f"<h2>{escape(strategy)}</h2>", *map(_drawn, chosen)]
     table = lake.derived_table(PROFIT_EXPLAINED)
     if table.exists():

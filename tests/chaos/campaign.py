@@ -17,10 +17,10 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.position_updates import START
 from position_sync_dagster.lake.storage.durability import ENTRY, LOG, entry_name, versions_of
 from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.lake.updates.position_updates import START
-from position_sync_dagster.sync.drain.worker import QueueWorker
+from position_sync_dagster.sync.drain import QueueWorker
 from tests.chaos.workers import READERS, AlwaysCurrent, price_at, whole_lines
 from tests.support.forked_workers import ForkedWorker, worker_forker
 from tests.support.waiting import eventually

@@ -15,14 +15,14 @@ from deltalake import DeltaTable
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import QueueRequest
+from position_sync_dagster.lake import ledger_append
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.queue.operations import SyncQueue
+from position_sync_dagster.lake.position_queue import SyncQueue
+from position_sync_dagster.lake.position_updates import SyncUpdates
 from position_sync_dagster.lake.storage import lifecycle_table, maintenance
-from position_sync_dagster.lake.updates import append as ledger_append
-from position_sync_dagster.lake.updates.position_updates import SyncUpdates
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain.batch import BrokerView
-from position_sync_dagster.sync.drain.worker import QueueWorker
+from position_sync_dagster.sync.drain import QueueWorker
+from position_sync_dagster.sync.drain_batch import BrokerView
 from tests.support.object_store import delete_stored
 
 POINTS = {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from position_sync_dagster.cli.queue import retry_all
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus
-from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.position_queue import PositionQueue
 
 SOME = 1_000
 """Requests of which each is finished by a commit of its own part."""

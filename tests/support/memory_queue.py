@@ -8,8 +8,7 @@ from typing import TypeVar
 import polars as pl
 
 from position_sync_dagster.domain.clock import Clock, RetryPolicy, utc_now
-from position_sync_dagster.lake.queue.operations import PROMOTE_AFTER_S, SyncQueue
-from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.position_queue import PROMOTE_AFTER_S, PositionQueue, SyncQueue
 from position_sync_dagster.lake.schema.ids import NewIds, new_ids
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
 from position_sync_dagster.lake.storage import lifecycle_table

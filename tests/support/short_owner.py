@@ -12,7 +12,7 @@ from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.line_allocation import route
 from position_sync_dagster.domain.update import Reason
-from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
+from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.threads import offload

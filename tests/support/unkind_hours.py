@@ -181,7 +181,7 @@ class UnkindHours:
     async def position_lists_end_late_and_not_in_time(self) -> None:
         sim, timeout_s = self.sim, self.streamer.settings.gateway_timeout_s
         for delay_s in (0.3, timeout_s + 0.5):
-            reconnects = self.streamer.metrics.counts.reconnects
+            reconnects = self.streamer.counts.reconnects
             lists = self._lists()
             sim.positions_end(delay_s=delay_s, late_rows=20)
             sim.connectivity("lost")
@@ -191,7 +191,7 @@ class UnkindHours:
             if delay_s > timeout_s:  # the late rest is never taken for the next list
                 await self.eventually(
                     lambda n=reconnects: (
-                        self.streamer.metrics.counts.reconnects > n
+                        self.streamer.counts.reconnects > n
                         or self.streamer.state is SessionState.BLIND
                     )
                 )

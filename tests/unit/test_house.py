@@ -91,7 +91,7 @@ def test_docstrings_begin_with_the_usual_verbs():
     assert found == []
 
 
-INTERNALS = PACKAGE / "defs" / "history.py"
+INTERNALS = PACKAGE / "defs" / "maintenance.py"
 PRIVATE = re.compile(r"dagster(_[a-z]+)?\.([a-z_]+\.)*_[a-z]")
 
 

@@ -11,7 +11,7 @@ from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema.tables import CLOSURES
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync import explain_closes, roll_legs
+from position_sync_dagster.sync import explain_closes, leg_followers
 from position_sync_dagster.sync.reports import closes as closes_report
 
 EXPLAINED_CHECK = "closes_are_explained"
@@ -50,7 +50,7 @@ def closures(
 def explain(lake: tables.Lake, settings: Settings, *, run_id: str | None = None) -> Derived:
     """Judge the closes that are not explained, or that statements say more of; follow rolls."""
     found = explain_closes.CloseExplainer(lake, run_id=run_id).explain()
-    rolls = roll_legs.RollFollower(lake, settings.strategies_file).follow()
+    rolls = leg_followers.RollFollower(lake, settings.strategies_file).follow()
     known = closes_report.read_closes(lake)
     version = lake.closures.table.version()
     return Derived(

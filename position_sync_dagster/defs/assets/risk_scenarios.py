@@ -7,11 +7,11 @@ import dagster as dg
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.checks.check_results import failed, table_check
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.lake.lake import Lake, rows_of_logins
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.tables import RISK_SCENARIOS
 from position_sync_dagster.risk.expiry import early_assignments
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports import overview, what_if
+from position_sync_dagster.sync.reports import what_if
 
 RISK_JOB = "record_risk"
 
@@ -37,11 +37,7 @@ def risk_scenarios(
     left_out and is in no number. `position-sync what-if` computes other scenarios.
     """
     lake, settings = position_sync.lake, position_sync.settings
-    now = datetime.now(UTC)
-    latest = rows_of_logins(lake.updates.sync.latest(), settings)
-    book = overview.read_book(lake, settings, now, latest=latest)
-    own = what_if.read_own_scenarios(settings)
-    legs = what_if.priced_legs(what_if.read_assumptions(lake, settings, book, own.betas), book)
+    _book, own, legs = what_if.read_risk(lake, settings, datetime.now(UTC))
     rows = what_if.risk_rows(legs, own, context.run.run_id)
     lake.risk_scenarios.record(rows)
     losses = [row["profit"] for row in rows if row["profit"] is not None]
@@ -94,12 +90,9 @@ def early_assignment(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
     the interest on its strike. If that is more than the option is worth above its exercise, it may
     be exercised any day. Without a known dividend nothing is said of a call.
     """
-    now = datetime.now(UTC)
-    latest = rows_of_logins(lake.updates.sync.latest(), settings)
-    book = overview.read_book(lake, settings, now, latest=latest)
-    legs = what_if.priced_legs(what_if.read_assumptions(lake, settings, book), book)
+    _book, own, legs = what_if.read_risk(lake, settings, datetime.now(UTC))
     found = early_assignments(legs)
-    if not found or not what_if.read_own_scenarios(settings).early_assignment:
+    if not found or not own.early_assignment:
         text = f"{len(found)} short options may be assigned early."
         return dg.AssetCheckResult(passed=True, description=text)
     named = "; ".join(

@@ -1,8 +1,8 @@
-"""Checks of queue and ledger: requests, ids, values, agreement with the broker, breaks, tables."""
+"""Checks of queue and ledger: requests, ids, values, agreement with the broker, breaks."""
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -118,58 +118,6 @@ def judge_requests(
     )
 
 
-WINDOW = timedelta(minutes=30)
-"""Time span of the checked requests and rows: twice the longest time between two evaluations."""
-
-
-@check_results.table_check("position_queue")
-def requests_end_once(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
-    """Whether each request of the last half hour is live, or ended once with a row in the ledger.
-
-    The row is the one that answers it.
-    """
-    # The queue is read first: a row is committed before its request is marked.
-    requests = inspection.requests_since(lake, datetime.now(UTC) - WINDOW)
-    answers = requests.get_column("update_id").drop_nulls().unique()
-    return judge_ends(requests, rows=lake.updates.sync.existing(answers))
-
-
-def judge_ends(requests: pl.DataFrame, *, rows: Collection[str]) -> dg.AssetCheckResult:
-    """Return the check's result; pure.
-
-    Args:
-        requests: The stored requests, live and finished.
-        rows: The `update_id`s of these requests that are in the ledger.
-    """
-    live = [QueueStatus.PENDING.value, QueueStatus.PROCESSING.value]
-    is_live = pl.col("bucket") == "live"
-    answer = pl.col("update_id")
-    why = (
-        pl.when(pl.len().over("request_id") > 1)
-        .then(pl.lit("stored more than once"))
-        .when(is_live & ~pl.col("status").is_in(live))
-        .then(pl.lit("finished, and still among the live ones"))
-        .when(~is_live & (pl.col("status") != pl.col("bucket")))
-        .then(pl.lit("ended with another status than its partition says"))
-        .when(
-            answer.is_not_null() & ~answer.is_in(pl.Series(list(rows), dtype=pl.String).implode())
-        )
-        .then(pl.lit("the row that answers it is not in the ledger"))
-    )
-    wrong = requests.with_columns(why=why).filter(pl.col("why").is_not_null())
-    return check_results.rows_result(
-        wrong.sort("request_id").select(
-            "request_id", "account", "conid", "status", "update_id", "why"
-        ),
-        passed=f"{requests.height} requests, each live or ended once.",
-        found="requests did not end exactly once",
-        what_to_do="Run `position-sync doctor`; `position-sync trace REQUEST_ID` shows what "
-        "belongs to each.",
-        severity=dg.AssetCheckSeverity.ERROR,
-        checked=requests.height,
-    )
-
-
 MAX_DISCREPANCIES = 20
 """Maximum number of discrepancies shown; the table `reconciliation_breaks` has all."""
 
@@ -247,6 +195,9 @@ _DISCREPANCIES: table_asset.Columns[Discrepancy] = {
 def _number(value: float | None) -> str:
     return "" if value is None else digits(value)
 
+
+WINDOW = timedelta(minutes=30)
+"""Time span of the checked rows: twice the longest time between two evaluations."""
 
 COUNT_ONCE = (
     "A value was written twice, as by two programs that compact at once: count each update_id once "
@@ -340,25 +291,6 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
         "or a price magnifier.",
         compared=pairs.height,
         apart_at_another_time=apart.height - wrong.height,
-    )
-
-
-@check_results.table_check("position_updates")
-def tables_fit_the_code(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
-    """Whether each table has the version, columns and partitions that this release expects."""
-    unusable, checked = inspection.unusable_tables(lake), len(lake.tables)
-    rows = pl.DataFrame(
-        [(name, error.what, error.remedy) for name, error in unusable],
-        schema=dict.fromkeys(("table", "what", "remedy"), pl.String),
-        orient="row",
-    )
-    return check_results.rows_result(
-        rows,
-        passed=f"{checked} tables, all with the version and columns of this release.",
-        found=f"of {checked} tables cannot be used by this release",
-        what_to_do="; ".join(dict.fromkeys(error.remedy for _, error in unusable)),
-        severity=dg.AssetCheckSeverity.ERROR,
-        tables=checked,
     )
 
 

@@ -1,18 +1,29 @@
-"""Checks of the registry: the strategies file, the contracts of legs, rolls."""
+"""Checks of the strategies file: its legs, their contracts, rolls, and the limits.
 
-from collections.abc import Sequence
+The checks of limits are defined when the definitions are loaded. The file is read again at each
+evaluation: a limit that was added since is evaluated and sent at once, and is shown in the UI
+after the next reload.
+"""
+
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import dagster as dg
 import polars as pl
 
 from position_sync_dagster.defs.checks import check_results
-from position_sync_dagster.domain.leg import UnresolvedLeg
+from position_sync_dagster.defs.resources import POSITION_SYNC
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.instrument import digits
+from position_sync_dagster.domain.leg import Limit, LimitState, UnresolvedLeg
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
 from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.registry import strategies_file
+from position_sync_dagster.lake import strategies_file
+from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync import roll_legs
+from position_sync_dagster.sync import leg_followers
+from position_sync_dagster.sync.reports import limit_readings, overview
 
 
 @check_results.table_check("active_strategies")
@@ -81,10 +92,117 @@ def judge_legs(
 @check_results.table_check("active_strategies")
 def rolls_are_followed(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether each roll of a strategy with `follow_rolls: true` is clear."""
-    found = roll_legs.rolls_to_follow(lake, settings.strategies_file, datetime.now(UTC))
+    found = leg_followers.rolls_to_follow(lake, settings.strategies_file, datetime.now(UTC))
     return check_results.rows_result(
         pl.DataFrame({"roll": list(found.refused)}, schema={"roll": pl.String}),
         passed="Nothing is left to a person.",
         found="rolls are not followed",
         what_to_do="Write the legs of these strategies as they are now into the strategies file.",
     )
+
+
+EXPOSURE = dg.AssetKey(STRATEGY_EXPOSURE.name)
+
+PREFIX = "limit_"
+"""The beginning of the name of each check of a limit."""
+
+OF_VALUE = " (its value)"
+"""The end of a limit's name in messages that say whether its number is known."""
+
+DECIDE = "Decide about the position, or change the limit in the strategies file."
+
+
+def watched_limits(settings: Settings, known: Iterable[str] = ()) -> list[dg.AssetCheckKey]:
+    """Return the check of each limit; while the file has a mistake, those named in `known`.
+
+    Args:
+        settings: The settings that name the file.
+        known: Names of checks as "asset: check".
+    """
+    try:
+        names = [limit.name for limit in strategies_file.saved_limits(settings.strategies_file)]
+    except StrategiesFileError:
+        texts = (text.split(": ")[1].removesuffix(OF_VALUE) for text in known)
+        names = list(dict.fromkeys(text for text in texts if text.startswith(PREFIX)))
+    return [dg.AssetCheckKey(EXPOSURE, name) for name in names]
+
+
+def result_of(one: limit_readings.Evaluated) -> dg.AssetCheckResult:
+    """Return the result of the check of a limit; pure."""
+    metadata: dict[str, dg.RawMetadataValue] = {"limit": one.limit.value, "at": one.limit.place}
+    if one.reading.number is not None:
+        metadata["number"] = float(one.reading.number)
+    if one.outcome is LimitState.UNKNOWN:
+        result = check_results.unknown_result(one.text)
+        return result._replace(metadata={**metadata, **result.metadata})
+    if one.outcome is LimitState.HOLDS:
+        return dg.AssetCheckResult(passed=True, description=one.text, metadata=metadata)
+    error = dg.AssetCheckSeverity.ERROR
+    return check_results.failed(one.text, what_to_do=DECIDE, severity=error, metadata=metadata)
+
+
+def evaluated_limits(
+    settings: Settings, book: overview.Book
+) -> dict[dg.AssetCheckKey, dg.AssetCheckResult]:
+    """Return the result of each limit for the book of an exposure that was just derived."""
+    limits, read = _read(settings)
+    found = {limits_are_read.check_key: read}
+    for one in limit_readings.evaluate(limits, book):
+        found[dg.AssetCheckKey(EXPOSURE, one.limit.name)] = result_of(one)
+    return found
+
+
+def _read(settings: Settings) -> tuple[list[Limit], dg.AssetCheckResult]:
+    """Return the limits of the strategies file, and the result of the check that reads it."""
+    try:
+        limits = strategies_file.saved_limits(settings.strategies_file)
+    except StrategiesFileError as error:
+        return [], check_results.failed(
+            f"No limit is evaluated. {error}",
+            what_to_do=error.remedy,
+            severity=dg.AssetCheckSeverity.ERROR,
+            metadata={},
+        )
+    text = f"{len(limits)} limits."
+    return limits, dg.AssetCheckResult(
+        passed=True, description=text, metadata={"limits": len(limits)}
+    )
+
+
+@check_results.table_check(STRATEGY_EXPOSURE.name)
+def limits_are_read(_lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    """Whether the limits in the strategies file can be read. Without a file there are none."""
+    return _read(settings)[1]
+
+
+def _evaluate_alone(name: str, lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    """Return the result of one limit with a book that is read for it."""
+    limit = next(
+        (one for one in strategies_file.saved_limits(settings.strategies_file) if one.name == name),
+        None,
+    )
+    if limit is None:
+        return check_results.unknown_result("the strategies file has no such limit any more.")
+    latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
+    book = overview.read_book(lake, settings, utc_now(), latest=latest)
+    return result_of(limit_readings.evaluate([limit], book)[0])
+
+
+@dg.definitions
+def strategies_checks() -> dg.Definitions:
+    """Define the checks of this module and that of each limit; a file with a mistake has no limits.
+
+    The jobs must load all the same, and `limits_are_read` fails.
+    """
+    limits, _read_result = _read(POSITION_SYNC.read_settings())
+    legs = [file_is_applied, legs_are_resolved, rolls_are_followed]
+    return dg.Definitions(asset_checks=[*legs, limits_are_read, *map(_check_of, limits)])
+
+
+def _check_of(limit: Limit) -> dg.AssetChecksDefinition:
+    return check_results.table_check(
+        STRATEGY_EXPOSURE.name,
+        limit.name,
+        description=f"The {limit.bound} of {limit.measure} of {limit.subject} is "
+        f"{digits(limit.value)}{f' {limit.currency}' if limit.currency else ''}.",
+    )(partial(_evaluate_alone, limit.name))

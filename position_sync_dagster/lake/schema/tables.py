@@ -6,9 +6,8 @@ table is defined here.
 
 from position_sync_dagster.domain.broker_position import GREEKS_COLUMNS, AccountSummary
 from position_sync_dagster.domain.closures import Closure, PositionChange
-from position_sync_dagster.domain.dividends import ExpectedDividend
 from position_sync_dagster.domain.gateway_session import GatewaySession
-from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.instrument import ContractDetails, ExpectedDividend
 from position_sync_dagster.domain.leg import ActiveContract, UnresolvedLeg
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.domain.statement import Execution, StatementEvent

@@ -1,21 +1,150 @@
-"""Failures of storage: what is tried again, and the errors of this package that callers get."""
+"""Failures of storage: what is tried again, and the errors of this package that callers get.
+
+Errors of an object store are shown without secrets: a store repeats parts of a request.
+"""
 
 import errno
 import re
 from enum import Enum, auto
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from deltalake.exceptions import CommitFailedError, DeltaError
 from polars.exceptions import ComputeError
 
 from position_sync_dagster import errors
-from position_sync_dagster.lake.storage.object_store import (
-    UNAVAILABLE,
-    plain,
-    store_fault,
-    summary,
-    without_secrets,
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_NOT_LOADED = "error occurred while loading credentials"
+_MARKS = ("Error performing", "Generic S3 error", _NOT_LOADED)
+"""Each error of a request to a store contains one of these texts, with either client."""
+
+_CODE = re.compile(r"<Code>\s*(\w+)\s*</Code>")
+_SAYS = re.compile(r"<Message>\s*([^<]*?)\s*</Message>")
+_STATUS = re.compile(r"\b([345]\d\d) [A-Z]")
+_ADDRESS = re.compile(r"Error performing \w+ (\w+://)(?:[^/@\s]*@)?([^/\s]+)")
+_USER = re.compile(r"(?<=://)[^/@\s]*@")
+_BODY = re.compile(r"<(\?xml|Error)\b.*", re.DOTALL)
+
+
+class StoreFault(NamedTuple):
+    """A fault of a store that does not damage a table; an operator must correct it.
+
+    Attributes:
+        marks: The codes of the store's answer, or the words of the client, that mean it.
+    """
+
+    marks: tuple[str, ...]
+    cause: str
+    remedy: str
+
+
+UNAVAILABLE = StoreFault((), "", "")
+"""The store cannot be reached now, or asks for patience: it passes."""
+
+DENIED = StoreFault(
+    (),
+    "the object store denies access",
+    "Give the credentials the right to list the bucket and to read, write and delete under the "
+    "lake's path, or name other credentials.",
 )
+_FAULTS = (
+    StoreFault(
+        ("RequestTimeTooSkewed",),
+        "the object store's clock and this machine's are too far apart",
+        "Set this machine's clock right (NTP).",
+    ),
+    StoreFault(
+        ("NoSuchBucket",),
+        "the object store has no such bucket",
+        "Create it, or correct POSITION_SYNC_LAKE and AWS_ENDPOINT_URL.",
+    ),
+    StoreFault(
+        ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"),
+        "the credentials for the object store have expired",
+        "Renew them. If they are environment variables, start the program again: it reads them "
+        "only at its start. The file of AWS_SHARED_CREDENTIALS_FILE is read again.",
+    ),
+    StoreFault(
+        (
+            *("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
+            *("PermanentRedirect", "TemporaryRedirect", "incorrectly configured region"),
+        ),
+        "the bucket is in another region",
+        "Set AWS_REGION to the region of the bucket.",
+    ),
+    StoreFault(
+        ("169.254.169.254", "CredentialsNotLoaded", "no providers in chain", _NOT_LOADED),
+        "there are no credentials for the object store",
+        "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where the platform gives "
+        "credentials (docs/object-store.md).",
+    ),
+    StoreFault(
+        ("URL scheme is not allowed",),
+        "AWS_ENDPOINT_URL is an http:// address, which is not allowed",
+        "Use an https:// address, or set AWS_ALLOW_HTTP=true for a store on a network that you "
+        "trust.",
+    ),
+)
+
+
+def store_fault(text: str) -> StoreFault | None:
+    """Return the fault that an error's text reports.
+
+    Returns:
+        None for an error of something else, and for what a store says of a single object: that it
+        is not there, or that it is there already.
+    """
+    text = _COLOUR.sub("", text)
+    if not any(mark in text for mark in _MARKS):
+        return None
+    found, status = _CODE.search(text), _STATUS.search(text)
+    for fault in _FAULTS:
+        if (found and found[1] in fault.marks) or any(
+            mark in text for mark in fault.marks if not mark.isalpha()
+        ):
+            return fault
+    if status and status[1] in ("401", "403"):
+        return DENIED
+    if status and status[1] in ("404", "409", "412", "416", "304"):
+        return None
+    return UNAVAILABLE
+
+
+def plain(text: str) -> str:
+    """Return an error's text in one line, without what a store repeats of the request.
+
+    S3 answers an expired session token with the token itself, and a wrong signature with what was
+    signed. Of an answer only its code and its message are kept.
+
+    >>> plain("403: <Error><Code>AccessDenied</Code><Message>No.</Message><Token>t</Token></Error>")
+    '403: AccessDenied: No.'
+    """
+    line = _COLOUR.sub("", text)
+    body = _BODY.search(line)
+    if body:
+        parts = (pattern.search(body[0]) for pattern in (_CODE, _SAYS))
+        line = line[: body.start()] + ": ".join(part[1] for part in parts if part)
+    return " ".join(_USER.sub("", line).replace("↳", "").split())
+
+
+def summary(text: str) -> str:
+    """Return the code and message of a store's answer; the same text throughout an outage."""
+    text = _COLOUR.sub("", text)
+    code, says, status = (pattern.search(text) for pattern in (_CODE, _SAYS, _STATUS))
+    if code:
+        return f"{code[1]}: {says[1].rstrip('.')}" if says else code[1]
+    address = _ADDRESS.search(text)
+    where = f" from {address[1]}{address[2]}" if address else ""
+    return f"status {status[1]}{where}" if status else f"no answer{where}"
+
+
+def without_secrets(error: Exception) -> Exception:
+    """Return the error; if it quotes a store's answer, an error with its `plain` text instead."""
+    text = str(error)
+    if _BODY.search(text) or any(mark in text for mark in _MARKS):
+        return OSError(plain(text))
+    return error
+
 
 STORAGE_ERRORS = (DeltaError, ComputeError, OSError)
 """The errors that delta-rs and Polars raise for a failure of storage, among others."""

@@ -12,8 +12,7 @@ from deltalake import DeltaTable
 from position_sync_dagster.errors import CommitContentionError, LakeError, LakeNotWritableError
 from position_sync_dagster.lake.schema.ids import new_part
 from position_sync_dagster.lake.schema.predicates import LIVE, in_parts
-from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
-from position_sync_dagster.lake.storage.object_store import plain
+from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, plain
 from position_sync_dagster.lake.storage.table import (
     Table,
     data_files,

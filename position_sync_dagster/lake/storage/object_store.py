@@ -1,155 +1,30 @@
-"""The lake in an object store: where a table lies, its clients, and what their errors mean.
+"""The lake in an object store: where a table lies, the clients, and the probe of a store.
 
 Address, region and credentials come from the environment, as for every AWS program; no setting of
 this package ever holds a secret, and errors are shown without one. Keys of a file are read whenever
 a table is opened, so that a process need not start again when they expire.
 """
 
+import logging
 import os
-import re
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
 from configparser import Error as UnreadableFileError
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
-from typing import NamedTuple
+from threading import Barrier
+from uuid import uuid4
 
+from deltalake import CommitProperties, DeltaTable, Field, Schema, _internal
+from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.schema import PrimitiveType
+
+from position_sync_dagster import errors
 from position_sync_dagster.errors import InvalidRequestError, shown
 from position_sync_dagster.gateway_settings import lake_path_error
-
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_NOT_LOADED = "error occurred while loading credentials"
-_MARKS = ("Error performing", "Generic S3 error", _NOT_LOADED)
-"""Each error of a request to a store contains one of these texts, with either client."""
-
-_CODE = re.compile(r"<Code>\s*(\w+)\s*</Code>")
-_SAYS = re.compile(r"<Message>\s*([^<]*?)\s*</Message>")
-_STATUS = re.compile(r"\b([345]\d\d) [A-Z]")
-_ADDRESS = re.compile(r"Error performing \w+ (\w+://)(?:[^/@\s]*@)?([^/\s]+)")
-_USER = re.compile(r"(?<=://)[^/@\s]*@")
-_BODY = re.compile(r"<(\?xml|Error)\b.*", re.DOTALL)
-
-
-class StoreFault(NamedTuple):
-    """A fault of a store that does not damage a table; an operator must correct it.
-
-    Attributes:
-        marks: The codes of the store's answer, or the words of the client, that mean it.
-    """
-
-    marks: tuple[str, ...]
-    cause: str
-    remedy: str
-
-
-UNAVAILABLE = StoreFault((), "", "")
-"""The store cannot be reached now, or asks for patience: it passes."""
-
-DENIED = StoreFault(
-    (),
-    "the object store denies access",
-    "Give the credentials the right to list the bucket and to read, write and delete under the "
-    "lake's path, or name other credentials.",
-)
-_FAULTS = (
-    StoreFault(
-        ("RequestTimeTooSkewed",),
-        "the object store's clock and this machine's are too far apart",
-        "Set this machine's clock right (NTP).",
-    ),
-    StoreFault(
-        ("NoSuchBucket",),
-        "the object store has no such bucket",
-        "Create it, or correct POSITION_SYNC_LAKE and AWS_ENDPOINT_URL.",
-    ),
-    StoreFault(
-        ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"),
-        "the credentials for the object store have expired",
-        "Renew them. If they are environment variables, start the program again: it reads them "
-        "only at its start. The file of AWS_SHARED_CREDENTIALS_FILE is read again.",
-    ),
-    StoreFault(
-        (
-            *("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
-            *("PermanentRedirect", "TemporaryRedirect", "incorrectly configured region"),
-        ),
-        "the bucket is in another region",
-        "Set AWS_REGION to the region of the bucket.",
-    ),
-    StoreFault(
-        ("169.254.169.254", "CredentialsNotLoaded", "no providers in chain", _NOT_LOADED),
-        "there are no credentials for the object store",
-        "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where the platform gives "
-        "credentials (docs/object-store.md).",
-    ),
-    StoreFault(
-        ("URL scheme is not allowed",),
-        "AWS_ENDPOINT_URL is an http:// address, which is not allowed",
-        "Use an https:// address, or set AWS_ALLOW_HTTP=true for a store on a network that you "
-        "trust.",
-    ),
-)
-
-
-def store_fault(text: str) -> StoreFault | None:
-    """Return the fault that an error's text reports.
-
-    Returns:
-        None for an error of something else, and for what a store says of a single object: that it
-        is not there, or that it is there already.
-    """
-    text = _COLOUR.sub("", text)
-    if not any(mark in text for mark in _MARKS):
-        return None
-    found, status = _CODE.search(text), _STATUS.search(text)
-    for fault in _FAULTS:
-        if (found and found[1] in fault.marks) or any(
-            mark in text for mark in fault.marks if not mark.isalpha()
-        ):
-            return fault
-    if status and status[1] in ("401", "403"):
-        return DENIED
-    if status and status[1] in ("404", "409", "412", "416", "304"):
-        return None
-    return UNAVAILABLE
-
-
-def plain(text: str) -> str:
-    """Return an error's text in one line, without what a store repeats of the request.
-
-    S3 answers an expired session token with the token itself, and a wrong signature with what was
-    signed. Of an answer only its code and its message are kept.
-
-    >>> plain("403: <Error><Code>AccessDenied</Code><Message>No.</Message><Token>t</Token></Error>")
-    '403: AccessDenied: No.'
-    """
-    line = _COLOUR.sub("", text)
-    body = _BODY.search(line)
-    if body:
-        parts = (pattern.search(body[0]) for pattern in (_CODE, _SAYS))
-        line = line[: body.start()] + ": ".join(part[1] for part in parts if part)
-    return " ".join(_USER.sub("", line).replace("↳", "").split())
-
-
-def summary(text: str) -> str:
-    """Return the code and message of a store's answer; the same text throughout an outage."""
-    text = _COLOUR.sub("", text)
-    code, says, status = (pattern.search(text) for pattern in (_CODE, _SAYS, _STATUS))
-    if code:
-        return f"{code[1]}: {says[1].rstrip('.')}" if says else code[1]
-    address = _ADDRESS.search(text)
-    where = f" from {address[1]}{address[2]}" if address else ""
-    return f"status {status[1]}{where}" if status else f"no answer{where}"
-
-
-def without_secrets(error: Exception) -> Exception:
-    """Return the error; if it quotes a store's answer, an error with its `plain` text instead."""
-    text = str(error)
-    if _BODY.search(text) or any(mark in text for mark in _MARKS):
-        return OSError(plain(text))
-    return error
-
+from position_sync_dagster.lake.storage import commit_errors
 
 _RETRIES = 4
 _DELTA = {
@@ -250,3 +125,111 @@ def first_ledger_day(path: str) -> date | None:
             with suppress(ValueError):
                 days.append(date.fromisoformat(folder.name.removeprefix("date=")))
     return min(days, default=None)
+
+
+PROBES = "_probes"
+"""The folder, in the lake, of the tables that test the store; each is deleted at once."""
+
+ROUNDS = 60
+"""Maximum number of races. Only creates that collide prove something: at a store on the same
+machine those of one race in four, so that none of 60 does is less likely than one in ten million.
+"""
+
+_SCHEMA = Schema([Field("probe", PrimitiveType("long"))])
+
+
+class _Probe(DeltaTable):
+    """A table that is created and not read."""
+
+    def __init__(self, **_: object) -> None:
+        pass
+
+
+def require_conditional_put(lake: str, given: Mapping[str, str] | None = None) -> None:
+    """Check that the store of a lake refuses the second of two commits of the same version.
+
+    Args:
+        lake: The URI of the lake, where the probes are written and deleted.
+        given: Options of the client.
+
+    Raises:
+        UnsafeStoreError: It takes both, or refuses none of many.
+        StoreUnavailableError, StoreRefusedError.
+    """
+    for _ in range(ROUNDS):
+        table = f"{lake}/{PROBES}/{uuid4()}"
+        try:
+            ends = _race(table, delta_options(lake, given))
+        except commit_errors.STORAGE_ERRORS as error:
+            commit_errors.fail(error, table)
+        won = ends.count(None)
+        if won > 1:
+            raise _unsafe(lake, f"{won} writers of the same version of a table won")
+        if any(isinstance(end, CommitFailedError) for end in ends):
+            return
+    raise _unsafe(lake, f"in {ROUNDS} races for the same version of a table no writer lost")
+
+
+def _unsafe(lake: str, found: str) -> errors.UnsafeStoreError:
+    return errors.UnsafeStoreError(
+        f"The object store of {lake} has no conditional put (If-None-Match), or the environment "
+        f"switches it off: {found}.",
+        remedy="Use a store that has it (AWS S3, MinIO, Cloudflare R2, Ceph from Squid on), unset "
+        "AWS_S3_ALLOW_UNSAFE_RENAME and AWS_CONDITIONAL_PUT, or set POSITION_SYNC_LAKE to a "
+        "folder.",
+    )
+
+
+def _race(table: str, options: dict[str, str] | None) -> list[Exception | None]:
+    """Create one table twice at once, delete it, and return how the creates ended.
+
+    Returns:
+        None: it won. CommitFailedError: the store refused it, since the put of the other came
+        first. Another error: it saw the table of the other, or cannot do a conditional put.
+    """
+    start = Barrier(2)
+
+    def create() -> Exception | None:
+        start.wait()
+        try:
+            _Probe.create(
+                table,
+                schema=_SCHEMA,
+                storage_options=options,
+                commit_properties=CommitProperties(max_commit_retries=0),
+            )
+        except (DeltaError, OSError) as error:
+            if commit_errors.store_fault(str(error)) is not None:
+                raise
+            return error
+        return None
+
+    with ThreadPoolExecutor(2) as pool:
+        racers = [pool.submit(create) for _ in range(2)]
+        ends = [racer.result() for racer in racers]
+    delete_log(table, options)
+    return ends
+
+
+logger = logging.getLogger(__name__)
+
+
+def delete_log(table: str, options: dict[str, str] | None) -> None:
+    """Delete the log of a table that nobody uses any more.
+
+    `deltalake._internal.DeltaFileSystemHandler` deletes a folder of an object store. Its public
+    wrapper imports PyArrow, which this package does without.
+
+    Args:
+        table: The path or URI of the table.
+        options: Those of the object store.
+    """
+    handler = getattr(_internal, "DeltaFileSystemHandler", None)
+    if handler is None:
+        logger.warning(
+            "This release of deltalake cannot delete a folder: delete %s, whose tables were made "
+            "to test the store.",
+            table.rpartition("/")[0],
+        )
+        return
+    handler(table, options).delete_dir("_delta_log")

@@ -13,9 +13,16 @@ import polars as pl
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.closures import Closure, HoldingEnd
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
+from position_sync_dagster.domain.statement import current_executions
 from position_sync_dagster.lake.lake import Lake, Past
-from position_sync_dagster.lake.schema.codec import moment, records_of
-from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES, CLOSURES, POSITION_CHANGES
+from position_sync_dagster.lake.schema.codec import fields_of, frame_of, moment, records_of
+from position_sync_dagster.lake.schema.tables import (
+    ACTIVE_STRATEGIES,
+    CLOSURES,
+    EXECUTIONS,
+    POSITION_CHANGES,
+)
+from position_sync_dagster.risk.campaigns import Campaigns, campaigns_of
 
 Group = tuple[str | None, str | None, str]
 """A strategy, UNATTRIBUTED, or None for all closes; an account, or None for all; the currency."""
@@ -53,7 +60,9 @@ class Closes:
         since: When the first change of a quantity was recorded; None before it.
         ends: How holdings of strategies' legs ended whose last change left nothing.
         legs: The legs of strategies, also those that were removed: rows of `active_strategies`.
-        before: The quantity `before` each change, by `change_id`.
+        before: The changes, with the quantity `before` and the average cost.
+        executions: The executions of the contracts of legs that count.
+        magnifiers: By conid, of what is quoted in cents: 100.
         elsewhere: For contracts of which a leg claims a quantity in any account: by account, the
             quantity that the other accounts held at most, without a sign.
     """
@@ -63,6 +72,8 @@ class Closes:
     ends: Mapping[Key, HoldingEnd] = field(default_factory=dict)
     legs: pl.DataFrame = field(default_factory=ACTIVE_STRATEGIES.polars.to_frame)
     before: pl.DataFrame = field(default_factory=POSITION_CHANGES.polars.to_frame)
+    executions: pl.DataFrame = field(default_factory=EXECUTIONS.polars.to_frame)
+    magnifiers: Mapping[int, int] = field(default_factory=dict)
     elsewhere: pl.DataFrame = field(default_factory=_ELSEWHERE.to_frame)
 
     @cached_property
@@ -215,6 +226,19 @@ class Closes:
             rows = rows.filter(pl.col("symbol").str.to_uppercase() == underlying.upper())
         return rows
 
+    @cached_property
+    def campaigns(self) -> Campaigns:
+        """What strategies have realised since their first leg, and what was left to them."""
+        magnifier = pl.col("conid").replace_strict(
+            dict(self.magnifiers), default=1, return_dtype=pl.Int64
+        )
+        return campaigns_of(
+            self._with_strategies.with_columns(magnifier=magnifier),
+            self.before,
+            self.executions,
+            self.legs,
+        )
+
 
 NO_CLOSES = Closes()
 
@@ -249,7 +273,10 @@ def read_closes(
     Raises:
         LakeError: A table cannot be used.
     """
-    names = ["change_id", "account", "conid", "before", "after", "seen_at"]
+    names = [
+        *("change_id", "account", "conid", "before", "after", "seen_at"),
+        *("average_cost", "multiplier"),
+    ]
     known = None if conids is None else pl.col("conid").is_in(list(conids))
     changes = lake.position_changes.rows(None, known, names)
     if past is not None:
@@ -273,8 +300,14 @@ def read_closes(
     causes: defaultdict[str, list[Closure]] = defaultdict(list)
     for one in records_of(Closure, rows.join(gone, on="change_id", how="semi")):
         causes[one.change_id].append(one)
+    of_legs = pl.col("conid").is_in([*legs["conid"].unique(), *rows["counter_conid"].drop_nulls()])
+    made = current_executions(lake.executions.records(None, of_legs))
+    if past is not None:
+        made = [one for one in made if one.time <= past.at]
     return Closes(
         rows=rows,
+        executions=frame_of(EXECUTIONS, map(fields_of, made)),
+        magnifiers={n: one.price_magnifier for n, one in lake.contracts.quoted_in_cents().items()},
         since=changes.get_column("seen_at").min(),  # type: ignore[arg-type]
         ends={
             (row["account"], row["conid"]): HoldingEnd(

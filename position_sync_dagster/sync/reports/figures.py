@@ -22,8 +22,9 @@ from position_sync_dagster.domain.leg import Limit
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
-from position_sync_dagster.lake.registry.strategies_file import saved_limits
 from position_sync_dagster.lake.schema.codec import moment
+from position_sync_dagster.lake.strategies_file import saved_limits
+from position_sync_dagster.risk.campaigns import Campaign
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.changes import (
     Day,
@@ -117,6 +118,7 @@ def sums_of(one: Money, kind: str) -> dict[str, Any]:
         **{name: getattr(one, of) for of, name in _SUMS.items()},
         "realised": one.realized_pnl,
         "realised_since": one.realized_since,
+        "campaign": campaign_of(one.campaign),
         "unknown": {_SUMS[name]: count for name, count in one.unknown.items()},
         "options": one.options,
         "options_with_greeks": one.options_with_greeks,
@@ -129,6 +131,14 @@ def sums_of(one: Money, kind: str) -> dict[str, Any]:
         "note": one.differences,
         "closed": one.closed,
     }
+
+
+def campaign_of(one: Campaign | None) -> dict[str, Any] | None:
+    """Return what a strategy has earned since its first leg, for the JSON."""
+    if one is None:
+        return None
+    names = ("since", "realised", "open", "profit", "fees")
+    return {name: getattr(one, name) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -415,7 +425,12 @@ class FiguresReader:
         lake, settings = self.lake, self.settings
         latest = rows_of_logins(lake.updates.sync.latest(), settings)
         # Seconds after a change of a holding that closed, its cause is in `closures`.
-        tables = (lake.closures.table, lake.registry.table, lake.contracts.table)
+        tables = (
+            lake.closures.table,
+            lake.registry.table,
+            lake.contracts.table,
+            lake.executions.table,
+        )
         versions = tuple(table.version() for table in tables)
         if self._known is None or versions != self._read_at:
             self._known, self._read_at = read_known(lake), versions

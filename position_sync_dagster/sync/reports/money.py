@@ -17,7 +17,8 @@ from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.close_facts import A_DAY
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.updates.position_updates import SyncUpdates
+from position_sync_dagster.lake.position_updates import SyncUpdates
+from position_sync_dagster.risk.campaigns import Campaign, open_profit
 from position_sync_dagster.sync.reports.exposure import Split, claims_of, summed
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Money:
             of the closes is not known, or if no change of a quantity has been recorded yet.
         closes, closes_without_profit: The number of these closes, and of those without a known
             profit.
+        campaign: What a strategy has earned since its first leg.
         unknown: Of how many holdings a sum leaves out the value, by the name of the sum.
         rates_age_s: For a total in the base currency: the age of the oldest exchange rate used.
         without_rate: For a total in the base currency: the currencies whose rate is not known. The
@@ -91,6 +93,7 @@ class Money:
     realized_since: datetime | None = None
     closes: int = 0
     closes_without_profit: int = 0
+    campaign: Campaign | None = None
     unknown: Mapping[str, int] = field(default_factory=dict)
     rates_age_s: float | None = None
     without_rate: tuple[str, ...] = ()
@@ -226,7 +229,18 @@ class BookMoney:
             realized_since=found.since,
             closes=found.closes,
             closes_without_profit=found.unknown,
+            campaign=None
+            if name in (None, UNATTRIBUTED)
+            else self._campaign(name, one, found.since),
         )
+
+    def _campaign(self, name: str, one: Money, since: datetime | None) -> Campaign:
+        campaigns, currency = self.book.closes.campaigns, str(one.currency)
+        realised, fees = campaigns.realised.get((name, currency), (0.0, 0.0))
+        lots = [o for o in campaigns.lots if (o.strategy_id, o.currency) == (name, currency)]
+        parts = self.book.split.parts.filter(strategy_id=name, currency=currency)
+        opened = open_profit(lots, parts, self.book.priced)
+        return Campaign(since=since, realised=realised, open=opened, fees=fees)
 
     def _in_base(self, account: AccountSummary) -> Money | None:
         base, rates = account.currency, account.rates

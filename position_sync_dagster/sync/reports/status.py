@@ -27,8 +27,8 @@ from position_sync_dagster.domain.leg import ActiveContract, Leg, LegState
 from position_sync_dagster.domain.update import QueueStatus, Source, TradingMode
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake, all_broker_rows, rows_of_logins
-from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.lake.schema.codec import moment
+from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.propose_strategies import next_step
 from position_sync_dagster.sync.reports.closes import Closes, read_closes

@@ -1,49 +1,54 @@
 """The holdings of a book as scenarios need them, with what the tables know of their contracts."""
 
-from collections.abc import Mapping
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import polars as pl
 
-from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.risk.scenarios import Assumptions, Breakdown, PricedLegs
-from position_sync_dagster.risk.scenarios_file import OwnScenarios, folder_of, read_scenarios
+from position_sync_dagster.lake.lake import Lake, rows_of_logins
+from position_sync_dagster.risk.scenarios import (
+    Assumptions,
+    Breakdown,
+    OwnScenarios,
+    PricedLegs,
+    folder_of,
+    read_scenarios,
+)
 from position_sync_dagster.risk.terms import OPTION_TYPES, dated_dividends
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.overview import Book
+from position_sync_dagster.sync.reports.overview import Book, read_book
 
 
-def read_assumptions(
-    lake: Lake, settings: Settings, book: Book, betas: Mapping[str, float] | None = None
-) -> Assumptions:
-    """Read what the options of a book are priced with; blocks.
+class RiskBook(NamedTuple):
+    """A book, the scenarios of the file, and the parts of all holdings, ready for scenarios."""
+
+    book: Book
+    own: OwnScenarios
+    legs: PricedLegs
+
+
+def read_risk(lake: Lake, settings: Settings, now: datetime) -> RiskBook:
+    """Read the holdings, what their options are priced with, and the file of scenarios; blocks.
 
     Raises:
         LakeError: A table cannot be used.
+        ScenariosFileError: The file of scenarios has a mistake.
     """
+    own = read_scenarios(folder_of(settings.strategies_file))
+    latest = rows_of_logins(lake.updates.sync.latest(), settings)
+    book = read_book(lake, settings, now, latest=latest)
     is_option = pl.col("sec_type").is_in(list(OPTION_TYPES))
     conids = book.split.parts.filter(is_option).get_column("conid").unique()
-    details: dict[int, ContractDetails] = lake.contracts.get(conids.to_list())
     rows = lake.dividends.current()
     symbols = {row.conid: row.symbol for row in rows}
-    dividends = {symbols[conid]: paid for conid, paid in dated_dividends(rows).items()}
-    return Assumptions(
+    given = Assumptions(
         now=book.now,
-        details=details,
+        details=lake.contracts.get(conids.to_list()),
         rates=dict(settings.interest_rates),
-        dividends=dividends,
-        betas=betas or {},
+        dividends={symbols[conid]: paid for conid, paid in dated_dividends(rows).items()},
+        betas=own.betas,
     )
-
-
-def read_own_scenarios(settings: Settings) -> OwnScenarios:
-    """Read the file of scenarios.
-
-    Raises:
-        ScenariosFileError: It has a mistake.
-    """
-    return read_scenarios(folder_of(settings.strategies_file))
+    return RiskBook(book, own, PricedLegs(book.split.parts, given))
 
 
 def risk_rows(
@@ -51,30 +56,15 @@ def risk_rows(
 ) -> list[dict[str, Any]]:
     """Return the rows of `risk_scenarios` for each strategy and each recorded scenario."""
     points, now = own.recorded, legs.given.now
+    kept = ("account", "currency", "scenario", "spot", "vol", "days", "value", "profit", "left_out")
     return [
-        {
+        {name: row[name] for name in kept}
+        | {
             "made_at": now,
             "date": now.date(),
             "strategy_id": row["strategy"],
-            "account": row["account"],
-            "currency": row["currency"],
-            "scenario": row["scenario"],
-            "spot": row["spot"],
-            "vol": row["vol"],
-            "days": row["days"],
-            "value": row["value"],
-            "profit": row["profit"],
-            "left_out": row["left_out"],
             "largest_loss": own.largest_losses.get((row["scenario"], row["strategy"])),
             "run_id": run_id,
         }
         for row in legs.rows(points, Breakdown.STRATEGY)
     ]
-
-
-def priced_legs(given: Assumptions, book: Book, strategy: str | None = None) -> PricedLegs:
-    """Return the parts of all holdings, or of one strategy, ready for scenarios."""
-    parts = book.split.parts
-    if strategy is not None:
-        parts = parts.filter(pl.col("strategy_id") == strategy)
-    return PricedLegs(parts, given)

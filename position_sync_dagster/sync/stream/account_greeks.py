@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, HoldingGreeks
 from position_sync_dagster.domain.clock import elapsed
-from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
+from position_sync_dagster.gateway.holdings import ChangeNotifier, PendingChanges
 from position_sync_dagster.risk.account import ModelledGreeks, NoGreeks, Reason, ValuedOption
 from position_sync_dagster.risk.terms import OptionTerms
 

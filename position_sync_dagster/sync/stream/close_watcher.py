@@ -15,7 +15,7 @@ from position_sync_dagster.gateway.connection import DayExecutions, GatewayConne
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.sync.explain_closes import CloseExplainer
-from position_sync_dagster.sync.roll_legs import RollFollower
+from position_sync_dagster.sync.leg_followers import RollFollower
 from position_sync_dagster.sync.stream.ownership import OwnerContext, end_tasks
 
 logger = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.streamed_holding import Moment, StreamedHolding, StreamRules
 from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler
 from position_sync_dagster.domain.valuation import Provenance
-from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.stream.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.stream.contract_cache import ContractCache

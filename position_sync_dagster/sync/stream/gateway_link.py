@@ -16,7 +16,6 @@ from position_sync_dagster.domain.gateway_session import GatewayRun, SessionStat
 from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, GatewayCode, said
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
 from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.sync.counts import StreamCounts
 from position_sync_dagster.sync.stream.delivery import Flusher
 from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.ownership import OwnerContext, end_tasks
@@ -134,8 +133,7 @@ class BrokerLink:
         farms = [
             f"data farm {farm} is broken" for farm in sorted(connection.connectivity.broken_farms)
         ]
-        profits = connection.pnl.problem()
-        return farms + connection.feed.problems + ([profits] if profits else [])
+        return farms + connection.feed.problems
 
     @property
     def fault(self) -> str | None:
@@ -293,7 +291,7 @@ class BrokerLink:
         self.flusher.watch(connection)
         connection.on_message.append(self._on_message)
         connection.on_lost.append(self._on_lost)
-        self.context.metrics.counts += StreamCounts(reconnects=int(before is not None))
+        self.context.counts.reconnects += before is not None
         self._attached = connection
 
     def _become_live(self, since: datetime) -> None:

@@ -11,7 +11,7 @@ from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import UnresolvedLeg, matching_contracts, problem_of
 from position_sync_dagster.errors import LakeError, LeaseLostError
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
+from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.sync.stream.ownership import OwnerContext, end_tasks
 
 logger = logging.getLogger(__name__)

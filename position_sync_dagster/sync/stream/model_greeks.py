@@ -7,20 +7,19 @@ greeks are computed as one batch a few times a minute.
 import asyncio
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.dividends import ExpectedDividend
-from position_sync_dagster.domain.instrument import ContractDetails, Instrument
-from position_sync_dagster.domain.leg import LegState, few
+from position_sync_dagster.domain.instrument import ContractDetails, ExpectedDividend, Instrument
+from position_sync_dagster.domain.leg import QUEUED, LegState, few
 from position_sync_dagster.domain.line_allocation import largest
 from position_sync_dagster.domain.valuation import Quote, price_of
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.lake.records import DividendsTable
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.risk.account import NoGreeks, Reason, greeks_of_account
@@ -40,8 +39,6 @@ from position_sync_dagster.sync.stream import account_greeks
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.ownership import OwnerContext, Unowned
-from position_sync_dagster.sync.stream.publisher import QUEUED
-from position_sync_dagster.sync.stream.routes import Routes
 
 logger = logging.getLogger(__name__)
 
@@ -186,16 +183,23 @@ class ModelGreeks:
         self._ticks = connection.lines.watch()
         self._choose_at = float("-inf")
 
-    async def step(self, connection: GatewayConnection, routes: Routes) -> None:
-        """Follow the routes; learn the contracts of options, and choose the underlyings."""
+    async def step(
+        self, connection: GatewayConnection, routes: Mapping[Key, LegState], version: int
+    ) -> None:
+        """Follow the routes; learn the contracts of options, and choose the underlyings.
+
+        Args:
+            version: Changes with the routes.
+        """
         if not self._most_lines:
             return
         now = self._monotonic()
         if now >= self._look_at:
             self._look_at = now + LOOK_S
             self._look(connection)
-        if routes.version != self._routed:
+        if version != self._routed:
             self._follow(routes)
+            self._routed = version
         if now >= self._choose_at:
             self._forget_changed(connection)
         if now >= self._read_at:
@@ -271,17 +275,17 @@ class ModelGreeks:
             self._silent, self._routed = silent, None
         self._silent_since = since
 
-    def _follow(self, routes: Routes) -> None:
+    def _follow(self, routes: Mapping[Key, LegState]) -> None:
         """Record the holdings for which the gateway sends no greeks."""
         keys: dict[int, list[Key]] = defaultdict(list)
-        for key, state in routes.states.items():
+        for key, state in routes.items():
             if state in QUEUED or (state is LegState.STREAMED and key[1] in self._silent):
                 keys[key[1]].append(key)
         for conid in self._keys.keys() - keys.keys():
             self._remove(conid)
         added = keys.keys() - self._keys.keys()
         self._unknown = keys.keys() - self._options.keys()
-        self._keys, self._routed = dict(keys), routes.version
+        self._keys = dict(keys)
         self._add(added & self._options.keys())
 
     def _row(self, connection: GatewayConnection, conid: int) -> Instrument | None:

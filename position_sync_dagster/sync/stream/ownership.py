@@ -28,7 +28,6 @@ from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.counts import StreamMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -288,19 +287,35 @@ class Unowned:
         """Bind nothing to the trading mode of the login."""
 
 
+@dataclass(slots=True, kw_only=True)
+class StreamCounts:
+    """What a stream did so far: its parts add to it.
+
+    Attributes:
+        rows: Rows written to `position_updates`.
+        commits: The number of commits of these rows.
+        enqueued: Requests put into `position_queue`.
+        reconnects: Number of times the connection was made again.
+    """
+
+    rows: int = 0
+    commits: int = 0
+    enqueued: int = 0
+    reconnects: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnerContext:
     """The objects that all parts of an owner share.
 
     Attributes:
         lease: The lease, checked before each write; its loss ends every pause.
-        metrics: The counters.
         monotonic: The clock of every interval, in seconds.
     """
 
     settings: Settings
     lease: Ownership | Unowned = field(default_factory=Unowned)
-    metrics: StreamMetrics = field(default_factory=StreamMetrics)
+    counts: StreamCounts = field(default_factory=StreamCounts)
     clock: Clock = utc_now
     monotonic: Callable[[], float] = time.monotonic
 

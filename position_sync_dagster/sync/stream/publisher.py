@@ -23,7 +23,7 @@ from position_sync_dagster.domain.broker_position import (
 )
 from position_sync_dagster.domain.clock import rest_s
 from position_sync_dagster.domain.gateway_session import GatewaySession
-from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.leg import QUEUED, LegState
 from position_sync_dagster.domain.update import (
     ACTIVE_PRIORITY,
     MONITORING_PRIORITY,
@@ -33,16 +33,14 @@ from position_sync_dagster.domain.update import (
 )
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
-from position_sync_dagster.gateway.changes import PendingChanges
+from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.lake.account_values import AccountValuesTable
-from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
-from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.gateway.holdings import PendingChanges
+from position_sync_dagster.lake.broker_positions import AccountValuesTable, BrokerPositionsTable
+from position_sync_dagster.lake.position_queue import PositionQueue
+from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.storage.threads import offload
-from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.sync.counts import StreamCounts
 from position_sync_dagster.sync.stream.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.stream.close_watcher import CloseWatcher, changes_between
 from position_sync_dagster.sync.stream.ownership import OwnerContext, end_tasks
@@ -140,8 +138,6 @@ CLOSED_KEPT = timedelta(days=2)
 
 _Accounts = Mapping[str, tuple[Completeness, AccountConfirmation]]
 """How much of each account the broker has sent, and until when it has confirmed that."""
-
-QUEUED = frozenset({LegState.OVERFLOW, LegState.MONITORED})
 
 
 @dataclass(eq=False, repr=False)
@@ -413,9 +409,7 @@ class Publisher:
                 self._requested[key] = holding
             else:
                 self._requested.pop(key, None)
-        self.context.metrics.counts += StreamCounts(enqueued=len(holdings))
-        version = (await self.queue.overview()).version
-        self.context.metrics.counts += StreamCounts(queue_version=version)
+        self.context.counts.enqueued += len(holdings)
         return len(holdings)
 
     def _recent(self, holdings: Iterable[BrokerPosition]) -> list[BrokerPosition]:

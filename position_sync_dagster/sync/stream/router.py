@@ -1,11 +1,13 @@
 """One step of the stream: update tables, lines, routes and queue from the broker and the registry.
 
-It also requests the values of accounts by a download, if they did not arrive by themselves.
+It also requests the values of accounts by a download, if they did not arrive by themselves, and
+follows holdings by PnLSingle, which takes no line.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
@@ -13,28 +15,121 @@ from functools import partial
 from typing import NamedTuple
 
 from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.leg import ActiveContract, LegState
-from position_sync_dagster.domain.line_allocation import route
+from position_sync_dagster.domain.clock import rest_s
+from position_sync_dagster.domain.leg import QUEUED, ActiveContract, LegState
+from position_sync_dagster.domain.line_allocation import largest, route
 from position_sync_dagster.domain.update import Reason
 from position_sync_dagster.errors import LakeError, NewerTableError
-from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
-from position_sync_dagster.gateway.changes import PendingChanges
+from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
+from position_sync_dagster.gateway.holdings import HoldingsBook, PendingChanges
 from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.sync.rule_legs import RuleFollower
+from position_sync_dagster.sync.leg_followers import RuleFollower
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.delivery import StreamPricer
-from position_sync_dagster.sync.stream.followed_holdings import FollowedHoldings
 from position_sync_dagster.sync.stream.leg_resolver import LegResolver
 from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.model_greeks import ModelGreeks
 from position_sync_dagster.sync.stream.ownership import OwnerContext
-from position_sync_dagster.sync.stream.publisher import QUEUED, Publisher
-from position_sync_dagster.sync.stream.routes import RouteLog, Routes
+from position_sync_dagster.sync.stream.publisher import Publisher
 
 logger = logging.getLogger(__name__)
+
+
+class RouteChanges(NamedTuple):
+    """Holdings that enter or leave the route STREAMED.
+
+    Attributes:
+        streamed: Those that are streamed from now on.
+        closed: Those that were streamed and are closed now.
+        left: Those that were streamed and go to the queue now.
+    """
+
+    streamed: list[Key]
+    closed: list[Key]
+    left: list[Key]
+
+
+MAX_LINES_LOGGED = 20
+"""Maximum number of route changes logged one by one in a step; the rest is one summary line. A line
+in the log of a run costs milliseconds."""
+
+
+class Routes:
+    """The route of each holding on the present connection.
+
+    Attributes:
+        states: (account, conid) → STREAMED, OVERFLOW, MONITORED or CLOSED.
+        unqueued: Holdings that lost their line, or became active without one, and are not queued
+            yet. While there are any, the next step routes and queues again.
+        version: The number of changes of the routes.
+    """
+
+    def __init__(self) -> None:
+        self.version = 0
+        self._logged: dict[Key, LegState] = {}
+        self.clear()
+
+    def clear(self) -> None:
+        """Remove all routes: the connection is new, or lost its data."""
+        self.version += 1
+        self.states: dict[Key, LegState] = {}
+        self.unqueued: set[Key] = set()
+
+    def outdated(self, book: HoldingsBook, keys: Iterable[Key]) -> set[Key]:
+        """Return the holdings that are new, or were opened or closed since they were routed."""
+        found = set()
+        for key in keys:
+            position, state = book.position(key), self.states.get(key)
+            if position is None:
+                continue
+            if state is None or (state is LegState.CLOSED) != (position == 0):
+                found.add(key)
+        return found
+
+    def update(self, states: Mapping[Key, LegState]) -> RouteChanges:
+        """Set the routes of these holdings; return those that enter or leave STREAMED."""
+        changes, changed = RouteChanges([], [], []), dict[Key, LegState]()
+        for key, state in states.items():
+            before = self.states.get(key)
+            if state is before:
+                continue
+            changed[key] = state
+            if state is LegState.STREAMED:
+                changes.streamed.append(key)
+            elif before is LegState.STREAMED and state is LegState.CLOSED:
+                changes.closed.append(key)
+            elif before is LegState.STREAMED:
+                changes.left.append(key)
+                self.unqueued.add(key)
+            elif before and state is LegState.OVERFLOW:
+                self.unqueued.add(key)
+        if changed:
+            self.states |= changed
+            self.version += 1
+        self.unqueued = {key for key in self.unqueued if self.states.get(key) in QUEUED}
+        return changes
+
+    def log(self, reason_for: Callable[[int], str]) -> None:
+        """Log the routes that changed since the last call, also across a reconnect.
+
+        Args:
+            reason_for: Returns in brackets why a conid has no market data.
+        """
+        changed = [
+            (key, before, state)
+            for key, state in self.states.items()
+            if (before := self._logged.get(key)) is not None and before is not state
+        ]
+        self._logged |= self.states
+        for (account, conid), before, state in changed[:MAX_LINES_LOGGED]:
+            logger.info("%s of %s: %s → %s%s", conid, account, before, state, reason_for(conid))
+        if len(changed) > MAX_LINES_LOGGED:
+            counts = Counter((before, state) for _key, before, state in changed)
+            summary = ", ".join(f"{n} {before} → {state}" for (before, state), n in counts.items())
+            logger.info("%d routes changed: %s", len(changed), summary)
 
 
 @dataclass(eq=False, repr=False)
@@ -144,6 +239,110 @@ class AccountRefresh:
             self._download.add_done_callback(lambda _: self.ended.set())
 
 
+PUBLISH_S, PUBLISH_MANY_S = 4.0, 6.0
+"""Minimum seconds between two publications of the values of PnLSingle: for up to `MANY` holdings,
+and for more. The time is at least the flush interval; slow commits make it longer."""
+
+MANY = 1000
+
+MOVED_S = 60.0
+"""Minimum seconds between two times at which monitored holdings whose values moved are queued: each
+time, a drain follows. Readers see the published values in the meantime."""
+
+CHOOSE_S = 60.0
+"""Seconds after which the holdings to follow are chosen again by their values."""
+
+MAX_STREAMED = 250
+"""Maximum number of streamed holdings that are followed."""
+
+
+@dataclass(eq=False, repr=False)
+class FollowedHoldings:
+    """Follows holdings by PnLSingle, publishes their values, and queues those that are due.
+
+    Legs without a line come first: they are queued at each interval. Streamed holdings come next,
+    for their daily profit and a second value that shows a dead line. Last come the monitored
+    holdings with the largest values: they are queued when their value moved.
+    """
+
+    context: OwnerContext
+    publisher: Publisher
+
+    def __post_init__(self) -> None:
+        self._interval_s = self.context.settings.overflow_interval_s
+        self._max_monitored = self.context.settings.pnl_subscriptions
+        self._publish_at = self._queue_at = self._moved_at = self._choose_at = float("-inf")
+        self._chosen_as_of: int | None = None
+        self._legs: list[Key] = []
+        self._monitored: list[Key] = []
+
+    async def step(
+        self,
+        connection: GatewayConnection,
+        routes: Routes,
+        publish: Callable[[], Awaitable[None]],
+        *,
+        may_queue: bool,
+    ) -> None:
+        """Subscribe to the values of holdings; publish and queue them when that is due.
+
+        Args:
+            publish: Writes `broker_positions`.
+            may_queue: False while a download runs, which may queue every holding anyway. Until
+                the first one has ended, no monitored holding is followed: their values are unknown.
+        """
+        now = self.context.monotonic()
+        self._choose(connection, routes, now, values_known=may_queue)
+        connection.pnl.step()
+        legs = self._legs
+        queue_now = bool(legs) and may_queue and now >= self._queue_at
+        read = self._monitored or self.publisher.greeks_moved
+        if queue_now or ((legs or read) and now >= self._publish_at):
+            wanted = queue_now or read or await self.publisher.requests_wait()
+            if wanted and (connection.pnl.take_fresh() or self.publisher.greeks_moved):
+                await publish()
+            ended = self.context.monotonic()
+            many = len(legs) + len(self._monitored) > MANY
+            pause_s = PUBLISH_MANY_S if many else PUBLISH_S
+            pause_s = max(pause_s, self.context.settings.flush_interval_s)
+            self._publish_at = max(now + pause_s, ended + rest_s(ended - now))
+        if queue_now:
+            await self.publisher.enqueue(routes.states, legs)
+            self._queue_at = now + self._interval_s
+        if may_queue and now >= self._moved_at and self.publisher.moved:
+            await self.publisher.enqueue_moved(routes.states)
+            self._moved_at = now + MOVED_S
+
+    def _choose(
+        self, connection: GatewayConnection, routes: Routes, now: float, *, values_known: bool
+    ) -> None:
+        """Choose the holdings to follow, when routes changed or values may have."""
+        due = values_known and now >= self._choose_at
+        if routes.version == self._chosen_as_of and not due:
+            return
+        self._chosen_as_of = routes.version
+        if due:
+            self._choose_at = now + CHOOSE_S
+        held: dict[LegState, list[Key]] = {state: [] for state in LegState}
+        for key, state in routes.states.items():
+            held[state].append(key)
+        monitored, self._legs = held[LegState.MONITORED], sorted(held[LegState.OVERFLOW])
+        if values_known:
+            connection.pnl.read()
+            values = connection.feed.book.values(monitored)
+            self._monitored = largest(values, connection.pnl.keys, self._max_monitored)
+        else:
+            still = set(monitored)
+            self._monitored = [key for key in self._monitored if key in still]
+        streamed = sorted(held[LegState.STREAMED])[:MAX_STREAMED]
+        connection.pnl.keep(self, [*self._legs, *streamed, *self._monitored])
+
+    def release(self, connection: GatewayConnection) -> None:
+        """End the subscriptions that only this stream needs."""
+        connection.pnl.release(self)
+        self._chosen_as_of, self._legs, self._monitored = None, [], []
+
+
 DOWNLOAD_S = 1.0
 """Maximum wait for the values of the accounts, in seconds, while lines wait for contracts."""
 
@@ -180,7 +379,6 @@ class Router:
         self._registry_outage = OutageLog(logger)
         self.routes = Routes()
         self._changes: PendingChanges[Key] = PendingChanges()
-        self._route_log = RouteLog(self.context.metrics)
         self._routed_by = RoutedBy(frozenset(), (), 0)
         self._expected: dict[Key, LegState] | None = None
         self._registry_version = self.registry.version
@@ -263,7 +461,7 @@ class Router:
             raise
         if self.registry.unresolved:
             self._resolver.resolve_in_background(connection)
-        await self.greeks.step(connection, self.routes)
+        await self.greeks.step(connection, self.routes.states, self.routes.version)
         if self.publisher.watcher is not None:
             self.publisher.watcher.look_in_background(connection)
         self.contracts.fetch_in_background(connection, streamed=self.lines.held)
@@ -375,11 +573,12 @@ class Router:
         routed = route(holdings, legs, lines, sec_types=self._sec_types)
         expected, self._expected = self._expected or {}, None
         self._routed_by = RoutedBy(lines, legs, version)
-        self._route_log.record(routed, self.lines.reason_for)
         changes = self.routes.update(routed)
+        self.routes.log(self.lines.reason_for)
         if moved is None:
-            queued = sum(state in QUEUED for state in self.routes.states.values())
-            logger.info("%d streamed, %d queued", len(self.routes.streamed), queued)
+            states = Counter(self.routes.states.values())
+            queued = sum(states[state] for state in QUEUED)
+            logger.info("%d streamed, %d queued", states[LegState.STREAMED], queued)
         self.pricer.add(changes.streamed)
         self.pricer.leave(changes.left)
         # The stream writes the zero row of a holding that it streamed, whenever it closed.

@@ -24,20 +24,21 @@ from position_sync_dagster.domain.gateway_session import (
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import OwnUpdates, PositionUpdate, PositionUpdateHandler
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
-from position_sync_dagster.lake.account_values import AccountValuesTable
-from position_sync_dagster.lake.broker_positions import BrokerPositionsTable, ContractsTable
+from position_sync_dagster.lake.broker_positions import (
+    AccountValuesTable,
+    BrokerPositionsTable,
+    ContractsTable,
+)
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.position_queue import PositionQueue
+from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.records import DividendsTable
-from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.lake.storage.threads import begin, offload
-from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
+from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.counts import StreamCounts, StreamMetrics
 from position_sync_dagster.sync.explain_closes import CloseExplainer
-from position_sync_dagster.sync.roll_legs import RollFollower
-from position_sync_dagster.sync.rule_legs import RuleFollower
+from position_sync_dagster.sync.leg_followers import RollFollower, RuleFollower
 from position_sync_dagster.sync.stream import memory_and_threads
 from position_sync_dagster.sync.stream.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.stream.close_watcher import CloseWatcher
@@ -50,6 +51,7 @@ from position_sync_dagster.sync.stream.ownership import (
     OwnerContext,
     Ownership,
     OwnerStatus,
+    StreamCounts,
     Unowned,
     end_tasks,
 )
@@ -110,7 +112,7 @@ class IBPositionStreamer:
         tables: The other tables to write, and the lease.
 
     Attributes:
-        metrics: The counts since the last report.
+        counts: What it did so far.
 
     Example:
         streamer = IBPositionStreamer(registry, queue)
@@ -132,16 +134,15 @@ class IBPositionStreamer:
     ) -> None:
         self.settings = settings or (manager.settings if manager else load_settings())
         self.registry = registry or StrategyRegistry()
-        self.metrics = StreamMetrics()
         self.queue = queue = queue or PositionQueue()
         self._tables = tables = tables or StreamTables()
         self._context = context = OwnerContext(
             settings=self.settings,
             lease=tables.ownership or Unowned(),
-            metrics=self.metrics,
             clock=clock,
             monotonic=self._monotonic,
         )
+        self.counts = context.counts
         announced = Announcements(tables.updates)
         greeks = PublishedGreeks()
         watcher = None
@@ -395,7 +396,7 @@ async def stream(
         ]
         with memory_and_threads.rare_garbage_collection():
             await run_beside(streamer.run(end), besides, end)
-        return streamer.metrics.counts
+        return streamer.counts
 
 
 async def run_beside(
@@ -447,7 +448,7 @@ def _streamer_of(lake: Lake, settings: Settings, own: Ownership) -> IBPositionSt
             ownership=own,
         ),
     )
-    streamer.register_handler(UpdatesWriter(lake.updates, own, streamer.metrics))
+    streamer.register_handler(UpdatesWriter(lake.updates, own, streamer.counts))
     own.report_status(lambda: _status(streamer))
     return streamer
 
@@ -458,7 +459,7 @@ class UpdatesWriter:
 
     table: PositionUpdatesTable
     ownership: Ownership
-    metrics: StreamMetrics
+    counts: StreamCounts
 
     async def on_position_update(self, update: PositionUpdate) -> None:
         await self.on_position_updates([update])
@@ -466,8 +467,9 @@ class UpdatesWriter:
     async def on_position_updates(self, updates: Sequence[PositionUpdate]) -> None:
         self.ownership.check()
         written = await self.table.append(OwnUpdates(updates))
-        # Others count during the await: the sum is read after it.
-        self.metrics.counts += StreamCounts.of(written)
+        if written is not None and written.rows:
+            self.counts.rows += written.rows
+            self.counts.commits += 1
 
 
 def _status(streamer: IBPositionStreamer) -> OwnerStatus:

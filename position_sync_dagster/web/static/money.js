@@ -55,6 +55,13 @@ const money = (value, unknown) => [
 ];
 const plainMoney = (value, unknown) => [money(value, unknown)[0], "", money(value, unknown)[2]];
 
+// What a strategy has earned since its first leg, through rolls and assignments.
+function campaign(one) {
+  if (!one) return "";
+  const [text, style] = money(one.profit);
+  return [text, style, `since ${one.since?.slice(0, 10) ?? DASH}: realised ${amount(one.realised)}, open ${amount(one.open)}, fees ${amount(one.fees)}`];
+}
+
 function set(node, name, value) {
   if ((node.getAttribute(name) ?? "") !== (value ?? "")) value ? node.setAttribute(name, value) : node.removeAttribute(name);
 }
@@ -202,19 +209,20 @@ function drawStrategies() {
       money(one.today, one.unknown.today),
       money(one.unrealized, one.unknown.unrealized),
       money(one.realised),
+      campaign(one.campaign),
       plainMoney(one.market_value, one.unknown.market_value),
       [`${one.legs_held}/${one.legs}${one.legs_closed ? `, ${one.legs_closed} closed` : ""}`, "", one.closed],
       duration(older(one.age_s)) + (one.delayed ? " delayed" : ""),
     ],
   });
   const closed = shown.accounts.filter((one) => one.today.closed !== null && shown.closed_today.some((leg) => leg.account === one.account));
-  fill(byId("strategies"), ["strategy", "today", "unrealised", "realised", "value", "legs", "oldest"], [
+  fill(byId("strategies"), ["strategy", "today", "unrealised", "realised", "campaign", "value", "legs", "oldest"], [
     ...[...shown.strategies].sort((a, b) => (a.today ?? 0) - (b.today ?? 0)).map((one) => line(one, one.strategy, "")),
     ...shown.totals.map((one) => line(one, one.total, "total")),
     ...closed.map((one) => ({
       kind: "total",
       title: shown.closed_today.filter((leg) => leg.account === one.account).map((leg) => `${leg.name}  ${amount(leg.today)}`).join("\n"),
-      cells: [`closed today${shown.accounts.length > 1 ? ` ${one.account}` : ""}`, money(one.today.closed, one.today.closed_unknown), "", money(one.realised_today), "", "", ""],
+      cells: [`closed today${shown.accounts.length > 1 ? ` ${one.account}` : ""}`, money(one.today.closed, one.today.closed_unknown), "", money(one.realised_today), "", "", "", ""],
     })),
   ]);
   write(byId("missing"), shown.missing.join("\n"));

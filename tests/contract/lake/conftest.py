@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from position_sync_dagster.domain.clock import RetryPolicy
-from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.position_queue import PositionQueue
 from tests.support.clock import HandClock
 from tests.support.extent import EVERYTHING
 from tests.support.memory_queue import InMemoryPositionQueue

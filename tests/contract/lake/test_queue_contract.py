@@ -18,7 +18,7 @@ from position_sync_dagster.errors import (
     RequestStateError,
     UnknownRequestError,
 )
-from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.position_queue import PositionQueue
 
 P1, P2 = 1, 2
 PENDING, PROCESSING = QueueStatus.PENDING, QueueStatus.PROCESSING

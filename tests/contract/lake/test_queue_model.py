@@ -27,8 +27,7 @@ from position_sync_dagster.errors import (
     RequestStateError,
     UnknownRequestError,
 )
-from position_sync_dagster.lake.queue.operations import PROMOTE_AFTER_S, SyncQueue
-from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.position_queue import PROMOTE_AFTER_S, PositionQueue, SyncQueue
 from position_sync_dagster.lake.storage import lifecycle_table, maintenance
 from position_sync_dagster.lake.storage.maintenance import maintain
 from tests.support.extent import EVERYTHING

@@ -15,8 +15,8 @@ from position_sync_dagster.errors import (
     InvalidLegError,
     UnknownLegError,
 )
-from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.lake.storage.maintenance import maintain
+from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from tests.support.extent import EVERYTHING
 
 Key = tuple[str, str | None, int]

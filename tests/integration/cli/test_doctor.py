@@ -9,7 +9,7 @@ from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.position_queue import PositionQueue
 from tests.support.torn_queues import claim, newest_entry
 
 

@@ -16,7 +16,7 @@ from position_sync_dagster.cli import reports
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import TokenError
-from position_sync_dagster.lake.updates.position_updates import Added, Follower
+from position_sync_dagster.lake.position_updates import Added, Follower
 from tests.support import legs
 
 ROW = PositionUpdate(

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from position_sync_dagster.cli.app import app
-from position_sync_dagster.lake.registry.strategies_file import load_strategies
+from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.settings import load_settings
 from tests.support.option_books import book, contract, order
 from tests.unit.domain.test_causes import change

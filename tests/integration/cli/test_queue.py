@@ -10,7 +10,7 @@ from position_sync_dagster import cli
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.queue.operations import SyncQueue
+from position_sync_dagster.lake.position_queue import SyncQueue
 
 ACCOUNT = "DUSIM0001"
 FAILED, PENDING = QueueStatus.FAILED, QueueStatus.PENDING

@@ -10,19 +10,13 @@ from typer.testing import CliRunner
 
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.dividends import DividendSource, ExpectedDividend
+from position_sync_dagster.domain.instrument import DividendSource, ExpectedDividend
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.schema.tables import PROFIT_EXPLAINED
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.explained_days import explain_day
-from position_sync_dagster.sync.reports.overview import read_book
-from position_sync_dagster.sync.reports.what_if import (
-    priced_legs,
-    read_assumptions,
-    read_own_scenarios,
-    risk_rows,
-)
+from position_sync_dagster.sync.reports.what_if import read_risk, risk_rows
 from position_sync_dagster.web.risk_page import risk_html
 from tests.support.money_rows import row
 
@@ -96,10 +90,7 @@ def test_a_scenario_by_name_uses_betas_and_is_recorded_with_its_limit(lake):
     )
     (found,) = json.loads(run("--scenario", "crash", "--level", "account", "--json"))
     assert (found["spot"], found["vol"], found["scenario"]) == (-8, 12, "crash")
-    settings, now = load_settings(), utc_now()
-    own = read_own_scenarios(settings)
-    book = read_book(lake, settings, now, latest=lake.updates.sync.latest())
-    legs = priced_legs(read_assumptions(lake, settings, book, own.betas), book)
+    _book, own, legs = read_risk(lake, load_settings(), utc_now())
     lake.risk_scenarios.record(risk_rows(legs, own))
     stored = lake.risk_scenarios.latest().filter(scenario="crash").to_dicts()
     assert [one["largest_loss"] for one in stored] == [100.0]

@@ -12,7 +12,7 @@ from deltalake import DeltaTable
 from position_sync_dagster import last_work
 from position_sync_dagster.defs import drain as defs_drain
 from position_sync_dagster.defs import runs
-from position_sync_dagster.defs.assets.position_updates import position_updates
+from position_sync_dagster.defs.assets.queue_and_ledger import position_updates
 from position_sync_dagster.defs.drain import TickCursor, drain_queue
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.update import QueueStatus
@@ -299,7 +299,7 @@ def test_without_rows_the_ledger_is_reported_each_quarter_of_an_hour_while_a_str
     later(monkeypatch, timedelta(minutes=16))
     lake.sessions.end(session)
     tick()
-    monkeypatch.setattr(defs_drain.ledger_events, "gateway_states", lambda *_: {"a": "LIVE"})
+    monkeypatch.setattr(defs_drain, "gateway_states", lambda *_: {"a": "LIVE"})
     tick()  # the state changed
     later(monkeypatch, timedelta(minutes=32))
     assert LEDGER in names(tick())

@@ -7,9 +7,9 @@ import dagster as dg
 import pytest
 
 from position_sync_dagster.defs.alerts import tell_people
-from position_sync_dagster.defs.assets.active_strategies import active_strategies
-from position_sync_dagster.defs.assets.strategy_exposure import strategy_exposure
-from position_sync_dagster.defs.checks.limits import limit_checks
+from position_sync_dagster.defs.assets.derived_tables import strategy_exposure
+from position_sync_dagster.defs.assets.queue_and_ledger import active_strategies
+from position_sync_dagster.defs.checks.strategies import strategies_checks
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.settings import Settings
 from tests.support.receiver import Receiver, running_receiver
@@ -110,7 +110,7 @@ def test_a_mistake_in_the_file_is_said_and_forgets_no_break(publish, file, recei
 
 
 def test_each_limit_is_a_check_of_the_asset(file, publish, materialize) -> None:
-    *_others, check = limit_checks().asset_checks
+    *_others, check = strategies_checks().asset_checks
     publish(-1600.0)
     result = materialize(strategy_exposure, check)
     evaluations = [e for e in result.get_asset_check_evaluations() if e.check_name == LIMIT]
@@ -120,5 +120,5 @@ def test_each_limit_is_a_check_of_the_asset(file, publish, materialize) -> None:
 
 def test_definitions_load_beside_a_file_with_a_mistake(file) -> None:
     file.write_text(FILE.replace("-1500", "nan"))
-    *_sums, is_read = limit_checks().asset_checks
+    *_legs, is_read = strategies_checks().asset_checks
     assert is_read.check_key.name == "limits_are_read"

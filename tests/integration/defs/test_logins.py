@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs.assets.position_updates import position_updates
+from position_sync_dagster.defs.assets.queue_and_ledger import position_updates
 from position_sync_dagster.defs.checks import broker, check_results, ledger
 from position_sync_dagster.defs.drain import drain_queue
 from position_sync_dagster.defs.resources import POSITION_SYNC
@@ -33,10 +33,10 @@ from position_sync_dagster.domain.update import QueueRequest, QueueStatus, Sourc
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.counts import StreamCounts
 from position_sync_dagster.sync.reports.reconciliation import OF_STRATEGIES
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream import streamer
+from position_sync_dagster.sync.stream.ownership import StreamCounts
 
 ACCOUNTS = {"east": "DUSIM0001", "west": "DUSIM0002"}
 PARTITION = "dagster/partition"

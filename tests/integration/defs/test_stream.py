@@ -17,8 +17,8 @@ from position_sync_dagster.defs.stream import StreamThread, run_is_gone, stream_
 from position_sync_dagster.errors import LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.counts import StreamCounts
 from position_sync_dagster.sync.stream import streamer as stream_module
+from position_sync_dagster.sync.stream.ownership import StreamCounts
 
 Stream = Callable[..., Any]
 

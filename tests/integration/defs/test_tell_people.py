@@ -12,7 +12,7 @@ from position_sync_dagster.defs import alerts as alerts_module
 from position_sync_dagster.defs.alerts import WATCHED, check_states, tell_people
 from position_sync_dagster.defs.checks.check_results import unknown_result
 from position_sync_dagster.defs.checks.ledger import requests_are_answered
-from position_sync_dagster.defs.checks.limits import OF_VALUE
+from position_sync_dagster.defs.checks.strategies import OF_VALUE
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.alerts import AlertCursor

@@ -12,6 +12,7 @@ import pytest
 
 from position_sync_dagster.domain.update import PositionUpdate, Source, TradingMode
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.position_updates import PositionUpdatesTable, SyncUpdates
 from tests.support.clock import HandClock
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
@@ -77,3 +78,9 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
 def lake(home: Path | str, clock: HandClock) -> Lake:
     put_tables(home)
     return Lake(home, clock=clock)
+
+
+@pytest.fixture
+def open_ledger(home: Path | str, clock: HandClock) -> Callable[..., SyncUpdates]:
+    """Return a function that opens the ledger anew, by the right clock or by another one."""
+    return lambda by=clock: PositionUpdatesTable(f"{home}/updates", clock=by).sync

@@ -7,7 +7,7 @@ import pytest
 
 from position_sync_dagster.domain.broker_position import AccountSource, AccountSummary
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
-from position_sync_dagster.lake.account_values import AccountValuesTable
+from position_sync_dagster.lake.broker_positions import AccountValuesTable
 from position_sync_dagster.lake.schema.codec import account_rows
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES
 from position_sync_dagster.lake.storage.maintenance import maintain

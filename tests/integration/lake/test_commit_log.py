@@ -5,7 +5,7 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.durability import parse_entry, torn_entries
 from tests.support.torn_queues import (
     STEPS,

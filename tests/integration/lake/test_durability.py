@@ -7,7 +7,7 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import durability, table
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.settings import Settings

@@ -1,7 +1,7 @@
 """A lake that others write to is never called torn."""
 
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY, Table
 from tests.support.extent import EVERYTHING
 from tests.support.lake_processes import Worker, workers

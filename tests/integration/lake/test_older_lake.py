@@ -19,7 +19,7 @@ from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY
 from position_sync_dagster.processes.preflight import Level, run_preflight
-from position_sync_dagster.sync.drain.drain import drain
+from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.hosts import ROOT

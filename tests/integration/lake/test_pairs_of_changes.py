@@ -20,9 +20,12 @@ from deltalake import write_deltalake
 
 from position_sync_dagster.domain.broker_position import AccountSummary, BrokerPosition
 from position_sync_dagster.domain.closures import Cause, Closure, PositionChange
-from position_sync_dagster.domain.dividends import DividendSource, ExpectedDividend
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.instrument import (
+    ContractDetails,
+    DividendSource,
+    ExpectedDividend,
+)
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.statement import EventKind, Execution, StatementEvent
 from position_sync_dagster.domain.update import PositionUpdate, QueueRequest

@@ -13,8 +13,8 @@ from position_sync_dagster.domain.broker_position import (
     Completeness,
 )
 from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.lake.ledger_rows import LedgerFiles
 from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.lake.updates.latest import LedgerFiles
 
 LOGIN, ACCOUNT = "127.0.0.1:7497", "DUSIM1"
 BATCH = 50

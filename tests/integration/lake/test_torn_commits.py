@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from position_sync_dagster.errors import BrokenTableError
-from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.durability import SET_ASIDE, remove_torn, torn_entries
 from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY
 from tests.support.extent import EVERYTHING

@@ -13,7 +13,6 @@ from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.gateway.connection import CLOSE_S, GatewayConnection, connect
-from position_sync_dagster.gateway.survey import clock_difference_s
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes import preflight
 from position_sync_dagster.processes.preflight import Finding, Level, of_account_time, run_preflight
@@ -240,8 +239,8 @@ async def test_the_clock_is_compared_with_the_gateways(simulate, settings_for):
         try:
             for ahead_s in (0, 30, -30):
                 wrong = timedelta(seconds=ahead_s)
-                found = await clock_difference_s(
-                    connection, timeout_s=60, clock=lambda wrong=wrong: utc_now() + wrong
+                found = await connection.clock_difference_s(
+                    timeout_s=60, clock=lambda wrong=wrong: utc_now() + wrong
                 )
                 assert found is not None
                 assert math.isclose(found, -ahead_s, abs_tol=1.5)

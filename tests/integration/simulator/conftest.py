@@ -1,34 +1,41 @@
-"""Clients and the control port.
+"""A simulator with clients and its control port.
 
-`connect` opens a client of the wire protocol without a library, so that a test sees every single
-message; `connect_ib` opens the real ib_async.
+`client` is a client of the wire protocol without a library, so that a test sees every single
+message; `ib` is the real ib_async.
 """
-
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
-from typing import Any
 
 import httpx
 import pytest
 from ib_async import IB, StartupFetchNONE
 
-from ib_gateway_simulator import Book, SimulatedGateway, load_book
+from ib_gateway_simulator import SimulatedGateway, load_book
 from tests.support.raw_client import RawClient
 from tests.support.waiting import DEADLINE_S
 
-Connect = Callable[..., Awaitable[RawClient]]
-Post = Callable[..., Awaitable[Any]]
-Controlled = Callable[..., Awaitable[tuple[SimulatedGateway, Post]]]
+
+@pytest.fixture(scope="session")
+def small():
+    return load_book("small")
 
 
 @pytest.fixture
-async def connect() -> AsyncIterator[Connect]:
+def options():
+    """Return the options of `sim`; a module with others has a fixture of its own."""
+    return {}
+
+
+@pytest.fixture
+async def sim(small, options):
+    async with SimulatedGateway(small, **{"control_port": 0, **options}) as running:
+        yield running
+
+
+@pytest.fixture
+async def connect():
     """Return a function that connects one more client and, by default, logs it in."""
     clients: list[RawClient] = []
 
-    async def open_client(
-        port: int, client_id: int = 1, *, versions: str = "v157..178", start: bool = True
-    ) -> RawClient:
+    async def open_client(port, client_id=1, *, versions="v157..178", start=True):
         client = RawClient()
         await client.open(port)
         clients.append(client)
@@ -44,22 +51,20 @@ async def connect() -> AsyncIterator[Connect]:
         await client.close()
 
 
-@pytest.fixture(scope="session")
-def small() -> Book:
-    return load_book("small")
+@pytest.fixture
+async def client(sim, connect):
+    return await connect(sim.port)
 
 
 @pytest.fixture
-async def connect_ib() -> AsyncIterator[Callable[..., Awaitable[IB]]]:
+async def connect_ib():
     """Return a function that connects the real ib_async, and requests nothing more.
 
     Codes and texts of notices and errors are appended to `listen`.
     """
     libraries: list[IB] = []
 
-    async def open_library(
-        sim: SimulatedGateway, client_id: int = 1, listen: list[tuple[int, str]] | None = None
-    ) -> IB:
+    async def open_library(sim, client_id=1, listen=None):
         ib = IB()
         libraries.append(ib)
         if listen is not None:
@@ -79,28 +84,25 @@ async def connect_ib() -> AsyncIterator[Callable[..., Awaitable[IB]]]:
 
 
 @pytest.fixture
-async def controlled(small: Book) -> AsyncIterator[Controlled]:
-    """Return a function that starts a simulator, with a function that posts to its control port.
+async def ib(sim, connect_ib):
+    return await connect_ib(sim)
 
-    That one does an action and returns its result.
-    """
-    async with AsyncExitStack() as running:
 
-        async def start(book: Book = small, **options: Any) -> tuple[SimulatedGateway, Post]:
-            sim = await running.enter_async_context(
-                SimulatedGateway(book, control_port=0, **options)
-            )
-            http = await running.enter_async_context(
-                httpx.AsyncClient(
-                    base_url=f"http://127.0.0.1:{sim.control_port}", timeout=DEADLINE_S
-                )
-            )
+@pytest.fixture
+async def http(sim):
+    """Return a client of the control port."""
+    url = f"http://127.0.0.1:{sim.control_port}"
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=DEADLINE_S) as client:
+        yield client
 
-            async def post(name: str, *, status: int = 200, **body: Any) -> Any:
-                answer = await http.post(f"/{name}", json=body)
-                assert answer.status_code == status, answer.text
-                return answer.json().get("result")
 
-            return sim, post
+@pytest.fixture
+def post(http):
+    """Return a function that does an action at the control port, and returns its result."""
 
-        yield start
+    async def act(name, *, status=200, **body):
+        answer = await http.post(f"/{name}", json=body)
+        assert answer.status_code == status, answer.text
+        return answer.json().get("result")
+
+    return act

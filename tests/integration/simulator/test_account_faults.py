@@ -1,22 +1,15 @@
 """Faults of positions and of the account feed, as the real ib_async sees them."""
 
-from __future__ import annotations
-
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from ib_async import IB
 
-from ib_gateway_simulator import ActionError, Book, SimulatedGateway
+from ib_gateway_simulator import ActionError, SimulatedGateway
 from tests.support.waiting import DEADLINE_S
 
-Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
-Post = Callable[..., Awaitable[Any]]
-Controlled = Callable[..., Awaitable[tuple[SimulatedGateway, Post]]]
-ConnectIB = Callable[..., Awaitable[IB]]
 CALL = 921000001
 FIRST, SECOND = "DUSIM0001", "DUSIM0002"
 PUT, STOCK, FUTURE = 921000002, 920000001, 920000002
@@ -36,14 +29,10 @@ async def download(ib: IB, account: str) -> None:
 
 
 @pytest.mark.parametrize("notice", [True, False])
+@pytest.mark.parametrize("options", [{"refresh_interval_s": 0.05}])
 async def test_a_silenced_account_feed_ends_and_a_new_request_works(
-    connect_ib: ConnectIB,
-    controlled: Controlled,
-    eventually: Eventually,
-    notice: bool,
-) -> None:
-    sim, post = await controlled(refresh_interval_s=0.05)
-    ib = await connect_ib(sim)
+    sim, post, ib, eventually, notice
+):
     rows: list[object] = []
     ib.updatePortfolioEvent += rows.append
     codes = codes_of(ib)
@@ -66,16 +55,12 @@ async def test_a_silenced_account_feed_ends_and_a_new_request_works(
     await eventually(lambda: len(rows) > again)
 
 
-async def test_only_an_account_of_the_login_can_be_silenced(
-    small: Book, connect_ib: ConnectIB
-) -> None:
-    async with SimulatedGateway(small) as sim:
-        ib = await connect_ib(sim)
-        await download(ib, FIRST)
-        assert sim.silence_account(SECOND) == 0
-        assert sim.stats()["account_feed"] == {"account": FIRST, "clients": [1]}
-        with pytest.raises(ActionError, match="account"):
-            sim.silence_account("DU1")
+async def test_only_an_account_of_the_login_can_be_silenced(ib, sim):
+    await download(ib, FIRST)
+    assert sim.silence_account(SECOND) == 0
+    assert sim.stats()["account_feed"] == {"account": FIRST, "clients": [1]}
+    with pytest.raises(ActionError, match="account"):
+        sim.silence_account("DU1")
 
 
 def ends_of(ib: IB) -> list[str]:
@@ -92,10 +77,8 @@ def ends_of(ib: IB) -> list[str]:
 
 
 async def test_a_late_end_of_a_download_ends_the_next_download_of_ib_async(
-    connect_ib: ConnectIB, controlled: Controlled, eventually: Eventually
-) -> None:
-    sim, post = await controlled()
-    ib = await connect_ib(sim)
+    sim, post, ib, eventually
+):
     ends = ends_of(ib)
     await post("download_end", account=FIRST, delay_s=0.01)
     await post("download_end", account=SECOND, delay_s=None)
@@ -116,11 +99,7 @@ async def test_a_late_end_of_a_download_ends_the_next_download_of_ib_async(
     assert ends == [FIRST, SECOND]
 
 
-async def test_an_end_of_a_download_may_have_no_name(
-    connect_ib: ConnectIB, controlled: Controlled
-) -> None:
-    sim, post = await controlled()
-    ib = await connect_ib(sim)
+async def test_an_end_of_a_download_may_have_no_name(post, ib):
     ends = ends_of(ib)
     await post("download_end", account=FIRST, blank=True)
     await download(ib, FIRST)
@@ -129,50 +108,40 @@ async def test_an_end_of_a_download_may_have_no_name(
     assert ends == ["", ""]
 
 
-async def test_an_end_that_is_due_while_ib_is_away_comes_after_the_restore(
-    small: Book, connect_ib: ConnectIB, eventually: Eventually
-) -> None:
-    async with SimulatedGateway(small) as sim:
-        ib = await connect_ib(sim)
-        ends = ends_of(ib)
-        sim.download_end(FIRST, 0.01)
-        sim.connectivity("lost")
-        request = ib.reqAccountUpdatesAsync(FIRST)
-        await eventually(lambda: ib.portfolio(FIRST))
-        due = asyncio.get_running_loop().time() + 0.01
-        await eventually(lambda: asyncio.get_running_loop().time() > due)
-        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
-        assert ends == []
-        sim.connectivity("restored_data_kept")
-        await asyncio.wait_for(request, DEADLINE_S)
-        assert ends == [FIRST]
+async def test_an_end_that_is_due_while_ib_is_away_comes_after_the_restore(ib, sim, eventually):
+    ends = ends_of(ib)
+    sim.download_end(FIRST, 0.01)
+    sim.connectivity("lost")
+    request = ib.reqAccountUpdatesAsync(FIRST)
+    await eventually(lambda: ib.portfolio(FIRST))
+    due = asyncio.get_running_loop().time() + 0.01
+    await eventually(lambda: asyncio.get_running_loop().time() > due)
+    await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+    assert ends == []
+    sim.connectivity("restored_data_kept")
+    await asyncio.wait_for(request, DEADLINE_S)
+    assert ends == [FIRST]
 
 
-async def test_a_late_end_of_a_silenced_account_never_comes(
-    small: Book, connect_ib: ConnectIB, eventually: Eventually
-) -> None:
-    async with SimulatedGateway(small) as sim:
-        ib = await connect_ib(sim)
-        ends = ends_of(ib)
-        sim.download_end(FIRST, 0.01)
-        sim.download_end(SECOND, 0.01)
-        sim.connectivity("lost")
-        first = ib.reqAccountUpdatesAsync(FIRST)
-        await eventually(lambda: ib.portfolio(FIRST))
-        assert sim.silence_account(FIRST, notice=False) == 1
-        sim.connectivity("restored_data_kept")
-        assert not first.done()
-        await download(ib, SECOND)
-        assert ends == [SECOND]
-        with pytest.raises(ActionError, match="delay_s"):
-            sim.download_end(FIRST, -1)
+async def test_a_late_end_of_a_silenced_account_never_comes(ib, sim, eventually):
+    ends = ends_of(ib)
+    sim.download_end(FIRST, 0.01)
+    sim.download_end(SECOND, 0.01)
+    sim.connectivity("lost")
+    first = ib.reqAccountUpdatesAsync(FIRST)
+    await eventually(lambda: ib.portfolio(FIRST))
+    assert sim.silence_account(FIRST, notice=False) == 1
+    sim.connectivity("restored_data_kept")
+    assert not first.done()
+    await download(ib, SECOND)
+    assert ends == [SECOND]
+    with pytest.raises(ActionError, match="delay_s"):
+        sim.download_end(FIRST, -1)
 
 
 async def test_the_late_end_of_a_position_list_ends_the_next_request_of_ib_async_without_rows(
-    connect_ib: ConnectIB, controlled: Controlled, eventually: Eventually
-) -> None:
-    sim, post = await controlled()
-    ib = await connect_ib(sim)  # the library requests positions once, by itself
+    sim, post, ib, eventually
+):
     await post("positions_end", delay_s=0.01)
     # Late ends wait for the restore, so that the first one cannot come too early here.
     await post("connectivity", state="lost")
@@ -191,11 +160,7 @@ async def test_the_late_end_of_a_position_list_ends_the_next_request_of_ib_async
     assert len(await asyncio.wait_for(ib.reqPositionsAsync(), DEADLINE_S)) == 10
 
 
-async def test_rows_of_a_position_list_may_come_only_with_its_end(
-    connect_ib: ConnectIB, controlled: Controlled, eventually: Eventually
-) -> None:
-    sim, post = await controlled()
-    ib = await connect_ib(sim)
+async def test_rows_of_a_position_list_may_come_only_with_its_end(sim, post, ib, eventually):
     await post("positions_end", delay_s=0.01, late_rows=4)
     await post("connectivity", state="lost")
     sent = sim.stats()["messages_sent"]["position"]
@@ -207,11 +172,7 @@ async def test_rows_of_a_position_list_may_come_only_with_its_end(
     assert len(await asyncio.wait_for(second, DEADLINE_S)) == 4
 
 
-async def test_a_position_list_may_never_end_and_the_next_one_does(
-    connect_ib: ConnectIB, controlled: Controlled
-) -> None:
-    sim, post = await controlled()
-    ib = await connect_ib(sim)
+async def test_a_position_list_may_never_end_and_the_next_one_does(sim, post, ib):
     await post("positions_end", delay_s=None)
     endless = ib.reqPositionsAsync()
     await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
@@ -224,25 +185,19 @@ async def test_a_position_list_may_never_end_and_the_next_one_does(
         sim.positions_end(1, -1)
 
 
-async def test_the_late_tail_of_a_position_list_is_lost_with_its_subscription(
-    small: Book, connect_ib: ConnectIB, eventually: Eventually
-) -> None:
-    async with SimulatedGateway(small) as sim:
-        ib = await connect_ib(sim)
-        sim.positions_end(0.01)
-        sim.connectivity("lost")
-        lost = ib.reqPositionsAsync()
-        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
-        sim.connectivity("restored_data_lost")
-        sim.positions_end()
-        found = ib.reqPositionsAsync()
-        assert len(await asyncio.wait_for(found, DEADLINE_S)) == 10
-        assert not lost.done()
+async def test_the_late_tail_of_a_position_list_is_lost_with_its_subscription(ib, sim, eventually):
+    sim.positions_end(0.01)
+    sim.connectivity("lost")
+    lost = ib.reqPositionsAsync()
+    await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+    sim.connectivity("restored_data_lost")
+    sim.positions_end()
+    found = ib.reqPositionsAsync()
+    assert len(await asyncio.wait_for(found, DEADLINE_S)) == 10
+    assert not lost.done()
 
 
-async def test_ib_async_receives_account_times_in_the_zone_of_the_gateway(
-    small: Book, connect_ib: ConnectIB
-) -> None:
+async def test_ib_async_receives_account_times_in_the_zone_of_the_gateway(small, connect_ib):
     async with SimulatedGateway(
         small, now=lambda: 1_789_996_400.0, time_zone="America/New_York"
     ) as sim:
@@ -253,13 +208,8 @@ async def test_ib_async_receives_account_times_in_the_zone_of_the_gateway(
         assert set(times) == {"09:13"}  # 13:13 UTC
 
 
-async def test_the_profit_of_an_account_may_be_unset_silent_or_refused(
-    connect_ib: ConnectIB,
-    controlled: Controlled,
-    eventually: Eventually,
-) -> None:
-    sim, post = await controlled(pnl_interval_s=0.05)
-    ib = await connect_ib(sim)
+@pytest.mark.parametrize("options", [{"pnl_interval_s": 0.05}])
+async def test_the_profit_of_an_account_may_be_unset_silent_or_refused(sim, post, ib, eventually):
     codes = codes_of(ib)
     pnl = ib.reqPnL(FIRST)
     other = ib.reqPnL(SECOND)
@@ -278,13 +228,10 @@ async def test_the_profit_of_an_account_may_be_unset_silent_or_refused(
     await eventually(lambda: pnl.dailyPnL != UNSET)
 
 
+@pytest.mark.parametrize("options", [{"pnl_interval_s": 0.05}])
 async def test_the_profit_of_a_position_may_be_anything_else_than_its_value(
-    connect_ib: ConnectIB,
-    controlled: Controlled,
-    eventually: Eventually,
-) -> None:
-    sim, post = await controlled(pnl_interval_s=0.05)
-    ib = await connect_ib(sim)
+    sim, post, ib, eventually
+):
     codes = codes_of(ib)
     pnl = ib.reqPnLSingle(FIRST, "", PUT)
     await eventually(lambda: math.isfinite(pnl.value) and pnl.value)
@@ -313,13 +260,10 @@ async def test_the_profit_of_a_position_may_be_anything_else_than_its_value(
     await post("position_pnl", status=422, **said, answer="maybe")
 
 
+@pytest.mark.parametrize("options", [{"pnl_interval_s": 0.05}])
 async def test_subscriptions_of_positions_may_be_few_and_portfolio_rows_none(
-    connect_ib: ConnectIB,
-    controlled: Controlled,
-    eventually: Eventually,
-) -> None:
-    sim, post = await controlled(pnl_interval_s=0.05)
-    ib = await connect_ib(sim)
+    sim, post, ib, eventually
+):
     codes = codes_of(ib)
     await post("position_pnl_limit", limit=1)
     first = ib.reqPnLSingle(FIRST, "", PUT)
@@ -339,28 +283,22 @@ async def test_subscriptions_of_positions_may_be_few_and_portfolio_rows_none(
     await eventually(lambda: ib.portfolio(SECOND))
 
 
-async def test_account_values_come_in_the_base_currency_and_by_currency_with_their_sum(
-    small: Book, connect_ib: ConnectIB
-) -> None:
-    async with SimulatedGateway(small) as sim:
-        ib = await connect_ib(sim)
-        await download(ib, FIRST)
-        values = {(v.tag, v.currency): v.value for v in ib.accountValues(FIRST)}
-        assert [currency for tag, currency in values if tag == "NetLiquidation"] == ["USD"]
-        total = float(values["NetLiquidation", "USD"])
-        rows = [item for item in ib.portfolio(FIRST) if item.contract.secType != "FUT"]
-        held = sum(item.marketValue for item in rows)
-        assert total == pytest.approx(100_000 + held, abs=len(rows))
-        assert values["NetLiquidationByCurrency", "BASE"] == values["NetLiquidation", "USD"]
-        assert values["TotalCashBalance", "BASE"] == values["TotalCashValue", "USD"] == "100000.00"
-        assert float(values["AvailableFunds", "USD"]) < total
+async def test_account_values_come_in_the_base_currency_and_by_currency_with_their_sum(ib):
+    await download(ib, FIRST)
+    values = {(v.tag, v.currency): v.value for v in ib.accountValues(FIRST)}
+    assert [currency for tag, currency in values if tag == "NetLiquidation"] == ["USD"]
+    total = float(values["NetLiquidation", "USD"])
+    rows = [item for item in ib.portfolio(FIRST) if item.contract.secType != "FUT"]
+    held = sum(item.marketValue for item in rows)
+    assert total == pytest.approx(100_000 + held, abs=len(rows))
+    assert values["NetLiquidationByCurrency", "BASE"] == values["NetLiquidation", "USD"]
+    assert values["TotalCashBalance", "BASE"] == values["TotalCashValue", "USD"] == "100000.00"
+    assert float(values["AvailableFunds", "USD"]) < total
 
 
 async def test_an_account_without_rows_has_whole_empty_lists_until_it_has_them_again(
-    connect_ib: ConnectIB, controlled: Controlled, eventually: Eventually
-) -> None:
-    sim, post = await controlled()
-    ib = await connect_ib(sim)
+    sim, post, ib, eventually
+):
     rows: list[Any] = []
     ib.updatePortfolioEvent += rows.append
 
@@ -384,9 +322,8 @@ async def test_an_account_without_rows_has_whole_empty_lists_until_it_has_them_a
 
 
 async def test_another_login_manages_other_accounts_at_the_same_port(
-    connect_ib: ConnectIB, controlled: Controlled, eventually: Eventually
-) -> None:
-    sim, post = await controlled()
+    sim, post, connect_ib, eventually
+):
     ib, port = await connect_ib(sim), sim.port
     assert ib.managedAccounts() == [FIRST, SECOND]
     assert await post("login", accounts=[SECOND]) == 1
@@ -402,11 +339,10 @@ async def test_another_login_manages_other_accounts_at_the_same_port(
         sim.log_in_as(["DU1"])
 
 
+@pytest.mark.parametrize("options", [{"pnl_interval_s": 0.05}])
 async def test_the_broker_may_value_a_contract_by_another_price_than_its_mark(
-    connect_ib: ConnectIB, controlled: Controlled, eventually: Eventually
-) -> None:
-    sim, post = await controlled(pnl_interval_s=0.05)
-    ib = await connect_ib(sim)
+    sim, post, ib, eventually
+):
     pnl = ib.reqPnLSingle(FIRST, "", CALL)
     sim.pin_quote(CALL, bid=9.9, ask=10.1, mark=10.0)
     await eventually(lambda: abs(pnl.value) == pytest.approx(abs(pnl.position) * 1000))

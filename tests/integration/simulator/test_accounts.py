@@ -1,19 +1,13 @@
 """Positions, account updates, profits and contract details over the wire."""
 
-from __future__ import annotations
-
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from ib_gateway_simulator import ActionError, Book, SimulatedGateway
+from ib_gateway_simulator import ActionError, SimulatedGateway
 
-Connect = Callable[..., Awaitable[Any]]
-Eventually = Callable[[Callable[[], bool]], Awaitable[None]]
 CALL, PUT, WORTHLESS, CENTS, ES_PUT, INDEX_PUT, UNHELD, CLOSED = (
     921000000 + n for n in range(1, 9)
 )
@@ -21,70 +15,60 @@ STOCK, FUTURE = 920000001, 920000002
 UNSET = 1.7976931348623157e308
 
 
-async def test_positions_come_with_the_layout_of_each_kind(small: Book, connect: Connect) -> None:
-    async with SimulatedGateway(small) as sim:
-        client = await connect(sim.port)
-        client.send(61, 1)
-        await client.wait_id(62)
-        rows = {(m[2], int(m[3])): m for m in client.of(61)}
-        assert len(rows) == 10
-        option = rows["DUSIM0001", CALL]
-        assert option[4:14] == [
-            *("AAPL", "OPT", "20281215", "240.0", "C", "100"),
-            *("", "USD", "AAPL  281215C00240000", "AAPL"),
-        ]
-        assert option[14:] == ["5", "2150.65"]
-        stock = rows["DUSIM0001", STOCK]
-        assert stock[6:11] == ["", "0.0", "", "", "NASDAQ"]
-        future = rows["DUSIM0002", FUTURE]
-        assert future[6:11] == ["20281215", "0.0", "", "50", ""]
-        assert rows["DUSIM0001", CLOSED][14:] == ["0", "0.0"]
-        assert rows["DUSIM0002", CALL][14] == "-1"
+async def test_positions_come_with_the_layout_of_each_kind(client):
+    client.send(61, 1)
+    await client.wait_id(62)
+    rows = {(m[2], int(m[3])): m for m in client.of(61)}
+    assert len(rows) == 10
+    option = rows["DUSIM0001", CALL]
+    assert option[4:14] == [
+        *("AAPL", "OPT", "20281215", "240.0", "C", "100"),
+        *("", "USD", "AAPL  281215C00240000", "AAPL"),
+    ]
+    assert option[14:] == ["5", "2150.65"]
+    stock = rows["DUSIM0001", STOCK]
+    assert stock[6:11] == ["", "0.0", "", "", "NASDAQ"]
+    future = rows["DUSIM0002", FUTURE]
+    assert future[6:11] == ["20281215", "0.0", "", "50", ""]
+    assert rows["DUSIM0001", CLOSED][14:] == ["0", "0.0"]
+    assert rows["DUSIM0002", CALL][14] == "-1"
 
 
-async def test_position_changes_come_while_subscribed_and_not_after(
-    small: Book, connect: Connect
-) -> None:
-    async with SimulatedGateway(small) as sim:
-        client = await connect(sim.port)
-        client.send(61, 1)
-        await client.wait_id(62)
-        since = len(client.messages)
-        sim.fill("DUSIM0001", UNHELD, 3, 12.5)
-        opened = await client.wait_id(61, since)
-        assert (opened[3], opened[14:]) == (str(UNHELD), ["3", "1250.0"])
-        since = len(client.messages)
-        sim.close_position("DUSIM0001", UNHELD)
-        closed = await client.wait_id(61, since)
-        assert (closed[3], closed[14:]) == (str(UNHELD), ["0", "0.0"])
-        client.send(64, 1)
-        since = await client.barrier()
-        sim.fill("DUSIM0001", UNHELD, 3)
-        await client.barrier()
-        assert client.of(61, since=since) == []
+async def test_position_changes_come_while_subscribed_and_not_after(sim, client):
+    client.send(61, 1)
+    await client.wait_id(62)
+    since = len(client.messages)
+    sim.fill("DUSIM0001", UNHELD, 3, 12.5)
+    opened = await client.wait_id(61, since)
+    assert (opened[3], opened[14:]) == (str(UNHELD), ["3", "1250.0"])
+    since = len(client.messages)
+    sim.close_position("DUSIM0001", UNHELD)
+    closed = await client.wait_id(61, since)
+    assert (closed[3], closed[14:]) == (str(UNHELD), ["0", "0.0"])
+    client.send(64, 1)
+    since = await client.barrier()
+    sim.fill("DUSIM0001", UNHELD, 3)
+    await client.barrier()
+    assert client.of(61, since=since) == []
 
 
-async def test_an_account_download_has_a_time_after_every_row_and_then_its_end(
-    small: Book, connect: Connect
-) -> None:
-    async with SimulatedGateway(small) as sim:
-        client = await connect(sim.port)
-        client.send(6, 2, 1, "DUSIM0001")
-        await client.wait_id(54)
-        received = [m for m in client.messages if m[0] in ("6", "7", "8", "54")]
-        kinds = "".join({"6": "v", "7": "p", "8": "t", "54": "e"}[m[0]] for m in received)
-        assert kinds.lstrip("v") == "pt" * 6 + "te"
-        assert all(len(m[2]) == 5 and m[2][2] == ":" for m in client.of(8))
-        rows = {int(m[2]): m for m in client.of(7)}
-        assert rows[STOCK][6:8] == ["0", "0"]
-        assert rows[STOCK][19] == "DUSIM0001"
-        assert rows[CLOSED][13] == "0"
-        for conid, row in rows.items():
-            held, price, value, cost, unrealized = map(float, row[13:18])
-            factor = float(row[8] or 1)
-            assert value == pytest.approx(held * price * factor)
-            assert unrealized == pytest.approx(value - held * cost), conid
-        assert ["6", "2", "AccountCode", "DUSIM0001", "", "DUSIM0001"] in received
+async def test_an_account_download_has_a_time_after_every_row_and_then_its_end(client):
+    client.send(6, 2, 1, "DUSIM0001")
+    await client.wait_id(54)
+    received = [m for m in client.messages if m[0] in ("6", "7", "8", "54")]
+    kinds = "".join({"6": "v", "7": "p", "8": "t", "54": "e"}[m[0]] for m in received)
+    assert kinds.lstrip("v") == "pt" * 6 + "te"
+    assert all(len(m[2]) == 5 and m[2][2] == ":" for m in client.of(8))
+    rows = {int(m[2]): m for m in client.of(7)}
+    assert rows[STOCK][6:8] == ["0", "0"]
+    assert rows[STOCK][19] == "DUSIM0001"
+    assert rows[CLOSED][13] == "0"
+    for conid, row in rows.items():
+        held, price, value, cost, unrealized = map(float, row[13:18])
+        factor = float(row[8] or 1)
+        assert value == pytest.approx(held * price * factor)
+        assert unrealized == pytest.approx(value - held * cost), conid
+    assert ["6", "2", "AccountCode", "DUSIM0001", "", "DUSIM0001"] in received
 
 
 @pytest.mark.parametrize(
@@ -95,9 +79,7 @@ async def test_an_account_download_has_a_time_after_every_row_and_then_its_end(
         ("Asia/Kolkata", "18:43", "20260921 18:43:20 IST"),
     ],
 )
-async def test_account_times_are_in_the_zone_of_the_gateway(
-    small: Book, connect: Connect, zone: str, clock: str, greeting: str
-) -> None:
+async def test_account_times_are_in_the_zone_of_the_gateway(small, connect, zone, clock, greeting):
     def now() -> float:
         return 1_789_996_400.0
 
@@ -109,7 +91,7 @@ async def test_account_times_are_in_the_zone_of_the_gateway(
         assert {m[2] for m in client.of(8)} == {clock}
 
 
-async def test_cents_are_worth_dollars_in_the_portfolio(small: Book, connect: Connect) -> None:
+async def test_cents_are_worth_dollars_in_the_portfolio(small, connect):
     async with SimulatedGateway(small, autostep=False) as sim:
         client = await connect(sim.port)
         client.send(6, 2, 1, "DUSIM0001")
@@ -120,56 +102,47 @@ async def test_cents_are_worth_dollars_in_the_portfolio(small: Book, connect: Co
         assert float(row[15]) == pytest.approx(2 * mark * 5000 / 100)
 
 
-async def test_one_account_at_a_time_over_all_clients(
-    small: Book, connect: Connect, eventually: Eventually
-) -> None:
-    async with SimulatedGateway(small) as sim:
-        one, two, three = [await connect(sim.port, n) for n in (1, 2, 3)]
-        one.send(6, 2, 1, "DUSIM0001")
-        await one.wait_id(54)
-        two.send(6, 2, 1, "DUSIM0002")
-        error = await two.wait_error(2101)
-        assert error[4].startswith("Unable to subscribe to account")
-        assert "DUSIM0001" in error[4]
-        await two.barrier()
-        assert two.of(6, 7, 8, 54) == []
-        three.send(6, 2, 1, "DUSIM0001")
-        await three.wait_id(54)
-        assert sim.stats()["account_feed"] == {"account": "DUSIM0001", "clients": [1, 3]}
-        one.send(6, 2, 0, "DUSIM0001")
-        text = "API client has been unsubscribed from account data."
-        assert (await one.wait_error(2100))[4] == text
-        await three.close()
-        await eventually(lambda: sim.stats()["account_feed"] is None)
-        two.send(6, 2, 1, "DUSIM0002")
-        await two.wait_id(54)
+async def test_one_account_at_a_time_over_all_clients(sim, connect, eventually):
+    one, two, three = [await connect(sim.port, n) for n in (1, 2, 3)]
+    one.send(6, 2, 1, "DUSIM0001")
+    await one.wait_id(54)
+    two.send(6, 2, 1, "DUSIM0002")
+    error = await two.wait_error(2101)
+    assert error[4].startswith("Unable to subscribe to account")
+    assert "DUSIM0001" in error[4]
+    await two.barrier()
+    assert two.of(6, 7, 8, 54) == []
+    three.send(6, 2, 1, "DUSIM0001")
+    await three.wait_id(54)
+    assert sim.stats()["account_feed"] == {"account": "DUSIM0001", "clients": [1, 3]}
+    one.send(6, 2, 0, "DUSIM0001")
+    text = "API client has been unsubscribed from account data."
+    assert (await one.wait_error(2100))[4] == text
+    await three.close()
+    await eventually(lambda: sim.stats()["account_feed"] is None)
+    two.send(6, 2, 1, "DUSIM0002")
+    await two.wait_id(54)
 
 
-async def test_a_clients_next_account_replaces_its_first(small: Book, connect: Connect) -> None:
-    async with SimulatedGateway(small) as sim:
-        client = await connect(sim.port)
-        client.send(6, 2, 1, "DUSIM0001")
-        await client.wait_id(54)
-        client.send(6, 2, 1, "DUSIM0002")
-        await client.wait(lambda m: m == ["54", "1", "DUSIM0002"])
-        await client.wait_error(2100)
-        assert sim.stats()["account_feed"] == {"account": "DUSIM0002", "clients": [1]}
+async def test_a_clients_next_account_replaces_its_first(sim, client):
+    client.send(6, 2, 1, "DUSIM0001")
+    await client.wait_id(54)
+    client.send(6, 2, 1, "DUSIM0002")
+    await client.wait(lambda m: m == ["54", "1", "DUSIM0002"])
+    await client.wait_error(2100)
+    assert sim.stats()["account_feed"] == {"account": "DUSIM0002", "clients": [1]}
 
 
-async def test_an_unknown_account_gets_321_and_no_end(small: Book, connect: Connect) -> None:
-    async with SimulatedGateway(small) as sim:
-        client = await connect(sim.port)
-        client.send(6, 2, 1, "DU999")
-        client.send(6, 2, 1, "")
-        client.send(76, 1, 8, "DU999", "", 0)
-        await client.wait_error(321, 8)
-        await client.barrier()
-        assert client.of(54, 74) == []
+async def test_an_unknown_account_gets_321_and_no_end(client):
+    client.send(6, 2, 1, "DU999")
+    client.send(6, 2, 1, "")
+    client.send(76, 1, 8, "DU999", "", 0)
+    await client.wait_error(321, 8)
+    await client.barrier()
+    assert client.of(54, 74) == []
 
 
-async def test_a_change_brings_one_row_with_its_time_and_the_refresh_brings_all(
-    small: Book, connect: Connect
-) -> None:
+async def test_a_change_brings_one_row_with_its_time_and_the_refresh_brings_all(small, connect):
     async with SimulatedGateway(small, refresh_interval_s=0.1) as sim:
         client = await connect(sim.port)
         client.send(6, 2, 1, "DUSIM0001")
@@ -190,9 +163,7 @@ async def test_a_change_brings_one_row_with_its_time_and_the_refresh_brings_all(
         assert client.of(7, since=since) == []
 
 
-async def test_subscribing_again_does_not_make_the_refresh_more_frequent(
-    small: Book, connect: Connect
-) -> None:
+async def test_subscribing_again_does_not_make_the_refresh_more_frequent(small, connect):
     loop = asyncio.get_running_loop()
     async with SimulatedGateway(small, refresh_interval_s=0.1) as sim:
         client = await connect(sim.port)
@@ -205,8 +176,8 @@ async def test_subscribing_again_does_not_make_the_refresh_more_frequent(
 
 
 async def test_the_profit_of_a_held_contract_is_sent_repeatedly_and_of_others_never(
-    small: Book, connect: Connect, eventually: Eventually
-) -> None:
+    small, connect, eventually
+):
     async with SimulatedGateway(small, pnl_interval_s=0.03) as sim:
         client = await connect(sim.port)
         client.send(94, 1, "DUSIM0001", "", CALL)
@@ -232,9 +203,7 @@ async def test_the_profit_of_a_held_contract_is_sent_repeatedly_and_of_others_ne
         await eventually(lambda: sim.stats()["pnl_subscriptions"] == 0)
 
 
-async def test_daily_profit_counts_from_the_close_and_todays_cash(
-    small: Book, connect: Connect
-) -> None:
+async def test_daily_profit_counts_from_the_close_and_todays_cash(small, connect):
     async with SimulatedGateway(small, autostep=False) as sim:
         client = await connect(sim.port)
         client.send(94, 1, "DUSIM0001", "", STOCK)
@@ -253,95 +222,81 @@ async def test_daily_profit_counts_from_the_close_and_todays_cash(
         assert float(last[5]) == pytest.approx(200 * (300 - 201.88))
 
 
-async def test_a_short_put_that_is_assigned_is_closed_and_delivers_the_stock(
-    small: Book, connect: Connect
-) -> None:
-    async with SimulatedGateway(small) as sim:
-        client = await connect(sim.port)
-        client.send(61, 1)
-        await client.wait_id(62)
-        since = len(client.messages)
+async def test_a_short_put_that_is_assigned_is_closed_and_delivers_the_stock(sim, client):
+    client.send(61, 1)
+    await client.wait_id(62)
+    since = len(client.messages)
+    sim.assign("DUSIM0001", PUT)
+    await client.wait(lambda m: len(client.of(61, since=since)) == 2, since)
+    rows = {int(m[3]): m[14:] for m in client.of(61, since=since)}
+    assert rows[PUT] == ["0", "0.0"]
+    assert float(rows[STOCK][0]) == 500
+    assert float(rows[STOCK][1]) == pytest.approx((200 * 201.88 + 300 * 220) / 500)
+    with pytest.raises(ActionError, match="not a short option"):
+        sim.assign("DUSIM0001", CALL)
+    with pytest.raises(ActionError, match="does not hold"):
         sim.assign("DUSIM0001", PUT)
-        await client.wait(lambda m: len(client.of(61, since=since)) == 2, since)
-        rows = {int(m[3]): m[14:] for m in client.of(61, since=since)}
-        assert rows[PUT] == ["0", "0.0"]
-        assert float(rows[STOCK][0]) == 500
-        assert float(rows[STOCK][1]) == pytest.approx((200 * 201.88 + 300 * 220) / 500)
-        with pytest.raises(ActionError, match="not a short option"):
-            sim.assign("DUSIM0001", CALL)
-        with pytest.raises(ActionError, match="does not hold"):
-            sim.assign("DUSIM0001", PUT)
 
 
-async def test_contract_details_by_conid_and_by_fields(small: Book, connect: Connect) -> None:
-    async with SimulatedGateway(small) as sim:
-        client = await connect(sim.port)
-        client.contract_details(1, CALL, "", "", "", 0.0, "", "", "", "", "", "", "")
-        await client.wait(lambda m: m == ["52", "1", "1"])
-        [row] = client.of(10)
-        assert row[12] == str(CALL)
-        assert row[7] == "SMART"
-        fields = ("AAPL", "OPT", "202812", 0.0, "", "", "SMART", "", "USD", "", "")
-        client.contract_details(2, 0, *fields)
-        await client.wait(lambda m: m == ["52", "1", "2"])
-        found = [m for m in client.of(10) if m[1] == "2"]
-        assert {int(m[12]) for m in found} == {CALL, PUT, CLOSED}
-        client.contract_details(3, FUTURE, "", "", "", 0.0, "", "", "", "", "", "", "")
-        await client.wait(lambda m: m == ["52", "1", "3"])
-        assert client.of(10)[-1][7] == "CME"
+async def test_contract_details_by_conid_and_by_fields(client):
+    client.contract_details(1, CALL, "", "", "", 0.0, "", "", "", "", "", "", "")
+    await client.wait(lambda m: m == ["52", "1", "1"])
+    [row] = client.of(10)
+    assert row[12] == str(CALL)
+    assert row[7] == "SMART"
+    fields = ("AAPL", "OPT", "202812", 0.0, "", "", "SMART", "", "USD", "", "")
+    client.contract_details(2, 0, *fields)
+    await client.wait(lambda m: m == ["52", "1", "2"])
+    found = [m for m in client.of(10) if m[1] == "2"]
+    assert {int(m[12]) for m in found} == {CALL, PUT, CLOSED}
+    client.contract_details(3, FUTURE, "", "", "", 0.0, "", "", "", "", "", "", "")
+    await client.wait(lambda m: m == ["52", "1", "3"])
+    assert client.of(10)[-1][7] == "CME"
 
 
-async def test_details_of_one_contract_may_never_come(small: Book, connect: Connect) -> None:
-    async with SimulatedGateway(small) as sim:
-        client = await connect(sim.port)
-        sim.contract_details(CALL)
-        client.contract_details(1, CALL, "", "", "", 0.0, "", "", "", "", "", "", "")
-        client.contract_details(2, PUT, "", "", "", 0.0, "", "", "", "", "", "", "")
-        await client.wait(lambda m: m == ["52", "1", "2"])
-        assert [row[12] for row in client.of(10)] == [str(PUT)]
-        sim.contract_details(CALL, answered=True)
-        client.contract_details(3, CALL, "", "", "", 0.0, "", "", "", "", "", "", "")
-        await client.wait(lambda m: m == ["52", "1", "3"])
+async def test_details_of_one_contract_may_never_come(sim, client):
+    sim.contract_details(CALL)
+    client.contract_details(1, CALL, "", "", "", 0.0, "", "", "", "", "", "", "")
+    client.contract_details(2, PUT, "", "", "", 0.0, "", "", "", "", "", "", "")
+    await client.wait(lambda m: m == ["52", "1", "2"])
+    assert [row[12] for row in client.of(10)] == [str(PUT)]
+    sim.contract_details(CALL, answered=True)
+    client.contract_details(3, CALL, "", "", "", 0.0, "", "", "", "", "", "", "")
+    await client.wait(lambda m: m == ["52", "1", "3"])
 
 
-async def test_unknown_contract_details_get_200_and_no_end(small: Book, connect: Connect) -> None:
-    async with SimulatedGateway(small) as sim:
-        client = await connect(sim.port)
-        client.contract_details(1, 77, "", "", "", 0.0, "", "", "", "", "", "", "")
-        client.contract_details(2, 0, "AAPL", "OPT", "20281215", 1.0, "C", *[""] * 6)
-        client.contract_details(3, 0, "", "", "", 0.0, "", *[""] * 6)
-        for req_id in (1, 2, 3):
-            error = await client.wait_error(200, req_id)
-            assert error[4] == "No security definition has been found for the request"
-        await client.barrier()
-        assert client.of(52) == []
+async def test_unknown_contract_details_get_200_and_no_end(client):
+    client.contract_details(1, 77, "", "", "", 0.0, "", "", "", "", "", "", "")
+    client.contract_details(2, 0, "AAPL", "OPT", "20281215", 1.0, "C", *[""] * 6)
+    client.contract_details(3, 0, "", "", "", 0.0, "", *[""] * 6)
+    for req_id in (1, 2, 3):
+        error = await client.wait_error(200, req_id)
+        assert error[4] == "No security definition has been found for the request"
+    await client.barrier()
+    assert client.of(52) == []
 
 
-async def test_every_remaining_request_is_answered(small: Book, connect: Connect) -> None:
-    async with SimulatedGateway(small) as sim:
-        client = await connect(sim.port)
-        client.send(62, 1, 5, "All", "NetLiquidation")
-        await client.wait_id(64)
-        assert {m[3] for m in client.of(63)} == {"DUSIM0001", "DUSIM0002"}
-        client.send(76, 1, 6, "DUSIM0002", "", 0)
-        await client.wait_id(74)
-        client.send(74, 1, 7, "DUSIM0002", "")
-        await client.wait_id(72)
-        assert len(client.of(71)) == 4
-        client.send(78, 8, "AAPL", "", "STK", STOCK)
-        await client.wait_id(76)
-        assert "20281215" in client.of(75)[0]
-        client.send(81, 9, "AA")
-        await client.wait_id(79)
-        client.send(8, 1, 1)
-        client.send(17, 1)
-        client.send(20, 10, CALL, *[""] * 20)
-        await client.wait_error(162, 10)
+async def test_every_remaining_request_is_answered(client):
+    client.send(62, 1, 5, "All", "NetLiquidation")
+    await client.wait_id(64)
+    assert {m[3] for m in client.of(63)} == {"DUSIM0001", "DUSIM0002"}
+    client.send(76, 1, 6, "DUSIM0002", "", 0)
+    await client.wait_id(74)
+    client.send(74, 1, 7, "DUSIM0002", "")
+    await client.wait_id(72)
+    assert len(client.of(71)) == 4
+    client.send(78, 8, "AAPL", "", "STK", STOCK)
+    await client.wait_id(76)
+    assert "20281215" in client.of(75)[0]
+    client.send(81, 9, "AA")
+    await client.wait_id(79)
+    client.send(8, 1, 1)
+    client.send(17, 1)
+    client.send(20, 10, CALL, *[""] * 20)
+    await client.wait_error(162, 10)
 
 
-async def test_positions_of_more_than_50_accounts_come_by_account_alone(
-    small: Book, connect: Connect
-) -> None:
+async def test_positions_of_more_than_50_accounts_come_by_account_alone(small, connect):
     others = tuple(replace(small.accounts[0], name=f"DUSIM9{n:03}") for n in range(49))
     async with SimulatedGateway(replace(small, accounts=(*small.accounts, *others))) as sim:
         client = await connect(sim.port)

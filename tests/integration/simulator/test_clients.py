@@ -1,11 +1,9 @@
 """Unmodified clients: ib_async, ib_insync and the original ibapi."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import ib_async
@@ -14,16 +12,13 @@ from ibapi.client import EClient
 from ibapi.contract import Contract as IbapiContract
 from ibapi.wrapper import EWrapper
 
-from ib_gateway_simulator import Book, SimulatedGateway, load_book
+from ib_gateway_simulator import SimulatedGateway, load_book
 from tests.support.waiting import DEADLINE_S
 
-Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
 CALL, FUTURE = 921000001, 920000002
 
 
-async def use_library(
-    library: Any, sim: SimulatedGateway, version: int, eventually: Eventually
-) -> None:
+async def use_library(library: Any, sim: SimulatedGateway, version: int, eventually) -> None:
     """Use one of the two libraries that share their interface, as its users do."""
     ib = library.IB()
     errors: list[int] = []
@@ -78,19 +73,19 @@ async def use_library(
         ib.disconnect()
 
 
-async def test_ib_async_connects_and_sees_everything(small: Book, eventually: Eventually) -> None:
+async def test_ib_async_connects_and_sees_everything(small, eventually):
     async with SimulatedGateway(small, tick_interval_s=0.02, pnl_interval_s=0.05) as sim:
         await use_library(ib_async, sim, 178, eventually)
 
 
-async def test_ib_insync_connects_and_sees_everything(small: Book, eventually: Eventually) -> None:
+async def test_ib_insync_connects_and_sees_everything(small, eventually):
     import ib_insync
 
     async with SimulatedGateway(small, tick_interval_s=0.02, pnl_interval_s=0.05) as sim:
         await use_library(ib_insync, sim, 176, eventually)
 
 
-async def test_ib_async_snapshots_end(small: Book) -> None:
+async def test_ib_async_snapshots_end(small):
     async with SimulatedGateway(small, snapshot_s=0.1) as sim:
         ib = ib_async.IB()
         await ib.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=DEADLINE_S)
@@ -100,7 +95,7 @@ async def test_ib_async_snapshots_end(small: Book) -> None:
         ib.disconnect()
 
 
-async def test_ib_async_loads_the_demo_book_with_200_legs() -> None:
+async def test_ib_async_loads_the_demo_book_with_200_legs():
     async with SimulatedGateway(load_book("demo")) as sim:
         ib = ib_async.IB()
         await ib.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=DEADLINE_S)
@@ -110,17 +105,16 @@ async def test_ib_async_loads_the_demo_book_with_200_legs() -> None:
         ib.disconnect()
 
 
-async def test_ib_async_gets_326_before_its_connection_closes(small: Book) -> None:
-    async with SimulatedGateway(small) as sim:
-        first, second = ib_async.IB(), ib_async.IB()
-        await first.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=DEADLINE_S)
-        codes: list[int] = []
-        second.errorEvent += lambda req_id, code, text, contract: codes.append(code)
-        with pytest.raises((TimeoutError, ConnectionError)):
-            await second.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=0.5)
-        assert 326 in codes
-        assert first.isConnected()
-        first.disconnect()
+async def test_ib_async_gets_326_before_its_connection_closes(sim):
+    first, second = ib_async.IB(), ib_async.IB()
+    await first.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=DEADLINE_S)
+    codes: list[int] = []
+    second.errorEvent += lambda req_id, code, text, contract: codes.append(code)
+    with pytest.raises((TimeoutError, ConnectionError)):
+        await second.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=0.5)
+    assert 326 in codes
+    assert first.isConnected()
+    first.disconnect()
 
 
 class Original(EWrapper, EClient):
@@ -184,7 +178,7 @@ for _name in _EVENTS:
 
 
 @pytest.fixture
-def original() -> Iterator[Original]:
+def original():
     client = Original()
     yield client
     client.disconnect()
@@ -237,9 +231,7 @@ def use_original(app: Original, port: int) -> None:
         assert not thread.is_alive()
 
 
-async def test_the_original_ibapi_connects_and_sees_everything(
-    small: Book, original: Original
-) -> None:
+async def test_the_original_ibapi_connects_and_sees_everything(small, original):
     async with SimulatedGateway(small, tick_interval_s=0.02, pnl_interval_s=0.05) as sim:
         await asyncio.to_thread(use_original, original, sim.port)
         assert sim.orders_received == []

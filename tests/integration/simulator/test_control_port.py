@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from ib_gateway_simulator import Book, SimulatedGateway
+from ib_gateway_simulator import SimulatedGateway
 from tests.support.waiting import DEADLINE_S
 
 HOLDING = {"account": "DUSIM0001", "conid": 921000001, "position": 7}
@@ -20,7 +20,7 @@ HOLDING = {"account": "DUSIM0001", "conid": 921000001, "position": 7}
         ({"Content-Type": ""}, 415),
     ],
 )
-async def test_what_a_web_page_can_send_changes_nothing(small: Book, headers, status) -> None:
+async def test_what_a_web_page_can_send_changes_nothing(small, headers, status):
     async with SimulatedGateway(small, control_port=0) as sim:
         before = sim.positions()
         url = f"http://127.0.0.1:{sim.control_port}"
@@ -35,7 +35,7 @@ async def test_what_a_web_page_can_send_changes_nothing(small: Book, headers, st
             assert answer.status_code == 200
 
 
-async def test_its_own_names_are_taken(small: Book) -> None:
+async def test_its_own_names_are_taken(small):
     async with (
         SimulatedGateway(small, control_port=0) as sim,
         httpx.AsyncClient(trust_env=False) as http,
@@ -50,7 +50,7 @@ async def test_its_own_names_are_taken(small: Book) -> None:
 @pytest.mark.parametrize(
     "body", ["[" * 100_000, '{"a":' * 100_000, '{"conid": ' + "9" * 5000 + "}", "{", "[]"]
 )
-async def test_a_body_that_is_no_json_object_is_refused(small: Book, body) -> None:
+async def test_a_body_that_is_no_json_object_is_refused(small, body):
     async with (
         SimulatedGateway(small, control_port=0) as sim,
         httpx.AsyncClient(trust_env=False) as http,

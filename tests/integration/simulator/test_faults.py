@@ -1,128 +1,107 @@
 """Faults through the control port and the Python API."""
 
-from __future__ import annotations
-
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-import httpx
 import pytest
 
-from ib_gateway_simulator import ActionError, Book, SimulatedGateway
-from tests.support.waiting import DEADLINE_S
+from ib_gateway_simulator import ActionError, SimulatedGateway
 
-Connect = Callable[..., Awaitable[Any]]
-Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
 CALL, PUT = 921000001, 921000002
 JSON = {"Content-Type": "application/json"}
 
 
-def control(sim: SimulatedGateway) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{sim.control_port}", timeout=DEADLINE_S)
+@pytest.fixture
+def options():
+    return {"autostep": False}
 
 
-async def post(http: httpx.AsyncClient, name: str, **body: Any) -> Any:
-    answer = await http.post(f"/{name}", json=body)
-    assert answer.status_code == 200, answer.text
-    return answer.json()["result"]
+async def test_counts_positions_and_ticks_can_be_read(sim, http, connect):
+    client = await connect(sim.port, client_id=6)
+    client.market_data(1, CALL, ticks="232")
+    await client.barrier()
+    stats = (await http.get("/stats")).json()
+    assert stats["lines_in_use"] == 1
+    assert stats["peak_lines"] == 1
+    assert stats["line_limit"] == 100
+    assert stats["requests"]["6"]["reqMktData"] == 1
+    assert stats["connections"]["by_client"] == {"6": {"now": 1, "total": 1}}
+    assert stats["messages_sent"]["marketDataType"] == 1
+    assert stats["orders_received"] == []
+    rows = (await http.get("/positions")).json()
+    assert len(rows) == 10
+    assert rows[0]["conid"] == CALL
+    ticks = (await http.get("/ticks", params={"conid": CALL})).json()
+    assert ticks["mark"]["sent_at_us"] > 1_700_000_000_000_000
+    theory = (await http.get("/greeks", params={"conid": CALL})).json()
+    assert theory == {str(CALL): sim.greeks(CALL)[CALL]}
+    assert 0 < theory[str(CALL)]["delta"] < 1
+    assert len((await http.get("/greeks")).json()) == len(sim.greeks())
+    assert "POST /fill" in (await http.get("/")).json()
 
 
-async def test_counts_positions_and_ticks_can_be_read(small: Book, connect: Connect) -> None:
-    async with SimulatedGateway(small, control_port=0, autostep=False) as sim, control(sim) as http:
-        client = await connect(sim.port, client_id=6)
-        client.market_data(1, CALL, ticks="232")
-        await client.barrier()
-        stats = (await http.get("/stats")).json()
-        assert stats["lines_in_use"] == 1
-        assert stats["peak_lines"] == 1
-        assert stats["line_limit"] == 100
-        assert stats["requests"]["6"]["reqMktData"] == 1
-        assert stats["connections"]["by_client"] == {"6": {"now": 1, "total": 1}}
-        assert stats["messages_sent"]["marketDataType"] == 1
-        assert stats["orders_received"] == []
-        rows = (await http.get("/positions")).json()
-        assert len(rows) == 10
-        assert rows[0]["conid"] == CALL
-        ticks = (await http.get("/ticks", params={"conid": CALL})).json()
-        assert ticks["mark"]["sent_at_us"] > 1_700_000_000_000_000
-        theory = (await http.get("/greeks", params={"conid": CALL})).json()
-        assert theory == {str(CALL): sim.greeks(CALL)[CALL]}
-        assert 0 < theory[str(CALL)]["delta"] < 1
-        assert len((await http.get("/greeks")).json()) == len(sim.greeks())
-        assert "POST /fill" in (await http.get("/")).json()
+async def test_trades_through_the_control_port(post, client):
+    client.send(61, 1)
+    await client.wait_id(62)
+    since = len(client.messages)
+    row = await post("fill", account="DUSIM0002", conid=PUT, quantity=-4, price=11.0)
+    assert (row["quantity"], row["average_cost"]) == (-4, 1100)
+    assert (await client.wait_id(61, since))[14] == "-4"
+    rows = await post("assign", account="DUSIM0002", conid=PUT)
+    assert [r["quantity"] for r in rows] == [0, 400]
+    row = await post("close", account="DUSIM0001", conid=CALL)
+    assert row["quantity"] == 0
+    await client.wait(lambda m: m[0] == "61" and m[3] == str(CALL) and m[14] == "0", since)
 
 
-async def test_trades_through_the_control_port(small: Book, connect: Connect) -> None:
-    async with SimulatedGateway(small, control_port=0) as sim, control(sim) as http:
-        client = await connect(sim.port)
-        client.send(61, 1)
-        await client.wait_id(62)
-        since = len(client.messages)
-        row = await post(http, "fill", account="DUSIM0002", conid=PUT, quantity=-4, price=11.0)
-        assert (row["quantity"], row["average_cost"]) == (-4, 1100)
-        assert (await client.wait_id(61, since))[14] == "-4"
-        rows = await post(http, "assign", account="DUSIM0002", conid=PUT)
-        assert [r["quantity"] for r in rows] == [0, 400]
-        row = await post(http, "close", account="DUSIM0001", conid=CALL)
-        assert row["quantity"] == 0
-        await client.wait(lambda m: m[0] == "61" and m[3] == str(CALL) and m[14] == "0", since)
+async def test_a_disconnect_cuts_one_client_or_all_and_can_keep_ids_busy(sim, post, connect):
+    one, two, three = [await connect(sim.port, n) for n in (1, 2, 3)]
+    assert await post("disconnect", client_id=1, busy_s=60) == 1
+    await one.wait_closed()
+    again = await connect(sim.port, start=False)
+    again.greet()
+    again.send(71, 2, 1, "")
+    await again.wait_error(326)
+    assert await post("disconnect") == 2
+    await two.wait_closed()
+    await three.wait_closed()
 
 
-async def test_a_disconnect_cuts_one_client_or_all_and_can_keep_ids_busy(
-    small: Book, connect: Connect
-) -> None:
-    async with SimulatedGateway(small, control_port=0) as sim, control(sim) as http:
-        one, two, three = [await connect(sim.port, n) for n in (1, 2, 3)]
-        assert await post(http, "disconnect", client_id=1, busy_s=60) == 1
-        await one.wait_closed()
-        again = await connect(sim.port, start=False)
-        again.greet()
-        again.send(71, 2, 1, "")
-        await again.wait_error(326)
-        assert await post(http, "disconnect") == 2
-        await two.wait_closed()
-        await three.wait_closed()
-
-
-async def test_any_error_can_be_sent(small: Book, connect: Connect) -> None:
-    async with SimulatedGateway(small, control_port=0) as sim, control(sim) as http:
-        one, two = await connect(sim.port, 1), await connect(sim.port, 2)
-        await post(http, "error", code=10197, req_id=9, client_id=1)
-        error = await one.wait_error(10197, 9)
-        assert error[4] == "No market data during competing live session"
-        await post(http, "error", code=4711, text="anything")
-        assert (await two.wait_error(4711))[4] == "anything"
-        assert [m for m in two.of(4) if m[3] == "10197"] == []
+async def test_any_error_can_be_sent(sim, post, connect):
+    one, two = await connect(sim.port, 1), await connect(sim.port, 2)
+    await post("error", code=10197, req_id=9, client_id=1)
+    error = await one.wait_error(10197, 9)
+    assert error[4] == "No market data during competing live session"
+    await post("error", code=4711, text="anything")
+    assert (await two.wait_error(4711))[4] == "anything"
+    assert [m for m in two.of(4) if m[3] == "10197"] == []
 
 
 async def test_lines_continue_by_themselves_after_connectivity_is_restored_with_data(
-    small: Book, connect: Connect
-) -> None:
-    async with SimulatedGateway(small, control_port=0, autostep=False) as sim, control(sim) as http:
-        client = await connect(sim.port)
-        client.market_data(1, CALL, ticks="232")
-        await client.barrier()
-        await post(http, "connectivity", state="lost")
-        await client.wait_error(1100)
-        since = await client.barrier()
-        sim.step(5)
-        client.market_data(2, PUT, ticks="232")
-        await client.barrier()
-        assert client.about(1, since) == []
-        assert client.about(2, since) == []
-        late = await connect_offline(sim, connect)
-        assert [m[3] for m in late.of(4)] == ["2110"]
-        await post(http, "connectivity", state="restored_data_kept")
-        text = (await client.wait_error(1102))[4]
-        assert "data maintained. All data farms are connected: usfarm; usfuture." in text
-        sim.step()
-        await client.wait(lambda m: m[0] == "1" and m[2] == "1", since)
-        await client.wait(lambda m: m[0] == "81" and m[1] == "2", since)
-        assert sim.stats()["lines_in_use"] == 2
+    sim, post, client, connect
+):
+    client.market_data(1, CALL, ticks="232")
+    await client.barrier()
+    await post("connectivity", state="lost")
+    await client.wait_error(1100)
+    since = await client.barrier()
+    sim.step(5)
+    client.market_data(2, PUT, ticks="232")
+    await client.barrier()
+    assert client.about(1, since) == []
+    assert client.about(2, since) == []
+    late = await connect_offline(sim, connect)
+    assert [m[3] for m in late.of(4)] == ["2110"]
+    await post("connectivity", state="restored_data_kept")
+    text = (await client.wait_error(1102))[4]
+    assert "data maintained. All data farms are connected: usfarm; usfuture." in text
+    sim.step()
+    await client.wait(lambda m: m[0] == "1" and m[2] == "1", since)
+    await client.wait(lambda m: m[0] == "81" and m[1] == "2", since)
+    assert sim.stats()["lines_in_use"] == 2
 
 
-async def connect_offline(sim: SimulatedGateway, connect: Connect) -> Any:
+async def connect_offline(sim: SimulatedGateway, connect) -> Any:
     client = await connect(sim.port, start=False)
     client.greet()
     client.send(71, 2, 30, "")
@@ -130,143 +109,119 @@ async def connect_offline(sim: SimulatedGateway, connect: Connect) -> Any:
     return client
 
 
-async def test_connectivity_restored_without_data_has_lost_every_subscription(
-    small: Book, connect: Connect
-) -> None:
-    async with (
-        SimulatedGateway(small, control_port=0, pnl_interval_s=0.02) as sim,
-        control(sim) as http,
-    ):
-        client = await connect(sim.port)
-        client.market_data(1, CALL, ticks="232")
-        client.send(94, 2, "DUSIM0001", "", CALL)
-        client.send(61, 1)
-        client.send(6, 2, 1, "DUSIM0001")
-        await client.barrier()
-        await post(http, "connectivity", state="lost")
-        await post(http, "connectivity", state="restored_data_lost")
-        await client.wait_error(1101)
-        since = await client.barrier()
-        sim.step(10)
-        sim.fill("DUSIM0001", CALL, 1)
-        await client.barrier()
-        assert client.of(1, 7, 61, 95, since=since) == []
-        stats = sim.stats()
-        assert (stats["lines_in_use"], stats["account_feed"]) == (0, None)
-        client.send(2, 2, 1)
-        await client.wait_error(300, 1)
-        client.market_data(3, CALL, ticks="232")
-        await client.wait(lambda m: m[0] == "1" and m[2] == "3")
+@pytest.mark.parametrize("options", [{"pnl_interval_s": 0.02}])
+async def test_connectivity_restored_without_data_has_lost_every_subscription(sim, post, client):
+    client.market_data(1, CALL, ticks="232")
+    client.send(94, 2, "DUSIM0001", "", CALL)
+    client.send(61, 1)
+    client.send(6, 2, 1, "DUSIM0001")
+    await client.barrier()
+    await post("connectivity", state="lost")
+    await post("connectivity", state="restored_data_lost")
+    await client.wait_error(1101)
+    since = await client.barrier()
+    sim.step(10)
+    sim.fill("DUSIM0001", CALL, 1)
+    await client.barrier()
+    assert client.of(1, 7, 61, 95, since=since) == []
+    stats = sim.stats()
+    assert (stats["lines_in_use"], stats["account_feed"]) == (0, None)
+    client.send(2, 2, 1)
+    await client.wait_error(300, 1)
+    client.market_data(3, CALL, ticks="232")
+    await client.wait(lambda m: m[0] == "1" and m[2] == "3")
 
 
+@pytest.mark.parametrize("options", [{"tick_interval_s": 0.01, "refresh_interval_s": 0.02}])
 async def test_a_paused_gateway_accepts_connections_and_sends_nothing(
-    small: Book, connect: Connect
-) -> None:
-    async with (
-        SimulatedGateway(
-            small, control_port=0, tick_interval_s=0.01, refresh_interval_s=0.02
-        ) as sim,
-        control(sim) as http,
-    ):
-        client = await connect(sim.port)
-        client.market_data(1, CALL, ticks="232")
-        client.send(6, 2, 1, "DUSIM0001")
-        await client.wait_id(54)
-        await post(http, "pause")
-        late = await connect(sim.port, start=False)
-        late.greet()
-        client.send(49, 1)
-        since = len(client.messages)
-        steps = sim.stats()["steps"]
-        for _ in range(20):
-            assert (await http.get("/stats")).json()["paused"] is True
-        assert sim.stats()["steps"] == steps
-        assert client.messages[since:] == []
-        assert late.messages == []
-        await post(http, "resume")
-        await client.wait_id(49, since)
-        await client.wait_id(7, since)
-        await client.wait_id(1, since)
-        await late.wait(lambda m: m[0] == "178")
+    sim, http, post, client, connect
+):
+    client.market_data(1, CALL, ticks="232")
+    client.send(6, 2, 1, "DUSIM0001")
+    await client.wait_id(54)
+    await post("pause")
+    late = await connect(sim.port, start=False)
+    late.greet()
+    client.send(49, 1)
+    since = len(client.messages)
+    steps = sim.stats()["steps"]
+    for _ in range(20):
+        assert (await http.get("/stats")).json()["paused"] is True
+    assert sim.stats()["steps"] == steps
+    assert client.messages[since:] == []
+    assert late.messages == []
+    await post("resume")
+    await client.wait_id(49, since)
+    await client.wait_id(7, since)
+    await client.wait_id(1, since)
+    await late.wait(lambda m: m[0] == "178")
 
 
-async def test_the_line_limit_and_permissions_can_change_while_running(
-    small: Book, connect: Connect
-) -> None:
-    async with SimulatedGateway(small, control_port=0, autostep=False) as sim, control(sim) as http:
-        client = await connect(sim.port)
-        client.market_data(1, CALL)
-        await client.barrier()
-        await post(http, "line_limit", limit=1)
-        client.market_data(2, PUT)
-        await client.wait_error(101, 2)
-        assert sim.stats()["line_limit"] == 1
-        await post(http, "permissions", conid=CALL, code=10197)
-        await client.wait_error(10197, 1)
-        await post(http, "permissions", code=354)
-        client.market_data(3, PUT)
-        await client.wait_error(354, 3)
-        await post(http, "permissions")
-        client.market_data(4, PUT)
-        await client.wait(lambda m: m[0] == "58" and m[2] == "4")
+async def test_the_line_limit_and_permissions_can_change_while_running(sim, post, client):
+    client.market_data(1, CALL)
+    await client.barrier()
+    await post("line_limit", limit=1)
+    client.market_data(2, PUT)
+    await client.wait_error(101, 2)
+    assert sim.stats()["line_limit"] == 1
+    await post("permissions", conid=CALL, code=10197)
+    await client.wait_error(10197, 1)
+    await post("permissions", code=354)
+    client.market_data(3, PUT)
+    await client.wait_error(354, 3)
+    await post("permissions")
+    client.market_data(4, PUT)
+    await client.wait(lambda m: m[0] == "58" and m[2] == "4")
 
 
-async def test_the_port_can_move_and_1300_names_the_new_one(small: Book, connect: Connect) -> None:
-    async with SimulatedGateway(small, control_port=0) as sim, control(sim) as http:
-        client = await connect(sim.port)
-        old = sim.port
-        new = await post(http, "port")
-        text = (await client.wait_error(1300))[4]
-        assert text.endswith(f"Please reconnect on the new port - {new}")
-        await client.wait_closed()
-        await (await connect(new)).barrier()
-        with pytest.raises(ConnectionRefusedError):
-            await connect(old)
+async def test_the_port_can_move_and_1300_names_the_new_one(sim, post, client, connect):
+    old = sim.port
+    new = await post("port")
+    text = (await client.wait_error(1300))[4]
+    assert text.endswith(f"Please reconnect on the new port - {new}")
+    await client.wait_closed()
+    await (await connect(new)).barrier()
+    with pytest.raises(ConnectionRefusedError):
+        await connect(old)
 
 
 async def test_a_restart_refuses_connections_for_a_while_and_removes_closed_rows(
-    small: Book, connect: Connect, eventually: Eventually
-) -> None:
-    async with SimulatedGateway(small, control_port=0) as sim, control(sim) as http:
-        client = await connect(sim.port)
-        sim.close_position("DUSIM0001", CALL)
-        await post(http, "restart", down_s=0.1)
-        await client.wait_closed()
-        with pytest.raises(ConnectionRefusedError):
-            await connect(sim.port)
+    sim, post, client, connect, eventually
+):
+    sim.close_position("DUSIM0001", CALL)
+    await post("restart", down_s=0.1)
+    await client.wait_closed()
+    with pytest.raises(ConnectionRefusedError):
+        await connect(sim.port)
 
-        async def reconnected() -> Any:
-            with suppress(ConnectionRefusedError):
-                return await connect(sim.port)
+    async def reconnected() -> Any:
+        with suppress(ConnectionRefusedError):
+            return await connect(sim.port)
 
-        again = await eventually(reconnected)
-        again.send(61, 1)
-        await again.wait_id(62)
-        assert len(again.of(61)) == 8
-        assert all(m[14] != "0" for m in again.of(61))
+    again = await eventually(reconnected)
+    again.send(61, 1)
+    await again.wait_id(62)
+    assert len(again.of(61)) == 8
+    assert all(m[14] != "0" for m in again.of(61))
 
 
-async def test_raw_bytes_reach_the_client_as_they_are(small: Book, connect: Connect) -> None:
-    async with SimulatedGateway(small, control_port=0) as sim, control(sim) as http:
-        client = await connect(sim.port)
-        await post(http, "raw", hex=(b"\0\0\0\x05hell\0").hex(), client_id=1)
-        await client.wait(lambda m: m == ["hell"])
+async def test_raw_bytes_reach_the_client_as_they_are(post, client):
+    await post("raw", hex=(b"\0\0\0\x05hell\0").hex(), client_id=1)
+    await client.wait(lambda m: m == ["hell"])
 
 
-async def test_quotes_farms_and_steps_can_be_driven(small: Book, connect: Connect) -> None:
-    async with SimulatedGateway(small, control_port=0, autostep=False) as sim, control(sim) as http:
-        client = await connect(sim.port)
-        client.market_data(1, CALL)
-        await client.barrier()
-        await post(http, "quote", conid=CALL, bid=1.0, ask=1.5, last=1.25)
-        await post(http, "step", count=1)
-        await client.wait(lambda m: m[0] == "1" and m[3] == "1" and m[4] == "1.0")
-        for code in (2103, 2104, 2105, 2106, 2107, 2108, 2119, 2157, 2158):
-            since = len(client.messages)
-            await post(http, "farm", farm="usfarm", code=code)
-            assert (await client.wait_error(code, since=since))[4].endswith("usfarm")
-        await post(http, "freeze")
-        await post(http, "reset_day")
+async def test_quotes_farms_and_steps_can_be_driven(post, client):
+    client.market_data(1, CALL)
+    await client.barrier()
+    await post("quote", conid=CALL, bid=1.0, ask=1.5, last=1.25)
+    await post("step", count=1)
+    await client.wait(lambda m: m[0] == "1" and m[3] == "1" and m[4] == "1.0")
+    for code in (2103, 2104, 2105, 2106, 2107, 2108, 2119, 2157, 2158):
+        since = len(client.messages)
+        await post("farm", farm="usfarm", code=code)
+        assert (await client.wait_error(code, since=since))[4].endswith("usfarm")
+    await post("freeze")
+    await post("reset_day")
 
 
 LISTED = {"conid": 7, "like": CALL, "strike": 250.0, "right": "C", "ends_in_s": 60.0}
@@ -305,70 +260,60 @@ BAD: list[tuple[str, Any, int, str]] = [
 
 @pytest.mark.parametrize(("name", "body", "status", "field"), BAD)
 async def test_bad_input_names_its_field_and_changes_nothing(
-    small: Book, name: str, body: Any, status: int, field: str
-) -> None:
-    async with SimulatedGateway(small, control_port=0) as sim, control(sim) as http:
-        before = sim.positions()
-        answer = await http.post(f"/{name}", json=body)
-        assert answer.status_code == status
-        problem = answer.json()
-        assert problem["field"] == field
-        assert problem["error"]
-        assert sim.positions() == before
+    sim, post, http, name, body, status, field
+):
+    before = sim.positions()
+    answer = await http.post(f"/{name}", json=body)
+    assert answer.status_code == status
+    problem = answer.json()
+    assert problem["field"] == field
+    assert problem["error"]
+    assert sim.positions() == before
 
 
-async def test_broken_json_and_unknown_paths_are_answered(small: Book) -> None:
-    async with SimulatedGateway(small, control_port=0) as sim, control(sim) as http:
-        answer = await http.post("/fill", content=b"{no json", headers=JSON)
-        assert (answer.status_code, answer.json()["field"]) == (400, "body")
-        assert (await http.get("/ticks")).status_code == 400
-        assert (await http.get("/ticks", params={"conid": "x"})).status_code == 400
-        assert (await http.get("/greeks", params={"conid": "x"})).status_code == 400
-        assert (await http.post("/nonsense", json={})).status_code == 404
-        assert (await http.get("/fill")).status_code == 405
+async def test_broken_json_and_unknown_paths_are_answered(post, http):
+    answer = await http.post("/fill", content=b"{no json", headers=JSON)
+    assert (answer.status_code, answer.json()["field"]) == (400, "body")
+    assert (await http.get("/ticks")).status_code == 400
+    assert (await http.get("/ticks", params={"conid": "x"})).status_code == 400
+    assert (await http.get("/greeks", params={"conid": "x"})).status_code == 400
+    assert (await http.post("/nonsense", json={})).status_code == 404
+    assert (await http.get("/fill")).status_code == 405
 
 
-async def test_the_python_methods_refuse_the_same_arguments(small: Book) -> None:
-    async with SimulatedGateway(small) as sim:
-        with pytest.raises(ActionError, match="state"):
-            sim.connectivity("sideways")  # type: ignore[arg-type]
-        with pytest.raises(ActionError, match="limit"):
-            sim.set_line_limit(-1)
-        assert sim.control_port is None
+@pytest.mark.parametrize("options", [{"control_port": None}])
+async def test_the_python_methods_refuse_the_same_arguments(sim):
+    with pytest.raises(ActionError, match="state"):
+        sim.connectivity("sideways")  # type: ignore[arg-type]
+    with pytest.raises(ActionError, match="limit"):
+        sim.set_line_limit(-1)
+    assert sim.control_port is None
 
 
-async def test_changes_during_lost_connectivity_are_sent_after_it(
-    small: Book, connect: Connect
-) -> None:
-    async with SimulatedGateway(small) as sim:
-        client = await connect(sim.port)
-        client.send(61, 1)
-        await client.wait_id(62)
-        sim.connectivity("lost")
-        sim.fill("DUSIM0001", CALL, 1)
-        since = await client.barrier()
-        assert client.of(61, since=since - 1) == []
-        sim.connectivity("restored_data_kept")
-        assert (await client.wait_id(61, since))[14] == "6"
-        sim.pause()
-        since = len(client.messages)
-        sim.fill("DUSIM0001", CALL, 1)
-        sim.resume()
-        assert (await client.wait_id(61, since))[14] == "7"
+async def test_changes_during_lost_connectivity_are_sent_after_it(sim, client):
+    client.send(61, 1)
+    await client.wait_id(62)
+    sim.connectivity("lost")
+    sim.fill("DUSIM0001", CALL, 1)
+    since = await client.barrier()
+    assert client.of(61, since=since - 1) == []
+    sim.connectivity("restored_data_kept")
+    assert (await client.wait_id(61, since))[14] == "6"
+    sim.pause()
+    since = len(client.messages)
+    sim.fill("DUSIM0001", CALL, 1)
+    sim.resume()
+    assert (await client.wait_id(61, since))[14] == "7"
 
 
-async def test_changes_during_a_pause_are_sent_after_it(
-    small: Book, connect: Connect, eventually: Eventually
-) -> None:
-    async with SimulatedGateway(small, control_port=0) as sim, control(sim) as http:
-        client = await connect(sim.port)
-        client.send(61, 1)
-        await client.wait_id(62)
-        since = len(client.messages)
-        sim.pause()
-        sim.fill("DUSIM0001", CALL, 1)
-        for _ in range(10):
-            await http.get("/stats")
-        assert client.messages[since:] == []
-        sim.resume()
-        await client.wait_id(61, since)
+async def test_changes_during_a_pause_are_sent_after_it(sim, http, client, eventually):
+    client.send(61, 1)
+    await client.wait_id(62)
+    since = len(client.messages)
+    sim.pause()
+    sim.fill("DUSIM0001", CALL, 1)
+    for _ in range(10):
+        await http.get("/stats")
+    assert client.messages[since:] == []
+    sim.resume()
+    await client.wait_id(61, since)

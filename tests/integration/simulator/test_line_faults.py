@@ -1,23 +1,20 @@
 """Faults of single market data lines, as the real ib_async sees them."""
 
-from __future__ import annotations
-
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from ib_async import IB, Contract, Ticker
 
-from ib_gateway_simulator import ActionError, Book, SimulatedGateway
+from ib_gateway_simulator import ActionError, SimulatedGateway
 
-Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
-Post = Callable[..., Awaitable[Any]]
-Controlled = Callable[..., Awaitable[tuple[SimulatedGateway, Post]]]
-ConnectIB = Callable[..., Awaitable[IB]]
 CALL, PUT = 921000001, 921000002
+
+
+@pytest.fixture
+def options():
+    return {"autostep": False}
 
 
 class Ticks:
@@ -36,7 +33,7 @@ def listen(ib: IB, conid: int) -> Ticks:
     return Ticks(ib.reqMktData(Contract(conId=conid, exchange="SMART"), "232"))
 
 
-async def ticked(sim: SimulatedGateway, eventually: Eventually, ticks: Ticks) -> None:
+async def ticked(sim: SimulatedGateway, eventually, ticks: Ticks) -> None:
     """Advance the market until one more tick of a ticker arrives."""
     before = ticks.count
 
@@ -48,12 +45,8 @@ async def ticked(sim: SimulatedGateway, eventually: Eventually, ticks: Ticks) ->
 
 
 async def test_a_silenced_line_stays_counted_and_silent_while_others_tick(
-    connect_ib: ConnectIB,
-    controlled: Controlled,
-    eventually: Eventually,
-) -> None:
-    sim, post = await controlled(autostep=False)
-    ib = await connect_ib(sim)
+    sim, post, ib, eventually
+):
     dead, live = listen(ib, CALL), listen(ib, PUT)
     await eventually(lambda: dead.count and live.count)
     assert await post("silence_line", conid=CALL) == 1
@@ -71,13 +64,7 @@ async def test_a_silenced_line_stays_counted_and_silent_while_others_tick(
     assert sim.stats()["silent_lines"] == 0
 
 
-async def test_a_silenced_line_speaks_again_after_a_reset(
-    connect_ib: ConnectIB,
-    controlled: Controlled,
-    eventually: Eventually,
-) -> None:
-    sim, post = await controlled(autostep=False)
-    ib = await connect_ib(sim)
+async def test_a_silenced_line_speaks_again_after_a_reset(sim, post, ib, eventually):
     dead = listen(ib, CALL)
     await eventually(lambda: dead.count)
     await post("silence_line", conid=CALL)
@@ -86,13 +73,12 @@ async def test_a_silenced_line_speaks_again_after_a_reset(
     assert await post("silence_line", conid=PUT) == 0
 
 
-async def test_a_line_is_not_silenced_for_an_unknown_contract(small: Book) -> None:
-    async with SimulatedGateway(small) as sim:
-        with pytest.raises(ActionError, match="conid"):
-            sim.silence_line(7)
+async def test_a_line_is_not_silenced_for_an_unknown_contract(sim):
+    with pytest.raises(ActionError, match="conid"):
+        sim.silence_line(7)
 
 
-async def outage(post: Post, kind: str) -> None:
+async def outage(post, kind: str) -> None:
     """Lose and restore a farm, or the connection to IB."""
     if kind == "farm":
         await post("farm", farm="usfarm", code=2103)
@@ -104,13 +90,8 @@ async def outage(post: Post, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["farm", "connectivity"])
 async def test_lines_are_dead_after_a_restore_until_they_are_requested_anew(
-    connect_ib: ConnectIB,
-    controlled: Controlled,
-    eventually: Eventually,
-    kind: str,
-) -> None:
-    sim, post = await controlled(autostep=False)
-    ib = await connect_ib(sim)
+    sim, post, ib, eventually, kind
+):
     codes: list[int] = []
     ib.errorEvent += lambda _id, code, _text, _contract: codes.append(code)
     dead = listen(ib, CALL)
@@ -131,9 +112,7 @@ async def test_lines_are_dead_after_a_restore_until_they_are_requested_anew(
     await ticked(sim, eventually, other)
 
 
-async def test_a_restored_farm_leaves_the_lines_of_other_farms_alive(
-    small: Book, connect_ib: ConnectIB, eventually: Eventually
-) -> None:
+async def test_a_restored_farm_leaves_the_lines_of_other_farms_alive(small, connect_ib, eventually):
     async with SimulatedGateway(small, autostep=False) as sim:
         ib = await connect_ib(sim)
         sim.after_restore("dead")
@@ -147,12 +126,8 @@ async def test_a_restored_farm_leaves_the_lines_of_other_farms_alive(
 
 
 async def test_a_contract_may_tick_with_sizes_only_and_then_with_all_again(
-    connect_ib: ConnectIB,
-    controlled: Controlled,
-    eventually: Eventually,
-) -> None:
-    sim, post = await controlled(autostep=False)
-    ib = await connect_ib(sim)
+    sim, post, ib, eventually
+):
     ticks = listen(ib, CALL)
     ticker = ticks.ticker
     await eventually(lambda: ticker.modelGreeks)
@@ -168,13 +143,7 @@ async def test_a_contract_may_tick_with_sizes_only_and_then_with_all_again(
     await eventually(lambda: ticker.markPrice != seen[3] and ticker.modelGreeks != seen[4])
 
 
-async def test_a_new_line_may_have_nothing_but_the_model_price(
-    connect_ib: ConnectIB,
-    controlled: Controlled,
-    eventually: Eventually,
-) -> None:
-    sim, post = await controlled(autostep=False)
-    ib = await connect_ib(sim)
+async def test_a_new_line_may_have_nothing_but_the_model_price(sim, post, ib, eventually):
     await post("ticking", conid=CALL, only=["model"])
     ticker = listen(ib, CALL).ticker
     await eventually(lambda: ticker.modelGreeks)
@@ -191,22 +160,14 @@ async def test_a_new_line_may_have_nothing_but_the_model_price(
     await eventually(lambda: ticker.bid > 0 and ticker.markPrice > 0)
 
 
-async def test_the_kinds_of_tick_are_checked(small: Book) -> None:
-    async with SimulatedGateway(small) as sim:
-        for only in ([], ["greeks"]):
-            with pytest.raises(ActionError, match="only"):
-                sim.ticking(CALL, only)  # type: ignore[arg-type]
+async def test_the_kinds_of_tick_are_checked(sim):
+    for only in ([], ["greeks"]):
+        with pytest.raises(ActionError, match="only"):
+            sim.ticking(CALL, only)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mark", [9.5, 0.0])
-async def test_a_mark_may_lie_outside_the_quote_and_be_zero(
-    connect_ib: ConnectIB,
-    controlled: Controlled,
-    eventually: Eventually,
-    mark: float,
-) -> None:
-    sim, post = await controlled(autostep=False)
-    ib = await connect_ib(sim)
+async def test_a_mark_may_lie_outside_the_quote_and_be_zero(post, ib, eventually, mark):
     await post("quote", conid=CALL, bid=1.0, ask=1.2, last=1.1, mark=mark)
     ticker = listen(ib, CALL).ticker
     await eventually(lambda: ticker.markPrice == mark)
@@ -233,13 +194,8 @@ def trade_times(ib: IB) -> list[int]:
     return times
 
 
-async def test_a_pinned_last_trade_may_be_old_and_stay_so(
-    connect_ib: ConnectIB,
-    controlled: Controlled,
-    eventually: Eventually,
-) -> None:
-    sim, post = await controlled(autostep=False, now=lambda: NOW_S)
-    ib = await connect_ib(sim)
+@pytest.mark.parametrize("options", [{"autostep": False, "now": lambda: NOW_S}])
+async def test_a_pinned_last_trade_may_be_old_and_stay_so(sim, post, ib, eventually):
     times = trade_times(ib)
     await post("quote", conid=CALL, bid=1.0, ask=9.0, last=1.2, last_age_s=3600)
     ticks = listen(ib, CALL)
@@ -254,9 +210,7 @@ async def test_a_pinned_last_trade_may_be_old_and_stay_so(
         sim.pin_quote(CALL, last=1.2, last_age_s=-1)
 
 
-async def test_in_a_frozen_market_the_last_trade_was_before(
-    small: Book, connect_ib: ConnectIB, eventually: Eventually
-) -> None:
+async def test_in_a_frozen_market_the_last_trade_was_before(small, connect_ib, eventually):
     clock = [NOW_S]
     async with SimulatedGateway(small, autostep=False, now=lambda: clock[0]) as sim:
         ib = await connect_ib(sim)
@@ -275,26 +229,22 @@ async def test_in_a_frozen_market_the_last_trade_was_before(
 
 
 async def test_outside_their_hours_contracts_do_not_tick_and_the_details_list_them(
-    small: Book,
-    connect_ib: ConnectIB,
-    controlled: Controlled,
-    eventually: Eventually,
-) -> None:
-    closed = replace(small, hours="CLOSED")
-    sim, post = await controlled(closed, autostep=False)
-    ib = await connect_ib(sim)
-    await post("hours", conid=PUT, hours="")
-    resting, trading = listen(ib, CALL), listen(ib, PUT)
-    await eventually(lambda: resting.count and trading.count)  # a new line has its quote
-    heard = resting.count
-    for _ in range(5):
-        await ticked(sim, eventually, trading)
-    assert resting.count == heard
-    for conid, listed in ((CALL, ":CLOSED"), (PUT, ":0000-")):
-        [details] = await ib.reqContractDetailsAsync(Contract(conId=conid))
-        assert details.tradingHours == details.liquidHours
-        assert listed in details.tradingHours
-    await post("hours", conid=None, hours="")
-    await ticked(sim, eventually, resting)
-    with pytest.raises(ActionError, match="hours"):
-        sim.set_hours(None, "always")
+    small, connect_ib, eventually
+):
+    async with SimulatedGateway(replace(small, hours="CLOSED"), autostep=False) as sim:
+        ib = await connect_ib(sim)
+        sim.set_hours(PUT, "")
+        resting, trading = listen(ib, CALL), listen(ib, PUT)
+        await eventually(lambda: resting.count and trading.count)  # a new line has its quote
+        heard = resting.count
+        for _ in range(5):
+            await ticked(sim, eventually, trading)
+        assert resting.count == heard
+        for conid, listed in ((CALL, ":CLOSED"), (PUT, ":0000-")):
+            [details] = await ib.reqContractDetailsAsync(Contract(conId=conid))
+            assert details.tradingHours == details.liquidHours
+            assert listed in details.tradingHours
+        sim.set_hours(None, "")
+        await ticked(sim, eventually, resting)
+        with pytest.raises(ActionError, match="hours"):
+            sim.set_hours(None, "always")

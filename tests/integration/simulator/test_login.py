@@ -1,54 +1,40 @@
 """Handshake, login, refusals, and clients that break the protocol."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import struct
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Any
 
 import pytest
 
-from ib_gateway_simulator import Book, PortInUseError, SimulatedGateway, SimulatorError
+from ib_gateway_simulator import PortInUseError, SimulatedGateway, SimulatorError
 from tests.support.ports import free_port
 
-Connect = Callable[..., Awaitable[Any]]
-Eventually = Callable[[Callable[[], bool]], Awaitable[None]]
 
-
-async def test_a_login_brings_accounts_then_next_id_then_farm_notices(
-    small: Book, connect: Connect
-) -> None:
-    async with SimulatedGateway(small) as sim:
-        client = await connect(sim.port)
-        version, stamp = client.messages[0]
-        assert version == "178"
-        assert stamp.endswith("Greenwich Mean Time")
-        assert client.messages[1] == ["15", "1", "DUSIM0001,DUSIM0002,"]
-        assert client.messages[2] == ["9", "1", "1"]
-        codes = [message[3] for message in client.messages[3:]]
-        assert codes == ["2104", "2104", "2106", "2158"]
+async def test_a_login_brings_accounts_then_next_id_then_farm_notices(client):
+    version, stamp = client.messages[0]
+    assert version == "178"
+    assert stamp.endswith("Greenwich Mean Time")
+    assert client.messages[1] == ["15", "1", "DUSIM0001,DUSIM0002,"]
+    assert client.messages[2] == ["9", "1", "1"]
+    codes = [message[3] for message in client.messages[3:]]
+    assert codes == ["2104", "2104", "2106", "2158"]
 
 
 @pytest.mark.parametrize(
     ("offer", "version"),
     [("v157..176", "176"), ("v100..187", "178"), ("v177", "177"), ("v100..178 +PACEAPI", "178")],
 )
-async def test_the_newest_version_that_both_sides_know_is_used(
-    small: Book, connect: Connect, offer: str, version: str
-) -> None:
-    async with SimulatedGateway(small) as sim:
-        client = await connect(sim.port, versions=offer)
-        assert client.messages[0][0] == version
+async def test_the_newest_version_that_both_sides_know_is_used(sim, connect, offer, version):
+    client = await connect(sim.port, versions=offer)
+    assert client.messages[0][0] == version
 
 
 @pytest.mark.parametrize("offer", ["v100..151", "v157..175", "v183..193"])
 async def test_a_client_without_a_common_version_is_closed_and_named_in_the_log(
-    small: Book, connect: Connect, caplog: pytest.LogCaptureFixture, offer: str
-) -> None:
+    small, connect, caplog, offer
+):
     async with SimulatedGateway(small) as sim:
         client = await connect(sim.port, start=False)
         client.greet(offer)
@@ -60,89 +46,75 @@ async def test_a_client_without_a_common_version_is_closed_and_named_in_the_log(
 
 
 async def test_a_client_id_in_use_gets_326_and_is_closed_while_the_first_client_stays(
-    small: Book, connect: Connect, eventually: Eventually
-) -> None:
-    async with SimulatedGateway(small) as sim:
-        first = await connect(sim.port, client_id=5)
-        second = await connect(sim.port, start=False)
-        second.greet()
-        second.send(71, 2, 5, "")
-        error = await second.wait_error(326)
-        assert error[2] == "-1"
-        await second.wait_closed()
-        assert [m[0] for m in second.messages[1:]] == ["4"]
-        await first.barrier()
-        await first.close()
-        await eventually(lambda: sim.stats()["connections"]["now"] == 0)
-        third = await connect(sim.port, client_id=5)
-        await third.barrier()
-        assert sim.stats()["connections"]["by_client"]["5"] == {"now": 1, "total": 2}
+    sim, connect, eventually
+):
+    first = await connect(sim.port, client_id=5)
+    second = await connect(sim.port, start=False)
+    second.greet()
+    second.send(71, 2, 5, "")
+    error = await second.wait_error(326)
+    assert error[2] == "-1"
+    await second.wait_closed()
+    assert [m[0] for m in second.messages[1:]] == ["4"]
+    await first.barrier()
+    await first.close()
+    await eventually(lambda: sim.stats()["connections"]["now"] == 0)
+    third = await connect(sim.port, client_id=5)
+    await third.barrier()
+    assert sim.stats()["connections"]["by_client"]["5"] == {"now": 1, "total": 2}
 
 
-async def test_the_33rd_client_is_refused(small: Book, connect: Connect) -> None:
-    async with SimulatedGateway(small) as sim:
-        for client_id in range(1, 33):
-            await connect(sim.port, client_id=client_id)
-        late = await connect(sim.port, start=False)
-        late.greet()
-        late.send(71, 2, 99, "")
-        await late.wait_closed()
-        assert sim.stats()["connections"]["now"] == 32
-        assert sim.stats()["connections"]["peak"] == 32
-        assert sim.stats()["refused"] == {"too many clients": 1}
+async def test_the_33rd_client_is_refused(sim, connect):
+    for client_id in range(1, 33):
+        await connect(sim.port, client_id=client_id)
+    late = await connect(sim.port, start=False)
+    late.greet()
+    late.send(71, 2, 99, "")
+    await late.wait_closed()
+    assert sim.stats()["connections"]["now"] == 32
+    assert sim.stats()["connections"]["peak"] == 32
+    assert sim.stats()["refused"] == {"too many clients": 1}
 
 
 async def test_more_than_50_messages_a_second_bring_one_error_100_and_the_connection_goes_on(
-    small: Book, connect: Connect
-) -> None:
-    async with SimulatedGateway(small) as sim:
-        client = await connect(sim.port)
-        for _ in range(200):  # so many that no busy machine excuses them
-            client.send(49, 1)
-        await client.wait_error(100)
-        await client.barrier()
-        assert len([m for m in client.of(4) if m[3] == "100"]) == 1
-        assert len(client.of(49)) == 201
-        assert 0 < sim.stats()["rate_violations"] <= 151
+    sim, client
+):
+    for _ in range(200):  # so many that no busy machine excuses them
+        client.send(49, 1)
+    await client.wait_error(100)
+    await client.barrier()
+    assert len([m for m in client.of(4) if m[3] == "100"]) == 1
+    assert len(client.of(49)) == 201
+    assert 0 < sim.stats()["rate_violations"] <= 151
 
 
 async def test_messages_that_waited_while_the_gateway_was_busy_are_not_counted_as_one_burst(
-    small: Book, connect: Connect
-) -> None:
-    async with SimulatedGateway(small) as sim:
-        client = await connect(sim.port)
-        await asyncio.sleep(0.2)
-        for _ in range(90):  # at the pace of a client that keeps the limit: 2 s of messages
-            client.send(49, 1)
-        time.sleep(2.0)  # the gateway runs in this loop: it is busy
-        await client.barrier()
-        assert len(client.of(49)) == 91
-        assert sim.stats()["rate_violations"] == 0
+    sim, client
+):
+    await asyncio.sleep(0.2)
+    for _ in range(90):  # at the pace of a client that keeps the limit: 2 s of messages
+        client.send(49, 1)
+    time.sleep(2.0)  # the gateway runs in this loop: it is busy
+    await client.barrier()
+    assert len(client.of(49)) == 91
+    assert sim.stats()["rate_violations"] == 0
 
 
-async def test_a_request_that_cannot_be_read_gets_320_and_is_closed(
-    small: Book, connect: Connect
-) -> None:
-    async with SimulatedGateway(small) as sim:
-        client = await connect(sim.port)
-        client.market_data(3, "Option(symbol='SPY')")  # what ib_async issue 158 sent
-        error = await client.wait_error(320)
-        assert error[2] == "3"
-        assert "Unable to parse field: 'Con Id' for input string: 'Option(" in error[4]
-        await client.wait_closed()
+async def test_a_request_that_cannot_be_read_gets_320_and_is_closed(client):
+    client.market_data(3, "Option(symbol='SPY')")  # what ib_async issue 158 sent
+    error = await client.wait_error(320)
+    assert error[2] == "3"
+    assert "Unable to parse field: 'Con Id' for input string: 'Option(" in error[4]
+    await client.wait_closed()
 
 
 @pytest.mark.parametrize(
     "fields", [(4711, 1), ("x",), (1, 11, 5), (71,), (94, 7, "DUSIM0001", "", "abc")]
 )
-async def test_unknown_and_incomplete_requests_get_320_too(
-    small: Book, connect: Connect, fields: tuple[object, ...]
-) -> None:
-    async with SimulatedGateway(small) as sim:
-        client = await connect(sim.port)
-        client.send(*fields)
-        await client.wait_error(320)
-        await client.wait_closed()
+async def test_unknown_and_incomplete_requests_get_320_too(client, fields):
+    client.send(*fields)
+    await client.wait_error(320)
+    await client.wait_closed()
 
 
 @pytest.mark.parametrize(
@@ -155,55 +127,45 @@ async def test_unknown_and_incomplete_requests_get_320_too(
         b"API\0\x00\x00\x00\x00",
     ],
 )
-async def test_garbage_closes_its_connection_and_no_other(
-    small: Book, connect: Connect, garbage: bytes
-) -> None:
-    async with SimulatedGateway(small) as sim:
-        good = await connect(sim.port)
-        bad = await connect(sim.port, start=False)
-        bad.writer.write(garbage)
-        await bad.wait_closed()
-        await good.barrier()
-        assert sim.stats()["connections"]["now"] == 1
+async def test_garbage_closes_its_connection_and_no_other(sim, connect, garbage):
+    good = await connect(sim.port)
+    bad = await connect(sim.port, start=False)
+    bad.writer.write(garbage)
+    await bad.wait_closed()
+    await good.barrier()
+    assert sim.stats()["connections"]["now"] == 1
 
 
-async def test_garbage_after_the_login_closes_that_client_only(
-    small: Book, connect: Connect
-) -> None:
-    async with SimulatedGateway(small) as sim:
-        good, bad = await connect(sim.port, 1), await connect(sim.port, 2)
-        bad.writer.write(struct.pack(">I", 0xFFFFFFF) + b"x" * 100)
-        await bad.wait_closed()
-        await good.barrier()
-        assert sim.stats()["refused"] == {"not the protocol": 1}
+async def test_garbage_after_the_login_closes_that_client_only(sim, connect):
+    good, bad = await connect(sim.port, 1), await connect(sim.port, 2)
+    bad.writer.write(struct.pack(">I", 0xFFFFFFF) + b"x" * 100)
+    await bad.wait_closed()
+    await good.barrier()
+    assert sim.stats()["refused"] == {"not the protocol": 1}
 
 
-async def test_connections_without_a_handshake_are_not_counted_as_clients(
-    small: Book, connect: Connect, eventually: Eventually
-) -> None:
-    async with SimulatedGateway(small) as sim:
-        for _ in range(20):
-            _, writer = await asyncio.open_connection("127.0.0.1", sim.port)
-            writer.close()
-            await writer.wait_closed()
-        await eventually(lambda: sim.stats()["connections"]["sockets"] == 0)
-        assert sim.stats()["connections"]["total"] == 0
-        await (await connect(sim.port)).barrier()
+async def test_connections_without_a_handshake_are_not_counted_as_clients(sim, connect, eventually):
+    for _ in range(20):
+        _, writer = await asyncio.open_connection("127.0.0.1", sim.port)
+        writer.close()
+        await writer.wait_closed()
+    await eventually(lambda: sim.stats()["connections"]["sockets"] == 0)
+    assert sim.stats()["connections"]["total"] == 0
+    await (await connect(sim.port)).barrier()
 
 
-async def test_a_frame_may_arrive_byte_by_byte(small: Book, connect: Connect) -> None:
-    async with SimulatedGateway(small) as sim:
-        client = await connect(sim.port, start=False)
-        offer = b"v157..178"
-        for byte in b"API\0" + struct.pack(">I", len(offer)) + offer:
-            client.writer.write(bytes([byte]))
-            await client.writer.drain()
-        await client.wait(lambda m: len(m) == 2)
+async def test_a_frame_may_arrive_byte_by_byte(sim, connect):
+    client = await connect(sim.port, start=False)
+    offer = b"v157..178"
+    for byte in b"API\0" + struct.pack(">I", len(offer)) + offer:
+        client.writer.write(bytes([byte]))
+        await client.writer.drain()
+    await client.wait(lambda m: len(m) == 2)
 
 
 async def test_a_client_that_does_not_read_is_dropped_at_its_limit(
-    small: Book, connect: Connect, eventually: Eventually, caplog: pytest.LogCaptureFixture
-) -> None:
+    small, connect, eventually, caplog
+):
     async with SimulatedGateway(small, max_buffer_bytes=50_000, max_messages_per_s=0) as sim:
         good = await connect(sim.port, 1)
         slow = await connect(sim.port, 2)
@@ -220,17 +182,16 @@ async def test_a_client_that_does_not_read_is_dropped_at_its_limit(
     assert "does not read" in caplog.text
 
 
-async def test_a_port_in_use_is_named(small: Book) -> None:
-    async with SimulatedGateway(small) as sim:
-        with pytest.raises(PortInUseError, match=f"127.0.0.1:{sim.port}"):
-            async with SimulatedGateway(small, port=sim.port):
-                pass
-        with pytest.raises(PortInUseError, match=str(sim.port)):
-            async with SimulatedGateway(small, control_port=sim.port):
-                pass
+async def test_a_port_in_use_is_named(sim, small):
+    with pytest.raises(PortInUseError, match=f"127.0.0.1:{sim.port}"):
+        async with SimulatedGateway(small, port=sim.port):
+            pass
+    with pytest.raises(PortInUseError, match=str(sim.port)):
+        async with SimulatedGateway(small, control_port=sim.port):
+            pass
 
 
-async def test_where_a_port_is_taken_one_of_the_next_is_used(small: Book) -> None:
+async def test_where_a_port_is_taken_one_of_the_next_is_used(small):
     wanted = free_port()
     async with AsyncExitStack() as running:
         found = []
@@ -241,9 +202,7 @@ async def test_where_a_port_is_taken_one_of_the_next_is_used(small: Book) -> Non
         assert found == sorted(set(found))
 
 
-async def test_every_request_is_counted_by_client_and_name(
-    small: Book, connect: Connect, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_every_request_is_counted_by_client_and_name(small, connect, caplog):
     caplog.set_level(logging.INFO)
     async with SimulatedGateway(small) as sim:
         client = await connect(sim.port, client_id=7)
@@ -273,35 +232,28 @@ async def test_every_request_is_counted_by_client_and_name(
         ("placeOrder", (3,)),
     ],
 )
-async def test_any_order_message_is_recorded_and_changes_nothing(
-    small: Book, connect: Connect, name: str, fields: tuple[object, ...]
-) -> None:
-    async with SimulatedGateway(small) as sim:
-        client = await connect(sim.port, client_id=4)
-        before = sim.positions()
-        client.send(*fields)
-        await client.barrier()
-        [order] = sim.orders_received
-        assert (order.client_id, order.name) == (4, name)
-        assert order.fields == tuple(str(field) for field in fields)
-        assert sim.stats()["orders_received"][0]["name"] == name
-        assert sim.positions() == before
-        assert not client.closed.is_set()
+async def test_any_order_message_is_recorded_and_changes_nothing(sim, connect, name, fields):
+    client = await connect(sim.port, client_id=4)
+    before = sim.positions()
+    client.send(*fields)
+    await client.barrier()
+    [order] = sim.orders_received
+    assert (order.client_id, order.name) == (4, name)
+    assert order.fields == tuple(str(field) for field in fields)
+    assert sim.stats()["orders_received"][0]["name"] == name
+    assert sim.positions() == before
+    assert not client.closed.is_set()
 
 
-async def test_a_request_that_only_reads_records_no_order(small: Book, connect: Connect) -> None:
-    async with SimulatedGateway(small) as sim:
-        client = await connect(sim.port)
-        for request in ((5, 1), (16, 1), (15, 1, 0), (99, 0), (7, 3, 1, 0, "", "", "", "", "", "")):
-            client.send(*request)
-        await client.barrier()
-        assert [m[0] for m in client.messages[-5:]] == ["53", "53", "102", "55", "49"]
-        assert sim.orders_received == []
+async def test_a_request_that_only_reads_records_no_order(sim, client):
+    for request in ((5, 1), (16, 1), (15, 1, 0), (99, 0), (7, 3, 1, 0, "", "", "", "", "", "")):
+        client.send(*request)
+    await client.barrier()
+    assert [m[0] for m in client.messages[-5:]] == ["53", "53", "102", "55", "49"]
+    assert sim.orders_received == []
 
 
-async def test_a_connection_that_never_logs_in_is_closed_after_the_timeout(
-    small: Book, connect: Connect
-) -> None:
+async def test_a_connection_that_never_logs_in_is_closed_after_the_timeout(small, connect):
     async with SimulatedGateway(small, handshake_timeout_s=0.05) as sim:
         mute = await connect(sim.port, start=False)
         half = await connect(sim.port, start=False)
@@ -312,6 +264,6 @@ async def test_a_connection_that_never_logs_in_is_closed_after_the_timeout(
 
 
 @pytest.mark.parametrize("option", ["tick_interval_s", "refresh_interval_s", "pnl_interval_s"])
-def test_a_time_of_zero_is_refused(small: Book, option: str) -> None:
+def test_a_time_of_zero_is_refused(small, option):
     with pytest.raises(SimulatorError, match=f"{option} is 0"):
         SimulatedGateway(small, **{option: 0})  # type: ignore[arg-type]

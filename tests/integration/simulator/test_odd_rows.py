@@ -1,24 +1,15 @@
 """Rows of holdings that no sane account has, as the real ib_async sees them."""
 
-from __future__ import annotations
-
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import httpx
 import pytest
-from ib_async import IB, PortfolioItem, Position
+from ib_async import PortfolioItem, Position
 
-from ib_gateway_simulator import ActionError, Book, SimulatedGateway
+from ib_gateway_simulator import ActionError, SimulatedGateway
 from tests.support.waiting import DEADLINE_S
 
-Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
-Post = Callable[..., Awaitable[Any]]
-Controlled = Callable[..., Awaitable[tuple[SimulatedGateway, Post]]]
-Connect = Callable[..., Awaitable[Any]]
-ConnectIB = Callable[..., Awaitable[IB]]
 CALL = 921000001
 FIRST = "DUSIM0001"
 JSON = {"Content-Type": "application/json"}
@@ -43,14 +34,8 @@ def same(found: float, given: float | str) -> bool:
 
 @pytest.mark.parametrize(("account", "conid", "position", "symbol"), ODD)
 async def test_an_odd_row_is_sent_now_and_in_every_list_as_given(
-    connect_ib: ConnectIB,
-    controlled: Controlled,
-    eventually: Eventually,
-    account: str,
-    conid: int,
-    position: float | str,
-    symbol: str,
-) -> None:
+    sim, post, ib, eventually, account, conid, position, symbol
+):
     def is_it(row: Position | PortfolioItem) -> bool:
         return (
             row.account == account
@@ -59,8 +44,6 @@ async def test_an_odd_row_is_sent_now_and_in_every_list_as_given(
             and same(row.position, position)
         )
 
-    sim, post = await controlled()
-    ib = await connect_ib(sim)
     changes: list[Position] = []
     ib.positionEvent += changes.append
     rows: list[PortfolioItem] = []
@@ -80,11 +63,7 @@ async def test_an_odd_row_is_sent_now_and_in_every_list_as_given(
     assert len(sim.positions()) == 10
 
 
-async def test_an_odd_row_can_be_removed_and_a_trade_replaces_it(
-    connect_ib: ConnectIB, controlled: Controlled, eventually: Eventually
-) -> None:
-    sim, post = await controlled()
-    ib = await connect_ib(sim)
+async def test_an_odd_row_can_be_removed_and_a_trade_replaces_it(sim, post, ib, eventually):
     await post("holding", account=FIRST, conid=0, position=1)
     await post("holding", account=FIRST, conid=0, position=None)
     assert len(await asyncio.wait_for(ib.reqPositionsAsync(), DEADLINE_S)) == 10
@@ -98,22 +77,20 @@ async def test_an_odd_row_can_be_removed_and_a_trade_replaces_it(
     assert sim.stats()["odd_rows"] == 0
 
 
-async def test_a_text_is_sent_as_it_is(small: Book, connect: Connect) -> None:
-    async with SimulatedGateway(small) as sim:
-        client = await connect(sim.port)
-        sim.holding(FIRST, 2, -math.inf)
-        sim.holding(FIRST, 1, "no number", "")
-        client.send(61, 1)
-        await client.wait_id(62)
-        row = await client.wait(lambda m: m[0] == "61" and m[3] == "1")
-        assert (row[4], row[14]) == ("", "no number")
-        assert (await client.wait(lambda m: m[0] == "61" and m[3] == "2"))[14] == "-Infinity"
-        client.send(6, 2, 1, FIRST)
-        row = await client.wait(lambda m: m[0] == "7" and m[2] == "1")
-        assert (row[13], row[15]) == ("no number", "NaN")
+async def test_a_text_is_sent_as_it_is(sim, client):
+    sim.holding(FIRST, 2, -math.inf)
+    sim.holding(FIRST, 1, "no number", "")
+    client.send(61, 1)
+    await client.wait_id(62)
+    row = await client.wait(lambda m: m[0] == "61" and m[3] == "1")
+    assert (row[4], row[14]) == ("", "no number")
+    assert (await client.wait(lambda m: m[0] == "61" and m[3] == "2"))[14] == "-Infinity"
+    client.send(6, 2, 1, FIRST)
+    row = await client.wait(lambda m: m[0] == "7" and m[2] == "1")
+    assert (row[13], row[15]) == ("no number", "NaN")
 
 
-async def test_a_json_number_that_is_none_is_taken_too(small: Book) -> None:
+async def test_a_json_number_that_is_none_is_taken_too(small):
     async with (
         SimulatedGateway(small, control_port=0) as sim,
         httpx.AsyncClient(timeout=DEADLINE_S) as http,

@@ -1,22 +1,13 @@
 """A gateway that has lost IB before or while the real ib_async logs in."""
 
-from __future__ import annotations
-
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 from ib_async import IB, Contract
 
-from ib_gateway_simulator import ActionError, Book, SimulatedGateway
+from ib_gateway_simulator import ActionError, SimulatedGateway
 from tests.support.waiting import DEADLINE_S
 
-Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
-Post = Callable[..., Awaitable[Any]]
-Controlled = Callable[..., Awaitable[tuple[SimulatedGateway, Post]]]
-Connect = Callable[..., Awaitable[Any]]
-ConnectIB = Callable[..., Awaitable[IB]]
 CALL = 921000001
 RESTORES = [("restored_data_lost", 1101), ("restored_data_kept", 1102)]
 
@@ -30,12 +21,8 @@ async def log_in(ib: IB, sim: SimulatedGateway) -> None:
 
 @pytest.mark.parametrize(("restore", "code"), RESTORES)
 async def test_without_answers_a_login_waits_and_ends_after_the_restore(
-    controlled: Controlled,
-    eventually: Eventually,
-    restore: str,
-    code: int,
-) -> None:
-    sim, post = await controlled()
+    sim, post, eventually, restore, code
+):
     ib, codes = IB(), []
     ib.errorEvent += lambda _id, code, _text, _contract: codes.append(code)
     await post("connectivity", state="lost", answers="none")
@@ -60,13 +47,7 @@ async def test_without_answers_a_login_waits_and_ends_after_the_restore(
 
 
 @pytest.mark.parametrize(("restore", "code"), RESTORES)
-async def test_connectivity_lost_and_restored_during_a_login(
-    controlled: Controlled,
-    eventually: Eventually,
-    restore: str,
-    code: int,
-) -> None:
-    sim, post = await controlled()
+async def test_connectivity_lost_and_restored_during_a_login(sim, post, eventually, restore, code):
     ib, codes = IB(), []
     ib.errorEvent += lambda _id, code, _text, _contract: codes.append(code)
     await post("positions_end", delay_s=None)
@@ -86,10 +67,7 @@ async def test_connectivity_lost_and_restored_during_a_login(
         ib.disconnect()
 
 
-async def test_with_cached_answers_a_login_ends_while_the_gateway_is_offline(
-    controlled: Controlled,
-) -> None:
-    sim, post = await controlled()
+async def test_with_cached_answers_a_login_ends_while_the_gateway_is_offline(sim, post):
     await post("connectivity", state="lost", answers="cached")
     ib = IB()
     await log_in(ib, sim)
@@ -99,9 +77,8 @@ async def test_with_cached_answers_a_login_ends_while_the_gateway_is_offline(
 
 @pytest.mark.parametrize("code", [1100, 2110])
 async def test_a_login_while_offline_gets_1100_or_2110_instead_of_farm_notices(
-    connect_ib: ConnectIB, controlled: Controlled, code: int
-) -> None:
-    sim, post = await controlled()
+    sim, post, connect_ib, code
+):
     await post("connectivity", state="lost", login_code=code)
     ib = await connect_ib(sim, listen=(codes := []))
     await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
@@ -110,10 +87,7 @@ async def test_a_login_while_offline_gets_1100_or_2110_instead_of_farm_notices(
         sim.connectivity("lost", login_code=2104)
 
 
-async def test_a_farm_that_is_broken_at_login_is_announced_whatever_its_name(
-    connect_ib: ConnectIB, controlled: Controlled
-) -> None:
-    sim, post = await controlled()
+async def test_a_farm_that_is_broken_at_login_is_announced_whatever_its_name(sim, post, connect_ib):
     for farm in ("usfarm", "usfarm.nj", "usbond"):
         await post("farm", farm=farm)
     await post("farm", farm="euhmds", code=2105)
@@ -131,8 +105,8 @@ async def test_a_farm_that_is_broken_at_login_is_announced_whatever_its_name(
 
 
 async def test_cached_answers_are_those_of_the_moment_when_the_connection_was_lost(
-    small: Book, connect_ib: ConnectIB, eventually: Eventually
-) -> None:
+    small, connect_ib, eventually
+):
     clock = [1_789_996_400.0]
     async with SimulatedGateway(small, autostep=False, now=lambda: clock[0]) as sim:
         ib = await connect_ib(sim)
@@ -161,48 +135,45 @@ async def test_cached_answers_are_those_of_the_moment_when_the_connection_was_lo
 
 
 async def test_kept_requests_are_answered_in_their_order_and_not_to_a_client_that_left(
-    small: Book, connect: Connect, eventually: Eventually
-) -> None:
-    async with SimulatedGateway(small) as sim:
-        stays, leaves = await connect(sim.port, 1), await connect(sim.port, 2)
-        sim.connectivity("lost", "none")
-        for client in (stays, leaves):
-            client.send(61, 1)
-            client.send(6, 2, 1, "DUSIM0001")
-            client.send(6, 2, 0, "DUSIM0001")
-            since = await client.barrier()
-        assert stays.of(7, 54, 61, 62) == []
-        await leaves.close()
-        await eventually(lambda: sim.stats()["connections"]["now"] == 1)
-        sim.connectivity("restored_data_kept")
-        await stays.wait_error(2100, since=since - 1)
-        kinds = [m[0] for m in stays.messages if m[0] in ("62", "54") or m[3:4] == ["2100"]]
-        assert kinds == ["62", "54", "4"]
+    sim, connect, eventually
+):
+    stays, leaves = await connect(sim.port, 1), await connect(sim.port, 2)
+    sim.connectivity("lost", "none")
+    for client in (stays, leaves):
+        client.send(61, 1)
+        client.send(6, 2, 1, "DUSIM0001")
+        client.send(6, 2, 0, "DUSIM0001")
+        since = await client.barrier()
+    assert stays.of(7, 54, 61, 62) == []
+    await leaves.close()
+    await eventually(lambda: sim.stats()["connections"]["now"] == 1)
+    sim.connectivity("restored_data_kept")
+    await stays.wait_error(2100, since=since - 1)
+    kinds = [m[0] for m in stays.messages if m[0] in ("62", "54") or m[3:4] == ["2100"]]
+    assert kinds == ["62", "54", "4"]
 
 
-async def test_answers_are_none_or_cached(small: Book) -> None:
-    async with SimulatedGateway(small) as sim:
-        with pytest.raises(ActionError, match="answers"):
-            sim.connectivity("lost", "some")  # type: ignore[arg-type]
-        assert sim.stats()["connectivity"] == "up"
+async def test_answers_are_none_or_cached(sim):
+    with pytest.raises(ActionError, match="answers"):
+        sim.connectivity("lost", "some")  # type: ignore[arg-type]
+    assert sim.stats()["connectivity"] == "up"
 
 
 async def test_a_farm_that_is_still_broken_is_named_when_the_connection_is_restored(
-    small: Book, connect_ib: ConnectIB, eventually: Eventually
-) -> None:
-    async with SimulatedGateway(small) as sim:
-        ib = await connect_ib(sim, listen=(notices := []))
-        ticker = ib.reqMktData(Contract(conId=CALL, exchange="SMART"))
-        await eventually(lambda: ticker.modelGreeks)
-        sim.farm("usfarm", 2103)
-        sim.connectivity("lost")
-        sim.connectivity("restored_data_kept")
-        await eventually(lambda: notices[-1][0] == 1102)
-        assert notices[-1][1].endswith(
-            "data maintained. The following farms are connected: usfuture. "
-            "The following farms are not connected: usfarm."
-        )
-        before = ticker.modelGreeks
-        sim.step(5)
-        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
-        assert ticker.modelGreeks == before
+    sim, connect_ib, eventually
+):
+    ib = await connect_ib(sim, listen=(notices := []))
+    ticker = ib.reqMktData(Contract(conId=CALL, exchange="SMART"))
+    await eventually(lambda: ticker.modelGreeks)
+    sim.farm("usfarm", 2103)
+    sim.connectivity("lost")
+    sim.connectivity("restored_data_kept")
+    await eventually(lambda: notices[-1][0] == 1102)
+    assert notices[-1][1].endswith(
+        "data maintained. The following farms are connected: usfuture. "
+        "The following farms are not connected: usfarm."
+    )
+    before = ticker.modelGreeks
+    sim.step(5)
+    await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+    assert ticker.modelGreeks == before

@@ -1,16 +1,13 @@
 """The simulator as a program: its output, signals, errors and scenario."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,7 +15,6 @@ import pytest
 
 from tests.support.waiting import DEADLINE_S
 
-Connect = Callable[..., Awaitable[Any]]
 CALL = 921000001
 
 
@@ -46,9 +42,7 @@ async def ready(process: Process) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_it_prints_its_ports_serves_and_ends_cleanly(
-    connect: Connect, number: signal.Signals
-) -> None:
+async def test_it_prints_its_ports_serves_and_ends_cleanly(connect, number):
     async with program("--port", "0", "--book", "small", "--max-lines", "1") as process:
         ports = await ready(process)
         client = await connect(ports["port"])
@@ -65,7 +59,7 @@ async def test_it_prints_its_ports_serves_and_ends_cleanly(
         await client.wait_closed()
 
 
-async def test_a_port_in_use_ends_it_with_exit_code_2_and_the_reason() -> None:
+async def test_a_port_in_use_ends_it_with_exit_code_2_and_the_reason():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -78,7 +72,7 @@ async def test_a_port_in_use_ends_it_with_exit_code_2_and_the_reason() -> None:
     assert err.count(b"\n") == 1
 
 
-async def test_a_bad_book_ends_it_with_exit_code_2_and_the_place(tmp_path: Path) -> None:
+async def test_a_bad_book_ends_it_with_exit_code_2_and_the_place(tmp_path):
     book = tmp_path / "bad.yaml"
     book.write_text("as_of: 2028-06-01\naccounts: [{name: U1}]\n")
     async with program("--book", str(book)) as process:
@@ -87,9 +81,7 @@ async def test_a_bad_book_ends_it_with_exit_code_2_and_the_place(tmp_path: Path)
     assert f"{book}:2:19: accounts[0].name" in err.decode()
 
 
-async def test_the_actions_of_a_scenario_are_done_at_their_times(
-    connect: Connect, tmp_path: Path
-) -> None:
+async def test_the_actions_of_a_scenario_are_done_at_their_times(connect, tmp_path):
     scenario = tmp_path / "scenario.yaml"
     scenario.write_text(
         "- {at_s: 0.0, do: close, account: DUSIM0001, conid: 921000007}\n"

@@ -1,20 +1,13 @@
 """Exchanges, algo venues and farms that a book names, as the real ib_async sees them."""
 
-from __future__ import annotations
-
 import asyncio
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 from ib_async import IB, Contract
 
-from ib_gateway_simulator import Book, BookError, SimulatedGateway, load_book
+from ib_gateway_simulator import BookError, SimulatedGateway, load_book
 from tests.support.waiting import DEADLINE_S
 
-Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
-ConnectIB = Callable[..., Awaitable[IB]]
 FUTURE, CBOE_CALL, FIRST_OF_CHAIN = 920000002, 921000001, 922000001
 
 BOOK = """
@@ -34,7 +27,7 @@ chains:
 
 
 @pytest.fixture
-def venues(tmp_path: Path) -> Book:
+def venues(tmp_path):
     path = tmp_path / "venues.yaml"
     path.write_text(BOOK)
     return load_book(path)
@@ -45,9 +38,7 @@ async def details_of(ib: IB, contract: Contract) -> list[tuple[str, str]]:
     return [(details.contract.exchange, details.validExchanges) for details in found]
 
 
-async def test_algo_venues_are_among_several_contract_details(
-    venues: Book, connect_ib: ConnectIB
-) -> None:
+async def test_algo_venues_are_among_several_contract_details(venues, connect_ib):
     async with SimulatedGateway(venues) as sim:
         ib = await connect_ib(sim)
         assert await details_of(ib, Contract(conId=FUTURE)) == [
@@ -64,8 +55,8 @@ async def test_algo_venues_are_among_several_contract_details(
     ("conid", "good", "bad"), [(FUTURE, "CME", "QBALGO"), (CBOE_CALL, "CBOE", "SMART")]
 )
 async def test_market_data_come_from_a_listed_exchange_only(
-    venues: Book, connect_ib: ConnectIB, eventually: Eventually, conid: int, good: str, bad: str
-) -> None:
+    venues, connect_ib, eventually, conid, good, bad
+):
     async with SimulatedGateway(venues) as sim:
         ib = await connect_ib(sim, listen=(errors := []))
         ib.reqMktData(Contract(conId=conid, exchange=bad))
@@ -75,17 +66,13 @@ async def test_market_data_come_from_a_listed_exchange_only(
         assert sim.stats()["lines_by_conid"] == {str(conid): 1}
 
 
-async def test_a_contract_that_does_not_list_smart_says_so(
-    venues: Book, connect_ib: ConnectIB
-) -> None:
+async def test_a_contract_that_does_not_list_smart_says_so(venues, connect_ib):
     async with SimulatedGateway(venues) as sim:
         ib = await connect_ib(sim)
         assert await details_of(ib, Contract(conId=CBOE_CALL)) == [("CBOE", "CBOE")]
 
 
-async def test_a_farm_with_a_dot_is_not_the_one_before_the_dot(
-    venues: Book, connect_ib: ConnectIB, eventually: Eventually
-) -> None:
+async def test_a_farm_with_a_dot_is_not_the_one_before_the_dot(venues, connect_ib, eventually):
     async with SimulatedGateway(venues, autostep=False) as sim:
         ib = await connect_ib(sim, listen=(notices := []))
         await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
@@ -105,7 +92,7 @@ async def test_a_farm_with_a_dot_is_not_the_one_before_the_dot(
         assert ticker.modelGreeks == before
 
 
-def test_an_exchange_that_is_not_among_the_exchanges_is_a_mistake(tmp_path: Path) -> None:
+def test_an_exchange_that_is_not_among_the_exchanges_is_a_mistake(tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_text(BOOK.replace("exchanges: [CBOE]", "exchange: ISE, exchanges: [CBOE]"))
     with pytest.raises(BookError, match="ISE is not one of exchanges"):

@@ -6,8 +6,8 @@ import pytest
 
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.updates.position_updates import DeltaLakePositionWriter
-from position_sync_dagster.sync.stream import followed_holdings
+from position_sync_dagster.lake.position_updates import DeltaLakePositionWriter
+from position_sync_dagster.sync.stream import router
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.support.booked_legs import terms_of
 from tests.support.empty_lakes import put_tables
@@ -64,7 +64,7 @@ def streaming(lake, settings_for, monkeypatch):
     ):
         settings = settings_for(sim, **more)
         if not settings.pnl_subscriptions:
-            monkeypatch.setattr(followed_holdings, "MAX_STREAMED", 0)
+            monkeypatch.setattr(router, "MAX_STREAMED", 0)
         streamer = IBPositionStreamer(
             lake.registry, lake.queue, settings=settings,
             tables=StreamTables(

@@ -32,7 +32,7 @@ from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import GatewayError, LeaseLostError
 from position_sync_dagster.gateway.connection import IBConnectionManager, MessageReader
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.sync.drain.drain import drain
+from position_sync_dagster.sync.drain import drain
 from tests.support.fake_gateway import (
     ACCOUNTS,
     CONIDS,

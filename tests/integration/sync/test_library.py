@@ -4,7 +4,7 @@ import re
 from importlib.resources import as_file, files
 
 import position_sync_dagster as ps
-from position_sync_dagster.lake.registry.strategies_file import load_strategies
+from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.settings import Settings
 
 

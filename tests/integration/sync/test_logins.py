@@ -12,7 +12,7 @@ from position_sync_dagster.domain.update import Source
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.sync.drain.drain import drain
+from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.reports.figures import FiguresReader
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status

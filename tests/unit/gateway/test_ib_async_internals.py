@@ -13,7 +13,7 @@ from ib_async import connection, decoder
 
 from ib_gateway_simulator.protocol import wire
 from position_sync_dagster import gateway
-from position_sync_dagster.gateway import ib_async_internals, survey
+from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.login import _warn_of_version
 from position_sync_dagster.gateway.translate import position_of
 
@@ -129,7 +129,7 @@ def test_ib_async_offers_gateways_the_versions_that_the_simulator_and_the_record
 
 def test_the_installed_version_is_the_tested_one():
     assert ib_async_internals.version_problem() is None
-    assert survey.library_problem() is None
+    assert ib_async_internals.version_problem() is None
 
 
 @pytest.mark.parametrize("version", ["2.2.0", "2.10.1", "3.0"])
@@ -140,6 +140,6 @@ def test_another_version_is_named_in_the_log_once_and_in_the_survey(monkeypatch,
         _warn_of_version(problem)
     [record] = caplog.records
     assert f"ib_async {version}" in record.message
-    text, remedy = survey.library_problem()
+    text, remedy = ib_async_internals.version_problem()
     assert version in text
     assert "ib-async==2.1.*" in remedy

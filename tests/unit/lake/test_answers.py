@@ -10,8 +10,12 @@ from position_sync_dagster.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
-from position_sync_dagster.lake.storage.commit_errors import to_lake_error
-from position_sync_dagster.lake.storage.object_store import plain, summary, without_secrets
+from position_sync_dagster.lake.storage.commit_errors import (
+    plain,
+    summary,
+    to_lake_error,
+    without_secrets,
+)
 
 TABLE = "s3://bucket/lake/position_queue"
 GET = "Generic S3 error: Error performing GET https://me:pw@s3.test/bucket/lake/x in 1.2ms"

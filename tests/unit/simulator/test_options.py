@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import typer
 from typer.testing import CliRunner, Result
@@ -16,7 +14,7 @@ from position_sync_dagster.cli.app import app
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Options, str | None]]:
+def started(monkeypatch):
     """Record what the command line starts, and start nothing."""
     calls: list[tuple[str, Options, str | None]] = []
 
@@ -31,7 +29,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Options, str | N
 
 
 @pytest.fixture(params=["python -m", "position-sync"])
-def invoke(request: pytest.FixtureRequest) -> Any:
+def invoke(request):
     """Run the command as a module of its own, and as a command of `position-sync`."""
     alone = typer.Typer()
     alone.command()(simulate)
@@ -44,13 +42,13 @@ def invoke(request: pytest.FixtureRequest) -> Any:
     return run
 
 
-def test_without_arguments_the_program_has_its_defaults(started: list[Any], invoke: Any) -> None:
+def test_without_arguments_the_program_has_its_defaults(started, invoke):
     assert invoke("").exit_code == 0
     assert started == [("demo", PROGRAM_OPTIONS, None)]
     assert (PROGRAM_OPTIONS.port, PROGRAM_OPTIONS.control_port) == (7497, 0)
 
 
-def test_every_argument_reaches_its_option(started: list[Any], invoke: Any) -> None:
+def test_every_argument_reaches_its_option(started, invoke):
     invoke(
         "--book small --host ::1 --port 1 --next-ports 5 --control-port 2 --seed 3 --max-lines 4 "
         "--tick-interval 0.5 --refresh-interval 6 --tick-ring 7 "
@@ -74,9 +72,7 @@ def test_every_argument_reaches_its_option(started: list[Any], invoke: Any) -> N
 @pytest.mark.parametrize(
     "arguments", ["--tick-interval 0", "--max-lines 0", "--port x", "--port 70000", "--nonsense"]
 )
-def test_a_wrong_argument_ends_it_with_exit_code_2_and_the_reason(
-    started: list[Any], invoke: Any, arguments: str
-) -> None:
+def test_a_wrong_argument_ends_it_with_exit_code_2_and_the_reason(started, invoke, arguments):
     ended = invoke(arguments)
     assert ended.exit_code == 2
     assert arguments.split()[0] in ended.output
@@ -84,16 +80,14 @@ def test_a_wrong_argument_ends_it_with_exit_code_2_and_the_reason(
 
 
 @pytest.mark.parametrize("zone", ["Mars/Base", "../etc", "America"])
-def test_an_unknown_time_zone_ends_it_with_exit_code_2_and_the_reason(
-    started: list[Any], invoke: Any, zone: str
-) -> None:
+def test_an_unknown_time_zone_ends_it_with_exit_code_2_and_the_reason(started, invoke, zone):
     ended = invoke(f"--time-zone {zone}")
     assert ended.exit_code == 2
     assert "time_zone" in ended.output
     assert started == []
 
 
-def test_a_simulator_takes_options_and_single_changes() -> None:
+def test_a_simulator_takes_options_and_single_changes():
     sim = SimulatedGateway(load_book("small"), Options(max_lines=5, seed=1), max_lines=6)
     assert sim.stats()["line_limit"] == 6
     with pytest.raises(TypeError, match="max_line"):
@@ -101,6 +95,6 @@ def test_a_simulator_takes_options_and_single_changes() -> None:
 
 
 @pytest.mark.parametrize(("option", "value"), [("host", " "), ("tick_ring", 2**31)])
-def test_an_empty_address_and_a_count_without_bounds_are_refused(option: str, value: Any) -> None:
+def test_an_empty_address_and_a_count_without_bounds_are_refused(option, value):
     with pytest.raises(OptionError, match=f"{option} is .*: give "):
         Options(**{option: value})

@@ -5,9 +5,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs.assets.active_strategies import active_strategies
-from position_sync_dagster.defs.assets.position_queue import position_queue
-from position_sync_dagster.defs.assets.position_updates import position_updates
+from position_sync_dagster.defs.assets.queue_and_ledger import (
+    active_strategies,
+    position_queue,
+    position_updates,
+)
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.lake import Lake
 

@@ -7,7 +7,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from position_sync_dagster.defs.assets.daily_positions import (
+from position_sync_dagster.defs.assets.past_days import (
     daily,
     daily_asset,
     exchange_partitions,

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.defs.assets.active_strategies import active_strategies
+from position_sync_dagster.defs.assets.queue_and_ledger import active_strategies
 from position_sync_dagster.defs.checks.strategies import rolls_are_followed
 from position_sync_dagster.sync.explain_closes import CloseExplainer
-from position_sync_dagster.sync.roll_legs import RollFollower
+from position_sync_dagster.sync.leg_followers import RollFollower
 from tests.support.holdings import make_holding
 from tests.unit.domain.test_causes import ACCOUNT, CALL, OTHER, change, fill
 
@@ -115,7 +115,7 @@ def test_a_roll_that_is_not_clear_is_refused_by_name_and_fails_a_check(
     )
     assert legs(lake) == before
     assert caplog.text.count("a roll is not followed: ic: SPY 575C") == 1
-    monkeypatch.setattr("position_sync_dagster.sync.roll_legs.SETTLED", timedelta(seconds=-9))
+    monkeypatch.setattr("position_sync_dagster.sync.leg_followers.SETTLED", timedelta(seconds=-9))
     result = materialize(active_strategies, rolls_are_followed)
     (check,) = result.get_asset_check_evaluations()
     assert not check.passed

@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs.assets.daily_positions import known_days
+from position_sync_dagster.defs.assets.past_days import known_days
 from position_sync_dagster.defs.assets.statements import executions, flex_statements
 from position_sync_dagster.errors import StatementError
 from position_sync_dagster.gateway import flex

@@ -8,9 +8,10 @@ import dagster as dg
 import pytest
 
 from position_sync_dagster.defs.assets import risk_scenarios as risk
-from position_sync_dagster.defs.assets.daily_positions import exchange_partitions, known_days
-from position_sync_dagster.defs.assets.profit_explained import (
+from position_sync_dagster.defs.assets.past_days import (
+    exchange_partitions,
     explained_asset,
+    known_days,
     profits_are_explained,
 )
 from position_sync_dagster.defs.checks.check_results import EVALUATE

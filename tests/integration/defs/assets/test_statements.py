@@ -9,7 +9,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from position_sync_dagster.defs.assets.daily_positions import daily_asset, exchange_partitions
+from position_sync_dagster.defs.assets.past_days import daily_asset, exchange_partitions
 from position_sync_dagster.defs.assets.statements import (
     executions,
     flex_statements,

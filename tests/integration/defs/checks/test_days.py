@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from position_sync_dagster.defs.assets.daily_positions import (
+from position_sync_dagster.defs.assets.past_days import (
     daily_asset,
     days_are_complete,
     exchange_partitions,

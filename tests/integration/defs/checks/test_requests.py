@@ -2,15 +2,12 @@
 
 from datetime import UTC, datetime, timedelta
 
-import dagster as dg
 import polars as pl
 from deltalake import write_deltalake
 
 from position_sync_dagster.defs.checks.ledger import (
-    judge_ends,
     judge_requests,
     requests_are_answered,
-    requests_end_once,
 )
 from position_sync_dagster.domain.update import Answer
 from position_sync_dagster.settings import Settings
@@ -99,41 +96,6 @@ def test_twenty_of_many_are_shown_and_all_are_counted(lake, enqueue) -> None:
     )
     assert len(result.metadata["rows"].records) == 20
     assert result.metadata["found"].value == 100
-
-
-def test_requests_that_ended_with_a_row_pass(check, lake, enqueue, append_row, seconds_ago) -> None:
-    first, _ = enqueue(1, 2)
-    append_row(1, seconds_ago(1), update_id="row-1")
-    lake.queue.sync.claim_batch(limit=50)
-    lake.queue.sync.mark_success(first, answers={first: Answer(update_id="row-1")})
-    found = check(requests_end_once)
-    assert found.passed
-    assert found.metadata["checked"].value == 2
-
-
-def test_an_answer_that_is_not_in_the_ledger_is_an_error(check, shown, lake, enqueue) -> None:
-    (request,) = enqueue(1)
-    lake.queue.sync.claim_batch(limit=50)
-    lake.queue.sync.mark_success(request, answers={request: Answer(update_id="nowhere")})
-    found = check(requests_end_once)
-    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
-    (row,) = shown(found)
-    assert row["request_id"] == request
-    assert "not in the ledger" in row["why"]
-
-
-def test_a_request_that_is_stored_twice_or_in_a_wrong_place_is_an_error(lake, enqueue) -> None:
-    enqueue(1)
-    stored = lake.queue.table.rows()
-    twice = judge_ends(pl.concat([stored, stored]), rows=())
-    assert {r.data["why"] for r in twice.metadata["rows"].records} == {"stored more than once"}
-    ended = stored.with_columns(status=pl.lit("SUCCESS"))
-    assert (
-        "still among the live ones"
-        in judge_ends(ended, rows=()).metadata["rows"].records[0].data["why"]
-    )
-    moved = stored.with_columns(bucket=pl.lit("FAILED"), status=pl.lit("SUCCESS"))
-    assert "another status" in judge_ends(moved, rows=()).metadata["rows"].records[0].data["why"]
 
 
 def test_a_row_of_another_writer_is_named_and_left_alone(check, lake, enqueue) -> None:

@@ -1,10 +1,7 @@
-"""The checks of lines, holdings set aside, legs and tables."""
+"""The checks of lines, holdings set aside and legs."""
 
-import json
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
-import dagster as dg
 import pytest
 
 from position_sync_dagster.defs.checks.broker import (
@@ -13,8 +10,6 @@ from position_sync_dagster.defs.checks.broker import (
     lines_suffice,
     login_is_made,
 )
-from position_sync_dagster.defs.checks.check_results import EVALUATE
-from position_sync_dagster.defs.checks.ledger import tables_fit_the_code
 from position_sync_dagster.defs.checks.strategies import legs_are_resolved
 from position_sync_dagster.domain.gateway_session import (
     EMPTIED,
@@ -27,8 +22,7 @@ from position_sync_dagster.domain.gateway_session import (
 )
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.update import Source, TradingMode
-from position_sync_dagster.gateway.accounts.account_downloads import OddRows
-from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY
+from position_sync_dagster.gateway.account_downloads import OddRows
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.terminal.board import describe
 
@@ -165,18 +159,3 @@ def test_a_leg_that_nobody_looks_up_is_named_after_a_while(check, lake) -> None:
     terms = dict(symbol="SPX", right="P", strike=5000.0, expiry="20281215", strategy_id="hedge")
     lake.registry.sync.add_many([make_leg(**terms, added_at=old)])
     assert not check(legs_are_resolved).passed
-
-
-def test_a_table_of_a_newer_release_is_an_error_that_names_it(lake, settings) -> None:
-    assert EVALUATE[tables_fit_the_code.check_key](lake, settings).passed
-    log = Path(lake.contracts.table.path, "_delta_log", f"{0:020}.json")
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    for line in lines:
-        if "metaData" in line:
-            line["metaData"]["configuration"][VERSION_PROPERTY] = "99"
-    log.write_text("\n".join(json.dumps(line) for line in lines))
-    result = EVALUATE[tables_fit_the_code.check_key](lake, settings)
-    assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.ERROR)
-    (record,) = result.metadata["rows"].records
-    assert record.data["table"] == "contracts"
-    assert "99" in record.data["what"]

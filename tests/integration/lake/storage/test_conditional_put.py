@@ -4,7 +4,7 @@ import pytest
 
 from position_sync_dagster.errors import StoreRefusedError, StoreUnavailableError, UnsafeStoreError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.storage import store_probe
+from position_sync_dagster.lake.storage import object_store as store_probe
 from position_sync_dagster.processes.preflight import Level, check_lake
 from tests.support.object_store import stored_under
 from tests.support.store_proxy import CUT_AFTER, Rule

@@ -12,10 +12,10 @@ from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.errors import (
     LakeNotWritableError,
 )
-from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.position_queue import PositionQueue
+from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.storage.durability import torn_entries
 from position_sync_dagster.lake.storage.maintenance import COMPACT_FROM, maintain
-from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from tests.support.filled_queue import filled_queue
 
 

@@ -18,7 +18,7 @@ from position_sync_dagster.errors import (
     NewerTableError,
 )
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY, Kind, StoredColumn
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE, TABLES
 from position_sync_dagster.lake.storage.lifecycle_table import LifecycleTable

@@ -21,7 +21,7 @@ from position_sync_dagster.errors import (
     RequestStateError,
     StalledError,
 )
-from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.schema.tables import (
     BROKER_POSITIONS,
     POSITION_QUEUE,

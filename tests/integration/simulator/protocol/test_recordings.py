@@ -1,7 +1,5 @@
 """Every encoder compared with recorded messages and with the decoders of real clients."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable
@@ -103,7 +101,7 @@ NEVER_RECORDED = {"pnl", "pnlSingle", "tickOptionComputation", "positionMulti"}
 
 
 @pytest.mark.parametrize("name", AGAIN)
-def test_an_encoder_writes_what_was_recorded_field_by_field(name: str) -> None:
+def test_an_encoder_writes_what_was_recorded_field_by_field(name):
     recordings = of_type(name)
     assert recordings, f"no recording of {name}"
     for recorded in recordings:
@@ -126,7 +124,7 @@ PLACEHOLDER = re.compile(r"\\{\w+\\}")
 OTHER_FARMS = "The following farms are connected"
 
 
-def test_the_texts_of_codes_are_the_recorded_ones() -> None:
+def test_the_texts_of_codes_are_the_recorded_ones():
     compared = set()
     for recorded in of_type("error"):
         number, text = int(recorded[3]), recorded[4]
@@ -141,7 +139,7 @@ def test_the_texts_of_codes_are_the_recorded_ones() -> None:
     }
 
 
-def test_every_message_that_the_simulator_sends_has_a_recording_or_is_listed_here() -> None:
+def test_every_message_that_the_simulator_sends_has_a_recording_or_is_listed_here():
     recorded = {record["name"] for record in RECORDED}
     sent = set(NAMES.values())
     no_recording = sent - recorded
@@ -158,7 +156,7 @@ LAST_TRADE = "20270115 16:00:00 US/Eastern"
 
 
 @pytest.mark.parametrize("symbol", ["AAPL", "ES"])
-def test_contract_details_have_the_recorded_layout(symbol: str) -> None:
+def test_contract_details_have_the_recorded_layout(symbol):
     recorded = next(f for f in of_type("contractDetails") if f[2] == symbol and len(f) > 38)
     future = symbol == "ES"
     contract = Contract(
@@ -217,7 +215,7 @@ def calls_of_ib_async(fields: list[str]) -> list[tuple[str, tuple[Any, ...]]]:
 
 
 @pytest.mark.parametrize("name", AGAIN)
-def test_ib_async_decodes_the_same_from_a_recording_and_from_the_encoder(name: str) -> None:
+def test_ib_async_decodes_the_same_from_a_recording_and_from_the_encoder(name):
     for recorded in of_type(name):
         ours = wire.fields_of(wire.frame(AGAIN[name](recorded))[4:])
         if name == "updatePortfolio":
@@ -265,13 +263,11 @@ UNRECORDED: list[tuple[str, tuple[str, ...], tuple[Any, ...]]] = [
 
 
 @pytest.mark.parametrize(("name", "fields", "expected"), UNRECORDED, ids=lambda v: str(v)[:20])
-def test_ib_async_reads_the_messages_that_nobody_recorded(
-    name: str, fields: tuple[str, ...], expected: tuple[Any, ...]
-) -> None:
+def test_ib_async_reads_the_messages_that_nobody_recorded(name, fields, expected):
     assert calls_of_ib_async(list(fields)) == [(name, expected)]
 
 
-def test_ib_async_reads_an_option_out_of_contract_details() -> None:
+def test_ib_async_reads_an_option_out_of_contract_details():
     fields = contract_details(7, OPTION, "SMART", "STK", listing(date(2026, 4, 5)), LAST_TRADE)
     [(name, (req_id, details))] = calls_of_ib_async(list(fields))
     assert (name, req_id) == ("contractDetails", 7)
@@ -285,7 +281,7 @@ def test_ib_async_reads_an_option_out_of_contract_details() -> None:
 
 
 @pytest.mark.parametrize("version", [176, 178])
-def test_ibapi_reads_every_message_to_its_last_field(version: int) -> None:
+def test_ibapi_reads_every_message_to_its_last_field(version):
     frames = [AGAIN[name](recorded) for name in AGAIN for recorded in of_type(name)]
     frames += [fields for _, fields, _ in UNRECORDED]
     frames.append(

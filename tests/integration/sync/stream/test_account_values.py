@@ -11,8 +11,8 @@ from ib_gateway_simulator import load_book
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LakeNotWritableError
-from position_sync_dagster.gateway.accounts import pnl_subscriptions
-from position_sync_dagster.lake.account_values import AccountValuesTable
+from position_sync_dagster.gateway import pnl_subscriptions
+from position_sync_dagster.lake.broker_positions import AccountValuesTable
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream.streamer import stream
 from position_sync_dagster.terminal.board import describe
@@ -231,7 +231,7 @@ async def test_a_new_connection_subscribes_again_and_writes_no_row_without_its_v
     async with recording() as (sim, streamer):
         before = await arrives(is_whole)
         sim.disconnect()
-        await eventually(lambda: streamer.metrics.counts.reconnects == 1)
+        await eventually(lambda: streamer.counts.reconnects == 1)
         await arrives(lambda row: row.timestamp > before.timestamp)
         await arrives(lambda row: row.values_received_at > before.timestamp)
         rows = lake.account_values.between(before.timestamp, utc_now())

@@ -7,8 +7,7 @@ import pytest
 
 from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.gateway.connection import IBConnectionManager, connect
-from position_sync_dagster.sync.drain.drain import drain
-from position_sync_dagster.sync.drain.worker import ConnectionValues, QueueWorker
+from position_sync_dagster.sync.drain import ConnectionValues, QueueWorker, drain
 from tests.integration.sync.conftest import CALL, A
 from tests.support.short_owner import refresh
 

@@ -22,9 +22,9 @@ from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.flex import read_statements
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync import roll_legs
+from position_sync_dagster.sync import leg_followers
 from position_sync_dagster.sync.explain_closes import BREAKS, CloseExplainer
-from position_sync_dagster.sync.roll_legs import RollFollower
+from position_sync_dagster.sync.leg_followers import RollFollower
 from position_sync_dagster.sync.stream import close_watcher
 from position_sync_dagster.sync.stream.close_watcher import CloseWatcher
 from position_sync_dagster.sync.stream.ownership import OwnerContext
@@ -224,7 +224,7 @@ def quick(monkeypatch):
     """
     for module in (causes, close_facts):
         monkeypatch.setattr(module, "NEAR", timedelta(seconds=NEAR_S))
-    monkeypatch.setattr(roll_legs, "SETTLED", timedelta())
+    monkeypatch.setattr(leg_followers, "SETTLED", timedelta())
     monkeypatch.setattr(close_watcher, "LOOKS_S", (0.0, 1.0, 3.0, NEAR_S + 1.0))
     monkeypatch.setattr(connection, "_DAYS", (f"Etc/GMT{datetime.now(UTC).hour - 12:+d}",))
 

@@ -15,13 +15,12 @@ from position_sync_dagster.domain import login_lines, streamed_holding
 from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState, make_leg
-from position_sync_dagster.gateway import login
-from position_sync_dagster.gateway.accounts import account_downloads
+from position_sync_dagster.gateway import account_downloads, login
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.position_updates import START, DeltaLakePositionWriter
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.threads import offload
-from position_sync_dagster.lake.updates.position_updates import START, DeltaLakePositionWriter
-from position_sync_dagster.sync.drain.drain import drain
+from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.stream import gateway_link, lines
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.support.booked_legs import terms_of

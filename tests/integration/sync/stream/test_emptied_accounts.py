@@ -6,8 +6,7 @@ import pytest
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.gateway.connection import IBConnectionManager
-from position_sync_dagster.sync.drain.drain import drain
-from position_sync_dagster.sync.drain.worker import ConnectionValues
+from position_sync_dagster.sync.drain import ConnectionValues, drain
 from tests.integration.sync.conftest import CALL, PUT, A, B
 
 NEVER_S = 3600.0
@@ -24,7 +23,7 @@ def emptied_by_restart(stream_legs, eventually):
         for account in accounts:
             sim.empty_lists(account)
         await sim.restart(down_s=0.05)
-        await eventually(lambda: streamer.metrics.counts.reconnects)
+        await eventually(lambda: streamer.counts.reconnects)
         await eventually(lambda: streamer.state is SessionState.LIVE)
 
     return restart
@@ -110,7 +109,7 @@ async def test_an_account_that_was_emptied_while_nobody_saw_it_closes_with_the_s
             sim.close_position(*key)
         await sim.restart(down_s=0.05)
         sim.connectivity("restored_data_kept")
-        await eventually(lambda: streamer.metrics.counts.reconnects)
+        await eventually(lambda: streamer.counts.reconnects)
 
         async def closed():
             return await zero_rows(lake, settings) == keys

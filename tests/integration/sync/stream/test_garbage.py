@@ -63,7 +63,7 @@ async def test_a_message_that_cannot_be_read_is_left_out_and_logged_once(
         for _ in range(50):
             sim.send_raw(garbage)
         await updates_continue()
-        assert streamer.metrics.counts.reconnects == 0
+        assert streamer.counts.reconnects == 0
         lines = [r.getMessage() for r in caplog.records if UNREADABLE in r.getMessage()]
         assert len(lines) == 1
         assert expected in lines[0]
@@ -79,7 +79,7 @@ async def test_ticks_of_requests_that_nobody_made_are_logged_once(live, caplog):
             sim.send_raw(frame(45, 6, 7777, 49, 0.0) + frame(46, 6, 7777, 45, "1772463600"))
             sim.send_raw(frame(58, 1, 7777, 1) + frame(81, 7777, 0.01, "", 3))
         await updates_continue()
-        assert streamer.metrics.counts.reconnects == 0
+        assert streamer.counts.reconnects == 0
         lines = [r.getMessage() for r in caplog.records if "7777" in r.getMessage()]
         assert len(lines) == 1
         assert STRAY in lines[0]
@@ -136,7 +136,7 @@ async def test_half_a_message_ends_the_connection_even_if_others_follow(
     monkeypatch.setattr(connection, "SILENCE_S", 0.4)
     async with live() as (sim, streamer, updates_continue):
         sim.send_raw(bytes.fromhex(half))
-        await eventually(lambda: streamer.metrics.counts.reconnects == 1)
+        await eventually(lambda: streamer.counts.reconnects == 1)
         await updates_continue()
         assert f"is given up: {GIVEN_UP[why]}" in caplog.text
 
@@ -166,7 +166,7 @@ async def test_a_gateway_that_sends_only_garbage_is_disconnected(
 
         async def left():
             sim.send_raw(frame("garbage"))
-            return streamer.metrics.counts.reconnects
+            return streamer.counts.reconnects
 
         await eventually(left)
         monkeypatch.setattr(connection.IB, "reqCurrentTimeAsync", send)
@@ -186,4 +186,4 @@ async def test_a_quiet_market_ends_no_connection(live, monkeypatch):
         await asyncio.sleep(1.0)  # what must not happen cannot be waited for
         sim.freeze(False)
         await updates_continue()
-        assert streamer.metrics.counts.reconnects == 0
+        assert streamer.counts.reconnects == 0

@@ -11,7 +11,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.update import PriceKind, ValueOrigin
 from position_sync_dagster.sync.reports.positions import PositionQuery, read_positions
-from position_sync_dagster.sync.stream import followed_holdings
+from position_sync_dagster.sync.stream import router
 
 A = "DUSIM0001"
 CALL, PUT, WORTHLESS, CENTS, STOCK = 921000001, 921000002, 921000003, 921000004, 920000001
@@ -183,7 +183,7 @@ async def test_streamed_rows_have_a_daily_profit_without_another_line(stream_leg
 async def test_profit_subscriptions_of_streamed_holdings_are_bounded(
     stream_legs, eventually, monkeypatch
 ):
-    monkeypatch.setattr(followed_holdings, "MAX_STREAMED", 1)
+    monkeypatch.setattr(router, "MAX_STREAMED", 1)
     async with stream_legs(PUT, STOCK, pnl_subscriptions=1) as (sim, _streamer, received):
         await eventually(lambda: received.newest(A, PUT) and received.newest(A, STOCK))
         both = 2  # one streamed holding, and one monitored

@@ -391,7 +391,7 @@ async def test_250_active_legs_on_a_login_with_100_lines(crowd, lake, eventually
     assert {request.conid for request in then} == set(conids[ACTIVE:])
 
     await lake.registry.remove_active(conids[0])
-    await eventually(lambda: streamer.metrics.counts.promotions == 1)
+    await eventually(lambda: streamer.routes[(A, conids[STREAMED])] is LegState.STREAMED)
     streamed = await eventually(agreed)
     assert streamed == set(conids[1 : STREAMED + 1])
     assert streamer.routes[(A, conids[0])] is LegState.MONITORED

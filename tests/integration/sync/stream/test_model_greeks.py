@@ -14,12 +14,12 @@ from position_sync_dagster.domain.instrument import parse_trading_hours
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import GreeksSource, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
-from position_sync_dagster.gateway.accounts import holdings
+from position_sync_dagster.gateway import holdings
 from position_sync_dagster.sync.stream import (
     account_greeks,
-    followed_holdings,
     gateway_link,
     model_greeks,
+    router,
 )
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 
@@ -34,7 +34,7 @@ COMPUTED = {(A, CALL), (A, PUT), (A, CORN_CALL), (B, CALL), (B, ES_PUT), (B, SPX
 @pytest.fixture
 def computing(simulate, streaming, monkeypatch):
     """Stream the small book, at today's prices, with greeks that are computed all the time."""
-    monkeypatch.setattr(followed_holdings, "PUBLISH_S", 0.1)
+    monkeypatch.setattr(router, "PUBLISH_S", 0.1)
     monkeypatch.setattr(holdings, "FOLLOWED", timedelta(seconds=0.5))
     monkeypatch.setattr(model_greeks, "PRICES_S", 0.05)
     monkeypatch.setattr(model_greeks, "BATCH_S", 0.2)
@@ -88,7 +88,7 @@ async def test_ticks_of_underlyings_alone_show_that_a_reported_loss_of_ib_is_ove
     async with computing() as (sim, streamer):
         await eventually(lambda: streamer.underlying_lines == 4)
         sim.connectivity("reported_lost")
-        await eventually(lambda: streamer.metrics.counts.reconnects == 1)
+        await eventually(lambda: streamer.counts.reconnects == 1)
         await eventually(lambda: streamer.state is SessionState.LIVE)
 
 

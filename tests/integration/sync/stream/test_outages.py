@@ -18,7 +18,7 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain.worker import ConnectionValues
+from position_sync_dagster.sync.drain import ConnectionValues
 from position_sync_dagster.sync.stream import delivery, gateway_link, model_greeks
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 
@@ -34,7 +34,7 @@ async def test_after_a_dropped_connection_it_streams_again_by_itself(
         sim.close_position(A, CALL)
         await eventually(lambda: streamer.routes[(A, CALL)] is LegState.CLOSED)
         sim.disconnect()
-        await eventually(lambda: streamer.metrics.counts.reconnects == 1)
+        await eventually(lambda: streamer.counts.reconnects == 1)
         await updates_continue(streamer, received)
         assert sim.stats()["lines_in_use"] == 1
         assert sim.stats()["connections"]["now"] == 1
@@ -72,7 +72,7 @@ async def test_a_connection_that_ends_while_a_table_is_slow_makes_the_stream_bli
         finally:
             slow.set()
         await updates_continue(streamer, received)
-        assert streamer.metrics.counts.reconnects == 1
+        assert streamer.counts.reconnects == 1
 
 
 async def test_the_end_of_a_connection_makes_the_stream_blind_before_anything_looks_at_it(
@@ -112,7 +112,7 @@ async def test_after_a_reconnect_the_memory_of_the_connection_before_is_freed(
         await eventually(lambda: received.newest(A, PUT))
         assert not looks
         sim.disconnect()
-        await eventually(lambda: streamer.metrics.counts.reconnects == 1)
+        await eventually(lambda: streamer.counts.reconnects == 1)
         await updates_continue(streamer, received)
         await eventually(lambda: looks)
 
@@ -139,7 +139,7 @@ async def test_a_loss_of_ib_during_which_data_go_on_ends_with_a_new_connection(
         sim.connectivity("reported_lost")
         await eventually(lambda: streamer.state is SessionState.BLIND)
         await updates_continue(streamer, received)
-        assert streamer.metrics.counts.reconnects == 1
+        assert streamer.counts.reconnects == 1
         assert sim.stats()["lines_in_use"] == 1
     assert "still arrive" in caplog.text
 
@@ -152,7 +152,7 @@ async def test_a_loss_of_ib_without_a_line_ends_with_a_new_connection_after_a_wh
         sim.connectivity("reported_lost")
         await eventually(lambda: streamer.state is SessionState.BLIND)
         await eventually(lambda: streamer.state is SessionState.LIVE)
-        assert streamer.metrics.counts.reconnects == 1
+        assert streamer.counts.reconnects == 1
 
 
 async def test_a_loss_of_ib_from_before_the_log_in_is_doubted_after_a_while_too(
@@ -162,7 +162,7 @@ async def test_a_loss_of_ib_from_before_the_log_in_is_doubted_after_a_while_too(
     async with stream_legs() as (sim, streamer, _received):
         sim.connectivity("lost")
         await eventually(lambda: streamer.state is SessionState.BLIND)
-        await eventually(lambda: streamer.metrics.counts.reconnects >= 2)
+        await eventually(lambda: streamer.counts.reconnects >= 2)
         assert streamer.state is SessionState.BLIND
         assert "is broken" in streamer.detail
 
@@ -187,10 +187,10 @@ async def test_the_delay_grows_while_a_gateway_drops_each_connection(
         stop = asyncio.Event()
         task = asyncio.create_task(streamer.run(stop))
         for reconnects in range(4):
-            await eventually(lambda n=reconnects: streamer.metrics.counts.reconnects == n)
+            await eventually(lambda n=reconnects: streamer.counts.reconnects == n)
             await eventually(lambda: streamer.state is SessionState.LIVE)
             sim.disconnect()
-        await eventually(lambda: streamer.metrics.counts.reconnects == 4)
+        await eventually(lambda: streamer.counts.reconnects == 4)
         stop.set()
         await task
     assert failures_seen == [1, 2, 3, 4]
@@ -242,7 +242,7 @@ async def test_the_stream_waits_on_one_connection_for_a_gateway_without_ib(
         sim.connectivity("restored_data_kept")
         await eventually(lambda: streamer.state is SessionState.LIVE)
         await eventually(lambda: sim.stats()["lines_in_use"] == 1)
-        assert streamer.metrics.counts.reconnects == 0
+        assert streamer.counts.reconnects == 0
         stop.set()
         await task
 
@@ -375,7 +375,7 @@ async def test_a_gateway_that_moves_to_another_port_is_followed(
     async with stream_legs(PUT) as (sim, streamer, received):
         await eventually(lambda: received.newest(A, PUT))
         await sim.move_port()
-        await eventually(lambda: streamer.metrics.counts.reconnects == 1)
+        await eventually(lambda: streamer.counts.reconnects == 1)
         await updates_continue(streamer, received)
 
 
@@ -411,7 +411,7 @@ async def test_a_frame_longer_than_any_message_ends_the_connection(
     async with stream_legs(PUT) as (sim, streamer, received):
         await eventually(lambda: received.newest(A, PUT))
         sim.send_raw(bytes.fromhex("7fffffff41"))
-        await eventually(lambda: streamer.metrics.counts.reconnects == 1)
+        await eventually(lambda: streamer.counts.reconnects == 1)
         await updates_continue(streamer, received)
 
 

@@ -4,7 +4,7 @@ from importlib.resources import files
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.lake.registry.strategies_file import load_strategies
+from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.sync import propose_strategies
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 

@@ -49,7 +49,7 @@ async def test_a_recorded_day_ends_with_the_recorded_positions(recording, stream
             held = {key: position for key, position in last.items() if position}
             await eventually(lambda: newest().items() >= held.items())
             await eventually(lambda: set(held) <= streamer.routes.keys())
-            await eventually(lambda: streamer.metrics.counts.reconnects >= connections - 1)
+            await eventually(lambda: streamer.counts.reconnects >= connections - 1)
         assert replay.stats.orders == []
     assert received.updates
     for row in received.updates:

@@ -10,8 +10,8 @@ from ib_gateway_simulator.replay.server import Replay
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.updates.position_updates import DeltaLakePositionWriter
-from position_sync_dagster.sync.drain.drain import drain
+from position_sync_dagster.lake.position_updates import DeltaLakePositionWriter
+from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.stream import gateway_link
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.support.booked_legs import terms_of
@@ -94,7 +94,7 @@ async def test_a_replay_ends_in_the_same_ledger(simulate, recorded, stream_to, e
             await asyncio.sleep(1.0)  # some of the market's steps
             sim.freeze()  # each account is downloaded once more, and says the same whenever it is
             sim.disconnect()
-            await eventually(lambda: streamer.metrics.counts.reconnects == 1)
+            await eventually(lambda: streamer.counts.reconnects == 1)
             await eventually(lambda: streamer.state is SessionState.LIVE)
             await eventually(lambda: streamer.lines_in_use == 3)
             feed = streamer._link.connection.feed

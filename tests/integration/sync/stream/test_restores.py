@@ -8,7 +8,7 @@ from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.gateway.accounts import account_downloads
+from position_sync_dagster.gateway import account_downloads
 from position_sync_dagster.sync.stream import gateway_link
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 
@@ -59,7 +59,7 @@ async def test_after_a_restore_that_kept_the_data_the_positions_are_listed_again
         sim.connectivity("restored_data_kept")
         await eventually(lambda: positions_requests(sim) == before + 1)
         await eventually(lambda: streamer.state is SessionState.LIVE)
-        assert streamer.metrics.counts.reconnects == 0
+        assert streamer.counts.reconnects == 0
         assert not received.closes(PUT)
 
 
@@ -75,7 +75,7 @@ async def test_a_second_list_without_an_end_closes_nothing_and_ends_the_connecti
         await eventually(lambda: streamer.state is SessionState.LIVE)
         await eventually(lambda: streamer.state is SessionState.BLIND)
         sim.positions_end()
-        await eventually(lambda: streamer.metrics.counts.reconnects)
+        await eventually(lambda: streamer.counts.reconnects)
         await updates_continue(streamer, received)
         assert not [update for update in received.updates if update.position == 0]
 

@@ -3,7 +3,8 @@
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import Reason
 from position_sync_dagster.errors import InvalidLegError
-from position_sync_dagster.sync.rule_legs import RuleFollower
+from position_sync_dagster.lake.strategies_file import follow_file
+from position_sync_dagster.sync.leg_followers import RuleFollower
 
 A = "DUSIM0001"
 CALL, PUT = 921000001, 921000002
@@ -70,7 +71,7 @@ async def test_a_saved_file_is_applied_and_what_its_rules_chose_stays(
     file.write_text(rule)
     async with simulate() as sim, streaming(sim, rules=RuleFollower(lake.registry, file)):
         await eventually(lambda: ("puts", PUT) in legs(lake))
-        assert lake.registry.sync.follow(file) == (0, 0)
+        assert follow_file(lake.registry.sync, file) == (0, 0)
         file.write_text(f"{rule}- {{strategy_id: own, legs: [{{conid: {PUT}, symbol: T}}]}}\n")
         await eventually(lambda: {("own", PUT), ("puts", PUT)} & legs(lake) == {("own", PUT)})
         file.write_text(rule)

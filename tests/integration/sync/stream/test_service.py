@@ -25,7 +25,7 @@ from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES, POSITION
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.threads import offload
-from position_sync_dagster.sync.drain.drain import drain
+from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.reports.figures import FiguresReader
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status

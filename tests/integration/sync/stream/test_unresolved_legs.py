@@ -101,7 +101,7 @@ async def test_an_unknown_leg_names_what_is_near_it(simulate, streaming, lake, l
 
 
 async def test_a_file_that_is_read_again_changes_nothing(simulate, lake, settings_for, tmp_path):
-    from position_sync_dagster.lake.registry.strategies_file import load_strategies
+    from position_sync_dagster.lake.strategies_file import load_strategies
 
     file = tmp_path / "strategies.yaml"
     file.write_text(

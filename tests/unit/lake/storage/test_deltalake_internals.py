@@ -4,7 +4,7 @@ import pytest
 from deltalake import DeltaTable, Field, Schema, _internal
 from deltalake.schema import PrimitiveType
 
-from position_sync_dagster.lake.storage.deltalake_internals import delete_log
+from position_sync_dagster.lake.storage.object_store import delete_log
 
 
 @pytest.fixture

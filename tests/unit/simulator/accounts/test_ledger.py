@@ -15,32 +15,32 @@ def ledger(price: float = 10.0) -> Ledger:
     return Ledger(load_book("small"), lambda conid: price)
 
 
-def test_buying_more_averages_the_cost() -> None:
+def test_buying_more_averages_the_cost():
     row = ledger().fill(A, CALL, 5, 20.0)
     assert row.quantity == 10
     assert row.average_cost == pytest.approx((5 * 2150.65 + 5 * 2000) / 10)
     assert row.realized == 0
 
 
-def test_selling_some_realizes_and_keeps_the_cost() -> None:
+def test_selling_some_realizes_and_keeps_the_cost():
     row = ledger().fill(A, CALL, -2, 30.0)
     assert (row.quantity, row.average_cost) == (3, 2150.65)
     assert row.realized == pytest.approx(2 * (3000 - 2150.65))
 
 
-def test_buying_back_a_short_realizes_with_the_other_sign() -> None:
+def test_buying_back_a_short_realizes_with_the_other_sign():
     row = ledger().fill(A, PUT, 1, 10.0)
     assert row.quantity == -2
     assert row.realized == pytest.approx(1398.7 - 1000)
 
 
-def test_selling_through_zero_starts_a_new_cost() -> None:
+def test_selling_through_zero_starts_a_new_cost():
     row = ledger().fill(A, CALL, -8, 30.0)
     assert (row.quantity, row.average_cost) == (-3, 3000)
     assert row.realized == pytest.approx(5 * (3000 - 2150.65))
 
 
-def test_a_closed_row_stays_until_the_day_ends() -> None:
+def test_a_closed_row_stays_until_the_day_ends():
     book = ledger()
     row = book.close(A, CALL)
     assert (row.quantity, row.average_cost) == (0, 0)
@@ -52,7 +52,7 @@ def test_a_closed_row_stays_until_the_day_ends() -> None:
         book.close(A, CALL)
 
 
-def test_cash_moves_with_fills_but_not_with_futures() -> None:
+def test_cash_moves_with_fills_but_not_with_futures():
     book = ledger()
     book.fill(A, CALL, 1, 20.0)
     assert book.cash[A] == 100_000 - 2000
@@ -60,7 +60,7 @@ def test_cash_moves_with_fills_but_not_with_futures() -> None:
     assert book.cash[A] == 100_000 - 2000
 
 
-def test_an_index_option_settles_in_cash() -> None:
+def test_an_index_option_settles_in_cash():
     book = ledger()
     book.fill("DUSIM0002", INDEX_PUT, -3, 50.0)
     rows = book.assign("DUSIM0002", INDEX_PUT)
@@ -68,7 +68,7 @@ def test_an_index_option_settles_in_cash() -> None:
     assert rows[0].quantity == 0
 
 
-def test_a_short_call_assigned_delivers_the_stock() -> None:
+def test_a_short_call_assigned_delivers_the_stock():
     book = ledger()
     book.fill(A, CALL, -7, 20.0)
     option, stock = book.assign(A, CALL)
@@ -79,13 +79,13 @@ def test_a_short_call_assigned_delivers_the_stock() -> None:
     assert stock.realized == pytest.approx(200 * (240 - 201.88))
 
 
-def test_an_assigned_futures_option_delivers_one_future_per_option() -> None:
+def test_an_assigned_futures_option_delivers_one_future_per_option():
     _, future = ledger().assign("DUSIM0002", 921000005)
     assert future.contract.conid == FUTURE
     assert future.quantity == 1 + 4
 
 
-def test_accounts_are_independent() -> None:
+def test_accounts_are_independent():
     book = ledger()
     book.fill("DUSIM0002", CALL, -1, 10.0)
     held = book.holding(A, CALL)

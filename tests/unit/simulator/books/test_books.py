@@ -35,7 +35,7 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_the_demo_book_has_200_option_legs_in_one_account() -> None:
+def test_the_demo_book_has_200_option_legs_in_one_account():
     book = load_book("demo")
     assert [account.name for account in book.accounts] == ["DUSIM0001"]
     assert len(book.openings) == 200
@@ -48,7 +48,7 @@ def test_the_demo_book_has_200_option_legs_in_one_account() -> None:
     assert all(opening.quantity for opening in book.openings)
 
 
-def test_the_demo_strategies_hold_20_contracts_of_the_book_and_share_one() -> None:
+def test_the_demo_strategies_hold_20_contracts_of_the_book_and_share_one():
     book = load_book("demo")
     strategies = yaml.safe_load((BOOKS / "demo_strategies.yaml").read_text())["strategies"]
     legs = [leg for strategy in strategies for leg in strategy["legs"]]
@@ -67,7 +67,7 @@ def test_the_demo_strategies_hold_20_contracts_of_the_book_and_share_one() -> No
     assert sum(shares) == held[shared]
 
 
-def test_a_chain_counts_conids_by_expiry_then_strike_then_right(tmp_path: Path) -> None:
+def test_a_chain_counts_conids_by_expiry_then_strike_then_right(tmp_path):
     book = load_book(write(tmp_path / "b.yaml", GOOD))
     chain = [book.contracts[conid] for conid in range(100, 112)]
     assert [(c.expiry[:4], c.strike, c.right) for c in chain[:5]] == [
@@ -102,9 +102,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("old", "new", "line", "column", "field", "cause"), BAD)
-def test_a_bad_field_is_named_with_line_and_column(
-    tmp_path: Path, old: str, new: str, line: int, column: int, field: str, cause: str
-) -> None:
+def test_a_bad_field_is_named_with_line_and_column(tmp_path, old, new, line, column, field, cause):
     assert old in GOOD
     path = write(tmp_path / "bad.yaml", GOOD.replace(old, new))
     with pytest.raises(BookError) as caught:
@@ -116,7 +114,7 @@ def test_a_bad_field_is_named_with_line_and_column(
     assert str(problem).startswith(f"{path}:{line}:{column}: {field}: ")
 
 
-def test_a_future_pays_no_dividends(tmp_path: Path) -> None:
+def test_a_future_pays_no_dividends(tmp_path):
     future = "  - {symbol: F, conid: 9, price: 4, volatility: 0.2, sec_type: FUT, expiry: 20281215"
     text = GOOD.replace("underlyings:\n", f"underlyings:\n{future}, dividend_yield: 0.01}}\n")
     with pytest.raises(BookError) as caught:
@@ -124,7 +122,7 @@ def test_a_future_pays_no_dividends(tmp_path: Path) -> None:
     assert caught.value.field == "underlyings[0].dividend_yield"
 
 
-def test_an_order_names_what_its_account_holds(tmp_path: Path) -> None:
+def test_an_order_names_what_its_account_holds(tmp_path):
     orders = "orders:\n  - {account: DUSIM0001, legs: {100: 1, 101: -1}}\n"
     [order] = load_book(write(tmp_path / "b.yaml", GOOD + orders)).orders
     assert (order.account, order.legs) == ("DUSIM0001", {100: 1, 101: -1})
@@ -133,7 +131,7 @@ def test_an_order_names_what_its_account_holds(tmp_path: Path) -> None:
     assert (caught.value.field, caught.value.cause) == ("orders[0]", "DUSIM0001 holds no conid 1")
 
 
-def test_a_permission_is_one_of_the_known_codes(tmp_path: Path) -> None:
+def test_a_permission_is_one_of_the_known_codes(tmp_path):
     permission = "permissions:\n  - {conid: 100, code: 354}\n"
     book = load_book(write(tmp_path / "b.yaml", GOOD + permission))
     assert book.permissions == {100: Code.NOT_SUBSCRIBED}
@@ -154,9 +152,7 @@ def test_a_permission_is_one_of_the_known_codes(tmp_path: Path) -> None:
         ("", 1, 1, ""),
     ],
 )
-def test_malformed_yaml_is_named_with_line_and_column(
-    tmp_path: Path, text: str, line: int, column: int, cause: str
-) -> None:
+def test_malformed_yaml_is_named_with_line_and_column(tmp_path, text, line, column, cause):
     path = write(tmp_path / "bad.yaml", text)
     with pytest.raises(BookError, match=r"bad\.yaml") as caught:
         load_book(path)
@@ -164,7 +160,7 @@ def test_malformed_yaml_is_named_with_line_and_column(
     assert cause in caught.value.cause
 
 
-def test_a_missing_book_names_the_shipped_ones(tmp_path: Path) -> None:
+def test_a_missing_book_names_the_shipped_ones(tmp_path):
     with pytest.raises(BookError, match="use one of demo, small"):
         load_book("nosuch")
     with pytest.raises(BookError, match="cannot be read"):
@@ -182,9 +178,7 @@ def test_a_missing_book_names_the_shipped_ones(tmp_path: Path) -> None:
         ("- {at_s: 1, do: line_limit, limits: 3}\n", 1, 3, "Field required"),
     ],
 )
-def test_a_bad_scenario_is_named_with_line_and_column(
-    tmp_path: Path, text: str, line: int, column: int, cause: str
-) -> None:
+def test_a_bad_scenario_is_named_with_line_and_column(tmp_path, text, line, column, cause):
     path = write(tmp_path / "scenario.yaml", text)
     with pytest.raises(BookError) as caught:
         load_scenario(path)
@@ -192,7 +186,7 @@ def test_a_bad_scenario_is_named_with_line_and_column(
     assert cause in caught.value.cause
 
 
-def test_a_scenario_is_ordered_by_time(tmp_path: Path) -> None:
+def test_a_scenario_is_ordered_by_time(tmp_path):
     text = "- {at_s: 5, do: resume}\n- {at_s: 0.5, do: farm, farm: usfarm, code: 2104}\n"
     events = load_scenario(write(tmp_path / "s.yaml", text))
     assert [(event.at_s, event.do) for event in events] == [(0.5, "farm"), (5, "resume")]
@@ -213,16 +207,12 @@ def test_a_scenario_is_ordered_by_time(tmp_path: Path) -> None:
         ({}, set()),
     ],
 )
-def test_contracts_are_found_by_what_a_request_says(
-    query: dict[str, object], found: set[int]
-) -> None:
+def test_contracts_are_found_by_what_a_request_says(query, found):
     contracts = load_book("small").contracts.values()
     assert {c.conid for c in ContractQuery(**query).find(contracts)} == found  # type: ignore[arg-type]
 
 
-def test_a_folder_with_the_name_of_a_book_does_not_hide_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_with_the_name_of_a_book_does_not_hide_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo").mkdir()
     assert load_book("demo") == load_book(BOOKS / "demo.yaml")

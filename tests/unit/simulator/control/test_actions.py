@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,19 +60,19 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("name", "given"), UNKIND)
-def test_the_json_of_an_action_is_taken_as_it_is(name: str, given: dict[str, Any]) -> None:
+def test_the_json_of_an_action_is_taken_as_it_is(name, given):
     arguments = check(name, given)
     assert {key: getattr(arguments, key) for key in given} == given
 
 
 @pytest.mark.parametrize(("name", "given", "field"), WRONG)
-def test_a_wrong_argument_is_named(name: str, given: dict[str, Any], field: str) -> None:
+def test_a_wrong_argument_is_named(name, given, field):
     with pytest.raises(ActionError) as refused:
         check(name, given)
     assert refused.value.field.startswith(field)
 
 
-def test_every_action_is_a_method_with_the_same_arguments_that_says_what_it_plays() -> None:
+def test_every_action_is_a_method_with_the_same_arguments_that_says_what_it_plays():
     for name, action in ACTIONS.items():
         method = getattr(Faults, action.method)
         arguments = list(inspect.signature(method).parameters)[1:]
@@ -81,7 +80,7 @@ def test_every_action_is_a_method_with_the_same_arguments_that_says_what_it_play
         assert inspect.getdoc(method), name
 
 
-def test_a_scenario_may_have_every_unkind_action(tmp_path: Path) -> None:
+def test_a_scenario_may_have_every_unkind_action(tmp_path):
     path = tmp_path / "scenario.yaml"
     path.write_text(
         """\

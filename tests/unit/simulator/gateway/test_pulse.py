@@ -9,7 +9,7 @@ from ib_gateway_simulator.gateway.pulse import PULSE_S, Pulse
 from ib_gateway_simulator.gateway.timers import Timers
 
 
-async def test_a_busy_loop_is_behind_also_when_its_pulse_comes_before_what_waited() -> None:
+async def test_a_busy_loop_is_behind_also_when_its_pulse_comes_before_what_waited():
     loop = asyncio.get_running_loop()
     timers = Timers(paused=lambda: False)
     pulse = Pulse(timers)
@@ -26,5 +26,5 @@ async def test_a_busy_loop_is_behind_also_when_its_pulse_comes_before_what_waite
     timers.close()
 
 
-async def test_nobody_is_behind_before_the_first_pulse() -> None:
+async def test_nobody_is_behind_before_the_first_pulse():
     assert Pulse(Timers(paused=lambda: False)).behind_s() == 0.0

@@ -52,27 +52,25 @@ def american(
         (44, 0.4, 2, 5.6467),
     ],
 )
-def test_american_puts_have_the_prices_of_another_method(
-    spot: float, volatility: float, years: float, price: float
-) -> None:
+def test_american_puts_have_the_prices_of_another_method(spot, volatility, years, price):
     early = EarlyExercise(years=years, rate=0.06, carry=0.06, call=False)
     assert american(early, spot, 40, years, volatility).price == pytest.approx(price, abs=0.002)
 
 
-def test_a_put_deep_in_the_money_is_worth_what_its_exercise_gives() -> None:
+def test_a_put_deep_in_the_money_is_worth_what_its_exercise_gives():
     early = EarlyExercise(years=1, rate=0.06, carry=0.06, call=False)
     put = american(early, 20, 40, 1, 0.2)
     assert (put.price, put.delta, put.gamma, put.vega, put.theta) == (20, -1, 0, 0, 0)
 
 
-def test_a_call_without_dividends_is_never_exercised_early() -> None:
+def test_a_call_without_dividends_is_never_exercised_early():
     early = EarlyExercise(years=1, rate=0.06, carry=0.06, call=True)
     for spot in (30, 38, 40, 50, 60):
         added = early.addition(math.log(spot / 40), 0.25)
         assert added.value == pytest.approx(0, abs=1e-9)
 
 
-def test_a_call_is_exercised_before_a_large_dividend() -> None:
+def test_a_call_is_exercised_before_a_large_dividend():
     early = EarlyExercise(years=0.5, rate=0.02, carry=0.02, call=True, dividends=((0.1, 0.1),))
     terms = {"call": 1, "kept": 0.9, "rate": 0.02}
     assert american(early, 60, 40, 0.5, 0.2, **terms).price == pytest.approx(20.08, abs=0.05)
@@ -84,9 +82,7 @@ def test_a_call_is_exercised_before_a_large_dividend() -> None:
     volatility=st.floats(0.12, 0.7),
     call=st.booleans(),
 )
-def test_greeks_are_the_slopes_of_american_prices(
-    spot: float, volatility: float, call: bool
-) -> None:
+def test_greeks_are_the_slopes_of_american_prices(spot, volatility, call):
     early = EARLY[call]
     terms = {"call": float(call), "kept": 0.99**2, "rate": 0.06}
 
@@ -108,7 +104,7 @@ EARLY = {
 }
 
 
-def test_theta_is_the_change_of_the_price_with_a_day() -> None:
+def test_theta_is_the_change_of_the_price_with_a_day():
     today = EarlyExercise(years=90 / 365, rate=0.06, carry=0.06, call=False)
     tomorrow = EarlyExercise(years=89 / 365, rate=0.06, carry=0.06, call=False)
     for spot in (36, 38, 40, 44):
@@ -149,7 +145,7 @@ def market(options: OptionMarket | None, as_of: date | datetime = date(2028, 6, 
     )
 
 
-def test_volatilities_walk_by_a_seed_of_their_own_and_leave_the_prices_alone() -> None:
+def test_volatilities_walk_by_a_seed_of_their_own_and_leave_the_prices_alone():
     still, one, same, other = (
         market(options) for options in (None, OptionMarket(), OptionMarket(), OptionMarket(seed=2))
     )
@@ -165,13 +161,13 @@ def test_volatilities_walk_by_a_seed_of_their_own_and_leave_the_prices_alone() -
     assert len({still_vol, one_vol, other_vol}) == 3
 
 
-def test_dividends_until_expiry_are_told_with_the_greeks() -> None:
+def test_dividends_until_expiry_are_told_with_the_greeks():
     quote = market(OptionMarket()).quote(3)
     assert quote.greeks is not None
     assert quote.greeks.pv_dividend == pytest.approx(100 * (1 - (1 - YIELD / 4) ** 2), abs=0.51)
 
 
-def test_times_to_expiry_count_from_a_moment_or_in_whole_days() -> None:
+def test_times_to_expiry_count_from_a_moment_or_in_whole_days():
     day = market(None).quote(3).greeks
     moment = market(None, datetime(2028, 6, 1, 20, 0, tzinfo=UTC)).quote(3).greeks
     later = market(None, datetime(2028, 6, 2, 2, 0, tzinfo=UTC)).quote(3).greeks
@@ -182,7 +178,7 @@ def test_times_to_expiry_count_from_a_moment_or_in_whole_days() -> None:
     assert later.price < moment.price
 
 
-def test_the_demo_book_has_american_options_whose_volatilities_walk() -> None:
+def test_the_demo_book_has_american_options_whose_volatilities_walk():
     book = load_book("demo")
     assert book.option_market == OptionMarket(volatility_walk=0.5, seed=28)
     assert book.underlyings["SPY"].dividend_yield == 0.012

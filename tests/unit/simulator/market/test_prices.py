@@ -22,7 +22,7 @@ def price(call: bool = True, **changes: float) -> Greeks:
     return black_scholes(call=call, **terms)  # type: ignore[arg-type]
 
 
-def test_a_textbook_option_has_its_textbook_price() -> None:
+def test_a_textbook_option_has_its_textbook_price():
     # Hull, Options, Futures, and Other Derivatives, example 15.6.
     call = price(spot=42.0, strike=40.0, years=0.5, rate=0.1)
     put = price(False, spot=42.0, strike=40.0, years=0.5, rate=0.1)
@@ -35,7 +35,7 @@ def test_a_textbook_option_has_its_textbook_price() -> None:
     years=st.floats(0.02, 3),
     volatility=st.floats(0.05, 1),
 )
-def test_call_and_put_are_in_parity(spot: float, years: float, volatility: float) -> None:
+def test_call_and_put_are_in_parity(spot, years, volatility):
     terms = {"spot": spot, "years": years, "volatility": volatility}
     call, put = price(True, **terms), price(False, **terms)
     forward = spot - 100 * math.exp(-0.05 * years)
@@ -46,7 +46,7 @@ def test_call_and_put_are_in_parity(spot: float, years: float, volatility: float
 
 @pytest.mark.parametrize("call", [True, False])
 @pytest.mark.parametrize("on_future", [True, False])
-def test_greeks_are_the_slopes_of_the_price(call: bool, on_future: bool) -> None:
+def test_greeks_are_the_slopes_of_the_price(call, on_future):
     def at(**changes: float) -> float:
         terms = {"spot": 105.0, "strike": 100.0, "years": 0.7, "volatility": 0.3, "rate": 0.04}
         terms.update(changes)
@@ -73,7 +73,7 @@ def test_greeks_are_the_slopes_of_the_price(call: bool, on_future: bool) -> None
     assert greeks.gamma == pytest.approx(curvature, rel=1e-3)
 
 
-def test_at_expiry_only_the_intrinsic_value_is_left() -> None:
+def test_at_expiry_only_the_intrinsic_value_is_left():
     assert price(spot=110, years=0).price == 10
     assert price(False, spot=110, years=-1).price == 0
     assert price(False, spot=110, years=-1).delta == 0
@@ -83,7 +83,7 @@ def test_at_expiry_only_the_intrinsic_value_is_left() -> None:
     ("value", "tick", "down", "up"),
     [(1.234, 0.05, 1.2, 1.25), (0.3, 0.1, 0.3, 0.3), (6500.1, 0.25, 6500.0, 6500.25)],
 )
-def test_quotes_are_rounded_outwards(value: float, tick: float, down: float, up: float) -> None:
+def test_quotes_are_rounded_outwards(value, tick, down, up):
     assert round_to(value, tick, up=False) == down
     assert round_to(value, tick, up=True) == up
 
@@ -99,7 +99,7 @@ def market(book: Book, seed: int = 7) -> Market:
     )
 
 
-def test_the_same_seed_gives_the_same_quotes_whichever_are_read() -> None:
+def test_the_same_seed_gives_the_same_quotes_whichever_are_read():
     book = load_book("small")
     busy, lazy, other = market(book), market(book), market(book, seed=8)
     for _ in range(57):
@@ -114,7 +114,7 @@ def test_the_same_seed_gives_the_same_quotes_whichever_are_read() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**31), steps=st.integers(0, 60))
-def test_quotes_stay_consistent_on_every_walk(seed: int, steps: int) -> None:
+def test_quotes_stay_consistent_on_every_walk(seed, steps):
     book = load_book("small")
     simulated = market(book, seed)
     for _ in range(steps):
@@ -137,7 +137,7 @@ def test_quotes_stay_consistent_on_every_walk(seed: int, steps: int) -> None:
             assert steps_of_tick == pytest.approx(round(steps_of_tick), abs=1e-6)
 
 
-def test_a_pin_holds_a_quote_until_it_is_released() -> None:
+def test_a_pin_holds_a_quote_until_it_is_released():
     book = load_book("small")
     pinned = market(book)
     free = pinned.quote(921000001)
@@ -150,14 +150,14 @@ def test_a_pin_holds_a_quote_until_it_is_released() -> None:
     assert pinned.quote(921000001) == free
 
 
-def test_a_worthless_short_option_has_no_bid_and_an_old_last() -> None:
+def test_a_worthless_short_option_has_no_bid_and_an_old_last():
     quote = market(load_book("small")).quote(921000003)
     assert (quote.bid, quote.ask, quote.last) == (None, 0.05, 1.2)
     assert quote.mark is not None
     assert quote.mark <= 0.05
 
 
-def test_a_cent_quoted_option_is_worth_a_hundredth_in_its_currency() -> None:
+def test_a_cent_quoted_option_is_worth_a_hundredth_in_its_currency():
     book = load_book("small")
     simulated = market(book)
     conid = 921000004
@@ -165,6 +165,6 @@ def test_a_cent_quoted_option_is_worth_a_hundredth_in_its_currency() -> None:
     assert simulated.value_price(conid) == pytest.approx((simulated.quote(conid).mark or 0) / 100)
 
 
-def test_noise_is_repeatable_and_well_spread() -> None:
+def test_noise_is_repeatable_and_well_spread():
     assert mix(1, 2, 3) == mix(1, 2, 3)
     assert len({mix(7, n) for n in range(1000)}) == 1000

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from position_sync_dagster.defs.assets.strategy_exposure import money_metadata
+from position_sync_dagster.defs.assets.derived_tables import money_metadata
 from position_sync_dagster.domain.closures import Cause, Closure, HoldingEnd
 from position_sync_dagster.lake.schema.codec import frame_of, leg_rows
 from position_sync_dagster.lake.schema.tables import CLOSURES

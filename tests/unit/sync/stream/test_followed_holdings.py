@@ -4,7 +4,8 @@ import pytest
 
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.sync.stream.followed_holdings import (
+from position_sync_dagster.sync.stream.ownership import OwnerContext
+from position_sync_dagster.sync.stream.router import (
     CHOOSE_S,
     MANY,
     MAX_STREAMED,
@@ -12,7 +13,6 @@ from position_sync_dagster.sync.stream.followed_holdings import (
     FollowedHoldings,
     Routes,
 )
-from position_sync_dagster.sync.stream.ownership import OwnerContext
 from tests.support.settings import make_settings
 
 KEY = ("DU1", 7)

@@ -8,7 +8,7 @@ import pytest
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.errors import LakeNotWritableError
-from position_sync_dagster.gateway.accounts.holdings import PnlValues
+from position_sync_dagster.gateway.holdings import PnlValues
 from position_sync_dagster.gateway.translate import UNSET
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.settings import Settings
@@ -142,20 +142,6 @@ async def test_a_holding_that_is_not_published_yet_is_not_queued():
     await publisher.publish(feed, session=None)
     assert await publisher.enqueue(MONITORED, [KEY]) == 0
     assert await drained(queue) == 0
-
-
-async def test_requests_are_counted_also_if_the_queue_cannot_be_read_after_them(monkeypatch):
-    feed, queue = Feed(HELD), InMemoryPositionQueue()
-    publisher = publisher_of(feed, Positions(), queue)
-    await publisher.publish(feed, session=None)
-
-    async def fail():
-        raise LakeNotWritableError("The disk is full.", remedy="Make room.")
-
-    monkeypatch.setattr(queue, "overview", fail)
-    with pytest.raises(LakeNotWritableError):
-        await publisher.enqueue_all(MONITORED)
-    assert publisher.context.metrics.counts.enqueued == await drained(queue) == 1
 
 
 async def test_a_profit_message_that_values_nothing_is_no_reason_to_write():

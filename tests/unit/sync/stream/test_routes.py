@@ -7,9 +7,7 @@ import pytest
 
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.sync.counts import StreamMetrics
-from position_sync_dagster.sync.stream import routes as module
-from position_sync_dagster.sync.stream.routes import RouteLog, Routes
+from position_sync_dagster.sync.stream.router import MAX_LINES_LOGGED, Routes
 from tests.support.holdings import make_book
 
 STREAMED, OVERFLOW, MONITORED, CLOSED = (
@@ -82,26 +80,26 @@ def test_a_holding_that_was_not_queued_stays_due_until_it_is_streamed_again():
     assert routes.unqueued == set()
 
 
-def test_promotions_and_demotions_are_counted_and_each_change_is_logged_with_its_reason(caplog):
+def test_each_change_is_logged_with_its_reason_also_across_a_reconnect(caplog):
     caplog.set_level(logging.INFO)
-    metrics = StreamMetrics()
-    log = RouteLog(metrics)
-    for state in (OVERFLOW, STREAMED, STREAMED, OVERFLOW, STREAMED):
-        log.record({KEY: state}, lambda _conid: " (a reason)")
-    assert (metrics.counts.promotions, metrics.counts.demotions) == (2, 1)
+    routes = Routes()
+    for state in (OVERFLOW, STREAMED, STREAMED, OVERFLOW):
+        routes.update({KEY: state})
+        routes.log(lambda _conid: " (a reason)")
+        routes.clear()
     assert [r.getMessage() for r in caplog.records] == [
         "1 of A: OVERFLOW → STREAMED (a reason)",
         "1 of A: STREAMED → OVERFLOW (a reason)",
-        "1 of A: OVERFLOW → STREAMED (a reason)",
     ]
 
 
 def test_many_changes_at_once_are_summed_up_in_one_line(caplog):
     caplog.set_level(logging.INFO)
-    log = RouteLog(StreamMetrics())
-    keys = [("A", conid) for conid in range(module.MAX_LINES_LOGGED + 1)]
+    routes = Routes()
+    keys = [("A", conid) for conid in range(MAX_LINES_LOGGED + 1)]
     for state in (MONITORED, STREAMED):
-        log.record(dict.fromkeys(keys, state), lambda _conid: "")
+        routes.update(dict.fromkeys(keys, state))
+        routes.log(lambda _conid: "")
     lines = [r.getMessage() for r in caplog.records]
-    assert len(lines) == module.MAX_LINES_LOGGED + 1
+    assert len(lines) == MAX_LINES_LOGGED + 1
     assert lines[-1] == f"{len(keys)} routes changed: {len(keys)} MONITORED → STREAMED"

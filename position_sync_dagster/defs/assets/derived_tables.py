@@ -1,0 +1,421 @@
+"""The assets `latest_positions` and `strategy_exposure`: each holding, and each strategy.
+
+Both tables are derived from the newest rows of the ledger, and replaced whole. Their pages show
+money first: a table of each currency, because currencies are never added, then the risk. In the
+tables an unknown number is a dash; in the numbers that the UI plots it is left out.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from position_sync_dagster.defs.assets import table_asset
+from position_sync_dagster.defs.checks import strategies
+from position_sync_dagster.defs.checks.check_results import Derived
+from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.domain.instrument import leg_name
+from position_sync_dagster.domain.leg import UNATTRIBUTED
+from position_sync_dagster.lake import derived
+from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.schema import codec
+from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS, STRATEGY_EXPOSURE
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports import confirmations, exposure, money, overview
+from position_sync_dagster.terminal.text import amount, duration, money_lines, partial_sum, quantity
+
+LARGEST = 10
+"""Maximum length of each list of `latest_positions`."""
+
+MOST_CURRENCIES = 5
+MOST_STRATEGIES = 50
+
+PLOTS = {
+    "daily": "daily_pnl",
+    "value": "value",
+    "unrealised": "unrealized_pnl",
+    "delta": "dollar_delta",
+    "theta": "theta",
+}
+"""The totals that the UI plots, by label. Long labels would leave no room for the tables."""
+
+NOT_VALUED = "not valued"
+"""Shown instead of a currency for legs that are not held and have never been valued."""
+
+
+def money_metadata(found: money.BookMoney) -> dict[str, dg.MetadataValue]:
+    """Return the tables of each currency, money before risk, and the totals that the UI plots.
+
+    A star marks a sum that leaves out a holding; such a sum is not plotted.
+    """
+    listed = [*found.strategies[:MOST_STRATEGIES], *found.rest, *found.totals, *found.in_base]
+    currencies = dict.fromkeys(one.currency for one in (*found.totals, *found.in_base, *listed))
+    shown: dict[str, dg.MetadataValue] = {}
+    for label, columns in (("money", _MONEY), ("risk", _RISK)):
+        for currency in list(currencies)[:MOST_CURRENCIES]:
+            rows = [one for one in listed if one.currency == currency]
+            unit = currency or NOT_VALUED
+            names = [f"{one.name} {one.account}" if one.account else one.name for one in rows]
+            cells = {h.format(unit): list(map(text, rows)) for h, text in columns.items()}
+            shown[f"{label} {unit}"] = aligned_table({"strategy": names}, cells)
+    numbers: dict[str, float | None] = {
+        f"{label} {one.currency}": getattr(one, of)
+        for one in found.totals
+        for label, of in PLOTS.items()
+        if one.account is None and of not in one.unknown
+    }
+    numbers |= {
+        f"daily {one.account} in {one.currency}": one.daily_pnl
+        for one in found.in_base
+        if "daily_pnl" not in one.unknown
+    }
+    notes = money_lines(found)
+    texts = {"notes": dg.MetadataValue.text("; ".join(notes))} if notes else {}
+    return shown | texts | plotted(numbers)
+
+
+def _sum(name: str) -> "Callable[[money.Money], str]":
+    return partial(partial_sum, name=name)
+
+
+_Texts = Mapping[str, Callable[[Any], str]]
+"""The columns of a table, each with the function that writes its cell; {} is the currency."""
+
+_MONEY: _Texts = {
+    "value {}": _sum("value"),
+    "unrealised": _sum("unrealized_pnl"),
+    "daily": _sum("daily_pnl"),
+    "legs": lambda one: (
+        f"{one.legs_held} of {one.legs}" if one.legs_held < one.legs else str(one.legs)
+    ),
+    "age": lambda one: duration(one.oldest_age_s) + (", delayed" if one.delayed else ""),
+}
+_RISK: _Texts = {
+    "delta {}": _sum("dollar_delta"),
+    "gamma 1 %": _sum("gamma_1pct"),
+    "theta": _sum("theta"),
+    "vega": _sum("vega"),
+    "expires": lambda one: f"{one.nearest_expiry:%d%b%y}" if one.nearest_expiry else "",
+}
+
+
+def aligned_table(
+    names: Mapping[str, Sequence[str]],
+    figures: Mapping[str, Sequence[str]],
+    last: Mapping[str, Sequence[str]] | None = None,
+) -> dg.TableMetadataValue:
+    """Return a table of texts for the UI, its figures aligned to the right; pure.
+
+    The UI aligns each cell to the left, in letters of one width: no-break spaces fill the cells.
+
+    Args:
+        names: The cells of the first columns, by heading.
+        figures: The cells of the columns with figures, by heading.
+        last: The cells of the last columns, by heading.
+    """
+    padded = {
+        heading: [cell.rjust(max(map(len, cells))).replace(" ", "\u00a0") for cell in cells]
+        for heading, cells in figures.items()
+    }
+    return table_asset.table_of({**names, **padded, **(last or {})})
+
+
+def plotted(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:
+    """Return the known numbers as metadata that the UI plots."""
+    return {
+        name: dg.MetadataValue.float(round(float(value), 4))
+        for name, value in numbers.items()
+        if value is not None
+    }
+
+
+def seldom(**counts: int) -> dict[str, int]:
+    """Return the counts that are not zero, since a plot of zeros alone has no use."""
+    return {name: count for name, count in counts.items() if count}
+
+
+def counted(**counts: int) -> dict[str, str]:
+    """Return counts as texts: the UI would plot numbers, beside those of money."""
+    return {name: f"{count:,}" for name, count in counts.items()}
+
+
+def newest_version(rows: pl.DataFrame) -> int | None:
+    """Return the greatest ledger version among the rows: the report is made of these rows."""
+    newest = rows.get_column("ledger_version").max()
+    return None if newest is None else int(str(newest))
+
+
+def version_text(rows: pl.DataFrame) -> str:
+    """Return `newest_version` as a text, which the UI does not plot."""
+    newest = newest_version(rows)
+    return "unknown" if newest is None else str(newest)
+
+
+def positions_metadata(rows: "pl.DataFrame", now: datetime) -> dict[str, dg.MetadataValue]:
+    """Return the largest positions by value, a table for each currency.
+
+    The value of a future is notional and is not compared with that of options and stocks.
+
+    Args:
+        rows: Rows of the table `latest_positions`.
+        now: The time at which the ages end.
+    """
+    age_s = (codec.moment(now) - pl.col("confirmed_at")).dt.total_milliseconds() / 1000
+    valued = rows.filter(
+        pl.col("position") != 0, pl.col("sec_type") != "FUT", pl.col("market_value").is_not_null()
+    ).with_columns(age_s=age_s.clip(0.0))
+    valued = valued.sort(pl.col("market_value").abs(), descending=True)
+    parts = {
+        str(unit): part.head(LARGEST).to_dicts()
+        for (unit,), part in valued.group_by("currency", maintain_order=True)
+    }
+    return {
+        f"by value {unit}": _positions_table(parts[unit], unit)
+        for unit in sorted(parts)[:MOST_CURRENCIES]
+    }
+
+
+def _positions_table(rows: Sequence[Mapping[str, Any]], unit: str) -> dg.TableMetadataValue:
+    several = len({row["account"] for row in rows}) > 1
+    terms = ("symbol", "right", "strike", "expiry")
+    money_of = {
+        f"value {unit}": "market_value",
+        "unrealised": "unrealized_pnl",
+        "daily": "daily_pnl",
+    }
+    return aligned_table(
+        {"leg": [leg_name(*(row[name] for name in terms)) for row in rows]},
+        {
+            "qty": [quantity(row["position"]) for row in rows],
+            **{h: [amount(row[name]) for row in rows] for h, name in money_of.items()},
+            "age": [duration(row["age_s"]) for row in rows],
+        },
+        ({"account": [row["account"] for row in rows]} if several else {})
+        | {"conid": [str(row["conid"]) for row in rows]},
+    )
+
+
+def day_metadata(rows: pl.DataFrame) -> dict[str, dg.MetadataValue]:
+    """Return the profit and loss of a day by currency, and the number of holdings left out."""
+    held = rows.filter(pl.col("position") != 0)
+    numbers: dict[str, float | None] = {}
+    for (currency,), part in rows.group_by("currency", maintain_order=True):
+        for name in ("daily_pnl", "unrealized_pnl"):
+            known = part.get_column(name).drop_nulls()
+            numbers[f"{name}/{currency}"] = sum(known) if known.len() else None
+    missing = seldom(without_daily_pnl=held.get_column("daily_pnl").null_count())
+    return plotted(numbers) | {n: dg.MetadataValue.int(count) for n, count in missing.items()}
+
+
+CLOSED_KEPT = timedelta(days=14)
+"""How long a closed holding stays in the table. Its cost must not grow with the history: the table
+is replaced whole, and each process that asks for the newest rows begins with it."""
+
+LATEST_LINEAGE = {name: [("position_updates", name)] for name in LATEST_POSITIONS.columns} | {
+    "confirmed_at": [
+        ("broker_positions", "confirmed_at"),
+        ("position_updates", "value_time"),
+        ("position_updates", "timestamp"),
+    ]
+}
+
+
+@table_asset.table_asset(
+    LATEST_POSITIONS,
+    deps=["position_updates", "broker_positions"],
+    lineage=LATEST_LINEAGE,
+    money_first=True,
+    freshness_policy=table_asset.QUARTER_HOURLY,
+)
+def latest_positions(
+    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
+) -> dg.MaterializeResult[None]:
+    """The newest row of every holding that is open or closed lately, for readers without code.
+
+    Written by the sensor drain_queue after each report of the ledger; the table is replaced whole.
+
+    How to read it: one row per account and contract, with the columns of position_updates, and
+    when its price arrived or the broker last confirmed it. A closed holding stays for 14 days, that
+    of an active leg as long as the leg. PositionUpdatesTable.latest() returns the rows as they are
+    now.
+
+    Live: `position-sync money` shows these figures as they move, second by second.
+    """
+    lake, settings, now = position_sync.lake, position_sync.settings, datetime.now(UTC)
+    return derive_latest(lake, settings, now, run_id=context.run.run_id).result(context)
+
+
+def derive_latest(
+    lake: tables.Lake,
+    settings: Settings,
+    now: datetime,
+    *,
+    run_id: str | None = None,
+) -> Derived:
+    """Replace the table by the newest rows of the ledger.
+
+    Args:
+        lake: The tables.
+        settings: Which logins count.
+        now: The current time.
+        run_id: The run, for the commit.
+    """
+    table = lake.derived_table(LATEST_POSITIONS)
+
+    def make(forward: bool) -> "tuple[pl.DataFrame, pl.DataFrame, derived.Replaced]":
+        legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
+        found = listed(lake.updates.sync.latest(), legs, now)
+        holdings = tables.all_broker_rows(lake, settings)
+        rows = confirmations.with_priced(found, holdings, now, band=settings.value_band).select(
+            *found.columns, pl.col(confirmations.PRICED).alias("confirmed_at")
+        )
+        return found, rows, derived.replace(table, rows, run_id=run_id, forward=forward)
+
+    found, rows, result = table_asset.derived_forward(make)
+    return Derived(
+        metadata=positions_metadata(rows, now)
+        | counted(
+            held=rows.filter(rows["position"] != 0).height,
+            **seldom(without_value=rows["market_value"].null_count()),
+        )
+        | {
+            "dagster/row_count": result.rows,
+            "ledger_version": version_text(found),
+        }
+        | table_asset.replacement_metadata(table.path, result),
+    )
+
+
+def listed(rows: pl.DataFrame, legs: Collection[int], now: datetime) -> pl.DataFrame:
+    """Return the rows that the table has of the newest rows of the ledger; pure.
+
+    Reports take account and currency of a leg that is not held from its closed holding.
+
+    Args:
+        rows: The newest row of each holding.
+        legs: The conids of the active legs.
+        now: The current time.
+    """
+    closed_long_ago = (pl.col("position") == 0) & (pl.col("timestamp") < now - CLOSED_KEPT)
+    return rows.filter(~closed_long_ago.fill_null(value=False) | pl.col("conid").is_in(legs))
+
+
+_LEGS = [("active_strategies", "conid"), ("active_strategies", "removed_at")]
+_MEMBER = [("active_strategies", "strategy_id")]
+_HELD = [("position_updates", "position"), *_LEGS]
+_SHARE = [("active_strategies", "quantity"), *_HELD]
+_SIZE = [("position_updates", "multiplier"), *_SHARE]
+_AGE = [("position_updates", "value_time"), ("position_updates", "timestamp")]
+_UNDERLYING = ("position_updates", "underlying_price")
+_GREEKS = [("position_updates", name) for name in ("delta", "gamma", "vega", "theta")]
+
+EXPOSURE_LINEAGE = {
+    "strategy_id": _MEMBER,
+    "account": [("position_updates", "account"), ("active_strategies", "account")],
+    "currency": [("position_updates", "currency")],
+    "asset_class": [("position_updates", "sec_type")],
+    "legs": _LEGS,
+    "legs_held": _HELD,
+    "notional": [("position_updates", "market_value"), *_SHARE],
+    **{
+        name: [("position_updates", name), *_SHARE]
+        for name in ("market_value", "unrealized_pnl", "daily_pnl")
+    },
+    **{of: [("position_updates", of), *_SIZE] for of in ("delta", "gamma", "vega", "theta")},
+    "dollar_delta": [("position_updates", "delta"), _UNDERLYING, *_SIZE],
+    "gamma_1pct": [("position_updates", "gamma"), _UNDERLYING, *_SIZE],
+    "by_underlying": [("position_updates", "symbol"), *_GREEKS, _UNDERLYING, *_SIZE],
+    "legs_without_value": [("position_updates", "market_value"), *_HELD],
+    "legs_without_greeks": [*_GREEKS, *_HELD],
+    "legs_without_value_time": [("position_updates", "value_time"), *_HELD],
+    "oldest_value_at": _AGE,
+    "worst_value_age_s": _AGE,
+    "legs_expiring": [("contracts", "expires_on"), *_HELD],
+    "nearest_expiry": [("position_updates", "expiry"), *_HELD],
+    "short_legs_in_money": [("active_strategies", "strike"), _UNDERLYING, *_HELD],
+    "short_legs_unknown": [_UNDERLYING, *_HELD],
+    "mismatches": [("contracts", "conid"), *_LEGS],
+    "options": [("position_updates", "right"), *_HELD],
+    "options_with_greeks": [("position_updates", "delta"), *_HELD],
+    "options_modelled": [("position_updates", "greeks_source"), *_HELD],
+    "differences": _SHARE,
+    "ledger_version": [("position_updates", "ledger_version")],
+    "legs_closed": [("closures", "cause"), *_HELD],
+    "closed": [("closures", "cause"), ("closures", "closed_at"), *_HELD],
+}
+
+
+@table_asset.table_asset(
+    STRATEGY_EXPOSURE,
+    deps=["position_updates", "active_strategies", "contracts", "closures"],
+    lineage=EXPOSURE_LINEAGE,
+    money_first=True,
+    freshness_policy=table_asset.QUARTER_HOURLY,
+)
+def strategy_exposure(
+    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
+) -> dg.MaterializeResult[None]:
+    """The holdings of each strategy, and their value.
+
+    Written by the sensor drain_queue after each report of the ledger; the table is replaced whole.
+
+    How to read it: one row per strategy, account, currency and class of asset, and one with the
+    strategy UNATTRIBUTED for what no strategy has of an account: together they are all holdings.
+    Sums are over known values; the number of legs left out is beside them, and how many options
+    have greeks. Futures count as notional, never as value.
+
+    Live: `position-sync money` shows these figures as they move, second by second.
+    """
+    lake, settings, now = position_sync.lake, position_sync.settings, datetime.now(UTC)
+    return derive_exposure(lake, settings, now, run_id=context.run.run_id).result(context)
+
+
+def derive_exposure(
+    lake: tables.Lake,
+    settings: Settings,
+    now: datetime,
+    *,
+    run_id: str | None = None,
+) -> Derived:
+    """Sum the newest rows over the legs of each strategy; evaluate the limits.
+
+    Args:
+        lake: The tables.
+        settings: Which logins count, and the strategies file with the limits.
+        now: The current time.
+        run_id: The run, for the commit.
+    """
+    table = lake.derived_table(STRATEGY_EXPOSURE)
+
+    def make(forward: bool) -> "tuple[pl.DataFrame, overview.Book, Any, derived.Replaced]":
+        latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
+        book = overview.read_book(lake, settings, now, latest=latest)
+        found = exposure.exposures(book.split, now)
+        version = {"ledger_version": newest_version(latest)}
+        frame = codec.frame_of(STRATEGY_EXPOSURE, (one | version for one in found))
+        result = derived.replace(table, frame, run_id=run_id, forward=forward)
+        return latest, book, found, result
+
+    latest, book, found, result = table_asset.derived_forward(make)
+    of_strategies = [e for e in found if e["strategy_id"] != UNATTRIBUTED]
+    metadata: dict[str, dg.RawMetadataValue] = (
+        money_metadata(book.money())
+        | {"dagster/row_count": result.rows, "ledger_version": version_text(latest)}
+        | counted(
+            strategies=len({e["strategy_id"] for e in of_strategies}),
+            legs=sum(e["legs"] for e in of_strategies),
+            legs_held=sum(e["legs_held"] for e in of_strategies),
+            unattributed=sum(e["legs"] for e in found if e["strategy_id"] == UNATTRIBUTED),
+            **seldom(
+                without_value=sum(e["legs_without_value"] for e in of_strategies),
+                without_greeks=sum(e["legs_without_greeks"] for e in of_strategies),
+            ),
+        )
+        | table_asset.replacement_metadata(table.path, result)
+    )
+    for column, label in (("mismatches", "mismatches"), ("differences", "quantities")):
+        metadata |= {f"{label}/{e['strategy_id']}": e[column] for e in found if e[column]}
+    return Derived(metadata=metadata, checks=strategies.evaluated_limits(settings, book))

@@ -1,0 +1,497 @@
+"""The assets of past days: `daily_positions` and `profit_explained`, with their checks.
+
+The first has every holding at the close of each trading day, the second where the profit of the
+day came from. The trading days of an exchange are the partitions of both; each exists from its
+close on. The job `close_day` records them after the close, and again at night.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from itertools import count, groupby, islice
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+import polars as pl
+
+from position_sync_dagster.defs.assets import table_asset
+from position_sync_dagster.defs.assets.derived_tables import day_metadata, seldom
+from position_sync_dagster.defs.checks.check_results import failed, table_check
+from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
+from position_sync_dagster.defs.runs import CLOSE_JOB, IMPORT_JOB
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.lake import derived
+from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS, PROFIT_EXPLAINED
+from position_sync_dagster.lake.storage.object_store import first_ledger_day
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync import statements
+from position_sync_dagster.sync.reports.exchange_days import (
+    ExchangeDays,
+    close_before,
+    closing_times,
+    exchange_days,
+)
+from position_sync_dagster.sync.reports.explained_days import explain_day, unexplained
+
+CLOSED_DAYS = dg.FreshnessPolicy.time_window(
+    fail_window=timedelta(days=5), warn_window=timedelta(days=4)
+)
+"""A trading day is recorded after its close; an exchange is never closed for more than four
+days."""
+
+LINEAGE: table_asset.Lineage = {
+    name: [("position_updates", name)] for name in DAILY_POSITIONS.columns
+} | {
+    "session_date": [("position_updates", "timestamp")],
+    "closed_at": [("position_updates", "timestamp")],
+    "age_s": [("position_updates", "value_time"), ("position_updates", "timestamp")],
+}
+
+
+def daily_asset(
+    partitions: dg.TimeWindowPartitionsDefinition, *, clock: Clock = utc_now
+) -> dg.AssetsDefinition:
+    """Build the asset over the trading days of an exchange."""
+
+    @table_asset.table_asset(
+        DAILY_POSITIONS,
+        deps=["position_updates", "flex_statements"],
+        lineage=LINEAGE,
+        job=CLOSE_JOB,
+        freshness_policy=CLOSED_DAYS,
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        metadata={"partition_expr": "session_date"},
+        output_required=False,
+    )
+    def daily_positions(
+        context: dg.AssetExecutionContext, position_sync: PositionSyncResource
+    ) -> Iterator[dg.MaterializeResult[None] | dg.AssetMaterialization | dg.AssetObservation]:
+        """Every holding at the close of a trading day: its last value until then, with its age.
+
+        The check days_are_complete is yellow while a past trading day is missing. Nothing is wrong
+        then: choose Materialize, then Missing, then Launch backfill. The demo begins with five such
+        days.
+
+        Written by the job close_day, shortly after each close, and by backfills of any range.
+
+        How to read it: one row per trading day, account and contract. A day is replaced whole, so
+        filling it again changes nothing. age_s says how old a value was at the close. If the
+        program did not run, the rows come from the broker's statement (source FLEX). A day
+        without any source stays missing.
+        """
+        found, result = fill(context, position_sync)
+        table = position_sync.lake.derived_table(DAILY_POSITIONS)
+        shared = (
+            {}
+            if result is None
+            else table_asset.replacement_metadata(table.path, result)
+            | table_asset.column_lineage(LINEAGE)
+        )
+        if result is not None and not found.skipped:
+            for day, closed in found.filled.items():
+                context.add_asset_metadata(describe(closed), partition_key=day.isoformat())
+            yield dg.MaterializeResult(
+                metadata=shared, data_version=dg.DataVersion(str(result.version))
+            )
+            return
+        for day, closed in found.filled.items():
+            yield dg.AssetMaterialization(
+                DAILY_POSITIONS.name,
+                partition=day.isoformat(),
+                metadata={**shared, **describe(closed)},
+                tags={table_asset.DATA_VERSION: str(result.version)} if result else None,
+            )
+        for day, why in found.skipped.items():
+            yield dg.AssetObservation(
+                DAILY_POSITIONS.name,
+                partition=day.isoformat(),
+                description=f"Not filled: {why}.",
+                metadata={"skipped": why},
+            )
+
+    def fill(
+        context: dg.AssetExecutionContext, position_sync: PositionSyncResource
+    ) -> "tuple[statements.ClosedDays, derived.Replaced | None]":
+
+        days = [date.fromisoformat(key) for key in context.partition_keys]
+        service = statements.ClosingService(position_sync.lake, position_sync.settings, clock=clock)
+        table = position_sync.lake.derived_table(DAILY_POSITIONS)
+
+        def make(forward: bool) -> "tuple[statements.ClosedDays, derived.Replaced | None]":
+            before = derived.rows_of_days(table, days) if forward else None
+            found = service.collect(days)
+            if not found.filled:
+                return found, None
+            frames = {day: closed.rows for day, closed in found.filled.items()}
+            run_id = context.run.run_id
+            # A day that has rows is not filled again: they come last.
+            service.record_differences(found.filled, run_id=run_id)
+            return found, derived.replace_days(table, frames, run_id=run_id, before=before)
+
+        found, result = table_asset.derived_forward(make)
+        for error in found.unreadable:
+            context.log.warning(f"A statement was left out: {error}")
+        for day, why in found.skipped.items():
+            context.log.warning(f"{day} is not filled: {why}.")
+        return found, result
+
+    return daily_positions
+
+
+def describe(closed: statements.ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
+    """Return the metadata of one day."""
+    rows = closed.rows
+    oldest_s: Any = None if rows["age_s"].has_nulls() else rows["age_s"].max()
+    return {
+        "dagster/partition_row_count": rows.height,
+        "held": rows.filter(rows["position"] != 0).height,
+        **seldom(without_value=rows["market_value"].null_count()),
+        **day_metadata(rows),
+        **table_asset.known(oldest_value_age_s=oldest_s),
+        "closed_at": dg.MetadataValue.timestamp(closed.closed_at),
+        "written_that_day": closed.written,
+        "from_statement": closed.stated,
+        "differences": len(closed.differences),
+        "statements": ", ".join(closed.files),
+        **seldom(rows_left_out=len(closed.left_out)),
+    }
+
+
+YEARS_AHEAD = 2
+"""Years ahead for which holidays are looked up: a code location may run that long."""
+
+
+class KnownDays(NamedTuple):
+    """The days of an exchange, and the first day that is a partition."""
+
+    exchange: ExchangeDays
+    first: date
+
+
+def known_days(settings: Settings) -> KnownDays:
+    """Return the days of the exchange in the settings.
+
+    Raises:
+        SettingsError: The exchange is not known.
+    """
+    start = _first_day(settings)
+    last = date(datetime.now(UTC).year + YEARS_AHEAD, 12, 31)
+    days = exchange_days(settings.calendar, start, last)
+    return KnownDays(days, start)
+
+
+def exchange_partitions(days: ExchangeDays, first: date) -> dg.TimeWindowPartitionsDefinition:
+    """Return one partition per trading day, which begins when the day can be recorded.
+
+    The window of a day lasts from its close to the next one, so that Dagster offers the day only
+    from its close on. Weekends are left out by the cron schedule: as exclusions, they would make
+    Dagster offer Monday from Saturday on.
+    """
+    at = days.settled_at
+    return dg.TimeWindowPartitionsDefinition(
+        start=first.isoformat(),
+        fmt="%Y-%m-%d",
+        timezone=days.timezone,
+        cron_schedule=f"{at.minute} {at.hour} * * 1-5",
+        end_offset=1,
+        exclusions=days.settled_holidays(),
+    )
+
+
+def _first_day(settings: Settings) -> date:
+    """Return the setting, or the first day of the ledger or of a statement; else today."""
+    if settings.daily_start:
+        return date.fromisoformat(settings.daily_start)
+
+    found = [first_ledger_day(settings.table("position_updates"))]
+    if settings.flex_folder.is_dir():
+        # Few users have statements, and the imports of their reader delay each first load.
+        found.append(statements.StatementFolder(settings.flex_folder).first_day())
+    return min((day for day in found if day is not None), default=datetime.now(UTC).date())
+
+
+LATE_DAYS = 3
+"""Number of trading days recorded again at night: rows and statements may come late."""
+
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+
+
+@dg.definitions
+def daily() -> dg.Definitions:
+    """Build asset, check, jobs and schedules for the exchange in the settings."""
+    days, first = known_days(POSITION_SYNC.read_settings())
+    partitions = exchange_partitions(days, first)
+    asset, explained = daily_asset(partitions), explained_asset(partitions)
+    job = dg.define_asset_job(
+        CLOSE_JOB,
+        executor_def=dg.in_process_executor,
+        selection=dg.AssetSelection.assets(asset, explained)
+        | dg.AssetSelection.checks_for_assets(asset, explained),
+        description="Record every holding at the close of a trading day, or of a range of them.",
+    )
+    importing = dg.define_asset_job(
+        IMPORT_JOB,
+        executor_def=dg.in_process_executor,
+        selection=dg.AssetSelection.assets("flex_statements", "executions", "statement_events"),
+        description="Download the Flex query of the settings, and store trades and cash of all "
+        "statements.",
+    )
+    schedules = [closing_schedule(days), late_schedule(days, first), statement_schedule(days)]
+    return dg.Definitions(
+        assets=[asset, explained],
+        asset_checks=[days_are_complete, profits_are_explained],
+        jobs=[job, importing],
+        schedules=schedules,
+    )
+
+
+def _scheduled(
+    days: ExchangeDays, job_name: str, cron_schedule: str, description: str
+) -> Callable[[Any], dg.ScheduleDefinition]:
+    """Return the decorator of a schedule that runs from the start, in the exchange's time zone."""
+    return dg.schedule(
+        job_name=job_name,
+        cron_schedule=cron_schedule,
+        execution_timezone=days.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=description,
+    )
+
+
+def closing_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
+    """Build the schedule that records each trading day shortly after its usual close.
+
+    Dagster's own schedule for partitions would also run on holidays, for the previous trading day,
+    unless the job got its partitions in a deprecated way.
+    """
+    at = days.settled_at
+
+    @_scheduled(
+        days,
+        CLOSE_JOB,
+        f"{at.minute} {at.hour} * * 1-5",
+        f"Shortly after the usual close of {days.calendar}, on its trading days.",
+    )
+    def after_the_close(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        day = context.scheduled_execution_time.astimezone(ZoneInfo(days.timezone)).date()
+        if not days.is_trading_day(day):
+            return dg.SkipReason(f"{days.calendar} is closed on {day}.")
+        return dg.RunRequest(partition_key=day.isoformat())
+
+    return after_the_close
+
+
+def late_schedule(days: ExchangeDays, first: date) -> dg.ScheduleDefinition:
+    """Build the schedule that records the last trading days again, before the next one opens.
+
+    Rows may be written late, and the broker makes the statement of a day in the following night. A
+    day without new data does not change.
+    """
+
+    @_scheduled(
+        days,
+        CLOSE_JOB,
+        "15 6 * * 2-6",
+        f"At night: the last {LATE_DAYS} trading days again, for late rows and statements.",
+    )
+    def late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        today = context.scheduled_execution_time.astimezone(ZoneInfo(days.timezone)).date()
+        last = [day for day in last_days(days, before=today) if day >= first]
+        if not last:
+            return dg.SkipReason("No trading day is over yet.")
+        return dg.RunRequest(
+            tags={RANGE_START: last[0].isoformat(), RANGE_END: last[-1].isoformat()}
+        )
+
+    return late_rows
+
+
+def statement_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
+    """Build the schedule that imports statements, before the last days are recorded again."""
+
+    @_scheduled(
+        days,
+        IMPORT_JOB,
+        "0 6 * * 2-6",
+        "At night: download and import the broker's statements, if there are any.",
+    )
+    def nightly_statements(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        settings = POSITION_SYNC.read_settings()
+        if settings.flex_token is None and not settings.flex_folder.is_dir():
+            return dg.SkipReason(
+                "No statements: POSITION_SYNC_FLEX_FOLDER is no folder, and no "
+                "POSITION_SYNC_FLEX_TOKEN is set."
+            )
+        return dg.RunRequest()
+
+    return nightly_statements
+
+
+def last_days(days: ExchangeDays, *, before: date) -> list[date]:
+    """Return the last trading days before a day, oldest first."""
+    earlier = (before - timedelta(days=n) for n in count(1))
+    return [*islice(filter(days.is_trading_day, earlier), LATE_DAYS)][::-1]
+
+
+RANGES_SHOWN = 20
+"""Maximum number of ranges shown with the check."""
+
+
+@table_check(DAILY_POSITIONS.name)
+def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    """Whether each trading day since the first is recorded, with values of that day.
+
+    A gap names the range to fill. A day on which nothing was held, as a statement says, is none.
+    Neither is the day after whose close the first row of the ledger was written.
+    """
+    exchange, first = known_days(settings)
+    keys = exchange_partitions(exchange, first).get_partition_keys()
+    # Right after today's close its run may not have ended.
+    today = datetime.now(ZoneInfo(exchange.timezone)).date()
+    over = [day for day in map(date.fromisoformat, keys) if day < today]
+    table = lake.derived_table(DAILY_POSITIONS)
+    newest = (
+        table.rows(columns=["session_date", "timestamp"])
+        .group_by("session_date")
+        .agg(pl.col("timestamp").max().dt.convert_time_zone(exchange.timezone).dt.date())
+    )
+    found = dict(newest.iter_rows())
+    missing = set(over) - found.keys()
+    if first in missing and not settings.daily_start:
+        (closed,) = closing_times(settings.calendar, [first]).values()
+        stated = statements.StatementFolder(settings.flex_folder).first_day()
+        if stated != first and lake.updates.sync.last_before(closed).is_empty():
+            over.remove(first)
+    return judge_days(
+        over,
+        recorded=found.keys() | statements.ClosingService(lake, settings).flat_days(missing),
+        old=[day for day, last in found.items() if last is not None and last < day],
+    )
+
+
+def judge_days(
+    over: Sequence[date], *, recorded: Collection[date], old: Collection[date]
+) -> dg.AssetCheckResult:
+    """Return the check's result; pure.
+
+    Args:
+        over: The past trading days, ascending.
+        recorded: The days with rows.
+        old: Recorded days whose values are all from before the day.
+    """
+    if not over:
+        return dg.AssetCheckResult(passed=True, description="No trading day is over yet.")
+    missing, older = [day for day in over if day not in recorded], {*old} & {*over}
+    ranges = ranges_of(over, {*missing} | older)
+    numbers = {"days": len(over), "missing": len(missing), "only_older_values": len(older)}
+    if not ranges:
+        description = f"{len(over)} trading days, all recorded"
+        return dg.AssetCheckResult(passed=True, description=description, metadata=numbers)
+    to_do = (
+        f"Put statements of {ranges[0][0]} to {ranges[-1][1]} into the folder of "
+        "POSITION_SYNC_FLEX_FOLDER and materialize these ranges of daily_positions."
+    )
+    return failed(
+        f"{len(missing)} of {len(over)} trading days have no rows, {len(older)} only older values. "
+        f"{to_do}",
+        what_to_do=to_do,
+        metadata={
+            **numbers,
+            "to_fill": table_asset.event_table(ranges[:RANGES_SHOWN], _RANGES),
+        },
+    )
+
+
+def ranges_of(days: Sequence[date], chosen: Iterable[date]) -> list[tuple[date, date, int]]:
+    """Return the chosen days as ranges of consecutive days: first, last, number."""
+    index = {day: number for number, day in enumerate(days)}
+    ranges = []
+    # For consecutive days, the index in `days` and the index among the chosen days both grow by 1.
+    for _, run in groupby(enumerate(sorted(chosen)), lambda one: index[one[1]] - one[0]):
+        listed = [day for _number, day in run]
+        ranges.append((listed[0], listed[-1], len(listed)))
+    return ranges
+
+
+_RANGES: table_asset.Columns[tuple[date, date, int]] = {
+    "first": lambda row: str(row[0]),
+    "last": lambda row: str(row[1]),
+    "days": lambda row: row[2],
+}
+
+
+STRATEGIES_SHOWN = 5
+"""Maximum number of strategies that the check names."""
+
+
+def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
+    """Build the asset over the trading days of an exchange."""
+
+    @table_asset.table_asset(
+        PROFIT_EXPLAINED,
+        deps=["daily_positions", "position_updates", "executions", "closures"],
+        job=CLOSE_JOB,
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        metadata={"partition_expr": "session_date"},
+    )
+    def profit_explained(
+        context: dg.AssetExecutionContext, position_sync: PositionSyncResource
+    ) -> dg.MaterializeResult[None]:
+        """Where the profit of each trading day came from, by strategy and account.
+
+        Written by the job close_day, after daily_positions, and by backfills of any range.
+
+        How to read it: profit is the sum of the parts: the move of the underlyings (delta, gamma),
+        of the volatilities (vega), time (theta), the rest of the repricing, trades and their fees,
+        assignments, cash of statements, and what no trade explains. A day is replaced whole.
+        """
+        lake, settings = position_sync.lake, position_sync.settings
+        days = [date.fromisoformat(key) for key in context.partition_keys]
+        closes = closing_times(settings.calendar, days)
+        frames = {
+            day: explain_day(
+                lake, settings, day, since=close_before(settings.calendar, day), closed=closes[day]
+            )
+            for day in days
+        }
+        result = derived.replace_days(
+            lake.derived_table(PROFIT_EXPLAINED), frames, run_id=context.run.run_id
+        )
+        for day, rows in frames.items():
+            sums = {name: float(rows[name].sum()) for name in ("profit", "unexplained")}
+            context.add_asset_metadata(
+                {"dagster/partition_row_count": rows.height, **sums}, partition_key=day.isoformat()
+            )
+        return dg.MaterializeResult(
+            metadata=table_asset.replacement_metadata(
+                lake.derived_table(PROFIT_EXPLAINED).path, result
+            ),
+            data_version=dg.DataVersion(str(result.version)),
+        )
+
+    return profit_explained
+
+
+@table_check(PROFIT_EXPLAINED.name)
+def profits_are_explained(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    """Whether less than 5 % of the gross move of each strategy, or 25 units, is unexplained.
+
+    It looks at the newest recorded day. What is unexplained is a quantity that came or went without
+    an execution, a close with a known cause, or a booking of a statement.
+    """
+    table = lake.derived_table(PROFIT_EXPLAINED)
+    rows = table.rows() if table.exists() else PROFIT_EXPLAINED.empty
+    newest = rows.filter(rows["session_date"] == rows["session_date"].max())
+    found = unexplained(newest.iter_rows(named=True))
+    if not found:
+        return dg.AssetCheckResult(passed=True, metadata={"strategies": newest.height})
+    return failed(
+        f"Not explained: {'; '.join(found[:STRATEGIES_SHOWN])}.",
+        what_to_do="Import the statement of the day, which names trades and bookings, and fill the "
+        "day again; compare the quantities with TWS.",
+        metadata={"strategies": newest.height, "unexplained": len(found)},
+    )

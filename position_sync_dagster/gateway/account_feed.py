@@ -1,0 +1,617 @@
+"""The account feed: requests positions first, then the values of one account after the other.
+
+One list of positions is requested at a time. The first list that empties an account does not count.
+A login with many accounts gets its list account by account.
+"""
+
+import asyncio
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Set
+from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import uuid4
+
+from ib_async import Position
+
+from position_sync_dagster import errors
+from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.gateway_session import EMPTIED, NOT_MANAGED
+from position_sync_dagster.gateway import account_downloads, ib_async_internals
+from position_sync_dagster.gateway.codes import LISTED_TOGETHER, MessageType, is_notice
+from position_sync_dagster.gateway.holdings import HoldingsBook
+from position_sync_dagster.gateway.login import Login
+from position_sync_dagster.gateway.translate import position_of
+
+MAX_ACCOUNTS = 500
+"""The most accounts of a login. IB names no limit: it is ours, since their values are requested
+one account after the other and are old after 10 minutes."""
+
+AT_ONCE = 10
+"""Requests that are under way together; further ones would delay other messages to the gateway."""
+
+_FIELDS = 18
+"""The number of fields of a row: message type, version, request, account, the 13 fields that a row
+of `reqPositions` has as well, and the model code (ib_async 2.1.0, decoder.py)."""
+
+
+class PositionsByAccount:
+    """Requests one list of positions for each account, and reads their rows as position rows.
+
+    A list stays subscribed: the changes of its account follow it. Each message names its request,
+    so that rows of an earlier list are recognized.
+
+    A row with a model code is part of a model portfolio of an advisor: it is set aside by name.
+
+    Args:
+        odd_rows: Gets the holdings that are set aside.
+
+    Attributes:
+        refused: The accounts whose list the gateway refused, each with the code.
+    """
+
+    def __init__(self, login: Login, odd_rows: account_downloads.OddRows) -> None:
+        self.refused: dict[str, int] = {}
+        self._ib = ib = login.ib
+        self._odd_rows = odd_rows
+        self._accounts = login.accounts
+        self._next: Iterator[str] = iter(())
+        self._subscribed: dict[str, str] = {}
+        self._rows: dict[str, list[list[str]]] = {}
+        ib_async_internals.read_messages(ib, MessageType.POSITION_MULTI, self._read_row)
+        ib_async_internals.read_messages(ib, MessageType.POSITION_MULTI_END, self._read_end)
+        ib.errorEvent += self._on_error
+
+    def request(self) -> asyncio.Future[list[Position]]:
+        """Request the list of each account, a few at a time, in place of those before.
+
+        Returns:
+            The rows of all accounts, once each list has ended or was refused.
+
+        Raises:
+            ConnectionError: There is no connection.
+        """
+        for request in self._subscribed:
+            self._ib.client.cancelPositionsMulti(int(request))
+        self._subscribed.clear()
+        self._rows.clear()
+        self.refused.clear()
+        listing = ib_async_internals.begin_position_list(self._ib)
+        self._next = iter(self._accounts)
+        for _ in range(AT_ONCE):
+            self._request_next()
+        return listing
+
+    def _request_next(self) -> None:
+        account = next(self._next, None)
+        if account is not None:
+            request = self._ib.client.getReqId()
+            self._subscribed[str(request)] = account
+            self._rows[str(request)] = []
+            self._ib.client.reqPositionsMulti(request, account, "")
+        elif not self._rows:
+            ib_async_internals.end_position_list(self._ib)
+
+    def _read_row(self, fields: list[str]) -> bool:
+        if len(fields) != _FIELDS:
+            return False
+        request = fields[2]
+        if request in self._rows:
+            self._rows[request].append(fields)
+        elif request in self._subscribed:
+            self._take([fields])
+        return True
+
+    def _read_end(self, fields: list[str]) -> bool:
+        rows = self._rows.pop(fields[-1], None)
+        if rows is not None:
+            self._take(rows)
+            self._request_next()
+        return True
+
+    def _take(self, rows: list[list[str]]) -> None:
+        for row in sorted(rows, key=lambda row: bool(row[-1])):
+            if row[-1]:
+                part = f"a part in the model {errors.shown(row[-1])}"
+                self._odd_rows.set_aside(row[3], row[4], part)
+            else:
+                ib_async_internals.take_position(self._ib, row[3:-1])
+
+    def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
+        if str(request) in self._rows and not is_notice(code):
+            del self._rows[str(request)]
+            self.refused[self._subscribed.pop(str(request))] = code
+            self._request_next()
+
+
+MANY_TIMEOUTS = 4
+"""The lists of many accounts may take this many timeouts: they take longer than one list."""
+
+
+class PositionDownload:
+    """Requests the list of all positions, and decides when it is due again.
+
+    Messages of positions do not name their request, and at any end message ib_async ends the
+    request that it waits for (2.1.0, wrapper.py). Therefore no list is requested while another one
+    is under way, and a timeout ends the connection: the late rows of that list would be taken for
+    the whole answer to the next request.
+
+    Args:
+        give_up: Called with the reason when the connection must not be used any more.
+        by_account: Lists the positions of a login with many accounts; None: they are listed
+            together.
+
+    Attributes:
+        requested_at: When the newest list was requested, in monotonic seconds.
+        listed_at: When the newest whole list was used, in monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        login: Login,
+        *,
+        give_up: Callable[[str], None],
+        by_account: PositionsByAccount | None = None,
+    ) -> None:
+        self._login, settings = login, login.settings
+        self._request = login.ib.reqPositionsAsync if by_account is None else by_account.request
+        self._request_name = "reqPositions" if by_account is None else "reqPositionsMulti"
+        self._timeout_s = settings.gateway_timeout_s * (1 if by_account is None else MANY_TIMEOUTS)
+        self._interval_s = settings.positions_interval_s
+        self._give_up = give_up
+        self._listing: asyncio.Future[list[Position]] | None = None
+        self._requested = False
+        self.listed_at = time.monotonic()
+        self.requested_at = -math.inf
+
+    @property
+    def is_due(self) -> bool:
+        """Return whether a new list was asked for, or the last one is older than the interval."""
+        return self._requested or time.monotonic() - self.listed_at >= self._interval_s
+
+    def request(self) -> None:
+        """Make a new list due: messages since the last one may be missing."""
+        self._requested = True
+
+    @property
+    def is_awaited(self) -> bool:
+        """Return whether a list is under way, or has ended and `fetch` has not returned it yet."""
+        return self._listing is not None
+
+    async def fetch(self) -> list[Position]:
+        """Wait for the list that is under way; request one where there is none.
+
+        Raises:
+            GatewayTimeoutError: No end message came; the connection is given up.
+            GatewayLostError: The connection ended.
+        """
+        try:
+            listing = self._listing
+            if listing is None:
+                listing = self._listing = asyncio.ensure_future(self._request())
+                # Its error is retrieved in any case: asyncio logs one that nobody awaits any more.
+                listing.add_done_callback(lambda one: one.cancelled() or one.exception())
+                self._requested, self.requested_at = False, time.monotonic()
+            await asyncio.wait({listing}, timeout=self._timeout_s)
+            if listing.done():
+                self._listing = None
+                return listing.result()
+            if not self._login.ib.isConnected():
+                raise ConnectionError
+        except errors.GatewayError:
+            raise
+        except ConnectionError as error:
+            self._listing = None
+            raise self._login.lost("the positions") from error
+        timeout = errors.GatewayTimeoutError(
+            f"The gateway at {self._login.settings.gateway_id} did not send the whole list of "
+            f"positions ({self._request_name}) within {self._timeout_s:g} s.",
+            remedy="It is requested again on a new connection. If this goes on, "
+            "restart TWS or IB Gateway.",
+        )
+        self._give_up(timeout.what)
+        raise timeout
+
+
+class _FirstList(NamedTuple):
+    """The first list that emptied an account: when it came, and whether a second one may count."""
+
+    at_s: float
+    counts: bool
+
+
+class _PortfolioQuantity(NamedTuple):
+    """The quantity of the newest portfolio row of a holding, and when it came."""
+
+    at_s: float
+    position: float
+
+
+class EmptiedAccounts:
+    """Decides when a list of positions that names no holding of an account closes its holdings.
+
+    After a restart, gateways have answered with a list that ends properly and is empty (thetagang
+    issues/272). Therefore such a list does not count by itself: the holdings stay as they were
+    until a second one, `second_s` later, says the same. After a row of an open holding of the
+    account, or an interruption, the next such list is a first one again. A list that names a
+    holding, or messages that close each of them, end the doubt.
+
+    Args:
+        second_s: How much later a second list counts, in seconds; it is due then.
+        monotonic: Returns the time of a monotonic clock, in seconds.
+
+    >>> now = iter([0.0, 10.0, 30.0])
+    >>> emptied = EmptiedAccounts(second_s=30.0, monotonic=lambda: next(now))
+    >>> for _ in range(3):
+    ...     emptied.take_list({"DU1", "DU2"}, {"DU2"})
+    ...     print("DU1" in emptied)
+    True
+    True
+    False
+    """
+
+    def __init__(self, *, second_s: float, monotonic: Callable[[], float]) -> None:
+        self._second_s = second_s
+        self._monotonic = monotonic
+        self._first: dict[str, _FirstList] = {}
+
+    def __contains__(self, account: object) -> bool:
+        """Return whether the holdings of an account are in doubt."""
+        return account in self._first
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the accounts whose holdings are in doubt."""
+        return iter(self._first)
+
+    @property
+    def is_due(self) -> bool:
+        """Return whether a second list should be requested now."""
+        now = self._monotonic()
+        return any(now - first.at_s >= self._second_s for first in self._first.values())
+
+    def take_list(self, held: Set[str], named: Set[str]) -> None:
+        """Take a whole list; the holdings of accounts that are in doubt afterwards stay open.
+
+        Args:
+            held: The accounts with open holdings.
+            named: The accounts of which the list names a holding.
+        """
+        now, doubted = self._monotonic(), {}
+        for account in held - named:
+            first = self._first.get(account)
+            if first is None or not first.counts:
+                doubted[account] = _FirstList(now, counts=True)
+            elif now - first.at_s < self._second_s:
+                doubted[account] = first
+        self._first = doubted
+
+    def take_back(self, account: str | None = None) -> None:
+        """Count the next list that empties an account (None: any account) as a first one again."""
+        for name in self._first.keys() if account is None else {account} & self._first.keys():
+            self._first[name] = self._first[name]._replace(counts=False)
+
+    def settle(self, account: str) -> None:
+        """End the doubt: messages have closed each holding of the account."""
+        self._first.pop(account, None)
+
+
+LATE_S = 10.0
+"""For this many seconds after a portfolio row, a position message that differs from it may be older
+than the row: the two come from different parts of a gateway, and neither names a time."""
+
+
+class AccountFeed:
+    """Keeps every holding of the login as the broker last reported it.
+
+    `snapshot()` requests all positions. `download()` requests the accounts' portfolio values,
+    strictly one account after the other: the gateway serves one account at a time to all its
+    clients. Afterwards events keep the book current. A holding that disappears is kept with a
+    position of 0.0. A failed request closes nothing, and neither does the first list that empties
+    an account. A position message that contradicts a portfolio row of the last seconds changes
+    nothing: a new list decides. Only received messages confirm a holding, not an open socket.
+
+    Args:
+        give_up: Called with the reason when the connection must not be used any more.
+
+    Attributes:
+        book: The holdings.
+        accounts: The accounts of the login.
+        snapshot_at: When the newest list of positions arrived whole; None: none is valid.
+        downloaded_at: When the newest download of every account ended; None: none is valid.
+        connectivity: Whether the gateway has IB.
+        odd_rows: The rows that were set aside.
+        emptied: The accounts whose holdings are in doubt.
+    """
+
+    def __init__(self, login: Login, *, give_up: Callable[[str], None]) -> None:
+        ib, settings, accounts = login.ib, login.settings, login.accounts
+        self.connectivity = login.connectivity
+        self.book = HoldingsBook(
+            settings.gateway_id,
+            accounts,
+            login.connectivity,
+            band=settings.value_band,
+            clock=utc_now,
+        )
+        self.accounts = accounts
+        self.snapshot_at: datetime | None = None
+        self.downloaded_at: datetime | None = None
+        self.odd_rows = account_downloads.OddRows(accounts, on_change=self._rate)
+        self.emptied = EmptiedAccounts(second_s=settings.second_list_s, monotonic=time.monotonic)
+        self.book.confirmed.doubted = self.emptied
+        together = len(accounts) <= LISTED_TOGETHER
+        self._by_account = None if together else PositionsByAccount(login, self.odd_rows)
+        self._unlisted: dict[str, int] = {}  # whose list was refused, with the code
+        self._list = PositionDownload(login, give_up=give_up, by_account=self._by_account)
+        self._values = account_downloads.PortfolioDownloads(login, self.book, on_change=self._rate)
+        self._newest: dict[Key, Position | None] = {}  # None: its newest row is a portfolio row
+        self._portfolio: dict[Key, _PortfolioQuantity] = {}
+        self._contradicted: dict[Key, float] = {}
+        self._demoted = False
+        self._requesting = asyncio.Lock()
+        self._ensuring = asyncio.Lock()
+        ib.positionEvent += self._on_position
+        ib_async_internals.filter_positions(ib, self.odd_rows.accepts, self.odd_rows.set_aside)
+        account_downloads.read_portfolio_rows(
+            ib, self.odd_rows, on_row=self._on_portfolio, on_cut=self._values.miss_row
+        )
+
+    @property
+    def holdings(self) -> tuple[BrokerPosition, ...]:
+        """Return every holding, closed ones with a position of 0.0."""
+        return self.book.holdings
+
+    @property
+    def completeness(self) -> dict[str, Completeness]:
+        """Return how much of each account the broker has confirmed."""
+        return self.book.confirmed.completeness
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether the positions and the values of every account arrived whole."""
+        return set(self.completeness.values()) == {Completeness.COMPLETE}
+
+    @property
+    def account_time(self) -> str:
+        """Return the newest time of day that came with values; empty until one came."""
+        return self._values.account_time
+
+    @property
+    def positions_due(self) -> bool:
+        """Return whether a new list of the positions should be requested now."""
+        return self._list.is_due or self.emptied.is_due or bool(self._contradicted)
+
+    @property
+    def overdue(self) -> list[str]:
+        """Return the accounts that should be requested again now: their values do not arrive."""
+        return self._values.standing.overdue
+
+    @property
+    def problems(self) -> list[str]:
+        """Return what a person should know: accounts without current values, rows set aside."""
+        odd = self.odd_rows.problem()
+        return [*self._unknown_accounts(), *self._values.standing.problems, *([odd] if odd else [])]
+
+    def _unknown_accounts(self) -> Iterator[str]:
+        for account in sorted(self.emptied):
+            yield (
+                f"account {account} {EMPTIED}: all {self.book.open_in(account)} are unknown until "
+                "a second list or trades confirm it"
+            )
+        for account, code in sorted(self._unlisted.items()):
+            yield f"account {account}: the gateway refused its list of positions (code {code})"
+        others = Counter(row.account for row in self.book.unmanaged.values() if row.position)
+        for account, count in sorted(others.items()):
+            yield f"account {account} {NOT_MANAGED}: its {count} holdings are unknown"
+
+    def get(self, key: Key) -> BrokerPosition | None:
+        """Return one holding."""
+        return self.book.get(key)
+
+    def is_known(self, holding: BrokerPosition) -> bool:
+        """Return whether a holding may be valued: its account was downloaded and is not in doubt.
+
+        A closed holding of a downloaded account is always known.
+        """
+        account = holding.account
+        in_doubt = holding.position and account in self.emptied
+        return account in self._values.ended and not in_doubt
+
+    def interrupted(self) -> None:
+        """Count the next list that empties an account as a first one: the gateway has lost IB."""
+        self.emptied.take_back()
+
+    def restored(self) -> None:
+        """Make the positions and missing values due: the gateway has IB again."""
+        self._list.request()
+        self._values.restored()
+
+    def invalidate(self) -> None:
+        """Mark all holdings as unconfirmed: the gateway dropped every subscription."""
+        self.emptied.take_back()
+        self.snapshot_at = self.downloaded_at = None
+        self.book.invalidate()
+        self._values.invalidate()
+
+    async def snapshot(self) -> None:
+        """Request every position; only a list that ends with its end message counts.
+
+        Raises:
+            TooManyAccountsError: The login has more accounts than this program serves.
+            GatewayTimeoutError: No end message came; nothing was changed, and the connection is
+                given up.
+            GatewayLostError: The connection ended; nothing was changed.
+            BrokerUnavailableError: The gateway has lost IB; nothing was changed.
+        """
+        if len(self.accounts) > MAX_ACCOUNTS:
+            raise errors.TooManyAccountsError(
+                f"The login has {len(self.accounts)} accounts; this program serves up to "
+                f"{MAX_ACCOUNTS} of a login.",
+                remedy="Use several logins, each of which sees fewer accounts.",
+            )
+        async with self._requesting:
+            if self._list.is_awaited:  # its request was cancelled: the rows do not count
+                await self._list.fetch()
+            while True:
+                interruptions = self.connectivity.interruptions
+                self.odd_rows.reasons.clear()
+                self._newest.clear()
+                self._contradicted.clear()
+                rows = await self._list.fetch()
+                self.connectivity.require_ib()
+                if interruptions == self.connectivity.interruptions:
+                    break
+            self._list.listed_at = time.monotonic()
+            self._take_positions(rows)
+
+    def _take_positions(self, rows: Iterable[Position]) -> None:
+        """Merge a whole list; of several rows of a holding the last one counts.
+
+        Rows may have come between its end and now, in the same packet: they are newer.
+        """
+        self.book.snapshot_id = str(uuid4())
+        self.snapshot_at = utc_now()
+        if self._by_account is not None:
+            self._unlisted = dict(self._by_account.refused)
+        newest = {(row.account, row.contract.conId): row for row in rows} | self._newest
+        self._newest.clear()
+        for row in filter(None, newest.values()):
+            self.book.put_position(*position_of(row))
+        odd = self.odd_rows.reasons.keys()
+        before, held = set(self.emptied), {h.key for h in self.book.holdings if h.position}
+        named = {
+            account for account, _conid in (held & newest.keys()) | self.odd_rows.reasons.keys()
+        }
+        self.emptied.take_list({account for account, _conid in held} - self._unlisted.keys(), named)
+        self.book.close_absent(newest.keys() | odd, except_in={*self.emptied, *self._unlisted})
+        for account in before & named:  # their latest messages may have been ignored
+            self._values.standing.interrupt(account)
+        for account in self.accounts:
+            self._rate(account)
+
+    async def download(self, accounts: Iterable[str] | None = None) -> None:
+        """Download the portfolio values of the accounts, one after the other.
+
+        An account that the gateway does not serve (2101), or whose download falls silent without
+        its end, stays PARTIAL. With one account the subscription stays open and keeps the values
+        current.
+
+        Args:
+            accounts: By default every account of the login.
+
+        Raises:
+            GatewayLostError: The connection ended.
+        """
+        async with self._requesting:
+            listed_at = self.snapshot_at
+            await self._values.download(self.accounts if accounts is None else accounts)
+            if accounts is None and self.snapshot_at is listed_at:
+                self.downloaded_at = utc_now()
+
+    async def ensure(self, max_age: timedelta) -> None:
+        """Request what is missing for a snapshot and values no older than `max_age`.
+
+        With one account the open subscription keeps the values current, as long as messages come.
+
+        Raises:
+            GatewayError: As `snapshot` and `download`.
+        """
+        async with self._ensuring:
+            if self.snapshot_at is None or self.positions_due:
+                await self.snapshot()
+            self.lapse()
+            if self._downloaded_within(max_age):
+                if overdue := self.overdue:
+                    await self.download(overdue)
+            elif not self._values.follows:
+                await self.download()
+
+    def lapse(self) -> bool:
+        """Mark an account as PARTIAL whose subscription has been silent for two intervals.
+
+        Returns:
+            Whether an account stopped being COMPLETE since the last call.
+        """
+        self._values.check_silence()
+        demoted, self._demoted = self._demoted, False
+        return demoted
+
+    def unsubscribed(self, changed: Iterable[Key]) -> set[str]:
+        """Return the accounts of these holdings that must be downloaded to get their values."""
+        if len(self.accounts) == 1:
+            return set()
+        return {
+            holding.account
+            for key in changed
+            if (holding := self.get(key)) is not None
+            and holding.position
+            and holding.market_value is None
+            and holding.position_time
+            > self._values.ended.get(holding.account, holding.position_time)
+        }
+
+    def _downloaded_within(self, max_age: timedelta) -> bool:
+        # If it is in the future, the clock was set back since: its age is unknown.
+        downloaded_at = self.downloaded_at
+        return downloaded_at is not None and timedelta() <= utc_now() - downloaded_at <= max_age
+
+    def _rate(self, account: str) -> None:
+        """Set the completeness of an account, and doubt its holdings that were set aside."""
+        odd = [key for key in self.odd_rows.reasons if key[0] == account]
+        for key in odd:
+            self.book.doubt(key)
+        if self.snapshot_at is None or account in self.emptied:
+            rating = Completeness.UNKNOWN
+        elif account in self._unlisted or odd:
+            rating = Completeness.PARTIAL
+        else:
+            whole = self._values.standing.is_whole(account)
+            rating = Completeness.COMPLETE if whole else Completeness.PARTIAL
+        if rating is not self.completeness[account]:
+            self._demoted |= self.completeness[account] is Completeness.COMPLETE
+            self.completeness[account] = rating
+
+    def _on_position(self, row: Position) -> None:
+        key = (row.account, row.contract.conId)
+        if self._may_be_late(key, row.position):
+            self._contradicted[key] = row.position
+        else:
+            if self._list.is_awaited:
+                self._newest[key] = row
+            self.book.put_position(*position_of(row))
+        self._hear(row.account, row.position)
+
+    def _may_be_late(self, key: Key, position: float) -> bool:
+        """Return whether a portfolio row of the last seconds has another quantity.
+
+        The list that is under way counts if it was requested after that row.
+        """
+        newer = self._portfolio.get(key)
+        if newer is None or newer.position == position:
+            return False
+        if self._list.is_awaited and newer.at_s < self._list.requested_at:
+            return False
+        return time.monotonic() - newer.at_s <= LATE_S
+
+    def _on_portfolio(self, row: account_downloads.PortfolioRow) -> None:
+        if not self._values.is_ready(row.key[0]):
+            return  # it may be out of date
+        self._portfolio[row.key] = _PortfolioQuantity(time.monotonic(), row.position)
+        if self._contradicted and self._contradicted.get(row.key) == row.position:
+            del self._contradicted[row.key]
+        if self._list.is_awaited:
+            self._newest[row.key] = None
+        self._values.put_row(row)
+        self._hear(row.key[0], row.position)
+
+    def _hear(self, account: str, position: float) -> None:
+        """Update the doubt about an account after one of its rows has arrived."""
+        if account not in self.emptied:
+            return
+        if position:
+            self.emptied.take_back(account)
+        elif not self.book.open_in(account):
+            self.emptied.settle(account)
+            self._rate(account)

@@ -1,0 +1,667 @@
+"""The book of holdings: what the broker last reported of each, merged from its three feeds.
+
+Holdings are immutable: each message replaces one. Confirmations by the broker are kept separately,
+and each holding that is returned contains its newest one. Watchers collect what changed.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Container, Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Generic, NamedTuple, TypeVar
+from weakref import WeakSet
+
+from position_sync_dagster.domain.broker_position import (
+    BrokerPosition,
+    Completeness,
+    Key,
+    changed,
+    key_of,
+)
+from position_sync_dagster.domain.clock import Clock
+from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.update import ValueOrigin
+from position_sync_dagster.domain.valuation import ROUNDING, price_of_value
+from position_sync_dagster.gateway.codes import Connectivity
+from position_sync_dagster.gateway.translate import PortfolioValues, known
+
+K = TypeVar("K")
+
+
+class PendingChanges(Generic[K]):
+    """The keys that changed since a watcher last took them.
+
+    Attributes:
+        urgent: Set by a change that should be taken at once; cleared by `take`.
+
+    >>> changes = PendingChanges()
+    >>> changes.note("a"); changes.note("a"); changes.note("b")
+    >>> sorted(changes.take()), changes.take()
+    (['a', 'b'], set())
+    """
+
+    def __init__(self) -> None:
+        self._noted: set[K] = set()
+        self.urgent = asyncio.Event()
+
+    def __bool__(self) -> bool:
+        return bool(self._noted)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._noted
+
+    def take(self) -> set[K]:
+        """Return what changed since the last call, and start anew."""
+        noted, self._noted = self._noted, set()
+        self.urgent.clear()
+        return noted
+
+    def give_back(self, noted: Iterable[K]) -> None:
+        """Put back changes that could not be processed."""
+        self._noted.update(noted)
+
+    def note(self, key: K, *, urgent: bool = False) -> None:
+        """Add a change."""
+        self._noted.add(key)
+        if urgent:
+            self.urgent.set()
+
+    def forget(self, key: K) -> None:
+        """Remove the change of a key."""
+        self._noted.discard(key)
+
+
+class ChangeNotifier(Generic[K]):
+    """Passes each change to every watcher; a watcher that nobody holds any more is dropped."""
+
+    def __init__(self) -> None:
+        self._watchers: WeakSet[PendingChanges[K]] = WeakSet()
+
+    def watch(self) -> PendingChanges[K]:
+        """Return a new watcher, which collects the changes from now on."""
+        watcher: PendingChanges[K] = PendingChanges()
+        self._watchers.add(watcher)
+        return watcher
+
+    def note(self, key: K, *, urgent: bool = False) -> None:
+        """Add a change to every watcher."""
+        for watcher in self._watchers:
+            watcher.note(key, urgent=urgent)
+
+    def forget(self, key: K) -> None:
+        """Remove the change of a key from every watcher."""
+        for watcher in self._watchers:
+            watcher.forget(key)
+
+
+class PnlValues(NamedTuple):
+    """The values of a PnLSingle message as sent: one that the broker does not know is DBL_MAX."""
+
+    position: float
+    daily: float
+    unrealized: float
+    realized: float
+    value: float
+
+
+class Confirmations:
+    """The broker's confirmations of whole accounts and of single holdings.
+
+    Args:
+        accounts: The accounts of the login.
+        connectivity: Whether the gateway has IB; what it sends without IB confirms nothing.
+        clock: The time of receipt.
+
+    Attributes:
+        completeness: How much of each account the broker has sent.
+        doubted: The accounts whose holdings are in doubt: no message confirms all of them.
+        holdings: When the newest message of each single holding arrived.
+    """
+
+    def __init__(
+        self, accounts: Iterable[str], connectivity: Connectivity, *, clock: Clock
+    ) -> None:
+        self.completeness = dict.fromkeys(accounts, Completeness.UNKNOWN)
+        self._connectivity = connectivity
+        self.doubted: Container[str] = ()
+        self._clock = clock
+        self._accounts: dict[str, datetime] = {}
+        self.holdings: dict[Key, datetime] = {}
+
+    def confirm(self, account: str, at: datetime | None = None) -> None:
+        """Record that the broker confirmed every holding of an account.
+
+        Call it only for a received message: the end of a download, or a later row or time of a
+        subscription whose download ended. After a download the gateway sends only what changed, so
+        each message confirms the rest. Source: IB, "Account Updates".
+
+        Args:
+            account: The account.
+            at: When the message arrived; by default now. Ignored if earlier than the newest one.
+        """
+        if account in self.doubted or self._connectivity.lost is not None:
+            return
+        newest = self._accounts.get(account)
+        if at is None or newest is None or at > newest:
+            self._accounts[account] = at or self._clock()
+
+    def confirm_holding(self, key: Key, at: datetime) -> datetime | None:
+        """Record that a message of a single holding arrived; return the same as `of`."""
+        if self._connectivity.lost is None:
+            self.holdings[key] = at
+        return self.of(key)
+
+    def clear(self) -> None:
+        """Mark every account as UNKNOWN and unconfirmed."""
+        self._accounts.clear()
+        self.holdings.clear()
+        self.completeness |= dict.fromkeys(self.completeness, Completeness.UNKNOWN)
+
+    def completeness_of(self, account: str) -> Completeness:
+        """Return how much of an account the broker has sent."""
+        return self.completeness.get(account, Completeness.UNKNOWN)
+
+    def of_account(self, account: str) -> datetime | None:
+        """Return when the broker last confirmed every holding of an account."""
+        return self._accounts.get(account)
+
+    def of(self, key: Key, *, has_value: bool = True) -> datetime | None:
+        """Return when the broker last confirmed a holding, by itself or with its account.
+
+        A message of its account confirms the value that a row of the holding brought before it, and
+        no value of an earlier connection of which no row has come.
+        """
+        of_account = self._accounts.get(key[0])
+        of_holding = self.holdings.get(key)
+        if of_holding is None:
+            return None if has_value else of_account
+        return max(of_account or of_holding, of_holding)
+
+    def stated(self, key: Key, holding: BrokerPosition, *, newer: bool = True) -> BrokerPosition:
+        """Return a holding with the completeness of its account and its newest confirmation.
+
+        Args:
+            key: The key of the holding.
+            holding: The holding as its last message left it.
+            newer: Whether to set a newer confirmation. A confirmation that was cleared, or is later
+                than the newest one because the clock was set back, is replaced in any case.
+        """
+        completeness = self.completeness_of(key[0])
+        has_value, before = holding.market_value is not None, holding.confirmed_at
+        confirmed_at = self.of(key, has_value=has_value)
+        older = before is None or (confirmed_at is not None and before < confirmed_at)
+        same = before == confirmed_at or (older and not newer)
+        if same and holding.completeness is completeness:
+            return holding
+        return changed(holding, completeness=completeness, confirmed_at=confirmed_at)
+
+
+FOLLOWED = timedelta(seconds=5)
+"""A holding is followed while its newest PnLSingle message is not older: the gateway sends one
+about every second. Source: IB, "Profit and Loss"."""
+
+
+@dataclass(slots=True)
+class Profit:
+    """What PnLSingle sends of a holding, and how far that counts.
+
+    Attributes:
+        sent: The newest message that counts.
+        at: When it was received.
+        same_since: Since when its value has been the same.
+        value_at_daily: The value with which the daily profit came first.
+        stands_still: A portfolio row shows that the value does not follow the market.
+    """
+
+    sent: PnlValues
+    at: datetime
+    same_since: datetime
+    value_at_daily: float
+    stands_still: bool = False
+
+    def take(self, sent: PnlValues, at: datetime) -> bool:
+        """Take a message; return False if its value has still not moved."""
+        if sent.value != self.sent.value:
+            self.same_since, self.stands_still = at, False
+        elif self.stands_still:
+            return False
+        if sent.daily != self.sent.daily:
+            self.value_at_daily = sent.value
+        self.sent, self.at = sent, at
+        return True
+
+    def follows(
+        self, before: BrokerPosition, value: float | None, now: datetime, band: float
+    ) -> bool:
+        """Return whether PnLSingle follows the market, by a portfolio row that arrives now.
+
+        It does not if it is silent while the row has another value, or if it repeats its own value
+        while the row moved.
+
+        Args:
+            before: The holding as the portfolio row before left it.
+            value: The value of the new row.
+            now: The present time.
+            band: The part of the value by which the two may differ.
+        """
+        # Later times are from before the clock was set back.
+        self.at, self.same_since = min(self.at, now), min(self.same_since, now)
+        if value is None:
+            return True
+        if now - self.at > FOLLOWED:
+            return not _differ(value, self.sent.value, 0.0)
+        moved = before.market_value is not None and _differ(value, before.market_value, 0.0)
+        if moved and self.same_since <= before.received_at:
+            self.stands_still |= _differ(value, self.sent.value, band)
+        return not self.stands_still
+
+    def counts(self, row: BrokerPosition) -> bool:
+        """Return whether its value is newer than that of the other feeds."""
+        return not self.stands_still and (
+            row.market_value is None or row.received_at - self.at <= FOLLOWED
+        )
+
+    def daily(self, value: float | None, band: float = 0.0) -> float | None:
+        """Return the daily profit, if it came with this value: the two move together."""
+        if value is None or _differ(value, self.value_at_daily, band):
+            return None
+        return known(self.sent.daily)
+
+
+def _differ(value: float, other: float, band: float) -> bool:
+    return abs(value - other) > max(band * abs(value), ROUNDING)
+
+
+def with_pnl(
+    holding: BrokerPosition,
+    profit: Profit,
+    *,
+    daily_pnl: float | None,
+    followed: bool,
+    price_magnifier: int | None,
+) -> BrokerPosition:
+    """Return a holding with the values of a PnLSingle message, which has no price and no time.
+
+    Its price follows from its value. The realized profit is that of the day, and unset until the
+    position trades: that of the portfolio row counts then.
+    """
+    sent, confirmed_at = profit.sent, holding.confirmed_at
+    realized = known(sent.realized)
+    return changed(
+        holding,
+        market_price=price_of_value(holding, sent.value, price_magnifier=price_magnifier),
+        market_value=sent.value,
+        unrealized_pnl=known(sent.unrealized),
+        realized_pnl=holding.realized_pnl if realized is None else realized,
+        daily_pnl=daily_pnl,
+        value_source=ValueOrigin.PNL_SINGLE,
+        value_time=None,
+        received_at=profit.at,
+        confirmed_at=max(confirmed_at, profit.at) if confirmed_at is not None else profit.at,
+        followed=followed,
+    )
+
+
+def with_exchange(instrument: Instrument, before: BrokerPosition | None) -> Instrument:
+    """Keep the listing exchange when a later message leaves it empty.
+
+    An instrument that is the same stays the same object: a book has several states of a holding.
+    """
+    if before is None:
+        return instrument
+    if before.instrument.exchange and not instrument.exchange:
+        instrument = replace(instrument, exchange=before.instrument.exchange)
+    return before.instrument if instrument == before.instrument else instrument
+
+
+class HoldingsBook:
+    """Every holding of the login, merged from position, portfolio and PnLSingle messages.
+
+    A holding that is closed stays in the book with a position of 0.0.
+
+    A PnLSingle message is merged when its holding is read: hundreds come in a second.
+
+    Args:
+        gateway_id: The login, as in the tables.
+        accounts: The accounts of the login.
+        connectivity: Whether the gateway has IB.
+        band: By what part values of PnLSingle and of portfolio rows may differ.
+        clock: The time of receipt.
+
+    Attributes:
+        snapshot_id: The id of the newest whole list of positions.
+        confirmed: What the broker has confirmed, of accounts and of holdings.
+        moves: How often a holding was added, opened or closed.
+        magnifier: Returns the price magnifier of a conid; None: unknown.
+        unmanaged: Holdings, from earlier connections, of accounts that the login does not manage
+            now. Its lists do not name them, so they are not in the book and stay unknown.
+    """
+
+    def __init__(
+        self,
+        gateway_id: str,
+        accounts: Iterable[str],
+        connectivity: Connectivity,
+        *,
+        band: float,
+        clock: Clock,
+    ) -> None:
+        self.snapshot_id = ""
+        self.confirmed = Confirmations(accounts, connectivity, clock=clock)
+        self.moves = 0
+        self.magnifier: Callable[[int], int | None] = lambda _conid: None
+        self._connectivity = connectivity
+        self._band = band
+        self._profits: dict[Key, Profit] = {}
+        self._missed: set[Key] = set()
+        self._gateway_id = gateway_id
+        self._clock = clock
+        self._holdings: dict[Key, BrokerPosition] = {}
+        self._changes: ChangeNotifier[Key] = ChangeNotifier()
+        self._all_changes: ChangeNotifier[Key] = ChangeNotifier()
+        self.unmanaged: dict[Key, BrokerPosition] = {}
+
+    @property
+    def holdings(self) -> tuple[BrokerPosition, ...]:
+        """Return every holding, closed ones with a position of 0.0."""
+        stated, now = self.confirmed.stated, self._clock()
+        return tuple(
+            stated(key, self._valued(key, holding, now)) for key, holding in self._holdings.items()
+        )
+
+    def get(self, key: Key) -> BrokerPosition | None:
+        """Return one holding."""
+        holding = self._holdings.get(key)
+        if holding is None:
+            return None
+        return self.confirmed.stated(key, self._valued(key, holding, self._clock()))
+
+    def position(self, key: Key) -> float | None:
+        """Return the quantity of a holding."""
+        holding = self._holdings.get(key)
+        return holding.position if holding is not None else None
+
+    def instrument(self, key: Key) -> Instrument | None:
+        """Return the contract of a holding as its newest row names it."""
+        holding = self._holdings.get(key)
+        return holding.instrument if holding is not None else None
+
+    def values(self, keys: Iterable[Key]) -> dict[Key, float | None]:
+        """Return the newest value of each of these holdings; None: unknown."""
+        found: dict[Key, float | None] = {}
+        for key in keys:
+            profit, holding = self._profits.get(key), self._holdings.get(key)
+            if holding is not None:
+                found[key] = profit.sent.value if profit is not None else holding.market_value
+        return found
+
+    def newest_value(self, key: Key) -> tuple[float, datetime] | None:
+        """Return the newest value of a holding for each of its units, and when it was true.
+
+        None without a value, or where that time is not known.
+        """
+        holding, profit = self._holdings.get(key), self._profits.get(key)
+        if holding is None or not holding.position:
+            return None
+        value: float | None
+        at: datetime | None
+        if profit is not None and profit.counts(holding):
+            value, at = profit.sent.value, profit.at
+        else:
+            of_pnl = holding.value_source is ValueOrigin.PNL_SINGLE
+            value, at = holding.market_value, holding.received_at if of_pnl else holding.value_time
+        if value is None or at is None:
+            return None
+        return value / (holding.position * holding.instrument.multiplier), at
+
+    def reported(self, keys: Iterable[Key] | None = None) -> dict[Key, BrokerPosition]:
+        """Return holdings as their last messages left them, with the completeness of their account.
+
+        They lack later confirmations of the account. By default all are returned, also those of
+        accounts that the login does not manage.
+        """
+        stated, now = self.confirmed.stated, self._clock()
+        return (self.unmanaged if keys is None else {}) | {
+            key: stated(key, self._valued(key, holding, now), newer=False)
+            for key in (self._holdings if keys is None else keys)
+            if (holding := self._holdings.get(key)) is not None
+        }
+
+    def watch(self) -> PendingChanges[Key]:
+        """Collect from now on which holdings change; a changed quantity is urgent."""
+        return self._changes.watch()
+
+    def watch_all(self) -> PendingChanges[Key]:
+        """Collect from now on which holdings change, except by `confirm` and by PnLSingle."""
+        return self._all_changes.watch()
+
+    @property
+    def profits(self) -> Iterable[Key]:
+        """Return the keys of the holdings of which PnLSingle has sent a value."""
+        return self._profits.keys()
+
+    def followed_until(self) -> dict[str, datetime]:
+        """Return by account until when PnLSingle has confirmed each holding that is followed."""
+        found: dict[str, datetime] = {}
+        now = self._clock()
+        for (account, _conid), profit in self._profits.items():
+            if now - profit.at <= FOLLOWED and not profit.stands_still:
+                found[account] = min(profit.at, found.get(account, profit.at))
+        return found
+
+    def keys_of(self, conid: int) -> list[Key]:
+        """Return the keys of the holdings of a conid; a login has few accounts."""
+        keys = ((account, conid) for account in self.confirmed.completeness)
+        return [key_of(*key) for key in keys if key in self._holdings]
+
+    def one_of(self, account: str) -> Key | None:
+        """Return the key of one holding of an account, an open one if there is any."""
+        keys = [key for key in self._holdings if key[0] == account]
+        return next((key for key in keys if self._holdings[key].position), next(iter(keys), None))
+
+    def of_conid(self, conid: int) -> Iterable[BrokerPosition]:
+        """Return the holdings of a conid."""
+        found = map(self.get, self.keys_of(conid))
+        return [holding for holding in found if holding is not None]
+
+    def remember(self, holdings: Iterable[BrokerPosition]) -> None:
+        """Add the holdings of an earlier connection, so that closes since then are noticed."""
+        for holding in holdings:
+            unknown = replace(
+                holding,
+                completeness=Completeness.UNKNOWN,
+                confirmed_at=None,
+                daily_pnl=None,
+                followed=False,
+                greeks=None,
+            )
+            if holding.account not in self.confirmed.completeness:
+                self.unmanaged[holding.key] = unknown
+            elif holding.key not in self._holdings:
+                self._store(holding.key, None, unknown)
+
+    def put_position(
+        self, account: str, instrument: Instrument, position: float, cost: float | None
+    ) -> None:
+        """Merge a position row, which has no values."""
+        key = key_of(account, instrument.conid)
+        before = self._holdings.get(key)
+        if position == 0:
+            if before is not None and before.position:
+                self._close(before)
+            return
+        now = self._clock()
+        if before is not None and before.position == position:
+            found = replace(
+                before,
+                instrument=with_exchange(instrument, before),
+                average_cost=cost if cost is not None else before.average_cost,
+                snapshot_id=self.snapshot_id,
+            )
+            self._store(key, before, found)
+            return
+        self.put(self._row(key, instrument, position, before, now, average_cost=cost))
+
+    def put_portfolio(
+        self, key: Key, instrument: Instrument, position: float, values: PortfolioValues
+    ) -> None:
+        """Merge a portfolio row; a closed holding that is not in the book is left out."""
+        before = self._holdings.get(key)
+        if before is None and position == 0:
+            return
+        now = self._clock()
+        confirmed_at = self.confirmed.confirm_holding(key, now)
+        value, profit = values["market_value"], self._profits.get(key)
+        if before is None or before.position != position:
+            self._profits.pop(key, None)
+        elif profit is not None and not profit.follows(before, value, now, self._band):
+            self._missed.add(key)
+        origin = ValueOrigin.NONE if value is None else ValueOrigin.PORTFOLIO
+        sent = {"value_source": origin, "confirmed_at": confirmed_at, **values}
+        completeness = self.confirmed.completeness_of(key[0])
+        row = self._row(key, instrument, position, before, now, completeness=completeness, **sent)
+        self._put(key, before, row)
+
+    def put_pnl(self, key: Key, sent: PnlValues, at: datetime | None = None) -> bool:
+        """Take a PnLSingle message if it has a value for the quantity that is held.
+
+        Messages that come while the gateway has lost IB are old.
+
+        Args:
+            key: The holding.
+            sent: The message.
+            at: When it came; by default now.
+
+        Returns:
+            Whether it counts.
+        """
+        holding = self._holdings.get(key)
+        if holding is None or not holding.position or sent.position != holding.position:
+            return False
+        if known(sent.value) is None or self._connectivity.lost is not None:
+            return False
+        now, profit = at or self._clock(), self._profits.get(key)
+        if profit is None:
+            self._profits[key] = Profit(sent, now, same_since=now, value_at_daily=sent.value)
+        elif not profit.take(sent, now):
+            return False
+        self.confirmed.holdings[key] = now
+        return True
+
+    def take_missed(self) -> set[Key]:
+        """Return the holdings of which PnLSingle missed a move since the last call."""
+        missed, self._missed = self._missed, set()
+        return missed
+
+    def forget_pnl(self, key: Key) -> None:
+        """Keep the value of a holding and remove its daily profit: its subscription ended."""
+        holding, profit = self._holdings.get(key), self._profits.get(key)
+        if holding is not None and profit is not None:
+            kept = replace(
+                self._valued(key, holding, self._clock()), daily_pnl=None, followed=False
+            )
+            del self._profits[key]
+            self._store(key, holding, kept)
+
+    def _valued(self, key: Key, holding: BrokerPosition, now: datetime) -> BrokerPosition:
+        """Return a holding with the values of its newest PnLSingle message, if they count."""
+        profit = self._profits.get(key)
+        if profit is None:
+            return holding
+        if profit.counts(holding):
+            daily = profit.daily(profit.sent.value, self._band)
+            followed = now - profit.at <= FOLLOWED
+            magnifier = self.magnifier(key[1])
+            return with_pnl(
+                holding, profit, daily_pnl=daily, followed=followed, price_magnifier=magnifier
+            )
+        daily = profit.daily(holding.market_value)
+        return holding if daily is None else changed(holding, daily_pnl=daily)
+
+    def set_value_time(self, key: Key, value_time: datetime | None) -> None:
+        """Set the broker's own time of the values of a holding."""
+        holding = self._holdings.get(key)
+        if holding is not None:
+            self._store(key, holding, changed(holding, value_time=value_time))
+
+    def doubt(self, key: Key) -> None:
+        """Confirm a holding with its account no more, until a row of it comes that can be used."""
+        if self.confirmed.holdings.pop(key, None) is not None:
+            self._all_changes.note(key)
+
+    def doubt_before(self, account: str, since: datetime) -> None:
+        """Doubt the values of an account whose rows came before a moment."""
+        if account in self.confirmed.doubted:
+            return  # nothing confirms them anyway
+        for key, holding in self._holdings.items():
+            of_row = holding.value_source is ValueOrigin.PORTFOLIO and holding.position
+            if key[0] == account and of_row and holding.received_at < since:
+                self.doubt(key)
+
+    def open_in(self, account: str) -> int:
+        """Count the open holdings of an account."""
+        return sum(key[0] == account and h.position != 0 for key, h in self._holdings.items())
+
+    def close_absent(self, reported: Collection[Key], except_in: Container[str] = ()) -> None:
+        """Close every holding that a whole list of positions does not name.
+
+        Args:
+            reported: The keys of the holdings that the list names.
+            except_in: The accounts whose holdings stay open.
+        """
+        for key, holding in list(self._holdings.items()):
+            if key not in reported and holding.position and key[0] not in except_in:
+                self._close(holding)
+
+    def invalidate(self) -> None:
+        """Mark every account as UNKNOWN and unconfirmed."""
+        for key in list(self._profits):
+            self.forget_pnl(key)
+        self.confirmed.clear()
+        for key in self._holdings:
+            self._all_changes.note(key)
+
+    def put(self, holding: BrokerPosition) -> None:
+        """Replace a holding and notify the watchers."""
+        key = holding.key
+        self._profits.pop(key, None)
+        self._put(key, self._holdings.get(key), self.confirmed.stated(key, holding))
+
+    def _put(self, key: Key, before: BrokerPosition | None, holding: BrokerPosition) -> None:
+        moved = before is None or before.position != holding.position
+        self._store(key, before, holding)
+        self._changes.note(key, urgent=moved)
+
+    def _store(self, key: Key, before: BrokerPosition | None, holding: BrokerPosition) -> None:
+        if before is None or (before.position == 0) != (holding.position == 0):
+            self.moves += 1
+        self._holdings[key] = holding
+        self._all_changes.note(key)
+
+    def _close(self, holding: BrokerPosition) -> None:
+        now = self._clock()
+        realized = self._valued(holding.key, holding, now).realized_pnl
+        row = self._row(holding.key, holding.instrument, 0.0, holding, now, realized_pnl=realized)
+        self.put(row)
+
+    def _row(
+        self,
+        key: Key,
+        instrument: Instrument,
+        position: float,
+        before: BrokerPosition | None,
+        now: datetime,
+        **values: Any,
+    ) -> BrokerPosition:
+        """Return a holding as the message that was received now has it."""
+        same = before is not None and before.position == position
+        return BrokerPosition(
+            gateway_id=self._gateway_id,
+            account=key[0],
+            instrument=with_exchange(instrument, before),
+            position=position,
+            received_at=now,
+            position_time=before.position_time if before is not None and same else now,
+            snapshot_id=self.snapshot_id,
+            **values,
+        )

@@ -1,0 +1,496 @@
+"""The profits of single holdings (PnLSingle) and of accounts (PnL), with the accounts' values.
+
+Both are subscriptions that take no line. One that is refused, brings no message, or falls silent is
+requested again.
+"""
+
+import json
+import time
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from math import inf
+from random import Random
+
+from ib_async import IB, AccountValue
+
+from position_sync_dagster.domain.broker_position import AccountSummary, Key, key_of
+from position_sync_dagster.domain.clock import Backoff, utc_now
+from position_sync_dagster.gateway import ib_async_internals
+from position_sync_dagster.gateway.codes import ACCOUNT_READY, MessageType, is_notice
+from position_sync_dagster.gateway.holdings import HoldingsBook, PnlValues
+from position_sync_dagster.gateway.login import Login
+from position_sync_dagster.gateway.translate import UNSET, known, number_of
+
+LONGEST_S = 900.0
+JITTER = (0.8, 1.2)
+
+SILENT_S = 900.0
+"""A subscription that has been silent for this many seconds may have ended without a notice."""
+
+
+@dataclass(slots=True)
+class Subscription:
+    """When one subscription is requested, and requested again.
+
+    Attributes:
+        backoff: The delays; they double with each request that brings no value.
+        random: Draws their jitter.
+        due_at: When it is requested, or requested again unless a message comes before.
+        attempts: Requests in a row that brought no value.
+        request: The id of its request as sent; None while the gateway has none.
+        heard_at: When its newest message came that may count, in monotonic seconds.
+    """
+
+    backoff: Backoff
+    random: Random
+    due_at: float = -inf
+    attempts: int = 0
+    request: str | None = None
+    heard_at: float = -inf
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a value is awaited from the gateway: the request may still be on its way."""
+        return self.request is not None and self.due_at != inf
+
+    def requested(self, now: float) -> None:
+        """Record a request: it is due again after a delay."""
+        self.attempts += 1
+        self.postpone(now)
+
+    def postpone(self, now: float) -> None:
+        """Make it due after the delay of its attempts."""
+        self.due_at = now + self.backoff.delay_s(self.attempts, self.random)
+
+    def expect(self, now: float) -> None:
+        """Make it due after a delay at the latest, unless a message that counts comes before."""
+        before, self.attempts = self.due_at, max(self.attempts, 1)
+        self.postpone(now)
+        self.due_at = min(before, self.due_at)
+
+    def expect_if_silent(self, now: float) -> None:
+        """Make it due after a delay if it had a value, and has been silent for long."""
+        if self.due_at == inf and self.heard_at <= now - SILENT_S:
+            self.expect(now)
+
+    def valued(self, now: float) -> None:
+        """Record a value: it is due no more."""
+        self.due_at, self.attempts, self.heard_at = inf, 0, now
+
+
+PNL_DAILY, PNL_VALUE = 3, 6
+"""The places of the daily profit and the value among the fields of a PnLSingle message; the value
+is the last that is read."""
+
+HOLDINGS_AT_ONCE = 20
+"""Maximum number of holdings requested in one step: half of what the whole process may send in a
+second. None is requested while other messages wait to be sent."""
+
+
+@dataclass(slots=True)
+class _Single(Subscription):
+    """The subscription of one holding."""
+
+    key: Key = ("", 0)
+
+
+class PnlSubscriptions:
+    """Subscribes to the values of some holdings, which come about once a second, without a line.
+
+    The gateway sends nothing for a conid that is not held, and DBL_MAX for a value that it does
+    not know (recorded: ibkr-go pnl_single.txt). A subscription that is refused or silent, or whose
+    values do not count, is requested again after a delay that doubles each time.
+
+    Thousands of messages come in a second, and each of them is complete. For a holding that has a
+    value, only the newest message is kept, with its time, until `read` is called.
+
+    Args:
+        ib: The connection.
+        book: Gets the values.
+        silence_s: The first delay, in seconds.
+        monotonic: The clock of every interval, in seconds.
+    """
+
+    def __init__(
+        self,
+        ib: IB,
+        book: HoldingsBook,
+        *,
+        silence_s: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ib = ib
+        self._book = book
+        self._monotonic = monotonic
+        self._backoff = Backoff(first_s=silence_s, longest_s=LONGEST_S, jitter=JITTER)
+        self._random = Random()  # noqa: S311 - jitter of a delay
+        self._wanted_by: dict[object, tuple[Key, ...]] = {}
+        self._wanted: list[Key] = []
+        self._singles: dict[Key, _Single] = {}
+        self._by_request: dict[str, _Single] = {}
+        self._fresh = False
+        self._valued: set[Key] = set()
+        self._unread: dict[Key, tuple[list[str], datetime]] = {}
+        ib_async_internals.read_messages(ib, MessageType.PNL_SINGLE, self._read)
+        ib.errorEvent += self._on_error
+
+    @property
+    def keys(self) -> frozenset[Key]:
+        """Return the (account, conid) that are subscribed or requested."""
+        return frozenset(key for key, one in self._singles.items() if one.request is not None)
+
+    def keep(self, owner: object, keys: Iterable[Key]) -> None:
+        """Subscribe to exactly these holdings for an owner, besides those of other owners.
+
+        `step` sends the requests.
+
+        Args:
+            owner: The owner.
+            keys: The holdings, the most important ones first.
+        """
+        listed = tuple(keys)
+        if listed != self._wanted_by.get(owner):
+            self._wanted_by[owner] = listed
+            self._order()
+
+    def release(self, owner: object) -> None:
+        """Cancel the subscriptions that only this owner wanted."""
+        found = self._wanted_by.pop(owner, None)
+        self._order()
+        if found and self._ib.isConnected():
+            self._end_all_but(self._wanted)
+
+    def step(self) -> None:
+        """Cancel what nobody wants any more, and request the holdings that are due."""
+        if not self._ib.isConnected():
+            return
+        now = self._monotonic()
+        for key in self._book.take_missed() & self._singles.keys():
+            self._singles[key].expect(now)
+        for one in self._singles.values():
+            one.expect_if_silent(now)
+        self._end_all_but(self._wanted)
+        if ib_async_internals.unsent_messages(self._ib):
+            return
+        if len(self._singles) < len(self._wanted):
+            for key in self._wanted:
+                if key not in self._singles:
+                    self._singles[key] = _Single(self._backoff, self._random, key=key_of(*key))
+        due = (one for one in map(self._singles.__getitem__, self._wanted) if one.due_at <= now)
+        for one in islice(due, HOLDINGS_AT_ONCE):
+            self._request(one, now)
+
+    def restored(self) -> None:
+        """Expect a message of each holding: one without is requested again (code 1102).
+
+        Until the message comes, the daily profit from before the interruption does not count.
+        """
+        now = self._monotonic()
+        for key, one in self._singles.items():
+            self._book.forget_pnl(key)
+            one.expect(now)
+
+    def dropped(self) -> None:
+        """Forget all of them: the gateway dropped them (code 1101).
+
+        Nothing is requested here: positions and lines are requested first, then `step` subscribes
+        again. A request whose value is awaited is cancelled: if it reached the gateway after the
+        drop, it still runs.
+        """
+        for one in self._singles.values():
+            if one.is_awaited:
+                self._cancel(one)
+            self._forget(one)
+        self._singles.clear()
+
+    def take_valued(self) -> set[Key]:
+        """Return the holdings of which a profit or value was read since the last call."""
+        valued, self._valued = self._valued, set()
+        return valued
+
+    def take_fresh(self) -> bool:
+        """Return whether a message came since the last call."""
+        fresh, self._fresh = self._fresh or bool(self._unread), False
+        return fresh
+
+    def put_off(self, fields: list[str]) -> bool:
+        """Keep a message that may be read later; return whether it may."""
+        one = self._by_request.get(fields[1]) if len(fields) > PNL_VALUE else None
+        if one is None or one.due_at != inf:
+            return False
+        one.heard_at = self._monotonic()
+        before, _ = self._unread.get(one.key, (fields, None))
+        if before[PNL_DAILY] == fields[PNL_DAILY] and before != fields:
+            # The value moves and the daily profit does not: the book compares the two messages.
+            self.read([one.key])
+        self._unread[one.key] = fields, utc_now()
+        return True
+
+    def read(self, keys: Iterable[Key] | None = None) -> None:
+        """Read the messages that were put off, of these holdings or of all, into the book."""
+        if not self._unread:
+            return
+        for key in list(self._unread) if keys is None else keys:
+            kept = self._unread.pop(key, None)
+            if kept is None or (one := self._by_request.get(kept[0][1])) is None:
+                continue
+            fields, at = kept
+            if not self._read(fields, at):
+                one.expect(self._monotonic())
+                ib_async_internals.read_message(self._ib, fields)  # reports it
+
+    def _order(self) -> None:
+        """List what all owners want, each holding once."""
+        self._wanted = list(dict.fromkeys(key for some in self._wanted_by.values() for key in some))
+
+    def _request(self, one: _Single, now: float) -> None:
+        account, conid = one.key
+        self._cancel(one)
+        request = self._ib.client.getReqId()
+        self._ib.client.reqPnLSingle(request, account, "", conid)
+        one.request = str(request)
+        self._by_request[one.request] = one
+        one.requested(now)
+
+    def _end_all_but(self, wanted: Iterable[Key]) -> None:
+        ended = self._singles.keys() - set(wanted)
+        if ended:
+            self.read()
+        for key in ended:
+            one = self._singles.pop(key)
+            self._cancel(one)
+            self._book.forget_pnl(key)
+
+    def _cancel(self, one: _Single) -> None:
+        if one.request is not None:
+            self._ib.client.cancelPnLSingle(int(one.request))
+            del self._by_request[one.request]
+            one.request = None
+
+    def _forget(self, one: _Single) -> None:
+        """Forget a request without a message: the gateway has ended it."""
+        if one.request is not None:
+            del self._by_request[one.request]
+            one.request = None
+        self._book.forget_pnl(one.key)
+
+    def _read(self, fields: list[str], at: datetime | None = None) -> bool:
+        one = self._by_request.get(fields[1]) if len(fields) > PNL_VALUE else None
+        if one is None:
+            return False
+        try:
+            sent = PnlValues(*[float(text or UNSET) for text in fields[2 : PNL_VALUE + 1]])
+        except ValueError:
+            return False
+        if self._book.put_pnl(one.key, sent, at):
+            one.valued(self._monotonic())
+            self._fresh = True
+            self._valued.add(one.key)
+        elif one.due_at == inf:
+            one.expect(self._monotonic())
+        return True
+
+    def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
+        one = self._by_request.get(str(request))
+        if one is not None and not is_notice(code):
+            self._forget(one)
+            one.postpone(self._monotonic())
+
+
+NEW_AT_ONCE = 10
+"""Maximum number of accounts subscribed in one step: the gateway takes 50 messages a second, and
+market data come first."""
+
+PNL_REALIZED = 4
+"""The place of the last value among the fields of a message with an account's profit and loss."""
+
+NET_LIQUIDATION = "NetLiquidation"
+"""Its currency is the base currency of the account."""
+
+CASH, AVAILABLE, MARGIN = "TotalCashValue", "AvailableFunds", "MaintMarginReq"
+EXCESS, INITIAL = "ExcessLiquidity", "InitMarginReq"
+
+EXCHANGE_RATE = "ExchangeRate"
+"""The key of an exchange rate, in the base currency, which comes once for each currency of the
+ledger. [D: "Account Value Keys"]"""
+
+TAGS = frozenset({NET_LIQUIDATION, CASH, AVAILABLE, MARGIN, EXCESS, INITIAL})
+"""The tags of message 6 that are kept. They come in the base currency of the account only. The
+tags of the ledger come by currency and as `BASE`, the sum; only the rate is read of them. [D:
+"Account Value Keys"]"""
+
+
+@dataclass(slots=True)
+class _Account(Subscription):
+    """The values of one account, and its request for profit and loss.
+
+    Attributes:
+        values: Amount and currency, by tag.
+        rates: The exchange rate of each currency, and when it was received.
+        pnl: The daily, unrealized and realized profit.
+        is_answered: Whether the request for the profit and loss was answered or refused.
+        is_ready: Whether the values that come are valid.
+    """
+
+    values: dict[str, tuple[float | None, str]] = field(default_factory=dict)
+    values_at: datetime | None = None
+    rates: dict[str, tuple[float, datetime]] = field(default_factory=dict)
+    pnl: tuple[float | None, ...] = (None, None, None)
+    pnl_at: datetime | None = None
+    is_answered: bool = False
+    is_ready: bool = True
+
+
+class AccountSummaries:
+    """Keeps the account values and the profit and loss of each account of a connection.
+
+    Values from before the gateway dropped every subscription are forgotten. Messages that arrive
+    while the gateway has lost IB are old and are ignored. So are values that IB calls not ready.
+
+    Each account has one `reqPnL`. One that is refused, or that brings no message, is requested
+    again after a delay that doubles each time.
+    """
+
+    def __init__(self, login: Login) -> None:
+        self._ib, settings = login.ib, login.settings
+        self._gateway_id = settings.gateway_id
+        self._timeout_s = settings.gateway_timeout_s
+        self._connectivity = login.connectivity
+        self._backoff = Backoff(first_s=settings.line_silence_s, longest_s=LONGEST_S, jitter=JITTER)
+        self._random = Random()  # noqa: S311 - jitter of a delay
+        self._begin(login.accounts)
+        login.ib.accountValueEvent += self._on_value
+        ib_async_internals.read_messages(login.ib, MessageType.PNL, self._read_pnl)
+        login.ib.errorEvent += self._on_error
+
+    def _begin(self, accounts: Iterable[str]) -> None:
+        self._accounts = {account: _Account(self._backoff, self._random) for account in accounts}
+        self._since = time.monotonic()
+
+    def subscribe(self) -> None:
+        """Request the profit and loss of the next few accounts that are due; call it now and then.
+
+        None is requested without a connection.
+        """
+        if not self._ib.isConnected():
+            return
+        now = time.monotonic()
+        for one in self._accounts.values():
+            one.expect_if_silent(now)
+        due = [(account, one) for account, one in self._accounts.items() if one.due_at <= now]
+        for account, one in due[:NEW_AT_ONCE]:
+            self._cancel(one)
+            request = self._ib.client.getReqId()
+            self._ib.client.reqPnL(request, account, "")
+            one.request = str(request)
+            one.requested(now)
+
+    def restored(self) -> None:
+        """Expect the profit and loss of each account again: the gateway has IB again (1102).
+
+        An account without a message is requested again.
+        """
+        for one in self._accounts.values():
+            one.expect(time.monotonic())
+
+    def dropped(self) -> None:
+        """Forget everything: the gateway dropped every subscription (1101).
+
+        A request whose value is awaited is cancelled: if it reached the gateway after the drop, it
+        still runs.
+        """
+        for one in self._accounts.values():
+            if one.is_awaited:
+                self._cancel(one)
+        self._begin(self._accounts)
+
+    def current(self, without: Collection[str] = ()) -> list[AccountSummary]:
+        """Return the values of each account whose first answers have arrived.
+
+        A row before that would show a known net liquidation as null for a moment.
+
+        Args:
+            without: Accounts to leave out.
+        """
+        waited = time.monotonic() - self._since >= self._timeout_s
+        return [
+            summary
+            for account, one in self._accounts.items()
+            if account not in without
+            and (waited or (one.is_answered and one.values_at is not None))
+            and (summary := self._summary(account, one)).is_known
+        ]
+
+    def _summary(self, account: str, one: _Account) -> AccountSummary:
+        _, currency = one.values.get(NET_LIQUIDATION, (None, None))
+        amounts = {tag: amount for tag, (amount, unit) in one.values.items() if unit == currency}
+        daily, unrealized, realized = one.pnl
+        rates = {unit: rate for unit, (rate, _at) in one.rates.items()}
+        return AccountSummary(
+            account=account,
+            currency=currency,
+            net_liquidation=amounts.get(NET_LIQUIDATION),
+            cash=amounts.get(CASH),
+            available_funds=amounts.get(AVAILABLE),
+            maintenance_margin=amounts.get(MARGIN),
+            excess_liquidity=amounts.get(EXCESS),
+            initial_margin=amounts.get(INITIAL),
+            daily_pnl=daily,
+            unrealized_pnl=unrealized,
+            realized_pnl=realized,
+            timestamp=utc_now(),
+            exchange_rates=json.dumps(rates, sort_keys=True) if rates else None,
+            rates_received_at=min((at for _rate, at in one.rates.values()), default=None),
+            values_received_at=one.values_at if currency is not None else None,
+            pnl_received_at=one.pnl_at,
+            gateway_id=self._gateway_id,
+        )
+
+    def _on_value(self, value: AccountValue) -> None:
+        one = self._accounts.get(value.account)
+        if one is None or value.modelCode or self._connectivity.lost is not None:
+            return
+        if value.tag == ACCOUNT_READY:
+            one.is_ready = value.value != "false"
+        if value.currency in ("", "BASE") or not one.is_ready:
+            return
+        if value.tag == EXCHANGE_RATE:
+            rate = number_of(value.value)
+            if rate is not None and rate > 0:
+                one.rates[value.currency] = rate, utc_now()
+            else:
+                one.rates.pop(value.currency, None)
+        elif value.tag in TAGS:
+            one.values[value.tag] = (number_of(value.value), value.currency)
+            one.values_at = utc_now()
+
+    def _cancel(self, one: _Account) -> None:
+        if one.request is not None:
+            self._ib.client.cancelPnL(int(one.request))
+
+    def _requested_by(self, request: str) -> _Account | None:
+        return next((one for one in self._accounts.values() if one.request == request), None)
+
+    def _read_pnl(self, fields: list[str]) -> bool:
+        one = self._requested_by(fields[1]) if len(fields) > PNL_REALIZED else None
+        if one is None:
+            return False
+        try:
+            sent = [known(float(text or UNSET)) for text in fields[2 : PNL_REALIZED + 1]]
+        except ValueError:
+            return False
+        one.valued(time.monotonic())
+        if self._connectivity.lost is None:
+            one.pnl = tuple(sent)
+            one.pnl_at, one.is_answered = utc_now(), True
+        return True
+
+    def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
+        one = self._requested_by(str(request))
+        if one is not None and not is_notice(code):
+            one.request = None  # no cancel: the gateway has forgotten it, and would answer 300
+            one.attempts = max(one.attempts, 1)
+            one.postpone(time.monotonic())
+            one.pnl, one.pnl_at, one.is_answered = (None, None, None), None, True

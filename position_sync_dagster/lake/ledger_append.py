@@ -1,0 +1,349 @@
+"""The idempotent append: a row whose id the ledger holds is not written again.
+
+A repeated update or batch has the same id. Updates that other code made are checked first: other
+spellings are converted, and values that cannot be stored are refused. The checks follow the
+columns of `position_updates` (see `PositionUpdate`). They are plain functions and not a pydantic
+model: such a model needs a Python function for nearly every field (IB's spellings, local times,
+DBL_MAX) and a second list of the fields, and it copies updates in which nothing has to change.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from functools import partial
+from typing import Any, SupportsIndex, TypeVar
+
+import polars as pl
+from deltalake import DeltaTable, Transaction
+
+from position_sync_dagster.domain.clock import Clock
+from position_sync_dagster.domain.instrument import Right, parse_expiry, parse_right
+from position_sync_dagster.domain.update import (
+    OwnUpdates,
+    PositionUpdate,
+    Source,
+    TradingMode,
+    trading_mode_of,
+)
+from position_sync_dagster.errors import InvalidLegError, InvalidRequestError, NewerRowError
+from position_sync_dagster.lake.ledger_rows import HOLDING, LedgerFiles, last_added
+from position_sync_dagster.lake.schema.codec import moment, update_rows
+from position_sync_dagster.lake.schema.ids import content_id
+from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec
+from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
+from position_sync_dagster.lake.storage.maintenance import compact_if_needed
+from position_sync_dagster.lake.storage.table import (
+    Table,
+    append,
+    check_mode,
+    data_files,
+    newest_token,
+    refuse_stale_owner,
+)
+
+T = TypeVar("T")
+
+UNSET = 1e300
+"""Greater numbers count as unknown: IB writes DBL_MAX for a number that it does not know."""
+
+
+def coerce_update(update: PositionUpdate) -> PositionUpdate:
+    """Return the update in the form in which it is stored; the same object if nothing changes.
+
+    A time without a zone is local time, as `datetime.now()` returns it. A right or an expiry may
+    be text as IB writes it, "" for none. A number that is not finite, or IB's DBL_MAX, becomes
+    None (unknown).
+
+    Raises:
+        InvalidRequestError: A field holds a value that cannot be stored, or a field that each row
+            needs, such as the position, is unknown.
+    """
+    changes: dict[str, Any] = {}
+    for name, nullable, coerce in _CHECKS:
+        value = getattr(update, name)
+        found = None if value is None else coerce(name, value)
+        if found is None and not nullable:
+            raise _refused(name, value, "each row needs it", _example(name))
+        if found is not value:
+            changes[name] = found
+    return replace(update, **changes) if changes else update
+
+
+def _number(name: str, value: object) -> float | None:
+    if isinstance(value, bool | str | bytes):
+        raise _refused(name, value, "it is not a number", _example(name))
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        raise _refused(name, value, "it is not a number", _example(name)) from None
+    return number if -UNSET < number < UNSET else None
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise _refused(name, value, "it is not a text", "Pass it as a str")
+    return value
+
+
+def _count(name: str, value: object) -> int:
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+        count = value.__index__()
+        if -(2**63) <= count < 2**63:
+            return count
+    raise _refused(name, value, "it is not a whole number", f"Pass {name} as a whole number")
+
+
+def _moment(name: str, value: object) -> datetime:
+    if not isinstance(value, datetime):
+        raise _refused(
+            name, value, "it is not a time", "Pass a datetime, such as datetime.now(UTC)"
+        )
+    if value.tzinfo is not None:
+        return value
+    try:
+        return value.astimezone(UTC)
+    except (ValueError, OverflowError, OSError):
+        raise _refused(name, value, "it has no time in UTC", "Pass a datetime with UTC") from None
+
+
+def _day(name: str, value: object) -> date | None:
+    if isinstance(value, str) and not value.strip():
+        return None
+    return _parsed(parse_expiry, name, value)
+
+
+def _choice(choices: type[StrEnum], name: str, value: object) -> StrEnum | None:
+    if isinstance(value, str) and not value.strip():
+        return None
+    if choices is Right:
+        return _parsed(parse_right, name, value)
+    try:
+        return choices(str(value))
+    except ValueError:
+        raise _refused(name, value, "it is not known", f"Use {', '.join(choices)}") from None
+
+
+def _parsed(parse: Callable[[Any], T], name: str, value: object) -> T:
+    try:
+        return parse(value)
+    except InvalidLegError as error:
+        raise _refused(name, value, error.what, error.remedy) from None
+
+
+def _example(name: str) -> str:
+    if name == "position":
+        return "Pass the signed quantity as a finite number, 0.0 for a closed position"
+    if UPDATE_COLUMNS[name].kind is Kind.NUMBER:
+        return f"Pass {name} as a finite number"
+    return f"Pass a {name}"
+
+
+def _refused(name: str, value: object, cause: str, remedy: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"The update's {name} {value!r:.80} cannot be stored: {cause.rstrip('.')}.",
+        remedy=f"{remedy.rstrip('.')}.",
+    )
+
+
+_BY_KIND: dict[Kind, Callable[[str, Any], object]] = {
+    Kind.NUMBER: _number,
+    Kind.TEXT: _text,
+    Kind.COUNT: _count,
+    Kind.MOMENT: _moment,
+    Kind.DAY: _day,
+}
+_CHECKS = [
+    (name, one.nullable, partial(_choice, one.choices) if one.choices else _BY_KIND[one.kind])
+    for name, one in UPDATE_COLUMNS.items()
+]
+
+_NUMBERS = [name for name, column in UPDATE_COLUMNS.items() if column.kind is Kind.NUMBER]
+
+
+def identified(
+    updates: Iterable[PositionUpdate], batch_id: str = "", run_id: str | None = None
+) -> pl.DataFrame:
+    """Return updates as rows of the table, with the empty ids and the trading mode filled in.
+
+    The update of a request takes the id of the request. Any other update takes the UUID of its
+    content, and a batch that of its rows. The trading mode is that of the account. If several
+    updates have one id, the first counts. For `OwnUpdates` only the numbers are checked, a column
+    at a time.
+
+    Raises:
+        InvalidRequestError: A field of an update cannot be stored; see `coerce_update`.
+    """
+    own = isinstance(updates, OwnUpdates)
+    listed = list(updates) if own else [coerce_update(update) for update in updates]
+    if not listed:
+        return update_rows([])
+    ids = [update.update_id or _update_id(update) for update in listed]
+    batch = batch_id or content_id(max(update.timestamp for update in listed), *sorted(ids))
+    found: dict[str, list[Any]] = {
+        "update_id": ids,
+        "batch_id": [batch_id or update.batch_id or batch for update in listed],
+        "run_id": [update.run_id or run_id for update in listed],
+        "trading_mode": [update.trading_mode or _trading_mode(update) for update in listed],
+    }
+    rows = update_rows(listed, found)
+    if own and not all(rows.select(pl.col(_NUMBERS).is_finite().all()).row(0)):
+        return identified(listed, batch_id, run_id)
+    if len(set(ids)) == len(ids):
+        return rows
+    return rows.unique("update_id", keep="first", maintain_order=True)
+
+
+def _trading_mode(update: PositionUpdate) -> TradingMode | None:
+    return trading_mode_of(update.account) if update.account else None
+
+
+def _update_id(update: PositionUpdate) -> str:
+    if update.source is Source.QUEUE and update.request_id:
+        return update.request_id
+    content = (
+        update.gateway_id,
+        update.account,
+        update.conid,
+        update.timestamp.astimezone(UTC).isoformat(),
+        update.source.value,
+        update.position,
+        update.market_price,
+        update.market_value,
+        update.average_cost,
+        update.unrealized_pnl,
+    )
+    return content_id(update.timestamp, *content)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppendResult:
+    """The outcome of an append.
+
+    Attributes:
+        version: The table's version that holds the rows.
+        rows: Rows written; 0 when the table held all of them already.
+        batch_id: The batch of the rows; empty without any.
+    """
+
+    version: int
+    rows: int
+    batch_id: str = ""
+
+
+class _RefusedError(Exception):
+    """Wraps the error of a guard: the retries would take an OSError for one of the table."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def append_rows(
+    table: Table,
+    files: LedgerFiles,
+    frame: pl.DataFrame,
+    *,
+    clock: Clock,
+    guard: Callable[[], None] | None = None,
+    through: int | None = None,
+) -> AppendResult:
+    """Write the rows that the table does not hold, in one commit; see `SyncUpdates.append`.
+
+    The application transaction of each append is named like the table. Concurrent appends with
+    equal ids conflict, so that each one checks its ids against all earlier rows.
+
+    Args:
+        table: `position_updates`, or another table whose rows have an id, a `ledger_version` and
+            the owner that wrote them.
+        frame: Its rows, as `identified` returned them.
+    """
+    if frame.is_empty():
+        return AppendResult(version=table.version(), rows=0)
+    first = frame.row(0, named=True)
+    batch_id = first.get("batch_id", "")
+    known = {"batch_id": batch_id, "run_id": first.get("run_id")}
+    commit_info = {name: text for name, text in known.items() if text}
+    checked = through
+    tried: tuple[AppendResult, datetime] | None = None
+    written_by = set(frame.select("gateway_id", "fencing_token").iter_rows())
+    owners = {(gateway_id, token) for gateway_id, token in written_by if token is not None}
+    modes = [TradingMode(mode) for mode in set(frame.get_column("trading_mode")) if mode]
+
+    def step(handle: DeltaTable) -> AppendResult:
+        nonlocal checked, tried
+        for gateway_id, token in owners:
+            refuse_stale_owner(token, newest_token(handle, gateway_id), gateway_id)
+        check_mode(handle, modes, table.path)
+        present = data_files(handle)
+        new = _without_stored(files, present, frame, table.spec)
+        if new.is_empty():
+            if tried is not None and _is_committed(files, present, *tried):
+                return tried[0]  # the answer to that commit was lost
+            return AppendResult(version=handle.version(), rows=0)
+        if checked is not None:
+            _refuse_newer(files, present, checked, new)
+            # After a conflict only the rows that the winner added are checked. Otherwise each
+            # commit of others would make the next attempt longer, and beside several streams no
+            # attempt would win.
+            checked = max(checked, last_added(present))
+        if guard is not None:
+            _call(guard)
+        version = handle.version() + 1
+        # Rows that were copied from another table may have greater versions.
+        added = max(version, last_added(present) + 1)
+        at = clock()
+        new = new.with_columns(ledger_version=pl.lit(added, pl.Int64), committed_at=moment(at))
+        tried = (AppendResult(version=added, rows=new.height, batch_id=batch_id), at)
+        append(handle, new, commit_info, [Transaction(table.spec.name, version)])
+        return AppendResult(version=handle.version(), rows=new.height, batch_id=batch_id)
+
+    refused: Exception
+    try:
+        result = table.transact(step)
+    except _RefusedError as refusal:
+        refused = refusal.error
+    else:
+        compact_if_needed(table)
+        return result
+    raise refused  # after the except block, which would add its own error as the context
+
+
+def _is_committed(
+    files: LedgerFiles, present: pl.DataFrame, tried: AppendResult, at: datetime
+) -> bool:
+    """Return whether the table has the rows of this try, not the same rows of another writer."""
+    rows = files.added_by(present, tried.version).select("committed_at").collect()
+    return not rows.filter(pl.col("committed_at") == moment(at)).is_empty()
+
+
+def _without_stored(
+    files: LedgerFiles, present: pl.DataFrame, rows: pl.DataFrame, spec: TableSpec
+) -> pl.DataFrame:
+    """Return the rows whose batch and id the table does not hold, whatever the clocks say."""
+    batch = [name for name in spec.indexed if name == "batch_id"]
+    for column in (*batch, *spec.key):
+        stored = files.stored_ids(present, column, rows.get_column(column))
+        if stored:
+            rows = rows.filter(~pl.col(column).is_in(stored))
+    return rows
+
+
+def _refuse_newer(
+    files: LedgerFiles, present: pl.DataFrame, through: int, rows: pl.DataFrame
+) -> None:
+    """Raise an error if a row of one of the holdings was added after that version."""
+    added = files.added_after(present, through).select(HOLDING)
+    newer = added.join(rows.lazy().select(HOLDING), on=HOLDING, how="semi").collect()
+    if not newer.is_empty():
+        account, conid = newer.row(0)
+        raise NewerRowError(
+            f"Another row of the conid {conid} in {account} was written meanwhile.",
+            remedy="Read the newest rows again and decide anew.",
+        )
+
+
+def _call(guard: Callable[[], None]) -> None:
+    try:
+        guard()
+    except Exception as error:
+        raise _RefusedError(error) from error

@@ -1,0 +1,440 @@
+"""The rows of the ledger: its data files, and the newest row of each holding.
+
+Files are chosen by the statistics in the log, and read directly. The newest rows are kept up to
+date by reading only what was added.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from threading import Lock
+
+import polars as pl
+from deltalake import DeltaTable
+
+from position_sync_dagster.errors import LakeError
+from position_sync_dagster.lake.storage.table import Table, data_files, files_with, may_have
+
+
+class LedgerFiles:
+    """Reads the rows of chosen data files of one ledger."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def scan(self, files: pl.DataFrame) -> pl.LazyFrame:
+        """Return the rows of these files, which are rows of `data_files`."""
+        spec = self._table.spec
+        if files.is_empty():
+            return spec.empty.lazy()
+        rows = self._table.scan_files(files).select(list(spec.stored))
+        return rows.with_columns(date=pl.col("timestamp").dt.date()).select(list(spec.polars))
+
+    def stored_ids(self, files: pl.DataFrame, column: str, ids: pl.Series) -> set[str]:
+        """Return which of the ids a column holds; reads only the files that may hold one."""
+        files = files_with(files, column, ids)
+        if files.is_empty():
+            return set()
+        rows = self.scan(files).select(column)
+        found = rows.filter(pl.col(column).is_in(ids.unique().implode())).collect()
+        return set(found.get_column(column).to_list())
+
+    def between(
+        self, handle: DeltaTable, first: datetime, last: datetime, *, twice: bool = False
+    ) -> pl.LazyFrame:
+        """Return the rows with `first` <= timestamp <= `last`, from the files that may hold one.
+
+        Args:
+            first: The start; one without a time zone is local time.
+            last: The end, likewise.
+            twice: Read only the files that may hold an `update_id` twice; see `_doubtful`.
+        """
+        first, last = first.astimezone(UTC), last.astimezone(UTC)
+        files = data_files(handle).filter(
+            pl.col("partition.date").is_between(first.date(), last.date()),
+            may_have("timestamp", first, last),
+        )
+        rows = self.scan(_doubtful(files) if twice else files)
+        return rows.filter(pl.col("timestamp").is_between(first, last))
+
+    def added_after(self, files: pl.DataFrame, version: int) -> pl.LazyFrame:
+        """Return the rows that commits after a version added."""
+        files = files.filter(pl.col("max.ledger_version") > version)
+        return self.scan(files).filter(pl.col("ledger_version") > version)
+
+    def added_by(self, files: pl.DataFrame, version: int) -> pl.LazyFrame:
+        """Return the rows that the commit of a version added."""
+        first, last = pl.col("min.ledger_version"), pl.col("max.ledger_version")
+        around = files.filter(pl.lit(version).is_between(first, last))
+        return self.scan(around).filter(pl.col("ledger_version") == version)
+
+    def has(self, files: pl.DataFrame, ids: pl.Series, version: int) -> bool:
+        """Return whether the commit of a version added rows with all of these ids."""
+        added = self.added_by(files, version).select("update_id").collect()
+        return bool(ids.is_in(added.get_column("update_id").implode()).all())
+
+
+def last_added(files: pl.DataFrame) -> int:
+    """Return the greatest `ledger_version` of the files, from the log alone; 0 where none is."""
+    last = files.get_column("max.ledger_version").max()
+    return last if isinstance(last, int) else 0
+
+
+def _doubtful(files: pl.DataFrame) -> pl.DataFrame:
+    """Return the files that may hold an `update_id` which is there twice.
+
+    An append writes each id once, in a file of one `ledger_version`. An id can be there twice only
+    in a merged file, which has several versions, or in two files whose ranges of ids overlap.
+    """
+    ranges = [f"{end}.{name}" for name in ("update_id", ADDED) for end in ("min", "max")]
+    if any(files.select(ranges).null_count().row(0)):
+        return files
+    smallest, greatest, oldest, newest = map(pl.col, ranges)
+    ordered = files.sort(ranges)
+    return ordered.filter(
+        (oldest < newest)
+        | (smallest <= greatest.cum_max().shift(1))
+        | (smallest.shift(-1) <= greatest)
+    )
+
+
+HOLDING = ["account", "conid"]
+"""The columns that name a holding."""
+
+BY_TIME = ["timestamp", "update_id"]
+"""The order of rows, whatever the order in which they were written: the newest is the last."""
+
+BEHIND = 2
+"""A reader starts again when there are more than twice as many new rows as it holds."""
+
+ADDED = "ledger_version"
+"""The order in which rows were added; null comes before all others."""
+
+COMMITTED = pl.coalesce("committed_at", "timestamp")
+"""When rows were committed; rows of older releases count from their timestamp."""
+
+
+def newest_rows(rows: pl.LazyFrame) -> pl.DataFrame:
+    """Return the newest row of each holding, also where a clock was wrong.
+
+    The greatest timestamp wins, so that rows may be written late. But where a row of the same
+    holding was added later, by a writer whose clock had not reached that timestamp yet, the two
+    clocks disagree. Then the order of writing decides, which no clock can change: the rows before
+    that later one do not count.
+    """
+    # Two passes: the first reads a few columns, the second all columns of the few newest rows.
+    # Rows with equal times are rare; sorting each holding by id would cost ten times the rest.
+    tops = rows.group_by(HOLDING).agg(pl.col("timestamp").max(), _last=pl.col(ADDED).max())
+    tops = tops.collect().lazy()
+    found = rows.join(tops, on=[*HOLDING, "timestamp"], how="inner").collect()
+    if found.height > found.select(HOLDING).n_unique():
+        found = found.sort("update_id").unique(HOLDING, keep="last")
+    newest = found.drop("_last")
+    since = _contradicted_since(rows, found)
+    if since.is_empty():
+        return newest
+    later = rows.join(since.lazy(), on=HOLDING, how="inner").filter(
+        pl.col(ADDED) >= pl.col("_since")
+    )
+    return pl.concat(
+        [
+            newest.join(since, on=HOLDING, how="anti"),
+            newest_rows(later.drop("_since")),
+        ]
+    )
+
+
+def _contradicted_since(rows: pl.LazyFrame, newest: pl.DataFrame) -> pl.DataFrame:
+    """Return the holdings whose newest timestamp a later writer contradicts.
+
+    Args:
+        newest: The row with the greatest timestamp of each holding; `_last` is the greatest
+            `ledger_version` of the holding.
+
+    Returns:
+        Account, conid and `_since`: the `ledger_version` of the first row that contradicts.
+    """
+    added = pl.col(ADDED).fill_null(-1)
+    overtaken = newest.filter(pl.col("_last") > added).select(
+        *HOLDING, _top=added, _limit=pl.col("timestamp")
+    )
+    if overtaken.is_empty():
+        return overtaken
+    return (
+        rows.join(overtaken.lazy(), on=HOLDING, how="inner")
+        .filter(pl.col(ADDED) > pl.col("_top"), pl.col("committed_at") < pl.col("_limit"))
+        .group_by(HOLDING)
+        .agg(_since=pl.col(ADDED).min())
+        .collect()
+    )
+
+
+def newest_version(rows: pl.DataFrame) -> int:
+    """Return the greatest `ledger_version` of rows; 0 where none has one."""
+    found = rows.get_column(ADDED).max()
+    return found if isinstance(found, int) else 0
+
+
+class LatestRows:
+    """The newest rows of one ledger.
+
+    The first read begins with the known rows, or reads the table; later ones read the new files.
+    A read after a long time begins anew, with the known rows that were derived meanwhile.
+
+    Args:
+        table: The ledger.
+        files: Its data files.
+        known: A table with the newest rows of an earlier version, which the first read begins with.
+    """
+
+    def __init__(self, table: Table, files: LedgerFiles, known: Table | None = None) -> None:
+        self._table = table
+        self._files = files
+        self._known = known
+        self._mutex = Lock()
+        self._generation = 0
+        self._seen: frozenset[str] = frozenset()
+        self._through = 0
+        self._rows = self._ordered = table.spec.empty
+
+    def of(self, conids: Collection[int]) -> tuple[pl.DataFrame, int]:
+        """Return the newest row of each holding of some contracts, as `read_through` does."""
+        with self._mutex:
+            self._follow()
+            return self._rows.filter(pl.col("conid").is_in(conids)), self._through
+
+    def read_through(self) -> tuple[pl.DataFrame, int]:
+        """Return the newest row of each holding that the known rows have or that came since.
+
+        Returns:
+            The rows, in the order of account and conid, and the greatest `ledger_version` that was
+            looked at.
+        """
+        with self._mutex:
+            self._follow()
+            if self._ordered is not self._rows:
+                self._rows = self._ordered = self._rows.sort(HOLDING)
+            return self._rows, self._through
+
+    def _forget(self) -> None:
+        self._seen, self._through = frozenset(), 0
+        self._rows = self._rows.clear()
+
+    def _follow(self) -> None:
+        # The known rows are read first, so that the ledger is the newer of the two.
+        known = None if self._seen else self._known_rows()
+        if not self._table.snapshot(lambda handle: self._refresh(handle, known)):
+            known = self._known_rows()
+            if known is not None and newest_version(known) > self._through:
+                self._forget()
+            self._table.snapshot(lambda handle: self._refresh(handle, known, all_of_it=True))
+
+    def _known_rows(self) -> pl.DataFrame | None:
+        """Return the known rows; None if there are none, or they cannot be read."""
+        try:
+            if self._known is None or not self._known.exists():
+                return None
+            rows = self._known.rows().with_columns(date=pl.col("timestamp").dt.date())
+            return rows.select(list(self._table.spec.columns))
+        except LakeError:
+            return None  # the ledger has them too
+
+    def _refresh(
+        self, handle: DeltaTable, known: pl.DataFrame | None, *, all_of_it: bool = False
+    ) -> bool:
+        """Read the rows that were added; read nothing and return False if they are many.
+
+        Args:
+            handle: The ledger.
+            known: What the first read begins with.
+            all_of_it: Read all new rows, however many they are.
+        """
+        # Rows are only added: the newest row of the files that were read does not change, and the
+        # next read needs only the files that came since.
+        generation = self._table.cache_key(handle)[0]
+        if generation != self._generation:
+            self._generation = generation
+            self._forget()
+        files = data_files(handle)
+        if last_added(files) < self._through:
+            self._forget()  # somebody took rows back, such as with `DeltaTable.restore`
+        present = frozenset(files.get_column("path"))
+        new = present - self._seen
+        if new:
+            if self._seen:
+                added = files.filter(pl.col("path").is_in(list(new)))
+                if self._known is not None and not all_of_it and self._is_much(added):
+                    return False
+                rows = self._files.scan(added)
+            else:
+                rows = self._first_rows(files, known)
+            if self._through:
+                # A merged file repeats rows that were read before; later rows may contradict them.
+                rows = rows.filter((pl.col(ADDED) > self._through) | pl.col(ADDED).is_null())
+            self._take(rows)
+        self._seen, self._through = present, last_added(files)
+        return True
+
+    def _is_much(self, added: pl.DataFrame) -> bool:
+        return int(added.get_column("num_records").sum()) > BEHIND * self._rows.height
+
+    def _first_rows(self, files: pl.DataFrame, known: pl.DataFrame | None) -> pl.LazyFrame:
+        """Return as few rows as possible that include the newest row of each holding held lately.
+
+        Each commit has a greater version than those before it. Only rows that were added after
+        the known ones can be newer than they are, whatever the clocks said.
+        """
+        through = 0 if known is None else newest_version(known)
+        if known is not None and through:
+            last = known.filter(pl.col(ADDED) == through).get_column("update_id")
+            # After a repair the versions continue from an earlier one, with other rows.
+            if self._files.has(files, last, through):
+                fresh = self._files.added_after(files, through)
+                return pl.concat([known.lazy(), fresh])
+        return self._files.scan(files)
+
+    def _take(self, rows: pl.LazyFrame) -> None:
+        """Determine the newest row of each holding that has a new row."""
+        if self._rows.is_empty():
+            self._rows = newest_rows(rows)
+            return
+        added = rows.collect()
+        # By contract: two joins by holding would cost twice as much at 20,000 holdings.
+        touched = self._rows.get_column("conid").is_in(added.get_column("conid").unique().implode())
+        newest = newest_rows(pl.concat([self._rows.filter(touched), added]).lazy())
+        self._rows = pl.concat([self._rows.filter(~touched), newest])
+
+
+LAST = "\N{TILDE}"
+"""Sorts after every character of an id."""
+
+IN_ORDER = ["ledger_version", "committed_at", "timestamp", "update_id"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastRows:
+    """The last rows that were found, with their batches.
+
+    Attributes:
+        count, batch_count: The number of all rows and of all batches.
+        batches: The last batches: `batch_id`, `version`, `rows`, `committed_at`.
+        rows: The last rows.
+    """
+
+    count: int
+    batch_count: int
+    batches: pl.DataFrame
+    rows: pl.DataFrame
+
+
+class LedgerProvenance:
+    """Finds rows of the ledger by where they come from."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._files = LedgerFiles(table)
+
+    def ids_beginning_with(self, column: str, prefix: str) -> list[str]:
+        """Return the distinct ids of a column that begin with a prefix, in order.
+
+        The statistics of files narrow `update_id` and `batch_id`; `run_id` is read from every file.
+        """
+        begins, indexed = pl.col(column).str.starts_with(prefix), self._table.spec.indexed
+        chosen = (
+            may_have(column, prefix, prefix + LAST) if column in indexed else pl.lit(value=True)
+        )
+        rows = self._where(begins, chosen, [column])
+        return sorted(rows.get_column(column).unique())
+
+    def with_id(self, column: str, value: str) -> pl.DataFrame:
+        """Return the rows with this `update_id` or `batch_id`, in the order of writing."""
+        return self._where(pl.col(column) == value, may_have(column, value, value))
+
+    def of_request(self, request_id: str, ids: Collection[str], since: date) -> pl.DataFrame:
+        """Return the rows that answer a request.
+
+        Args:
+            ids: Ids from the time of the request; files with ids near them are searched first.
+            since: No row is older; if the first search finds none, files since then are searched.
+        """
+        begins = [one[:13] for one in ids]  # the milliseconds of the id
+        wanted = pl.col("request_id") == request_id
+        near = self._where(wanted, may_have("update_id", min(begins), max(begins) + LAST))
+        return self._where(wanted, pl.col("partition.date") >= since) if near.is_empty() else near
+
+    def of_run(self, run_id: str, *, limit: int) -> LastRows:
+        """Return the last rows and batches of a run and count all; reads a column of every file.
+
+        Args:
+            run_id: The run.
+            limit: The maximum number of rows, and of batches, to return.
+        """
+
+        def step(handle: DeltaTable) -> LastRows:
+            rows = self._files.scan(data_files(handle)).filter(pl.col("run_id") == run_id)
+            batches = batches_of(rows).collect()
+            newest = batches.tail(limit)
+            written = rows.filter(pl.col("batch_id").is_in(newest.get_column("batch_id").implode()))
+            return LastRows(
+                count=int(batches.get_column("rows").sum()),
+                batch_count=batches.height,
+                batches=newest,
+                rows=written.sort(IN_ORDER).tail(limit).collect(),
+            )
+
+        return self._table.snapshot(step)
+
+    def of_holding(
+        self, account: str, conid: int, *, day: date | None, limit: int
+    ) -> tuple[pl.DataFrame, bool]:
+        """Return the newest rows of a holding in order of time, and whether there are more.
+
+        Args:
+            day: Only rows of this UTC date; None: the newest, day by day until there are enough.
+        """
+        wanted = (pl.col("account") == account) & (pl.col("conid") == conid)
+
+        def step(handle: DeltaTable) -> tuple[pl.DataFrame, bool]:
+            files = data_files(handle)
+            frames = [self._table.spec.empty]
+            for one in files.get_column("partition.date").unique().sort(descending=True):
+                if day is not None and one != day:
+                    continue
+                rows = self._files.scan(_from(files, one, one)).filter(wanted)
+                frames.append(rows.collect())
+                if sum(frame.height for frame in frames) > limit:
+                    break
+            found = pl.concat(frames).sort(BY_TIME)
+            return found.tail(limit), found.height > limit
+
+        return self._table.snapshot(step)
+
+    def _where(
+        self,
+        wanted: pl.Expr,
+        chosen: pl.Expr,
+        columns: Sequence[str] | None = None,
+    ) -> pl.DataFrame:
+        """Return the wanted rows of the chosen files, in the order of writing."""
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            rows = self._files.scan(data_files(handle).filter(chosen)).filter(wanted)
+            return (rows.sort(IN_ORDER) if columns is None else rows.select(columns)).collect()
+
+        return self._table.snapshot(step)
+
+
+def batches_of(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Return one row per batch: its id, version, number of rows and time of commit."""
+    return (
+        rows.group_by("batch_id", version="ledger_version")
+        .agg(rows=pl.len().cast(pl.Int64), committed_at=pl.col("committed_at").max())
+        .sort("version", "batch_id")
+    )
+
+
+def _from(files: pl.DataFrame, first: date | None, last: date | None = None) -> pl.DataFrame:
+    on_day = pl.col("partition.date")
+    if first is not None:
+        files = files.filter(on_day >= first)
+    return files if last is None else files.filter(on_day <= last)

@@ -1,0 +1,756 @@
+"""The queue with blocking calls, over any `QueueStore`.
+
+Each call checks its arguments, runs one transition on the live rows and commits its result. A bad
+argument raises `InvalidRequestError`, which names it and its value. A queue object remembers the
+lease tokens of its claims, so that marking needs the ids alone.
+"""
+
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from random import Random
+from threading import Lock
+from typing import Protocol, TypeVar, Unpack
+
+import polars as pl
+
+from position_sync_dagster.domain.clock import Clock, RetryPolicy, next_attempt, utc_now
+from position_sync_dagster.domain.update import (
+    LEASE_S,
+    MONITORING_PRIORITY,
+    Answer,
+    QueuedPosition,
+    QueueRequest,
+    QueueStatus,
+    Reason,
+)
+from position_sync_dagster.errors import (
+    InvalidRequestError,
+    RequestStateError,
+    UnknownRequestError,
+    shown,
+)
+from position_sync_dagster.lake import queue_transitions as transitions
+from position_sync_dagster.lake.queue_transitions import FAILED, IS_REQUEST, claim_order
+from position_sync_dagster.lake.schema import codec, predicates
+from position_sync_dagster.lake.schema.ids import NewIds, id_prefix, is_id, new_ids
+from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
+from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
+from position_sync_dagster.lake.storage.table import Table, TableOptions
+from position_sync_dagster.lake.storage.threads import offloaded
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class QueueStore(Protocol):
+    """The rows of a queue; a `LifecycleTable` is one."""
+
+    def initialize(self) -> None:
+        """Create the store, or check the one that is there."""
+
+    def change(self, step: Callable[[Snapshot], Change[T]], commit_info: Mapping[str, str]) -> T:
+        """Run a step on the live rows and commit its decision, all or nothing."""
+
+    def snapshot(self) -> Snapshot:
+        """Read the live rows."""
+
+    def finished(self, predicate: str, columns: list[str] | None = None) -> pl.DataFrame:
+        """Read finished rows."""
+
+    def newest_finished(self, bucket: str, only: pl.Expr, limit: int) -> pl.DataFrame:
+        """Read the finished rows of a bucket that changed last."""
+
+    def counted_snapshot(self) -> tuple[Snapshot, pl.DataFrame]:
+        """Read the live rows; count the finished ones.
+
+        Returns:
+            The live rows; and the name of each bucket, its number of rows, and the time at which
+            one of them last changed.
+        """
+
+
+def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame, str]:
+    """Read FAILED requests, and all rows of the parts in which they are stored.
+
+    Returns:
+        The rows of the requests in the order of their ids, the rows of the parts, and the predicate
+        of these.
+
+    Raises:
+        UnknownRequestError: An id is not in the queue.
+        RequestStateError: A request is not FAILED.
+    """
+    statuses = statuses_of(snapshot, ids)
+    others = {request_id: status for request_id, status in statuses.items() if status != FAILED}
+    if others:
+        raise wrong_state(others, "only a FAILED request is retried")
+    found = snapshot.finished_with("request_id", ids, predicates.in_bucket(FAILED))
+    order = pl.DataFrame({"request_id": ids}, schema={"request_id": pl.String})
+    ordered = order.join(found, on="request_id", how="left", maintain_order="left")
+    parts = predicates.around_parts(FAILED, found.get_column("part"))
+    siblings = snapshot.finished(parts, None)
+    return ordered.select(found.columns), siblings, parts
+
+
+def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
+    """Return the status of each request, live or finished.
+
+    Raises:
+        UnknownRequestError: An id is not in the queue.
+    """
+    columns = ["request_id", "status"]
+    live = snapshot.live.filter(pl.col("request_id").is_in(ids))
+    found = dict(live.select(columns).iter_rows())
+    absent = [i for i in ids if i not in found and is_id(i)]
+    found |= dict(snapshot.finished_with("request_id", absent, columns=columns).iter_rows())
+    unknown = [i for i in ids if i not in found]
+    if unknown:
+        raise UnknownRequestError(
+            f"The request {unknown[0][:80]!r} is not in the queue"
+            + (f", nor are {len(unknown) - 1} others." if len(unknown) > 1 else "."),
+            remedy="Use ids that `insert` or `claim_batch` returned.",
+        )
+    return found
+
+
+def wrong_state(statuses: Mapping[str, str], why: str) -> RequestStateError:
+    """Return the error of a request whose status does not allow a step."""
+    request_id, status = next(iter(statuses.items()))
+    return RequestStateError(
+        f"The request {request_id} is {status}.", remedy=f"Leave it as it is: {why}."
+    )
+
+
+REMEMBERED = 10_000
+"""Maximum number of tokens of earlier claims that are remembered."""
+
+
+class LeaseTokens:
+    """The newest lease token of each claimed request; safe to use from any thread."""
+
+    def __init__(self) -> None:
+        # An OrderedDict: a dict scans all deleted keys to find its first key.
+        self._tokens: OrderedDict[str, str] = OrderedDict()
+        self._lock = Lock()
+
+    def of(self, ids: Sequence[str], lease_token: str | None) -> Mapping[str, str]:
+        """Return the caller's tokens by request: the given one for all, or the remembered ones."""
+        return self._tokens if lease_token is None else dict.fromkeys(ids, lease_token)
+
+    def remember(self, ids: Sequence[str], token: str) -> None:
+        """Remember the token of a claim; drop the oldest tokens beyond `REMEMBERED`."""
+        with self._lock:
+            for request_id in ids:
+                self._tokens.pop(request_id, None)
+                self._tokens[request_id] = token
+            while len(self._tokens) > REMEMBERED + len(ids):
+                self._tokens.popitem(last=False)
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """Drop the tokens of requests that are no longer claimed."""
+        with self._lock:
+            for request_id in ids:
+                self._tokens.pop(request_id, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueOverview:
+    """The queue at one moment, for sensors and people.
+
+    Attributes:
+        counts: Requests by status.
+        claimable: Pending requests that may be claimed now (no back-off left).
+        oldest_pending_at: When the oldest pending request was inserted; None without any.
+        expired: Requests in processing whose lease has expired.
+        version: The version of the table that was read; 0 in memory.
+        last_success_at: When a request last succeeded; None before the first.
+    """
+
+    counts: dict[QueueStatus, int]
+    claimable: int
+    oldest_pending_at: datetime | None
+    expired: int
+    version: int
+    last_success_at: datetime | None = None
+
+
+def check_request(request: QueueRequest) -> QueueRequest:
+    """Check every field of a request, and return the request."""
+    conid, symbol = request.conid, request.symbol
+    if isinstance(conid, bool) or not isinstance(conid, int) or not 0 < conid < 2**63:
+        raise InvalidRequestError(
+            f"The conid {shown(conid)} of a request is not a whole number above zero.",
+            remedy="Use the contract id that TWS shows.",
+        )
+    check_priority(request.priority, f" of the request for {conid}")
+    check_text("account", request.account)
+    if not isinstance(request.reason, Reason):
+        raise InvalidRequestError(
+            f"The reason {shown(request.reason)} of the request for {conid} is not a Reason.",
+            remedy=f"Use a Reason: {', '.join(Reason)}.",
+        )
+    if not isinstance(symbol, str) or not symbol.strip():
+        raise InvalidRequestError(
+            f"The symbol {shown(symbol)} of the request for {conid} is empty.",
+            remedy="Use the symbol of the position's underlying.",
+        )
+    return request
+
+
+def check_priority(priority: object, whose: str = "") -> None:
+    """Check that a priority is 1 or 2."""
+    if isinstance(priority, (bool, float)) or priority not in (1, 2):
+        raise InvalidRequestError(
+            f"The priority {shown(priority)}{whose} is neither 1 nor 2.",
+            remedy="Use 1 for an active leg without a line, 2 for everything else.",
+        )
+
+
+def check_text(name: str, text: object) -> None:
+    """Check that an argument is a text or None."""
+    if text is not None and not isinstance(text, str):
+        raise InvalidRequestError(
+            f"The {name} {shown(text)} is not a text.", remedy=f"Pass the {name} as a str, or None."
+        )
+
+
+def check_limit(limit: object) -> None:
+    """Check that a limit is a number of requests."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit < 2**32:
+        raise InvalidRequestError(
+            f"The limit {shown(limit)} is not a number of requests.",
+            remedy="Use a whole number, 0 or more.",
+        )
+
+
+def check_lease(lease_s: object) -> None:
+    """Check that the length of a lease is a positive, finite number of seconds."""
+    number = isinstance(lease_s, (int, float)) and not isinstance(lease_s, bool)
+    if not number or not 0 < lease_s < 10**9:  # type: ignore[operator]
+        raise InvalidRequestError(
+            f"A lease cannot last {shown(lease_s)} s.",
+            remedy="Use a number of seconds above 0, such as 60.",
+        )
+
+
+def status_of(status: QueueStatus | str) -> QueueStatus:
+    """Return the status with this name."""
+    try:
+        return QueueStatus(status)
+    except ValueError:
+        raise InvalidRequestError(
+            f"{shown(status)} is not a status of a request.",
+            remedy=f"Use {', '.join(QueueStatus)}.",
+        ) from None
+
+
+def ids_of(request_ids: str | Iterable[str]) -> list[str]:
+    """Return ids as a list, each once."""
+    try:
+        ids = [request_ids] if isinstance(request_ids, str) else list(request_ids)
+    except TypeError:
+        raise InvalidRequestError(
+            f"{shown(request_ids)} are not ids of requests.",
+            remedy="Use ids that `insert` or `claim_batch` returned.",
+        ) from None
+    return list(dict.fromkeys(codec.storable(str(one)) for one in ids))
+
+
+PROMOTE_AFTER_S = 60.0
+"""A pending request older than this is claimed as if it had priority 1."""
+
+
+class SyncQueue:
+    """The queue with blocking calls; see `PositionQueue`."""
+
+    def __init__(
+        self,
+        store: QueueStore,
+        *,
+        retry: RetryPolicy | None,
+        clock: Clock,
+        random: Random | None,
+        new_ids: NewIds,
+        promote_after_s: float,
+    ) -> None:
+        self.store = store
+        self._retry = retry or RetryPolicy()
+        self._clock = clock
+        self._random = random or Random()  # noqa: S311 - jitter, not a secret
+        self._new_ids = new_ids
+        self._promote_after_s = promote_after_s
+        self._tokens = LeaseTokens()
+
+    def initialize(self) -> None:
+        """Create the queue's table, or check and migrate the one that is there."""
+        self.store.initialize()
+
+    def insert(
+        self,
+        conid: int,
+        symbol: str,
+        priority: int = MONITORING_PRIORITY,
+        account: str | None = None,
+        *,
+        reason: Reason = Reason.MANUAL,
+    ) -> str:
+        """Insert a request to value one position, and return its id.
+
+        At most one request per (account, conid) is live: a second insert returns the id of the
+        first and raises its priority if the new one is higher (1 is higher than 2).
+
+        Raises:
+            InvalidRequestError: The conid is not a whole number above zero, the symbol is empty,
+                or the priority is neither 1 nor 2.
+        """
+        return self.insert_many([QueueRequest(conid, symbol, priority, account, reason)])[0]
+
+    def insert_many(self, requests: Iterable[QueueRequest]) -> list[str]:
+        """Insert many requests in one commit.
+
+        Returns:
+            For each request, in order, the id of the live request of its position.
+
+        Raises:
+            InvalidRequestError: As `insert`; nothing was inserted.
+        """
+        checked = [check_request(request) for request in requests]
+        if not checked:
+            return []
+        now = self._clock()
+        ids = self.store.change(
+            lambda snapshot: transitions.insert(
+                snapshot.live, checked, now=now, new_ids=self._new_ids
+            ),
+            {"action": "insert"},
+        )
+        logger.info("inserted %d requests", len(ids))
+        return ids
+
+    def get_batch(
+        self,
+        priority: int | None = MONITORING_PRIORITY,
+        limit: int = 50,
+        status: QueueStatus = QueueStatus.PENDING,
+    ) -> list[QueuedPosition]:
+        """Read requests without claiming them: another caller gets the same ones.
+
+        Two workers that read the same requests would both do all the work. Use `claim_batch`
+        where more than one caller works.
+
+        Args:
+            priority: Only requests of this priority; None for all.
+            status: Live requests come in claim order, finished ones newest first.
+        """
+        check_limit(limit)
+        status = status_of(status)
+        wanted = pl.col("status") == status.value
+        if priority is not None:
+            check_priority(priority)
+            wanted &= pl.col("priority") == priority
+        if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
+            order = claim_order(self._clock(), self._promote_after_s)
+            live = self.store.snapshot().live
+            return codec.records_of(
+                QueuedPosition, live.filter(wanted & IS_REQUEST).sort(order).head(limit)
+            )
+        newest = self.store.newest_finished(status.value, wanted & IS_REQUEST, limit)
+        return codec.records_of(
+            QueuedPosition, newest.sort("updated_at", "request_id", descending=True)
+        )
+
+    def beginning_with(self, prefix: str) -> list[QueuedPosition]:
+        """Read the live and finished requests whose id begins with a prefix."""
+        if not is_id(prefix):
+            return []
+        live = self.store.snapshot().live.filter(pl.col("request_id").str.starts_with(prefix))
+        finished = self.store.finished(predicates.ids_beginning_with("request_id", prefix))
+        found = pl.concat([live, finished.select(live.columns)]).filter(IS_REQUEST)
+        return codec.records_of(
+            QueuedPosition, found.unique("request_id", keep="first", maintain_order=True)
+        )
+
+    def claim_batch(
+        self,
+        limit: int = 50,
+        owner: str | None = None,
+        lease_s: float = LEASE_S,
+        *,
+        except_accounts: Collection[str] = (),
+    ) -> list[QueuedPosition]:
+        """Claim up to `limit` requests under a lease of `lease_s` seconds.
+
+        While its lease lasts, a request is granted to no other caller in any process. Priority 1
+        comes before 2, then the oldest request. A request that has waited for more than a minute
+        (`promote_after_s`) counts as priority 1, so that no request is starved. The queue object
+        remembers its newest lease of each request, so that marking needs the ids alone. Workers
+        that share one queue object pass their `lease_token` to each step.
+
+        Args:
+            limit: The maximum number of requests to claim.
+            owner: A name for people; by default the id of this process.
+            lease_s: The length of the lease, in seconds.
+            except_accounts: Requests of these accounts are not claimed.
+        """
+        check_limit(limit)
+        check_lease(lease_s)
+        check_text("owner", owner)
+        if limit == 0:
+            return []
+        token, owner = os.urandom(16).hex(), codec.storable(owner or f"pid-{os.getpid()}")
+
+        def step(snapshot: Snapshot) -> Change[pl.DataFrame]:
+            now = self._clock()
+            until = now + timedelta(seconds=lease_s)
+            claimed = snapshot.live.filter(pl.col("lease_token") == token)
+            if not claimed.is_empty():  # the answer to the commit was lost
+                return Change(claimed.sort(claim_order(now, self._promote_after_s)))
+            return transitions.claim(
+                snapshot.live,
+                limit,
+                transitions.Lease(owner=owner, token=token, expires_at=until),
+                now=now,
+                promote_after_s=self._promote_after_s,
+                except_accounts=except_accounts,
+            )
+
+        claimed = self.store.change(step, {"action": "claim", "lease_token": token})
+        granted = codec.records_of(QueuedPosition, claimed)
+        self._tokens.remember([request.request_id for request in granted], token)
+        if granted:
+            logger.info("claimed %d requests", len(granted))
+        return granted
+
+    def mark_success(
+        self,
+        request_ids: str | Iterable[str],
+        *,
+        answers: Mapping[str, Answer] | None = None,
+        lease_token: str | None = None,
+    ) -> None:
+        """Finish requests as SUCCESS, in one commit, all or none.
+
+        Requests that were only read may be marked too, while nobody else holds their lease. A
+        request whose position changed in the meantime is followed by a new request.
+
+        Args:
+            request_ids: The requests.
+            answers: The row that answers a request, by request id, as far as it is known.
+            lease_token: The lease under which they were claimed.
+
+        Raises:
+            LeaseLostError: A lease has expired, or another worker holds it.
+            UnknownRequestError, RequestStateError: A request does not exist, or is finished.
+        """
+        self._succeed(ids_of(request_ids), transitions.Action.MARK, lease_token, answers or {})
+
+    def mark_processed(
+        self, request_ids: str | Iterable[str], *, lease_token: str | None = None
+    ) -> None:
+        """Finish requests that the caller claimed, and valued by itself, as SUCCESS.
+
+        As `mark_success`, but for claimed requests alone: two workers that only read the same
+        requests cannot both finish them.
+
+        Args:
+            request_ids: The requests.
+            lease_token: The lease under which they were claimed.
+
+        Raises:
+            LeaseLostError: A lease has expired, or another worker holds it.
+            RequestStateError: A request was not claimed, or is finished; none was finished now.
+            UnknownRequestError: A request does not exist.
+        """
+        self._succeed(ids_of(request_ids), transitions.Action.HOLD, lease_token, {})
+
+    def _succeed(
+        self,
+        ids: list[str],
+        action: transitions.Action,
+        lease_token: str | None,
+        answers: Mapping[str, Answer],
+    ) -> None:
+        step = partial(transitions.succeed, answers=answers, new_ids=self._new_ids)
+        self._change_claimed(ids, action, lease_token, step, {"action": "success"})
+        if ids:
+            logger.info("marked %d requests SUCCESS", len(ids))
+
+    def mark_failed(
+        self,
+        request_id: str,
+        error_message: str,
+        *,
+        retryable: bool = True,
+        lease_token: str | None = None,
+    ) -> None:
+        """Record that a request failed.
+
+        It is PENDING again after a back-off that doubles with each failure. It is FAILED when it
+        is not `retryable` or has used up its attempts (`RetryPolicy`). The errors are those of
+        `mark_success`.
+        """
+        errors = {request_id: error_message}
+        self.mark_failed_many(errors, retryable=retryable, lease_token=lease_token)
+
+    def mark_failed_many(
+        self,
+        errors: Mapping[str, str],
+        *,
+        retryable: bool = True,
+        lease_token: str | None = None,
+    ) -> None:
+        """Record that many requests failed, in one commit.
+
+        Args:
+            errors: Error message by request id.
+        """
+        texts = {
+            codec.storable(request_id): codec.storable(text) for request_id, text in errors.items()
+        }
+        following = partial(
+            next_attempt, retryable=retryable, policy=self._retry, random=self._random
+        )
+        step = partial(transitions.fail, errors=texts, following=following, new_ids=self._new_ids)
+        self._change_claimed(
+            list(texts), transitions.Action.MARK, lease_token, step, {"action": "failure"}
+        )
+        for request_id, text in texts.items():
+            logger.info("request %s failed: %s", request_id, text)
+
+    def release(
+        self,
+        request_ids: str | Iterable[str],
+        reason: str = "",
+        *,
+        lease_token: str | None = None,
+    ) -> None:
+        """Return claimed requests to PENDING at once, without using up an attempt.
+
+        For cases in which the gateway failed and not the request. The errors are those of
+        `mark_success`.
+        """
+        ids, info = (
+            ids_of(request_ids),
+            {"action": "release", "reason": codec.storable(reason)[:200]},
+        )
+        step = transitions.release
+        self._change_claimed(ids, transitions.Action.RELEASE, lease_token, step, info)
+
+    def renew(
+        self,
+        request_ids: str | Iterable[str],
+        lease_s: float = LEASE_S,
+        *,
+        lease_token: str | None = None,
+    ) -> None:
+        """Renew the leases of claimed requests: they end `lease_s` seconds from now.
+
+        Raises:
+            LeaseLostError: A lease has expired, or another worker holds it.
+        """
+        ids = ids_of(request_ids)
+        check_lease(lease_s)
+        step, info = partial(transitions.renew, lease_s=lease_s), {"action": "renew"}
+        self._change_claimed(ids, transitions.Action.HOLD, lease_token, step, info, ends=False)
+
+    def rescue(self) -> list[str]:
+        """Return requests with an expired lease to PENDING, and return their ids.
+
+        No attempt is used up: the worker died, the request is not at fault.
+        """
+        if not self.overview().expired:
+            return []
+        return self.store.change(
+            lambda snapshot: transitions.rescue(snapshot.live, now=self._clock()),
+            {"action": "rescue"},
+        )
+
+    def retry(self, request_ids: str | Iterable[str]) -> list[str]:
+        """Return FAILED requests to PENDING with all their attempts, when a person decides so.
+
+        Returns:
+            For each request the id of the live request of its position, which may be another one.
+        """
+        ids = ids_of(request_ids)
+        if not ids:
+            return []
+        now = self._clock()
+
+        def step(snapshot: Snapshot) -> Change[list[str]]:
+            failed, siblings, parts = failed_rows(snapshot, ids)
+            return transitions.retry(snapshot.live, failed, siblings, parts, now=now)
+
+        return self.store.change(step, {"action": "retry"})
+
+    def holds(self, request_ids: str | Iterable[str], *, lease_token: str | None = None) -> bool:
+        """Return whether the caller holds unexpired leases on all these requests.
+
+        A worker checks this before it writes: without its lease it must not write.
+        """
+        ids = ids_of(request_ids)
+        live = self.store.snapshot().live.filter(pl.col("request_id").is_in(ids))
+        now = self._clock()
+        held = {
+            request_id: token
+            for request_id, token, until in live.select(
+                "request_id", "lease_token", "lease_expires_at"
+            ).iter_rows()
+            if token is not None and until > now
+        }
+        tokens = self._tokens.of(ids, lease_token)
+        return all(i in held and held[i] == tokens.get(i) for i in ids)
+
+    def confirmations(self, since: datetime, until: datetime) -> pl.DataFrame:
+        """Return `update_id` and `confirmed_at` of requests inserted and answered in a span.
+
+        They show until when an unchanged row was confirmed, as long as the queue keeps the
+        requests. The ids of requests sort by the time of insertion, so few files are read.
+        """
+        found = self.store.finished(
+            f"{predicates.in_bucket(QueueStatus.SUCCESS.value)} "
+            f"AND request_id >= '{id_prefix(since)}'",
+            ["update_id", "confirmed_at", "updated_at"],
+        )
+        answered = found.filter(pl.col("updated_at") <= until.astimezone(UTC))
+        return answered.select("update_id", "confirmed_at").drop_nulls()
+
+    def counts(self) -> dict[QueueStatus, int]:
+        """Count requests by status; the cost does not grow with the finished requests."""
+        return self.overview().counts
+
+    def overview(self, except_accounts: Collection[str] = ()) -> QueueOverview:
+        """Read counts and ages, and how many requests are claimable; the cost is that of `counts`.
+
+        Args:
+            except_accounts: Requests of these accounts count as neither claimable nor expired.
+        """
+        (snapshot, finished), now = self.store.counted_snapshot(), self._clock()
+        live = snapshot.live.filter(IS_REQUEST)
+        counts = dict.fromkeys(QueueStatus, 0)
+        for status, number in live.group_by("status").len().iter_rows():
+            counts[QueueStatus(status)] += number
+        newest: dict[str, datetime] = {}
+        for bucket, number, last in finished.iter_rows():
+            if bucket in counts:
+                counts[QueueStatus(bucket)] += number
+                newest[bucket] = last
+        pending = live.filter(pl.col("status") == transitions.PENDING)
+        oldest = pending.get_column("created_at").min()
+        return QueueOverview(
+            counts=counts,
+            claimable=live.filter(transitions.is_claimable(now, except_accounts)).height,
+            oldest_pending_at=oldest if isinstance(oldest, datetime) else None,
+            expired=live.filter(transitions.lease_has_expired(now, except_accounts)).height,
+            version=snapshot.version,
+            last_success_at=newest.get(transitions.SUCCESS),
+        )
+
+    def _change_claimed(
+        self,
+        ids: Sequence[str],
+        action: transitions.Action,
+        lease_token: str | None,
+        step: Callable[[pl.DataFrame, datetime], Change[None]],
+        commit_info: Mapping[str, str],
+        *,
+        ends: bool = True,
+    ) -> None:
+        """Check that the caller may act on the requests, and change their rows.
+
+        Args:
+            ends: Whether the caller's claim of the requests ends with the change.
+        """
+        if not ids:
+            return
+        now = self._clock()
+
+        def checked(snapshot: Snapshot) -> Change[None]:
+            named = transitions.has_id(snapshot.live, ids)
+            rows = snapshot.live.filter(named)
+            tokens = self._tokens.of(ids, lease_token)
+            missing = transitions.check_leases(rows, ids, tokens, action=action, now=now)
+            lost = [request_id for request_id in missing if request_id in tokens]
+            if lost:
+                raise transitions.lease_lost(lost[0])
+            if missing:
+                raise wrong_state(statuses_of(snapshot, missing), "the step needs a live request")
+            return replace(step(rows, now), replaced=named)
+
+        self.store.change(checked, commit_info)
+        if ends:
+            self._tokens.forget(ids)
+
+
+class PositionQueue:
+    """The queue in a Delta table, shared by any number of processes.
+
+    The blocking work of each call runs in the threads of the lake.
+
+    Args:
+        delta_lake_path: Folder or `s3://` URI of the table.
+        retry: Attempts and back-off of requests that fail.
+        random: Draws the jitter of the back-off.
+        promote_after_s: Age from which a pending request counts as priority 1, in seconds.
+        contention_s: How long a change is retried while other writers commit first, in seconds.
+        fsync: Whether a change is synced to the disk before the call returns.
+
+    Attributes:
+        sync: The same queue with blocking calls.
+
+    >>> queue = PositionQueue("data/lake/position_queue")  # doctest: +SKIP
+    >>> await queue.initialize()                           # doctest: +SKIP
+    >>> await queue.insert(265598, "AAPL")                 # doctest: +SKIP
+    >>> batch = await queue.claim_batch(limit=50)          # doctest: +SKIP
+    >>> await queue.mark_success([r.request_id for r in batch])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        delta_lake_path: str | Path = "data/lake/position_queue",
+        *,
+        retry: RetryPolicy | None = None,
+        clock: Clock = utc_now,
+        random: Random | None = None,
+        new_ids: NewIds = new_ids,
+        promote_after_s: float = PROMOTE_AFTER_S,
+        **options: Unpack[TableOptions],
+    ) -> None:
+        self.table = Table(delta_lake_path, POSITION_QUEUE, **options)
+        self.sync = SyncQueue(
+            LifecycleTable(self.table, clock, in_parts=True),
+            retry=retry,
+            clock=clock,
+            random=random,
+            new_ids=new_ids,
+            promote_after_s=promote_after_s,
+        )
+
+    @property
+    def delta_lake_path(self) -> str:
+        """Return the folder or URI of the table."""
+        return self.table.path
+
+    initialize = offloaded(SyncQueue.initialize)
+    insert = offloaded(SyncQueue.insert)
+    insert_many = offloaded(SyncQueue.insert_many)
+    get_batch = offloaded(SyncQueue.get_batch)
+    claim_batch = offloaded(SyncQueue.claim_batch)
+    mark_success = offloaded(SyncQueue.mark_success)
+    mark_processed = offloaded(SyncQueue.mark_processed)
+    mark_failed = offloaded(SyncQueue.mark_failed)
+    mark_failed_many = offloaded(SyncQueue.mark_failed_many)
+    release = offloaded(SyncQueue.release)
+    renew = offloaded(SyncQueue.renew)
+    rescue = offloaded(SyncQueue.rescue)
+    retry = offloaded(SyncQueue.retry)
+    holds = offloaded(SyncQueue.holds)
+    confirmations = offloaded(SyncQueue.confirmations)
+    counts = offloaded(SyncQueue.counts)
+    overview = offloaded(SyncQueue.overview)

@@ -1,0 +1,690 @@
+"""The ledger of values, `position_updates`: appended once per `update_id`, read, and followed.
+
+`SyncUpdates` has blocking calls, `PositionUpdatesTable` is for asyncio. The handler that writes
+streamed updates to the ledger is here too.
+
+A reader that follows the ledger stores a token, a text that names a place in it, and goes on from
+there later, in another process or after a restart. Merging and deleting files do not change what it
+reads: each row has the version that added it (`ledger_version`), and every commit has a greater one
+than those before it.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple, Unpack
+
+import polars as pl
+from deltalake import DeltaTable
+
+from position_sync_dagster.domain.broker_position import Key
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.errors import TokenError
+from position_sync_dagster.lake.ledger_append import AppendResult, append_rows, identified
+from position_sync_dagster.lake.ledger_rows import (
+    ADDED,
+    BY_TIME,
+    COMMITTED,
+    HOLDING,
+    LatestRows,
+    LedgerFiles,
+    last_added,
+    newest_rows,
+)
+from position_sync_dagster.lake.schema.codec import storable, updates_of
+from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
+from position_sync_dagster.lake.storage.table import Table, TableOptions, data_files, fence
+from position_sync_dagster.lake.storage.threads import offload, offloaded
+
+START, NOW = "start", "now"
+"""Instead of a token: begin with the oldest row, or with the next commit."""
+
+POLL_S = 0.5
+"""How often a waiting reader looks for a new commit, in seconds."""
+
+MOST_ROWS = 100_000
+"""A reader that is far behind gets at most this many rows at a time, or one whole commit."""
+
+ORDER = [ADDED, "timestamp", "update_id"]
+"""The order in which rows are given."""
+
+_LEDGER_LENGTH = 13
+_TOKEN = re.compile(r"ps(?:1|2:([0-9]{1,18})):([^:]*):([0-9]{1,18}):(.*)", re.DOTALL)
+_AT = pl.col("committed_at").dt.epoch("us").alias("at")
+
+_BEGIN_AGAIN = "Begin again without a token: with the newest row of each holding."
+
+
+class Added(NamedTuple):
+    """Rows of the ledger, and the place behind them.
+
+    Attributes:
+        rows: Rows of `position_updates`, in the order of ORDER.
+        token: The place behind the rows: pass it as `since` to go on there.
+    """
+
+    rows: pl.DataFrame
+    token: str
+
+
+class Place(NamedTuple):
+    """A place in a ledger, which a token names.
+
+    Attributes:
+        ledger: The beginning of the id that Delta gave the table.
+        version: The `ledger_version` of the last rows that were read; 0 before the first.
+        update_id: One of these rows; empty before the first.
+        at: When it was committed, in Unix microseconds: in a restored backup the same row may be
+            written again in the same version. None in a token of an older release.
+
+    >>> Place("0193a1c2-7f3e", 812, "0193a1c3", 1772200000000000).token
+    'ps2:1772200000000000:0193a1c2-7f3e:812:0193a1c3'
+    >>> Place.of("ps1:0193a1c2-7f3e:812:0193a1c3").version
+    812
+    """
+
+    ledger: str
+    version: int
+    update_id: str
+    at: int | None = None
+
+    @property
+    def token(self) -> str:
+        """Return the place as a text."""
+        form = "ps1" if self.at is None else f"ps2:{self.at}"
+        return f"{form}:{self.ledger}:{self.version}:{self.update_id}"
+
+    @classmethod
+    def of(cls, token: str) -> "Place":
+        """Return the place that a token names.
+
+        Raises:
+            TokenError: The text is no token.
+        """
+        found = _TOKEN.fullmatch(token)
+        if found is not None and (int(found[3]) > 0) == bool(found[4]):
+            return cls(found[2], int(found[3]), found[4], int(found[1]) if found[1] else None)
+        raise TokenError(
+            f"{token[:80]!r} is no token of a ledger.",
+            remedy=f"Pass a token as `follow` printed it, {START!r} or {NOW!r}. {_BEGIN_AGAIN}",
+        )
+
+
+Snapshot = tuple[int, int]
+"""The key of a table's content; see `Table.cache_key`."""
+
+
+class AddedRows:
+    """What was added to one ledger, read once for all followers at the same place.
+
+    The table serves one call at a time, and so do these methods, which take its open handle.
+
+    Attributes:
+        removals: Grows whenever a file is no longer in the ledger: it was merged, or somebody took
+            rows back, such as with `DeltaTable.restore`.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._files = LedgerFiles(table)
+        self._files_of: tuple[Snapshot, pl.DataFrame] | None = None
+        self._paths = frozenset[str]()
+        self.removals = 0
+        self._last: tuple[tuple[Snapshot, int], pl.DataFrame] | None = None
+
+    def after(self, handle: DeltaTable, version: int) -> pl.DataFrame | None:
+        """Return the rows of the commits after a version, the oldest first; None if there are none.
+
+        They are at most MOST_ROWS, or one whole commit.
+        """
+        files = self.look(handle)
+        if last_added(files) <= version:
+            return None
+        place = (self._table.cache_key(handle), version)
+        if self._last is None or self._last[0] != place:
+            self._last = (place, self._read(files, version))
+        return self._last[1]
+
+    def place(self, handle: DeltaTable, version: int) -> Place:
+        """Return the place behind the rows of a version."""
+        rows = self._files.added_by(self.look(handle), version).select("update_id", _AT)
+        last = rows.sort("update_id").tail(1).collect().rows()
+        return Place(_ledger(handle), version, *(last[0] if last else ("",)))
+
+    def check(self, handle: DeltaTable, place: Place) -> None:
+        """Check that the ledger has the row of a place.
+
+        Raises:
+            TokenError: The ledger is another one, or somebody took the row back.
+        """
+        if place.ledger != _ledger(handle):
+            raise TokenError(
+                f"The token is of another ledger than {self._table.path}.",
+                remedy=f"Pass it with the lake that it was printed for. {_BEGIN_AGAIN}",
+            )
+        files = self.look(handle)
+        added = self._files.added_by(files, place.version)
+        named = added.filter(pl.col("update_id") == place.update_id).select(_AT).collect()
+        if place.version and (
+            named.is_empty() or (place.at is not None and place.at not in named["at"])
+        ):
+            raise TokenError(
+                f"{self._table.path} has no row {place.update_id[:80]} of version {place.version}: "
+                f"a repair or a restored backup took it back. The last version with rows is "
+                f"{last_added(files)}.",
+                remedy=_BEGIN_AGAIN,
+            )
+
+    def look(self, handle: DeltaTable) -> pl.DataFrame:
+        """Return the data files; count in `removals` whether one is gone."""
+        key = self._table.cache_key(handle)
+        if self._files_of is None or self._files_of[0] != key:
+            self._files_of = (key, data_files(handle))
+            paths = frozenset(self._files_of[1].get_column("path"))
+            self.removals += not self._paths <= paths
+            self._paths = paths
+        return self._files_of[1]
+
+    def _read(self, files: pl.DataFrame, version: int) -> pl.DataFrame:
+        """Read the first rows after a version; files that can only have later ones are not read."""
+        smallest = f"min.{ADDED}"
+        later = files.filter(pl.col(f"max.{ADDED}") > version).sort(smallest)
+        few = later.filter(pl.col("num_records").cum_sum() <= MOST_ROWS).height + 1
+        counts = POSITION_UPDATES.empty
+        while counts.is_empty():
+            rows = self._files.added_after(later.head(few), version)
+            if few < later.height:  # a commit may have rows in several files
+                rows = rows.filter(pl.col(ADDED) < later.item(few, smallest))
+            counts = rows.group_by(ADDED).len().sort(ADDED).collect()
+            few *= 2
+        first = counts.item(0, ADDED)
+        within = counts.filter(pl.col("len").cum_sum() <= MOST_ROWS).get_column(ADDED).max()
+        return rows.filter(pl.col(ADDED) <= (within or first)).sort(ORDER).collect()
+
+
+def _ledger(handle: DeltaTable) -> str:
+    return str(handle.metadata().id)[:_LEDGER_LENGTH]
+
+
+class Follower:
+    """One reader of the ledger, at one place.
+
+    Before its first read, and when files of the table are gone or the table was replaced, it checks
+    that the ledger has the row that its place names.
+
+    Args:
+        table: The ledger.
+        added: What was added to it.
+        latest: Its newest rows, which a reader without a token begins with.
+        since: A token; START for every row; NOW for what is committed after the first read, which
+            has no rows then; None for the newest row of each holding first.
+
+    Raises:
+        TokenError: `since` is no token.
+    """
+
+    def __init__(
+        self, table: Table, added: AddedRows, latest: LatestRows, since: str | None
+    ) -> None:
+        self._table = table
+        self._added = added
+        self._latest = latest
+        self._seen: Snapshot | None = None
+        self._removals = -1
+        self._since = since
+        self._place = None if since in (None, START, NOW) else Place.of(since)
+
+    def read(self) -> Added | None:
+        """Return what was committed since the last read; None if nothing was.
+
+        Raises:
+            TokenError: The token is of another ledger, or of rows that were taken back.
+            LakeError: The table cannot be read; the next read goes on at the same place.
+        """
+        place = self._place
+        if place is None:
+            rows, through = self._latest.read_through()
+            if self._since is not None:
+                rows, through = rows.clear(), 0 if self._since == START else through
+            self._place, key = self._table.snapshot(
+                lambda handle: (self._added.place(handle, through), self._table.cache_key(handle))
+            )
+            self._seen, self._removals = (key[0], -1), self._added.removals
+            return Added(rows.sort(ORDER), self._place.token)
+
+        found, seen = self._table.snapshot(lambda handle: self._after(handle, place))
+        if found is None:
+            self._seen = seen
+            return None
+        self._seen = (seen[0], -1)  # there may be more
+        self._place = Place(place.ledger, *found.select(ADDED, "update_id", _AT).row(-1))
+        return Added(found, self._place.token)
+
+    def _after(self, handle: DeltaTable, place: Place) -> tuple[pl.DataFrame | None, Snapshot]:
+        key = self._table.cache_key(handle)
+        if key == self._seen:
+            return None, key
+        self._added.look(handle)
+        is_same = self._seen is not None and self._seen[0] == key[0]
+        if not is_same or self._removals != self._added.removals:
+            self._added.check(handle, place)
+            self._removals = self._added.removals
+        return self._added.after(handle, place.version), key
+
+    async def rows_async(self, poll_s: float = POLL_S) -> AsyncIterator[Added]:
+        """Yield what is committed, for ever; other tasks run while there is nothing."""
+        while True:
+            found = await offload(self.read)
+            if found is None:
+                await asyncio.sleep(poll_s)
+            else:
+                yield found
+
+
+SAMPLED = [
+    *HOLDING,
+    "timestamp",
+    "update_id",
+    "symbol",
+    "sec_type",
+    "currency",
+    "position",
+    "unrealized_pnl",
+    "daily_pnl",
+]
+"""The columns that a sample has: few, because a day has many rows."""
+
+SHORTEST = timedelta(seconds=1)
+
+
+def sample(rows: pl.LazyFrame, last: datetime, slots: int) -> pl.DataFrame:
+    """Return the newest row per holding in each of `slots` equal parts up to `last`."""
+    found = rows.collect()
+    first = found.get_column("timestamp").min()
+    if not isinstance(first, datetime):
+        return found.with_columns(slot=pl.col("timestamp"))
+    length = max((last - first) / slots, SHORTEST) // timedelta(microseconds=1)
+    before_last = (pl.lit(last) - pl.col("timestamp")).dt.total_microseconds() // length
+    ends = pl.lit(last).dt.cast_time_unit("us") - pl.duration(microseconds=before_last * length)
+    return (
+        found.with_columns(slot=ends)
+        .sort("timestamp", "update_id")
+        .unique(["slot", *HOLDING], keep="last")
+        .sort("slot", *HOLDING)
+    )
+
+
+LOOK_BACK_DAYS = 14
+"""How far back `last_before` reads for the last row of a holding, in days."""
+
+
+class NewestRows(NamedTuple):
+    """The newest rows of some contracts at one version of the ledger, by account and conid.
+
+    Attributes:
+        through: The greatest `ledger_version` of the ledger's rows at that version.
+    """
+
+    rows: Mapping[Key, PositionUpdate]
+    through: int = 0
+
+
+class AddedBatches(NamedTuple):
+    """What was added to the ledger after a version, by the source of the rows.
+
+    Attributes:
+        rows: The number of rows, by STREAM and QUEUE.
+        batches: The number of commits, likewise.
+        version: The greatest `ledger_version` of the ledger's rows.
+    """
+
+    rows: Mapping[str, int]
+    batches: Mapping[str, int]
+    version: int
+
+
+class SyncUpdates:
+    """The ledger with blocking calls; see `PositionUpdatesTable`."""
+
+    def __init__(self, table: Table, clock: Clock = utc_now, known: Table | None = None) -> None:
+        self.table = table
+        self._clock = clock
+        self.files = LedgerFiles(table)
+        self._latest = LatestRows(table, self.files, known)
+        self._added = AddedRows(table)
+
+    def initialize(self) -> None:
+        """Create the table, or check and migrate the one that is there."""
+        self.table.initialize()
+
+    def count_after(self, version: int) -> AddedBatches:
+        """Count the rows that were committed after a version; a merge of files adds none."""
+
+        def step(handle: DeltaTable) -> AddedBatches:
+            files = data_files(handle)
+            newest = last_added(files)
+            if newest <= version:
+                return AddedBatches({}, {}, newest)
+            added = self.files.added_after(files, version)
+            counts = (
+                added.group_by("source").agg(pl.len(), pl.col(ADDED).n_unique()).collect().rows()
+            )
+            return AddedBatches(
+                rows={source: rows for source, rows, _batches in counts},
+                batches={source: batches for source, _rows, batches in counts},
+                version=newest,
+            )
+
+        return self.table.snapshot(step)
+
+    def append(
+        self,
+        updates: Iterable[PositionUpdate],
+        batch_id: str = "",
+        *,
+        run_id: str | None = None,
+        guard: Callable[[], None] | None = None,
+        through: int | None = None,
+    ) -> AppendResult:
+        """Write updates in one commit; rows that the table holds are not written again.
+
+        A batch that was committed before writes nothing. Neither does an update whose id is in
+        the table, however old its row is. Empty ids are filled in: the update of a request takes
+        the id of the request, a streamed one the UUID of its content, and the batch that of its
+        rows.
+
+        Args:
+            guard: Called right before the commit, again in each retry after a conflict, and not at
+                all when there is nothing to write. Its errors reach the caller unchanged, and
+                nothing is written. It runs in a thread of the lake, while this table's lock is
+                held: keep it short, and do not call this table in it.
+            through: The `through` that `newest_of` returned: nothing is written if any process
+                added a row of one of the holdings since.
+
+        Raises:
+            TradingModeError: The table holds data of another trading mode.
+            LeaseLostError: A later owner of the gateway has fenced the table.
+            NewerRowError: A row of one of the holdings was added after `through`.
+            InvalidRequestError: A field cannot be stored: no position, text for a number, a right
+                or an expiry that does not parse. (A number that is not finite is stored as
+                unknown, and a time without a zone is local time.)
+        """
+        rows = identified(updates, batch_id, run_id)
+        return append_rows(
+            self.table, self.files, rows, guard=guard, through=through, clock=self._clock
+        )
+
+    def fence(self, gateway_id: str, token: int) -> None:
+        """Refuse, from now on, rows of the gateway's owners with a smaller fencing token.
+
+        Raises:
+            LeaseLostError: An owner with a greater token has fenced the table already.
+        """
+        self.table.transact(lambda handle: fence(handle, gateway_id, token))
+
+    def existing(self, update_ids: Iterable[str]) -> set[str]:
+        """Return which of these ids the table holds."""
+        ids = pl.Series(list(map(storable, update_ids)), dtype=pl.String)
+        return self.table.snapshot(
+            lambda handle: self.files.stored_ids(data_files(handle), "update_id", ids)
+        )
+
+    def latest(self) -> pl.DataFrame:
+        """Return the newest row per (account, conid).
+
+        The newest row has the greatest `timestamp`, then the greatest `update_id`, whatever the
+        order of writing. The order of writing decides only if a later writer found that `timestamp`
+        to be in the future (see `newest_rows`).
+
+        The first call reads the known rows and what was added since, or the whole table where there
+        are no known rows; later calls only what was added since. `latest_positions` leaves out what
+        closed more than 14 days ago, and so does this with it: `as_of` has the last rows of all.
+        """
+        return self._latest.read_through()[0]
+
+    def latest_updates(self) -> list[PositionUpdate]:
+        """Return the newest update per (account, conid)."""
+        return updates_of(self.latest())
+
+    def newest_of(self, conids: Collection[int], since: datetime) -> NewestRows:
+        """Return the newest row of each holding of some contracts, if it is not older than `since`.
+
+        It reads what `latest` reads, and copies no rows of other contracts.
+        """
+        rows, through = self._latest.of(set(conids))
+        recent = rows.filter(pl.col("timestamp") >= since.astimezone(UTC))
+        found = {(row.account, row.conid): row for row in updates_of(recent)}
+        return NewestRows(rows=found, through=through)
+
+    def as_of(self, moment: datetime, *, as_known_now: bool = False) -> pl.DataFrame:
+        """Return the newest row per (account, conid) among those that were committed by a moment.
+
+        This is what `latest` returned then. It reads a few columns of all rows up to the moment.
+
+        Args:
+            moment: With a time zone; one without is local time.
+            as_known_now: Instead, return the last row with a timestamp at or before the moment,
+                also if it was committed later.
+        """
+        wanted = (pl.col("timestamp") if as_known_now else COMMITTED) <= moment.astimezone(UTC)
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            rows = self.files.scan(data_files(handle)).filter(wanted)
+            return newest_rows(rows)
+
+        return self.table.snapshot(step).sort(HOLDING)
+
+    def begun_at(self) -> datetime | None:
+        """Return when the first row was committed, and None without rows; reads two columns."""
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            return self.files.scan(data_files(handle)).select(COMMITTED.min()).collect()
+
+        found: datetime | None = self.table.snapshot(step).item()
+        return found
+
+    def last_before(self, moment: datetime, look_back_days: int = LOOK_BACK_DAYS) -> pl.DataFrame:
+        """Return the last row at or before a moment per (account, conid), as far as known now.
+
+        Reads only files of the `look_back_days` before the moment.
+        """
+        last = moment.astimezone(UTC)
+        first = last - timedelta(days=look_back_days)
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            return newest_rows(self.files.between(handle, first, last))
+
+        return self.table.snapshot(step).sort(HOLDING)
+
+    def follow(self, since: str | None = None) -> Follower:
+        """Return a reader of what is committed from a place on; see `Follower`.
+
+        Args:
+            since: A token of an earlier read; "now" for what is committed from now on; None for the
+                newest row of each holding first.
+
+        Raises:
+            TokenError: The text is no token.
+        """
+        return Follower(self.table, self._added, self._latest, since)
+
+    def latest_since(self, since: datetime) -> pl.DataFrame:
+        """Return those rows of `latest` that have a timestamp since a moment."""
+        return self.latest().filter(pl.col("timestamp") >= since.astimezone(UTC))
+
+    def added_after(self, version: int) -> pl.DataFrame:
+        """Return the rows of all commits after a version, whatever their timestamps say."""
+        return self.table.snapshot(
+            lambda handle: self.files.added_after(data_files(handle), version).collect()
+        )
+
+    def between(
+        self, first: datetime, last: datetime, conids: Collection[int] | None = None
+    ) -> pl.DataFrame:
+        """Return all rows with `first` <= timestamp <= `last`, in order of time.
+
+        Args:
+            conids: The contracts that are wanted; None: all.
+        """
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            rows = self.files.between(handle, first, last)
+            if conids is not None:
+                rows = rows.filter(pl.col("conid").is_in(list(conids)))
+            return rows.collect()
+
+        return self.table.snapshot(step).sort(BY_TIME)
+
+    def sampled(
+        self, conids: Iterable[int], first: datetime, last: datetime, slots: int
+    ) -> pl.DataFrame:
+        """Return the newest row per holding in each of `slots` equal parts of a span of time.
+
+        The span begins with the first row at `first` or later, and ends at `last`.
+
+        Returns:
+            The columns of SAMPLED, and `slot`: the end of the part, in order.
+        """
+        last, wanted = last.astimezone(UTC), pl.col("conid").is_in(list(conids))
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            rows = self.files.between(handle, first, last).filter(wanted)
+            return sample(rows.select(SAMPLED), last, slots)
+
+        return self.table.snapshot(step)
+
+    def count(self) -> int:
+        """Count the rows, without reading them."""
+        return self.table.count()
+
+    def version(self) -> int:
+        """Return the table's newest version."""
+        return self.table.version()
+
+
+class PositionUpdatesTable:
+    """The table `position_updates`: every value of every holding, kept for good.
+
+    An `update_id` or a `batch_id` that is in the table is never written again, whatever the
+    clocks say. Each append searches for its ids in the files whose range of ids includes one of
+    them. For ids that sort by time these are few, and all ids that this package makes sort by time.
+    Use ids that sort by time too (UUIDs of version 7). Random ids, such as `uuid4`, are safe but
+    slow: with them, each append reads the ids of most files, which takes a second or more at ten
+    million rows.
+
+    Args:
+        delta_lake_path: Folder or `s3://` URI of the table.
+        clock: Returns the current time, which each commit records.
+        known: A table with the newest rows of an earlier version, such as `latest_positions`:
+            with it, the cost of `latest` does not grow with the history. It may lack holdings
+            that are closed.
+
+    Attributes:
+        sync: The same table with blocking calls.
+
+    >>> updates = PositionUpdatesTable("data/lake/position_updates")  # doctest: +SKIP
+    >>> await updates.append([update], batch_id="drain-1")            # doctest: +SKIP
+    >>> (await updates.latest()).select("account", "conid", "position")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        delta_lake_path: str | Path = "data/lake/position_updates",
+        *,
+        clock: Clock = utc_now,
+        known: Table | None = None,
+        **options: Unpack[TableOptions],
+    ) -> None:
+        self.table = Table(delta_lake_path, POSITION_UPDATES, **options)
+        self.sync = SyncUpdates(self.table, clock, known)
+
+    initialize = offloaded(SyncUpdates.initialize)
+    append = offloaded(SyncUpdates.append)
+    fence = offloaded(SyncUpdates.fence)
+    existing = offloaded(SyncUpdates.existing)
+    latest = offloaded(SyncUpdates.latest)
+    latest_updates = offloaded(SyncUpdates.latest_updates)
+    newest_of = offloaded(SyncUpdates.newest_of)
+    as_of = offloaded(SyncUpdates.as_of)
+    last_before = offloaded(SyncUpdates.last_before)
+    latest_since = offloaded(SyncUpdates.latest_since)
+    added_after = offloaded(SyncUpdates.added_after)
+    between = offloaded(SyncUpdates.between)
+    count = offloaded(SyncUpdates.count)
+    version = offloaded(SyncUpdates.version)
+
+    def follow(self, since: str | None = None, poll_s: float = POLL_S) -> AsyncIterator[Added]:
+        """Yield what is committed, in order, nothing twice and nothing left out, for ever.
+
+        Without a token it begins with the newest row of each holding, then follows. Many readers
+        of one object share the work. `sync.follow` returns a reader with blocking calls.
+
+        Args:
+            since: The token of the rows that were read last; "now" for what is committed from now
+                on.
+            poll_s: How often to look for a new commit while there is none, in seconds.
+
+        Raises:
+            TokenError: The text is no token, or the ledger cannot go on at its place.
+
+        >>> async for rows, token in updates.follow(stored):        # doctest: +SKIP
+        ...     print(rows.select("symbol", "market_value"), token)
+        """
+        return self.sync.follow(since).rows_async(poll_s)
+
+
+class DeltaLakePositionWriter:
+    """Writes streamed updates to `position_updates`; a repeated update writes nothing.
+
+    Args:
+        delta_lake_path: Folder or `s3://` URI of the table.
+        table: The table to write to, instead of the one at `delta_lake_path`.
+
+    Attributes:
+        last_version: The table's version after the last commit; None before the first.
+        rows_written, commits: Totals since the writer was created.
+
+    >>> streamer.register_handler(DeltaLakePositionWriter())  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        delta_lake_path: str | Path = "data/lake/position_updates",
+        *,
+        table: PositionUpdatesTable | None = None,
+        storage_options: Mapping[str, str] | None = None,
+        fsync: bool = True,
+    ) -> None:
+        self.table = table or PositionUpdatesTable(
+            delta_lake_path, storage_options=storage_options, fsync=fsync
+        )
+        self.last_version: int | None = None
+        self.rows_written = 0
+        self.commits = 0
+
+    @property
+    def delta_lake_path(self) -> str:
+        """Return the folder or URI of the table."""
+        return self.table.table.path
+
+    async def initialize(self) -> None:
+        """Create the table, or check and migrate the one that is there."""
+        await self.table.initialize()
+
+    async def on_position_update(self, update: PositionUpdate) -> None:
+        """Write one update."""
+        await self.on_position_updates([update])
+
+    async def on_position_updates(self, updates: Iterable[PositionUpdate]) -> None:
+        """Write updates in one commit."""
+        listed = list(updates)
+        if not listed:
+            return
+        done = await self.table.append(listed)
+        if done.rows:
+            self.last_version = done.version
+            self.rows_written += done.rows
+            self.commits += 1

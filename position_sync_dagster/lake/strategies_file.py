@@ -1,0 +1,520 @@
+"""The YAML file of strategies: legs, rules and limits, with line and column of each mistake."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import date, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AfterValidator, BeforeValidator, Field, create_model, model_validator
+from pydantic_core import PydanticCustomError
+
+from position_sync_dagster import errors
+from position_sync_dagster.domain import instrument
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.leg import (
+    OF_ACCOUNTS,
+    SUMS_OF_MONEY,
+    Bound,
+    Leg,
+    Limit,
+    Measure,
+    make_leg,
+    strategy_name,
+)
+from position_sync_dagster.domain.rules import HoldingSide, Rule
+from position_sync_dagster.errors import shown
+from position_sync_dagster.lake.strategy_registry import (
+    LegKey,
+    SyncRegistry,
+    name_of,
+    two_whole_holders,
+)
+from position_sync_dagster.yaml_file import Part, Place, Text, YamlFile, saved_state
+
+
+class BoundsPart(Part):
+    """The numbers between which a measure may be."""
+
+    min: float | None = Field(None, description="Write a number")
+    max: float | None = Field(None, description="Write a number")
+
+    @model_validator(mode="after")
+    def _check_order(self) -> "BoundsPart":
+        if self.min is None and self.max is None:
+            raise _mistake("it has neither min nor max", "Write {min: -1500}, {max: 2} or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise _mistake("min is greater than max", "Exchange them")
+        return self
+
+
+def _mistake(what: str, remedy: str) -> PydanticCustomError:
+    return PydanticCustomError("leg", "{what}", {"what": what, "remedy": remedy})
+
+
+class CurrencyPart(Part):
+    """The currency of some limits."""
+
+    currency: str | None = Field(
+        None, pattern=r"^[A-Z]{3}$", description="Write its three letters, as USD"
+    )
+
+
+_MEASURES: dict[str, Any] = dict.fromkeys(Measure, (Any, None))
+LimitsPart = create_model("LimitsPart", __base__=CurrencyPart, **_MEASURES)
+"""The limits of one strategy or account: the field of each measure, and their currency."""
+
+
+def limits_at(file: YamlFile, at: Place, value: object, subject: Mapping[str, str]) -> list[Limit]:
+    """Return the limits of one strategy or account, in the order of the measures.
+
+    Args:
+        file: The strategies file.
+        at: The place of `limits` in it.
+        value: The content of that place; None is no limit.
+        subject: The strategy or the account that has the limits, by the field of `Limit`.
+
+    Raises:
+        StrategiesFileError: There is a mistake.
+    """
+    if value is None:
+        return []
+    part = file.parse(LimitsPart, value, at)
+    limits: list[Limit] = []
+    for measure in Measure:
+        given = getattr(part, measure)
+        if given is None:
+            continue
+        place = (*at, measure.value)
+        bounds = file.parse(BoundsPart, given, place)
+        if measure in OF_ACCOUNTS and "account" not in subject:
+            file.fail(
+                place, f"only an account has {measure}", "Move it to the limits of an account"
+            )
+        is_money = measure in SUMS_OF_MONEY
+        if is_money and part.currency is None:
+            file.fail(
+                place,
+                f"{measure} is a sum of money, and these limits have no currency",
+                "Add the field currency beside it, as `currency: USD`",
+            )
+        limits += [
+            Limit(
+                **subject,
+                measure=measure,
+                bound=bound,
+                value=number,
+                currency=part.currency if is_money else None,
+                place=file.named_place(place),
+            )
+            for bound in Bound
+            if (number := getattr(bounds, bound)) is not None
+        ]
+    return limits
+
+
+NAMED_BY = "POSITION_SYNC_STRATEGIES_FILE"
+"""The setting that holds the path of the file."""
+
+MOST_LEGS = 500_000
+"""Maximum number of memberships in a file; YAML aliases give a small file very many."""
+
+
+def _refused_by(parse: Callable[[str], object]) -> Callable[[str], object]:
+    """Return a parser of the domain, with its errors as those of a field."""
+
+    def read(text: str) -> object:
+        try:
+            return parse(text)
+        except errors.InvalidLegError as error:
+            raise PydanticCustomError(
+                "leg", "{what}", {"what": error.what, "remedy": error.remedy}
+            ) from None
+
+    return read
+
+
+def _by(parse: Callable[[str], object]) -> BeforeValidator:
+    """Return a field validator that calls a parser of the domain."""
+    return BeforeValidator(_refused_by(parse))
+
+
+def _not_zero(quantity: float) -> float:
+    if quantity == 0:
+        raise ValueError("zero")
+    return quantity
+
+
+Quantity = Annotated[float, AfterValidator(_not_zero)]
+Priority = Annotated[int, Field(ge=1, lt=2**31)]
+
+
+class LegPart(Part):
+    """A leg as the file describes it."""
+
+    symbol: Text
+    conid: Annotated[int, _by(instrument.parse_conid)] | None = None
+    right: Annotated[instrument.Right, _by(instrument.parse_right)] | None = None
+    strike: Annotated[float, _by(instrument.parse_strike)] | None = None
+    expiry: Annotated[date, _by(instrument.parse_expiry)] | None = None
+    sec_type: Text | None = None
+    trading_class: Text | None = None
+    multiplier: Annotated[float, _by(instrument.parse_multiplier)] | None = None
+    exchange: Text | None = None
+    currency: Text | None = None
+    account: Text | None = None
+    quantity: Quantity | None = Field(
+        None, description="Write it with its sign, as -1; leave it out for the whole holding"
+    )
+    priority: Priority | None = None
+
+
+class StrategyPart(Part):
+    """A strategy as the file has it."""
+
+    strategy_id: Annotated[str, AfterValidator(_refused_by(strategy_name))] = Field(
+        pattern=r".*\S", description="Write its name or number"
+    )
+    legs: list[Any]
+    priority: Priority | None = None
+    limits: Any = None
+    follow_rolls: bool = Field(default=False, description="Write true or false")
+
+
+class AccountPart(Part):
+    """An account that has limits."""
+
+    account: Text
+    limits: Any = None
+
+
+class StrategiesPart(Part):
+    """The whole file."""
+
+    strategies: list[Any]
+    accounts: list[Any] = Field(default_factory=list)
+
+
+def _days(text: object) -> tuple[int, int]:
+    """Read a span of days, such as "0-60"."""
+    found = re.fullmatch(r"(\d{1,5})\s*-\s*(\d{1,5})", str(text).strip())
+    if found is None or int(found[1]) > int(found[2]):
+        raise _mistake(f"days {shown(text)} is no span of days", 'Write it as "0-60"')
+    return int(found[1]), int(found[2])
+
+
+def _each(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+Texts = Annotated[frozenset[Text], BeforeValidator(_each)]
+
+
+class MatchPart(Part):
+    """The conditions of a rule, of which a holding meets each one."""
+
+    underlying: Annotated[Texts, AfterValidator(lambda names: {*map(str.upper, names)})] | None = (
+        None
+    )
+    right: Annotated[instrument.Right, _by(instrument.parse_right)] | None = None
+    days: Annotated[tuple[int, int], BeforeValidator(_days)] | None = None
+    side: HoldingSide | None = Field(None, description="Write long or short")
+    account: Texts | None = None
+
+
+class RulePart(Part):
+    """A rule, whose legs are what is held and matches."""
+
+    rule: Annotated[str, AfterValidator(_refused_by(strategy_name))] = Field(
+        pattern=r".*\S", description="Write its name"
+    )
+    match: Any
+    priority: Priority = 1
+    limit: Priority | None = Field(None, description="Write the most contracts that it takes")
+
+
+class StrategiesFile:
+    """A strategies file that was opened: its legs, limits and rules are checked as they are read.
+
+    Example of a file::
+
+        strategies:
+          - strategy_id: ic-1
+            priority: 1          # optional
+            follow_rolls: true   # optional
+            limits: {currency: USD, unrealized_pnl: {min: -1500}, days_to_expiry: {min: 7}}
+            legs:
+              - {conid: 700001, symbol: SPY, right: C, strike: 450, expiry: 20260220}
+              - {conid: 700002, symbol: SPY, right: P, strike: 440, expiry: 2026-02-20,
+                 account: DU1234567, quantity: -1}
+              - {conid: 756733, symbol: SPY, quantity: 100}     # a stock as a hedge
+              # without a conid: the owner of the gateway finds the one contract that fits
+              - {symbol: SPX, right: P, strike: 5000, expiry: 20260220, trading_class: SPXW}
+          - rule: hedges         # its legs are what is held and matches
+            match: {underlying: [SPX, ES], right: PUT, days: "0-60", side: short}
+            priority: 2          # optional
+            limit: 20            # optional
+        accounts:
+          - account: DU1234567
+            limits: {currency: USD, dollar_delta: {min: -50000, max: 50000}}
+
+    Args:
+        path: The file.
+        named_by: The setting that holds the path, named in the error when there is no such file.
+
+    Raises:
+        StrategiesFileError: The file is missing, is not a regular file, is too large or nested too
+            deeply, or has a mistake. The message names file, line, column, cause and remedy.
+    """
+
+    def __init__(self, path: str | Path, *, named_by: str = NAMED_BY) -> None:
+        self._file = YamlFile(
+            Path(path), named_by=named_by, holds="strategies", error=errors.StrategiesFileError
+        )
+        whole = self._file.parse(StrategiesPart, self._file.data)
+        self._accounts = whole.accounts
+        self._strategies: list[tuple[Place, StrategyPart]] = []
+        self._rules: list[tuple[Place, RulePart]] = []
+        for number, entry in enumerate(whole.strategies):
+            at = ("strategies", number)
+            if isinstance(entry, dict) and "rule" in entry:
+                self._rules.append((at, self._file.parse(RulePart, entry, at)))
+            else:
+                self._strategies.append((at, self._file.parse(StrategyPart, entry, at)))
+
+    @property
+    def following_rolls(self) -> frozenset[str]:
+        """The strategies that follow rolls."""
+        return frozenset(one.strategy_id for _, one in self._strategies if one.follow_rolls)
+
+    @property
+    def rules(self) -> list[Rule]:
+        """The rules, in the order of the file.
+
+        Raises:
+            StrategiesFileError: One has a mistake, or the name of another one or of a strategy.
+        """
+        names = {one.strategy_id for _, one in self._strategies}
+        found = []
+        for at, one in self._rules:
+            if one.rule in names:
+                self._file.fail(at, f"the name {one.rule!r} is taken", "Give the rule another name")
+            names.add(one.rule)
+            match = self._file.parse(MatchPart, one.match, (*at, "match"))
+            found.append(
+                Rule(
+                    name=one.rule,
+                    underlyings=match.underlying,
+                    right=match.right,
+                    days=match.days,
+                    side=match.side,
+                    accounts=match.account,
+                    limit=one.limit,
+                    priority=one.priority,
+                )
+            )
+        return found
+
+    def legs(self, added_at: datetime) -> list[Leg]:
+        """Return the legs that are listed, in the order of the file.
+
+        Raises:
+            StrategiesFileError: The file names too many legs, or has a mistake anywhere.
+        """
+        file = self._file
+        read: dict[int, tuple[Leg, int | None]] = {}  # an alias is the same object each time
+        places: dict[LegKey, Place] = {}
+        legs: list[Leg] = []
+        _ = self.limits(), self.rules  # a mistake there makes the whole file wrong
+        for of_strategy, strategy in self._strategies:
+            for number, value in enumerate(strategy.legs):
+                at = (*of_strategy, "legs", number)
+                if id(value) not in read:
+                    part = file.parse(LegPart, value, at)
+                    read[id(value)] = self._leg(part, at, strategy.strategy_id, added_at)
+                leg, own = read[id(value)]
+                priority = own or strategy.priority or 1
+                if (leg.strategy_id, leg.priority) != (strategy.strategy_id, priority):
+                    leg = replace(leg, strategy_id=strategy.strategy_id, priority=priority)
+                if leg.key in places:
+                    file.fail(
+                        at,
+                        f"the strategy {leg.strategy_id!r} has the leg {name_of(leg)} already, "
+                        f"in line {file.line(places[leg.key])}",
+                        "Keep one of them",
+                    )
+                if len(legs) == MOST_LEGS:
+                    file.fail(
+                        at, f"it names more than {MOST_LEGS:,} legs", "Name each leg only once"
+                    )
+                places[leg.key] = at
+                legs.append(leg)
+        if both := two_whole_holders(legs):
+            file.fail(
+                places[both[1].key],
+                f"the strategies {both[0].strategy_id!r} and {both[1].strategy_id!r} both hold "
+                f"the whole of leg {both[1].conid}",
+                "Set the quantity that each has of the leg",
+            )
+        return legs
+
+    def _leg(
+        self, part: LegPart, at: Place, strategy_id: str, added_at: datetime
+    ) -> tuple[Leg, int | None]:
+        given = part.model_dump(exclude={"priority"})
+        try:
+            return make_leg(**given, strategy_id=strategy_id, added_at=added_at), part.priority
+        except errors.InvalidLegError as error:
+            self._file.fail(at, error.what, error.remedy)
+
+    def limits(self) -> list[Limit]:
+        """Return the limits of each strategy, then of each account.
+
+        Raises:
+            StrategiesFileError: One has a mistake, or a strategy or an account has limits at two
+                places.
+        """
+        file = self._file
+        given: list[tuple[Place, object, dict[str, str]]] = [
+            ((*at, "limits"), one.limits, {"strategy_id": one.strategy_id})
+            for at, one in self._strategies
+        ]
+        for number, entry in enumerate(self._accounts):
+            at: Place = ("accounts", number)
+            account = file.parse(AccountPart, entry, at)
+            given.append(((*at, "limits"), account.limits, {"account": account.account}))
+        found: list[Limit] = []
+        places: dict[str, Place] = {}
+        for at, value, subject in given:
+            of_subject = limits_at(file, at, value, subject)
+            if of_subject and (before := places.get(of_subject[0].subject)):
+                file.fail(
+                    at,
+                    f"the {of_subject[0].subject} has limits already, in line {file.line(before)}",
+                    "Write them at one place",
+                )
+            places |= {one.subject: at for one in of_subject[:1]}
+            found += of_subject
+        return found
+
+    def add(self, legs: Iterable[Leg]) -> None:
+        """Add strategies at the end of those of the file; the rest of its text stays.
+
+        Raises:
+            StrategiesFileError: It cannot be written, or its strategies are no list with dashes.
+        """
+        path = self._file.path.resolve()
+        is_empty = not self._strategies and not self._rules
+        line, column, in_brackets = self._file.end_of_list(("strategies",))
+        if in_brackets and not is_empty:
+            self._file.fail(
+                ("strategies",), "the strategies stand in brackets", "Begin each with a dash"
+            )
+        text = path.read_text(encoding="utf-8").splitlines()
+        if is_empty:
+            text[line - 1], column = text[line - 1].replace("[]", "", 1).rstrip(), 2
+        text[line:line] = [" " * column + one for one in _as_text(_entries(legs)).splitlines()]
+        new = path.with_name(f".{path.name}.new")
+        try:
+            new.write_text("\n".join(text) + "\n", encoding="utf-8")
+            load_strategies(new)
+            new.replace(path)
+        except OSError as error:
+            raise errors.StrategiesFileError(
+                f"The file {path} cannot be written: {error.strerror}.",
+                remedy="Correct its rights, or add what `strategies propose --yaml` prints.",
+            ) from error
+        finally:
+            new.unlink(missing_ok=True)
+
+
+def load_strategies(
+    path: str | Path, clock: Clock = utc_now, *, named_by: str = NAMED_BY
+) -> list[Leg]:
+    """Read the legs that a strategies file lists; see `StrategiesFile`."""
+    return StrategiesFile(path, named_by=named_by).legs(clock())
+
+
+def follow_file(
+    registry: SyncRegistry, path: str | Path, *, named_by: str = NAMED_BY
+) -> tuple[int, int]:
+    """Make the active legs equal to those of a strategies file, in one commit.
+
+    The legs of its rules stay as the owner of the login chose them.
+
+    Returns:
+        How many legs joined, and how many left.
+
+    Raises:
+        StrategiesFileError: The file cannot be read, or has a mistake.
+    """
+    file = StrategiesFile(path, named_by=named_by)
+    return registry.replace_all(
+        file.legs(registry.clock()),
+        following=file.following_rolls,
+        rules={rule.name for rule in file.rules},
+    )
+
+
+def load_limits(path: str | Path) -> list[Limit]:
+    """Read the limits of a strategies file; see `StrategiesFile`.
+
+    A file that does not contain the word `limits` is not parsed, since it may name many legs.
+    """
+    return [] if _lacks(Path(path), b"limits") else StrategiesFile(path).limits()
+
+
+def saved_limits(path: Path | None) -> list[Limit]:
+    """Read the limits as `load_limits`, once for each time that the file is saved; none without."""
+    return [] if path is None else list(_saved_limits(path, saved_state(path)))
+
+
+@lru_cache(maxsize=1)
+def _saved_limits(path: Path, _saved: tuple[int, int, int]) -> tuple[Limit, ...]:
+    return tuple(load_limits(path))
+
+
+def load_rules(path: str | Path) -> list[Rule]:
+    """Read the rules of a strategies file; one without the word `rule` is not parsed."""
+    return [] if _lacks(Path(path), b"rule") else StrategiesFile(path).rules
+
+
+def following_rolls(path: str | Path, *, named_by: str = NAMED_BY) -> frozenset[str]:
+    """Read which strategies follow rolls; a file without these words is not parsed."""
+    if _lacks(Path(path), b"follow_rolls"):
+        return frozenset()
+    return StrategiesFile(path, named_by=named_by).following_rolls
+
+
+def _lacks(path: Path, word: bytes) -> bool:
+    """Return whether a file can be read and lacks a word."""
+    try:
+        return path.is_file() and word not in path.read_bytes()
+    except OSError:
+        return False
+
+
+def as_strategies_file(legs: Iterable[Leg]) -> str:
+    """Return legs as the text of a strategies file, from which `load_strategies` reads the same."""
+    return _as_text({"strategies": _entries(legs)})
+
+
+def _as_text(value: object) -> str:
+    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=200)
+    return text
+
+
+def _entries(legs: Iterable[Leg]) -> list[dict[str, object]]:
+    """Return the strategies of legs as a strategies file has them."""
+    found: dict[str, list[dict[str, object]]] = {}
+    for leg in legs:
+        values = {name: getattr(leg, name) for name in LegPart.model_fields}
+        values["right"] = leg.right and leg.right.value
+        if leg.priority == 1:
+            del values["priority"]
+        known = {name: value for name, value in values.items() if value is not None}
+        found.setdefault(str(leg.strategy_id), []).append(known)
+    return [{"strategy_id": name, "legs": found[name]} for name in sorted(found)]

@@ -1,0 +1,662 @@
+"""The registry: the active legs in memory, and the table `active_strategies`.
+
+`StrategyRegistry` is for asyncio; `SyncRegistry` has blocking calls.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
+from datetime import date, datetime
+from pathlib import Path
+from typing import TypeVar, Unpack
+
+import polars as pl
+
+from position_sync_dagster import errors
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.instrument import parse_conid, parse_expiry, parse_right
+from position_sync_dagster.domain.leg import (
+    ActiveContract,
+    Leg,
+    Terms,
+    UnresolvedLeg,
+    make_leg,
+    strategy_name,
+)
+from position_sync_dagster.lake.schema.codec import leg_rows, legs_of
+from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
+from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
+from position_sync_dagster.lake.storage.table import Table, TableOptions
+from position_sync_dagster.lake.storage.threads import offloaded
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+LegKey = tuple[str, str | None, int | Terms]
+"""The key of a leg: with its conid, or with the terms that describe its contract."""
+
+_Legs = Mapping[LegKey, Leg]
+
+REMOVED = "removed"
+"""The bucket of memberships that have ended."""
+
+
+class LegIndex:
+    """The active legs by conid, and separately those whose contract is not known."""
+
+    def __init__(self, legs: Iterable[Leg] = ()) -> None:
+        listed = list(legs)
+        known = [leg for leg in listed if isinstance(leg, ActiveContract)]
+        known.sort(key=lambda leg: (leg.conid, leg.account or "", leg.strategy_id))
+        described = [leg for leg in listed if isinstance(leg, UnresolvedLeg)]
+        described.sort(key=lambda leg: (leg.strategy_id, leg.described, leg.account or ""))
+        self.legs, self.unresolved = tuple(known), tuple(described)
+        self._accounts: dict[int, set[str | None]] = {}
+        for leg in self.legs:
+            self._accounts.setdefault(leg.conid, set()).add(leg.account)
+
+    def is_active(self, conid: int, account: str | None = None) -> bool:
+        """Return whether a strategy has the leg; without an account, in any account."""
+        accounts = self._accounts.get(conid)
+        if accounts is None:
+            return False
+        return account is None or account in accounts or None in accounts
+
+
+class SyncRegistry:
+    """The registry with blocking calls; see `StrategyRegistry`."""
+
+    def __init__(self, table: Table, clock: Clock) -> None:
+        self._memberships = LifecycleTable(table, clock)
+        self.clock = clock
+        self._index = LegIndex()
+        self._version = -1
+        self._rows: pl.DataFrame | None = None
+
+    @property
+    def version(self) -> int:
+        """The version of the table that was read last; -1 before the first read."""
+        return self._version
+
+    @property
+    def legs(self) -> tuple[ActiveContract, ...]:
+        """The active legs whose contract is known, as last read."""
+        return self._index.legs
+
+    @property
+    def unresolved(self) -> tuple[UnresolvedLeg, ...]:
+        """The active legs whose contract is still to be found, as last read."""
+        return self._index.unresolved
+
+    def initialize(self) -> None:
+        """Create the table, or check and migrate it, and read the active legs."""
+        self._memberships.initialize()
+        self.refresh()
+
+    def is_active(self, conid: int, account: str | None = None) -> bool:
+        """Return, from memory, whether a strategy has the leg."""
+        return self._index.is_active(conid, account)
+
+    def refresh(self) -> bool:
+        """Read the changes of other processes, and return whether the active legs differ now."""
+        snapshot = self._memberships.snapshot()
+        if snapshot.version == self._version and snapshot.live is self._rows:
+            return False
+        # One assignment, since `is_active` is called from other threads without a lock.
+        before, after = self._index, LegIndex(legs_of(snapshot.live))
+        self._index, self._version, self._rows = after, snapshot.version, snapshot.live
+        return (before.legs, before.unresolved) != (after.legs, after.unresolved)
+
+    def get_all_active(self) -> list[ActiveContract]:
+        """Read the active legs whose contract is known, by conid, account and strategy."""
+        self.refresh()
+        return list(self._index.legs)
+
+    def history(self) -> pl.DataFrame:
+        """Return the row of every leg that has a conid, also of those that were removed."""
+        return self._memberships.table.rows().filter(pl.col("conid").is_not_null())
+
+    def get_unresolved(self) -> list[UnresolvedLeg]:
+        """Read the active legs whose contract is still to be found, by strategy."""
+        self.refresh()
+        return list(self._index.unresolved)
+
+    def add_active(
+        self,
+        conid: int | None = None,
+        symbol: str = "",
+        right: str | None = None,
+        strike: float | None = None,
+        expiry: str | date | None = None,
+        strategy_id: int | str = "",
+        *,
+        quantity: float | None = None,
+        account: str | None = None,
+        priority: int = 1,
+        sec_type: str | None = None,
+        trading_class: str | None = None,
+        multiplier: float | None = None,
+        exchange: str | None = None,
+        currency: str | None = None,
+    ) -> Leg:
+        """Add a leg to a strategy; the same leg again changes nothing.
+
+        A leg with other values ends the present membership and begins a new one. Strategies share
+        a leg by quantities: at most one may hold the whole (`quantity` None) of a conid in an
+        account.
+
+        Args:
+            conid: The contract; None: the owner of the gateway finds it by the other fields. Until
+                then the leg is an `UnresolvedLeg`.
+            symbol: The symbol of the underlying; required.
+            right: CALL or PUT; C and P are accepted too. None for a stock, a future or another
+                hedge, which has no strike either.
+            expiry: As IB writes it, "20260220", or a date; None where there is none.
+            strategy_id: The strategy; required.
+            quantity: Signed contracts that belong to this strategy; None for the whole holding.
+            account: The account; None for any account.
+            sec_type: IB's security type, where right and expiry do not show it (FOP, IND, CASH).
+            trading_class: Distinguishes contracts with equal terms, such as SPX and SPXW.
+            multiplier, exchange, currency: Describe the contract further.
+
+        Raises:
+            InvalidLegError: A field does not parse, or two strategies would hold the whole.
+        """
+        leg = make_leg(
+            conid=conid,
+            symbol=symbol,
+            right=right,
+            strike=strike,
+            expiry=expiry,
+            strategy_id=strategy_id,
+            added_at=self.clock(),
+            quantity=quantity,
+            account=account,
+            priority=priority,
+            sec_type=sec_type,
+            trading_class=trading_class,
+            multiplier=multiplier,
+            exchange=exchange,
+            currency=currency,
+        )
+        return self.add_many([leg])[0]
+
+    def add_many(self, legs: Iterable[Leg]) -> list[Leg]:
+        """Add many legs in one commit, and return the active membership of each.
+
+        A leg with a conid replaces a leg with the same description and no conid.
+        """
+        wanted = list(legs)
+
+        def step(before: _Legs, _: Snapshot) -> Change[list[Leg]]:
+            added = distinct_legs(with_known_contracts(wanted, before.values()))
+            replaced = {(leg.strategy_id, leg.account, leg.terms) for leg in added}
+            kept = {key: leg for key, leg in before.items() if key not in replaced}
+            after = kept | _memberships_of(added, before)
+            result = [after[leg.key] for leg in added]
+            return self._replace(before, after, result)
+
+        return self._change(step, "add")
+
+    def remove_active(
+        self,
+        conid: int | None = None,
+        strategy_id: int | str | None = None,
+        account: str | None = None,
+        *,
+        symbol: str | None = None,
+        right: str | None = None,
+        strike: float | None = None,
+        expiry: str | date | None = None,
+        trading_class: str | None = None,
+    ) -> Leg:
+        """Remove a leg from a strategy, and return the ended membership.
+
+        Its row is kept, with the time of removal.
+
+        Args:
+            conid: The contract; None for a leg that is named by its symbol.
+            strategy_id: May be left out when only one strategy has the leg.
+            account: May be left out likewise; "any" is that of a leg that names no account.
+            symbol: Needed without a conid; right, strike, expiry and trading class narrow it.
+
+        Raises:
+            InvalidLegError: Neither conid nor symbol is given, or one does not parse.
+            UnknownLegError: No strategy has the leg.
+            AmbiguousRemovalError: Several memberships match; the message names them.
+        """
+        if conid is None and not symbol:
+            raise errors.InvalidLegError(
+                "The leg has neither conid nor symbol.", remedy="Give one."
+            )
+        described = {
+            "symbol": symbol,
+            "right": None if right is None else parse_right(right),
+            "strike": strike,
+            "expiry": None if expiry is None else parse_expiry(expiry),
+            "trading_class": trading_class,
+        }
+        number = None if conid is None else parse_conid(conid)
+
+        def step(before: _Legs, _: Snapshot) -> Change[Leg]:
+            leg = find_membership(before.values(), number, strategy_id, account, described)
+            after = {key: other for key, other in before.items() if key != leg.key}
+            return self._replace(before, after, leg.ended(self.clock()))
+
+        return self._change(step, "remove")
+
+    def replace_all(
+        self,
+        legs: Iterable[Leg],
+        *,
+        following: Collection[str] = (),
+        rules: Collection[str] = (),
+    ) -> tuple[int, int]:
+        """Make the active legs equal to these, in one commit.
+
+        Args:
+            legs: The legs of a file.
+            following: The strategies that follow rolls: what their legs became stays.
+            rules: The names of rules: their legs stay, apart from those that a strategy has now.
+
+        Returns:
+            How many legs joined, and how many left.
+        """
+        given = list(legs)
+
+        def step(before: _Legs, snapshot: Snapshot) -> Change[tuple[int, int]]:
+            known = with_known_contracts(given, before.values())
+            if following:
+                # A description that was rolled is found among the legs that ended.
+                rows = legs_of(snapshot.finished("conid IS NOT NULL", None))
+                ended = [leg for leg in rows if isinstance(leg, ActiveContract)]
+                known = with_rolls(known, before.values(), ended, following)
+            of_rules = [leg for leg in before.values() if leg.strategy_id in rules]
+            wanted = distinct_legs([*known, *without_listed(of_rules, known)])
+            after = _memberships_of(wanted, before)
+            joined = sum(before.get(key) != leg for key, leg in after.items())
+            left = sum(after.get(key) != leg for key, leg in before.items())
+            return self._replace(before, after, (joined, left))
+
+        return self._change(step, "replace")
+
+    def follow_rules(
+        self, rules: Collection[str], accounts: Collection[str], legs: Iterable[ActiveContract]
+    ) -> bool:
+        """Make the legs of rules in some accounts equal to these; return whether any changed.
+
+        Args:
+            rules: The names of all rules.
+            accounts: The accounts of the login whose holdings were read.
+            legs: What the rules choose there; a contract that a strategy has is left to it.
+        """
+        chosen = list(legs)
+
+        def step(before: _Legs, _: Snapshot) -> Change[bool]:
+            listed = [leg for leg in before.values() if leg.strategy_id not in rules]
+            kept = {
+                leg.key: leg
+                for leg in before.values()
+                if leg.strategy_id not in rules or leg.account not in accounts
+            }
+            own = without_listed(chosen, listed)
+            after = kept | _memberships_of(own, before)
+            return self._replace(before, after, dict(before) != after)
+
+        return self._change(step, "rules")
+
+    def exchange(
+        self, pairs: Iterable[tuple[ActiveContract, ActiveContract]]
+    ) -> list[ActiveContract]:
+        """Replace legs by others in one commit; return the new ones.
+
+        A leg that was changed or removed meanwhile is left alone.
+        """
+        wanted = list(pairs)
+
+        def step(before: _Legs, _: Snapshot) -> Change[list[ActiveContract]]:
+            after, new_legs = dict(before), list[ActiveContract]()
+            for old, new in wanted:
+                if after.get(old.key) == old and new.key not in after:
+                    del after[old.key]
+                    after[new.key] = new
+                    new_legs.append(new)
+            return self._replace(before, after, new_legs)
+
+        return self._change(step, "roll")
+
+    def settle(self, findings: Iterable[tuple[UnresolvedLeg, int | str]]) -> None:
+        """Record in one commit which contracts were found, and why others were not.
+
+        A leg that was changed or removed meanwhile is left alone. A leg keeps the time at which it
+        was added: finding its contract begins no new membership.
+
+        Args:
+            findings: Legs without a conid, each with its conid or its problem in words.
+        """
+        found, now = list(findings), self.clock()
+
+        def step(before: _Legs, _: Snapshot) -> Change[None]:
+            after = before
+            for leg, finding in found:
+                after = settled(after, leg, finding, now)
+            return Change(None, None if after == before else leg_rows(after.values()))
+
+        self._change(step, "settle")
+
+    def _replace(self, before: _Legs, after: _Legs, result: T) -> Change[T]:
+        refuse_two_whole_holders(after.values())
+        if before == after:
+            return Change(result)
+        now = self.clock()
+        left = [leg.ended(now) for key, leg in before.items() if after.get(key) != leg]
+        ended = leg_rows(left).with_columns(bucket=pl.lit(REMOVED))
+        return Change(result, leg_rows(after.values()), ended)
+
+    def _change(self, step: Callable[[_Legs, Snapshot], Change[T]], action: str) -> T:
+        """Run a step on the active legs by key, and commit its decision."""
+
+        def of_rows(snapshot: Snapshot) -> Change[T]:
+            return step({leg.key: leg for leg in legs_of(snapshot.live)}, snapshot)
+
+        result = self._memberships.change(of_rows, {"action": action})
+        self.refresh()
+        logger.info("%s: %d legs are active", action, len(self.legs) + len(self.unresolved))
+        return result
+
+
+def _memberships_of(legs: Iterable[Leg], before: _Legs) -> dict[LegKey, Leg]:
+    """Return each leg's membership: the present one if the leg is unchanged, else a new one."""
+    return {
+        leg.key: before[leg.key] if is_unchanged(before.get(leg.key), leg) else leg for leg in legs
+    }
+
+
+class StrategyRegistry:
+    """The legs of active strategies, shared by any number of processes.
+
+    `is_active` answers from memory. `refresh` reads the changes of other processes; it takes less
+    than a millisecond when there are none. Ended memberships are stored apart and never read again.
+
+    Args:
+        delta_lake_path: Folder or `s3://` URI of the table.
+
+    Attributes:
+        sync: The same registry with blocking calls.
+
+    >>> registry = StrategyRegistry("data/lake/active_strategies")  # doctest: +SKIP
+    >>> await registry.initialize()                                 # doctest: +SKIP
+    >>> await registry.add_active(conid=700001, symbol="SPY", right="C", strike=450.0,
+    ...                           expiry="20260220", strategy_id="ic-1")  # doctest: +SKIP
+    >>> registry.is_active(700001)                                  # doctest: +SKIP
+    True
+    """
+
+    def __init__(
+        self,
+        delta_lake_path: str | Path = "data/lake/active_strategies",
+        *,
+        clock: Clock = utc_now,
+        **options: Unpack[TableOptions],
+    ) -> None:
+        self.table = Table(delta_lake_path, ACTIVE_STRATEGIES, **options)
+        self.sync = SyncRegistry(self.table, clock)
+
+    @property
+    def delta_lake_path(self) -> str:
+        """Return the folder or URI of the table."""
+        return self.table.path
+
+    @property
+    def version(self) -> int:
+        """The version of the table that was read last; -1 before the first read."""
+        return self.sync.version
+
+    @property
+    def legs(self) -> tuple[ActiveContract, ...]:
+        """The active legs whose contract is known, as last read, from memory."""
+        return self.sync.legs
+
+    @property
+    def unresolved(self) -> tuple[UnresolvedLeg, ...]:
+        """The active legs whose contract is still to be found, as last read, from memory."""
+        return self.sync.unresolved
+
+    initialize = offloaded(SyncRegistry.initialize)
+
+    def is_active(self, conid: int, account: str | None = None) -> bool:
+        """Return, from memory, whether a strategy has the leg; without an account, in any."""
+        return self.sync.is_active(conid, account)
+
+    add_active = offloaded(SyncRegistry.add_active)
+    add_many = offloaded(SyncRegistry.add_many)
+    remove_active = offloaded(SyncRegistry.remove_active)
+    replace_all = offloaded(SyncRegistry.replace_all)
+    get_all_active = offloaded(SyncRegistry.get_all_active)
+    get_unresolved = offloaded(SyncRegistry.get_unresolved)
+    settle = offloaded(SyncRegistry.settle)
+    refresh = offloaded(SyncRegistry.refresh)
+
+
+def is_unchanged(before: Leg | None, leg: Leg) -> bool:
+    """Return whether a leg equals the active membership.
+
+    The time at which it was added, the result of the search for its contract and its rolls are not
+    compared.
+    """
+    if isinstance(before, ActiveContract) and isinstance(leg, ActiveContract):
+        same = replace(leg, added_at=before.added_at, resolved_at=before.resolved_at)
+        return replace(same, rolled_from=before.rolled_from) == before
+    if isinstance(before, UnresolvedLeg) and isinstance(leg, UnresolvedLeg):
+        return replace(leg, added_at=before.added_at, problem=before.problem) == before
+    return False
+
+
+def with_known_contracts(legs: Iterable[Leg], before: Iterable[Leg]) -> list[Leg]:
+    """Return the legs, with the conids that were found before for the same descriptions.
+
+    A conid is used only for the strategy and account for which it was found. Reading the same file
+    again therefore changes nothing.
+    """
+    found = {
+        (leg.strategy_id, leg.account, leg.terms): leg
+        for leg in before
+        if isinstance(leg, ActiveContract) and leg.resolved_at is not None
+    }
+    return [
+        leg.resolved(known.conid, known.resolved_at)
+        if isinstance(leg, UnresolvedLeg) and (known := found.get(leg.key)) is not None
+        else leg
+        for leg in legs
+    ]
+
+
+def with_rolls(
+    legs: Iterable[Leg],
+    active: Iterable[Leg],
+    ended: Iterable[ActiveContract],
+    following: Collection[str],
+) -> list[Leg]:
+    """Return the legs of a file; those that were rolled since are replaced by what they became.
+
+    A file names the legs as they were when it was written. A leg that was rolled keeps the
+    quantity and the priority of the file. The file's own leg returns if the strategy does not
+    follow rolls any more, or if the file names the new contract as well.
+
+    Args:
+        legs: The legs of the file.
+        active: The active legs.
+        ended: Legs that were active before: they have the contracts of descriptions.
+        following: The strategies that follow rolls.
+    """
+    became = {
+        (leg.strategy_id, leg.account, conid): leg
+        for leg in active
+        if isinstance(leg, ActiveContract) and leg.strategy_id in following
+        for conid in leg.replaced
+    }
+    listed = with_known_contracts(legs, (leg for leg in ended if leg.key in became))
+    named = {leg.key for leg in listed}
+    return [
+        replace(new, quantity=leg.quantity, priority=leg.priority, added_at=leg.added_at)
+        if isinstance(leg, ActiveContract)
+        and (new := became.get(leg.key)) is not None
+        and new.key not in named
+        else leg
+        for leg in listed
+    ]
+
+
+def settled(
+    legs: Mapping[LegKey, Leg], leg: UnresolvedLeg, finding: int | str, at: datetime
+) -> dict[LegKey, Leg]:
+    """Return the legs after the search for the contract of one of them.
+
+    If the strategy already has the contract, or another strategy holds the whole of it, the leg
+    stays unresolved and records that as its problem.
+
+    Args:
+        legs: The active legs by key.
+        leg: The leg whose contract was searched; ignored if it is no longer among them.
+        finding: Its conid, or the problem in words.
+        at: When it was found.
+    """
+    present = legs.get(leg.key)
+    if not isinstance(present, UnresolvedLeg):
+        return dict(legs)
+    problem = str(finding)
+    if isinstance(finding, int):
+        found = present.resolved(finding, at)
+        after = {key: one for key, one in legs.items() if key != leg.key} | {found.key: found}
+        try:
+            refuse_two_whole_holders(after.values())
+        except errors.InvalidLegError as error:
+            problem = str(error)
+        else:
+            if found.key not in legs:
+                return after
+            problem = f"The strategy has its contract already, as the leg {finding}."
+    return dict(legs) | {leg.key: replace(present, problem=problem)}
+
+
+def distinct_legs(legs: Iterable[Leg]) -> list[Leg]:
+    """Return the legs without repeats.
+
+    Raises:
+        InvalidLegError: A strategy has one leg twice, with different values, or a reserved name.
+    """
+    distinct: dict[LegKey, Leg] = {}
+    for leg in legs:
+        strategy_name(leg.strategy_id)
+        if leg.key in distinct and not is_unchanged(distinct[leg.key], leg):
+            raise errors.InvalidLegError(
+                f"The strategy {leg.strategy_id!r} names the leg {name_of(leg)} twice, with "
+                "different values.",
+                remedy="Keep one of them.",
+            )
+        distinct.setdefault(leg.key, leg)
+    return list(distinct.values())
+
+
+def name_of(leg: Leg) -> str:
+    """Return the conid of a leg, or its description."""
+    return str(leg.conid) if isinstance(leg, ActiveContract) else leg.described
+
+
+def two_whole_holders(legs: Iterable[Leg]) -> tuple[ActiveContract, ActiveContract] | None:
+    """Return two legs of different strategies that each hold the whole of a contract; None: none.
+
+    A leg without an account is in every account. A leg with a quantity holds a part, and conflicts
+    with no other; neither does one whose contract is not known.
+    """
+    of_conid: defaultdict[int, dict[str | None, ActiveContract]] = defaultdict(dict)
+    for leg in legs:
+        if isinstance(leg, UnresolvedLeg) or leg.quantity is not None:
+            continue
+        holders = of_conid[leg.conid]
+        for account in holders if leg.account is None else (leg.account, None):
+            other = holders.get(account)
+            if other is not None and other.strategy_id != leg.strategy_id:
+                return other, leg
+        holders.setdefault(leg.account, leg)
+    return None
+
+
+def refuse_two_whole_holders(legs: Iterable[Leg]) -> None:
+    """Check that no two strategies each hold the whole of a leg in one account.
+
+    Raises:
+        InvalidLegError: Two strategies do; the message names them.
+    """
+    if found := two_whole_holders(legs):
+        other, leg = found
+        raise errors.InvalidLegError(
+            f"The strategies {other.strategy_id!r} and {leg.strategy_id!r} would both hold the "
+            f"whole of leg {leg.conid} in {other.account or leg.account or 'any account'}.",
+            remedy="Set the quantity (signed contracts) that each has of the leg.",
+        )
+
+
+def without_listed(of_rules: Iterable[Leg], listed: Iterable[Leg]) -> list[Leg]:
+    """Return the legs of rules whose contracts no listed leg has in their account."""
+    taken = {(leg.account, leg.conid) for leg in listed}
+    return [
+        leg for leg in of_rules if taken.isdisjoint({(leg.account, leg.conid), (None, leg.conid)})
+    ]
+
+
+ANY = "any"
+"""The account, as a person names it, of a leg that is in any account."""
+
+
+def find_membership(
+    legs: Iterable[Leg],
+    conid: int | None,
+    strategy_id: int | str | None,
+    account: str | None,
+    described: Mapping[str, object] | None = None,
+) -> Leg:
+    """Return the one membership that matches; None matches every strategy, account or contract.
+
+    Args:
+        account: `ANY` for a leg that names no account.
+        described: Fields of a leg and their values, such as symbol and strike.
+
+    Raises:
+        UnknownLegError: None matches.
+        AmbiguousRemovalError: Several match; the message names them.
+    """
+    wanted = {name: value for name, value in (described or {}).items() if value is not None}
+    found = [
+        leg
+        for leg in legs
+        if (conid is None or (isinstance(leg, ActiveContract) and leg.conid == conid))
+        and (strategy_id is None or leg.strategy_id == str(strategy_id))
+        and (account is None or (leg.account or ANY) == account)
+        and all(getattr(leg, name) == value for name, value in wanted.items())
+    ]
+    if not found:
+        of = "" if strategy_id is None else f" of strategy {str(strategy_id)!r}"
+        what = " ".join(f"{name} {value}" for name, value in wanted.items())
+        if conid is not None:
+            what = f"the conid {conid} {what}".rstrip()
+        raise errors.UnknownLegError(
+            f"No active leg{of} has {what}" + (f" in account {account!r}." if account else "."),
+            remedy="List the active legs and take conid, strategy and account from there.",
+        )
+    if len(found) > 1:
+        names = ", ".join(
+            sorted(
+                f"{leg.strategy_id!r} ({leg.account or 'any account'})"
+                if conid is not None
+                else f"{name_of(leg)} of {leg.strategy_id!r}"
+                for leg in found
+            )
+        )
+        raise errors.AmbiguousRemovalError(
+            f"The leg {'as described' if conid is None else conid} has several holders: {names}.",
+            remedy="Name its strategy, and its account if needed: "
+            f"{ANY!r} for a leg in any account.",
+        )
+    return found[0]

@@ -1,0 +1,371 @@
+"""The queue worker: drain the queue, batch after batch, once per interval.
+
+Used as a library, without Dagster, it takes the values from the shared connection of its process.
+"""
+
+import asyncio
+import logging
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from position_sync_dagster import errors
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.update import QueuedPosition, QueueRequest, QueueStatus, Reason
+from position_sync_dagster.domain.valuation import Provenance
+from position_sync_dagster.gateway.connection import IBConnectionManager
+from position_sync_dagster.lake.lake import Lake, all_broker_rows
+from position_sync_dagster.lake.position_queue import PositionQueue, QueueOverview
+from position_sync_dagster.lake.position_updates import PositionUpdatesTable
+from position_sync_dagster.outage_log import OutageLog
+from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync.counts import BatchReport, DrainCounts, DrainReport
+from position_sync_dagster.sync.drain_batch import (
+    NOT_COVERED,
+    BatchProcessor,
+    BrokerView,
+    LakeValues,
+    ValueSource,
+    batch_limit,
+    unconfirmed,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStats:
+    """Counts of a worker since it was created.
+
+    Attributes:
+        last_batch_time: When the newest batch ended.
+        last_batch_s: How long it took, in seconds.
+        waiting: Requests that were PENDING when the worker last looked, without those that it
+            claimed since; None before its first drain.
+    """
+
+    total_processed: int = 0
+    total_success: int = 0
+    total_failed: int = 0
+    last_batch_time: datetime | None = None
+    last_batch_size: int = 0
+    last_batch_s: float | None = None
+    waiting: int | None = None
+
+
+class QueueWorker:
+    """Drains the queue in batches, without using a market data line.
+
+    Rows are written before their requests are marked, with an `update_id` derived from the request:
+    after a kill in between, each request still ends with its row exactly once. A batch whose lease
+    has expired is not written. Nothing is claimed without a current view of the broker.
+
+    Args:
+        queue: The table of the requests.
+        interval: Seconds between drains while the queue is empty.
+        batch_size: Minimum size of a batch; batches grow with the queue (`batch_limit`), up to the
+            setting `max_batch_size`.
+        delta_lake_path: The table `position_updates`.
+        values: The source of the values; by default the process's shared connection.
+
+    Example:
+        worker = QueueWorker(queue, interval=5, batch_size=50)
+        await worker.start()
+        ...
+        await worker.stop()
+        print(worker.stats)
+    """
+
+    def __init__(
+        self,
+        queue: PositionQueue,
+        interval: float = 5,
+        batch_size: int = 50,
+        delta_lake_path: str = "data/lake/position_updates",
+        *,
+        values: ValueSource | None = None,
+        updates: PositionUpdatesTable | None = None,
+        settings: Settings | None = None,
+        by: Provenance | None = None,
+        clock: Clock = utc_now,
+    ) -> None:
+        if interval <= 0 or batch_size < 1:
+            raise errors.SettingsError(
+                f"A worker with interval={interval!r} and batch_size={batch_size!r} is invalid.",
+                remedy="Give seconds above 0 and at least one request a batch.",
+            )
+        settings = settings or load_settings()
+        self.queue = queue
+        self.interval = interval
+        self.batch_size = batch_size
+        self._max_batch_size = settings.max_batch_size
+        self._lease_s = settings.lease_s
+        self._updates = updates or PositionUpdatesTable(delta_lake_path, fsync=settings.fsync)
+        self._values = values or ConnectionValues(IBConnectionManager(settings))
+        self._clock = clock
+        self._batches = BatchProcessor(
+            queue,
+            self._updates,
+            self._values,
+            settings=settings,
+            provenance=by or Provenance(),
+            clock=clock,
+        )
+        self._stats = WorkerStats()
+        self._task: asyncio.Task[None] | None = None
+        self._stop = asyncio.Event()
+
+    @property
+    def stats(self) -> WorkerStats:
+        """Return the counts so far."""
+        return self._stats
+
+    def get_stats(self) -> WorkerStats:
+        """Return the counts so far, as `stats`."""
+        return self._stats
+
+    async def start(self) -> None:
+        """Start draining in the background, once per interval."""
+        if self._task is None:
+            await self.queue.initialize()
+            await self._updates.initialize()
+            self._stop.clear()
+            self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Finish the batch in progress and stop."""
+        self._stop.set()
+        task, self._task = self._task, None
+        try:
+            if task is not None:
+                await task
+        finally:
+            await self._values.close()
+
+    async def process_batch(self) -> BatchReport:
+        """Claim one batch, write its rows in one commit and mark its requests.
+
+        Raises:
+            BrokerUnavailableError: There is no current view of the broker; nothing was claimed.
+            LeaseLostError: The batch took longer than its lease; nothing was written.
+            LakeError: A table could not be used; the requests are rescued later.
+        """
+        report, not_covered = await self._process(self._limit(await self.queue.overview()))
+        if report.error is not None:
+            raise report.error
+        await self._batches.release(not_covered, NOT_COVERED)
+        _log(report)
+        return report
+
+    async def drain(self, time_limit_s: float) -> DrainReport:
+        """Process batches until nothing more can be claimed, the time is up or the worker stops.
+
+        Requests that the broker's data does not cover are released at the end. Released at once,
+        they would be the oldest again and fill the next batch: the requests behind them would
+        never be claimed.
+
+        Args:
+            time_limit_s: Seconds; must be less than a lease, since claims are held up to this long.
+
+        Raises:
+            LeaseLostError: A batch took longer than its lease; it was not written.
+            LakeError: A table could not be used; the requests are rescued later.
+        """
+        report = await self.try_drain(time_limit_s)
+        if report.error is not None:
+            raise report.error
+        return report
+
+    async def try_drain(self, time_limit_s: float) -> DrainReport:
+        """Drain as `drain` does; an error after the first batch ends it, and is in the report."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        until = started + time_limit_s
+        overview = await self.queue.overview()
+        rescued = len(await self.queue.rescue()) if overview.expired else 0
+        limit = self._limit(await self.queue.overview() if rescued else overview)
+        batches: list[BatchReport] = []
+        unreleased: list[Sequence[QueuedPosition]] = []
+        exhausted, unavailable, failure = False, None, None
+        try:
+            while not (exhausted or self._stop.is_set()) and loop.time() < until:
+                report, not_covered = await self._process(limit)
+                unreleased.append(not_covered)
+                if report.claimed:
+                    batches.append(report)
+                if report.error is not None:
+                    raise report.error
+                if self._task is not None:  # a run of Dagster has its batches in its events
+                    _log(report)
+                exhausted = report.claimed < limit
+        except errors.BrokerUnavailableError as error:
+            unavailable = str(error)
+        except errors.LakeError as error:
+            if not batches:
+                raise
+            failure = error
+        finally:
+            for requests in unreleased:
+                await self._batches.release(requests, NOT_COVERED)
+        return DrainReport(
+            **asdict(sum(batches, DrainCounts())),
+            batches=tuple(batches),
+            rescued=rescued,
+            duration_s=loop.time() - started,
+            exhausted=exhausted,
+            unavailable=unavailable,
+            error=failure,
+        )
+
+    async def _run(self) -> None:
+        """Drain once per interval until stopped; an outage of broker or tables is logged once."""
+        outage = OutageLog(logger)
+        while not self._stop.is_set():
+            may_continue = False
+            try:
+                # Half a lease: a batch claimed at the end still has time to be written.
+                result = await self.drain(self._lease_s / 2)
+                if result.unavailable is None:
+                    outage.fault = None
+                else:
+                    outage.report(result.unavailable, level=logging.WARNING)
+                may_continue = result.may_continue
+            except errors.PositionSyncError as error:
+                # Text after the colon, such as a file name, may differ each time.
+                outage.report(error.what.partition(": ")[0], text=str(error))
+            if not may_continue:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), self.interval)
+
+    def _limit(self, overview: QueueOverview) -> int:
+        self._stats = replace(self._stats, waiting=overview.counts[QueueStatus.PENDING])
+        return batch_limit(overview.claimable, self.batch_size, self._max_batch_size)
+
+    async def _process(self, limit: int) -> tuple[BatchReport, Sequence[QueuedPosition]]:
+        report, not_covered = await self._batches.process(limit)
+        if report.claimed:
+            stats = self._stats
+            self._stats = replace(
+                stats,
+                total_processed=stats.total_processed + report.claimed,
+                total_success=stats.total_success + report.succeeded,
+                total_failed=stats.total_failed + report.failed,
+                last_batch_time=self._clock(),
+                last_batch_size=report.claimed,
+                last_batch_s=report.duration_s,
+                waiting=max(0, (stats.waiting or 0) - report.claimed),
+            )
+        return report, not_covered
+
+
+def _log(report: BatchReport) -> None:
+    """Log what became of a batch, if there was one."""
+    if report.claimed:
+        logger.info(
+            "batch of %d in %.2f s: %d succeeded, %d failed, %d released",
+            report.claimed,
+            report.duration_s,
+            report.succeeded,
+            report.failed,
+            report.released,
+        )
+
+
+@dataclass(eq=False, repr=False)
+class ConnectionValues:
+    """Values from the account feed of the process's shared connection."""
+
+    manager: IBConnectionManager
+
+    async def view(self, conids: Collection[int] | None = None) -> BrokerView:
+        """Return the account feed's holdings; download them first if they are missing.
+
+        Raises:
+            BrokerUnavailableError: The gateway cannot be used, or it has lost the broker.
+        """
+        try:
+            connection = await self.manager.get_connection()
+            connection.require_online()
+            await connection.feed.ensure(
+                timedelta(seconds=self.manager.settings.refresh_interval_s)
+            )
+        except errors.GatewayError as error:
+            raise errors.BrokerUnavailableError(error.what, remedy=error.remedy) from error
+        connection.require_online()
+        feed = connection.feed
+        holdings = [h for h in feed.holdings if conids is None or h.instrument.conid in conids]
+        return BrokerView(
+            holdings={holding.key: holding for holding in holdings},
+            complete=feed.is_complete and not feed.book.unmanaged,
+            unconfirmed=unconfirmed(holdings, self.manager.settings, utc_now()),
+        )
+
+    async def close(self) -> None:
+        """Close the connection, unless others still use it."""
+        await self.manager.close()
+
+
+NOTHING = DrainReport(batches=(), rescued=0, duration_s=0.0, exhausted=True)
+"""The report where nothing waits."""
+
+
+async def drain(
+    lake: Lake,
+    settings: Settings,
+    *,
+    run_id: str | None = None,
+    clock: Clock = utc_now,
+) -> DrainReport:
+    """Value every pending request from `broker_positions`; it connects to nothing.
+
+    It ends when nothing more can be claimed or after `drain_time_limit_s`. Requests that the
+    broker's current data does not cover are released at its end. While the owner of the login is
+    not connected to the broker, it claims nothing and reports the reason.
+
+    Args:
+        lake: The tables, initialized.
+
+    Raises:
+        LakeError: A table could not be used; claimed requests are rescued by a later drain. After
+            the first batch, the report has the error.
+    """
+    worker = QueueWorker(
+        lake.queue,
+        batch_size=settings.batch_size,
+        values=LakeValues(lake, settings, clock=clock),
+        updates=lake.updates,
+        settings=settings,
+        by=Provenance(run_id=run_id),
+        clock=clock,
+    )
+    report = await worker.try_drain(settings.drain_time_limit_s)
+    try:
+        backlog = await lake.queue.overview()
+    except errors.LakeError as error:
+        if not report.batches:
+            raise
+        return replace(report, error=report.error or error)
+    return replace(
+        report,
+        pending_after=backlog.counts.get(QueueStatus.PENDING, 0),
+    )
+
+
+async def enqueue_monitored(lake: Lake, settings: Settings) -> list[str]:
+    """Queue every holding of `broker_positions` that belongs to no strategy, in one commit.
+
+    Returns:
+        The ids of the requests; a holding with a live request has the id of that one.
+    """
+    await lake.registry.refresh()
+    held = all_broker_rows(lake, settings).filter(
+        (pl.col("position") != 0) & pl.col("sec_type").is_in(list(settings.sec_types))
+    )
+    return await lake.queue.insert_many(
+        QueueRequest(conid=conid, symbol=symbol, account=account, reason=Reason.REFRESH)
+        for account, conid, symbol in held.select("account", "conid", "symbol").iter_rows()
+        if not lake.registry.is_active(conid, account)
+    )

@@ -1,0 +1,334 @@
+"""Legs that change without a person: those that were rolled, and those that rules choose."""
+
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+
+from position_sync_dagster.domain.broker_position import BrokerPosition, Key
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.closures import Roll, UnclearRoll, rolls_of
+from position_sync_dagster.domain.instrument import contract_name
+from position_sync_dagster.domain.leg import ActiveContract, Leg
+from position_sync_dagster.domain.rules import Rule, exchange_date, legs_of_rules
+from position_sync_dagster.errors import (
+    InvalidLegError,
+    LakeError,
+    PositionSyncError,
+    StrategiesFileError,
+)
+from position_sync_dagster.lake.lake import NO_HOLDINGS, Lake
+from position_sync_dagster.lake.strategies_file import follow_file, following_rolls, load_rules
+from position_sync_dagster.lake.strategy_registry import StrategyRegistry
+from position_sync_dagster.sync.explain_closes import BEFORE, IS_CLOSE, WINDOW
+from position_sync_dagster.yaml_file import saved_state
+
+logger = logging.getLogger(__name__)
+
+WITHIN = timedelta(seconds=60)
+"""Maximum time between the executions of two orders of a roll, unless a person names another."""
+
+SETTLED = timedelta(seconds=30)
+"""How old the changes of a roll must be before it is followed: those of a combo order arrive one by
+one, and the last of them may make the roll unclear."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegChange:
+    """A leg that was rolled, and the one that replaces it."""
+
+    roll: Roll
+    before: ActiveContract
+    after: ActiveContract
+
+    def __str__(self) -> str:
+        """Return the change as a line."""
+        return (
+            f"{self.before.strategy_id}: {self.roll.quantity:+g} {self.roll.closed_name} → "
+            f"{self.roll.opened_name} (conid {self.after.conid}), "
+            f"{self.roll.at:%Y-%m-%d %H:%M:%S} UTC, roll {self.roll.roll_id}"
+        )
+
+
+def proposed(lake: Lake, now: datetime, within: timedelta) -> list[LegChange]:
+    """Return the legs of strategies that were rolled completely, each with its new contract.
+
+    A leg with a quantity counts as rolled only if exactly that quantity was rolled.
+    """
+    legs = lake.registry.sync.get_all_active()
+    rolls, _unclear = _rolls(lake, legs, now, within)
+    keys = {leg.key for leg in legs}
+    return [
+        change
+        for roll in rolls
+        for leg in legs
+        if _is_of(leg, roll) and _is_whole(leg, roll)
+        if (change := _change(leg, roll, now)).after.key not in keys
+    ]
+
+
+def apply(lake: Lake, changes: Sequence[LegChange]) -> list[LegChange]:
+    """Replace the rolled legs in one commit; return those that were replaced.
+
+    A leg that was changed or removed meanwhile is left alone.
+    """
+    new = lake.registry.sync.exchange([(one.before, one.after) for one in changes])
+    return [one for one in changes if one.after in new]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """The rolls of the strategies that follow them.
+
+    Attributes:
+        due: The legs to replace.
+        refused: The rolls that are left to a person, each with the reason.
+    """
+
+    due: tuple[LegChange, ...] = ()
+    refused: tuple[str, ...] = ()
+
+
+def rolls_to_follow(lake: Lake, file: Path | None, now: datetime) -> Followed:
+    """Return what to do about the rolls of strategies with `follow_rolls: true`; blocks.
+
+    Args:
+        file: The strategies file; without it, no strategy follows rolls.
+
+    Raises:
+        LakeError: A table cannot be used.
+        StrategiesFileError: The strategies file cannot be read.
+    """
+    following = following_rolls(file) if file is not None else frozenset()
+    if not following:
+        return Followed()
+    legs = lake.registry.sync.get_all_active()
+    followed = [leg for leg in legs if leg.strategy_id in following]
+    rolls, unclear = _rolls(lake, followed, now, WITHIN)
+    if not rolls and not unclear:
+        return Followed()
+    held = _held(lake)
+    due: list[LegChange] = []
+    refused: list[str] = []
+    for leg in followed:
+        name = f"{leg.strategy_id}: {contract_name(leg)}"
+        refused += [f"{name}: {one}" for one in unclear if _is_among(leg, one)]
+        of_leg = [roll for roll in rolls if _is_of(leg, roll)]
+        if not of_leg or now - max(one.opened.seen_at for one in of_leg) < SETTLED:
+            continue
+        change = _change(leg, of_leg[-1], now)
+        why = _why_not(change, of_leg, legs, held)
+        if why is None:
+            due.append(change)
+        else:
+            refused.append(f"{name} was rolled to {of_leg[-1].opened_name}, but {why}")
+    return Followed(due=tuple(due), refused=tuple(refused))
+
+
+@dataclass(eq=False, repr=False)
+class RollFollower:
+    """Replaces the legs of strategies that follow rolls; blocks.
+
+    A roll that is left to a person is logged once.
+    """
+
+    lake: Lake
+    file: Path | None
+    _: KW_ONLY
+    clock: Clock = utc_now
+
+    def __post_init__(self) -> None:
+        self._said: set[str] = set()
+
+    def follow(self) -> Followed:
+        """Apply the rolls that are clear, all in one commit; return what was done.
+
+        Raises:
+            LakeError: A table cannot be used.
+        """
+        try:
+            found = rolls_to_follow(self.lake, self.file, self.clock())
+            done = apply(self.lake, found.due) if found.due else []
+        except LakeError:
+            raise
+        except PositionSyncError as error:  # of the strategies file, or of two legs that conflict
+            found, done = Followed(refused=(f"no roll is followed: {error}",)), []
+        for one in done:
+            logger.warning("the strategy follows a roll: %s", one)
+        for text in found.refused:
+            if text not in self._said:
+                logger.warning("a roll is not followed: %s. Change the strategies file.", text)
+        self._said = set(found.refused)
+        return Followed(due=tuple(done), refused=found.refused)
+
+
+A_DAY = timedelta(days=1)
+"""Maximum time between what was closed and what was opened in its place."""
+
+
+def _rolls(
+    lake: Lake, legs: Iterable[ActiveContract], now: datetime, within: timedelta
+) -> tuple[list[Roll], list[UnclearRoll]]:
+    """Return the rolls of legs; only what changed on the days on which they closed is compared."""
+    names = ("change_id", "account", "conid", "symbol", "seen_at", "before", "after")
+    changes = lake.position_changes.rows(now - WINDOW, columns=names)
+    of_legs = pl.col("conid").is_in([leg.conid for leg in legs])
+    closed = changes.filter(IS_CLOSE, of_legs).select(
+        "account", "symbol", first=pl.col("seen_at") - A_DAY, last=pl.col("seen_at") + A_DAY
+    )
+    if closed.is_empty():
+        return [], []
+    near = changes.join(closed, on=["account", "symbol"]).filter(
+        pl.col("seen_at").is_between(pl.col("first"), pl.col("last"))
+    )
+    first: datetime = near.get_column("first").min()  # type: ignore[assignment]
+    chosen = pl.col("change_id").is_in(near.get_column("change_id").unique().to_list())
+    of_these = pl.col("conid").is_in(near.get_column("conid").unique().to_list())
+    return rolls_of(
+        lake.closures.current(chosen, first - BEFORE),
+        lake.position_changes.records(first, chosen),
+        lake.executions.records(first - BEFORE, of_these),
+        within,
+    )
+
+
+def _held(lake: Lake) -> set[Key]:
+    """Return the holdings of all accounts, each as the login says that wrote it last.
+
+    The rows of a gateway stay in the table when its address or the name of its login changes.
+    """
+    table = lake.broker_positions
+    logins = table.table.rows(None, ["gateway_id"]).get_column("gateway_id").unique()
+    rows = pl.concat([NO_HOLDINGS, *(table.rows(login) for login in logins)])
+    written = pl.col("published_version").fill_null(0).max()
+    is_newest = written.over("gateway_id", "account") == written.over("account")
+    held = rows.filter(is_newest, pl.col("position") != 0)
+    return set(held.select("account", "conid").iter_rows())
+
+
+def _concerns(leg: ActiveContract, conid: int, account: str, at: datetime) -> bool:
+    """Return whether a leg had a contract in an account at a time."""
+    return leg.conid == conid and leg.account in (None, account) and leg.added_at <= at
+
+
+def _is_of(leg: ActiveContract, roll: Roll) -> bool:
+    return _concerns(leg, roll.closed_conid, roll.account, roll.at)
+
+
+def _is_whole(leg: ActiveContract, roll: Roll) -> bool:
+    return roll.complete and (leg.quantity is None or leg.quantity == roll.quantity)
+
+
+def _is_among(leg: ActiveContract, unclear: UnclearRoll) -> bool:
+    return any(_concerns(leg, one.conid, one.account, one.seen_at) for one in unclear.closed)
+
+
+def _change(leg: ActiveContract, roll: Roll, now: datetime) -> LegChange:
+    opened = roll.opened
+    after = ActiveContract(
+        conid=opened.conid,
+        symbol=opened.symbol,
+        right=opened.right,
+        strike=opened.strike,
+        expiry=opened.expiry,
+        strategy_id=leg.strategy_id,
+        added_at=now,
+        quantity=leg.quantity,
+        account=leg.account,
+        priority=leg.priority,
+        rolled_from=",".join(map(str, (*leg.replaced, leg.conid))),
+    )
+    return LegChange(roll=roll, before=leg, after=after)
+
+
+def _why_not(
+    change: LegChange, rolls: Sequence[Roll], legs: Iterable[ActiveContract], held: set[Key]
+) -> str | None:
+    """Return why a person must decide about the roll of a leg; None if it is clear."""
+    leg, new, roll = change.before, change.after, change.roll
+    if len(rolls) > 1 or not _is_whole(leg, roll):
+        return "only a part of it at a time"
+    places = sorted(account for account, conid in held if conid == leg.conid)
+    if leg.account in (None, *places) and places:
+        return f"it is still held in {', '.join(places)}"
+    if (roll.account, new.conid) not in held:
+        return "the new contract is not held any more"
+    for other in legs:
+        apart = None not in (leg.account, other.account) and leg.account != other.account
+        if apart or other.key == leg.key:
+            continue
+        if other.conid == leg.conid:
+            return f"the strategy {other.strategy_id} has it too"
+        if other.conid == new.conid:
+            return f"the strategy {other.strategy_id} has the new contract already"
+    return None
+
+
+@dataclass(eq=False, repr=False)
+class RuleFollower:
+    """Evaluates the rules for the owner of a login: it alone knows at once what is held.
+
+    A file that was saved is applied as a whole. While it has a mistake, the legs stay as they were.
+    """
+
+    registry: StrategyRegistry
+    file: Path
+    _: KW_ONLY
+    clock: Clock = utc_now
+
+    def __post_init__(self) -> None:
+        self._rules: list[Rule] = []
+        self._saved: object = None
+        self._followed: object = None
+        self._sides: dict[Key, bool] = {}
+
+    def is_due(self, positions: Mapping[Key, float | None], *, first: bool) -> bool:
+        """Return whether the file, the day, the registry or the side of a holding changed.
+
+        Args:
+            positions: The quantities that changed since the last call.
+            first: Whether these are all quantities.
+        """
+        before = {} if first else self._sides
+        sides = {key: quantity > 0 for key, quantity in positions.items() if quantity}
+        if first or any(before.get(key) is not sides.get(key) for key in positions):
+            self._followed = None
+        self._sides = {key: one for key, one in before.items() if key not in positions} | sides
+        return self._followed != self._inputs()
+
+    def follow(self, holdings: Iterable[BrokerPosition], accounts: Collection[str]) -> None:
+        """Apply the file if it was saved, and its rules to what these accounts hold; blocks.
+
+        Args:
+            holdings: All holdings of the login.
+            accounts: The accounts of the login; what rules chose in others stays.
+
+        Raises:
+            LakeError: The table cannot be used.
+        """
+        inputs = self._inputs()
+        if self._saved != inputs[0]:
+            try:
+                # Also what is listed: an older state of the rules may have been written since.
+                follow_file(self.registry.sync, self.file)
+                self._rules = load_rules(self.file)
+            except (StrategiesFileError, InvalidLegError) as error:
+                logger.warning("the legs stay as they were read last: %s", error)
+            self._saved = inputs[0]
+        if names := {rule.name for rule in self._rules}:
+            active: tuple[Leg, ...] = (*self.registry.legs, *self.registry.unresolved)
+            listed: list[Leg] = [leg for leg in active if leg.strategy_id not in names]
+            legs = legs_of_rules(self._rules, holdings, listed, self.clock())
+            try:
+                if self.registry.sync.follow_rules(names, accounts, legs):
+                    logger.info("the rules have %d legs", len(legs))
+            except InvalidLegError as error:  # it must not end the stream, which calls this
+                logger.warning("the legs of the rules stay as they were: %s", error)
+        self._followed = inputs
+
+    def _inputs(self) -> tuple[object, ...]:
+        saved, today = saved_state(self.file), exchange_date(self.clock())
+        return (saved, today, self.registry.version)

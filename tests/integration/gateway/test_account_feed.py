@@ -1,0 +1,235 @@
+"""The account feed: whole snapshots, one account at a time; a failure closes nothing."""
+
+import time
+from datetime import timedelta
+
+import pytest
+
+from position_sync_dagster.domain.broker_position import Completeness
+from position_sync_dagster.errors import GatewayLostError, GatewayTimeoutError
+from position_sync_dagster.gateway import account_feed
+from position_sync_dagster.gateway.connection import connect
+
+BOTH = ("DUSIM0001", "DUSIM0002")
+
+
+async def opened(sim, settings_for, **more):
+    return await connect(settings_for(sim, **more))
+
+
+async def test_a_snapshot_knows_every_holding_and_no_value(simulate, settings_for):
+    async with simulate() as sim:
+        connection = await opened(sim, settings_for)
+        await connection.feed.snapshot()
+        held = {h.key: h.position for h in connection.feed.holdings}
+        assert held[("DUSIM0001", 921000001)] == 5.0
+        assert held[("DUSIM0002", 921000001)] == -1.0
+        assert len(held) == 9
+        assert all(h.market_value is None for h in connection.feed.holdings)
+        assert not connection.feed.is_complete
+        await connection.close()
+
+
+async def test_the_rows_are_kept_once_and_not_by_ib_async_too(simulate, settings_for):
+    async with simulate() as sim:
+        connection = await opened(sim, settings_for)
+        await connection.feed.ensure(timedelta(minutes=1))
+        assert len([h for h in connection.feed.holdings if h.market_value is not None]) == 9
+        assert connection.ib.positions() == []
+        assert connection.ib.portfolio() == []
+        await connection.close()
+
+
+@pytest.fixture(params=["UTC", "America/New_York"])
+def zone(request, monkeypatch):
+    """Run in another time zone; the simulator's gateway sends UTC."""
+    monkeypatch.setenv("TZ", request.param)
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture
+def move_to_zone(monkeypatch):
+    """Move this process to a zone so many hours ahead of UTC."""
+
+    def move(hours):
+        monkeypatch.setenv("TZ", f"XXX-{hours}")
+        time.tzset()
+
+    yield move
+    monkeypatch.undo()
+    time.tzset()
+
+
+ONE_ACCOUNT = """\
+name: one
+as_of: 2028-06-01
+accounts: [{name: DUSIM0001}]
+underlyings: [{symbol: SPY, conid: 930000001, price: 620, volatility: 0.17}]
+positions: [{account: DUSIM0001, conid: 930000001, quantity: 10}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("before_h", "gateway_h", "here_h", "dated"),
+    [(2, 1, 1, True), (2, 1, 2, False), (2, 3, 2, False), (0, 1, 0, False)],
+    ids=["daylight saving ends", "our clock runs ahead", "our clock is behind", "behind, in UTC"],
+)
+async def test_the_time_of_a_later_row_is_read_anew_or_left_unknown(
+    simulate, settings_for, eventually, move_to_zone, tmp_path, before_h, gateway_h, here_h, dated
+):
+    """The simulator sends UTC, so its clock is set to what another zone's clocks show."""
+    book, key = tmp_path / "one.yaml", ("DUSIM0001", 930000001)
+    book.write_text(ONE_ACCOUNT)
+    shown_h = before_h
+    move_to_zone(before_h)
+    async with simulate(book, now=lambda: time.time() + shown_h * 3600) as sim:
+        connection = await opened(sim, settings_for)
+        feed = connection.feed
+        await feed.ensure(timedelta(seconds=60))
+        assert feed.get(key).received_at - feed.get(key).value_time < timedelta(minutes=2)
+        shown_h = gateway_h
+        move_to_zone(here_h)
+        sim.fill(*key, 5)
+        await eventually(lambda: feed.get(key).position == 15 and feed.get(key).market_value)
+        await connection.ib.reqCurrentTimeAsync()
+        row = feed.get(key)
+        if dated:
+            assert row.received_at - row.value_time < timedelta(minutes=2)
+        else:
+            assert row.value_time is None
+        await connection.close()
+
+
+async def test_the_times_of_a_gateway_in_another_zone_are_unknown(simulate, settings_for, tmp_path):
+    book, key = tmp_path / "one.yaml", ("DUSIM0001", 930000001)
+    book.write_text(ONE_ACCOUNT)
+    async with simulate(book, now=lambda: time.time() + 5.5 * 3600) as sim:
+        connection = await opened(sim, settings_for)
+        for _ in range(2):
+            await connection.feed.download()
+        row = connection.feed.get(key)
+        await connection.close()
+    assert (row.market_value is not None, row.value_time) == (True, None)
+
+
+async def test_a_clock_that_was_set_back_makes_the_feed_request_the_values_again(
+    simulate, settings_for
+):
+    async with simulate() as sim:
+        connection = await opened(sim, settings_for)
+        feed = connection.feed
+        await feed.ensure(timedelta(seconds=60))
+        (before,) = sim.stats()["requests"].values()
+        feed.downloaded_at += timedelta(hours=1)
+        await feed.ensure(timedelta(seconds=60))
+        (after,) = sim.stats()["requests"].values()
+        assert after["reqAccountUpdates"] > before["reqAccountUpdates"]
+        await connection.close()
+
+
+@pytest.mark.usefixtures("zone")
+async def test_a_download_brings_the_values_of_each_account(simulate, settings_for, eventually):
+    async with simulate() as sim:
+        connection = await opened(sim, settings_for)
+        feed = connection.feed
+        await feed.ensure(timedelta(seconds=60))
+        assert feed.completeness == dict.fromkeys(BOTH, Completeness.COMPLETE)
+        assert feed.is_complete
+        held = {(p["account"], p["conid"]): p for p in sim.positions() if p["quantity"]}
+        for holding in feed.holdings:
+            assert holding.market_value is not None, holding
+            assert holding.position == held[holding.key]["quantity"]
+            assert holding.value_time is not None
+            assert holding.received_at - holding.value_time < timedelta(minutes=2)
+        on_and_off_for_two = 4
+        await eventually(
+            lambda: sim.stats()["requests"]["17"]["reqAccountUpdates"] == on_and_off_for_two
+        )
+        await connection.close()
+
+
+async def test_a_second_ensure_requests_nothing_while_the_values_are_recent(simulate, settings_for):
+    async with simulate() as sim:
+        connection = await opened(sim, settings_for)
+        await connection.feed.ensure(timedelta(seconds=60))
+        await connection.ib.reqCurrentTimeAsync()
+        (before,) = sim.stats()["requests"].values()
+        await connection.feed.ensure(timedelta(seconds=60))
+        await connection.ib.reqCurrentTimeAsync()
+        (after,) = sim.stats()["requests"].values()
+        assert after == before | {"reqCurrentTime": 2}
+        await connection.close()
+
+
+async def test_an_account_that_another_client_holds_stays_partial(simulate, settings_for):
+    async with simulate() as sim:
+        other = await opened(sim, settings_for, gateway_client_id=50)
+        other.ib.client.reqAccountUpdates(True, "DUSIM0002")
+        connection = await opened(sim, settings_for)
+        await connection.feed.snapshot()
+        await connection.feed.download(["DUSIM0001"])
+        assert connection.feed.completeness["DUSIM0001"] is Completeness.PARTIAL
+        assert {h.position for h in connection.feed.holdings} != {0.0}
+        await connection.close()
+        await other.close()
+
+
+async def test_a_fill_and_a_close_are_reported_at_once(
+    simulate, settings_for, eventually, monkeypatch
+):
+    monkeypatch.setattr(account_feed, "LATE_S", 0.0)  # as long after the download
+    async with simulate() as sim:
+        connection = await opened(sim, settings_for)
+        feed = connection.feed
+        await feed.ensure(timedelta(seconds=60))
+        changes = feed.book.watch()
+        opened_key, closed_key = ("DUSIM0001", 921000007), ("DUSIM0001", 921000002)
+        sim.fill("DUSIM0001", 921000007, 4)
+        sim.close_position("DUSIM0001", 921000002)
+        await eventually(lambda: feed.get(opened_key) and feed.get(closed_key).position == 0)
+        assert feed.get(opened_key).position == 4.0
+        assert {opened_key, closed_key} <= set(changes.take())
+        await connection.close()
+
+
+async def test_a_holding_closed_while_disconnected_is_found_by_the_next_snapshot(
+    simulate, settings_for
+):
+    async with simulate() as sim:
+        first = await opened(sim, settings_for)
+        await first.feed.snapshot()
+        await first.close()
+        sim.close_position("DUSIM0001", 921000002)
+        second = await opened(sim, settings_for, gateway_client_id=30)
+        second.feed.book.remember(first.feed.holdings)
+        await second.feed.snapshot()
+        assert second.feed.get(("DUSIM0001", 921000002)).position == 0.0
+        await second.close()
+
+
+async def test_a_lost_connection_closes_no_holding(simulate, settings_for, eventually):
+    async with simulate() as sim:
+        connection = await opened(sim, settings_for)
+        await connection.feed.snapshot()
+        held = connection.feed.holdings
+        sim.disconnect()
+        await eventually(lambda: not connection.is_connected)
+        with pytest.raises((GatewayLostError, ConnectionError)):
+            await connection.feed.snapshot()
+        assert connection.feed.holdings == held
+
+
+async def test_a_gateway_that_goes_silent_is_a_timeout_and_changes_nothing(simulate, settings_for):
+    async with simulate() as sim:
+        connection = await opened(sim, settings_for, gateway_timeout_s=0.3)
+        await connection.feed.snapshot()
+        held = connection.feed.holdings
+        sim.pause()
+        with pytest.raises(GatewayTimeoutError, match="list of positions"):
+            await connection.feed.snapshot()
+        assert connection.feed.holdings == held
+        sim.resume()
+        await connection.close()

@@ -1,0 +1,118 @@
+"""The end of a download counts for its account; one that never comes delays nobody for long."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+
+from ib_gateway_simulator.protocol import account_messages, wire
+from position_sync_dagster.domain.broker_position import Completeness
+from position_sync_dagster.domain.clock import Backoff
+from position_sync_dagster.gateway import account_downloads
+from position_sync_dagster.gateway.connection import connect
+
+FIRST, SECOND = "DUSIM0001", "DUSIM0002"
+LONG = timedelta(hours=1)
+COMPLETE, PARTIAL = Completeness.COMPLETE, Completeness.PARTIAL
+HANGS_S = 600.0
+"""A test that waits for a time limit instead of a quiet period does not end."""
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(account_downloads, "AGAIN", Backoff(first_s=0.05, longest_s=0.05))
+
+
+@pytest.fixture
+def connected(simulate, settings_for):
+    @asynccontextmanager
+    async def run(**more):
+        async with simulate() as sim:
+            connection = await connect(
+                settings_for(sim, gateway_timeout_s=HANGS_S, **{"account_quiet_s": 0.3} | more)
+            )
+            yield sim, connection.feed
+            await connection.close()
+
+    return run
+
+
+async def test_an_account_whose_end_never_comes_is_partial_and_the_others_complete(
+    connected, eventually
+):
+    async with connected() as (sim, feed):
+        sim.download_end(FIRST, delay_s=None)
+        await feed.ensure(LONG)
+        assert feed.completeness == {FIRST: PARTIAL, SECOND: COMPLETE}
+        assert feed.problems == [f"account {FIRST}: its download did not end"]
+        assert all(h.market_value is not None for h in feed.holdings)
+        sim.download_end(FIRST)
+        await eventually(lambda: feed.overdue == [FIRST])
+        await feed.ensure(LONG)
+        assert feed.completeness == {FIRST: COMPLETE, SECOND: COMPLETE}
+        assert feed.problems == []
+
+
+async def test_the_late_end_of_one_account_does_not_end_the_download_of_another(
+    connected, eventually
+):
+    async with connected() as (sim, feed):
+        sim.download_end(FIRST, delay_s=0.5)
+        sim.download_end(SECOND, delay_s=None)
+        await feed.snapshot()
+        await feed.download()
+        assert feed.completeness[SECOND] is PARTIAL
+        await eventually(lambda: feed.completeness[FIRST] is COMPLETE)
+        assert feed.completeness[SECOND] is PARTIAL
+        rows = {h.account: h.confirmed_at for h in feed.holdings}
+        assert rows[FIRST] is not None
+
+
+async def test_a_late_end_after_a_loss_of_ib_confirms_nothing(connected, eventually):
+    async with connected() as (sim, feed):
+        sim.download_end(FIRST, delay_s=None)
+        await feed.snapshot()
+        await feed.download([FIRST])
+        sim.connectivity("reported_lost")
+        await eventually(lambda: feed.connectivity.lost)
+        sim.connectivity("restored_data_kept")
+        await eventually(lambda: feed.connectivity.lost is None)
+        subscription = feed._values._subscription
+        assert subscription._ends_due == {FIRST}
+        sim.send_raw(wire.frame(account_messages.account_download_end(FIRST)))
+        await eventually(lambda: not subscription._ends_due)
+        assert feed.completeness[FIRST] is PARTIAL
+        assert feed.book.confirmed.of_account(FIRST) is None
+        assert feed.overdue == [FIRST]
+
+
+async def test_an_account_whose_download_was_cancelled_is_downloaded_again(connected, eventually):
+    async with connected(account_quiet_s=HANGS_S) as (sim, feed):
+        await feed.ensure(LONG)
+        sim.download_end(FIRST, delay_s=None)
+        sent = sim.stats()["requests"]["17"]["reqAccountUpdates"]
+        download = asyncio.create_task(feed.download([FIRST]))
+        await eventually(lambda: sim.stats()["requests"]["17"]["reqAccountUpdates"] > sent)
+        download.cancel()
+        await asyncio.gather(download, return_exceptions=True)
+        assert feed.completeness[FIRST] is PARTIAL
+        sim.download_end(FIRST)
+        await feed.ensure(LONG)
+        assert feed.is_complete
+
+
+async def test_an_end_without_a_name_ends_the_download_that_alone_is_under_way(connected):
+    async with connected(account_quiet_s=HANGS_S) as (sim, feed):
+        for account in (FIRST, SECOND):
+            sim.download_end(account, blank=True)
+        await feed.ensure(LONG)
+        assert feed.completeness == {FIRST: COMPLETE, SECOND: COMPLETE}
+
+
+async def test_an_end_without_a_name_that_may_be_of_another_account_ends_nothing(connected):
+    async with connected() as (sim, feed):
+        sim.download_end(FIRST, delay_s=None)
+        sim.download_end(SECOND, blank=True)
+        await feed.ensure(LONG)
+        assert feed.completeness == {FIRST: PARTIAL, SECOND: PARTIAL}

@@ -1,0 +1,668 @@
+"""The ledger of values: each row once, one newest row per holding, one trading mode."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import polars as pl
+import pytest
+from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_deltalake
+
+from position_sync_dagster.domain.clock import NEVER
+from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler, TradingMode
+from position_sync_dagster.errors import LeaseLostError, TradingModeError
+from position_sync_dagster.lake.ledger_rows import LedgerFiles
+from position_sync_dagster.lake.position_queue import PositionQueue
+from position_sync_dagster.lake.position_updates import (
+    DeltaLakePositionWriter,
+    PositionUpdatesTable,
+    SyncUpdates,
+)
+from position_sync_dagster.lake.schema.codec import update_rows
+from position_sync_dagster.lake.schema.ids import new_ids
+from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn
+from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
+from position_sync_dagster.lake.storage import table, writer_lock
+from position_sync_dagster.lake.storage.maintenance import maintain
+from position_sync_dagster.lake.storage.table import Table, append
+from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK
+
+
+@pytest.fixture
+def ledger(home):
+    return PositionUpdatesTable(f"{home}/updates")
+
+
+@pytest.fixture
+def files_read(monkeypatch) -> list[int]:
+    """Return a list that grows by the number of files each time the ledger reads files."""
+    read: list[int] = []
+    scan = LedgerFiles.scan
+
+    def counted(self: LedgerFiles, files: pl.DataFrame) -> pl.LazyFrame:
+        read.append(files.height)
+        return scan(self, files)
+
+    monkeypatch.setattr(LedgerFiles, "scan", counted)
+    return read
+
+
+@pytest.mark.in_store
+def test_an_update_is_read_as_it_was_written(ledger, make_update):
+    update = make_update(symbol="it's\0 '; DROP 🙂", update_id="u-1")
+    ledger.sync.append([update], batch_id="b-1", run_id="r-1")
+    [read] = ledger.sync.latest_updates()
+    assert isinstance(read, PositionUpdate)
+    assert (read.symbol, read.update_id, read.batch_id, read.run_id) == (
+        update.symbol,
+        "u-1",
+        "b-1",
+        "r-1",
+    )
+    assert read.timestamp == update.timestamp
+    assert read.expiry is None
+
+
+@pytest.mark.in_store
+def test_a_batch_that_is_tried_again_writes_nothing_even_with_new_values(ledger, make_update):
+    first = ledger.sync.append([make_update(1), make_update(2)], batch_id="b-1")
+    assert (first.version, first.rows) == (2, 2)  # 1 remembers the trading mode
+    again = ledger.sync.append([make_update(1, position=9.0), make_update(3)], batch_id="b-1")
+    assert (again.version, again.rows) == (2, 0)
+    assert ledger.sync.count() == 2
+
+
+@pytest.mark.in_store
+def test_the_row_of_a_request_is_written_once_whoever_writes_it(ledger, make_update, clock):
+    request_id = new_ids(clock.now, 1)[0]
+    ledger.sync.append([make_update(1, request_id=request_id)], batch_id="b-1")
+    clock.advance(7200)
+    late = [make_update(1, request_id=request_id, position=2.0), make_update(2)]
+    assert ledger.sync.append(late, batch_id="b-2").rows == 1
+    assert ledger.sync.existing([request_id, "other"]) == {request_id}
+
+
+def test_half_a_surrogate_pair_is_no_stored_id_and_fences_as_any_name(ledger, make_update):
+    ledger.sync.append([make_update(1, update_id="row-1")])
+    assert ledger.sync.existing(["row-1", "row\udc80"]) == {"row-1"}
+    ledger.sync.fence("gateway\udc80", 2)
+    with pytest.raises(LeaseLostError):
+        ledger.sync.fence("gateway\udc80", 1)
+
+
+def test_a_request_with_an_id_of_its_own_kind_is_still_written_once(ledger, make_update, clock):
+    for _ in range(2):
+        ledger.sync.append([make_update(1, request_id="mine-1", update_id="row-1")])
+        clock.advance(3600)
+    assert ledger.sync.count() == 1
+
+
+@pytest.mark.parametrize("ahead_s", [400, 3600])
+def test_a_request_is_written_once_though_its_id_was_made_by_a_clock_that_ran_ahead(
+    ledger, make_update, clock, ahead_s
+):
+    request_id = new_ids(clock.now + timedelta(seconds=ahead_s), 1)[0]
+    ledger.sync.append([make_update(1, request_id=request_id)], batch_id="b-1")
+    clock.advance(ahead_s)
+    again = make_update(1, request_id=request_id, position=2.0)
+    assert ledger.sync.append([again], batch_id="b-2").rows == 0
+    assert ledger.sync.count() == 1
+
+
+@pytest.mark.parametrize("passed_s", [-3600, -400, 400, 3600, 30 * 86_400])
+def test_an_id_that_was_given_is_written_once_whatever_the_clock_says_later(
+    ledger, make_update, clock, passed_s
+):
+    ledger.sync.append([make_update(1, update_id="row-1")])
+    clock.advance(passed_s)
+    again = [make_update(1, update_id="row-1", position=2.0), make_update(2)]
+    assert ledger.sync.append(again).rows == 1
+    assert ledger.sync.latest().select("conid", "position").rows() == [(1, 1.0), (2, 1.0)]
+
+
+@pytest.mark.parametrize("passed_s", [-3600, -400, 400, 3600])
+def test_a_batch_is_written_once_though_its_rows_are_of_another_time(
+    ledger, make_update, clock, passed_s
+):
+    ledger.sync.append([make_update(1)], batch_id="b-1")
+    clock.advance(passed_s)
+    assert ledger.sync.append([make_update(1), make_update(2)], batch_id="b-1").rows == 0
+    assert ledger.sync.count() == 1
+
+
+def test_of_rows_with_batch_ids_of_their_own_those_of_a_known_batch_are_left_out(
+    ledger, make_update, clock
+):
+    ledger.sync.append([make_update(1)], batch_id="b-1")
+    clock.advance(3600)
+    rows = [replace(make_update(c), batch_id=batch) for c, batch in ((2, "b-2"), (3, "b-1"))]
+    assert ledger.sync.append(rows).rows == 1
+    assert ledger.sync.latest().get_column("conid").to_list() == [1, 2]
+
+
+def test_the_look_up_of_repeats_reads_no_file_that_cannot_hold_one(
+    ledger, make_update, clock, files_read
+):
+    for _ in range(30):
+        clock.advance(1)
+        ledger.sync.append([make_update(c) for c in range(20)])
+    assert files_read == []
+
+
+def test_one_old_id_among_new_ones_costs_the_reading_of_its_file_alone(
+    ledger, make_update, clock, files_read
+):
+    old = make_update(1)
+    ledger.sync.append([old, make_update(2)])
+    for _ in range(30):
+        clock.advance(1)
+        ledger.sync.append([make_update(c) for c in (1, 2)])
+    clock.advance(1)
+    mixed = [old, *(make_update(c) for c in range(2, 20))]
+    assert ledger.sync.append(mixed).rows == 18
+    assert files_read == [1]
+
+
+def test_a_file_without_statistics_is_read_for_repeats(ledger, make_update, clock):
+    ledger.sync.initialize()
+    none = WriterProperties(default_column_properties=ColumnProperties(statistics_enabled="NONE"))
+    rows = update_rows([replace(make_update(1, update_id="row-1"), batch_id="b-1")])
+    write_deltalake(ledger.table.path, rows, mode="append", writer_properties=none)
+    clock.advance(3600)
+    assert ledger.sync.append([make_update(1, update_id="row-1")]).rows == 0
+    assert ledger.sync.append([make_update(2)], batch_id="b-1").rows == 0
+    assert ledger.sync.append([make_update(2)]).rows == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["z" * 200, "é" * 99, "\U0010ffff" * 100, "a" + "\U0010ffff" * 100],
+    ids=["one byte", "two bytes", "no greater prefix", "one greater prefix"],
+)
+def test_an_id_longer_than_what_statistics_keep_of_it_is_written_once(
+    ledger, make_update, clock, text
+):
+    for _ in range(2):
+        ledger.sync.append([make_update(1, update_id=text), make_update(2, update_id="id")])
+        clock.advance(3600)
+    assert ledger.sync.count() == 2
+
+
+@pytest.mark.in_store
+async def test_a_guard_is_called_before_each_attempt_to_commit(
+    ledger, make_update, clock, monkeypatch
+):
+    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", 0.01)
+    other = PositionUpdatesTable(ledger.table.path)
+    calls: list[int] = []
+
+    def guard() -> None:
+        calls.append(other.sync.count())
+        if len(calls) < 3:
+            other.sync.append([make_update(100 + len(calls))])
+
+    done = await ledger.append([make_update(1)], batch_id="b-1", guard=guard)
+    assert (done.rows, calls) == (1, [0, 1, 2])
+    assert ledger.sync.count() == 3
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        LeaseLostError("The lease ended.", remedy="Claim again."),
+        FileNotFoundError("No such file or directory"),
+        TimeoutError("the queue is busy"),
+        pl.exceptions.ComputeError("not found"),
+        KeyboardInterrupt(),
+    ],
+    ids=lambda refusal: type(refusal).__name__,
+)
+async def test_the_error_of_a_guard_reaches_the_caller_unchanged_and_nothing_is_written(
+    ledger, make_update, monkeypatch, refusal
+):
+    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", 0.01)
+    other = PositionUpdatesTable(ledger.table.path)
+    cause = ValueError("why")
+    calls: list[int] = []
+
+    def guard() -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise refusal from cause
+        other.sync.append([make_update(2)])
+
+    with pytest.raises(type(refusal)) as raised:
+        ledger.sync.append([make_update(1)], guard=guard)
+    assert raised.value is refusal
+    assert refusal.__cause__ is cause
+    assert len(calls) == 2
+    assert ledger.sync.latest().get_column("conid").to_list() == [2]
+    assert ledger.sync.append([make_update(1)]).rows == 1
+
+
+def test_a_guard_is_not_called_when_there_is_nothing_to_write(ledger, make_update):
+    ledger.sync.append([make_update(1)])
+    calls: list[int] = []
+    for rows in ([], [make_update(1)]):
+        assert ledger.sync.append(rows, guard=lambda: calls.append(1)).rows == 0
+    assert calls == []
+
+
+@pytest.mark.in_store
+def test_a_ledger_of_an_older_release_is_migrated_and_keeps_each_row_once(
+    ledger, make_update, clock
+):
+    kept = {name: kind for name, kind in POSITION_UPDATES.described.items() if name != "daily_pnl"}
+    older = replace(POSITION_UPDATES, version=POSITION_UPDATES.version - 1, described=kept)
+    rows = update_rows(
+        [replace(make_update(c, update_id=f"row-{c}"), batch_id="b-1") for c in (1, 2)]
+    )
+    Table(ledger.table.path, older).transact(
+        lambda handle: append(handle, rows.drop("daily_pnl"), {"batch_id": "b-1"})
+    )
+    clock.advance(3600)
+    new = replace(make_update(2, update_id="row-3", position=3.0), daily_pnl=7.0)
+    assert ledger.sync.append([make_update(1, update_id="row-1"), new]).rows == 1
+    assert ledger.sync.append([make_update(4)], batch_id="b-1").rows == 0
+    assert ledger.sync.existing(["row-1", "row-2", "row-3", "row-4"]) == {"row-1", "row-2", "row-3"}
+    read = {u.conid: (u.position, u.daily_pnl) for u in ledger.sync.latest_updates()}
+    assert read == {1: (1.0, None), 2: (3.0, 7.0)}
+
+
+def append_to_first_schema(ledger, update):
+    """Write a row as the first release did: with fewer columns, and fewer statistics."""
+    names = list(POSITION_UPDATES.columns)
+    kept = {name: POSITION_UPDATES.described[name] for name in names[: names.index("batch_id") + 1]}
+    older = replace(POSITION_UPDATES, version=1, described=kept, indexed=("update_id", "timestamp"))
+    rows = update_rows([replace(update, batch_id="b-1")]).select(list(kept))
+    Table(ledger.table.path, older).transact(
+        lambda handle: append(handle, rows, {"batch_id": "b-1"})
+    )
+
+
+def test_rows_of_the_first_schema_have_no_trading_class_local_symbol_note_or_time_of_greeks(
+    ledger, make_update, clock
+):
+    added = ("greeks_time", "trading_class", "local_symbol", "note")
+    append_to_first_schema(ledger, make_update(1, update_id="row-1"))
+    noted = replace(
+        make_update(2, update_id="row-2"),
+        greeks_time=clock(),
+        trading_class="SPXW",
+        local_symbol="SPXW  260220P04500000",
+        note="line suspect",
+    )
+    assert ledger.sync.append([noted]).rows == 1
+    first, second = ledger.sync.latest_updates()
+    assert [getattr(first, name) for name in added] == [None] * 4
+    assert [getattr(second, name) for name in added] == [getattr(noted, n) for n in added]
+
+
+def test_the_newest_rows_have_the_columns_of_the_table_they_are_read_from(ledger, make_update):
+    ledger.sync.append([make_update(1, update_id="row-1")])
+    added = StoredColumn(kind=Kind.TEXT, description="New.")
+    columns = {**POSITION_UPDATES.described, "added": added}
+    newer = replace(POSITION_UPDATES, version=POSITION_UPDATES.version + 1, described=columns)
+    migrated = SyncUpdates(Table(ledger.table.path, newer))
+    assert migrated.existing(["row-1", "row-2"]) == {"row-1"}
+    latest = migrated.latest()
+    assert latest.columns == list(columns)
+    assert latest.get_column("added").to_list() == [None]
+
+
+async def test_a_repeated_streamed_update_writes_nothing(ledger, make_update, clock):
+    writer = DeltaLakePositionWriter(table=ledger)
+    assert isinstance(writer, PositionUpdateHandler)
+    await writer.on_position_update(make_update(1))
+    await writer.on_position_updates([make_update(1), make_update(1)])
+    await writer.on_position_updates([])
+    assert (writer.rows_written, writer.commits, writer.last_version) == (1, 1, 2)
+    clock.advance(1)
+    await writer.on_position_updates([make_update(1), make_update(2)])
+    assert (writer.rows_written, writer.commits, writer.last_version) == (3, 2, 3)
+
+
+async def test_one_flush_is_one_commit_with_one_batch_id(ledger, make_update):
+    await DeltaLakePositionWriter(table=ledger).on_position_updates(
+        [make_update(c) for c in range(50)]
+    )
+    rows = ledger.table.rows(columns=["batch_id", "update_id"])
+    assert rows.get_column("batch_id").n_unique() == 1
+    assert rows.get_column("update_id").n_unique() == 50
+    commit = ledger.table.snapshot(lambda handle: handle.history(1))[0]
+    assert commit["batch_id"] == rows.get_column("batch_id")[0]
+
+
+def test_the_newest_row_of_a_holding_is_the_same_in_any_order_of_arrival(home, make_update, clock):
+    moments = [clock.now + timedelta(seconds=s) for s in (0, 5, 3, 5, 1)]
+    updates = [
+        make_update(c, timestamp=at, position=float(k), update_id=f"{c}-{k}")
+        for k, at in enumerate(moments)
+        for c in (1, 2)
+    ]
+    newest = []
+    for seed in range(4):
+        one = PositionUpdatesTable(f"{home}/u{seed}")
+        shuffled = Random(seed).sample(updates, len(updates))
+        for start in range(0, len(shuffled), 3):
+            one.sync.append(shuffled[start : start + 3])
+            one.sync.latest()
+        newest.append(one.sync.latest().select("account", "conid", "position").rows())
+    assert newest == [[("DUSIM1", 1, 3.0), ("DUSIM1", 2, 3.0)]] * 4
+
+
+def test_the_same_contract_in_two_accounts_is_two_holdings(ledger, make_update):
+    ledger.sync.append([make_update(1, account=a) for a in ("DUSIM1", "DUSIM2")])
+    assert ledger.sync.latest().height == 2
+
+
+def test_the_newest_rows_are_right_after_files_are_merged_and_deleted(ledger, make_update, clock):
+    for step in range(40):
+        clock.advance(1)
+        ledger.sync.append([make_update(c, position=float(step)) for c in (1, 2)])
+        if step == 20:
+            ledger.sync.latest()
+    result = maintain(ledger.table, clean_now=True)
+    assert (result.compacted, result.files) == (40, 1)
+    assert result.deleted == 40
+    clock.advance(1)
+    ledger.sync.append([make_update(2, position=99.0)])
+    positions = ledger.sync.latest().get_column("position").to_list()
+    assert positions == [39.0, 99.0]
+    fresh = PositionUpdatesTable(ledger.table.path).sync.latest()
+    assert fresh.get_column("position").to_list() == positions
+
+
+def test_the_fence_survives_when_files_are_merged_and_the_log_is_cut(ledger, make_update, clock):
+    ledger.sync.fence("g:1", 7)
+    for _ in range(40):
+        clock.advance(1)
+        ledger.sync.append([make_update(1)])
+    maintain(ledger.table, clean_now=True)
+    maintain(PositionUpdatesTable(ledger.table.path).table, clean_now=True)
+    with pytest.raises(LeaseLostError):
+        PositionUpdatesTable(ledger.table.path).sync.fence("g:1", 6)
+
+
+def test_an_append_that_was_planned_before_a_fence_is_refused(ledger, make_update, monkeypatch):
+    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", 0.001)
+    ledger.sync.append([make_update(1)])
+    ledger.sync.fence("g:1", 1)
+    other = PositionUpdatesTable(ledger.table.path)
+    fenced = []
+
+    def fence():  # after the token was checked, before the commit
+        if not fenced:
+            fenced.append(other.sync.fence("g:1", 2))
+
+    stale = replace(make_update(2), gateway_id="g:1", fencing_token=1)
+    with pytest.raises(LeaseLostError):
+        ledger.sync.append([stale], guard=fence)
+    assert ledger.sync.count() == 1
+
+
+@pytest.mark.on_disk  # in a store the first try may begin with an older version
+def test_an_append_that_lost_looks_only_at_what_the_winners_added(
+    ledger, make_update, files_read, monkeypatch
+):
+    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", 0.001)
+    ledger.sync.append([make_update(1)])
+    through = ledger.sync.newest_of([9], datetime(2026, 1, 1, tzinfo=UTC)).through
+    other = PositionUpdatesTable(ledger.table.path)
+    for conid in range(2, 8):
+        other.sync.append([make_update(conid)])
+    tries = []
+
+    def lose_twice():
+        tries.append(len(files_read))
+        if len(tries) < 3:
+            other.sync.append([make_update(10 + len(tries))])
+
+    assert ledger.sync.append([make_update(9)], through=through, guard=lose_twice).rows == 1
+    assert len(tries) == 3
+    looked_at = [files_read[tries[0] : tries[1]], files_read[tries[1] : tries[2]]]
+    assert all(max(files) <= 1 for files in looked_at), looked_at
+
+
+@pytest.mark.in_store
+async def test_writers_merge_small_files_from_time_to_time(
+    ledger, make_update, clock, monkeypatch, eventually
+):
+    monkeypatch.setattr(table, "COMPACT_EVERY", 40)
+    for _ in range(40):
+        clock.advance(1)
+        ledger.sync.append([make_update(1)])
+    await eventually(lambda: ledger.table.snapshot(lambda handle: len(handle.file_uris())) < 10)
+    assert ledger.sync.count() == 40
+
+
+def test_a_repeat_is_recognized_after_a_compaction(ledger, make_update, clock):
+    batches = []
+    for _ in range(40):
+        clock.advance(1)
+        batches.append([make_update(c) for c in (1, 2)])
+        ledger.sync.append(batches[-1])
+    maintain(ledger.table, clean_now=True)
+    assert [ledger.sync.append(batch).rows for batch in batches] == [0] * 40
+
+
+def test_a_reader_with_an_old_handle_survives_a_vacuum(ledger, make_update, clock):
+    for _ in range(40):
+        clock.advance(1)
+        ledger.sync.append([make_update(1)])
+    other = PositionUpdatesTable(ledger.table.path)
+    maintain(other.table, clean_now=True)
+    assert ledger.sync.between(datetime(2026, 1, 1, tzinfo=UTC), clock.now).height == 40
+
+
+def test_a_scan_whose_files_are_vacuumed_meanwhile_is_repeated(ledger, make_update, clock):
+    for _ in range(40):
+        clock.advance(1)
+        ledger.sync.append([make_update(1)])
+    tries = []
+
+    def slow_read(handle: DeltaTable) -> int:
+        tries.append(handle.version())
+        if len(tries) == 1:
+            maintain(PositionUpdatesTable(ledger.table.path).table, clean_now=True)
+        return ledger.table.scan(handle, columns=["conid"]).height
+
+    assert ledger.table.snapshot(slow_read) == 40
+    assert len(tries) == 2
+
+
+def test_rows_are_read_from_the_first_moment_to_the_last(ledger, make_update, clock):
+    ledger.sync.initialize()
+    first, last = NEVER, datetime.max.replace(tzinfo=UTC)
+    assert ledger.sync.between(first, last).is_empty()
+    at = clock.now.replace(microsecond=999_999)
+    ledger.sync.append([make_update(1, timestamp=at)])
+    assert ledger.sync.between(first, last).height == 1
+    assert ledger.sync.between(at, at).height == 1
+    assert ledger.sync.between(at + timedelta(microseconds=1), last).is_empty()
+
+
+def test_the_value_at_a_moment_is_the_last_one_before_it(ledger, make_update, clock):
+    began = clock.now
+    for day in range(5):
+        clock.now = began + timedelta(days=day)
+        ledger.sync.append([make_update(1, position=float(day))])
+    noon = began + timedelta(days=2, hours=5)
+    assert ledger.sync.last_before(noon).get_column("position").to_list() == [2.0]
+    assert ledger.sync.last_before(began + timedelta(days=2)).get_column("position").to_list() == [
+        2.0
+    ]
+    just_before = began + timedelta(days=2) - timedelta(microseconds=1)
+    assert ledger.sync.last_before(just_before).get_column("position").to_list() == [1.0]
+    assert ledger.sync.last_before(began - timedelta(seconds=1)).is_empty()
+    late = began + timedelta(days=9)
+    assert ledger.sync.last_before(late, look_back_days=4).is_empty()
+    assert ledger.sync.last_before(late, look_back_days=5).get_column("position").to_list() == [4.0]
+    since = ledger.sync.latest_since(began + timedelta(days=4))
+    assert since.get_column("position").to_list() == [4.0]
+
+
+@pytest.mark.on_disk  # it lists folders
+def test_the_date_is_the_utc_date_of_the_timestamp(ledger, make_update):
+    ledger.sync.append([make_update(1, timestamp=datetime(2026, 1, 2, 23, 59, 59, 999999, UTC))])
+    ledger.sync.append([make_update(1, timestamp=datetime(2026, 1, 3, 0, 0, tzinfo=UTC))])
+    days = [p.name for p in sorted(Path(ledger.table.path).glob("date=*"))]
+    assert days == ["date=2026-01-02", "date=2026-01-03"]
+
+
+def test_a_lake_of_one_trading_mode_refuses_the_others_and_keeps_its_rows(ledger, make_update):
+    ledger.sync.append([make_update(1)])
+    for mode in (TradingMode.LIVE, TradingMode.PAPER):
+        with pytest.raises(TradingModeError, match="SIMULATED"):
+            ledger.sync.append([make_update(2, trading_mode=mode)])
+    with pytest.raises(TradingModeError):
+        ledger.sync.append([make_update(3), make_update(4, trading_mode=TradingMode.LIVE)])
+    assert ledger.sync.count() == 1
+
+
+def test_the_first_rows_may_not_be_of_two_trading_modes(ledger, make_update):
+    with pytest.raises(TradingModeError):
+        ledger.sync.append([make_update(1), make_update(2, trading_mode=TradingMode.LIVE)])
+    assert ledger.sync.count() == 0
+
+
+def test_counting_reads_no_data(ledger, make_update, clock):
+    for _ in range(3):
+        clock.advance(1)
+        ledger.sync.append([make_update(c) for c in range(7)])
+    for file in Path(ledger.table.path).rglob("*.parquet"):
+        file.unlink()
+    assert ledger.sync.count() == 21
+
+
+async def test_an_update_of_an_account_has_its_trading_mode_and_one_without_has_none(home):
+    table = PositionUpdatesTable(f"{home}/position_updates")
+    now = datetime.now(UTC)
+    plain = PositionUpdate(1, "SPY", None, 1.0, 2.0, 200.0, 150.0, 50.0, now)
+    await table.append([plain, replace(plain, conid=2, account="DU123")])
+    rows = {u.conid: u.trading_mode for u in await table.latest_updates()}
+    assert rows == {1: None, 2: "PAPER"}
+    with pytest.raises(TradingModeError):
+        await table.append([replace(plain, conid=3, account="U123")])
+
+
+async def test_maintenance_leaves_no_file_behind_that_writers_replaced(tmp_path):
+    """The checkpoints that writers make drop the tombstones by which a lite vacuum finds files."""
+    queue = PositionQueue(tmp_path / "position_queue", fsync=False)
+    await queue.initialize()
+    for conid in range(1, 40):
+        await queue.insert(conid, "SPY")
+    for _ in range(2):
+        maintain(queue.table, clean_now=True)
+    files = list((tmp_path / "position_queue").rglob("*.parquet"))
+    data = [path for path in files if "_delta_log" not in path.parts]
+    assert len(data) == 1
+    assert (tmp_path / "position_queue" / WRITER_LOCK).exists()
+    assert len(await queue.get_batch(limit=100)) == 39
+
+
+@pytest.fixture
+def wrong_clock(clock):
+    """Return a clock that runs an hour ahead of the right one."""
+    return lambda: clock.now + timedelta(hours=1)
+
+
+def positions(ledger):
+    return {u.conid: u.position for u in ledger.latest_updates()}
+
+
+def test_a_row_of_a_clock_that_ran_ahead_does_not_hide_the_close_after_it(
+    open_ledger, make_update, clock, wrong_clock
+):
+    reader, writer = open_ledger(), open_ledger()
+    writer.append([make_update(1), make_update(2)])
+    ahead = [make_update(conid, position=5.0, timestamp=wrong_clock()) for conid in (1, 2)]
+    open_ledger(wrong_clock).append(ahead)
+    assert positions(reader) == positions(open_ledger()) == {1: 5.0, 2: 5.0}
+    clock.advance(60)
+    writer.append([make_update(1, position=0.0)])
+    assert positions(reader) == positions(open_ledger()) == {1: 0.0, 2: 5.0}
+    clock.advance(3541)  # the time of the wrong row is 1 s ahead: it could be a right one now
+    writer.append([make_update(3)])
+    maintain(writer.table, clean_now=True)
+    assert positions(reader) == positions(open_ledger()) == {1: 0.0, 2: 5.0, 3: 1.0}
+    clock.advance(60)
+    began = clock.now - timedelta(hours=2)
+    for found in (writer.last_before(clock.now), writer.latest_since(began)):
+        assert dict(found.select("conid", "position").rows()) == {1: 0.0, 2: 5.0, 3: 1.0}
+
+
+def test_a_row_of_a_clock_that_runs_behind_counts_by_the_order_of_writing(
+    open_ledger, make_update, clock
+):
+    open_ledger().append([make_update(1)])
+    slow = clock.now - timedelta(days=9000)
+    open_ledger(lambda: slow).append([make_update(1, position=0.0, timestamp=slow)])
+    assert positions(open_ledger()) == {1: 0.0}
+    clock.advance(5)
+    open_ledger().append([make_update(1, position=4.0)])
+    assert positions(open_ledger()) == {1: 4.0}
+
+
+def test_a_row_counts_at_once_after_the_clock_was_set_back_by_a_minute(
+    open_ledger, make_update, clock
+):
+    reader, writer = open_ledger(), open_ledger()
+    writer.append([make_update(1)])
+    assert positions(reader) == {1: 1.0}
+    clock.advance(-60)
+    writer.append([make_update(1, position=0.0)])
+    assert positions(reader) == positions(open_ledger()) == {1: 0.0}
+    clock.advance(30)
+    writer.append([make_update(1, position=4.0)])
+    assert positions(reader) == positions(open_ledger()) == {1: 4.0}
+
+
+def test_a_row_that_is_written_late_hides_no_newer_one(open_ledger, make_update, clock):
+    ledger, began = open_ledger(), clock.now
+    clock.advance(7200)
+    ledger.append([make_update(1, position=2.0)])
+    ledger.append([make_update(1, position=1.0, timestamp=began)])
+    assert positions(ledger) == positions(open_ledger()) == {1: 2.0}
+
+
+def test_of_a_migrated_ledger_the_rows_of_later_commits_are_found(ledger, make_update, clock):
+    append_to_first_schema(ledger, make_update(1, update_id="row-1"))
+    first = ledger.sync.append([make_update(2, update_id="row-2")])
+    clock.advance(-86_400)
+    ledger.sync.append([make_update(3, update_id="row-3")])
+    assert ledger.sync.added_after(0).get_column("conid").sort().to_list() == [2, 3]
+    assert ledger.sync.added_after(first.version).get_column("conid").to_list() == [3]
+    rows = ledger.sync.latest().sort("conid")
+    assert rows.get_column("ledger_version").to_list() == [None, first.version, first.version + 1]
+    assert rows.get_column("committed_at").is_null().to_list() == [True, False, False]
+
+
+@pytest.mark.parametrize("first_schema", [False, True])
+def test_a_row_of_a_clock_ahead_hides_no_row_from_before_the_moment(
+    open_ledger, make_update, clock, first_schema
+):
+    clock.now = clock.now.replace(hour=23)
+    ahead = clock.now + timedelta(hours=2)  # on the next day, in files of its own
+    ledger, by_wrong_clock = open_ledger(), open_ledger(lambda: ahead)
+    wrong = make_update(1, position=5.0, timestamp=ahead, update_id="wrong")
+    if first_schema:
+        append_to_first_schema(ledger, wrong)  # it stored no order of the commits
+    else:
+        by_wrong_clock.append([wrong])
+    clock.advance(60)
+    ledger.append([make_update(1)])
+    by_wrong_clock.append([make_update(2, timestamp=ahead)])
+    maintain(ledger.table, clean_now=True)
+    clock.advance(60)
+    assert open_ledger().latest_since(clock.now).get_column("conid").to_list() == [2]
+    assert positions(ledger) == {1: 1.0, 2: 1.0}
+
+
+def test_later_commits_are_found_by_the_log_alone(ledger, make_update, files_read):
+    for conid in range(1, 6):
+        done = ledger.sync.append([make_update(conid)])
+    files_read.clear()
+    assert ledger.sync.added_after(done.version - 1).get_column("conid").to_list() == [5]
+    assert files_read == [1]

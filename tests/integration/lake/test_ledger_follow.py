@@ -1,0 +1,292 @@
+"""Readers that follow the ledger: in order, nothing twice, nothing left out."""
+
+import asyncio
+import re
+import shutil
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+from deltalake import DeltaTable
+
+from position_sync_dagster.errors import TokenError
+from position_sync_dagster.lake import position_updates
+from position_sync_dagster.lake.ledger_rows import LedgerFiles
+from position_sync_dagster.lake.position_updates import (
+    NOW,
+    START,
+    Follower,
+    Place,
+    PositionUpdatesTable,
+)
+from position_sync_dagster.lake.storage.maintenance import maintain
+from position_sync_dagster.lake.storage.table import Table
+from tests.support.torn_queues import newest_entry
+
+
+def conids(reader: Follower) -> list[list[int]]:
+    """Return the contracts of each of the reads until there is nothing new."""
+    read = []
+    while (added := reader.read()) is not None:
+        read.append(added.rows.get_column("conid").to_list())
+    return read
+
+
+@pytest.fixture
+def ledger(open_ledger, make_update):
+    """Return a ledger of three commits: contract 1, then 2, then 1 again."""
+    ledger = open_ledger()
+    for conid, position in ((1, 1.0), (2, 1.0), (1, 5.0)):
+        ledger.append([make_update(conid, position=position)])
+    return ledger
+
+
+@pytest.mark.in_store
+def test_a_reader_begins_with_the_newest_row_of_each_holding_and_then_follows(ledger, make_update):
+    reader = ledger.follow()
+    first = reader.read()
+    assert first.rows.select("conid", "position").rows() == [(2, 1.0), (1, 5.0)]
+    assert reader.read() is None
+    ledger.append([make_update(7), make_update(8)])
+    ledger.append([make_update(9)])
+    assert conids(reader) == [[7, 8, 9]]
+
+
+def test_a_reader_that_is_far_behind_reads_each_file_a_few_times(
+    open_ledger, make_update, clock, monkeypatch
+):
+    monkeypatch.setattr(position_updates, "MOST_ROWS", 5)
+    ledger, scan, read = open_ledger(), LedgerFiles.scan, list[int]()
+    day_before = clock.now - timedelta(days=1)
+    for number in range(30):
+        # A row that comes late has its own file, in the folder of its day.
+        late = [make_update(100 + number, timestamp=day_before)] if number % 10 == 9 else []
+        ledger.append([make_update(number + 1), *late])
+    reader = ledger.follow(START)
+    monkeypatch.setattr(
+        LedgerFiles, "scan", lambda self, files: read.append(files.height) or scan(self, files)
+    )
+    assert sum(map(len, conids(reader))) == 33
+    assert sum(read) < 3 * 33
+
+
+def test_a_reader_may_begin_with_the_oldest_row_or_with_the_next_commit(ledger, make_update):
+    everything, coming = ledger.follow(START), ledger.follow(NOW)
+    assert [len(rows) for rows in (conids(coming), conids(everything)[1])] == [1, 3]
+    ledger.append([make_update(7)])
+    assert conids(coming) == conids(everything) == [[7]]
+
+
+@pytest.mark.in_store
+def test_another_reader_goes_on_behind_a_token_whatever_was_cleaned_up(
+    open_ledger, ledger, make_update, clock
+):
+    second = ledger.follow(ledger.follow(START).read().token)
+    token = second.read().token
+    for _day in range(3):
+        clock.advance(86_400)
+        for conid in range(4):
+            ledger.append([make_update(conid)])
+    maintain(ledger.table, clean_now=True)
+    for reader in (open_ledger().follow(token), second):
+        assert conids(reader) == [[0, 1, 2, 3] * 3]
+
+
+def test_rows_come_in_the_order_of_their_commits_whatever_their_times_say(
+    ledger, make_update, clock
+):
+    reader = ledger.follow(NOW)
+    reader.read()
+    ledger.append([make_update(7)])
+    ledger.append([make_update(8, timestamp=clock.now - timedelta(days=2))])
+    ledger.append([make_update(9, timestamp=clock.now + timedelta(days=2))])
+    ledger.append([make_update(10)])
+    assert conids(reader) == [[7, 8, 9, 10]]
+
+
+def test_a_reader_that_is_far_behind_gets_whole_commits_a_few_at_a_time(
+    ledger, make_update, monkeypatch
+):
+    monkeypatch.setattr(position_updates, "MOST_ROWS", 5)
+    reader = ledger.follow(NOW)
+    reader.read()
+    for first in (10, 20, 30):
+        ledger.append([make_update(first + n) for n in range(3)])
+    ledger.append([make_update(40 + n) for n in range(9)])
+    assert [len(rows) for rows in conids(reader)] == [3, 3, 3, 9]
+
+
+def test_a_commit_is_read_once_for_all_readers_of_a_process(ledger, make_update, monkeypatch):
+    readers = [ledger.follow(NOW) for _ in range(50)]
+    for reader in readers:
+        reader.read()
+    ledger.append([make_update(7)])
+    files, scan = [], LedgerFiles.scan
+    monkeypatch.setattr(
+        LedgerFiles, "scan", lambda self, some: (files.append(some.height), scan(self, some))[1]
+    )
+    assert [conids(reader) for reader in readers] == [[[7]]] * 50
+    assert sum(files) == 1
+
+
+def test_an_empty_ledger_is_followed_from_its_first_row(open_ledger, make_update):
+    ledger = open_ledger()
+    ledger.initialize()
+    readers = [ledger.follow(), ledger.follow(NOW), ledger.follow(START)]
+    tokens = [reader.read().token for reader in readers]
+    ledger.append([make_update(7)])
+    assert [conids(reader) for reader in readers] == [[[7]]] * 3
+    assert [conids(ledger.follow(token)) for token in tokens] == [[[7]]] * 3
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        "1",
+        "ps1:a:b:c",
+        "ps1:id:3:",
+        "ps1:id:0:x",
+        "ps2:id:3:x",
+        "ps2:5:id:0:x",
+        f"ps1:id:{'9' * 5000}:x",
+    ],
+)
+def test_a_text_that_is_no_token_is_refused_by_name(ledger, token):
+    with pytest.raises(TokenError, match="is no token of a ledger") as refusal:
+        ledger.follow(token)
+    assert "without a token" in refusal.value.remedy
+
+
+def test_a_token_of_another_ledger_or_of_the_future_is_refused(ledger, make_update, tmp_path):
+    token = ledger.follow(NOW).read().token
+    place = Place.of(token)
+    with pytest.raises(TokenError, match="of another ledger"):
+        ledger.follow(place._replace(ledger="elsewhere").token).read()
+    with pytest.raises(TokenError, match="of version 99"):
+        ledger.follow(place._replace(version=99).token).read()
+
+
+def torn_last_commit(table: Table) -> None:
+    torn = newest_entry(Path(table.path))
+    torn.write_bytes(torn.read_bytes()[:40])
+    assert [one.file for one in table.remove_torn()] == [f"_delta_log/{torn.name}"]
+
+
+def restored(table: Table) -> None:
+    handle = DeltaTable(table.path)
+    handle.restore(handle.version() - 1)
+
+
+@pytest.mark.on_disk
+@pytest.mark.parametrize("take_back", [torn_last_commit, restored])
+def test_a_reader_of_rows_that_were_taken_back_is_told(ledger, make_update, open_ledger, take_back):
+    reader = ledger.follow(NOW)
+    before = reader.read().token
+    ledger.append([make_update(7)])
+    ledger.append([make_update(8)])
+    lost = reader.read().token
+    assert {7, 8} <= set(ledger.latest().get_column("conid"))
+    take_back(open_ledger().table)
+    if take_back is restored:
+        assert {7, 8} & set(ledger.latest().get_column("conid")) == {7}
+    again = open_ledger()
+    again.append([make_update(9)])
+    for one in (reader, again.follow(lost)):
+        with pytest.raises(TokenError, match="a repair or a restored backup took it back"):
+            one.read()
+    assert conids(again.follow(before)) == [[7, 9]]
+
+
+@pytest.mark.on_disk
+def test_a_token_of_a_row_that_a_restored_backup_has_again_in_its_version_is_refused(
+    ledger, make_update, open_ledger, clock, tmp_path
+):
+    """As a request that is drained again: its row has the same id."""
+    path = Path(ledger.table.path)
+    shutil.copytree(path, tmp_path / "backup")
+    reader, row = ledger.follow(NOW), replace(make_update(7), update_id="of-a-request")
+    reader.read()
+    ledger.append([row, make_update(8)])
+    token = reader.read().token
+    shutil.rmtree(path)
+    shutil.copytree(tmp_path / "backup", path)
+    clock.advance(60)
+    restored = open_ledger()
+    restored.append([row, make_update(9)])
+    with pytest.raises(TokenError, match="a repair or a restored backup took it back"):
+        restored.follow(token).read()
+    place = Place.of(token)._replace(at=None)  # as an older release wrote it
+    assert conids(restored.follow(place.token)) == []
+    assert conids(restored.follow(restored.follow(NOW).read().token)) == []
+
+
+async def test_an_async_reader_waits_without_holding_up_other_tasks(open_ledger, make_update, home):
+    table = PositionUpdatesTable(f"{home}/updates")
+    await table.initialize()
+    seen: list[int] = []
+    began = asyncio.Event()
+
+    async def read() -> None:
+        async for rows, _token in table.follow(NOW, poll_s=0.01):
+            began.set()
+            seen.extend(rows.get_column("conid"))
+            if len(seen) == 3:
+                return
+
+    reading = asyncio.create_task(read())
+    await asyncio.wait_for(began.wait(), 60)  # a row from before it is not new
+    for conid in (1, 2, 3):
+        await table.append([make_update(conid)])
+        while seen[-1:] != [conid] and not reading.done():
+            await asyncio.sleep(0.01)
+    await asyncio.wait_for(reading, 60)
+    assert seen == [1, 2, 3]
+
+
+def test_what_was_known_at_a_moment_is_told_from_what_is_known_now(open_ledger, make_update, clock):
+    ledger, noon = open_ledger(), clock.now
+    ledger.append([make_update(1, position=1.0)])
+    clock.advance(3600)
+    one = clock.now
+    ledger.append([make_update(1, position=2.0, timestamp=noon + timedelta(minutes=1))])
+    clock.advance(3600)
+    ledger.append([make_update(1, position=3.0)])
+    half_past = noon + timedelta(minutes=30)
+    assert ledger.as_of(half_past).get_column("position").to_list() == [1.0]
+    assert ledger.as_of(half_past, as_known_now=True).get_column("position").to_list() == [2.0]
+    assert ledger.as_of(one).get_column("position").to_list() == [2.0]
+    assert ledger.as_of(noon - timedelta(seconds=1)).is_empty()
+    assert ledger.as_of(clock.now).equals(ledger.latest())
+    assert ledger.begun_at() == noon
+
+
+@pytest.mark.parametrize("reader", ["Polars", "pandas", "DuckDB", "true_at"])
+def test_the_lines_of_the_page_find_the_same_past(open_ledger, make_update, clock, reader):
+    ledger, noon = open_ledger(), clock.now
+    ledger.append([make_update(1, position=1.0), make_update(2, position=7.0)])
+    clock.advance(3600)
+    ledger.append([make_update(1, position=2.0, timestamp=noon + timedelta(minutes=1))])
+    moment = noon + timedelta(minutes=30)
+    docs = Path(__file__).parents[3] / "docs"
+    shown = dict(re.findall(r"\| (\w+) \| `(.*?)`", (docs / "follow.md").read_text()))
+    if reader in ("Polars", "pandas"):
+        path = ledger.table.path
+        names = {"pl": pl, "path": path, "moment": moment}
+        if reader == "pandas":
+            names["rows"] = DeltaTable(path).to_pandas()
+        found = eval(shown[reader], names)  # noqa: S307
+        rows = {int(c): float(p) for c, p in zip(found["conid"], found["position"], strict=True)}
+    else:
+        if "://" in ledger.table.path:
+            pytest.skip("DuckDB downloads its extension for object stores")
+        name = "true_at" if reader == "true_at" else "known_at"
+        query = shown["DuckDB"].replace("known_at", name)
+        files = ledger.table.snapshot(lambda handle: handle.file_uris())
+        duckdb.execute((docs / "as_of.sql").read_text())
+        given = {"files": files, "moment": moment}
+        rows = dict(duckdb.execute(f"SELECT conid, position {query}", given).fetchall())
+    assert rows == {1: 2.0 if reader == "true_at" else 1.0, 2: 7.0}

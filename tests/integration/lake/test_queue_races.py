@@ -1,0 +1,146 @@
+"""Several processes on one lake: nothing is granted twice, and nothing is lost."""
+
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from position_sync_dagster.domain.update import QueueRequest, QueueStatus
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.position_queue import PositionQueue
+from position_sync_dagster.lake.storage import lifecycle_table, writer_lock
+from position_sync_dagster.lake.storage.table import append
+from tests.support.empty_lakes import put_tables
+from tests.support.extent import EVERYTHING
+from tests.support.lake_processes import Worker, together, workers
+from tests.support.lake_worker import drain
+from tests.support.waiting import DEADLINE_S
+
+REQUESTS = 5000
+COMMITS = 60
+"""Claims that take them all, in `make test` half of them, and a sixth on a store, where each takes
+longer."""
+
+
+def commits_on(place: Path | str) -> int:
+    if EVERYTHING:
+        return COMMITS
+    return COMMITS // 2 if isinstance(place, Path) else COMMITS // 6
+
+
+def filled(path: Path | str, count: int) -> tuple[Lake, list[str]]:
+    put_tables(path)
+    lake = Lake(path)
+    return lake, lake.queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, count + 1))
+
+
+def double_or_lost(granted: list[list[str]], ids: list[str]) -> tuple[list[str], set[str]]:
+    """Return the requests that were granted more than once, and those that never were."""
+    times = Counter(request_id for some in granted for request_id in some)
+    return [i for i, n in times.items() if n > 1], set(ids) - set(times)
+
+
+def test_four_claimers_are_never_granted_the_same_request_and_lose_none(place):
+    lake, ids = filled(place, REQUESTS)
+    limit = REQUESTS // commits_on(place)
+    granted = together(*(Worker("claim", place, limit=limit) for _ in range(4)))
+    assert double_or_lost(granted, ids) == ([], set())
+    # Writers of one machine take turns; those of a store do not.
+    assert isinstance(place, str) or all(granted), "a claimer was starved"
+    assert lake.queue.sync.counts()[QueueStatus.PROCESSING] == len(ids)
+
+
+def test_the_same_check_fails_on_a_claim_that_reads_and_writes_on_two_handles(tmp_path):
+    _, ids = filled(tmp_path, REQUESTS)
+    wrong = [Worker("claim_wrongly", tmp_path, limit=REQUESTS // 20) for _ in range(4)]
+    granted = together(*wrong)
+    assert double_or_lost(granted, ids) != ([], set())
+
+
+def test_racing_inserts_keep_one_live_request_per_position(place):
+    put_tables(place)
+    lake = Lake(place)
+    count = commits_on(place) // 2
+    results = together(*(Worker("insert_the_same", place, count=count) for _ in range(4)))
+    assert results[0] == results[1] == results[2] == results[3]
+    assert lake.queue.sync.counts()[QueueStatus.PENDING] == count
+
+
+def test_the_first_inserts_of_two_hosts_at_once_are_one_request(tmp_path, monkeypatch):
+    """Both are appends, which conflict with each other by the name of their transaction alone."""
+    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", 0.001)
+    one, other = (PositionQueue(tmp_path / "queue", fsync=False).sync for _ in range(2))
+    one.initialize()
+    ids = []
+
+    def after_the_other(*arguments, **more):
+        monkeypatch.setattr(lifecycle_table, "append", append)
+        ids.append(other.insert(1, "SPY"))
+        append(*arguments, **more)
+
+    monkeypatch.setattr(lifecycle_table, "append", after_the_other)
+    ids.append(one.insert(1, "SPY"))
+    assert len(set(ids)) == 1 < len(ids)
+    assert one.counts()[QueueStatus.PENDING] == 1
+
+
+def test_inserting_claiming_and_compacting_at_once_loses_nothing(place):
+    lake, _ = filled(place, 1)
+    maintaining = Worker("maintain", place)
+    commits = commits_on(place)
+    size, limit = 300 // commits, 540 // commits
+    inserting = [
+        Worker("insert", place, first=first, count=100, size=size) for first in (1000, 2000)
+    ]
+    draining = [Worker("drain", place, lease_s=600, limit=limit, until_empty=False)]
+    with workers(maintaining, *inserting, *draining):
+        ids = [i for worker in inserting for i in worker.result()]
+        wait_until(lambda: not lake.queue.sync.overview().claimable)
+    assert len(set(ids)) == 200
+    finish(lake)
+    assert_every_request_ended_once(lake, at_least=201)
+
+
+def test_racing_writers_of_the_same_rows_write_each_once(place):
+    put_tables(place)
+    lake = Lake(place)
+    written = together(*(Worker("append_the_same", place, count=60) for _ in range(3)))
+    assert sum(written) == 60
+    assert lake.updates.sync.count() == 60
+
+
+def test_racing_processes_create_a_lake_together(place):
+    versions = together(*(Worker("create", place) for _ in range(4)))
+    assert versions == [[0] * len(Lake(place).tables)] * 4
+
+
+def test_one_of_several_processes_owns_a_login(place):
+    put_tables(place)
+    tokens = together(*(Worker("own", place) for _ in range(4)))
+    assert sorted(tokens, key=str) == [1, None, None, None]
+
+
+def finish(lake: Lake) -> None:
+    """Drain what is left, an hour later, so that every lease has expired."""
+    later = Lake(lake.path, clock=lambda: datetime.now(UTC) + timedelta(hours=1))
+    later.queue.sync.rescue()
+
+    drain(later, lease_s=600, limit=100)
+
+
+def assert_every_request_ended_once(lake: Lake, at_least: int) -> None:
+    counts = lake.queue.sync.counts()
+    assert counts[QueueStatus.PENDING] == counts[QueueStatus.PROCESSING] == 0
+    stored = lake.queue.table.rows()
+    assert stored.height == counts[QueueStatus.SUCCESS] >= at_least
+    assert not stored.get_column("request_id").is_duplicated().any()
+    written = lake.updates.table.rows(columns=["update_id"]).get_column("update_id")
+    assert not written.is_duplicated().any()
+    assert set(written) == set(stored.get_column("request_id"))
+
+
+def wait_until(condition) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end, "the condition never came true"
+        time.sleep(0.02)

@@ -1,0 +1,383 @@
+"""The registry: which legs are active, across processes, without reading ended memberships."""
+
+import shutil
+from dataclasses import replace
+from datetime import date
+
+import pytest
+
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.leg import make_leg
+from position_sync_dagster.errors import AmbiguousRemovalError, InvalidLegError, UnknownLegError
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema.codec import leg_rows
+from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
+from position_sync_dagster.lake.storage.lifecycle_table import LifecycleTable
+from position_sync_dagster.lake.storage.table import Table, append
+from position_sync_dagster.lake.strategies_file import as_strategies_file, load_strategies
+from position_sync_dagster.lake.strategy_registry import StrategyRegistry
+
+LEG = {"symbol": "SPY", "right": "C", "strike": 450.0, "expiry": "20260220"}
+
+
+@pytest.fixture
+async def registry(tmp_path, clock):
+    made = StrategyRegistry(tmp_path / "legs", clock=clock)
+    await made.initialize()
+    return made
+
+
+def leg(clock, conid, strategy_id, **more):
+    return make_leg(conid=conid, strategy_id=strategy_id, added_at=clock.now, **(LEG | more))
+
+
+async def test_an_added_leg_is_active_and_read_by_others(registry, tmp_path, clock):
+    added = await registry.add_active(conid=1, strategy_id=7, **LEG)
+    assert (added.strategy_id, added.right, added.expiry) == ("7", Right.CALL, date(2026, 2, 20))
+    assert registry.is_active(1)
+    assert not registry.is_active(2)
+    other = StrategyRegistry(tmp_path / "legs", clock=clock)
+    assert not other.is_active(1)
+    await other.initialize()
+    assert other.is_active(1)
+    assert await other.get_all_active() == [added]
+
+
+async def test_a_lake_that_is_initialized_knows_the_active_legs(lake):
+    await lake.registry.add_active(conid=1, strategy_id="s", **LEG)
+    other = Lake(lake.path)
+    assert not other.registry.is_active(1)
+    await other.initialize()
+    assert other.registry.is_active(1)
+
+
+async def test_a_stock_and_a_future_are_legs_too(registry, tmp_path, clock):
+    stock = await registry.add_active(conid=1, symbol="SPY", strategy_id="a", quantity=100)
+    future = await registry.add_active(conid=2, symbol="ES", expiry="20260320", strategy_id="a")
+    assert (stock.right, stock.strike, stock.expiry) == (None, None, None)
+    other = StrategyRegistry(tmp_path / "legs", clock=clock)
+    await other.initialize()
+    assert await other.get_all_active() == [stock, future]
+    with pytest.raises(InvalidLegError, match="no strategy"):
+        await registry.add_active(conid=3, symbol="SPY")
+
+
+async def test_a_strategy_that_was_given_as_a_number_equals_it(registry, tmp_path):
+    await registry.add_active(7, "SPY", "PUT", 500.0, "20270115", strategy_id=1)
+    await registry.refresh()
+    [leg] = await registry.get_all_active()
+    assert leg.strategy_id == 1
+    assert leg.strategy_id == "1"
+    assert leg.strategy_id != 2
+    assert [one for one in await registry.get_all_active() if one.strategy_id in (1, 2)] == [leg]
+    (tmp_path / "file.yaml").write_text(as_strategies_file([leg]))
+    assert [one.strategy_id for one in load_strategies(tmp_path / "file.yaml")] == [1]
+    await registry.remove_active(7, 1)
+    assert await registry.get_all_active() == []
+
+
+async def test_the_parameters_may_be_given_by_position(registry):
+    await registry.add_active(1, "SPY", "PUT", 450.0, "20260220", 7)
+    assert registry.is_active(1)
+
+
+async def test_the_same_leg_again_changes_nothing(registry, clock):
+    first = await registry.add_active(conid=1, strategy_id="ic", **LEG)
+    version = registry.version
+    clock.advance(60)
+    assert await registry.add_active(conid=1, strategy_id="ic", **LEG) == first
+    assert registry.version == version
+
+
+async def test_a_leg_with_other_values_begins_a_new_membership_and_ends_the_former(registry, clock):
+    first = await registry.add_active(conid=1, strategy_id="ic", quantity=1, **LEG)
+    clock.advance(60)
+    second = await registry.add_active(conid=1, strategy_id="ic", quantity=2, **LEG)
+    assert await registry.get_all_active() == [second]
+    rows = registry.table.rows().sort("added_at").select("quantity", "added_at", "removed_at")
+    assert rows.rows() == [(1.0, first.added_at, clock.now), (2.0, clock.now, None)]
+
+
+async def test_a_leg_of_one_account_is_active_there_and_one_of_no_account_everywhere(registry):
+    await registry.add_active(conid=1, strategy_id="a", account="DU1", **LEG)
+    await registry.add_active(conid=2, strategy_id="a", **LEG)
+    assert registry.is_active(1)
+    assert registry.is_active(1, "DU1")
+    assert not registry.is_active(1, "DU2")
+    assert registry.is_active(2, "DU2")
+
+
+async def test_a_leg_shared_by_two_strategies_stays_active_until_both_drop_it(registry):
+    await registry.add_active(conid=1, strategy_id="a", quantity=1, **LEG)
+    await registry.add_active(conid=1, strategy_id="b", quantity=-2, **LEG)
+    with pytest.raises(AmbiguousRemovalError, match=r"'a' .*'b'"):
+        await registry.remove_active(1)
+    ended = await registry.remove_active(1, strategy_id="a")
+    assert (ended.strategy_id, ended.quantity) == ("a", 1.0)
+    assert registry.is_active(1)
+    await registry.remove_active(1)
+    assert not registry.is_active(1)
+    assert await registry.get_all_active() == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(None, None), ("DU1", "DU1"), (None, "DU1"), ("DU1", None)]
+)
+async def test_two_strategies_cannot_both_hold_the_whole_of_a_leg(registry, first, second):
+    await registry.add_active(conid=1, strategy_id="a", account=first, **LEG)
+    version = registry.version
+    with pytest.raises(InvalidLegError, match="quantity"):
+        await registry.add_active(conid=1, strategy_id="b", account=second, **LEG)
+    assert registry.version == version
+    await registry.add_active(conid=1, strategy_id="b", account=second, quantity=1, **LEG)
+
+
+async def test_two_strategies_may_each_hold_the_whole_in_accounts_of_their_own(registry):
+    await registry.add_active(conid=1, strategy_id="a", account="DU1", **LEG)
+    await registry.add_active(conid=1, strategy_id="b", account="DU2", **LEG)
+    with pytest.raises(AmbiguousRemovalError):
+        await registry.remove_active(1)
+    await registry.remove_active(1, account="DU1")
+    assert [x.account for x in await registry.get_all_active()] == ["DU2"]
+
+
+async def test_a_leg_that_nobody_holds_cannot_be_removed(registry):
+    await registry.add_active(conid=1, strategy_id="a", **LEG)
+    for call in ({"conid": 2}, {"conid": 1, "strategy_id": "z"}, {"conid": 1, "account": "DU9"}):
+        with pytest.raises(UnknownLegError):
+            await registry.remove_active(**call)
+    assert registry.is_active(1)
+
+
+async def test_a_removed_leg_keeps_its_row_with_the_time_of_removal(registry, clock):
+    await registry.add_active(conid=1, strategy_id="a", **LEG)
+    clock.advance(60)
+    removed = await registry.remove_active(1)
+    assert removed.removed_at == clock.now
+    [row] = registry.table.rows().iter_rows(named=True)
+    assert row["removed_at"] == clock.now
+    again = await registry.add_active(conid=1, strategy_id="a", **LEG)
+    assert again.added_at == clock.now
+    assert registry.table.rows().height == 2
+
+
+async def test_a_refresh_reads_the_changes_of_others_and_returns_whether_any(
+    registry, tmp_path, clock
+):
+    other = StrategyRegistry(tmp_path / "legs", clock=clock)
+    await other.initialize()
+    assert not await other.refresh()
+    await registry.add_active(conid=1, strategy_id="a", **LEG)
+    assert await other.refresh()
+    assert other.is_active(1)
+    assert other.version == registry.version
+    assert not await other.refresh()
+
+
+async def test_a_refresh_never_reads_ended_memberships(registry, tmp_path, clock):
+    other = StrategyRegistry(tmp_path / "legs", clock=clock)
+    await other.initialize()
+    await registry.add_active(conid=1, strategy_id="a", **LEG)
+    await registry.add_active(conid=2, strategy_id="a", **LEG)
+    await registry.remove_active(1)
+    shutil.rmtree(tmp_path / "legs" / "bucket=removed")
+    assert await other.refresh()
+    assert [x.conid for x in await other.get_all_active()] == [2]
+
+
+async def test_a_file_of_strategies_becomes_the_registry_in_one_commit(registry, clock):
+    legs = [leg(clock, c, "a") for c in (1, 2, 3)]
+    assert await registry.replace_all(legs) == (3, 0)
+    version = registry.version
+    clock.advance(60)
+    assert await registry.replace_all([leg(clock, c, "a") for c in (3, 2, 1)]) == (0, 0)
+    assert registry.version == version
+    changed = [leg(clock, 1, "a"), leg(clock, 2, "a", strike=455.0), leg(clock, 4, "b")]
+    assert await registry.replace_all(changed) == (2, 2)
+    assert registry.version == version + 1
+    active = await registry.get_all_active()
+    assert [(x.conid, x.strike) for x in active] == [(1, 450.0), (2, 455.0), (4, 450.0)]
+    assert active[0].added_at == legs[0].added_at
+    assert await registry.replace_all([]) == (0, 3)
+
+
+async def test_many_legs_come_in_one_commit_or_none_of_them(registry, clock):
+    before = registry.version
+    await registry.add_many([leg(clock, c, "a") for c in range(1, 51)])
+    assert registry.version == before + 1
+    with pytest.raises(InvalidLegError):
+        await registry.add_many([leg(clock, 60, "a"), leg(clock, 1, "b")])
+    with pytest.raises(InvalidLegError, match="twice"):
+        await registry.add_many([leg(clock, 60, "a"), leg(clock, 60, "a", strike=1.0)])
+    assert not registry.is_active(60)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"conid": 0},
+        {"conid": "x"},
+        {"right": "CALLS"},
+        {"expiry": "2026-02-30"},
+        {"strike": float("nan")},
+        {"symbol": " "},
+        {"priority": 0},
+    ],
+    ids=str,
+)
+async def test_a_field_that_does_not_parse_is_refused(registry, wrong):
+    with pytest.raises(InvalidLegError):
+        await registry.add_active(**({"conid": 1, "strategy_id": "a"} | LEG | wrong))
+    assert await registry.get_all_active() == []
+
+
+@pytest.mark.parametrize("text", ["it's", "'; --", "\0", "🙂\n", "a b%41"])
+async def test_any_strategy_symbol_and_account_is_stored_as_given(registry, text):
+    await registry.add_active(
+        conid=1, strategy_id=f"s{text}", account=text, **(LEG | {"symbol": f"S{text}"})
+    )
+    [active] = await registry.get_all_active()
+    assert (active.strategy_id, active.account, active.symbol) == (f"s{text}", text, f"S{text}")
+    await registry.remove_active(1, strategy_id=f"s{text}", account=text)
+    assert not registry.is_active(1)
+
+
+async def test_a_registry_of_the_version_before_is_read_and_takes_legs_without_a_conid(
+    tmp_path, clock
+):
+    new = (
+        "sec_type", "trading_class", "multiplier", "exchange", "currency", "resolved_at", "problem"
+    )  # fmt: skip
+    columns = {name: kind for name, kind in ACTIVE_STRATEGIES.described.items() if name not in new}
+    path = tmp_path / "legs"
+    before = Table(path, replace(ACTIVE_STRATEGIES, version=1, described=columns))
+    before.initialize()
+    old = leg(clock, 1, "s")
+    rows = leg_rows([old]).select(list(columns))
+    before.transact(lambda handle: append(handle, rows, {}))
+    registry = StrategyRegistry(path, clock=clock)
+    await registry.initialize()
+    assert await registry.get_all_active() == [old]
+    described = await registry.add_active(strategy_id="s", **LEG, trading_class="SPY")
+    assert (described.conid, described.problem) == (None, None)
+    assert await registry.get_unresolved() == [described]
+    assert await registry.get_all_active() == [old]
+
+
+async def test_a_contract_that_is_found_changes_neither_the_membership_nor_its_time(
+    registry, clock
+):
+    described = await registry.add_active(strategy_id="s", **LEG)
+    assert not registry.is_active(1)
+    clock.advance(60)
+    await registry.settle([(described, 1)])
+    [found] = await registry.get_all_active()
+    assert (found.conid, found.added_at, found.resolved_at) == (1, described.added_at, clock.now)
+    assert registry.is_active(1)
+    assert registry.table.rows().height == 1
+    again = await registry.add_active(strategy_id="s", **LEG)
+    assert again == found
+    # Another quantity is another membership, of the same contract.
+    assert await registry.replace_all([leg(clock, None, "s", quantity=2)]) == (1, 1)
+    [changed] = await registry.get_all_active()
+    assert (changed.conid, changed.quantity) == (1, 2.0)
+
+
+async def test_a_conid_that_a_person_gave_says_nothing_of_a_description(registry, clock):
+    await registry.add_active(conid=1, strategy_id="s", **LEG)
+    assert await registry.replace_all([leg(clock, None, "s")]) == (1, 1)
+    assert (await registry.get_unresolved())[0].strategy_id == "s"
+
+
+async def test_a_contract_that_cannot_be_shared_leaves_the_leg_with_its_problem(registry):
+    await registry.add_active(conid=1, strategy_id="a", **LEG)
+    same = await registry.add_active(strategy_id="a", **LEG | {"expiry": "20260221"})
+    other = await registry.add_active(strategy_id="b", **LEG)
+    await registry.settle([(same, 1), (other, 1)])
+    problems = [leg.problem for leg in await registry.get_unresolved()]
+    assert "already" in problems[0]
+    assert "'a' and 'b' would both hold the whole of leg 1" in problems[1]
+    assert len(await registry.get_all_active()) == 1
+
+
+async def test_a_leg_with_its_contract_replaces_the_same_leg_without(registry):
+    await registry.add_active(strategy_id="s", **LEG)
+    await registry.add_active(conid=1, strategy_id="s", **LEG)
+    assert [one.conid for one in await registry.get_all_active()] == [1]
+    assert await registry.get_unresolved() == []
+
+
+async def test_a_roll_to_a_leg_that_the_strategy_has_already_changes_nothing(registry, clock):
+    await registry.replace_all([leg(clock, 1, "s"), leg(clock, 2, "s")])
+    one, _two = sorted(await registry.get_all_active(), key=lambda active: active.conid)
+    assert registry.sync.exchange([(one, replace(one, conid=2, rolled_from="1"))]) == []
+    assert sorted(active.conid for active in await registry.get_all_active()) == [1, 2]
+
+
+async def test_what_was_found_for_a_leg_that_was_removed_meanwhile_changes_nothing(registry):
+    described = await registry.add_active(strategy_id="s", **LEG)
+    await registry.remove_active(symbol="SPY")
+    await registry.settle([(described, 1)])
+    assert await registry.get_all_active() == []
+    with pytest.raises(InvalidLegError, match="neither conid nor symbol"):
+        await registry.remove_active()
+    with pytest.raises(UnknownLegError, match="symbol SPY"):
+        await registry.remove_active(symbol="SPY")
+
+
+async def test_a_roll_that_is_followed_while_a_file_is_applied_stays(registry, clock, monkeypatch):
+    described = leg(clock, None, "s")
+    await registry.replace_all([described], following={"s"})
+    await registry.settle([(described, 1)])
+    [found] = await registry.get_all_active()
+    change = LifecycleTable.change
+
+    def after_the_roll(*arguments):
+        monkeypatch.setattr(LifecycleTable, "change", change)
+        rolled = replace(found, conid=2, strike=460.0, rolled_from="1")
+        assert registry.sync.exchange([(found, rolled)])
+        return change(*arguments)
+
+    monkeypatch.setattr(LifecycleTable, "change", after_the_roll)
+    assert await registry.replace_all([described], following={"s"}) == (0, 0)
+    assert [one.conid for one in await registry.get_all_active()] == [2]
+
+
+async def test_a_file_of_thousands_of_legs_is_applied_in_one_commit_and_so_is_a_change_of_all(
+    registry, clock, tmp_path
+):
+    book = tmp_path / "strategies.yaml"
+    line = "      - {{conid: {0}, symbol: SPY, right: C, strike: 450, expiry: 20281215}}"
+    legs = "\n".join(line.format(conid) for conid in range(1, 5_001))
+    book.write_text(f"strategies:\n  - strategy_id: s\n    legs:\n{legs}\n")
+    before = registry.table.version()
+    assert await registry.replace_all(load_strategies(book, clock)) == (5_000, 0)
+    assert registry.table.version() == before + 1
+    book.write_text(book.read_text().replace("strike: 450", "strike: 460"))
+    assert await registry.replace_all(load_strategies(book, clock)) == (5_000, 5_000)
+    assert registry.table.version() == before + 2
+    assert {leg.strike for leg in await registry.get_all_active()} == {460.0}
+
+
+async def test_a_file_of_many_legs_is_imported_in_one_commit_and_again_in_none(
+    registry, tmp_path, clock
+):
+    lines = ["strategies:"]
+    for strategy in range(40):
+        lines += [f"- strategy_id: s{strategy}", "  legs:"]
+        lines += [
+            f"  - {{conid: {strategy * 50 + n + 1}, symbol: SPY, right: C, strike: {400 + n}, "
+            "expiry: 20281215}"
+            for n in range(50)
+        ]
+    (tmp_path / "many.yaml").write_text("\n".join(lines))
+    legs = load_strategies(tmp_path / "many.yaml", clock)
+    before = registry.version
+    assert await registry.replace_all(legs) == (2_000, 0)
+    assert await registry.replace_all(legs) == (0, 0)
+    assert registry.version - before == 1
+    assert await registry.replace_all(legs[500:]) == (0, 500)
+    assert registry.version - before == 2
+    other = StrategyRegistry(tmp_path / "legs", clock=clock)
+    await other.initialize()
+    assert {leg.conid for leg in other.legs} == set(range(501, 2_001))

@@ -1,0 +1,266 @@
+"""The queue worker: rows before marks, each request once, nothing failed without a gateway."""
+
+import asyncio
+
+import pytest
+
+from position_sync_dagster.domain.update import QueueRequest, QueueStatus
+from position_sync_dagster.errors import (
+    BrokerUnavailableError,
+    LakeError,
+    LeaseLostError,
+    SettingsError,
+)
+from position_sync_dagster.gateway.connection import IBConnectionManager
+from position_sync_dagster.lake.storage import table
+from position_sync_dagster.sync.drain import ConnectionValues, QueueWorker
+
+A, B = "DUSIM0001", "DUSIM0002"
+CALL, PUT = 921000001, 921000002
+WORKER = "position_sync_dagster.sync.drain"
+
+
+@pytest.fixture
+def worker_for(lake, settings_for):
+    def make(sim, **more):
+        settings = settings_for(sim, **more)
+        return QueueWorker(
+            lake.queue, interval=0.05, updates=lake.updates, settings=settings,
+            values=ConnectionValues(IBConnectionManager(settings)),
+        )  # fmt: skip
+
+    return make
+
+
+async def test_a_worker_values_over_the_shared_connection_without_a_line(
+    simulate, lake, worker_for, eventually
+):
+    async with simulate() as sim:
+        worker = worker_for(sim)
+        await lake.queue.insert_many(
+            [QueueRequest(CALL, "AAPL", account=A), QueueRequest(CALL, "AAPL", account=B)]
+        )
+        await lake.queue.insert(PUT, "AAPL")
+        await worker.start()
+        await eventually(lambda: worker.get_stats().total_success == 3)
+        await worker.stop()
+        rows = {(u.account, u.conid): u for u in await lake.updates.latest_updates()}
+        assert set(rows) == {(A, CALL), (B, CALL), (A, PUT)}
+        assert rows[(A, PUT)].position == -3.0
+        assert all(u.market_value and u.value_time and u.request_id for u in rows.values())
+        assert sim.stats()["peak_lines"] == 0
+        stats = worker.stats
+        assert stats == worker.get_stats()
+        assert (stats.total_processed, stats.total_failed, stats.waiting) == (3, 0, 0)
+        assert stats.last_batch_time is not None
+        assert stats.last_batch_s is not None
+
+
+async def test_a_worker_counts_the_requests_that_wait_behind_its_batch(simulate, lake, worker_for):
+    async with simulate() as sim:
+        worker = worker_for(sim)
+        assert worker.stats.waiting is None
+        await lake.queue.insert_many(
+            [QueueRequest(c, "AAPL", account=A) for c in (CALL, PUT, *range(1, 70))]
+        )
+        await worker.process_batch()
+        assert (worker.stats.last_batch_size, worker.stats.waiting) == (50, 21)
+
+
+async def test_a_conid_that_nobody_holds_fails_for_good(simulate, lake, worker_for):
+    async with simulate() as sim:
+        worker = worker_for(sim)
+        request_id = await lake.queue.insert(999, "NONE")
+        report = await worker.process_batch()
+        assert (report.failed, report.rows) == (1, 0)
+        (failed,) = await lake.queue.get_batch(status=QueueStatus.FAILED)
+        assert failed.request_id == request_id
+        assert "holds this conid" in failed.error_message
+        await worker.stop()
+
+
+async def test_without_a_gateway_nothing_is_claimed_and_nothing_fails(lake, worker_for, simulate):
+    async with simulate() as sim:
+        worker = worker_for(sim)
+    await lake.queue.insert(CALL, "AAPL")
+    with pytest.raises(BrokerUnavailableError):
+        await worker.process_batch()
+    counts = await lake.queue.counts()
+    assert counts[QueueStatus.PENDING] == 1
+
+
+async def test_an_error_that_stays_is_logged_once_per_outage(
+    simulate, lake, worker_for, eventually, monkeypatch, caplog
+):
+    full, drains = 2**62, 0
+    async with simulate() as sim:
+        worker = worker_for(sim)
+        drain = worker.drain
+
+        async def drain_on_a_disk_that_is_full_twice(time_limit_s):
+            nonlocal drains
+            drains += 1
+            if drains in (1, 6):
+                monkeypatch.setattr(table, "SPARE_BYTES", 0)
+                await lake.queue.insert(CALL, "AAPL", account=A)
+                monkeypatch.setattr(table, "SPARE_BYTES", full)
+            if drains in (4, 10):
+                monkeypatch.setattr(table, "SPARE_BYTES", 0)
+            return await drain(time_limit_s)
+
+        monkeypatch.setattr(worker, "drain", drain_on_a_disk_that_is_full_twice)
+        await worker.start()
+        await eventually(lambda: worker.get_stats().total_success == 2)
+        await worker.stop()
+    logged = [r.getMessage() for r in caplog.records if "cannot be written" in r.getMessage()]
+    assert len(logged) == 2, "3 drains of the first outage failed, and 4 of the second"
+    assert all("No space left on device" in text for text in logged)
+
+
+async def test_a_gateway_that_is_offline_is_logged_once_per_outage(
+    simulate, lake, worker_for, eventually, monkeypatch, caplog
+):
+    drains = 0
+    async with simulate() as sim:
+        worker = worker_for(sim)
+        drain = worker.drain
+
+        async def counted(time_limit_s):
+            nonlocal drains
+            result = await drain(time_limit_s)
+            drains += 1
+            return result
+
+        monkeypatch.setattr(worker, "drain", counted)
+        await worker.start()
+        await lake.queue.insert(CALL, "AAPL", account=A)
+        await eventually(lambda: worker.get_stats().total_success == 1)
+        for ended in (2, 3):
+            sim.connectivity("lost")
+            await lake.queue.insert(CALL, "AAPL", account=A)
+            several = drains + 5
+            await eventually(lambda n=several: drains >= n)
+            sim.connectivity("restored_data_kept")
+            sim.fill(A, CALL, 1)
+            await eventually(lambda n=ended: worker.get_stats().total_success == n)
+        await worker.stop()
+    logged = [r.getMessage() for r in caplog.records if r.name == WORKER]
+    assert len(logged) == 2, logged
+    assert all("has been lost" in text for text in logged)
+
+
+async def test_a_batch_whose_lease_ends_while_other_writers_win_is_not_written(
+    simulate, lake, worker_for, eventually, monkeypatch
+):
+    async with simulate() as sim:
+        worker = worker_for(sim, lease_s=0.2)
+        await lake.queue.insert(CALL, "AAPL")
+        append = lake.updates.append
+
+        async def slowly(*args, **more):
+            await eventually(lake.queue.rescue)
+            return await append(*args, **more)
+
+        monkeypatch.setattr(lake.updates, "append", slowly)
+        with pytest.raises(LeaseLostError):
+            await worker.process_batch()
+        assert await lake.updates.count() == 0
+        await worker.stop()
+
+
+async def test_a_lease_that_another_worker_took_over_the_same_queue_object_is_not_ours(
+    simulate, lake, worker_for, eventually, monkeypatch
+):
+    async with simulate() as sim:
+        worker = worker_for(sim, lease_s=0.2)
+        await lake.queue.insert(CALL, "AAPL")
+        append, taken = lake.updates.append, []
+
+        async def slowly(*args, **more):
+            await eventually(lake.queue.rescue)
+            taken.extend(await lake.queue.claim_batch(1, owner="another", lease_s=60))
+            return await append(*args, **more)
+
+        monkeypatch.setattr(lake.updates, "append", slowly)
+        with pytest.raises(LeaseLostError):
+            await worker.process_batch()
+        assert await lake.updates.count() == 0
+        (request,) = taken
+        await lake.queue.mark_success(request.request_id, lease_token=request.lease_token)
+        await worker.stop()
+
+
+async def test_requests_that_nobody_holds_are_marked_in_one_commit(simulate, lake, worker_for):
+    async with simulate() as sim:
+        worker = worker_for(sim)
+        await lake.queue.insert_many([QueueRequest(900 + n, "NONE") for n in range(20)])
+        before = (await lake.queue.overview()).version
+        report = await worker.process_batch()
+        assert report.failed == 20
+        claim_and_mark = 2
+        assert (await lake.queue.overview()).version == before + claim_and_mark
+        await worker.stop()
+
+
+async def test_a_batch_that_could_not_be_written_is_released(
+    simulate, lake, worker_for, monkeypatch
+):
+    async with simulate() as sim:
+        worker = worker_for(sim)
+        await lake.queue.insert(CALL, "AAPL", account=A)
+
+        async def broken(*_args, **_more):
+            raise LakeError("The disk is full.", remedy="Make room.")
+
+        monkeypatch.setattr(lake.updates, "append", broken)
+        with pytest.raises(LakeError):
+            await worker.process_batch()
+        counts = await lake.queue.counts()
+        assert counts[QueueStatus.PENDING] == 1
+        monkeypatch.undo()
+        assert (await worker.process_batch()).rows == 1
+        await worker.stop()
+
+
+async def test_a_worker_survives_a_dropped_connection_and_leaves_none_open(
+    simulate, lake, worker_for, eventually
+):
+    async with simulate() as sim:
+        worker = worker_for(sim)
+        await lake.queue.insert(CALL, "AAPL", account=A)
+        await worker.start()
+        await eventually(lambda: worker.get_stats().total_success == 1)
+        sim.disconnect()
+        await lake.queue.insert(PUT, "AAPL", account=A)
+        await eventually(lambda: worker.get_stats().total_success == 2)
+        await worker.stop()
+        await eventually(lambda: sim.stats()["connections"]["now"] == 0)
+
+
+@pytest.mark.parametrize("options", [{"interval": 0}, {"interval": -1}, {"batch_size": 0}])
+def test_a_worker_that_cannot_work_is_refused(lake, options):
+    with pytest.raises(SettingsError, match="is invalid"):
+        QueueWorker(lake.queue, **options)
+
+
+async def test_a_batch_whose_worker_is_ended_is_released_at_once(
+    simulate, lake, worker_for, eventually, monkeypatch
+):
+    async with simulate() as sim:
+        worker = worker_for(sim)
+        await lake.queue.insert(CALL, "AAPL")
+        entered = asyncio.Event()
+
+        async def never(*_args, **_more):
+            entered.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(lake.updates, "append", never)
+        batch = asyncio.create_task(worker.process_batch())
+        await entered.wait()
+        batch.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await batch
+        (request,) = await lake.queue.get_batch(priority=None)
+        assert (request.status, request.attempts) == (QueueStatus.PENDING, 0)
+        await worker.stop()

@@ -1,0 +1,407 @@
+"""The book of holdings: three feeds merged, and nothing closed by accident."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from position_sync_dagster.domain.broker_position import Completeness
+from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.update import ValueOrigin
+from position_sync_dagster.gateway.codes import Connectivity, GatewayCode
+from position_sync_dagster.gateway.holdings import PnlValues
+from position_sync_dagster.gateway.translate import UNSET, PortfolioValues
+from tests.support.holdings import make_book
+
+START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
+ACCOUNT = "DU1"
+LISTED = Instrument(conid=7, symbol="SPY", sec_type="STK", currency="USD", exchange="ARCA")
+UNLISTED = Instrument(conid=7, symbol="SPY", sec_type="STK", currency="USD")
+KEY = (ACCOUNT, 7)
+VALUES = PortfolioValues(
+    average_cost=600.0,
+    market_price=620.0,
+    market_value=6200.0,
+    unrealized_pnl=200.0,
+    realized_pnl=0.0,
+)
+
+
+def pnl(value, position=10.0, realized=UNSET):
+    return PnlValues(position, 5.0, UNSET, realized, value)
+
+
+class Clock:
+    now = START
+
+    def __call__(self):
+        return self.now
+
+    def advance(self, **step):
+        self.now += timedelta(**step)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def connectivity():
+    return Connectivity()
+
+
+@pytest.fixture
+def book(clock, connectivity):
+    return make_book(clock, account=ACCOUNT, connectivity=connectivity)
+
+
+def test_a_position_row_knows_no_value_and_keeps_those_of_the_portfolio(book):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    assert book.get(KEY).market_value is None
+    book.put_portfolio(KEY, UNLISTED, 10.0, VALUES)
+    book.put_position(ACCOUNT, UNLISTED, 10.0, 601.0)
+    holding = book.get(KEY)
+    assert (holding.market_value, holding.average_cost) == (6200.0, 601.0)
+    assert (holding.value_source, holding.instrument.exchange) == (ValueOrigin.PORTFOLIO, "ARCA")
+
+
+def test_the_time_of_the_position_moves_with_the_quantity_alone(book, clock):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    clock.advance(minutes=1)
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
+    assert book.get(KEY).position_time == START
+    assert book.get(KEY).received_at == clock.now
+    book.put_portfolio(KEY, LISTED, 12.0, VALUES)
+    assert book.get(KEY).position_time == clock.now
+
+
+def test_a_changed_quantity_is_urgent_and_a_changed_value_is_not(book):
+    changes = book.watch()
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    assert changes.urgent.is_set()
+    changes.take()
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
+    assert not changes.urgent.is_set()
+    assert set(changes.take()) == {KEY}
+
+
+def test_a_whole_list_closes_what_it_does_not_name(book):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
+    book.close_absent({KEY})
+    assert book.get(KEY).position == 10.0
+    book.close_absent(set())
+    closed = book.get(KEY)
+    assert (closed.position, closed.market_value, closed.realized_pnl) == (0.0, None, 0.0)
+
+
+def test_a_list_closes_nothing_in_an_account_that_is_in_doubt(book):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.close_absent(set(), except_in={ACCOUNT})
+    assert (book.get(KEY).position, book.open_in(ACCOUNT)) == (10.0, 1)
+    book.confirmed.doubted = {ACCOUNT}
+    book.confirmed.confirm(ACCOUNT)
+    assert book.get(KEY).confirmed_at is None
+
+
+def test_what_is_remembered_of_an_account_that_is_not_managed_is_kept_apart(book, clock):
+    earlier = make_book(clock, account="DU2")
+    earlier.put_position("DU2", LISTED, 10.0, 600.0)
+    book.remember(earlier.holdings)
+    assert (book.holdings, book.get(("DU2", 7)), list(book.of_conid(7))) == ((), None, [])
+    book.close_absent(set())
+    kept = book.reported()["DU2", 7]
+    assert (kept.position, kept.completeness) == (10.0, Completeness.UNKNOWN)
+    assert book.reported([]) == {}
+
+
+def test_a_closed_holding_that_was_never_held_is_left_out(book):
+    book.put_position(ACCOUNT, LISTED, 0.0, None)
+    book.put_portfolio(KEY, LISTED, 0.0, VALUES)
+    assert book.holdings == ()
+
+
+def test_only_messages_confirm_and_an_interruption_takes_it_back(book, clock):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.confirmed.completeness[ACCOUNT] = Completeness.COMPLETE
+    assert (book.get(KEY).completeness, book.get(KEY).confirmed_at) == ("COMPLETE", None)
+    book.confirmed.confirm(ACCOUNT)
+    assert book.get(KEY).confirmed_at == START
+    clock.advance(minutes=1)
+    book.confirmed.completeness[ACCOUNT] = Completeness.PARTIAL
+    assert [(h.completeness, h.confirmed_at) for h in book.holdings] == [("PARTIAL", START)]
+    book.invalidate()
+    assert (book.get(KEY).completeness, book.get(KEY).confirmed_at) == ("UNKNOWN", None)
+
+
+@pytest.mark.parametrize(("position", "merged"), [(10.0, True), (11.0, False)])
+def test_a_profit_message_is_merged_if_it_belongs_to_the_quantity_held(book, position, merged):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.put_pnl(KEY, pnl(6300.0, position=position))
+    assert book.get(KEY).daily_pnl == (5.0 if merged else None)
+    book.forget_pnl(KEY)
+    assert book.get(KEY).daily_pnl is None
+
+
+def test_a_portfolio_row_gives_the_value_once_the_profit_messages_have_ended(book, clock):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.put_pnl(KEY, pnl(6300.0))
+    clock.advance(seconds=5)
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
+    holding = book.get(KEY)
+    assert (holding.market_value, holding.daily_pnl, holding.followed) == (6300.0, 5.0, True)
+    assert holding.average_cost == 600.0
+    clock.advance(seconds=1)
+    assert (book.get(KEY).market_value, book.get(KEY).followed) == (6300.0, False)
+    assert not book.take_missed()
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
+    holding = book.get(KEY)
+    assert (holding.market_value, holding.daily_pnl) == (6200.0, None)
+    assert (book.take_missed(), book.take_missed()) == ({KEY}, set())
+
+
+def test_a_daily_profit_stays_while_the_account_feed_gives_the_same_value(book, clock):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.put_pnl(KEY, pnl(6200.004))
+    clock.advance(hours=1)
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
+    holding = book.get(KEY)
+    assert (holding.value_source, holding.daily_pnl) == (ValueOrigin.PORTFOLIO, 5.0)
+    assert not book.take_missed()
+
+
+def test_a_value_that_stands_still_while_portfolio_rows_move_does_not_count(book, clock):
+    def row(value):
+        clock.advance(minutes=3)
+        assert book.put_pnl(KEY, pnl(6300.0)) or book.get(KEY).market_value != 6300.0
+        book.put_portfolio(KEY, LISTED, 10.0, VALUES | {"market_value": value})
+        return book.get(KEY)
+
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
+    assert row(6250.0).market_value == 6300.0  # it may have been 6,250 three minutes ago
+    assert row(6250.0).market_value == 6300.0
+    assert row(6290.0).market_value == 6300.0  # within the band
+    holding = row(7000.0)
+    assert (holding.market_value, holding.daily_pnl) == (7000.0, None)
+    assert book.take_missed() == {KEY}
+    assert row(7100.0).market_value == 7100.0
+    assert book.put_pnl(KEY, pnl(7120.0))
+    assert book.get(KEY).market_value == 7120.0
+
+
+@pytest.mark.parametrize("repeats", [True, False])
+def test_portfolio_rows_replace_an_old_profit_message_after_the_clock_was_set_back(
+    book, clock, repeats
+):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
+    book.put_pnl(KEY, pnl(6300.0))
+    clock.advance(hours=-1)
+    for value in (6250.0, 7000.0):
+        clock.advance(minutes=3)
+        if repeats:
+            book.put_pnl(KEY, pnl(6300.0))
+        book.put_portfolio(KEY, LISTED, 10.0, VALUES | {"market_value": value})
+    assert book.get(KEY).market_value == 7000.0
+    assert book.take_missed() == {KEY}
+
+
+def test_a_daily_profit_that_stands_still_while_the_value_moves_does_not_count(book):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.put_pnl(KEY, pnl(6300.0))
+    book.put_pnl(KEY, pnl(6400.0))
+    assert book.get(KEY).daily_pnl == 5.0  # within the band
+    book.put_pnl(KEY, pnl(6600.0))
+    assert (book.get(KEY).market_value, book.get(KEY).daily_pnl) == (6600.0, None)
+    book.put_pnl(KEY, PnlValues(10.0, 305.0, UNSET, UNSET, 6600.0))
+    assert book.get(KEY).daily_pnl == 305.0
+
+
+def test_followed_holdings_are_confirmed_until_the_oldest_of_their_messages(book, clock):
+    other = (ACCOUNT, 8)
+    instrument = Instrument(conid=8, symbol="QQQ", sec_type="STK", currency="USD")
+    for one in (LISTED, instrument):
+        book.put_position(ACCOUNT, one, 10.0, 600.0)
+    assert book.followed_until() == {}
+    book.put_pnl(KEY, pnl(6300.0))
+    clock.advance(seconds=2)
+    book.put_pnl(other, pnl(10.0))
+    assert book.followed_until() == {ACCOUNT: START}
+    clock.advance(seconds=4)
+    assert book.followed_until() == {ACCOUNT: START + timedelta(seconds=2)}
+    clock.advance(seconds=4)
+    assert book.followed_until() == {}
+
+
+def test_a_profit_message_without_a_value_is_left_out(book):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.put_pnl(KEY, pnl(UNSET))
+    assert book.get(KEY).value_source is ValueOrigin.NONE
+
+
+def test_a_profit_message_is_as_old_as_its_arrival(book, clock):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    changes = book.watch_all()
+    changes.take()
+    clock.advance(seconds=1)
+    book.put_pnl(KEY, pnl(6300.0, realized=7.0))
+    clock.advance(seconds=1)
+    book.put_pnl(KEY, pnl(6310.0, realized=7.0))
+    arrived = clock.now
+    clock.advance(minutes=1)
+    book.confirmed.confirm(ACCOUNT)
+    assert (list(changes.take()), list(book.profits)) == ([], [KEY])
+    (listed,), (of_conid,), holding = book.holdings, book.of_conid(7), book.get(KEY)
+    assert listed == of_conid == holding
+    assert (holding.received_at, holding.confirmed_at) == (arrived, clock.now)
+    assert (holding.market_value, holding.realized_pnl) == (6310.0, 7.0)
+    assert (holding.value_source, holding.instrument) == (ValueOrigin.PNL_SINGLE, LISTED)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda book: book.put_position(ACCOUNT, LISTED, 11.0, 600.0),
+        lambda book: book.put_position(ACCOUNT, LISTED, 0.0, None),
+        lambda book: book.put_portfolio(KEY, LISTED, 11.0, VALUES),
+        lambda book: book.close_absent(set()),
+    ],
+)
+def test_a_profit_message_is_forgotten_with_what_it_valued(book, change):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.put_pnl(KEY, pnl(6300.0))
+    change(book)
+    assert book.get(KEY).value_source is not ValueOrigin.PNL_SINGLE
+    assert book.get(KEY).market_value != 6300.0
+    assert book.holdings == (book.get(KEY),)
+
+
+def test_a_holding_that_is_put_whole_does_not_get_the_values_from_before_it(book):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    whole = book.get(KEY)
+    book.put_pnl(KEY, pnl(6300.0))
+    book.put(whole)
+    assert book.get(KEY).market_value is None
+
+
+def test_the_realized_profit_of_yesterday_is_not_that_of_today(book):
+    """It is unset again until the position trades: recorded of positions not traded on a day."""
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
+    for sent, realized in ((7.0, 7.0), (UNSET, VALUES["realized_pnl"])):
+        book.put_pnl(KEY, pnl(6300.0, realized=sent))
+        assert book.get(KEY).realized_pnl == realized
+
+
+def test_the_realized_profit_of_a_closed_holding_is_that_of_its_last_profit_message(book):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.put_pnl(KEY, pnl(6300.0, realized=7.0))
+    book.close_absent(set())
+    assert (book.get(KEY).position, book.get(KEY).realized_pnl) == (0.0, 7.0)
+
+
+def test_a_profit_message_from_before_the_gateway_lost_its_data_confirms_nothing(book):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.put_pnl(KEY, pnl(6300.0))
+    book.invalidate()
+    holding = book.get(KEY)
+    assert (holding.market_value, holding.confirmed_at) == (6300.0, None)
+    assert holding.completeness is Completeness.UNKNOWN
+
+
+def test_what_an_earlier_connection_knew_is_remembered_without_its_confirmation(book, clock):
+    earlier = make_book(clock, account=ACCOUNT)
+    earlier.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    earlier.confirmed.completeness[ACCOUNT] = Completeness.COMPLETE
+    earlier.confirmed.confirm(ACCOUNT)
+    book.remember(earlier.holdings)
+    assert (book.get(KEY).position, book.get(KEY).confirmed_at) == (10.0, None)
+    assert book.get(KEY).completeness is Completeness.UNKNOWN
+
+
+def test_a_value_confirms_its_own_holding_alone(book, clock):
+    other = Instrument(conid=8, symbol="QQQ", sec_type="STK", currency="USD")
+    for instrument in (LISTED, other):
+        book.put_position(ACCOUNT, instrument, 10.0, 600.0)
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
+    clock.advance(minutes=1)
+    book.put_pnl((ACCOUNT, 8), pnl(6300.0))
+    assert book.get(KEY).confirmed_at == START
+    assert book.get((ACCOUNT, 8)).confirmed_at == clock.now
+
+
+def test_what_a_gateway_sends_without_ib_confirms_nothing(book, connectivity):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    connectivity.take(GatewayCode.CONNECTIVITY_LOST, "lost")
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
+    book.confirmed.confirm(ACCOUNT)
+    assert book.get(KEY).confirmed_at is None
+
+
+def test_a_profit_message_confirms_as_of_its_arrival_while_the_gateway_has_ib(
+    book, clock, connectivity
+):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.put_pnl(KEY, pnl(6300.0))
+    clock.advance(seconds=5)
+    connectivity.take(GatewayCode.CONNECTIVITY_LOST, "lost")
+    assert not book.put_pnl(KEY, pnl(6400.0))
+    assert (book.get(KEY).market_value, book.get(KEY).confirmed_at) == (6300.0, START)
+    connectivity.take(GatewayCode.RESTORED_DATA_KEPT, "restored")
+    assert book.get(KEY).confirmed_at == START
+
+
+def test_a_look_at_a_holding_changes_nothing(book, clock):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.put_pnl(KEY, pnl(6300.0))
+    clock.advance(seconds=5)
+    book.confirmed.confirm(ACCOUNT)
+    before = book.reported()[KEY]
+    changes = book.watch_all()
+    assert book.get(KEY) == book.holdings[0] == book.get(KEY)
+    assert (book.reported()[KEY], changes.take()) == (before, set())
+
+
+def test_an_account_confirms_no_value_of_an_earlier_connection_without_a_row(book, clock):
+    earlier = make_book(clock, account=ACCOUNT)
+    earlier.put_portfolio(KEY, LISTED, 10.0, VALUES)
+    book.remember(earlier.holdings)
+    clock.advance(days=3)
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.confirmed.confirm(ACCOUNT)
+    assert (book.get(KEY).market_value, book.get(KEY).confirmed_at) == (6200.0, None)
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
+    clock.advance(minutes=3)
+    book.confirmed.confirm(ACCOUNT)
+    assert book.get(KEY).confirmed_at == clock.now
+
+
+def test_what_confirms_the_account_is_no_new_copy_of_what_was_reported(book, clock):
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
+    (before,) = book.reported().values()
+    clock.advance(minutes=3)
+    book.confirmed.confirm(ACCOUNT)
+    assert book.reported()[KEY] is before
+    assert before.confirmed_at == START
+    assert book.get(KEY).confirmed_at == book.confirmed.of_account(ACCOUNT) == clock.now
+
+
+def test_what_was_reported_has_the_completeness_of_its_account_and_no_lost_confirmation(
+    book, clock
+):
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
+    book.confirmed.completeness[ACCOUNT] = Completeness.COMPLETE
+    assert [row.completeness for row in book.reported([KEY]).values()] == [Completeness.COMPLETE]
+    book.confirmed.completeness[ACCOUNT] = Completeness.UNKNOWN
+    book.get(KEY)
+    book.invalidate()
+    (row,) = book.reported([KEY]).values()
+    assert (row.completeness, row.confirmed_at) == (Completeness.UNKNOWN, None)
+
+
+def test_what_was_reported_has_no_confirmation_from_before_the_clock_was_set_back(book, clock):
+    book.confirmed.confirm(ACCOUNT)
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    clock.advance(hours=-1)
+    book.confirmed.confirm(ACCOUNT)
+    assert [row.confirmed_at for row in book.reported().values()] == [clock.now]

@@ -1,0 +1,61 @@
+"""The legs of active strategies: which of them are active, and their order."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from position_sync_dagster.domain.leg import UnresolvedLeg, make_leg
+from position_sync_dagster.errors import InvalidLegError
+from position_sync_dagster.lake.strategy_registry import LegIndex, distinct_legs, with_rolls
+from tests.support.legs import ADDED_AT, leg
+
+
+def test_nothing_is_active_in_an_empty_registry():
+    assert not LegIndex().is_active(1)
+
+
+def test_a_leg_is_active_in_its_account_and_without_one_everywhere():
+    index = LegIndex([leg(1, account="DU1"), leg(1, "b", account="DU2"), leg(2)])
+    assert index.is_active(1)
+    assert index.is_active(1, "DU2")
+    assert not index.is_active(1, "DU3")
+    assert index.is_active(2, "DU3")
+
+
+def test_legs_come_in_a_fixed_order():
+    legs = [leg(2), leg(1, account="DU2"), leg(1, "b", account="DU1"), leg(1, "a", account="DU1")]
+    assert LegIndex(legs).legs == LegIndex(reversed(legs)).legs
+
+
+@pytest.mark.parametrize("name", ["UNATTRIBUTED", " unattributed"])
+def test_a_leg_that_a_program_made_has_no_reserved_strategy_either(name):
+    with pytest.raises(InvalidLegError, match="what no strategy has"):
+        distinct_legs([leg(1), leg(2, name)])
+
+
+NEW = leg(3, "condor", strike=590.0, rolled_from="1,2", quantity=-2.0)
+LATER = ADDED_AT + timedelta(days=1)
+
+
+def test_a_leg_that_was_rolled_stays_what_it_became_and_follows_the_quantity_of_the_file():
+    file = [leg(1, "condor", added_at=LATER, quantity=-3.0), leg(1, "other"), leg(4, "condor")]
+    first, *others = with_rolls(file, [NEW, leg(1, "other")], [], {"condor"})
+    assert first == replace(NEW, added_at=LATER, quantity=-3.0)
+    assert others == file[1:]
+
+
+def test_the_file_counts_if_it_names_the_new_contract_too_or_follows_no_rolls():
+    both = [leg(1, "condor"), leg(3, "condor", strike=590.0)]
+    assert with_rolls(both, [NEW], [], {"condor"}) == both
+    assert with_rolls(both[:1], [NEW], [], {"other"}) == both[:1]
+
+
+def test_a_description_is_the_leg_whose_contract_was_found_for_it_and_rolled():
+    described = make_leg(
+        symbol="SPY", right="PUT", strike=575.0, expiry="20281215", strategy_id="condor",
+        added_at=LATER,
+    )  # fmt: skip
+    assert isinstance(described, UnresolvedLeg)
+    ended = described.resolved(2, ADDED_AT).ended(LATER)
+    assert [one.conid for one in with_rolls([described], [NEW], [ended], {"condor"})] == [3]

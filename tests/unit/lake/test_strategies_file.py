@@ -1,0 +1,224 @@
+"""The strategies file: what is right is read, what is wrong is named with its place."""
+
+import sys
+from datetime import UTC, date, datetime
+
+import pytest
+
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.rules import HoldingSide, Rule
+from position_sync_dagster.errors import StrategiesFileError
+from position_sync_dagster.lake.strategies_file import (
+    following_rolls,
+    load_limits,
+    load_rules,
+    load_strategies,
+)
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+GOOD = """\
+# two strategies that share a leg
+strategies:
+  - strategy_id: ic-1
+    legs:
+      - {conid: 700001, symbol: SPY, right: C, strike: 450, expiry: 20260220, quantity: 1}
+      - conid: 700002
+        symbol: SPY
+        right: put
+        strike: 440.5
+        expiry: 2026-02-20
+        account: DU1234567
+        quantity: -1.0
+        priority: 3
+  - strategy_id: 42
+    priority: 2
+    legs:
+      - {conid: 700001, symbol: SPY, right: CALL, strike: 450, expiry: "20260220", quantity: ~}
+"""
+
+
+def read(tmp_path, text):
+    file = tmp_path / "strategies.yaml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load_strategies(file, lambda: NOW)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="this file, which nobody can read, is of Linux")
+@pytest.mark.parametrize("read_part", [load_strategies, load_limits, following_rolls])
+def test_a_file_that_cannot_be_read_is_named(read_part):
+    """Else the definitions could not be loaded beside it."""
+    with pytest.raises(StrategiesFileError, match="/proc/self/mem: it cannot be read"):
+        read_part("/proc/self/mem")
+
+
+def test_a_folder_in_place_of_the_file_is_named_without_a_code_of_the_system(tmp_path):
+    with pytest.raises(StrategiesFileError, match="it cannot be read: it is not a regular file"):
+        load_strategies(tmp_path)
+
+
+def test_legs_are_read_in_the_order_of_the_file(tmp_path):
+    first, second, third = read(tmp_path, GOOD)
+    assert (first.strategy_id, first.conid, first.quantity, first.account) == (
+        "ic-1",
+        700001,
+        1.0,
+        None,
+    )
+    assert (second.right, second.strike, second.expiry) == (Right.PUT, 440.5, date(2026, 2, 20))
+    assert (second.account, second.quantity, second.priority) == ("DU1234567", -1.0, 3)
+    assert (third.strategy_id, third.quantity, third.priority) == ("42", None, 2)
+    assert {leg.added_at for leg in (first, second, third)} == {NOW}
+
+
+def test_a_leg_may_be_a_stock_or_a_future(tmp_path):
+    stock, future = read(
+        tmp_path,
+        "strategies:\n  - strategy_id: a\n    legs:\n"
+        "      - {conid: 1, symbol: SPY, right: ~, quantity: 100}\n"
+        "      - {conid: 2, symbol: ES, expiry: 20260320}\n",
+    )
+    assert (stock.right, stock.strike, stock.expiry, stock.quantity) == (None, None, None, 100.0)
+    assert (future.right, future.expiry) == (None, date(2026, 3, 20))
+
+
+def test_a_file_may_have_no_strategies(tmp_path):
+    assert read(tmp_path, "strategies: []\n") == []
+
+
+def leg(**changes):
+    fields = {
+        "conid": "1", "symbol": "SPY", "right": "C", "strike": "450", "expiry": "20260220"
+    } | changes  # fmt: skip
+    lines = "\n        ".join(f"{k}: {v}" for k, v in fields.items() if v is not None)
+    return f"strategies:\n  - strategy_id: a\n    legs:\n      - {lines}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "cause"),
+    [
+        ("strategies: [\n", "line 2, column 1", "not YAML"),
+        ("strategies:\n\t- a\n", "line 2, column 1", "not YAML"),
+        ("a: 'b\n", "line 2, column 1", "not YAML"),
+        ("strategies:\n - a\x07b\n", "line 2, column 5", "control characters"),
+        ("strategies:\n - é\x07b\n", "line 2, column 5", "control characters"),
+        ("- a\n", "line 1, column 1", "fields are expected"),
+        ("strategy: []\n", "line 1, column 1", "'strategy' is not known"),
+        ("strategies: 5\n", "line 1, column 13", "must be a list"),
+        ("strategies:\n", "line 1, column 12", "must be a list"),
+        ("strategies:\n  - strategy_id: a\n    legs:\n", "line 3, column 10", "must be a list"),
+        ("strategies:\n  - legs: []\n", "line 2, column 5", "'strategy_id' is missing"),
+        ("strategies:\n  - {strategy_id: , legs: []}\n", "line 2, column", "has no value"),
+        (
+            "strategies:\n  - {strategy_id: ' unattributed ', legs: []}\n",
+            "column 19",
+            "no strategy has",
+        ),
+        ("strategies:\n  - {strategy_id: a, legs: {}}\n", "line 2, column 28", "must be a list"),
+        (leg(conid="abc"), "line 4, column 16", "'abc' is no contract id"),
+        (leg(conid="-1"), "line 4, column 16", "no contract id"),
+        (leg(right="X"), "line 6, column 16", "right 'X' is not known"),
+        (leg(strike="high"), "line 7, column 17", "strike 'high' is no number"),
+        (leg(strike=".nan"), "line 7, column 17", "no number"),
+        (leg(expiry="20260230"), "line 8, column 17", "'20260230' is no day"),
+        (leg(expiry="[2026]"), "line 8, column 17", "['2026'] is no day"),
+        (leg(symbol="''"), "line 5, column 17", "symbol has no value"),
+        (leg(symbol=None), "line 4, column 9", "'symbol' is missing"),
+        (leg(right=None), "line 4, column 9", "only a part"),
+        (leg(expiry=None), "line 4, column 9", "only a part"),
+        (leg(quantity="many"), "line 9, column 19", "quantity 'many' cannot be used"),
+        (leg(quantity="0"), "line 9, column 19", "cannot be used"),
+        (leg(quantity=".inf"), "line 9, column 19", "cannot be used"),
+        (leg(priority="0"), "line 9, column 19", "priority '0'"),
+        (leg(strikes="1"), "line 9, column 9", "'strikes' is not known"),
+        (leg() + leg()[12:], "line 11, column 9", "has the leg 1 already, in line 4"),
+        (
+            leg() + leg()[12:].replace("strategy_id: a", "strategy_id: b"),
+            "column 9",
+            "both hold the whole",
+        ),
+        ("strategies:\n- rule: a\n", "line 2, column 3", "'match' is missing"),
+        ("strategies:\n- {rule: a, match: 5}\n", "line 2, column 20", "fields are expected"),
+        (
+            "strategies:\n- {rule: a, match: {day: 0-9}}\n",
+            "line 2, column 21",
+            "'day' is not known",
+        ),
+        ("strategies:\n- {rule: a, match: {days: 9-0}}\n", "line 2, column 27", "no span of days"),
+        ("strategies:\n- {rule: a, match: {side: up}}\n", "line 2, column 27", "side 'up'"),
+        ("strategies:\n- {rule: a, match: {}, limit: 0}\n", "line 2, column 31", "limit '0'"),
+        (
+            "strategies:\n- {strategy_id: a, legs: []}\n- {rule: a, match: {}}\n",
+            "line 3, column 3",
+            "the name 'a' is taken",
+        ),
+        ("strategies:\n  - strategy_id: a\n    strategy_id: b\n    legs: []\n", "line 3", "twice"),
+    ],
+)
+def test_a_mistake_is_named_with_file_line_and_column(tmp_path, text, place, cause):
+    with pytest.raises(StrategiesFileError) as caught:
+        read(tmp_path, text)
+    said = str(caught.value)
+    assert said.startswith(f"{tmp_path / 'strategies.yaml'}, line ")
+    assert place in said
+    assert cause in said
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [(b"", "empty"), (b"# nothing\n", "empty"), (b"strategies: \xff\n", "UTF-8")],
+)
+def test_a_file_without_a_place_for_the_mistake_is_named(tmp_path, text, cause):
+    with pytest.raises(StrategiesFileError, match=cause):
+        read(tmp_path, text)
+
+
+def test_a_file_that_is_not_there_is_named_with_its_setting(tmp_path):
+    with pytest.raises(StrategiesFileError, match="POSITION_SYNC_STRATEGIES_FILE"):
+        load_strategies(tmp_path / "nope.yaml")
+    with pytest.raises(StrategiesFileError, match="not a regular file"):
+        load_strategies(tmp_path)
+
+
+def test_a_file_nested_without_end_is_refused(tmp_path):
+    with pytest.raises(StrategiesFileError, match="nested"):
+        read(tmp_path, "strategies: " + "[" * 2000)
+
+
+def test_rules_are_read_in_the_order_of_the_file(tmp_path):
+    file = tmp_path / "strategies.yaml"
+    file.write_text(
+        "strategies:\n"
+        "- rule: hedges\n"
+        "  match: {underlying: [spx, ES], right: P, days: 0-60, side: short, account: DU1}\n"
+        "  priority: 2\n"
+        "  limit: 20\n"
+        "- {rule: rest, match: {underlying: SPX}}\n"
+    )
+    assert load_rules(file) == [
+        Rule(
+            name="hedges",
+            underlyings=frozenset({"SPX", "ES"}),
+            right=Right.PUT,
+            days=(0, 60),
+            side=HoldingSide.SHORT,
+            accounts=frozenset({"DU1"}),
+            limit=20,
+            priority=2,
+        ),
+        Rule(name="rest", underlyings=frozenset({"SPX"})),
+    ]
+    assert load_strategies(file) == []
+    assert following_rolls(file) == frozenset()
+
+
+def test_a_strategy_says_whether_it_follows_rolls(tmp_path):
+    file = tmp_path / "strategies.yaml"
+    file.write_text(GOOD)
+    assert following_rolls(file) == frozenset()
+    file.write_text(GOOD.replace("priority: 2", "follow_rolls: true"))
+    assert following_rolls(file) == {"42"}
+    assert len(load_strategies(file)) == 3
+    file.write_text(GOOD.replace("priority: 2", "follow_rolls: perhaps"))
+    with pytest.raises(StrategiesFileError, match="follow_rolls"):
+        load_strategies(file)
