@@ -300,7 +300,8 @@ def read_closes(
     causes: defaultdict[str, list[Closure]] = defaultdict(list)
     for one in records_of(Closure, rows.join(gone, on="change_id", how="semi")):
         causes[one.change_id].append(one)
-    of_legs = pl.col("conid").is_in([*legs["conid"].unique(), *rows["counter_conid"].drop_nulls()])
+    traded = [*legs["conid"].unique(), *rows["counter_conid"].drop_nulls()]
+    of_legs = pl.col("conid").is_in(traded if conids is None else list(conids))
     made = current_executions(lake.executions.records(None, of_legs))
     if past is not None:
         made = [one for one in made if one.time <= past.at]
