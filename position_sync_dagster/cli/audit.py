@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from position_sync_dagster.cli import options
-from position_sync_dagster.places import dagster_home
+from position_sync_dagster.dagster_files import dagster_home
 from position_sync_dagster.sync import audit as audit_trail
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import number, quantity

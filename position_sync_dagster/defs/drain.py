@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import dagster as dg
 
-from position_sync_dagster import last_work
+from position_sync_dagster import dagster_files
 from position_sync_dagster.defs import runs
 from position_sync_dagster.defs.assets import (
     closures,
@@ -118,7 +118,7 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     lake = runs.cached_lake(settings)
     work = Work(lake, settings, runs.cached_instance(context), datetime.now(UTC))
     cursor, events = work.tick(TickCursor.from_text(context.cursor))
-    last_work.note(last_work.FAILED_TICK if work.failed else last_work.SENSORS)
+    dagster_files.note(dagster_files.FAILED_TICK if work.failed else dagster_files.SENSORS)
     return dg.SensorResult(
         asset_events=events, skip_reason="; ".join(work.said), cursor=cursor.to_text()
     )

@@ -12,8 +12,8 @@ from rich.console import Group
 from rich.text import Text
 
 from position_sync_dagster.domain.closures import Closure
+from position_sync_dagster.sync.reports.book import BASE_TOTAL, BookMoney, Money
 from position_sync_dagster.sync.reports.exposure import add
-from position_sync_dagster.sync.reports.money import BASE_TOTAL, BookMoney, Money
 from position_sync_dagster.sync.reports.positions import PositionList
 from position_sync_dagster.terminal.text import (
     amount,

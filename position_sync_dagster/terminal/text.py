@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from position_sync_dagster.sync.reports.money import BookMoney, Money
+    from position_sync_dagster.sync.reports.book import BookMoney, Money
 
 
 def printable(text: str) -> str:
@@ -118,7 +118,7 @@ def starred(value: float | None, *, partial: bool) -> str:
 
 def partial_sum(one: "Money", name: str) -> str:
     """Return a sum of a row of money, as `starred` does."""
-    return starred(getattr(one, name), partial=name in one.partial)
+    return starred(getattr(one, name), partial=name in one.unknown)
 
 
 def age(since: datetime | None, now: datetime) -> str:

@@ -6,11 +6,9 @@ Unknown is null, never zero; a sum that leaves something out says of how many ho
 """
 
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from datetime import date, datetime
-from enum import Enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +24,14 @@ from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.strategies_file import saved_limits
 from position_sync_dagster.risk.campaigns import Campaign
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.book import (
+    Book,
+    Known,
+    Money,
+    read_book,
+    read_known,
+    seconds_since,
+)
 from position_sync_dagster.sync.reports.changes import (
     Day,
     DayChange,
@@ -35,10 +41,8 @@ from position_sync_dagster.sync.reports.changes import (
 )
 from position_sync_dagster.sync.reports.confirmations import PRICED
 from position_sync_dagster.sync.reports.limit_readings import Evaluated, evaluate
-from position_sync_dagster.sync.reports.money import Money, seconds_since
-from position_sync_dagster.sync.reports.overview import Book, Known, read_book, read_known
 from position_sync_dagster.sync.reports.positions import COLUMNS, KEY, in_order, position_rows
-from position_sync_dagster.sync.reports.status import Status, read_status
+from position_sync_dagster.sync.reports.status import Status, plain, read_status
 
 VERSION = 1
 """The version of the shape of the JSON."""
@@ -384,23 +388,6 @@ def limit_of(one: Evaluated) -> dict[str, Any]:
         "state": one.outcome,
         "text": one.text,
     }
-
-
-def plain(value: Any) -> Any:
-    """Return a value for JSON: times in ISO 8601, numbers that are not finite as null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, str | int) or value is None:
-        return value
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    if isinstance(value, Mapping):
-        return {name: plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
-    return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
 
 
 @dataclass(eq=False, repr=False)

@@ -8,7 +8,6 @@ import dagster as dg
 import pytest
 from typer.testing import CliRunner
 
-from position_sync_dagster import cli
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
@@ -58,15 +57,6 @@ def run(*arguments):
     result = CliRunner().invoke(app, [*arguments])
     assert result.exit_code == 0, result.output
     return result.stdout
-
-
-def refuse(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr("sys.argv", ["position-sync", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    return ended.value.code, printed.err
 
 
 @pytest.mark.parametrize("kind", ["RUN", "BATCH", "UPDATE", "REQUEST"])
@@ -125,17 +115,17 @@ def test_a_request_that_an_older_row_answers_shows_it_and_when_the_broker_confir
 
 
 @pytest.mark.parametrize("text", ["no-such-id", "x' OR '1'='1", "%", ""])
-def test_an_unknown_id_is_an_error_that_names_it(drained, monkeypatch, capsys, text):
-    code, message = refuse(monkeypatch, capsys, "trace", text)
+def test_an_unknown_id_is_an_error_that_names_it(drained, refuse, text):
+    code, message = refuse("trace", text)
     assert code == 2
     assert f"begins with {text!r}" in message
 
 
-def test_a_beginning_of_several_ids_is_refused_and_they_are_named(lake, monkeypatch, capsys):
+def test_a_beginning_of_several_ids_is_refused_and_they_are_named(lake, refuse):
     for number, name in enumerate(("same-1", "same-2")):
         row = replace(ROW, update_id=name, timestamp=NOW + timedelta(seconds=number))
         lake.updates.sync.append([row])
-    code, message = refuse(monkeypatch, capsys, "trace", "same-")
+    code, message = refuse("trace", "same-")
     assert code == 2
     assert "update same-1, update same-2" in " ".join(message.split())
     assert json.loads(run("trace", "same-1", "--json"))["id"] == "same-1"
@@ -189,8 +179,8 @@ def test_a_history_is_bounded_by_its_limit_and_by_a_day(lake):
     assert only["row"]["date"] == day
 
 
-def test_a_holding_without_rows_is_an_error_that_names_it(drained, monkeypatch, capsys):
-    code, message = refuse(monkeypatch, capsys, "history", f"{ACCOUNT}:8")
+def test_a_holding_without_rows_is_an_error_that_names_it(drained, refuse):
+    code, message = refuse("history", f"{ACCOUNT}:8")
     assert code == 2
     assert f"{ACCOUNT}:8" in message
     assert CliRunner().invoke(app, ["history", "nonsense"]).exit_code == 2

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
-from position_sync_dagster import last_work
+from position_sync_dagster import dagster_files
 from position_sync_dagster.defs import drain as defs_drain
 from position_sync_dagster.defs import runs
 from position_sync_dagster.defs.assets.queue_and_ledger import position_updates
@@ -322,5 +322,5 @@ def test_while_nothing_can_be_drained_rows_and_checks_are_reported_all_the_same(
     assert "Nothing is drained: The queue is damaged." in said(result)
     assert tick.rows() == 1
     assert any(isinstance(one, dg.AssetCheckEvaluation) for one in result.asset_events)
-    assert last_work.changed_at(last_work.FAILED_TICK)
-    assert not last_work.changed_at(last_work.SENSORS)
+    assert dagster_files.changed_at(dagster_files.FAILED_TICK)
+    assert not dagster_files.changed_at(dagster_files.SENSORS)

@@ -10,7 +10,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.close_facts import A_DAY
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.web.page_figures import COLUMNS, PageFigures
+from position_sync_dagster.web.served_figures import COLUMNS, PageFigures
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
 

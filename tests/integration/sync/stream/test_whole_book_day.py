@@ -15,7 +15,6 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import GreeksSource, ValueOrigin
 from position_sync_dagster.gateway import holdings, pnl_subscriptions
 from position_sync_dagster.sync.stream import (
-    account_greeks,
     gateway_link,
     lines,
     model_greeks,
@@ -57,7 +56,7 @@ def whole_book(tmp_path, monkeypatch):
         (holdings, "FOLLOWED", timedelta(seconds=1)),
         (model_greeks, "BATCH_S", 0.2),
         (model_greeks, "FIRST_S", 0.2),
-        (account_greeks, "OLD", timedelta(seconds=2)),
+        (model_greeks, "OLD", timedelta(seconds=2)),
         (model_greeks, "CHOOSE_S", 0.5),
         (pnl_subscriptions, "HOLDINGS_AT_ONCE", 1000),
         (gateway_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1)),
