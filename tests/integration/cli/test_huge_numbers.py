@@ -2,9 +2,9 @@
 
 import pytest
 
+from position_sync_dagster.cli.audit import read_history
 from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.errors import InvalidLegError, InvalidRequestError
-from position_sync_dagster.sync.audit import history
 
 HUGE = (str(2**63), "9" * 5000)
 
@@ -41,7 +41,7 @@ def test_a_call_with_a_number_that_is_too_large_is_an_error_of_ours(lake, number
         lambda: queue.get_batch(None, number),
         lambda: registry.add_active(number, "SPY", strategy_id="a"),
         lambda: registry.remove_active(number),
-        lambda: history(lake, "DU1", number, limit=1),
+        lambda: read_history(lake, "DU1", number, limit=1),
     ):
         with pytest.raises((InvalidRequestError, InvalidLegError)) as caught:
             call()
