@@ -149,10 +149,7 @@ def read_without_copies(ib: IB) -> None:
 
 
 def intercept_messages(
-    ib: IB,
-    *,
-    read: Callable[[list[str]], None],
-    unreadable: Callable[[BaseException | None], None],
+    ib: IB, *, read: Callable[[list[str]], None], unreadable: Callable[[BaseException | None], None]
 ) -> Callable[[list[str]], None]:
     """Read each message with a function of ours, which may call ib_async's own.
 
@@ -381,9 +378,7 @@ class RowFields(NamedTuple):
 
 
 def filter_positions(
-    ib: IB,
-    accepts: Callable[[RowFields], bool],
-    unreadable: Callable[[str, str], None],
+    ib: IB, accepts: Callable[[RowFields], bool], unreadable: Callable[[str, str], None]
 ) -> None:
     """Read a position row only if a function accepts its fields as sent.
 

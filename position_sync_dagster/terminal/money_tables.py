@@ -139,6 +139,8 @@ def strategy_table(strategies: Sequence[Money], ends: Sequence[Money], width: in
         FittedColumn("legs", [f"{row.legs_held}/{row.legs}" for row in rows]),
         *_sum_columns(rows, always=3),
     ]
+    if any(row.beta_delta is not None for row in rows):
+        columns.append(_sum_column("β $delta", "beta_delta", 2, rows))
     if any(row.closes for row in rows):
         realized = amounts([row.realized_pnl for row in rows])
         columns.append(FittedColumn("realised", realized, rank=3, signed=True))
@@ -163,6 +165,7 @@ def underlying_table(rows: Sequence[Money], width: int) -> Group:
             for row in rows
         ],
     }
+    has_betas = any(row.beta_delta is not None for row in rows)
     ends = {
         "expiry": [f"{row.nearest_expiry:%d%b%y}" if row.nearest_expiry else "" for row in rows],
         "short ITM": [
@@ -176,6 +179,7 @@ def underlying_table(rows: Sequence[Money], width: int) -> Group:
             FittedColumn("", [row.currency or "–" for row in rows], left=True),
             *(FittedColumn(heading, cells) for heading, cells in columns.items()),
             *_sum_columns(rows, always=0),
+            *([_sum_column("β $delta", "beta_delta", 2, rows)] if has_betas else []),
             *(FittedColumn(heading, cells) for heading, cells in ends.items()),
             *_age_columns(rows),
         ],
@@ -186,14 +190,14 @@ def underlying_table(rows: Sequence[Money], width: int) -> Group:
 def _sum_columns(rows: Sequence[Money], *, always: int) -> list[FittedColumn]:
     """Return the columns of sums; the first few are always shown. A star marks a partial sum."""
     return [
-        FittedColumn(
-            heading,
-            amounts([getattr(row, name) for row in rows], [name in row.unknown for row in rows]),
-            rank=0 if place < always else rank,
-            signed=name.endswith("_pnl"),
-        )
+        _sum_column(heading, name, 0 if place < always else rank, rows)
         for place, (heading, name, rank) in enumerate(_SUMS)
     ]
+
+
+def _sum_column(heading: str, name: str, rank: int, rows: Sequence[Money]) -> FittedColumn:
+    values, partial = [getattr(row, name) for row in rows], [name in row.unknown for row in rows]
+    return FittedColumn(heading, amounts(values, partial), rank=rank, signed=name.endswith("_pnl"))
 
 
 def _age_columns(rows: Sequence[Money]) -> list[FittedColumn]:

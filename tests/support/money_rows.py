@@ -72,5 +72,6 @@ def book_of(rows: Sequence[PositionUpdate], legs: Sequence[ActiveContract], **va
     """Return the book of rows that the broker confirms nothing of."""
     priced, active = priced_rows(rows), tuple(legs)
     closes = values.get("closes", NO_CLOSES)
-    found = split(active, priced, end_of=closes.end_of)
+    betas = values.pop("betas", None)
+    found = split(active, priced, end_of=closes.end_of, betas=betas)
     return Book(now=NOW, priced=priced, legs=active, matching=active, split=found, **values)

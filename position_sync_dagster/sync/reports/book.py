@@ -28,6 +28,7 @@ from position_sync_dagster.lake.lake import (
     rows_of_logins,
 )
 from position_sync_dagster.risk.campaigns import Campaign, open_profit
+from position_sync_dagster.risk.scenarios import ScenariosFileError, folder_of, read_scenarios
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.closes import NO_CLOSES, Closes, read_closes
 from position_sync_dagster.sync.reports.confirmations import (
@@ -181,7 +182,7 @@ def read_book(
         pl.col("position") != 0, pl.col("gateway_id").is_in(list(live_since))
     )
     return replace(
-        _book(now, legs, priced, known or read_known(lake)),
+        _book(now, legs, priced, known or read_known(lake), known_betas(settings)),
         reported=reported.filter(pl.col("sec_type").is_in(settings.sec_types)),
         live_since=live_since,
         streamed=frozenset(streamed.get_column("conid")) if live_since else None,
@@ -191,8 +192,20 @@ def read_book(
     )
 
 
+def known_betas(settings: Settings) -> Mapping[str, float]:
+    """Return the betas of scenarios.yaml; none while it has a mistake (`what-if` names it)."""
+    try:
+        return read_scenarios(folder_of(settings.strategies_file)).betas
+    except ScenariosFileError:
+        return {}
+
+
 def _book(
-    now: datetime, legs: Sequence[ActiveContract], priced: pl.DataFrame, known: Known
+    now: datetime,
+    legs: Sequence[ActiveContract],
+    priced: pl.DataFrame,
+    known: Known,
+    betas: Mapping[str, float],
 ) -> Book:
     closes, details = known
     return Book(
@@ -200,7 +213,7 @@ def _book(
         priced=priced,
         legs=tuple(legs),
         matching=tuple(matching_legs(legs, details)),
-        split=split(legs, priced, details, closes.end_of),
+        split=split(legs, priced, details, closes.end_of, betas),
         closes=closes,
     )
 
@@ -219,7 +232,8 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
     priced = with_priced(rows, NO_HOLDINGS, past.at, band=settings.value_band)
     known = lake.contracts.get({leg.conid for leg in legs})
     details = lake.contracts.quoted_in_cents() | known
-    return _book(past.at, legs, priced, Known(read_closes(lake, past), details))
+    known_then = Known(read_closes(lake, past), details)
+    return _book(past.at, legs, priced, known_then, known_betas(settings))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +250,7 @@ class Money:
         legs_closed, closed: The number of legs of a strategy that were held and are gone for a
             known reason, and what happened to them.
         value: The value of options, stocks and the like, without the notional value of futures.
+        beta_delta: Dollar delta × beta, of the underlyings whose beta is known.
         gamma_1pct: The change of dollar_delta when the underlyings move by 1 %.
         theta, vega: Per day, and per point of volatility.
         oldest_age_s: The age of the oldest price; None without one, or if one is unknown.
@@ -269,6 +284,7 @@ class Money:
     unrealized_pnl: float | None
     daily_pnl: float | None
     dollar_delta: float | None
+    beta_delta: float | None
     gamma_1pct: float | None
     theta: float | None
     vega: float | None
@@ -307,7 +323,7 @@ class Money:
         return ", ".join(part for part in (held, self.closed, rest) if part)
 
 
-_SAME = ("unrealized_pnl", "daily_pnl", "dollar_delta", "gamma_1pct", "theta", "vega")
+_SAME = ("unrealized_pnl", "daily_pnl", "dollar_delta", "beta_delta", "gamma_1pct", "theta", "vega")
 _SUMS = {"value": "market_value", **{name: name for name in _SAME}}
 """Each sum of money, and its name among the sums of parts."""
 
@@ -478,7 +494,12 @@ def _money(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | Non
         differences=row.get("differences"),
         legs_closed=0 if is_total else row.get("legs_closed", 0),
         closed=None if is_total else row.get("closed"),
-        unknown={name: count for name, of in _SUMS.items() if (count := row[f"without_{of}"])},
+        unknown={
+            name: count
+            for name, of in _SUMS.items()
+            # Who has no betas misses none.
+            if (count := row[f"without_{of}"]) and (name != "beta_delta" or row[of] is not None)
+        },
     )
 
 

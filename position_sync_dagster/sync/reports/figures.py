@@ -103,6 +103,7 @@ _SUMS = {
     "unrealized_pnl": "unrealized",
     "daily_pnl": "today",
     "dollar_delta": "dollar_delta",
+    "beta_delta": "beta_delta",
     "gamma_1pct": "gamma_1pct",
     "theta": "theta",
     "vega": "vega",

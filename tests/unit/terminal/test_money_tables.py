@@ -65,6 +65,19 @@ def test_the_total_says_how_many_options_have_greeks_and_what_strategies_lack():
     assert {"60,000*", "20.0*", "-1,234*", "-493,800"} <= set(total.split())
 
 
+def test_the_delta_by_betas_leaves_out_what_has_none_and_is_absent_without_betas():
+    rows = [row(1), row(2, symbol="AAPL"), row(3, symbol="XYZ")]
+    plain = money(rows, [leg(1, "a")])
+    assert "β" not in strategies_shown(plain, 160)[0]
+    assert "beta_delta" not in plain.totals[0].unknown
+    found = book_of(rows, [leg(1, "a")], betas={"SPY": 1.0, "AAPL": 1.5}).money()
+    (total,) = found.totals
+    assert total.dollar_delta == 3 * 60_000.0
+    assert (total.beta_delta, total.unknown["beta_delta"]) == (60_000.0 * 2.5, 1)
+    assert "150,000*" in strategies_shown(found, 160)[-1]
+    assert "β $delta" in shown(underlying_table(found.underlyings, 160), 160)[0]
+
+
 def test_a_stock_without_a_value_is_missing_in_the_dollar_delta():
     stock = {"sec_type": "STK", "right": None, "strike": None, "expiry": None, "delta": None}
     found = money([row(1), row(2, **stock), row(3, **stock, market_value=None)], [])
