@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from rich.text import Text
 
-from position_sync_dagster.processes.dagster_dev import is_serving
+from position_sync_dagster.processes.supervisor import is_serving
 from tests.support.browser import (
     GROUPS,
     LINEAGE,

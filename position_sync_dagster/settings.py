@@ -33,7 +33,6 @@ from position_sync_dagster.gateway_settings import (
     SecTypes,
     Severities,
 )
-from position_sync_dagster.yaml_file import saved_state
 
 PREFIX = "POSITION_SYNC_"
 
@@ -251,15 +250,8 @@ class Settings(GatewaySettings):
         return f"{self.lake.rstrip('/')}/{name}"
 
 
-_newest: tuple[object, Settings] | None = None
-"""The inputs of the settings that were read last, and these settings."""
-
-
 def load_settings(**overrides: object) -> Settings:
     """Read the settings; keyword arguments take precedence over the environment.
-
-    A process reads them at each tick, and a run several times. If neither the environment nor the
-    file has changed since, the result is that of the last call: that saves 4 ms of reading.
 
     Raises:
         SettingsError: A value is malformed, or two contradict each other; the message names the
@@ -268,20 +260,11 @@ def load_settings(**overrides: object) -> Settings:
     >>> load_settings(gateway_port=4002).gateway_port
     4002
     """
-    global _newest
     file = overrides.get("_env_file", ".env")
-    names = [name for name in os.environ if name.upper().startswith(PREFIX)]
-    files = (saved_state(Path())[0], file, saved_state(Path(str(file))))
-    source = (files, {name: os.environ.get(name) for name in names}, overrides)
-    kept = _newest
-    if kept is not None and kept[0] == source:
-        return kept[1]
     try:
         if isinstance(file, str | Path) and os.path.exists(file):
             read_env_file(Path(file))
-        found = Settings(**overrides)  # type: ignore[arg-type]
-        _newest = (source, found)
-        return found
+        return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
@@ -324,38 +307,12 @@ def read_env_file(path: Path) -> dict[str, str]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-RETIRED = {
-    "ACCOUNT_VALUES_INTERVAL_S": "a changed account has a row as often as holdings are published",
-    "CLOSED_LEASE_S": "leases are renewed by night as by day",
-    "FLEX_PATIENCE_S": "a statement is waited for five minutes",
-    "FLEX_URL": "statements come from the address of the Flex Web Service",
-    "HEARTBEATS": "leases are renewed in the tables of the lake",
-    "MAX_ATTEMPTS": "a request is FAILED after five failures",
-    "MAX_MARK_AGE_S": "a mark counts until its line is silent",
-    "MAX_RETRY_DELAY_S": "a failed request waits five minutes at most",
-    "RETRY_DELAY_S": "a failed request waits five seconds, and twice as long after each failure",
-}
-"""Settings of earlier versions, and what holds instead; of the constants see `replacement_of`."""
-
-
-def replacement_of(name: str) -> str | None:
-    """Return what holds instead of a setting of an earlier version; None: there was none.
-
-    >>> replacement_of("MIN_HOLD_S"), replacement_of("MAX_LINES")
-    ('it is always 5', None)
-    """
-    constant = getattr(Settings, name.lower(), None)
-    if name.lower() not in Settings.model_fields and isinstance(constant, int | float):
-        return f"it is always {constant:g}"
-    return RETIRED.get(name)
-
-
 OWN_VARIABLES = frozenset({PREFIX + "LAUNCHED_FROM"})
 """Variables with the prefix that the package sets in its processes; they are not settings."""
 
 
 def warnings_of(environ: Iterable[str], *, env_file: str | None = ".env") -> list[str]:
-    """Return one line for each unknown or retired setting of an environment and a `.env` file.
+    """Return one line for each unknown setting of an environment and a `.env` file.
 
     >>> warnings_of(["POSITION_SYNC_MAX_LINE", "POSITION_SYNC_LAKE", "HOME"], env_file=None)
     ['POSITION_SYNC_MAX_LINE is not a setting and has no effect; is POSITION_SYNC_MAX_LINES meant?']
@@ -369,11 +326,9 @@ def warnings_of(environ: Iterable[str], *, env_file: str | None = ".env") -> lis
     for name in sorted(names):
         prefix, rest = name.upper()[: len(PREFIX)], name.upper()[len(PREFIX) :]
         if prefix == PREFIX and rest not in known and name not in OWN_VARIABLES:
-            instead = replacement_of(rest)
-            if instead is not None:
-                warnings.append(f"{name} is no setting any more and has no effect: {instead}.")
-                continue
             nearest = get_close_matches(rest, known, n=1)
             hint = f"is {PREFIX}{nearest[0]} meant?" if nearest else ".env.example lists each one."
+            if isinstance(constant := getattr(Settings, rest.lower(), None), int | float):
+                hint = f"it is always {constant:g}."
             warnings.append(f"{name} is not a setting and has no effect; {hint}")
     return warnings

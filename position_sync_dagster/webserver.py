@@ -53,7 +53,7 @@ class GuardedWebserver(DagsterWebserver[Any, Any]):
 def main() -> None:
     """Run `dagster-webserver` with the guarded class in place of Dagster's own.
 
-    Where `position-sync dev` did not start it, it says which settings are unknown or retired.
+    Where `position-sync dev` did not start it, it says which settings are unknown.
     """
     if MARKER not in os.environ:
         for line in warnings_of(os.environ):

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from ib_gateway_simulator import Book, SimulatedGateway, load_book
+from position_sync_dagster import cli
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.memory_and_threads import one_native_thread_each
 from tests.support import object_store, signals, tiers, waiting
@@ -141,6 +142,21 @@ def lake_in(request: pytest.FixtureRequest) -> str:
 def eventually() -> Callable[..., Awaitable[Any]]:
     """Wait until a condition (plain or async) holds, and return its result."""
     return waiting.eventually
+
+
+@pytest.fixture
+def refuse(monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
+    """Run a command line that ends with an error and prints nothing else."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["position-sync", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        return ended.value.code, printed.err
+
+    return run
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ COMMANDS = {
     "what-if": f"{CLI}.what_if:what_if",
     "expiry": f"{CLI}.what_if:expiry",
     "money": f"{CLI}.dev:money",
-    "mcp": f"{CLI}.mcp:mcp",
+    "mcp": f"{CLI}.reports:mcp",
     "doctor": f"{CLI}.doctor:doctor",
     "maintain": f"{CLI}.doctor:maintain",
     "strategies": f"{CLI}.strategies:strategies",

@@ -2,30 +2,30 @@
 
 import os
 import shutil
+import socket
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ib_gateway_simulator.recording import program
-from position_sync_dagster import errors, places
+from position_sync_dagster import dagster_files, errors
 from position_sync_dagster.cli import options
-from position_sync_dagster.demo.display import LiveDisplay, look_at, stop_if_closed
-from position_sync_dagster.demo.run import Options
+from position_sync_dagster.demo.run import LiveDisplay, Options, look_at, stop_if_closed
 from position_sync_dagster.demo.run import run as run_demo
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.strategies_file import load_strategies
-from position_sync_dagster.processes import dagster_dev, ports
+from position_sync_dagster.processes import ports, supervisor
 from position_sync_dagster.processes.child_process import ChildProcess
 from position_sync_dagster.processes.home import MARKER, HomeError, exclusive_use
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
 from position_sync_dagster.settings import PREFIX, Settings, load_settings, read_env_file
 from position_sync_dagster.sync.reports.exchange_days import require_known
-from position_sync_dagster.sync.reports.figures import Figures, FiguresReader
+from position_sync_dagster.sync.reports.figures import FiguresReader
 from position_sync_dagster.sync.stream.memory_and_threads import one_native_thread_each
 from position_sync_dagster.terminal.text import printable
 
@@ -34,6 +34,8 @@ LOG_NAME = "dagster-dev.log"
 STARTING_INTERVAL_S = 1.0
 INTERVAL_S = 5.0
 """Seconds between two reads of the tables: while the UI starts, and afterwards."""
+
+CONNECT_TIMEOUT_S = 2.0
 
 
 def dev(
@@ -68,7 +70,7 @@ def run(*, ui_port: int, end_with: int | None) -> None:
     require_known(settings.calendar)
     ports.require_free(ui_port, purpose="Dagster UI", option="--ui-port")
     live = sys.stdout.isatty() and sys.stderr.isatty()
-    home = places.dagster_home()
+    home = dagster_files.dagster_home()
     with (
         StopRequest(end_with=end_with) as stop,
         exclusive_use(home, purpose="position-sync dev"),
@@ -76,17 +78,16 @@ def run(*, ui_port: int, end_with: int | None) -> None:
         put_instance(home)
         log = home / LOG_NAME if live else None
         known = "ui_url" in settings.model_fields_set
-        address = settings.ui_url if known else dagster_dev.url(ui_port)
+        address = settings.ui_url if known else supervisor.url(ui_port)
         try:
-            with dagster_dev.start(
+            with supervisor.start(
                 env={**variables_of_the_folder(), **os.environ, UI_URL: address, MARKER: str(home)},
                 dagster_home=home,
                 ui_port=ui_port,
                 cwd=Path.cwd(),
                 log=log,
             ) as dagster:
-                output = LiveOutput(settings, log) if log else Output(settings)
-                watch(dagster, settings, ui_port, stop, output)
+                watch(dagster, settings, ui_port, stop, log)
         except StopRequested as request:
             with suppress(StopRequested):  # the terminal is closed
                 write_lines(f"Ended ({request.reason}).")
@@ -104,12 +105,12 @@ def put_instance(home: Path) -> None:
     """
     file = home / "dagster.yaml"
     former = file.exists() and FORMER_CLASSES in file.read_text(encoding="utf-8")
-    if home == places.own_dagster_home() and (former or not file.exists()):
-        shutil.copyfile(places.instance_file(), file)
+    if home == dagster_files.own_dagster_home() and (former or not file.exists()):
+        shutil.copyfile(dagster_files.instance_file(), file)
     elif former:
         raise HomeError(
             f"{file} names classes of an earlier release, in {FORMER_CLASSES}.",
-            remedy=f"Copy {places.instance_file()} there, or remove both.",
+            remedy=f"Copy {dagster_files.instance_file()} there, or remove both.",
         )
 
 
@@ -134,134 +135,116 @@ def require_files(settings: Settings) -> None:
         load_strategies(settings.strategies_file)
 
 
-class Output:
-    """Writes each change as lines; the base of the live output.
-
-    Attributes:
-        interval_s: Seconds between two reads of the tables, once the UI answers.
-        screen: The context in which the output is shown.
-    """
-
-    interval_s = INTERVAL_S
-
-    def __init__(self, settings: Settings) -> None:
-        self.screen: AbstractContextManager[object] = nullcontext()
-        self._settings = settings
-        self._sessions: dict[str, str] = {}
-
-    def note(self, text: str) -> None:
-        """Show a change.
-
-        Raises:
-            StopRequested: The terminal is closed.
-        """
-        write_lines(text)
-
-    def serving(self, ui: str) -> None:
-        """Show that the UI answers.
-
-        Raises:
-            StopRequested: The terminal is closed.
-        """
-        self.note(f"The Dagster UI is at {ui}")
-
-    def look(self, ui: str) -> None:
-        """Show the state of each gateway's session that has changed.
-
-        Raises:
-            StopRequested: The terminal is closed.
-        """
-        states = session_states(self._settings)
-        for gateway_id, state in states.items():
-            if state != self._sessions.get(gateway_id):
-                self.note(f"Gateway {gateway_id}: {state}")
-        self._sessions = states
-
-
-class LiveOutput(Output):
-    """Redraws the status of the demo in place, with the last message above it."""
-
-    interval_s = LiveDisplay.interval_s
-
-    def __init__(self, settings: Settings, log: Path) -> None:
-        super().__init__(settings)
-        self.screen = self._display = LiveDisplay()
-        self._log = log
-        self._notes: list[tuple[str, str]] = []
-        self._lake = Lake.of(settings)
-        self._reader = FiguresReader(self._lake, settings)
-
-    def note(self, text: str) -> None:
-        """Show a change above the status, until the next one.
-
-        Raises:
-            StopRequested: The terminal is closed.
-        """
-        self._notes = [("", line) for line in text.splitlines()]
-
-    def serving(self, ui: str) -> None:
-        """Do nothing: the status has the address, and the last note stays."""
-
-    def look(self, ui: str) -> None:
-        """Read the tables, and draw the status again.
-
-        Raises:
-            StopRequested: The terminal is closed.
-        """
-        page = f"{ui}/money" if "://" in ui else ui
-        addresses = [("Dagster UI", ui), ("money page", page), ("logs", str(self._log))]
-        self._display.show(look_at(self._read, notes=self._notes, addresses=addresses))
-
-    def _read(self) -> Figures | None:
-        return self._reader.read(utc_now()) if self._lake.exists else None
-
-
 @one_native_thread_each()
 def watch(
-    dagster: ChildProcess, settings: Settings, ui_port: int, stop: StopRequest, output: Output
+    dagster: ChildProcess, settings: Settings, ui_port: int, stop: StopRequest, log: Path | None
 ) -> None:
-    """Report each change: of the UI, of each gateway's port and session.
+    """Show the status on a terminal, with the last message above it; else each change as lines.
+
+    Args:
+        log: The file of Dagster's output; None where this output is no terminal.
 
     Raises:
         StopRequested: This process shall stop, or the terminal is closed.
         ChildEndedError: Dagster has ended.
     """
-    serving = False
-    gateways = ports.GatewayProbes()
-    next_probe = 0.0
-    with output.screen:
+    lake, ui, serving, next_probe = Lake.of(settings), supervisor.url(ui_port), False, 0.0
+    reader, screen = FiguresReader(lake, settings), LiveDisplay() if log else None
+    problems: dict[str, str | None] = {}
+    states: dict[str, str] = {}
+    notes: list[tuple[str, str]] = []
+    with screen or nullcontext():
         while True:
             dagster.check()
-            if not serving and dagster_dev.is_serving(ui_port):
+            news: list[str] = []
+            if not serving and supervisor.is_serving(ui_port):
                 serving = True
-                output.serving(dagster_dev.url(ui_port))
+                news += [] if screen else [f"The Dagster UI is at {ui}"]
             # Each probe is a connection that the gateway logs.
             if time.monotonic() >= next_probe:
                 next_probe = time.monotonic() + (INTERVAL_S if serving else STARTING_INTERVAL_S)
-                for text in gateways.look(settings):
-                    output.note(text)
-            output.look(dagster_dev.url(ui_port) if serving else "starting")
-            stop.pause(output.interval_s if serving else STARTING_INTERVAL_S)
+                news += probe_gateways(settings, problems)
+            if screen is None:
+                before, states = states, session_states(settings, lake)
+                news += [f"Gateway {k}: {v}" for k, v in states.items() if v != before.get(k)]
+                write_lines("\n".join(news))
+            else:
+                notes = [("", line) for text in news for line in text.splitlines()] or notes
+                addresses = [
+                    ("Dagster UI", ui if serving else "starting"),
+                    ("money page", f"{ui}/money" if serving else "starting"),
+                    ("logs", str(log)),
+                ]
+                look = look_at(
+                    lambda: reader.read(utc_now()) if lake.exists else None,
+                    notes=notes,
+                    addresses=addresses,
+                )
+                screen.show(look)
+            interval_s = LiveDisplay.interval_s if screen else INTERVAL_S
+            stop.pause(interval_s if serving else STARTING_INTERVAL_S)
 
 
-def session_states(settings: Settings) -> dict[str, str]:
+def probe_gateways(settings: Settings, problems: dict[str, str | None]) -> list[str]:
+    """Probe the port of each gateway until something listens there; return what has changed.
+
+    Args:
+        problems: What was found before, by address, and what is found now.
+    """
+    try:
+        logins = settings.logins
+    except errors.SettingsError:  # the session states show it
+        return []
+    news = []
+    for login in logins:
+        address = login.gateway_address
+        before = problems.get(address, "")
+        if before is None:
+            continue
+        found = problems[address] = gateway_problem(login.gateway_host, login.gateway_port)
+        if found is not None and found != before:
+            news.append(found)
+        elif found is None and before:
+            news.append(f"Something listens at {address} now.")
+    return news
+
+
+def gateway_problem(host: str, port: int) -> str | None:
+    """Return why nothing answers at a gateway's port, and what to do; None where something does."""
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
+        return None
+    except ConnectionRefusedError:
+        why = "nothing listens there"
+    except (socket.gaierror, UnicodeError):  # the latter: no name of a host
+        why = "the address is not known"
+    except OSError:
+        why = "there is no answer"
+    return (
+        f"No gateway at {host}:{port}: {why}.\n"
+        "  Start TWS or IB Gateway and log in; in its API settings enable socket clients and\n"
+        "  compare the port. Another address: POSITION_SYNC_GATEWAY_HOST and\n"
+        "  POSITION_SYNC_GATEWAY_PORT (TWS live 7496, paper 7497; Gateway live 4001, paper 4002),\n"
+        "  in the environment or in .env. Everything keeps running, and the stream keeps trying."
+    )
+
+
+def session_states(settings: Settings, lake: Lake) -> dict[str, str]:
     """Return the state and the detail of each gateway's current session, by gateway id.
 
     If the gateways file or the table cannot be read, the value is the text of the error.
     """
-    found = {}
     try:
-        sessions = Lake.of(settings).sessions
-        for login in settings.logins:
-            session = sessions.current(login.gateway_id)
-            if session is not None:
-                detail = f" – {session.detail}" if session.detail else ""
-                found[login.gateway_id] = f"{session.state}{detail}"
+        sessions = (lake.sessions.current(login.gateway_id) for login in settings.logins)
+        return {
+            one.gateway_id: f"{one.state} – {one.detail}" if one.detail else str(one.state)
+            for one in sessions
+            if one is not None
+        }
     except errors.SettingsError as error:
         return {"file": str(error)}
     except errors.LakeError as error:
-        return {login.gateway_id: str(error) for login in settings.logins}
-    return found
+        return {"tables": str(error)}
 
 
 def write_lines(text: str) -> None:
@@ -330,7 +313,7 @@ def demo(
     sys.exit(
         run_demo(
             Options(
-                home=home or places.demo_home(),
+                home=home or dagster_files.demo_home(),
                 seconds=seconds,
                 ui_port=ui_port,
                 gateway_port=gateway_port,
@@ -387,7 +370,7 @@ def money(
 
     from ib_gateway_simulator.loopback_guard import LoopbackGuard
     from position_sync_dagster.web.money_page import money_routes
-    from position_sync_dagster.web.page_figures import PageFigures
+    from position_sync_dagster.web.served_figures import PageFigures
 
     settings, _lake = options.opened(home)
     ports.require_free(port, purpose="money page", option="--port")

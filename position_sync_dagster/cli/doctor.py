@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 import typer
 
 from position_sync_dagster.cli import options
+from position_sync_dagster.dagster_files import dagster_home
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.places import dagster_home
 from position_sync_dagster.processes.preflight import Level, run_preflight
 from position_sync_dagster.terminal import output
 

@@ -1,11 +1,11 @@
-"""The commands that show what the tables hold: `status`, `exposure`, `positions` and `follow`."""
+"""The commands that show what the tables hold, such as `status` and `positions`, and `mcp`."""
 
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
 import polars as pl
@@ -16,18 +16,19 @@ from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.domain.instrument import contract_name
+from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.lake.lake import Lake, Past, legs_at, rows_of_logins
 from position_sync_dagster.lake.position_updates import POLL_S
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.propose_strategies import next_step
-from position_sync_dagster.sync.reports import overview
 from position_sync_dagster.sync.reports import positions as positions_of
+from position_sync_dagster.sync.reports.book import BookMoney, book_at, is_leg_of, read_book
 from position_sync_dagster.sync.reports.changes import ChangeKind
 from position_sync_dagster.sync.reports.closes import Closes, read_closes
-from position_sync_dagster.sync.reports.figures import FiguresReader
-from position_sync_dagster.sync.reports.money import BookMoney
-from position_sync_dagster.sync.reports.status import read_status
+from position_sync_dagster.sync.reports.figures import FiguresReader, sums_of
+from position_sync_dagster.sync.reports.status import plain, read_status
 from position_sync_dagster.terminal import board, money_tables, output
 from position_sync_dagster.terminal.board import describe
 from position_sync_dagster.terminal.text import as_typed, number, printable, quantity
@@ -37,14 +38,18 @@ MOST_DIGITS = 4
 
 
 def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
-    """Show the owner of the gateway, the lines, the queue, the newest rows and their totals."""
+    """Show the owner of the gateway, the lines, the queue and the newest rows.
+
+    `exposure` has the totals; with --json they are here too.
+    """
     settings, lake = options.opened(home)
     latest, now = rows_of_logins(lake.updates.sync.latest(), settings), utc_now()
     found = read_status(lake, settings, now, latest=latest)
-    money = overview.read_book(lake, settings, now, latest=latest).money()
-    figures = [*describe(found), *money_tables.describe_totals(money)]
-    data = found.to_dict() | {"totals": [*money.totals, *money.in_base]}
-    output.show(data, (f"{label:<18} {value}" for label, value in figures), json=json)
+    if json:
+        money = read_book(lake, settings, now, latest=latest).money()
+        output.print_json(found.to_dict() | {"totals": [*money.totals, *money.in_base]})
+        return
+    output.show(None, (f"{label:<18} {value}" for label, value in describe(found)), json=False)
 
 
 def figures(
@@ -109,10 +114,9 @@ def exposure(
 
     def look() -> BookMoney:
         if past is None:
-            latest = rows_of_logins(lake.updates.sync.latest(), settings)
-            book = overview.read_book(lake, settings, utc_now(), latest=latest)
+            book = read_book(lake, settings, utc_now())
         else:
-            book = overview.book_at(lake, settings, past, utc_now())
+            book = book_at(lake, settings, past, utc_now())
         options.known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
         return book.money(strategy)
 
@@ -336,9 +340,7 @@ def follow(
     def wanted(rows: pl.DataFrame) -> pl.DataFrame:
         rows = rows_of_logins(rows, settings)
         if strategy is not None:
-            rows = rows.filter(
-                overview.is_leg_of(lake, strategy, lake.registry.sync.get_all_active())
-            )
+            rows = rows.filter(is_leg_of(lake, strategy, lake.registry.sync.get_all_active()))
         for column, value in (("account", account), ("conid", conid)):
             if value is not None:
                 rows = rows.filter(pl.col(column) == value)
@@ -384,3 +386,73 @@ def _print_lines(rows: pl.DataFrame) -> None:
 def _write(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+class Tools:
+    """The tools: each returns values for JSON; unknown is null, never zero.
+
+    Raises:
+        PositionSyncError: The tables cannot be read; from every tool.
+    """
+
+    def __init__(self, settings: Settings, lake: Lake) -> None:
+        self._settings = settings
+        self._lake = lake
+        self._reader = FiguresReader(lake, settings)
+
+    def figures(self) -> dict[str, Any]:
+        """Return accounts, strategies, underlyings, expiries, changes, limits and the gateway.
+
+        The positions are left out: `positions` has them.
+        """
+        return self._reader.read(utc_now()).to_dict(positions=False)
+
+    def positions(
+        self, strategy: str | None = None, symbol: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the open positions, all or those of a strategy or an underlying."""
+        rows = self._reader.read(utc_now()).positions.select(positions_of.COLUMNS).to_dicts()
+        return [
+            dict(plain(row))
+            for row in rows
+            if (strategy is None or strategy in row["strategies"])
+            and (symbol is None or row["symbol"].upper() == symbol.upper())
+        ]
+
+    def changes(self) -> list[dict[str, Any]]:
+        """Return what happened today: trades, closes, outages and breaks, the newest first."""
+        return list(plain(self._reader.read(utc_now()).changes))
+
+    def as_of(self, time: str) -> dict[str, Any]:
+        """Return strategies and positions as they were known at a time such as 2026-03-09T15:30Z.
+
+        A time without a zone is UTC.
+        """
+        at = datetime.fromisoformat(time)
+        at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+        book = book_at(self._lake, self._settings, Past(at=at), utc_now())
+        money, held = book.money(), book.priced.filter(pl.col("position") != 0)
+        rows = positions_of.position_rows(held, book).select(positions_of.COLUMNS)
+        found = {
+            "at": at,
+            "strategies": [sums_of(one, "strategy") for one in (*money.strategies, *money.rest)],
+            "positions": rows.to_dicts(),
+        }
+        return dict(plain(found))
+
+
+def mcp(home: options.HomeFolder = None) -> None:
+    """Serve the figures to an assistant by the Model Context Protocol, over stdio, read only.
+
+    It needs the extra `mcp`. The tools are figures, positions, changes and as_of.
+    """
+    try:
+        from mcp.server.fastmcp import FastMCP
+        from mcp.types import ToolAnnotations
+    except ImportError as error:
+        raise MissingExtraError("mcp", "mcp") from error
+    tools = Tools(*options.opened(home))
+    server = FastMCP("position-sync", log_level="WARNING")
+    for tool in (tools.figures, tools.positions, tools.changes, tools.as_of):
+        server.add_tool(tool, annotations=ToolAnnotations(readOnlyHint=True))
+    server.run("stdio")

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import dagster as dg
 
-from position_sync_dagster import last_work
+from position_sync_dagster import dagster_files
 from position_sync_dagster.defs import runs
 from position_sync_dagster.defs.assets import (
     closures,
@@ -40,7 +40,6 @@ from position_sync_dagster.lake.position_updates import AddedBatches
 from position_sync_dagster.lake.schema import tables as specs
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain
-from position_sync_dagster.sync.counts import DrainReport
 from position_sync_dagster.sync.drain_batch import NONE, Releases
 from position_sync_dagster.sync.supervision import SensorCursor
 from position_sync_dagster.yaml_file import saved_state
@@ -118,7 +117,7 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     lake = runs.cached_lake(settings)
     work = Work(lake, settings, runs.cached_instance(context), datetime.now(UTC))
     cursor, events = work.tick(TickCursor.from_text(context.cursor))
-    last_work.note(last_work.FAILED_TICK if work.failed else last_work.SENSORS)
+    dagster_files.note(dagster_files.FAILED_TICK if work.failed else dagster_files.SENSORS)
     return dg.SensorResult(
         asset_events=events, skip_reason="; ".join(work.said), cursor=cursor.to_text()
     )
@@ -208,7 +207,7 @@ class Work:
         changed = version != cursor.registry_version
         return replace(cursor, registry_version=version), changed
 
-    def _drain(self, cursor: TickCursor) -> tuple[TickCursor, DrainReport]:
+    def _drain(self, cursor: TickCursor) -> tuple[TickCursor, drain.DrainReport]:
         """Drain what waits, unless the last drains could not value the same requests."""
         backlog = self.lake.queue.sync.overview()
         claimable = backlog.claimable + backlog.expired
@@ -330,7 +329,7 @@ def _reported(record: dg.EventLogRecord) -> int | None:
     return version if isinstance(version, int) else None
 
 
-def materialization(span: Span, report: DrainReport) -> dg.AssetMaterialization:
+def materialization(span: Span, report: drain.DrainReport) -> dg.AssetMaterialization:
     """Return the event of the rows of a span, also of a span without rows.
 
     Args:

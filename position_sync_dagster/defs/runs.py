@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import dagster as dg
 
-from position_sync_dagster import last_work
+from position_sync_dagster import dagster_files
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
@@ -217,7 +217,7 @@ def fails_once(
         try:
             result = tick(context)
         except PositionSyncError as error:
-            last_work.note(last_work.FAILED_TICK)
+            dagster_files.note(dagster_files.FAILED_TICK)
             found = error.what.partition(": ")[0]  # the rest may differ in each attempt
             if found == fault:
                 return dg.SkipReason(str(error))

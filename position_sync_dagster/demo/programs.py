@@ -30,7 +30,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.strategies_file import load_strategies
-from position_sync_dagster.processes import dagster_dev, ports
+from position_sync_dagster.processes import ports, supervisor
 from position_sync_dagster.processes.child_process import ChildProcess
 from position_sync_dagster.processes.home import (
     DAGSTER_HOME,
@@ -383,7 +383,7 @@ class DemoRun:
     def addresses(self) -> dict[str, str]:
         """Return the addresses and folders of the parts."""
         return {
-            "ui": dagster_dev.url(self.ui_port),
+            "ui": supervisor.url(self.ui_port),
             "control": f"http://{ports.LOOPBACK}:{self.simulator.control}",
             "gateway": f"{ports.LOOPBACK}:{self.simulator.gateway}",
             "home": str(self.home.path),
@@ -437,14 +437,14 @@ def start(
                 f"{PREFIX}GATEWAY_HOST": ports.LOOPBACK,
                 f"{PREFIX}GATEWAY_PORT": str(found.gateway),
                 f"{PREFIX}TRADING_MODE": "SIMULATED",
-                f"{PREFIX}UI_URL": dagster_dev.url(ui_port),
+                f"{PREFIX}UI_URL": supervisor.url(ui_port),
             }
         )
         adopt_environment(settings | {DAGSTER_HOME: str(home.dagster_home)})
         if is_first:
             prepare(load_settings(_env_file=None))
         stop.check()
-        with dagster_dev.start(
+        with supervisor.start(
             env=home_environment(home.path, settings),
             dagster_home=home.dagster_home,
             ui_port=ui_port,

@@ -2,12 +2,12 @@
 
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.instrument import NEW_YORK, Right, contract_name
@@ -322,14 +322,26 @@ def rolls_of(
         for one in sorted(changes, key=lambda one: (one.seen_at, one.change_id))
         if one.change_id not in other
     )
+    by_kind: defaultdict[tuple[object, ...], list[_Side]] = defaultdict(list)
+    for side in sides:
+        if side.executions and side.change.before * side.change.after >= 0:
+            by_kind[_kind_of(side.change, side.change.by)].append(side)
     closed = [side for side in sides if side.id in traded and side.executions]
-    places = _Places(side for side in sides if side.executions)
+    fitting = {
+        old.id: [
+            new
+            for new in by_kind[_kind_of(old.change, old.change.closed)]
+            if new.change.conid != old.change.conid
+        ]
+        for old in closed
+    }
     for old in closed:
-        old.choices = places.of_one_order(old)
+        old.choices = [new for new in fitting[old.id] if new.orders & old.orders]
     taken = {new.id for old in closed for new in old.choices}
     for old in closed:
         if not old.choices:
-            old.choices = [new for new in places.near(old, within) if new.id not in taken]
+            near = (new for new in fitting[old.id] if _are_near(old, new, within))
+            old.choices = [new for new in near if new.id not in taken]
     rivals_of: defaultdict[str, list[_Side]] = defaultdict(list)
     for old in closed:
         for new in old.choices:
@@ -367,48 +379,15 @@ class _Side:
         return {one.order_id for one in self.executions if one.order_id is not None}
 
 
-class _Places:
-    """The changes that may have taken the place of others, found by their order or their time."""
-
-    def __init__(self, sides: Iterable[_Side]) -> None:
-        self._by_order: defaultdict[tuple[object, str], list[_Side]] = defaultdict(list)
-        self._by_time: defaultdict[object, list[tuple[datetime, int, _Side]]] = defaultdict(list)
-        for number, side in enumerate(sides):
-            if side.change.before * side.change.after < 0:
-                continue
-            kind = (_kind_of(side.change), side.change.by)
-            for order in side.orders:
-                self._by_order[kind, order].append(side)
-            for at in {one.time for one in side.executions}:
-                self._by_time[kind].append((at, number, side))
-        for listed in self._by_time.values():
-            listed.sort(key=itemgetter(0, 1))
-
-    def of_one_order(self, old: _Side) -> list[_Side]:
-        """Return the changes that were made by an order that made the old one too."""
-        kind = (_kind_of(old.change), old.change.closed)
-        return _apart(old, (new for order in old.orders for new in self._by_order[kind, order]))
-
-    def near(self, old: _Side, within: timedelta) -> list[_Side]:
-        """Return the changes with an execution that lies near one of the old change."""
-        listed = self._by_time[_kind_of(old.change), old.change.closed]
-
-        def found() -> Iterator[_Side]:
-            for one in old.executions:
-                first = bisect_left(listed, one.time - within, key=itemgetter(0))
-                last = bisect_right(listed, one.time + within, key=itemgetter(0))
-                yield from (new for _at, _number, new in listed[first:last])
-
-        return _apart(old, found())
-
-
-def _apart(old: _Side, found: Iterable[_Side]) -> list[_Side]:
-    return list({new.id: new for new in found if new.change.conid != old.change.conid}.values())
-
-
-def _kind_of(change: PositionChange) -> tuple[object, ...]:
+def _kind_of(change: PositionChange, quantity: float) -> tuple[object, ...]:
     """Return what the old and the new contract of a roll have in common."""
-    return change.account, change.symbol, change.sec_type, change.right
+    return change.account, change.symbol, change.sec_type, change.right, quantity
+
+
+def _are_near(old: _Side, new: _Side, within: timedelta) -> bool:
+    return any(
+        abs(one.time - other.time) <= within for one in old.executions for other in new.executions
+    )
 
 
 def _in_one_order(sides: Iterable[_Side]) -> list[_Side]:

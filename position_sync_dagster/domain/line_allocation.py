@@ -176,8 +176,6 @@ def largest(
 class LineLimit:
     """The line limit of a login: as configured, or as learned from code 101.
 
-    The same rule learns how many holdings PnLSingle follows, for which no limit is published.
-
     A learned limit is probed upwards. The first probe goes above the reserve, so that the gateway
     really gets a request; each probe that it grants doubles the next one. After a probe that it
     refuses, the next one waits twice as long.

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
@@ -20,7 +20,7 @@ from typing import NamedTuple
 from ib_async import IB, AccountValue, Contract
 
 from position_sync_dagster.domain.broker_position import Key, key_of
-from position_sync_dagster.domain.clock import Backoff, Clock, utc_now
+from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.gateway_session import SET_ASIDE
 from position_sync_dagster.domain.instrument import CONIDS, Instrument
 from position_sync_dagster.domain.leg import few
@@ -62,74 +62,52 @@ def oddness(row: ib_async_internals.RowFields, accounts: Collection[str]) -> str
 
 
 class OddRows:
-    """The rows that were set aside, by account and conid, each with the reason.
+    """The rows that are set aside, by account and conid, each with the reason.
 
     Args:
         accounts: The accounts of the login.
         on_change: Called with an account when one of its rows is set aside, or usable again.
 
     Attributes:
-        seen: The rows that were set aside since `seen` was cleared last.
+        reasons: Why the newest row of a holding cannot be used; cleared when a list begins.
     """
 
     def __init__(self, accounts: Collection[str], *, on_change: Callable[[str], None]) -> None:
-        self.seen: set[Key] = set()
+        self.reasons: dict[Key, str] = {}
         self._accounts = accounts
         self._on_change = on_change
-        self._reasons: dict[Key, str] = {}
         self._logged: set[Key] = set()
-
-    def __contains__(self, key: Key) -> bool:
-        """Return whether the newest row of a holding was set aside."""
-        return key in self._reasons
-
-    def __bool__(self) -> bool:
-        """Return whether any row is set aside."""
-        return bool(self._reasons)
-
-    def __iter__(self) -> Iterator[Key]:
-        """Iterate over the holdings whose newest row was set aside."""
-        return iter(self._reasons)
 
     def accepts(self, row: ib_async_internals.RowFields) -> bool:
         """Return whether a row can be used, by its fields as sent; set it aside if not."""
         why = oddness(row, self._accounts)
         if why is not None:
             self.set_aside(row.account, row.conid, why)
-        elif self and self._reasons.pop(key_as_sent(row.account, row.conid), None) is not None:
+        elif self.reasons and (key := key_as_sent(row.account, row.conid)) in self.reasons:
+            del self.reasons[key]
             self._on_change(row.account)
         return why is None
 
     def set_aside(self, account: str, conid: str, reason: str = UNREADABLE) -> None:
         """Set a row aside, by its account and conid as sent."""
         key = key_as_sent(account, conid)
-        self.seen.add(key)
-        self._reasons[key] = reason
+        self.reasons[key] = reason
         if key not in self._logged:
             self._logged.add(key)
             logger.warning("a holding (conid %s) is set aside: the gateway sent %s", key[1], reason)
         if account in self._accounts:
             self._on_change(account)
 
-    def keep_seen(self) -> None:
-        """Forget rows not seen since `seen` was cleared: a whole list no longer names them."""
-        self._reasons = {k: reason for k, reason in self._reasons.items() if k in self.seen}
-
-    def of(self, account: str) -> bool:
-        """Return whether a row of this account is set aside."""
-        return any(key[0] == account for key in self._reasons)
-
     def problem(self) -> str | None:
         """Return how many rows are set aside, with the first of them by name; None without one."""
-        if not self._reasons:
+        if not self.reasons:
             return None
         named = [
             f"conid {conid} of {account or 'no account'} ({reason})"
-            for (account, conid), reason in sorted(self._reasons.items())
+            for (account, conid), reason in sorted(self.reasons.items())
         ]
-        count = len(self._reasons)
-        noun = "holding is" if count == 1 else "holdings are"
-        return f"{count} {noun} {SET_ASIDE}{few(named, NAMED)}"
+        noun = "holding is" if len(named) == 1 else "holdings are"
+        return f"{len(named)} {noun} {SET_ASIDE}{few(named, NAMED)}"
 
 
 def key_as_sent(account: str, conid: str) -> Key:
@@ -229,8 +207,7 @@ OLDEST = timedelta(hours=6)
 more than `AHEAD`, would be read as one of yesterday, 23 hours ago."""
 
 ABOUT_NOW = timedelta(minutes=10)
-"""Maximum age of a time message that is read in the right zone. It applies to the last message of a
-download, and to the message after a row that comes later by itself."""
+"""Maximum age of a time message that is read in the right zone."""
 
 
 @lru_cache(maxsize=256)
@@ -271,68 +248,6 @@ def zone_of(text: str, *, now: datetime) -> tzinfo | None:
     return None
 
 
-class RowTimes:
-    """Dates portfolio rows by the time messages that follow them, one after each row.
-
-    The rows of a download may show times hours ago. They are dated at its end, if its last time
-    message is about now in our zone or in UTC; in any other zone they have no time. A row that
-    comes later by itself is dated at once, if its time is about now.
-
-    Args:
-        date: Called with the key of a row and its time, which may be unknown.
-        clock: The present moment.
-    """
-
-    def __init__(self, date: Callable[[Key, datetime | None], None], *, clock: Clock) -> None:
-        self._date = date
-        self._clock = clock
-        self._following = self._downloading = False
-        self._last_row: Key | None = None
-        self._times: dict[Key, str] = {}
-        self._closing = ""
-
-    def start(self) -> None:
-        """Begin a download: collect the times of its rows."""
-        self._following = self._downloading = True
-        self._last_row, self._times, self._closing = None, {}, ""
-
-    def date_rows(self) -> None:
-        """Date the rows of the download, if its last time message is about now."""
-        now = self._clock()
-        zone = zone_of(self._closing, now=now)
-        for key, text in self._times.items() if zone is not None else ():
-            self._date(key, moment_of(text, now=now, zone=zone or UTC))
-        self._times = {}
-
-    def follow(self) -> None:
-        """End the download: date each later row at once."""
-        self._downloading = False
-
-    def stop(self) -> None:
-        """Ignore rows and times: the account is not subscribed any more."""
-        self._following = False
-
-    def on_row(self, key: Key) -> None:
-        """Remember the row that the next time message belongs to."""
-        self._last_row = key if self._following else None
-
-    def on_time(self, text: str) -> None:
-        """Date the row before this time message."""
-        key, self._last_row = self._last_row, None
-        if self._downloading:
-            self._closing = text
-            if key is not None:
-                self._times[key] = text
-        elif key is not None and (at := self._moment(text)) is not None:
-            self._date(key, at)
-
-    def _moment(self, text: str) -> datetime | None:
-        """Return the moment of a time message about now; None where it fits no zone."""
-        now = self._clock().replace(microsecond=0)
-        zone = zone_of(text, now=now)
-        return None if zone is None else moment_of(text, now=now, zone=zone)
-
-
 AGAIN = Backoff(first_s=15.0, longest_s=300.0, jitter=(1.0, 1.2))
 """Delays before an account is requested again because its download did not end, or its subscription
 ended soon after the download. After a subscription that lasted, the first delay is zero."""
@@ -348,11 +263,7 @@ class AccountStanding:
     """
 
     def __init__(
-        self,
-        *,
-        lasts_s: float,
-        random: Random,
-        monotonic: Callable[[], float] = time.monotonic,
+        self, *, lasts_s: float, random: Random, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._lasts_s = lasts_s
         self._random = random
@@ -485,6 +396,11 @@ class AccountSubscription:
         ib.disconnectedEvent += self.reset
         ib_async_internals.read_messages(ib, MessageType.ACCOUNT_DOWNLOAD_END, self._read_end)
 
+    @property
+    def is_awaited(self) -> bool:
+        """Return whether a download is under way."""
+        return self._result is not None
+
     async def download(self, account: str, *, impatient: bool = False) -> str | None:
         """Subscribe to an account, and wait until its download ends or falls silent.
 
@@ -613,7 +529,8 @@ class PortfolioDownloads:
         self._only_one = len(login.accounts) == 1
         self._on_change = on_change
         self._connectivity = login.connectivity
-        self._times = RowTimes(book.set_value_time, clock=utc_now)
+        self._last_row: Key | None = None
+        self._times: dict[Key, str] = {}
         self._subscription = AccountSubscription(
             login, on_late_end=self._on_late_end, on_stop=self._on_stop
         )
@@ -656,17 +573,34 @@ class PortfolioDownloads:
     def put_row(self, row: PortfolioRow) -> None:
         """Merge a portfolio row."""
         self._row_at = time.monotonic()
-        self._times.on_row(row.key)
+        self._last_row = row.key
         self._book.put_portfolio(*row)
         self._hear(row.key[0])
 
     def _read_time(self, fields: list[str]) -> bool:
-        """Read an account time, which is the only time of the values."""
+        """Read an account time, which is the only time of the values: that of the row before it."""
         self.account_time = fields[-1]
-        self._times.on_time(self.account_time)
+        key, self._last_row = self._last_row, None
+        if key is not None and self._subscription.account is not None:
+            self._times[key] = self.account_time
+            if not self._subscription.is_awaited:
+                self._date_rows()
         if self._subscription.account is not None:
             self._hear(self._subscription.account)
         return True
+
+    def _date_rows(self) -> None:
+        """Date the rows since the last call by the times that followed them.
+
+        The rows of a download may show times hours ago. They are dated at its end, if its last time
+        message is about now in our zone or in UTC; in any other zone they have no time. A row that
+        comes later by itself is dated at once, if its time is about now.
+        """
+        now = utc_now()
+        zone = zone_of(self.account_time, now=now)
+        for key, text in self._times.items() if zone is not None else ():
+            self._book.set_value_time(key, moment_of(text, now=now, zone=zone or UTC))
+        self._times.clear()
 
     async def download(self, accounts: Iterable[str]) -> None:
         """Download the accounts, first those that answered the last time.
@@ -693,7 +627,8 @@ class PortfolioDownloads:
     async def _download(self, account: str) -> None:
         interruptions = self._interruptions[account] = self._connectivity.interruptions
         self._requested[account], self._row_at = utc_now(), time.monotonic()
-        self._times.start()
+        self._last_row = None
+        self._times.clear()
         self._spoiled.pop(account, None)
         self.standing.begin(account)
         try:
@@ -709,20 +644,18 @@ class PortfolioDownloads:
             self._on_change(account)
             raise
         finally:
-            self._times.follow()
             self.ended[account] = utc_now()
         if not self._login.ib.isConnected():
             raise self._login.lost(f"the values of account {account}")
         uninterrupted = interruptions == self._connectivity.interruptions
         why = self._spoiled.get(account, why)
         if why is None and self._connectivity.lost is None and uninterrupted:
-            self._times.date_rows()
+            self._date_rows()
             self._complete(account)
         else:
             self.standing.fail(account, why or IB_LOST)
             self._on_change(account)
         if not self._only_one:
-            self._times.stop()
             self._subscription.stop()
 
     def _complete(self, account: str, at: datetime | None = None) -> None:

@@ -456,7 +456,7 @@ class AccountFeed:
                 await self._list.fetch()
             while True:
                 interruptions = self.connectivity.interruptions
-                self.odd_rows.seen.clear()
+                self.odd_rows.reasons.clear()
                 self._newest.clear()
                 self._contradicted.clear()
                 rows = await self._list.fetch()
@@ -475,16 +475,17 @@ class AccountFeed:
         self.snapshot_at = utc_now()
         if self._by_account is not None:
             self._unlisted = dict(self._by_account.refused)
-        self.odd_rows.keep_seen()
         newest = {(row.account, row.contract.conId): row for row in rows} | self._newest
         self._newest.clear()
         for row in filter(None, newest.values()):
             self.book.put_position(*position_of(row))
-        reported = newest.keys() | self.odd_rows.seen
+        odd = self.odd_rows.reasons.keys()
         before, held = set(self.emptied), {h.key for h in self.book.holdings if h.position}
-        named = {account for account, _conid in (held & newest.keys()) | self.odd_rows.seen}
+        named = {
+            account for account, _conid in (held & newest.keys()) | self.odd_rows.reasons.keys()
+        }
         self.emptied.take_list({account for account, _conid in held} - self._unlisted.keys(), named)
-        self.book.close_absent(reported, except_in={*self.emptied, *self._unlisted})
+        self.book.close_absent(newest.keys() | odd, except_in={*self.emptied, *self._unlisted})
         for account in before & named:  # their latest messages may have been ignored
             self._values.standing.interrupt(account)
         for account in self.accounts:
@@ -558,12 +559,12 @@ class AccountFeed:
 
     def _rate(self, account: str) -> None:
         """Set the completeness of an account, and doubt its holdings that were set aside."""
-        for key in self.odd_rows:
-            if key[0] == account:
-                self.book.doubt(key)
+        odd = [key for key in self.odd_rows.reasons if key[0] == account]
+        for key in odd:
+            self.book.doubt(key)
         if self.snapshot_at is None or account in self.emptied:
             rating = Completeness.UNKNOWN
-        elif account in self._unlisted or self.odd_rows.of(account):
+        elif account in self._unlisted or odd:
             rating = Completeness.PARTIAL
         else:
             whole = self._values.standing.is_whole(account)

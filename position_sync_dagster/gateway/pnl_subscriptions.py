@@ -5,7 +5,6 @@ requested again.
 """
 
 import json
-import logging
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
@@ -18,14 +17,11 @@ from ib_async import IB, AccountValue
 
 from position_sync_dagster.domain.broker_position import AccountSummary, Key, key_of
 from position_sync_dagster.domain.clock import Backoff, utc_now
-from position_sync_dagster.domain.line_allocation import PROBE_STEP, LineLimit
 from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.codes import ACCOUNT_READY, MessageType, is_notice
 from position_sync_dagster.gateway.holdings import HoldingsBook, PnlValues
 from position_sync_dagster.gateway.login import Login
 from position_sync_dagster.gateway.translate import UNSET, known, number_of
-
-logger = logging.getLogger(__name__)
 
 LONGEST_S = 900.0
 JITTER = (0.8, 1.2)
@@ -92,30 +88,12 @@ HOLDINGS_AT_ONCE = 20
 """Maximum number of holdings requested in one step: half of what the whole process may send in a
 second. None is requested while other messages wait to be sent."""
 
-SIGNS = PROBE_STEP
-"""Number of first requests in a row without an answer after which the gateway counts as full: it
-follows no more holdings."""
-
-MOST = 100_000
-"""More holdings than any login has: no limit is published."""
-
-PROBE_WAIT = Backoff(first_s=60.0, longest_s=900.0)
-"""Delays before more holdings are tried than the gateway was found to follow."""
-
 
 @dataclass(slots=True)
 class _Single(Subscription):
-    """The state of one holding.
-
-    Attributes:
-        key: The holding.
-        number: How many holdings were requested before it.
-        answered: Whether a message has come since the gateway dropped its subscriptions last.
-    """
+    """The subscription of one holding."""
 
     key: Key = ("", 0)
-    number: int = 0
-    answered: bool = False
 
 
 class PnlSubscriptions:
@@ -124,9 +102,6 @@ class PnlSubscriptions:
     The gateway sends nothing for a conid that is not held, and DBL_MAX for a value that it does
     not know (recorded: ibkr-go pnl_single.txt). A subscription that is refused or silent, or whose
     values do not count, is requested again after a delay that doubles each time.
-
-    How many holdings a gateway follows is published nowhere: it is learned when new requests are
-    refused or stay silent.
 
     Thousands of messages come in a second, and each of them is complete. For a holding that has a
     value, only the newest message is kept, with its time, until `read` is called.
@@ -155,11 +130,9 @@ class PnlSubscriptions:
         self._wanted: list[Key] = []
         self._singles: dict[Key, _Single] = {}
         self._by_request: dict[str, _Single] = {}
-        self._numbers = self._last_answered = 0
         self._fresh = False
         self._valued: set[Key] = set()
         self._unread: dict[Key, tuple[list[str], datetime]] = {}
-        self.limit = LineLimit(configured=MOST, reserve=0, wait=PROBE_WAIT)
         ib_async_internals.read_messages(ib, MessageType.PNL_SINGLE, self._read)
         ib.errorEvent += self._on_error
 
@@ -167,16 +140,6 @@ class PnlSubscriptions:
     def keys(self) -> frozenset[Key]:
         """Return the (account, conid) that are subscribed or requested."""
         return frozenset(key for key, one in self._singles.items() if one.request is not None)
-
-    def problem(self) -> str | None:
-        """Return a text if the gateway follows fewer holdings than it should, else None."""
-        wanted, given = len(self._wanted), self.limit.given
-        if given is None or wanted <= self.limit.lines:
-            return None
-        return (
-            f"the gateway gives the profit (PnLSingle) of {given} holdings of {wanted}; more are "
-            "tried from time to time"
-        )
 
     def keep(self, owner: object, keys: Iterable[Key]) -> None:
         """Subscribe to exactly these holdings for an owner, besides those of other owners.
@@ -208,18 +171,14 @@ class PnlSubscriptions:
             self._singles[key].expect(now)
         for one in self._singles.values():
             one.expect_if_silent(now)
-        self._learn(now)
-        answered = sum(one.answered for one in self._singles.values())
-        self.limit = self.limit.probed(answered, now)
-        wanted = self._wanted[: self.limit.lines]
-        self._end_all_but(wanted)
+        self._end_all_but(self._wanted)
         if ib_async_internals.unsent_messages(self._ib):
             return
-        if len(self._singles) < len(wanted):
-            for key in wanted:
+        if len(self._singles) < len(self._wanted):
+            for key in self._wanted:
                 if key not in self._singles:
                     self._singles[key] = _Single(self._backoff, self._random, key=key_of(*key))
-        due = (one for one in map(self._singles.__getitem__, wanted) if one.due_at <= now)
+        due = (one for one in map(self._singles.__getitem__, self._wanted) if one.due_at <= now)
         for one in islice(due, HOLDINGS_AT_ONCE):
             self._request(one, now)
 
@@ -286,29 +245,9 @@ class PnlSubscriptions:
         """List what all owners want, each holding once."""
         self._wanted = list(dict.fromkeys(key for some in self._wanted_by.values() for key in some))
 
-    def _learn(self, now: float) -> None:
-        """Learn the limit, if several of the newest holdings in a row got no answer."""
-        unanswered = [
-            one
-            for one in self._singles.values()
-            if one.number > self._last_answered
-            and not one.answered
-            and one.attempts
-            and (one.request is None or one.attempts > 1 or one.due_at <= now)
-        ]
-        if len(unanswered) >= SIGNS:
-            answered = sum(one.answered for one in self._singles.values())
-            self.limit = self.limit.refused(answered, now)
-            logger.info("the gateway follows %d holdings (PnLSingle), and no more", answered)
-            for one in unanswered:
-                one.attempts, one.due_at = 0, -inf
-
     def _request(self, one: _Single, now: float) -> None:
         account, conid = one.key
         self._cancel(one)
-        if not one.attempts:
-            self._numbers += 1
-            one.number = self._numbers
         request = self._ib.client.getReqId()
         self._ib.client.reqPnLSingle(request, account, "", conid)
         one.request = str(request)
@@ -345,9 +284,6 @@ class PnlSubscriptions:
             sent = PnlValues(*[float(text or UNSET) for text in fields[2 : PNL_VALUE + 1]])
         except ValueError:
             return False
-        if not one.answered:
-            one.answered = True
-            self._last_answered = max(self._last_answered, one.number)
         if self._book.put_pnl(one.key, sent, at):
             one.valued(self._monotonic())
             self._fresh = True

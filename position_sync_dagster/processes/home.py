@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from position_sync_dagster import places
+from position_sync_dagster import dagster_files
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.settings import PREFIX, read_env_file
 
@@ -126,7 +126,7 @@ class Home:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.path.chmod(0o700)  # a folder that was there may be open to others
             self.dagster_home.mkdir(mode=0o700, exist_ok=True)
-            shutil.copyfile(places.instance_file(), self.dagster_home / "dagster.yaml")
+            shutil.copyfile(dagster_files.instance_file(), self.dagster_home / "dagster.yaml")
         except OSError as error:
             raise HomeError(
                 f"The home {self.path} cannot be written: {error.strerror}.",

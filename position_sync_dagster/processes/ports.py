@@ -1,17 +1,12 @@
-"""Ports on this machine: free and taken ones, whether a gateway listens, and JSON over HTTP."""
+"""Ports on this machine: free and taken ones, and JSON over HTTP."""
 
 import errno
 import http.client
 import json
 import socket
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from position_sync_dagster.errors import PositionSyncError, SettingsError
-
-if TYPE_CHECKING:
-    from position_sync_dagster.settings import Settings
-
+from position_sync_dagster.errors import PositionSyncError
 
 LOOPBACK = "127.0.0.1"
 NEXT_PORTS = 50
@@ -62,71 +57,6 @@ def first_free(wanted: int) -> int:
         if is_free(port):
             return port
     raise PortTakenError(f"The ports from {wanted} on are all taken.", remedy="Name a free port.")
-
-
-CONNECT_TIMEOUT_S = 2.0
-
-
-class ProbeResult(StrEnum):
-    """The outcome of one attempt to connect. Each value completes the sentence of `advice`."""
-
-    OPEN = "something listens"
-    REFUSED = "nothing listens there"
-    SILENT = "there is no answer"
-    UNKNOWN = "the address is not known"
-
-
-def probe(host: str, port: int) -> ProbeResult:
-    """Connect, and close the connection at once."""
-    try:
-        socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
-    except ConnectionRefusedError:
-        return ProbeResult.REFUSED
-    except (socket.gaierror, UnicodeError):  # the latter: no name of a host
-        return ProbeResult.UNKNOWN
-    except OSError:
-        return ProbeResult.SILENT
-    return ProbeResult.OPEN
-
-
-def advice(host: str, port: int, result: ProbeResult) -> str:
-    """Return a message for the user: the address that was tried, and what to change."""
-    return (
-        f"No gateway at {host}:{port}: {result}.\n"
-        "  Start TWS or IB Gateway and log in; in its API settings enable socket clients and\n"
-        "  compare the port. Another address: POSITION_SYNC_GATEWAY_HOST and\n"
-        "  POSITION_SYNC_GATEWAY_PORT (TWS live 7496, paper 7497; Gateway live 4001, paper 4002),\n"
-        "  in the environment or in .env. Everything keeps running, and the stream keeps trying."
-    )
-
-
-class GatewayProbes:
-    """Probes the port of each gateway until something listens there."""
-
-    def __init__(self) -> None:
-        self._found: dict[tuple[str, int], ProbeResult] = {}
-
-    def look(self, settings: "Settings") -> list[str]:
-        """Probe the ports that were not open yet; return a message for each change.
-
-        While the gateways file cannot be read, there is none: others show that error.
-        """
-        try:
-            logins = settings.logins
-        except SettingsError:
-            return []
-        news = []
-        for login in logins:
-            address = (login.gateway_host, login.gateway_port)
-            before = self._found.get(address)
-            if before is ProbeResult.OPEN:
-                continue
-            found = self._found[address] = probe(*address)
-            if found is not ProbeResult.OPEN and found != before:
-                news.append(advice(*address, found))
-            elif found is ProbeResult.OPEN and before is not None:
-                news.append(f"Something listens at {login.gateway_address} now.")
-        return news
 
 
 def exchange_json(port: int, path: str, value: Any = None, *, timeout_s: float = 2.0) -> Any:

@@ -18,7 +18,7 @@ from enum import StrEnum
 from itertools import chain
 from pathlib import Path
 
-from position_sync_dagster import errors, last_work
+from position_sync_dagster import dagster_files, errors
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession
@@ -41,7 +41,7 @@ from position_sync_dagster.settings import Settings, warnings_of
 from position_sync_dagster.sync.alerts import not_understood
 from position_sync_dagster.sync.reports.exchange_days import require_known
 from position_sync_dagster.sync.reports.status import strategies_problem
-from position_sync_dagster.sync.stream.leg_resolver import AT_ONCE, look_up
+from position_sync_dagster.sync.stream.contract_cache import AT_ONCE, look_up
 
 
 class Level(StrEnum):
@@ -543,7 +543,7 @@ def _named(login: Settings, logins: Sequence[Settings], found: list[Finding]) ->
 
 def check_programs(home: Path) -> list[Finding]:
     """Return whether Dagster's programs work; none running after an end in order is good too."""
-    programs = last_work.read(home)
+    programs = dagster_files.read(home)
     if programs.problems:
         remedy = "Then look at `position-sync status`."
         return [bad("programs", text, remedy) for text in programs.problems]

@@ -2,7 +2,7 @@
 
 It starts what a deployment starts: the code server (`dagster api grpc`), the daemon and the
 webserver. A sensor ticks every few seconds and each tick writes a file of the Dagster home
-(`last_work`): without ticks the code server and the daemon are started again, whichever of them
+(`dagster_files`): without ticks the code server and the daemon are started again, whichever of them
 hangs. Runs are processes of their own and outlive both. All share one process group, which ends
 with this program, and this program ends with the process that started it.
 
@@ -18,12 +18,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
-from position_sync_dagster import last_work, places
+from position_sync_dagster import dagster_files
 from position_sync_dagster.domain.clock import Backoff
-from position_sync_dagster.processes.child_process import end_group
-from position_sync_dagster.processes.ports import LOOPBACK, first_free
+from position_sync_dagster.processes.child_process import ChildProcess, end_group
+from position_sync_dagster.processes.ports import LOOPBACK, exchange_json, first_free
+from position_sync_dagster.sync.stream.memory_and_threads import (
+    ALLOCATOR,
+    VARIABLES,
+    one_native_thread_each,
+)
 
 LOOK_S = 0.5
 """Seconds between two looks at the programs."""
@@ -127,7 +133,7 @@ class Supervisor:
     """The three programs of a home, and how each is judged."""
 
     def __init__(self, port: int) -> None:
-        home = places.dagster_home()
+        home = dagster_files.dagster_home()
         path, port_of_code = str(home / "code.sock"), 0
         if len(os.fsencode(path)) > LONGEST_SOCKET:
             port_of_code = first_free(port + 1)
@@ -144,7 +150,7 @@ class Supervisor:
         self.webserver = Program("webserver", "python", pages, workspace)
         code_address = (LOOPBACK, port_of_code) if port_of_code else path
         self._addresses = ((self.code_server, code_address), (self.webserver, (LOOPBACK, port)))
-        self._tick, self._tick_s = last_work.newest_tick(), TICK_S
+        self._tick, self._tick_s = dagster_files.newest_tick(), TICK_S
         self._ticked = time.monotonic()
 
     def look(self) -> None:
@@ -169,7 +175,7 @@ class Supervisor:
         self._ticked = time.monotonic()
 
     def _judge_ticks(self) -> None:
-        now, tick = time.monotonic(), last_work.newest_tick()
+        now, tick = time.monotonic(), dagster_files.newest_tick()
         if tick != self._tick:
             self._tick, self._ticked, self._tick_s = tick, now, TICK_S
             self.daemon.worked()
@@ -179,6 +185,47 @@ class Supervisor:
             why = f"has let no sensor tick for {silent_s:.0f} s"
             for program in (self.code_server, self.daemon):
                 program.restart(why, has_failed=False)  # it may be the person who lets none tick
+
+
+MODULE = "position_sync_dagster.processes.supervisor"
+
+
+def start(
+    *, env: Mapping[str, str], dagster_home: Path, ui_port: int, cwd: Path, log: Path | None
+) -> ChildProcess:
+    """Start Dagster on 127.0.0.1 under the supervisor, with one thread each for native libraries.
+
+    Args:
+        env: The whole environment, without DAGSTER_HOME.
+        dagster_home: An absolute path.
+        log: As for `ChildProcess`.
+    """
+    with one_native_thread_each():
+        threads = {name: os.environ[name] for name in (*VARIABLES, ALLOCATOR)}
+    return ChildProcess(
+        "Dagster",
+        [sys.executable, "-m", MODULE, str(ui_port), str(os.getpid())],
+        env={**env, **threads, "DAGSTER_HOME": str(dagster_home)},
+        cwd=cwd,
+        log=log,
+        grace_s=GRACE_S + 2,
+    )
+
+
+def is_serving(ui_port: int) -> bool:
+    """Return whether the UI answers.
+
+    The text "Serving" in Dagster's output is no proof: it comes before an error to bind the port.
+    """
+    try:
+        return "dagster_version" in exchange_json(ui_port, "/server_info", timeout_s=1.0)
+    except (OSError, ValueError):
+        return False
+
+
+def url(ui_port: int) -> str:
+    """Return the address of the UI."""
+    return f"http://{LOOPBACK}:{ui_port}"
 
 
 def listens(address: str | tuple[str, int]) -> bool:
@@ -202,8 +249,8 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    last_work.clear()
-    last_work.note(last_work.SUPERVISOR)
+    dagster_files.clear()
+    dagster_files.note(dagster_files.SUPERVISOR)
     reason = ""
     try:
         supervisor, looked = Supervisor(port), time.monotonic()
@@ -216,9 +263,9 @@ def main() -> int:
         reason = str(error)
         logger.error("Everything ends. %s", reason)
     end_group(os.getpgrp(), grace_s=GRACE_S)
-    last_work.clear()
+    dagster_files.clear()
     if reason:
-        last_work.note(last_work.ENDED, reason)
+        dagster_files.note(dagster_files.ENDED, reason)
     else:
         logger.info("Everything has ended, as requested.")
     return int(bool(reason))

@@ -6,7 +6,7 @@ premium and the shares always have the strike: nothing counts twice, and nothing
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,7 +23,7 @@ NEAR = timedelta(days=5)
 ROUNDING = 1e-6
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class DeliveredLot:
     """Shares or futures that assignments and exercises left to a strategy.
 
@@ -32,7 +32,7 @@ class DeliveredLot:
         quantity: What is left of them; None: not known, since others hold the same.
         size: Units of the underlying in one.
         cost: Cost of one unit.
-        realised: The profit of what is gone, after `fees`.
+        realised: The profit of what is gone, after `fees`; None is not known.
     """
 
     strategy_id: str
@@ -40,11 +40,30 @@ class DeliveredLot:
     conid: int
     currency: str
     first: datetime
-    quantity: float | None
     size: float
-    cost: float
-    realised: float | None
-    fees: float | None
+    quantity: float | None = 0.0
+    cost: float = 0.0
+    realised: float | None = 0.0
+    fees: float | None = 0.0
+
+    def trade(self, by: float, price: float, fees: float | None) -> None:
+        """Close by the average cost, and open what is more than that."""
+        held, gone = self.quantity or 0.0, 0.0
+        if held * by < 0:
+            gone = math.copysign(min(abs(held), abs(by)), held)
+            held -= gone
+        known = None not in (self.realised, self.fees, fees)
+        earned = gone * self.size * (price - self.cost) - (fees or 0.0)
+        self.realised = (self.realised or 0.0) + earned if known else None
+        self.fees = (self.fees or 0.0) + (fees or 0.0) if known else None
+        if by + gone:
+            self.cost = (self.cost * held + price * (by + gone)) / (held + by + gone)
+        self.quantity = held + by + gone
+
+    @property
+    def is_here(self) -> pl.Expr:
+        """Whether a row is of this contract, in this account."""
+        return (pl.col("account") == self.account) & (pl.col("conid") == self.conid)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,122 +113,67 @@ def lots_of(closes: pl.DataFrame, changes: pl.DataFrame, legs: pl.DataFrame) -> 
         legs: The legs of strategies: strategy_id and conid.
     """
     names = ["strategies", "account", "counter_conid", "currency"]
+    is_delivery = pl.col("cause").is_in(DELIVERED)
     given = closes.explode("strategies").drop_nulls(["strategies", "counter_conid"])
-    given = given.filter(pl.col("cause").is_in(DELIVERED), pl.col("right").is_not_null())
+    given = given.filter(is_delivery, pl.col("right").is_not_null()).sort("closed_at")
     found = []
-    for (strategy, account, conid, currency), options in given.group_by(names, maintain_order=True):
-        of_contract = (pl.col("account") == account) & (pl.col("conid") == conid)
-        moved = changes.filter(of_contract)
-        first = options.get_column("closed_at").min()
-        is_leg = not legs.filter(strategy_id=strategy, conid=conid).is_empty()
-        start = _start(options.row(0, named=True), moved) if is_leg else (0.0, 0.0)
-        others = closes.filter(
-            of_contract, pl.col("closed_at") >= first, ~pl.col("cause").is_in(DELIVERED)
+    for key, options in given.group_by(names, maintain_order=True):
+        first = options.row(0, named=True)
+        is_future = first["sec_type"] == "FOP"
+        lot = DeliveredLot(
+            **dict(zip(("strategy_id", "account", "conid", "currency"), key, strict=True)),
+            first=first["closed_at"],
+            size=first["multiplier"] if is_future else 1.0,
         )
-        events = [*_deliveries(options), *others.iter_rows(named=True)]
-        kept = _kept(start, sorted(events, key=lambda one: one["closed_at"]), str(strategy))
-        # An option on a future leaves one future, anything else leaves units.
-        is_future = options.item(0, "sec_type") == "FOP"
-        size = options.item(0, "multiplier") if is_future else 1.0
-        found.append(
-            DeliveredLot(
-                strategy_id=str(strategy),
-                account=str(account),
-                conid=int(str(conid)),
-                currency=str(currency),
-                first=first,  # type: ignore[arg-type]
-                size=size,
-                quantity=kept.quantity if kept.is_known else None,
-                cost=kept.cost,
-                realised=kept.profit(size),
-                fees=kept.fees,
-            )
-        )
+        if not legs.filter(strategy_id=lot.strategy_id, conid=lot.conid).is_empty():
+            lot.quantity, lot.cost = _start(first, changes.filter(lot.is_here))
+            lot.realised = None if lot.quantity is None else 0.0
+        later = closes.filter(lot.is_here, pl.col("closed_at") >= lot.first, ~is_delivery)
+        events = [*options.iter_rows(named=True), *later.iter_rows(named=True)]
+        for one in sorted(events, key=lambda one: one["closed_at"]):
+            if lot.quantity is not None:
+                _apply(one, lot)
+        found.append(lot)
     return found
 
 
+def _apply(one: Mapping[str, Any], lot: DeliveredLot) -> None:
+    """Change what is left by a delivery, or by a close of the contract."""
+    is_delivery = one["conid"] != lot.conid
+    by = (None if one["is_divided"] else _units(one)) if is_delivery else _traded(one, lot)
+    price, fees = (one["strike"], 0.0) if is_delivery else (one["price"], one["fees"])
+    if by is None or (by and price is None):
+        lot.quantity = lot.realised = None
+    elif by:
+        part = None if fees is None else fees * abs(by / one["quantity"])
+        lot.trade(by, price / one["magnifier"], part)
+
+
 def _units(option: Mapping[str, Any]) -> float:
+    # An option on a future leaves one future.
     each = 1.0 if option["sec_type"] == "FOP" else option["multiplier"]
     return float(option["quantity"] * each * (1 if option["right"] == "CALL" else -1))
 
 
-def _deliveries(options: pl.DataFrame) -> Iterator[dict[str, Any]]:
-    for one in options.iter_rows(named=True):
-        known = not one["is_divided"]
-        price = one["strike"] / one["magnifier"]
-        yield {"closed_at": one["closed_at"], "by": _units(one) if known else None, "price": price}
-
-
-def _start(option: Mapping[str, Any], moved: pl.DataFrame) -> tuple[float, float] | None:
+def _start(option: Mapping[str, Any], moved: pl.DataFrame) -> tuple[float | None, float]:
     """Return what a strategy had of a contract that is a leg of it, before the first delivery."""
     near = (pl.col("seen_at") - option["closed_at"]).abs()
-    units = pl.col("after") - pl.col("before")
-    at = moved.filter(near <= NEAR, (units - _units(option)).abs() < ROUNDING).sort(near)
-    if at.is_empty():
-        return None
-    before, cost = at.row(0, named=True)["before"], at.row(0, named=True)["average_cost"]
-    return (before, cost) if cost is not None or not before else None
+    is_same = (pl.col("after") - pl.col("before") - _units(option)).abs() < ROUNDING
+    at = moved.filter(near <= NEAR, is_same).sort(near).select("before", "average_cost").rows()
+    before, cost = at[0] if at else (None, None)
+    return (before if cost is not None or not before else None), cost or 0.0
 
 
-@dataclass(slots=True)
-class _Kept:
-    quantity: float = 0.0
-    cost: float = 0.0
-    realised: float = 0.0
-    fees: float | None = 0.0
-    is_known: bool = True
-
-    def profit(self, size: float) -> float | None:
-        """Return the realised profit, after fees; None if it is not known."""
-        known = self.is_known and self.fees is not None
-        return self.realised * size - (self.fees or 0.0) if known else None
-
-    def trade(self, by: float, price: float) -> None:
-        """Close by the average cost, and open what is more than that."""
-        gone = 0.0
-        if self.quantity * by < 0:
-            gone = math.copysign(min(abs(self.quantity), abs(by)), self.quantity)
-            self.realised += gone * (price - self.cost)
-            self.quantity -= gone
-        opened = by + gone
-        if opened:
-            self.cost = (self.cost * self.quantity + price * opened) / (self.quantity + opened)
-            self.quantity += opened
-
-
-def _kept(
-    start: tuple[float, float] | None, events: Iterable[Mapping[str, Any]], strategy: str
-) -> _Kept:
-    if start is None:
-        return _Kept(is_known=False)
-    kept = _Kept(start[0], start[1] or 0.0)
-    for one in events:
-        by = one["by"] if "by" in one else _traded_of(one, kept.quantity, strategy)
-        price = one["price"]
-        if by is None or (by and price is None):
-            kept.is_known = False
-            return kept
-        if by:
-            if "fees" in one:
-                fees, part = one["fees"], abs(by / one["quantity"])
-                kept.fees = None if fees is None or kept.fees is None else kept.fees + fees * part
-                price /= one["magnifier"]
-            kept.trade(by, price)
-    return kept
-
-
-def _traded_of(close: Mapping[str, Any], quantity: float, strategy: str) -> float | None:
-    """Return by how much a close changed what is kept; None: it is not known whose it was."""
-    if not quantity or quantity * close["quantity"] <= 0:
+def _traded(close: Mapping[str, Any], lot: DeliveredLot) -> float | None:
+    """Return by how much a close changed what is left; None: it is not known whose it was."""
+    left, closed, before = lot.quantity or 0.0, float(close["quantity"]), close["before"]
+    if left * closed <= 0:
         return 0.0
-    before = close["before"]
-    if strategy in (close["strategies"] or ()) and not close["is_divided"]:
-        return -float(close["quantity"])
-    if before is None:
-        return None
-    if abs(quantity) >= abs(before) - ROUNDING:
-        return -float(close["quantity"])
-    return -quantity if abs(close["quantity"]) >= abs(before) - ROUNDING else None
+    if lot.strategy_id in (close["strategies"] or ()) and not close["is_divided"]:
+        return -closed
+    if before is not None and abs(left) >= abs(before) - ROUNDING:
+        return -closed
+    return None if before is None or abs(closed) < abs(before) - ROUNDING else -left
 
 
 def campaigns_of(
@@ -270,17 +234,9 @@ def _realised(closes: pl.DataFrame, lots: Iterable[DeliveredLot]) -> pl.DataFram
     )  # fmt: skip
     rows = closes.with_columns(realised=own).explode("strategies").drop_nulls("strategies")
     for one in lots:
-        rows = rows.filter(
-            (pl.col("strategies") != one.strategy_id)
-            | (pl.col("account") != one.account)
-            | (pl.col("conid") != one.conid)
-            | ((pl.col("closed_at") < one.first) & ~pl.col("cause").is_in(DELIVERED))
-        )
-    return (
-        rows.group_by("strategies", "currency")
-        .agg(_known_sum("realised"))
-        .rename({"strategies": "strategy_id"})
-    )
+        is_before = (pl.col("closed_at") < one.first) & ~pl.col("cause").is_in(DELIVERED)
+        rows = rows.filter((pl.col("strategies") != one.strategy_id) | ~one.is_here | is_before)
+    return rows.group_by(strategy_id="strategies", currency="currency").agg(_known_sum("realised"))
 
 
 def _fees_of_legs(
@@ -336,20 +292,17 @@ def open_profit(
     """
     profit = 0.0
     for one in lots:
-        here = (pl.col("account") == one.account) & (pl.col("conid") == one.conid)
-        own = parts.filter(here).select(pl.col("position") * pl.col("share")).sum().item()
-        is_leg, parts = not parts.filter(here).is_empty(), parts.filter(~here)
-        left = one.quantity
-        if left is None or (is_leg and abs(own - left) > ROUNDING):
+        own = parts.filter(one.is_here)
+        parts = parts.filter(~one.is_here)
+        leg = own.select((pl.col("position") * pl.col("share")).sum()).item()
+        if one.quantity is None or (not own.is_empty() and abs(leg - one.quantity) > ROUNDING):
             return None
-        if not left:
-            continue
-        held = priced.filter(here, pl.col("position") / left >= 1 - ROUNDING).drop_nulls(
-            "market_value"
-        )
-        if held.is_empty():
-            return None
-        value, position = held.row(0, named=True)["market_value"], held.item(0, "position")
-        profit += left * (value / position - one.size * one.cost)
+        if one.quantity:
+            is_enough = pl.col("position") / one.quantity >= 1 - ROUNDING
+            worth = pl.col("market_value") / pl.col("position") - one.size * one.cost
+            earned = priced.filter(one.is_here, is_enough).select(one.quantity * worth).to_series()
+            if earned.is_empty() or earned[0] is None:
+                return None
+            profit += earned[0]
     unrealized = parts.get_column("unrealized_pnl")
     return None if unrealized.null_count() else profit + float(unrealized.sum())

@@ -12,8 +12,8 @@ from rich.console import Group
 from rich.text import Text
 
 from position_sync_dagster.domain.closures import Closure
+from position_sync_dagster.sync.reports.book import BookMoney, Money
 from position_sync_dagster.sync.reports.exposure import add
-from position_sync_dagster.sync.reports.money import BASE_TOTAL, BookMoney, Money
 from position_sync_dagster.sync.reports.positions import PositionList
 from position_sync_dagster.terminal.text import (
     amount,
@@ -22,11 +22,8 @@ from position_sync_dagster.terminal.text import (
     foreign,
     greeks_age,
     money_lines,
-    not_in_sums,
     number,
-    partial_sum,
     quantity,
-    share_computed,
 )
 
 WIDE = 110
@@ -142,6 +139,8 @@ def strategy_table(strategies: Sequence[Money], ends: Sequence[Money], width: in
         FittedColumn("legs", [f"{row.legs_held}/{row.legs}" for row in rows]),
         *_sum_columns(rows, always=3),
     ]
+    if any(row.beta_delta is not None for row in rows):
+        columns.append(_sum_column("β $delta", "beta_delta", 2, rows))
     if any(row.closes for row in rows):
         realized = amounts([row.realized_pnl for row in rows])
         columns.append(FittedColumn("realised", realized, rank=3, signed=True))
@@ -166,6 +165,7 @@ def underlying_table(rows: Sequence[Money], width: int) -> Group:
             for row in rows
         ],
     }
+    has_betas = any(row.beta_delta is not None for row in rows)
     ends = {
         "expiry": [f"{row.nearest_expiry:%d%b%y}" if row.nearest_expiry else "" for row in rows],
         "short ITM": [
@@ -179,6 +179,7 @@ def underlying_table(rows: Sequence[Money], width: int) -> Group:
             FittedColumn("", [row.currency or "–" for row in rows], left=True),
             *(FittedColumn(heading, cells) for heading, cells in columns.items()),
             *_sum_columns(rows, always=0),
+            *([_sum_column("β $delta", "beta_delta", 2, rows)] if has_betas else []),
             *(FittedColumn(heading, cells) for heading, cells in ends.items()),
             *_age_columns(rows),
         ],
@@ -189,14 +190,14 @@ def underlying_table(rows: Sequence[Money], width: int) -> Group:
 def _sum_columns(rows: Sequence[Money], *, always: int) -> list[FittedColumn]:
     """Return the columns of sums; the first few are always shown. A star marks a partial sum."""
     return [
-        FittedColumn(
-            heading,
-            amounts([getattr(row, name) for row in rows], [name in row.unknown for row in rows]),
-            rank=0 if place < always else rank,
-            signed=name.endswith("_pnl"),
-        )
+        _sum_column(heading, name, 0 if place < always else rank, rows)
         for place, (heading, name, rank) in enumerate(_SUMS)
     ]
+
+
+def _sum_column(heading: str, name: str, rank: int, rows: Sequence[Money]) -> FittedColumn:
+    values, partial = [getattr(row, name) for row in rows], [name in row.unknown for row in rows]
+    return FittedColumn(heading, amounts(values, partial), rank=rank, signed=name.endswith("_pnl"))
 
 
 def _age_columns(rows: Sequence[Money]) -> list[FittedColumn]:
@@ -214,33 +215,6 @@ def money_notes(money: BookMoney, width: int) -> list[Text]:
     for line in found:
         line.truncate(width, overflow="ellipsis")
     return found
-
-
-def describe_totals(money: BookMoney) -> list[tuple[str, str]]:
-    """Return the label and the value of each total."""
-    found = []
-    for one in (*money.totals, *money.in_base):
-        is_base = one.name == BASE_TOTAL
-        rest = sum(
-            r.legs
-            for r in money.rest
-            if one.account in (None, r.account) and (is_base or r.currency == one.currency)
-        )
-        named = {
-            "value": "value", "unrealised": "unrealized_pnl", "daily": "daily_pnl",
-            "dollar delta": "dollar_delta",
-        }  # fmt: skip
-        figures = [f"{label} {partial_sum(one, name)}" for label, name in named.items()]
-        figures += [
-            f"greeks of {one.options_with_greeks} of {one.options} options{share_computed(one)}",
-            f"{rest} of {one.legs_held} holdings in no strategy",
-            f"oldest price {_price_age(one.oldest_age_s, 'delayed' if one.delayed else None)}",
-        ]
-        if is_base:
-            figures.append(f"rates {duration(one.rates_age_s)}")
-        account = f" {one.account}" if one.account else ""
-        found.append((foreign(f"total{account} {one.currency}"), ", ".join(figures)))
-    return found + [("not in totals", line) for line in not_in_sums(money)]
 
 
 def positions_table(found: PositionList, width: int) -> Group:

@@ -177,7 +177,7 @@ class Feed:
 def _open_figures() -> FiguresSource:
     """Import what reads the lake, and open the lake of the settings."""
     from position_sync_dagster.settings import load_settings
-    from position_sync_dagster.web.page_figures import PageFigures
+    from position_sync_dagster.web.served_figures import PageFigures
 
     return PageFigures(load_settings())
 
@@ -244,9 +244,9 @@ def money_routes(
         return Response(found, headers=headers, media_type="application/json")
 
     def answer(name: str, known: str) -> Response:
-        from position_sync_dagster.web import api
+        from position_sync_dagster.web import served_figures
 
-        found = api.answer(name, known, lambda: opened().figures(utc_now()))
+        found = served_figures.answer(name, known, lambda: opened().figures(utc_now()))
         found.headers.update({**HEADERS, "Cache-Control": "no-cache"})
         return found
 

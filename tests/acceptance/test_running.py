@@ -22,7 +22,7 @@ import pytest
 from benchmarks import looks
 from position_sync_dagster.demo.programs import RECORDED, SESSIONS
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.processes.dagster_dev import is_serving
+from position_sync_dagster.processes.supervisor import is_serving
 from tests.support.demo_program import (
     ACCOUNT,
     LEGS,

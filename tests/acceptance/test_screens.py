@@ -11,7 +11,7 @@ from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 
 from position_sync_dagster.demo.programs import RECORDED
-from position_sync_dagster.processes.dagster_dev import is_serving
+from position_sync_dagster.processes.supervisor import is_serving
 from tests.support.browser import (
     GROUPS,
     LINEAGE,

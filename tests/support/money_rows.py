@@ -13,11 +13,10 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import NO_HOLDINGS
 from position_sync_dagster.lake.schema.codec import update_rows
+from position_sync_dagster.sync.reports.book import Book, BookMoney
 from position_sync_dagster.sync.reports.closes import NO_CLOSES
 from position_sync_dagster.sync.reports.confirmations import with_priced
 from position_sync_dagster.sync.reports.exposure import split
-from position_sync_dagster.sync.reports.money import BookMoney
-from position_sync_dagster.sync.reports.overview import Book
 from position_sync_dagster.sync.reports.positions import PositionList, position_rows
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
@@ -73,5 +72,6 @@ def book_of(rows: Sequence[PositionUpdate], legs: Sequence[ActiveContract], **va
     """Return the book of rows that the broker confirms nothing of."""
     priced, active = priced_rows(rows), tuple(legs)
     closes = values.get("closes", NO_CLOSES)
-    found = split(active, priced, end_of=closes.end_of)
+    betas = values.pop("betas", None)
+    found = split(active, priced, end_of=closes.end_of, betas=betas)
     return Book(now=NOW, priced=priced, legs=active, matching=active, split=found, **values)

@@ -18,10 +18,14 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.explain_closes import CloseExplainer
-from position_sync_dagster.sync.stream.close_watcher import CloseWatcher, changes_between
-from position_sync_dagster.sync.stream.leg_resolver import LegResolver
+from position_sync_dagster.sync.stream.contract_cache import ContractCache, LegResolver
 from position_sync_dagster.sync.stream.ownership import OwnerContext, Ownership, OwnerStatus
-from position_sync_dagster.sync.stream.publisher import Announcements, Publisher
+from position_sync_dagster.sync.stream.publisher import (
+    Announcements,
+    CloseWatcher,
+    Publisher,
+    changes_between,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -86,9 +90,7 @@ async def _download_and_enqueue(
             await feed.snapshot()
             await feed.download()
         connection.require_online()
-        resolver = LegResolver(
-            context, lake.registry, lambda found: offload(lake.contracts.put, found)
-        )
+        resolver = LegResolver(context, lake.registry, ContractCache(lake.contracts))
         await resolver.resolve(connection, lake.registry.unresolved)
         before, after = ({one.key: one for one in ones} for ones in (restored, feed.holdings))
         closed = any(change.closed for change in changes_between(before, after, {}))

@@ -2,7 +2,6 @@
 
 import pytest
 
-from position_sync_dagster import cli
 from position_sync_dagster.errors import InvalidRequestError, SettingsError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings, load_settings
@@ -27,14 +26,11 @@ def test_a_single_security_type_is_accepted(monkeypatch):
 
 @pytest.mark.parametrize("text", ["", " , ", '["OPT"', "[1]", "[]", "OTP"])
 def test_security_types_that_cannot_be_read_are_reported_on_the_command_line(
-    monkeypatch, capsys, text
+    monkeypatch, refuse, text
 ):
     monkeypatch.setenv("POSITION_SYNC_SEC_TYPES", text)
-    monkeypatch.setattr("sys.argv", ["position-sync", "status"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
-    printed = capsys.readouterr().err
+    code, printed = refuse("status")
+    assert code == 2
     assert "POSITION_SYNC_SEC_TYPES=" in printed
     assert "Traceback" not in printed
 
@@ -191,27 +187,3 @@ def test_settings_are_keys_of_caches_and_rates_are_read_by_currency(monkeypatch)
     settings = load_settings(_env_file=None)
     assert hash(settings) == hash(load_settings(_env_file=None))
     assert settings.interest_rates == (("USD", 0.05), ("EUR", -0.01))
-
-
-def test_settings_are_read_again_only_when_the_environment_or_the_file_has_changed(
-    monkeypatch, tmp_path
-):
-    monkeypatch.chdir(tmp_path)
-    first = load_settings()
-    assert load_settings() is first
-    assert load_settings(max_lines=50).max_lines == 50
-    assert load_settings().max_lines == first.max_lines
-    (tmp_path / ".env").write_text("POSITION_SYNC_MAX_LINES=61\n")
-    assert load_settings().max_lines == 61
-    assert load_settings(_env_file=None).max_lines == first.max_lines
-    (tmp_path / ".env").write_text("POSITION_SYNC_MAX_LINES=62\n")
-    assert load_settings().max_lines == 62
-    monkeypatch.setenv("position_sync_max_lines", "63")
-    assert load_settings().max_lines == 63
-    monkeypatch.delenv("position_sync_max_lines")
-    (tmp_path / ".env").unlink()
-    assert load_settings().max_lines == first.max_lines
-    (tmp_path / "a[1]").mkdir()
-    monkeypatch.chdir("a[1]")
-    with pytest.raises(SettingsError, match="LAKE"):
-        load_settings()

@@ -24,7 +24,8 @@ from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS, STRATEGY_EXPOSURE
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports import confirmations, exposure, money, overview
+from position_sync_dagster.sync.reports import confirmations, exposure
+from position_sync_dagster.sync.reports.book import Book, BookMoney, Money, read_book
 from position_sync_dagster.terminal.text import amount, duration, money_lines, partial_sum, quantity
 
 LARGEST = 10
@@ -46,7 +47,7 @@ NOT_VALUED = "not valued"
 """Shown instead of a currency for legs that are not held and have never been valued."""
 
 
-def money_metadata(found: money.BookMoney) -> dict[str, dg.MetadataValue]:
+def money_metadata(found: BookMoney) -> dict[str, dg.MetadataValue]:
     """Return the tables of each currency, money before risk, and the totals that the UI plots.
 
     A star marks a sum that leaves out a holding; such a sum is not plotted.
@@ -77,7 +78,7 @@ def money_metadata(found: money.BookMoney) -> dict[str, dg.MetadataValue]:
     return shown | texts | plotted(numbers)
 
 
-def _sum(name: str) -> "Callable[[money.Money], str]":
+def _sum(name: str) -> "Callable[[Money], str]":
     return partial(partial_sum, name=name)
 
 
@@ -390,20 +391,18 @@ def derive_exposure(
     """
     table = lake.derived_table(STRATEGY_EXPOSURE)
 
-    def make(forward: bool) -> "tuple[pl.DataFrame, overview.Book, Any, derived.Replaced]":
-        latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
-        book = overview.read_book(lake, settings, now, latest=latest)
+    def make(forward: bool) -> "tuple[Book, Any, derived.Replaced]":
+        book = read_book(lake, settings, now)
         found = exposure.exposures(book.split, now)
-        version = {"ledger_version": newest_version(latest)}
+        version = {"ledger_version": newest_version(book.priced)}
         frame = codec.frame_of(STRATEGY_EXPOSURE, (one | version for one in found))
-        result = derived.replace(table, frame, run_id=run_id, forward=forward)
-        return latest, book, found, result
+        return book, found, derived.replace(table, frame, run_id=run_id, forward=forward)
 
-    latest, book, found, result = table_asset.derived_forward(make)
+    book, found, result = table_asset.derived_forward(make)
     of_strategies = [e for e in found if e["strategy_id"] != UNATTRIBUTED]
     metadata: dict[str, dg.RawMetadataValue] = (
         money_metadata(book.money())
-        | {"dagster/row_count": result.rows, "ledger_version": version_text(latest)}
+        | {"dagster/row_count": result.rows, "ledger_version": version_text(book.priced)}
         | counted(
             strategies=len({e["strategy_id"] for e in of_strategies}),
             legs=sum(e["legs"] for e in of_strategies),

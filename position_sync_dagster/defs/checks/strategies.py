@@ -23,7 +23,8 @@ from position_sync_dagster.lake import strategies_file
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import leg_followers
-from position_sync_dagster.sync.reports import limit_readings, overview
+from position_sync_dagster.sync.reports import limit_readings
+from position_sync_dagster.sync.reports.book import Book, read_book
 
 
 @check_results.table_check("active_strategies")
@@ -141,9 +142,7 @@ def result_of(one: limit_readings.Evaluated) -> dg.AssetCheckResult:
     return check_results.failed(one.text, what_to_do=DECIDE, severity=error, metadata=metadata)
 
 
-def evaluated_limits(
-    settings: Settings, book: overview.Book
-) -> dict[dg.AssetCheckKey, dg.AssetCheckResult]:
+def evaluated_limits(settings: Settings, book: Book) -> dict[dg.AssetCheckKey, dg.AssetCheckResult]:
     """Return the result of each limit for the book of an exposure that was just derived."""
     limits, read = _read(settings)
     found = {limits_are_read.check_key: read}
@@ -183,8 +182,7 @@ def _evaluate_alone(name: str, lake: tables.Lake, settings: Settings) -> dg.Asse
     )
     if limit is None:
         return check_results.unknown_result("the strategies file has no such limit any more.")
-    latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
-    book = overview.read_book(lake, settings, utc_now(), latest=latest)
+    book = read_book(lake, settings, utc_now())
     return result_of(limit_readings.evaluate([limit], book)[0])
 
 

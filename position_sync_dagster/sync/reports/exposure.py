@@ -136,6 +136,7 @@ def split(
     latest: pl.DataFrame,
     details: Mapping[int, ContractDetails] | None = None,
     end_of: Callable[[ActiveContract], str | None] = lambda _leg: None,
+    betas: Mapping[str, float] | None = None,
 ) -> Split:
     """Split the holdings between the strategies and the rest.
 
@@ -147,6 +148,7 @@ def split(
         details: The known contract details, by conid: of legs, and of all contracts that are quoted
             in cents. Without them, the price magnifier of a contract is derived from its value.
         end_of: How a leg that is not held was closed (`Closes.end_of`); None where it is missing.
+        betas: By how much each underlying moves when the index moves by 1.
     """
     active = [leg for leg in legs if leg.removed_at is None]
     contracts = details or {}
@@ -165,7 +167,9 @@ def split(
     claims = [
         Claim(right[n], key, share) for n, key, share in claims_of([active[n] for n in right], held)
     ]
+    beta = pl.col("symbol").replace_strict(dict(betas or {}), default=None, return_dtype=pl.Float64)
     parts = _parts(latest, claims, active, contracts)
+    parts = parts.with_columns(beta_delta=pl.col("dollar_delta") * beta)
     rest = parts.filter(pl.col("leg") < 0)
     rows = _legs(active, wrong, of_conid, claims)
     absent = set(rows.filter(pl.col("is_held").not_()).get_column("leg"))
@@ -186,9 +190,9 @@ class _Known(NamedTuple):
 
 _MONEY = ("unrealized_pnl", "daily_pnl")
 _GREEKS = ("delta", "gamma", "vega", "theta")
-SUMS = ("market_value", "notional", *_MONEY, *_GREEKS, "dollar_delta", "gamma_1pct")
+SUMS = ("market_value", "notional", *_MONEY, *_GREEKS, "dollar_delta", "gamma_1pct", "beta_delta")
 """The sums of parts. `gamma_1pct` is the change of dollar delta when the underlying moves by 1 %;
-like dollar delta it may be added over underlyings."""
+like dollar delta it may be added over underlyings. `beta_delta` is dollar delta × beta."""
 
 
 def _parts(

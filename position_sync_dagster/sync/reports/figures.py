@@ -6,11 +6,9 @@ Unknown is null, never zero; a sum that leaves something out says of how many ho
 """
 
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from datetime import date, datetime
-from enum import Enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +24,14 @@ from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.strategies_file import saved_limits
 from position_sync_dagster.risk.campaigns import Campaign
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.book import (
+    Book,
+    Known,
+    Money,
+    read_book,
+    read_known,
+    seconds_since,
+)
 from position_sync_dagster.sync.reports.changes import (
     Day,
     DayChange,
@@ -35,10 +41,8 @@ from position_sync_dagster.sync.reports.changes import (
 )
 from position_sync_dagster.sync.reports.confirmations import PRICED
 from position_sync_dagster.sync.reports.limit_readings import Evaluated, evaluate
-from position_sync_dagster.sync.reports.money import Money, seconds_since
-from position_sync_dagster.sync.reports.overview import Book, Known, read_book, read_known
 from position_sync_dagster.sync.reports.positions import COLUMNS, KEY, in_order, position_rows
-from position_sync_dagster.sync.reports.status import Status, read_status
+from position_sync_dagster.sync.reports.status import Status, plain, read_status
 
 VERSION = 1
 """The version of the shape of the JSON."""
@@ -99,6 +103,7 @@ _SUMS = {
     "unrealized_pnl": "unrealized",
     "daily_pnl": "today",
     "dollar_delta": "dollar_delta",
+    "beta_delta": "beta_delta",
     "gamma_1pct": "gamma_1pct",
     "theta": "theta",
     "vega": "vega",
@@ -139,6 +144,13 @@ def campaign_of(one: Campaign | None) -> dict[str, Any] | None:
         return None
     names = ("since", "realised", "open", "profit", "fees")
     return {name: getattr(one, name) for name in names}
+
+
+_REPORTED = (
+    "account", "currency", "net_liquidation", "available_funds", "excess_liquidity",
+    "initial_margin", "maintenance_margin", "cushion",
+)  # fmt: skip
+"""What an account has as the broker reports it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,14 +246,7 @@ class Figures:
         difference = add_known(one.daily_pnl, rest, None if closed is None else -closed)
         mine = self.positions.filter(pl.col("account") == one.account).get_column("age_s")
         return Account(
-            account=one.account,
-            currency=one.currency,
-            net_liquidation=one.net_liquidation,
-            available_funds=one.available_funds,
-            excess_liquidity=one.excess_liquidity,
-            initial_margin=one.initial_margin,
-            maintenance_margin=one.maintenance_margin,
-            cushion=one.cushion,
+            **{name: getattr(one, name) for name in _REPORTED},
             age_s=seconds_since(one.values_received_at, self.at),
             today=Today(
                 account=one.daily_pnl,
@@ -258,11 +263,6 @@ class Figures:
             total=add_known(one.unrealized_pnl, one.realized_pnl),
         )
 
-    @property
-    def gateway(self) -> dict[str, Any]:
-        """The login that has been without its gateway longest, or the only one."""
-        return gateway_of(self.status)
-
     def to_dict(self, *, positions: bool = True) -> dict[str, Any]:
         """Return the figures as plain values for JSON; see `VERSION`."""
         money = self.book.money()
@@ -271,11 +271,11 @@ class Figures:
             "version": VERSION,
             "at": self.at,
             "ledger_version": self.ledger_version,
-            "gateway": self.gateway,
+            "gateway": gateway_of(self.status),
             "gateways": [gateway_of(one) for one in self.status.each_login],
             "attention": [*self.status.attention, *self.status.unresolved_legs],
-            "current": len(self.current_keys),
-            "held": self.book.held.height,
+            "current": self.current,
+            "held": self.held,
             "accounts": self.accounts,
             "strategies": [sums_of(one, "strategy") for one in rows],
             "underlyings": [sums_of(one, "underlying") for one in money.underlyings],
@@ -384,23 +384,6 @@ def limit_of(one: Evaluated) -> dict[str, Any]:
         "state": one.outcome,
         "text": one.text,
     }
-
-
-def plain(value: Any) -> Any:
-    """Return a value for JSON: times in ISO 8601, numbers that are not finite as null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, str | int) or value is None:
-        return value
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    if isinstance(value, Mapping):
-        return {name: plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
-    return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
 
 
 @dataclass(eq=False, repr=False)

@@ -20,8 +20,8 @@ from position_sync_dagster.domain.leg import (
     few,
     judge,
 )
+from position_sync_dagster.sync.reports.book import Book
 from position_sync_dagster.sync.reports.confirmations import PRICED
-from position_sync_dagster.sync.reports.overview import Book
 from position_sync_dagster.sync.reports.status import is_current
 
 WORDS = {

@@ -8,11 +8,11 @@ import polars as pl
 
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
-from position_sync_dagster.lake.lake import Lake, Past, rows_of_logins
+from position_sync_dagster.lake.lake import Lake, Past
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.book import Book, book_at, read_book
 from position_sync_dagster.sync.reports.confirmations import FEEDS, PRICED
-from position_sync_dagster.sync.reports.overview import Book, book_at, read_book
 from position_sync_dagster.sync.reports.status import is_current
 
 GREEKS = ("delta", "gamma", "vega", "theta", "implied_vol", "underlying_price")
@@ -148,8 +148,7 @@ def read_positions(
         MomentError: The tables do not know the moment that is asked for.
     """
     if query.past is None:
-        latest = rows_of_logins(lake.updates.sync.latest(), settings)
-        book = read_book(lake, settings, now, latest=latest)
+        book = read_book(lake, settings, now)
     else:
         book = book_at(lake, settings, query.past, now)
     found = book.priced.filter(pl.col("position") != 0)

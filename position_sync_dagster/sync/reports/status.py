@@ -4,16 +4,18 @@ It is read from the tables alone, and includes problems that need attention, suc
 requests.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import date, datetime, timedelta
+from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from position_sync_dagster import last_work
+from position_sync_dagster import dagster_files
 from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.closures import counted_ends
@@ -173,7 +175,7 @@ class Status(LoginStatus):
     trading_mode: str | None
     accounts: tuple[AccountSummary, ...]
     attention: tuple[str, ...] = ()
-    programs: last_work.Programs = last_work.NONE
+    programs: dagster_files.Programs = dagster_files.NONE
     logins: tuple[LoginStatus, ...] = ()
     legs_closed: str | None = None
 
@@ -184,7 +186,7 @@ class Status(LoginStatus):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; times as ISO 8601."""
-        return dict(_plain(asdict(self)))
+        return dict(plain(self))
 
 
 def read_status(
@@ -209,7 +211,7 @@ def read_status(
         _login_status(lake.sessions.current(login.gateway_id), login, mode, now)
         for login in settings.logins
     )
-    programs = last_work.read()
+    programs = dagster_files.read()
     worst = max(logins, key=lambda login: _trouble(login, now))
     overview = lake.queue.sync.overview()
     lake.registry.sync.refresh()
@@ -218,7 +220,7 @@ def read_status(
     positions = reported.filter(pl.col("position") != 0)
     held = set(positions.get_column("conid"))
     confirmed = _confirmed(lake, settings, now, reported, latest)
-    closes = read_closes(lake) if closes is None else closes
+    closes = read_closes(lake, conids=active - held) if closes is None else closes
     ends = {
         leg.conid: text
         for leg in lake.registry.legs
@@ -282,7 +284,7 @@ def is_current(since: Mapping[str, datetime]) -> pl.Expr:
 
 
 def leg_states(
-    legs: Iterable[Leg], lake: Lake, settings: Settings, now: datetime
+    legs: Collection[Leg], lake: Lake, settings: Settings, now: datetime
 ) -> list[LegState]:
     """Return the state of each active leg, in order, as far as the tables show it.
 
@@ -302,7 +304,9 @@ def leg_states(
     confirmed = _confirmed(lake, settings, now, reported)
     rows = written_by(confirmed, Source.STREAM, _streamed_since(settings, now))
     streamed = set(rows.select("account", "conid").iter_rows())
-    closes = read_closes(lake)
+    closes = read_closes(
+        lake, conids={leg.conid for leg in legs if isinstance(leg, ActiveContract)}
+    )
 
     def state(leg: Leg) -> LegState:
         if not isinstance(leg, ActiveContract):
@@ -352,12 +356,21 @@ def _confirmed(
     return with_confirmed(rows, reported, now)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a value for JSON: times in ISO 8601, numbers that are not finite as null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, str | int) or value is None:
+        return value
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {name: plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    return value.isoformat() if isinstance(value, datetime) else value
+        return [plain(one) for one in value]
+    return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
 
 
 def _login_status(

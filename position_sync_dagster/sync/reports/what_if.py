@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from position_sync_dagster.lake.lake import Lake, rows_of_logins
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.risk.scenarios import (
     Assumptions,
     Breakdown,
@@ -16,7 +16,7 @@ from position_sync_dagster.risk.scenarios import (
 )
 from position_sync_dagster.risk.terms import OPTION_TYPES, dated_dividends
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.overview import Book, read_book
+from position_sync_dagster.sync.reports.book import Book, read_book
 
 
 class RiskBook(NamedTuple):
@@ -35,8 +35,7 @@ def read_risk(lake: Lake, settings: Settings, now: datetime) -> RiskBook:
         ScenariosFileError: The file of scenarios has a mistake.
     """
     own = read_scenarios(folder_of(settings.strategies_file))
-    latest = rows_of_logins(lake.updates.sync.latest(), settings)
-    book = read_book(lake, settings, now, latest=latest)
+    book = read_book(lake, settings, now)
     is_option = pl.col("sec_type").is_in(list(OPTION_TYPES))
     conids = book.split.parts.filter(is_option).get_column("conid").unique()
     rows = lake.dividends.current()

@@ -9,12 +9,12 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.broker_position import BrokerPosition, Key
+from position_sync_dagster.domain.broker_position import AccountSummary, BrokerPosition, Key
 from position_sync_dagster.domain.clock import Backoff, rest_s
 from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.streamed_holding import Moment, StreamedHolding, StreamRules
@@ -22,11 +22,13 @@ from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHa
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import PendingChanges
+from position_sync_dagster.lake.broker_positions import AccountValuesTable
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.sync.stream.account_greeks import PublishedGreeks
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
-from position_sync_dagster.sync.stream.ownership import OwnerContext
-from position_sync_dagster.sync.stream.publisher import AccountRecorder, Announcements
+from position_sync_dagster.sync.stream.model_greeks import PublishedGreeks
+from position_sync_dagster.sync.stream.ownership import OwnerContext, end_tasks
+from position_sync_dagster.sync.stream.publisher import Announcements
 
 logger = logging.getLogger(__name__)
 
@@ -376,6 +378,88 @@ async def _raised(call: Callable[[], Awaitable[None]]) -> BaseException | None:
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
     return raised
+
+
+@dataclass(eq=False, repr=False)
+class AccountRecorder:
+    """Writes a row for each account whose amounts changed, in one commit.
+
+    Net liquidation and profit change with each tick: there is at most one commit for each flush of
+    the holdings, with the newest amounts. It runs in a task, and no flush waits for it.
+
+    After a commit that failed, the table is read again, and what it lacks is due again.
+
+    Args:
+        table: The table; with None, nothing is subscribed and nothing is written.
+    """
+
+    context: OwnerContext
+    table: AccountValuesTable | None
+
+    def __post_init__(self) -> None:
+        self._written: dict[str, AccountSummary] | None = None
+        self._next_at = float("-inf")
+        self._task: asyncio.Task[None] | None = None
+        self._outage = OutageLog(logger)
+
+    def flush(self, connection: GatewayConnection, provenance: Provenance) -> None:
+        """Start to write the changes if that is due, and keep the subscriptions alive."""
+        table = self.table
+        if table is None:
+            return
+        connection.summaries.subscribe()
+        is_writing = self._task is not None and not self._task.done()
+        if is_writing or self.context.monotonic() < self._next_at:
+            return
+        rows = changed(connection.summaries.current(), self._written or {})
+        if rows or self._written is None:
+            rows = [replace(row, **asdict(provenance)) for row in rows]
+            self._task = asyncio.create_task(self._write(table, rows, self._written))
+
+    async def close(self, *, timeout_s: float) -> None:
+        """Wait until the rows that are being written are in the table."""
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=timeout_s)
+            await end_tasks(self._task)
+            self._task = None
+
+    async def _write(
+        self,
+        table: AccountValuesTable,
+        rows: list[AccountSummary],
+        written: dict[str, AccountSummary] | None,
+    ) -> None:
+        """Write rows; if it is not known what was written last, read that from the table."""
+        began = self.context.monotonic()
+        try:
+            if written is None:
+                rows, written = await offload(table.latest_summaries), {}
+            else:
+                await offload(table.append, rows)
+            self._written = written | {row.account: row for row in rows}
+            self._outage.fault = None
+        except errors.LakeError as error:
+            self._written = None
+            self._outage.report(f"account_values: {error}")
+        ended = self.context.monotonic()
+        self._next_at = ended + rest_s(ended - began)
+
+
+def changed(
+    current: Iterable[AccountSummary], written: dict[str, AccountSummary]
+) -> list[AccountSummary]:
+    """Return the accounts whose amounts differ from their last row, by a cent or more.
+
+    >>> from datetime import UTC, datetime
+    >>> row = AccountSummary(account="U1", cash=5.0, timestamp=datetime(2027, 1, 4, tzinfo=UTC))
+    >>> changed([row], {"U1": row}), changed([row], {}) == [row]
+    ([], True)
+    """
+    return [
+        row
+        for row in current
+        if (before := written.get(row.account)) is None or before.amounts != row.amounts
+    ]
 
 
 CLOSE_TIMEOUT_S = 5.0

@@ -133,8 +133,7 @@ class BrokerLink:
         farms = [
             f"data farm {farm} is broken" for farm in sorted(connection.connectivity.broken_farms)
         ]
-        profits = connection.pnl.problem()
-        return farms + connection.feed.problems + ([profits] if profits else [])
+        return farms + connection.feed.problems
 
     @property
     def fault(self) -> str | None:

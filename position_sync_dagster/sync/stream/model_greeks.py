@@ -1,33 +1,41 @@
 """Computed greeks of the stream: which underlyings need a line, what goes in, what comes out.
 
 The gateway sends no greeks for options without a line, and none for some legs with a line. These
-greeks are computed as one batch a few times a minute.
+greeks are computed as one batch a few times a minute. A value of the broker and the price of the
+underlying at its time give the volatility; it and the price of the underlying now give the greeks.
+`PublishedGreeks` publishes greeks that moved enough, or are old enough: not each batch makes a row.
 """
 
 import asyncio
 import logging
+from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from operator import itemgetter
 
-from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.instrument import ContractDetails, ExpectedDividend, Instrument
+from position_sync_dagster.domain.broker_position import BrokerPosition, HoldingGreeks, Key
+from position_sync_dagster.domain.clock import elapsed
+from position_sync_dagster.domain.instrument import ExpectedDividend, Instrument
 from position_sync_dagster.domain.leg import QUEUED, LegState, few
 from position_sync_dagster.domain.line_allocation import largest
 from position_sync_dagster.domain.valuation import Quote, price_of
-from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.gateway.holdings import PendingChanges
+from position_sync_dagster.gateway.holdings import ChangeNotifier, PendingChanges
 from position_sync_dagster.lake.records import DividendsTable
 from position_sync_dagster.lake.storage.threads import offload
-from position_sync_dagster.risk.account import NoGreeks, Reason, greeks_of_account
+from position_sync_dagster.risk.account import (
+    ModelledGreeks,
+    NoGreeks,
+    Reason,
+    ValuedOption,
+    greeks_of_account,
+)
 from position_sync_dagster.risk.model import Exercise
 from position_sync_dagster.risk.terms import (
     CONTRACT_FIELDS,
     Contract,
-    DatedDividend,
     OptionTerms,
     dated_dividends,
     expected_dividends,
@@ -35,7 +43,6 @@ from position_sync_dagster.risk.terms import (
     option_terms,
     stated_dividend,
 )
-from position_sync_dagster.sync.stream import account_greeks
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.ownership import OwnerContext, Unowned
@@ -58,9 +65,6 @@ SLICE = 200
 CHOOSE_S = 60.0
 """Seconds after which underlyings, sizes and dividends are determined again."""
 
-AGAIN_S = 10.0
-"""Seconds until the table of contracts is read again after it could not be read."""
-
 LOOK_S = 5.0
 """Seconds between two searches for streamed options without greeks of the gateway."""
 
@@ -81,30 +85,6 @@ STALE = "the underlying has not ticked for a minute in its session"
 
 NAMED = 5
 """The number of underlyings that the status names for each reason."""
-
-
-class _Option(NamedTuple):
-    """An option of the book.
-
-    Attributes:
-        details: Its contract details, without what takes most memory.
-        row: The contract as the broker's row of a holding names it.
-    """
-
-    details: ContractDetails
-    row: Instrument
-
-    @property
-    def underlying(self) -> int:
-        return self.details.under_conid or 0
-
-    def has_terms_of(self, row: Instrument | None) -> bool:
-        """Return whether the row of a holding still has the terms that it had; True without one."""
-        if row is None or row is self.row:
-            return True
-        return (row.right, row.strike, row.expiry) == (
-            self.row.right, self.row.strike, self.row.expiry,
-        )  # fmt: skip
 
 
 def underlying_price(
@@ -135,6 +115,271 @@ def underlying_price(
     return (quote.last, max(times)) if sec_type == "IND" and quote.last is not None else None
 
 
+OLD = timedelta(minutes=1)
+"""A price of the underlying that is older counts only while its session is closed."""
+
+KEPT = timedelta(minutes=5)
+"""How long prices of an underlying are kept: account rows arrive every three minutes."""
+
+SPACING = timedelta(seconds=1)
+"""Older prices of an underlying are kept at this distance from each other."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ModelledLeg:
+    """An option with its newest greeks, or why it has none.
+
+    Attributes:
+        value, value_at: The broker's newest value, and when it was true; None before the first.
+        spot_then: The price of the underlying at the time `value_at`.
+        volatility: The volatility that follows from them, or why there is none; None: not computed.
+        near: The last volatility that was known.
+        used: The inputs of the last batch that computed it; None before the first.
+        greeks: The newest greeks; None if there is a reason why the option has none.
+        underlying_at: When the underlying had the price from which the greeks follow.
+    """
+
+    conid: int
+    terms: OptionTerms
+    underlying: int
+    value: float = 0.0
+    value_at: datetime | None = None
+    spot_then: float | None = None
+    volatility: float | Reason | None = None
+    near: float | None = None
+    used: ValuedOption | None = None
+    greeks: ModelledGreeks | None = None
+    reason: Reason | None = None
+    underlying_at: datetime | None = None
+
+
+class _Prices:
+    """The prices of one underlying in the last minutes, each since when it was known."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[datetime, float]] = []
+
+    def add(self, price: float, at: datetime) -> None:
+        known = self._known
+        while known and known[-1][0] > at:  # the clock was set back
+            known.pop()
+        # The newest two are always kept; of those before, one in each second.
+        if len(known) > 1 and known[-1][0] - known[-2][0] < SPACING:
+            known.pop()
+        known.append((at, price))
+        if at - known[0][0] > 2 * KEPT:
+            del known[: bisect_right(known, at - KEPT, key=itemgetter(0))]
+
+    def at(self, moment: datetime) -> tuple[datetime, float] | None:
+        """Return the price at a moment; None before the first one."""
+        place = bisect_right(self._known, moment, key=itemgetter(0))
+        return self._known[place - 1] if place else None
+
+    @property
+    def newest(self) -> tuple[datetime, float] | None:
+        return self._known[-1] if self._known else None
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class AccountGreeks:
+    """The options of a login, with the inputs and the results of each batch.
+
+    Args:
+        session_open: Returns whether an underlying trades now, by conid; None: unknown, as open.
+    """
+
+    session_open: Callable[[int], bool | None]
+
+    def __post_init__(self) -> None:
+        self._legs: dict[int, ModelledLeg] = {}
+        self._prices: dict[int, _Prices] = {}
+        self._not_priced: dict[int, Reason] = {}
+
+    def stale(self, now: datetime) -> list[int]:
+        """Return the underlyings whose price is too old although they trade."""
+        return [
+            conid
+            for conid, prices in self._prices.items()
+            if prices.newest is not None and self._is_old(conid, prices.newest[0], now)
+        ]
+
+    def _is_old(self, underlying: int, at: datetime, now: datetime) -> bool:
+        return elapsed(at, now) > OLD and self.session_open(underlying) is not False
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(list(self._legs))
+
+    @property
+    def without(self) -> dict[int, Reason]:
+        """Why options have no greeks, by conid."""
+        return self._not_priced | {
+            conid: leg.reason for conid, leg in self._legs.items() if leg.reason is not None
+        }
+
+    def add(self, conid: int, terms: OptionTerms | Reason, underlying: int) -> None:
+        """Follow an option; new terms of a known one are used from now on.
+
+        Args:
+            conid: The option.
+            terms: Its terms, or why the model does not fit it.
+            underlying: The conid of its underlying.
+        """
+        if not isinstance(terms, OptionTerms):
+            self.remove(conid)
+            self._not_priced[conid] = terms
+            return
+        self._not_priced.pop(conid, None)
+        leg = self._legs.get(conid)
+        if leg is None:
+            self._legs[conid] = ModelledLeg(conid=conid, terms=terms, underlying=underlying)
+        elif (leg.terms, leg.underlying) != (terms, underlying):
+            leg.terms, leg.underlying, leg.volatility = terms, underlying, None
+
+    def remove(self, conid: int) -> None:
+        """Follow an option no more."""
+        self._legs.pop(conid, None)
+        self._not_priced.pop(conid, None)
+
+    def underlying_ticked(self, conid: int, price: float, at: datetime) -> None:
+        """Record the price of an underlying."""
+        self._prices.setdefault(conid, _Prices()).add(price, at)
+
+    def valued(self, conid: int, value: float, at: datetime, now: datetime) -> None:
+        """Record the broker's value of an option for one unit of its underlying.
+
+        A value that is older than the last one is not used, unless the clock was set back since.
+        """
+        leg = self._legs.get(conid)
+        if leg is None:
+            return
+        before = leg.value_at
+        if before is None or at > before or at <= now < before:
+            prices = self._prices.get(leg.underlying)
+            then = prices.at(at) if prices else None
+            is_known = then is not None and not self._is_old(leg.underlying, then[0], at)
+            leg.value, leg.value_at, leg.volatility = value, at, None
+            leg.spot_then = then[1] if then is not None and is_known else None
+
+    def due(self, now: datetime) -> list[tuple[ModelledLeg, ValuedOption | None]]:
+        """Return the options whose inputs moved; None: it has no greeks, for its new reason."""
+        found: list[tuple[ModelledLeg, ValuedOption | None]] = []
+        for leg in self._legs.values():
+            prices = self._prices.get(leg.underlying)
+            leg.underlying_at, spot = (prices.newest if prices else None) or (None, None)
+            if leg.value_at is None:
+                reason: Reason | None = NoGreeks.NO_VALUE
+            elif spot is None or leg.underlying_at is None:
+                reason = NoGreeks.NO_UNDERLYING_PRICE
+            elif self._is_old(leg.underlying, leg.underlying_at, now):
+                reason = NoGreeks.UNDERLYING_OLD
+            else:
+                option = ValuedOption(
+                    terms=leg.terms,
+                    value=leg.value,
+                    value_at=leg.value_at,
+                    spot_then=leg.spot_then,
+                    spot=spot,
+                    volatility=leg.volatility,
+                    near=leg.near,
+                )
+                if option != leg.used or leg.terms.expires_at <= now:
+                    found.append((leg, option))
+                continue
+            if reason != leg.reason or leg.greeks is not None:
+                leg.greeks, leg.reason, leg.used = None, reason, None
+                found.append((leg, None))
+        return found
+
+    @staticmethod
+    def computed(
+        legs: Iterable[ModelledLeg],
+        options: Sequence[ValuedOption],
+        volatility: Sequence[float | Reason],
+        greeks: Sequence[ModelledGreeks | Reason],
+    ) -> None:
+        """Record what a batch computed; what came in meanwhile is due at the next one."""
+        for leg, option, vol, found in zip(legs, options, volatility, greeks, strict=True):
+            if (leg.value_at, leg.terms) == (option.value_at, option.terms):
+                leg.volatility = vol
+            if isinstance(vol, float):
+                leg.near = vol
+            leg.greeks = found if isinstance(found, ModelledGreeks) else None
+            leg.reason = None if isinstance(found, ModelledGreeks) else found
+            leg.used = replace(option, volatility=leg.volatility, near=leg.near)
+
+
+DELTA_MOVE = 0.005
+"""A change of delta that is published at once."""
+
+MOVE_PART = 0.03
+"""A change of gamma, vega or theta by this share of it is published at once."""
+
+RENEWED = timedelta(seconds=10)
+"""Greeks whose inputs are newer than the published ones by this time are published in any case."""
+
+
+class PublishedGreeks:
+    """The greeks that `broker_positions` has, or gets at the next publication, by conid."""
+
+    def __init__(self) -> None:
+        self._greeks: dict[int, HoldingGreeks] = {}
+        self._changes: ChangeNotifier[int] = ChangeNotifier()
+
+    def __len__(self) -> int:
+        return len(self._greeks)
+
+    def watch(self) -> PendingChanges[int]:
+        """Collect from now on the options whose greeks are to be published."""
+        return self._changes.watch()
+
+    def take(self, leg: ModelledLeg, price_magnifier: int, *, dated: bool = True) -> None:
+        """Publish the new greeks of an option, if they differ enough from the published ones.
+
+        Args:
+            leg: The option.
+            price_magnifier: Of the option, whose row has the underlying's price as it is quoted.
+            dated: Whether the arrival of the underlying's price is its time.
+        """
+        before, found = self._greeks.get(leg.conid), leg.greeks
+        if found is None or leg.underlying_at is None or leg.value_at is None:
+            self.remove(leg.conid)
+            return
+        method = leg.terms.text
+        if before is not None and before.greeks_method == method and not _moved(before, leg):
+            return
+        self._greeks[leg.conid] = HoldingGreeks(
+            implied_vol=found.implied_vol,
+            delta=found.delta,
+            gamma=found.gamma,
+            vega=found.vega,
+            theta=found.theta,
+            underlying_price=found.underlying_price * price_magnifier,
+            greeks_time=leg.underlying_at if dated else None,
+            greeks_method=method,
+            volatility_time=leg.value_at,
+        )
+        self._changes.note(leg.conid)
+
+    def remove(self, conid: int) -> None:
+        """Publish that an option has no computed greeks."""
+        if self._greeks.pop(conid, None) is not None:
+            self._changes.note(conid)
+
+    def of(self, holding: BrokerPosition) -> HoldingGreeks | None:
+        """Return the greeks of a holding; None of a closed one."""
+        return self._greeks.get(holding.instrument.conid) if holding.position else None
+
+
+def _moved(before: HoldingGreeks, leg: ModelledLeg) -> bool:
+    found, at = leg.greeks, leg.underlying_at
+    if found is None or at is None or abs(found.delta - before.delta) >= DELTA_MOVE:
+        return True
+    pairs = ((found.gamma, before.gamma), (found.vega, before.vega), (found.theta, before.theta))
+    if any(abs(now - then) > MOVE_PART * abs(then) for now, then in pairs):
+        return True
+    return before.greeks_time is None or elapsed(before.greeks_time, at) >= RENEWED
+
+
 @dataclass(eq=False, repr=False)
 class ModelGreeks:
     """Follows the options without greeks of the gateway, and publishes computed ones.
@@ -149,7 +394,7 @@ class ModelGreeks:
     context: OwnerContext
     contracts: ContractCache
     lines: LineManager
-    published: account_greeks.PublishedGreeks
+    published: PublishedGreeks
     dividends: DividendsTable | None = None
 
     def __post_init__(self) -> None:
@@ -162,7 +407,7 @@ class ModelGreeks:
         self._monotonic = self.context.monotonic
         self._rates = dict(settings.interest_rates)
         self._max_last_age = timedelta(seconds=settings.max_last_age_s)
-        self._greeks = account_greeks.AccountGreeks(session_open=self.contracts.session_open)
+        self._greeks = AccountGreeks(session_open=self.contracts.session_open)
         self._ticks: PendingChanges[int] = PendingChanges()
         self._routed: int | None = None
         self._look_at = float("-inf")
@@ -171,12 +416,11 @@ class ModelGreeks:
         self._keys: dict[int, list[Key]] = {}
         self._unknown: set[int] = set()
         self._wanted: set[int] = set()
-        self._options: dict[int, _Option] = {}
-        self._underlyings: dict[int, ContractDetails] = {}
-        self._read_at = self._choose_at = float("-inf")
+        self._options: dict[int, int] = {}
+        self._underlyings: set[int] = set()
+        self._choose_at = float("-inf")
         self._dividends: dict[int, list[ExpectedDividend]] = {}
         self._unstored: set[int] = set()
-        self._known_dividends: dict[int, tuple[DatedDividend, ...]] = {}
 
     def attach(self, connection: GatewayConnection) -> None:
         """Follow the lines and values of a new connection."""
@@ -200,14 +444,7 @@ class ModelGreeks:
         if version != self._routed:
             self._follow(routes)
             self._routed = version
-        if now >= self._choose_at:
-            self._forget_changed(connection)
-        if now >= self._read_at:
-            try:
-                await self._learn(connection)
-            except LakeError as error:
-                self._read_at = now + AGAIN_S
-                logger.warning("options could not be looked up, they are due again: %s", error)
+        self._learn(connection)
         if now >= self._choose_at:
             self._choose_at = now + CHOOSE_S
             await self._choose(connection)
@@ -235,24 +472,23 @@ class ModelGreeks:
         Returns:
             None if there is no option that needs computed greeks.
         """
-        options = [conid for conid in self._keys if conid in self._options]
-        if not options:
+        if not self._options:
             return None
         without = self._greeks.without
         counts: Counter[str] = Counter()
         symbols: dict[str, set[str]] = defaultdict(set)
-        for conid in options:
-            reason = without.get(conid)
-            if reason is not None:
+        for conid in self._options:
+            reason, details = without.get(conid), self.contracts.known(conid)
+            if reason is not None and details is not None:
                 counts[reason] += 1
-                symbols[reason].add(self._options[conid].details.symbol)
+                symbols[reason].add(details.symbol)
         reasons = [
             f"{count}: {reason} ({few(sorted(symbols[reason]), NAMED)})"
             for reason, count in counts.most_common()
         ]
         if self._unknown:
             reasons.append(f"{len(self._unknown)}: the details of the contract are not known")
-        known = len(options) + len(self._unknown)
+        known = len(self._options) + len(self._unknown)
         computed = f"{len(self.published)} of {known} options without greeks of IB"
         return "; ".join([f"computed greeks of {computed}", *reasons])
 
@@ -283,59 +519,35 @@ class ModelGreeks:
                 keys[key[1]].append(key)
         for conid in self._keys.keys() - keys.keys():
             self._remove(conid)
-        added = keys.keys() - self._keys.keys()
-        self._unknown = keys.keys() - self._options.keys()
+        self._unknown &= keys.keys()
+        self._unknown |= keys.keys() - self._keys.keys()
         self._keys = dict(keys)
-        self._add(added & self._options.keys())
 
-    def _row(self, connection: GatewayConnection, conid: int) -> Instrument | None:
-        return connection.feed.book.instrument(self._keys[conid][0])
-
-    def _forget_changed(self, connection: GatewayConnection) -> None:
-        """Look up the options again whose rows have had other terms since, as after a split."""
-        for conid in self._keys.keys() & self._options.keys():
-            if not self._options[conid].has_terms_of(self._row(connection, conid)):
-                self._remove(conid)
-                del self._options[conid]
-                self._unknown.add(conid)
-
-    async def _learn(self, connection: GatewayConnection) -> None:
-        """Look up options and underlyings whose details have been stored since."""
-        found = sorted(self.contracts.available(self._unknown))[:AT_ONCE]
-        if found:
-            options = {
-                conid: _Option(replace(details, trading_hours=None, valid_exchanges=None), row)
-                for conid, details in self.contracts.of(found).items()
-                if conid in self._keys
-                and details.under_conid is not None
-                and (row := self._row(connection, conid)) is not None
-            }
-            self._unknown.difference_update(found)
-            self._options |= options
-            self._add(options)
-            self._wanted |= {one.underlying for one in options.values()} - self._underlyings.keys()
+    def _learn(self, connection: GatewayConnection) -> None:
+        """Look up options and underlyings whose details have been fetched since."""
+        self._add(connection, sorted(self.contracts.available(self._unknown))[:AT_ONCE])
         if self._wanted:
             self.contracts.want(sorted(self._wanted), first=True)
             known = self.contracts.available(self._wanted)
             if known:
-                self._underlyings |= self.contracts.of(known)
-                self._wanted -= self._underlyings.keys()
+                self._underlyings |= known
+                self._wanted -= known
                 self._choose_at = float("-inf")
 
     async def _choose(self, connection: GatewayConnection) -> None:
         """Determine the largest underlyings, the sizes of options, and dividends again."""
         values = connection.feed.book.values(
-            key for conid, keys in self._keys.items() if conid in self._options for key in keys
+            key for conid in self._options for key in self._keys[conid]
         )
         of_underlying: dict[int, float] = defaultdict(float)
         for (_account, conid), value in values.items():
-            of_underlying[self._options[conid].underlying] += abs(value or 0.0)
+            of_underlying[self._options[conid]] += abs(value or 0.0)
         known = {c: value for c, value in of_underlying.items() if c in self._underlyings}
         self.lines.want_underlyings(largest(known, self.lines.held, self._most_lines))
         self.contracts.want(self._unknown)
         self._read_dividends(connection)
         await self._store_dividends()
-        self._add(self._keys.keys() & self._options.keys())
+        self._add(connection, self._options)
         for conid in self._greeks.stale(self._clock()):
             # A new request opens with the present price, or shows that trading is halted.
             self.lines.login.line(conid).doubted(self._monotonic(), STALE)
@@ -356,7 +568,7 @@ class ModelGreeks:
             if ends is not None and quote.pv_dividend is not None and quote.underlying_price:
                 share = round(quote.pv_dividend / quote.underlying_price, SHARE_DIGITS)
                 shares[details.under_conid].append((ends, share))
-        for conid, details in self._underlyings.items():
+        for conid, details in self.contracts.of(self._underlyings).items():
             quote, known = connection.lines.quote(conid), shares.get(conid)
             stated = quote.dividends if quote is not None else None
             if stated is not None and (stated.next_date is not None or stated.next_year == 0):
@@ -367,7 +579,6 @@ class ModelGreeks:
             if _differ(rows, self._dividends.get(conid, [])):
                 self._dividends[conid] = rows
                 self._unstored.add(conid)
-                self._known_dividends[conid] = dated_dividends(rows)[conid]
 
     async def _store_dividends(self) -> None:
         if self.dividends is None or not self._unstored:
@@ -376,31 +587,46 @@ class ModelGreeks:
         await offload(self.dividends.add, rows, None, self.context.lease.check)
         self._unstored.clear()
 
-    def _add(self, conids: Iterable[int]) -> None:
-        """Follow these options from now on, if everything that this needs is known."""
+    def _add(self, connection: GatewayConnection, conids: Iterable[int]) -> None:
+        """Follow these options from now on, by their present terms, as far as all is known.
+
+        The row of a holding shows the terms first that change, as after a split.
+        """
+        dividends = dated_dividends(row for rows in self._dividends.values() for row in rows)
         for conid in conids:
-            option = self._options[conid]
-            underlying = self._underlyings.get(option.underlying)
-            if underlying is None:
+            details, row = self.contracts.known(conid), self._row(connection, conid)
+            if details is None or row is None:
                 continue
-            contract = Contract(**{name: getattr(option.row, name) for name in CONTRACT_FIELDS})
-            details = replace(option.details, under_sec_type=underlying.sec_type)
-            known = self._known_dividends.get(option.underlying)
+            self._unknown.discard(conid)
+            if details.under_conid is None:
+                continue
+            self._options[conid] = details.under_conid
+            underlying = self.contracts.known(details.under_conid)
+            if underlying is None or details.under_conid not in self._underlyings:
+                self._wanted.add(details.under_conid)
+                continue
+            contract = Contract(**{name: getattr(row, name) for name in CONTRACT_FIELDS})
+            details = replace(details, under_sec_type=underlying.sec_type)
+            known = dividends.get(underlying.conid)
             terms: OptionTerms | Reason = option_terms(contract, details, self._rates, known)
             if isinstance(terms, OptionTerms) and terms.exercise is Exercise.EUROPEAN_FUTURE:
                 terms = NoGreeks.FOLLOWS_A_FUTURE
-            self._greeks.add(conid, terms, option.underlying)
+            self._greeks.add(conid, terms, underlying.conid)
+
+    def _row(self, connection: GatewayConnection, conid: int) -> Instrument | None:
+        return connection.feed.book.instrument(self._keys[conid][0])
 
     def _remove(self, conid: int) -> None:
         self.published.remove(conid)
         self._greeks.remove(conid)
+        self._options.pop(conid, None)
 
     def _read_prices(self, connection: GatewayConnection) -> None:
         """Record the newest prices of underlyings."""
         now = self._clock()
         for conid in self._ticks.take():
-            details = self._underlyings.get(conid)
-            if details is None:
+            details = self.contracts.known(conid)
+            if details is None or conid not in self._underlyings:
                 continue
             line = self.lines.login.line(conid)
             quote = line.counted(connection.lines.quote(conid), now)
@@ -429,13 +655,13 @@ class ModelGreeks:
             found = await asyncio.to_thread(greeks_of_account, options, now)
             self._greeks.computed(legs, options, *found)
         for n, (leg, _option) in enumerate(due):
-            option = self._options.get(leg.conid)
-            if option is None or leg.conid not in self._keys:
+            option = self.contracts.known(leg.conid)
+            if option is None or leg.conid not in self._options:
                 continue  # it left meanwhile
             hours, came_at = self.contracts.hours(leg.underlying), leg.underlying_at
             # A line that is requested outside the session opens with a price from before.
             dated = hours is None or came_at is None or hours.is_open(came_at) is not False
-            self.published.take(leg, option.details.price_magnifier, dated=dated)
+            self.published.take(leg, option.price_magnifier, dated=dated)
             if n % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
 

@@ -1,19 +1,19 @@
-"""What an owner publishes: `broker_positions`, `account_values`, and requests of the queue.
+"""What an owner publishes: `broker_positions`, changes of quantities, and requests of the queue.
 
 `Announcements` remembers which state of a holding was last written as a row or queued.
+`CloseWatcher` stores each change of a quantity before it is published, and asks the gateway why.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import KW_ONLY, asdict, dataclass, field, replace
-from datetime import timedelta
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
+from datetime import datetime, timedelta
 
 import polars as pl
 
 from position_sync_dagster.domain.broker_position import (
     AccountConfirmation,
-    AccountSummary,
     BrokerPosition,
     Completeness,
     Key,
@@ -21,9 +21,11 @@ from position_sync_dagster.domain.broker_position import (
     has_moved,
     is_repeated,
 )
-from position_sync_dagster.domain.clock import rest_s
+from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.gateway_session import GatewaySession
+from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import QUEUED, LegState
+from position_sync_dagster.domain.statement import Execution
 from position_sync_dagster.domain.update import (
     ACTIVE_PRIORITY,
     MONITORING_PRIORITY,
@@ -31,18 +33,18 @@ from position_sync_dagster.domain.update import (
     Reason,
     ValueOrigin,
 )
-from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.account_feed import AccountFeed
-from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.gateway.connection import DayExecutions, GatewayConnection
 from position_sync_dagster.gateway.holdings import PendingChanges
-from position_sync_dagster.lake.broker_positions import AccountValuesTable, BrokerPositionsTable
+from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
+from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.lake.storage.threads import offload
-from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.sync.stream.account_greeks import PublishedGreeks
-from position_sync_dagster.sync.stream.close_watcher import CloseWatcher, changes_between
+from position_sync_dagster.sync.explain_closes import CloseExplainer
+from position_sync_dagster.sync.leg_followers import RollFollower
+from position_sync_dagster.sync.stream.model_greeks import PublishedGreeks
 from position_sync_dagster.sync.stream.ownership import OwnerContext, end_tasks
 
 logger = logging.getLogger(__name__)
@@ -136,6 +138,203 @@ def _fingerprint(holding: BrokerPosition) -> tuple[float, bool]:
 CLOSED_KEPT = timedelta(days=2)
 """How long a closed holding stays in `broker_positions`; longer if its zero row was not written."""
 
+LOOKS_S = (0.0, 5.0, 60.0, 960.0)
+"""Seconds after a change, or after the start, at which the gateway is asked for the executions of
+the day: commissions follow an execution, and shares may come minutes after an option is gone. If
+the last request is not answered, it is repeated after the longest time, until it is."""
+
+
+@dataclass(eq=False, repr=False)
+class CloseWatcher:
+    """Stores changes before they are published, then looks for their causes in the background.
+
+    After a start it looks for the causes that an earlier process did not find.
+
+    Args:
+        rolls: Replaces the legs of strategies that follow rolls, after the causes were judged.
+    """
+
+    context: OwnerContext
+    explainer: CloseExplainer
+    rolls: RollFollower | None = None
+
+    def __post_init__(self) -> None:
+        self._due = self._looks()
+        self._recorded = self._asked = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def record(self, changes: list[PositionChange]) -> None:
+        """Store changes; looks for their executions are due at `LOOKS_S` from now on.
+
+        Raises:
+            LakeError: The table cannot be written, or it has them and did not confirm it.
+        """
+        self.context.lease.check()
+        if changes:
+            self._recorded = True
+            self._due = sorted({*self._due, *self._looks()})
+        await offload(self.explainer.record, changes)
+
+    async def unpublished(
+        self, published: Mapping[Key, BrokerPosition]
+    ) -> dict[Key, BrokerPosition]:
+        """Return the holdings whose changes were stored, and then not published.
+
+        Args:
+            published: All holdings of the login, and those that closed lately.
+
+        Raises:
+            LakeError: The table cannot be read.
+        """
+        seen = [one.confirmed_at or one.received_at for one in published.values()]
+        since = max(seen) - CLOSED_KEPT if seen else None
+        changes = await offload(self.explainer.lake.position_changes.records, since)
+        gateway_id = self.context.settings.gateway_id
+        return after_changes(published, (one for one in changes if one.gateway_id == gateway_id))
+
+    def _looks(self) -> list[float]:
+        now_s = self.context.monotonic()
+        return [now_s + delay for delay in LOOKS_S]
+
+    def look_in_background(self, connection: GatewayConnection) -> None:
+        """Look for causes if it is due, in a background task."""
+        if self._task is not None and not self._task.done():
+            return
+        now_s = self.context.monotonic()
+        if not self._due or self._due[0] > now_s:
+            return
+        self._due = [at for at in self._due if at > now_s]
+        self._task = asyncio.create_task(self._look_or_log(connection))
+
+    async def look(self, accounts: Iterable[str], answer: DayExecutions | None) -> None:
+        """Judge the closes by what the gateway answered; None if it did not answer.
+
+        Raises:
+            LakeError: A table cannot be used.
+        """
+        self.context.lease.check()
+        executions: Sequence[Execution] = () if answer is None else answer.executions
+        span = None if answer is None else (answer.begin, answer.end)
+        asked = {} if span is None else dict.fromkeys(accounts, span)
+        await offload(self.explainer.explain, executions, asked)
+        if self.rolls is not None:
+            await offload(self.rolls.follow)
+
+    async def close(self) -> None:
+        """Cancel the background task."""
+        await end_tasks(self._task)
+
+    async def _look_or_log(self, connection: GatewayConnection) -> None:
+        try:
+            # The first look is for the orders of the day: they show what belongs together.
+            is_due = self._recorded or not self._asked
+            if not is_due and not await offload(self.explainer.has_open_closes):
+                return
+            self._asked = True
+            answer = await connection.executions()
+            await self.look(connection.accounts, answer)
+            if answer is None and not self._due:
+                self._due = [self.context.monotonic() + LOOKS_S[-1]]
+        except LakeError as error:
+            logger.warning("the causes of closes are not stored, they are due later: %s", error)
+            self._due = [self.context.monotonic() + LOOKS_S[1], *self._due]
+
+
+_TERMS = ("conid", "symbol", "sec_type", "currency", "multiplier", "right", "strike", "expiry")
+
+
+def after_changes(
+    published: Mapping[Key, BrokerPosition], changes: Iterable[PositionChange]
+) -> dict[Key, BrokerPosition]:
+    """Return the holdings that stored changes left otherwise than they are published.
+
+    Args:
+        published: All holdings of a login, and those that closed since a time.
+        changes: The changes since then, oldest first.
+    """
+    found: dict[Key, BrokerPosition] = {}
+    for change in changes:
+        known = found.get(change.key) or published.get(change.key)
+        at, quantity = (known.position_time, known.position) if known else (change.seen_at, 0.0)
+        if change.change_id != content_id(at, *change.key, quantity, change.after):
+            continue  # it is published
+        found[change.key] = BrokerPosition(
+            gateway_id=change.gateway_id,
+            account=change.account,
+            instrument=Instrument(**{name: getattr(change, name) for name in _TERMS}),
+            position=change.after,
+            average_cost=change.average_cost,
+            received_at=change.seen_at,
+            position_time=change.seen_at,
+            snapshot_id=change.snapshot_id,
+        )
+    return found
+
+
+def changes_between(
+    before: Mapping[Key, BrokerPosition],
+    after: Mapping[Key, BrokerPosition],
+    confirmed: Mapping[str, datetime | None],
+) -> list[PositionChange]:
+    """Return the quantities that changed.
+
+    Before the first list of an account its holdings are unknown: those in that list are no change.
+    An account without holdings is known too, once the broker has confirmed it.
+
+    Args:
+        before: The holdings as they were published last.
+        after: Those that are published now, or only the ones that changed.
+        confirmed: Until when the broker had confirmed the holdings of each account.
+    """
+    moved = [
+        (known, holding)
+        for key, holding in after.items()
+        if (known := before.get(key)) is None or known.position != holding.position
+    ]
+    accounts = {account for account, _conid in before} if moved else set()
+    accounts |= {account for account, at in confirmed.items() if at is not None}
+    found: list[PositionChange] = []
+    for known, holding in moved:
+        quantity = known.position if known is not None else 0.0
+        if holding.account not in accounts or holding.position == quantity:
+            continue
+        terms = holding.instrument
+        times = [confirmed.get(holding.account)]
+        if known is not None:
+            times += known.confirmed_at, known.position_time
+        # Later times are from before the clock was set back.
+        since = max((at for at in times if at and at <= holding.position_time), default=None)
+        found.append(
+            PositionChange(
+                change_id=content_id(
+                    known.position_time if known is not None else holding.position_time,
+                    holding.account,
+                    terms.conid,
+                    quantity,
+                    holding.position,
+                ),
+                account=holding.account,
+                **{name: getattr(terms, name) for name in _TERMS},
+                before=quantity,
+                after=holding.position,
+                average_cost=known.average_cost if known is not None else None,
+                market_price=_price_of(known) if known is not None else None,
+                since=since,
+                seen_at=holding.position_time,
+                gateway_id=holding.gateway_id,
+                snapshot_id=holding.snapshot_id,
+            )
+        )
+    return found
+
+
+def _price_of(holding: BrokerPosition) -> float | None:
+    """Return what the broker's value makes for one unit: its price may be in cents or not."""
+    if holding.market_value is None or not holding.position:
+        return None
+    return holding.market_value / (holding.position * holding.instrument.multiplier)
+
+
 _Accounts = Mapping[str, tuple[Completeness, AccountConfirmation]]
 """How much of each account the broker has sent, and until when it has confirmed that."""
 
@@ -192,7 +391,7 @@ class Publisher:
 
         stored = await offload(self.broker_positions.read, self.context.settings.gateway_id)
         if self.watcher is not None:
-            changed = await _unpublished(self.watcher, {one.key: one for one in stored})
+            changed = await self.watcher.unpublished({one.key: one for one in stored})
             self._recorded = of_login(changed.values())
         await self.announced.restore(list(of_login(stored).values()))
         self._published = of_login(self._recent(stored))
@@ -270,7 +469,7 @@ class Publisher:
         if self.watcher is None:
             return
         if self._is_unsure:
-            self._recorded = await _unpublished(self.watcher, self._published)
+            self._recorded = await self.watcher.unpublished(self._published)
             self._is_unsure = False
         confirmed = {name: one.confirmed_at for name, (_, one) in self._accounts.items()}
         before = self._published | self._recorded if self._recorded else self._published
@@ -418,14 +617,6 @@ class Publisher:
         return [h for h in holdings if h.position or h.position_time >= since or h.key in unwritten]
 
 
-async def _unpublished(
-    watcher: CloseWatcher, published: Mapping[Key, BrokerPosition]
-) -> dict[Key, BrokerPosition]:
-    """Return the holdings whose changes are stored and not published."""
-    seen = [one.confirmed_at or one.received_at for one in published.values()]
-    return await watcher.unpublished(published, max(seen) - CLOSED_KEPT if seen else None)
-
-
 def _accounts_of(feed: AccountFeed) -> _Accounts:
     book, followed_until = feed.book, feed.book.followed_until()
     return {
@@ -446,85 +637,3 @@ def _request(holding: BrokerPosition, route: LegState | None, reason: Reason) ->
         account=holding.account,
         reason=Reason.OVERFLOW if overflow else reason,
     )
-
-
-@dataclass(eq=False, repr=False)
-class AccountRecorder:
-    """Writes a row for each account whose amounts changed, in one commit.
-
-    Net liquidation and profit change with each tick: there is at most one commit for each flush of
-    the holdings, with the newest amounts. It runs in a task, and no flush waits for it.
-
-    After a commit that failed, the table is read again, and what it lacks is due again.
-
-    Args:
-        table: The table; with None, nothing is subscribed and nothing is written.
-    """
-
-    context: OwnerContext
-    table: AccountValuesTable | None
-
-    def __post_init__(self) -> None:
-        self._written: dict[str, AccountSummary] | None = None
-        self._next_at = float("-inf")
-        self._task: asyncio.Task[None] | None = None
-        self._outage = OutageLog(logger)
-
-    def flush(self, connection: GatewayConnection, provenance: Provenance) -> None:
-        """Start to write the changes if that is due, and keep the subscriptions alive."""
-        table = self.table
-        if table is None:
-            return
-        connection.summaries.subscribe()
-        is_writing = self._task is not None and not self._task.done()
-        if is_writing or self.context.monotonic() < self._next_at:
-            return
-        rows = changed(connection.summaries.current(), self._written or {})
-        if rows or self._written is None:
-            rows = [replace(row, **asdict(provenance)) for row in rows]
-            self._task = asyncio.create_task(self._write(table, rows, self._written))
-
-    async def close(self, *, timeout_s: float) -> None:
-        """Wait until the rows that are being written are in the table."""
-        if self._task is not None:
-            await asyncio.wait({self._task}, timeout=timeout_s)
-            await end_tasks(self._task)
-            self._task = None
-
-    async def _write(
-        self,
-        table: AccountValuesTable,
-        rows: list[AccountSummary],
-        written: dict[str, AccountSummary] | None,
-    ) -> None:
-        """Write rows; if it is not known what was written last, read that from the table."""
-        began = self.context.monotonic()
-        try:
-            if written is None:
-                rows, written = await offload(table.latest_summaries), {}
-            else:
-                await offload(table.append, rows)
-            self._written = written | {row.account: row for row in rows}
-            self._outage.fault = None
-        except LakeError as error:
-            self._written = None
-            self._outage.report(f"account_values: {error}")
-        ended = self.context.monotonic()
-        self._next_at = ended + rest_s(ended - began)
-
-
-def changed(
-    current: Iterable[AccountSummary], written: dict[str, AccountSummary]
-) -> list[AccountSummary]:
-    """Return the accounts whose amounts differ from their last row, by a cent or more.
-
-    >>> from datetime import UTC, datetime
-    >>> row = AccountSummary(account="U1", cash=5.0, timestamp=datetime(2027, 1, 4, tzinfo=UTC))
-    >>> changed([row], {"U1": row}), changed([row], {}) == [row]
-    ([], True)
-    """
-    return [
-        row
-        for row in current
-        if (before := written.get(row.account)) is None or before.amounts != row.amounts
-    ]

@@ -27,9 +27,8 @@ from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.leg_followers import RuleFollower
-from position_sync_dagster.sync.stream.contract_cache import ContractCache
+from position_sync_dagster.sync.stream.contract_cache import ContractCache, LegResolver
 from position_sync_dagster.sync.stream.delivery import StreamPricer
-from position_sync_dagster.sync.stream.leg_resolver import LegResolver
 from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.model_greeks import ModelGreeks
 from position_sync_dagster.sync.stream.ownership import OwnerContext
@@ -383,7 +382,7 @@ class Router:
         self._expected: dict[Key, LegState] | None = None
         self._registry_version = self.registry.version
         self._account_refresh = AccountRefresh(self.context, self.publisher)
-        self._resolver = LegResolver(self.context, self.registry, self.contracts.remember)
+        self._resolver = LegResolver(self.context, self.registry, self.contracts)
         self._followed = FollowedHoldings(self.context, self.publisher)
 
     @property

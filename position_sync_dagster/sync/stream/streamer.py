@@ -40,13 +40,11 @@ from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RollFollower, RuleFollower
 from position_sync_dagster.sync.stream import memory_and_threads
-from position_sync_dagster.sync.stream.account_greeks import PublishedGreeks
-from position_sync_dagster.sync.stream.close_watcher import CloseWatcher
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
-from position_sync_dagster.sync.stream.delivery import Flusher, StreamPricer
+from position_sync_dagster.sync.stream.delivery import AccountRecorder, Flusher, StreamPricer
 from position_sync_dagster.sync.stream.gateway_link import BrokerLink, run_until
 from position_sync_dagster.sync.stream.lines import LineManager
-from position_sync_dagster.sync.stream.model_greeks import ModelGreeks
+from position_sync_dagster.sync.stream.model_greeks import ModelGreeks, PublishedGreeks
 from position_sync_dagster.sync.stream.ownership import (
     OwnerContext,
     Ownership,
@@ -55,7 +53,7 @@ from position_sync_dagster.sync.stream.ownership import (
     Unowned,
     end_tasks,
 )
-from position_sync_dagster.sync.stream.publisher import AccountRecorder, Announcements, Publisher
+from position_sync_dagster.sync.stream.publisher import Announcements, CloseWatcher, Publisher
 from position_sync_dagster.sync.stream.router import Router
 
 logger = logging.getLogger(__name__)

@@ -148,6 +148,7 @@ function draw() {
   drawHead();
   drawStrategies();
   drawUnderlyings();
+  drawScenarios();
   drawExpiries();
   drawChanges();
 }
@@ -230,18 +231,34 @@ function drawStrategies() {
 }
 
 function drawUnderlyings() {
+  const betas = shown.underlyings.some((one) => one.beta_delta !== null);
   fill(
     byId("underlyings"),
-    ["", "$ delta", "$ gamma 1%", "theta", "vega", "known"],
-    shown.underlyings.map((one) => ({
-      act: () => only("underlying", one.underlying),
+    ["", "$ delta", ...(betas ? ["β $ delta"] : []), "$ gamma 1%", "theta", "vega", "known"],
+    [...shown.underlyings.map((one) => [one, one.underlying]), ...(betas ? shown.totals.map((one) => [one, one.total]) : [])].map(([one, name]) => ({
+      kind: one.underlying ? "" : "total",
+      act: one.underlying ? () => only("underlying", one.underlying) : null,
       cells: [
-        one.underlying + unit(one),
-        ...["dollar_delta", "gamma_1pct", "theta", "vega"].map((name) => money(one[name], one.unknown[name])),
+        name + unit(one),
+        ...["dollar_delta", ...(betas ? ["beta_delta"] : []), "gamma_1pct", "theta", "vega"].map((name) => money(one[name], one.unknown[name])),
         [`${one.options_with_greeks}/${one.options}`, "", "options whose greeks are known"],
       ],
     })),
   );
+}
+
+function drawScenarios() {
+  const { at, names, rows: found, trouble } = shown.scenarios;
+  const accounts = new Set(found.map((one) => one.account)).size > 1;
+  const lines = found.map((one) => ({
+    title: `computed ${duration(since(at))} ago`,
+    act: () => only(one.level, one.name),
+    cells: [
+      one.name + (accounts ? ` ${one.account}` : "") + unit(one),
+      ...one.profits.map((value, n) => money(value, one.left_out[n])),
+    ],
+  }));
+  fill(byId("scenarios"), names.length ? ["", ...names] : [], lines.length ? lines : [{ cells: [[trouble ?? "Not computed yet.", "text"]] }]);
 }
 
 function drawExpiries() {

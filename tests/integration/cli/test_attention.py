@@ -84,31 +84,27 @@ def test_a_command_that_only_reads_makes_no_tables_in_a_store(store, monkeypatch
 
 
 def test_an_exchange_that_is_not_known_is_named_before_dagster_loads_nothing(
-    monkeypatch, capsys, tmp_path
+    monkeypatch, refuse, tmp_path
 ):
     monkeypatch.setenv("POSITION_SYNC_CALENDAR", "xnys")
     named = "POSITION_SYNC_CALENDAR='xnys' is not a known exchange."
-    monkeypatch.setattr("sys.argv", ["position-sync", "dev", "--ui-port", str(free_port())])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert (ended.value.code, list(tmp_path.iterdir())) == (2, [])
-    assert named in capsys.readouterr().err
+    code, printed = refuse("dev", "--ui-port", str(free_port()))
+    assert (code, list(tmp_path.iterdir())) == (2, [])
+    assert named in printed
     found = check_settings(load_settings(), {}, env_file=None)
     assert [one.text for one in found if one.level is Level.BAD] == [named]
 
 
 @pytest.mark.parametrize("content", [None, "strategies: 7\n"])
 def test_dev_does_not_start_without_the_strategies_file_that_is_configured(
-    monkeypatch, capsys, tmp_path, content
+    monkeypatch, refuse, tmp_path, content
 ):
     file = tmp_path / "mine.yaml"
     if content is not None:
         file.write_text(content)
     monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", str(file))
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster_home"))
-    monkeypatch.setattr("sys.argv", ["position-sync", "dev", "--ui-port", str(free_port())])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
-    assert "mine.yaml" in capsys.readouterr().err
+    code, printed = refuse("dev", "--ui-port", str(free_port()))
+    assert code == 2
+    assert "mine.yaml" in printed
     assert not (tmp_path / "dagster_home").exists()

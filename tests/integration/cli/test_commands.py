@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from position_sync_dagster import cli
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner
@@ -189,22 +188,26 @@ def test_lines_are_unknown_while_nobody_owns_the_login(lake):
     assert (printed["lines_in_use"], printed["line_limit"]) == (0, 0)
 
 
-@pytest.mark.parametrize("command", ["list", "remove 7", "rolls --apply", "export"])
-def test_a_command_that_needs_legs_creates_no_tables(monkeypatch, capsys, command):
-    monkeypatch.setattr("sys.argv", ["position-sync", "strategies", *command.split()])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 1
-    assert "There are no tables at data/lake yet" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("strategies list", "strategies remove 7", "strategies export"),
+        *("strategies rolls", "strategies rolls --apply"),
+        *("queue", "queue list --status FAILED", "queue retry --all", "queue retry some-id"),
+        "maintain",
+    ],
+)
+def test_a_command_that_needs_tables_creates_none(refuse, command):
+    code, printed = refuse(*command.split())
+    assert code == 1
+    assert "There are no tables at data/lake yet" in printed
+    assert "position-sync dev` or" in printed  # an installed package has no Makefile
     assert not list(Path.cwd().iterdir())
 
 
-def test_the_error_for_a_missing_file_to_import_names_the_path_and_no_setting(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["position-sync", "strategies", "import", "missing.yaml"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
-    printed = capsys.readouterr().err
+def test_the_error_for_a_missing_file_to_import_names_the_path_and_no_setting(refuse):
+    code, printed = refuse("strategies", "import", "missing.yaml")
+    assert code == 2
     assert "missing.yaml: there is no such file" in printed
     assert "Correct the path." in printed
     assert "POSITION_SYNC" not in printed
@@ -308,34 +311,22 @@ def test_a_row_from_the_future_is_not_counted_as_streamed(lake):
     assert after.legs_streamed == before.legs_streamed
 
 
-def test_an_unknown_strategy_is_an_error_that_names_it_and_those_that_are(
-    lake, monkeypatch, capsys
-):
+def test_an_unknown_strategy_is_an_error_that_names_it_and_those_that_are(lake, refuse):
     lake.registry.sync.add_many([leg(STREAMED, "iron"), leg(QUEUED, "calendar")])
     for command in ("positions", "exposure"):
         for options in ([], ["--json"]):
-            monkeypatch.setattr(
-                "sys.argv", ["position-sync", command, "--strategy", "irn", *options]
-            )
-            with pytest.raises(SystemExit) as ended:
-                cli.main()
-            assert ended.value.code == 2
-            printed = capsys.readouterr()
-            assert "There is no active strategy 'irn'" in printed.err
-            assert "calendar, iron" in printed.err
-            assert printed.out == ""
+            code, printed = refuse(command, "--strategy", "irn", *options)
+            assert code == 2
+            assert "There is no active strategy 'irn'" in printed
+            assert "calendar, iron" in printed
 
 
-@pytest.mark.parametrize("command", ["positions", "exposure", "follow"])
-def test_a_strategy_whose_legs_wait_for_their_contracts_is_not_called_unknown(
-    lake, monkeypatch, capsys, command
-):
+def test_a_strategy_whose_legs_wait_for_their_contracts_is_not_called_unknown(lake, refuse):
     run("strategies", "add", "--strategy", "ic", "--symbol", "SPX", "--expiry", "20281215")
-    monkeypatch.setattr("sys.argv", ["position-sync", command, "--strategy", "ic"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
-    assert "No leg of the strategy 'ic' has its contract yet." in capsys.readouterr().err
+    for command in ("positions", "exposure", "follow"):
+        code, printed = refuse(command, "--strategy", "ic")
+        assert code == 2
+        assert "No leg of the strategy 'ic' has its contract yet." in printed
 
 
 def test_the_exposure_of_a_strategy_and_its_total(lake):
@@ -344,9 +335,6 @@ def test_the_exposure_of_a_strategy_and_its_total(lake):
     names = [line.split()[0] for line in lines[1:] if line]
     rest = ["UNATTRIBUTED", "UNATTRIBUTED", "total", "total", "total"]
     assert names[:8] == ["calm", "iron", "iron", *rest]
-    (line,) = [one for one in run("status").splitlines() if one.startswith("total USD")]
-    assert "value 600, unrealised 120" in line
-    assert "2 of 4 holdings in no strategy" in line
     assert json.loads(run("status", "--json"))["totals"][2]["value"] == 600.0
     totals = json.loads(run("exposure", "--json"))["totals"]
     assert [(one["account"], one["legs_held"]) for one in totals] == [(A, 3), (B, 1), (None, 4)]

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from position_sync_dagster import last_work
+from position_sync_dagster import dagster_files
 from position_sync_dagster.cli.app import app
+from position_sync_dagster.dagster_files import ENDED, SENSORS, SUPERVISOR, file_of
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.last_work import ENDED, SENSORS, SUPERVISOR, file_of
 from position_sync_dagster.settings import load_settings
 from tests.support.ports import free_port
 
@@ -26,7 +26,7 @@ def _home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def wrote(age_s: float) -> None:
     for program in (SUPERVISOR, SENSORS):
-        last_work.note(program)
+        dagster_files.note(program)
         at = time.time() - age_s
         os.utime(file_of(program), (at, at))
 
@@ -67,6 +67,6 @@ def test_programs_that_stopped_are_late_and_bad():
 
 
 def test_why_everything_ended_is_said_until_the_next_start():
-    last_work.note(ENDED, "The webserver (process 7) ended with exit code 1.")
+    dagster_files.note(ENDED, "The webserver (process 7) ended with exit code 1.")
     assert "The webserver (process 7) ended with exit code 1." in status()
     assert finding()[0] == "bad"

@@ -7,7 +7,6 @@ import pytest
 from deltalake import DeltaTable
 from typer.testing import CliRunner
 
-from position_sync_dagster import cli
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.lake.lake import Lake
@@ -61,14 +60,3 @@ def test_the_output_has_one_line_per_table(lake):
     assert [line.split()[0] for line in lines] == [table.spec.name for table in lake.tables]
     assert "position_queue" in lines[1]
     assert lines[1].split()[1] == str(FINISHED)
-
-
-def test_a_lake_that_does_not_exist_is_not_created(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["position-sync", "maintain"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 1
-    said = capsys.readouterr().err
-    assert "There are no tables at data/lake yet" in said
-    assert "position-sync dev` or" in said  # an installed package has no Makefile
-    assert not list(Path.cwd().iterdir())

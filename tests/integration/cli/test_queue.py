@@ -1,12 +1,10 @@
 """The commands `queue …`, on a real queue."""
 
 import json
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from position_sync_dagster import cli
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
@@ -37,15 +35,6 @@ def run(*arguments):
     result = CliRunner().invoke(app, ["queue", *arguments])
     assert result.exit_code == 0, result.output
     return result.stdout
-
-
-def refuse(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr("sys.argv", ["position-sync", "queue", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    return ended.value.code, printed.err
 
 
 def state(queue):
@@ -165,10 +154,10 @@ def test_retry_all_skips_a_request_that_another_program_put_back(queue, monkeypa
 
 
 @pytest.mark.parametrize("unknown", ["01890000-0000-7000-8000-000000000000", "'; DROP\x1b[2J"])
-def test_an_unknown_id_is_named_and_nothing_is_changed(queue, monkeypatch, capsys, unknown):
+def test_an_unknown_id_is_named_and_nothing_is_changed(queue, refuse, unknown):
     [failed] = fail(queue, 1)
     before = state(queue)
-    code, printed = refuse(monkeypatch, capsys, "retry", failed, unknown)
+    code, printed = refuse("queue", "retry", failed, unknown)
     assert code == 2
     assert unknown[:7] in printed
     assert "--status FAILED" in printed
@@ -176,21 +165,21 @@ def test_an_unknown_id_is_named_and_nothing_is_changed(queue, monkeypatch, capsy
     assert state(queue) == before
 
 
-def test_a_request_that_did_not_fail_is_named_and_nothing_is_changed(queue, monkeypatch, capsys):
+def test_a_request_that_did_not_fail_is_named_and_nothing_is_changed(queue, refuse):
     [failed] = fail(queue, 1)
     [pending, done] = insert(queue, 2, 3)
     queue.mark_success(done)
     before = state(queue)
     for other, status in ((pending, "PENDING"), (done, "SUCCESS")):
-        code, printed = refuse(monkeypatch, capsys, "retry", failed, other)
+        code, printed = refuse("queue", "retry", failed, other)
         assert code == 2
         assert f"{other} is {status}" in printed
     assert state(queue) == before
 
 
 @pytest.mark.parametrize("arguments", [["retry"], ["retry", "some-id", "--all"]])
-def test_retry_needs_either_ids_or_all(queue, monkeypatch, capsys, arguments):
-    code, printed = refuse(monkeypatch, capsys, *arguments)
+def test_retry_needs_either_ids_or_all(queue, refuse, arguments):
+    code, printed = refuse("queue", *arguments)
     assert code == 2
     assert "--all" in printed
 
@@ -199,17 +188,7 @@ def test_retry_needs_either_ids_or_all(queue, monkeypatch, capsys, arguments):
     "arguments",
     [["bogus"], ["--json", "retry", "--all"], ["--status", "LOST"], ["--limit", "0"]],
 )
-def test_unknown_commands_and_values_are_refused(queue, monkeypatch, capsys, arguments):
+def test_unknown_commands_and_values_are_refused(queue, refuse, arguments):
     [failed] = fail(queue, 1)
-    assert refuse(monkeypatch, capsys, *arguments)[0] == 2
+    assert refuse("queue", *arguments)[0] == 2
     assert state(queue) == {failed: (FAILED, 1)}
-
-
-@pytest.mark.parametrize(
-    "arguments", [[], ["list", "--status", "FAILED"], ["retry", "--all"], ["retry", "some-id"]]
-)
-def test_the_commands_create_no_tables(monkeypatch, capsys, arguments):
-    code, printed = refuse(monkeypatch, capsys, *arguments)
-    assert code == 1
-    assert "There are no tables at data/lake yet" in printed
-    assert not list(Path.cwd().iterdir())

@@ -4,13 +4,11 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-import pytest
 from typer.testing import CliRunner
 
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.instrument import NEW_YORK
 from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.errors import LakeError
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from tests.unit.domain.test_causes import ACCOUNT, CALL, OTHER, change, fill
 
@@ -52,19 +50,6 @@ def test_a_rolled_leg_is_proposed_and_replaced_in_one_commit_on_demand(lake) -> 
     }
     assert legs == {("ic", OTHER, -2.0), ("part", CALL, -1.0)}
     assert "No leg of a strategy was rolled." in run("strategies", "rolls")
-
-
-@pytest.mark.parametrize("arguments", [["rolls", "--apply"], ["remove", "911"]])
-def test_where_there_are_no_legs_to_change_no_tables_are_made(tmp_path, arguments) -> None:
-    refused = CliRunner().invoke(app, ["strategies", *arguments])
-    assert "There are no tables at data/lake yet." in str(refused.exception)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_to_show_rolls_makes_no_tables(tmp_path) -> None:
-    result = CliRunner().invoke(app, ["strategies", "rolls"])
-    assert isinstance(result.exception, LakeError)
-    assert not list(tmp_path.iterdir())
 
 
 def test_what_closed_is_listed_and_a_leg_that_is_gone_is_not_missing(lake) -> None:

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
-from position_sync_dagster import last_work
+from position_sync_dagster import dagster_files
 from position_sync_dagster.defs import drain as defs_drain
 from position_sync_dagster.defs import runs
 from position_sync_dagster.defs.assets.queue_and_ledger import position_updates
@@ -217,7 +217,7 @@ def test_a_tick_whose_derivation_fails_reports_its_rows_all_the_same(
 
     write_holdings(own_login(), 1)
     enqueue(1)
-    monkeypatch.setattr(defs_drain.strategy_exposure, "derive", fail)
+    monkeypatch.setattr(defs_drain.derived_tables, "derive_exposure", fail)
     assert "strategy_exposure stays as it was: The disk is full." in said(tick())
     assert tick.rows() == 1
 
@@ -265,7 +265,7 @@ def test_an_error_of_one_table_keeps_no_event_of_the_others_back(
     enqueue(1)
     monkeypatch.setattr(defs_drain, "breaks_event", fail)
     monkeypatch.setattr(defs_drain.closures, "explain", fail)
-    monkeypatch.setattr(defs_drain.latest_positions, "derive", is_a_mistake)
+    monkeypatch.setattr(defs_drain.derived_tables, "derive_latest", is_a_mistake)
     result = tick()
     assert tick.rows() == 1
     assert {"contracts", "strategy_exposure"} <= set(names(result))
@@ -317,10 +317,10 @@ def test_while_nothing_can_be_drained_rows_and_checks_are_reported_all_the_same(
     own_login()
     append_row(7, datetime.now(UTC))
     monkeypatch.setattr(defs_drain.Work, "_drain", fail)
-    monkeypatch.setattr(defs_drain.position_queue, "event", fail)
+    monkeypatch.setattr(defs_drain.queue_and_ledger, "queue_event", fail)
     result = tick()
     assert "Nothing is drained: The queue is damaged." in said(result)
     assert tick.rows() == 1
     assert any(isinstance(one, dg.AssetCheckEvaluation) for one in result.asset_events)
-    assert last_work.changed_at(last_work.FAILED_TICK)
-    assert not last_work.changed_at(last_work.SENSORS)
+    assert dagster_files.changed_at(dagster_files.FAILED_TICK)
+    assert not dagster_files.changed_at(dagster_files.SENSORS)

@@ -7,9 +7,10 @@ from unittest.mock import Mock
 
 import pytest
 
+from position_sync_dagster.cli.dev import gateway_problem
 from position_sync_dagster.demo import programs
-from position_sync_dagster.processes import dagster_dev, ports
-from position_sync_dagster.processes.ports import ProbeResult, advice, exchange_json, probe
+from position_sync_dagster.processes import ports, supervisor
+from position_sync_dagster.processes.ports import exchange_json
 from position_sync_dagster.processes.stop_request import StopRequest
 from tests.support.ports import free_port
 
@@ -39,17 +40,13 @@ def test_a_port_in_use_moments_ago_is_free():
     assert ports.is_free(port)
 
 
-def test_a_probe_finds_what_listens_and_advises_if_nothing_does(taken):
+def test_a_gateway_that_does_not_listen_is_named_with_what_to_do(taken):
     free = free_port()
-    assert probe("127.0.0.1", taken) is ProbeResult.OPEN
-    assert probe("127.0.0.1", free) is ProbeResult.REFUSED
-    text = advice("127.0.0.1", free, ProbeResult.REFUSED)
-    assert f"127.0.0.1:{free}" in text
+    assert gateway_problem("127.0.0.1", taken) is None
+    text = gateway_problem("127.0.0.1", free)
+    assert f"127.0.0.1:{free}: nothing listens there" in text
     assert "POSITION_SYNC_GATEWAY_PORT" in text
-
-
-def test_a_host_whose_name_cannot_be_looked_up_is_not_known():
-    assert probe("tws..example", 7497) is ProbeResult.UNKNOWN
+    assert "the address is not known" in gateway_problem("tws..example", 7497)
 
 
 def test_a_server_that_is_not_dagster_is_not_the_ui(monkeypatch):
@@ -71,11 +68,11 @@ def test_a_server_that_is_not_dagster_is_not_the_ui(monkeypatch):
         thread.start()
         try:
             assert exchange_json(server.server_port, "/") == []
-            assert not dagster_dev.is_serving(server.server_port)
+            assert not supervisor.is_serving(server.server_port)
         finally:
             server.shutdown()
             thread.join()
-    assert not dagster_dev.is_serving(free_port())
+    assert not supervisor.is_serving(free_port())
 
 
 def test_a_simulator_that_does_not_answer_is_named():

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from position_sync_dagster import last_work
+from position_sync_dagster import dagster_files
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.processes import supervisor as module
 from position_sync_dagster.processes.child_process import end_group
@@ -111,7 +111,7 @@ def test_without_ticks_code_server_and_daemon_are_started_again_also_if_there_ne
     until(three.look, lambda: three.code_server.process and three.daemon.process)
     assert {three.code_server.process.pid, three.daemon.process.pid}.isdisjoint(before)
     assert three._tick_s == 0.6, "the patience grows: sensors may be switched off"
-    last_work.note(last_work.SENSORS)
+    dagster_files.note(dagster_files.SENSORS)
     until(three.look, lambda: three.daemon.works)
     assert three._tick_s == 0.3
 
@@ -133,7 +133,7 @@ def test_ticks_keep_the_programs_and_a_failed_tick_counts(three, monkeypatch):
     end = time.monotonic() + 1.5
 
     def tick() -> None:
-        last_work.note(last_work.FAILED_TICK)
+        dagster_files.note(dagster_files.FAILED_TICK)
         three.look()
 
     until(tick, lambda: time.monotonic() > end)
@@ -144,7 +144,7 @@ def test_the_webserver_starts_with_the_first_tick_and_works_when_it_listens(thre
     caplog.set_level("INFO")
     until(three.look, lambda: three.daemon.process)
     assert three.webserver.process is None
-    last_work.note(last_work.SENSORS)
+    dagster_files.note(dagster_files.SENSORS)
     until(three.look, lambda: three.webserver.works)
     three.webserver.process.kill()
     until(three.look, lambda: "The webserver works again." in caplog.messages)

@@ -11,15 +11,15 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from ib_gateway_simulator.loopback_guard import LoopbackGuard
-from position_sync_dagster.cli.mcp import Tools
+from position_sync_dagster.cli.reports import Tools
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.figures import COLUMNS, FiguresReader
-from position_sync_dagster.web import page_figures
+from position_sync_dagster.web import served_figures
 from position_sync_dagster.web.money_page import money_routes
-from position_sync_dagster.web.page_figures import PageFigures
+from position_sync_dagster.web.served_figures import PageFigures
 from tests.integration.web.test_page_figures import row
 from tests.support.legs import leg
 
@@ -31,7 +31,7 @@ TOP = {
 
 @pytest.fixture
 async def client(settings: Settings, monkeypatch) -> AsyncIterator[httpx.AsyncClient]:
-    monkeypatch.setattr(page_figures, "FRESH", page_figures.timedelta())
+    monkeypatch.setattr(served_figures, "FRESH", served_figures.timedelta())
     routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
     app = Starlette(routes=routes, middleware=[Middleware(LoopbackGuard)])
     transport = httpx.ASGITransport(app)

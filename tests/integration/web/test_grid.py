@@ -17,7 +17,7 @@ from position_sync_dagster.domain.update import PositionUpdate, ValueOrigin
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.web.money_page import money_routes
-from position_sync_dagster.web.page_figures import PageFigures
+from position_sync_dagster.web.served_figures import PageFigures
 from tests.support.browser import MISSING, is_installed, open_page
 from tests.support.demo_program import wait_for
 from tests.support.empty_lakes import put_tables

@@ -50,31 +50,19 @@ def test_a_message_cannot_steer_the_terminal(capsys):
         (["remove", "0"], "'0'"),
     ],
 )
-def test_a_leg_that_does_not_parse_is_named(arguments, names, monkeypatch, capsys, tmp_path):
+def test_a_leg_that_does_not_parse_is_named(arguments, names, refuse, tmp_path):
     more = ["--strategy", "a"] + (["--symbol", "SPY"] if arguments[0] == "add" else [])
-    monkeypatch.setattr("sys.argv", ["position-sync", "strategies", *arguments, *more])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
-    assert names in capsys.readouterr().err
+    code, printed = refuse("strategies", *arguments, *more)
+    assert code == 2
+    assert names in printed
     assert not list(tmp_path.iterdir()), "nothing is half-written"
 
 
-def test_a_malformed_setting_is_named(monkeypatch, capsys):
+def test_a_malformed_setting_is_named(monkeypatch, refuse):
     monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", "many")
-    monkeypatch.setattr("sys.argv", ["position-sync", "status"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
-    assert "POSITION_SYNC_GATEWAY_PORT='many'" in capsys.readouterr().err
-
-
-def test_a_folder_that_is_not_a_home_is_named(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["position-sync", "status", "--home", "nowhere"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
-    assert "nowhere is no home" in capsys.readouterr().err
+    code, printed = refuse("status")
+    assert code == 2
+    assert "POSITION_SYNC_GATEWAY_PORT='many'" in printed
 
 
 def test_output_for_which_the_disk_has_no_room_is_one_message(monkeypatch, capsys):
@@ -107,14 +95,17 @@ def test_a_program_without_room_on_the_disk_of_its_home_does_not_name_its_output
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("home", ["~no-such-user", "x" * 5000])
-def test_a_home_that_cannot_be_looked_for_is_named(monkeypatch, capsys, home):
-    for command in ("status", "demo") if home.startswith("~") else ("status",):
-        monkeypatch.setattr("sys.argv", ["position-sync", command, "--home", home])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        assert ended.value.code == 2
-        assert f"{home} " in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("command", "home"),
+    [
+        *(("status", "nowhere"), ("status", "~no-such-user"), ("status", "x" * 5000)),
+        ("demo", "~no-such-user"),
+    ],
+)
+def test_a_folder_that_is_no_home_or_cannot_be_looked_for_is_named(refuse, command, home):
+    code, printed = refuse(command, "--home", home)
+    assert code == 2
+    assert f"{home} " in printed
 
 
 @pytest.mark.parametrize("command", COMMANDS)

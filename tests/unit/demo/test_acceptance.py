@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from position_sync_dagster.demo.display import (
+from position_sync_dagster.demo.run import (
     CurrentLegs,
     count_coverage,
     evaluate,

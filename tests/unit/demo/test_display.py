@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from position_sync_dagster.demo.display import (
+from position_sync_dagster.demo.run import (
     AcceptanceResult,
     JsonDisplay,
     LineDisplay,

@@ -46,17 +46,16 @@ def test_rows_that_are_set_aside_are_counted_and_the_first_are_named():
         rows.set_aside("DU1", str(conid), "no symbol")
     assert rows.problem().startswith("5 holdings are set aside: conid 1 of DU1 (no symbol), ")
     assert rows.problem().endswith(" and 2 more")
-    rows.seen.clear()
+    rows.reasons.clear()
     rows.set_aside("DU1", "5", "no symbol")
-    rows.keep_seen()
     assert rows.problem() == "1 holding is set aside: conid 5 of DU1 (no symbol)"
     usable = RowFields("DU1", "5", "SPY", "OPT", "100", "1")
     changed.clear()
     assert rows.accepts(usable)
     assert rows.accepts(usable)
-    assert (rows.of("DU1"), changed) == (False, ["DU1"])
+    assert (rows.reasons, changed) == ({}, ["DU1"])
     assert not rows.accepts(usable._replace(account="DU9"))
-    assert (rows.of("DU9"), changed) == (True, ["DU1"])
+    assert (list(rows.reasons), changed) == ([("DU9", 5)], ["DU1"])
 
 
 def test_a_conid_that_is_no_number_is_set_aside_as_0():

@@ -111,7 +111,7 @@ async def test_an_odd_row_is_set_aside_until_a_usable_one_comes(
     feed.read(OPTION)
     same_conid = place != 2
     assert len(feed.rows) == rows + 2
-    assert (bool(feed.odd), len(feed.changed)) == (not same_conid, 2 if same_conid else 1)
+    assert (bool(feed.odd.reasons), len(feed.changed)) == (not same_conid, 2 if same_conid else 1)
 
 
 async def test_a_row_of_an_account_of_another_login_is_set_aside(feed):
@@ -126,11 +126,11 @@ async def test_a_row_of_another_form_is_set_aside(feed, row):
     feed.read(OPTION)
     feed.read(row)
     assert len(feed.rows) == 1
-    assert feed.odd
+    assert feed.odd.reasons
 
 
 @pytest.mark.parametrize("fields", [["7"], ["7", "8", *TERMS]])
 async def test_what_is_no_whole_row_is_left_to_ib_async(feed, fields):
     with pytest.raises(ValueError, match="unpack"):
         feed.read(fields)
-    assert (feed.rows, bool(feed.odd)) == ([], False)
+    assert (feed.rows, bool(feed.odd.reasons)) == ([], False)

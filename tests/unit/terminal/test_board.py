@@ -12,10 +12,10 @@ from position_sync_dagster.domain.broker_position import AccountSummary, BrokerP
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.lake.schema.codec import broker_rows
+from position_sync_dagster.sync.reports.book import Book
 from position_sync_dagster.sync.reports.changes import ChangeKind, DayChange
 from position_sync_dagster.sync.reports.exposure import split
 from position_sync_dagster.sync.reports.figures import Figures
-from position_sync_dagster.sync.reports.overview import Book
 from position_sync_dagster.sync.reports.status import Status
 from position_sync_dagster.terminal.board import (
     board,

@@ -10,9 +10,8 @@ from rich.console import Console
 from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.update import PriceKind, ValueOrigin
 from position_sync_dagster.lake.schema.codec import broker_rows
-from position_sync_dagster.sync.reports.money import BookMoney
+from position_sync_dagster.sync.reports.book import BookMoney
 from position_sync_dagster.terminal.money_tables import (
-    describe_totals,
     money_notes,
     positions_table,
     strategy_table,
@@ -66,12 +65,25 @@ def test_the_total_says_how_many_options_have_greeks_and_what_strategies_lack():
     assert {"60,000*", "20.0*", "-1,234*", "-493,800"} <= set(total.split())
 
 
+def test_the_delta_by_betas_leaves_out_what_has_none_and_is_absent_without_betas():
+    rows = [row(1), row(2, symbol="AAPL"), row(3, symbol="XYZ")]
+    plain = money(rows, [leg(1, "a")])
+    assert "β" not in strategies_shown(plain, 160)[0]
+    assert "beta_delta" not in plain.totals[0].unknown
+    found = book_of(rows, [leg(1, "a")], betas={"SPY": 1.0, "AAPL": 1.5}).money()
+    (total,) = found.totals
+    assert total.dollar_delta == 3 * 60_000.0
+    assert (total.beta_delta, total.unknown["beta_delta"]) == (60_000.0 * 2.5, 1)
+    assert "150,000*" in strategies_shown(found, 160)[-1]
+    assert "β $delta" in shown(underlying_table(found.underlyings, 160), 160)[0]
+
+
 def test_a_stock_without_a_value_is_missing_in_the_dollar_delta():
     stock = {"sec_type": "STK", "right": None, "strike": None, "expiry": None, "delta": None}
     found = money([row(1), row(2, **stock), row(3, **stock, market_value=None)], [])
     (total,) = found.totals
-    assert "dollar_delta" in total.partial
-    assert not {"theta", "vega", "gamma_1pct"} & {*total.partial}
+    assert "dollar_delta" in total.unknown
+    assert not {"theta", "vega", "gamma_1pct"} & {*total.unknown}
 
 
 @pytest.mark.parametrize(
@@ -91,7 +103,6 @@ def test_the_notes_say_that_the_sums_lack_quantities_that_the_broker_reports(rep
     found = book_of([row(1)], [leg(1, "a")], reported=broker_rows(rows, None)).money()
     notes = [one.plain for one in money_notes(found, 140)]
     assert [one for one in notes if "changed" in one] == ([note] if note else [])
-    assert dict(describe_totals(found)).get("not in totals") == note
 
 
 IN_EURO = AccountSummary(
@@ -109,7 +120,7 @@ def test_the_total_in_the_base_currency_is_by_the_rates_of_the_broker_and_says_t
     (total,) = found.in_base
     assert (total.currency, total.value) == ("EUR", -246_900 * 1.8)
     assert total.unrealized_pnl == -12_345 * 0.8
-    assert "unrealized_pnl" in total.partial
+    assert "unrealized_pnl" in total.unknown
     assert (total.legs_held, total.options) == (2, 2)
     line = next(ln for ln in strategies_shown(found, 140) if ln.startswith("total in base"))
     assert {"EUR", "-444,420", "-9,876*"} <= set(line.split())
@@ -239,7 +250,7 @@ def test_the_value_of_a_future_is_notional_and_in_no_total():
     assert "9,000,000" in lines[-1]
     assert "8,753,100" not in lines[-1]
     (total,) = money(rows, [leg(1, "a"), leg(2, "a")]).totals
-    assert (total.value, "value" in total.partial) == (-246_900.0, False), "it leaves out nothing"
+    assert (total.value, "value" in total.unknown) == (-246_900.0, False), "it leaves out nothing"
     rows[1] = replace(rows[1], sec_type="STK", market_value=None)
     (total,) = money(rows, [leg(1, "a"), leg(2, "a")]).totals
-    assert (total.value, "value" in total.partial) == (-246_900.0, True)
+    assert (total.value, "value" in total.unknown) == (-246_900.0, True)

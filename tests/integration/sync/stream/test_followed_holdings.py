@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from position_sync_dagster.domain.clock import Backoff, utc_now
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.update import Source, ValueOrigin
 from position_sync_dagster.gateway import holdings, pnl_subscriptions
@@ -244,29 +244,16 @@ async def test_after_1102_the_daily_profit_of_before_does_not_count_until_it_com
 
 
 @pytest.mark.parametrize("refused", [True, False])
-async def test_a_gateway_that_follows_few_holdings_is_not_asked_for_more_all_the_time(
-    following, published, eventually, monkeypatch, refused
+async def test_what_a_gateway_does_not_follow_is_valued_by_its_portfolio_rows_and_asked_again(
+    following, published, eventually, refused
 ):
-    monkeypatch.setattr(pnl_subscriptions, "PROBE_WAIT", Backoff(first_s=2.0, longest_s=2.0))
     limited = lambda sim: sim.position_pnl_limit(3, refused)  # noqa: E731
     async with following(limited) as (sim, streamer):
-        await eventually(lambda: "3 holdings of 9" in (streamer.detail or ""))
         await published(streamer, (B, FUTURE), by_pnl)
         row = await published(streamer, (A, PUT), by_portfolio)
         assert not row.followed
         sim.position_pnl_limit(None)
         await eventually(lambda: sim.stats()["pnl_subscriptions"] == OPEN)
-        await published(streamer, (A, PUT), by_pnl)
-        await eventually(lambda: streamer.detail is None)
-
-
-async def test_one_refused_holding_teaches_no_limit(following, published, eventually):
-    refused = lambda sim: sim.position_pnl(A, PUT, "refused")  # noqa: E731
-    async with following(refused) as (sim, streamer):
-        await eventually(lambda: sim.stats()["pnl_subscriptions"] == OPEN - 1)
-        await published(streamer, (A, PUT), by_portfolio)
-        assert streamer.detail is None
-        sim.position_pnl(A, PUT, "values")
         await published(streamer, (A, PUT), by_pnl)
 
 

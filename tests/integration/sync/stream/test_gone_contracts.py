@@ -8,8 +8,7 @@ import pytest
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.processes.preflight import Level, of_gateway
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.contract_cache import MOST_TIMES, ContractCache
-from position_sync_dagster.sync.stream.leg_resolver import LegResolver
+from position_sync_dagster.sync.stream.contract_cache import MOST_TIMES, ContractCache, LegResolver
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 from tests.support.clock import HandClock
 from tests.support.legs import leg
@@ -65,7 +64,7 @@ async def test_a_described_leg_that_has_expired_is_told_and_not_looked_up(gatewa
     times = iter(range(0, 10**9, 86_400))
     async with gateway() as (_sim, connection, asked):
         context = OwnerContext(settings=Settings(), monotonic=lambda: float(next(times)))
-        resolver = LegResolver(context, lake.registry, lambda _: None)
+        resolver = LegResolver(context, lake.registry, ContractCache(None))
         for _day in range(3):
             resolver.resolve_in_background(connection)
             if resolver._task is not None:

@@ -16,7 +16,6 @@ from position_sync_dagster.domain.update import GreeksSource, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
 from position_sync_dagster.gateway import holdings
 from position_sync_dagster.sync.stream import (
-    account_greeks,
     gateway_link,
     model_greeks,
     router,
@@ -191,7 +190,7 @@ async def test_a_streamed_leg_without_greeks_of_the_gateway_has_computed_ones_un
 async def test_an_underlying_that_stands_still_in_its_session_gives_no_greeks_and_is_named(
     computing, published, eventually, monkeypatch
 ):
-    monkeypatch.setattr(account_greeks, "OLD", timedelta(seconds=1))
+    monkeypatch.setattr(model_greeks, "OLD", timedelta(seconds=1))
     async with computing() as (sim, streamer):
         await eventually(lambda: published(streamer).keys() >= COMPUTED)
         sim.ticking(STOCK, ["model"])  # a stock has none: nothing comes

@@ -7,7 +7,6 @@ import pytest
 from ib_gateway_simulator import load_book
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.sync.reports.status import leg_states, read_status
 from tests.integration.sync.conftest import CALL, PUT, A
 from tests.support.booked_legs import terms_of
@@ -127,7 +126,7 @@ async def test_a_file_that_is_read_again_changes_nothing(simulate, lake, setting
 
 async def test_without_an_answer_nothing_is_said_of_a_leg(simulate, lake, settings_for):
     from position_sync_dagster.gateway.connection import connect
-    from position_sync_dagster.sync.stream.leg_resolver import LegResolver
+    from position_sync_dagster.sync.stream.contract_cache import ContractCache, LegResolver
     from position_sync_dagster.sync.stream.ownership import OwnerContext
 
     await lake.registry.add_active(strategy_id="s", **terms_of(CALL))
@@ -137,7 +136,7 @@ async def test_without_an_answer_nothing_is_said_of_a_leg(simulate, lake, settin
         resolver = LegResolver(
             OwnerContext(settings=settings),
             lake.registry,
-            lambda found: offload(lake.contracts.put, found),
+            ContractCache(lake.contracts),
         )
         sim.pause()
         await resolver.resolve(connection, lake.registry.unresolved)

@@ -12,6 +12,7 @@ from position_sync_dagster.defs.assets.derived_tables import money_metadata
 from position_sync_dagster.domain.closures import Cause, Closure, HoldingEnd
 from position_sync_dagster.lake.schema.codec import frame_of, leg_rows
 from position_sync_dagster.lake.schema.tables import CLOSURES
+from position_sync_dagster.sync.reports.book import BookMoney
 from position_sync_dagster.sync.reports.closes import (
     NO_CLOSES,
     UNATTRIBUTED,
@@ -19,7 +20,6 @@ from position_sync_dagster.sync.reports.closes import (
     Closes,
 )
 from position_sync_dagster.sync.reports.exposure import exposures
-from position_sync_dagster.sync.reports.money import BookMoney
 from position_sync_dagster.terminal.money_tables import closes_table, money_notes, strategy_table
 from tests.support.legs import ADDED_AT, leg
 from tests.support.money_rows import NOW, book_of, row

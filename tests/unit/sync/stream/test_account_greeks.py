@@ -11,7 +11,7 @@ from position_sync_dagster.risk import model
 from position_sync_dagster.risk.account import NoGreeks, greeks_of_account
 from position_sync_dagster.risk.model import Exercise
 from position_sync_dagster.risk.terms import DatedDividend, NotPriced, OptionTerms, as_options
-from position_sync_dagster.sync.stream.account_greeks import AccountGreeks, ModelledLeg
+from position_sync_dagster.sync.stream.model_greeks import AccountGreeks, ModelledLeg
 
 NOW = datetime(2028, 6, 1, 14, 0, tzinfo=UTC)
 STOCK = 1

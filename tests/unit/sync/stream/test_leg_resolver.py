@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.leg_resolver import LegResolver
+from position_sync_dagster.sync.stream.contract_cache import ContractCache, LegResolver
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
@@ -39,7 +39,7 @@ class Gateway:
 async def requests_of_an_hour(answer):
     gateway, now_s = Gateway(answer), 0.0
     context = OwnerContext(settings=Settings(), monotonic=lambda: now_s)
-    resolver = LegResolver(context, Registry(), lambda _found: None)
+    resolver = LegResolver(context, Registry(), ContractCache(None))
     for minute in range(60):
         now_s = 60.0 * minute
         resolver.resolve_in_background(gateway)

@@ -9,7 +9,7 @@ from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.risk.account import ModelledGreeks, NoGreeks
 from position_sync_dagster.risk.model import Exercise
 from position_sync_dagster.risk.terms import DatedDividend, OptionTerms
-from position_sync_dagster.sync.stream.account_greeks import ModelledLeg, PublishedGreeks
+from position_sync_dagster.sync.stream.model_greeks import ModelledLeg, PublishedGreeks
 from tests.support.holdings import make_holding
 
 NOW = datetime(2028, 6, 1, 14, 0, tzinfo=UTC)

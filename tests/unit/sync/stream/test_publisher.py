@@ -12,9 +12,8 @@ from position_sync_dagster.gateway.holdings import PnlValues
 from position_sync_dagster.gateway.translate import UNSET
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.close_watcher import CloseWatcher
 from position_sync_dagster.sync.stream.ownership import OwnerContext
-from position_sync_dagster.sync.stream.publisher import Announcements, Publisher
+from position_sync_dagster.sync.stream.publisher import Announcements, CloseWatcher, Publisher
 from tests.support.holdings import make_book, make_holding
 from tests.support.memory_queue import InMemoryPositionQueue
 

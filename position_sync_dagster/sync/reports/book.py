@@ -1,7 +1,7 @@
-"""Sums of money and greeks by strategy, account, underlying and currency, and their curves.
+"""The holdings and strategies at one moment, and every sum of their money and greeks.
 
-Different currencies are never added: each sum has one currency. The curve is the profit and loss of
-each strategy over the last hours, from the ledger.
+The sums are by strategy, account, underlying and expiry. Different currencies are never added: each
+sum has one currency. The curves are the profit of the day over the last hours, from the ledger.
 """
 
 from collections import defaultdict
@@ -9,20 +9,231 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.close_facts import A_DAY
-from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.position_updates import SyncUpdates
+from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract, contract_mismatch
+from position_sync_dagster.domain.update import Source
+from position_sync_dagster.lake.lake import (
+    NO_HOLDINGS,
+    Lake,
+    Past,
+    all_broker_rows,
+    legs_at,
+    rows_at,
+    rows_of_logins,
+)
 from position_sync_dagster.risk.campaigns import Campaign, open_profit
-from position_sync_dagster.sync.reports.exposure import Split, claims_of, summed
+from position_sync_dagster.risk.scenarios import ScenariosFileError, folder_of, read_scenarios
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.closes import NO_CLOSES, Closes, read_closes
+from position_sync_dagster.sync.reports.confirmations import (
+    CONFIRMED,
+    PRICED,
+    newest_values,
+    with_priced,
+)
+from position_sync_dagster.sync.reports.exposure import Split, claims_of, split, summed
+from position_sync_dagster.sync.reports.status import current_since, is_current, written_by
 
-if TYPE_CHECKING:
-    from position_sync_dagster.sync.reports.overview import Book
+
+def matching_legs(
+    legs: Iterable[ActiveContract], details: Mapping[int, ContractDetails]
+) -> list[ActiveContract]:
+    """Return the legs without those that do not match the contract of their conid."""
+    return [
+        leg
+        for leg in legs
+        if leg.conid not in details or not contract_mismatch(leg, details[leg.conid])
+    ]
+
+
+def is_leg_of(lake: Lake, strategy: str, legs: Iterable[ActiveContract]) -> pl.Expr:
+    """Return the condition that a row belongs to one of these legs, and the leg to the strategy."""
+    anywhere, named = set(), defaultdict(set)
+    mine = [leg for leg in legs if leg.strategy_id == strategy]
+    for leg in matching_legs(mine, lake.contracts.get({leg.conid for leg in mine})):
+        if leg.account is None:
+            anywhere.add(leg.conid)
+        else:
+            named[leg.account].add(leg.conid)
+    wanted = pl.col("conid").is_in(anywhere)
+    for account, conids in named.items():
+        wanted |= (pl.col("account") == account) & pl.col("conid").is_in(conids)
+    return wanted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Book:
+    """The holdings and the strategies at one moment, as the tables have them.
+
+    Rows stay in columns: those of 20,000 holdings take half a second to become values.
+
+    Attributes:
+        now: The moment.
+        priced: The newest row of each holding, also of closed ones, with its times
+            (`with_priced`).
+        legs: The active legs.
+        matching: Those legs whose description matches the contract of their conid, or whose
+            contract is not known yet.
+        split: The parts of all these holdings.
+        reported: What the broker last reported of the followed types: rows of `broker_positions`.
+        live_since: For each connected login: values that their source confirmed since then are
+            current. It is the start of the connection, at most two refresh intervals ago.
+        streamed: The conids whose newest row the stream wrote within the last two refresh
+            intervals, for logins whose owner is connected; None while none is.
+        accounts: The newest values of the accounts, with their exchange rates.
+        closes: What closed, and why.
+        logins: All logins, connected or not.
+        unresolved: The strategies with a leg whose contract is not found.
+    """
+
+    now: datetime
+    priced: pl.DataFrame
+    legs: tuple[ActiveContract, ...]
+    matching: tuple[ActiveContract, ...]
+    split: Split
+    reported: pl.DataFrame = field(default_factory=lambda: NO_HOLDINGS)
+    live_since: Mapping[str, datetime] = field(default_factory=dict)
+    streamed: frozenset[int] | None = None
+    accounts: tuple[AccountSummary, ...] = ()
+    closes: Closes = NO_CLOSES
+    logins: tuple[str, ...] = ()
+    unresolved: frozenset[str] = frozenset()
+
+    def money(self, strategy: str | None = None) -> "BookMoney":
+        """Return the money of all holdings, or of one strategy."""
+        return BookMoney(book=self, strategy=strategy)
+
+    @cached_property
+    def held(self) -> pl.DataFrame:
+        """The open holdings that the broker last reported, with the times of their newest rows.
+
+        The value of a holding is current if its source confirmed it since `live_since` of its
+        login (`is_current`).
+        """
+        key, is_open = ["account", "conid"], pl.col("position") != 0
+        times = self.priced.filter(is_open).select(*key, CONFIRMED, PRICED)
+        found = self.reported.filter(is_open).select("gateway_id", *key)
+        timed = found.join(times, on=key, how="left")
+        return timed.with_columns(is_current=is_current(self.live_since))
+
+    @cached_property
+    def unwritten(self) -> pl.DataFrame:
+        """The reported holdings of which the ledger has another quantity, or no row."""
+        key = ["account", "conid"]
+        rows = self.priced.select(*key, pl.col("position").alias("written"))
+        return self.reported.join(rows, on=key, how="left").filter(
+            pl.col("position") != pl.col("written").fill_null(0.0)
+        )
+
+
+class Known(NamedTuple):
+    """The closes, and the contracts of legs and of all that are quoted in cents, by conid."""
+
+    closes: Closes
+    details: Mapping[int, ContractDetails]
+
+
+def read_known(lake: Lake) -> Known:
+    """Read what changes seldom; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
+    return Known(read_closes(lake), lake.contracts.quoted_in_cents() | lake.contracts.get(legs))
+
+
+def read_book(
+    lake: Lake,
+    settings: Settings,
+    now: datetime,
+    *,
+    latest: pl.DataFrame | None = None,
+    known: Known | None = None,
+) -> Book:
+    """Read the holdings and the strategies; blocks.
+
+    Args:
+        latest: The newest row of each holding of the logins, if the caller has them.
+        known: What `read_known` returned before.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    if latest is None:
+        latest = rows_of_logins(lake.updates.sync.latest(), settings)
+    legs = lake.registry.sync.get_all_active()
+    reported = all_broker_rows(lake, settings)
+    priced = with_priced(newest_values(latest, reported), reported, now, band=settings.value_band)
+    since = current_since(settings, now)
+    sessions = (lake.sessions.current(login.gateway_id) for login in settings.logins)
+    live_since = {
+        one.gateway_id: max(one.state_since, since)
+        for one in sessions
+        if one is not None and one.is_live(now)
+    }
+    streamed = written_by(priced, Source.STREAM, since).filter(
+        pl.col("position") != 0, pl.col("gateway_id").is_in(list(live_since))
+    )
+    return replace(
+        _book(now, legs, priced, known or read_known(lake), known_betas(settings)),
+        reported=reported.filter(pl.col("sec_type").is_in(settings.sec_types)),
+        live_since=live_since,
+        streamed=frozenset(streamed.get_column("conid")) if live_since else None,
+        accounts=tuple(lake.account_values.latest_summaries()),
+        logins=tuple(login.gateway_id for login in settings.logins),
+        unresolved=frozenset(leg.strategy_id for leg in lake.registry.unresolved),
+    )
+
+
+def known_betas(settings: Settings) -> Mapping[str, float]:
+    """Return the betas of scenarios.yaml; none while it has a mistake (`what-if` names it)."""
+    try:
+        return read_scenarios(folder_of(settings.strategies_file)).betas
+    except ScenariosFileError:
+        return {}
+
+
+def _book(
+    now: datetime,
+    legs: Sequence[ActiveContract],
+    priced: pl.DataFrame,
+    known: Known,
+    betas: Mapping[str, float],
+) -> Book:
+    closes, details = known
+    return Book(
+        now=now,
+        priced=priced,
+        legs=tuple(legs),
+        matching=tuple(matching_legs(legs, details)),
+        split=split(legs, priced, details, closes.end_of, betas),
+        closes=closes,
+    )
+
+
+def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
+    """Read the holdings and the strategies of a moment in the past; blocks.
+
+    It has no totals in a base currency, since those use the exchange rates of now.
+
+    Raises:
+        LakeError: A table cannot be used.
+        MomentError: The moment is in the future, or before the first row.
+    """
+    rows = rows_at(lake, settings, past, now)
+    legs = legs_at(lake, past.at)
+    priced = with_priced(rows, NO_HOLDINGS, past.at, band=settings.value_band)
+    known = lake.contracts.get({leg.conid for leg in legs})
+    details = lake.contracts.quoted_in_cents() | known
+    known_then = Known(read_closes(lake, past), details)
+    return _book(past.at, legs, priced, known_then, known_betas(settings))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +250,7 @@ class Money:
         legs_closed, closed: The number of legs of a strategy that were held and are gone for a
             known reason, and what happened to them.
         value: The value of options, stocks and the like, without the notional value of futures.
+        beta_delta: Dollar delta × beta, of the underlyings whose beta is known.
         gamma_1pct: The change of dollar_delta when the underlyings move by 1 %.
         theta, vega: Per day, and per point of volatility.
         oldest_age_s: The age of the oldest price; None without one, or if one is unknown.
@@ -72,6 +284,7 @@ class Money:
     unrealized_pnl: float | None
     daily_pnl: float | None
     dollar_delta: float | None
+    beta_delta: float | None
     gamma_1pct: float | None
     theta: float | None
     vega: float | None
@@ -99,11 +312,6 @@ class Money:
     without_rate: tuple[str, ...] = ()
 
     @property
-    def partial(self) -> tuple[str, ...]:
-        """The names of the sums that leave out a holding."""
-        return tuple(self.unknown)
-
-    @property
     def legs_text(self) -> str:
         """How many legs are held, and what became of the others.
 
@@ -115,15 +323,8 @@ class Money:
         return ", ".join(part for part in (held, self.closed, rest) if part)
 
 
-_SUMS = {
-    "value": "market_value",
-    "unrealized_pnl": "unrealized_pnl",
-    "daily_pnl": "daily_pnl",
-    "dollar_delta": "dollar_delta",
-    "gamma_1pct": "gamma_1pct",
-    "theta": "theta",
-    "vega": "vega",
-}
+_SAME = ("unrealized_pnl", "daily_pnl", "dollar_delta", "beta_delta", "gamma_1pct", "theta", "vega")
+_SUMS = {"value": "market_value", **{name: name for name in _SAME}}
 """Each sum of money, and its name among the sums of parts."""
 
 _COUNTS = ("delayed", "options", "options_with_greeks", "options_modelled", "nearest_expiry")
@@ -147,7 +348,7 @@ class BookMoney:
         strategy: The only strategy of interest; None for all holdings.
     """
 
-    book: "Book"
+    book: Book
     strategy: str | None = None
 
     @cached_property
@@ -293,7 +494,12 @@ def _money(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | Non
         differences=row.get("differences"),
         legs_closed=0 if is_total else row.get("legs_closed", 0),
         closed=None if is_total else row.get("closed"),
-        unknown={name: count for name, of in _SUMS.items() if (count := row[f"without_{of}"])},
+        unknown={
+            name: count
+            for name, of in _SUMS.items()
+            # Who has no betas misses none.
+            if (count := row[f"without_{of}"]) and (name != "beta_delta" or row[of] is not None)
+        },
     )
 
 
@@ -303,33 +509,16 @@ SPAN = timedelta(hours=12)
 POINTS = 60
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProfitLine:
-    """The daily profit and loss of a strategy in one currency; None where it is not known."""
-
-    strategy_id: str
-    currency: str
-    points: tuple[tuple[datetime, float | None], ...]
-
-
-def profit_lines(updates: SyncUpdates, book: "Book") -> list[ProfitLine]:
-    """Read the daily profit and loss of the strategies over the last SPAN; blocks.
+def read_curves(lake: Lake, book: Book) -> list[dict[str, Any]]:
+    """Read the daily profit of each strategy, and of each account as the broker sums it; blocks.
 
     The present legs count for the whole span: a leg that became active at noon is in the points of
     the morning as well.
     """
-    first = book.now - SPAN
-    rows = updates.sampled({leg.conid for leg in book.matching}, first, book.now, POINTS)
-    return lines_of(rows, book.matching, book.priced.filter(pl.col("timestamp") < first))
-
-
-def read_curves(lake: Lake, book: "Book") -> list[dict[str, Any]]:
-    """Read the daily profit of each strategy, and of each account as the broker sums it; blocks."""
-    curves: list[dict[str, Any]] = [
-        {"name": one.strategy_id, "currency": one.currency, "points": one.points}
-        for one in profit_lines(lake.updates.sync, book)
-    ]
-    rows = lake.account_values.between(book.now - SPAN, book.now)
+    first, conids = book.now - SPAN, {leg.conid for leg in book.matching}
+    sampled = lake.updates.sync.sampled(conids, first, book.now, POINTS)
+    curves = curves_of(sampled, book.matching, book.priced.filter(pl.col("timestamp") < first))
+    rows = lake.account_values.between(first, book.now)
     known = rows.filter(pl.col("daily_pnl").is_not_null())
     for (account, currency), of in known.group_by("account", "currency", maintain_order=True):
         points = of.gather_every(max(1, of.height // POINTS)).select("timestamp", "daily_pnl")
@@ -338,17 +527,21 @@ def read_curves(lake: Lake, book: "Book") -> list[dict[str, Any]]:
     return curves
 
 
-def lines_of(
+def curves_of(
     rows: pl.DataFrame, legs: Sequence[ActiveContract], still: pl.DataFrame
-) -> list[ProfitLine]:
+) -> list[dict[str, Any]]:
     """Sum the newest rows at each point, with the shares of strategies as in `claims_of`.
 
-    A profit of more than a day before is that of another day: the present one is not known.
+    A profit of more than a day before is that of another day: the present one is not known. Nor is
+    a sum of which a part is unknown, since a curve shows no marks.
 
     Args:
         rows: The rows of each point (`SyncUpdates.sampled`).
         legs: The active legs that match their contracts.
         still: The newest rows of the holdings that have none among `rows`.
+
+    Returns:
+        The name of each strategy, the currency and the points, by strategy and currency.
     """
     found: dict[tuple[str, str], list[tuple[datetime, float | None]]] = defaultdict(list)
     newest = {(row["account"], row["conid"]): row for row in still.iter_rows(named=True)}
@@ -363,15 +556,9 @@ def lines_of(
             profit = row["daily_pnl"] * share if is_of_day else None
             sums[legs[n].strategy_id, row["currency"]].append(profit)
         for key, values in sums.items():
-            found[key].append((slot, _whole(values)))
+            known = [value for value in values if value is not None]
+            found[key].append((slot, sum(known) if len(known) == len(values) else None))
     return [
-        ProfitLine(strategy_id=strategy, currency=currency, points=tuple(points))
+        {"name": strategy, "currency": currency, "points": points}
         for (strategy, currency), points in sorted(found.items())
     ]
-
-
-def _whole(values: Iterable[float | None]) -> float | None:
-    """Return the sum; None if one of the values is unknown, since a curve shows no marks."""
-    listed = list(values)
-    known = [value for value in listed if value is not None]
-    return sum(known) if len(known) == len(listed) else None

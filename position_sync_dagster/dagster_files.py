@@ -1,16 +1,59 @@
-"""When a sensor last ticked, and whether the supervisor runs: files of the Dagster home.
+"""The files of Dagster: where they and the homes are, and those that say whether programs work.
 
-A tick is the sign of life of the code server and the daemon together. The supervisor removes the
-files at a regular end: an old file belongs to programs that stopped by themselves, or hang.
+A checkout has `workspace.yaml` and `dagster_home/dagster.yaml`, and keeps its homes beside them. An
+installed package has copies of both files, and keeps its homes where the platform keeps data of
+programs.
+
+In Dagster's home each sensor tick writes a file: the sign of life of the code server and the daemon
+together. The supervisor removes the files at a regular end: an old file belongs to programs that
+stopped by themselves, or hang.
 """
 
+import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from position_sync_dagster.places import dagster_home
+PACKAGE = Path(__file__).resolve().parent
+NAME = "position-sync-dagster"
+
+
+def checkout() -> Path | None:
+    """Return the folder of the checkout that the package is in; None for an installed one."""
+    folder = PACKAGE.parent
+    parts = (folder / "workspace.yaml", folder / "dagster_home" / "dagster.yaml")
+    return folder if all(part.is_file() for part in parts) else None
+
+
+def instance_file() -> Path:
+    """Return the `dagster.yaml` that a new home of Dagster gets."""
+    folder = checkout()
+    return (folder / "dagster_home" if folder else PACKAGE / "instance") / "dagster.yaml"
+
+
+def dagster_home() -> Path:
+    """Return the folder of Dagster's state: `DAGSTER_HOME`, or the one of this package."""
+    named = os.environ.get("DAGSTER_HOME")
+    return Path(named).absolute() if named else own_dagster_home()
+
+
+def own_dagster_home() -> Path:
+    """Return the folder of Dagster's state where `DAGSTER_HOME` names none."""
+    return (checkout() or _data()) / "dagster_home"
+
+
+def demo_home() -> Path:
+    """Return the home of the demo: `.demo` of the working directory for a checkout."""
+    return Path(".demo") if checkout() else _data() / "demo"
+
+
+def _data() -> Path:
+    from platformdirs import user_data_path
+
+    return user_data_path(NAME, appauthor=False)
+
 
 SENSORS = "sensors"
 """The file of the last tick that did its work."""

@@ -1,0 +1,291 @@
+"""The figures as the server gives them away: to the money page, and to other programs.
+
+The page gets those of the API, and the parts of holdings as rows. Other programs get `/api/v1`,
+read only: the guard of the page stands before it, and no header allows pages of other origins.
+"""
+
+import csv
+import hashlib
+import io
+import re
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime, timedelta
+from threading import Lock
+from typing import Any
+
+import polars as pl
+from starlette.responses import JSONResponse, Response
+
+from position_sync_dagster.domain.clock import elapsed
+from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.risk.scenarios import STANDARD, Breakdown
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.book import read_curves
+from position_sync_dagster.sync.reports.figures import VERSION, Figures, FiguresReader
+from position_sync_dagster.sync.reports.positions import COLUMNS as POSITION_COLUMNS
+from position_sync_dagster.sync.reports.positions import GREEKS
+from position_sync_dagster.sync.reports.status import plain
+from position_sync_dagster.sync.reports.what_if import read_risk
+from position_sync_dagster.terminal.text import cell_text, foreign, not_in_sums
+
+CURVES_EVERY = timedelta(minutes=1)
+"""How often the curves of the day are read again: they read half a day of the ledger."""
+
+BEGINNING = timedelta(seconds=5)
+"""How often they are read while they have no line yet."""
+
+SCENARIOS_EVERY = timedelta(minutes=1)
+"""How often scenarios are computed: beside the reads, in a thread."""
+
+FRESH = timedelta(seconds=0.9)
+
+MOST_CHANGES = 200
+
+MOST_SCENARIOS, MOST_SHOWN_PERCENT = 6, 10
+"""How many scenarios have room beside a strategy, and the largest move of the usual ones."""
+
+Row = list[Any]
+
+OF_LEG = ("name", "strike", "average_cost", "bid", "ask", "moneyness", "extrinsic", "days")
+OF_PART = (
+    "account", "conid", "symbol", "right", "expiry", "currency", "sec_type", "market_price",
+    "market_value", "notional", "unrealized_pnl", "daily_pnl", "delta", "gamma_1pct", "theta",
+    "vega", "dollar_delta", "implied_vol", "underlying_price", "run_id",
+)  # fmt: skip
+COLUMNS = (
+    "key", "strategy", "quantity", "source", "current", "unvalued", "greekless", "priced_at",
+    "greeks_at", "written_at", *OF_LEG, *OF_PART,
+)  # fmt: skip
+"""The columns of a part of a holding: times in milliseconds, null for what is unknown."""
+
+
+class PageFigures:
+    """Reads the figures repeatedly, and each time only the new data."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._lake = Lake.of(settings)
+        self._reader = FiguresReader(self._lake, settings)
+        self._lock = Lock()
+        self._last: Figures | None = None
+        self._curves: list[dict[str, Any]] = []
+        self._curves_at: datetime | None = None
+        self._settings = settings
+        self._risk = ThreadPoolExecutor(1, "scenarios")
+        self._computing: Future[dict[str, Any]] | None = None
+        self._scenarios: dict[str, Any] = {"at": None, "names": [], "rows": []}
+        self._scenarios_at: datetime | None = None
+
+    def read(self, now: datetime) -> tuple[dict[str, Row], dict[str, Any]]:
+        """Return the parts of the holdings by their key, and all other figures; blocks.
+
+        Raises:
+            LakeError: A table cannot be used.
+        """
+        figures = self.figures(now)
+        every = CURVES_EVERY if any(len(c["points"]) > 1 for c in self._curves) else BEGINNING
+        if self._curves_at is None or elapsed(self._curves_at, now) >= every:
+            self._curves, self._curves_at = read_curves(self._lake, figures.book), now
+        more = {"curves": plain(self._curves), "scenarios": self._computed(now)}
+        return parts_of(figures), shown(figures) | more
+
+    def _computed(self, now: datetime) -> dict[str, Any]:
+        """Return the newest scenarios; they are computed beside the reads."""
+        if self._computing is not None and self._computing.done():
+            self._scenarios, self._computing = self._computing.result(), None
+        at = self._scenarios_at
+        if self._computing is None and (at is None or elapsed(at, now) >= SCENARIOS_EVERY):
+            self._computing = self._risk.submit(scenarios_of, self._settings, now)
+            self._scenarios_at = now
+        return self._scenarios
+
+    def figures(self, now: datetime) -> Figures:
+        """Return figures that are at most FRESH old, so that all requests share a read; blocks.
+
+        Raises:
+            LakeError: A table cannot be used.
+        """
+        with self._lock:
+            if self._last is None or not timedelta() <= now - self._last.at < FRESH:
+                self._last = None
+                self._last = self._reader.read(now)
+            return self._last
+
+
+def scenarios_of(settings: Settings, now: datetime) -> dict[str, Any]:
+    """Return what strategies and underlyings would gain, as the page shows it; blocks."""
+    try:
+        _book, own, legs = read_risk(Lake.of(settings), settings, now)
+    except PositionSyncError as error:
+        return {"at": plain(now), "names": [], "rows": [], "trouble": _printable(str(error))}
+    points = [one for one in STANDARD if not one.vol and abs(one.spot) <= MOST_SHOWN_PERCENT]
+    points = [*points, *own.points.values()][:MOST_SCENARIOS]
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    for level in (Breakdown.STRATEGY, Breakdown.UNDERLYING):
+        for row in legs.rows(points, level):
+            key = (level.value, row["name"], row["account"], row["currency"])
+            names = dict(zip(("level", "name", "account", "currency"), key, strict=True))
+            one = rows.setdefault(key, names | {"profits": [], "left_out": []})
+            one["profits"].append(row["profit"])
+            one["left_out"].append(row["left_out"])
+    found = {"at": now, "names": [one.name for one in points], "rows": [*rows.values()]}
+    return dict(_printable(plain(found)))
+
+
+def shown(figures: Figures) -> dict[str, Any]:
+    """Return what the page shows besides the parts: the JSON of the API without its positions."""
+    status = figures.status
+    found = figures.to_dict(positions=False) | {
+        "columns": COLUMNS,
+        "mode": plain(status.trading_mode),
+        "lines": status.lines_text,
+        "oldest_age_s": figures.oldest_age_s,
+        "missing": not_in_sums(figures.book.money()),
+    }
+    found["changes"] = found["changes"][:MOST_CHANGES]
+    return dict(_printable(found))
+
+
+def parts_of(figures: Figures) -> dict[str, Row]:
+    """Return each part of a holding by its key, in the order of COLUMNS."""
+    key = ("account", "conid")
+    of = ("strategy_id", *key)
+    source = pl.coalesce("price_kind", "value_source", pl.lit("NONE"))
+    feed = pl.when("delayed").then(pl.lit(" delayed")).otherwise(pl.lit(""))
+    of_leg = figures.positions.select(*key, *OF_LEG, "current", "confirmed_at", "greeks_at")
+    times = ("confirmed_at", "greeks_at", "timestamp")
+    rows = (
+        figures.book.split.parts.select(
+            *of,
+            pl.format("{}|{}|{}|{}", *of, pl.int_range(pl.len()).over(of)).alias("key"),
+            pl.col("strategy_id").alias("strategy"),
+            (pl.col("position") * pl.col("share")).alias("quantity"),
+            (source + feed).alias("source"),
+            pl.col("valueless").cast(pl.Int64).alias("unvalued"),
+            (pl.col("is_option") & pl.col("greekless")).cast(pl.Int64).alias("greekless"),
+            "timestamp",
+            *(name for name in OF_PART if name not in key),
+        )
+        .join(of_leg, on=key, how="left", maintain_order="left")
+        .with_columns(pl.col(times).dt.timestamp("ms"), pl.col("expiry").dt.to_string("iso"))
+        .with_columns(written_at="timestamp", priced_at="confirmed_at")
+        .select(COLUMNS)
+    )
+    rows = rows.with_columns(pl.col(pl.Float64).fill_nan(None))
+    return {row[0]: [_printable(value) for value in row] for row in rows.iter_rows()}
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if value.isprintable() and len(value) < 200 else foreign(value, 1000)
+    if isinstance(value, dict):
+        return {_printable(name): _printable(one) for name, one in value.items()}
+    return [_printable(one) for one in value] if isinstance(value, list) else value
+
+
+def positions_csv(figures: Figures) -> str:
+    """Return the open positions as CSV; unknown cells are empty, texts begin no formula."""
+    names = [name for name in POSITION_COLUMNS if name != "greeks"]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([*names, *GREEKS])
+    rows = figures.positions.select(*names, "greeks").iter_rows(named=True)
+    for row in rows:
+        table.writerow(
+            [*map(cell_text, (row[n] for n in names)), *map(cell_text, row["greeks"].values())]
+        )
+    return text.getvalue()
+
+
+def etag_of(figures: Figures) -> str:
+    """Return the entity tag: the version of the ledger, and what else changes without a row.
+
+    That is the other tables that were read, the day, the state of each login and of each limit.
+    """
+    status = figures.status
+    parts = (
+        figures.versions,
+        (figures.at.date(), figures.day.since),
+        [(one.gateway_id, one.session_state, one.session_detail) for one in status.each_login],
+        (len(status.attention), len(figures.current_keys)),
+        [(one.limit, one.outcome) for one in figures.limits],
+    )
+    others = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+    return f'"{figures.ledger_version or 0}-{others}"'
+
+
+BODIES: dict[str, tuple[str, Callable[[Figures], str]]] = {
+    "figures": ("application/json", Figures.to_json),
+    "positions.csv": ("text/csv", positions_csv),
+}
+"""The type and the content of each answer."""
+
+
+def answer(name: str, known: str, read: Callable[[], Figures]) -> Response:
+    """Return the answer to a request; blocks.
+
+    Args:
+        name: What is asked for: a name of BODIES, or openapi.json.
+        known: The entity tags that the client has (If-None-Match).
+        read: Reads the figures.
+    """
+    if name == "openapi.json":
+        return JSONResponse(openapi())
+    if name not in BODIES:
+        return JSONResponse({"error": "Not found", "remedy": "/api/v1/openapi.json"}, 404)
+    kind, body = BODIES[name]
+    try:
+        figures = read()
+        headers = {"ETag": etag_of(figures)}
+        if headers["ETag"] in re.findall(r'"[^"]*"', known):
+            return Response(status_code=304, headers=headers)
+        if name.endswith(".csv"):
+            headers["Content-Disposition"] = f'attachment; filename="{figures.at:%Y-%m-%d}-{name}"'
+        return Response(body(figures), headers=headers, media_type=kind)
+    except PositionSyncError as error:
+        return JSONResponse({"error": error.what, "remedy": error.remedy}, 503)
+
+
+def openapi() -> dict[str, Any]:
+    """Return the OpenAPI description of the routes."""
+    number, text = {"type": ["number", "null"]}, {"type": ["string", "null"]}
+    texts = {"name", "symbol", "account", "currency", "right", "sec_type", "price_kind", "expiry"}
+    texts |= {"greeks_source", "feed", "source"}
+    columns: dict[str, Any] = {name: text if name in texts else number for name in POSITION_COLUMNS}
+    columns |= {
+        "greeks": {"type": "object", "properties": dict.fromkeys(GREEKS, number)},
+        "current": {"type": "boolean"},
+        "strategies": {"type": "array", "items": {"type": "string"}},
+        "shares": {"type": "array", "items": {"type": "number"}},
+    }
+    listed = {"type": "array", "items": {"type": "object"}}
+    position = {"type": "array", "items": {"type": "object", "properties": columns}}
+    names = ("accounts", "strategies", "underlyings", "expiries", "totals", "changes", "limits")
+    figures = {
+        "type": "object",
+        "properties": {
+            "version": {"const": VERSION},
+            "at": {"type": "string", "format": "date-time"},
+            "ledger_version": {"type": ["integer", "null"]},
+            "gateway": {"type": "object"},
+            **dict.fromkeys(names, listed),
+            "positions": position,
+            "closed_today": position,
+        },
+    }
+
+    def get(summary: str, kind: str, schema: Any) -> dict[str, Any]:
+        ok = {"description": summary, "content": {kind: {"schema": schema}}}
+        same = {"description": "Nothing has changed since the entity tag in If-None-Match."}
+        away = {"description": "The tables cannot be read: `error` and `remedy`."}
+        return {"get": {"summary": summary, "responses": {"200": ok, "304": same, "503": away}}}
+
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Position Sync", "version": str(VERSION)},
+        "paths": {
+            "/api/v1/figures": get("All figures", "application/json", figures),
+            "/api/v1/positions.csv": get("Open positions", "text/csv", {"type": "string"}),
+        },
+    }

@@ -1,0 +1,105 @@
+"""Dagster's files: where they are, and what those of the programs say."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from position_sync_dagster import dagster_files
+from position_sync_dagster.cli.dev import put_instance
+from position_sync_dagster.dagster_files import ENDED, SENSORS, SUPERVISOR, file_of
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_checkout_keeps_its_homes_beside_its_files(monkeypatch):
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    assert dagster_files.checkout() == ROOT
+    assert dagster_files.instance_file() == ROOT / "dagster_home" / "dagster.yaml"
+    assert dagster_files.dagster_home() == ROOT / "dagster_home"
+    assert dagster_files.demo_home() == Path(".demo")
+
+
+def test_an_installed_package_has_its_own_files_and_the_platforms_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    package = tmp_path / "site-packages" / "position_sync_dagster"
+    monkeypatch.setattr(dagster_files, "PACKAGE", package)
+    assert dagster_files.checkout() is None
+    assert dagster_files.instance_file() == package / "instance" / "dagster.yaml"
+    for home in (dagster_files.dagster_home(), dagster_files.demo_home()):
+        assert dagster_files.NAME in home.parts
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "own"))
+    assert dagster_files.dagster_home() == tmp_path / "own"
+
+
+def test_a_new_home_of_dagster_gets_our_instance_and_no_other_home_does(tmp_path, monkeypatch):
+    ours, own = tmp_path / "ours", tmp_path / "own"
+    for home in (ours, own):
+        home.mkdir()
+    monkeypatch.setattr(dagster_files, "own_dagster_home", lambda: ours)
+    put_instance(own)
+    put_instance(ours)
+    assert not (own / "dagster.yaml").exists()
+    assert (ours / "dagster.yaml").read_bytes() == dagster_files.instance_file().read_bytes()
+    (ours / "dagster.yaml").write_text("changed: by a person")
+    put_instance(ours)
+    assert (ours / "dagster.yaml").read_text() == "changed: by a person"
+
+
+def test_the_wheel_takes_the_files_along():
+    text = (ROOT / "pyproject.toml").read_text()
+    for source in ("workspace.yaml", "dagster_home/dagster.yaml"):
+        assert f'"{source}" = "position_sync_dagster/instance/{Path(source).name}"' in text
+
+
+@pytest.fixture
+def _home(monkeypatch, tmp_path):
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+
+
+def wrote(name: str, age_s: float) -> None:
+    dagster_files.note(name)
+    at = time.time() - age_s
+    os.utime(file_of(name), (at, at))
+
+
+@pytest.mark.usefixtures("_home")
+@pytest.mark.parametrize(
+    ("supervisor_s", "tick_s", "late"),
+    [
+        (None, None, False),
+        (1, 29, False),
+        (1, 40, True),
+        (1, -3600, True),  # the clock was set back since
+        (110, None, False),  # Dagster still starts
+        (130, None, True),
+        (None, 3600, False),  # `dagster dev` was ended, and nobody removed the file
+    ],
+)
+def test_ticks_are_late_where_a_supervisor_has_not_ended(supervisor_s, tick_s, late):
+    for name, age_s in ((SUPERVISOR, supervisor_s), (SENSORS, tick_s)):
+        if age_s is not None:
+            wrote(name, age_s)
+    found = dagster_files.read()
+    assert found.late is late
+    assert bool(found.problems) is late
+    assert (found.ticked_at is None) is (tick_s is None)
+    dagster_files.clear()
+    assert dagster_files.read() == dagster_files.NONE
+
+
+@pytest.mark.usefixtures("_home")
+def test_why_everything_ended_is_kept_until_the_next_start():
+    dagster_files.note(ENDED, "The webserver (process 7) ended with exit code 1.")
+    (problem,) = dagster_files.read().problems
+    assert problem.startswith("Everything ended by itself. The webserver (process 7)")
+    dagster_files.clear()
+    assert dagster_files.read().problems == ()
+
+
+def test_a_home_that_cannot_be_written_stops_no_program(monkeypatch, tmp_path):
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "missing"))
+    dagster_files.note(SENSORS)
+    assert dagster_files.read() == dagster_files.NONE
