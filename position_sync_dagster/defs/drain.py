@@ -40,7 +40,6 @@ from position_sync_dagster.lake.position_updates import AddedBatches
 from position_sync_dagster.lake.schema import tables as specs
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain
-from position_sync_dagster.sync.counts import DrainReport
 from position_sync_dagster.sync.drain_batch import NONE, Releases
 from position_sync_dagster.sync.supervision import SensorCursor
 from position_sync_dagster.yaml_file import saved_state
@@ -208,7 +207,7 @@ class Work:
         changed = version != cursor.registry_version
         return replace(cursor, registry_version=version), changed
 
-    def _drain(self, cursor: TickCursor) -> tuple[TickCursor, DrainReport]:
+    def _drain(self, cursor: TickCursor) -> tuple[TickCursor, drain.DrainReport]:
         """Drain what waits, unless the last drains could not value the same requests."""
         backlog = self.lake.queue.sync.overview()
         claimable = backlog.claimable + backlog.expired
@@ -330,7 +329,7 @@ def _reported(record: dg.EventLogRecord) -> int | None:
     return version if isinstance(version, int) else None
 
 
-def materialization(span: Span, report: DrainReport) -> dg.AssetMaterialization:
+def materialization(span: Span, report: drain.DrainReport) -> dg.AssetMaterialization:
     """Return the event of the rows of a span, also of a span without rows.
 
     Args:

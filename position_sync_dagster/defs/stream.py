@@ -3,21 +3,26 @@
 Its event loop runs in a thread; Dagster's main thread waits for a termination. The op tells Dagster
 nothing but its log: its rows need the lake and the gateway, and the ticks of `drain_queue` report
 them. It goes on while Dagster's storage is away.
+
+The supervisor is a sensor that keeps exactly one stream of each login running.
 """
 
 import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from logging.handlers import QueueHandler, QueueListener
 from queue import SimpleQueue
 
 import dagster as dg
 
+from position_sync_dagster.defs import runs
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
 from position_sync_dagster.defs.runs import LOGINS, STREAM_JOB, dagster_failures
 from position_sync_dagster.errors import GatewaysFileError
@@ -26,6 +31,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream import streamer
 from position_sync_dagster.sync.stream.memory_and_threads import one_native_thread_each
 from position_sync_dagster.sync.stream.ownership import StreamCounts
+from position_sync_dagster.sync.supervision import Supervision, supervise
 
 PACKAGE = "position_sync_dagster"
 
@@ -229,8 +235,147 @@ def stream_job(partitions: dg.PartitionsDefinition | None = None) -> dg.JobDefin
 stream_positions = stream_job()
 
 
+RUNS_SEEN = 8
+"""Number of runs read: enough to recognize a crash loop up to its longest delay."""
+
+STARTS_AT_ONCE = 4
+"""Maximum number of streams that start at once, until they have a lease. Each start takes some
+seconds of a processor. Of forty at once, some would take longer than the supervisor waits."""
+
+
+@runs.sensor(job_name=STREAM_JOB)
+def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Request a stream run if none is alive; report a run as failed if its process is gone.
+
+    It looks every 5 s, and starts the stream of a login when its lease has ended: after a clean
+    end, a crash, a kill. Terminating its run pauses it until this sensor is switched off and on, or
+    the job launched.
+
+    The logins are those of the gateways file, if there is one; each login is a partition of runs.
+    """
+    settings = POSITION_SYNC.read_settings()
+    lake, instance = runs.cached_lake(settings), runs.cached_instance(context)
+    since = context.last_sensor_start_time
+    logins = {login.gateway_id: login for login in settings.logins}
+    known = set[str]()
+    if settings.gateways_file is not None:
+        known = set(instance.get_dynamic_partitions(str(LOGINS.name)))
+    supervisor = _Supervisor(
+        lake,
+        instance,
+        logins.keys() | known,
+        supervised_since=None if since is None else datetime.fromtimestamp(since, UTC),
+    )
+    changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
+    if settings.gateways_file is None:
+        requests = supervisor.tick([(settings, None)])
+    else:
+        removed = sorted(known - logins.keys())
+        ended = [name for name in removed if supervisor.has_ended(name, settings)]
+        # A new login may be a renamed old one: the gateway serves only one of them at a time.
+        new = sorted(logins.keys() - known) if ended == removed else []
+        requests = supervisor.tick(
+            (login, name) for name, login in logins.items() if name in known or name in new
+        )
+        if new:
+            changes.append(LOGINS.build_add_request(new))
+        if ended:
+            changes.append(LOGINS.build_delete_request(ended))
+    return dg.SensorResult(
+        run_requests=requests,
+        skip_reason=None if requests else "; ".join(supervisor.reasons) or "no login",
+        dynamic_partitions_requests=changes,
+    )
+
+
+@dataclass(eq=False, repr=False)
+class _Supervisor:
+    """The decisions of one tick, and their effects.
+
+    The sessions of all logins are read at once, and so are their runs that have not ended. The
+    ended runs of a login are read only if the decision needs them.
+    """
+
+    lake: tables.Lake
+    instance: dg.DagsterInstance
+    names: Collection[str]
+    supervised_since: datetime | None
+
+    def __post_init__(self) -> None:
+        self._sessions = self.lake.sessions.current_of(self.names)
+        self._streams = runs.streams_in_progress(self.instance)
+        self.reasons: list[str] = []
+
+    def tick(self, logins: Iterable[tuple[Settings, str | None]]) -> list[dg.RunRequest]:
+        """Return the requests for the streams of logins that need one.
+
+        Args:
+            logins: Each with its partition.
+        """
+        decided = [(*one, self._decide(one[0], one[0].gateway_id, one[1])) for one in logins]
+        now = datetime.now(UTC)
+        owned = {name for name, session in self._sessions.items() if session.is_alive(now)}
+        starting = sum(
+            not decision.start and login.gateway_id in self._streams.keys() - owned
+            for login, _partition, decision in decided
+        )
+        requests = []
+        for login, partition, decision in decided:
+            is_first = login.gateway_id not in owned  # a successor waits for the lease before it
+            reason = decision.reason
+            if decision.start and is_first and starting >= STARTS_AT_ONCE:
+                reason = f"{starting} other streams are starting: this one follows them"
+            elif decision.start:
+                starting += is_first
+                tags = {**login.run_tags, runs.REASON: decision.tag}
+                requests.append(dg.RunRequest(partition_key=partition, tags=tags))
+            self.reasons.append(f"{partition}: {reason}" if partition else reason)
+        return requests
+
+    def has_ended(self, name: str, settings: Settings) -> bool:
+        """Return whether a login that was removed from the gateways file has no run left."""
+        if name not in self._streams:
+            return True
+        decision = self._decide(settings, name, name)
+        self.reasons.append(f"{name} is no longer in the gateways file: {decision.reason}")
+        return False
+
+    def _decide(self, settings: Settings, name: str, partition: str | None) -> Supervision:
+        session = self._sessions.get(name)
+        decide = partial(
+            supervise,
+            session=session,
+            now=datetime.now(UTC),
+            supervised_since=self.supervised_since,
+            rotate_after_s=settings.rotate_after_s,
+        )
+        unended = [
+            run
+            for of, streams in self._streams.items()
+            for run in streams
+            if partition is None or of == partition
+        ]
+        decision = decide(unended)
+        if len(decision.lost) == len(unended):  # ended runs decide, if there are any
+            decision = decide(
+                runs.recent_runs(self.instance, STREAM_JOB, limit=RUNS_SEEN, login=partition)
+            )
+        for run_id in decision.lost:
+            run = self.instance.get_run_by_id(run_id)
+            if run is not None and not run.is_finished:
+                why = "Its process is gone: its lease on the gateway ended and was not given up."
+                if run.status is dg.DagsterRunStatus.NOT_STARTED:
+                    why = "It was created, and what created it ended before it was submitted."
+                self.instance.report_run_failed(run, why)
+        if decision.paused and session is not None:
+            self.lake.sessions.annotate(session, decision.reason)  # for `status`
+        return decision
+
+
 @dg.definitions
 def stream_definitions() -> dg.Definitions:
-    """Define the job, with partitions if a gateways file is configured."""
+    """Define the job, with partitions if a gateways file is configured, and its supervisor."""
     several = POSITION_SYNC.read_settings().gateways_file is not None
-    return dg.Definitions(jobs=[stream_job(LOGINS) if several else stream_positions])
+    return dg.Definitions(
+        jobs=[stream_job(LOGINS) if several else stream_positions], sensors=[supervise_stream]
+    )

@@ -22,11 +22,12 @@ from position_sync_dagster.lake.position_queue import PositionQueue, QueueOvervi
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.counts import BatchReport, DrainCounts, DrainReport
 from position_sync_dagster.sync.drain_batch import (
     NOT_COVERED,
     BatchProcessor,
+    BatchReport,
     BrokerView,
+    DrainCounts,
     LakeValues,
     ValueSource,
     batch_limit,
@@ -54,6 +55,40 @@ class WorkerStats:
     last_batch_size: int = 0
     last_batch_s: float | None = None
     waiting: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainReport(DrainCounts):
+    """The result of one drain; its counts are the sum of those of its batches.
+
+    Attributes:
+        rescued: Requests whose lease had expired and that became claimable again.
+        exhausted: Whether nothing more could be claimed.
+        pending_after: Requests that still wait at the end; None until they are counted.
+        unavailable: Why the broker's data could not be read; None when it could.
+        error: The error that ended it after its first batch; None without one.
+    """
+
+    batches: tuple[BatchReport, ...]
+    rescued: int
+    duration_s: float
+    exhausted: bool
+    pending_after: int | None = None
+    unavailable: str | None = None
+    error: errors.LakeError | None = None
+
+    @property
+    def may_continue(self) -> bool:
+        """Whether another drain, at once, is likely to value more requests."""
+        if self.exhausted or self.unavailable is not None:
+            return False
+        return any(batch.released < batch.claimed for batch in self.batches)
+
+    @property
+    def reason(self) -> str | None:
+        """Why requests were released or left; None when none were."""
+        reasons = [b.reason for b in self.batches if b.reason is not None]
+        return self.unavailable or (reasons[-1] if reasons else None)
 
 
 class QueueWorker:

@@ -7,7 +7,7 @@ becomes of each request, and when a drain tries again.
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import KW_ONLY, asdict, dataclass, field, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import uuid4
@@ -38,7 +38,6 @@ from position_sync_dagster.lake.schema.codec import broker_positions_of
 from position_sync_dagster.lake.schema.ids import content_id, new_ids
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.counts import BatchReport
 
 TIME_LIMIT_S = Settings.drain_time_limit_s
 
@@ -450,6 +449,49 @@ def batch_limit(waiting: int, batch_size: int, largest: int) -> int:
     20
     """
     return min(max(batch_size, -(-waiting // SHARE)), largest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainCounts:
+    """The counts of a batch or of a drain; `one + other` adds them.
+
+    Attributes:
+        rows: Rows that were written.
+        claimed: Requests that were claimed.
+        succeeded: Those that ended with a row, their own one or an older one.
+        unchanged: Those that ended with an older row, which has the same values.
+        failed: Those that failed.
+        released: Those that became PENDING again, without using up an attempt.
+    """
+
+    rows: int = 0
+    claimed: int = 0
+    succeeded: int = 0
+    unchanged: int = 0
+    failed: int = 0
+    released: int = 0
+
+    def __add__(self, other: "DrainCounts") -> "DrainCounts":
+        names = [one.name for one in fields(DrainCounts)]
+        return DrainCounts(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchReport(DrainCounts):
+    """The result of one claimed batch.
+
+    Attributes:
+        oldest_wait_s: Age of its oldest request when its rows were committed, in seconds.
+        reason: Why requests were released; None when none were.
+        error: Why its requests could not be marked after the commit of its rows; None when they
+            were.
+    """
+
+    batch_id: str
+    oldest_wait_s: float | None
+    duration_s: float
+    reason: str | None = None
+    error: errors.LakeError | None = None
 
 
 @dataclass(eq=False, repr=False)

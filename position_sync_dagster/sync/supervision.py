@@ -116,7 +116,6 @@ class Supervision:
         lost: Runs to report as failed: Dagster shows them as running, but their lease has ended; or
             they were created and never submitted.
         paused: The stream was terminated by a user and not resumed since.
-        future_heartbeat: A heartbeat that lies in the future; pass it to the next decision.
     """
 
     start: bool
@@ -124,7 +123,6 @@ class Supervision:
     lost: tuple[str, ...] = ()
     tag: str = ""
     paused: bool = False
-    future_heartbeat: datetime | None = None
 
 
 def supervise(
@@ -134,7 +132,6 @@ def supervise(
     now: datetime,
     supervised_since: datetime | None,
     rotate_after_s: float,
-    last_future_heartbeat: datetime | None = None,
 ) -> Supervision:
     """Decide whether the stream needs a new run, by its lease and never by the status of a run.
 
@@ -144,13 +141,7 @@ def supervise(
         supervised_since: When the supervisor's sensor was last switched on.
         rotate_after_s: Length of a session; its successor starts a little before the end and
             waits for the lease.
-        last_future_heartbeat: The `future_heartbeat` of the last decision.
     """
-    # A heartbeat in the future: if its owner is alive, it renews the lease before the next
-    # decision.
-    ahead = session is not None and session.state in ALIVE and session.is_ahead(now)
-    if session is not None and ahead and session.heartbeat_at != last_future_heartbeat:
-        return _wait_for_clock(session, now)
     owner = session if session is not None and session.is_alive(now) else None
     lost = tuple(r.run_id for r in runs if _is_lost(r, session, owner, now))
     in_progress = [r for r in runs if r.state in IN_PROGRESS and r.run_id not in lost]
@@ -195,16 +186,6 @@ def _after(runs: Sequence[JobRun], now: datetime, supervised_since: datetime | N
         return Supervision(start=False, reason=reason)
     reason = f"the last run {newest.state.value.lower()}"
     return Supervision(start=True, reason=reason, tag="last_run_ended")
-
-
-def _wait_for_clock(session: GatewaySession, now: datetime) -> Supervision:
-    heartbeat = session.heartbeat_at
-    reason = (
-        f"the last heartbeat of process {session.pid} on {session.host} lies "
-        f"{(heartbeat - now).total_seconds():.0f} s in the future: a clock was changed; checking "
-        "once more"
-    )
-    return Supervision(start=False, reason=reason, future_heartbeat=heartbeat)
 
 
 def _is_lost(

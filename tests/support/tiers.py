@@ -82,9 +82,6 @@ ROWS: tuple[Row, ...] = (
     Row(r"tests/integration/lake/\S+(_after_many_days|::test_weeks_of)", C, "many days"),
     Row(r"tests/integration/lake/test_broker_positions\.py::test_many_changes", C, "many changes"),
     Row(r"tests/integration/lake/test_commit_log\.py::test_entries_of_every_kind", V, "every cut"),
-    Row(
-        r"tests/integration/sync/stream/test_closes\.py::test_an_expiry_from_friday", C, "a weekend"
-    ),
     Row(r"tests/unit/domain/test_causes_of_histories\.py", C, "random histories of closes"),
     Row(r"tests/contract/lake/test_queue_model\.py::TestDeltaInParts", V, "TestDelta is first"),
 )

@@ -23,8 +23,8 @@ from position_sync_dagster.defs.stream import (
     LOOK_S,
     stream_definitions,
     stream_job,
+    supervise_stream,
 )
-from position_sync_dagster.defs.stream_supervisor import supervise_stream
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState

@@ -2,18 +2,17 @@
 
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import dagster as dg
 import pytest
 
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.runs import STREAM_JOB
-from position_sync_dagster.defs.stream_supervisor import supervise_stream
+from position_sync_dagster.defs.stream import supervise_stream
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import StoreUnavailableError
-from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.sync import supervision
 from position_sync_dagster.sync.reports.status import read_status
 from tests.support.store_proxy import Rule
@@ -106,30 +105,6 @@ def test_a_pause_whose_stream_did_not_end_its_lease_is_noted_when_the_lease_is_o
     status = read_status(lake, settings, utc_now())
     assert status.session_state == "LOST"
     assert "paused by a person" in status.session_detail
-
-
-def test_a_lease_from_the_future_is_looked_at_twice_and_then_followed(
-    instance, lake, settings
-) -> None:
-    def clock() -> datetime:
-        return utc_now() + timedelta(hours=3)
-
-    ahead = GatewaySessions(lake.sessions.table, clock)
-    run_id = begin(instance, dg.DagsterRunStatus.STARTED)
-    owner = {"lease_s": 15.0, "run_id": run_id, "host": "here", "pid": 1}
-    session = ahead.acquire(settings.gateway_id, Owner.STREAM, **owner)
-    cursor = None
-    for renewed in (True, True, False):
-        with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
-            found = supervise_stream(context)
-            assert "in the future" in decided(found).skip_message
-            cursor = found.cursor
-        if renewed:
-            ahead.renew(session, lease_s=15.0)
-    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.STARTED
-    with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
-        assert isinstance(decided(supervise_stream(context)), dg.RunRequest)
-    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.FAILURE
 
 
 def test_a_blind_stream_is_alive(tick: Tick, instance, own_login) -> None:

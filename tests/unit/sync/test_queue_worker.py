@@ -2,7 +2,8 @@
 
 import pytest
 
-from position_sync_dagster.sync.counts import BatchReport, DrainReport
+from position_sync_dagster.sync.drain import DrainReport
+from position_sync_dagster.sync.drain_batch import BatchReport
 
 
 def batch(*, released: int) -> BatchReport:
