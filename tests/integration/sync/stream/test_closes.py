@@ -291,56 +291,6 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
         )
 
 
-@pytest.mark.usefixtures("quick")
-async def test_an_expiry_from_friday_to_monday_is_explained_as_it_happens(
-    watched, lake, leg, eventually
-) -> None:
-    far_put, put, call = range(921000201, 921000204)
-    await lake.registry.add_active(**leg(CALL))  # its rows have the price of the underlying
-    async with watched() as (sim, _streamer):
-
-        def causes():
-            return {
-                key: {one.cause for one in ones}
-                for key, ones in without_shares(found_since(lake, ())).items()
-            }
-
-        # Friday: three options end in some seconds, and half of one is bought back before.
-        for conid, strike, right in [(far_put, 150.0, "P"), (put, 260.0, "P"), (call, 200.0, "C")]:
-            ends = sim.list_option(conid, CALL, strike, right, 6.0)["ends_at"]
-        sim.fill(A, far_put, -2, 1.12)
-        sim.fill(A, put, -1)
-        sim.fill(A, call, 1)
-        listed = {far_put, put, call}
-        await eventually(lambda: lake.contracts.get(listed).keys() == listed)
-        sim.fill(A, far_put, 1, 0.01)
-        await eventually(lambda: causes().get((A, far_put)) == {Cause.TRADED})
-        over = datetime.fromisoformat(ends) + timedelta(seconds=1)
-        await eventually(lambda: datetime.now(UTC) > over)
-        # Friday night: what is worthless goes first.
-        sim.expire(A, far_put)
-        await eventually(
-            lambda: causes().get((A, far_put)) == {Cause.TRADED, Cause.EXPIRED_WORTHLESS}
-        )
-        # The weekend: the gateway restarts, and comes back with shares in place of options.
-        await sim.restart(down_s=0.5)
-        sim.assign(A, put)
-        sim.exercise(A, call)
-        sim.reset_day()
-        wanted = {
-            (A, far_put): {Cause.TRADED, Cause.EXPIRED_WORTHLESS},
-            (A, put): {Cause.ASSIGNED},
-            (A, call): {Cause.EXERCISED},
-        }
-        await eventually(lambda: causes() == wanted)
-        # Monday: a trade, and the statement of all days.
-        sim.close_position(A, CENTS)
-        await eventually(lambda: causes() == wanted | {(A, CENTS): {Cause.TRADED}})
-        import_statements(lake, sim)
-        assert causes() == wanted | {(A, CENTS): {Cause.TRADED}}
-        assert {one.stage for one in lake.closures.current()} == {S}
-
-
 async def test_a_refused_request_for_executions_never_makes_a_cause(
     watched, lake, eventually
 ) -> None:
