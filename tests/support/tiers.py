@@ -39,7 +39,7 @@ class Row:
 V, P, C = SecondTier
 ROWS: tuple[Row, ...] = (
     Row(r"tests/chaos/", C, "random kills; each kind of kill is a test of the first tier"),
-    Row(r"tests/\S+\[(.*-)?(store|ask_moto)(-.*)?\]", V, "in an object store; on a disk first"),
+    Row(r"tests/\S+\[(.*-)?store(-.*)?\]", V, "in an object store; on a disk first"),
     Row(r"tests/\S+\[(.*-)?postgres(-.*)?\]", V, "in Postgres; in tables first"),
     Row(r"tests/acceptance/test_(dev|hosts|logins)\.py", P, "other ways to start the demo's parts"),
     Row(
