@@ -263,11 +263,7 @@ class AccountStanding:
     """
 
     def __init__(
-        self,
-        *,
-        lasts_s: float,
-        random: Random,
-        monotonic: Callable[[], float] = time.monotonic,
+        self, *, lasts_s: float, random: Random, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._lasts_s = lasts_s
         self._random = random

@@ -61,11 +61,7 @@ class Login:
 
 
 async def log_in(
-    settings: Settings,
-    *,
-    port: int,
-    random: Random,
-    sleep: Callable[[float], Awaitable[None]],
+    settings: Settings, *, port: int, random: Random, sleep: Callable[[float], Awaitable[None]]
 ) -> Login:
     """Log in with the first client id of the pool that is free.
 

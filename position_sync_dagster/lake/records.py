@@ -234,18 +234,19 @@ class ClosuresTable(RecordsTable[Closure]):
         since: datetime | None = None,
         columns: Collection[str] = tuple(CLOSURES.columns),
     ) -> pl.DataFrame:
-        """Return, for each close, the causes that count: those judged last. The oldest come first.
+        """Return, for each close, the causes that count: those judged last.
 
         Args:
             only: Chooses rows; the others do not count.
             since: The earliest time at which closes were judged; None: any.
-            columns: Names of columns.
+            columns: Names of columns. With `closed_at` the oldest come first.
         """
-        needed = {"change_id", "judged_at", "closed_at", "cause", *columns}
-        rows = self.rows(since, only, sorted(needed))
+        rows = self.rows(since, only, sorted({"change_id", "judged_at", "cause", *columns}))
         last = pl.col("judged_at").max().over("change_id")
         counted = rows.filter(pl.col("judged_at").eq_missing(last))
-        return counted.sort("closed_at", "change_id", "cause").select([*columns])
+        if "closed_at" in columns:
+            counted = counted.sort("closed_at", "change_id", "cause")
+        return counted.select([*columns])
 
     def current(self, only: pl.Expr | None = None, since: datetime | None = None) -> list[Closure]:
         """Return the rows of `current_rows` as records."""

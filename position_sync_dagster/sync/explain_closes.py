@@ -120,13 +120,10 @@ class CloseExplainer:
         if due:
             for one in closures_of(self._facts(changes, due, said, asked or {}), now, due):
                 judged[one.change_id].append(one)
-        added = self._replaced(judged, now)
-        rows = lake.closures.add(added, run_id=self.run_id)
-        if rows:
-            counted = lake.closures.current_rows(since=since - BEFORE, columns=_COUNTED)
-        counted = counted.join(closes, on="change_id", how="semi")
+        rows = lake.closures.add(self._replaced(judged, now), run_id=self.run_id)
         unknown = counted.filter(pl.col("cause") == Cause.UNEXPLAINED.value)
-        unexplained = self._counting(set(unknown.get_column("change_id")))
+        unknown = unknown.join(closes, on="change_id", how="semi")
+        unexplained = self._counting({*unknown.get_column("change_id"), *judged})
         waiting = tuple(
             one
             for one in unexplained
@@ -161,10 +158,10 @@ class CloseExplainer:
         return self.lake.closures.current(pl.col("change_id").is_in(change_ids), since)
 
     def _said(self, since: datetime) -> pl.DataFrame:
-        """Return which holdings and days executions and statements name, and since when."""
+        """Return which holdings and times executions and statements name, and since when."""
         executions = self.lake.executions.rows(
             since, columns=("account", "conid", "time", "stated_at", "source")
-        ).with_columns(_new_york("time").alias("day"), kind=pl.lit(None, pl.String))
+        )
         events = self.lake.statement_events.rows(
             since.date(),
             columns=("account", "conid", "kind", "first_day", "day", "stated_at", "source"),
@@ -258,8 +255,8 @@ IS_CLOSE = (pl.col("after").abs() < pl.col("before").abs()) | (
 """The rows of `position_changes` that closed something, as `PositionChange.closed` says."""
 
 
-def _new_york(column: str) -> pl.Expr:
-    return pl.col(column).dt.convert_time_zone(str(NEW_YORK)).dt.date()
+def _new_york(at: pl.Expr) -> pl.Expr:
+    return at.dt.convert_time_zone(str(NEW_YORK)).dt.date()
 
 
 def due_closes(
@@ -274,7 +271,7 @@ def due_closes(
     Args:
         closes: Rows of `position_changes`.
         counted: The causes that count.
-        said: What executions and statements name: account, conid, day and time, kind, stated_at.
+        said: What executions and statements name: account, conid, day or time, kind, stated_at.
         now: The current time.
     """
     is_known = pl.col("cause") != Cause.UNEXPLAINED.value
@@ -301,7 +298,12 @@ def due_closes(
     begin = pl.coalesce("since", "seen_at")
     of_days = (
         _by_day(maybe, begin - BOOKED)
-        .join(said.drop("source"), on=(*_KEY, "day"))
+        .join(
+            said.drop("source")
+            .join(maybe, on=_KEY, how="semi")
+            .with_columns(day=pl.coalesce("day", _new_york(pl.col("time")))),
+            on=(*_KEY, "day"),
+        )
         .filter(touched, pl.col("time").is_null() | (pl.col("time") <= seen + SLACK))
     )
     periods = stated_periods(said).select("account", "day").unique()
@@ -315,10 +317,8 @@ def due_closes(
 
 def _by_day(closes: pl.DataFrame, begin: pl.Expr) -> pl.DataFrame:
     """Return a row for each day of New York from a time until a close was seen."""
-    begin_day, last_day = (
-        at.dt.convert_time_zone(str(NEW_YORK)).dt.date() for at in (begin, pl.col("seen_at"))
-    )
-    return closes.with_columns(day=pl.date_ranges(begin_day, last_day)).explode("day")
+    days = pl.date_ranges(_new_york(begin), _new_york(pl.col("seen_at")))
+    return closes.with_columns(day=days).explode("day")
 
 
 def stated_periods(said: pl.DataFrame) -> pl.DataFrame:

@@ -9,6 +9,7 @@ import hashlib
 import io
 import re
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 from threading import Lock
 from typing import Any
@@ -19,12 +20,14 @@ from starlette.responses import JSONResponse, Response
 from position_sync_dagster.domain.clock import elapsed
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.risk.scenarios import STANDARD, Breakdown
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import read_curves
 from position_sync_dagster.sync.reports.figures import VERSION, Figures, FiguresReader
 from position_sync_dagster.sync.reports.positions import COLUMNS as POSITION_COLUMNS
 from position_sync_dagster.sync.reports.positions import GREEKS
 from position_sync_dagster.sync.reports.status import plain
+from position_sync_dagster.sync.reports.what_if import read_risk
 from position_sync_dagster.terminal.text import cell_text, foreign, not_in_sums
 
 CURVES_EVERY = timedelta(minutes=1)
@@ -33,9 +36,15 @@ CURVES_EVERY = timedelta(minutes=1)
 BEGINNING = timedelta(seconds=5)
 """How often they are read while they have no line yet."""
 
+SCENARIOS_EVERY = timedelta(minutes=1)
+"""How often scenarios are computed: beside the reads, in a thread."""
+
 FRESH = timedelta(seconds=0.9)
 
 MOST_CHANGES = 200
+
+MOST_SCENARIOS, MOST_SHOWN_PERCENT = 6, 10
+"""How many scenarios have room beside a strategy, and the largest move of the usual ones."""
 
 Row = list[Any]
 
@@ -62,6 +71,11 @@ class PageFigures:
         self._last: Figures | None = None
         self._curves: list[dict[str, Any]] = []
         self._curves_at: datetime | None = None
+        self._settings = settings
+        self._risk = ThreadPoolExecutor(1, "scenarios")
+        self._computing: Future[dict[str, Any]] | None = None
+        self._scenarios: dict[str, Any] = {"at": None, "names": [], "rows": []}
+        self._scenarios_at: datetime | None = None
 
     def read(self, now: datetime) -> tuple[dict[str, Row], dict[str, Any]]:
         """Return the parts of the holdings by their key, and all other figures; blocks.
@@ -73,7 +87,18 @@ class PageFigures:
         every = CURVES_EVERY if any(len(c["points"]) > 1 for c in self._curves) else BEGINNING
         if self._curves_at is None or elapsed(self._curves_at, now) >= every:
             self._curves, self._curves_at = read_curves(self._lake, figures.book), now
-        return parts_of(figures), shown(figures) | {"curves": plain(self._curves)}
+        more = {"curves": plain(self._curves), "scenarios": self._computed(now)}
+        return parts_of(figures), shown(figures) | more
+
+    def _computed(self, now: datetime) -> dict[str, Any]:
+        """Return the newest scenarios; they are computed beside the reads."""
+        if self._computing is not None and self._computing.done():
+            self._scenarios, self._computing = self._computing.result(), None
+        at = self._scenarios_at
+        if self._computing is None and (at is None or elapsed(at, now) >= SCENARIOS_EVERY):
+            self._computing = self._risk.submit(scenarios_of, self._settings, now)
+            self._scenarios_at = now
+        return self._scenarios
 
     def figures(self, now: datetime) -> Figures:
         """Return figures that are at most FRESH old, so that all requests share a read; blocks.
@@ -86,6 +111,26 @@ class PageFigures:
                 self._last = None
                 self._last = self._reader.read(now)
             return self._last
+
+
+def scenarios_of(settings: Settings, now: datetime) -> dict[str, Any]:
+    """Return what strategies and underlyings would gain, as the page shows it; blocks."""
+    try:
+        _book, own, legs = read_risk(Lake.of(settings), settings, now)
+    except PositionSyncError as error:
+        return {"at": plain(now), "names": [], "rows": [], "trouble": _printable(str(error))}
+    points = [one for one in STANDARD if not one.vol and abs(one.spot) <= MOST_SHOWN_PERCENT]
+    points = [*points, *own.points.values()][:MOST_SCENARIOS]
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    for level in (Breakdown.STRATEGY, Breakdown.UNDERLYING):
+        for row in legs.rows(points, level):
+            key = (level.value, row["name"], row["account"], row["currency"])
+            names = dict(zip(("level", "name", "account", "currency"), key, strict=True))
+            one = rows.setdefault(key, names | {"profits": [], "left_out": []})
+            one["profits"].append(row["profit"])
+            one["left_out"].append(row["left_out"])
+    found = {"at": now, "names": [one.name for one in points], "rows": [*rows.values()]}
+    return dict(_printable(plain(found)))
 
 
 def shown(figures: Figures) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Row:
 V, P, C = SecondTier
 ROWS: tuple[Row, ...] = (
     Row(r"tests/chaos/", C, "random kills; each kind of kill is a test of the first tier"),
-    Row(r"tests/\S+\[(.*-)?(store|ask_moto)(-.*)?\]", V, "in an object store; on a disk first"),
+    Row(r"tests/\S+\[(.*-)?store(-.*)?\]", V, "in an object store; on a disk first"),
     Row(r"tests/\S+\[(.*-)?postgres(-.*)?\]", V, "in Postgres; in tables first"),
     Row(r"tests/acceptance/test_(dev|hosts|logins)\.py", P, "other ways to start the demo's parts"),
     Row(
@@ -82,9 +82,6 @@ ROWS: tuple[Row, ...] = (
     Row(r"tests/integration/lake/\S+(_after_many_days|::test_weeks_of)", C, "many days"),
     Row(r"tests/integration/lake/test_broker_positions\.py::test_many_changes", C, "many changes"),
     Row(r"tests/integration/lake/test_commit_log\.py::test_entries_of_every_kind", V, "every cut"),
-    Row(
-        r"tests/integration/sync/stream/test_closes\.py::test_an_expiry_from_friday", C, "a weekend"
-    ),
     Row(r"tests/unit/domain/test_causes_of_histories\.py", C, "random histories of closes"),
     Row(r"tests/contract/lake/test_queue_model\.py::TestDeltaInParts", V, "TestDelta is first"),
 )

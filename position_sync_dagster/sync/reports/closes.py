@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -259,8 +259,16 @@ def _summed(rows: pl.DataFrame, *by: str) -> dict[Any, ClosedProfit]:
     }
 
 
-def read_closes(lake: Lake, past: Past | None = None) -> Closes:
+def read_closes(
+    lake: Lake, past: Past | None = None, *, conids: Collection[int] | None = None
+) -> Closes:
     """Read the closes as they are known now, or as they were at a moment; blocks.
+
+    Args:
+        lake: The tables.
+        past: The moment.
+        conids: Only closes of these contracts, as for how legs ended: a year has too many to read
+            them all for that. None: all.
 
     Raises:
         LakeError: A table cannot be used.
@@ -269,12 +277,13 @@ def read_closes(lake: Lake, past: Past | None = None) -> Closes:
         *("change_id", "account", "conid", "before", "after", "seen_at"),
         *("average_cost", "multiplier"),
     ]
-    changes = lake.position_changes.table.rows(None, names)
-    known = None
+    known = None if conids is None else pl.col("conid").is_in(list(conids))
+    changes = lake.position_changes.rows(None, known, names)
     if past is not None:
         changes = changes.filter(pl.col("seen_at") <= moment(past.at))
         judged = pl.coalesce("judged_at", "closed_at")
-        known = (pl.col("closed_at") if past.as_known_now else judged) <= moment(past.at)
+        before = (pl.col("closed_at") if past.as_known_now else judged) <= moment(past.at)
+        known = before if known is None else known & before
     legs = lake.registry.sync.history()
     if changes.is_empty():
         return Closes(legs=legs)
@@ -286,12 +295,13 @@ def read_closes(lake: Lake, past: Past | None = None) -> Closes:
         held.append(published.select(*_KEY, most="position"))
     most = pl.concat(held).join(anywhere, on="conid", how="semi")
     most = most.group_by(_KEY).agg(pl.col("most").abs().max())
-    last = changes.sort("seen_at").group_by("account", "conid", maintain_order=True).last()
+    last = changes.group_by("account", "conid", maintain_order=True).last()
     gone = last.filter(pl.col("after") == 0).join(legs, on="conid", how="semi")
     causes: defaultdict[str, list[Closure]] = defaultdict(list)
     for one in records_of(Closure, rows.join(gone, on="change_id", how="semi")):
         causes[one.change_id].append(one)
-    of_legs = pl.col("conid").is_in([*legs["conid"].unique(), *rows["counter_conid"].drop_nulls()])
+    traded = [*legs["conid"].unique(), *rows["counter_conid"].drop_nulls()]
+    of_legs = pl.col("conid").is_in(traded if conids is None else list(conids))
     made = current_executions(lake.executions.records(None, of_legs))
     if past is not None:
         made = [one for one in made if one.time <= past.at]

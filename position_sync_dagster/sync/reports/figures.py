@@ -17,6 +17,7 @@ import polars as pl
 from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.leg import Limit
+from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
@@ -146,6 +147,13 @@ def campaign_of(one: Campaign | None) -> dict[str, Any] | None:
     return {name: getattr(one, name) for name in names}
 
 
+_REPORTED = (
+    "account", "currency", "net_liquidation", "available_funds", "excess_liquidity",
+    "initial_margin", "maintenance_margin", "cushion",
+)  # fmt: skip
+"""What an account has as the broker reports it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Figures:
     """The figures of one moment; each part is computed when it is first used.
@@ -239,14 +247,7 @@ class Figures:
         difference = add_known(one.daily_pnl, rest, None if closed is None else -closed)
         mine = self.positions.filter(pl.col("account") == one.account).get_column("age_s")
         return Account(
-            account=one.account,
-            currency=one.currency,
-            net_liquidation=one.net_liquidation,
-            available_funds=one.available_funds,
-            excess_liquidity=one.excess_liquidity,
-            initial_margin=one.initial_margin,
-            maintenance_margin=one.maintenance_margin,
-            cushion=one.cushion,
+            **{name: getattr(one, name) for name in _REPORTED},
             age_s=seconds_since(one.values_received_at, self.at),
             today=Today(
                 account=one.daily_pnl,
@@ -263,11 +264,6 @@ class Figures:
             total=add_known(one.unrealized_pnl, one.realized_pnl),
         )
 
-    @property
-    def gateway(self) -> dict[str, Any]:
-        """The login that has been without its gateway longest, or the only one."""
-        return gateway_of(self.status)
-
     def to_dict(self, *, positions: bool = True) -> dict[str, Any]:
         """Return the figures as plain values for JSON; see `VERSION`."""
         money = self.book.money()
@@ -276,16 +272,17 @@ class Figures:
             "version": VERSION,
             "at": self.at,
             "ledger_version": self.ledger_version,
-            "gateway": self.gateway,
+            "gateway": gateway_of(self.status),
             "gateways": [gateway_of(one) for one in self.status.each_login],
             "attention": [*self.status.attention, *self.status.unresolved_legs],
-            "current": len(self.current_keys),
-            "held": self.book.held.height,
+            "current": self.current,
+            "held": self.held,
             "accounts": self.accounts,
             "strategies": [sums_of(one, "strategy") for one in rows],
             "underlyings": [sums_of(one, "underlying") for one in money.underlyings],
             "expiries": [
-                sums_of(one, "expiry") | {"days": (one.nearest_expiry - self.at.date()).days}
+                sums_of(one, "expiry")
+                | {"days": (one.nearest_expiry - exchange_date(self.at)).days}
                 for one in money.expiries
                 if one.nearest_expiry
             ],

@@ -5,7 +5,7 @@ requests.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import date, datetime, timedelta
 from enum import Enum
@@ -220,7 +220,7 @@ def read_status(
     positions = reported.filter(pl.col("position") != 0)
     held = set(positions.get_column("conid"))
     confirmed = _confirmed(lake, settings, now, reported, latest)
-    closes = read_closes(lake) if closes is None else closes
+    closes = read_closes(lake, conids=active - held) if closes is None else closes
     ends = {
         leg.conid: text
         for leg in lake.registry.legs
@@ -284,7 +284,7 @@ def is_current(since: Mapping[str, datetime]) -> pl.Expr:
 
 
 def leg_states(
-    legs: Iterable[Leg], lake: Lake, settings: Settings, now: datetime
+    legs: Collection[Leg], lake: Lake, settings: Settings, now: datetime
 ) -> list[LegState]:
     """Return the state of each active leg, in order, as far as the tables show it.
 
@@ -304,7 +304,9 @@ def leg_states(
     confirmed = _confirmed(lake, settings, now, reported)
     rows = written_by(confirmed, Source.STREAM, _streamed_since(settings, now))
     streamed = set(rows.select("account", "conid").iter_rows())
-    closes = read_closes(lake)
+    closes = read_closes(
+        lake, conids={leg.conid for leg in legs if isinstance(leg, ActiveContract)}
+    )
 
     def state(leg: Leg) -> LegState:
         if not isinstance(leg, ActiveContract):

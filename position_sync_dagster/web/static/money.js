@@ -148,6 +148,7 @@ function draw() {
   drawHead();
   drawStrategies();
   drawUnderlyings();
+  drawScenarios();
   drawExpiries();
   drawChanges();
 }
@@ -244,6 +245,20 @@ function drawUnderlyings() {
       ],
     })),
   );
+}
+
+function drawScenarios() {
+  const { at, names, rows: found, trouble } = shown.scenarios;
+  const accounts = new Set(found.map((one) => one.account)).size > 1;
+  const lines = found.map((one) => ({
+    title: `computed ${duration(since(at))} ago`,
+    act: () => only(one.level, one.name),
+    cells: [
+      one.name + (accounts ? ` ${one.account}` : "") + unit(one),
+      ...one.profits.map((value, n) => money(value, one.left_out[n])),
+    ],
+  }));
+  fill(byId("scenarios"), names.length ? ["", ...names] : [], lines.length ? lines : [{ cells: [[trouble ?? "Not computed yet.", "text"]] }]);
 }
 
 function drawExpiries() {

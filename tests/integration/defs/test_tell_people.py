@@ -99,8 +99,7 @@ def test_a_message_waits_for_a_receiver_that_is_away_and_no_url_is_stored(
     assert receiver.asked == 1, "it backs off"
     receiver.answer = 200
     cursor = AlertCursor.from_text(result.cursor)
-    over = replace(cursor.failing[0], retry_at=datetime.now(UTC))
-    result = tick(replace(cursor, failing={0: over}).to_text())
+    result = tick(replace(cursor, failing={0: datetime.now(UTC)}).to_text())
     assert [title.split(":")[0] for title, _ in receiver.taken()] == ["WARN"]
     assert AlertCursor.from_text(result.cursor).outbox == ()
 
@@ -150,7 +149,7 @@ def test_a_check_whose_run_failed_is_a_break(instance, settings, lake, monkeypat
     assert state.passed is False
     assert f"http://ui/runs/{result.run_id}" in state.what_to_do
     # Of a limit, the newest record may be a plan as well.
-    monkeypatch.setattr(alerts_module.limits, "PREFIX", "requests_are")
+    monkeypatch.setattr(alerts_module.strategies, "PREFIX", "requests_are")
     states = {state.name: state for state in check_states(instance, "http://ui")}
     assert states[f"position_queue: requests_are_answered{OF_VALUE}"].passed is None
 

@@ -13,31 +13,23 @@ from position_sync_dagster.gateway.connection import connect
 BOTH = ("DUSIM0001", "DUSIM0002")
 
 
-async def opened(sim, settings_for, **more):
-    return await connect(settings_for(sim, **more))
+async def test_a_snapshot_knows_every_holding_and_no_value(opened):
+    _sim, connection = opened
+    await connection.feed.snapshot()
+    held = {h.key: h.position for h in connection.feed.holdings}
+    assert held[("DUSIM0001", 921000001)] == 5.0
+    assert held[("DUSIM0002", 921000001)] == -1.0
+    assert len(held) == 9
+    assert all(h.market_value is None for h in connection.feed.holdings)
+    assert not connection.feed.is_complete
 
 
-async def test_a_snapshot_knows_every_holding_and_no_value(simulate, settings_for):
-    async with simulate() as sim:
-        connection = await opened(sim, settings_for)
-        await connection.feed.snapshot()
-        held = {h.key: h.position for h in connection.feed.holdings}
-        assert held[("DUSIM0001", 921000001)] == 5.0
-        assert held[("DUSIM0002", 921000001)] == -1.0
-        assert len(held) == 9
-        assert all(h.market_value is None for h in connection.feed.holdings)
-        assert not connection.feed.is_complete
-        await connection.close()
-
-
-async def test_the_rows_are_kept_once_and_not_by_ib_async_too(simulate, settings_for):
-    async with simulate() as sim:
-        connection = await opened(sim, settings_for)
-        await connection.feed.ensure(timedelta(minutes=1))
-        assert len([h for h in connection.feed.holdings if h.market_value is not None]) == 9
-        assert connection.ib.positions() == []
-        assert connection.ib.portfolio() == []
-        await connection.close()
+async def test_the_rows_are_kept_once_and_not_by_ib_async_too(opened):
+    _sim, connection = opened
+    await connection.feed.ensure(timedelta(minutes=1))
+    assert len([h for h in connection.feed.holdings if h.market_value is not None]) == 9
+    assert connection.ib.positions() == []
+    assert connection.ib.portfolio() == []
 
 
 @pytest.fixture(params=["UTC", "America/New_York"])
@@ -86,7 +78,7 @@ async def test_the_time_of_a_later_row_is_read_anew_or_left_unknown(
     shown_h = before_h
     move_to_zone(before_h)
     async with simulate(book, now=lambda: time.time() + shown_h * 3600) as sim:
-        connection = await opened(sim, settings_for)
+        connection = await connect(settings_for(sim))
         feed = connection.feed
         await feed.ensure(timedelta(seconds=60))
         assert feed.get(key).received_at - feed.get(key).value_time < timedelta(minutes=2)
@@ -107,7 +99,7 @@ async def test_the_times_of_a_gateway_in_another_zone_are_unknown(simulate, sett
     book, key = tmp_path / "one.yaml", ("DUSIM0001", 930000001)
     book.write_text(ONE_ACCOUNT)
     async with simulate(book, now=lambda: time.time() + 5.5 * 3600) as sim:
-        connection = await opened(sim, settings_for)
+        connection = await connect(settings_for(sim))
         for _ in range(2):
             await connection.feed.download()
         row = connection.feed.get(key)
@@ -115,60 +107,52 @@ async def test_the_times_of_a_gateway_in_another_zone_are_unknown(simulate, sett
     assert (row.market_value is not None, row.value_time) == (True, None)
 
 
-async def test_a_clock_that_was_set_back_makes_the_feed_request_the_values_again(
-    simulate, settings_for
-):
-    async with simulate() as sim:
-        connection = await opened(sim, settings_for)
-        feed = connection.feed
-        await feed.ensure(timedelta(seconds=60))
-        (before,) = sim.stats()["requests"].values()
-        feed.downloaded_at += timedelta(hours=1)
-        await feed.ensure(timedelta(seconds=60))
-        (after,) = sim.stats()["requests"].values()
-        assert after["reqAccountUpdates"] > before["reqAccountUpdates"]
-        await connection.close()
+async def test_a_clock_that_was_set_back_makes_the_feed_request_the_values_again(opened):
+    sim, connection = opened
+    feed = connection.feed
+    await feed.ensure(timedelta(seconds=60))
+    (before,) = sim.stats()["requests"].values()
+    feed.downloaded_at += timedelta(hours=1)
+    await feed.ensure(timedelta(seconds=60))
+    (after,) = sim.stats()["requests"].values()
+    assert after["reqAccountUpdates"] > before["reqAccountUpdates"]
 
 
 @pytest.mark.usefixtures("zone")
-async def test_a_download_brings_the_values_of_each_account(simulate, settings_for, eventually):
-    async with simulate() as sim:
-        connection = await opened(sim, settings_for)
-        feed = connection.feed
-        await feed.ensure(timedelta(seconds=60))
-        assert feed.completeness == dict.fromkeys(BOTH, Completeness.COMPLETE)
-        assert feed.is_complete
-        held = {(p["account"], p["conid"]): p for p in sim.positions() if p["quantity"]}
-        for holding in feed.holdings:
-            assert holding.market_value is not None, holding
-            assert holding.position == held[holding.key]["quantity"]
-            assert holding.value_time is not None
-            assert holding.received_at - holding.value_time < timedelta(minutes=2)
-        on_and_off_for_two = 4
-        await eventually(
-            lambda: sim.stats()["requests"]["17"]["reqAccountUpdates"] == on_and_off_for_two
-        )
-        await connection.close()
+async def test_a_download_brings_the_values_of_each_account(opened, eventually):
+    sim, connection = opened
+    feed = connection.feed
+    await feed.ensure(timedelta(seconds=60))
+    assert feed.completeness == dict.fromkeys(BOTH, Completeness.COMPLETE)
+    assert feed.is_complete
+    held = {(p["account"], p["conid"]): p for p in sim.positions() if p["quantity"]}
+    for holding in feed.holdings:
+        assert holding.market_value is not None, holding
+        assert holding.position == held[holding.key]["quantity"]
+        assert holding.value_time is not None
+        assert holding.received_at - holding.value_time < timedelta(minutes=2)
+    on_and_off_for_two = 4
+    await eventually(
+        lambda: sim.stats()["requests"]["17"]["reqAccountUpdates"] == on_and_off_for_two
+    )
 
 
-async def test_a_second_ensure_requests_nothing_while_the_values_are_recent(simulate, settings_for):
-    async with simulate() as sim:
-        connection = await opened(sim, settings_for)
-        await connection.feed.ensure(timedelta(seconds=60))
-        await connection.ib.reqCurrentTimeAsync()
-        (before,) = sim.stats()["requests"].values()
-        await connection.feed.ensure(timedelta(seconds=60))
-        await connection.ib.reqCurrentTimeAsync()
-        (after,) = sim.stats()["requests"].values()
-        assert after == before | {"reqCurrentTime": 2}
-        await connection.close()
+async def test_a_second_ensure_requests_nothing_while_the_values_are_recent(opened):
+    sim, connection = opened
+    await connection.feed.ensure(timedelta(seconds=60))
+    await connection.ib.reqCurrentTimeAsync()
+    (before,) = sim.stats()["requests"].values()
+    await connection.feed.ensure(timedelta(seconds=60))
+    await connection.ib.reqCurrentTimeAsync()
+    (after,) = sim.stats()["requests"].values()
+    assert after == before | {"reqCurrentTime": 2}
 
 
 async def test_an_account_that_another_client_holds_stays_partial(simulate, settings_for):
     async with simulate() as sim:
-        other = await opened(sim, settings_for, gateway_client_id=50)
+        other = await connect(settings_for(sim, gateway_client_id=50))
         other.ib.client.reqAccountUpdates(True, "DUSIM0002")
-        connection = await opened(sim, settings_for)
+        connection = await connect(settings_for(sim))
         await connection.feed.snapshot()
         await connection.feed.download(["DUSIM0001"])
         assert connection.feed.completeness["DUSIM0001"] is Completeness.PARTIAL
@@ -182,7 +166,7 @@ async def test_a_fill_and_a_close_are_reported_at_once(
 ):
     monkeypatch.setattr(account_feed, "LATE_S", 0.0)  # as long after the download
     async with simulate() as sim:
-        connection = await opened(sim, settings_for)
+        connection = await connect(settings_for(sim))
         feed = connection.feed
         await feed.ensure(timedelta(seconds=60))
         changes = feed.book.watch()
@@ -199,11 +183,11 @@ async def test_a_holding_closed_while_disconnected_is_found_by_the_next_snapshot
     simulate, settings_for
 ):
     async with simulate() as sim:
-        first = await opened(sim, settings_for)
+        first = await connect(settings_for(sim))
         await first.feed.snapshot()
         await first.close()
         sim.close_position("DUSIM0001", 921000002)
-        second = await opened(sim, settings_for, gateway_client_id=30)
+        second = await connect(settings_for(sim, gateway_client_id=30))
         second.feed.book.remember(first.feed.holdings)
         await second.feed.snapshot()
         assert second.feed.get(("DUSIM0001", 921000002)).position == 0.0
@@ -212,7 +196,7 @@ async def test_a_holding_closed_while_disconnected_is_found_by_the_next_snapshot
 
 async def test_a_lost_connection_closes_no_holding(simulate, settings_for, eventually):
     async with simulate() as sim:
-        connection = await opened(sim, settings_for)
+        connection = await connect(settings_for(sim))
         await connection.feed.snapshot()
         held = connection.feed.holdings
         sim.disconnect()
@@ -224,7 +208,7 @@ async def test_a_lost_connection_closes_no_holding(simulate, settings_for, event
 
 async def test_a_gateway_that_goes_silent_is_a_timeout_and_changes_nothing(simulate, settings_for):
     async with simulate() as sim:
-        connection = await opened(sim, settings_for, gateway_timeout_s=0.3)
+        connection = await connect(settings_for(sim, gateway_timeout_s=0.3))
         await connection.feed.snapshot()
         held = connection.feed.holdings
         sim.pause()

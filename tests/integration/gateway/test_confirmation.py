@@ -191,21 +191,17 @@ async def test_an_account_that_another_program_holds_is_named_with_2101(simulate
         await other.close()
 
 
-async def test_what_a_gateway_answers_from_its_cache_without_ib_is_refused(
-    simulate, settings_for, eventually
-):
-    async with simulate() as sim:
-        connection = await connect(settings_for(sim))
-        feed = connection.feed
-        sim.connectivity("lost")
-        await eventually(lambda: connection.connectivity.lost)
-        with pytest.raises(BrokerUnavailableError, match="has been lost"):
-            await feed.snapshot()
-        assert feed.snapshot_at is None
-        await feed.download()
-        assert not feed.is_complete
-        assert {h.confirmed_at for h in feed.holdings} == {None}
-        await connection.close()
+async def test_what_a_gateway_answers_from_its_cache_without_ib_is_refused(opened, eventually):
+    sim, connection = opened
+    feed = connection.feed
+    sim.connectivity("lost")
+    await eventually(lambda: connection.connectivity.lost)
+    with pytest.raises(BrokerUnavailableError, match="has been lost"):
+        await feed.snapshot()
+    assert feed.snapshot_at is None
+    await feed.download()
+    assert not feed.is_complete
+    assert {h.confirmed_at for h in feed.holdings} == {None}
 
 
 async def test_after_a_restore_an_open_subscription_confirms_nothing_until_its_next_download(

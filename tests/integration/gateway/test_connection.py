@@ -35,8 +35,7 @@ async def server(answer):
     listening = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with listening:
         yield make_settings(
-            gateway_port=listening.sockets[0].getsockname()[1],
-            gateway_timeout_s=0.5,
+            gateway_port=listening.sockets[0].getsockname()[1], gateway_timeout_s=0.5
         )
 
 
@@ -185,19 +184,6 @@ async def test_a_server_that_stops_in_the_middle_of_the_greeting_is_a_timeout(gr
     assert "Traceback" not in caplog.text
 
 
-async def test_a_silent_server_is_a_timeout():
-    over = asyncio.Event()
-
-    async def answer(_reader, writer):
-        await over.wait()
-        writer.close()
-
-    async with server(answer) as settings:
-        with pytest.raises(GatewayTimeoutError, match=r"0\.5 s"):
-            await connect(settings)
-        over.set()
-
-
 async def test_a_server_that_hangs_up_refuses():
     async def answer(reader, writer):
         await reader.read(100)
@@ -235,19 +221,15 @@ async def test_a_dropped_connection_is_followed_by_a_new_one(simulate, settings_
         await manager.close()
 
 
-async def test_after_a_restore_no_summary_of_all_accounts_is_requested(
-    simulate, settings_for, eventually
-):
-    async with simulate() as sim:
-        connection = await connect(settings_for(sim))
-        codes = []
-        connection.on_message.append(lambda code, _text: codes.append(code))
-        sim.connectivity("lost")
-        sim.connectivity("restored_data_kept")
-        await eventually(lambda: 1102 in codes)
-        await connection.ib.reqCurrentTimeAsync()
-        assert "reqAccountSummary" not in sim.stats()["requests"]["17"]
-        await connection.close()
+async def test_after_a_restore_no_summary_of_all_accounts_is_requested(opened, eventually):
+    sim, connection = opened
+    codes = []
+    connection.on_message.append(lambda code, _text: codes.append(code))
+    sim.connectivity("lost")
+    sim.connectivity("restored_data_kept")
+    await eventually(lambda: 1102 in codes)
+    await connection.ib.reqCurrentTimeAsync()
+    assert "reqAccountSummary" not in sim.stats()["requests"]["17"]
 
 
 async def test_a_profit_request_that_comes_after_the_gateway_dropped_all_runs_once(
@@ -295,25 +277,12 @@ async def test_a_gateway_that_moved_is_followed_and_found_again_at_its_old_port(
         await manager.close()
 
 
-async def test_a_port_number_out_of_range_is_not_followed(simulate, settings_for):
-    async with simulate() as sim:
-        manager = IBConnectionManager(settings_for(sim))
-        first = await manager.get_connection()
-        sim.send_error(1300, "Please reconnect on the new port - 99999")
-        sim.disconnect()
-        await asyncio.wait_for(first.lost.wait(), DEADLINE_S)
-        assert (await manager.get_connection()).is_connected
-        await manager.close()
-
-
-async def test_each_answer_has_the_commissions_of_the_executions(simulate, settings_for):
-    async with simulate() as sim:
-        connection = await connect(settings_for(sim))
-        sim.fill("DUSIM0001", 921000001, -2.0, price=1.5)
-        for _ in range(2):
-            ((one,), _begin, _end) = await connection.executions()
-            assert (one.quantity, one.commission, one.commission_currency) == (2.0, 1.3, "USD")
-        await connection.close()
+async def test_each_answer_has_the_commissions_of_the_executions(opened):
+    sim, connection = opened
+    sim.fill("DUSIM0001", 921000001, -2.0, price=1.5)
+    for _ in range(2):
+        ((one,), _begin, _end) = await connection.executions()
+        assert (one.quantity, one.commission, one.commission_currency) == (2.0, 1.3, "USD")
 
 
 async def test_an_execution_s_time_in_utc_is_read_as_utc_on_a_machine_of_another_zone(
@@ -334,23 +303,21 @@ async def test_an_execution_s_time_in_utc_is_read_as_utc_on_a_machine_of_another
 
 
 async def test_beside_an_execution_that_cannot_be_read_the_absence_of_others_proves_nothing(
-    simulate, settings_for, monkeypatch, caplog
+    opened, monkeypatch, caplog
 ):
-    async with simulate() as sim:
-        connection = await connect(settings_for(sim))
-        sim.fill("DUSIM0001", 921000001, -2.0)
+    sim, connection = opened
+    sim.fill("DUSIM0001", 921000001, -2.0)
+    answer = await connection.executions()
+    assert len(answer.executions) == 1
+    assert answer.begin < answer.end
+    with monkeypatch.context() as patched:
+        patched.setattr(Contract, "multiplier_text", "?")
         answer = await connection.executions()
-        assert len(answer.executions) == 1
-        assert answer.begin < answer.end
-        with monkeypatch.context() as patched:
-            patched.setattr(Contract, "multiplier_text", "?")
-            answer = await connection.executions()
-        assert (answer.executions, answer.begin) == ([], answer.end)
-        sim.execution_times("Time of Mars", "Asia/Shanghai")
-        answer = await connection.executions()
-        assert (answer.executions, answer.begin) == ([], answer.end)
-        assert "the time zone 'Time of Mars' is not known. Choose another time zone" in caplog.text
-        await connection.close()
+    assert (answer.executions, answer.begin) == ([], answer.end)
+    sim.execution_times("Time of Mars", "Asia/Shanghai")
+    answer = await connection.executions()
+    assert (answer.executions, answer.begin) == ([], answer.end)
+    assert "the time zone 'Time of Mars' is not known. Choose another time zone" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -365,16 +332,12 @@ async def test_beside_an_execution_that_cannot_be_read_the_absence_of_others_pro
         ("US/Central (Chicago)", "America/Chicago"),
     ],
 )
-async def test_an_execution_is_read_in_the_zone_that_its_gateway_names(
-    simulate, settings_for, zone, clock
-):
-    async with simulate() as sim:
-        connection = await connect(settings_for(sim))
-        sim.fill("DUSIM0001", 921000001, -2.0)
-        (known,) = (await connection.executions()).executions
-        sim.execution_times(zone, clock)
-        (read,) = (await connection.executions()).executions
-        await connection.close()
+async def test_an_execution_is_read_in_the_zone_that_its_gateway_names(opened, zone, clock):
+    sim, connection = opened
+    sim.fill("DUSIM0001", 921000001, -2.0)
+    (known,) = (await connection.executions()).executions
+    sim.execution_times(zone, clock)
+    (read,) = (await connection.executions()).executions
     assert read.time == known.time
 
 
@@ -406,14 +369,12 @@ async def test_a_last_trade_is_that_of_the_instrument_however_the_gateway_writes
 
 
 async def test_a_last_trade_in_an_unknown_zone_has_the_day_of_the_expiry_and_no_time(
-    simulate, settings_for, caplog
+    opened, caplog
 ):
-    async with simulate() as sim:
-        connection = await connect(settings_for(sim))
-        (known,) = (await connection.details([921000001])).values()
-        sim.last_trade_times("login", "Asia/Shanghai", "Time of Mars")
-        (read,) = (await connection.details([921000001])).values()
-        await connection.close()
+    sim, connection = opened
+    (known,) = (await connection.details([921000001])).values()
+    sim.last_trade_times("login", "Asia/Shanghai", "Time of Mars")
+    (read,) = (await connection.details([921000001])).values()
     assert (read.last_trade_date, read.last_trade_time) == (known.expires_on, None)
     assert read.trading_hours == known.trading_hours
     assert "is in the time zone 'Time of Mars', which is not known" in caplog.text
@@ -421,101 +382,83 @@ async def test_a_last_trade_in_an_unknown_zone_has_the_day_of_the_expiry_and_no_
 
 @pytest.mark.parametrize(("at", "text"), [(3, "0"), (14, ""), (16, ""), (19, "nan"), (19, "1e999")])
 async def test_an_execution_without_a_usable_name_or_quantity_is_left_out_like_an_unreadable_one(
-    simulate, settings_for, monkeypatch, at, text
+    opened, monkeypatch, at, text
 ):
-    async with simulate() as sim:
-        connection = await connect(settings_for(sim))
-        sim.fill("DUSIM0001", 921000001, -2.0)
-        handlers = connection.ib.client.decoder.handlers
-        usual = handlers[11]
-        monkeypatch.setitem(
-            handlers, 11, lambda fields: usual([*fields[:at], text, *fields[at + 1 :]])
-        )
-        answer = await connection.executions()
-        assert (answer.executions, answer.begin) == ([], answer.end)
-        await connection.close()
+    sim, connection = opened
+    sim.fill("DUSIM0001", 921000001, -2.0)
+    handlers = connection.ib.client.decoder.handlers
+    usual = handlers[11]
+    monkeypatch.setitem(handlers, 11, lambda fields: usual([*fields[:at], text, *fields[at + 1 :]]))
+    answer = await connection.executions()
+    assert (answer.executions, answer.begin) == ([], answer.end)
 
 
 @pytest.mark.parametrize("fault", ["unreadable", "an error"])
-async def test_no_contract_is_chosen_from_a_part_of_the_answer(
-    simulate, settings_for, monkeypatch, fault
-):
-    async with simulate() as sim:
-        connection = await connect(settings_for(sim))
-        decoder, faulty = connection.ib.client.decoder, set()
-        usual = decoder.handlers[10]
+async def test_no_contract_is_chosen_from_a_part_of_the_answer(opened, monkeypatch, fault):
+    _sim, connection = opened
+    decoder, faulty = connection.ib.client.decoder, set()
+    usual = decoder.handlers[10]
 
-        def read(fields):
-            if fields[12] not in faulty:
-                usual(fields)
-            elif fault == "an error":
-                decoder.interpret(["4", "2", fields[1], "322", "Error processing request.", ""])
-            else:
-                raise ValueError("unreadable")
+    def read(fields):
+        if fields[12] not in faulty:
+            usual(fields)
+        elif fault == "an error":
+            decoder.interpret(["4", "2", fields[1], "322", "Error processing request.", ""])
+        else:
+            raise ValueError("unreadable")
 
-        monkeypatch.setitem(decoder.handlers, 10, read)
-        leg = make_leg(
-            symbol="AAPL",
-            right="CALL",
-            strike=240,
-            expiry="20281215",
-            strategy_id="s",
-            added_at=datetime.now(UTC),
-        )
-        found = await connection.candidates(leg, like=True)
-        assert len(found) > 1
-        faulty.add(str(found[1].conid))
-        assert await connection.candidates(leg, like=True) is None
-        await connection.close()
+    monkeypatch.setitem(decoder.handlers, 10, read)
+    leg = make_leg(
+        symbol="AAPL",
+        right="CALL",
+        strike=240,
+        expiry="20281215",
+        strategy_id="s",
+        added_at=datetime.now(UTC),
+    )
+    found = await connection.candidates(leg, like=True)
+    assert len(found) > 1
+    faulty.add(str(found[1].conid))
+    assert await connection.candidates(leg, like=True) is None
 
 
-async def test_an_answer_of_after_midnight_says_nothing_of_the_day_before(
-    simulate, settings_for, monkeypatch
-):
-    async with simulate() as sim:
-        connection = await connect(settings_for(sim))
-        midnight = datetime(2026, 3, 20, 4, tzinfo=UTC)
-        now = iter([midnight - timedelta(seconds=1), midnight + timedelta(seconds=1)])
-        monkeypatch.setattr(f"{connect.__module__}.utc_now", lambda: next(now))
-        answer = await connection.executions()
-        assert (answer.begin, answer.end) == (midnight, midnight - timedelta(seconds=1))
-        await connection.close()
+async def test_an_answer_of_after_midnight_says_nothing_of_the_day_before(opened, monkeypatch):
+    _sim, connection = opened
+    midnight = datetime(2026, 3, 20, 4, tzinfo=UTC)
+    now = iter([midnight - timedelta(seconds=1), midnight + timedelta(seconds=1)])
+    monkeypatch.setattr(f"{connect.__module__}.utc_now", lambda: next(now))
+    answer = await connection.executions()
+    assert (answer.begin, answer.end) == (midnight, midnight - timedelta(seconds=1))
 
 
 async def test_an_answer_says_nothing_of_a_day_that_is_over_by_the_clock_of_the_gateway(
-    simulate, settings_for, monkeypatch
+    opened, monkeypatch
 ):
-    async with simulate() as sim:
-        connection = await connect(settings_for(sim))
-        sim.fill("DUSIM0001", 921000001, -2.0)
-        sim.reset_day()  # its midnight
-        midnight = datetime(2026, 3, 20, 4, tzinfo=UTC)
-        now = midnight - timedelta(seconds=30)
-        monkeypatch.setattr(f"{connect.__module__}.utc_now", lambda: now)
-        assert await connection.executions() == ([], midnight, now)
-        await connection.close()
+    sim, connection = opened
+    sim.fill("DUSIM0001", 921000001, -2.0)
+    sim.reset_day()  # its midnight
+    midnight = datetime(2026, 3, 20, 4, tzinfo=UTC)
+    now = midnight - timedelta(seconds=30)
+    monkeypatch.setattr(f"{connect.__module__}.utc_now", lambda: now)
+    assert await connection.executions() == ([], midnight, now)
 
 
-async def test_a_large_multiplier_is_requested_and_named_with_all_its_digits(
-    simulate, settings_for, monkeypatch
-):
-    async with simulate() as sim:
-        connection = await connect(settings_for(sim))
-        asked = []
+async def test_a_large_multiplier_is_requested_and_named_with_all_its_digits(opened, monkeypatch):
+    _sim, connection = opened
+    asked = []
 
-        async def answer(pattern):
-            asked.append(pattern.multiplier)
-            return []
+    async def answer(pattern):
+        asked.append(pattern.multiplier)
+        return []
 
-        monkeypatch.setattr(connection.ib, "reqContractDetailsAsync", answer)
-        yen = make_leg(
-            symbol="JPY",
-            expiry="20261214",
-            multiplier=12_500_000,
-            strategy_id="yen",
-            added_at=datetime.now(UTC),
-        )
-        await connection.candidates(yen)
-        assert asked == ["12500000"]
-        assert yen.described == "JPY 2026-12-14 multiplier 12500000"
-        await connection.close()
+    monkeypatch.setattr(connection.ib, "reqContractDetailsAsync", answer)
+    yen = make_leg(
+        symbol="JPY",
+        expiry="20261214",
+        multiplier=12_500_000,
+        strategy_id="yen",
+        added_at=datetime.now(UTC),
+    )
+    await connection.candidates(yen)
+    assert asked == ["12500000"]
+    assert yen.described == "JPY 2026-12-14 multiplier 12500000"

@@ -7,21 +7,13 @@ import pytest
 from ib_gateway_simulator.gateway.reference_data import ReferenceDataService
 from ib_gateway_simulator.protocol import contract_messages
 from ib_gateway_simulator.protocol.contract import Contract as ListedContract
-from ib_gateway_simulator.protocol.wire import frame
 from position_sync_dagster.gateway import market_data_lines
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.gateway.ib_async_internals import request_id_of
-from position_sync_dagster.gateway.market_data_lines import CANCEL_EFFECT_S, MarketDataLines
 from position_sync_dagster.gateway.translate import streamable
 
-CALL, PUT, WORTHLESS, CENTS, FUTURE, STOCK = (
-    921000001,
-    921000002,
-    921000003,
-    921000004,
-    920000002,
-    920000001,
-)
+CALL, PUT, WORTHLESS, CENTS = range(921000001, 921000005)
+STOCK, FUTURE = 920000001, 920000002
 ALL = (CALL, PUT, WORTHLESS, CENTS, FUTURE, STOCK)
 
 
@@ -33,6 +25,14 @@ async def line(simulate, settings_for):
         details = await connection.details([*ALL, 999])
         yield sim, connection, details
         await connection.close()
+
+
+@pytest.fixture
+def refusals(line):
+    """The refusals of the connection's lines."""
+    found = []
+    line[1].lines.on_refusal.append(found.append)
+    return found
 
 
 async def test_only_a_gateway_that_has_ib_and_says_so_does_not_know_a_contract(
@@ -172,11 +172,10 @@ async def test_a_request_that_reaches_the_gateway_after_its_data_was_lost_has_on
     assert sim.stats()["lines_by_conid"] == {str(CALL): 1, str(PUT): 1}
 
 
-async def test_the_line_too_many_is_refused_while_the_others_go_on(line, eventually):
+async def test_the_line_too_many_is_refused_while_the_others_go_on(line, refusals, eventually):
     sim, connection, details = line
     sim.set_line_limit(2)
-    refusals, seen = [], set()
-    connection.lines.on_refusal.append(refusals.append)
+    seen = set()
     for conid in (CALL, PUT, STOCK):
         connection.lines.subscribe(details[conid])
     await eventually(lambda: refusals)
@@ -187,11 +186,9 @@ async def test_the_line_too_many_is_refused_while_the_others_go_on(line, eventua
 
 
 @pytest.mark.parametrize("code", [354, 10089, 10168, 10197])
-async def test_a_contract_without_permission_frees_its_line(line, eventually, code):
+async def test_a_contract_without_permission_frees_its_line(line, refusals, eventually, code):
     sim, connection, details = line
     sim.set_permission(CALL, code)
-    refusals = []
-    connection.lines.on_refusal.append(refusals.append)
     connection.lines.subscribe(details[CALL])
     await eventually(lambda: refusals)
     assert (refusals[0].code, refusals[0].market_data_type) == (code, 1)
@@ -200,12 +197,11 @@ async def test_a_contract_without_permission_frees_its_line(line, eventually, co
 
 @pytest.mark.parametrize(("code", "asked", "given"), [(10090, 1, 1), (10091, 1, 1), (10167, 3, 3)])
 async def test_an_advisory_code_frees_no_line_and_ticks_follow_it(
-    line, eventually, code, asked, given
+    line, refusals, eventually, code, asked, given
 ):
     sim, connection, details = line
     sim.set_permission(CALL, code)
-    refusals, heard = [], []
-    connection.lines.on_refusal.append(refusals.append)
+    heard = []
     connection.ib.errorEvent += lambda _request, code, *_more: heard.append(code)
     connection.lines.subscribe(details[CALL], market_data_type=asked)
     await eventually(lambda: code in heard)
@@ -216,13 +212,11 @@ async def test_an_advisory_code_frees_no_line_and_ticks_follow_it(
 
 
 async def test_a_code_that_nobody_knows_is_a_refusal_on_a_line_that_never_ticks(
-    line, eventually, monkeypatch
+    line, refusals, eventually, monkeypatch
 ):
     monkeypatch.setattr(market_data_lines, "UNKNOWN_CODE_S", 0.1)
     sim, connection, details = line
     sim.answer_line(CALL, 10999)
-    refusals = []
-    connection.lines.on_refusal.append(refusals.append)
     connection.lines.subscribe(details[CALL])
     await eventually(lambda: refusals)
     assert [(r.conid, r.code, r.text) for r in refusals] == [(CALL, 10999, "Simulated error 10999")]
@@ -230,12 +224,12 @@ async def test_a_code_that_nobody_knows_is_a_refusal_on_a_line_that_never_ticks(
     await eventually(lambda: sim.stats()["requests"]["17"].get("cancelMktData") == 1)
 
 
-async def test_a_code_that_nobody_knows_frees_no_line_that_ticks(line, eventually, monkeypatch):
+async def test_a_code_that_nobody_knows_frees_no_line_that_ticks(
+    line, refusals, eventually, monkeypatch
+):
     monkeypatch.setattr(market_data_lines, "UNKNOWN_CODE_S", 0.1)
     sim, connection, details = line
     sim.answer_line(CALL, 10999, ticking=True)
-    refusals = []
-    connection.lines.on_refusal.append(refusals.append)
     connection.lines.subscribe(details[CALL])
     await eventually(lambda: connection.lines.quote(CALL).mark is not None)
     sim.send_error(10998, "later", req_id=_request_of(connection, details[CALL]))
@@ -259,10 +253,8 @@ async def test_a_line_turns_from_delayed_to_live_data_without_a_second_one(line,
     assert connection.lines.in_use == 1
 
 
-async def test_a_line_that_the_gateway_does_not_know_does_not_count(line, eventually):
+async def test_a_line_that_the_gateway_does_not_know_does_not_count(line, refusals, eventually):
     sim, connection, details = line
-    refusals = []
-    connection.lines.on_refusal.append(refusals.append)
     for conid in (CALL, PUT):
         connection.lines.subscribe(details[conid])
     await eventually(lambda: sim.stats()["lines_in_use"] == 2)
@@ -293,22 +285,3 @@ async def test_a_second_cancel_is_answered_by_300_and_changes_no_count(line, eve
 
 def _request_of(connection, details):
     return request_id_of(connection.ib, connection.ib.ticker(streamable(details)))
-
-
-async def test_a_cancel_without_effect_is_repeated(line, settings_for, eventually):
-    sim, connection, details = line
-    now_s = 0.0
-    lines = MarketDataLines(connection.ib, settings=settings_for(sim), monotonic=lambda: now_s)
-    cancels = lambda: sim.stats()["requests"]["17"]["cancelMktData"]  # noqa: E731
-    lines.subscribe(details[CALL])
-    await eventually(lambda: lines.quote(CALL).mark is not None)
-    late_tick = frame(["1", "6", str(_request_of(connection, details[CALL])), "1", "1.5", "3", "0"])
-    lines.cancel(CALL)
-    await eventually(lambda: sim.stats()["lines_in_use"] == 0)
-    sim.send_raw(late_tick)
-    await connection.ib.reqCurrentTimeAsync()
-    assert cancels() == 1
-    now_s = CANCEL_EFFECT_S + 0.1
-    sim.send_raw(late_tick)
-    await eventually(lambda: cancels() == 2)
-    assert lines.in_use == 0

@@ -85,16 +85,11 @@ def test_a_statement_is_requested_awaited_and_fetched(service, receiver, waits, 
     assert TOKEN not in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("code", "remedy"), [("1012", "Make a new token"), ("1015", "Correct the token")]
-)
-def test_a_token_that_does_not_count_is_not_tried_again(
-    service, receiver, waits, code, remedy
-) -> None:
-    receiver.answers = [refused(code, "Token has expired.")]
-    with pytest.raises(FlexServiceError, match=f"query 123456: .* {code}") as caught:
+def test_a_token_that_does_not_count_is_not_tried_again(service, receiver, waits) -> None:
+    receiver.answers = [refused("1012", "Token has expired.")]
+    with pytest.raises(FlexServiceError, match=r"query 123456: .* 1012") as caught:
         service.download(TOKEN, "123456")
-    assert caught.value.remedy.startswith(remedy)
+    assert caught.value.remedy.startswith("Make a new token")
     assert waits == []
     assert TOKEN not in str(caught.value)
 
@@ -195,7 +190,7 @@ def test_a_token_goes_to_the_broker_s_hosts_over_https_only(url, is_followed) ->
     assert flex.is_of_broker(url) is is_followed
 
 
-@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("code", [302, 307])
 def test_a_redirect_is_not_followed(service, receiver, waits, code) -> None:
     receiver.answers = [code, ACCEPTED]
     with pytest.raises(FlexServiceError, match=f"a redirect, which is refused {code}") as caught:

@@ -1,6 +1,7 @@
 """The figures of the money page, over real tables with a real stream."""
 
 import json
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -67,6 +68,35 @@ def test_betas_of_the_file_weigh_deltas_and_a_mistake_in_it_stops_no_page(
     file.write_text("betas: [SPY]\n")
     (total,) = reader.read(now + timedelta(seconds=2))[1]["totals"]
     assert (total["dollar_delta"], total["beta_delta"]) == (60_000.0, None)
+
+
+def scenarios(reader: PageFigures) -> dict[str, object]:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = reader.read(utc_now())[1]["scenarios"]
+        if found["at"]:
+            return found
+    raise AssertionError("No scenarios were computed.")
+
+
+def test_strategies_and_underlyings_have_a_strip_of_scenarios(
+    lake, settings, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "scenarios.yaml"
+    file.write_text("scenarios: [{name: crash, spot: -30}]\n")
+    shares = {"right": None, "strike": None, "expiry": None, "sec_type": "STK"}
+    held = row(1, **shares, position=10.0, market_price=100.0, market_value=1000.0, multiplier=1.0)
+    lake.registry.sync.add_many([leg(1, "a", right=None, strike=None, expiry=None)])
+    lake.updates.sync.append([held, row(2, implied_vol=None)])
+    found = scenarios(PageFigures(settings))
+    assert found["names"] == ["-10 %", "-5 %", "+5 %", "+10 %", "crash"]
+    profits = {(one["level"], one["name"]): one for one in found["rows"]}
+    assert profits["strategy", "a"]["profits"] == pytest.approx([-100, -50, 50, 100, -300])
+    assert profits["underlying", "SPY"]["left_out"] == [1] * 5
+    assert profits["strategy", "UNATTRIBUTED"]["profits"] == [None] * 5
+    file.write_text("scenarios: 1\n")
+    assert "scenarios.yaml" in str(scenarios(PageFigures(settings))["trouble"])
 
 
 def test_the_curves_are_read_again_after_the_clock_was_set_back(lake, settings):

@@ -171,11 +171,6 @@ MIDNIGHT = datetime(2026, 3, 20, tzinfo=NEW_YORK).astimezone(UTC)
 SOLD_AT_NOON = change(CALL, 2, 0, NOON + timedelta(seconds=1))
 CASES = {
     "sold on its day": Case([SOLD_AT_NOON], [(Cause.TRADED, P, 2)], [fill(CALL, -2)]),
-    "sold in parts": Case(
-        [SOLD_AT_NOON],
-        [(Cause.TRADED, P, 2)],
-        [fill(CALL, -1), fill(CALL, -1, NOON - timedelta(minutes=1))],
-    ),
     "a short one bought back": Case(
         [change(CALL, -3, -1, NOON)], [(Cause.TRADED, P, -2)], [fill(CALL, 2)]
     ),
@@ -274,9 +269,6 @@ CASES = {
             booked(CALL, -1, "Ep"),
         ],
     ),
-    "a cheap option may have been sold while nobody watched": Case(
-        [worthless(CALL, 1, since=NOON)], [(Cause.UNEXPLAINED, P, 1)], asked={}
-    ),
     "a failed request for executions proves nothing": Case(
         [worthless(CALL, 1, at=NOON)], [(Cause.UNEXPLAINED, P, 1)], asked={}
     ),
@@ -286,15 +278,8 @@ CASES = {
     "a price from long before the end proves nothing": Case(
         [worthless(CALL, 1, since=NOON)], [(Cause.UNEXPLAINED, P, 1)]
     ),
-    "a price that nobody knows proves nothing": Case(
-        [change(CALL, 1, 0)], [(Cause.UNEXPLAINED, P, 1)]
-    ),
     "before its end it did not expire": Case(
         [worthless(CALL, 1, at=NOON)], [(Cause.UNEXPLAINED, P, 1)]
-    ),
-    "a short put is assigned, and the shares come": Case(
-        [deep(PUT, -2), change(SHARES, 0, 200, NIGHT + timedelta(minutes=3))],
-        [(Cause.ASSIGNED, P, -2)],
     ),
     "a short put is assigned before its end": Case(
         [
@@ -321,10 +306,6 @@ CASES = {
     "shares that come an hour later are no assignment": Case(
         [deep(PUT, -1), change(SHARES, 0, 100, NIGHT + timedelta(hours=1))],
         [(Cause.UNEXPLAINED, P, -1)],
-    ),
-    "of two options, the one in the money is assigned": Case(
-        [worthless(CALL, -1), deep(PUT, -1), change(SHARES, 0, 100)],
-        [(Cause.EXPIRED_WORTHLESS, P, -1), (Cause.ASSIGNED, P, -1)],
     ),
     "both legs of a spread in the money: no shares come": Case(
         [deep(CALL, -1), deep(OTHER, 1)],
@@ -391,14 +372,6 @@ CASES = {
             worthless(CALL, 1),
             worthless(OTHER, 1, at=NIGHT + timedelta(minutes=14)),
             change(SHARES, 0, 100, NIGHT + timedelta(minutes=16)),
-        ],
-        [(Cause.UNEXPLAINED, P, 1), (Cause.UNEXPLAINED, P, 1)],
-    ),
-    "which of two calls was exercised is not guessed": Case(
-        [
-            change(CALL, 1, 0),
-            change(OTHER, 1, 0),
-            change(SHARES, 0, 100),
         ],
         [(Cause.UNEXPLAINED, P, 1), (Cause.UNEXPLAINED, P, 1)],
     ),
@@ -534,15 +507,6 @@ CASES = {
         events=[
             event(EventKind.OPTION_EVENT, 2, type=kind, event_id="E9", stated_at=at)
             for kind, at in (("Assignment", END), ("Expiration", END - timedelta(days=1)))
-        ],
-    ),
-    "a newer statement corrects a settlement in cash": Case(
-        [worthless(CALL, -2)],
-        [(Cause.ASSIGNED, S, -2)],
-        [booked(CALL, 2, "A")],
-        [
-            event(EventKind.OPTION_EVENT, 2, type=kind, event_id="E9", stated_at=at)
-            for kind, at in (("Assignment", END), ("Cash Settlement", END - timedelta(days=1)))
         ],
     ),
     "the statement of its day was made before it": Case(

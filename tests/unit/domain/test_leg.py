@@ -10,13 +10,7 @@ from position_sync_dagster.errors import InvalidLegError
 
 NOW = datetime(2026, 3, 4, tzinfo=UTC)
 GOOD = dict(
-    conid=7,
-    symbol="SPY",
-    right="c",
-    strike="450",
-    expiry="20260220",
-    strategy_id=12,
-    added_at=NOW,
+    conid=7, symbol="SPY", right="c", strike="450", expiry="20260220", strategy_id=12, added_at=NOW
 )
 
 

@@ -228,11 +228,3 @@ def test_when_a_dead_login_is_back_all_lines_are_trusted_soon_after_the_next_tri
     night.pass_for(1300)
     trusted = [conid for conid in night.lines.wanted if night.lines.line(conid).trusted]
     assert len(trusted) >= LINES - 1  # one may be probed, since the book is quiet
-
-
-@pytest.mark.parametrize(("hours", "rows"), [(None, 60 * LINES), (CLOSED, LINES)])
-def test_an_unchanged_holding_has_a_row_a_minute_but_outside_its_session_one_an_hour(hours, rows):
-    night = Night(broker=1.0, hours=hours, pause_s=60)
-    night.pass_for(HOUR_S)
-    assert rows * 0.9 < len(night.rows) <= rows
-    assert {row.value_time is None for row in night.rows} == {hours is not None}

@@ -13,134 +13,95 @@ MINUTE = timedelta(seconds=60)
 AHEAD = NOW + timedelta(hours=1)
 DELAYED = 3
 
+MARK, LAST, MID, MODEL = PriceKind.MARK, PriceKind.LAST, PriceKind.MID, PriceKind.MODEL
+
 CASES = {
     "young mark wins over all": (
         dict(bid=1.0, ask=1.2, last=1.1, mark=1.15, mark_time=RECENT),
-        (1.15, PriceKind.MARK),
+        (1.15, MARK),
     ),
     "a mark does not age: the gateway sends it when it changes": (
         dict(bid=1.0, ask=1.2, last=1.1, last_time=RECENT, mark=1.12, mark_time=OLD),
-        (1.12, PriceKind.MARK),
-    ),
-    "a mark of unknown time is a mark": (
-        dict(bid=1.0, ask=1.2, mark=1.12),
-        (1.12, PriceKind.MARK),
+        (1.12, MARK),
     ),
     "a quiet short wing: no bid, ask 0.05, mark 0.02": (
         dict(ask=0.05, last=1.2, last_time=RECENT, mark=0.02, mark_time=OLD),
-        (0.02, PriceKind.MARK),
+        (0.02, MARK),
     ),
     "last on the bid counts as inside": (
         dict(bid=1.0, ask=1.2, last=1.0, last_time=RECENT),
-        (1.0, PriceKind.LAST),
-    ),
-    "last of a minute ago counts": (
-        dict(bid=1.0, ask=1.2, last=1.0, last_time=NOW - MINUTE),
-        (1.0, PriceKind.LAST),
+        (1.0, LAST),
     ),
     "a wide quote with an old last trade": (
         dict(bid=1.0, ask=3.0, last=1.1, last_time=NOW - MINUTE - timedelta(seconds=1)),
-        (2.0, PriceKind.MID),
+        (2.0, MID),
     ),
-    "last of unknown age gives the mid": (
-        dict(bid=1.0, ask=1.2, last=1.0),
-        (1.1, PriceKind.MID),
-    ),
+    "last of unknown age gives the mid": (dict(bid=1.0, ask=1.2, last=1.0), (1.1, MID)),
     "last of an exchange whose clock is a second ahead counts": (
         dict(bid=1.0, ask=1.2, last=1.0, last_time=NOW + timedelta(seconds=1)),
-        (1.0, PriceKind.LAST),
+        (1.0, LAST),
     ),
     "last from the future is of unknown age": (
         dict(bid=1.0, ask=1.2, last=1.0, last_time=AHEAD),
-        (1.1, PriceKind.MID),
+        (1.1, MID),
     ),
     "last outside the quote gives the mid": (
         dict(bid=1.0, ask=1.2, last=2.0, last_time=RECENT),
-        (1.1, PriceKind.MID),
+        (1.1, MID),
     ),
     "a mark that stands still while the quote moved away": (
         dict(bid=4.0, ask=4.1, mark=1.5, mark_time=OLD),
-        (4.05, PriceKind.MID),
+        (4.05, MID),
     ),
     "a mark outside of the quote by its width": (
         dict(bid=4.0, ask=4.1, mark=4.19, mark_time=OLD),
-        (4.19, PriceKind.MARK),
+        (4.19, MARK),
     ),
     "a mark outside of a locked quote by one tick": (
         dict(bid=4.0, ask=4.0, mark=4.05, mark_time=OLD, min_tick=0.05),
-        (4.05, PriceKind.MARK),
+        (4.05, MARK),
     ),
     "a mark of zero under a bid, as before the open": (
         dict(bid=0.95, mark=0.0, mark_time=RECENT, model_price=1.0),
-        (1.0, PriceKind.MODEL),
+        (1.0, MODEL),
     ),
-    "a quote of nobody: the model": (
-        dict(bid=0.01, ask=199.99, model_price=3.0),
-        (3.0, PriceKind.MODEL),
-    ),
+    "a quote of nobody: the model": (dict(bid=0.01, ask=199.99, model_price=3.0), (3.0, MODEL)),
     "a quote of nobody without a model": (dict(bid=0.01, ask=199.99), None),
-    "a cheap option is a few ticks wide": (
-        dict(bid=0.01, ask=0.05, min_tick=0.01),
-        (0.03, PriceKind.MID),
-    ),
-    "locked quote": (dict(bid=1.0, ask=1.0), (1.0, PriceKind.MID)),
-    "crossed quote says nothing": (
-        dict(bid=1.3, ask=1.2, last=1.25, last_time=RECENT),
-        None,
-    ),
-    "crossed quote with a model": (
-        dict(bid=1.3, ask=1.2, model_price=1.24),
-        (1.24, PriceKind.MODEL),
-    ),
-    "no bid and no mark: the model": (
-        dict(ask=0.05, last=1.2, model_price=0.01),
-        (0.01, PriceKind.MODEL),
-    ),
-    "a model price of zero is a price": (dict(model_price=0.0), (0.0, PriceKind.MODEL)),
-    "the mid comes before the model": (
-        dict(bid=1.0, ask=1.2, model_price=1.3),
-        (1.1, PriceKind.MID),
-    ),
+    "a cheap option is a few ticks wide": (dict(bid=0.01, ask=0.05, min_tick=0.01), (0.03, MID)),
+    "locked quote": (dict(bid=1.0, ask=1.0), (1.0, MID)),
+    "crossed quote says nothing": (dict(bid=1.3, ask=1.2, last=1.25, last_time=RECENT), None),
+    "crossed quote with a model": (dict(bid=1.3, ask=1.2, model_price=1.24), (1.24, MODEL)),
+    "a model price of zero is a price": (dict(model_price=0.0), (0.0, MODEL)),
+    "the mid comes before the model": (dict(bid=1.0, ask=1.2, model_price=1.3), (1.1, MID)),
     "halted without a mark: the model": (
         dict(bid=1.0, ask=1.2, model_price=1.3, halted=True),
-        (1.3, PriceKind.MODEL),
+        (1.3, MODEL),
     ),
     "short worthless option: no bid, ask 0.05, last 1.20": (dict(ask=0.05, last=1.2), None),
     "only a bid": (dict(bid=1.0, last=1.0), None),
     "no quote at all": (dict(), None),
-    "only a last trade": (dict(last=3.0), None),
     "a worthless mark is a price": (
         dict(ask=0.05, mark=0.0, mark_time=RECENT, min_tick=0.01),
-        (0.0, PriceKind.MARK),
+        (0.0, MARK),
     ),
     "a mark of zero without a quote is no data": (dict(mark=0.0, mark_time=RECENT), None),
     "a mark of zero under an ask of value is no data": (
         dict(ask=5.2, mark=0.0, mark_time=RECENT, min_tick=0.01, model_price=5.0),
-        (5.0, PriceKind.MODEL),
+        (5.0, MODEL),
     ),
-    "a negative mark of a future is a price": (
-        dict(mark=-37.63, mark_time=RECENT),
-        (-37.63, PriceKind.MARK),
-    ),
+    "a negative mark of a future is a price": (dict(mark=-37.63, mark_time=RECENT), (-37.63, MARK)),
     "a mark from before the clock was set back is not young": (
         dict(bid=1.0, ask=1.2, last=1.1, last_time=RECENT, mark=9.0, mark_time=AHEAD),
-        (1.1, PriceKind.LAST),
-    ),
-    "halted: a young mark": (
-        dict(bid=1.0, ask=1.2, mark=1.15, mark_time=RECENT, halted=True),
-        (1.15, PriceKind.MARK),
+        (1.1, LAST),
     ),
     "halted: the mark does not age": (
         dict(bid=1.0, ask=1.2, last=1.1, mark=1.15, mark_time=OLD, halted=True),
-        (1.15, PriceKind.MARK),
+        (1.15, MARK),
     ),
-    "halted: nor does it lie ahead": (
-        dict(mark=9.0, mark_time=AHEAD, halted=True),
-        None,
-    ),
+    "halted: nor does it lie ahead": (dict(mark=9.0, mark_time=AHEAD, halted=True), None),
     "halted: the last trade before it": (
         dict(bid=1.0, ask=1.2, last=1.1, last_time=RECENT, halted=True),
-        (1.1, PriceKind.LAST),
+        (1.1, LAST),
     ),
     "halted: a frozen quote has no mid": (dict(bid=1.0, ask=1.2, halted=True), None),
     "halted: a last trade outside of the frozen quote says nothing": (
@@ -153,20 +114,13 @@ CASES = {
     ),
     "delayed: the mark as live": (
         dict(bid=1.0, ask=1.2, mark=1.15, mark_time=RECENT, market_data_type=DELAYED),
-        (1.15, PriceKind.MARK),
+        (1.15, MARK),
     ),
     "delayed without a mark: the last trade is too old, so the mid": (
         dict(bid=1.0, ask=1.2, last=1.2, last_time=OLD, market_data_type=DELAYED),
-        (1.1, PriceKind.MID),
+        (1.1, MID),
     ),
-    "delayed without a trade: mid": (
-        dict(bid=1.0, ask=1.2, market_data_type=DELAYED),
-        (1.1, PriceKind.MID),
-    ),
-    "a futures option quoted in cents": (
-        dict(bid=12.375, ask=12.625, last=11.0),
-        (12.5, PriceKind.MID),
-    ),
+    "a futures option quoted in cents": (dict(bid=12.375, ask=12.625, last=11.0), (12.5, MID)),
 }
 
 

@@ -218,6 +218,8 @@ def test_names_are_not_taken_twice() -> None:
     assert "SPY-vertical-2028-12-15-2" in {
         one.name for one in propose(held, names=names).strategies
     }
+    [calendar] = propose(book({"100C": -1, "100C+": 1})).strategies
+    assert calendar.name == "SPY-calendar-2028-12-15", "the first expiry names it"
 
 
 NAMES = ["stock", *(f"{strike}{right}{day}" for strike in (90, 95, 100, 105, 110)
@@ -288,8 +290,3 @@ def test_two_thousand_legs_are_proposed_within_a_second() -> None:
     found = propose(held)
     assert len(found.strategies) > 100
     assert process_time() - began < 5
-
-
-def test_the_expiry_that_names_it_is_the_first_one() -> None:
-    [one] = propose(book({"100C": -1, "100C+": 1})).strategies
-    assert one.name == "SPY-calendar-2028-12-15"

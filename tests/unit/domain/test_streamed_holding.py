@@ -374,23 +374,6 @@ def test_after_an_interruption_that_lasts_the_brokers_value_is_used(world):
     assert (row.note, row.bid) == ("a farm broke", None)
 
 
-def test_a_changed_quantity_is_written_at_once_even_while_the_line_is_silent(world):
-    world.tick(bid=1.0, ask=1.2, mark=1.1)
-    world.flush()
-    world.interrupt()
-    world.hold(-3.0)
-    row = world.flush()
-    assert (row.position, row.market_value) == (-3.0, None)
-
-
-def test_a_close_is_written_once_whatever_the_line_says(world):
-    world.hold(0.0)
-    assert world.flush().position == 0.0
-    world.broker(0.0)
-    world.tick(mark=3.0)
-    assert world.flush() is None
-
-
 def test_a_first_row_waits_a_moment_for_the_first_tick(world):
     world.broker(1.1)
     assert world.flush() is None

@@ -84,15 +84,21 @@ def test_a_short_option_is_worth_its_signed_quantity_times_price_times_multiplie
     assert row.trading_mode is TradingMode.SIMULATED
 
 
-def test_a_stock_without_a_multiplier_counts_once():
-    assert value(holding(STOCK, 10.0), marked(620.0)).market_value == pytest.approx(6200.0)
-
-
-def test_a_cent_quoted_contract_is_valued_in_its_major_unit():
-    row = value(holding(PENCE, 1000.0, average_cost=0.8), marked(75.0), magnifier=100)
-    assert row.market_value == pytest.approx(750.0)
-    assert row.unrealized_pnl == pytest.approx(-50.0)
-    assert row.market_price == 75.0
+@pytest.mark.parametrize(
+    ("instrument", "position", "cost", "price", "magnifier", "worth", "profit"),
+    [
+        (STOCK, 10.0, 600.0, 620.0, 1, 6200.0, 200.0),
+        (PENCE, 1000.0, 0.8, 75.0, 100, 750.0, -50.0),
+        (FUTURE, 2.0, 250_000.0, 5100.0, 1, 510_000.0, 10_000.0),
+    ],
+    ids=["a stock without a multiplier", "quoted in pence", "the notional value of a future"],
+)
+def test_a_value_counts_the_multiplier_and_is_in_the_major_unit(
+    instrument, position, cost, price, magnifier, worth, profit
+):
+    row = value(holding(instrument, position, average_cost=cost), marked(price), magnifier)
+    assert (row.market_price, row.market_value) == (price, pytest.approx(worth))
+    assert row.unrealized_pnl == pytest.approx(profit)
 
 
 def test_a_futures_option_quoted_in_cents_is_valued_in_dollars():
@@ -101,13 +107,6 @@ def test_a_futures_option_quoted_in_cents_is_valued_in_dollars():
     assert (row.market_price, row.price_kind, row.market_data_type) == (12.5, PriceKind.MID, 3)
     assert row.market_value == pytest.approx(2 * 12.5 * 5000 / 100)
     assert row.unrealized_pnl == pytest.approx(1250.0 - 2 * 602.5)
-
-
-def test_a_future_has_its_notional_value():
-    held = holding(FUTURE, 2.0, average_cost=250_000.0)
-    row = value(held, marked(5100.0))
-    assert row.market_value == pytest.approx(510_000.0)
-    assert row.unrealized_pnl == pytest.approx(10_000.0)
 
 
 def test_without_a_usable_price_the_money_is_unknown_and_not_zero():
@@ -195,7 +194,7 @@ def test_the_model_price_values_a_holding_that_has_no_other_price():
 
 def test_a_mark_of_zero_of_a_worthless_option_is_a_value_of_zero():
     row = value(VALUED, WORTHLESS)
-    assert (row.market_price, row.market_value) == (0.0, 0.0)
+    assert (row.market_price, row.price_kind, row.market_value) == (0.0, PriceKind.MARK, 0.0)
     assert row.unrealized_pnl == pytest.approx(630.0)
 
 
@@ -261,12 +260,6 @@ def test_greeks_of_an_unclear_unit_are_unknown(given):
     row = value(holding(CORN_CALL, 2.0), quote, magnifier=100)
     assert (row.gamma, row.vega, row.theta, row.underlying_price) == (None, None, None, None)
     assert (row.delta, row.market_value) == (0.4, pytest.approx(1250.0))
-
-
-def test_a_mark_of_zero_of_a_worthless_option_is_a_mark():
-    row = value(holding(), WORTHLESS)
-    assert (row.market_price, row.price_kind, row.market_value) == (0.0, PriceKind.MARK, 0.0)
-    assert row.unrealized_pnl == pytest.approx(630.0)
 
 
 def test_a_closed_position_is_an_explicit_zero_row():

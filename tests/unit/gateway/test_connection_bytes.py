@@ -3,10 +3,7 @@
 import pytest
 from ib_async import IB
 
-from position_sync_dagster.gateway.ib_async_internals import (
-    read_without_copies,
-    unread_bytes,
-)
+from position_sync_dagster.gateway.ib_async_internals import read_without_copies, unread_bytes
 from tests.support.messages import frame
 
 MESSAGES = [

@@ -47,12 +47,6 @@ def test_a_trade_keeps_its_codes_its_order_and_its_rate() -> None:
     assert found.stated_at == datetime(2026, 3, 6, 6, tzinfo=UTC)
 
 
-def test_a_trade_without_these_fields_says_nothing_of_them() -> None:
-    found = one_trade()
-    assert (found.codes, found.transaction_type, found.order_id) == (None, None, None)
-    assert (found.corrects, found.fx_rate_to_base, found.underlying_conid) == (None, None, None)
-
-
 EVENTS = {
     "OptionEAE": (
         {
@@ -168,13 +162,6 @@ CURRENT = {
         [execution("0001.01", hour=3, price=3.0), execution("0001.01", hour=1)],
         [("0001.01", 3.0)],
     ),
-    "a gateway corrects an execution by the next part of its id": (
-        [
-            execution("0001.01.01", source=GATEWAY),
-            execution("0001.01.02", source=GATEWAY, price=4.0),
-        ],
-        [("0001.01.02", 4.0)],
-    ),
     "a statement of the correction replaces what the gateway said before": (
         [
             execution("0001.01.01", source=GATEWAY),
@@ -185,10 +172,6 @@ CURRENT = {
     "an id without parts has no correction": (
         [execution("77"), execution("78", source=GATEWAY)],
         [("77", 1.0), ("78", 1.0)],
-    ),
-    "other executions stay": (
-        [execution("0001.01.01", source=GATEWAY), execution("0002.01.01", source=GATEWAY)],
-        [("0001.01.01", 1.0), ("0002.01.01", 1.0)],
     ),
 }
 

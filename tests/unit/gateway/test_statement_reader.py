@@ -7,9 +7,9 @@ import pytest
 
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.statement import Side
-from position_sync_dagster.errors import FlexServiceError, StatementError
+from position_sync_dagster.errors import StatementError
 from position_sync_dagster.gateway.flex import read_statements
-from tests.support.flex_files import element, position, refused, statement, trade
+from tests.support.flex_files import element, position, statement, trade
 
 
 def test_a_position_has_the_broker_s_values_and_its_cost_per_contract() -> None:
@@ -45,20 +45,6 @@ def test_a_multiplier_is_never_guessed() -> None:
         assert "has no multiplier" in what
     (found,) = read_statements(statement(position(assetCategory="STK", multiplier="")), "a.xml")
     assert found.positions[0].multiplier == 1.0
-
-
-def test_the_type_of_a_contract_is_never_guessed() -> None:
-    for data in (
-        statement(position(assetCategory="")),
-        statement(trades=(trade(assetCategory=""),)),
-    ):
-        assert "has no assetCategory" in left_out(data)[0]
-
-
-def test_lots_do_not_count_beside_their_summary() -> None:
-    data = statement(position(), position(levelOfDetail="LOT"))
-    (found,) = read_statements(data, "a.xml")
-    assert len(found.positions) == 1
 
 
 @pytest.mark.parametrize(
@@ -97,31 +83,19 @@ def test_a_trade_has_its_time_in_utc_and_its_commission_as_a_cost() -> None:
     assert (one.commission, one.realized_pnl) == (1.3, 12.5)
 
 
-def test_an_assignment_without_an_execution_id_has_that_of_its_trade() -> None:
-    (found,) = read_statements(statement(trades=(trade(""),)), "a.xml")
-    assert found.executions[0].execution_id == "77"
-
-
 @pytest.mark.parametrize(
-    "text",
+    "when",
     [
-        "20260305;153000",
-        "2026-03-05;15:30:00",
-        "2026-03-05, 15:30:00",
-        "20260305;153000 EST",
-        "2026-03-05T15:30:00",
-        "20260305;203000 GMT",
-        "2026-03-05;15:30:00 America/New_York",
+        {"dateTime": "20260305;153000"},
+        {"dateTime": "2026-03-05, 15:30:00"},
+        {"dateTime": "2026-03-05T15:30:00"},
+        {"dateTime": "20260305;203000 GMT"},
+        {"dateTime": "2026-03-05;15:30:00 America/New_York"},
+        {"dateTime": "", "tradeDate": "20260305", "tradeTime": "153000"},
     ],
 )
-def test_the_usual_formats_of_a_time_are_read(text: str) -> None:
-    (found,) = read_statements(statement(trades=(trade(dateTime=text),)), "a.xml")
-    assert found.executions[0].time == datetime(2026, 3, 5, 20, 30, tzinfo=UTC)
-
-
-def test_a_trade_with_day_and_time_apart_has_both() -> None:
-    apart = trade(dateTime="", tradeDate="20260305", tradeTime="153000")
-    (found,) = read_statements(statement(trades=(apart,)), "a.xml")
+def test_the_usual_formats_of_a_time_are_read(when: dict[str, str]) -> None:
+    (found,) = read_statements(statement(trades=(trade(**when),)), "a.xml")
     assert found.executions[0].time == datetime(2026, 3, 5, 20, 30, tzinfo=UTC)
 
 
@@ -171,6 +145,8 @@ def test_a_file_that_cannot_be_read_is_named_with_a_remedy(data: bytes, says: st
         (position(conid="x"), "conid='x', which is no conid", "operations.md"),
         (position(day="05/03/2026"), "reportDate='05/03/2026', which is no day", "yyyyMMdd"),
         (position(currency=""), "conid '1', symbol .* has no currency", "operations.md"),
+        (position(assetCategory=""), "has no assetCategory", "operations.md"),
+        (trade(assetCategory=""), "has no assetCategory", "operations.md"),
         (position(assetCategory="XYZ"), "assetCategory='XYZ', which is not known", "operations.md"),
         (trade(tradePrice="312,50"), "tradePrice='312,50', which is no number", "decimal point"),
         (trade(dateTime="20260305;9am"), "which is no time", "HHmmss"),
@@ -199,21 +175,6 @@ def test_a_document_type_is_refused_before_its_entities_are_used() -> None:
     bomb = b'<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><a>&b;</a>'
     with pytest.raises(StatementError, match="declares a document type"):
         read_statements(bomb, "bomb.xml")
-
-
-@pytest.mark.parametrize(
-    ("code", "remedy"),
-    [
-        ("1012", "Make a new token"),
-        ("1015", "Correct the token"),
-        ("1018", "Wait ten minutes"),
-        ("1019", "Wait a few minutes"),
-    ],
-)
-def test_an_answer_of_the_service_is_no_statement(code: str, remedy: str) -> None:
-    with pytest.raises(FlexServiceError, match=f"march.xml: .* {code}: It says so") as caught:
-        read_statements(refused(code, "It says so."), "march.xml")
-    assert caught.value.remedy.startswith(remedy)
 
 
 def test_what_a_statement_says_is_from_1990_to_tomorrow() -> None:

@@ -88,11 +88,7 @@ def test_a_multiplier_that_is_not_known_is_no_1(sec_type, text, multiplier):
 )
 def test_a_last_trade_date_is_a_day_or_unknown(text, day):
     contract = Contract(
-        conId=1,
-        symbol="ES",
-        secType="FUT",
-        lastTradeDateOrContractMonth=text,
-        multiplier="50",
+        conId=1, symbol="ES", secType="FUT", lastTradeDateOrContractMonth=text, multiplier="50"
     )
     assert instrument_of(contract).expiry == day
 
@@ -125,10 +121,7 @@ def test_smart_is_requested_only_where_the_contract_lists_it(sec_type, listed, a
 
 def test_an_index_option_settled_at_the_open_expires_after_its_last_trading_day():
     contract = Contract(
-        conId=1,
-        secType="OPT",
-        lastTradeDateOrContractMonth="20260219",
-        multiplier="100",
+        conId=1, secType="OPT", lastTradeDateOrContractMonth="20260219", multiplier="100"
     )
     details = IBContractDetails(contract=contract, realExpirationDate="20260220")
     found = details_of(details, seen_at=NOW)

@@ -75,6 +75,9 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(materia
     for known_now, causes in ((False, {"TRADED", "UNEXPLAINED"}), (True, {"ASSIGNED"})):
         found = read_closes(lake, Past(at=first, as_known_now=known_now))
         assert {cause for cause, _currency in found.by_cause} == causes
+    every, one = read_closes(lake), read_closes(lake, conids={OTHER})
+    assert one.rows.equals(every.rows.filter(conid=OTHER))
+    assert one.ends == {key: end for key, end in every.ends.items() if key[1] == OTHER}
     assert lake.closures.table.version() == materialized_again(materialize, lake)
 
 

@@ -82,11 +82,14 @@ def failure(result: dg.ExecuteInProcessResult, name: str) -> str:
 
 
 def test_a_day_without_own_rows_is_filled_from_the_statement(fill, folder, rows) -> None:
-    (folder / "a.xml").write_bytes(statement(position(1), position(2, position="-3")))
+    option = position(2, assetCategory="FSFOP", position="-3")
+    bond = position(4, assetCategory="BOND")
+    (folder / "a.xml").write_bytes(statement(position(1), option, bond))
     result = fill()
     assert result.success
     found = rows()
     assert found["position"].to_list() == [1.0, -3.0]
+    assert found["sec_type"].to_list() == ["OPT", "FOP"]
     assert set(found["source"]) == {"FLEX"}
     assert set(found["trading_mode"]) == {"SIMULATED"}
     assert found["market_value"].to_list() == [150.0, 150.0]
@@ -113,39 +116,28 @@ def test_a_run_does_not_put_older_rows_of_a_day_over_those_of_another_run(
     assert rows()["conid"].to_list() == [2]
 
 
-def test_types_that_are_not_followed_are_left_out(fill, folder, rows) -> None:
-    (folder / "a.xml").write_bytes(statement(position(1), position(2, assetCategory="BOND")))
-    assert fill().success
-    assert rows()["conid"].to_list() == [1]
-
-
-def test_a_repeated_fill_from_a_statement_changes_nothing(fill, folder, settings) -> None:
-    (folder / "a.xml").write_bytes(statement(position(1)))
-    fill()
-    table = Table(settings.table("daily_positions"), DAILY_POSITIONS)
-    version = table.version()
-    fill()
-    assert table.version() == version
-
-
 def test_own_rows_of_the_day_stay_and_what_differs_is_a_break(
     fill, folder, rows, append_row, lake
 ) -> None:
     append_row(1, utc("2026-03-05T20:00:00"), market_value=150.0)
     append_row(2, utc("2026-03-05T20:00:00"), market_value=150.0)
     append_row(3, utc("2026-03-05T20:00:00"), market_value=150.0)
+    append_row(4, utc("2026-03-05T20:00:00"), market_value=150.0)
     (folder / "a.xml").write_bytes(
-        statement(position(1), position(2, position="2"), position(3, positionValue="200"))
+        statement(
+            position(1), position(2, position="2"), position(3, positionValue="200"), position(5)
+        )
     )
     assert fill().success
-    assert rows()["source"].to_list() == ["STREAM"] * 3
-    assert rows()["market_value"].to_list() == [150.0] * 3
+    assert rows()["source"].to_list() == [*["STREAM"] * 4, "FLEX"]
+    assert rows()["market_value"].to_list() == [150.0] * 5
     found = lake.breaks.open_breaks()
-    assert {(one.conid, one.type.value, one.gateway_id) for one in found} == {
-        (2, "STATEMENT", "statement:2026-03-05"),
-        (3, "STATEMENT", "statement:2026-03-05"),
+    assert {(one.type.value, one.gateway_id) for one in found} == {
+        ("STATEMENT", "statement:2026-03-05")
     }
-    (folder / "a.xml").write_bytes(statement(position(1), position(2), position(3)))
+    sides = {one.conid: (one.expected, one.actual) for one in found}
+    assert sides == {2: (2.0, 1.0), 3: (1.0, 1.0), 4: (None, 1.0), 5: (1.0, None)}
+    (folder / "a.xml").write_bytes(statement(*map(position, range(1, 5))))
     assert fill().success
     assert lake.breaks.open_breaks() == []
 
@@ -161,17 +153,6 @@ def test_a_day_whose_differences_could_not_be_recorded_stays_missing(
     assert rows().is_empty()
     assert fill().success
     assert (rows().height, len(lake.breaks.open_breaks())) == (1, 1)
-
-
-def test_a_holding_that_only_one_side_knows_is_a_break(
-    fill, folder, rows, append_row, lake
-) -> None:
-    append_row(1, utc("2026-03-05T20:00:00"))
-    (folder / "a.xml").write_bytes(statement(position(2)))
-    assert fill().success
-    assert rows().select("conid", "source").rows() == [(1, "STREAM"), (2, "FLEX")]
-    found = {one.conid: (one.expected, one.actual) for one in lake.breaks.open_breaks()}
-    assert found == {1: (None, 1.0), 2: (1.0, None)}
 
 
 def test_what_was_traded_or_booked_after_the_close_is_no_difference(
@@ -282,6 +263,8 @@ def test_an_import_reads_each_file_once_and_a_changed_one_again(
         (folder / f"{name}.xml").write_bytes(statement(trades=(trade(name),)))
     for asset in (flex_statements, executions, statement_events):
         assert materialize(asset).success
+    (folder / "a.xml").touch()
+    assert materialize(executions).success
     assert parsed == ["a.xml", "b.xml"]
     (folder / "b.xml").write_bytes(statement(trades=(trade("b"), trade("c"))))
     assert materialize(executions).success
@@ -344,19 +327,6 @@ def parsed(monkeypatch) -> list[str]:
     return names
 
 
-def test_a_file_that_only_looks_new_is_not_parsed_again(folder, lake, settings, parsed) -> None:
-    service = StatementService(lake, settings)
-    path = folder / "a.xml"
-    path.write_bytes(statement(position(1), trades=(trade("e1"),)))
-    assert service.import_new().executions == 1
-    path.touch()
-    (folder / "b.xml").write_bytes(statement(trades=(trade("e2"),)))
-    assert service.import_new().executions == 1
-    assert parsed == ["a.xml", "b.xml"]
-    (found, _other) = StatementFolder(folder).read().found
-    assert (found.account, found.accounts) == ("DUSIM0001", {"DUSIM0001"})
-
-
 def test_another_lake_and_one_that_was_made_anew_get_the_rows_of_known_files(
     folder, settings, tmp_path, parsed
 ) -> None:
@@ -404,13 +374,6 @@ def test_an_incomplete_statement_adds_what_it_has_and_contradicts_nothing(
     assert lake.breaks.open_breaks() == []
     (event,) = result.asset_materializations_for_node("daily_positions")
     assert event.metadata["rows_left_out"].value == 1
-
-
-def test_an_option_with_the_margin_of_a_future_fills_its_day(fill, folder, rows) -> None:
-    option = position(7, assetCategory="FSFOP", position="3", multiplier="1000")
-    (folder / "a.xml").write_bytes(statement(option))
-    assert fill().success
-    assert rows().select("conid", "sec_type", "position").rows() == [(7, "FOP", 3.0)]
 
 
 def test_net_liquidation_and_cash_of_a_statement_are_stored_once(materialize, folder, lake) -> None:

@@ -236,13 +236,12 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
         conid=CALL, symbol="AAPL", right="CALL", strike=240.0, expiry="20281215",
         strategy_id="roller", account=A,
     )  # fmt: skip
-    took_s, changes, shares_at = {}, {}, -inf
+    changes, shares_at = {}, -inf
     async with watched() as (sim, _streamer):
         for name, case in CASES.items():
             if case.shares:
                 await asyncio.sleep(shares_at + NEAR_S + 1 - time.monotonic())
             earlier = {one.change_id for one in lake.closures.records()}
-            began = time.monotonic()
             case.act(sim)
 
             def judged(case=case, earlier=earlier):
@@ -253,7 +252,6 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
                 return f"{name}: {without_shares(found_since(lake, earlier))}"
 
             found = await eventually(judged, told)
-            took_s[name] = time.monotonic() - began
             shares_at = time.monotonic() if case.shares else shares_at
             changes[name] = {one.change_id for ones in found.values() for one in ones}
             assert {one.stage for ones in found.values() for one in ones} == {P}
@@ -271,74 +269,6 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
     for name, case in CASES.items():
         found = [one for one in stated if one.change_id in changes[name]]
         assert {one.cause for one in found} == {case.stated or case.provisional}, name
-        evidence = ", ".join(
-            sorted(
-                {
-                    kind
-                    for one in found
-                    for kind, known in (
-                        ("execution or booking", one.executions),
-                        ("event", one.events),
-                        ("counter-holding", one.counter_conid),
-                    )
-                    if known
-                }
-            )
-        )
-        print(
-            f"| {name} | {case.provisional} | {took_s[name]:.1f} | "
-            f"{case.stated or case.provisional} | {evidence} |"
-        )
-
-
-@pytest.mark.usefixtures("quick")
-async def test_an_expiry_from_friday_to_monday_is_explained_as_it_happens(
-    watched, lake, leg, eventually
-) -> None:
-    far_put, put, call = range(921000201, 921000204)
-    await lake.registry.add_active(**leg(CALL))  # its rows have the price of the underlying
-    async with watched() as (sim, _streamer):
-
-        def causes():
-            return {
-                key: {one.cause for one in ones}
-                for key, ones in without_shares(found_since(lake, ())).items()
-            }
-
-        # Friday: three options end in some seconds, and half of one is bought back before.
-        for conid, strike, right in [(far_put, 150.0, "P"), (put, 260.0, "P"), (call, 200.0, "C")]:
-            ends = sim.list_option(conid, CALL, strike, right, 6.0)["ends_at"]
-        sim.fill(A, far_put, -2, 1.12)
-        sim.fill(A, put, -1)
-        sim.fill(A, call, 1)
-        listed = {far_put, put, call}
-        await eventually(lambda: lake.contracts.get(listed).keys() == listed)
-        sim.fill(A, far_put, 1, 0.01)
-        await eventually(lambda: causes().get((A, far_put)) == {Cause.TRADED})
-        over = datetime.fromisoformat(ends) + timedelta(seconds=1)
-        await eventually(lambda: datetime.now(UTC) > over)
-        # Friday night: what is worthless goes first.
-        sim.expire(A, far_put)
-        await eventually(
-            lambda: causes().get((A, far_put)) == {Cause.TRADED, Cause.EXPIRED_WORTHLESS}
-        )
-        # The weekend: the gateway restarts, and comes back with shares in place of options.
-        await sim.restart(down_s=0.5)
-        sim.assign(A, put)
-        sim.exercise(A, call)
-        sim.reset_day()
-        wanted = {
-            (A, far_put): {Cause.TRADED, Cause.EXPIRED_WORTHLESS},
-            (A, put): {Cause.ASSIGNED},
-            (A, call): {Cause.EXERCISED},
-        }
-        await eventually(lambda: causes() == wanted)
-        # Monday: a trade, and the statement of all days.
-        sim.close_position(A, CENTS)
-        await eventually(lambda: causes() == wanted | {(A, CENTS): {Cause.TRADED}})
-        import_statements(lake, sim)
-        assert causes() == wanted | {(A, CENTS): {Cause.TRADED}}
-        assert {one.stage for one in lake.closures.current()} == {S}
 
 
 async def test_a_refused_request_for_executions_never_makes_a_cause(

@@ -21,7 +21,6 @@ GIVEN_UP = {
     "half a message": "a message has been incomplete",
     "longer than any message": "it sent a frame longer than any message",
 }
-STRAY = "sent a tick that nobody asked for"
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +68,7 @@ async def test_a_message_that_cannot_be_read_is_left_out_and_logged_once(
         assert not [r for r in caplog.records if r.name == "ib_async.Decoder"]
 
 
-async def test_ticks_of_requests_that_nobody_made_are_logged_once(live, caplog):
+async def test_ticks_of_requests_that_nobody_made_write_no_log(live, caplog):
     async with live() as (sim, streamer, updates_continue):
         for _ in range(50):
             sim.send_raw(frame(1, 6, 7777, 1, 1.5, 3, 0) + frame(2, 6, 7777, 8, 12))
@@ -77,9 +76,7 @@ async def test_ticks_of_requests_that_nobody_made_are_logged_once(live, caplog):
             sim.send_raw(frame(58, 1, 7777, 1) + frame(81, 7777, 0.01, "", 3))
         await updates_continue()
         assert streamer.counts.reconnects == 0
-        lines = [r.getMessage() for r in caplog.records if "7777" in r.getMessage()]
-        assert len(lines) == 1
-        assert STRAY in lines[0]
+        assert "7777" not in caplog.text
 
 
 @pytest.mark.parametrize(

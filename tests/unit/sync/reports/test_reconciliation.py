@@ -129,47 +129,34 @@ def leg(quantity):
     )
 
 
-def test_equal_tables_have_no_discrepancy():
-    found, result = types([HELD], [ROW])
-    assert found == []
-    assert result.ok
-    assert result.checked == 1
+CLOSED = replace(HELD, position=0.0)
+AHEAD, A_LITTLE, OLD = (
+    replace(ROW, timestamp=NOW + timedelta(minutes=minutes)) for minutes in (60, 1, -11)
+)
 
 
-def test_a_holding_without_a_row_is_missing():
-    assert types([HELD], [])[0] == [DiscrepancyType.MISSING]
-
-
-def test_a_row_without_a_holding_is_surplus_only_if_the_snapshot_is_whole():
-    assert types([], [ROW])[0] == [DiscrepancyType.SURPLUS]
-    found, result = types([], [ROW], complete=False)
-    assert found == []
-    assert not result.ok
-
-
-def test_an_explicit_close_at_the_broker_is_surplus_here_even_in_a_partial_snapshot():
-    closed = replace(HELD, position=0.0)
-    assert types([closed], [ROW], complete=False)[0] == [DiscrepancyType.SURPLUS]
-    assert types([closed], [replace(ROW, position=0.0)])[0] == []
-
-
-def test_different_quantities_are_found():
-    found, result = types([HELD], [replace(ROW, position=3.0)])
-    assert found == [DiscrepancyType.QUANTITY]
-    assert (result.discrepancies[0].expected, result.discrepancies[0].actual) == (2.0, 3.0)
-
-
-def test_a_row_of_a_clock_that_runs_ahead_is_stale_since_nobody_knows_its_age():
-    ahead = replace(ROW, timestamp=NOW + timedelta(hours=1))
-    found, result = types([HELD], [ahead])
-    assert found == [DiscrepancyType.STALE]
-    assert "future" in result.discrepancies[0].detail
-    assert types([HELD], [replace(ROW, timestamp=NOW + timedelta(minutes=1))])[0] == []
-
-
-def test_an_old_row_is_stale():
-    old = replace(ROW, timestamp=NOW - timedelta(minutes=11))
-    assert types([HELD], [old])[0] == [DiscrepancyType.STALE]
+@pytest.mark.parametrize(
+    ("holding", "row", "of_whole", "of_part"),
+    [
+        (HELD, ROW, [], []),
+        (HELD, None, ["MISSING"], ["MISSING"]),
+        (None, ROW, ["SURPLUS"], []),
+        (CLOSED, ROW, ["SURPLUS"], ["SURPLUS"]),
+        (CLOSED, replace(ROW, position=0.0), [], []),
+        (HELD, replace(ROW, position=3.0), ["QUANTITY"], ["QUANTITY"]),
+        (HELD, OLD, ["STALE"], ["STALE"]),
+        (HELD, A_LITTLE, [], []),
+        (HELD, AHEAD, ["STALE"], ["STALE"]),  # nobody knows its age
+    ],
+)
+def test_what_differs_is_found_and_an_absence_only_in_a_whole_snapshot(
+    holding, row, of_whole, of_part
+):
+    snapshot, latest = ([one] if one is not None else [] for one in (holding, row))
+    found, result = types(snapshot, latest)
+    assert (found, result.checked, result.ok) == (of_whole, 1, not of_whole)
+    found, result = types(snapshot, latest, complete=False)
+    assert (found, result.ok) == (of_part, False)
 
 
 @pytest.mark.parametrize(("quantities", "found"), [([1.0, 1.0], 0), ([2.0, 1.0], 1), ([-1.0], 1)])
