@@ -186,7 +186,7 @@ def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckRe
     session = lake.sessions.current(login.gateway_id)
     return judge_accounts(
         held,
-        lake.account_values.newest_of(set(held.get_column("account"))),
+        lake.account_values.latest(),
         since=now if session is None else session.started_at,
         now=now,
         patience=timedelta(seconds=login.stale_after_s),

@@ -17,6 +17,7 @@ import polars as pl
 from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.leg import Limit
+from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
@@ -268,7 +269,8 @@ class Figures:
             "strategies": [sums_of(one, "strategy") for one in rows],
             "underlyings": [sums_of(one, "underlying") for one in money.underlyings],
             "expiries": [
-                sums_of(one, "expiry") | {"days": (one.nearest_expiry - self.at.date()).days}
+                sums_of(one, "expiry")
+                | {"days": (one.nearest_expiry - exchange_date(self.at)).days}
                 for one in money.expiries
                 if one.nearest_expiry
             ],

@@ -13,7 +13,7 @@ def test_the_guard_is_the_first_to_see_a_request():
     assert first.cls is LoopbackGuard
 
 
-def test_a_retired_setting_is_said_once_at_the_start(monkeypatch, capsys):
+def test_an_unknown_setting_is_said_once_at_the_start(monkeypatch, capsys):
     monkeypatch.setattr(cli, "main", lambda: None)
     monkeypatch.setattr(webserver.app, "DagsterWebserver", None)
     monkeypatch.setenv("POSITION_SYNC_MIN_HOLD_S", "3")

@@ -166,6 +166,9 @@ def test_held_legs_that_expire_within_five_days_are_counted(days: int, soon: int
     found = only(exposures([leg(1), leg(2)], [row(1, expiry=expiry), row(2)], now=NOW))
     assert found.legs_expiring == soon
     assert only(exposures([leg(1)], [row(1, 0.0, expiry=expiry)], now=NOW)).legs_expiring == 0
+    midnight = NOW.replace(hour=3, day=NOW.day + 1)  # it is the evening before in New York
+    at_midnight = only(exposures([leg(1)], [row(1, expiry=expiry)], now=midnight))
+    assert at_midnight.legs_expiring == soon
 
 
 @pytest.mark.parametrize(
