@@ -511,13 +511,7 @@ class LegResolver:
             LeaseLostError: The login belongs to another process now.
         """
         legs = list(legs)
-        gate = asyncio.Semaphore(AT_ONCE)
-
-        async def in_turn(leg: UnresolvedLeg) -> ContractDetails | str | None:
-            async with gate:
-                return await look_up(connection, leg)
-
-        answers = await asyncio.gather(*(in_turn(leg) for leg in legs))
+        answers = await asyncio.gather(*(look_up(connection, leg) for leg in legs))
         for leg, answer in zip(legs, answers, strict=True):
             key, now_s = _membership(leg), self.context.monotonic()
             tries = self._attempts.get(key, (0, 0.0))[0] + 1
