@@ -19,8 +19,8 @@ SMALLEST_UNEXPLAINED = 25.0
 LARGEST_SHARE = 0.05
 """More than this part of the gross move, and more than that amount, is to be named."""
 
-_STATE = ("position", "market_value", "multiplier", "magnifier", "underlying_price", "implied_vol",
-          *BY_GREEKS)  # fmt: skip
+_STATE = ("position", "market_value", "multiplier", "magnifier", "right", "underlying_price",
+          "implied_vol", *BY_GREEKS)  # fmt: skip
 
 BOOKED = "booked"
 """A trade that the broker booked for an assignment, an exercise or an expiry."""
@@ -100,14 +100,13 @@ def _split(rows: pl.DataFrame, days: float) -> pl.DataFrame:
         "theta": units * pl.col("theta_0") * days,
     }
     is_booked = pl.col("booked_quantity") != 0
-    is_linear = pl.col("implied_vol_0").is_null() & pl.col("delta_0").is_null()
     held = pl.col("held").fill_null(0.0)
     parts = {
         name: pl.when(is_booked).then(0.0).otherwise(value.fill_null(0.0))
         for name, value in by_greeks.items()
     }
     # A share or a future has no greeks: its price is its delta.
-    of_share = is_linear & pl.col("underlying_price_0").is_null() & ~is_booked
+    of_share = pl.col("right_0").is_null() & ~is_booked
     parts["delta"] = pl.when(of_share).then(held).otherwise(parts["delta"])
     rows = rows.with_columns(**parts)
     by_all = sum((pl.col(name) for name in BY_GREEKS), pl.lit(0.0))

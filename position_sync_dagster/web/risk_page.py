@@ -154,4 +154,4 @@ def _explained(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _money(amount: float | None) -> str:
-    return "–" if amount is None else f"{amount:,.0f}"
+    return "–" if amount is None else f"{round(amount):,}"

@@ -89,19 +89,21 @@ def _trades(
             _trade(one, sign * one["quantity"], one["price"] or 0.0, details, booked=is_booked)
             | {"commission": one["commission"]}
         )
-    traded = {(row["account"], row["conid"]) for row in rows}
+    booked = {(row["account"], row["conid"]) for row in rows if row["booked"]}
     for closure in lake.closures.current():
         key = (closure.account, closure.conid)
-        if not since < closure.closed_at <= closed or key in traded:
+        if not since < closure.closed_at <= closed or key in booked:
             continue
+        is_delivery = closure.cause in (Cause.ASSIGNED, Cause.EXERCISED)
+        if is_delivery and closure.right is None:
+            continue  # the option says what came of it, at its strike
         if closure.cause in _BY_BOOKING:
             terms = {name: getattr(closure, name) for name in ("account", "conid", "symbol")}
             terms |= {"currency": closure.currency, "sec_type": closure.sec_type}
             paid = closure.price if closure.cause is Cause.CASH_SETTLED else 0.0
             rows.append(_trade(terms, -closure.quantity, paid or 0.0, details, booked=True))
             delivered = closure.counter_conid
-            is_delivery = closure.cause in (Cause.ASSIGNED, Cause.EXERCISED) and closure.strike
-            if delivered is not None and is_delivery and (closure.account, delivered) not in traded:
+            if delivered is not None and is_delivery and (closure.account, delivered) not in booked:
                 side = 1.0 if closure.right is Right.CALL else -1.0
                 terms |= {"conid": delivered, "sec_type": "STK"}
                 units = side * closure.quantity * _multiplier(closure.conid, "OPT", details)

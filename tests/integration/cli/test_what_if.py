@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.instrument import DividendSource, ExpectedDividend
+from position_sync_dagster.domain.closures import Cause
+from position_sync_dagster.domain.instrument import DividendSource, ExpectedDividend, Right
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.schema.tables import PROFIT_EXPLAINED
@@ -19,6 +20,7 @@ from position_sync_dagster.sync.reports.explained_days import explain_day
 from position_sync_dagster.sync.reports.what_if import read_risk, risk_rows
 from position_sync_dagster.web.risk_page import risk_html
 from tests.support.money_rows import row
+from tests.unit.domain import test_causes as cases
 
 CALL, SHARE, UNKNOWN = 911, 912, 913
 EXPIRY = (utc_now() + timedelta(days=90)).date()
@@ -121,6 +123,31 @@ def test_the_profit_of_a_day_is_explained_and_stored(lake):
     (found,) = lake.derived_table(PROFIT_EXPLAINED).rows().to_dicts()
     assert found["profit"] == pytest.approx(800.0)
     assert found["delta"] == pytest.approx(-200 * -0.5 * -6.0)
+    assert found["unexplained"] == 0
+
+
+def test_an_option_that_was_sold_and_assigned_on_one_day_is_explained(lake):
+    """The shares of the assignment have closes and changes of their own, which count once."""
+    since = datetime.now(UTC)
+    at, closed = since + timedelta(seconds=0.5), since + timedelta(seconds=1)
+    kept, put, account = rows(at)[1], 700, rows(at)[1].account
+    later = replace(kept, conid=701, market_price=490.0, market_value=49_000.0)
+    lake.updates.sync.append([later, replace(kept, position=0.0, market_value=0.0)])
+    lake.executions.add([cases.fill(put, -1, at, 11.0, account=account)])
+    (sold,) = cases.CASES["sold on its day"].found()
+    assigned = replace(
+        sold, account=account, conid=put, quantity=-1.0, cause=Cause.ASSIGNED, right=Right.PUT,
+        strike=500.0, counter_conid=701, closed_at=at, executions=None, change_id="put",
+    )  # fmt: skip
+    called = replace(assigned, conid=702, right=Right.CALL, strike=610.0, counter_conid=SHARE)
+    away = replace(called, conid=SHARE, right=None, strike=None, quantity=100.0, sec_type="STK")
+    lake.closures.add(
+        [assigned, replace(called, change_id="call"), replace(away, change_id="shares")]
+    )
+    frame = explain_day(lake, load_settings(), date(2026, 11, 25), since=since, closed=closed)
+    (found,) = frame.to_dicts()
+    # The premium, and what the shares that came and those that went earned.
+    assert found["profit"] == pytest.approx(1100 - 1000 + 1000)
     assert found["unexplained"] == 0
 
 

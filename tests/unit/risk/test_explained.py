@@ -12,17 +12,18 @@ def held(conid: int, position: float, price: float, **values: Any) -> dict[str, 
     usual: dict[str, Any] = {
         "account": "A", "conid": conid, "symbol": "SPY", "currency": "USD", "multiplier": 100.0,
         "magnifier": 1, "underlying_price": 600.0, "implied_vol": 0.2, "delta": 0.5, "gamma": 0.01,
-        "vega": 1.0, "theta": -0.2, "position": position,
+        "vega": 1.0, "theta": -0.2, "position": position, "right": "CALL",
     }  # fmt: skip
     row = usual | values
     return row | {"market_value": position * price * row["multiplier"]}
 
 
 SHARE = dict.fromkeys(("underlying_price", "implied_vol", "delta", "gamma", "vega", "theta"))
-SHARE |= {"multiplier": 1.0}  # type: ignore[dict-item]
+SHARE |= {"multiplier": 1.0, "right": None}  # type: ignore[dict-item]
 STATE = list(held(1, 1.0, 1.0))
 TYPES = dict.fromkeys(STATE, pl.Float64) | {
     "account": pl.String, "conid": pl.Int64, "symbol": pl.String, "currency": pl.String,
+    "right": pl.String,
 }  # fmt: skip
 TRADES = {
     "account": pl.String, "conid": pl.Int64, "symbol": pl.String, "currency": pl.String,
@@ -85,6 +86,13 @@ def test_an_assignment_earns_what_the_premium_and_the_shares_are_worth() -> None
 def test_a_share_earns_by_its_price_alone() -> None:
     row = one(explained([held(5, 100.0, 600.0, **SHARE)], [held(5, 100.0, 582.0, **SHARE)], []), 5)
     assert (row["delta"], row["profit"]) == pytest.approx((-1800.0, -1800.0))
+
+
+def test_an_option_without_greeks_earns_by_its_repricing_and_is_counted() -> None:
+    unknown = SHARE | {"multiplier": 100.0, "right": "CALL"}
+    row = one(explained([held(1, 1.0, 12.0, **unknown)], [held(1, 1.0, 9.0, **unknown)], []), 1)
+    assert (row["delta"], row["repricing"]) == pytest.approx((0.0, -300.0))
+    assert row["without_greeks"]
 
 
 def test_a_quantity_without_a_trade_is_unexplained_and_named() -> None:
