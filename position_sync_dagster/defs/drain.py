@@ -308,9 +308,7 @@ def unreported(lake: tables.Lake, instance: dg.DagsterInstance, cursor: int | No
         instance: The Dagster instance with the events.
         cursor: The version that the last tick reported; None at the first tick.
     """
-    events = [*instance.fetch_materializations(LEDGER, limit=LOOKED_AT).records]
-    if cursor is None:  # earlier releases reported rows of the stream by observations as well
-        events += instance.fetch_observations(LEDGER, limit=LOOKED_AT).records
+    events = instance.fetch_materializations(LEDGER, limit=LOOKED_AT).records
     found = [version for event in events if (version := _reported(event)) is not None]
     since = cursor or 0
     if found:
@@ -321,7 +319,7 @@ def unreported(lake: tables.Lake, instance: dg.DagsterInstance, cursor: int | No
 
 def _reported(record: dg.EventLogRecord) -> int | None:
     """Return the version through which an event reports rows; None if it reports none."""
-    seen = record.asset_materialization or record.event_log_entry.asset_observation
+    seen = record.asset_materialization
     metadata = seen.metadata if seen is not None else {}
     if SINCE not in metadata or THROUGH not in metadata:
         return None
