@@ -160,7 +160,11 @@ class Work:
             self.failed = False
         span = unreported(self.lake, self.instance, cursor.ledger_version)
         came = span.added.rows
-        went_back = span.since < (cursor.ledger_version or 0)
+        if went_back := span.since < (cursor.ledger_version or 0):
+            self.said.append(
+                f"the ledger was restored: it has no row after version {span.since}, and had some "
+                f"through {cursor.ledger_version}"
+            )
         rows_due = report.claimed or "QUEUE" in came or went_back
         if came or SessionState.LIVE in states.values():
             every = STREAMED_EVERY if came else QUIET_EVERY

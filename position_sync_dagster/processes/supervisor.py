@@ -9,6 +9,7 @@ with this program, and this program ends with the process that started it.
 Run as `python -m position_sync_dagster.processes.supervisor PORT OWNER`, with DAGSTER_HOME.
 """
 
+import fcntl
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from position_sync_dagster import dagster_files
@@ -35,8 +37,9 @@ LOOK_S = 0.5
 """Seconds between two looks at the programs."""
 
 RESTART = Backoff(first_s=0.5, longest_s=30.0)
-MOST_FAILURES, MOST_AT_FIRST = 10, 2
-"""Ends of a program in a row after which everything ends; fewer if it has never worked."""
+MOST_FAILURES, MOST_AT_FIRST = 100, 2
+"""Ends of a program in a row after which everything ends, the stream too; fewer if it has never
+worked. While Dagster's storage is away the daemon ends at each start, for about an hour."""
 
 STEADY_S = 60.0
 """A program that worked this long has no failures any more."""
@@ -57,6 +60,10 @@ LONGEST_SOCKET = 100
 
 SUSPENDED_S = 10.0
 """After so many seconds between two looks, the machine or this process was suspended."""
+
+LOCK = "supervisor.lock"
+"""The file of Dagster's home that the supervisor locks: `dev` and `demo` may name it differently,
+and two code servers at one socket take each other's place."""
 
 LOCATION = "position_sync_dagster"
 logger = logging.getLogger("position_sync_dagster.supervisor")
@@ -235,6 +242,17 @@ def listens(address: str | tuple[str, int]) -> bool:
         return probe.connect_ex(address) == 0
 
 
+def is_only_one() -> bool:
+    """Return whether no other supervisor runs in the home; none can until this process ends."""
+    with suppress(OSError):  # without file locks, those of `dev` and `demo` fail first
+        held = os.open(dagster_files.dagster_home() / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
 def main() -> int:
     """Keep the programs running until a stop signal, or until the owner has ended.
 
@@ -249,6 +267,10 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if not is_only_one():
+        home = dagster_files.dagster_home()
+        logger.error("Another supervisor runs in the home %s. End it, or choose another.", home)
+        return 1
     dagster_files.clear()
     dagster_files.note(dagster_files.SUPERVISOR)
     reason = ""
