@@ -61,6 +61,9 @@ LONGEST_SOCKET = 100
 SUSPENDED_S = 10.0
 """After so many seconds between two looks, the machine or this process was suspended."""
 
+GONE_S = 30.0
+"""Seconds without a home after which everything ends."""
+
 LOCK = "supervisor.lock"
 """The file of Dagster's home that the supervisor locks: `dev` and `demo` may name it differently,
 and two code servers at one socket take each other's place."""
@@ -158,7 +161,8 @@ class Supervisor:
         code_address = (LOOPBACK, port_of_code) if port_of_code else path
         self._addresses = ((self.code_server, code_address), (self.webserver, (LOOPBACK, port)))
         self._tick, self._tick_s = dagster_files.newest_tick(), TICK_S
-        self._ticked = time.monotonic()
+        self._ticked = self._seen = time.monotonic()
+        self._workspace = workspace
 
     def look(self) -> None:
         """Judge all programs once, and start those that are due.
@@ -166,6 +170,7 @@ class Supervisor:
         Raises:
             CannotRunError: A program cannot be kept running.
         """
+        self._judge_home()
         self.code_server.keep()
         for program, address in self._addresses:
             if program.process and not program.works and listens(address):
@@ -180,6 +185,13 @@ class Supervisor:
     def forgive(self) -> None:
         """Wait for a tick anew: nothing could be judged while this process was suspended."""
         self._ticked = time.monotonic()
+
+    def _judge_home(self) -> None:
+        if os.path.exists(self._workspace):
+            self._seen = time.monotonic()
+        elif time.monotonic() - self._seen > GONE_S:
+            home = os.path.dirname(self._workspace)
+            raise CannotRunError(f"The home {home} was deleted or moved, or its disk is away.")
 
     def _judge_ticks(self) -> None:
         now, tick = time.monotonic(), dagster_files.newest_tick()

@@ -115,42 +115,6 @@ def test_while_dagsters_storage_is_away_rows_go_on_and_their_events_come_later(d
     assert_each_row_is_in_one_event(demo, since=demo.began)
 
 
-def until_done(change: Any) -> None:
-    """Change a table as a person does, who tries again when the program commits first."""
-
-    def changed() -> bool:
-        with suppress(DeltaError):
-            change()
-            return True
-        return False
-
-    wait_for("a commit of a person", changed, poll_s=0.05)
-
-
-def restore(table: Path) -> None:
-    handle = DeltaTable(table)
-    handle.restore(handle.version() - 5)
-
-
-def vacuum(table: Path) -> None:
-    DeltaTable(table).vacuum(0, dry_run=False, enforce_retention_duration=False)
-
-
-def test_a_lake_that_a_person_restores_and_vacuums_is_written_on(demo):
-    for name in ("position_updates", "position_queue"):
-        until_done(lambda table=demo.lake / name: restore(table))
-    since = utc_now()
-    until_valued(demo, "the tables were restored")
-    for path in demo.lake.glob("*/_delta_log"):
-        until_done(lambda table=path.parent: vacuum(table))
-    until_valued(demo, "all tables were vacuumed")
-    rows = demo.updates()
-    assert rows["request_id"].drop_nulls().is_unique().all()
-    assert_never_two_writers(demo.lake)
-    assert_tables_are_whole(demo.lake)
-    assert_each_row_is_in_one_event(demo, since=since)
-
-
 @contextmanager
 def second_program(demo: Demo, folder: Path) -> Iterator[int]:
     """Run Dagster's programs in another home on the same lake; yield the port of its UI."""
@@ -217,3 +181,39 @@ def test_a_code_server_that_stands_still_is_replaced_and_the_stream_goes_on(demo
     assert said in log(demo)
     assert streaming(demo, after=None).session_id == session.session_id
     assert_once(demo)
+
+
+def until_done(change: Any) -> None:
+    """Change a table as a person does, who tries again when the program commits first."""
+
+    def changed() -> bool:
+        with suppress(DeltaError):
+            change()
+            return True
+        return False
+
+    wait_for("a commit of a person", changed, poll_s=0.05)
+
+
+def restore(table: Path) -> None:
+    handle = DeltaTable(table)
+    handle.restore(handle.version() - 5)
+
+
+def vacuum(table: Path) -> None:
+    DeltaTable(table).vacuum(0, dry_run=False, enforce_retention_duration=False)
+
+
+def test_a_lake_that_a_person_restores_and_vacuums_is_written_on(demo):
+    for name in ("position_updates", "position_queue"):
+        until_done(lambda table=demo.lake / name: restore(table))
+    since = utc_now()
+    until_valued(demo, "the tables were restored")
+    for path in demo.lake.glob("*/_delta_log"):
+        until_done(lambda table=path.parent: vacuum(table))
+    until_valued(demo, "all tables were vacuumed")
+    rows = demo.updates()
+    assert rows["request_id"].drop_nulls().is_unique().all()
+    assert_never_two_writers(demo.lake)
+    assert_tables_are_whole(demo.lake)
+    assert_each_row_is_in_one_event(demo, since=since)

@@ -151,6 +151,15 @@ def test_the_webserver_starts_with_the_first_tick_and_works_when_it_listens(thre
     until(three.look, lambda: "The webserver works again." in caplog.messages)
 
 
+def test_without_its_home_everything_ends(three, monkeypatch, tmp_path):
+    three.look()
+    (tmp_path / "workspace.yaml").unlink()
+    three.look()
+    monkeypatch.setattr(module, "GONE_S", 0.0)
+    with pytest.raises(CannotRunError, match=f"The home {tmp_path} was deleted or moved"):
+        three.look()
+
+
 def test_a_deep_home_has_its_code_server_at_a_port(monkeypatch, tmp_path):
     home = tmp_path / ("deep" * 30)
     home.mkdir()
