@@ -38,14 +38,18 @@ MOST_DIGITS = 4
 
 
 def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
-    """Show the owner of the gateway, the lines, the queue, the newest rows and their totals."""
+    """Show the owner of the gateway, the lines, the queue and the newest rows.
+
+    `exposure` has the totals; with --json they are here too.
+    """
     settings, lake = options.opened(home)
     latest, now = rows_of_logins(lake.updates.sync.latest(), settings), utc_now()
     found = read_status(lake, settings, now, latest=latest)
-    money = read_book(lake, settings, now, latest=latest).money()
-    figures = [*describe(found), *money_tables.describe_totals(money)]
-    data = found.to_dict() | {"totals": [*money.totals, *money.in_base]}
-    output.show(data, (f"{label:<18} {value}" for label, value in figures), json=json)
+    if json:
+        money = read_book(lake, settings, now, latest=latest).money()
+        output.print_json(found.to_dict() | {"totals": [*money.totals, *money.in_base]})
+        return
+    output.show(None, (f"{label:<18} {value}" for label, value in describe(found)), json=False)
 
 
 def figures(

@@ -1,30 +1,25 @@
-"""The programs of a demo, the simulator and Dagster, and the events of its simulated market.
+"""The programs of a demo, the simulator and Dagster, and its history.
 
 Both programs end with this process, whatever ends it. The simulator ends last, so that the stream
 can close its gateway session while the gateway still answers.
 
-The events are fills, rolls and short outages, chosen by a seed. A later event reverses each. In the
-first minute only legs that are held are filled, so that the counts of the acceptance test do not
-change. Then options are listed, sold and closed again: one expires worthless, one is assigned, and
-one is rolled. After three and a half minutes a statement of the day confirms it. The demo's history
-is statements of the last ten trading days; the newest five are recorded in `daily_positions` at the
-first start.
+What happens in the simulated market is in the simulator's `books/demo_day.yaml`. After three and a
+half minutes a statement of the day confirms it. The demo's history is statements of the last ten
+trading days; the newest five are recorded in `daily_positions` at the first start.
 """
 
 import json
 import os
-import random
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from ib_gateway_simulator.books.loader import load_book
+from ib_gateway_simulator.books.loader import BOOKS, load_book
 from ib_gateway_simulator.statements import write_statements
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import PositionSyncError
@@ -44,109 +39,8 @@ from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
 from position_sync_dagster.sync.stream.memory_and_threads import one_native_thread_each
 
-SEED = 7
-HOURS = 2.0
-ACCOUNT = "DUSIM0001"
-
-FIRST_S = 42.0
-"""Seconds from the start to the first event; by then each leg has a current row."""
-
-FIRST_OUTAGE_S = 150.0
-OUTAGE_EVERY_S = 600.0
-OUTAGE_S = 6.0
-
-FILLED = {
-    911000010: -1,
-    912000012: -1,
-    913000007: 1,
-    914000010: -1,
-    915000003: 1,
-    911000020: 1,
-    913000030: -1,
-    915000036: -1,
-}
-"""The legs that are filled, with the sign of their holding: five in strategies, three monitored.
-
-A fill adds one contract and the next fill of that leg removes it, so that no leg opens or closes.
-"""
-
-ROLLED = (912000018, 912000038)
-"""The two legs of the roll: the QQQ 585 call of December, in one strategy, and of January, in
-another."""
-
-ROLL_EVERY_S = 240.0
-
-
-EXPIRING, ASSIGNED, SHORT, ROLLED_TO = 911000101, 913000101, 912000101, 912000102
-"""Options that are in no chain of the book: they are listed, sold and closed during the demo."""
-
-CLOSES: list[dict[str, Any]] = [
-    {"at_s": 72, "do": "list_option", "conid": EXPIRING, "like": 911000000, "strike": 575.0,
-     "right": "P", "ends_in_s": 60.0},
-    {"at_s": 72, "do": "list_option", "conid": ASSIGNED, "like": 913000000, "strike": 235.0,
-     "right": "P", "ends_in_s": 30 * 86_400.0},
-    {"at_s": 72, "do": "list_option", "conid": SHORT, "like": 912000000, "strike": 600.0,
-     "right": "C", "ends_in_s": 30 * 86_400.0},
-    {"at_s": 72, "do": "list_option", "conid": ROLLED_TO, "like": 912000000, "strike": 605.0,
-     "right": "C", "ends_in_s": 60 * 86_400.0},
-    {"at_s": 74, "do": "fill", "conid": EXPIRING, "quantity": -1, "price": 1.12},
-    {"at_s": 76, "do": "fill", "conid": ASSIGNED, "quantity": -1},
-    {"at_s": 78, "do": "fill", "conid": SHORT, "quantity": -1},
-    {"at_s": 110, "do": "assign", "conid": ASSIGNED},
-    {"at_s": 125, "do": "roll", "conid": SHORT, "to": ROLLED_TO},
-    {"at_s": 140, "do": "expire", "conid": EXPIRING},
-    {"at_s": 185, "do": "fill", "conid": 910000003, "quantity": -100},
-    {"at_s": 190, "do": "close", "conid": ROLLED_TO},
-]  # fmt: skip
-"""An expiry, an assignment whose shares are sold later, and a roll by one combo order. All of it
-comes after the first minute, at whose end `make demo FOR=60` counts the legs."""
-
 STATED_S = 215.0
 """Seconds from the start to the statement of the day, which a real broker makes in the night."""
-
-
-def day_events(seed: int = SEED) -> list[dict[str, Any]]:
-    """Return the events in the format of a simulator scenario, ordered by time."""
-    chance = random.Random(seed)  # noqa: S311 - it decides what a demo shows
-    end_s = HOURS * 3600
-    events: list[dict[str, Any]] = []
-    at_s, added = FIRST_S, set[int]()
-    while at_s < end_s:
-        conid = chance.choice(list(FILLED))
-        step = -FILLED[conid] if conid in added else FILLED[conid]
-        added ^= {conid}
-        events.append(_fill(at_s, conid, step))
-        at_s += chance.uniform(20.0, 45.0)
-    at_s, towards = 90.0, 1
-    while at_s < end_s:
-        december, january = ROLLED
-        events += [_fill(at_s, december, -towards), _fill(at_s + 0.5, january, towards)]
-        at_s, towards = at_s + ROLL_EVERY_S, -towards
-    events += [one if one["do"] == "list_option" else {**one, "account": ACCOUNT} for one in CLOSES]
-    at_s = FIRST_OUTAGE_S
-    while at_s < end_s:
-        events.append({"at_s": at_s, "do": "connectivity", "state": "lost"})
-        back = {"do": "connectivity", "state": "restored_data_kept"}
-        events.append({"at_s": at_s + OUTAGE_S, **back})
-        at_s += OUTAGE_EVERY_S
-    return sorted(events, key=lambda event: float(event["at_s"]))
-
-
-def write_day(path: Path) -> None:
-    """Write the events as a scenario file in JSON, which is valid YAML."""
-    lines = ",\n".join(json.dumps(event) for event in day_events())
-    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
-
-
-def _fill(at_s: float, conid: int, quantity: int) -> dict[str, Any]:
-    return {
-        "at_s": round(at_s, 1),
-        "do": "fill",
-        "account": ACCOUNT,
-        "conid": conid,
-        "quantity": quantity,
-    }
-
 
 SESSIONS = 10
 """The number of past trading days that have a statement."""
@@ -256,10 +150,8 @@ class SimulatorPorts(NamedTuple):
     control: int
 
 
-def start_simulator(
-    home: Home, wanted: SimulatorPorts, *, scenario: Path | None = None
-) -> ChildProcess:
-    """Start the simulator with the demo's book, and a scenario.
+def start_simulator(home: Home, wanted: SimulatorPorts, *, calm: bool) -> ChildProcess:
+    """Start the simulator with the demo's book, and its day unless `calm`.
 
     Args:
         home: The home of the demo.
@@ -270,7 +162,7 @@ def start_simulator(
     command = [sys.executable, "-m", "ib_gateway_simulator", "--book", "demo"]
     command += ["--host", LOOPBACK, "--port", str(wanted.gateway), "--next-ports", str(NEXT_PORTS)]
     command += ["--control-port", str(wanted.control), "--end-with", str(os.getpid())]
-    command += [] if scenario is None else ["--scenario", str(scenario)]
+    command += [] if calm else ["--scenario", str(BOOKS / "demo_day.yaml")]
     return ChildProcess(
         "The simulator",
         command,
@@ -425,10 +317,7 @@ def start(
     settings = {} if is_first else home.read_settings()
     before = int(settings.get(f"{PREFIX}GATEWAY_PORT", GATEWAY_PORT))
     wanted = wanted._replace(gateway=wanted.gateway or before)
-    scenario = None if calm else home.path / "day.yaml"
-    if scenario is not None:
-        write_day(scenario)
-    with start_simulator(home, wanted, scenario=scenario) as gateway:
+    with start_simulator(home, wanted, calm=calm) as gateway:
         if is_first:
             import_strategies(home.lake, empty=empty)
         found = wait_until_ready(gateway, stop)
@@ -467,6 +356,4 @@ def import_strategies(lake_path: Path, *, empty: bool = False) -> None:
     lake = Lake(str(lake_path))
     lake.initialize_sync()
     if not empty:
-        book = files("ib_gateway_simulator") / "books" / "demo_strategies.yaml"
-        with as_file(book) as path:
-            lake.registry.sync.replace_all(load_strategies(path))
+        lake.registry.sync.replace_all(load_strategies(BOOKS / "demo_strategies.yaml"))

@@ -129,7 +129,7 @@ _MODEL_PART = (*_GREEKS, "model_price", "pv_dividend", "greeks_time")
 """The fields of a quote, by the part of a gateway that sends them."""
 
 
-VALUES = (
+VALUES = [
     "position",
     "market_price",
     "market_value",
@@ -141,14 +141,19 @@ VALUES = (
     "value_source",
     "bid",
     "ask",
-    *_GREEKS,
+    "implied_vol",
+    "delta",
+    "gamma",
+    "vega",
+    "theta",
+    "underlying_price",
     "market_data_type",
     "note",
     "greeks_source",
-)
+]
 """The columns whose change makes a row worth writing. Times, sizes and ids are not among them."""
 
-_TERMS = (
+_TERMS = [
     "symbol",
     "sec_type",
     "right",
@@ -159,7 +164,7 @@ _TERMS = (
     "trading_class",
     "local_symbol",
     "gateway_id",
-)
+]
 
 values_of = attrgetter(*VALUES)
 """Returns what readers see of the value of a row."""

@@ -129,24 +129,11 @@ OFFLINE = frozenset({GatewayCode.CONNECTIVITY_LOST, GatewayCode.GATEWAY_OFFLINE}
 RESTORED = frozenset({GatewayCode.RESTORED_DATA_LOST, GatewayCode.RESTORED_DATA_KEPT})
 """The gateway has IB again, without or with the subscriptions from before."""
 
-FARM_BROKEN = frozenset(
-    {
-        GatewayCode.MARKET_DATA_FARM_BROKEN,
-        GatewayCode.HISTORY_FARM_BROKEN,
-        GatewayCode.SECURITY_DEFINITION_FARM_BROKEN,
-    }
-)
+FARM_BROKEN = frozenset(code for code in GatewayCode if code.name.endswith("FARM_BROKEN"))
 """A data farm is broken; the text names it."""
 
 FARM_OK = frozenset(
-    {
-        GatewayCode.MARKET_DATA_FARM_OK,
-        GatewayCode.HISTORY_FARM_OK,
-        GatewayCode.HISTORY_FARM_INACTIVE,
-        GatewayCode.MARKET_DATA_FARM_INACTIVE,
-        GatewayCode.SECURITY_DEFINITION_FARM_OK,
-        GatewayCode.SECURITY_DEFINITION_FARM_INACTIVE,
-    }
+    code for code in GatewayCode if code.name.endswith(("FARM_OK", "FARM_INACTIVE"))
 )
 """A data farm works, or is idle until somebody needs it; the text names it."""
 

@@ -181,8 +181,7 @@ _IN_ANSWERS = frozenset(
 class MessageReader:
     """Counts the messages of a connection that were understood, and logs the others sparingly.
 
-    ib_async logs a trace for each message that it cannot read, and a line for each tick of a
-    request that it does not know.
+    ib_async logs a trace for each message that it cannot read.
 
     After a position that could not be read, or a message that may have been one, no list of
     positions ends on this connection: the holding that the list lacks would count as closed. The
@@ -210,7 +209,6 @@ class MessageReader:
         self._interpret = ib_async_internals.intercept_messages(
             ib, read=self._read, unreadable=self._on_unreadable
         )
-        ib_async_internals.intercept_unknown_requests(ib, self._on_unknown_request)
         ib_async_internals.read_without_copies(ib)
         ib_async_internals.read_times(ib)
 
@@ -248,11 +246,6 @@ class MessageReader:
                 "another time zone at the log-in of TWS or IB Gateway, or UTC for the times that "
                 "it sends to clients (API settings).",
             )
-
-    def _on_unknown_request(self, message: str) -> None:
-        self._log.report(
-            "unknown request", f"{self._gateway_id} sent a tick that nobody asked for ({message})"
-        )
 
 
 SILENCE_S = 10.0

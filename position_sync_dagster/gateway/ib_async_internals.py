@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC
 from struct import Struct
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import ib_async
 from ib_async import IB, Contract, Event, Position, Ticker
@@ -65,6 +65,12 @@ def quiet_loggers() -> None:
     logging.getLogger("ib_async").setLevel(logging.WARNING)
     for name in ("ib_async.client", "ib_async.Decoder", "eventkit"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger("ib_async.wrapper").addFilter(_is_no_stray_tick)
+
+
+def _is_no_stray_tick(record: logging.LogRecord) -> bool:
+    """Return whether a log line is worth writing: ticks of an unknown request come in hundreds."""
+    return "Unknown reqId" not in record.getMessage()
 
 
 def set_pace(ib: IB, *, max_requests: int, interval_s: float) -> None:
@@ -176,25 +182,6 @@ def intercept_messages(
     # The decoder uses its logger for messages that it cannot read, and for nothing else.
     decoder.logger = SimpleNamespace(exception=report)  # type: ignore[assignment]
     return interpret
-
-
-def intercept_unknown_requests(ib: IB, report: Callable[[str], None]) -> None:
-    """Report the ticks of requests that ib_async does not know; it logs a line for each."""
-    ib.wrapper._logger = _WrapperLog(ib.wrapper._logger, report)  # type: ignore[assignment]
-
-
-class _WrapperLog(logging.LoggerAdapter[logging.Logger]):
-    """The wrapper's logger, without a line for each tick of an unknown request."""
-
-    def __init__(self, inner: logging.Logger, report: Callable[[str], None]) -> None:
-        super().__init__(inner)
-        self._report = report
-
-    def error(self, msg: object, *args: object, **more: Any) -> None:
-        if "Unknown reqId" in str(msg):
-            self._report(str(msg))
-        else:
-            super().error(msg, *args, **more)
 
 
 _MARKET_DATA = "mktData"

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,9 +17,6 @@ from position_sync_dagster.gateway import codes, ib_async_internals
 from position_sync_dagster.gateway.holdings import ChangeNotifier, PendingChanges
 from position_sync_dagster.gateway.translate import Arrivals, quote_of, streamable
 from position_sync_dagster.settings import Settings
-
-CANCEL_EFFECT_S = 2.0
-"""A tick that comes later than this after a cancel shows that the cancel had no effect."""
 
 UNKNOWN_CODE_S = 5.0
 """After a code that the product does not know, a line that never ticked has this long to tick: the
@@ -85,7 +83,7 @@ class MarketDataLines:
         self._knows_dividends = True
         self._lines: dict[int, _Line] = {}
         self._by_request: dict[int, _Line] = {}
-        self._retired: dict[int, _Retired] = {}
+        self._retired: deque[int] = deque()
         self._ticked: ChangeNotifier[int] = ChangeNotifier()
         self.heard_at = -math.inf
         self.on_refusal: list[Callable[[Refusal], None]] = []
@@ -209,20 +207,10 @@ class MarketDataLines:
         for ticker in tickers:
             contract = ticker.contract
             line = self._lines.get(contract.conId) if contract else None
-            if line is None or line.ticker is not ticker:
-                self._cancel_again(ticker)
-                continue
-            self._ticked.note(line.contract.conId)
-            self.heard_at = self._monotonic()
-            line.arrivals.note(ticker)
-
-    def _cancel_again(self, ticker: Ticker) -> None:
-        """Cancel again a request that still ticks: the gateway does not confirm a cancel."""
-        retired = self._retired.get(id(ticker))
-        now = self._monotonic()
-        if retired is not None and now - retired.cancelled_at > CANCEL_EFFECT_S:
-            retired.cancelled_at = now
-            self._ib.client.cancelMktData(retired.request_id)
+            if line is not None and line.ticker is ticker:
+                self._ticked.note(line.contract.conId)
+                self.heard_at = self._monotonic()
+                line.arrivals.note(ticker)
 
     def _on_error(self, request_id: int, code: int, text: str, _contract: Any) -> None:
         line = self._by_request.get(request_id)
@@ -260,11 +248,10 @@ class MarketDataLines:
         del self._by_request[line.request_id]
         self._ticked.forget(conid)
         ib_async_internals.retire_ticker(self._ib, line.ticker, line.contract)
-        # Ticks of a cancelled request may still arrive, and ib_async logs unknown ids.
-        self._retired[id(line.ticker)] = _Retired(line.ticker, line.request_id, self._monotonic())
+        # Ticks of a cancelled request may still arrive: they must not find the next ticker.
+        self._retired.append(line.request_id)
         if len(self._retired) > MAX_RETIRED:
-            oldest = self._retired.pop(next(iter(self._retired)))
-            ib_async_internals.forget_request(self._ib, oldest.request_id)
+            ib_async_internals.forget_request(self._ib, self._retired.popleft())
 
 
 @dataclass(slots=True)
@@ -276,10 +263,3 @@ class _Line:
     ticker: Ticker = field(default_factory=Ticker)
     request_id: int = -1
     arrivals: Arrivals = field(default_factory=Arrivals)
-
-
-@dataclass(slots=True)
-class _Retired:
-    ticker: Ticker
-    request_id: int
-    cancelled_at: float

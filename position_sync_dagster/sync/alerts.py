@@ -13,12 +13,12 @@ from datetime import datetime, timedelta
 
 from pydantic import SecretStr
 
-from position_sync_dagster.domain.clock import Backoff, Clock, elapsed, has_come
+from position_sync_dagster.domain.clock import Clock, elapsed, has_come
 from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.sync.supervision import SensorCursor
 
-RETRY = Backoff(first_s=30.0, longest_s=900.0)
-"""Delays after deliveries to one receiver that failed in a row."""
+RETRY = timedelta(minutes=1)
+"""How long a receiver that could not be reached is left alone; the others are not."""
 
 LONGEST_TEXT = 600
 """Maximum length of a description in a message, in characters; the check's page shows all of it."""
@@ -79,26 +79,18 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Receiver:
-    """Deliveries to one receiver that failed in a row, and when to try again."""
-
-    failures: int
-    retry_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AlertCursor(SensorCursor):
     """The state that one evaluation keeps for the next one.
 
     Attributes:
         breaks: The checks that do not pass, by name.
         outbox: The messages still to be sent, oldest first.
-        failing: Receivers that could not be reached, by their index.
+        failing: When to try receivers again that could not be reached, by their index.
     """
 
     breaks: dict[str, FailedCheck] = field(default_factory=dict)
     outbox: tuple[Message, ...] = ()
-    failing: dict[int, Receiver] = field(default_factory=dict)
+    failing: dict[int, datetime] = field(default_factory=dict)
 
 
 def follow(
@@ -145,11 +137,9 @@ def follow(
 def due(cursor: AlertCursor, now: datetime) -> dict[int, list[Message]]:
     """Return the messages to send now, by receiver, oldest first."""
     waiting: dict[int, list[Message]] = {}
-    longest = timedelta(seconds=RETRY.longest_s)
     for message in cursor.outbox:
         for place in message.to:
-            failed = cursor.failing.get(place)
-            if failed is None or has_come(failed.retry_at, now, longest):
+            if has_come(cursor.failing.get(place, now), now, RETRY):
                 waiting.setdefault(place, []).append(message)
     return waiting
 
@@ -157,11 +147,7 @@ def due(cursor: AlertCursor, now: datetime) -> dict[int, list[Message]]:
 def after_delivery(cursor: AlertCursor, place: int, *, ok: bool, now: datetime) -> AlertCursor:
     """Return the cursor after an attempt to send one receiver all messages that wait for it."""
     if not ok:
-        before = cursor.failing.get(place)
-        failures = (before.failures if before else 0) + 1
-        wait = timedelta(seconds=RETRY.delay_s(failures))
-        failed = Receiver(failures=failures, retry_at=now + wait)
-        return replace(cursor, failing=cursor.failing | {place: failed})
+        return replace(cursor, failing=cursor.failing | {place: now + RETRY})
     outbox = [
         replace(message, to=tuple(one for one in message.to if one != place))
         for message in cursor.outbox
@@ -169,7 +155,7 @@ def after_delivery(cursor: AlertCursor, place: int, *, ok: bool, now: datetime) 
     return replace(
         cursor,
         outbox=tuple(message for message in outbox if message.to),
-        failing={one: failed for one, failed in cursor.failing.items() if one != place},
+        failing={one: at for one, at in cursor.failing.items() if one != place},
     )
 
 

@@ -12,7 +12,7 @@ from rich.console import Group
 from rich.text import Text
 
 from position_sync_dagster.domain.closures import Closure
-from position_sync_dagster.sync.reports.book import BASE_TOTAL, BookMoney, Money
+from position_sync_dagster.sync.reports.book import BookMoney, Money
 from position_sync_dagster.sync.reports.exposure import add
 from position_sync_dagster.sync.reports.positions import PositionList
 from position_sync_dagster.terminal.text import (
@@ -22,11 +22,8 @@ from position_sync_dagster.terminal.text import (
     foreign,
     greeks_age,
     money_lines,
-    not_in_sums,
     number,
-    partial_sum,
     quantity,
-    share_computed,
 )
 
 WIDE = 110
@@ -218,33 +215,6 @@ def money_notes(money: BookMoney, width: int) -> list[Text]:
     for line in found:
         line.truncate(width, overflow="ellipsis")
     return found
-
-
-def describe_totals(money: BookMoney) -> list[tuple[str, str]]:
-    """Return the label and the value of each total."""
-    found = []
-    for one in (*money.totals, *money.in_base):
-        is_base = one.name == BASE_TOTAL
-        rest = sum(
-            r.legs
-            for r in money.rest
-            if one.account in (None, r.account) and (is_base or r.currency == one.currency)
-        )
-        named = {
-            "value": "value", "unrealised": "unrealized_pnl", "daily": "daily_pnl",
-            "dollar delta": "dollar_delta",
-        }  # fmt: skip
-        figures = [f"{label} {partial_sum(one, name)}" for label, name in named.items()]
-        figures += [
-            f"greeks of {one.options_with_greeks} of {one.options} options{share_computed(one)}",
-            f"{rest} of {one.legs_held} holdings in no strategy",
-            f"oldest price {_price_age(one.oldest_age_s, 'delayed' if one.delayed else None)}",
-        ]
-        if is_base:
-            figures.append(f"rates {duration(one.rates_age_s)}")
-        account = f" {one.account}" if one.account else ""
-        found.append((foreign(f"total{account} {one.currency}"), ", ".join(figures)))
-    return found + [("not in totals", line) for line in not_in_sums(money)]
 
 
 def positions_table(found: PositionList, width: int) -> Group:

@@ -111,14 +111,10 @@ def amounts(values: Sequence[float | None], partial: Sequence[bool] = ()) -> lis
     ]
 
 
-def starred(value: float | None, *, partial: bool) -> str:
-    """Return a sum of money or of a greek; a star marks one that leaves out a holding."""
-    return amount(value) + ("*" if partial and value is not None else "")
-
-
 def partial_sum(one: "Money", name: str) -> str:
-    """Return a sum of a row of money, as `starred` does."""
-    return starred(getattr(one, name), partial=name in one.unknown)
+    """Return a sum of money or of a greek; a star marks one that leaves out a holding."""
+    value = getattr(one, name)
+    return amount(value) + ("*" if name in one.unknown and value is not None else "")
 
 
 def age(since: datetime | None, now: datetime) -> str:

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 import position_sync_dagster as package
 
 _MODULES = re.compile(r"\b(?:[a-z_]\w*\.)+(?=[A-Za-z_])")
+_OPTIONAL = re.compile(r"^Optional\[(.+)\]$")  # as Python before 3.14 shows some of `… | None`
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -112,7 +113,7 @@ def _type(annotation: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    return _ADDRESS.sub("", _MODULES.sub("", text))
+    return _OPTIONAL.sub(r"\1 | None", _ADDRESS.sub("", _MODULES.sub("", text)))
 
 
 if __name__ == "__main__":

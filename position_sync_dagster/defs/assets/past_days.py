@@ -81,43 +81,10 @@ def daily_asset(
         program did not run, the rows come from the broker's statement (source FLEX). A day
         without any source stays missing.
         """
-        found, result = fill(context, position_sync)
-        table = position_sync.lake.derived_table(DAILY_POSITIONS)
-        shared = (
-            {}
-            if result is None
-            else table_asset.replacement_metadata(table.path, result)
-            | table_asset.column_lineage(LINEAGE)
-        )
-        if result is not None and not found.skipped:
-            for day, closed in found.filled.items():
-                context.add_asset_metadata(describe(closed), partition_key=day.isoformat())
-            yield dg.MaterializeResult(
-                metadata=shared, data_version=dg.DataVersion(str(result.version))
-            )
-            return
-        for day, closed in found.filled.items():
-            yield dg.AssetMaterialization(
-                DAILY_POSITIONS.name,
-                partition=day.isoformat(),
-                metadata={**shared, **describe(closed)},
-                tags={table_asset.DATA_VERSION: str(result.version)} if result else None,
-            )
-        for day, why in found.skipped.items():
-            yield dg.AssetObservation(
-                DAILY_POSITIONS.name,
-                partition=day.isoformat(),
-                description=f"Not filled: {why}.",
-                metadata={"skipped": why},
-            )
-
-    def fill(
-        context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-    ) -> "tuple[statements.ClosedDays, derived.Replaced | None]":
-
+        lake, settings = position_sync.lake, position_sync.settings
         days = [date.fromisoformat(key) for key in context.partition_keys]
-        service = statements.ClosingService(position_sync.lake, position_sync.settings, clock=clock)
-        table = position_sync.lake.derived_table(DAILY_POSITIONS)
+        service = statements.ClosingService(lake, settings, clock=clock)
+        table, run_id = lake.derived_table(DAILY_POSITIONS), context.run.run_id
 
         def make(forward: bool) -> "tuple[statements.ClosedDays, derived.Replaced | None]":
             before = derived.rows_of_days(table, days) if forward else None
@@ -125,7 +92,6 @@ def daily_asset(
             if not found.filled:
                 return found, None
             frames = {day: closed.rows for day, closed in found.filled.items()}
-            run_id = context.run.run_id
             # A day that has rows is not filled again: they come last.
             service.record_differences(found.filled, run_id=run_id)
             return found, derived.replace_days(table, frames, run_id=run_id, before=before)
@@ -133,9 +99,30 @@ def daily_asset(
         found, result = table_asset.derived_forward(make)
         for error in found.unreadable:
             context.log.warning(f"A statement was left out: {error}")
+        if result is not None:
+            shared = table_asset.replacement_metadata(table.path, result)
+            shared |= table_asset.column_lineage(LINEAGE)
+            version = str(result.version)
+            if not found.skipped:
+                for day, closed in found.filled.items():
+                    context.add_asset_metadata(describe(closed), partition_key=day.isoformat())
+                yield dg.MaterializeResult(metadata=shared, data_version=dg.DataVersion(version))
+                return
+            for day, closed in found.filled.items():
+                yield dg.AssetMaterialization(
+                    DAILY_POSITIONS.name,
+                    partition=day.isoformat(),
+                    metadata={**shared, **describe(closed)},
+                    tags={table_asset.DATA_VERSION: version},
+                )
         for day, why in found.skipped.items():
             context.log.warning(f"{day} is not filled: {why}.")
-        return found, result
+            yield dg.AssetObservation(
+                DAILY_POSITIONS.name,
+                partition=day.isoformat(),
+                description=f"Not filled: {why}.",
+                metadata={"skipped": why},
+            )
 
     return daily_positions
 
@@ -239,66 +226,51 @@ def daily() -> dg.Definitions:
         description="Download the Flex query of the settings, and store trades and cash of all "
         "statements.",
     )
-    schedules = [closing_schedule(days), late_schedule(days, first), statement_schedule(days)]
     return dg.Definitions(
         assets=[asset, explained],
         asset_checks=[days_are_complete, profits_are_explained],
         jobs=[job, importing],
-        schedules=schedules,
+        schedules=schedules_of(days, first),
     )
 
 
-def _scheduled(
-    days: ExchangeDays, job_name: str, cron_schedule: str, description: str
-) -> Callable[[Any], dg.ScheduleDefinition]:
-    """Return the decorator of a schedule that runs from the start, in the exchange's time zone."""
-    return dg.schedule(
-        job_name=job_name,
-        cron_schedule=cron_schedule,
-        execution_timezone=days.timezone,
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=description,
-    )
-
-
-def closing_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
-    """Build the schedule that records each trading day shortly after its usual close.
+def schedules_of(days: ExchangeDays, first: date) -> list[dg.ScheduleDefinition]:
+    """Build the schedules, which run from the start, in the time zone of the exchange.
 
     Dagster's own schedule for partitions would also run on holidays, for the previous trading day,
-    unless the job got its partitions in a deprecated way.
+    unless the job got its partitions in a deprecated way. At night, statements are imported before
+    the last trading days are recorded again: rows may be written late, and the broker makes the
+    statement of a day in the following night. A day without new data does not change.
     """
-    at = days.settled_at
+    zone, at = ZoneInfo(days.timezone), days.settled_at
 
-    @_scheduled(
-        days,
+    def scheduled(job: str, cron: str, description: str) -> Callable[[Any], dg.ScheduleDefinition]:
+        return dg.schedule(
+            job_name=job,
+            cron_schedule=cron,
+            execution_timezone=days.timezone,
+            default_status=dg.DefaultScheduleStatus.RUNNING,
+            description=description,
+        )
+
+    @scheduled(
         CLOSE_JOB,
         f"{at.minute} {at.hour} * * 1-5",
         f"Shortly after the usual close of {days.calendar}, on its trading days.",
     )
     def after_the_close(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        day = context.scheduled_execution_time.astimezone(ZoneInfo(days.timezone)).date()
+        day = context.scheduled_execution_time.astimezone(zone).date()
         if not days.is_trading_day(day):
             return dg.SkipReason(f"{days.calendar} is closed on {day}.")
         return dg.RunRequest(partition_key=day.isoformat())
 
-    return after_the_close
-
-
-def late_schedule(days: ExchangeDays, first: date) -> dg.ScheduleDefinition:
-    """Build the schedule that records the last trading days again, before the next one opens.
-
-    Rows may be written late, and the broker makes the statement of a day in the following night. A
-    day without new data does not change.
-    """
-
-    @_scheduled(
-        days,
+    @scheduled(
         CLOSE_JOB,
         "15 6 * * 2-6",
         f"At night: the last {LATE_DAYS} trading days again, for late rows and statements.",
     )
     def late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        today = context.scheduled_execution_time.astimezone(ZoneInfo(days.timezone)).date()
+        today = context.scheduled_execution_time.astimezone(zone).date()
         last = [day for day in last_days(days, before=today) if day >= first]
         if not last:
             return dg.SkipReason("No trading day is over yet.")
@@ -306,19 +278,12 @@ def late_schedule(days: ExchangeDays, first: date) -> dg.ScheduleDefinition:
             tags={RANGE_START: last[0].isoformat(), RANGE_END: last[-1].isoformat()}
         )
 
-    return late_rows
-
-
-def statement_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
-    """Build the schedule that imports statements, before the last days are recorded again."""
-
-    @_scheduled(
-        days,
+    @scheduled(
         IMPORT_JOB,
         "0 6 * * 2-6",
         "At night: download and import the broker's statements, if there are any.",
     )
-    def nightly_statements(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    def nightly_statements(_context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         settings = POSITION_SYNC.read_settings()
         if settings.flex_token is None and not settings.flex_folder.is_dir():
             return dg.SkipReason(
@@ -327,7 +292,7 @@ def statement_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
             )
         return dg.RunRequest()
 
-    return nightly_statements
+    return [after_the_close, late_rows, nightly_statements]
 
 
 def last_days(days: ExchangeDays, *, before: date) -> list[date]:

@@ -295,20 +295,99 @@ def runless(
 GATEWAY = "gateway"
 
 
-def external_table(
-    spec: TableSpec, *, deps: list[str], description: str, job: str = STREAM_JOB
-) -> dg.AssetSpec:
-    """Return the asset of a table that no run materializes."""
-    return dg.AssetSpec(
-        spec.name,
-        deps=deps,
-        group_name=GROUPS.get(spec.name, ACCOUNT),
-        owners=OWNERS,
-        kinds={"deltalake"},
-        tags=TAGS,
-        description=description,
-        metadata={**table_metadata(spec, job=job), **code_reference(__file__, 1)},
-    )
+_EXTERNAL: "tuple[tuple[TableSpec, list[str], str], ...]" = (
+    (
+        specs.BROKER_POSITIONS,
+        [GATEWAY],
+        """
+Every holding as the broker last reported it, with the broker's own value.
+
+Written by the stream, the owner of the login, when the account feed changed.
+
+How to read it: of the rows of a gateway, an account and a contract the one with the greatest
+published_version counts. The later of its confirmed_at and the newest account_confirmed_at of
+its account is when the broker last confirmed the values;
+completeness says how much of the account the last download covered. A value of PNL_SINGLE is
+confirmed until its received_at, and while it is followed, until the newest
+account_followed_until of its account.
+""",
+    ),
+    (
+        specs.CONTRACTS,
+        [GATEWAY],
+        """
+Contract details, stored when a contract is first seen.
+
+Written by the stream.
+
+How to read it: one row per contract id: exchange, multiplier, price magnifier, trading hours
+and expiry, as the broker names them.
+""",
+    ),
+    (
+        specs.GATEWAY_SESSIONS,
+        [GATEWAY],
+        """
+The lease of each owner of a login: which process may write, and until when.
+
+Written by the stream with each heartbeat.
+
+How to read it: one row per session, from STARTING over LIVE or BLIND to ENDED or LOST. The
+fencing_token is on each row of position_updates that the session wrote.
+""",
+    ),
+    (
+        specs.ACCOUNT_VALUES,
+        [GATEWAY, "flex_statements"],
+        """
+Net liquidation, cash, available funds, margin and profit of each account, one row per change.
+
+Written by the stream (source GATEWAY), and by flex_statements for past days (source FLEX).
+
+How to read it: rows are only appended; the newest row of an account and source is its value.
+Amounts that the broker did not report are null.
+""",
+    ),
+    (
+        specs.RECONCILIATION_BREAKS,
+        ["broker_positions", "position_updates", "active_strategies"],
+        """
+Differences between the broker and the tables, from their opening to their resolution.
+
+Written by the check agrees_with_the_broker; of closes without a cause (UNEXPLAINED) by the stream
+and the ticks of drain_queue, of statements (STATEMENT) by the record of a day.
+
+How to read it: one row per difference: OPENED when it is seen once, CONFIRMED when it is seen
+again, RESOLVED when it is gone, ACCEPTED by a person until its quantities change.
+position-sync breaks lists them, and accepts one as it is. An event has the open ones; the check
+breaks_are_decided turns yellow when one is open for an hour and nobody accepted it.
+""",
+    ),
+    (
+        specs.POSITION_CHANGES,
+        [GATEWAY],
+        """
+Each change of a quantity that the owner of a login saw, before it published the new quantity.
+
+Written by the stream.
+
+How to read it: one row per change, from `before` to `after`. `closures` says why, for each
+change that reduced a holding. What an account held when it was first seen is no change.
+""",
+    ),
+    (
+        specs.DIVIDENDS,
+        [GATEWAY],
+        """
+Dividends that the gateway expects of the underlyings of streamed options (generic tick 456).
+
+Written by the stream, when what is expected changed.
+
+How to read it: of the rows of a conid those with the greatest seen_at count.
+""",
+    ),
+)
+"""The tables that no run materializes, each with its sources and its description."""
 
 
 @dg.definitions
@@ -330,98 +409,20 @@ How to read it: an event says whether the stream sees the gateway, and how many 
 check a_stream_watches of position_updates turns yellow while it does not.
 """,
     )
-    broker_positions = external_table(
-        specs.BROKER_POSITIONS,
-        deps=[GATEWAY],
-        description="""
-Every holding as the broker last reported it, with the broker's own value.
-
-Written by the stream, the owner of the login, when the account feed changed.
-
-How to read it: of the rows of a gateway, an account and a contract the one with the greatest
-published_version counts. The later of its confirmed_at and the newest account_confirmed_at of
-its account is when the broker last confirmed the values;
-completeness says how much of the account the last download covered. A value of PNL_SINGLE is
-confirmed until its received_at, and while it is followed, until the newest
-account_followed_until of its account.
-""",
-    )
-    contracts = external_table(
-        specs.CONTRACTS,
-        deps=[GATEWAY],
-        description="""
-Contract details, stored when a contract is first seen.
-
-Written by the stream.
-
-How to read it: one row per contract id: exchange, multiplier, price magnifier, trading hours
-and expiry, as the broker names them.
-""",
-    )
-    sessions = external_table(
-        specs.GATEWAY_SESSIONS,
-        deps=[GATEWAY],
-        description="""
-The lease of each owner of a login: which process may write, and until when.
-
-Written by the stream with each heartbeat.
-
-How to read it: one row per session, from STARTING over LIVE or BLIND to ENDED or LOST. The
-fencing_token is on each row of position_updates that the session wrote.
-""",
-    )
-    account_values = external_table(
-        specs.ACCOUNT_VALUES,
-        deps=[GATEWAY, "flex_statements"],
-        description="""
-Net liquidation, cash, available funds, margin and profit of each account, one row per change.
-
-Written by the stream (source GATEWAY), and by flex_statements for past days (source FLEX).
-
-How to read it: rows are only appended; the newest row of an account and source is its value.
-Amounts that the broker did not report are null.
-""",
-    )
-    breaks = external_table(
-        specs.RECONCILIATION_BREAKS,
-        deps=["broker_positions", "position_updates", "active_strategies"],
-        description="""
-Differences between the broker and the tables, from their opening to their resolution.
-
-Written by the check agrees_with_the_broker; of closes without a cause (UNEXPLAINED) by the stream
-and the ticks of drain_queue, of statements (STATEMENT) by the record of a day.
-
-How to read it: one row per difference: OPENED when it is seen once, CONFIRMED when it is seen
-again, RESOLVED when it is gone, ACCEPTED by a person until its quantities change.
-position-sync breaks lists them, and accepts one as it is. An event has the open ones; the check
-breaks_are_decided turns yellow when one is open for an hour and nobody accepted it.
-""",
-    )
-    changes = external_table(
-        specs.POSITION_CHANGES,
-        deps=[GATEWAY],
-        description="""
-Each change of a quantity that the owner of a login saw, before it published the new quantity.
-
-Written by the stream.
-
-How to read it: one row per change, from `before` to `after`. `closures` says why, for each
-change that reduced a holding. What an account held when it was first seen is no change.
-""",
-    )
-    dividends = external_table(
-        specs.DIVIDENDS,
-        deps=[GATEWAY],
-        description="""
-Dividends that the gateway expects of the underlyings of streamed options (generic tick 456).
-
-Written by the stream, when what is expected changed.
-
-How to read it: of the rows of a conid those with the greatest seen_at count.
-""",
-    )
-    tables_of_owner = [broker_positions, contracts, sessions, account_values, breaks, changes]
-    return dg.Definitions(assets=[gateway, *tables_of_owner, dividends])
+    found = [
+        dg.AssetSpec(
+            spec.name,
+            deps=deps,
+            group_name=GROUPS.get(spec.name, ACCOUNT),
+            owners=OWNERS,
+            kinds={"deltalake"},
+            tags=TAGS,
+            description=description,
+            metadata={**table_metadata(spec, job=STREAM_JOB), **code_reference(__file__, 1)},
+        )
+        for spec, deps, description in _EXTERNAL
+    ]
+    return dg.Definitions(assets=[gateway, *found])
 
 
 def followed_table(lake: tables.Lake, spec: TableSpec) -> dg.AssetMaterialization:

@@ -1,6 +1,5 @@
 """Checks of the broker's data: stream, holdings, lines, accounts."""
 
-import re
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -78,10 +77,6 @@ def login_is_made(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     return check_results.failed(text, what_to_do=CONFIRM, metadata=metadata)
 
 
-_NAMED = re.compile(r"conid (-?\d+) of (.+?) \((.*?)\)(?=, conid | and \d+ more|$)")
-_MORE = re.compile(r" and (\d+) more$")
-
-
 @check_results.table_check("broker_positions", each_login=True)
 def holdings_are_usable(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether the holdings that the gateway sent can be used, and are known.
@@ -97,25 +92,12 @@ def judge_detail(session: GatewaySession | None, now: datetime) -> dg.AssetCheck
     """Return the check's result for the session of the login's owner; pure."""
     if session is None or not session.is_live(now):
         return check_results.unknown_result("no owner of the login sees the gateway now.")
-    text = set_aside(session.detail)
-    named = _NAMED.findall(text or "")
-    unknown = unknown_accounts(session.detail)
-    rows = pl.DataFrame(
-        [
-            *((None, account, why) for account, why in unknown.items()),
-            *((int(conid), account, reason) for conid, account, reason in named),
-        ],
-        schema={"conid": pl.Int64, "account": pl.String, "reason": pl.String},
-        orient="row",
-    )
-    if text is not None and (not named or (more := _MORE.search(text))):
-        # The session counts the holdings that it does not name.
-        rest = f"{more[1]} more" if named and more else text
-        rows = rows.vstack(pl.DataFrame([(None, "", rest)], schema=rows.schema, orient="row"))
+    unknown, text = unknown_accounts(session.detail), set_aside(session.detail)
+    found = [*unknown.values(), *([text] if text else [])]
     return check_results.rows_result(
-        rows,
+        pl.DataFrame({"problem": found}, schema={"problem": pl.String}),
         passed="The gateway sent no holding that cannot be used, and no account is unknown.",
-        found="shown: " + "; ".join([*unknown.values(), *([text] if text else [])]),
+        found="shown: " + "; ".join(found),
         what_to_do="Their newest usable values stay, with their age. Compare these holdings with "
         "TWS; restart the gateway if TWS differs. For an account that is not managed, log in as "
         "its user; remove an account that no longer exists with a gateways file.",
@@ -177,17 +159,14 @@ def judge_lines(
     held = broker.filter(pl.col("conid").is_in(list(active))).join(
         newest.select("account", "conid", "source"), on=["account", "conid"], how="left"
     )
-    without = held.filter(pl.col("source").ne_missing(Source.STREAM.value))
-    if without.is_empty():
-        return check_results.failed(f"{text} {TO_DO}", what_to_do=TO_DO, metadata=numbers)
-    return check_results.rows_result(
-        without.select("account", "conid", "symbol", "position"),
-        passed="",
-        found=f"active holdings are without a line; {used} of {limit} are in use",
+    without = held.filter(pl.col("source").ne_missing(Source.STREAM.value)).select(
+        "account", "conid", "symbol", "position"
+    )
+    named = {} if without.is_empty() else {"rows": check_results.table_of_rows(without)}
+    return check_results.failed(
+        f"{text} {without.height} active holdings are without one. {TO_DO}",
         what_to_do=TO_DO,
-        lines_in_use=used,
-        line_limit=limit,
-        active_legs=len(active),
+        metadata={**numbers, **named},
     )
 
 
@@ -197,27 +176,20 @@ TO_DO = (
 )
 
 
-@check_results.table_check("account_values")
-def account_values_follow(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+@check_results.table_check("account_values", each_login=True)
+def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether each account with holdings has values that are as new as these.
 
     They may be ten minutes older than the newest change of its holdings.
     """
-    held = {one.gateway_id: inspection.held_at_the_broker(lake, one) for one in settings.logins}
-    accounts = {account for rows in held.values() for account in rows.get_column("account")}
-    values, sessions = lake.account_values.newest_of(accounts), lake.sessions.current_of(held)
-    patience, now = timedelta(seconds=settings.stale_after_s), datetime.now(UTC)
-    return check_results.merged(
-        {
-            name: judge_accounts(
-                rows,
-                values,
-                since=sessions[name].started_at if name in sessions else now,
-                now=now,
-                patience=patience,
-            )
-            for name, rows in held.items()
-        }
+    held, now = inspection.held_at_the_broker(lake, login), datetime.now(UTC)
+    session = lake.sessions.current(login.gateway_id)
+    return judge_accounts(
+        held,
+        lake.account_values.latest(),
+        since=now if session is None else session.started_at,
+        now=now,
+        patience=timedelta(seconds=login.stale_after_s),
     )
 
 

@@ -1,6 +1,6 @@
 """The sensor that tells people, over a real instance and a receiver on this machine."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -14,21 +14,13 @@ from position_sync_dagster.defs.checks.check_results import unknown_result
 from position_sync_dagster.defs.checks.ledger import requests_are_answered
 from position_sync_dagster.defs.checks.strategies import OF_VALUE
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.alerts import AlertCursor
-from tests.support.receiver import PASSWORD, Receiver, running_receiver
+from tests.support.receiver import PASSWORD
 
 Tick = Callable[..., dg.SensorResult | dg.SkipReason]
 
 KEY = dg.AssetCheckKey(dg.AssetKey("position_queue"), "requests_are_answered")
-
-
-@pytest.fixture
-def receiver(settings, monkeypatch) -> Iterator[Receiver]:
-    with running_receiver() as found:
-        monkeypatch.setenv("POSITION_SYNC_ALERT_URLS", found.url)
-        monkeypatch.setattr(Settings, "alert_after_s", 0.0)
-        yield found
 
 
 @pytest.fixture
@@ -99,8 +91,7 @@ def test_a_message_waits_for_a_receiver_that_is_away_and_no_url_is_stored(
     assert receiver.asked == 1, "it backs off"
     receiver.answer = 200
     cursor = AlertCursor.from_text(result.cursor)
-    over = replace(cursor.failing[0], retry_at=datetime.now(UTC))
-    result = tick(replace(cursor, failing={0: over}).to_text())
+    result = tick(replace(cursor, failing={0: datetime.now(UTC)}).to_text())
     assert [title.split(":")[0] for title, _ in receiver.taken()] == ["WARN"]
     assert AlertCursor.from_text(result.cursor).outbox == ()
 
@@ -150,7 +141,7 @@ def test_a_check_whose_run_failed_is_a_break(instance, settings, lake, monkeypat
     assert state.passed is False
     assert f"http://ui/runs/{result.run_id}" in state.what_to_do
     # Of a limit, the newest record may be a plan as well.
-    monkeypatch.setattr(alerts_module.limits, "PREFIX", "requests_are")
+    monkeypatch.setattr(alerts_module.strategies, "PREFIX", "requests_are")
     states = {state.name: state for state in check_states(instance, "http://ui")}
     assert states[f"position_queue: requests_are_answered{OF_VALUE}"].passed is None
 

@@ -7,11 +7,9 @@ import pytest
 from ib_gateway_simulator.gateway.reference_data import ReferenceDataService
 from ib_gateway_simulator.protocol import contract_messages
 from ib_gateway_simulator.protocol.contract import Contract as ListedContract
-from ib_gateway_simulator.protocol.wire import frame
 from position_sync_dagster.gateway import market_data_lines
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.gateway.ib_async_internals import request_id_of
-from position_sync_dagster.gateway.market_data_lines import CANCEL_EFFECT_S, MarketDataLines
 from position_sync_dagster.gateway.translate import streamable
 
 CALL, PUT, WORTHLESS, CENTS = range(921000001, 921000005)
@@ -287,22 +285,3 @@ async def test_a_second_cancel_is_answered_by_300_and_changes_no_count(line, eve
 
 def _request_of(connection, details):
     return request_id_of(connection.ib, connection.ib.ticker(streamable(details)))
-
-
-async def test_a_cancel_without_effect_is_repeated(line, settings_for, eventually):
-    sim, connection, details = line
-    now_s = 0.0
-    lines = MarketDataLines(connection.ib, settings=settings_for(sim), monotonic=lambda: now_s)
-    cancels = lambda: sim.stats()["requests"]["17"]["cancelMktData"]  # noqa: E731
-    lines.subscribe(details[CALL])
-    await eventually(lambda: lines.quote(CALL).mark is not None)
-    late_tick = frame(["1", "6", str(_request_of(connection, details[CALL])), "1", "1.5", "3", "0"])
-    lines.cancel(CALL)
-    await eventually(lambda: sim.stats()["lines_in_use"] == 0)
-    sim.send_raw(late_tick)
-    await connection.ib.reqCurrentTimeAsync()
-    assert cancels() == 1
-    now_s = CANCEL_EFFECT_S + 0.1
-    sim.send_raw(late_tick)
-    await eventually(lambda: cancels() == 2)
-    assert lines.in_use == 0

@@ -87,6 +87,7 @@ async def test_the_actions_of_a_scenario_are_done_at_their_times(connect, tmp_pa
         "- {at_s: 0.0, do: close, account: DUSIM0001, conid: 921000007}\n"
         "- {at_s: 0.0, do: line_limit, limit: 3}\n"
         "- {at_s: 0.5, do: fill, account: DUSIM0001, conid: 921000007, quantity: 2}\n"
+        "- {at_s: 0, every_s: 0.05, do: fill, account: DUSIM0001, conid: 921000001, quantity: 1}\n"
     )
     arguments = ("--port", "0", "--book", "small", "--scenario", str(scenario))
     async with program(*arguments) as process:
@@ -95,6 +96,7 @@ async def test_the_actions_of_a_scenario_are_done_at_their_times(connect, tmp_pa
         client.send(61, 1)
         row = await client.wait(lambda m: m[0] == "61" and m[3] == "921000007")
         assert row[14] == "2"
+        await client.wait(lambda m: m[0] == "61" and m[3] == "921000001" and m[14] == "9")
         async with httpx.AsyncClient(timeout=DEADLINE_S) as http:
             stats = await http.get(f"http://127.0.0.1:{ports['control_port']}/stats")
         assert stats.json()["line_limit"] == 3

@@ -64,7 +64,6 @@ SYMBOLS = {
     "decoder.interpret": ("fields",),
     "decoder.logger": logging.Logger,
     "wrapper._endReq": ("key", "result", "success"),
-    "wrapper._logger": logging.Logger,
     "wrapper._results": dict,
     "wrapper.endTicker": ("ticker", "tickType"),
     "wrapper.position": ("account", "contract", "posSize", "avgCost"),
