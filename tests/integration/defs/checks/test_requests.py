@@ -58,18 +58,13 @@ def test_a_failure_counts_until_a_later_request_is_answered_by_an_older_row(
     assert check(requests_are_answered).passed
 
 
-def test_a_failure_of_a_closed_holding_does_not_count(
+def test_a_failure_of_a_closed_holding_or_one_that_is_tried_again_does_not_count(
     check, lake, enqueue, append_row, seconds_ago
 ) -> None:
     append_row(1, seconds_ago(60), position=0.0)
-    fail(lake, enqueue(1))
-    assert check(requests_are_answered).passed
-
-
-def test_a_retried_request_is_not_failed(check, lake, enqueue) -> None:
-    ids = enqueue(1)
-    fail(lake, ids)
-    lake.queue.sync.retry(ids)
+    again = enqueue(2)
+    fail(lake, [*enqueue(1), *again])
+    lake.queue.sync.retry(again)
     assert check(requests_are_answered).passed
 
 
