@@ -28,6 +28,7 @@ from position_sync_dagster.defs.assets import (
     queue_and_ledger,
     table_asset,
 )
+from position_sync_dagster.defs.assets.risk_scenarios import RISK_JOB
 from position_sync_dagster.defs.checks import evaluation
 from position_sync_dagster.defs.checks.ledger import breaks_event
 from position_sync_dagster.defs.resources import POSITION_SYNC
@@ -90,6 +91,8 @@ class TickCursor(SensorCursor):
         states: The state of each login that was last reported.
         statements: The Delta version of `statement_events` that the causes of closes follow.
         releases: The drains that released requests.
+        has_risk: Whether the first scenarios were requested: their schedule comes up to a quarter
+            of an hour later.
     """
 
     registry_version: int | None = None
@@ -102,24 +105,34 @@ class TickCursor(SensorCursor):
     states: dict[str, str] | None = None
     statements: int | None = None
     releases: Releases = NONE
+    has_risk: bool = False
 
 
-@runs.sensor()
+@runs.sensor(job_name=RISK_JOB)
 def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Value the waiting requests, derive what follows from the rows, and report both.
 
     Each tick applies a changed strategies file, drains the queue for at most 20 s, derives
     latest_positions and strategy_exposure when rows came, and evaluates the checks that are due.
     The result has a materialization for what was written, and a skip reason with the numbers. A
-    tick that fails leaves requests whose leases expire; the next one goes on.
+    tick that fails leaves requests whose leases expire; the next one goes on. Once, when the first
+    rows were reported, it requests the first scenarios of risk.
     """
     settings = POSITION_SYNC.read_settings()
     lake = runs.cached_lake(settings)
     work = Work(lake, settings, runs.cached_instance(context), datetime.now(UTC))
     cursor, events = work.tick(TickCursor.from_text(context.cursor))
     dagster_files.note(dagster_files.FAILED_TICK if work.failed else dagster_files.SENSORS)
+    requests = []
+    # A tick with a request has no skip reason: one that has something to say requests nothing.
+    if cursor.ledger_version and not cursor.has_risk and not events:
+        requests = [dg.RunRequest(run_key=f"first {RISK_JOB}")]
+        cursor = replace(cursor, has_risk=True)
     return dg.SensorResult(
-        asset_events=events, skip_reason="; ".join(work.said), cursor=cursor.to_text()
+        asset_events=events,
+        run_requests=requests,
+        skip_reason=None if requests else "; ".join(work.said),
+        cursor=cursor.to_text(),
     )
 
 
@@ -160,7 +173,11 @@ class Work:
             self.failed = False
         span = unreported(self.lake, self.instance, cursor.ledger_version)
         came = span.added.rows
-        went_back = span.since < (cursor.ledger_version or 0)
+        if went_back := span.since < (cursor.ledger_version or 0):
+            self.said.append(
+                f"the ledger was restored: it has no row after version {span.since}, and had some "
+                f"through {cursor.ledger_version}"
+            )
         rows_due = report.claimed or "QUEUE" in came or went_back
         if came or SessionState.LIVE in states.values():
             every = STREAMED_EVERY if came else QUIET_EVERY
@@ -308,9 +325,7 @@ def unreported(lake: tables.Lake, instance: dg.DagsterInstance, cursor: int | No
         instance: The Dagster instance with the events.
         cursor: The version that the last tick reported; None at the first tick.
     """
-    events = [*instance.fetch_materializations(LEDGER, limit=LOOKED_AT).records]
-    if cursor is None:  # earlier releases reported rows of the stream by observations as well
-        events += instance.fetch_observations(LEDGER, limit=LOOKED_AT).records
+    events = instance.fetch_materializations(LEDGER, limit=LOOKED_AT).records
     found = [version for event in events if (version := _reported(event)) is not None]
     since = cursor or 0
     if found:
@@ -321,7 +336,7 @@ def unreported(lake: tables.Lake, instance: dg.DagsterInstance, cursor: int | No
 
 def _reported(record: dg.EventLogRecord) -> int | None:
     """Return the version through which an event reports rows; None if it reports none."""
-    seen = record.asset_materialization or record.event_log_entry.asset_observation
+    seen = record.asset_materialization
     metadata = seen.metadata if seen is not None else {}
     if SINCE not in metadata or THROUGH not in metadata:
         return None

@@ -276,7 +276,8 @@ def _divisor(quantities: Iterable[float]) -> float:
 
 def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
     legs = tuple(sorted(_parts_of(group, group.units), key=lambda part: _order([part])))
-    kind, risk = kind_of(_parts_of(group)) or Shape.COMBINATION, risk_of(legs)
+    kind = kind_of(_parts_of(group)) or Shape.COMBINATION
+    credit, greatest_loss, unlimited = risk_of(legs)
     first = min((str(one.instrument.expiry) for one in legs if one.is_option), default="")
     return ProposedStrategy(
         name=f"{underlying}-{kind}-{first}",
@@ -285,9 +286,9 @@ def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
         underlying=underlying,
         legs=legs,
         why=group.why,
-        credit=risk.credit,
-        greatest_loss=risk.greatest_loss,
-        unlimited=risk.unlimited,
+        credit=credit,
+        greatest_loss=greatest_loss,
+        unlimited=unlimited,
         alternatives=tuple(group.alternatives),
     )
 
@@ -304,14 +305,8 @@ def _order(legs: Sequence[Piece]) -> tuple[tuple[str, float, str, int], ...]:
     return tuple((day, one.strike, str(one.instrument.right), one.conid) for one, day in named)
 
 
-CLOSED = frozenset(
-    {
-        Shape.VERTICAL, Shape.RATIO_SPREAD, Shape.BACK_SPREAD, Shape.BUTTERFLY, Shape.BROKEN_WING,
-        Shape.CONDOR, Shape.IRON_BUTTERFLY, Shape.IRON_CONDOR, Shape.REVERSE_IRON_BUTTERFLY,
-        Shape.REVERSE_IRON_CONDOR, Shape.JADE_LIZARD, Shape.REVERSE_JADE_LIZARD, Shape.BOX,
-    }
-)  # fmt: skip
-"""Kinds that all options of one expiry are together, whatever else is held of the underlying."""
+APART = frozenset({Shape.STRADDLE, Shape.STRANGLE, Shape.RISK_REVERSAL, Shape.SYNTHETIC, None})
+"""What all options of one expiry are not at once: each may go with something of the underlying."""
 
 LIZARDS = frozenset({Shape.JADE_LIZARD, Shape.REVERSE_JADE_LIZARD})
 DOUBLES = frozenset({Shape.DOUBLE_CALENDAR, Shape.DOUBLE_DIAGONAL})
@@ -338,7 +333,7 @@ class _Matching:
         for part in options:
             by_expiry[str(part.instrument.expiry)].append(part)
         for _expiry, own in sorted(by_expiry.items()):
-            if len(own) > 1 and kind_of(own) in CLOSED:
+            if len(own) > 1 and kind_of(own) not in APART:
                 conids = {part.conid for part in own}
                 those = [lot for lot in lots if lot.part.conid in conids]
                 self._groups.append(_group(those, "all options of the expiry", 2))

@@ -59,7 +59,7 @@ class Rule:
 
 
 def exchange_date(now: datetime) -> date:
-    """Return the date from which rules count the days to an expiry: that in New York."""
+    """Return the date from which the days to an expiry count: that in New York."""
     return now.astimezone(NEW_YORK).date()
 
 

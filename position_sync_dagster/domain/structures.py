@@ -226,23 +226,13 @@ def _payoff(parts: Sequence[Piece], price: float) -> float:
     return total
 
 
-@dataclass(frozen=True, slots=True)
-class Risk:
-    """What a structure brought or cost, and what it loses at most until its first expiry.
+def risk_of(parts: Sequence[Piece]) -> tuple[float | None, float | None, bool]:
+    """Return credit and greatest loss of a structure, in the currency of its contracts.
 
-    Attributes:
-        credit: What was received for it, negative if it was paid; None: unknown.
-        greatest_loss: None if it is unknown, or if it has no bound.
-        unlimited: Whether it has no bound.
+    Returns:
+        What was received for it, negative if it was paid, None: unknown; what it loses at most
+        until its first expiry, None: unknown or without bound; and whether it has no bound.
     """
-
-    credit: float | None
-    greatest_loss: float | None
-    unlimited: bool
-
-
-def risk_of(parts: Sequence[Piece]) -> Risk:
-    """Return credit and greatest loss of a structure, in the currency of its contracts."""
     credit: float | None = 0.0
     for one in parts:
         paid = None if one.cost is None else one.quantity * one.cost
@@ -254,6 +244,6 @@ def risk_of(parts: Sequence[Piece]) -> Risk:
                 for one in parts)  # fmt: skip
     least = least_payoff(parts)
     if least is None:
-        return Risk(credit, None, unlimited=True)
+        return credit, None, True
     loss = None if credit is None or later else max(0.0, -(least + credit)) + 0.0
-    return Risk(credit, loss, unlimited=False)
+    return credit, loss, False

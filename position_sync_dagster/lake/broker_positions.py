@@ -3,7 +3,7 @@
 A holding may have several rows in `broker_positions`; the one that was added last counts.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
@@ -285,26 +285,6 @@ class BrokerPositionsTable:
         """
         return self.table.snapshot(lambda handle: self._rows(handle, gateway_id))
 
-    def newest_confirmations(
-        self, gateway_ids: Iterable[str], now: datetime
-    ) -> dict[str, datetime | None]:
-        """Return when the broker last confirmed a holding of each gateway; None: never.
-
-        Args:
-            gateway_ids: The gateways; if there are none, the table is not read.
-            now: The current time. Later times, written before the clock was set back, count only
-                if there are no others.
-        """
-        names = list(gateway_ids)
-        if not names:
-            return {}
-        return self.table.snapshot(
-            lambda handle: {
-                name: last_time(self._rows(handle, name).get_column("confirmed_at"), now)
-                for name in names
-            }
-        )
-
     def _rows(self, handle: DeltaTable, gateway_id: str) -> pl.DataFrame:
         cached = self._cached.get(gateway_id, _NOTHING_READ)
         if cached.key != self.table.cache_key(handle):
@@ -433,10 +413,6 @@ LOOK_BACK = timedelta(days=14)
 """How far `latest` looks back from the day of the last commit, so that its cost does not grow with
 the history."""
 
-AT_ONCE = 4
-"""Number of files that `newest_of` reads first: the newest ones. It doubles until each account has
-a row."""
-
 LAST_ADDED = f"max.{ADDED}"
 """The column of the log's statistics by which files sort by their newest row."""
 
@@ -478,26 +454,6 @@ class AccountValuesTable:
             LeaseLostError: An owner with a greater token has fenced the table already.
         """
         self.table.transact(lambda handle: fence(handle, gateway_id, token))
-
-    def newest_of(self, accounts: Collection[str]) -> pl.DataFrame:
-        """Return the newest row of each of some accounts, as `latest` does, from the newest files.
-
-        Files are read from the newest on, until each account has a row: in an object store a file
-        is a request, and two weeks have dozens of files.
-        """
-
-        def step(handle: DeltaTable) -> pl.DataFrame:
-            files, count = _recent(data_files(handle)), AT_ONCE
-            files = files.sort(LAST_ADDED, descending=True, nulls_last=True)
-            while count < files.height:
-                found = self._newest_in(files.head(count))
-                added = found.filter(pl.col("account").is_in(accounts)).get_column(ADDED)
-                if added.len() == len(accounts) and (added > files[LAST_ADDED][count]).all():
-                    return found
-                count *= 2
-            return self._newest_in(files)
-
-        return self.table.snapshot(step)
 
     def latest(self) -> pl.DataFrame:
         """Return the newest row of the gateway for each account, in the order of accounts.

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.tables import PROFIT_EXPLAINED
-from position_sync_dagster.risk.curve import Curve, as_svg, curves
+from position_sync_dagster.risk.expiry import Curve, curves
 from position_sync_dagster.risk.explained import PARTS
 from position_sync_dagster.risk.scenarios import Breakdown
 from position_sync_dagster.settings import Settings
@@ -23,6 +23,10 @@ STYLE = (
     "td:first-child,th:first-child{text-align:left}tr:nth-child(even){background:#8882}"
     ".bar{display:inline-block;height:.7em;background:currentColor;opacity:.5}"
 )
+
+
+WIDTH, HEIGHT = 640, 260
+"""The size of the picture of a curve."""
 
 
 def risk_html(lake: Lake, settings: Settings, now: datetime, strategy: str | None) -> str:
@@ -91,6 +95,40 @@ def _drawn(curve: Curve) -> str:
         f"<p>Dashed: today. Solid: in {curve.days:,.1f} days, at the next expiry. "
         f"Break-even: {evens}. Greatest profit: {profit}; greatest loss: {loss}. "
         f"Left out: {curve.left_out}.</p>"
+    )
+
+
+def as_svg(curve: Curve) -> str:
+    """Return the curve as a picture: today dashed, at the expiry solid."""
+    low, high = min(*curve.today, *curve.at_expiry, 0.0), max(*curve.today, *curve.at_expiry, 0.0)
+    span, first, last = (high - low) or 1.0, curve.prices[0], curve.prices[-1]
+
+    def x(price: float) -> float:
+        return WIDTH * (price - first) / (last - first)
+
+    def y(profit: float) -> float:
+        return HEIGHT * (high - profit) / span
+
+    def line(profits: Sequence[float], more: str) -> str:
+        points = " ".join(
+            f"{x(price):.1f},{y(profit):.1f}"
+            for price, profit in zip(curve.prices, profits, strict=True)
+        )
+        return f'<polyline points="{points}" fill="none" stroke="currentColor" {more}/>'
+
+    marks = "".join(
+        f'<line x1="{x(at):.1f}" x2="{x(at):.1f}" y1="0" y2="{HEIGHT}" stroke="gray"/>'
+        f'<text x="{x(at) + 3:.1f}" y="12" font-size="11" fill="currentColor">{at:,.2f}</text>'
+        for at in curve.break_evens
+        if first <= at <= last
+    )
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img">'
+        f'<line x1="0" x2="{WIDTH}" y1="{y(0.0):.1f}" y2="{y(0.0):.1f}" stroke="gray"/>'
+        f'<line x1="{x(curve.spot):.1f}" x2="{x(curve.spot):.1f}" y1="0" y2="{HEIGHT}" '
+        'stroke="gray" stroke-dasharray="2 4"/>'
+        f"{marks}{line(curve.today, 'stroke-dasharray=' + chr(34) + '5 4' + chr(34))}"
+        f"{line(curve.at_expiry, 'stroke-width=' + chr(34) + '2' + chr(34))}</svg>"
     )
 
 

@@ -438,7 +438,7 @@ def test_tables_and_state_are_for_the_owner_alone_under_any_umask(demo):
 def look(demo: Demo) -> list[str]:
     """Return what is not green, as the lineage page computes it.
 
-    Without `risk_scenarios`, which a schedule records at the next full quarter of an hour.
+    Without `risk_scenarios`, whose first run begins some time after the first rows.
     """
     try:
         nodes = demo.graphql(looks.QUERY)["assetNodes"]

@@ -1,6 +1,6 @@
 """Objects in memory that are asked as an S3 store is: what the clients of the tables ask for.
 
-moto answers each a hundred times slower; `tests/contract/test_objects.py` holds both to one suite.
+moto answers each a hundred times slower.
 What no client asked for so far is answered with an error: 501.
 """
 

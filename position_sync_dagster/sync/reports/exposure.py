@@ -24,6 +24,7 @@ from position_sync_dagster.domain.leg import (
     ActiveContract,
     contract_mismatch,
 )
+from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.domain.update import GreeksSource
 from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
@@ -387,7 +388,7 @@ def summed(found: Split, by: Sequence[str], now: datetime) -> pl.DataFrame:
         now: The reference time of days to expiry.
     """
     parts = found.parts
-    soon = pl.col("expiry") <= (now + EXPIRES_SOON).date()
+    soon = pl.col("expiry") <= exchange_date(now) + EXPIRES_SOON
 
     def legs_with(condition: pl.Expr) -> pl.Expr:
         return pl.col("leg").filter(condition).n_unique()
@@ -479,6 +480,12 @@ def exposures(found: Split, now: datetime) -> list[dict[str, Any]]:
         }
         rows.append({name: row[name] for name in _AS_THEY_ARE} | derived)
     return rows
+
+
+def newest_version(rows: pl.DataFrame) -> int | None:
+    """Return the greatest ledger version among the rows: the report is made of these rows."""
+    newest = rows.get_column("ledger_version").max()
+    return None if newest is None else int(str(newest))
 
 
 def add(values: Iterable[Number | None]) -> Number | None:

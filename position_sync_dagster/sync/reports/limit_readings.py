@@ -20,6 +20,7 @@ from position_sync_dagster.domain.leg import (
     few,
     judge,
 )
+from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.sync.reports.book import Book
 from position_sync_dagster.sync.reports.confirmations import PRICED
 from position_sync_dagster.sync.reports.status import is_current
@@ -178,7 +179,9 @@ def _named(parts: pl.DataFrame) -> str:
 
 def _days_to_expiry(parts: pl.DataFrame, _legs: pl.DataFrame, now: datetime) -> Reading:
     nearest = parts.get_column("expiry").drop_nulls().to_list()
-    return Reading(number=min((day - now.date()).days for day in nearest) if nearest else None)
+    return Reading(
+        number=min((day - exchange_date(now)).days for day in nearest) if nearest else None
+    )
 
 
 def _short_in_money(parts: pl.DataFrame, _legs: pl.DataFrame, _now: datetime) -> Reading:

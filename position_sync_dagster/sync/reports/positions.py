@@ -8,6 +8,7 @@ import polars as pl
 
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
+from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.lake.lake import Lake, Past
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.settings import Settings
@@ -62,7 +63,7 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
             moneyness=inside / pl.col("strike"),
             extrinsic=pl.col("market_price") - inside.clip(0.0),
             greeks=pl.struct(GREEKS),
-            days=(pl.col("expiry") - book.now.date()).dt.total_days(),
+            days=(pl.col("expiry") - exchange_date(book.now)).dt.total_days(),
             confirmed_at=PRICED,
             greeks_at=pl.when(pl.col("delta").is_not_null()).then("greeks_time"),
             feed=pl.when(is_tick).then(feed),

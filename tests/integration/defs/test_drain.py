@@ -97,6 +97,16 @@ def test_a_tick_drains_what_waits_and_reports_each_row_once(
     assert tick.rows() == 3
 
 
+def test_the_first_scenarios_are_requested_once_after_the_first_rows(
+    tick: Ticks, own_login, write_holdings, enqueue
+) -> None:
+    write_holdings(own_login(), 1)
+    assert tick().run_requests == tick().run_requests == []
+    enqueue(1)
+    requests = [one for _ in range(4) for one in tick().run_requests or ()]
+    assert [one.run_key for one in requests] == ["first record_risk"]
+
+
 def test_the_derived_tables_follow_the_rows_of_the_same_tick(
     tick: Ticks, lake: Lake, own_login, write_holdings, enqueue
 ) -> None:
@@ -284,7 +294,7 @@ def test_rows_are_counted_again_after_the_ledger_went_back_to_an_older_version(
     tick()
     assert tick.rows() == 1
     DeltaTable(lake.updates.table.path).restore(before)
-    tick()
+    assert "the ledger was restored" in said(tick())
     enqueue(1)
     tick()
     assert tick.rows() == 2

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from position_sync_dagster.domain.broker_position import AccountSource, AccountSummary
-from position_sync_dagster.errors import LeaseLostError, TradingModeError
+from position_sync_dagster.errors import LeaseLostError
 from position_sync_dagster.lake.broker_positions import AccountValuesTable
 from position_sync_dagster.lake.schema.codec import account_rows
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES
@@ -101,12 +101,6 @@ async def test_an_owner_that_was_followed_by_another_writes_nothing_more(lake, r
     assert await net_of(lake) == {A: 7.0}
 
 
-async def test_accounts_of_another_trading_mode_are_refused(lake, row):
-    lake.account_values.append([row()])
-    with pytest.raises(TradingModeError):
-        lake.account_values.append([row("U1234567")])
-
-
 async def test_an_append_and_a_read_cost_the_same_after_many_days(lake, row, clock):
     start = clock.now
     for day in range(20):
@@ -132,19 +126,3 @@ async def test_maintenance_merges_its_files_and_the_doctor_finds_it_sound(lake, 
     assert (result.table, result.skipped) == ("account_values", None)
     assert (result.compacted, result.files) == (40, 1)
     assert await net_of(lake) == {A: 39.0}
-
-
-async def test_the_newest_row_of_an_account_is_found_behind_many_files_of_others(lake, row, clock):
-    values = lake.account_values
-    values.append([row(B, 5.0)])
-    for number in range(9):
-        clock.advance(1)
-        values.append([row(A, float(number))])
-    newest = values.newest_of([A, B])
-    assert dict(newest.select("account", "net_liquidation").iter_rows()) == {A: 8.0, B: 5.0}
-    assert values.newest_of([A]).get_column("account").to_list() == [A]
-    assert values.newest_of([A, "never"]).equals(values.latest())
-
-
-async def test_an_empty_table_has_no_newest_row_of_an_account(lake):
-    assert lake.account_values.newest_of([A]).is_empty()

@@ -150,7 +150,6 @@ async def test_a_confirmation_of_an_account_holds_for_its_rows_from_before(lake,
             ("DUSIM1", 2): (Completeness.COMPLETE, clock.now),
             ("DUSIM2", 1): (Completeness.PARTIAL, None),
         }
-    assert table.newest_confirmations([LOGIN], clock.now)[LOGIN] == clock.now
     # What is known of the account now replaces what was known of it before.
     partial = holding(clock, 2, completeness=Completeness.PARTIAL)
     table.update(LOGIN, [partial], accounts=confirmed)
@@ -205,27 +204,6 @@ async def test_a_reader_reads_only_the_rows_that_were_added(lake, clock, monkeyp
     assert (len(read), seen) == (100, [1])
 
 
-async def test_the_newest_confirmation_is_read_once_until_the_owner_writes_again(
-    lake, clock, monkeypatch
-):
-    lake.broker_positions.replace(LOGIN, [holding(clock, 1, confirmed_at=clock.now)])
-    reader, read, read_rows = Lake(lake.path).broker_positions, [], Table.read_rows
-    monkeypatch.setattr(Table, "read_rows", lambda *args: read.append(args) or read_rows(*args))
-    for port in (1, 2):
-        lake.broker_positions.replace(f"b:{port}", [holding(clock, 1, gateway_id=f"b:{port}")])
-        assert reader.newest_confirmations([LOGIN], clock.now)[LOGIN] == clock.now
-    assert len(read) == 1
-    before = clock.now
-    clock.advance(600)
-    added, later = [holding(clock, 1, account="DUSIM2")], {"DUSIM2": AccountConfirmation(clock.now)}
-    lake.broker_positions.update(LOGIN, added, accounts=later)
-    assert reader.newest_confirmations([LOGIN], clock.now)[LOGIN] == clock.now
-    assert len(read) == 2
-    # A time from before the clock was set back counts only where there is no other.
-    assert reader.newest_confirmations([LOGIN], before)[LOGIN] == before
-    assert len(read) == 2
-
-
 async def test_changes_without_rows_of_the_same_session_are_refused(lake, clock):
     table = lake.broker_positions
     assert table.update(LOGIN, [holding(clock, 1)], **CHANGES) is None
@@ -272,13 +250,6 @@ async def test_after_a_table_was_deleted_the_next_rows_are_all_of_them(lake, clo
     Lake(lake.path).broker_positions.table.initialize()
     assert table.update(LOGIN, [holding(clock, 1, 3.0)], **CHANGES) is None
     assert table.read(LOGIN) == []
-
-
-async def test_changes_of_another_trading_mode_are_refused(lake, clock):
-    lake.broker_positions.replace(LOGIN, [holding(clock, 1)])
-    other = [holding(clock, 1, account="U1234567")]
-    with pytest.raises(TradingModeError):
-        lake.broker_positions.update(LOGIN, other, **CHANGES)
 
 
 async def test_a_merge_keeps_the_newest_row_of_each_holding(lake, clock, monkeypatch):

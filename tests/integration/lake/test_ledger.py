@@ -13,7 +13,6 @@ from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler, TradingMode
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
 from position_sync_dagster.lake.ledger_rows import LedgerFiles
-from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import (
     DeltaLakePositionWriter,
     PositionUpdatesTable,
@@ -26,7 +25,6 @@ from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.lake.storage import table, writer_lock
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table, append
-from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK
 
 
 @pytest.fixture
@@ -91,25 +89,6 @@ def test_half_a_surrogate_pair_is_no_stored_id_and_fences_as_any_name(ledger, ma
         ledger.sync.fence("gateway\udc80", 1)
 
 
-def test_a_request_with_an_id_of_its_own_kind_is_still_written_once(ledger, make_update, clock):
-    for _ in range(2):
-        ledger.sync.append([make_update(1, request_id="mine-1", update_id="row-1")])
-        clock.advance(3600)
-    assert ledger.sync.count() == 1
-
-
-@pytest.mark.parametrize("ahead_s", [400, 3600])
-def test_a_request_is_written_once_though_its_id_was_made_by_a_clock_that_ran_ahead(
-    ledger, make_update, clock, ahead_s
-):
-    request_id = new_ids(clock.now + timedelta(seconds=ahead_s), 1)[0]
-    ledger.sync.append([make_update(1, request_id=request_id)], batch_id="b-1")
-    clock.advance(ahead_s)
-    again = make_update(1, request_id=request_id, position=2.0)
-    assert ledger.sync.append([again], batch_id="b-2").rows == 0
-    assert ledger.sync.count() == 1
-
-
 @pytest.mark.parametrize("passed_s", [-3600, -400, 400, 3600, 30 * 86_400])
 def test_an_id_that_was_given_is_written_once_whatever_the_clock_says_later(
     ledger, make_update, clock, passed_s
@@ -119,16 +98,6 @@ def test_an_id_that_was_given_is_written_once_whatever_the_clock_says_later(
     again = [make_update(1, update_id="row-1", position=2.0), make_update(2)]
     assert ledger.sync.append(again).rows == 1
     assert ledger.sync.latest().select("conid", "position").rows() == [(1, 1.0), (2, 1.0)]
-
-
-@pytest.mark.parametrize("passed_s", [-3600, -400, 400, 3600])
-def test_a_batch_is_written_once_though_its_rows_are_of_another_time(
-    ledger, make_update, clock, passed_s
-):
-    ledger.sync.append([make_update(1)], batch_id="b-1")
-    clock.advance(passed_s)
-    assert ledger.sync.append([make_update(1), make_update(2)], batch_id="b-1").rows == 0
-    assert ledger.sync.count() == 1
 
 
 def test_of_rows_with_batch_ids_of_their_own_those_of_a_known_batch_are_left_out(
@@ -281,24 +250,6 @@ def append_to_first_schema(ledger, update):
     )
 
 
-def test_rows_of_the_first_schema_have_no_trading_class_local_symbol_note_or_time_of_greeks(
-    ledger, make_update, clock
-):
-    added = ("greeks_time", "trading_class", "local_symbol", "note")
-    append_to_first_schema(ledger, make_update(1, update_id="row-1"))
-    noted = replace(
-        make_update(2, update_id="row-2"),
-        greeks_time=clock(),
-        trading_class="SPXW",
-        local_symbol="SPXW  260220P04500000",
-        note="line suspect",
-    )
-    assert ledger.sync.append([noted]).rows == 1
-    first, second = ledger.sync.latest_updates()
-    assert [getattr(first, name) for name in added] == [None] * 4
-    assert [getattr(second, name) for name in added] == [getattr(noted, n) for n in added]
-
-
 def test_the_newest_rows_have_the_columns_of_the_table_they_are_read_from(ledger, make_update):
     ledger.sync.append([make_update(1, update_id="row-1")])
     added = StoredColumn(kind=Kind.TEXT, description="New.")
@@ -350,11 +301,6 @@ def test_the_newest_row_of_a_holding_is_the_same_in_any_order_of_arrival(home, m
             one.sync.latest()
         newest.append(one.sync.latest().select("account", "conid", "position").rows())
     assert newest == [[("DUSIM1", 1, 3.0), ("DUSIM1", 2, 3.0)]] * 4
-
-
-def test_the_same_contract_in_two_accounts_is_two_holdings(ledger, make_update):
-    ledger.sync.append([make_update(1, account=a) for a in ("DUSIM1", "DUSIM2")])
-    assert ledger.sync.latest().height == 2
 
 
 def test_the_newest_rows_are_right_after_files_are_merged_and_deleted(ledger, make_update, clock):
@@ -447,15 +393,6 @@ def test_a_repeat_is_recognized_after_a_compaction(ledger, make_update, clock):
     assert [ledger.sync.append(batch).rows for batch in batches] == [0] * 40
 
 
-def test_a_reader_with_an_old_handle_survives_a_vacuum(ledger, make_update, clock):
-    for _ in range(40):
-        clock.advance(1)
-        ledger.sync.append([make_update(1)])
-    other = PositionUpdatesTable(ledger.table.path)
-    maintain(other.table, clean_now=True)
-    assert ledger.sync.between(datetime(2026, 1, 1, tzinfo=UTC), clock.now).height == 40
-
-
 def test_a_scan_whose_files_are_vacuumed_meanwhile_is_repeated(ledger, make_update, clock):
     for _ in range(40):
         clock.advance(1)
@@ -521,12 +458,6 @@ def test_a_lake_of_one_trading_mode_refuses_the_others_and_keeps_its_rows(ledger
     assert ledger.sync.count() == 1
 
 
-def test_the_first_rows_may_not_be_of_two_trading_modes(ledger, make_update):
-    with pytest.raises(TradingModeError):
-        ledger.sync.append([make_update(1), make_update(2, trading_mode=TradingMode.LIVE)])
-    assert ledger.sync.count() == 0
-
-
 def test_counting_reads_no_data(ledger, make_update, clock):
     for _ in range(3):
         clock.advance(1)
@@ -545,21 +476,6 @@ async def test_an_update_of_an_account_has_its_trading_mode_and_one_without_has_
     assert rows == {1: None, 2: "PAPER"}
     with pytest.raises(TradingModeError):
         await table.append([replace(plain, conid=3, account="U123")])
-
-
-async def test_maintenance_leaves_no_file_behind_that_writers_replaced(tmp_path):
-    """The checkpoints that writers make drop the tombstones by which a lite vacuum finds files."""
-    queue = PositionQueue(tmp_path / "position_queue", fsync=False)
-    await queue.initialize()
-    for conid in range(1, 40):
-        await queue.insert(conid, "SPY")
-    for _ in range(2):
-        maintain(queue.table, clean_now=True)
-    files = list((tmp_path / "position_queue").rglob("*.parquet"))
-    data = [path for path in files if "_delta_log" not in path.parts]
-    assert len(data) == 1
-    assert (tmp_path / "position_queue" / WRITER_LOCK).exists()
-    assert len(await queue.get_batch(limit=100)) == 39
 
 
 @pytest.fixture
@@ -617,14 +533,6 @@ def test_a_row_counts_at_once_after_the_clock_was_set_back_by_a_minute(
     clock.advance(30)
     writer.append([make_update(1, position=4.0)])
     assert positions(reader) == positions(open_ledger()) == {1: 4.0}
-
-
-def test_a_row_that_is_written_late_hides_no_newer_one(open_ledger, make_update, clock):
-    ledger, began = open_ledger(), clock.now
-    clock.advance(7200)
-    ledger.append([make_update(1, position=2.0)])
-    ledger.append([make_update(1, position=1.0, timestamp=began)])
-    assert positions(ledger) == positions(open_ledger()) == {1: 2.0}
 
 
 def test_of_a_migrated_ledger_the_rows_of_later_commits_are_found(ledger, make_update, clock):

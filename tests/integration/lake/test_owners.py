@@ -4,7 +4,6 @@ import asyncio
 import threading
 from contextlib import nullcontext
 from datetime import timedelta
-from functools import partial
 
 import pytest
 
@@ -26,17 +25,6 @@ from tests.support.waiting import DEADLINE_S
 
 LOGIN = "127.0.0.1:7497"
 WHO = {"lease_s": 15.0, "run_id": "run-1", "host": "box", "pid": 42}
-
-
-@pytest.mark.in_store
-async def test_a_login_has_one_owner_who_is_named_to_the_others(lake):
-    session = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
-    assert (session.state, session.fencing_token) == (SessionState.STARTING, 1)
-    with pytest.raises(LoginOwnedError, match=r"STREAM \(process 42 on box, .* until"):
-        lake.sessions.acquire(LOGIN, Owner.REFRESH, **WHO)
-    assert lake.sessions.current(LOGIN) == session
-    other = lake.sessions.acquire("127.0.0.1:4001", Owner.REFRESH, **WHO)
-    assert other.fencing_token == 1
 
 
 @pytest.mark.in_store
@@ -93,28 +81,6 @@ async def test_an_owner_that_goes_on_after_the_clock_was_set_back_is_live_since_
     for _ in range(3):
         assert lake.sessions.renew(session, **live).state_since == set_back_at
         clock.advance(4)
-
-
-@pytest.mark.in_store
-async def test_an_owner_loses_a_session_whose_lease_has_expired(lake, clock):
-    session = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
-    clock.advance(15)
-    assert not lake.sessions.current(LOGIN).is_alive(clock.now)
-    with pytest.raises(LeaseLostError, match="its lease has expired"):
-        lake.sessions.renew(session, lease_s=15)
-
-
-async def test_a_dead_owner_is_followed_by_one_with_a_higher_token(lake, clock):
-    first = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
-    clock.advance(15)
-    second = lake.sessions.acquire(LOGIN, Owner.REFRESH, **WHO)
-    assert second.fencing_token == first.fencing_token + 1
-    for call in (partial(lake.sessions.renew, lease_s=15), lake.sessions.end):
-        with pytest.raises(LeaseLostError, match="a newer session has followed"):
-            call(first)
-    newest, lost = lake.sessions.history()
-    assert newest == second
-    assert (lost.session_id, lost.state) == (first.session_id, SessionState.LOST)
 
 
 @pytest.mark.parametrize("cleanly", [True, False])
@@ -254,21 +220,6 @@ async def test_an_owner_whose_heartbeat_fails_for_any_reason_writes_nothing_more
         own.check()
     assert f"the lease on {own.session.gateway_id} is no longer renewed" in caplog.text
     assert "a fault that nobody thought of" in caplog.text
-
-
-async def test_an_ended_session_leaves_the_login_free_at_once(lake, clock):
-    first = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
-    ended = lake.sessions.end(first, detail="rotation")
-    assert lake.sessions.current(LOGIN) == ended
-    assert not ended.is_alive(clock.now)
-    with pytest.raises(LeaseLostError, match="ENDED"):
-        lake.sessions.renew(first, lease_s=15)
-    second = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
-    assert second.fencing_token == 2
-    assert [s.state for s in lake.sessions.history()] == [
-        SessionState.STARTING,
-        SessionState.ENDED,
-    ]
 
 
 @pytest.mark.in_store

@@ -18,21 +18,18 @@ import polars as pl
 import pytest
 from deltalake import write_deltalake
 
-from position_sync_dagster.domain.broker_position import AccountSummary, BrokerPosition
-from position_sync_dagster.domain.closures import Cause, Closure, PositionChange
+from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.instrument import (
     ContractDetails,
-    DividendSource,
-    ExpectedDividend,
 )
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
-from position_sync_dagster.domain.statement import EventKind, Execution, StatementEvent
+from position_sync_dagster.domain.statement import Execution
 from position_sync_dagster.domain.update import PositionUpdate, QueueRequest
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.tables import DERIVED, LATEST_POSITIONS, TABLES
+from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
 from position_sync_dagster.lake.storage import maintenance, writer_lock
 from position_sync_dagster.lake.storage import table as stored
 from position_sync_dagster.lake.storage.table import Table
@@ -61,25 +58,6 @@ def update(number: int) -> PositionUpdate:
     return PositionUpdate(number, "SPY", None, 1.0, 1.0, 1.0, 1.0, 1.0, at(number))
 
 
-def risk(number: int) -> dict[str, object]:
-    names = ("currency", "spot", "vol", "days", "value", "profit", "largest_loss", "run_id")
-    return dict.fromkeys(names) | {
-        "made_at": at(number), "date": NOW.date(), "strategy_id": "s", "account": "DUSIM1",
-        "scenario": str(number), "left_out": 0,
-    }  # fmt: skip
-
-
-def dividend(n: int) -> ExpectedDividend:
-    return ExpectedDividend(
-        conid=n + 1, symbol="SPY", source=DividendSource.STATED, ex_date=NOW.date(),
-        amount=1.5, share=None, next_year=6.0, seen_at=NOW,
-    )  # fmt: skip
-
-
-def summary(number: int) -> AccountSummary:
-    return AccountSummary(account="DUSIM1", timestamp=at(number), cash=float(number))
-
-
 def holding(number: int) -> BrokerPosition:
     return make_holding(number, NOW, gateway_id=LOGIN, account="DUSIM1")
 
@@ -92,21 +70,6 @@ def details(number: int) -> ContractDetails:
 def execution(number: int) -> Execution:
     given = {"execution_id": f"e{number}", "account": "DUSIM1", "time": at(number)}
     return Execution(**dict.fromkeys(f.name for f in fields(Execution)) | given)
-
-
-def event(number: int) -> StatementEvent:
-    given = {"event_id": f"e{number}", "kind": EventKind.CASH, "day": at(number).date()}
-    return StatementEvent(**dict.fromkeys(f.name for f in fields(StatementEvent)) | given)
-
-
-def change(number: int) -> PositionChange:
-    given = {"change_id": f"c{number}", "account": "DUSIM1", "seen_at": at(number)}
-    return PositionChange(**dict.fromkeys(f.name for f in fields(PositionChange)) | given)
-
-
-def closure(number: int) -> Closure:
-    given = {"change_id": f"c{number}", "cause": Cause.TRADED, "judged_at": at(number)}
-    return Closure(**dict.fromkeys(f.name for f in fields(Closure)) | given)
 
 
 def discrepancy(number: int) -> Discrepancy:
@@ -171,12 +134,6 @@ FILL: dict[str, Callable[[Lake, int], Any]] = {
         lake.breaks.record(f"login{n}", found, at(n)) for found in ([discrepancy(n)], [])
     ],
     "executions": lambda lake, n: lake.executions.add([execution(n)]),
-    "statement_events": lambda lake, n: lake.statement_events.add([event(n)]),
-    "position_changes": lambda lake, n: lake.position_changes.add([change(n)]),
-    "closures": lambda lake, n: lake.closures.add([closure(n)]),
-    "risk_scenarios": lambda lake, n: lake.risk_scenarios.record([risk(n)]),
-    "dividends": lambda lake, n: lake.dividends.add([dividend(n)]),
-    "account_values": lambda lake, n: lake.account_values.append([summary(n)]),
     "latest_positions": derive,
 }  # fmt: skip
 
@@ -221,31 +178,6 @@ CHANGES: dict[str, dict[str, Work]] = {
     "executions": {
         "add": lambda lake: lake.executions.add([execution(50)]),
         "add two": lambda lake: lake.executions.add([execution(50), execution(51)]),
-    },
-    "statement_events": {
-        "add": lambda lake: lake.statement_events.add([event(50)]),
-        "add two": lambda lake: lake.statement_events.add([event(50), event(51)]),
-    },
-    "position_changes": {
-        "add": lambda lake: lake.position_changes.add([change(50)]),
-        "add two": lambda lake: lake.position_changes.add([change(50), change(51)]),
-    },
-    "closures": {
-        "add": lambda lake: lake.closures.add([closure(50)]),
-        "add two": lambda lake: lake.closures.add([closure(50), closure(51)]),
-    },
-    "risk_scenarios": {
-        "record": lambda lake: lake.risk_scenarios.record([risk(50)]),
-        "record two": lambda lake: lake.risk_scenarios.record([risk(50), risk(51)]),
-    },
-    "dividends": {
-        "add": lambda lake: lake.dividends.add([dividend(50)]),
-        "add two": lambda lake: lake.dividends.add([dividend(50), dividend(51)]),
-    },
-    "account_values": {
-        "append": lambda lake: lake.account_values.append([summary(50)]),
-        "append two": lambda lake: lake.account_values.append([summary(50), summary(51)]),
-        "fence": lambda lake: lake.account_values.fence(LOGIN, 7),
     },
     "latest_positions": {
         "derive": lambda lake: derive(lake, 50),
@@ -367,9 +299,3 @@ def test_two_changes_at_once_leave_what_one_of_the_two_orders_leaves(tmp_path, n
         assert leaves(found, second, first) or leaves(found, first, second), (
             f"{second} inside {first} of {name}: {found}"
         )
-
-
-def test_every_table_is_among_them():
-    assert {"strategy_exposure", "daily_positions", "profit_explained"} | set(CHANGES) == {
-        spec.name for spec in (*TABLES, *DERIVED)
-    }

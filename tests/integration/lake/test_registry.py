@@ -357,27 +357,3 @@ async def test_a_file_of_thousands_of_legs_is_applied_in_one_commit_and_so_is_a_
     assert await registry.replace_all(load_strategies(book, clock)) == (5_000, 5_000)
     assert registry.table.version() == before + 2
     assert {leg.strike for leg in await registry.get_all_active()} == {460.0}
-
-
-async def test_a_file_of_many_legs_is_imported_in_one_commit_and_again_in_none(
-    registry, tmp_path, clock
-):
-    lines = ["strategies:"]
-    for strategy in range(40):
-        lines += [f"- strategy_id: s{strategy}", "  legs:"]
-        lines += [
-            f"  - {{conid: {strategy * 50 + n + 1}, symbol: SPY, right: C, strike: {400 + n}, "
-            "expiry: 20281215}"
-            for n in range(50)
-        ]
-    (tmp_path / "many.yaml").write_text("\n".join(lines))
-    legs = load_strategies(tmp_path / "many.yaml", clock)
-    before = registry.version
-    assert await registry.replace_all(legs) == (2_000, 0)
-    assert await registry.replace_all(legs) == (0, 0)
-    assert registry.version - before == 1
-    assert await registry.replace_all(legs[500:]) == (0, 500)
-    assert registry.version - before == 2
-    other = StrategyRegistry(tmp_path / "legs", clock=clock)
-    await other.initialize()
-    assert {leg.conid for leg in other.legs} == set(range(501, 2_001))

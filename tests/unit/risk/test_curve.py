@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from position_sync_dagster.risk.curve import as_svg, curves
+from position_sync_dagster.risk.expiry import curves
+from position_sync_dagster.web.risk_page import as_svg
 from tests.unit.risk.test_scenarios import option, priced
 
 

@@ -13,7 +13,6 @@ from position_sync_dagster.errors import (
     LakeNotWritableError,
 )
 from position_sync_dagster.lake.position_queue import PositionQueue
-from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.storage.durability import torn_entries
 from position_sync_dagster.lake.storage.maintenance import COMPACT_FROM, maintain
 from tests.support.filled_queue import filled_queue
@@ -141,21 +140,3 @@ def test_a_read_only_disk_is_reported_and_still_read(small_disk):
     with pytest.raises(LakeNotWritableError, match="Read-only"):
         queue.sync.claim_batch()
     assert PositionQueue(small_disk / "q").sync.counts()[QueueStatus.PENDING] == 3
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_the_ledger_on_a_full_disk_keeps_its_rows_and_accepts_new_ones_later(
-    small_disk, make_update, clock
-):
-    ledger = PositionUpdatesTable(small_disk / "u")
-    ledger.sync.append([make_update(1)], batch_id="b-1")
-    filler = small_disk / "filler"
-    fill(filler)
-    clock.advance(1)
-    rows = [make_update(c, symbol="S" * 900) for c in range(300)]
-    with pytest.raises(LakeNotWritableError, match="space"):
-        ledger.sync.append(rows, batch_id="b-2")
-    assert ledger.sync.count() == 1
-    assert not torn_entries(Path(ledger.table.path))
-    filler.unlink()
-    assert ledger.sync.append(rows, batch_id="b-2").rows == 300

@@ -81,13 +81,6 @@ async def test_in_an_object_store_no_change_waits_for_a_merge(store, monkeypatch
     await eventually(lambda: set(merged) == {queue.table.path})
 
 
-def test_few_files_are_left_as_they_are(queue):
-    finish_some(queue, 5)
-    version = queue.table.version()
-    assert maintain(queue.table).compacted == 0
-    assert queue.table.version() == version
-
-
 def test_a_claim_made_before_a_compaction_is_marked_after_it(queue):
     finish_some(queue, 40)
     queue.sync.insert_many([QueueRequest(1000, "SPY")])
@@ -318,16 +311,3 @@ def test_small_files_behind_some_larger_ones_are_merged(tmp_path, monkeypatch):
     assert sizes[-1] < 100_000 < maintenance.MAX_SMALL * 100_000 < sum(sizes[-6:])
     assert maintenance.compact(table, 100_000) >= 2 * DUE - 6
     assert table.count() == 2 * DUE
-
-
-def test_who_reads_a_derived_table_may_take_minutes_beside_its_maintenance(tmp_path):
-    lake = Lake(tmp_path, fsync=False)
-    lake.initialize_sync()
-    path = lake.table_path("latest_positions")
-    table = Table(path, LATEST_POSITIONS)
-    derived.replace(table, a_row(0))
-    reader = DeltaTable(path)
-    for number in range(1, COMMITS):
-        derived.replace(table, a_row(number))
-    lake.maintain()
-    assert pl.DataFrame(reader.scan()).get_column("symbol").to_list() == ["symbol-0"]

@@ -141,33 +141,34 @@ def test_a_process_that_has_a_table_open_is_refused_each_time_once_a_newer_relea
     assert table.count() == 3
 
 
-def test_a_table_whose_log_is_gone_is_called_broken(tmp_path):
-    filled_queue(tmp_path / "q")
-    shutil.rmtree(tmp_path / "q" / "_delta_log")
-    (tmp_path / "q" / "_delta_log").mkdir()
-    with pytest.raises(BrokenTableError, match="no log"):
-        PositionQueue(tmp_path / "q").sync.initialize()
+def without_log(table: Path) -> None:
+    shutil.rmtree(table / "_delta_log")
+    (table / "_delta_log").mkdir()
 
 
-def test_a_table_whose_log_is_cut_is_called_broken(tmp_path):
-    filled_queue(tmp_path / "q")
-    (tmp_path / "q" / "_delta_log" / f"{1:020}.json").write_text('{"add":')
-    with pytest.raises(BrokenTableError, match=r"is cut.*doctor --repair"):
-        PositionQueue(tmp_path / "q").sync.initialize()
-
-
-def test_a_table_whose_first_log_entries_are_gone_is_called_broken(tmp_path):
-    filled_queue(tmp_path / "q")
-    (tmp_path / "q" / "_delta_log" / f"{0:020}.json").unlink()
-    with pytest.raises(BrokenTableError, match=r"is missing.*from a backup"):
-        PositionQueue(tmp_path / "q").sync.initialize()
-
-
-def test_a_table_whose_data_files_are_gone_is_called_broken(tmp_path):
-    filled_queue(tmp_path / "q")
-    for file in (tmp_path / "q" / "bucket=live").rglob("*.parquet"):
+def without_data(table: Path) -> None:
+    for file in (table / "bucket=live").rglob("*.parquet"):
         file.unlink()
-    with pytest.raises(BrokenTableError, match=r"is missing.*position-sync doctor"):
+
+
+def entry(table: Path, version: int) -> Path:
+    return table / "_delta_log" / f"{version:020}.json"
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (without_log, "no log"),
+        (lambda table: entry(table, 1).write_text('{"add":'), r"is cut.*doctor --repair"),
+        (lambda table: entry(table, 0).unlink(), r"is missing.*from a backup"),
+        (without_data, r"is missing.*position-sync doctor"),
+    ],
+    ids=["no log", "cut entry", "no first entry", "no data"],
+)
+def test_a_damaged_table_is_called_broken(tmp_path, damage, said):
+    filled_queue(tmp_path / "q")
+    damage(tmp_path / "q")
+    with pytest.raises(BrokenTableError, match=said):
         PositionQueue(tmp_path / "q").sync.get_batch()
 
 

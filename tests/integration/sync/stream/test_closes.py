@@ -236,13 +236,12 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
         conid=CALL, symbol="AAPL", right="CALL", strike=240.0, expiry="20281215",
         strategy_id="roller", account=A,
     )  # fmt: skip
-    took_s, changes, shares_at = {}, {}, -inf
+    changes, shares_at = {}, -inf
     async with watched() as (sim, _streamer):
         for name, case in CASES.items():
             if case.shares:
                 await asyncio.sleep(shares_at + NEAR_S + 1 - time.monotonic())
             earlier = {one.change_id for one in lake.closures.records()}
-            began = time.monotonic()
             case.act(sim)
 
             def judged(case=case, earlier=earlier):
@@ -253,7 +252,6 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
                 return f"{name}: {without_shares(found_since(lake, earlier))}"
 
             found = await eventually(judged, told)
-            took_s[name] = time.monotonic() - began
             shares_at = time.monotonic() if case.shares else shares_at
             changes[name] = {one.change_id for ones in found.values() for one in ones}
             assert {one.stage for ones in found.values() for one in ones} == {P}
@@ -271,24 +269,6 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
     for name, case in CASES.items():
         found = [one for one in stated if one.change_id in changes[name]]
         assert {one.cause for one in found} == {case.stated or case.provisional}, name
-        evidence = ", ".join(
-            sorted(
-                {
-                    kind
-                    for one in found
-                    for kind, known in (
-                        ("execution or booking", one.executions),
-                        ("event", one.events),
-                        ("counter-holding", one.counter_conid),
-                    )
-                    if known
-                }
-            )
-        )
-        print(
-            f"| {name} | {case.provisional} | {took_s[name]:.1f} | "
-            f"{case.stated or case.provisional} | {evidence} |"
-        )
 
 
 async def test_a_refused_request_for_executions_never_makes_a_cause(

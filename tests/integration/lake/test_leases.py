@@ -2,9 +2,7 @@
 
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -93,25 +91,6 @@ def test_an_owner_that_is_late_has_lost_its_lease_and_is_followed_by_a_greater_t
     newest, lost = there.history()
     assert (newest.session_id, lost.state) == (second.session_id, SessionState.LOST)
     assert leases.clock.now - lost.state_since < timedelta(seconds=2000)  # its last heartbeat
-
-
-def test_of_many_that_follow_a_dead_owner_at_once_one_owns_the_login(leases):
-    dead = leases.sessions().acquire(LOGIN, Owner.STREAM, **WHO)
-    leases.pass_time(1600)
-    racers = [leases.sessions() for _ in range(4)]
-    start = threading.Barrier(len(racers))
-
-    def race(sessions):
-        start.wait()
-        try:
-            return sessions.acquire(LOGIN, Owner.STREAM, **WHO)
-        except LoginOwnedError:
-            return None
-
-    with ThreadPoolExecutor(len(racers)) as pool:
-        won = [session for session in pool.map(race, racers) if session is not None]
-    assert [session.fencing_token for session in won] == [dead.fencing_token + 1]
-    assert {racer.current(LOGIN).session_id for racer in racers} == {won[0].session_id}
 
 
 def test_an_ended_session_leaves_the_login_free_at_once(leases):
