@@ -32,9 +32,9 @@ def main() -> None:
         # Before the slow imports below, so that a signal during them is handled in the same way.
         block_stop_signals()
 
-    from position_sync_dagster.sync.stream.memory_and_threads import exempt_from_collection
+    from position_sync_dagster.sync.stream.memory_and_threads import rare_garbage_collection
 
-    with exempt_from_collection():
+    with rare_garbage_collection():
         from position_sync_dagster.cli.app import app, print_error
         from position_sync_dagster.errors import PositionSyncError
 

@@ -2,11 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import count
 from random import Random
 
 from ib_async import IB, StartupFetchNONE
@@ -23,14 +22,11 @@ MAX_REQUESTS, REQUESTS_INTERVAL_S = 10, 0.25
 """Pace of our messages: never more than 50 in any second, as the gateway counts them. ib_async's
 own 45 per second come in bursts, of which two may fall into one second at the gateway."""
 
-NEXT_CLIENT_ID = Backoff(first_s=0.5, longest_s=5.0, jitter=(1.0, 1.5))
+NEXT_CLIENT_ID = Backoff(first_s=0.5, longest_s=2.0, jitter=(1.0, 1.5))
 """Pauses between two client ids that are in use."""
 
 GREETING_BYTES = 12
 """The first bytes of a gateway's first message: its length, and the version with its end."""
-
-PAUSES_S = 5.0
-"""Bound of all pauses of one log-in together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +71,10 @@ async def log_in(
     """
     ib_async_internals.quiet_loggers()
     _warn_of_version(ib_async_internals.version_problem())
-    pool, pauses = settings.client_id_pool, client_id_pauses(random)
-    for client_id in pool:
-        if client_id != pool[0]:
-            await sleep(next(pauses))
+    pool = settings.client_id_pool
+    for taken, client_id in enumerate(pool):
+        if taken:
+            await sleep(NEXT_CLIENT_ID.delay_s(taken, random))
         with suppress(errors.ClientIdInUseError):
             return await _log_in_as(client_id, settings, port)
     raise errors.ClientIdInUseError(
@@ -94,15 +90,6 @@ def _warn_of_version(problem: tuple[str, str] | None) -> None:
     """Log once that another version of ib_async is installed."""
     if problem is not None:
         logger.warning("%s. %s", *problem)
-
-
-def client_id_pauses(random: Random) -> Iterator[float]:
-    """Yield the pauses between the ids of the pool in seconds: growing, with jitter, bounded."""
-    left_s = PAUSES_S
-    for taken in count(1):
-        pause_s = min(left_s, NEXT_CLIENT_ID.delay_s(taken, random))
-        left_s -= pause_s
-        yield pause_s
 
 
 async def _log_in_as(client_id: int, settings: Settings, port: int) -> Login:

@@ -15,7 +15,7 @@ import json
 import logging
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, cached_property
@@ -198,6 +198,17 @@ def _perspective() -> Path | None:
     return Path(found.origin).parent / "widget" / "static"
 
 
+def in_thread(
+    answer: Callable[[Request], Response],
+) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    """Return an endpoint that blocks no other request: it answers in a thread."""
+
+    async def endpoint(request: Request) -> Response:
+        return await asyncio.to_thread(answer, request)
+
+    return endpoint
+
+
 def money_routes(
     *,
     dagster: bool = True,
@@ -243,37 +254,33 @@ def money_routes(
             found = gzip.decompress(found)
         return Response(found, headers=headers, media_type="application/json")
 
-    def answer(name: str, known: str) -> Response:
+    @in_thread
+    def api(request: Request) -> Response:
         from position_sync_dagster.web import served_figures
 
+        name, known = request.path_params["name"], request.headers.get("if-none-match", "")
         found = served_figures.answer(name, known, lambda: opened().figures(utc_now()))
         found.headers.update({**HEADERS, "Cache-Control": "no-cache"})
         return found
 
-    async def api(request: Request) -> Response:
-        known = request.headers.get("if-none-match", "")
-        return await asyncio.to_thread(answer, request.path_params["name"], known)
-
-    def risk_of(strategy: str | None) -> Response:
+    @in_thread
+    def risk(request: Request) -> Response:
         from position_sync_dagster.lake.lake import Lake
         from position_sync_dagster.settings import load_settings
         from position_sync_dagster.web.risk_page import risk_html
 
         settings = load_settings()
         try:
+            strategy = request.query_params.get("strategy")
             text = risk_html(Lake.of(settings), settings, utc_now(), strategy)
         except PositionSyncError as error:
             return PlainTextResponse(str(error), 503, HEADERS)
         headers = {**HEADERS, "Cache-Control": "no-store"}
         return Response(text, headers=headers, media_type="text/html")
 
-    async def risk(request: Request) -> Response:
-        return await asyncio.to_thread(risk_of, request.query_params.get("strategy"))
-
     async def missing(_: Request) -> Response:
-        return PlainTextResponse(
-            str(MissingExtraError("perspective-python", "money")), 503, HEADERS
-        )
+        why = MissingExtraError("perspective-python", "money")
+        return PlainTextResponse(str(why), 503, HEADERS)
 
     served = Route("/api/v1/{name}", api, methods=["GET"])
     risks = Route("/money/risk", risk, methods=["GET"])

@@ -49,9 +49,9 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(r"tests/integration/sync/test_fuzz(ed_lines)?\.py", C, "a gateway that sends anything"),
     Row(
-        r"tests/integration/sync/stream/test_(whole_book_)?day\.py",
+        r"tests/integration/sync/stream/test_whole_book_day\.py",
         C,
-        "days with every fault; each fault has a test of its own",
+        "a day with every fault; each fault has a test of its own",
     ),
     Row(r"tests/integration/sync/stream/test_(large_books|nights)\.py", V, "larger books"),
     Row(r"tests/integration/sync/test_store_outages\.py", V, "outages of an object store"),

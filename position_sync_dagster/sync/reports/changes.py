@@ -12,7 +12,6 @@ from enum import StrEnum
 import polars as pl
 
 from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.closures import Cause, Closure, PositionChange
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.instrument import NEW_YORK, contract_name, digits, leg_name
@@ -93,55 +92,40 @@ def day_began(now: datetime) -> datetime:
     return midnight.astimezone(UTC)
 
 
-class DayReader:
-    """Reads what the tables have of the present day, and each time only what is new."""
+def read_day(lake: Lake, since: datetime, latest: pl.DataFrame, legs: pl.DataFrame) -> Day:
+    """Return what the tables have of a day; blocks.
 
-    def __init__(self, lake: Lake) -> None:
-        self._lake = lake
-        self._read_at: tuple[object, ...] = ()
-        self._day = Day(since=NEVER)
+    Args:
+        since: Its beginning.
+        latest: The newest row of each holding, which names its contract.
+        legs: The legs of strategies, also those that were removed.
 
-    def read(self, now: datetime, latest: pl.DataFrame, legs: pl.DataFrame) -> Day:
-        """Return the day; blocks.
-
-        Args:
-            latest: The newest row of each holding, which names its contract.
-            legs: The legs of strategies, also those that were removed.
-
-        Raises:
-            LakeError: A table cannot be used.
-        """
-        lake, since = self._lake, day_began(now)
-        records = (lake.position_changes, lake.executions, lake.closures, lake.breaks)
-        versions = (since, *(one.table.version() for one in (*records, lake.sessions)))
-        if versions != self._read_at:
-            self._day, self._read_at = self._read(since, latest, legs), versions
-        return self._day
-
-    def _read(self, since: datetime, latest: pl.DataFrame, legs: pl.DataFrame) -> Day:
-        lake, begin = self._lake, moment(since)
-        changes = lake.position_changes.records(since)
-        executions = current_executions(lake.executions.records(since))
-        conids = {one.conid for one in changes} | {one.conid for one in executions}
-        held = legs.filter(pl.col("conid").is_in(conids)).group_by("conid")
-        strategies = held.agg(pl.col("strategy_id").unique()).iter_rows()
-        terms = latest.filter(pl.col("conid").is_in(conids)).select("conid", *TERMS).iter_rows()
-        names = {conid: leg_name(*of) for conid, *of in terms}
-        names |= {one.conid: contract_name(one) for one in changes}
-        gone = lake.breaks.closed_breaks(MOST_BREAKS)
-        return Day(
-            since=since,
-            changes=changes,
-            executions=executions,
-            closures=records_of(Closure, lake.closures.current_rows(pl.col("closed_at") >= begin)),
-            sessions=lake.sessions.history(None, pl.col("heartbeat_at") >= begin),
-            breaks=[
-                *lake.breaks.open_breaks(),
-                *(one for one in gone if one.resolved_at and one.resolved_at >= since),
-            ],
-            names=names,
-            strategies={conid: frozenset(found) for conid, found in strategies},
-        )
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    begin = moment(since)
+    changes = lake.position_changes.records(since)
+    executions = current_executions(lake.executions.records(since))
+    conids = {one.conid for one in changes} | {one.conid for one in executions}
+    held = legs.filter(pl.col("conid").is_in(conids)).group_by("conid")
+    strategies = held.agg(pl.col("strategy_id").unique()).iter_rows()
+    terms = latest.filter(pl.col("conid").is_in(conids)).select("conid", *TERMS).iter_rows()
+    names = {conid: leg_name(*of) for conid, *of in terms}
+    names |= {one.conid: contract_name(one) for one in changes}
+    gone = lake.breaks.closed_breaks(MOST_BREAKS)
+    return Day(
+        since=since,
+        changes=changes,
+        executions=executions,
+        closures=records_of(Closure, lake.closures.current_rows(pl.col("closed_at") >= begin)),
+        sessions=lake.sessions.history(None, pl.col("heartbeat_at") >= begin),
+        breaks=[
+            *lake.breaks.open_breaks(),
+            *(one for one in gone if one.resolved_at and one.resolved_at >= since),
+        ],
+        names=names,
+        strategies={conid: frozenset(found) for conid, found in strategies},
+    )
 
 
 def changes_of(day: Day) -> list[DayChange]:

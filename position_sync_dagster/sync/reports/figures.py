@@ -6,11 +6,11 @@ Unknown is null, never zero; a sum that leaves something out says of how many ho
 """
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -27,7 +27,6 @@ from position_sync_dagster.risk.campaigns import Campaign
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import (
     Book,
-    Known,
     Money,
     read_book,
     read_known,
@@ -36,14 +35,18 @@ from position_sync_dagster.sync.reports.book import (
 from position_sync_dagster.sync.reports.changes import (
     Day,
     DayChange,
-    DayReader,
     changes_of,
+    day_began,
+    read_day,
     realized_of,
 )
 from position_sync_dagster.sync.reports.confirmations import PRICED
+from position_sync_dagster.sync.reports.exposure import newest_version
 from position_sync_dagster.sync.reports.limit_readings import Evaluated, evaluate
 from position_sync_dagster.sync.reports.positions import COLUMNS, KEY, in_order, position_rows
 from position_sync_dagster.sync.reports.status import Status, plain, read_status
+
+Kept = TypeVar("Kept")
 
 VERSION = 1
 """The version of the shape of the JSON."""
@@ -99,44 +102,30 @@ class Account:
     total: float | None
 
 
-_SUMS = {
+_NAMES = {
     "value": "market_value",
     "unrealized_pnl": "unrealized",
     "daily_pnl": "today",
-    "dollar_delta": "dollar_delta",
-    "beta_delta": "beta_delta",
-    "gamma_1pct": "gamma_1pct",
-    "theta": "theta",
-    "vega": "vega",
+    "realized_pnl": "realised",
+    "realized_since": "realised_since",
+    "oldest_age_s": "age_s",
+    "oldest_greeks_s": "greeks_age_s",
+    "differences": "note",
 }
-"""The sums of `Money`, and their names in the JSON."""
+"""The names in the JSON of what `Money` names otherwise."""
 
 
 def sums_of(one: Money, kind: str) -> dict[str, Any]:
     """Return a row of sums for the JSON; `unknown` counts what each sum leaves out."""
-    return {
-        kind: one.name,
-        "account": one.account,
-        "currency": one.currency,
-        "legs": one.legs,
-        "legs_held": one.legs_held,
-        "legs_closed": one.legs_closed,
-        **{name: getattr(one, of) for of, name in _SUMS.items()},
-        "realised": one.realized_pnl,
-        "realised_since": one.realized_since,
-        "campaign": campaign_of(one.campaign),
-        "unknown": {_SUMS[name]: count for name, count in one.unknown.items()},
-        "options": one.options,
-        "options_with_greeks": one.options_with_greeks,
-        "short_in_money": one.short_in_money,
-        "short_unknown": one.short_unknown,
-        "nearest_expiry": one.nearest_expiry,
-        "age_s": one.oldest_age_s,
-        "greeks_age_s": one.oldest_greeks_s,
-        "delayed": one.delayed,
-        "note": one.differences,
-        "closed": one.closed,
-    }
+    found = {_NAMES.get(of.name, of.name): getattr(one, of.name) for of in fields(one)}
+    return (
+        {kind: found.pop("name")}
+        | found
+        | {
+            "campaign": campaign_of(one.campaign),
+            "unknown": {_NAMES.get(name, name): count for name, count in one.unknown.items()},
+        }
+    )
 
 
 def campaign_of(one: Campaign | None) -> dict[str, Any] | None:
@@ -182,8 +171,7 @@ class Figures:
     @cached_property
     def ledger_version(self) -> int | None:
         """The newest version of the ledger among the rows."""
-        found = self.book.priced.get_column("ledger_version").max()
-        return None if found is None else int(str(found))
+        return newest_version(self.book.priced)
 
     @cached_property
     def changes(self) -> list[DayChange]:
@@ -396,10 +384,14 @@ class FiguresReader:
     settings: Settings
 
     def __post_init__(self) -> None:
-        self._known: Known | None = None
-        self._read_at: tuple[int, ...] = ()
-        self._day = DayReader(self.lake)
-        self._before: tuple[object, pl.DataFrame] = ((), pl.DataFrame())
+        self._last: dict[str, tuple[object, Any]] = {}
+
+    def _kept(self, name: str, key: object, read: Callable[[], Kept]) -> Kept:
+        """Return what was read last, or read it again if its key differs."""
+        if name not in self._last or self._last[name][0] != key:
+            self._last[name] = (key, read())
+        found: Kept = self._last[name][1]
+        return found
 
     def read(self, now: datetime) -> Figures:
         """Read everything that a person is shown; blocks.
@@ -407,46 +399,45 @@ class FiguresReader:
         Raises:
             LakeError: A table cannot be used.
         """
-        lake, settings = self.lake, self.settings
+        lake, settings, since = self.lake, self.settings, day_began(now)
         latest = rows_of_logins(lake.updates.sync.latest(), settings)
         # Seconds after a change of a holding that closed, its cause is in `closures`.
-        tables = (
-            lake.closures.table,
-            lake.registry.table,
-            lake.contracts.table,
-            lake.executions.table,
+        named = _versions(lake.closures, lake.registry, lake.contracts, lake.executions)
+        of_day = _versions(
+            lake.position_changes, lake.executions, lake.closures, lake.breaks, lake.sessions
         )
-        versions = tuple(table.version() for table in tables)
-        if self._known is None or versions != self._read_at:
-            self._known, self._read_at = read_known(lake), versions
-        closes = self._known.closes
-        book = read_book(lake, settings, now, latest=latest, known=self._known)
-        day = self._day.read(now, latest, closes.legs)
+        known = self._kept("known", named, lambda: read_known(lake))
+        day = self._kept(
+            "day",
+            (since, of_day),
+            lambda: read_day(lake, since, latest, known.closes.legs),
+        )
+        book = read_book(lake, settings, now, latest=latest, known=known)
+        ledger = _versions(lake.updates, lake.broker_positions, lake.account_values)
+        gone = latest.filter(pl.col("position") == 0, pl.col("timestamp") >= moment(since))
         return Figures(
-            status=read_status(lake, settings, now, latest=latest, closes=closes),
+            status=read_status(lake, settings, now, latest=latest, closes=known.closes),
             book=book,
             day=day,
             limits=evaluate(known_limits(settings), book),
-            before=self._rows_before(latest, day, now),
-            versions=(*versions, *self._versions(), *(str(one) for one in book.live_since.items())),
+            before=self._kept(
+                "before",
+                (since, *gone.select(*KEY, "update_id").rows()),
+                lambda: _rows_before(lake, gone, since, now),
+            ),
+            versions=(named, of_day[:-1], ledger, *map(str, book.live_since.items())),
         )
 
-    def _versions(self) -> Iterable[int]:
-        lake = self.lake
-        ledger = (lake.updates, lake.broker_positions, lake.account_values)
-        day = (lake.position_changes, lake.executions, lake.breaks)
-        return (one.table.version() for one in (*ledger, *day))
 
-    def _rows_before(self, latest: pl.DataFrame, day: Day, now: datetime) -> pl.DataFrame:
-        """Return today's rows, with a profit, of the holdings that closed today."""
-        since = day.since
-        gone = latest.filter(pl.col("position") == 0, pl.col("timestamp") >= moment(since))
-        key = (since, *gone.select(*KEY, "update_id").rows())
-        if key != self._before[0]:
-            rows = self.lake.updates.sync.between(since, now, set(gone.get_column("conid")))
-            known = pl.col("daily_pnl").is_not_null() & pl.col("unrealized_pnl").is_not_null()
-            self._before = (key, rows.filter(pl.col("position") != 0, known))
-        return self._before[1]
+def _versions(*tables: Any) -> tuple[int, ...]:
+    return tuple(one.table.version() for one in tables)
+
+
+def _rows_before(lake: Lake, gone: pl.DataFrame, since: datetime, now: datetime) -> pl.DataFrame:
+    """Return today's rows, with a profit, of the holdings that closed today."""
+    rows = lake.updates.sync.between(since, now, set(gone.get_column("conid")))
+    known = pl.col("daily_pnl").is_not_null() & pl.col("unrealized_pnl").is_not_null()
+    return rows.filter(pl.col("position") != 0, known)
 
 
 def known_limits(settings: Settings) -> list[Limit]:

@@ -34,27 +34,13 @@ def rare_garbage_collection() -> Iterator[None]:
     """Raise the thresholds of Python's garbage collector during the block.
 
     Holdings form no cycles, and a collection over those of a large account takes 0.25 s, in which
-    nothing is valued.
+    nothing is valued. Those over imported modules take a sixth of the time of a short command.
     """
     gc.set_threshold(YOUNG_THRESHOLD, OLDER_THRESHOLDS, OLDER_THRESHOLDS)
     try:
         yield
     finally:
         gc.set_threshold(*_USUAL)
-
-
-@contextmanager
-def exempt_from_collection() -> Iterator[None]:
-    """Exclude objects that the block creates from Python's garbage collection (`gc.freeze`).
-
-    Collections over imported modules take a sixth of the time of a short command. They also write
-    to each object, so that a forked process copies memory that it would otherwise share.
-    """
-    with rare_garbage_collection():
-        try:
-            yield
-        finally:
-            gc.freeze()
 
 
 VARIABLES = ("POLARS_MAX_THREADS", "TOKIO_WORKER_THREADS")

@@ -43,12 +43,13 @@ class OwnerStatus(NamedTuple):
     """The status of an owner that is written with each heartbeat.
 
     Attributes:
+        state: None leaves it as it was.
         live_since: While it is LIVE: the start of the uninterrupted connection to the gateway.
         greeks: The summary of the computed greeks.
         gateway: What connections have shown of the gateway's process.
     """
 
-    state: SessionState
+    state: SessionState | None
     lines: LineUse = LineUse()
     detail: str | None = None
     live_since: datetime | None = None
@@ -230,19 +231,16 @@ class Ownership:
             session, began = self.session, self._both_clocks()
             try:
                 status = self._status()
+                if status.state not in ALIVE:
+                    # An owner that is ending holds the login until all is written and closed.
+                    status = status._replace(state=None)
                 # Not in the lake's threads: there it would wait for slow commits.
                 session = await asyncio.to_thread(
                     self.sessions.renew,
                     session,
                     lease_s=self.settings.session_lease_s,
-                    # An owner that is ending holds the login until all is written and closed.
-                    state=status.state if status.state in ALIVE else None,
-                    live_since=status.live_since,
-                    lines=status.lines,
-                    detail=status.detail,
-                    greeks=status.greeks,
-                    gateway=status.gateway,
                     late=self.store_fault is not None,
+                    **status._asdict(),
                 )
                 self._session, self._renewed_at = session, began
                 self._outage.fault = None

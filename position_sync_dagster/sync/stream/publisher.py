@@ -67,7 +67,7 @@ class Announcements:
     def __init__(self, updates: PositionUpdatesTable | None = None) -> None:
         self._updates = updates
         # None: a holding that closed before the start, and has no zero row.
-        self._announced: dict[Key, tuple[float, bool] | None] = {}
+        self._announced: dict[Key, BrokerPosition | None] = {}
         self._open_at_start: frozenset[Key] = frozenset()
         self.unwritten: frozenset[Key] = frozenset()
 
@@ -85,9 +85,7 @@ class Announcements:
         gone = {holding.key for holding in holdings if not holding.position}
         self.unwritten = self._open_at_start & gone
         self._announced = {
-            holding.key: _fingerprint(holding)
-            if holding.position or holding.key in closed
-            else None
+            holding.key: holding if holding.position or holding.key in closed else None
             for holding in holdings
         }
 
@@ -107,17 +105,21 @@ class Announcements:
 
     def record(self, holdings: Iterable[BrokerPosition]) -> None:
         """Record that a row was written, or a request queued, for these states of holdings."""
-        for holding in holdings:
-            self._announced[holding.key] = _fingerprint(holding)
+        self._announced |= {holding.key: holding for holding in holdings}
+
+    def last(self, key: Key) -> BrokerPosition | None:
+        """Return a holding as it was announced last; None if it was not."""
+        return self._announced.get(key)
 
     def is_current(self, holding: BrokerPosition) -> bool:
         """Return whether no change of this holding needs a new row at once."""
-        return self._announced.get(holding.key) == _fingerprint(holding)
+        last = self.last(holding.key)
+        return last is not None and _fingerprint(last) == _fingerprint(holding)
 
     def is_held(self, key: Key, position: float) -> bool:
         """Return whether this quantity of a holding was announced last."""
-        announced = self._announced.get(key)
-        return announced is not None and announced[0] == position
+        last = self.last(key)
+        return last is not None and last.position == position
 
     def lacks_zero_row(self, holding: BrokerPosition) -> bool:
         """Return whether a holding is closed now, and its close was not announced."""
@@ -368,7 +370,6 @@ class Publisher:
         self._changes: PendingChanges[Key] = PendingChanges()
         self._accounts: _Accounts = {}
         self._moved: set[Key] = set()
-        self._requested: dict[Key, BrokerPosition] = {}
         self._least = LeastMove(
             part=self.context.settings.monitored_move_part,
             amount=self.context.settings.monitored_move_amount,
@@ -482,9 +483,11 @@ class Publisher:
 
     def _is_moved(self, key: Key, holding: BrokerPosition) -> bool:
         """Return whether a value of PnLSingle moved since the last request of the holding."""
-        before = self._requested.get(key)
+        before = self.announced.last(key)
         return holding.value_source is ValueOrigin.PNL_SINGLE and (
-            before is None or has_moved(before, holding, self._least)
+            before is None
+            or before.value_source is not ValueOrigin.PNL_SINGLE
+            or has_moved(before, holding, self._least)
         )
 
     async def _update(
@@ -603,11 +606,6 @@ class Publisher:
         )
         self.announced.record(holdings.values())
         self._moved -= holdings.keys()
-        for key, holding in holdings.items():
-            if holding.value_source is ValueOrigin.PNL_SINGLE:
-                self._requested[key] = holding
-            else:
-                self._requested.pop(key, None)
         self.context.counts.enqueued += len(holdings)
         return len(holdings)
 

@@ -20,6 +20,7 @@ from position_sync_dagster.sync.reports import reconciliation
 from tests.support.empty_lakes import put_tables
 from tests.support.holdings import make_holding
 from tests.support.migrations import keep_migrations
+from tests.support.receiver import Receiver, running_receiver
 
 ACCOUNT = "DUSIM0001"
 CLOSED_PORT = 1
@@ -54,6 +55,15 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     home.mkdir()
     with dg.DagsterInstance.ephemeral(tempdir=str(home)) as instance:
         yield instance
+
+
+@pytest.fixture
+def receiver(settings, monkeypatch) -> Iterator[Receiver]:
+    """Serve one receiver of messages, which is told at once."""
+    with running_receiver() as found:
+        monkeypatch.setenv("POSITION_SYNC_ALERT_URLS", found.url)
+        monkeypatch.setattr(Settings, "alert_after_s", 0.0)
+        yield found
 
 
 @pytest.fixture

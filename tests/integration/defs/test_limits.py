@@ -1,6 +1,6 @@
 """Limits in the strategies file, from the rows of the ledger to the messages of a receiver."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
@@ -11,8 +11,6 @@ from position_sync_dagster.defs.assets.derived_tables import strategy_exposure
 from position_sync_dagster.defs.assets.queue_and_ledger import active_strategies
 from position_sync_dagster.defs.checks.strategies import strategies_checks
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.settings import Settings
-from tests.support.receiver import Receiver, running_receiver
 
 FILE = """\
 strategies:
@@ -32,14 +30,6 @@ def file(settings, monkeypatch, tmp_path) -> Path:
     path.write_text(FILE)
     monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", str(path))
     return path
-
-
-@pytest.fixture
-def receiver(settings, monkeypatch) -> Iterator[Receiver]:
-    with running_receiver() as found:
-        monkeypatch.setenv("POSITION_SYNC_ALERT_URLS", found.url)
-        monkeypatch.setattr(Settings, "alert_after_s", 0.0)
-        yield found
 
 
 @pytest.fixture

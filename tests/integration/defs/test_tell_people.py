@@ -1,6 +1,6 @@
 """The sensor that tells people, over a real instance and a receiver on this machine."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -14,21 +14,13 @@ from position_sync_dagster.defs.checks.check_results import unknown_result
 from position_sync_dagster.defs.checks.ledger import requests_are_answered
 from position_sync_dagster.defs.checks.strategies import OF_VALUE
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.alerts import AlertCursor
-from tests.support.receiver import PASSWORD, Receiver, running_receiver
+from tests.support.receiver import PASSWORD
 
 Tick = Callable[..., dg.SensorResult | dg.SkipReason]
 
 KEY = dg.AssetCheckKey(dg.AssetKey("position_queue"), "requests_are_answered")
-
-
-@pytest.fixture
-def receiver(settings, monkeypatch) -> Iterator[Receiver]:
-    with running_receiver() as found:
-        monkeypatch.setenv("POSITION_SYNC_ALERT_URLS", found.url)
-        monkeypatch.setattr(Settings, "alert_after_s", 0.0)
-        yield found
 
 
 @pytest.fixture

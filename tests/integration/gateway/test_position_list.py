@@ -104,8 +104,6 @@ async def test_rows_right_behind_the_end_of_a_list_are_newer_than_the_list(simul
 async def test_a_value_right_behind_the_end_of_a_list_is_newer_than_the_list(
     simulate, settings_for
 ):
-    opened = Contract(conid=921000007, symbol="AAPL", sec_type=SecType.OPT, underlying="AAPL")
-    money = dict(price=1.5, value=450.0, average_cost=120.5, unrealized=3.0, realized=0.0)
     async with simulate(autostep=False) as sim:
         manager = IBConnectionManager(settings_for(sim))
         connection = await manager.get_connection()
@@ -114,29 +112,24 @@ async def test_a_value_right_behind_the_end_of_a_list_is_newer_than_the_list(
         await asyncio.sleep(0.2)  # the request lies at the gateway
         # The list, its end and the portfolio row arrive in one packet.
         sim.resume()
-        sim.send_raw(frame(portfolio_value("DUSIM0001", opened, held=3, **money)))
+        sim.send_raw(_portfolio_row(3, OPENED))
         await listing
         held = {h.key: h.position for h in connection.feed.holdings}
-        assert held["DUSIM0001", opened.conid] == 3
+        assert held[ACCOUNT, OPENED] == 3
         await manager.close()
 
 
-ACCOUNT, HELD_CALL = "DUSIM0001", 921000001
+ACCOUNT, HELD_CALL, OPENED = "DUSIM0001", 921000001, 921000007
 ROW = dict(price=1.5, value=450.0, average_cost=120.5, unrealized=3.0, realized=0.0)
+AAPL = dict(symbol="AAPL", sec_type=SecType.OPT, underlying="AAPL", multiplier=100.0)
 
 
-def _portfolio_row(held):
-    contract = Contract(
-        conid=HELD_CALL, symbol="AAPL", sec_type=SecType.OPT, underlying="AAPL", multiplier=100.0
-    )
-    return frame(portfolio_value(ACCOUNT, contract, held=held, **ROW))
+def _portfolio_row(held, conid=HELD_CALL):
+    return frame(portfolio_value(ACCOUNT, Contract(conid=conid, **AAPL), held=held, **ROW))
 
 
 def _position_row(held):
-    contract = Contract(
-        conid=HELD_CALL, symbol="AAPL", sec_type=SecType.OPT, underlying="AAPL", multiplier=100.0
-    )
-    return frame(position(ACCOUNT, contract, held, 120.5))
+    return frame(position(ACCOUNT, Contract(conid=HELD_CALL, **AAPL), held, 120.5))
 
 
 async def test_a_position_message_that_contradicts_a_newer_portfolio_row_asks_for_the_list(gateway):

@@ -12,12 +12,12 @@ from selenium.webdriver.common.action_chains import ActionChains
 from starlette.applications import Starlette
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.update import PositionUpdate, ValueOrigin
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.web.money_page import money_routes
 from position_sync_dagster.web.served_figures import PageFigures
+from tests.integration.web.test_page_figures import row as figures_row
 from tests.support.browser import MISSING, is_installed, open_page
 from tests.support.demo_program import wait_for
 from tests.support.empty_lakes import put_tables
@@ -37,15 +37,8 @@ EARLIER_LAYOUT = "localStorage.setItem('money.layout', JSON.stringify({aggregate
 
 
 def row(conid: int, **values: object) -> PositionUpdate:
-    now = utc_now()
-    usual = {
-        "conid": conid, "symbol": "SPY", "right": Right.PUT, "position": -2.0, "strike": 575.0,
-        "market_price": 1.5, "market_value": -300.0, "average_cost": 100.0, "unrealized_pnl": -0.1,
-        "daily_pnl": -7.0, "timestamp": now, "value_time": now, "account": "U1", "currency": "USD",
-        "expiry": now.date(), "gateway_id": "gate", "value_source": ValueOrigin.PORTFOLIO,
-        "update_id": f"row-{conid}",
-    }  # fmt: skip
-    return PositionUpdate(**usual | values)
+    usual = {"unrealized_pnl": -0.1, "currency": "USD", "value_source": ValueOrigin.PORTFOLIO}
+    return figures_row(conid, **{"value_time": utc_now()} | usual | values)
 
 
 @pytest.fixture

@@ -35,15 +35,7 @@ def described(**more):
     ],
 )
 def test_a_leg_may_name_the_last_trade_or_the_expiry_of_its_contract(expiry, expires_on, agrees):
-    leg = make_leg(
-        conid=1,
-        symbol="SPX",
-        right="C",
-        strike=5000,
-        expiry=expiry,
-        strategy_id="s",
-        added_at=datetime(2026, 1, 2, tzinfo=UTC),
-    )
+    leg = described(conid=1, expiry=expiry)
     details = contract_details(expires_on=expires_on)
     assert (contract_mismatch(leg, details) is None) is agrees
 

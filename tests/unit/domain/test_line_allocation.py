@@ -49,12 +49,9 @@ def want(conid, priority=1, age_s=0, strategy="s"):
     return Demand(conid=conid, priority=priority, since=since, strategy=strategy)
 
 
-def test_a_leg_that_is_not_held_wants_no_line():
-    assert wanted_of([held(1)], [leg(1), leg(2)]) == [want(1)]
-
-
-def test_a_closed_holding_wants_no_line():
-    assert wanted_of([held(1, position=0.0)], [leg(1)]) == []
+def test_a_leg_that_its_account_does_not_hold_wants_no_line():
+    legs = [leg(1), leg(2), leg(3), leg(4, account="B")]
+    assert wanted_of([held(1), held(2, position=0.0), held(4)], legs) == [want(1)]
 
 
 def test_a_leg_shared_by_strategies_and_accounts_wants_one_line():
@@ -65,10 +62,6 @@ def test_a_leg_shared_by_strategies_and_accounts_wants_one_line():
 def test_a_demand_is_as_old_as_its_oldest_leg():
     older = replace(leg(1, "s1", priority=3), added_at=NOW - timedelta(seconds=9))
     assert wanted_of([held(1)], [leg(1, "s2"), older]) == [want(1, age_s=9, strategy="s2")]
-
-
-def test_a_leg_of_another_account_wants_no_line():
-    assert wanted_of([held(1, "A")], [leg(1, account="B")]) == []
 
 
 def test_lines_go_by_priority_then_to_the_conid_that_has_one_then_by_age():
@@ -133,11 +126,6 @@ def test_a_burst_of_refusals_lowers_the_limit_once():
     limit = burst(LIMIT, 60, at=0.0)
     assert (limit.lines, limit.probe_at) == (60, 60.0)
     assert limit.probed(60, 59.9) == limit
-
-
-def test_a_probe_goes_beyond_the_reserve_so_that_the_gateway_gets_a_request():
-    limit = burst(LIMIT, 60, at=0.0).probed(55, 60.0)
-    assert limit.lines - limit.reserve > 60
 
 
 def test_each_refused_probe_makes_the_next_one_wait_twice_as_long_up_to_the_longest():

@@ -115,25 +115,15 @@ def test_without_a_usable_price_the_money_is_unknown_and_not_zero():
     assert (row.position, row.ask, row.bid) == (-3.0, 0.05, None)
 
 
-def test_with_an_unknown_factor_the_price_is_kept_and_the_money_unknown():
-    row = value(holding(), marked(1.5), magnifier=None)
-    assert (row.market_price, row.market_value) == (1.5, None)
-
-
 def test_without_an_average_cost_the_profit_is_unknown():
     row = value(holding(average_cost=None), marked(1.5))
     assert (row.market_value, row.unrealized_pnl) == (pytest.approx(-450.0), None)
 
 
 def test_a_line_without_a_tick_leaves_the_portfolio_value_in_force():
-    held = holding(
-        market_price=1.4,
-        market_value=-420.0,
-        unrealized_pnl=210.0,
-        value_source=ValueOrigin.PORTFOLIO,
-    )
-    row = value(held, None)
+    row = value(VALUED, None, note="the line is dead")
     assert (row.source, row.value_source) == (Source.STREAM, ValueOrigin.PORTFOLIO)
+    assert row.note == "the line is dead"
     assert (row.market_value, row.price_kind) == (-420.0, PriceKind.PORTFOLIO)
 
 
@@ -182,6 +172,8 @@ def test_with_an_unknown_factor_the_brokers_value_is_used():
     row = value(VALUED, marked(1.5), magnifier=None)
     assert (row.market_price, row.market_value) == (1.4, -420.0)
     assert row.value_source is ValueOrigin.PORTFOLIO
+    row = value(holding(), marked(1.5), magnifier=None)  # it gave none
+    assert (row.market_price, row.market_value) == (1.5, None)
 
 
 def test_the_model_price_values_a_holding_that_has_no_other_price():
@@ -196,11 +188,6 @@ def test_a_mark_of_zero_of_a_worthless_option_is_a_value_of_zero():
     row = value(VALUED, WORTHLESS)
     assert (row.market_price, row.price_kind, row.market_value) == (0.0, PriceKind.MARK, 0.0)
     assert row.unrealized_pnl == pytest.approx(630.0)
-
-
-def test_a_row_says_why_its_value_is_not_the_usual_one():
-    row = value(VALUED, None, note="the line is dead")
-    assert (row.note, row.value_source) == ("the line is dead", ValueOrigin.PORTFOLIO)
 
 
 def test_an_unchanged_quote_that_counts_is_used_with_the_time_of_its_tick():

@@ -15,19 +15,14 @@ AMBIGUOUS = {200, 300}
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    list(combinations([codes.OFFLINE, codes.FARM_BROKEN, codes.FARM_OK, codes.ENDS_LINE], 2)),
+    list(
+        combinations(
+            [codes.OFFLINE, codes.FARM_BROKEN, codes.FARM_OK, codes.ENDS_LINE, codes.ADVICE], 2
+        )
+    ),
 )
 def test_a_code_means_one_thing(one, other):
     assert not one & other
-
-
-def test_advice_does_not_end_a_line():
-    advice = {
-        codes.GatewayCode.PARTLY_SUBSCRIBED,
-        codes.GatewayCode.PARTLY_SUBSCRIBED_OPTION,
-        codes.GatewayCode.DELAYED_INSTEAD,
-    }
-    assert not advice & codes.ENDS_LINE
 
 
 def test_no_other_module_writes_a_code_as_a_number():

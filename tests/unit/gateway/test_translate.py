@@ -1,33 +1,22 @@
 """Translation: IB's sentinels and spellings become None, numbers and days."""
 
 from datetime import UTC, date, datetime, timedelta
-from math import inf, nan
+from math import nan
 
 import pytest
 from ib_async import Contract, OptionComputation, TickData, Ticker
 from ib_async import ContractDetails as IBContractDetails
 
 from position_sync_dagster.gateway.translate import (
-    UNSET,
     Arrivals,
     details_of,
     instrument_of,
-    known,
     multiplier_of,
     quote_of,
     streamable,
 )
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
-
-
-@pytest.mark.parametrize("value", [None, nan, inf, -inf, UNSET, -UNSET])
-def test_unset_numbers_are_unknown(value):
-    assert known(value) is None
-
-
-def test_zero_is_a_number():
-    assert known(0) == 0.0
 
 
 @pytest.mark.parametrize("right", ["", "0", "?"])

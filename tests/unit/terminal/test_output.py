@@ -7,13 +7,9 @@ import pytest
 
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.terminal.output import as_json, print_table
-from position_sync_dagster.terminal.text import age, duration, number, printable, quantity
+from position_sync_dagster.terminal.text import age, duration
 
 NOW = datetime(2026, 1, 2, 15, 0, tzinfo=UTC)
-
-
-def test_a_value_cannot_steer_the_terminal():
-    assert printable("A\x1b[31mB\r\nC") == "A\\x1b[31mB\\r\\nC"
 
 
 def test_a_value_is_never_read_as_markup(capsys):
@@ -49,15 +45,6 @@ def test_neither_a_row_nor_its_note_is_cut(terminal, capsys, monkeypatch):
     assert row == "x" * 50 + "    7"
     assert note == "  " + "y" * 60
     assert last == "z" + " " * 51 + "123"
-
-
-@pytest.mark.parametrize(("value", "text"), [(None, "–"), (0.0, "0.00"), (-1234.567, "-1,234.57")])
-def test_unknown_is_a_dash_and_zero_is_zero(value, text):
-    assert number(value) == text
-
-
-def test_a_quantity_has_no_needless_decimals():
-    assert [quantity(v) for v in (3.0, -0.5, None, 12345.0)] == ["3", "-0.5", "–", "12,345"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Net liquidation and profit of the accounts, from a real ib_async connection into the table."""
 
 import asyncio
-import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -11,7 +10,6 @@ from ib_gateway_simulator import load_book
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LakeNotWritableError
-from position_sync_dagster.gateway import pnl_subscriptions
 from position_sync_dagster.lake.broker_positions import AccountValuesTable
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream.streamer import stream
@@ -131,32 +129,6 @@ async def test_a_change_is_a_row_and_silence_is_none(recording, lake, arrives, o
         after = await arrives(lambda row: row.realized_pnl != before.realized_pnl)
         assert after.realized_pnl == pytest.approx(100 * (250 - 201.88))
         assert after.timestamp > before.timestamp
-
-
-async def test_the_profit_of_an_account_is_stored_as_often_as_its_holdings(
-    recording, lake, arrives, eventually
-):
-    async with recording(tick_interval_s=0.02) as (_sim, streamer):
-        first = await arrives(is_whole)
-
-        async def are_many():
-            rows = lake.account_values.between(first.timestamp, utc_now())
-            return rows.filter(rows["account"] == A)["daily_pnl"].n_unique() >= 5
-
-        began = time.monotonic()
-        await eventually(are_many)
-        assert time.monotonic() - began < 5 * 10.0 * streamer.settings.flush_interval_s + 20.0
-
-
-async def test_the_profit_of_an_account_is_requested_again_after_a_silence(
-    recording, arrives, eventually, monkeypatch
-):
-    async with recording() as (sim, _):
-        await arrives(is_whole)
-        asked = sim.stats()["requests"]["17"]["reqPnL"]
-        sim.account_pnl(A, "silent")
-        monkeypatch.setattr(pnl_subscriptions, "SILENT_S", 0.2)
-        await eventually(lambda: sim.stats()["requests"]["17"]["reqPnL"] > asked)
 
 
 async def test_unset_profits_are_null_and_never_a_number(recording, arrives):

@@ -45,15 +45,12 @@ def live(stream_legs, eventually, updates_continue):
     ("garbage", "expected"),
     [
         (frame("garbage", "DUSIM0001", 12.5), "type 'garbage'"),
-        (frame(), "type '', IndexError"),
         (struct.pack(">I", 8) + b"\xff\xfe\x00\x80abcd", "cannot be read"),
         (frame(999, 1, 2), "type '999', KeyError"),
         (frame(7, 8, PUT, "DUSIM0001"), "type '7', ValueError"),
-        (frame(2, 6, "x", "y", "z"), "type '2', ValueError"),
         (frame(1, 6, 1), "type '1', ValueError"),
-        (frame(4, 2), "type '4', ValueError"),
     ],
-    ids=["text", "empty", "binary", "unknown type", "short", "letters", "short tick", "no code"],
+    ids=["text", "binary", "unknown type", "short", "short tick"],
 )
 async def test_a_message_that_cannot_be_read_is_left_out_and_logged_once(
     live, eventually, caplog, garbage, expected
@@ -82,13 +79,25 @@ async def test_ticks_of_requests_that_nobody_made_write_no_log(live, caplog):
         assert "7777" not in caplog.text
 
 
-async def test_positions_of_which_one_cannot_be_read_are_no_snapshot(simulate, settings_for):
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        frame(61, 3, "DUSIM0001"),
+        frame(61, 3, "DUSIM0001") + 2 * frame(62, 1),
+        frame("garbage") + 2 * frame(62, 1),
+        frame() + 2 * frame(62, 1),
+    ],
+    ids=["cut", "cut, and a second end", "text", "empty"],
+)
+async def test_positions_of_which_one_cannot_be_read_are_no_snapshot(
+    simulate, settings_for, garbage
+):
     async with simulate() as sim:
         manager = IBConnectionManager(settings_for(sim, gateway_timeout_s=0.5))
         held = await manager.get_connection()
         await held.feed.snapshot()
         before = {h.key: h.position for h in held.feed.holdings}
-        sim.send_raw(frame(61, 3, "DUSIM0001"))
+        sim.send_raw(garbage)
         with pytest.raises(GatewayTimeoutError, match="did not send the whole list of positions"):
             await held.feed.snapshot()
         assert {h.key: h.position for h in held.feed.holdings} == before
@@ -99,33 +108,13 @@ async def test_positions_of_which_one_cannot_be_read_are_no_snapshot(simulate, s
 
 
 @pytest.mark.parametrize(
-    "garbage", [frame(61, 3, "DUSIM0001"), frame("garbage"), frame()], ids=["cut", "text", "empty"]
-)
-async def test_a_second_end_does_not_make_positions_whole_of_which_one_cannot_be_read(
-    simulate, settings_for, garbage
-):
-    async with simulate() as sim:
-        manager = IBConnectionManager(settings_for(sim, gateway_timeout_s=2.0))
-        held = await manager.get_connection()
-        await held.feed.snapshot()
-        before = {h.key: h.position for h in held.feed.holdings}
-        sim.send_raw(garbage + 2 * frame(62, 1))
-        with pytest.raises(GatewayTimeoutError, match="did not send the whole list of positions"):
-            await held.feed.snapshot()
-        assert {h.key: h.position for h in held.feed.holdings} == before
-        await manager.close()
-
-
-@pytest.mark.parametrize(
     ("half", "why"),
     [
         ("000fffff39", "half a message"),
         ("00f00000", "longer than any message"),
-        ("34003100", "longer than any message"),
-        ("00000040", "longer than any message"),
         ("0000", "longer than any message"),
     ],
-    ids=["the longest length", "15 MB", "text", "a length alone", "half a length"],
+    ids=["the longest length", "15 MB", "half a length"],
 )
 async def test_half_a_message_ends_the_connection_even_if_others_follow(
     live, eventually, caplog, monkeypatch, half, why
@@ -138,13 +127,12 @@ async def test_half_a_message_ends_the_connection_even_if_others_follow(
         assert f"is given up: {GIVEN_UP[why]}" in caplog.text
 
 
-@pytest.mark.parametrize("half", ["0000", "00000040", "0000004036"])
 async def test_half_a_message_ends_the_connection_even_if_nothing_follows(
-    live, eventually, caplog, monkeypatch, half
+    live, eventually, caplog, monkeypatch
 ):
     monkeypatch.setattr(connection, "SILENCE_S", 0.4)
     async with live(gateway_timeout_s=0.5) as (sim, streamer, updates_continue):
-        sim.send_raw(bytes.fromhex(half))
+        sim.send_raw(bytes.fromhex("0000004036"))
         sim.pause()
         await eventually(lambda: streamer.state is SessionState.BLIND)
         sim.resume()

@@ -131,47 +131,6 @@ async def test_a_whole_list_without_any_of_the_holdings_closes_them_in_few_commi
         assert (await lake.queue.overview()).version - queued_before <= 6
 
 
-async def test_a_list_without_an_end_closes_none_of_the_holdings(
-    stream_large, lake, book, eventually, monkeypatch
-):
-    monkeypatch.setattr(gateway_link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
-    simulate, streaming, legs = stream_large
-    await legs(1)
-    async with (
-        simulate(book) as sim,
-        streaming(sim, gateway_timeout_s=2.0, pnl_subscriptions=0) as (streamer, received),
-    ):
-        await eventually(lambda: _enough(lake, HOLDINGS - 1))
-        asked = sim.stats()["requests"]["17"]["reqPositions"]
-        sim.positions_end(delay_s=None)
-        sim.disconnect(busy_s=0.2)
-        for n in range(HOLDINGS):
-            sim.close_position(A, FIRST + n)
-        sim.reset_day()
-        await eventually(lambda: sim.stats()["requests"]["17"]["reqPositions"] >= asked + 3)
-        assert set((await positions(lake, streamer)).values()) == {1.0}
-        assert not received.closes(FIRST)
-
-
-async def test_odd_holdings_are_kept_as_they_were_and_the_others_follow(
-    stream_large, lake, book, eventually
-):
-    simulate, streaming, _legs = stream_large
-    async with simulate(book) as sim:
-        for n in range(50):
-            sim.holding(A, FIRST + n, "nan")
-        async with streaming(sim, pnl_subscriptions=0) as (streamer, _received):
-            await eventually(lambda: _enough(lake, HOLDINGS - 50))
-            assert len(await positions(lake, streamer)) == HOLDINGS - 50
-            sim.fill(A, FIRST + STRIKES, 2)
-
-            async def filled():
-                return (await positions(lake, streamer))[FIRST + STRIKES] == 3.0
-
-            await eventually(filled)
-            assert "50" in (streamer.detail or "")
-
-
 async def test_many_legs_that_join_and_leave_at_once_are_routed_in_few_commits(
     stream_large, lake, book, eventually
 ):

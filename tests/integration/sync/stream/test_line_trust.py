@@ -11,7 +11,6 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.update import PriceKind, ValueOrigin
 from position_sync_dagster.sync.reports.positions import PositionQuery, read_positions
-from position_sync_dagster.sync.stream import router
 
 A = "DUSIM0001"
 CALL, PUT, WORTHLESS, CENTS, STOCK = 921000001, 921000002, 921000003, 921000004, 920000001
@@ -167,29 +166,6 @@ async def test_lines_that_all_stop_without_a_notice_are_found_and_requested_agai
             await eventually(lambda c=conid: received.newest(A, c).market_price == 60.1)
         assert sim.stats()["silent_lines"] == 0
         assert sim.stats()["requests"]["17"]["reqMktData"] == 6
-
-
-async def test_streamed_rows_have_a_daily_profit_without_another_line(stream_legs, eventually):
-    async with stream_legs(CALL, PUT) as (sim, streamer, received):
-        for conid in (CALL, PUT):
-            await eventually(
-                lambda c=conid: (
-                    (row := received.newest(A, c)) is not None and row.daily_pnl is not None
-                )
-            )
-        assert sim.stats()["lines_in_use"] == streamer.lines_in_use == 2
-
-
-async def test_profit_subscriptions_of_streamed_holdings_are_bounded(
-    stream_legs, eventually, monkeypatch
-):
-    monkeypatch.setattr(router, "MAX_STREAMED", 1)
-    async with stream_legs(PUT, STOCK, pnl_subscriptions=1) as (sim, _streamer, received):
-        await eventually(lambda: received.newest(A, PUT) and received.newest(A, STOCK))
-        both = 2  # one streamed holding, and one monitored
-        await eventually(lambda: sim.stats()["requests"]["17"].get("reqPnLSingle") == both)
-        await asyncio.sleep(0.5)  # what must not happen cannot be waited for
-        assert sim.stats()["requests"]["17"]["reqPnLSingle"] == both
 
 
 async def test_ticks_of_sizes_alone_write_nothing(stream_legs, eventually):

@@ -175,7 +175,7 @@ async def test_more_lines_than_the_learned_limit_are_tried_more_and_more_rarely_
 
 @pytest.mark.parametrize(
     ("code", "first_s", "second_s"),
-    [(354, 1800, 3600), (10089, 1800, 3600), (10168, 1800, 3600), (10197, 60, 120)],
+    [(354, 1800, 3600), (10197, 60, 120)],
 )
 async def test_the_line_of_a_leg_without_permission_is_requested_again_after_growing_waits(
     manage_lines, eventually, code, first_s, second_s
@@ -199,9 +199,7 @@ async def test_the_line_of_a_leg_without_permission_is_requested_again_after_gro
         await eventually(lambda: managed.sim.stats()["lines_in_use"] == 2)
 
 
-@pytest.mark.parametrize(
-    ("code", "wait_s"), [(354, 1800), (10089, 1800), (10168, 1800), (10186, 1800), (10197, 60)]
-)
+@pytest.mark.parametrize(("code", "wait_s"), [(354, 1800), (10197, 60)])
 async def test_a_leg_with_delayed_data_is_reported_and_live_data_are_requested_again(
     manage_lines, eventually, code, wait_s
 ):

@@ -101,16 +101,6 @@ async def test_a_streamed_row_agrees_with_the_brokers_own_value(
                 )
 
 
-async def test_a_worthless_option_without_a_bid_has_no_value(stream_legs, eventually):
-    async with stream_legs(WORTHLESS) as (_sim, _streamer, received):
-        row = await eventually(lambda: received.newest(A, WORTHLESS))
-        assert (row.ask, row.bid) == (0.05, None)
-        if row.price_kind is None:
-            assert row.market_value is None
-        else:
-            assert row.price_kind is PriceKind.MARK
-
-
 async def test_a_leg_that_another_process_adds_streams_until_it_is_removed(
     simulate, streaming, lake, leg, eventually
 ):
@@ -179,47 +169,6 @@ async def test_the_stream_writes_the_row_of_a_close_that_comes_in_the_middle_of_
         await eventually(lambda: received.newest(A, PUT).position == 0)
         await asyncio.sleep(1.3)  # what must not happen cannot be waited for
         assert len(received.closes(PUT)) == 1
-        assert (A, PUT) not in await queued(lake)
-
-
-async def test_a_close_has_one_row_however_long_a_step_takes(
-    stream_legs, lake, eventually, monkeypatch
-):
-    async with stream_legs(PUT) as (sim, streamer, received):
-        await eventually(lambda: received.newest(A, PUT))
-        refresh = lake.registry.refresh
-
-        async def slow():
-            await asyncio.sleep(0.3)  # some flushes
-            return await refresh()
-
-        monkeypatch.setattr(lake.registry, "refresh", slow)
-        sim.close_position(A, PUT)
-        await eventually(lambda: streamer.routes[(A, PUT)] is LegState.CLOSED)
-        await asyncio.sleep(0.5)  # what must not happen cannot be waited for
-        assert len(received.closes(PUT)) == 1
-
-
-async def test_what_needs_no_line_is_queued_while_the_lines_wait_for_contracts_never_seen(
-    stream_legs, lake, eventually, monkeypatch
-):
-    """At 40 requests in a second the contracts of 95 lines take longer than all values."""
-    answered, details = asyncio.Event(), GatewayConnection.details
-
-    async def late(connection, conids):
-        await answered.wait()
-        return await details(connection, conids)
-
-    monkeypatch.setattr(GatewayConnection, "details", late)
-    async with stream_legs(PUT) as (sim, streamer, received):
-        requests = await eventually(lambda: queued(lake))
-        assert len(requests) == 8
-        assert (A, PUT) not in requests
-        await eventually(lambda: streamer.state is SessionState.LIVE)
-        assert sim.stats()["lines_in_use"] == 0
-        answered.set()
-        await eventually(lambda: sim.stats()["lines_in_use"] == 1)
-        await eventually(lambda: received.newest(A, PUT))
         assert (A, PUT) not in await queued(lake)
 
 
@@ -310,35 +259,6 @@ async def _both(lake, keys):
     return requests if keys <= set(requests) else None
 
 
-async def test_legs_beyond_the_budget_overflow_into_the_queue_first(
-    simulate, streaming, lake, leg, eventually
-):
-    async with simulate() as sim:
-        for priority, conid in ((1, PUT), (2, CALL), (3, STOCK)):
-            await lake.registry.add_active(**leg(conid, priority=priority))
-        async with streaming(sim, max_lines=3, reserved_lines=2) as (streamer, received):
-            await eventually(lambda: received.newest(A, PUT))
-            requests = await eventually(lambda: queued(lake))
-            assert sim.stats()["peak_lines"] == 1
-            assert streamer.routes[(A, CALL)] is LegState.OVERFLOW
-            assert requests[(A, CALL)].priority == requests[(B, CALL)].priority == 1
-            assert requests[(A, WORTHLESS)].priority == 2
-
-
-async def test_a_gateway_with_fewer_lines_than_configured_sets_the_limit(
-    simulate, streaming, lake, leg, eventually
-):
-    async with simulate() as sim:
-        sim.set_line_limit(1)
-        for conid in (PUT, CALL):
-            await lake.registry.add_active(**leg(conid))
-        async with streaming(sim, reserved_lines=0) as (streamer, received):
-            await eventually(lambda: streamer.line_limit == 1)
-            await eventually(lambda: LegState.OVERFLOW in streamer.routes.values())
-            await eventually(lambda: received.updates)
-            assert sim.stats()["lines_in_use"] == streamer.lines_in_use == 1
-
-
 async def test_a_slow_table_delays_no_other(stream_legs, lake, eventually, monkeypatch):
     async with stream_legs(PUT, flush_interval_s=0.1) as (sim, _streamer, received):
         await eventually(lambda: received.newest(A, PUT))
@@ -403,12 +323,13 @@ async def test_a_clock_that_goes_back_stops_neither_refresh_nor_queue(
         await task
 
 
-async def test_two_streamers_of_one_process_share_connection_and_lines(
+async def test_two_streamers_of_one_process_share_connection_lines_and_profit_feeds(
     simulate, lake, leg, settings_for, eventually
 ):
-    async with simulate() as sim:
-        await lake.registry.add_active(**leg(PUT))
-        settings = settings_for(sim)
+    async with simulate(pnl_interval_s=0.1) as sim:
+        for conid in (PUT, STOCK):
+            await lake.registry.add_active(**leg(conid))
+        settings = settings_for(sim, max_lines=2, reserved_lines=1, pnl_subscriptions=0)
         streamers = [
             IBPositionStreamer(lake.registry, manager=IBConnectionManager(settings))
             for _ in range(2)
@@ -416,11 +337,14 @@ async def test_two_streamers_of_one_process_share_connection_and_lines(
         for streamer in streamers:
             await streamer.start()
         await eventually(lambda: sim.stats()["lines_in_use"] == 1)
+        await eventually(lambda: sim.stats()["requests"]["17"].get("reqPnLSingle") == 2)
         assert sim.stats()["connections"]["now"] == 1
         await streamers[0].stop()
         assert sim.stats()["lines_in_use"] == 1
+        assert (A, STOCK) in (await connection_of(streamers[1])).pnl.keys
         await streamers[1].stop()
         await eventually(lambda: sim.stats()["connections"]["now"] == 0)
+        assert sim.stats()["requests"]["17"]["reqPnLSingle"] == 2
         assert sim.stats()["peak_lines"] == 1
 
 
@@ -451,30 +375,26 @@ async def _row(lake, sim, key, value_source):
     return row if row is not None and row.value_source == value_source else None
 
 
-async def test_a_leg_without_permission_is_queued_and_the_detail_names_the_reason(
-    simulate, streaming, lake, leg, eventually
-):
-    async with simulate() as sim:
-        sim.set_permission(PUT, 354)
-        await lake.registry.add_active(**leg(PUT))
-        async with streaming(sim) as (streamer, _received):
-            await eventually(lambda: streamer.routes.get((A, PUT)) is LegState.OVERFLOW)
-            assert f"{PUT} has no market data: 354 Requested market data" in streamer.detail
-            assert sim.stats()["lines_in_use"] == 0
-            assert sim.stats()["requests"]["17"]["reqMktData"] == 1
-
-
-async def test_a_leg_whose_line_gets_a_code_that_nobody_knows_is_queued_and_the_code_named(
-    simulate, streaming, lake, leg, eventually, monkeypatch
+@pytest.mark.parametrize(
+    ("refuse", "why"),
+    [
+        (lambda sim: sim.set_permission(PUT, 354), "354 Requested market data"),
+        (lambda sim: sim.answer_line(PUT, 10999), "10999 Simulated error 10999"),
+    ],
+    ids=["no permission", "a code that nobody knows"],
+)
+async def test_a_leg_whose_line_is_refused_is_queued_and_the_detail_names_the_reason(
+    simulate, streaming, lake, leg, eventually, monkeypatch, refuse, why
 ):
     monkeypatch.setattr(market_data_lines, "UNKNOWN_CODE_S", 0.1)
     async with simulate() as sim:
-        sim.answer_line(PUT, 10999)
+        refuse(sim)
         await lake.registry.add_active(**leg(PUT))
         async with streaming(sim) as (streamer, _received):
             await eventually(lambda: streamer.routes.get((A, PUT)) is LegState.OVERFLOW)
-            assert f"{PUT} has no market data: 10999 Simulated error 10999" in streamer.detail
+            assert f"{PUT} has no market data: {why}" in streamer.detail
             assert streamer.lines_in_use == 0
+            assert sim.stats()["requests"]["17"]["reqMktData"] == 1
 
 
 async def test_a_leg_without_live_permission_streams_delayed_data_where_that_is_allowed(
@@ -540,27 +460,6 @@ async def test_an_account_without_a_value_is_not_downloaded_again_and_again(
         sim.send_raw(portfolio_without_value(feed.get((B, CALL))))
         await eventually(lambda: feed.get((B, CALL)).market_value is None)
         assert await downloads() <= before + 1
-
-
-async def test_two_streamers_share_the_profit_feeds_of_legs_without_a_line(
-    simulate, lake, leg, settings_for, eventually
-):
-    async with simulate(pnl_interval_s=0.1) as sim:
-        for conid in (PUT, STOCK):
-            await lake.registry.add_active(**leg(conid))
-        settings = settings_for(sim, max_lines=2, reserved_lines=1, pnl_subscriptions=0)
-        streamers = [
-            IBPositionStreamer(lake.registry, manager=IBConnectionManager(settings))
-            for _ in range(2)
-        ]
-        for streamer in streamers:
-            await streamer.start()
-        await eventually(lambda: sim.stats()["requests"]["17"].get("reqPnLSingle") == 2)
-        await asyncio.sleep(0.5)
-        assert sim.stats()["requests"]["17"]["reqPnLSingle"] == 2
-        await streamers[0].stop()
-        assert (A, STOCK) in (await connection_of(streamers[1])).pnl.keys
-        await streamers[1].stop()
 
 
 def test_a_handler_without_the_method_is_refused(settings_for):

@@ -24,6 +24,7 @@ from position_sync_dagster.sync.reports.book import Book
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, PRICED
 from position_sync_dagster.sync.reports.exposure import split
 from position_sync_dagster.sync.reports.limit_readings import evaluate
+from tests.support import money_rows
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
 
@@ -37,31 +38,13 @@ HOLDS, BROKEN, UNKNOWN = LimitState.HOLDS, LimitState.BROKEN, LimitState.UNKNOWN
 
 
 def row(conid: int, position: float = 1.0, **values: object) -> PositionUpdate:
-    plain = PositionUpdate(
-        conid=conid,
-        symbol="SPY",
-        sec_type="OPT",
-        right=Right.CALL,
-        strike=450.0,
-        expiry=date(2026, 3, 20),
-        multiplier=100.0,
-        currency="USD",
-        position=position,
-        market_price=1.5,
-        market_value=position * 150.0,
-        average_cost=100.0,
-        unrealized_pnl=position * 50.0,
-        daily_pnl=position * 5.0,
-        timestamp=NOW,
-        account="DUSIM1",
-        gateway_id=LOGIN,
-        delta=0.5,
-        gamma=0.01,
-        vega=0.2,
-        theta=-0.1,
-        underlying_price=440.0,
-    )
-    return replace(plain, **values)  # type: ignore[arg-type]
+    usual = {
+        "right": Right.CALL, "strike": 450.0, "expiry": date(2026, 3, 20), "position": position,
+        "market_price": 1.5, "market_value": position * 150.0, "unrealized_pnl": position * 50.0,
+        "daily_pnl": position * 5.0, "account": "DUSIM1", "gateway_id": LOGIN, "delta": 0.5,
+        "underlying_price": 440.0,
+    }  # fmt: skip
+    return money_rows.row(conid, **usual | values)
 
 
 def book(
@@ -152,26 +135,22 @@ def test_a_sum_without_one_of_its_parts_is_unknown(measure, missing) -> None:
     assert "conid 2" in text
 
 
+DOUBTS = {
+    "gateway": (book(LEGS, ROWS, live_since={}), f"the gateway of {LOGIN} is not connected"),
+    "late": (book(LEGS, ROWS, {2: 361.0}), "not confirmed lately: conid 2"),
+    "never": (book(LEGS, ROWS, {2: None}), "not confirmed lately: conid 2"),
+    "contract": (book(LEGS, ROWS, unresolved=frozenset({"a"})), "the contract of a leg"),
+    "legs": (book([], ROWS), "the strategy has no active leg"),
+}
+
+
 @pytest.mark.parametrize("measure", sorted({*Measure} - OF_ACCOUNTS))
-def test_nothing_holds_while_the_gateway_is_away(measure) -> None:
-    state, _number, text = in_usd(measure, book(LEGS, ROWS, live_since={}), value=1e9)
+@pytest.mark.parametrize("doubt", DOUBTS)
+def test_nothing_holds_while_something_of_it_is_not_certain(measure, doubt) -> None:
+    found, why = DOUBTS[doubt]
+    state, _number, text = in_usd(measure, found, value=1e9)
     assert state is UNKNOWN
-    assert f"the gateway of {LOGIN} is not connected" in text
-
-
-@pytest.mark.parametrize("measure", sorted({*Measure} - OF_ACCOUNTS))
-def test_nothing_holds_by_a_value_that_was_not_confirmed_lately(measure) -> None:
-    for age in (361.0, None):
-        state, _number, text = in_usd(measure, book(LEGS, ROWS, {2: age}), value=1e9)
-        assert state is UNKNOWN
-        assert "not confirmed lately: conid 2" in text
-
-
-@pytest.mark.parametrize("measure", sorted({*Measure} - OF_ACCOUNTS))
-def test_nothing_holds_while_a_leg_has_no_contract_or_the_strategy_no_leg(measure) -> None:
-    unresolved = book(LEGS, ROWS, unresolved=frozenset({"a"}))
-    assert in_usd(measure, unresolved, value=1e9)[0] is UNKNOWN
-    assert in_usd(measure, book([], ROWS), value=1e9)[0] is UNKNOWN
+    assert why in text
 
 
 @pytest.mark.parametrize("subject", [{}, {"strategy_id": None, "account": "DUSIM1"}])

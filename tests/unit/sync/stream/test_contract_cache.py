@@ -232,23 +232,6 @@ async def test_stored_details_that_contradict_a_row_are_fetched_again(clock, ste
     assert "its symbol is NEW, not SPX" in difference
 
 
-async def test_details_that_the_gateway_did_not_give_are_requested_again_after_a_while(
-    clock, steps
-):
-    cache, gateway = ContractCache(Table(), clock=clock), Gateway(clock, knows=False)
-    cache.want([1])
-    await steps(cache, gateway, 3)
-    assert gateway.asked == [[1]]
-    clock.advance(61)
-    cache.want([1])
-    await steps(cache, gateway, 3)
-    assert gateway.asked == [[1], [1]]
-    clock.advance(61)  # the wait doubles
-    cache.want([1])
-    await steps(cache, gateway, 3)
-    assert gateway.asked == [[1], [1]]
-
-
 async def test_details_that_were_not_given_before_the_clock_was_set_back_are_requested_again(
     clock, steps
 ):

@@ -50,14 +50,6 @@ class Table(Listener):
         self.batches.append([(u.conid, u.market_price) for u in updates])
 
 
-async def test_a_handler_receives_each_update():
-    listener = Listener()
-    delivery = Delivery(listener)
-    delivery.put([pending(1, 1.0), pending(2, 2.0)])
-    await delivery.close(timeout_s=5)
-    assert listener.received == [(1, 1.0), (2, 2.0)]
-
-
 async def test_a_handler_of_batches_gets_each_flush_in_one_call():
     table = Table()
     delivery = Delivery(table)
@@ -81,28 +73,6 @@ async def test_a_slow_table_gets_the_newest_value_of_each_position(eventually):
     assert len(table.batches) <= 3
 
 
-async def test_a_table_that_could_not_commit_gets_the_updates_again_with_newer_values():
-    table = Table(fails=3)
-    delivery = Delivery(table)
-    delivery.put([pending(1, 1.0), pending(2, 2.0)])
-    await asyncio.sleep(0)
-    delivery.put([pending(2, 3.0)])
-    await delivery.close(timeout_s=5)
-    assert dict(table.batches[-1]) | dict(table.batches[0]) == {1: 1.0, 2: 3.0}
-    assert delivery.failures == 3
-
-
-async def test_a_handler_that_raises_is_reported_and_receives_the_next(caplog, eventually):
-    listener = Listener(fails=1)
-    delivery = Delivery(listener)
-    delivery.put([pending(1, 1.0)])
-    await eventually(lambda: delivery.failures == 1)
-    delivery.put([pending(1, 2.0)])
-    await delivery.close(timeout_s=5)
-    assert listener.received == [(1, 2.0)]
-    assert "Listener failed: broken" in caplog.text
-
-
 async def test_a_handler_that_hangs_harms_no_other_and_does_not_block_the_end(caplog):
     hanging, other = Table(), Listener()
     hanging.open.clear()
@@ -113,21 +83,6 @@ async def test_a_handler_that_hangs_harms_no_other_and_does_not_block_the_end(ca
         await delivery.close(timeout_s=0.1)
     assert other.received == [(1, 1.0)]
     assert "Table did not accept its last 1 updates" in caplog.text
-
-
-async def test_a_handler_that_raises_for_one_leg_receives_the_others_of_the_flush():
-    class Picky(Listener):
-        async def on_position_update(self, update):
-            if update.conid == 2:
-                raise ValueError("not this one")
-            await super().on_position_update(update)
-
-    picky = Picky()
-    delivery = Delivery(picky)
-    delivery.put([pending(conid, 1.0) for conid in (1, 2, 3)])
-    await delivery.close(timeout_s=5)
-    assert [conid for conid, _ in picky.received] == [1, 3]
-    assert delivery.failures == 1
 
 
 async def test_an_error_that_another_attempt_cannot_repair_is_not_retried():

@@ -3,7 +3,6 @@
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +16,6 @@ from position_sync_dagster.domain.login_lines import (
     SAMPLE_S,
     UNANSWERED,
     LoginLines,
-    missed,
 )
 from position_sync_dagster.domain.valuation import Provenance, Quote
 from position_sync_dagster.settings import Settings
@@ -123,20 +121,6 @@ def two_lines():
     return two_lines
 
 
-def test_the_unchanged_quote_of_a_quiet_option_counts_however_long_nothing_ticks(two_lines):
-    for after_s in range(60, 1200, 60):
-        assert two_lines.source(after_s, *two_lines.due_for_renewal()) == "TICK"
-
-
-def test_an_unchanged_holding_has_a_row_a_minute(two_lines):
-    rows = [
-        second
-        for second in range(1, 301)
-        if QUIET in two_lines.flush(second, *two_lines.due_for_renewal())
-    ]
-    assert rows == [60, 120, 180, 240, 300]
-
-
 def test_what_came_before_a_farm_broke_counts_again_with_its_next_tick(two_lines):
     two_lines.second = 1
     two_lines.interrupt("a farm broke")
@@ -151,20 +135,6 @@ def test_a_tick_that_waited_for_the_flush_while_the_farm_broke_gives_no_trust(tw
     two_lines.second = 2
     two_lines.flush(2, QUIET)
     assert two_lines.source(8) == "PORTFOLIO"
-
-
-def test_a_clock_that_is_set_back_makes_quotes_wait_for_their_next_tick(two_lines):
-    two_lines.second = 1
-    two_lines.interrupt("a farm broke")
-    two_lines.back = timedelta(hours=1)
-    assert two_lines.source(7, BUSY) == "PORTFOLIO"
-    assert two_lines.source(9, QUIET) == "TICK"
-
-
-def test_the_first_tick_of_a_new_line_is_awaited_for_a_moment():
-    lines = PricerWithLines(QUIET)
-    assert lines.source(1) is None
-    assert lines.source(5) == "PORTFOLIO"
 
 
 def test_a_second_holding_of_a_line_that_ticks_has_its_row_at_once(two_lines):
@@ -319,22 +289,3 @@ def test_a_probe_that_had_moved_alone_is_a_false_alarm_unless_the_sample_is_sile
         assert lines.due_for_renewal() == []
         lines.flush(180)
         assert len(lines.due_for_renewal()) == 1
-
-
-def test_marks_that_differ_by_less_than_the_smallest_change_show_no_missed_ticks():
-    before = Quote(conid=1, bid=1.0, mark=1.02, min_tick=0.05)
-    assert missed(before, replace(before, mark=1.0204)) is False
-    assert missed(before, replace(before, mark=1.07)) is True
-    assert missed(replace(before, mark=0.3), replace(before, mark=0.25)) is True
-
-
-def test_a_quiet_book_is_probed_less_and_less_often_and_its_rows_stay_the_same(two_lines):
-    probes, rows = [], []
-    for second in range(1, 7200):
-        answered = two_lines.due_for_renewal()
-        probes += [second] * len(answered)
-        rows += two_lines.flush(second, *answered).values()
-    waits = [later - earlier for earlier, later in pairwise(probes)]
-    assert waits[:4] == [120, 240, 480, 900]
-    assert set(waits[4:]) == {900}
-    assert {(row.value_source, row.note) for row in rows} == {("TICK", None)}
