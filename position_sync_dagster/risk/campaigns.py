@@ -6,6 +6,7 @@ premium and the shares always have the strike: nothing counts twice, and nothing
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -96,11 +97,11 @@ class Campaigns:
     Attributes:
         realised: By strategy and currency the realised profit, with that of the lots, and the fees
             within it; None where it is not known.
-        lots: What assignments and exercises left to strategies, also what is gone since.
+        lots: By the same, what assignments and exercises left, also what is gone since.
     """
 
     realised: Mapping[tuple[str, str], tuple[float | None, float | None]]
-    lots: Sequence[DeliveredLot]
+    lots: Mapping[tuple[str, str], Sequence[DeliveredLot]]
 
 
 def lots_of(closes: pl.DataFrame, changes: pl.DataFrame, legs: pl.DataFrame) -> list[DeliveredLot]:
@@ -116,6 +117,8 @@ def lots_of(closes: pl.DataFrame, changes: pl.DataFrame, legs: pl.DataFrame) -> 
     is_delivery = pl.col("cause").is_in(DELIVERED)
     given = closes.explode("strategies").drop_nulls(["strategies", "counter_conid"])
     given = given.filter(is_delivery, pl.col("right").is_not_null()).sort("closed_at")
+    is_left = pl.col("conid").is_in(given["counter_conid"].unique().to_list())
+    closes, changes = closes.filter(is_left, ~is_delivery), changes.filter(is_left)
     found = []
     for key, options in given.group_by(names, maintain_order=True):
         first = options.row(0, named=True)
@@ -128,7 +131,7 @@ def lots_of(closes: pl.DataFrame, changes: pl.DataFrame, legs: pl.DataFrame) -> 
         if not legs.filter(strategy_id=lot.strategy_id, conid=lot.conid).is_empty():
             lot.quantity, lot.cost = _start(first, changes.filter(lot.is_here))
             lot.realised = None if lot.quantity is None else 0.0
-        later = closes.filter(lot.is_here, pl.col("closed_at") >= lot.first, ~is_delivery)
+        later = closes.filter(lot.is_here, pl.col("closed_at") >= lot.first)
         events = [*options.iter_rows(named=True), *later.iter_rows(named=True)]
         for one in sorted(events, key=lambda one: one["closed_at"]):
             if lot.quantity is not None:
@@ -211,7 +214,11 @@ def campaigns_of(
         ]
     )
     sums = sums.group_by("strategy_id", "currency").agg(_known_sum("realised"), _known_sum("fees"))
-    return Campaigns({(row[0], row[1]): (row[2], row[3]) for row in sums.iter_rows()}, lots)
+    by_strategy = defaultdict(list)
+    for one in lots:
+        by_strategy[one.strategy_id, one.currency].append(one)
+    realised = {(row[0], row[1]): (row[2], row[3]) for row in sums.iter_rows()}
+    return Campaigns(realised, by_strategy)
 
 
 _SUMS = {
@@ -233,9 +240,15 @@ def _realised(closes: pl.DataFrame, lots: Iterable[DeliveredLot]) -> pl.DataFram
         .when(pl.col("counter_conid").is_not_null()).then(premium)
     )  # fmt: skip
     rows = closes.with_columns(realised=own).explode("strategies").drop_nulls("strategies")
-    for one in lots:
-        is_before = (pl.col("closed_at") < one.first) & ~pl.col("cause").is_in(DELIVERED)
-        rows = rows.filter((pl.col("strategies") != one.strategy_id) | ~one.is_here | is_before)
+    key = ["strategies", "account", "conid"]
+    kinds = {"strategies": pl.String, "account": pl.String, "conid": pl.Int64}
+    since = pl.DataFrame(
+        [(one.strategy_id, one.account, one.conid, one.first) for one in lots],
+        schema=kinds | {"first": rows.schema["closed_at"]},
+        orient="row",
+    ).unique(key)
+    is_before = (pl.col("closed_at") < pl.col("first")) & ~pl.col("cause").is_in(DELIVERED)
+    rows = rows.join(since, on=key, how="left").filter(pl.col("first").is_null() | is_before)
     return rows.group_by(strategy_id="strategies", currency="currency").agg(_known_sum("realised"))
 
 

@@ -438,9 +438,10 @@ class BookMoney:
     def _campaign(self, name: str, one: Money, since: datetime | None) -> Campaign:
         campaigns, currency = self.book.closes.campaigns, str(one.currency)
         realised, fees = campaigns.realised.get((name, currency), (0.0, 0.0))
-        lots = [o for o in campaigns.lots if (o.strategy_id, o.currency) == (name, currency)]
-        parts = self.book.split.parts.filter(strategy_id=name, currency=currency)
-        opened = open_profit(lots, parts, self.book.priced)
+        opened = None if "unrealized_pnl" in one.unknown else one.unrealized_pnl or 0.0
+        if lots := campaigns.lots.get((name, currency)):
+            parts = self.book.split.parts.filter(strategy_id=name, currency=currency)
+            opened = open_profit(lots, parts, self.book.priced)
         return Campaign(since=since, realised=realised, open=opened, fees=fees)
 
     def _in_base(self, account: AccountSummary) -> Money | None:

@@ -525,7 +525,8 @@ class ModelGreeks:
 
     def _learn(self, connection: GatewayConnection) -> None:
         """Look up options and underlyings whose details have been fetched since."""
-        self._add(connection, sorted(self.contracts.available(self._unknown))[:AT_ONCE])
+        if found := self.contracts.available(self._unknown):
+            self._add(connection, sorted(found)[:AT_ONCE])
         if self._wanted:
             self.contracts.want(sorted(self._wanted), first=True)
             known = self.contracts.available(self._wanted)

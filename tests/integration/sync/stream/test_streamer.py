@@ -172,29 +172,6 @@ async def test_the_stream_writes_the_row_of_a_close_that_comes_in_the_middle_of_
         assert (A, PUT) not in await queued(lake)
 
 
-async def test_what_needs_no_line_is_queued_while_the_lines_wait_for_contracts_never_seen(
-    stream_legs, lake, eventually, monkeypatch
-):
-    """At 40 requests in a second the contracts of 95 lines take longer than all values."""
-    answered, details = asyncio.Event(), GatewayConnection.details
-
-    async def late(connection, conids):
-        await answered.wait()
-        return await details(connection, conids)
-
-    monkeypatch.setattr(GatewayConnection, "details", late)
-    async with stream_legs(PUT) as (sim, streamer, received):
-        requests = await eventually(lambda: queued(lake))
-        assert len(requests) == 8
-        assert (A, PUT) not in requests
-        await eventually(lambda: streamer.state is SessionState.LIVE)
-        assert sim.stats()["lines_in_use"] == 0
-        answered.set()
-        await eventually(lambda: sim.stats()["lines_in_use"] == 1)
-        await eventually(lambda: received.newest(A, PUT))
-        assert (A, PUT) not in await queued(lake)
-
-
 async def test_a_line_that_is_refused_after_all_is_queued(
     stream_legs, lake, eventually, monkeypatch
 ):
