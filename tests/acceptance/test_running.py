@@ -1,6 +1,6 @@
 """One running demo: what it shows, and how it follows strategies and broker.
 
-`test_screens.py` looks at the same demo in a browser, and `test_terminal.py` ends it.
+`test_screens.py` looks at the same demo in a browser, and `test_the_end.py` ends it.
 """
 
 import json
@@ -47,8 +47,8 @@ ENDED = {"SUCCESS", "CANCELED", "FAILURE"}
 
 
 @pytest.fixture(scope="module")
-def demo(chain_home, terminal) -> Demo:
-    demo = terminal.running()
+def demo(chain_home) -> Demo:
+    demo = chain_home.running()
     wait_for("the UI answers", lambda: is_serving(demo.ui_port))
     wait_for(
         f"{STREAMED} legs by STREAM and {QUEUED} by QUEUE",

@@ -44,7 +44,6 @@ from position_sync_dagster.lake.storage.object_store import (
 )
 from position_sync_dagster.lake.storage.opening import TableLocation, Use
 from position_sync_dagster.lake.storage.writer_lock import WriterLock
-from position_sync_dagster.outage_log import OutageLog
 
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 """A commit writes no checkpoint and cuts no log: `Table` does, once the commit is synced."""
@@ -533,7 +532,6 @@ class Table:
         usual_s = REMOTE_CONTENTION_S if location.remote else CONTENTION_S
         self._contention_s = usual_s if contention_s is None else contention_s
         self._mutex = RLock()
-        self._checkpoint_outage = OutageLog(logger)
         self._compaction_due = False
 
     def initialize(self) -> None:
@@ -761,11 +759,9 @@ class Table:
                 handle.cleanup_metadata()
         except (*commit_errors.STORAGE_ERRORS, errors.LakeError) as error:
             # The commit itself is whole; the next checkpoint or `maintain` makes up for this.
-            self._checkpoint_outage.report(
-                commit_errors.classify(error).name,
-                text=f"cannot write a checkpoint of {self.path} at version {version}; its commits "
-                f"are safe: {commit_errors.plain(str(error))}",
-                level=logging.WARNING,
+            logger.warning(
+                "cannot write a checkpoint of %s at version %d; its commits are safe: %s",
+                self.path,
+                version,
+                commit_errors.plain(str(error)),
             )
-        else:
-            self._checkpoint_outage.fault = None
