@@ -146,6 +146,9 @@ def first_mode(handle: DeltaTable, modes: Iterable[TradingMode], path: str) -> d
 SPARE_BYTES = 64 * 1024
 """Room for what a commit writes besides its rows: footers of files, the log entry, folders."""
 
+SPARE_FILES = 16
+"""Files and folders that a commit creates at most, by far."""
+
 
 def check_room(table: str, needed: float = 0) -> None:
     """Check that a local disk has room for a commit of `needed` bytes.
@@ -158,14 +161,15 @@ def check_room(table: str, needed: float = 0) -> None:
         needed: Bytes of the rows.
 
     Raises:
-        OSError: Less is free than `needed` and `SPARE_BYTES` (ENOSPC).
+        OSError: Less is free than `needed` and `SPARE_BYTES`, or than `SPARE_FILES` (ENOSPC).
     """
     if table.startswith("file://"):
         table = unquote(table.removeprefix("file://"))
     if "://" in table:
         return
     disk = os.statvfs(table)
-    if disk.f_bavail * disk.f_frsize < needed + SPARE_BYTES:
+    is_out_of_files = disk.f_files and disk.f_favail < SPARE_FILES  # some disks count none
+    if is_out_of_files or disk.f_bavail * disk.f_frsize < needed + SPARE_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
