@@ -274,11 +274,6 @@ def read_times(ib: IB) -> None:
     read_messages(ib, MessageType.CONTRACT_DETAILS, zone_apart)
 
 
-def read_message(ib: IB, fields: list[str]) -> None:
-    """Read a message as if it came now."""
-    ib.client.decoder.interpret(fields)
-
-
 def deliver_positions(ib: IB) -> None:
     """Pass position rows to the event of `IB` and to the list that is awaited.
 
