@@ -26,8 +26,8 @@ from position_sync_dagster.sync.reports.book import read_curves
 from position_sync_dagster.sync.reports.figures import VERSION, Figures, FiguresReader
 from position_sync_dagster.sync.reports.positions import COLUMNS as POSITION_COLUMNS
 from position_sync_dagster.sync.reports.positions import GREEKS
+from position_sync_dagster.sync.reports.risk import read_risk
 from position_sync_dagster.sync.reports.status import plain
-from position_sync_dagster.sync.reports.what_if import read_risk
 from position_sync_dagster.terminal.text import cell_text, foreign, not_in_sums
 
 CURVES_EVERY = timedelta(minutes=1)

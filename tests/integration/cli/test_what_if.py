@@ -15,8 +15,7 @@ from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.schema.tables import PROFIT_EXPLAINED
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.reports.explained_days import explain_day
-from position_sync_dagster.sync.reports.what_if import read_risk, risk_rows
+from position_sync_dagster.sync.reports.risk import explain_day, read_risk, risk_rows
 from position_sync_dagster.web.risk_page import risk_html
 from tests.support.money_rows import row
 
