@@ -669,7 +669,6 @@ class ModelGreeks:
     def _value_of(self, connection: GatewayConnection, conid: int) -> tuple[float, datetime] | None:
         """Return the newest value that the broker gave of an option in any account."""
         book, keys = connection.feed.book, self._keys.get(conid, ())
-        connection.pnl.read(keys)
         found = [value for key in keys if (value := book.newest_value(key))]
         return max(found, key=lambda one: one[1], default=None)
 

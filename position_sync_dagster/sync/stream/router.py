@@ -326,7 +326,6 @@ class FollowedHoldings:
             held[state].append(key)
         monitored, self._legs = held[LegState.MONITORED], sorted(held[LegState.OVERFLOW])
         if values_known:
-            connection.pnl.read()
             values = connection.feed.book.values(monitored)
             self._monitored = largest(values, connection.pnl.keys, self._max_monitored)
         else:
@@ -512,7 +511,6 @@ class Router:
 
     async def _publish(self, connection: GatewayConnection) -> None:
         self._lease.check()
-        connection.pnl.read()
         await self.publisher.publish(connection.feed, session=self._lease.session)
 
     async def _read_registry(self, feed: AccountFeed, changed: Collection[Key] | None) -> None:
