@@ -31,6 +31,7 @@ from position_sync_dagster.lake.schema.codec import moment, update_rows
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn, TableSpec
 from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
+from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import (
     Table,
@@ -208,13 +209,6 @@ class AppendResult:
     batch_id: str = ""
 
 
-class _RefusedError(Exception):
-    """Wraps the error of a guard: the retries would take an OSError for one of the table."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-
 def append_rows(
     table: Table,
     files: LedgerFiles,
@@ -242,12 +236,13 @@ def append_rows(
     commit_info = {name: text for name, text in known.items() if text}
     checked = through
     tried: tuple[AppendResult, datetime] | None = None
+    refused: Exception | None = None
     written_by = set(frame.select("gateway_id", "fencing_token").iter_rows())
     owners = {(gateway_id, token) for gateway_id, token in written_by if token is not None}
     modes = [TradingMode(mode) for mode in set(frame.get_column("trading_mode")) if mode]
 
     def step(handle: DeltaTable) -> AppendResult:
-        nonlocal checked, tried
+        nonlocal checked, tried, refused
         for gateway_id, token in owners:
             refuse_stale_owner(token, newest_token(handle, gateway_id), gateway_id)
         check_mode(handle, modes, table.path)
@@ -264,7 +259,11 @@ def append_rows(
             # attempt would win.
             checked = max(checked, last_added(present))
         if guard is not None:
-            _call(guard)
+            try:
+                guard()
+            except STORAGE_ERRORS as error:  # a retry would take it for an error of the table
+                refused = error
+                return AppendResult(version=handle.version(), rows=0)
         version = handle.version() + 1
         # Rows that were copied from another table may have greater versions.
         added = max(version, last_added(present) + 1)
@@ -274,15 +273,11 @@ def append_rows(
         append(handle, new, commit_info, [Transaction(table.spec.name, version)])
         return AppendResult(version=handle.version(), rows=new.height, batch_id=batch_id)
 
-    refused: Exception
-    try:
-        result = table.transact(step)
-    except _RefusedError as refusal:
-        refused = refusal.error
-    else:
-        compact_if_needed(table)
-        return result
-    raise refused  # after the except block, which would add its own error as the context
+    result = table.transact(step)
+    if refused is not None:
+        raise refused
+    compact_if_needed(table)
+    return result
 
 
 def _is_committed(
@@ -317,10 +312,3 @@ def _refuse_newer(
             f"Another row of the conid {conid} in {account} was written meanwhile.",
             remedy="Read the newest rows again and decide anew.",
         )
-
-
-def _call(guard: Callable[[], None]) -> None:
-    try:
-        guard()
-    except Exception as error:
-        raise _RefusedError(error) from error
