@@ -204,7 +204,6 @@ class MessageReader:
         self._interpret = ib_async_internals.intercept_messages(
             ib, read=self._read, unreadable=self._on_unreadable
         )
-        ib_async_internals.read_without_copies(ib)
         ib_async_internals.read_times(ib)
 
     def _read(self, fields: list[str]) -> None:

@@ -25,6 +25,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import leg_followers
 from position_sync_dagster.sync.reports import limit_readings
 from position_sync_dagster.sync.reports.book import Book, read_book
+from position_sync_dagster.sync.reports.status import NOT_LOOKED_UP
 
 
 @check_results.table_check("active_strategies")
@@ -45,9 +46,6 @@ def file_is_applied(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResul
     return dg.AssetCheckResult(passed=True, description=f"{len(legs)} legs.")
 
 
-NOT_TRIED = "its contract has not been looked up yet"
-
-
 @check_results.table_check("active_strategies")
 def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether exactly one contract was found for each leg without a conid."""
@@ -56,7 +54,7 @@ def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
     now, patience = datetime.now(UTC), timedelta(seconds=settings.stale_after_s)
     rows = pl.DataFrame(
         [
-            (leg.strategy_id, leg.account or "", leg.described, leg.problem or NOT_TRIED)
+            (leg.strategy_id, leg.account or "", leg.described, leg.problem or NOT_LOOKED_UP)
             for leg in unresolved
             if leg.problem or now - leg.added_at > patience
         ],
