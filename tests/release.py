@@ -26,6 +26,7 @@ VERSION = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text()
 
 CODE = ("ib_gateway_simulator", "position_sync_dagster")
 NEEDED = (
+    "position_sync_dagster/__init__.pyi",
     "position_sync_dagster/py.typed",
     "ib_gateway_simulator/py.typed",
     "ib_gateway_simulator/books/demo.yaml",

@@ -21,7 +21,8 @@ def write_history(lake: Lake, closes: int, now: datetime) -> None:
     """Write a year of closes; those of today have provisional causes, the others stated ones.
 
     Each closes an option that was opened an hour before. One of two is sold and, by the same order,
-    replaced by the next contract; the others expire. Statements of each day name both.
+    replaced by the next contract; the others expire. Statements of each day name both. None closes
+    over midnight: while the statement of one of its days has not named it, it is judged each time.
     """
     apart = pl.duration(microseconds=DAYS * 86_400_000_000 // closes)
     today = now.astimezone(NEW_YORK).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -44,7 +45,7 @@ def write_history(lake: Lake, closes: int, now: datetime) -> None:
     stated_at = pl.col("seen_at") + pl.duration(hours=6)
     changes = every.with_columns(
         multiplier=pl.lit(100.0), before=pl.lit(1.0), after=pl.lit(0.0), average_cost=pl.lit(50.0),
-        since=pl.col("seen_at") - pl.duration(minutes=2), gateway_id=pl.lit("g"),
+        since=pl.col("seen_at") - pl.duration(seconds=1), gateway_id=pl.lit("g"),
         snapshot_id=pl.lit("s"),
     )  # fmt: skip
     opened = changes.with_columns(

@@ -89,19 +89,6 @@ class Deployment:
         """All holdings."""
         return self.size.logins * self.size.legs
 
-    def active_host(self) -> Host:
-        """Return the host that runs the streams; the other one is the spare.
-
-        Raises:
-            RuntimeError: None does.
-        """
-        sessions = [self.session(login) for login in self.logins]
-        streams = {session.pid for session in sessions if session}
-        for host in self.hosts.values():
-            if streams & {process.pid for process in host.processes()}:
-                return host
-        raise RuntimeError("No host runs a stream.")
-
     def until(self, what: str, condition: Callable[[], Any], *, every_s: float = 0.1) -> float:
         """Wait for something; return the seconds.
 

@@ -17,7 +17,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.errors import MissingExtraError
-from position_sync_dagster.lake.lake import Lake, Past, legs_at, rows_of_logins
+from position_sync_dagster.lake.lake import Lake, Past, rows_of_logins
 from position_sync_dagster.lake.position_updates import POLL_S
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
@@ -236,13 +236,8 @@ def positions(
 
     def look() -> positions_of.PositionList:
         found = positions_of.read_positions(lake, settings, utc_now(), query)
-        legs = legs_at(lake, past.at) if past else lake.registry.legs
-        waiting = () if past else lake.registry.unresolved
-        options.known_strategy(
-            strategy,
-            (leg.strategy_id for leg in legs),
-            (leg.strategy_id for leg in waiting),
-        )
+        legs, waiting = found.book.legs, found.book.unresolved
+        options.known_strategy(strategy, (leg.strategy_id for leg in legs), waiting)
         return found
 
     def render(found: positions_of.PositionList, width: int) -> Iterator[RenderableType]:

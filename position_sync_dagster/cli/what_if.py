@@ -11,7 +11,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
 from position_sync_dagster.risk.expiry import Expiry, early_assignments, expiries
 from position_sync_dagster.risk.scenarios import Breakdown, PricedLegs, grid
-from position_sync_dagster.sync.reports.what_if import read_risk
+from position_sync_dagster.sync.reports.risk import read_risk
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import printable
 

@@ -173,7 +173,11 @@ class Work:
             self.failed = False
         span = unreported(self.lake, self.instance, cursor.ledger_version)
         came = span.added.rows
-        went_back = span.since < (cursor.ledger_version or 0)
+        if went_back := span.since < (cursor.ledger_version or 0):
+            self.said.append(
+                f"the ledger was restored: it has no row after version {span.since}, and had some "
+                f"through {cursor.ledger_version}"
+            )
         rows_due = report.claimed or "QUEUE" in came or went_back
         if came or SessionState.LIVE in states.values():
             every = STREAMED_EVERY if came else QUIET_EVERY
@@ -321,9 +325,7 @@ def unreported(lake: tables.Lake, instance: dg.DagsterInstance, cursor: int | No
         instance: The Dagster instance with the events.
         cursor: The version that the last tick reported; None at the first tick.
     """
-    events = [*instance.fetch_materializations(LEDGER, limit=LOOKED_AT).records]
-    if cursor is None:  # earlier releases reported rows of the stream by observations as well
-        events += instance.fetch_observations(LEDGER, limit=LOOKED_AT).records
+    events = instance.fetch_materializations(LEDGER, limit=LOOKED_AT).records
     found = [version for event in events if (version := _reported(event)) is not None]
     since = cursor or 0
     if found:
@@ -334,7 +336,7 @@ def unreported(lake: tables.Lake, instance: dg.DagsterInstance, cursor: int | No
 
 def _reported(record: dg.EventLogRecord) -> int | None:
     """Return the version through which an event reports rows; None if it reports none."""
-    seen = record.asset_materialization or record.event_log_entry.asset_observation
+    seen = record.asset_materialization
     metadata = seen.metadata if seen is not None else {}
     if SINCE not in metadata or THROUGH not in metadata:
         return None

@@ -190,8 +190,10 @@ def login_is_gone(login: Settings) -> bool:
 
 def run_is_canceling(instance: dg.DagsterInstance, run_id: str) -> bool:
     """Return whether a person has terminated a run; False if the storage cannot be read."""
-    run = _run(instance, run_id)
-    return run is not None and run.status is dg.DagsterRunStatus.CANCELING
+    with suppress(Exception):  # of any storage: the rows need the lake and the gateway only
+        run = instance.get_run_by_id(run_id)
+        return run is not None and run.status is dg.DagsterRunStatus.CANCELING
+    return False
 
 
 def run_is_gone(instance: dg.DagsterInstance, run_id: str) -> bool:
@@ -200,19 +202,10 @@ def run_is_gone(instance: dg.DagsterInstance, run_id: str) -> bool:
     The supervisor gives up a run that has no lease in time, also if a clock was set meanwhile. If
     the storage cannot be read, the answer is no.
     """
-    run = _run(instance, run_id)
-    return run is None or (run is not AWAY and run.is_finished)
-
-
-AWAY = dg.DagsterRun(job_name=STREAM_JOB)
-"""Instead of a run that cannot be read: the rows need the lake and the gateway only."""
-
-
-def _run(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun | None:
-    try:
-        return instance.get_run_by_id(run_id)
-    except Exception:  # noqa: BLE001 - of any storage
-        return AWAY
+    with suppress(Exception):
+        run = instance.get_run_by_id(run_id)
+        return run is None or run.is_finished
+    return False
 
 
 def stream_job(partitions: dg.PartitionsDefinition | None = None) -> dg.JobDefinition:

@@ -163,10 +163,7 @@ _POSITIONS = {
 }
 """The messages of which lists of positions consist, each with the end of such a list."""
 
-_PNL_SINGLE, _ERROR = str(codes.MessageType.PNL_SINGLE), str(codes.MessageType.ERROR)
-
-_DECISIVE = frozenset({_ERROR, str(codes.MessageType.PORTFOLIO_VALUE), *_POSITIONS})
-"""Which values of PnLSingle count depends on whether they came before or after these messages."""
+_ERROR = str(codes.MessageType.ERROR)
 
 _IN_ANSWERS = frozenset(
     {
@@ -191,16 +188,14 @@ class MessageReader:
     Args:
         ib: The connection.
         gateway_id: Its gateway.
-        pnl: Keeps the newest message of each holding, to be read later.
 
     Attributes:
         understood: The number of messages that were understood.
         missed: The number of messages that could not be read and may have been part of an answer.
     """
 
-    def __init__(self, ib: IB, gateway_id: str, pnl: PnlSubscriptions) -> None:
+    def __init__(self, ib: IB, gateway_id: str) -> None:
         self.understood = self.missed = 0
-        self._pnl = pnl
         self._gateway_id = gateway_id
         self._type = ""
         self._failed = False
@@ -209,18 +204,11 @@ class MessageReader:
         self._interpret = ib_async_internals.intercept_messages(
             ib, read=self._read, unreadable=self._on_unreadable
         )
-        ib_async_internals.read_without_copies(ib)
         ib_async_internals.read_times(ib)
 
     def _read(self, fields: list[str]) -> None:
-        kind = fields[0] if fields else ""
-        if kind == _PNL_SINGLE and self._pnl.put_off(fields):
-            self.understood += 1
-            return
-        if kind in _DECISIVE:
-            self._pnl.read()
-        self._type, self._failed = kind, False
-        if kind == _ERROR:
+        self._type, self._failed = fields[0] if fields else "", False
+        if self._type == _ERROR:
             fields = [codes.readable(field) for field in fields]
         if self._position_failed and self._type in _POSITIONS.values():
             return
@@ -345,7 +333,7 @@ class GatewayConnection:
         self.on_message: list[Callable[[int, str], None]] = []
         self._timeout_s = settings.gateway_timeout_s
         ib.errorEvent += self._on_error
-        self._reader = MessageReader(ib, settings.gateway_id, self.pnl)
+        self._reader = MessageReader(ib, settings.gateway_id)
         self._watchdog = Watchdog(ib, self._reader, give_up=self.drop)
 
     @property

@@ -522,15 +522,10 @@ class HoldingsBook:
         row = self._row(key, instrument, position, before, now, completeness=completeness, **sent)
         self._put(key, before, row)
 
-    def put_pnl(self, key: Key, sent: PnlValues, at: datetime | None = None) -> bool:
+    def put_pnl(self, key: Key, sent: PnlValues) -> bool:
         """Take a PnLSingle message if it has a value for the quantity that is held.
 
         Messages that come while the gateway has lost IB are old.
-
-        Args:
-            key: The holding.
-            sent: The message.
-            at: When it came; by default now.
 
         Returns:
             Whether it counts.
@@ -540,7 +535,7 @@ class HoldingsBook:
             return False
         if known(sent.value) is None or self._connectivity.lost is not None:
             return False
-        now, profit = at or self._clock(), self._profits.get(key)
+        now, profit = self._clock(), self._profits.get(key)
         if profit is None:
             self._profits[key] = Profit(sent, now, same_since=now, value_at_daily=sent.value)
         elif not profit.take(sent, now):

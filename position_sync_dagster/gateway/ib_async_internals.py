@@ -11,7 +11,6 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC
-from struct import Struct
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -27,8 +26,6 @@ TESTED = "2.1"
 LENGTH_BYTES = 4
 """Each message begins with its length, big-endian."""
 
-
-_LENGTH = Struct(">I")
 
 MAX_FRAME = 1 << 20
 """Maximum length of a message: 1 MiB; contract details, for example, take about 2 KB. If bytes were
@@ -109,46 +106,6 @@ def unread_bytes(ib: IB) -> bytes:
     ib_async waits for the rest of a message without a bound.
     """
     return ib.client._data
-
-
-def read_without_copies(ib: IB) -> None:
-    """Read each message after the log-in without copying all unread bytes.
-
-    ib_async copies the remaining bytes after each message: with a large account, a hundred
-    kilobytes for each row. Call it before others listen to the bytes that arrive.
-    """
-    client = ib.client
-    usual: Callable[[bytes], None] = client._onSocketHasData
-    bytes_received(ib).disconnect(usual)
-
-    def received(data: bytes) -> None:
-        if not client.isReady():
-            usual(data)
-            return
-        ib.wrapper.tcpDataArrived()
-        client._numBytesRecv += len(data)
-        unread = client._data = client._data + data
-        began, received_in_all, length_at = 0, len(unread), _LENGTH.unpack_from
-        interpret: Callable[[list[str]], None] = client.decoder.interpret
-        try:
-            while received_in_all - began > LENGTH_BYTES:
-                first = began + LENGTH_BYTES
-                end = first + length_at(unread, began)[0]
-                if end > received_in_all:
-                    break
-                fields = unread[first:end].decode(errors="backslashreplace").split("\0")
-                fields.pop()  # the text after the last mark
-                began = end
-                client._numMsgRecv += 1
-                interpret(fields)
-                if client._data is not unread:
-                    break  # a message ended the connection, which dropped the others
-        finally:
-            if client._data is unread:
-                client._data = unread[began:]
-        ib.wrapper.tcpDataProcessed()
-
-    bytes_received(ib).connect(received)
 
 
 # The reading of messages: ib_async logs a trace or a line for each that it cannot use.
@@ -272,11 +229,6 @@ def read_times(ib: IB) -> None:
 
     read_messages(ib, MessageType.EXECUTION, in_utc)
     read_messages(ib, MessageType.CONTRACT_DETAILS, zone_apart)
-
-
-def read_message(ib: IB, fields: list[str]) -> None:
-    """Read a message as if it came now."""
-    ib.client.decoder.interpret(fields)
 
 
 def deliver_positions(ib: IB) -> None:

@@ -80,9 +80,8 @@ class Subscription:
         self.due_at, self.attempts, self.heard_at = inf, 0, now
 
 
-PNL_DAILY, PNL_VALUE = 3, 6
-"""The places of the daily profit and the value among the fields of a PnLSingle message; the value
-is the last that is read."""
+PNL_VALUE = 6
+"""The place of the value, the last that is read, among the fields of a PnLSingle message."""
 
 HOLDINGS_AT_ONCE = 20
 """Maximum number of holdings requested in one step: half of what the whole process may send in a
@@ -102,9 +101,6 @@ class PnlSubscriptions:
     The gateway sends nothing for a conid that is not held, and DBL_MAX for a value that it does
     not know (recorded: ibkr-go pnl_single.txt). A subscription that is refused or silent, or whose
     values do not count, is requested again after a delay that doubles each time.
-
-    Thousands of messages come in a second, and each of them is complete. For a holding that has a
-    value, only the newest message is kept, with its time, until `read` is called.
 
     Args:
         ib: The connection.
@@ -132,7 +128,6 @@ class PnlSubscriptions:
         self._by_request: dict[str, _Single] = {}
         self._fresh = False
         self._valued: set[Key] = set()
-        self._unread: dict[Key, tuple[list[str], datetime]] = {}
         ib_async_internals.read_messages(ib, MessageType.PNL_SINGLE, self._read)
         ib.errorEvent += self._on_error
 
@@ -206,40 +201,14 @@ class PnlSubscriptions:
         self._singles.clear()
 
     def take_valued(self) -> set[Key]:
-        """Return the holdings of which a profit or value was read since the last call."""
+        """Return the holdings of which a profit or value came since the last call."""
         valued, self._valued = self._valued, set()
         return valued
 
     def take_fresh(self) -> bool:
-        """Return whether a message came since the last call."""
-        fresh, self._fresh = self._fresh or bool(self._unread), False
+        """Return whether a message that counts came since the last call."""
+        fresh, self._fresh = self._fresh, False
         return fresh
-
-    def put_off(self, fields: list[str]) -> bool:
-        """Keep a message that may be read later; return whether it may."""
-        one = self._by_request.get(fields[1]) if len(fields) > PNL_VALUE else None
-        if one is None or one.due_at != inf:
-            return False
-        one.heard_at = self._monotonic()
-        before, _ = self._unread.get(one.key, (fields, None))
-        if before[PNL_DAILY] == fields[PNL_DAILY] and before != fields:
-            # The value moves and the daily profit does not: the book compares the two messages.
-            self.read([one.key])
-        self._unread[one.key] = fields, utc_now()
-        return True
-
-    def read(self, keys: Iterable[Key] | None = None) -> None:
-        """Read the messages that were put off, of these holdings or of all, into the book."""
-        if not self._unread:
-            return
-        for key in list(self._unread) if keys is None else keys:
-            kept = self._unread.pop(key, None)
-            if kept is None or (one := self._by_request.get(kept[0][1])) is None:
-                continue
-            fields, at = kept
-            if not self._read(fields, at):
-                one.expect(self._monotonic())
-                ib_async_internals.read_message(self._ib, fields)  # reports it
 
     def _order(self) -> None:
         """List what all owners want, each holding once."""
@@ -255,10 +224,7 @@ class PnlSubscriptions:
         one.requested(now)
 
     def _end_all_but(self, wanted: Iterable[Key]) -> None:
-        ended = self._singles.keys() - set(wanted)
-        if ended:
-            self.read()
-        for key in ended:
+        for key in self._singles.keys() - set(wanted):
             one = self._singles.pop(key)
             self._cancel(one)
             self._book.forget_pnl(key)
@@ -276,7 +242,7 @@ class PnlSubscriptions:
             one.request = None
         self._book.forget_pnl(one.key)
 
-    def _read(self, fields: list[str], at: datetime | None = None) -> bool:
+    def _read(self, fields: list[str]) -> bool:
         one = self._by_request.get(fields[1]) if len(fields) > PNL_VALUE else None
         if one is None:
             return False
@@ -284,7 +250,7 @@ class PnlSubscriptions:
             sent = PnlValues(*[float(text or UNSET) for text in fields[2 : PNL_VALUE + 1]])
         except ValueError:
             return False
-        if self._book.put_pnl(one.key, sent, at):
+        if self._book.put_pnl(one.key, sent):
             one.valued(self._monotonic())
             self._fresh = True
             self._valued.add(one.key)

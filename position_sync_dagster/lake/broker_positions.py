@@ -386,24 +386,24 @@ class ContractsTable:
         """Return the details of contracts that had not expired on a day, and of some others."""
         ends = pl.coalesce("expires_on", "last_trade_date")
         held = ends.is_null() | (ends >= since) | pl.col("conid").is_in(set(besides))
-        return {one.conid: one for one in codec.contracts_of(self.table.rows().filter(held))}
+        return self._details(held)
 
     def quoted_in_cents(self) -> dict[int, ContractDetails]:
         """Return the details of the contracts with another price magnifier than 1, by conid."""
-        rows = self.table.rows().filter(pl.col("price_magnifier") != 1)
-        return {one.conid: one for one in codec.contracts_of(rows)}
+        return self._details(pl.col("price_magnifier") != 1)
 
     def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
         """Return the details of these contracts, or of all, by conid; unknown ones are absent."""
-        of_these = (
-            pl.lit(value=True) if conids is None else pl.col("conid").is_in(list(set(conids)))
+        return self._details(
+            pl.lit(value=True) if conids is None else codec.one_of("conid", set(conids))
         )
 
+    def _details(self, only: pl.Expr) -> dict[int, ContractDetails]:
         def step(handle: DeltaTable) -> pl.DataFrame:
             files = data_files(handle)
             if files.is_empty():
                 return CONTRACTS.empty
-            found = self.table.scan_files(files).filter(of_these)
+            found = self.table.scan_files(files).filter(only)
             return found.select(list(CONTRACTS.columns)).collect()
 
         return {one.conid: one for one in codec.contracts_of(self.table.snapshot(step))}

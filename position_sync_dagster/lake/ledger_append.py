@@ -9,10 +9,9 @@ DBL_MAX) and a second list of the fields, and it copies updates in which nothing
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
-from enum import StrEnum
-from functools import partial
-from typing import Any, SupportsIndex, TypeVar
+from datetime import UTC, datetime
+from operator import index
+from typing import Any
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
@@ -30,8 +29,9 @@ from position_sync_dagster.errors import InvalidLegError, InvalidRequestError, N
 from position_sync_dagster.lake.ledger_rows import HOLDING, LedgerFiles, last_added
 from position_sync_dagster.lake.schema.codec import moment, update_rows
 from position_sync_dagster.lake.schema.ids import content_id
-from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec
+from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn, TableSpec
 from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
+from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import (
     Table,
@@ -41,8 +41,6 @@ from position_sync_dagster.lake.storage.table import (
     newest_token,
     refuse_stale_owner,
 )
-
-T = TypeVar("T")
 
 UNSET = 1e300
 """Greater numbers count as unknown: IB writes DBL_MAX for a number that it does not know."""
@@ -60,103 +58,83 @@ def coerce_update(update: PositionUpdate) -> PositionUpdate:
             needs, such as the position, is unknown.
     """
     changes: dict[str, Any] = {}
-    for name, nullable, coerce in _CHECKS:
+    for name, column, coerce in _CHECKS:
         value = getattr(update, name)
-        found = None if value is None else coerce(name, value)
-        if found is None and not nullable:
-            raise _refused(name, value, "each row needs it", _example(name))
+        try:
+            found = None if value is None or _is_blank(value, column) else coerce(value)
+        except (ValueError, TypeError, OverflowError, OSError, InvalidLegError):
+            raise _refused(name, value, column) from None
+        if found is None and not column.nullable:
+            raise _refused(name, value, column)
         if found is not value:
             changes[name] = found
     return replace(update, **changes) if changes else update
 
 
-def _number(name: str, value: object) -> float | None:
-    if isinstance(value, bool | str | bytes):
-        raise _refused(name, value, "it is not a number", _example(name))
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        raise _refused(name, value, "it is not a number", _example(name)) from None
-    return number if -UNSET < number < UNSET else None
+def _is_blank(value: object, column: StoredColumn) -> bool:
+    may_be_blank = column.choices is not None or column.kind is Kind.DAY
+    return may_be_blank and isinstance(value, str) and not value.strip()
 
 
-def _text(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise _refused(name, value, "it is not a text", "Pass it as a str")
-    return value
-
-
-def _count(name: str, value: object) -> int:
-    if isinstance(value, SupportsIndex) and not isinstance(value, bool):
-        count = value.__index__()
-        if -(2**63) <= count < 2**63:
-            return count
-    raise _refused(name, value, "it is not a whole number", f"Pass {name} as a whole number")
-
-
-def _moment(name: str, value: object) -> datetime:
-    if not isinstance(value, datetime):
-        raise _refused(
-            name, value, "it is not a time", "Pass a datetime, such as datetime.now(UTC)"
-        )
-    if value.tzinfo is not None:
-        return value
-    try:
-        return value.astimezone(UTC)
-    except (ValueError, OverflowError, OSError):
-        raise _refused(name, value, "it has no time in UTC", "Pass a datetime with UTC") from None
-
-
-def _day(name: str, value: object) -> date | None:
-    if isinstance(value, str) and not value.strip():
-        return None
-    return _parsed(parse_expiry, name, value)
-
-
-def _choice(choices: type[StrEnum], name: str, value: object) -> StrEnum | None:
-    if isinstance(value, str) and not value.strip():
-        return None
-    if choices is Right:
-        return _parsed(parse_right, name, value)
-    try:
-        return choices(str(value))
-    except ValueError:
-        raise _refused(name, value, "it is not known", f"Use {', '.join(choices)}") from None
-
-
-def _parsed(parse: Callable[[Any], T], name: str, value: object) -> T:
-    try:
-        return parse(value)
-    except InvalidLegError as error:
-        raise _refused(name, value, error.what, error.remedy) from None
-
-
-def _example(name: str) -> str:
-    if name == "position":
-        return "Pass the signed quantity as a finite number, 0.0 for a closed position"
-    if UPDATE_COLUMNS[name].kind is Kind.NUMBER:
-        return f"Pass {name} as a finite number"
-    return f"Pass a {name}"
-
-
-def _refused(name: str, value: object, cause: str, remedy: str) -> InvalidRequestError:
+def _refused(name: str, value: object, column: StoredColumn) -> InvalidRequestError:
+    wanted = f"one of {', '.join(column.choices)}" if column.choices else _WANTED[column.kind]
     return InvalidRequestError(
-        f"The update's {name} {value!r:.80} cannot be stored: {cause.rstrip('.')}.",
-        remedy=f"{remedy.rstrip('.')}.",
+        f"The update's {name} {value!r:.80} cannot be stored: it is not {wanted}.",
+        remedy=f"Pass {name} as {wanted}.",
     )
 
 
-_BY_KIND: dict[Kind, Callable[[str, Any], object]] = {
+_WANTED = {
+    Kind.NUMBER: "a finite number",
+    Kind.TEXT: "a str",
+    Kind.COUNT: "a whole number",
+    Kind.MOMENT: "a datetime, such as datetime.now(UTC)",
+    Kind.DAY: "a date, or text such as 20260220",
+}
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool | str | bytes):
+        raise TypeError
+    number = float(value)
+    return number if -UNSET < number < UNSET else None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _count(value: Any) -> int:
+    count = index(value)
+    if isinstance(value, bool) or not -(2**63) <= count < 2**63:
+        raise TypeError
+    return count
+
+
+def _moment(value: Any) -> datetime:
+    if not isinstance(value, datetime):
+        raise TypeError
+    return value if value.tzinfo is not None else value.astimezone(UTC)
+
+
+_BY_KIND: dict[Kind, Callable[[Any], object]] = {
     Kind.NUMBER: _number,
     Kind.TEXT: _text,
     Kind.COUNT: _count,
     Kind.MOMENT: _moment,
-    Kind.DAY: _day,
+    Kind.DAY: parse_expiry,
 }
-_CHECKS = [
-    (name, one.nullable, partial(_choice, one.choices) if one.choices else _BY_KIND[one.kind])
-    for name, one in UPDATE_COLUMNS.items()
-]
+
+
+def _check_of(column: StoredColumn) -> Callable[[Any], object]:
+    if column.choices is Right:
+        return parse_right
+    return column.choices or _BY_KIND[column.kind]
+
+
+_CHECKS = [(name, column, _check_of(column)) for name, column in UPDATE_COLUMNS.items()]
 
 _NUMBERS = [name for name, column in UPDATE_COLUMNS.items() if column.kind is Kind.NUMBER]
 
@@ -231,13 +209,6 @@ class AppendResult:
     batch_id: str = ""
 
 
-class _RefusedError(Exception):
-    """Wraps the error of a guard: the retries would take an OSError for one of the table."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-
 def append_rows(
     table: Table,
     files: LedgerFiles,
@@ -265,12 +236,13 @@ def append_rows(
     commit_info = {name: text for name, text in known.items() if text}
     checked = through
     tried: tuple[AppendResult, datetime] | None = None
+    refused: Exception | None = None
     written_by = set(frame.select("gateway_id", "fencing_token").iter_rows())
     owners = {(gateway_id, token) for gateway_id, token in written_by if token is not None}
     modes = [TradingMode(mode) for mode in set(frame.get_column("trading_mode")) if mode]
 
     def step(handle: DeltaTable) -> AppendResult:
-        nonlocal checked, tried
+        nonlocal checked, tried, refused
         for gateway_id, token in owners:
             refuse_stale_owner(token, newest_token(handle, gateway_id), gateway_id)
         check_mode(handle, modes, table.path)
@@ -287,7 +259,11 @@ def append_rows(
             # attempt would win.
             checked = max(checked, last_added(present))
         if guard is not None:
-            _call(guard)
+            try:
+                guard()
+            except STORAGE_ERRORS as error:  # a retry would take it for an error of the table
+                refused = error
+                return AppendResult(version=handle.version(), rows=0)
         version = handle.version() + 1
         # Rows that were copied from another table may have greater versions.
         added = max(version, last_added(present) + 1)
@@ -297,15 +273,11 @@ def append_rows(
         append(handle, new, commit_info, [Transaction(table.spec.name, version)])
         return AppendResult(version=handle.version(), rows=new.height, batch_id=batch_id)
 
-    refused: Exception
-    try:
-        result = table.transact(step)
-    except _RefusedError as refusal:
-        refused = refusal.error
-    else:
-        compact_if_needed(table)
-        return result
-    raise refused  # after the except block, which would add its own error as the context
+    result = table.transact(step)
+    if refused is not None:
+        raise refused
+    compact_if_needed(table)
+    return result
 
 
 def _is_committed(
@@ -340,10 +312,3 @@ def _refuse_newer(
             f"Another row of the conid {conid} in {account} was written meanwhile.",
             remedy="Read the newest rows again and decide anew.",
         )
-
-
-def _call(guard: Callable[[], None]) -> None:
-    try:
-        guard()
-    except Exception as error:
-        raise _RefusedError(error) from error

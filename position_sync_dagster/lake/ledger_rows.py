@@ -104,9 +104,6 @@ HOLDING = ["account", "conid"]
 BY_TIME = ["timestamp", "update_id"]
 """The order of rows, whatever the order in which they were written: the newest is the last."""
 
-BEHIND = 2
-"""A reader starts again when there are more than twice as many new rows as it holds."""
-
 ADDED = "ledger_version"
 """The order in which rows were added; null comes before all others."""
 
@@ -179,7 +176,6 @@ class LatestRows:
     """The newest rows of one ledger.
 
     The first read begins with the known rows, or reads the table; later ones read the new files.
-    A read after a long time begins anew, with the known rows that were derived meanwhile.
 
     Args:
         table: The ledger.
@@ -223,11 +219,7 @@ class LatestRows:
     def _follow(self) -> None:
         # The known rows are read first, so that the ledger is the newer of the two.
         known = None if self._seen else self._known_rows()
-        if not self._table.snapshot(lambda handle: self._refresh(handle, known)):
-            known = self._known_rows()
-            if known is not None and newest_version(known) > self._through:
-                self._forget()
-            self._table.snapshot(lambda handle: self._refresh(handle, known, all_of_it=True))
+        self._table.snapshot(lambda handle: self._refresh(handle, known))
 
     def _known_rows(self) -> pl.DataFrame | None:
         """Return the known rows; None if there are none, or they cannot be read."""
@@ -239,15 +231,12 @@ class LatestRows:
         except LakeError:
             return None  # the ledger has them too
 
-    def _refresh(
-        self, handle: DeltaTable, known: pl.DataFrame | None, *, all_of_it: bool = False
-    ) -> bool:
-        """Read the rows that were added; read nothing and return False if they are many.
+    def _refresh(self, handle: DeltaTable, known: pl.DataFrame | None) -> None:
+        """Read the rows that were added.
 
         Args:
             handle: The ledger.
             known: What the first read begins with.
-            all_of_it: Read all new rows, however many they are.
         """
         # Rows are only added: the newest row of the files that were read does not change, and the
         # next read needs only the files that came since.
@@ -262,10 +251,7 @@ class LatestRows:
         new = present - self._seen
         if new:
             if self._seen:
-                added = files.filter(pl.col("path").is_in(list(new)))
-                if self._known is not None and not all_of_it and self._is_much(added):
-                    return False
-                rows = self._files.scan(added)
+                rows = self._files.scan(files.filter(pl.col("path").is_in(list(new))))
             else:
                 rows = self._first_rows(files, known)
             if self._through:
@@ -273,10 +259,6 @@ class LatestRows:
                 rows = rows.filter((pl.col(ADDED) > self._through) | pl.col(ADDED).is_null())
             self._take(rows)
         self._seen, self._through = present, last_added(files)
-        return True
-
-    def _is_much(self, added: pl.DataFrame) -> bool:
-        return int(added.get_column("num_records").sum()) > BEHIND * self._rows.height
 
     def _first_rows(self, files: pl.DataFrame, known: pl.DataFrame | None) -> pl.LazyFrame:
         """Return as few rows as possible that include the newest row of each holding held lately.

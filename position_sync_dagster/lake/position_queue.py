@@ -1,4 +1,4 @@
-"""The queue with blocking calls, over any `QueueStore`.
+"""The queue of positions to be valued, with blocking calls and for asyncio.
 
 Each call checks its arguments, runs one transition on the live rows and commits its result. A bad
 argument raises `InvalidRequestError`, which names it and its value. A queue object remembers the
@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 from threading import Lock
-from typing import Protocol, TypeVar, Unpack
+from typing import TypeVar, Unpack
 
 import polars as pl
 
@@ -47,33 +47,6 @@ from position_sync_dagster.lake.storage.threads import offloaded
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-class QueueStore(Protocol):
-    """The rows of a queue; a `LifecycleTable` is one."""
-
-    def initialize(self) -> None:
-        """Create the store, or check the one that is there."""
-
-    def change(self, step: Callable[[Snapshot], Change[T]], commit_info: Mapping[str, str]) -> T:
-        """Run a step on the live rows and commit its decision, all or nothing."""
-
-    def snapshot(self) -> Snapshot:
-        """Read the live rows."""
-
-    def finished(self, predicate: str, columns: list[str] | None = None) -> pl.DataFrame:
-        """Read finished rows."""
-
-    def newest_finished(self, bucket: str, only: pl.Expr, limit: int) -> pl.DataFrame:
-        """Read the finished rows of a bucket that changed last."""
-
-    def counted_snapshot(self) -> tuple[Snapshot, pl.DataFrame]:
-        """Read the live rows; count the finished ones.
-
-        Returns:
-            The live rows; and the name of each bucket, its number of rows, and the time at which
-            one of them last changed.
-        """
 
 
 def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame, str]:
@@ -272,7 +245,7 @@ class SyncQueue:
 
     def __init__(
         self,
-        store: QueueStore,
+        store: LifecycleTable,
         *,
         retry: RetryPolicy | None,
         clock: Clock,

@@ -34,7 +34,7 @@ from position_sync_dagster.lake.ledger_rows import (
     last_added,
     newest_rows,
 )
-from position_sync_dagster.lake.schema.codec import storable, updates_of
+from position_sync_dagster.lake.schema.codec import one_of, storable, updates_of
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.lake.storage.table import Table, TableOptions, data_files, fence
 from position_sync_dagster.lake.storage.threads import offload, offloaded
@@ -533,7 +533,7 @@ class SyncUpdates:
         def step(handle: DeltaTable) -> pl.DataFrame:
             rows = self.files.between(handle, first, last)
             if conids is not None:
-                rows = rows.filter(pl.col("conid").is_in(list(conids)))
+                rows = rows.filter(one_of("conid", conids))
             return rows.collect()
 
         return self.table.snapshot(step).sort(BY_TIME)
@@ -548,7 +548,7 @@ class SyncUpdates:
         Returns:
             The columns of SAMPLED, and `slot`: the end of the part, in order.
         """
-        last, wanted = last.astimezone(UTC), pl.col("conid").is_in(list(conids))
+        last, wanted = last.astimezone(UTC), one_of("conid", conids)
 
         def step(handle: DeltaTable) -> pl.DataFrame:
             rows = self.files.between(handle, first, last).filter(wanted)

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from datetime import date, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -118,9 +117,6 @@ def limits_at(file: YamlFile, at: Place, value: object, subject: Mapping[str, st
 
 NAMED_BY = "POSITION_SYNC_STRATEGIES_FILE"
 """The setting that holds the path of the file."""
-
-MOST_LEGS = 500_000
-"""Maximum number of memberships in a file; YAML aliases give a small file very many."""
 
 
 def _refused_by(parse: Callable[[str], object]) -> Callable[[str], object]:
@@ -322,33 +318,22 @@ class StrategiesFile:
         """Return the legs that are listed, in the order of the file.
 
         Raises:
-            StrategiesFileError: The file names too many legs, or has a mistake anywhere.
+            StrategiesFileError: The file has a mistake anywhere.
         """
         file = self._file
-        read: dict[int, tuple[Leg, int | None]] = {}  # an alias is the same object each time
         places: dict[LegKey, Place] = {}
         legs: list[Leg] = []
         _ = self.limits(), self.rules  # a mistake there makes the whole file wrong
         for of_strategy, strategy in self._strategies:
             for number, value in enumerate(strategy.legs):
                 at = (*of_strategy, "legs", number)
-                if id(value) not in read:
-                    part = file.parse(LegPart, value, at)
-                    read[id(value)] = self._leg(part, at, strategy.strategy_id, added_at)
-                leg, own = read[id(value)]
-                priority = own or strategy.priority or 1
-                if (leg.strategy_id, leg.priority) != (strategy.strategy_id, priority):
-                    leg = replace(leg, strategy_id=strategy.strategy_id, priority=priority)
+                leg = self._leg(strategy, value, at, added_at)
                 if leg.key in places:
                     file.fail(
                         at,
                         f"the strategy {leg.strategy_id!r} has the leg {name_of(leg)} already, "
                         f"in line {file.line(places[leg.key])}",
                         "Keep one of them",
-                    )
-                if len(legs) == MOST_LEGS:
-                    file.fail(
-                        at, f"it names more than {MOST_LEGS:,} legs", "Name each leg only once"
                     )
                 places[leg.key] = at
                 legs.append(leg)
@@ -361,12 +346,13 @@ class StrategiesFile:
             )
         return legs
 
-    def _leg(
-        self, part: LegPart, at: Place, strategy_id: str, added_at: datetime
-    ) -> tuple[Leg, int | None]:
-        given = part.model_dump(exclude={"priority"})
+    def _leg(self, strategy: StrategyPart, value: object, at: Place, added_at: datetime) -> Leg:
+        given = self._file.parse(LegPart, value, at).model_dump()
+        priority = given.pop("priority") or strategy.priority or 1
         try:
-            return make_leg(**given, strategy_id=strategy_id, added_at=added_at), part.priority
+            return make_leg(
+                **given, strategy_id=strategy.strategy_id, added_at=added_at, priority=priority
+            )
         except errors.InvalidLegError as error:
             self._file.fail(at, error.what, error.remedy)
 

@@ -84,6 +84,8 @@ class ChildProcess:
                 _begin_anew(self.log)
             return
         tail = self.tail()
+        if self.log is not None and not self.log.exists():
+            tail = f"{self.log.parent} was deleted or moved, or its disk is away."
         raise ChildEndedError(
             f"{self.name} has ended with code {code}."
             + (f" Its last output:\n{tail}\n" if tail else ""),

@@ -8,7 +8,6 @@ handler of its own when it is imported.
 
 import os
 import signal
-import sys
 import time
 from typing import Self
 
@@ -17,7 +16,7 @@ PARENT_LOOK_S = 0.5
 """Polling interval of the parent during a pause, in seconds, for a process that ends with it."""
 
 POLL_INTERVAL_S = 0.05
-"""Polling interval of the signals during a pause, where a process cannot wait for them (macOS)."""
+"""Polling interval of the signals during a pause, in seconds."""
 
 REASONS = {
     signal.SIGINT: "interrupted",
@@ -111,17 +110,14 @@ class StopRequest:
 
 
 def _wait_for_signal(seconds: float) -> StopRequested | None:
-    """Take the first stop signal that is pending or comes within a time, if any does."""
-    if sys.platform == "darwin":
-        pending = signal.sigpending().intersection(STOP_SIGNALS)
-        if not pending:
-            time.sleep(min(seconds, POLL_INTERVAL_S))
-            return None
-        sig = signal.Signals(signal.sigwait(pending))
-    else:
-        found = signal.sigtimedwait(STOP_SIGNALS, seconds)
-        # After a stop of the process (Ctrl-Z) CPython returns any number if the time is over.
-        if found is None or found.si_signo not in STOP_SIGNALS:
-            return None
-        sig = signal.Signals(found.si_signo)
+    """Take the first stop signal that is pending; without one, wait for a part of the time.
+
+    `sigtimedwait` would wait for them. After a stop of the process (Ctrl-Z), CPython returns any
+    number from it if its time is over, also that of SIGINT; and macOS does not have it.
+    """
+    pending = signal.sigpending().intersection(STOP_SIGNALS)
+    if not pending:
+        time.sleep(min(seconds, POLL_INTERVAL_S))
+        return None
+    sig = signal.Signals(signal.sigwait(pending))
     return StopRequested(REASONS[sig], 128 + sig)

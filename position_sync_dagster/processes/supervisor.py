@@ -9,6 +9,7 @@ with this program, and this program ends with the process that started it.
 Run as `python -m position_sync_dagster.processes.supervisor PORT OWNER`, with DAGSTER_HOME.
 """
 
+import fcntl
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from position_sync_dagster import dagster_files
@@ -35,8 +37,9 @@ LOOK_S = 0.5
 """Seconds between two looks at the programs."""
 
 RESTART = Backoff(first_s=0.5, longest_s=30.0)
-MOST_FAILURES, MOST_AT_FIRST = 10, 2
-"""Ends of a program in a row after which everything ends; fewer if it has never worked."""
+MOST_FAILURES, MOST_AT_FIRST = 100, 2
+"""Ends of a program in a row after which everything ends, the stream too; fewer if it has never
+worked. While Dagster's storage is away the daemon ends at each start, for about an hour."""
 
 STEADY_S = 60.0
 """A program that worked this long has no failures any more."""
@@ -57,6 +60,13 @@ LONGEST_SOCKET = 100
 
 SUSPENDED_S = 10.0
 """After so many seconds between two looks, the machine or this process was suspended."""
+
+GONE_S = 30.0
+"""Seconds without a home after which everything ends."""
+
+LOCK = "supervisor.lock"
+"""The file of Dagster's home that the supervisor locks: `dev` and `demo` may name it differently,
+and two code servers at one socket take each other's place."""
 
 LOCATION = "position_sync_dagster"
 logger = logging.getLogger("position_sync_dagster.supervisor")
@@ -151,7 +161,8 @@ class Supervisor:
         code_address = (LOOPBACK, port_of_code) if port_of_code else path
         self._addresses = ((self.code_server, code_address), (self.webserver, (LOOPBACK, port)))
         self._tick, self._tick_s = dagster_files.newest_tick(), TICK_S
-        self._ticked = time.monotonic()
+        self._ticked = self._seen = time.monotonic()
+        self._workspace = workspace
 
     def look(self) -> None:
         """Judge all programs once, and start those that are due.
@@ -159,6 +170,7 @@ class Supervisor:
         Raises:
             CannotRunError: A program cannot be kept running.
         """
+        self._judge_home()
         self.code_server.keep()
         for program, address in self._addresses:
             if program.process and not program.works and listens(address):
@@ -173,6 +185,13 @@ class Supervisor:
     def forgive(self) -> None:
         """Wait for a tick anew: nothing could be judged while this process was suspended."""
         self._ticked = time.monotonic()
+
+    def _judge_home(self) -> None:
+        if os.path.exists(self._workspace):
+            self._seen = time.monotonic()
+        elif time.monotonic() - self._seen > GONE_S:
+            home = os.path.dirname(self._workspace)
+            raise CannotRunError(f"The home {home} was deleted or moved, or its disk is away.")
 
     def _judge_ticks(self) -> None:
         now, tick = time.monotonic(), dagster_files.newest_tick()
@@ -235,6 +254,17 @@ def listens(address: str | tuple[str, int]) -> bool:
         return probe.connect_ex(address) == 0
 
 
+def is_only_one() -> bool:
+    """Return whether no other supervisor runs in the home; none can until this process ends."""
+    with suppress(OSError):  # without file locks, those of `dev` and `demo` fail first
+        held = os.open(dagster_files.dagster_home() / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
 def main() -> int:
     """Keep the programs running until a stop signal, or until the owner has ended.
 
@@ -249,6 +279,10 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if not is_only_one():
+        home = dagster_files.dagster_home()
+        logger.error("Another supervisor runs in the home %s. End it, or choose another.", home)
+        return 1
     dagster_files.clear()
     dagster_files.note(dagster_files.SUPERVISOR)
     reason = ""

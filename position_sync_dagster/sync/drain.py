@@ -192,7 +192,6 @@ class QueueWorker:
         if report.error is not None:
             raise report.error
         await self._batches.release(not_covered, NOT_COVERED)
-        _log(report)
         return report
 
     async def drain(self, time_limit_s: float) -> DrainReport:
@@ -233,8 +232,6 @@ class QueueWorker:
                     batches.append(report)
                 if report.error is not None:
                     raise report.error
-                if self._task is not None:  # a run of Dagster has its batches in its events
-                    _log(report)
                 exhausted = report.claimed < limit
         except errors.BrokerUnavailableError as error:
             unavailable = str(error)
@@ -293,20 +290,15 @@ class QueueWorker:
                 last_batch_s=report.duration_s,
                 waiting=max(0, (stats.waiting or 0) - report.claimed),
             )
+            logger.info(
+                "batch of %d in %.2f s: %d succeeded, %d failed, %d released",
+                report.claimed,
+                report.duration_s,
+                report.succeeded,
+                report.failed,
+                report.released,
+            )
         return report, not_covered
-
-
-def _log(report: BatchReport) -> None:
-    """Log what became of a batch, if there was one."""
-    if report.claimed:
-        logger.info(
-            "batch of %d in %.2f s: %d succeeded, %d failed, %d released",
-            report.claimed,
-            report.duration_s,
-            report.succeeded,
-            report.failed,
-            report.released,
-        )
 
 
 @dataclass(eq=False, repr=False)

@@ -22,7 +22,7 @@ from position_sync_dagster.domain.instrument import NEW_YORK, ContractDetails
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.statement import FLEX, EventKind, Execution
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.codec import moment
+from position_sync_dagster.lake.schema.codec import moment, one_of
 
 WINDOW = timedelta(days=60)
 """Time in which a close is judged again: its statement may come late, and may be corrected."""
@@ -155,7 +155,7 @@ class CloseExplainer:
         if not change_ids:
             return []
         since = self.clock() - WINDOW - BEFORE
-        return self.lake.closures.current(pl.col("change_id").is_in(change_ids), since)
+        return self.lake.closures.current(one_of("change_id", change_ids), since)
 
     def _said(self, since: datetime) -> pl.DataFrame:
         """Return which holdings and times executions and statements name, and since when."""
@@ -181,10 +181,8 @@ class CloseExplainer:
         )
         first: datetime = near.get_column("first").min()  # type: ignore[assignment]
         conids = near.get_column("conid").unique().to_list()
-        of_these = pl.col("conid").is_in(conids)
-        found = lake.position_changes.records(
-            first, pl.col("change_id").is_in(near.get_column("change_id").to_list())
-        )
+        of_these = one_of("conid", conids)
+        found = lake.position_changes.records(first, one_of("change_id", near["change_id"]))
         actions = pl.col("kind") == EventKind.CORPORATE_ACTION.value
         contracts = lake.contracts.get(conids)
         return Facts(

@@ -21,6 +21,7 @@ from position_sync_dagster.errors import (
     StrategiesFileError,
 )
 from position_sync_dagster.lake.lake import NO_HOLDINGS, Lake
+from position_sync_dagster.lake.schema.codec import one_of
 from position_sync_dagster.lake.strategies_file import follow_file, following_rolls, load_rules
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.sync.explain_closes import BEFORE, IS_CLOSE, WINDOW
@@ -185,8 +186,8 @@ def _rolls(
         pl.col("seen_at").is_between(pl.col("first"), pl.col("last"))
     )
     first: datetime = near.get_column("first").min()  # type: ignore[assignment]
-    chosen = pl.col("change_id").is_in(near.get_column("change_id").unique().to_list())
-    of_these = pl.col("conid").is_in(near.get_column("conid").unique().to_list())
+    chosen = one_of("change_id", near["change_id"].unique())
+    of_these = one_of("conid", near["conid"].unique())
     return rolls_of(
         lake.closures.current(chosen, first - BEFORE),
         lake.position_changes.records(first, chosen),

@@ -15,7 +15,7 @@ from position_sync_dagster.risk.expiry import Curve, curves
 from position_sync_dagster.risk.explained import PARTS
 from position_sync_dagster.risk.scenarios import Breakdown
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports import what_if
+from position_sync_dagster.sync.reports import risk
 
 STYLE = (
     "body{font:14px system-ui;margin:1.5em;color-scheme:light dark}"
@@ -41,7 +41,7 @@ def risk_html(lake: Lake, settings: Settings, now: datetime, strategy: str | Non
     Raises:
         PositionSyncError: A table or the file of scenarios cannot be used.
     """
-    _book, own, legs = what_if.read_risk(lake, settings, now)
+    _book, own, legs = risk.read_risk(lake, settings, now)
     points = own.recorded
     parts = [
         f"<p>{now:%Y-%m-%d %H:%M} UTC · <a href='/money'>money</a></p>",

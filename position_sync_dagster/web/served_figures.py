@@ -26,8 +26,8 @@ from position_sync_dagster.sync.reports.book import read_curves
 from position_sync_dagster.sync.reports.figures import VERSION, Figures, FiguresReader
 from position_sync_dagster.sync.reports.positions import COLUMNS as POSITION_COLUMNS
 from position_sync_dagster.sync.reports.positions import GREEKS
+from position_sync_dagster.sync.reports.risk import read_risk
 from position_sync_dagster.sync.reports.status import plain
-from position_sync_dagster.sync.reports.what_if import read_risk
 from position_sync_dagster.terminal.text import cell_text, foreign, not_in_sums
 
 CURVES_EVERY = timedelta(minutes=1)
@@ -250,9 +250,11 @@ def answer(name: str, known: str, read: Callable[[], Figures]) -> Response:
 def openapi() -> dict[str, Any]:
     """Return the OpenAPI description of the routes."""
     number, text = {"type": ["number", "null"]}, {"type": ["string", "null"]}
-    texts = {"name", "symbol", "account", "currency", "right", "sec_type", "price_kind", "expiry"}
-    texts |= {"greeks_source", "feed", "source"}
-    columns: dict[str, Any] = {name: text if name in texts else number for name in POSITION_COLUMNS}
+    texts = (
+        "name", "symbol", "account", "currency", "right", "sec_type", "price_kind", "expiry",
+        "greeks_source", "feed", "source",
+    )  # fmt: skip
+    columns: dict[str, Any] = dict.fromkeys(POSITION_COLUMNS, number) | dict.fromkeys(texts, text)
     columns |= {
         "greeks": {"type": "object", "properties": dict.fromkeys(GREEKS, number)},
         "current": {"type": "boolean"},

@@ -46,10 +46,10 @@ def chain_home(_homes: Homes, request: pytest.FixtureRequest) -> Iterator[Shared
 
 @pytest.fixture(scope="session")
 def terminal(_homes: Homes) -> Iterator[Terminal]:
-    """Return the terminal of the demo that is looked at, until a test closes it."""
-    made = Terminal(_homes["looks"])
+    """Return a terminal for a demo in the home of the recoveries, until a test closes it."""
+    made = Terminal(_homes["recovery"])
     yield made
-    _homes["looks"].end()
+    _homes["recovery"].end()
     made.close()
 
 

@@ -149,6 +149,7 @@ def test_each_program_that_is_killed_is_started_again_and_the_stream_outlives_it
             killed, again = program(demo, name), log(demo).count(f"The {name} works again.")
             killed.kill()
             until_valued(demo, f"a kill of the {name}")
+            assert demo.lines() == LINES, "a line was lost"
             wait_for(
                 "it works again",
                 lambda n=name, before=again: log(demo).count(f"The {n} works again.") > before,

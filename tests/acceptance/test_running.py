@@ -1,6 +1,6 @@
 """One running demo: what it shows, and how it follows strategies and broker.
 
-`test_screens.py` looks at the same demo in a browser, and `test_terminal.py` ends it.
+`test_screens.py` looks at the same demo in a browser, and `test_the_end.py` ends it.
 """
 
 import json
@@ -47,8 +47,8 @@ ENDED = {"SUCCESS", "CANCELED", "FAILURE"}
 
 
 @pytest.fixture(scope="module")
-def demo(chain_home, terminal) -> Demo:
-    demo = terminal.running()
+def demo(chain_home) -> Demo:
+    demo = chain_home.running()
     wait_for("the UI answers", lambda: is_serving(demo.ui_port))
     wait_for(
         f"{STREAMED} legs by STREAM and {QUEUED} by QUEUE",
@@ -334,12 +334,14 @@ def test_a_leg_made_active_is_streamed_and_removed_goes_back(demo):
     wait_for("all lines are in use", lambda: demo.lines() == lines)
     arguments = ["--strategy", "tried-out", "--symbol", symbol, "--right", right]
     arguments += ["--strike", strike, "--expiry", expiry, "--home", str(demo.home)]
-    assert answer_of("strategies", "add", conid, *arguments)["conid"] == int(conid)
+    added = command("strategies", "add", conid, *arguments, cwd=demo.home.parent)
+    assert added.returncode == 0, added.stderr
     row = seen(demo, int(conid), lambda r: r["source"] == "STREAM")
     assert row["position"] != 0
     assert demo.lines() == lines + 1
 
-    answer_of("strategies", "remove", conid, "--home", str(demo.home))
+    removed = command("strategies", "remove", conid, "--home", str(demo.home), cwd=demo.home.parent)
+    assert removed.returncode == 0, removed.stderr
     wait_for("the line is free again", lambda: demo.lines() == lines)
     # A fill makes the account feed send its value, which would otherwise come within minutes.
     demo.post("fill", account=ACCOUNT, conid=int(conid), quantity=1)

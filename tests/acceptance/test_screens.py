@@ -37,8 +37,8 @@ STREAMED_CONID = 911000001
 
 
 @pytest.fixture(scope="module")
-def demo(chain_home, terminal) -> Demo:
-    demo = terminal.running()
+def demo(chain_home) -> Demo:
+    demo = chain_home.running()
     wait_for("the UI answers", lambda: is_serving(demo.ui_port))
     return demo
 

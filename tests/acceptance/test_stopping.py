@@ -1,12 +1,14 @@
 """However the demo ends, nothing of it is left, and the next start carries on.
 
-The kill of everything ends the demo that `test_recovery.py` started last, and the next one ends
-by itself. A closed terminal ends the demo of `test_terminal.py`, SIGTERM the `dev` of
-`test_logins.py`, and SIGKILL that of `test_dev.py`. `tests/integration/cli/test_stopping.py` has
-SIGINT.
+The kill of everything ends the demo that `test_recovery.py` started last, a closed terminal the
+next one, and the one after that ends by itself. SIGINT ends the demo of `test_the_end.py`, SIGTERM
+the `dev` of `test_logins.py`, and SIGKILL that of `test_dev.py`.
+`tests/integration/cli/test_stopping.py` has SIGINT at every moment.
 """
 
+import os
 import random
+import signal
 import threading
 from contextlib import suppress
 from typing import Any
@@ -26,7 +28,7 @@ from tests.support.demo_program import (
 )
 
 TIMED = ("--for", "90")
-"""How the demo is started after the kill of everything: it is whole again before it ends."""
+"""How the demo that ends by itself is started: it is whole again before it ends."""
 
 
 def until_streaming(demo: Demo) -> None:
@@ -37,7 +39,7 @@ def until_streaming(demo: Demo) -> None:
     wait_for("the stream has its lines", streaming, poll_s=0.2)
 
 
-def test_after_a_kill_of_everything_no_request_is_lost_or_written_twice(home):
+def test_after_a_kill_of_everything_no_request_is_lost_or_written_twice(home, terminal):
     demo = home.running()
     until_streaming(demo)
 
@@ -53,7 +55,7 @@ def test_after_a_kill_of_everything_no_request_is_lost_or_written_twice(home):
             process.kill()
     demo.ended_without_a_trace()
 
-    again = home.start(*TIMED)
+    again = terminal.running()
     until_streaming(again)
 
     def all_answered() -> bool:
@@ -74,14 +76,24 @@ def test_after_a_kill_of_everything_no_request_is_lost_or_written_twice(home):
     assert_tables_are_whole(again.lake)
 
 
+def test_a_closed_terminal_ends_all_of_it(terminal):
+    demo = terminal.running()
+    wait_for("the live status", lambda: b"of 100 in use" in terminal.shown())
+    ui = f"127.0.0.1:{demo.ui_port}".encode()
+    wait_for("the address of the UI, once it answers", lambda: ui in terminal.shown())
+    # A terminal that closes takes its side away and hangs up on the foreground group.
+    os.killpg(demo.process.pid, signal.SIGHUP)
+    assert demo.process.wait(LIMIT_S) == 0, demo.outcome()
+    demo.ended_without_a_trace()
+
+
 def missed_figures(verdict: dict[str, Any]) -> set[str]:
     return {figure["name"] for figure in verdict["figures"] if not figure["met"]}
 
 
 def test_by_itself_it_ends_with_a_verdict(home):
-    first = home.last if home.last and home.last.arguments == TIMED else home.start(*TIMED)
-    for again in (False, True):  # a busy machine needs more than a quiet one
-        demo = home.start("--for", "240") if again else first
+    for arguments in (TIMED, ("--for", "240")):  # a busy machine needs more than a quiet one
+        demo = home.start(*arguments)
         verdict = demo.event("verdict")
         missed = missed_figures(verdict)
         assert demo.process.wait(LIMIT_S) == (1 if missed else 0)

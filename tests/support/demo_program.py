@@ -288,11 +288,6 @@ class SharedHome:
         self.path = path
         self._demo: Demo | None = None
 
-    @property
-    def last(self) -> Demo | None:
-        """Return the demo that was started last, which may have ended by itself."""
-        return self._demo
-
     def running(self) -> Demo:
         """Return the demo that runs here; start one if none does."""
         if self._demo is None or self._demo.process.poll() is not None:

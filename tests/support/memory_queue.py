@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from random import Random
 from threading import RLock
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import polars as pl
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class _MemoryStore:
-    """A `QueueStore` of two frames: the live rows and the finished ones."""
+    """The calls of a `LifecycleTable` over two frames: the live rows and the finished ones."""
 
     def __init__(self) -> None:
         self._live = self._finished = POSITION_QUEUE.empty
@@ -80,7 +80,7 @@ class InMemoryPositionQueue(PositionQueue):
         promote_after_s: float = PROMOTE_AFTER_S,
     ) -> None:
         self.sync = SyncQueue(
-            _MemoryStore(),
+            cast(lifecycle_table.LifecycleTable, _MemoryStore()),
             retry=retry,
             clock=clock,
             random=random,

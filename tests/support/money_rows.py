@@ -55,7 +55,7 @@ def priced_rows(rows: Sequence[PositionUpdate]) -> pl.DataFrame:
 def listed(rows: Sequence[PositionUpdate], legs: Sequence[ActiveContract] = ()) -> PositionList:
     """Return positions that the broker confirms nothing of."""
     book = book_of(rows, legs)
-    return PositionList(rows=position_rows(book.priced, book), total=len(rows))
+    return PositionList(rows=position_rows(book.priced, book), total=len(rows), book=book)
 
 
 def money(

@@ -126,20 +126,6 @@ class Postgres:
         finally:
             self.start()
 
-    @contextmanager
-    def refusing(self) -> Iterator[None]:
-        """Have another password for a while: who is connected stays, and nobody else comes in."""
-        self._change_password("an0ther/p@ss")
-        try:
-            yield
-        finally:
-            self._change_password(PASSWORD)
-
-    def _change_password(self, new: str) -> None:
-        change = sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(USER), sql.Literal(new))
-        self.execute(change)
-        self._password = new
-
     def execute(self, statement: str | sql.Composed, dbname: str = DATABASE) -> None:
         """Execute a statement."""
         connection = psycopg2.connect(**self.arguments | {"dbname": dbname})

@@ -19,7 +19,7 @@ CHAINS = {
     "test_stopping.py": "recovery",
     "test_running.py": "looks",
     "test_screens.py": "looks",
-    "test_terminal.py": "looks",
+    "test_the_end.py": "looks",
 }
 """Modules of whole programs that run in one process, one after the other. Each has a home in
 which some of its tests share a demo. That of the UI (`looks`) takes longest."""

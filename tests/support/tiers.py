@@ -66,7 +66,11 @@ ROWS: tuple[Row, ...] = (
         V,
         "every pair of commits of Delta Lake",
     ),
-    Row(r"tests/integration/lake/test_queue_(many_ids|races)\.py", V, "larger races and lists"),
+    Row(
+        r"tests/integration/lake/test_queue_(races\.py|rows\.py::test_forty)",
+        V,
+        "larger races and lists",
+    ),
     Row(r"tests/integration/lake/storage/test_maintenance\.py::test_no_table_grows", C, "a day"),
     Row(
         r"tests/integration/lake/storage/test_full_disk\.py::\S+\[(?!mark\])",

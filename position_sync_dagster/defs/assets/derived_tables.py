@@ -143,15 +143,9 @@ def counted(**counts: int) -> dict[str, str]:
     return {name: f"{count:,}" for name, count in counts.items()}
 
 
-def newest_version(rows: pl.DataFrame) -> int | None:
-    """Return the greatest ledger version among the rows: the report is made of these rows."""
-    newest = rows.get_column("ledger_version").max()
-    return None if newest is None else int(str(newest))
-
-
 def version_text(rows: pl.DataFrame) -> str:
-    """Return `newest_version` as a text, which the UI does not plot."""
-    newest = newest_version(rows)
+    """Return the newest version of the ledger as a text, which the UI does not plot."""
+    newest = exposure.newest_version(rows)
     return "unknown" if newest is None else str(newest)
 
 
@@ -394,7 +388,7 @@ def derive_exposure(
     def make(forward: bool) -> "tuple[Book, Any, derived.Replaced]":
         book = read_book(lake, settings, now)
         found = exposure.exposures(book.split, now)
-        version = {"ledger_version": newest_version(book.priced)}
+        version = {"ledger_version": exposure.newest_version(book.priced)}
         frame = codec.frame_of(STRATEGY_EXPOSURE, (one | version for one in found))
         return book, found, derived.replace(table, frame, run_id=run_id, forward=forward)
 

@@ -32,7 +32,7 @@ from position_sync_dagster.sync.reports.exchange_days import (
     closing_times,
     exchange_days,
 )
-from position_sync_dagster.sync.reports.explained_days import explain_day, unexplained
+from position_sync_dagster.sync.reports.risk import explain_day, unexplained
 
 CLOSED_DAYS = dg.FreshnessPolicy.time_window(
     fail_window=timedelta(days=5), warn_window=timedelta(days=4)

@@ -11,7 +11,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.tables import RISK_SCENARIOS
 from position_sync_dagster.risk.expiry import early_assignments
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports import what_if
+from position_sync_dagster.sync.reports import risk
 
 RISK_JOB = "record_risk"
 
@@ -37,8 +37,8 @@ def risk_scenarios(
     left_out and is in no number. `position-sync what-if` computes other scenarios.
     """
     lake, settings = position_sync.lake, position_sync.settings
-    _book, own, legs = what_if.read_risk(lake, settings, datetime.now(UTC))
-    rows = what_if.risk_rows(legs, own, context.run.run_id)
+    _book, own, legs = risk.read_risk(lake, settings, datetime.now(UTC))
+    rows = risk.risk_rows(legs, own, context.run.run_id)
     lake.risk_scenarios.record(rows)
     losses = [row["profit"] for row in rows if row["profit"] is not None]
     return dg.MaterializeResult(
@@ -90,7 +90,7 @@ def early_assignment(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
     the interest on its strike. If that is more than the option is worth above its exercise, it may
     be exercised any day. Without a known dividend nothing is said of a call.
     """
-    _book, own, legs = what_if.read_risk(lake, settings, datetime.now(UTC))
+    _book, own, legs = risk.read_risk(lake, settings, datetime.now(UTC))
     found = early_assignments(legs)
     if not found or not own.early_assignment:
         text = f"{len(found)} short options may be assigned early."

@@ -1,6 +1,6 @@
 """Checks of the broker's data: stream, holdings, lines, accounts."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -112,32 +112,8 @@ NEAR = 0.9
 def lines_suffice(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether legs use nine tenths of the market data lines or more, and which have none."""
     lake.registry.sync.refresh()
-    return judge_lines(
-        lake.sessions.current(login.gateway_id),
-        inspection.held_at_the_broker(lake, login),
-        inspection.newest_values(lake, login),
-        active={leg.conid for leg in lake.registry.legs},
-        now=datetime.now(UTC),
-    )
-
-
-def judge_lines(
-    session: GatewaySession | None,
-    broker: pl.DataFrame,
-    newest: pl.DataFrame,
-    *,
-    active: Collection[int],
-    now: datetime,
-) -> dg.AssetCheckResult:
-    """Return the check's result; pure.
-
-    Args:
-        session: The session of the login's owner.
-        broker: The broker's last report of each holding.
-        newest: The newest row of each open holding.
-        active: The conids of active strategies.
-        now: The current time.
-    """
+    active = {leg.conid for leg in lake.registry.legs}
+    session, now = lake.sessions.current(login.gateway_id), datetime.now(UTC)
     if (
         session is None
         or session.owner is not Owner.STREAM
@@ -156,12 +132,13 @@ def judge_lines(
     text = f"{used} of {limit} lines are in use by legs."
     if used < NEAR * limit:
         return dg.AssetCheckResult(passed=True, description=text, metadata=numbers)
-    held = broker.filter(pl.col("conid").is_in(list(active))).join(
-        newest.select("account", "conid", "source"), on=["account", "conid"], how="left"
+    newest = inspection.newest_values(lake, login).select("account", "conid", "source")
+    held = inspection.held_at_the_broker(lake, login).join(
+        newest, on=["account", "conid"], how="left"
     )
-    without = held.filter(pl.col("source").ne_missing(Source.STREAM.value)).select(
-        "account", "conid", "symbol", "position"
-    )
+    without = held.filter(
+        pl.col("conid").is_in(list(active)), pl.col("source").ne_missing(Source.STREAM.value)
+    ).select("account", "conid", "symbol", "position")
     named = {} if without.is_empty() else {"rows": check_results.table_of_rows(without)}
     return check_results.failed(
         f"{text} {without.height} active holdings are without one. {TO_DO}",

@@ -17,7 +17,6 @@ from position_sync_dagster.domain.reconciliation import (
     BreakState,
     Discrepancy,
     DiscrepancyType,
-    ReconciliationResult,
 )
 from position_sync_dagster.domain.update import QueueStatus, Source
 from position_sync_dagster.errors import GatewayError
@@ -57,57 +56,26 @@ def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetChec
         done = done.select("account", "conid", at="updated_at")
         answered = pl.concat([done, rows, any_account])
     live = inspection.live_requests(lake)
-    return judge_requests(
-        failed,
-        live,
-        answered,
-        foreign=inspection.foreign_requests(live),
-        now=now,
-        old_after=timedelta(seconds=settings.stale_after_s),
-    )
-
-
-def judge_requests(
-    failed: pl.DataFrame,
-    live: pl.DataFrame,
-    answered: pl.DataFrame,
-    *,
-    foreign: pl.DataFrame,
-    now: datetime,
-    old_after: timedelta,
-) -> dg.AssetCheckResult:
-    """Return the check's result; pure.
-
-    Args:
-        failed: Requests that are FAILED.
-        live: Requests that are not finished.
-        answered: When holdings were valued (`account`, `conid`, `at`): earlier failures do not
-            count.
-        foreign: Rows of the queue that another program wrote and that are no requests.
-        now: The current time.
-        old_after: How long a request may wait.
-    """
+    foreign = inspection.foreign_requests(live)
+    old_after = timedelta(seconds=settings.stale_after_s)
+    waited = f"have waited for more than {old_after.total_seconds() / 60:.0f} min"
     newest = answered.group_by("account", "conid").agg(pl.col("at").max())
     lasting = failed.join(newest, on=["account", "conid"], how="left", nulls_equal=True).filter(
         pl.col("at").is_null() | (pl.col("at") < pl.col("updated_at"))
     )
     live = live.join(foreign, on="request_id", how="anti", nulls_equal=True)
     old = live.filter(pl.col("created_at") < now - old_after)
-    rows = pl.concat(
-        [
-            lasting.sort("updated_at").select(pl.all(), since="updated_at").select(_COLUMNS),
-            old.sort("created_at").select(pl.all(), since="created_at").select(_COLUMNS),
-            foreign.select(pl.all(), since="created_at").select(_COLUMNS),
-        ]
+    named = (
+        (lasting.sort("updated_at"), "updated_at"),
+        (old.sort("created_at"), "created_at"),
+        (foreign, "created_at"),
     )
     return check_results.rows_result(
-        rows,
+        pl.concat([of.with_columns(since=at).select(_COLUMNS) for of, at in named]),
         passed=f"No request failed for good; {live.height} wait, none for long.",
-        found="requests are FAILED, have waited for more than "
-        f"{old_after.total_seconds() / 60:.0f} min, or are none"
+        found=f"requests are FAILED, {waited}, or are none"
         if foreign.height
-        else "requests are FAILED or have waited for more than "
-        f"{old_after.total_seconds() / 60:.0f} min",
+        else f"requests are FAILED or {waited}",
         what_to_do="Read error_message; `position-sync queue retry --all` tries FAILED requests "
         "again. Old ones wait for the broker: see the check a_stream_watches. Rows without an id, "
         "a conid or a known status are of another Delta writer, and never claimed: delete them.",
@@ -145,13 +113,9 @@ def agrees_with_the_broker(lake: tables.Lake, settings: Settings) -> dg.AssetChe
     """
     service = reconciliation.ReconciliationService(lake, settings)
     try:
-        return judge_reconciliation(asyncio.run(service.run()))
+        result = asyncio.run(service.run())
     except GatewayError as error:
         return check_results.unknown_result(str(error))
-
-
-def judge_reconciliation(result: ReconciliationResult) -> dg.AssetCheckResult:
-    """Return the check's result for a reconciliation; pure."""
     confirmed = result.confirmed
     passed = result.complete and not confirmed
     is_error = any(d.type in ERROR_TYPES for d in confirmed)

@@ -5,7 +5,7 @@ evaluation: a limit that was added since is evaluated and sent at once, and is s
 after the next reload.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -16,7 +16,7 @@ from position_sync_dagster.defs.checks import check_results
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
-from position_sync_dagster.domain.leg import Limit, LimitState, UnresolvedLeg
+from position_sync_dagster.domain.leg import Limit, LimitState
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake import strategies_file
@@ -25,6 +25,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import leg_followers
 from position_sync_dagster.sync.reports import limit_readings
 from position_sync_dagster.sync.reports.book import Book, read_book
+from position_sync_dagster.sync.reports.status import NOT_LOOKED_UP
 
 
 @check_results.table_check("active_strategies")
@@ -45,35 +46,15 @@ def file_is_applied(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResul
     return dg.AssetCheckResult(passed=True, description=f"{len(legs)} legs.")
 
 
-NOT_TRIED = "its contract has not been looked up yet"
-
-
 @check_results.table_check("active_strategies")
 def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether exactly one contract was found for each leg without a conid."""
     lake.registry.sync.refresh()
-    return judge_legs(
-        lake.registry.unresolved,
-        resolved=len(lake.registry.legs),
-        now=datetime.now(UTC),
-        patience=timedelta(seconds=settings.stale_after_s),
-    )
-
-
-def judge_legs(
-    unresolved: Sequence[UnresolvedLeg], *, resolved: int, now: datetime, patience: timedelta
-) -> dg.AssetCheckResult:
-    """Return the check's result; pure.
-
-    Args:
-        unresolved: The active legs without a conid.
-        resolved: The number of legs with one.
-        now: The current time.
-        patience: Maximum wait of a leg for its first look-up.
-    """
+    unresolved, resolved = lake.registry.unresolved, len(lake.registry.legs)
+    now, patience = datetime.now(UTC), timedelta(seconds=settings.stale_after_s)
     rows = pl.DataFrame(
         [
-            (leg.strategy_id, leg.account or "", leg.described, leg.problem or NOT_TRIED)
+            (leg.strategy_id, leg.account or "", leg.described, leg.problem or NOT_LOOKED_UP)
             for leg in unresolved
             if leg.problem or now - leg.added_at > patience
         ],

@@ -60,6 +60,15 @@ def moment(at: datetime | None) -> pl.Expr:
     return pl.lit(ticks, pl.Int64).cast(pl.Datetime("us", "UTC"))
 
 
+def one_of(column: str, values: Iterable[object]) -> pl.Expr:
+    """Return which rows have one of the values.
+
+    A scan compares a plain list with the statistics of each file, one value after the other: 30 ms
+    for 80 values.
+    """
+    return pl.col(column).is_in(pl.Series([*values]).implode())
+
+
 def moments(times: Iterable[datetime | None], name: str = "") -> pl.Series:
     """Return times as a column; Polars converts a `datetime` ten times as slowly as a number."""
     ticks = [None if at is None else (at - _EPOCH) // _MICROSECOND for at in times]

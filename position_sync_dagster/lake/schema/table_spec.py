@@ -12,11 +12,11 @@ from functools import cached_property
 from inspect import cleandoc
 from textwrap import dedent
 from types import MappingProxyType, NoneType
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
-if TYPE_CHECKING:
-    import polars as pl
-    from deltalake import Schema
+import polars as pl
+from deltalake import Field, Schema
+from deltalake.schema import PrimitiveType
 
 
 class Kind(StrEnum):
@@ -177,10 +177,8 @@ class TableSpec:
         return {name: column.kind for name, column in self.described.items()}
 
     @cached_property
-    def polars(self) -> "pl.Schema":
+    def polars(self) -> pl.Schema:
         """Return the schema of a frame of this table."""
-        import polars as pl
-
         types: Mapping[Kind, pl.DataType] = {
             Kind.TEXT: pl.String(),
             Kind.COUNT: pl.Int64(),
@@ -192,26 +190,19 @@ class TableSpec:
         return pl.Schema({name: types[kind] for name, kind in self.columns.items()})
 
     @cached_property
-    def empty(self) -> "pl.DataFrame":
+    def empty(self) -> pl.DataFrame:
         """Return a frame of this table without rows."""
-        import polars as pl
-
         return pl.DataFrame(schema=self.polars)
 
     @cached_property
-    def stored(self) -> "pl.Schema":
+    def stored(self) -> pl.Schema:
         """Return the schema of a data file: without the partition columns."""
-        import polars as pl
-
         kinds = self.polars.items()
         return pl.Schema({name: kind for name, kind in kinds if name not in self.partition_by})
 
     @cached_property
-    def delta(self) -> "Schema":
+    def delta(self) -> Schema:
         """Return the schema in the form that Delta Lake takes."""
-        from deltalake import Field, Schema
-        from deltalake.schema import PrimitiveType
-
         return Schema(
             [Field(name, PrimitiveType(kind.value)) for name, kind in self.columns.items()]
         )

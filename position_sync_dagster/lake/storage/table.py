@@ -44,7 +44,6 @@ from position_sync_dagster.lake.storage.object_store import (
 )
 from position_sync_dagster.lake.storage.opening import TableLocation, Use
 from position_sync_dagster.lake.storage.writer_lock import WriterLock
-from position_sync_dagster.outage_log import OutageLog
 
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 """A commit writes no checkpoint and cuts no log: `Table` does, once the commit is synced."""
@@ -147,6 +146,9 @@ def first_mode(handle: DeltaTable, modes: Iterable[TradingMode], path: str) -> d
 SPARE_BYTES = 64 * 1024
 """Room for what a commit writes besides its rows: footers of files, the log entry, folders."""
 
+SPARE_FILES = 16
+"""Files and folders that a commit creates at most, by far."""
+
 
 def check_room(table: str, needed: float = 0) -> None:
     """Check that a local disk has room for a commit of `needed` bytes.
@@ -159,14 +161,15 @@ def check_room(table: str, needed: float = 0) -> None:
         needed: Bytes of the rows.
 
     Raises:
-        OSError: Less is free than `needed` and `SPARE_BYTES` (ENOSPC).
+        OSError: Less is free than `needed` and `SPARE_BYTES`, or than `SPARE_FILES` (ENOSPC).
     """
     if table.startswith("file://"):
         table = unquote(table.removeprefix("file://"))
     if "://" in table:
         return
     disk = os.statvfs(table)
-    if disk.f_bavail * disk.f_frsize < needed + SPARE_BYTES:
+    is_out_of_files = disk.f_files and disk.f_favail < SPARE_FILES  # some disks count none
+    if is_out_of_files or disk.f_bavail * disk.f_frsize < needed + SPARE_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -533,7 +536,6 @@ class Table:
         usual_s = REMOTE_CONTENTION_S if location.remote else CONTENTION_S
         self._contention_s = usual_s if contention_s is None else contention_s
         self._mutex = RLock()
-        self._checkpoint_outage = OutageLog(logger)
         self._compaction_due = False
 
     def initialize(self) -> None:
@@ -761,11 +763,9 @@ class Table:
                 handle.cleanup_metadata()
         except (*commit_errors.STORAGE_ERRORS, errors.LakeError) as error:
             # The commit itself is whole; the next checkpoint or `maintain` makes up for this.
-            self._checkpoint_outage.report(
-                commit_errors.classify(error).name,
-                text=f"cannot write a checkpoint of {self.path} at version {version}; its commits "
-                f"are safe: {commit_errors.plain(str(error))}",
-                level=logging.WARNING,
+            logger.warning(
+                "cannot write a checkpoint of %s at version %d; its commits are safe: %s",
+                self.path,
+                version,
+                commit_errors.plain(str(error)),
             )
-        else:
-            self._checkpoint_outage.fault = None

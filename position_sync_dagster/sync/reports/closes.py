@@ -15,7 +15,7 @@ from position_sync_dagster.domain.closures import Closure, HoldingEnd
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.statement import current_executions
 from position_sync_dagster.lake.lake import Lake, Past
-from position_sync_dagster.lake.schema.codec import fields_of, frame_of, moment, records_of
+from position_sync_dagster.lake.schema.codec import fields_of, frame_of, moment, one_of, records_of
 from position_sync_dagster.lake.schema.tables import (
     ACTIVE_STRATEGIES,
     CLOSURES,
@@ -277,7 +277,7 @@ def read_closes(
         *("change_id", "account", "conid", "before", "after", "seen_at"),
         *("average_cost", "multiplier"),
     ]
-    known = None if conids is None else pl.col("conid").is_in(list(conids))
+    known = None if conids is None else one_of("conid", conids)
     changes = lake.position_changes.rows(None, known, names)
     if past is not None:
         changes = changes.filter(pl.col("seen_at") <= moment(past.at))
@@ -301,7 +301,7 @@ def read_closes(
     for one in records_of(Closure, rows.join(gone, on="change_id", how="semi")):
         causes[one.change_id].append(one)
     traded = [*legs["conid"].unique(), *rows["counter_conid"].drop_nulls()]
-    of_legs = pl.col("conid").is_in(traded if conids is None else list(conids))
+    of_legs = one_of("conid", traded if conids is None else conids)
     made = current_executions(lake.executions.records(None, of_legs))
     if past is not None:
         made = [one for one in made if one.time <= past.at]

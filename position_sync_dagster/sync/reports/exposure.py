@@ -482,6 +482,12 @@ def exposures(found: Split, now: datetime) -> list[dict[str, Any]]:
     return rows
 
 
+def newest_version(rows: pl.DataFrame) -> int | None:
+    """Return the greatest ledger version among the rows: the report is made of these rows."""
+    newest = rows.get_column("ledger_version").max()
+    return None if newest is None else int(str(newest))
+
+
 def add(values: Iterable[Number | None]) -> Number | None:
     """Return the sum of the known values; None if all are unknown."""
     known = [value for value in values if value is not None]

@@ -41,6 +41,7 @@ from position_sync_dagster.sync.reports.changes import (
     realized_of,
 )
 from position_sync_dagster.sync.reports.confirmations import PRICED
+from position_sync_dagster.sync.reports.exposure import newest_version
 from position_sync_dagster.sync.reports.limit_readings import Evaluated, evaluate
 from position_sync_dagster.sync.reports.positions import COLUMNS, KEY, in_order, position_rows
 from position_sync_dagster.sync.reports.status import Status, plain, read_status
@@ -170,8 +171,7 @@ class Figures:
     @cached_property
     def ledger_version(self) -> int | None:
         """The newest version of the ledger among the rows."""
-        found = self.book.priced.get_column("ledger_version").max()
-        return None if found is None else int(str(found))
+        return newest_version(self.book.priced)
 
     @cached_property
     def changes(self) -> list[DayChange]:

@@ -4,7 +4,7 @@ A number is known if it is known of every holding behind it: each has a value th
 confirmed lately, and its login is connected. A sum leaves nothing out.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -87,7 +87,7 @@ def read(limit: Limit, book: Book) -> Reading:
     doubt = _doubt(limit, book, parts, legs)
     if limit.measure in SUMS_OF_MONEY:
         return Reading(unknown=doubt) if doubt else _sum(limit, book, parts)
-    reading = _NUMBERS[limit.measure](parts, legs, book.now)
+    reading = _number(limit.measure, parts, legs, book.now)
     if not doubt:
         return reading
     # An age only grows while no message arrives: a number beyond the limit stays beyond it.
@@ -177,39 +177,22 @@ def _named(parts: pl.DataFrame) -> str:
     return f"conid {few(parts.get_column('conid').unique().sort(), 5)}"
 
 
-def _days_to_expiry(parts: pl.DataFrame, _legs: pl.DataFrame, now: datetime) -> Reading:
-    nearest = parts.get_column("expiry").drop_nulls().to_list()
-    return Reading(
-        number=min((day - exchange_date(now)).days for day in nearest) if nearest else None
-    )
-
-
-def _short_in_money(parts: pl.DataFrame, _legs: pl.DataFrame, _now: datetime) -> Reading:
-    unknown = parts.filter("short_unknown")
-    number = parts.filter("short_in_money").select("account", "conid").n_unique()
+def _number(measure: Measure, parts: pl.DataFrame, legs: pl.DataFrame, now: datetime) -> Reading:
+    """Return a number that is no sum: days, a count, or an age."""
+    if measure is Measure.MISSING_LEGS:
+        missing = legs.filter(pl.col("is_held").not_(), pl.col("closed").is_null())
+        return Reading(number=missing.get_column("leg").n_unique())
+    if measure is Measure.DAYS_TO_EXPIRY:
+        nearest = parts.get_column("expiry").drop_nulls().to_list()
+        return Reading(number=min(((d - exchange_date(now)).days for d in nearest), default=None))
+    number: float | None
+    if measure is Measure.SHORT_IN_MONEY:
+        number = parts.filter("short_in_money").select("account", "conid").n_unique()
+        unknown, why = parts.filter("short_unknown"), "no price of the underlying is known of"
+    else:
+        known: list[datetime] = parts.get_column(PRICED).drop_nulls().to_list()
+        number = max((now - min(known)).total_seconds(), 0.0) if known else None
+        unknown, why = parts.filter(pl.col(PRICED).is_null() | pl.col("valueless")), "no price of"
     if unknown.is_empty():
         return Reading(number=number)
-    why = f"no price of the underlying is known of {_named(unknown)}"
-    return Reading(number=number, unknown=why, at_least=True)
-
-
-def _value_age_s(parts: pl.DataFrame, _legs: pl.DataFrame, now: datetime) -> Reading:
-    known: list[datetime] = parts.get_column(PRICED).drop_nulls().to_list()
-    number = max((now - min(known)).total_seconds(), 0.0) if known else None
-    undated = parts.filter(pl.col(PRICED).is_null() | pl.col("valueless"))
-    if undated.is_empty():
-        return Reading(number=number)
-    return Reading(number=number, unknown=f"no price of {_named(undated)}", at_least=True)
-
-
-def _missing_legs(_parts: pl.DataFrame, legs: pl.DataFrame, _now: datetime) -> Reading:
-    missing = legs.filter(pl.col("is_held").not_(), pl.col("closed").is_null())
-    return Reading(number=missing.get_column("leg").n_unique())
-
-
-_NUMBERS: Mapping[Measure, Callable[[pl.DataFrame, pl.DataFrame, datetime], Reading]] = {
-    Measure.DAYS_TO_EXPIRY: _days_to_expiry,
-    Measure.SHORT_IN_MONEY: _short_in_money,
-    Measure.VALUE_AGE_S: _value_age_s,
-    Measure.MISSING_LEGS: _missing_legs,
-}
+    return Reading(number=number, unknown=f"{why} {_named(unknown)}", at_least=True)

@@ -133,10 +133,12 @@ class PositionList:
 
     Attributes:
         total: The number of all positions that were asked for, shown or not.
+        book: The holdings and strategies of the moment.
     """
 
     rows: pl.DataFrame
     total: int
+    book: Book
 
 
 def read_positions(
@@ -163,4 +165,4 @@ def read_positions(
     if query.sort is not None:
         order, descending = SORTED_BY[query.sort.removeprefix("-")], query.sort.startswith("-")
         rows = rows.sort(order, descending=descending, nulls_last=True, maintain_order=True)
-    return PositionList(rows=rows[: query.limit], total=rows.height)
+    return PositionList(rows=rows[: query.limit], total=rows.height, book=book)

@@ -76,21 +76,6 @@ def _strategies_problem(path: Path, _state: tuple[int, int, int]) -> str | None:
     return None
 
 
-def lines_text(in_use: int | None, of_underlyings: int | None, limit: int | None) -> str | None:
-    """Return how many lines are in use, separately for underlyings; None if that is unknown.
-
-    >>> lines_text(25, 5, 100), lines_text(20, 0, 100)
-    ('20 legs + 5 underlyings of 100', '20 of 100')
-    """
-    if in_use is None or limit is None:
-        return None
-    if not of_underlyings:
-        return f"{in_use} of {limit}"
-    legs = in_use - of_underlyings
-    names = f"leg{'' if legs == 1 else 's'}", f"underlying{'' if of_underlyings == 1 else 's'}"
-    return f"{legs} {names[0]} + {of_underlyings} {names[1]} of {limit}"
-
-
 NOT_LOOKED_UP = "its contract has not been looked up yet"
 
 
@@ -129,8 +114,15 @@ class LoginStatus:
 
     @property
     def lines_text(self) -> str | None:
-        """The lines in use, separately for underlyings; None without an owner."""
-        return lines_text(self.lines_in_use, self.underlying_lines, self.line_limit)
+        """The lines in use, such as "20 legs + 5 underlyings of 100"; None without an owner."""
+        used, others, limit = self.lines_in_use, self.underlying_lines, self.line_limit
+        if used is None or limit is None:
+            return None
+        if not others:
+            return f"{used} of {limit}"
+        legs = used - others
+        names = f"leg{'' if legs == 1 else 's'}", f"underlying{'' if others == 1 else 's'}"
+        return f"{legs} {names[0]} + {others} {names[1]} of {limit}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

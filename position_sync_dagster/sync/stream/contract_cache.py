@@ -480,7 +480,6 @@ class LegResolver:
 
     def __post_init__(self) -> None:
         self._attempts: dict[object, tuple[int, float]] = {}
-        self._logged: dict[object, str] = {}
         self._task: asyncio.Task[None] | None = None
 
     def resolve_in_background(self, connection: GatewayConnection) -> None:
@@ -529,7 +528,13 @@ class LegResolver:
             if found:
                 await self.contracts.remember(found)
             await self.registry.settle(findings)
-        self._log(legs)
+        problems = {leg.key: leg.problem for leg in self.registry.unresolved}
+        for leg, _finding in findings:
+            name = f"{leg.described} of strategy {leg.strategy_id}"
+            if leg.key not in problems:
+                logger.info("the contract of %s was found", name)
+            else:
+                logger.warning("%s is not streamed: %s", name, problems[leg.key])
 
     async def close(self) -> None:
         """Cancel the background task."""
@@ -542,18 +547,6 @@ class LegResolver:
             await self.resolve(connection, legs)
         except (LakeError, LeaseLostError, ConnectionError) as error:
             logger.warning("legs could not be looked up, they are due again: %s", error)
-
-    def _log(self, looked_up: list[UnresolvedLeg]) -> None:
-        """Log each contract that was found, and each problem once."""
-        problems = {leg.key: leg.problem for leg in self.registry.unresolved}
-        for leg in looked_up:
-            name = f"{leg.described} of strategy {leg.strategy_id}"
-            if leg.key not in problems:
-                logger.info("the contract of %s was found", name)
-                self._logged.pop(leg.key, None)
-            elif (problem := problems[leg.key]) and self._logged.get(leg.key) != problem:
-                self._logged[leg.key] = problem
-                logger.warning("%s is not streamed: %s", name, problem)
 
 
 def _membership(leg: UnresolvedLeg) -> object:

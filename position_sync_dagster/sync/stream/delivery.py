@@ -520,7 +520,6 @@ class Flusher:
     def _flush(self, connection: GatewayConnection) -> None:
         self.context.lease.check()
         provenance = self.context.lease.provenance
-        connection.pnl.read(self.pricer.holdings)
         valued = self.pricer.flush(
             connection,
             self._ticks.take(),

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import datetime
 from gc import collect
@@ -50,37 +50,6 @@ COLLECT_AFTER_S = 10.0
 connection; the watchdog of that one has ended by then."""
 
 
-@dataclass(eq=False, repr=False, kw_only=True)
-class ReconnectDelay:
-    """The delay before the next attempt to connect: it grows until a connection lasts."""
-
-    random: Random
-    monotonic: Callable[[], float]
-
-    def __post_init__(self) -> None:
-        self._attempts = 0
-        self._connected_at = -math.inf
-
-    def next_s(self) -> float:
-        """Return the delay before the next attempt, in seconds."""
-        if self.monotonic() - self._connected_at >= SETTLED_S:
-            self._attempts = 0
-        return RECONNECT.delay_s(self._attempts, self.random) if self._attempts else 0.0
-
-    def attempted(self) -> None:
-        """Count an attempt that begins now."""
-        self._attempts += 1
-        self._connected_at = math.inf
-
-    def connected(self) -> None:
-        """Record that the attempt succeeded."""
-        self._connected_at = self.monotonic()
-
-    def reset(self) -> None:
-        """Make the next attempt without a delay."""
-        self._attempts = 0
-
-
 @dataclass(eq=False, repr=False)
 class BrokerLink:
     """Connects to the gateway, opens the connection with its positions, and follows its messages.
@@ -108,10 +77,9 @@ class BrokerLink:
         self._settings = self.context.settings
         self._lease = self.context.lease
         self._outage = OutageLog(logger)
-        self._delay = ReconnectDelay(
-            random=Random(),  # noqa: S311 - jitter of a delay
-            monotonic=self.context.monotonic,
-        )
+        self._random = Random()  # noqa: S311 - jitter of a delay
+        self._attempts = 0
+        self._connected_at = -math.inf
         self._blind_at = math.inf
         self._attached: GatewayConnection | None = None
         self._opened: GatewayConnection | None = None
@@ -193,7 +161,7 @@ class BrokerLink:
             asyncio.get_running_loop().call_later(COLLECT_AFTER_S, collect)
 
     async def reconnect(self, stop: asyncio.Event) -> None:
-        """Wait for the delay, then try once to connect.
+        """Wait for a delay that grows until a connection lasts, then try once to connect.
 
         Raises:
             LeaseLostError: The login belongs to another process now.
@@ -205,15 +173,19 @@ class BrokerLink:
             self._opened = None
         if self._ended_at is None and self._attached and not self._attached.is_connected:
             self._ended_at = self.context.clock()
-        await self.pause(self._delay.next_s(), stop)
+        if self.context.monotonic() - self._connected_at >= SETTLED_S:
+            self._attempts = 0
+        delay_s = RECONNECT.delay_s(self._attempts, self._random) if self._attempts else 0.0
+        await self.pause(delay_s, stop)
         if stop.is_set():
             return
-        self._delay.attempted()
+        self._attempts += 1
+        self._connected_at = math.inf  # an attempt that fails does not last
         try:
             await run_until(self.open(), stop, self._lease.lost)
-            self._delay.connected()
+            self._connected_at = self.context.monotonic()
         except errors.BrokerUnavailableError as error:
-            self._delay.reset()
+            self._attempts = 0
             self.go_blind(error.what)
             if self._attached is not None:
                 self.end_long_loss(self._attached)

@@ -525,7 +525,8 @@ class ModelGreeks:
 
     def _learn(self, connection: GatewayConnection) -> None:
         """Look up options and underlyings whose details have been fetched since."""
-        self._add(connection, sorted(self.contracts.available(self._unknown))[:AT_ONCE])
+        if found := self.contracts.available(self._unknown):
+            self._add(connection, sorted(found)[:AT_ONCE])
         if self._wanted:
             self.contracts.want(sorted(self._wanted), first=True)
             known = self.contracts.available(self._wanted)
@@ -668,7 +669,6 @@ class ModelGreeks:
     def _value_of(self, connection: GatewayConnection, conid: int) -> tuple[float, datetime] | None:
         """Return the newest value that the broker gave of an option in any account."""
         book, keys = connection.feed.book, self._keys.get(conid, ())
-        connection.pnl.read(keys)
         found = [value for key in keys if (value := book.newest_value(key))]
         return max(found, key=lambda one: one[1], default=None)
 

@@ -8,7 +8,6 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from functools import partial
@@ -327,7 +326,6 @@ class FollowedHoldings:
             held[state].append(key)
         monitored, self._legs = held[LegState.MONITORED], sorted(held[LegState.OVERFLOW])
         if values_known:
-            connection.pnl.read()
             values = connection.feed.book.values(monitored)
             self._monitored = largest(values, connection.pnl.keys, self._max_monitored)
         else:
@@ -340,10 +338,6 @@ class FollowedHoldings:
         """End the subscriptions that only this stream needs."""
         connection.pnl.release(self)
         self._chosen_as_of, self._legs, self._monitored = None, [], []
-
-
-DOWNLOAD_S = 1.0
-"""Maximum wait for the values of the accounts, in seconds, while lines wait for contracts."""
 
 
 class RoutedBy(NamedTuple):
@@ -379,7 +373,6 @@ class Router:
         self.routes = Routes()
         self._changes: PendingChanges[Key] = PendingChanges()
         self._routed_by = RoutedBy(frozenset(), (), 0)
-        self._expected: dict[Key, LegState] | None = None
         self._registry_version = self.registry.version
         self._account_refresh = AccountRefresh(self.context, self.publisher)
         self._resolver = LegResolver(self.context, self.registry, self.contracts)
@@ -418,7 +411,6 @@ class Router:
         """Remove the routes and values: a snapshot of the positions comes next."""
         await self._account_refresh.end()
         self.routes.clear()
-        self._expected = None
         self.pricer.reset()
         self.lines.reopened()
 
@@ -488,11 +480,8 @@ class Router:
             # the gateway's rate limit; the values arrive meanwhile.
             self._account_refresh.start(feed)
             await asyncio.sleep(0)
-            if await self._queue_before_lines(connection):
-                return  # the next step, which follows at once, requests the lines
         if first or changed:
             await self._publish(connection)
-        first = first or self._expected is not None
         self.lines.renew(connection)
         self._account_refresh.add_changes(feed, changed)
         streamed = {key for key in changed if self._is_streamed(key)}
@@ -522,7 +511,6 @@ class Router:
 
     async def _publish(self, connection: GatewayConnection) -> None:
         self._lease.check()
-        connection.pnl.read()
         await self.publisher.publish(connection.feed, session=self._lease.session)
 
     async def _read_registry(self, feed: AccountFeed, changed: Collection[Key] | None) -> None:
@@ -570,7 +558,6 @@ class Router:
             holdings = tuple(holding for key in keys if (holding := book.get(key)) is not None)
         self.contracts.want(leg.conid for leg in self.registry.legs)
         routed = route(holdings, legs, lines, sec_types=self._sec_types)
-        expected, self._expected = self._expected or {}, None
         self._routed_by = RoutedBy(lines, legs, version)
         changes = self.routes.update(routed)
         self.routes.log(self.lines.reason_for)
@@ -582,38 +569,9 @@ class Router:
         self.pricer.leave(changes.left)
         # The stream writes the zero row of a holding that it streamed, whenever it closed.
         self.pricer.close(changes.closed)
-        # These were not queued with the others, because a line was expected for them.
-        self.routes.unqueued |= {
-            key
-            for key, state in expected.items()
-            if state is LegState.STREAMED and self.routes.states.get(key) in QUEUED
-        }
         # Holdings that cannot be queued now stay due: the next step routes again.
         await self.publisher.enqueue(self.routes.states, self.routes.unqueued)
         self.routes.unqueued.clear()
-
-    async def _queue_before_lines(self, connection: GatewayConnection) -> bool:
-        """Queue the holdings that need no line, if lines must wait for unknown contracts.
-
-        At the gateway's rate limit the contracts take seconds, and the values of the accounts take
-        less than one second.
-
-        Returns:
-            Whether the lines have to wait.
-        """
-        self.contracts.follow(self.registry.legs)
-        self.lines.follow(connection)
-        lines = self.lines.legs_in(self.lines.chosen(connection))
-        if not self.contracts.missing(lines):
-            return False
-        feed, legs = connection.feed, self.contracts.matching
-        expected = route(feed.book.holdings, legs, lines, sec_types=self._sec_types)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self.downloaded.wait(), DOWNLOAD_S)
-        await self._publish(connection)
-        await self._account_refresh.step(feed, expected, partial(self._publish, connection))
-        self._expected = expected
-        return True
 
     def _rerouted(self, lines: frozenset[int], legs: tuple[ActiveContract, ...]) -> frozenset[int]:
         """Return the conids whose line or legs changed since the last routing."""

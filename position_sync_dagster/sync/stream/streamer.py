@@ -6,11 +6,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import Key
@@ -355,7 +354,7 @@ class IBPositionStreamer:
 
 
 CHECK_INTERVAL_S = 1.0
-"""Seconds between two checks whether a report is due."""
+"""Seconds between two checks of the streamer's detail."""
 
 LOGIN_WAIT_S = 60.0
 """Maximum wait for the present owner of the login to end, in seconds."""
@@ -387,44 +386,15 @@ async def stream(
         )
         streamer = _streamer_of(lake, settings, own)
         end = asyncio.Event()
-        besides = [
-            _end_by(stop, settings.rotate_after_s, end),
-            _store_changed_detail(streamer, own),
-            _return_freed_memory(),
-        ]
-        with memory_and_threads.rare_garbage_collection():
-            await run_beside(streamer.run(end), besides, end)
+        beside = asyncio.create_task(_attend(streamer, own, stop, end))
+        try:
+            with memory_and_threads.rare_garbage_collection():
+                await streamer.run(end)
+        finally:
+            await end_tasks(beside)
+        if not beside.cancelled():
+            beside.result()
         return streamer.counts
-
-
-async def run_beside(
-    work: Coroutine[Any, Any, None],
-    besides: Iterable[Coroutine[Any, Any, None]],
-    end: asyncio.Event,
-) -> None:
-    """Run tasks beside the work until it ends; an error in one of them ends it.
-
-    Without the rotation, the status or the reports the stream would seem well and not be.
-
-    Args:
-        work: Ends cleanly after `end` is set.
-        besides: What runs meanwhile, and is cancelled at the end.
-    """
-
-    def end_after_an_error(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            end.set()
-
-    tasks = [asyncio.create_task(one) for one in besides]
-    for task in tasks:
-        task.add_done_callback(end_after_an_error)
-    try:
-        await work
-    finally:
-        await end_tasks(*tasks)
-    for task in tasks:
-        if not task.cancelled():
-            task.result()
 
 
 def _streamer_of(lake: Lake, settings: Settings, own: Ownership) -> IBPositionStreamer:
@@ -481,24 +451,25 @@ def _status(streamer: IBPositionStreamer) -> OwnerStatus:
     )
 
 
-async def _store_changed_detail(streamer: IBPositionStreamer, own: Ownership) -> None:
-    """Renew the lease when the detail changed: a problem that is gone must not stay on display."""
-    stored = streamer.detail
-    while True:
-        await asyncio.sleep(CHECK_INTERVAL_S)
-        if streamer.detail != stored:
-            stored = streamer.detail
-            own.renew_now()
+async def _attend(
+    streamer: IBPositionStreamer, own: Ownership, stop: asyncio.Event, end: asyncio.Event
+) -> None:
+    """Set `end` when `stop` is set, when the run's time is up, or after an error.
 
-
-async def _return_freed_memory() -> None:
-    while True:
-        await asyncio.sleep(memory_and_threads.RETURN_EVERY_S)
-        await offload(memory_and_threads.return_freed_memory)
-
-
-async def _end_by(stop: asyncio.Event, seconds: float, end: asyncio.Event) -> None:
-    """Set `end` when `stop` is set, or after some seconds."""
-    with suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)
-    end.set()
+    Meanwhile, renew the lease when the detail changes, since a problem that is gone must not stay
+    on display; and return freed memory to the system.
+    """
+    began, stored = time.monotonic(), streamer.detail
+    ends_at, trim_at = began + streamer.settings.rotate_after_s, began
+    try:
+        while not stop.is_set() and (now := time.monotonic()) < ends_at:
+            if streamer.detail != stored:
+                stored = streamer.detail
+                own.renew_now()
+            if now >= trim_at:
+                trim_at = now + memory_and_threads.RETURN_EVERY_S
+                await offload(memory_and_threads.return_freed_memory)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), min(CHECK_INTERVAL_S, ends_at - now))
+    finally:
+        end.set()

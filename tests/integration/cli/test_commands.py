@@ -18,6 +18,7 @@ from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.positions import SORTED_BY
 from position_sync_dagster.sync.reports.status import read_status
 from tests.support import legs
+from tests.support.command_line import run
 from tests.support.holdings import make_holding
 
 GATEWAY = "127.0.0.1:7497"
@@ -61,12 +62,6 @@ def lake(lake):
         ]
     )
     return lake
-
-
-def run(*arguments):
-    result = CliRunner().invoke(app, list(arguments))
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 def test_a_program_reads_positions_and_exposure_as_json(lake):
@@ -274,9 +269,10 @@ def test_positions_are_sorted_by_a_shown_column_and_filtered(lake):
     assert conids("--underlying", "spx") == [STREAMED]
     assert conids("--expiring", "7d") == [QUEUED]
     assert sorted(conids("--expiring", "2w")) == [QUEUED, STALE]
+    shown = ("greeks", *run("positions").splitlines()[0].split())
     for column in SORTED_BY:
         assert len(conids("--sort", column)) == 4
-        assert column in ("greeks", *run("positions").splitlines()[0].split())
+        assert column in shown
     for wrong in (["--sort", "pnl"], ["--expiring", "soon"]):
         result = CliRunner().invoke(app, ["positions", *wrong])
         assert result.exit_code == 2

@@ -79,21 +79,6 @@ def test_a_program_reads_each_row_and_resumes_by_the_last_token(lake, follow):
     assert second.wait(60) == 0
 
 
-def test_rows_of_one_strategy_account_or_contract_are_chosen(lake, follow):
-    lake.registry.sync.add_many([legs.leg(7)])
-    name = lake.registry.sync.get_all_active()[0].strategy_id
-    lake.updates.sync.append(
-        [ROW, replace(ROW, conid=8), replace(ROW, conid=8, account="DUSIM2", position=2.0)]
-    )
-    for arguments, found in (
-        (["--strategy", name], [(7, "DUSIM1")]),
-        (["--account", "DUSIM2"], [(8, "DUSIM2")]),
-        (["--conid", "8"], [(8, "DUSIM1"), (8, "DUSIM2")]),
-    ):
-        *rows, _token = lines(follow(*arguments))
-        assert sorted((row["conid"], row["account"]) for row in rows) == found
-
-
 def test_it_ends_when_nobody_reads_any_more_even_without_rows(lake, follow):
     process = follow("--since", "now")
     lines(process)
@@ -136,6 +121,21 @@ class Clock:
         self.now += seconds
         if self.now > self.until:
             raise KeyboardInterrupt
+
+
+def test_rows_of_one_strategy_account_or_contract_are_chosen(lake, waiting):
+    lake.registry.sync.add_many([legs.leg(7)])
+    name = lake.registry.sync.get_all_active()[0].strategy_id
+    lake.updates.sync.append(
+        [ROW, replace(ROW, conid=8), replace(ROW, conid=8, account="DUSIM2", position=2.0)]
+    )
+    for arguments, found in (
+        (["--strategy", name], [(7, "DUSIM1")]),
+        (["--account", "DUSIM2"], [(8, "DUSIM2")]),
+        (["--conid", "8"], [(8, "DUSIM1"), (8, "DUSIM2")]),
+    ):
+        rows = [row for line in waiting(1.0, *arguments) if "conid" in (row := json.loads(line))]
+        assert sorted((row["conid"], row["account"]) for row in rows) == found
 
 
 def test_a_reader_that_resumes_and_finds_nothing_new_keeps_its_token(lake, waiting):

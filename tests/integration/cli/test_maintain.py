@@ -1,16 +1,16 @@
 """The command `maintain`, on tables with a history."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
-from typer.testing import CliRunner
 
-from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import maintenance
+from tests.support import command_line
 
 FINISHED = 12
 
@@ -28,10 +28,7 @@ def lake(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Lake:
     return lake
 
 
-def run(*arguments):
-    result = CliRunner().invoke(app, ["maintain", *arguments])
-    assert result.exit_code == 0, result.output
-    return result.stdout
+run = partial(command_line.run, "maintain")
 
 
 def rows(lake):

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 from typer.testing import CliRunner
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.settings import load_settings
+from tests.support import command_line
 from tests.support.option_books import book, contract, order
 from tests.unit.domain.test_causes import change
 
@@ -17,10 +19,7 @@ CONDOR = {"90P": 2.0, "95P": -2.0, "105C": -2.0, "110C": 2.0}
 COVERED = {"stock": 100.0, "120C": -1.0}
 
 
-def run(*arguments: str) -> str:
-    result = CliRunner().invoke(app, ["strategies", *arguments])
-    assert result.exit_code == 0, result.output + str(result.exception)
-    return result.output
+run = partial(command_line.run, "strategies")
 
 
 @pytest.fixture

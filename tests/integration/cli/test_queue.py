@@ -1,14 +1,14 @@
 """The commands `queue …`, on a real queue."""
 
 import json
+from functools import partial
 
 import pytest
-from typer.testing import CliRunner
 
-from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import SyncQueue
+from tests.support import command_line
 
 ACCOUNT = "DUSIM0001"
 FAILED, PENDING = QueueStatus.FAILED, QueueStatus.PENDING
@@ -31,10 +31,7 @@ def fail(queue, *conids, error=ERROR):
     return ids
 
 
-def run(*arguments):
-    result = CliRunner().invoke(app, ["queue", *arguments])
-    assert result.exit_code == 0, result.output
-    return result.stdout
+run = partial(command_line.run, "queue")
 
 
 def state(queue):

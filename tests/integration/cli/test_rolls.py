@@ -10,16 +10,11 @@ from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.instrument import NEW_YORK
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.sync.explain_closes import CloseExplainer
+from tests.support.command_line import run
 from tests.unit.domain.test_causes import ACCOUNT, CALL, OTHER, change, fill
 
 NOW = datetime.now(UTC)
 AT = NOW - timedelta(minutes=5)
-
-
-def run(*arguments: str) -> str:
-    result = CliRunner().invoke(app, list(arguments))
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 def rolled(lake) -> None:

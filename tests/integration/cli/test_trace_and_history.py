@@ -13,6 +13,7 @@ from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.update import Answer, PositionUpdate, QueueRequest, Source
 from position_sync_dagster.lake.schema.ids import content_id, new_ids
+from tests.support.command_line import run
 
 ACCOUNT = "DUSIM0001"
 RUN = "0f4d2a5e-5a1b-4c55-9d1c-6f2d6f0f1a11"
@@ -51,12 +52,6 @@ def drained(lake):
     lake.updates.sync.append([row], batch_id=batch_id)
     lake.queue.sync.mark_success([request_id])
     return {"REQUEST": request_id, "UPDATE": row.update_id, "BATCH": batch_id, "RUN": RUN}
-
-
-def run(*arguments):
-    result = CliRunner().invoke(app, [*arguments])
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 @pytest.mark.parametrize("kind", ["RUN", "BATCH", "UPDATE", "REQUEST"])

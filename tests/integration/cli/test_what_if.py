@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,9 @@ from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.schema.tables import PROFIT_EXPLAINED
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.reports.explained_days import explain_day
-from position_sync_dagster.sync.reports.what_if import read_risk, risk_rows
+from position_sync_dagster.sync.reports.risk import explain_day, read_risk, risk_rows
 from position_sync_dagster.web.risk_page import risk_html
+from tests.support import command_line
 from tests.support.money_rows import row
 from tests.unit.domain import test_causes as cases
 
@@ -57,10 +58,7 @@ def lake(lake):
     return lake
 
 
-def run(*arguments: str) -> str:
-    result = CliRunner().invoke(app, ["what-if", *arguments])
-    assert result.exit_code == 0, result.output
-    return result.stdout
+run = partial(command_line.run, "what-if")
 
 
 def test_json_has_a_row_for_each_group_and_point_and_legs_say_what_priced_them(lake):

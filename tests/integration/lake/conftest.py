@@ -8,10 +8,12 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from position_sync_dagster.domain.update import PositionUpdate, Source, TradingMode
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.ledger_rows import LedgerFiles
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable, SyncUpdates
 from tests.support.clock import HandClock
 from tests.support.empty_lakes import put_tables
@@ -84,3 +86,17 @@ def lake(home: Path | str, clock: HandClock) -> Lake:
 def open_ledger(home: Path | str, clock: HandClock) -> Callable[..., SyncUpdates]:
     """Return a function that opens the ledger anew, by the right clock or by another one."""
     return lambda by=clock: PositionUpdatesTable(f"{home}/updates", clock=by).sync
+
+
+@pytest.fixture
+def files_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that grows by the number of files each time the ledger reads files."""
+    read: list[int] = []
+    scan = LedgerFiles.scan
+
+    def counted(self: LedgerFiles, files: pl.DataFrame) -> pl.LazyFrame:
+        read.append(files.height)
+        return scan(self, files)
+
+    monkeypatch.setattr(LedgerFiles, "scan", counted)
+    return read

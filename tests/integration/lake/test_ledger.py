@@ -12,7 +12,6 @@ from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_delt
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler, TradingMode
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
-from position_sync_dagster.lake.ledger_rows import LedgerFiles
 from position_sync_dagster.lake.position_updates import (
     DeltaLakePositionWriter,
     PositionUpdatesTable,
@@ -22,7 +21,7 @@ from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.lake.schema.ids import new_ids
 from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
-from position_sync_dagster.lake.storage import table, writer_lock
+from position_sync_dagster.lake.storage import maintenance, table, writer_lock
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table, append
 
@@ -30,20 +29,6 @@ from position_sync_dagster.lake.storage.table import Table, append
 @pytest.fixture
 def ledger(home):
     return PositionUpdatesTable(f"{home}/updates")
-
-
-@pytest.fixture
-def files_read(monkeypatch) -> list[int]:
-    """Return a list that grows by the number of files each time the ledger reads files."""
-    read: list[int] = []
-    scan = LedgerFiles.scan
-
-    def counted(self: LedgerFiles, files: pl.DataFrame) -> pl.LazyFrame:
-        read.append(files.height)
-        return scan(self, files)
-
-    monkeypatch.setattr(LedgerFiles, "scan", counted)
-    return read
 
 
 @pytest.mark.in_store
@@ -574,3 +559,27 @@ def test_later_commits_are_found_by_the_log_alone(ledger, make_update, files_rea
     files_read.clear()
     assert ledger.sync.added_after(done.version - 1).get_column("conid").to_list() == [5]
     assert files_read == [1]
+
+
+AHEAD = timedelta(hours=2)
+
+
+def test_a_row_that_was_contradicted_does_not_come_back_when_its_file_is_merged(
+    open_ledger, make_update, clock, monkeypatch
+):
+    """It is of another day than the row that contradicted it: the merged file has it alone."""
+    monkeypatch.setattr(maintenance, "COMPACT_FROM", 3)
+    clock.advance(8 * 3600)  # an hour before midnight
+    tomorrow = clock.now + AHEAD
+    open_ledger(lambda: tomorrow).append([make_update(1, position=1.0, timestamp=tomorrow)])
+    reader, soon = open_ledger(), clock.now + AHEAD / 4
+    reader.append([make_update(1, position=2.0)])
+    assert reader.latest()["position"].to_list() == [2.0]
+    clock.now = tomorrow + AHEAD
+    reader.append([make_update(1, position=3.0, timestamp=soon)])  # late, by a right clock
+    for conid in (2, 3):
+        reader.append([make_update(conid, position=9.0)])
+    assert reader.latest()["position"].to_list() == [3.0, 9.0, 9.0]
+    assert maintain(reader.table).compacted == 5  # the two of the day before as well
+    for ledger in (reader, open_ledger()):
+        assert ledger.latest()["position"].to_list() == [3.0, 9.0, 9.0]

@@ -11,7 +11,6 @@ from polars.testing import assert_frame_equal
 
 from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake import derived
-from position_sync_dagster.lake import ledger_rows as latest
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
 from position_sync_dagster.lake.storage.maintenance import maintain
@@ -50,11 +49,10 @@ def derive(reader, known, clock):
     return step
 
 
-@pytest.mark.parametrize(("seed", "behind"), [(0, latest.BEHIND), (1, 0), *[(2, 0)] * EVERYTHING])
+@pytest.mark.parametrize("seed", [0, 1, *[2] * EVERYTHING])
 def test_they_are_those_of_the_whole_ledger(
-    open_ledger, reader, derive, make_update, clock, monkeypatch, seed, behind
+    open_ledger, reader, derive, make_update, clock, seed
 ) -> None:
-    monkeypatch.setattr(latest, "BEHIND", behind)
     chance, following, looking = random.Random(seed), reader(), reader()
     for step in range(30 if EVERYTHING else 12):
         clock.advance(chance.choice([0, 1, 60, 600]))
@@ -126,28 +124,6 @@ def test_a_holding_that_closed_before_the_known_rows_is_left_out_and_in_the_rows
     followed = reader().follow().read()
     assert followed is not None
     assert sorted(followed.rows["conid"]) == [2, 3]
-
-
-@pytest.mark.on_disk  # it deletes files
-def test_a_reader_that_was_away_for_long_begins_with_the_known_rows_too(
-    open_ledger, reader, derive, make_update, clock
-) -> None:
-    open_ledger().append([make_update(conid) for conid in (1, 2)])
-    away = reader()
-    away.latest()
-    for step in range(3):
-        old = open_ledger().table.snapshot(lambda handle: handle.file_uris())
-        clock.advance(1)
-        open_ledger().append([make_update(conid, position=step + 2.0) for conid in (1, 2)])
-    derive()
-    clock.advance(1)
-    open_ledger().append([make_update(1, position=9.0)])
-    whole = open_ledger().latest()
-    away.version()
-    for path in old:
-        Path(path).unlink()
-    assert_frame_equal(away.latest(), whole)
-    assert whole["position"].to_list() == [9.0, 4.0]
 
 
 @pytest.mark.on_disk  # it moves folders

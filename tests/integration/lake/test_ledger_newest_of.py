@@ -8,24 +8,9 @@ from polars.testing import assert_frame_equal
 
 from position_sync_dagster.errors import NewerRowError
 from position_sync_dagster.lake import ledger_rows as latest
-from position_sync_dagster.lake.ledger_rows import LedgerFiles
 from position_sync_dagster.lake.storage.maintenance import maintain
 
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture
-def files_read(monkeypatch):
-    """Return a list that grows by the number of files each time the ledger reads files."""
-    read = []
-    scan = LedgerFiles.scan
-
-    def counted(self, files: pl.DataFrame) -> pl.LazyFrame:
-        read.append(files.height)
-        return scan(self, files)
-
-    monkeypatch.setattr(LedgerFiles, "scan", counted)
-    return read
 
 
 @pytest.fixture

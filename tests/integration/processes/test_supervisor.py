@@ -31,6 +31,7 @@ SERVES += ".serve_forever()"
 def _fast(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     monkeypatch.setattr(module, "RESTART", Backoff(first_s=0.01, longest_s=0.01))
+    monkeypatch.setattr(module, "MOST_FAILURES", 10)
 
 
 @pytest.fixture
@@ -150,12 +151,32 @@ def test_the_webserver_starts_with_the_first_tick_and_works_when_it_listens(thre
     until(three.look, lambda: "The webserver works again." in caplog.messages)
 
 
+def test_without_its_home_everything_ends(three, monkeypatch, tmp_path):
+    three.look()
+    (tmp_path / "workspace.yaml").unlink()
+    three.look()
+    monkeypatch.setattr(module, "GONE_S", 0.0)
+    with pytest.raises(CannotRunError, match=f"The home {tmp_path} was deleted or moved"):
+        three.look()
+
+
 def test_a_deep_home_has_its_code_server_at_a_port(monkeypatch, tmp_path):
     home = tmp_path / ("deep" * 30)
     home.mkdir()
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     Supervisor(free_port())
     assert '"port": ' in (home / "workspace.yaml").read_text()
+
+
+def test_a_second_supervisor_of_a_home_ends_and_leaves_the_first_one_alone(tmp_path):
+    assert module.is_only_one()
+    dagster_files.note(dagster_files.SUPERVISOR)
+    command = [sys.executable, "-m", module.MODULE, str(free_port()), str(os.getpid())]
+    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert second.returncode == 1
+    assert f"Another supervisor runs in the home {tmp_path}. End it" in second.stdout
+    assert dagster_files.changed_at(dagster_files.SUPERVISOR)
+    assert not (tmp_path / "workspace.yaml").exists()
 
 
 STUBBORN = (

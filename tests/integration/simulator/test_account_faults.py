@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ib_async import IB
 
-from ib_gateway_simulator import ActionError, SimulatedGateway
+from ib_gateway_simulator import ActionError
 from tests.support.waiting import DEADLINE_S
 
 CALL = 921000001
@@ -108,21 +108,6 @@ async def test_an_end_of_a_download_may_have_no_name(post, ib):
     assert ends == ["", ""]
 
 
-async def test_an_end_that_is_due_while_ib_is_away_comes_after_the_restore(ib, sim, eventually):
-    ends = ends_of(ib)
-    sim.download_end(FIRST, 0.01)
-    sim.connectivity("lost")
-    request = ib.reqAccountUpdatesAsync(FIRST)
-    await eventually(lambda: ib.portfolio(FIRST))
-    due = asyncio.get_running_loop().time() + 0.01
-    await eventually(lambda: asyncio.get_running_loop().time() > due)
-    await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
-    assert ends == []
-    sim.connectivity("restored_data_kept")
-    await asyncio.wait_for(request, DEADLINE_S)
-    assert ends == [FIRST]
-
-
 async def test_a_late_end_of_a_silenced_account_never_comes(ib, sim, eventually):
     ends = ends_of(ib)
     sim.download_end(FIRST, 0.01)
@@ -195,17 +180,6 @@ async def test_the_late_tail_of_a_position_list_is_lost_with_its_subscription(ib
     found = ib.reqPositionsAsync()
     assert len(await asyncio.wait_for(found, DEADLINE_S)) == 10
     assert not lost.done()
-
-
-async def test_ib_async_receives_account_times_in_the_zone_of_the_gateway(small, connect_ib):
-    async with SimulatedGateway(
-        small, now=lambda: 1_789_996_400.0, time_zone="America/New_York"
-    ) as sim:
-        ib = await connect_ib(sim)
-        times: list[str] = []
-        ib.client.decoder.handlers[8] = lambda fields: times.append(fields[2])
-        await download(ib, FIRST)
-        assert set(times) == {"09:13"}  # 13:13 UTC
 
 
 @pytest.mark.parametrize("options", [{"pnl_interval_s": 0.05}])

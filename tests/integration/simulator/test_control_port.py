@@ -1,10 +1,6 @@
 """The control port takes requests of programs, and none of a web page."""
 
-import httpx
 import pytest
-
-from ib_gateway_simulator import SimulatedGateway
-from tests.support.waiting import DEADLINE_S
 
 HOLDING = {"account": "DUSIM0001", "conid": 921000001, "position": 7}
 
@@ -20,46 +16,29 @@ HOLDING = {"account": "DUSIM0001", "conid": 921000001, "position": 7}
         ({"Content-Type": ""}, 415),
     ],
 )
-async def test_what_a_web_page_can_send_changes_nothing(small, headers, status):
-    async with SimulatedGateway(small, control_port=0) as sim:
-        before = sim.positions()
-        url = f"http://127.0.0.1:{sim.control_port}"
-        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=DEADLINE_S) as http:
-            answer = await http.post("/holding", json=HOLDING, headers=headers)
-            assert answer.status_code == status
-            assert sim.positions() == before
-            if status != 415:
-                assert (await http.get("/stats", headers=headers)).status_code == status
-            json = {"Content-Type": "application/json; charset=utf-8"}
-            answer = await http.post("/holding", json=HOLDING, headers=json)
-            assert answer.status_code == 200
+async def test_what_a_web_page_can_send_changes_nothing(sim, http, headers, status):
+    before = sim.positions()
+    answer = await http.post("/holding", json=HOLDING, headers=headers)
+    assert answer.status_code == status
+    assert sim.positions() == before
+    if status != 415:
+        assert (await http.get("/stats", headers=headers)).status_code == status
+    json = {"Content-Type": "application/json; charset=utf-8"}
+    assert (await http.post("/holding", json=HOLDING, headers=json)).status_code == 200
 
 
-async def test_its_own_names_are_taken(small):
-    async with (
-        SimulatedGateway(small, control_port=0) as sim,
-        httpx.AsyncClient(trust_env=False) as http,
-    ):
-        for host in ("127.0.0.1", "localhost"):
-            name = f"{host}:{sim.control_port}"
-            headers = {"Host": name, "Origin": f"http://{name}"}
-            url = f"http://127.0.0.1:{sim.control_port}/stats"
-            assert (await http.get(url, headers=headers)).status_code == 200
+async def test_its_own_names_are_taken(sim, http):
+    for host in ("127.0.0.1", "localhost"):
+        name = f"{host}:{sim.control_port}"
+        headers = {"Host": name, "Origin": f"http://{name}"}
+        assert (await http.get("/stats", headers=headers)).status_code == 200
 
 
 @pytest.mark.parametrize(
     "body", ["[" * 100_000, '{"a":' * 100_000, '{"conid": ' + "9" * 5000 + "}", "{", "[]"]
 )
-async def test_a_body_that_is_no_json_object_is_refused(small, body):
-    async with (
-        SimulatedGateway(small, control_port=0) as sim,
-        httpx.AsyncClient(trust_env=False) as http,
-    ):
-        answer = await http.post(
-            f"http://127.0.0.1:{sim.control_port}/holding",
-            content=body,
-            headers={"Content-Type": "application/json"},
-            timeout=DEADLINE_S,
-        )
-        assert answer.status_code == 400
-        assert len(answer.text) < 400
+async def test_a_body_that_is_no_json_object_is_refused(http, body):
+    headers = {"Content-Type": "application/json"}
+    answer = await http.post("/holding", content=body, headers=headers)
+    assert answer.status_code == 400
+    assert len(answer.text) < 400

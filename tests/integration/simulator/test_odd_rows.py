@@ -3,11 +3,10 @@
 import asyncio
 import math
 
-import httpx
 import pytest
 from ib_async import PortfolioItem, Position
 
-from ib_gateway_simulator import ActionError, SimulatedGateway
+from ib_gateway_simulator import ActionError
 from tests.support.waiting import DEADLINE_S
 
 CALL = 921000001
@@ -90,14 +89,9 @@ async def test_a_text_is_sent_as_it_is(sim, client):
     assert (row[13], row[15]) == ("no number", "NaN")
 
 
-async def test_a_json_number_that_is_none_is_taken_too(small):
-    async with (
-        SimulatedGateway(small, control_port=0) as sim,
-        httpx.AsyncClient(timeout=DEADLINE_S) as http,
-    ):
-        for number in ("NaN", "1e400"):
-            body = f'{{"account": "{FIRST}", "conid": 1, "position": {number}}}'
-            url = f"http://127.0.0.1:{sim.control_port}/holding"
-            answer = await http.post(url, content=body, headers=JSON)
-            assert answer.status_code == 200, answer.text
-            assert answer.json()["result"]["position"] in ("nan", "inf")
+async def test_a_json_number_that_is_none_is_taken_too(http):
+    for number in ("NaN", "1e400"):
+        body = f'{{"account": "{FIRST}", "conid": 1, "position": {number}}}'
+        answer = await http.post("/holding", content=body, headers=JSON)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["result"]["position"] in ("nan", "inf")

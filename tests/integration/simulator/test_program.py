@@ -35,7 +35,6 @@ async def program(*arguments: str) -> AsyncIterator[Process]:
 
 
 async def ready(process: Process) -> dict[str, Any]:
-    assert process.stdout is not None
     line = await asyncio.wait_for(process.stdout.readline(), DEADLINE_S)
     assert line, (await process.communicate())[1].decode()
     return dict(json.loads(line))

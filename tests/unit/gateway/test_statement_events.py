@@ -91,12 +91,6 @@ def test_each_kind_of_event_is_read(name: str) -> None:
     assert json.loads(one.attributes).items() >= {k: v for k, v in attributes.items() if v}.items()
 
 
-def test_a_sum_of_events_is_none_of_them() -> None:
-    more = element("CashTransaction", {"levelOfDetail": "SUMMARY", "amount": "1"})
-    (found,) = read_statements(statement(more=more), "a.xml")
-    assert not found.events
-
-
 def test_an_event_without_an_id_has_one_of_its_content() -> None:
     fees = [
         element("CashTransaction", {"type": "Other Fees", "amount": text}) for text in ("-1", "-2")

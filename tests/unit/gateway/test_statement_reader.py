@@ -117,26 +117,6 @@ def test_an_account_without_positions_is_flat_only_where_the_section_is_there() 
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
-    [
-        (statement(position())[:-40], "is not complete XML"),
-        (b"", "is not complete XML"),
-        (b"<html><body>log in</body></html>", "its root is 'html'"),
-        (statement(position(), first="05/03/2026"), "fromDate='05/03/2026', which is no day"),
-        (
-            statement().replace(b"OpenPositions", b"TradeConfirms").replace(b"Trades>", b"B>"),
-            "no act",
-        ),
-    ],
-)
-def test_a_file_that_cannot_be_read_is_named_with_a_remedy(data: bytes, says: str) -> None:
-    with pytest.raises(StatementError, match=says) as caught:
-        read_statements(data, "march.xml")
-    assert caught.value.what.startswith("march.xml")
-    assert caught.value.remedy
-
-
-@pytest.mark.parametrize(
     ("row", "says", "remedy"),
     [
         (position(position="much"), "position='much', which is no number", "decimal point"),

@@ -18,7 +18,6 @@ def test_a_request_to_a_loopback_name_is_taken(host):
 )  # fmt: skip
 def test_any_other_host_is_refused_as_a_bad_request(host):
     refused = refusal(host, [])
-    assert refused is not None
     assert refused[0] == 400
 
 
@@ -29,8 +28,6 @@ def test_any_other_host_is_refused_as_a_bad_request(host):
 )  # fmt: skip
 def test_a_page_of_another_origin_is_forbidden(origin):
     refused = refusal("127.0.0.1:3000", [origin])
-    assert refused is not None
     assert refused[0] == 403
     refused = refusal("127.0.0.1:3000", ["http://127.0.0.1:3000", origin])
-    assert refused is not None
     assert refused[0] == 403

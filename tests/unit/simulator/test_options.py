@@ -1,7 +1,5 @@
 """Options: one definition for the simulator, its command line and `position-sync simulate`."""
 
-from __future__ import annotations
-
 import pytest
 import typer
 from typer.testing import CliRunner, Result

@@ -40,14 +40,11 @@ NOTHING: list[dict[str, object]] = []
 SOLD = execution(10 * DAY, 9 * DAY)
 CASES = {
     "without a cause": (40 * DAY, None, NOTHING, True),
-    "traded today": (2 * HOUR, (TRADED, P, None), NOTHING, False),
     "expired a quarter of an hour ago: shares may come": (
         15 * MINUTE, (EXPIRED, P, None), NOTHING, True,
     ),
-    "expired this morning": (5 * HOUR, (EXPIRED, P, None), NOTHING, False),
     "unexplained today: the gateway may answer": (5 * HOUR, (UNKNOWN, P, None), NOTHING, True),
     "unexplained ten days ago, and nothing is new": (10 * DAY, (UNKNOWN, P, None), NOTHING, False),
-    "unexplained, and a statement names a trade": (10 * DAY, (UNKNOWN, P, None), [SOLD], True),
     "unexplained, and a statement covers its day": (
         10 * DAY, (UNKNOWN, P, None), [period(10 * DAY, 9 * DAY)], True,
     ),
@@ -64,9 +61,6 @@ CASES = {
     ),
     "stated, and the contract was traded again": (
         10 * DAY, (TRADED, S, "day.xml"), [execution(2 * HOUR, HOUR, GATEWAY)], False,
-    ),
-    "the commission of a trade came": (
-        2 * HOUR, (TRADED, P, None), [execution(2 * HOUR, HOUR, GATEWAY)], True,
     ),
 }  # fmt: skip
 

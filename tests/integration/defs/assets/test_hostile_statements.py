@@ -54,6 +54,7 @@ CONTENTS: dict[str, bytes] = {
     "an attribute twice": GOOD.replace(b"symbol=", b"conid=", 1),
     "a long account": statement(position(), account="D" * 1_000_000),
     "made at no time": statement(position(), generated=";;;"),
+    "a day as others write it": statement(position(), first="05/03/2026"),
     "after tomorrow": statement(position(), last=TOMORROW_BUT_ONE),
     "a foreign account": statement(position(accountId="U7654321"), account="U7654321"),
 }
@@ -61,9 +62,6 @@ CONTENTS: dict[str, bytes] = {
 ROWS: dict[str, bytes] = {
     "a conid of 5,000 digits": statement(position().replace('conid="1"', f'conid="{LONG}"')),
     "a conid of other digits": statement(position().replace('conid="1"', 'conid="\u0661"')),
-    "a quantity that is no number": statement(position(position="nan")),
-    "a traded quantity of 5,000 digits": statement(trades=(trade("e", quantity=LONG),)),
-    "a price that is no number": statement(position(markPrice="0x1p3")),
     "a cash row of the year 1": statement(
         more=element("EquitySummaryByReportDateInBase", {"reportDate": "00010101", "total": "1"})
     ),

@@ -254,29 +254,6 @@ def test_many_commits_leave_handles_fresh_and_the_log_with_checkpoints(tmp_path)
     assert queue.sync.counts()[QueueStatus.PENDING] == 31
 
 
-def test_a_checkpoint_that_cannot_be_written_is_logged_once_per_outage(
-    tmp_path, monkeypatch, caplog
-):
-    queue = filled_queue(tmp_path / "q")
-    conids = iter(range(100, 10_000))
-
-    def commit_past_checkpoints(count: int) -> None:
-        for _ in range(count * table.CHECKPOINT_EVERY):
-            queue.sync.insert_many([QueueRequest(next(conids), "SPY")])
-
-    def refuse(_: str, needed: float | None = None) -> None:
-        if needed is None:  # a checkpoint; a commit says what it needs
-            raise OSError(28, "No space left on device")
-
-    for outages in (1, 2):
-        with monkeypatch.context() as full:
-            full.setattr(table, "check_room", refuse)
-            commit_past_checkpoints(3)
-        assert [r.levelname for r in caplog.records] == ["WARNING"] * outages
-        commit_past_checkpoints(1)
-    assert "its commits are safe: [Errno 28] No space left on device" in caplog.text
-
-
 @pytest.mark.parametrize("spec", [POSITION_QUEUE, POSITION_UPDATES, BROKER_POSITIONS])
 def test_the_files_of_an_empty_table_have_every_column_that_readers_choose_by(tmp_path, spec):
     files = table.Table(tmp_path / "t", spec, fsync=False).snapshot(table.data_files)

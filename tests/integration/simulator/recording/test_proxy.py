@@ -224,31 +224,27 @@ async def test_the_command_records_until_a_signal(simulate, tmp_path):
     assert (done["connections"], done["not_passed_on"], done["failed"]) == (1, 0, None)
 
 
-async def test_the_command_records_the_login_that_is_named(simulate, tmp_path):
+async def test_the_command_records_the_login_that_is_named(simulate, tmp_path, monkeypatch, refuse):
+    out = tmp_path / "session.ibrec"
+    command = ("record", "--out", str(out), "--minutes", "0.01")
     async with simulate() as sim:
         file = tmp_path / "gateways.yaml"
         file.write_text(
             "gateways:\n- {name: east, port: 1, accounts: [DUSIM0001]}\n"
             f"- {{name: west, port: {sim.port}, accounts: [DUSIM0002]}}\n"
         )
-
-        async def record(*words):
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", "from position_sync_dagster.cli import main; main()",
-                "record", "--out", str(tmp_path / "session.ibrec"), "--minutes", "0.01", *words,
-                env=os.environ | {"POSITION_SYNC_GATEWAYS_FILE": str(file)},
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            )  # fmt: skip
-            output, errors = await process.communicate()
-            return process.returncode, output, errors.decode()
-
+        monkeypatch.setenv("POSITION_SYNC_GATEWAYS_FILE", str(file))
         for words in ((), ("--login", "north")):
-            code, output, errors = await record(*words)
-            assert (code, output) == (2, b"")
+            code, errors = refuse(*command, *words)
+            assert code == 2
             assert "Choose one of its logins: east, west." in errors
-        assert not (tmp_path / "session.ibrec").exists()
-        code, output, errors = await record("--login", "west")
-    assert (code, errors) == (0, "")
+        assert not out.exists()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", "from position_sync_dagster.cli import main; main()",
+            *command, "--login", "west", stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        output, errors = await process.communicate()
+    assert (process.returncode, errors) == (0, b"")
     assert json.loads(output.splitlines()[0])["gateway"] == f"127.0.0.1:{sim.port}"
 
 

@@ -142,9 +142,11 @@ async def test_a_loss_of_ib_from_before_the_log_in_is_doubted_after_a_while_too(
         assert "is broken" in streamer.detail
 
 
-async def test_the_delay_grows_while_a_gateway_drops_each_connection(
-    simulate, lake, leg, settings_for, eventually, monkeypatch
+@pytest.mark.parametrize(("settled_s", "failures"), [(60.0, [1, 2, 3, 4]), (0.0, [])])
+async def test_the_delay_grows_while_a_gateway_drops_each_connection_before_it_settled(
+    simulate, lake, leg, settings_for, eventually, monkeypatch, settled_s, failures
 ):
+    monkeypatch.setattr(gateway_link, "SETTLED_S", settled_s)
     failures_seen: list[int] = []
 
     class Remembered(Backoff):
@@ -168,7 +170,7 @@ async def test_the_delay_grows_while_a_gateway_drops_each_connection(
         await eventually(lambda: streamer.counts.reconnects == 4)
         stop.set()
         await task
-    assert failures_seen == [1, 2, 3, 4]
+    assert failures_seen == failures
 
 
 async def test_a_lake_that_fails_while_it_connects_is_tried_again(

@@ -510,3 +510,18 @@ async def test_a_stream_of_an_older_release_gives_its_login_up_when_a_newer_one_
         assert sim.stats()["lines_in_use"] == 0
     session = lake.sessions.current(settings.gateway_id)
     assert session.state is SessionState.ENDED
+
+
+async def test_an_error_beside_the_streamer_ends_it_cleanly_and_is_raised(
+    simulate, lake, settings_for, running, monkeypatch
+):
+    def fail() -> None:
+        raise RuntimeError("beside")
+
+    monkeypatch.setattr(streamer.memory_and_threads, "return_freed_memory", fail)
+    async with simulate() as sim:
+        settings = settings_for(sim)
+        task, _stop = running(settings)
+        with pytest.raises(RuntimeError, match="beside"):
+            await asyncio.wait_for(task, DEADLINE_S)
+        assert sim.stats()["connections"]["now"] == 0

@@ -1,12 +1,11 @@
 """Silent lines are requested again while the session of their contract is open, and only then."""
 
 import asyncio
-from dataclasses import replace
 
 from position_sync_dagster.domain import streamed_holding
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.update import ValueOrigin
-from tests.integration.sync.conftest import CALL, PUT, STOCK, A
+from tests.integration.sync.conftest import CALL, PUT, A
 
 SILENCE_S = 1.0
 """Longer than a busy machine keeps a line that ticks from being read."""
@@ -79,49 +78,6 @@ async def test_outside_the_session_a_line_that_the_broker_contradicts_is_request
         )
         assert row.note == streamed_holding.OUTSIDE_SESSION
         assert requested_lines(sim) == 2
-
-
-async def test_hours_of_days_that_are_over_are_fetched_again(stream_legs, lake, eventually):
-    async with stream_legs(CALL) as (_sim, streamer, received):
-        await eventually(lambda: received.newest(A, CALL))
-        fresh = lake.contracts.get([CALL])[CALL]
-        over = replace(fresh, trading_hours="20260105:0930-20260105:1600")
-        await streamer._contracts.remember([over])
-
-        async def known():
-            return lake.contracts.get([CALL])[CALL].trading_hours == fresh.trading_hours
-
-        await eventually(known)
-
-
-async def test_contracts_that_an_older_release_stored_are_fetched_again_once(
-    stream_legs, streaming, lake, eventually, updates_continue
-):
-    async with stream_legs(CALL) as (sim, streamer, received):
-        await eventually(lambda: received.newest(A, CALL))
-        held = {h.instrument.conid for h in streamer._link.connection.feed.holdings}
-
-        async def known():
-            return held <= lake.contracts.get().keys()
-
-        async def listed():
-            found = lake.contracts.get([CALL, STOCK])
-            return all(one.valid_exchanges for one in found.values())
-
-        await eventually(known)
-        await streamer.stop()
-        asked = sim.stats()["requests"]["17"]["reqContractDetails"]
-        fresh = lake.contracts.get()
-        old = {"valid_exchanges": None, "expires_on": None, "trading_hours": None}
-        lake.contracts.put([replace(fresh[conid], **old) for conid in (CALL, STOCK)])
-        for _start in range(2):
-            async with streaming(sim) as (again, rows):
-                await eventually(listed)
-                await updates_continue(again, rows)
-                assert sim.stats()["requests"]["17"]["reqContractDetails"] == asked + 2
-        found = lake.contracts.get()
-        seen = {conid: replace(one, seen_at=fresh[conid].seen_at) for conid, one in found.items()}
-        assert seen == fresh
 
 
 async def close(sim, streamer):

@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 import threading
-import time
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -24,7 +23,6 @@ from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
-from tests.support.messages import frame
 from tests.support.waiting import DEADLINE_S
 
 A, B = "DUSIM0001", "DUSIM0002"
@@ -41,18 +39,6 @@ async def queued(lake):
 async def connection_of(streamer):
     """Return the connection that every user of this gateway shares in this process."""
     return await IBConnectionManager(streamer.settings).get_connection()
-
-
-def portfolio_without_value(holding):
-    """Return message 7 (portfolio value) of a holding whose values the broker does not know."""
-    contract = holding.instrument
-    unset = "1.7976931348623157E308"
-    fields = (
-        7, 8, contract.conid, contract.symbol, contract.sec_type, "20281215", contract.strike, "C",
-        contract.multiplier, "", contract.currency, "", "", holding.position, unset, unset,
-        holding.average_cost, unset, unset, holding.account,
-    )  # fmt: skip
-    return frame(*fields)
 
 
 async def test_active_legs_stream_and_everything_else_is_queued(stream_legs, lake, eventually):
@@ -172,29 +158,6 @@ async def test_the_stream_writes_the_row_of_a_close_that_comes_in_the_middle_of_
         assert (A, PUT) not in await queued(lake)
 
 
-async def test_what_needs_no_line_is_queued_while_the_lines_wait_for_contracts_never_seen(
-    stream_legs, lake, eventually, monkeypatch
-):
-    """At 40 requests in a second the contracts of 95 lines take longer than all values."""
-    answered, details = asyncio.Event(), GatewayConnection.details
-
-    async def late(connection, conids):
-        await answered.wait()
-        return await details(connection, conids)
-
-    monkeypatch.setattr(GatewayConnection, "details", late)
-    async with stream_legs(PUT) as (sim, streamer, received):
-        requests = await eventually(lambda: queued(lake))
-        assert len(requests) == 8
-        assert (A, PUT) not in requests
-        await eventually(lambda: streamer.state is SessionState.LIVE)
-        assert sim.stats()["lines_in_use"] == 0
-        answered.set()
-        await eventually(lambda: sim.stats()["lines_in_use"] == 1)
-        await eventually(lambda: received.newest(A, PUT))
-        assert (A, PUT) not in await queued(lake)
-
-
 async def test_a_line_that_is_refused_after_all_is_queued(
     stream_legs, lake, eventually, monkeypatch
 ):
@@ -214,21 +177,6 @@ async def test_fills_reroute_at_once(stream_legs, eventually):
     async with stream_legs(UNHELD, flush_interval_s=600) as (sim, streamer, _received):
         sim.fill(A, UNHELD, 3)
         await eventually(lambda: streamer.routes.get((A, UNHELD)) is LegState.STREAMED)
-
-
-async def test_fills_without_end_cause_at_most_one_early_step_per_interval(
-    stream_legs, lake, eventually
-):
-    async with stream_legs(PUT, flush_interval_s=1.0) as (sim, _streamer, received):
-        await eventually(lambda: received.newest(A, PUT))
-        await eventually(lambda: queued(lake))  # the accounts are downloaded
-        before = lake.broker_positions.table.version()
-        began = time.monotonic()
-        for _ in range(30):
-            sim.fill(A, CALL, 1)
-            await asyncio.sleep(0.1)
-        steps = lake.broker_positions.table.version() - before
-        assert steps <= 2 * (time.monotonic() - began + 1)
 
 
 async def test_a_leg_that_loses_its_line_while_the_queue_fails_is_queued_later(
@@ -462,27 +410,6 @@ async def test_a_close_whose_row_a_dead_process_did_not_write_gets_it(
         await lake.queue.mark_success([request.request_id for request in batch])
         async with streaming(sim, updates=lake.updates):
             await eventually(lambda: _both(lake, {(A, PUT), (A, CALL)}))
-
-
-async def test_an_account_without_a_value_is_not_downloaded_again_and_again(
-    simulate, streaming, lake, eventually, monkeypatch
-):
-    async with simulate() as sim, streaming(sim, pnl_subscriptions=0) as (streamer, _received):
-        await eventually(lambda: queued(lake))
-        feed = (await connection_of(streamer)).feed
-
-        async def downloads():
-            """Count the requests of account values once none has come for a while."""
-            before = None
-            while (now := sim.stats()["requests"]["17"]["reqAccountUpdates"]) != before:
-                before = now
-                await asyncio.sleep(1.0)
-            return now
-
-        before = await downloads()
-        sim.send_raw(portfolio_without_value(feed.get((B, CALL))))
-        await eventually(lambda: feed.get((B, CALL)).market_value is None)
-        assert await downloads() <= before + 1
 
 
 def test_a_handler_without_the_method_is_refused(settings_for):

@@ -1,7 +1,5 @@
 """The ledger: average costs, realized profits, assignments and the nightly reset."""
 
-from __future__ import annotations
-
 import pytest
 
 from ib_gateway_simulator import ActionError, load_book
@@ -89,5 +87,4 @@ def test_accounts_are_independent():
     book = ledger()
     book.fill("DUSIM0002", CALL, -1, 10.0)
     held = book.holding(A, CALL)
-    assert held is not None
     assert held.quantity == 5

@@ -1,7 +1,5 @@
 """Books: the shipped ones, how chains become contracts, and how errors name their place."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

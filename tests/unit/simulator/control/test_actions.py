@@ -1,8 +1,7 @@
 """Actions by name: the JSON that the control port takes, and the same in scenario files."""
 
-from __future__ import annotations
-
 import inspect
+import json
 from typing import Any
 
 import pytest
@@ -82,27 +81,10 @@ def test_every_action_is_a_method_with_the_same_arguments_that_says_what_it_play
 
 def test_a_scenario_may_have_every_unkind_action(tmp_path):
     path = tmp_path / "scenario.yaml"
-    path.write_text(
-        """\
-- {at_s: 0, do: silence_line, conid: 1}
-- {at_s: 1, do: after_restore, lines: dead}
-- {at_s: 2, do: silence_account, account: DUSIM0001, notice: false}
-- {at_s: 3, do: connectivity, state: lost, answers: none}
-- {at_s: 4, do: connectivity, state: restored_data_kept}
-- {at_s: 5, do: download_end, account: DUSIM0001, delay_s: null}
-- {at_s: 6, do: positions_end, delay_s: 20}
-- {at_s: 7, do: ticking, conid: 1, only: [size]}
-- {at_s: 8, do: ticking, conid: 1, only: null}
-- {at_s: 9, do: quote, conid: 1, ask: 0.05, mark: 0}
-- {at_s: 10, do: holding, account: "", conid: 0, position: nan, symbol: ""}
-"""
-    )
-    events = load_scenario(path)
-    assert [event.at_s for event in events] == list(range(11))
-    assert events[3].arguments == check("connectivity", {"state": "lost", "answers": "none"})
-    assert events[-1].arguments == check(
-        "holding", {"account": "", "conid": 0, "position": "nan", "symbol": ""}
-    )
+    lines = [{"at_s": at_s, "do": name, **given} for at_s, (name, given) in enumerate(UNKIND)]
+    path.write_text(json.dumps(lines))  # JSON is YAML
+    found = [(event.at_s, event.do, event.arguments) for event in load_scenario(path)]
+    assert found == [(at_s, name, check(name, given)) for at_s, (name, given) in enumerate(UNKIND)]
     path.write_text("- {at_s: 0, do: after_restore, lines: half}\n")
     with pytest.raises(BookError, match=r"scenario\.yaml:1:"):
         load_scenario(path)

@@ -1,7 +1,5 @@
 """Frames, handshakes and requests, without a socket."""
 
-from __future__ import annotations
-
 import struct
 
 import pytest

@@ -1,13 +1,19 @@
-"""The legs of active strategies: which of them are active, and their order."""
+"""The legs of active strategies: which are active, their order, and who holds the whole of one."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from position_sync_dagster.domain.leg import UnresolvedLeg, make_leg
 from position_sync_dagster.errors import InvalidLegError
-from position_sync_dagster.lake.strategy_registry import LegIndex, distinct_legs, with_rolls
+from position_sync_dagster.lake.strategy_registry import (
+    LegIndex,
+    distinct_legs,
+    refuse_two_whole_holders,
+    two_whole_holders,
+    with_rolls,
+)
 from tests.support.legs import ADDED_AT, leg
 
 
@@ -59,3 +65,27 @@ def test_a_description_is_the_leg_whose_contract_was_found_for_it_and_rolled():
     assert isinstance(described, UnresolvedLeg)
     ended = described.resolved(2, ADDED_AT).ended(LATER)
     assert [one.conid for one in with_rolls([described], [NEW], [ended], {"condor"})] == [3]
+
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def test_two_whole_holders_are_found_among_accounts():
+    legs = [
+        make_leg(conid=1, symbol="SPY", strategy_id=name, account=account, added_at=NOW)
+        for name, account in (("a", "DU1"), ("a", "DU2"), ("b", "DU3"), ("c", None))
+    ]
+    refuse_two_whole_holders(legs[:3])
+    with pytest.raises(InvalidLegError, match="'a' and 'c' would both hold"):
+        refuse_two_whole_holders(legs)
+    with pytest.raises(InvalidLegError, match="'c' and 'a' would both hold"):
+        refuse_two_whole_holders(reversed(legs[:1] + legs[3:]))
+    with pytest.raises(InvalidLegError, match="'b' and 'a'"):
+        refuse_two_whole_holders([replace(legs[0], account="DU3"), legs[2]][::-1])
+
+
+def test_a_leg_with_a_quantity_is_in_nobodys_way():
+    whole = make_leg(conid=1, symbol="SPY", strategy_id="a", added_at=NOW)
+    part, other = replace(whole, strategy_id="b", quantity=1.0), replace(whole, strategy_id="b")
+    assert two_whole_holders([whole, part]) is None
+    assert two_whole_holders([whole, part, other]) == (whole, other)
