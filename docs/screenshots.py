@@ -15,22 +15,13 @@ import termios
 import threading
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
-import polars as pl
 from PIL import Image, ImageOps
 from rich.console import Console
 from rich.text import Text
 
-from ib_gateway_simulator.books.loader import BOOKS
-from ib_gateway_simulator.control.scenario import load_scenario
-from position_sync_dagster.cli import options
-from position_sync_dagster.lake.derived import replace_days
-from position_sync_dagster.lake.schema.tables import PROFIT_EXPLAINED
 from position_sync_dagster.processes.supervisor import is_serving
-from position_sync_dagster.risk.explained import is_explained
-from position_sync_dagster.sync.reports.explained_days import explain_day
 from tests.support.browser import (
     GROUPS,
     LINEAGE,
@@ -40,7 +31,7 @@ from tests.support.browser import (
     is_installed,
     open_page,
 )
-from tests.support.demo_program import LEGS, Demo, wait_for
+from tests.support.demo_program import Demo, wait_for
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -53,9 +44,6 @@ WIDTH = 1500
 
 LAPTOP = (1440, 900)
 """The size of the window."""
-
-SETTLED_S = 60.0
-"""Seconds from the fall of the market to the end of the explained time."""
 
 LIVE_S = 260.0
 """Seconds that the demo runs after the graph is green, so that the pictures show some events."""
@@ -108,7 +96,6 @@ def main() -> int:
                 draw_terminal(page, frame, Path(folder))
         finally:
             demo.close()
-        explained(Path(folder))
     return 0
 
 
@@ -184,55 +171,6 @@ def money(page: Page) -> None:
         wait_for("nothing is grey", lambda: not page.driver.execute_script(AGED))
         save(page, f"{name}.png")
     page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-
-
-FALL = 3.0
-"""By how many percent the market of the picture of the explained profit falls."""
-
-
-def explained(folder: Path) -> None:
-    """Save where the profit of some minutes came from that have what a trading day has.
-
-    The day of the demo is played: fills, an assignment, a roll, an expiry; then the market falls.
-    It begins once all options have greeks, as they have at a close.
-    """
-    demo = Demo(folder / ".calm")
-    try:
-        wait_for("all options have greeks", lambda: _have_greeks(demo), within_s=900, poll_s=2)
-        since = datetime.now(UTC)
-        time.sleep(2.0)  # the gateway names executions to the second
-        began = time.monotonic()
-        day = [one for one in load_scenario(BOOKS / "demo_day.yaml") if 70 <= one.at_s < 200]
-        for one in day:
-            if one.do != "connectivity":
-                time.sleep(max(0.0, began + one.at_s - 70 - time.monotonic()))
-                demo.post(one.do, **one.arguments.model_dump(mode="json", exclude_unset=True))
-        for symbol in demo.table("broker_positions").get_column("symbol").unique():
-            demo.post("move", symbol=symbol, percent=-FALL)
-        time.sleep(SETTLED_S)
-        settings, lake = options.opened(demo.home)
-        now = datetime.now(UTC)
-        rows = explain_day(lake, settings, now.date(), since=since, closed=now)
-        sys.stdout.write(
-            "".join(f"explained: {is_explained(row)}, {row}\n" for row in rows.to_dicts())
-        )
-        replace_days(lake.derived_table(PROFIT_EXPLAINED), {now.date(): rows})
-        with open_page(demo.ui_port) as page:
-            page.open("/money/risk", size=(1280, 560))
-            page.wait_for_text("Where the profit of")
-            heading = page.driver.find_element("xpath", "//h2[contains(., 'Where the profit')]")
-            page.driver.execute_script("arguments[0].scrollIntoView()", heading)
-            save(page, "explained.png")
-    finally:
-        demo.close()
-
-
-def _have_greeks(demo: Demo) -> bool:
-    with suppress(Exception):  # there are no tables yet
-        rows = demo.updates().filter(pl.col("right").is_not_null()).sort("timestamp")
-        last = rows.group_by("conid").last()
-        return last.height >= LEGS - 10 and not last.get_column("delta").null_count()
-    return False
 
 
 AGED = "return document.body.classList.contains('aged')"
