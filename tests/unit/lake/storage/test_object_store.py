@@ -1,8 +1,13 @@
-"""The options of the clients: bounded, and without credentials."""
+"""The clients of an object store: bounded, without credentials; and the log that a probe leaves."""
 
 from datetime import date
 
+import pytest
+from deltalake import DeltaTable, Field, Schema, _internal
+from deltalake.schema import PrimitiveType
+
 from position_sync_dagster.lake.storage.object_store import (
+    delete_log,
     delta_options,
     first_ledger_day,
     polars_options,
@@ -36,3 +41,25 @@ def test_the_first_day_of_a_ledger_is_found_however_its_folder_is_named(tmp_path
     for path in (f"{tmp_path}/ledger", f"file://{tmp_path}/ledger"):
         assert first_ledger_day(path) == date(2026, 1, 2)
     assert first_ledger_day("s3://bucket/ledger") is None
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Return the path of a new table."""
+    DeltaTable.create(tmp_path / "t", Schema([Field("x", PrimitiveType("long"))]))
+    return str(tmp_path / "t")
+
+
+def test_the_log_of_a_table_is_deleted(path):
+    delete_log(path, None)
+    assert not DeltaTable.is_deltatable(path)
+
+
+def test_a_log_that_cannot_be_deleted_stays_and_a_warning_names_its_folder(
+    path, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.delattr(_internal, "DeltaFileSystemHandler")
+    delete_log(path, None)
+    assert DeltaTable.is_deltatable(path)
+    (said,) = caplog.messages
+    assert str(tmp_path) in said
