@@ -48,7 +48,6 @@ class Postgres:
         self._folder = folder
         self._account = _account()
         self._process: subprocess.Popen[bytes] | None = None
-        self._password = PASSWORD
         if self._account:
             os.chown(folder, self._account["user"], self._account["group"])
 
@@ -75,7 +74,7 @@ class Postgres:
             "host": "127.0.0.1",
             "port": self.port,
             "user": USER,
-            "password": self._password,
+            "password": PASSWORD,
             "dbname": DATABASE,
         }
 

@@ -57,7 +57,7 @@ ROWS: tuple[Row, ...] = (
     Row(r"tests/integration/sync/test_store_outages\.py", V, "outages of an object store"),
     Row(r"tests/integration/lake/test_live_lake\.py", C, "many writers of one lake at once"),
     Row(
-        r"tests/integration/lake/test_(pairs_of_changes|interrupted_repair|repair)\.py",
+        r"tests/integration/lake/test_pairs_of_changes\.py",
         V,
         "one change inside another; each change alone first",
     ),
