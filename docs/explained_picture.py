@@ -20,11 +20,11 @@ from position_sync_dagster.sync.reports.risk import explain_day
 from tests.support.browser import open_page
 from tests.support.demo_program import LEGS, Demo, wait_for
 
+# Seconds from the fall of the market to the end of the explained time.
 SETTLED_S = 60.0
-"""Seconds from the fall of the market to the end of the explained time."""
 
+# By how many percent the market of the picture of the explained profit falls.
 FALL = 3.0
-"""By how many percent the market of the picture of the explained profit falls."""
 
 
 def explained(folder: Path) -> None:

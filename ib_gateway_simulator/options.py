@@ -18,38 +18,38 @@ class Options:
             or there is no such time zone.
     """
 
+    # Address to listen on.
     host: str = "127.0.0.1"
-    """Address to listen on."""
+    # Port of the gateway; 0 takes any free one.
     port: int = 0
-    """Port of the gateway; 0 takes any free one."""
+    # How many of the ports after `port` are tried if it is taken.
     next_ports: int = 0
-    """How many of the ports after `port` are tried if it is taken."""
+    # Port of the controls, on 127.0.0.1; 0 takes any free one, None opens none.
     control_port: int | None = None
-    """Port of the controls, on 127.0.0.1; 0 takes any free one, None opens none."""
+    # The same seed gives the same prices.
     seed: int = 7
-    """The same seed gives the same prices."""
+    # Market data lines of the login.
     max_lines: int = 100
-    """Market data lines of the login."""
+    # Seconds between two steps of the market.
     tick_interval_s: float = 0.5
-    """Seconds between two steps of the market."""
+    # Seconds between two account updates.
     refresh_interval_s: float = 180.0
-    """Seconds between two account updates."""
+    # Zone of the gateway and of its account times: a name of the IANA database.
     time_zone: str = "UTC"
-    """Zone of the gateway and of its account times: a name of the IANA database."""
     pnl_interval_s: float = 1.0
+    # How long a market data snapshot takes.
     snapshot_s: float = 12.0
-    """How long a market data snapshot takes."""
+    # 0 switches the check off.
     max_messages_per_s: int = 50
-    """0 switches the check off."""
+    # How much a client may leave unread before it is dropped.
     max_buffer_bytes: int = 4 << 20
-    """How much a client may leave unread before it is dropped."""
+    # How long a connection may take until startApi.
     handshake_timeout_s: float = 10.0
-    """How long a connection may take until startApi."""
+    # Sent ticks to keep for GET /ticks?recent=1.
     tick_ring: int = 0
-    """Sent ticks to keep for GET /ticks?recent=1."""
     first_order_id: int = 1
+    # Whether the market steps by itself; with False it moves by `step` only.
     autostep: bool = True
-    """Whether the market steps by itself; with False it moves by `step` only."""
 
     def __post_init__(self) -> None:
         """Refuse values that would make the event loop run without a pause, and unknown zones."""
@@ -75,5 +75,5 @@ class Options:
         return ZoneInfo(self.time_zone)
 
 
+# The defaults of the program: the port of TWS's paper trading, and a control port.
 PROGRAM_OPTIONS = Options(port=7497, control_port=0)
-"""The defaults of the program: the port of TWS's paper trading, and a control port."""

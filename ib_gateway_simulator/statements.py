@@ -31,8 +31,8 @@ SESSIONS_PER_YEAR = 252
 TRADES_PER_DAY = 3
 
 
+# The days and times of statements are New York's.
 NEW_YORK = ZoneInfo("America/New_York")
-"""The days and times of statements are New York's."""
 
 
 def statements_so_far(gateway: Gateway) -> dict[str, str]:

@@ -12,8 +12,8 @@ from position_sync_dagster.defs.resources import set_component_settings
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.settings import Settings, load_settings
 
+# The attributes, and the one of `settings`, that are paths.
 PATHS = ("lake", "strategies_file", "gateways_file", "flex_folder")
-"""The attributes, and the one of `settings`, that are paths."""
 
 RELATIVE = "A relative path begins at the root of the project."
 

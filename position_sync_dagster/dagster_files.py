@@ -55,25 +55,25 @@ def _data() -> Path:
     return user_data_path(NAME, appauthor=False)
 
 
+# The file of the last tick that did its work.
 SENSORS = "sensors"
-"""The file of the last tick that did its work."""
 
+# The file of the last tick that found an error, as while the store is away: nothing is drained,
+# but the programs work.
 FAILED_TICK = "failed tick"
-"""The file of the last tick that found an error, as while the store is away: nothing is drained,
-but the programs work."""
 
+# The file that is there while a supervisor has not ended regularly.
 SUPERVISOR = "supervisor"
-"""The file that is there while a supervisor has not ended regularly."""
 
+# The file with the reason of an end that was not requested.
 ENDED = "ended"
-"""The file with the reason of an end that was not requested."""
 
+# Seconds without a tick after which it is late. Sensors tick every 5 s, and one that sends
+# messages blocks the others for some seconds.
 LATE_S = 30.0
-"""Seconds without a tick after which it is late. Sensors tick every 5 s, and one that sends
-messages blocks the others for some seconds."""
 
+# The same from the start to the first tick.
 FIRST_TICK_S = 120.0
-"""The same from the start to the first tick."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +105,8 @@ class Programs:
         return (f"Programs have stopped or hang: {last}. {todo}",)
 
 
+# No program runs.
 NONE = Programs()
-"""No program runs."""
 
 
 def file_of(name: str, home: Path | None = None) -> Path:

@@ -48,8 +48,8 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"
 
 
+# The number of characters of a value that an error shows.
 _SHOWN = 60
-"""The number of characters of a value that an error shows."""
 
 
 class MissingExtraError(PositionSyncError):

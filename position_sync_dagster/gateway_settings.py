@@ -23,8 +23,8 @@ from position_sync_dagster.yaml_file import Part, Place, Text, YamlFile, saved_s
 
 DAY_S = 86_400
 LONGEST_PATH = 1024
+# Bytes of a path, and of each name in it. Linux takes 4096 and 255, macOS 1024 and 255.
 LONGEST_NAME = 255
-"""Bytes of a path, and of each name in it. Linux takes 4096 and 255, macOS 1024 and 255."""
 
 AnyPath = TypeVar("AnyPath", str, Path)
 
@@ -61,8 +61,8 @@ def lake_path_error(path: str) -> str | None:
 _NOT_IN_LAKES = re.compile(r"[\[\]^|\\\x00-\x1f\x7f\ud800-\udfff]|%[0-9A-Fa-f]{2}")
 
 
+# URIs of anything but a bucket or an absolute folder.
 _NO_LAKE = re.compile(r"(?!s3a?://[^/]|file:///)[^/]*:/")
-"""URIs of anything but a bucket or an absolute folder."""
 
 
 def _checked_lake(value: str) -> str:
@@ -75,8 +75,8 @@ def _checked_lake(value: str) -> str:
     return _checked_path(value)
 
 
+# Source: IB, "Flex Web Service" (version 3).
 FLEX_URL = "https://ndcdyn.interactivebrokers.com/AccountManagement/FlexWebService"
-"""Source: IB, "Flex Web Service" (version 3)."""
 
 
 def address_flaw(url: str) -> str | None:
@@ -139,11 +139,11 @@ def _split_types(value: str) -> object:
     return tuple(part for part in text.split(",") if part.strip())
 
 
+# The types of what an account can hold. Source: ib_async, `Contract.create`; BILL: IB's API.
 SECURITY_TYPES = (
     "OPT", "FOP", "STK", "FUT", "IND", "CASH", "CFD", "BOND", "BILL", "FUND", "WAR", "IOPT",
     "CMDTY", "CRYPTO", "EVENT",
 )  # fmt: skip
-"""The types of what an account can hold. Source: ib_async, `Contract.create`; BILL: IB's API."""
 
 
 def _checked_types(types: tuple[str, ...]) -> tuple[str, ...]:
@@ -201,8 +201,8 @@ MOST_LOGINS = 1_000
 
 _LOCAL = {"localhost": "127.0.0.1", "::1": "127.0.0.1"}
 
+# The tags of Dagster and of this package are excluded: runs are found by them.
 _TAG = r"\A(?!dagster/|\.dagster/|position_sync/)(?:[A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}\Z"
-"""The tags of Dagster and of this package are excluded: runs are found by them."""
 
 
 class LoginEntry(Part):
@@ -395,13 +395,13 @@ class GatewaySettings(BaseSettings):
         5, description="Of these, lines that are always left to other programs."
     )
 
+    # Number of client ids in the pool: an id is refused for a while after its connection dropped,
+    # and then the next one is tried. A gateways file may set another number.
     gateway_client_ids: ClassVar[int] = 4
-    """Number of client ids in the pool: an id is refused for a while after its connection dropped,
-    and then the next one is tried. A gateways file may set another number."""
 
+    # Longest wait for one answer of the gateway, in seconds: one that is busy after its start
+    # takes up to ten.
     gateway_timeout_s: ClassVar[float] = 15.0
-    """Longest wait for one answer of the gateway, in seconds: one that is busy after its start
-    takes up to ten."""
 
     _login: LoginEntry | None = PrivateAttr(None)
     _whole: "Self | None" = PrivateAttr(None)

@@ -164,69 +164,69 @@ class Settings(GatewaySettings):
 
     # What nobody has to set. Tests, and `doctor`, replace one in a copy (`model_copy(update=…)`).
 
+    # Shortest time that a line is held, in seconds: a leg that comes and goes costs two requests
+    # of the 50 that a gateway takes in a second.
     min_hold_s: ClassVar[float] = 5.0
-    """Shortest time that a line is held, in seconds: a leg that comes and goes costs two requests
-    of the 50 that a gateway takes in a second."""
 
+    # A line that should tick and does not for so many seconds is requested again. A login whose
+    # lines are all silent is probed after twice that.
     line_silence_s: ClassVar[float] = 30.0
-    """A line that should tick and does not for so many seconds is requested again. A login whose
-    lines are all silent is probed after twice that."""
 
+    # An older last trade is not used, by the exchange's time: the quote has moved since.
     max_last_age_s: ClassVar[float] = 60.0
-    """An older last trade is not used, by the exchange's time: the quote has moved since."""
 
+    # The part by which a line's value may differ from a newer value of the broker: theirs is up to
+    # three minutes old. A line that differs by more is requested again.
     value_band: ClassVar[float] = 0.03
-    """The part by which a line's value may differ from a newer value of the broker: theirs is up to
-    three minutes old. A line that differs by more is requested again."""
 
+    # A streamed holding without any change has a row this often, a sign that it is watched.
     row_interval_s: ClassVar[float] = 60.0
-    """A streamed holding without any change has a row this often, a sign that it is watched."""
 
+    # A monitored holding without any change, or a streamed one that does not trade, has a row this
+    # often: a thousand of them at `row_interval_s` would be most of the ledger.
     monitored_row_interval_s: ClassVar[float] = 3600.0
-    """A monitored holding without any change, or a streamed one that does not trade, has a row this
-    often: a thousand of them at `row_interval_s` would be most of the ledger."""
 
+    # How often a gateway sends an account's values by itself. After two of these without a message
+    # the account is subscribed again. Source: IB, "Account Updates" (every three minutes).
     account_interval_s: ClassVar[float] = 180.0
-    """How often a gateway sends an account's values by itself. After two of these without a message
-    the account is subscribed again. Source: IB, "Account Updates" (every three minutes)."""
 
+    # After so many silent seconds a download of an account is over, also without its end message.
+    # The account is PARTIAL then, and is downloaded again later.
     account_quiet_s: ClassVar[float] = 5.0
-    """After so many silent seconds a download of an account is over, also without its end message.
-    The account is PARTIAL then, and is downloaded again later."""
 
+    # How often all positions are listed again, to check the single messages.
     positions_interval_s: ClassVar[float] = 900.0
-    """How often all positions are listed again, to check the single messages."""
 
+    # A list of positions that empties an account counts when a second list says the same so many
+    # seconds later: gateways send empty lists after a restart.
     second_list_s: ClassVar[float] = 30.0
-    """A list of positions that empties an account counts when a second list says the same so many
-    seconds later: gateways send empty lists after a restart."""
 
+    # How often legs of active strategies without a free line are valued, in seconds.
     overflow_interval_s: ClassVar[float] = 30.0
-    """How often legs of active strategies without a free line are valued, in seconds."""
 
+    # Requests that one batch claims, at most: its rows are in memory, and must be written within
+    # the lease.
     max_batch_size: ClassVar[int] = 5_000
-    """Requests that one batch claims, at most: its rows are in memory, and must be written within
-    the lease."""
 
+    # A drain begins no further batch after this time: Dagster ends a tick after 60 s, and a lease
+    # of requests lasts `lease_s`.
     drain_time_limit_s: ClassVar[float] = 20.0
-    """A drain begins no further batch after this time: Dagster ends a tick after 60 s, and a lease
-    of requests lasts `lease_s`."""
 
+    # So long a claimed request belongs to its worker, in seconds.
     lease_s: ClassVar[float] = LEASE_S
-    """So long a claimed request belongs to its worker, in seconds."""
 
+    # How often the owner of a login renews its session: a third of its lease may be lost.
     heartbeat_s: ClassVar[float] = 4.0
-    """How often the owner of a login renews its session: a third of its lease may be lost."""
 
+    # A stream run ends after so many seconds and a new one follows: its events stay few enough to
+    # look at.
     rotate_after_s: ClassVar[float] = 21_600.0
-    """A stream run ends after so many seconds and a new one follows: its events stay few enough to
-    look at."""
 
+    # Reconciliation calls an older row STALE: three rounds of the account's values have passed.
     stale_after_s: ClassVar[float] = 600.0
-    """Reconciliation calls an older row STALE: three rounds of the account's values have passed."""
 
+    # A check must have failed for so many seconds before that is sent: most mend themselves.
     alert_after_s: ClassVar[float] = 60.0
-    """A check must have failed for so many seconds before that is sent: most mend themselves."""
 
     @model_validator(mode="after")
     def _check_agreement(self) -> Self:
@@ -307,8 +307,8 @@ def read_env_file(path: Path) -> dict[str, str]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+# Variables with the prefix that the package sets in its processes; they are not settings.
 OWN_VARIABLES = frozenset({PREFIX + "LAUNCHED_FROM"})
-"""Variables with the prefix that the package sets in its processes; they are not settings."""
 
 
 def warnings_of(environ: Iterable[str], *, env_file: str | None = ".env") -> list[str]:

@@ -17,15 +17,15 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from position_sync_dagster.errors import PositionSyncError, shown
 
+# The largest file, in bytes; a leg takes about a hundred.
 LARGEST_FILE = 4 * 2**20
-"""The largest file, in bytes; a leg takes about a hundred."""
+# The most levels of nesting; a correct file has 6.
 DEEPEST = 16
-"""The most levels of nesting; a correct file has 6."""
 
 _NULL = "tag:yaml.org,2002:null"
 
+# The path to a value in a file: names of fields and numbers of entries, from the root.
 Place = tuple[int | str, ...]
-"""The path to a value in a file: names of fields and numbers of entries, from the root."""
 
 
 class Part(BaseModel):
@@ -221,8 +221,8 @@ def _named(path: Path, *at: int) -> str:
     return f"{path}, line {at[0]}, column {at[1]}" if at else str(path)
 
 
+# A place that ends with this is the name of a field and not its value, as in pydantic.
 _KEY = "[key]"
-"""A place that ends with this is the name of a field and not its value, as in pydantic."""
 
 
 def _explain(kind: type[Part], error: Mapping[str, Any]) -> tuple[str, str]:

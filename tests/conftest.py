@@ -34,8 +34,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - each test has a folder of its own in it
+# Free bytes, several times what all tests write.
 MEMORY_NEEDED = 4 * 1024**3
-"""Free bytes, several times what all tests write."""
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -11,8 +11,8 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 
 FEW, MANY = 200, 20_000
+# Batches before the first that counts: they open the tables.
 WARM = 2
-"""Batches before the first that counts: they open the tables."""
 
 
 def batches(bench: Bench) -> None:

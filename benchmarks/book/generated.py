@@ -11,8 +11,8 @@ FIRST_CONID = 920_000_001
 STRIKES = 50
 EXPIRIES = ("20281215", "20290119", "20290216", "20290316", "20290420")
 SYMBOLS = 40
+# Contracts of a symbol: with 40 symbols, books of up to 20,000 legs.
 PER_SYMBOL = STRIKES * len(EXPIRIES) * 2
-"""Contracts of a symbol: with 40 symbols, books of up to 20,000 legs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

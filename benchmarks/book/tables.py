@@ -29,9 +29,9 @@ ACCOUNT = "DUSIM0001"
 FIRST_CONID = 920_000_001
 BATCH = 50
 
+# With so many waiting, a drain's rows a second have a goal: on fewer, what each drain costs at
+# least weighs more.
 MANY = 5_000
-"""With so many waiting, a drain's rows a second have a goal: on fewer, what each drain costs at
-least weighs more."""
 
 
 def tables(bench: Bench) -> None:

@@ -21,12 +21,12 @@ from position_sync_dagster.lake.lake import Lake
 
 SIZES = (200, 1_000, 5_000, 20_000)
 ACTIVE_SHARE = 0.05
+# As many lines as a stream takes: it leaves five to other programs of the login.
 STREAMED = LINES - 5
-"""As many lines as a stream takes: it leaves five to other programs of the login."""
 
+# As long as the time between two times that the gateway sends the account again, all of it: so one
+# of them is in it, and one refresh.
 WATCHED_S = 180.0
-"""As long as the time between two times that the gateway sends the account again, all of it: so one
-of them is in it, and one refresh."""
 
 SHARE, TO_SMALL = "stream's share of one core", "share, to 200 legs with as many lines"
 

@@ -16,8 +16,8 @@ from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RollFollower
 
 SIZES = (1_000, 10_000, 100_000)
+# The number of holdings that close while it is measured.
 FRESH = 10
-"""The number of holdings that close while it is measured."""
 
 MOST = 1.3
 

@@ -21,8 +21,8 @@ from position_sync_dagster.lake.lake import Lake
 
 READERS, READER = 50, "benchmarks.follow.reader"
 
+# Seconds between flushes, between a reader's looks, and the goal for a tick to be seen, in ms.
 WAITS = ((1.0, 0.5, 1500.0), (0.25, 0.1, 600.0))
-"""Seconds between flushes, between a reader's looks, and the goal for a tick to be seen, in ms."""
 
 
 def seen(bench: Bench) -> None:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from benchmarks.gateways.point import Point
 
+# The share of the commits that a table takes at most, of which a lake is planned to need: above
+# it, writers wait for each other, and the slowest of them longest.
 LOAD = 0.5
-"""The share of the commits that a table takes at most, of which a lake is planned to need: above
-it, writers wait for each other, and the slowest of them longest."""
 
+# The price of a request in the standard class of S3 (us-east-1, 2025).
 USD_WRITE, USD_READ = 5e-6, 0.4e-6
-"""The price of a request in the standard class of S3 (us-east-1, 2025)."""
 
 MONTH_S = 30 * 86_400
 

@@ -9,8 +9,8 @@ from benchmarks.documents import draw_plainly, markdown_table, replace_part
 from benchmarks.gateways.arithmetic import Layout, lay_out, rate_of, usd_a_month
 from benchmarks.gateways.point import Point
 
+# Flush interval and interval of heartbeats, of what is laid out.
 LAYOUTS = ((1.0, 4.0), (5.0, 10.0), (15.0, 20.0))
-"""Flush interval and interval of heartbeats, of what is laid out."""
 
 GATEWAYS, LEGS = 1_000, 1_000_000
 

@@ -27,14 +27,14 @@ from position_sync_dagster.domain.update import PositionUpdate, QueueRequest, So
 from position_sync_dagster.errors import LakeError, LeaseLostError
 from position_sync_dagster.lake.lake import Lake
 
+# The lease of a login while others are prepared; its first renewal makes it the usual one.
 PREPARATION_S = 3600.0
-"""The lease of a login while others are prepared; its first renewal makes it the usual one."""
 
+# Streamed legs of a login with a new value in each flush.
 CHANGED = 10
-"""Streamed legs of a login with a new value in each flush."""
 
+# How often a login publishes changes of its holdings, and of how many.
 PUBLISH_S, PUBLISHED = 5.0, 5
-"""How often a login publishes changes of its holdings, and of how many."""
 
 
 class Login:

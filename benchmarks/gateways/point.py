@@ -22,8 +22,8 @@ from position_sync_dagster.sync.reports.status import read_status
 from tests.support.settings import make_settings
 from tests.support.store_proxy import StoreProxy
 
+# Processes that the logins share: as many as the machine has processors.
 PROGRAMS = 2
-"""Processes that the logins share: as many as the machine has processors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

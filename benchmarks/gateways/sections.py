@@ -10,13 +10,14 @@ from benchmarks.gateways.point import Point, measure
 from benchmarks.outcome import Line
 from tests.support.object_store import running_store
 
+# Of each login.
 LEGS, STREAMED = 200, 20
-"""Of each login."""
 
 USUAL = {"flush_s": 1.0, "heartbeat_s": 4.0, "lease_s": 15.0}
+# The defaults of the settings, and others with which a lake carries more logins.
 SLOWER = {"flush_s": 5.0, "heartbeat_s": 10.0, "lease_s": 40.0}
-"""The defaults of the settings, and others with which a lake carries more logins."""
 
+# Latency of a request in ms (None: on the disk), intervals, and numbers of logins.
 PLANS = (
     (None, USUAL, (1, 2, 4, 8, 16)),
     (0, USUAL, (1, 4, 8)),
@@ -24,7 +25,6 @@ PLANS = (
     (50, USUAL, (1, 2, 4, 8)),
     (50, SLOWER, (4, 8, 16)),
 )
-"""Latency of a request in ms (None: on the disk), intervals, and numbers of logins."""
 
 
 def carried(bench: Bench) -> None:

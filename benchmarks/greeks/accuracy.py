@@ -25,23 +25,23 @@ from position_sync_dagster.risk.terms import OptionTerms, dividends_of_shares
 RATE = 0.04
 NOW = datetime(2028, 6, 1, 18, 0, tzinfo=UTC)
 DAYS = (4, 8, 15, 29, 57, 92, 197, 365, 729)
+# Strikes, in standard deviations from the price.
 PLACES = (-2.5, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.5)
-"""Strikes, in standard deviations from the price."""
 
 TICK = 0.01
+# Steps of five seconds of trading between the value and the greeks.
 STEPS_BETWEEN = 6
-"""Steps of five seconds of trading between the value and the greeks."""
 
+# How far an option is in the money, and how long it has.
 Key = tuple[str, str]
-"""How far an option is in the money, and how long it has."""
 
 
+# The days to expiry of the options that are streamed, which have the expected dividends.
 KNOWN = {
     "dividends known of every expiry": DAYS,
     "dividends known of two expiries": (29, 197),
     "no dividends known": (),
 }
-"""The days to expiry of the options that are streamed, which have the expected dividends."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,11 +39,11 @@ from tests.support.promises import (
 STEPS, QUICK_STEPS = (10, 40), (2,)
 WATCHED_S = {2: 20.0, 10: 120.0, 40: 600.0}
 LEGS, ACTIVE = 8, 3
+# Those with which a log carries forty logins (`docs/scaling.md`).
 INTERVALS = {
     "POSITION_SYNC_FLUSH_INTERVAL_S": "15",
     "POSITION_SYNC_SESSION_LEASE_S": "60",
 }
-"""Those with which a log carries forty logins (`docs/scaling.md`)."""
 
 HANGS_S = 1_800.0
 SENSORS = ("supervise_stream", "drain_queue")

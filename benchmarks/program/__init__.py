@@ -5,5 +5,5 @@ from benchmarks.program.rest import rest
 
 TITLE = "The whole program"
 
+# From something that happens to the row that tells it, and what it costs while nothing does.
 SECTIONS = {"latency": latency, "rest": rest}
-"""From something that happens to the row that tells it, and what it costs while nothing does."""

@@ -19,8 +19,8 @@ from position_sync_dagster.lake.lake import Lake
 
 LEGS, STREAMED = 200, 20
 
+# Between two ticks of the sensor: a request comes at any moment of it.
 SENSOR_S = 5.0
-"""Between two ticks of the sensor: a request comes at any moment of it."""
 
 TICKS = """query($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) {
   ... on Sensor { sensorState { ticks(limit: 60) { timestamp endTimestamp status } } } } }"""

@@ -12,9 +12,10 @@ from benchmarks.outcome import Line, Target
 from benchmarks.program.running import Running
 
 LEGS = 200
+# After the last of the first rows: the first drains and derivations are over then.
 SETTLED_S = 40.0
-"""After the last of the first rows: the first drains and derivations are over then."""
 
+# Part of a command line → what else the process is.
 NAMES = {
     "dagster api grpc": "code server",
     "dagster-daemon": "daemon",
@@ -24,7 +25,6 @@ NAMES = {
     "ib_gateway_simulator": "simulator",
     "position-sync demo": "terminal",
 }
-"""Part of a command line → what else the process is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from benchmarks.timing import median
 
 CLAIMERS = 4
 
+# Milliseconds that one process waited, for "claim" and for "mark".
 Waits = dict[str, list[float]]
-"""Milliseconds that one process waited, for "claim" and for "mark"."""
 
 
 def claimers(bench: Bench) -> None:

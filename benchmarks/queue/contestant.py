@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 from benchmarks.timing import Samples
 
+# Requests of one refresh: the positions of a large account that have no line.
 REFRESH = 180
-"""Requests of one refresh: the positions of a large account that have no line."""
 
 BATCH = 50
 

@@ -15,11 +15,11 @@ from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
 from position_sync_dagster.lake.storage.maintenance import SMALL_BYTES, maintain
 from position_sync_dagster.lake.storage.table import Table, append, data_files
 
+# Drains between two turns of maintenance: an hour of one drain every 5 s.
 UPKEEP_EVERY = 720
-"""Drains between two turns of maintenance: an hour of one drain every 5 s."""
 
+# Drains in the half hour for which the tables keep their log and replaced files.
 RETENTION_DRAINS = UPKEEP_EVERY // 2
-"""Drains in the half hour for which the tables keep their log and replaced files."""
 
 _PROBE_ROWS = 20_000
 

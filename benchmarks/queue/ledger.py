@@ -17,8 +17,8 @@ from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.lake.storage.maintenance import maintain
 
+# Rows of one second: how many of a hundred lines tick in it.
 STREAMED = 20
-"""Rows of one second: how many of a hundred lines tick in it."""
 
 FLUSH = 5_000
 

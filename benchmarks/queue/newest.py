@@ -23,8 +23,8 @@ from position_sync_dagster.lake.storage.table import Table, append
 
 DAYS = 20
 
+# What maintenance leaves of a day's half a million rows.
 FILES_A_DAY = 2
-"""What maintenance leaves of a day's half a million rows."""
 
 _BY_RANK = """
     SELECT * FROM read_parquet({files}, hive_partitioning = true)

@@ -17,8 +17,8 @@ from benchmarks.timing import Samples
 BATCHES = 3
 CLAIM_AND_MARK = "claim 50 + mark 50"
 
+# The naive queue is spared the rest: at 10,000 one of its drains takes minutes.
 NAIVE_COMMITS = 1_000
-"""The naive queue is spared the rest: at 10,000 one of its drains takes minutes."""
 
 
 @dataclass

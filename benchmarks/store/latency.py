@@ -25,8 +25,8 @@ OPERATIONS = (
     "newest rows",
     "status counts",
 )
+# A stream's rows carry the fencing token of its login.
 LOGIN, TOKEN = "login", 1
-"""A stream's rows carry the fencing token of its login."""
 
 Counted = dict[str, list[int]]
 

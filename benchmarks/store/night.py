@@ -23,17 +23,17 @@ from tests.support.store_proxy import Request
 
 LEGS, ACTIVE = 200, 20
 LATENCY_S = 0.02
+# Until each leg has its first rows, and the account was downloaded.
 SETTLED_S = 75.0
-"""Until each leg has its first rows, and the account was downloaded."""
 
 HOUR_S = 3_600.0
 WRITES = ("PUT", "LIST", "POST")
 
+# The hours of all contracts, and settings.
 KINDS = {
     "in the session": (None, {}),
     "no contract trades": ("CLOSED", {}),
 }
-"""The hours of all contracts, and settings."""
 
 
 def night(bench: Bench) -> None:

@@ -25,8 +25,8 @@ from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.lake.lake import Lake
 from tests.support.booked_legs import terms_of
 
+# The start takes the first seconds: connecting, the first download, contract details.
 SETTLE_S = 5.0
-"""The start takes the first seconds: connecting, the first download, contract details."""
 
 TARGETS = {"tick to row p95": 1100.0, "newest value's age p95": 250.0, "share of one core": 10.0}
 

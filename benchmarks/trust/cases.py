@@ -24,11 +24,11 @@ from tests.support.booked_legs import terms_of
 ACCOUNT, CALL, PUT, WING = "DUSIM0001", 921000001, 921000002, 921000003
 LEGS = (CALL, PUT, WING)
 HERE = Path(__file__).parents[2]
+# The number of cases that are played at the same time: each is three processes.
 AT_ONCE = 4
-"""The number of cases that are played at the same time: each is three processes."""
 
+# The stream has so long to write its first row.
 STARTED_S = 180.0
-"""The stream has so long to write its first row."""
 
 ONE_ACCOUNT = """\
 name: one account

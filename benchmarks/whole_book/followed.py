@@ -43,8 +43,8 @@ SUBSCRIPTIONS = "POSITION_SYNC_PNL_SUBSCRIPTIONS"
 UNDERLYINGS = "POSITION_SYNC_UNDERLYING_LINES"
 HANGS_S = 600.0
 DRAIN_S = 5.0
+# Part of the holdings that must be followed before the measurement starts.
 SETTLED = 0.99
-"""Part of the holdings that must be followed before the measurement starts."""
 
 
 class Figures(NamedTuple):
@@ -279,8 +279,8 @@ SHOWN = {
     "memory_mb": ("stream's memory", "MB", None),
     "peak_lines": ("peak lines", "", None),
 }
+# How many points of a core the first of two modes takes more than the second.
 MORE = "more_of_core"
-"""How many points of a core the first of two modes takes more than the second."""
 
 GREEKS_SHOWN = {
     "greeks": ("part of monitored options with computed greeks", "", None),

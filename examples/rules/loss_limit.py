@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 
 from position_sync_dagster import Lake, load_settings
 
+# The loss must fall to this part of the limit before the rule can speak again (hysteresis).
 RECOVERED = 0.8
-"""The loss must fall to this part of the limit before the rule can speak again (hysteresis)."""
 
 COLUMNS = ("account", "conid", "unrealized_pnl")
 

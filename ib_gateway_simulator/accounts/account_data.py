@@ -19,8 +19,8 @@ from ib_gateway_simulator.protocol.codes import Code
 from ib_gateway_simulator.protocol.fields import Fields
 from ib_gateway_simulator.protocol.requests import Request
 
+# Maximum number of accounts whose positions reqPositions lists (IB, "Requesting Positions").
 MOST_ACCOUNTS = 50
-"""Maximum number of accounts whose positions reqPositions lists (IB, "Requesting Positions")."""
 
 
 class AccountDataService:

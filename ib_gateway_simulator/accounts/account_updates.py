@@ -48,8 +48,8 @@ class AccountUpdatesService:
         self._feeds: dict[ClientConnection, str] = {}
         self._feed_versions: dict[ClientConnection, object] = {}
         self.ends = DownloadEnds(call_later)
+        # The accounts of which no portfolio row is sent.
         self.without_rows: set[str] = set()
-        """The accounts of which no portfolio row is sent."""
         self._silent_since: float | None = None
 
     def feed(self) -> dict[str, object] | None:

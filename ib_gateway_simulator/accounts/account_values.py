@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from ib_gateway_simulator.accounts.ledger import Ledger
 from ib_gateway_simulator.market.market import Market
 
+# The currency of a sum over all currencies, in the base currency of the account.
 BASE = "BASE"
-"""The currency of a sum over all currencies, in the base currency of the account."""
 
+# The margin of the simulator, as a share of the gross value of all positions.
 MARGIN_RATE = 0.2
-"""The margin of the simulator, as a share of the gross value of all positions."""
 
 
 @dataclass(slots=True)

@@ -12,12 +12,12 @@ from ib_gateway_simulator.protocol import messages
 from ib_gateway_simulator.protocol.contract import Contract
 from ib_gateway_simulator.protocol.requests import Request
 
+# What one contract costs to trade.
 COMMISSION = 0.65
-"""What one contract costs to trade."""
 
 
+# The names in statements for an execution, for a booking without one, and for a transfer.
 EXECUTED, BOOKED, TRANSFER = "ExchTrade", "BookTrade", "Transfer"
-"""The names in statements for an execution, for a booking without one, and for a transfer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +59,12 @@ class DayExecutions:
         self._deals: list[Deal] = []
         self.journal: list[Deal] = []
         self._orders = int(now())
+        # Whether requests are refused, as by a gateway that cannot reach its servers.
         self.refused = False
-        """Whether requests are refused, as by a gateway that cannot reach its servers."""
+        # The name behind their times; None: these are UTC and have a hyphen instead.
         self.zone: str | None = "UTC"
-        """The name behind their times; None: these are UTC and have a hyphen instead."""
+        # The zone whose clocks they show, if they have a name.
         self.clock: tzinfo = UTC
-        """The zone whose clocks they show, if they have a name."""
 
     def new_order(self) -> int:
         """Return the permanent id of a new order; a gateway that starts later uses others."""

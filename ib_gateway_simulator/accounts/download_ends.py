@@ -13,8 +13,8 @@ from ib_gateway_simulator.protocol import account_messages
 class DownloadEnd:
     """When the end of an account's download comes, and whether it names the account."""
 
+    # Seconds after the last row; None means never.
     delay_s: float | None = 0.0
-    """Seconds after the last row; None means never."""
     blank: bool = False
 
 

@@ -37,8 +37,8 @@ class HoldingRows:
         self._ledger = ledger
         self._market = market
         self._odd: dict[tuple[str, int, str], OddRow] = {}
+        # The accounts without a row in any list or download.
         self.unlisted: set[str] = set()
-        """The accounts without a row in any list or download."""
         self._cached: _Cache | None = None
 
     def add_odd(self, row: OddRow) -> None:

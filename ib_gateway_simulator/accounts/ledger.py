@@ -24,10 +24,10 @@ class Holding:
     quantity: float
     average_cost: float
     realized: float | None = None
+    # The quantity held at the previous close, for the daily profit.
     overnight: float = 0.0
-    """The quantity held at the previous close, for the daily profit."""
+    # The money that today's trades brought in (above 0) or cost (below 0).
     cash_today: float = 0.0
-    """The money that today's trades brought in (above 0) or cost (below 0)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +47,13 @@ class Ledger:
         self._price_of = price_of
         self._contracts = book.contracts
         self._known = {account.name: account for account in book.accounts}
+        # The accounts that the login manages.
         self.accounts: dict[str, Account] = dict(self._known)
-        """The accounts that the login manages."""
         self.cash: dict[str, float] = {account.name: account.cash for account in book.accounts}
+        # What a unit of a currency is worth in the base currency of the accounts; by default 1.
         self.exchange_rates: dict[str, float] = {}
-        """What a unit of a currency is worth in the base currency of the accounts; by default 1."""
+        # The accounts whose values IB's server is about to reset: they are not ready.
         self.resetting: set[str] = set()
-        """The accounts whose values IB's server is about to reset: they are not ready."""
         self._holdings: dict[tuple[str, int], Holding] = {}
         for opening in book.openings:
             contract = book.contracts[opening.conid]

@@ -40,12 +40,12 @@ class PositionsService:
         self._answers: dict[ClientConnection, _Answer] = {}
         self._by_account: dict[tuple[ClientConnection, int], str] = {}
         self._silent = False
+        # How long after the first rows the end of a list comes; None means never.
         self.end_delay_s: float | None = 0.0
-        """How long after the first rows the end of a list comes; None means never."""
+        # How many rows come only with a delayed end.
         self.late_rows = 0
-        """How many rows come only with a delayed end."""
+        # How long after a trade the message of its position comes.
         self.change_delay_s = 0.0
-        """How long after a trade the message of its position comes."""
 
     def subscribe(self, client: ClientConnection) -> None:
         """Send all positions of all accounts and their end, and every change from now on.

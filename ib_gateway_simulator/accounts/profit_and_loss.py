@@ -15,13 +15,13 @@ from ib_gateway_simulator.protocol.codes import Code
 from ib_gateway_simulator.protocol.fields import Fields
 from ib_gateway_simulator.protocol.requests import Request
 
+# How reqPnL of an account is answered.
 PnlAnswer = Literal["values", "unset", "silent", "refused"]
-"""How reqPnL of an account is answered."""
 
+# How reqPnLSingle of a position is answered.
 SingleAnswer = Literal[
     "values", "unset", "silent", "ended", "refused", "frozen", "yesterday", "closed", "other"
 ]
-"""How reqPnLSingle of a position is answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +32,8 @@ class _Subscription:
     conid: int
 
 
+# Quantity, daily, unrealized and realized profit and value of a position.
 _Row = tuple[float, float | None, float | None, float | None, float | None]
-"""Quantity, daily, unrealized and realized profit and value of a position."""
 
 
 class ProfitAndLossService:
@@ -50,8 +50,8 @@ class ProfitAndLossService:
         self._ended: set[tuple[ClientConnection, int]] = set()
         self.single_limit: int | None = None
         self.refuse_beyond = True
+        # Send nothing, as without a connection to IB.
         self.silent = False
-        """Send nothing, as without a connection to IB."""
 
     def subscribe(self, client: ClientConnection, request: Request) -> None:
         """Start reqPnL or reqPnLSingle; the first message is sent at once, if there is one."""

@@ -53,15 +53,15 @@ class Book:
     underlyings: dict[str, Underlying]
     contracts: dict[int, Contract]
     openings: tuple[Opening, ...]
+    # The orders of today that opened positions, oldest first; they change none.
     orders: tuple[OpeningOrder, ...] = ()
-    """The orders of today that opened positions, oldest first; they change none."""
+    # Conid to the code of a missing market data permission.
     permissions: dict[int, Code] = field(default_factory=dict)
-    """Conid to the code of a missing market data permission."""
+    # Conid to the values at which its quote is held.
     pins: dict[int, Pin] = field(default_factory=dict)
-    """Conid to the values at which its quote is held."""
+    # When every contract trades, as `0930-1600` in its time zone; empty: around the clock.
     hours: str = ""
-    """When every contract trades, as `0930-1600` in its time zone; empty: around the clock."""
+    # Conids whose trading is halted.
     halted: frozenset[int] = frozenset()
-    """Conids whose trading is halted."""
+    # How options are priced; None: as European ones, by volatilities that stand still.
     option_market: OptionMarket | None = None
-    """How options are priced; None: as European ones, by volatilities that stand still."""

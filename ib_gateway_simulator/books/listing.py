@@ -9,8 +9,8 @@ from ib_gateway_simulator.books.schema import ListedPart
 from ib_gateway_simulator.market.underlying import Underlying
 from ib_gateway_simulator.protocol.contract import DEFAULT_FARM, Contract, SecType
 
+# The data farms of the security types that have another one than DEFAULT_FARM.
 FARMS = {SecType.FUT: "usfuture", SecType.FOP: "usfuture"}
-"""The data farms of the security types that have another one than DEFAULT_FARM."""
 
 
 def option_name(trading_class: str, expiry: str, right: str, strike: float) -> str:

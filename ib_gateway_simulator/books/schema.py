@@ -106,12 +106,12 @@ class UnderlyingPart(ListedPart):
     exchange: str = "NASDAQ"
     sec_type: SecType = SecType.STK
     name: str = ""
+    # Dividends per year as a share of the price, paid each quarter; a future has none.
     dividend_yield: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """Dividends per year as a share of the price, paid each quarter; a future has none."""
     price_magnifier: PositiveInt = 1
     min_tick: PositiveFloat = 0.01
+    # For an underlying that is a future.
     multiplier: PositiveFloat = 1.0
-    """For an underlying that is a future."""
     expiry: Expiry | None = None
 
 

@@ -14,8 +14,8 @@ from ib_gateway_simulator.errors import BookError
 Location = tuple[int | str, ...]
 T = TypeVar("T")
 
+# The loader in C reads a book of 20,000 positions in a tenth of the time.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The loader in C reads a book of 20,000 positions in a tenth of the time."""
 
 
 class Source:

@@ -19,8 +19,8 @@ from ib_gateway_simulator.protocol.requests import Request
 
 log = logging.getLogger(__name__)
 
+# A paused gateway stops reading from a client that has sent this much.
 PAUSED_INPUT_BYTES = 1 << 20
-"""A paused gateway stops reading from a client that has sent this much."""
 
 RATE_WINDOW_S = 1.0
 

@@ -22,17 +22,17 @@ class OrderMessage:
 class Stats:
     """Counts of connections, requests and messages; all of them only grow, except `now`."""
 
+    # Requests by client id and name.
     requests: defaultdict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    """Requests by client id and name."""
+    # Messages sent by message id.
     sent: Counter[str] = field(default_factory=Counter)
-    """Messages sent by message id."""
+    # Refused and dropped connections by reason.
     refused: Counter[str] = field(default_factory=Counter)
-    """Refused and dropped connections by reason."""
     orders: list[OrderMessage] = field(default_factory=list)
+    # Connections that are logged in now, by client id.
     now: Counter[int] = field(default_factory=Counter)
-    """Connections that are logged in now, by client id."""
+    # Logins by client id.
     total: Counter[int] = field(default_factory=Counter)
-    """Logins by client id."""
     peak: int = 0
     sockets: int = 0
     rate_violations: int = 0

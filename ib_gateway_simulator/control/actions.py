@@ -300,6 +300,7 @@ class Action:
     method: str
 
 
+# Every action, by the name of its `POST` path and of `do` in a scenario.
 ACTIONS: dict[str, Action] = {
     "fill": Action(arguments=Fill, method="fill"),
     "close": Action(arguments=HeldPosition, method="close_position"),
@@ -356,7 +357,6 @@ ACTIONS: dict[str, Action] = {
     "volatility": Action(arguments=VolatilityShift, method="shift_volatility"),
     "dividend": Action(arguments=NewDividend, method="dividend"),
 }
-"""Every action, by the name of its `POST` path and of `do` in a scenario."""
 
 
 def check(name: str, given: dict[str, Any]) -> Arguments:

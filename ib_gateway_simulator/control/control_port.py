@@ -24,8 +24,8 @@ from ib_gateway_simulator.control.faults import Faults
 from ib_gateway_simulator.errors import ActionError, PortInUseError
 from ib_gateway_simulator.loopback_guard import LoopbackGuard
 
+# The control port is never open to other machines, even if the gateway is.
 LOCALHOST = "127.0.0.1"
-"""The control port is never open to other machines, even if the gateway is."""
 
 
 READS = ("/stats", "/positions", "/ticks?conid=&recent=", "/greeks?conid=", "/statements")

@@ -30,6 +30,7 @@ LastTrade = Literal["instrument", "login", "utc"]
 Connectivity = Literal["lost", "restored_data_lost", "restored_data_kept", "reported_lost"]
 Answers = Literal["none", "cached"]
 
+# The codes that `send_error` sends with their own text if the caller passes none.
 CODES_WITH_TEXT = frozenset(
     {
         Code.MESSAGE_RATE_EXCEEDED,
@@ -39,7 +40,6 @@ CODES_WITH_TEXT = frozenset(
         Code.COMPETING_SESSION,
     }
 )
-"""The codes that `send_error` sends with their own text if the caller passes none."""
 
 
 def _zone(name: str) -> ZoneInfo:

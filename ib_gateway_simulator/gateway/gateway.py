@@ -32,12 +32,12 @@ from ib_gateway_simulator.protocol.fields import Fields
 from ib_gateway_simulator.protocol.request_ids import ORDER_REQUESTS
 from ib_gateway_simulator.protocol.requests import Request
 
+# IB's limit of API clients on one gateway.
 MAX_CLIENTS = 32
-"""IB's limit of API clients on one gateway."""
 
 
+# Seconds between the orders of a book, the last of which came that long before the start.
 ORDERS_APART_S = 300.0
-"""Seconds between the orders of a book, the last of which came that long before the start."""
 
 
 class Gateway:
@@ -57,14 +57,14 @@ class Gateway:
         self.now = now
         self.stats = Stats()
         self.paused = False
+        # Whether the gateway itself has its connection to IB.
         self.connected = True
-        """Whether the gateway itself has its connection to IB."""
+        # What a client that logs in gets while the gateway has no connection to IB.
         self.login_code = Code.GATEWAY_OFFLINE
-        """What a client that logs in gets while the gateway has no connection to IB."""
+        # The clients that have logged in, by client id.
         self.clients: dict[int, ClientConnection] = {}
-        """The clients that have logged in, by client id."""
+        # Client id to the time of the event loop until which it counts as in use.
         self.busy_ids: dict[int, float] = {}
-        """Client id to the time of the event loop until which it counts as in use."""
         self._connections: set[ClientConnection] = set()
         self._held = HeldRequests()
         self._timers = Timers(lambda: self.paused)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ib_gateway_simulator.clients.connection import ClientConnection
 from ib_gateway_simulator.protocol.requests import Request
 
+# The requests about positions and accounts; a cancel waits behind the request that it ends.
 ACCOUNT_REQUESTS = frozenset(
     {
         "reqPositions",
@@ -18,7 +19,6 @@ ACCOUNT_REQUESTS = frozenset(
         "cancelAccountSummary",
     }
 )
-"""The requests about positions and accounts; a cancel waits behind the request that it ends."""
 
 
 class HeldRequests:

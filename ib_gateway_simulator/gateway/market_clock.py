@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from ib_gateway_simulator.gateway.timers import Timers
 
+# The market opens at the first tick or profit request, or this long after account data.
 OPENING_DELAY_S = 5.0
-"""The market opens at the first tick or profit request, or this long after account data."""
 
 
 class MarketClock:

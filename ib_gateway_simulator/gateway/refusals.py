@@ -10,6 +10,7 @@ from ib_gateway_simulator.protocol.requests import Request
 _NO_HISTORY = (Code.HISTORICAL_DATA_ERROR, {"cause": "No historical market data"})
 _NO_OPTION_MODEL = (Code.INVALID_REQUEST, {"validator": "bQ", "cause": "not available"})
 
+# By refused request: the error code and the values of its text. No request stays unanswered.
 REFUSALS: dict[str, tuple[Code, dict[str, str]]] = {
     "reqHistoricalData": _NO_HISTORY,
     "reqHistoricalTicks": _NO_HISTORY,
@@ -27,7 +28,6 @@ REFUSALS: dict[str, tuple[Code, dict[str, str]]] = {
     "calculateImpliedVolatility": _NO_OPTION_MODEL,
     "calculateOptionPrice": _NO_OPTION_MODEL,
 }
-"""By refused request: the error code and the values of its text. No request stays unanswered."""
 
 
 def refusal(request: Request) -> Fields:

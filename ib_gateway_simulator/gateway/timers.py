@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+# How often an action that waits for the end of a pause looks again.
 PAUSE_POLL_S = 0.1
-"""How often an action that waits for the end of a pause looks again."""
 
 Action = Callable[[], None]
 

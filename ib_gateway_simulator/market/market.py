@@ -32,8 +32,8 @@ from ib_gateway_simulator.market.underlying import (
 from ib_gateway_simulator.protocol.contract import Contract, SecType
 
 OPTION_SPREAD = 0.02
+# Width of a quote, as a share of the price at the opening.
 STOCK_SPREAD = 0.0002
-"""Width of a quote, as a share of the price at the opening."""
 
 
 class _Terms(NamedTuple):
@@ -100,10 +100,10 @@ class Market:
         self._terms: dict[int, _Terms] = {}
         self._trades: dict[int, _Trade] = {}
         self._days: dict[int, _Day] = {}
+        # By what the broker's own prices differ from those of the lines: a factor, by conid.
         self.broker_factors: dict[int, float] = {}
-        """By what the broker's own prices differ from those of the lines: a factor, by conid."""
+        # How many steps have passed.
         self.steps = 0
-        """How many steps have passed."""
 
     def step(self) -> None:
         """Advance the market by one step."""

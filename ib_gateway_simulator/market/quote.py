@@ -15,10 +15,10 @@ class Pin:
     ask: float | None = None
     last: float | None = None
     mark: float | None = None
+    # The time of the last trade, in seconds since 1970; None lets trades go on at `last`.
     traded_at: int | None = None
-    """The time of the last trade, in seconds since 1970; None lets trades go on at `last`."""
+    # Send no mark when `mark` is None, instead of one that follows from the sides.
     no_mark: bool = False
-    """Send no mark when `mark` is None, instead of one that follows from the sides."""
 
     def applied_to(self, quote: Quote) -> Quote:
         """Return a quote with the values of this pin."""
@@ -52,5 +52,5 @@ class Quote:
     greeks: Greeks | None
     underlying_price: float
     trade_step: int
+    # The time of the last trade, in seconds since 1970; None stands for the time of sending.
     traded_at: int | None = None
-    """The time of the last trade, in seconds since 1970; None stands for the time of sending."""

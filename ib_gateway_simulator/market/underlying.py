@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from ib_gateway_simulator.market.noise import mix
 from ib_gateway_simulator.protocol.contract import SecType
 
+# Trading time that passes in one step, so that a demo moves visibly.
 SECONDS_PER_STEP = 5.0
-"""Trading time that passes in one step, so that a demo moves visibly."""
 
 TRADING_SECONDS_PER_YEAR = 252 * 6.5 * 3600
+# How strongly a price returns to its start in a step, so that a demo can run for weeks.
 PULL = 2e-4
-"""How strongly a price returns to its start in a step, so that a demo can run for weeks."""
 
 DIVIDENDS_PER_YEAR = 4
 
+# A contract trades every fourth step; which one depends on its conid.
 TRADE_EVERY = 4
-"""A contract trades every fourth step; which one depends on its conid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +35,8 @@ class Underlying:
     exchange: str = "NASDAQ"
     sec_type: SecType = SecType.STK
     name: str = ""
+    # Dividends per year as a share of the price; each quarter pays the same.
     dividend_yield: float = 0.0
-    """Dividends per year as a share of the price; each quarter pays the same."""
 
     def ex_dates(self, years: float) -> tuple[float, ...]:
         """Return when the dividends of this time are deducted from the price, in years from now."""
@@ -73,8 +73,8 @@ class VolatilityWalk:
         self._level_scale = market.volatility_walk * math.sqrt(dt)
         self._tilt_scale = market.skew_walk * math.sqrt(dt)
         self._recent: deque[tuple[float, float]] = deque([(1.0, 0.0)], maxlen=TRADE_EVERY)
+        # What is added to every volatility.
         self.shifted = 0.0
-        """What is added to every volatility."""
 
     def shift(self, points: float) -> None:
         """Raise every volatility by some points, from now on."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+# The generic tick that brings mark prices (tick type 37).
 MARK_PRICE = "232"
-"""The generic tick that brings mark prices (tick type 37)."""
 
+# The generic tick that brings the dividends of a stock (tick type 59).
 DIVIDENDS = "456"
-"""The generic tick that brings the dividends of a stock (tick type 59)."""
 
+# Legal generic ticks as a gateway lists them (deephaven-ib issues/46, for STK).
 _COMMON = {
     100: "Option Volume",
     101: "Option Open Interest",
@@ -39,10 +40,9 @@ _COMMON = {
     619: "Creditman Slow Mark Price",
     623: "EtfFrozenNavLast(fznavlast)",
 }
-"""Legal generic ticks as a gateway lists them (deephaven-ib issues/46, for STK)."""
 
+# Generic ticks that have a second number, which is legal too.
 _ALIASES = {221: 220, 232: 221, 258: 47, 456: 59}
-"""Generic ticks that have a second number, which is legal too."""
 
 _LEGAL = frozenset(str(code) for code in (*_COMMON, *_ALIASES.values()))
 

@@ -29,8 +29,8 @@ class Line:
     dividends: bool = False
     last: Quote | None = None
     last_restricted: Quote | None = None
+    # Whether the line is granted and counted, but never speaks.
     silent: bool = False
-    """Whether the line is granted and counted, but never speaks."""
 
 
 class Lines:
@@ -42,8 +42,8 @@ class Lines:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        # The largest number of lines that were in use at one time.
         self.peak = 0
-        """The largest number of lines that were in use at one time."""
         self._lines: dict[tuple[ClientConnection, int], Line] = {}
 
     def __len__(self) -> int:

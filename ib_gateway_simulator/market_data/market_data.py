@@ -26,8 +26,8 @@ from ib_gateway_simulator.protocol.contract import Contract, SecType
 from ib_gateway_simulator.protocol.fields import Fields
 from ib_gateway_simulator.protocol.requests import Request
 
+# The market data types of IB.
 LIVE, FROZEN, DELAYED, DELAYED_FROZEN = 1, 2, 3, 4
-"""The market data types of IB."""
 
 BBO_EXCHANGE = "9c0001"
 
@@ -61,18 +61,18 @@ class MarketDataService:
         self._permissions = Permissions(book.permissions)
         self.lines = lines
         self.log = log
+        # Farms whose contracts do not tick, with the code that says so.
         self.broken_farms: dict[str, Code] = {}
-        """Farms whose contracts do not tick, with the code that says so."""
+        # Send nothing at all, as without a connection to IB.
         self.silent = False
-        """Send nothing at all, as without a connection to IB."""
         self._frozen_at: float | None = None
         self._only: dict[int, tuple[ticks.Kind, ...]] = {}
+        # Contracts whose lines are answered with a code of any meaning, and whether they tick.
         self.odd_codes: dict[int, tuple[int, bool]] = {}
-        """Contracts whose lines are answered with a code of any meaning, and whether they tick."""
+        # Whether lines of delayed data open without the messages that say so.
         self.delayed_unsaid = False
-        """Whether lines of delayed data open without the messages that say so."""
+        # Whether lines stay silent once their farm or the connection to IB is back.
         self.dead_after_restore = False
-        """Whether lines stay silent once their farm or the connection to IB is back."""
 
     # -- requests -----------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ _LIVE_TYPES = {
     "timestamp": 45,
     "halted": 49,
 }
+# Delayed tick types as recorded by ibkr-go (delayed_quote_reconnect) and listed in ibapi.
 _DELAYED_TYPES = {
     "bid": 66,
     "ask": 67,
@@ -43,20 +44,19 @@ _DELAYED_TYPES = {
     "timestamp": 88,
     "halted": 90,
 }
-"""Delayed tick types as recorded by ibkr-go (delayed_quote_reconnect) and listed in ibapi."""
 
+# The tick type of mark prices; it comes with generic tick 232.
 MARK_PRICE = 37
-"""The tick type of mark prices; it comes with generic tick 232."""
 
+# The tick type of dividends; it comes with generic tick 456.
 DIVIDENDS = 59
-"""The tick type of dividends; it comes with generic tick 456."""
 
+# The price tick types that the tick log keeps.
 PRICE_NAMES = {1: "bid", 2: "ask", 4: "last", 37: "mark", 66: "bid", 67: "ask", 68: "last"}
-"""The price tick types that the tick log keeps."""
 
 
+# The kinds of tick to which a contract can be restricted.
 Kind = Literal["quote", "mark", "model", "size"]
-"""The kinds of tick to which a contract can be restricted."""
 
 _QUOTE_TYPES = {
     str(types[name])

@@ -32,33 +32,33 @@ class Contract:
     conid: int
     symbol: str
     sec_type: SecType
+    # The symbol of the underlying whose random walk moves the price.
     underlying: str
-    """The symbol of the underlying whose random walk moves the price."""
     under_conid: int = 0
+    # The last trading day, on which a contract trades until `last_trade` in its time zone.
     expiry: str = ""
-    """The last trading day, on which a contract trades until `last_trade` in its time zone."""
     last_trade: str = "16:00:00"
+    # The day of the settlement, where it follows the last trading day: at the open (AM).
     settled_on: str = ""
-    """The day of the settlement, where it follows the last trading day: at the open (AM)."""
     strike: float = 0.0
     right: str = ""
     multiplier: float = 1.0
     currency: str = "USD"
+    # The exchange that lists the contract.
     exchange: str = "SMART"
-    """The exchange that lists the contract."""
     local_symbol: str = ""
     trading_class: str = ""
+    # Quoted prices are this many times the price in the major unit: 100 for cents.
     price_magnifier: int = 1
-    """Quoted prices are this many times the price in the major unit: 100 for cents."""
     min_tick: float = 0.01
     long_name: str = ""
+    # The data farm that sends its ticks.
     farm: str = DEFAULT_FARM
-    """The data farm that sends its ticks."""
+    # The exchanges to route to, if they are not the usual ones of its kind.
     exchanges: tuple[str, ...] = ()
-    """The exchanges to route to, if they are not the usual ones of its kind."""
+    # Venues for algorithms, which list the contract. Here they have no market data of it; that
+    # real ones have none is not verified.
     algo_venues: tuple[str, ...] = ()
-    """Venues for algorithms, which list the contract. Here they have no market data of it; that
-    real ones have none is not verified."""
 
     @property
     def is_option(self) -> bool:

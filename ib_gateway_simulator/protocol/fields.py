@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
+# One message as fields, its message id first.
 Fields = tuple[str, ...]
-"""One message as fields, its message id first."""
 
+# How the gateway writes "no value": the largest double, as Java writes it.
 UNSET = "1.7976931348623157E308"
-"""How the gateway writes "no value": the largest double, as Java writes it."""
 
 
 def number(value: float) -> str:

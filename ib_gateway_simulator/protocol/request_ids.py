@@ -85,5 +85,5 @@ NAMES = {
     104: "reqUserInfo",
 }
 
+# The requests that change orders; a simulated login is read-only and refuses them.
 ORDER_REQUESTS = frozenset({"placeOrder", "cancelOrder", "exerciseOptions", "reqGlobalCancel"})
-"""The requests that change orders; a simulated login is read-only and refuses them."""

@@ -12,8 +12,8 @@ from ib_gateway_simulator.errors import MalformedRequestError
 from ib_gateway_simulator.protocol.contract import ContractQuery
 from ib_gateway_simulator.protocol.request_ids import NAMES, ORDER_REQUESTS
 
+# A greater strike means "no strike": newer ibapi versions send the largest double for it.
 UNSET_STRIKE = 1e300
-"""A greater strike means "no strike": newer ibapi versions send the largest double for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,8 +174,8 @@ def _by_id(skip: int) -> Callable[[str, list[str]], Request]:
     return decode
 
 
+# Requests with their id after a version number, and those without a version number.
 _VERSIONED, _PLAIN = _by_id(skip=2), _by_id(skip=1)
-"""Requests with their id after a version number, and those without a version number."""
 
 _DECODERS: dict[str, Callable[[str, list[str]], Request]] = {
     "reqMktData": _market_data,

@@ -8,15 +8,15 @@ from collections.abc import Iterable
 
 from ib_gateway_simulator.errors import WireError
 
+# The oldest version served; ib_insync 0.9.86 has no newer one.
 MIN_SERVER_VERSION = 176
-"""The oldest version served; ib_insync 0.9.86 has no newer one."""
 
+# The newest version served; ib_async 2.1 has no newer one.
 MAX_SERVER_VERSION = 178
-"""The newest version served; ib_async 2.1 has no newer one."""
 
 PREFIX = b"API\0"
+# The largest request accepted. The biggest real one, an order with conditions, has below 10 kB.
 MAX_FRAME_BYTES = 1 << 20
-"""The largest request accepted. The biggest real one, an order with conditions, has below 10 kB."""
 
 _RANGE = re.compile(rb"v(\d{1,9})(?:\.\.(\d{1,9}))?(?: .*)?", re.DOTALL)
 _LENGTH = struct.Struct(">I")

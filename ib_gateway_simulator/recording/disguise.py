@@ -12,42 +12,42 @@ from ib_gateway_simulator.protocol.codes import Code
 from ib_gateway_simulator.protocol.fields import Fields
 from ib_gateway_simulator.recording.pseudonyms import Pseudonyms
 
+# Order status, open orders, executions, commissions, bound and completed orders: they are neither
+# recorded nor passed on.
 REPORTS_OF_ORDERS = frozenset({"3", "5", "11", "59", "100", "101"})
-"""Order status, open orders, executions, commissions, bound and completed orders: they are neither
-recorded nor passed on."""
 
+# The ends of the lists of open orders, of executions and of completed orders.
 ENDS_OF_ORDER_LISTS = frozenset({"53", "55", "102"})
-"""The ends of the lists of open orders, of executions and of completed orders."""
 
+# Messages of the gateway about market data, contracts and time, and ends of lists.
 _PUBLIC_MESSAGES = frozenset(
     map(str, (1, 2, 8, 10, 21, 45, 46, 49, 52, 53, 55, 57, 58, 62, 64, 72))
 ) | frozenset(map(str, (74, 75, 76, 77, 79, 80, 81, 82, 85, 93, 102)))
-"""Messages of the gateway about market data, contracts and time, and ends of lists."""
 
+# Requests without a name or an amount.
 _PUBLIC_REQUESTS = frozenset(
     map(str, (1, 2, 5, 8, 9, 16, 17, 49, 59, 61, 63, 64, 75, 77, 78, 79, 80))
 ) | frozenset(map(str, (81, 82, 83, 85, 91, 93, 95, 99)))
-"""Requests without a name or an amount."""
 
+# Where a request has its account and its model.
 _REQUEST_PLACES: dict[str, tuple[int, int | None]] = {
     "6": (3, None), "7": (4, None), "74": (3, 4), "76": (3, 4), "92": (2, 3), "94": (2, 3),
 }  # fmt: skip
-"""Where a request has its account and its model."""
 
+# Values of an account that are neither a name nor an amount. All others are scaled.
 _KEPT_TAGS = re.compile(
     r"(AccountReady|AccountType|Currency|RealCurrency|ExchangeRate|Cushion"
     r"|(Leverage|DayTradesRemaining|TradingType|SegmentTitle|WhatIfPMEnabled|NLVAndMarginInReview"
     r"|ColumnPrio|LookAheadNextChange|HighestSeverity)\S*)"
 )
-"""Values of an account that are neither a name nor an amount. All others are scaled."""
 
 _ACCOUNT_TAGS = frozenset({"AccountCode", "AccountOrGroup", "Account"})
+# The texts of errors that IB publishes: their digits say nothing about the account.
 _PUBLISHED_TEXTS = frozenset((str(int(code)), code.text) for code in Code)
-"""The texts of errors that IB publishes: their digits say nothing about the account."""
 
 NEXT_ID = "9"
+# Stands for the id of the next order, which counts the orders of the account.
 FIRST_ID = "1"
-"""Stands for the id of the next order, which counts the orders of the account."""
 
 
 class Disguise:

@@ -24,17 +24,17 @@ from ib_gateway_simulator.recordings.entry import Ender
 
 log = logging.getLogger(__name__)
 
+# The proxy listens here alone: it has no protection of its own.
 LOCALHOST = "127.0.0.1"
-"""The proxy listens here alone: it has no protection of its own."""
 
 READ_BYTES = 1 << 16
+# The largest message of a gateway, the parameters of scanners, has about 2 MB.
 MAX_MESSAGE_BYTES = 1 << 24
-"""The largest message of a gateway, the parameters of scanners, has about 2 MB."""
 
 CONNECT_S = 10.0
 
+# Requests that change something at the gateway: orders, their owner, an advisor's groups.
 NOT_PASSED_ON = ORDER_REQUESTS | {"replaceFA", "reqAutoOpenOrders"}
-"""Requests that change something at the gateway: orders, their owner, an advisor's groups."""
 
 _NAMES = {str(number): name for number, name in NAMES.items()}
 _OFFER = re.compile(rb"v\d{1,9}")

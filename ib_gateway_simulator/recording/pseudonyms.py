@@ -9,20 +9,20 @@ from random import Random
 
 from ib_gateway_simulator.protocol.fields import number
 
+# Replaces a quantity or an amount that is not a number: its text may be anything.
 UNREADABLE = "?"
-"""Replaces a quantity or an amount that is not a number: its text may be anything."""
 
+# A factor of 2 or more keeps different quantities different when they are rounded up.
 LEAST_FACTOR, GREATEST_FACTOR = 2.0, 10.0
-"""A factor of 2 or more keeps different quantities different when they are rounded up."""
 
+# A greater number means "no value": the gateway writes the largest double for it.
 UNSET = 1e300
-"""A greater number means "no value": the gateway writes the largest double for it."""
 
+# The largest number of digits after the point of a quantity; IB's quantities have four.
 MOST_DIGITS = 8
-"""The largest number of digits after the point of a quantity; IB's quantities have four."""
 
+# Account ids as IB writes them: U1234567, DU1234567, F1234567, DF1234567, I1234567.
 _ANY_ACCOUNT = re.compile(r"\bD?[UFI][A-Z]*\d{3,}[A-Z]?\b", re.IGNORECASE)
-"""Account ids as IB writes them: U1234567, DU1234567, F1234567, DF1234567, I1234567."""
 
 
 class Pseudonyms:

@@ -15,8 +15,8 @@ Side = Literal["client", "gateway"]
 Ender = Literal["client", "gateway", "recorder"]
 Quantities = Literal["replaced", "kept"]
 
+# The names of the two messages of the handshake, which have no id.
 OFFER, GREETING = "versionOffer", "serverVersion"
-"""The names of the two messages of the handshake, which have no id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,8 @@ from ib_gateway_simulator.recordings.entry import Entry, Header, entry_of, heade
 
 log = logging.getLogger(__name__)
 
+# No line of a recording is nearly as long: a file of another kind is refused early.
 MAX_LINE_BYTES = 1 << 22
-"""No line of a recording is nearly as long: a file of another kind is refused early."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

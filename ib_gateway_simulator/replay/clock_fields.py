@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ib_gateway_simulator.protocol.fields import Fields
 
+# The ticks that say when the last trade was, live and delayed, in seconds since 1970.
 LAST_TIMES = frozenset({"45", "88"})
-"""The ticks that say when the last trade was, live and delayed, in seconds since 1970."""
 
 
 def shifted(fields: Fields, shift_s: float) -> Fields:

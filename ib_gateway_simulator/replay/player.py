@@ -21,9 +21,9 @@ from ib_gateway_simulator.replay.timeline import (
     key_of,
 )
 
+# A request that was recorded more than this ahead of the replay, in seconds, is answered at once
+# from the values that were played so far, if they are enough: a client does not wait that long.
 HORIZON_S = 5.0
-"""A request that was recorded more than this ahead of the replay, in seconds, is answered at once
-from the values that were played so far, if they are enough: a client does not wait that long."""
 
 
 class Player:

@@ -26,6 +26,7 @@ _CANCELS = frozenset(
     }
 )
 _OF_ACCOUNT_UPDATES = frozenset({"6", "7", "8", "54"})
+# The name of the request that a message without an id answers, by the type of the message.
 _OF_LIST = {
     "61": "reqPositions",
     "62": "reqPositions",
@@ -33,7 +34,6 @@ _OF_LIST = {
     "53": "reqOpenOrders",
     "102": "reqCompletedOrders",
 }
-"""The name of the request that a message without an id answers, by the type of the message."""
 
 Key = tuple[object, ...]
 

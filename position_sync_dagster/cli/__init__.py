@@ -9,8 +9,8 @@ import errno
 import os
 import sys
 
+# The commands that run until a stop signal. They handle it, then end their processes.
 RUN_UNTIL_STOPPED = ("demo", "dev")
-"""The commands that run until a stop signal. They handle it, then end their processes."""
 
 
 def main() -> None:

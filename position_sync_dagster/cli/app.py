@@ -19,6 +19,7 @@ from position_sync_dagster.terminal.text import as_typed, printable
 
 CLI = "position_sync_dagster.cli"
 
+# The module and the function of each command; a group's function is the callback of its `app`.
 COMMANDS = {
     "demo": f"{CLI}.dev:demo",
     "dev": f"{CLI}.dev:dev",
@@ -43,7 +44,6 @@ COMMANDS = {
     "breaks": f"{CLI}.breaks:breaks",
     "reconcile": f"{CLI}.breaks:reconcile",
 }
-"""The module and the function of each command; a group's function is the callback of its `app`."""
 
 
 def summary(name: str) -> str:

@@ -34,8 +34,8 @@ from position_sync_dagster.lake.schema.ids import new_ids
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import number, quantity
 
+# Maximum number of ids in the error about an ambiguous prefix.
 CANDIDATES = 5
-"""Maximum number of ids in the error about an ambiguous prefix."""
 
 
 class IdKind(StrEnum):

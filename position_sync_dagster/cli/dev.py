@@ -32,8 +32,8 @@ from position_sync_dagster.terminal.text import printable
 UI_URL = f"{PREFIX}UI_URL"
 LOG_NAME = "dagster-dev.log"
 STARTING_INTERVAL_S = 1.0
+# Seconds between two reads of the tables: while the UI starts, and afterwards.
 INTERVAL_S = 5.0
-"""Seconds between two reads of the tables: while the UI starts, and afterwards."""
 
 CONNECT_TIMEOUT_S = 2.0
 
@@ -93,8 +93,8 @@ def run(*, ui_port: int, end_with: int | None) -> None:
                 write_lines(f"Ended ({request.reason}).")
 
 
+# What a `dagster.yaml` of an earlier release names: its launcher and its queue of runs.
 FORMER_CLASSES = "position_sync_dagster.dagster_host"
-"""What a `dagster.yaml` of an earlier release names: its launcher and its queue of runs."""
 
 
 def put_instance(home: Path) -> None:

@@ -33,8 +33,8 @@ from position_sync_dagster.terminal import board, money_tables, output
 from position_sync_dagster.terminal.board import describe
 from position_sync_dagster.terminal.text import as_typed, number, printable, quantity
 
+# Maximum number of digits of a number of days.
 MOST_DIGITS = 4
-"""Maximum number of digits of a number of days."""
 
 
 def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
@@ -289,12 +289,12 @@ def _closes(query: positions_of.PositionQuery, *, lake: Lake, watch: bool, json:
     _report(look, render, plain, past=query.past, watch=watch, json=json)
 
 
+# What `positions --json` has besides the columns of position_updates.
 _MORE = ("confirmed_at", "age_s", "greeks_age_s", "feed", "strategies", "shares", "days")
-"""What `positions --json` has besides the columns of position_updates."""
 
 
+# How often a token is printed, in seconds; it also shows a closed pipe while there are no rows.
 TOKEN_EVERY_S = 5.0
-"""How often a token is printed, in seconds; it also shows a closed pipe while there are no rows."""
 
 
 def follow(

@@ -195,8 +195,8 @@ def _chosen(found: Sequence[ProposedStrategy], wanted: Sequence[str]) -> list[Pr
     return [one for one in found if any(known[name] is one for name in names)]
 
 
+# What JSON says of the contract of a proposed leg.
 TERMS = ("conid", "symbol", "right", "strike", "expiry")
-"""What JSON says of the contract of a proposed leg."""
 
 
 def _plain_proposal(one: ProposedStrategy) -> dict[str, object]:

@@ -18,6 +18,7 @@ from position_sync_dagster.defs.runs import TICK_S, cached_instance, sensor
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.sync import alerts
 
+# Every check of the project, without those of limits.
 WATCHED = (
     *KEYS,
     past_days.days_are_complete.check_key,
@@ -28,15 +29,14 @@ WATCHED = (
     risk_scenarios.losses_are_within_their_limits.check_key,
     risk_scenarios.early_assignment.check_key,
 )
-"""Every check of the project, without those of limits."""
 
+# A tick begins no delivery after this time; the next ticks send the remaining messages.
 BUDGET = timedelta(seconds=25)
-"""A tick begins no delivery after this time; the next ticks send the remaining messages."""
 
 
+# Seconds between two ticks while there is no receiver: a tick costs as much as one of the
+# drain's sensor.
 WITHOUT_RECEIVERS_S = 60
-"""Seconds between two ticks while there is no receiver: a tick costs as much as one of the
-drain's sensor."""
 
 
 @sensor(

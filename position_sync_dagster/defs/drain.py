@@ -47,20 +47,21 @@ from position_sync_dagster.yaml_file import saved_state
 
 logger = logging.getLogger(__name__)
 
+# How often rows of the stream are reported while nothing is drained.
 STREAMED_EVERY = timedelta(minutes=1)
-"""How often rows of the stream are reported while nothing is drained."""
 
+# How often the queue and the derived tables are reported. The tables themselves follow each report
+# of the ledger.
 DERIVED_EVERY = timedelta(minutes=15)
-"""How often the queue and the derived tables are reported. The tables themselves follow each report
-of the ledger."""
 
+# How often the ledger and what follows from it are reported while a stream is live and no row
+# comes: without an event they would count as not fresh, and nothing is wrong.
 QUIET_EVERY = timedelta(minutes=15)
-"""How often the ledger and what follows from it are reported while a stream is live and no row
-comes: without an event they would count as not fresh, and nothing is wrong."""
 
+# How often each table is reported, whether it changed or not. An event takes 3 kB in SQLite.
 ALL_EVERY = timedelta(hours=1)
-"""How often each table is reported, whether it changed or not. An event takes 3 kB in SQLite."""
 
+# The tables that the stream and the imports write beside the queue and the ledger.
 FOLLOWED_TABLES = (
     specs.BROKER_POSITIONS,
     specs.CONTRACTS,
@@ -71,7 +72,6 @@ FOLLOWED_TABLES = (
     specs.EXECUTIONS,
     specs.STATEMENT_EVENTS,
 )
-"""The tables that the stream and the imports write beside the queue and the ledger."""
 
 Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 
@@ -299,9 +299,9 @@ class Work:
 
 LEDGER = dg.AssetKey(specs.POSITION_UPDATES.name)
 
+# Number of newest events in which the last reported version is looked for: those of runs, which
+# report no rows, may be between.
 LOOKED_AT = 20
-"""Number of newest events in which the last reported version is looked for: those of runs, which
-report no rows, may be between."""
 
 THROUGH = "delta_version"
 SINCE = "delta_version_from"
@@ -401,8 +401,8 @@ def gateway_event(
     return table_asset.runless(table_asset.GATEWAY, metadata)
 
 
+# Number of events that `events_with` reads at once, and in all: the newest ones.
 PAGE, SEARCHED = 1000, 50_000
-"""Number of events that `events_with` reads at once, and in all: the newest ones."""
 
 
 def events_with(home: Path, versions: Sequence[int]) -> list[str]:

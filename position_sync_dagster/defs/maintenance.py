@@ -25,11 +25,11 @@ from position_sync_dagster.lake.schema import tables as specs
 
 KEPT = timedelta(days=90)
 
+# Rows per transaction: SQLite has one writer at a time, and the others wait for it.
 CHUNK = 200
-"""Rows per transaction: SQLite has one writer at a time, and the others wait for it."""
 
+# The run id of an event without a run.
 NO_RUN = ""
-"""The run id of an event without a run."""
 
 ENDED = [
     dg.DagsterRunStatus.SUCCESS,
@@ -124,11 +124,11 @@ def _delete(connect: Connect, column: "sql.Column[int]", values: Sequence[int]) 
 
 MAINTENANCE_JOB = "maintain_lake"
 
+# The assets whose old events are deleted.
 OWN_ASSETS = (*(spec.name for spec in (*specs.TABLES, *specs.DERIVED)), GATEWAY, "flex_statements")
-"""The assets whose old events are deleted."""
 
+# Runs of `close_day` are kept: they record which days are filled.
 PRUNED_JOBS = (runs.STREAM_JOB, MAINTENANCE_JOB)
-"""Runs of `close_day` are kept: they record which days are filled."""
 
 
 @dg.op(tags={"domain": "upkeep"}, config_schema={})

@@ -65,13 +65,13 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return load_settings(**{**_of_component, **own})
 
 
+# Field of the resource → name of its setting.
 _SETTING_OF = {
     "path": "lake",
     "host": "gateway_host",
     "port": "gateway_port",
     "client_id": "gateway_client_id",
 }
-"""Field of the resource → name of its setting."""
 
 POSITION_SYNC = PositionSyncResource()
 

@@ -25,24 +25,23 @@ STREAM_JOB = "stream_positions"
 CLOSE_JOB = "close_day"
 IMPORT_JOB = "import_statements"
 
+# The partitions of `stream_positions`, if a gateways file names several logins.
+#
+# The supervisor adds and removes them according to the file, without a reload.
 LOGINS = dg.DynamicPartitionsDefinition(name="logins")
-"""The partitions of `stream_positions`, if a gateways file names several logins.
 
-The supervisor adds and removes them according to the file, without a reload.
-"""
-
+# The tag with the reason why a sensor requested the run: a few stable words. The numbers are in
+# the skip reasons of its ticks.
 REASON = "position_sync/reason"
-"""The tag with the reason why a sensor requested the run: a few stable words. The numbers are in
-the skip reasons of its ticks."""
 
+# Dagster's tag with the partition of a run.
 PARTITION = "dagster/partition"
-"""Dagster's tag with the partition of a run."""
 
+# Dagster's tag with the reason why a run failed.
 FAILURE_REASON = "dagster/failure_reason"
-"""Dagster's tag with the reason why a run failed."""
 
+# Failure reasons caused by the run itself; interrupted or killed runs have others, or none.
 OWN_FAULTS = frozenset({"STEP_FAILURE", "RUN_EXCEPTION", "JOB_INITIALIZATION_FAILURE"})
-"""Failure reasons caused by the run itself; interrupted or killed runs have others, or none."""
 
 _STATES = {
     dg.DagsterRunStatus.STARTING: RunState.STARTING,
@@ -150,9 +149,9 @@ def _translated() -> Iterator[None]:
         ) from None
 
 
+# Minimum seconds between two ticks. The daemon looks each 5 s: with 5 it would pass over every
+# second look.
 TICK_S = 4
-"""Minimum seconds between two ticks. The daemon looks each 5 s: with 5 it would pass over every
-second look."""
 
 _lock = Lock()
 _instances: list[tuple[object, dg.DagsterInstance]] = []

@@ -35,14 +35,14 @@ from position_sync_dagster.sync.supervision import Supervision, supervise
 
 PACKAGE = "position_sync_dagster"
 
+# Seconds of each wait of the main thread: an interrupt is raised between two waits.
 POLL_S = 0.5
-"""Seconds of each wait of the main thread: an interrupt is raised between two waits."""
 
+# Seconds that a stream has to release its lines and its lease after a request to stop.
 CLEAN_END_S = 10.0
-"""Seconds that a stream has to release its lines and its lease after a request to stop."""
 
+# Seconds between two looks whether the login and the run are still there.
 LOOK_S = 5.0
-"""Seconds between two looks whether the login and the run are still there."""
 
 
 class StreamThread:
@@ -228,12 +228,12 @@ def stream_job(partitions: dg.PartitionsDefinition | None = None) -> dg.JobDefin
 stream_positions = stream_job()
 
 
+# Number of runs read: enough to recognize a crash loop up to its longest delay.
 RUNS_SEEN = 8
-"""Number of runs read: enough to recognize a crash loop up to its longest delay."""
 
+# Maximum number of streams that start at once, until they have a lease. Each start takes some
+# seconds of a processor. Of forty at once, some would take longer than the supervisor waits.
 STARTS_AT_ONCE = 4
-"""Maximum number of streams that start at once, until they have a lease. Each start takes some
-seconds of a processor. Of forty at once, some would take longer than the supervisor waits."""
 
 
 @runs.sensor(job_name=STREAM_JOB)

@@ -39,15 +39,15 @@ from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
 from position_sync_dagster.sync.stream.memory_and_threads import one_native_thread_each
 
+# Seconds from the start to the statement of the day, which a real broker makes in the night.
 STATED_S = 215.0
-"""Seconds from the start to the statement of the day, which a real broker makes in the night."""
 
+# The number of past trading days that have a statement.
 SESSIONS = 10
-"""The number of past trading days that have a statement."""
 
+# The number of these days, the newest ones, that the first start records in `daily_positions`. The
+# others are left for a backfill by the user.
 RECORDED = 5
-"""The number of these days, the newest ones, that the first start records in `daily_positions`. The
-others are left for a backfill by the user."""
 
 
 def prepare(settings: Settings) -> None:
@@ -88,8 +88,8 @@ def state_the_day(settings: Settings, ui_port: int, control_port: int) -> None:
     launch(ui_port, "import_statements", {})
 
 
+# The time limit of the launch of a run, in seconds: right after a start Dagster is busy.
 LAUNCH_S = 60.0
-"""The time limit of the launch of a run, in seconds: right after a start Dagster is busy."""
 
 _LAUNCH = """
 mutation($params: ExecutionParams!) {
@@ -239,9 +239,9 @@ def _get(control_port: int, path: str) -> Any:
         ) from error
 
 
+# The default port of the simulator. TWS and IB Gateway do not use it, and operating systems assign
+# only higher ports to clients.
 GATEWAY_PORT = 17497
-"""The default port of the simulator. TWS and IB Gateway do not use it, and operating systems assign
-only higher ports to clients."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,8 +41,8 @@ from position_sync_dagster.sync.stream.memory_and_threads import one_native_thre
 from position_sync_dagster.terminal.board import Lines, board, figures_of
 from position_sync_dagster.terminal.text import command_as_typed, printable
 
+# The time in seconds in which each leg must have a current row, if the tables already exist.
 TIME_LIMIT_S = 60.0
-"""The time in seconds in which each leg must have a current row, if the tables already exist."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,12 +164,12 @@ def evaluate(
     )
 
 
+# Seconds between two lines, before and after each leg has a current row: a read of the tables
+# takes a quarter of a second of a processor.
 LINE_INTERVAL_S, QUIET_INTERVAL_S = 5.0, 10.0
-"""Seconds between two lines, before and after each leg has a current row: a read of the tables
-takes a quarter of a second of a processor."""
 
+# Seconds between two reads of the tables, while a person watches or figures are still missing.
 LOOK_INTERVAL_S = 2.0
-"""Seconds between two reads of the tables, while a person watches or figures are still missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -524,8 +524,8 @@ class Observer:
 
     def __post_init__(self) -> None:
         self._overviews = FiguresReader(self.lake, self.settings)
+        # Seconds from the start until each leg had a current row; None until then.
         self.complete_after_s: float | None = None
-        """Seconds from the start until each leg had a current row; None until then."""
 
     def overview(self) -> Figures:
         """Read the values of the live status, from the tables only what is new.

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import GreeksSource, ValueOrigin
 
+# (account, conid): the key of a holding.
 Key = tuple[str, int]
-"""(account, conid): the key of a holding."""
 
 _KEYS: dict[Key, Key] = {}
 

@@ -48,28 +48,28 @@ from position_sync_dagster.domain.statement import (
     StatementEvent,
 )
 
+# The times of executions are cut to whole seconds: a trade may be a part of a second later.
 RESOLUTION = timedelta(seconds=1)
-"""The times of executions are cut to whole seconds: a trade may be a part of a second later."""
 
+# Maximum time from the broker's booking of a change until the change is seen: an expiry on Friday,
+# a long weekend, and the position is gone on Tuesday.
 BOOKED = timedelta(days=5)
-"""Maximum time from the broker's booking of a change until the change is seen: an expiry on Friday,
-a long weekend, and the position is gone on Tuesday."""
 
+# Time from the end of a day's trades to midnight. Futures, options on them and index options are
+# traded then, as trades of the next day.
 EVENING = timedelta(hours=24 - LAST_TRADES.hour)
-"""Time from the end of a day's trades to midnight. Futures, options on them and index options are
-traded then, as trades of the next day."""
 
+# Types of corporate actions that are splits. Source: ibflex 1.1, `enums.Reorg`.
 _SPLITS = frozenset({"FS", "FI", "RS", "CS", "CC"})
-"""Types of corporate actions that are splits. Source: ibflex 1.1, `enums.Reorg`."""
 
+# The codes of trades that are known. Sources: ibflex 1.1, `enums.Code`; IB, "Notes/Legal Notes" of
+# statements (GEA: exercise or assignment that results from offsetting positions; IPO).
 CODES = {
     "A", "AEx", "AFx", "Adj", "Al", "Aw", "B", "Bo", "C", "CD", "CP", "Ca", "Co", "Cx", "D",
     "ETF", "Ep", "Ex", "FP", "G", "GEA", "HC", "HFI", "HFR", "I", "IA", "INV", "IPO", "L", "LD",
     "LF", "LI", "LT", "Lo", "M", "MEx", "ML", "MLG", "MLL", "MSG", "MSL", "O", "P", "PI", "Po",
     "Pr", "R", "RED", "RI", "RP", "Re", "SI", "SL", "SO", "SS", "ST", "SY", "T",
 }  # fmt: skip
-"""The codes of trades that are known. Sources: ibflex 1.1, `enums.Code`; IB, "Notes/Legal Notes" of
-statements (GEA: exercise or assignment that results from offsetting positions; IPO)."""
 
 _EXERCISES = frozenset({"Ex", "AEx", "MEx"})
 _TRADES = frozenset({None, "ExchTrade", "DvpTrade", "FracShare", "TradeCorrect"})
@@ -134,9 +134,9 @@ class Parts:
     change: PositionChange
     taken: list[Execution] = field(default_factory=list)
     events: list[tuple[StatementEvent, float]] = field(default_factory=list)
+    # Whether an execution of the day that went the same way fits no change: its time may be wrong,
+    # or a message lost.
     spare: bool = False
-    """Whether an execution of the day that went the same way fits no change: its time may be wrong,
-    or a message lost."""
 
     @property
     def rest(self) -> float:
@@ -338,8 +338,8 @@ def _cause_of_event(one: StatementEvent) -> tuple[Cause, str]:
     return cause, f"corporate action {words[:200]}"
 
 
+# What shares that came or went say of an option, or an option of its shares; the other one.
 _Counter = tuple[Cause, int | None]
-"""What shares that came or went say of an option, or an option of its shares; the other one."""
 
 
 def _delivered(

@@ -7,16 +7,16 @@ from random import Random
 
 from position_sync_dagster.domain.update import QueueStatus
 
+# The time of what has not happened yet, or was always so.
 NEVER = datetime.min.replace(tzinfo=UTC)
-"""The time of what has not happened yet, or was always so."""
 
+# Anything that returns the present moment as an aware UTC datetime.
 Clock = Callable[[], datetime]
-"""Anything that returns the present moment as an aware UTC datetime."""
 
+# The largest difference between two correct clocks. A time further in the future comes from a
+# wrong clock, or from before this clock was set back: nothing waits for it, and no age is computed
+# from it.
 SKEW = timedelta(minutes=5)
-"""The largest difference between two correct clocks. A time further in the future comes from a
-wrong clock, or from before this clock was set back: nothing waits for it, and no age is computed
-from it."""
 
 
 def utc_now() -> datetime:
@@ -75,14 +75,14 @@ class Backoff:
         return delay_s if random is None else delay_s * random.uniform(*self.jitter)
 
 
+# Pause after a commit, as a multiple of its duration, and its maximum: a writer commits for at
+# most a thirteenth of the time. In an object store each commit costs requests, and each reader one
+# more for each new file. A changed position does not wait.
 SHORT_REST, SHORT_REST_S = 12.0, 4.0
-"""Pause after a commit, as a multiple of its duration, and its maximum: a writer commits for at
-most a thirteenth of the time. In an object store each commit costs requests, and each reader one
-more for each new file. A changed position does not wait."""
 
+# Factor and maximum of the pause where commits take longer: a writer commits for at most a quarter
+# of the time, and the other writers get their turn.
 LONG_REST, LONG_REST_S = 3.0, 10.0
-"""Factor and maximum of the pause where commits take longer: a writer commits for at most a quarter
-of the time, and the other writers get their turn."""
 
 
 def rest_s(took_s: float) -> float:

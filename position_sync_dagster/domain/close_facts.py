@@ -25,26 +25,26 @@ from position_sync_dagster.domain.statement import (
     current_executions,
 )
 
+# Holdings that close and arrive within this time may belong to one event of the broker.
 NEAR = timedelta(minutes=15)
-"""Holdings that close and arrive within this time may belong to one event of the broker."""
 
 A_DAY = timedelta(days=1)
 
+# An option that was quoted at this price or below, right before its end, was out of the money,
+# unless that is much for its strike: an option on a currency is quoted at 0.02 for one of 1.05.
 WORTHLESS = 0.05
-"""An option that was quoted at this price or below, right before its end, was out of the money,
-unless that is much for its strike: an option on a currency is quoted at 0.02 for one of 1.05."""
 
 CLEAR = 0.01
+# An option is clearly in or out of the money if its underlying is at least this far from the
+# strike, as a part of the strike. Options that are settled at the open do not trade in the night
+# before.
 CLEAR_AT_THE_OPEN = 0.05
-"""An option is clearly in or out of the money if its underlying is at least this far from the
-strike, as a part of the strike. Options that are settled at the open do not trade in the night
-before."""
 
+# When the last session of listed options in the US ends (Cboe, curb session), in New York.
 LAST_TRADES = time(17)
-"""When the last session of listed options in the US ends (Cboe, curb session), in New York."""
 
+# The time of an option's last trade, if its contract names none; in New York.
 USUAL_CLOSE = time(16, 15)
-"""The time of an option's last trade, if its contract names none; in New York."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

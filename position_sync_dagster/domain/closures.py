@@ -428,9 +428,9 @@ def _roll(old: _Side, new: _Side) -> Roll:
     )
 
 
+# Maximum delay of the time of an execution after its effect: there are two clocks, and messages
+# wait.
 SLACK = timedelta(minutes=2)
-"""Maximum delay of the time of an execution after its effect: there are two clocks, and messages
-wait."""
 
 
 def _executions_of(change: PositionChange, listed: Sequence[Execution]) -> list[Execution]:

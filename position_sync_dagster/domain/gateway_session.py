@@ -18,12 +18,12 @@ from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.instrument import NEW_YORK
 from position_sync_dagster.domain.update import TradingMode
 
+# A gateway that was out of sight for no longer was not restarted: an automatic restart takes about
+# 35 s (Lean.Brokerages.InteractiveBrokers issues/246).
 RESTART_TAKES = timedelta(seconds=10)
-"""A gateway that was out of sight for no longer was not restarted: an automatic restart takes about
-35 s (Lean.Brokerages.InteractiveBrokers issues/246)."""
 
+# A gateway that is out of sight for longer than this does more than an automatic restart.
 RESTART_LASTS = timedelta(minutes=10)
-"""A gateway that is out of sight for longer than this does more than an automatic restart."""
 
 CONFIRM = (
     "Restart the gateway on Sunday after 01:00 in New York, and confirm the login with the second "
@@ -162,8 +162,8 @@ class Owner(StrEnum):
     """The kind of process that owns the login."""
 
     STREAM = "STREAM"
+    # A short refresh by a drain of an earlier release, stored as DRAIN.
     REFRESH = "DRAIN"
-    """A short refresh by a drain of an earlier release, stored as DRAIN."""
 
 
 class LineUse(NamedTuple):
@@ -180,8 +180,8 @@ class LineUse(NamedTuple):
     underlyings: int = 0
 
 
+# How many outages a session keeps: the last ones.
 MOST_OUTAGES = 50
-"""How many outages a session keeps: the last ones."""
 
 
 class SessionState(StrEnum):
@@ -197,8 +197,8 @@ class SessionState(StrEnum):
     LOST = "LOST"
 
 
+# The states of a session that has not ended.
 ALIVE = frozenset({SessionState.STARTING, SessionState.LIVE, SessionState.BLIND})
-"""The states of a session that has not ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -361,8 +361,8 @@ class GatewaySession:
 
 
 EMPTIED = "has none of its holdings in the list of positions"
+# The phrases in a session's detail for accounts with unknown holdings; see `unknown_accounts`.
 NOT_MANAGED = "is not managed by this login now"
-"""The phrases in a session's detail for accounts with unknown holdings; see `unknown_accounts`."""
 
 
 def unknown_accounts(detail: str | None, *because: str) -> dict[str, str]:
@@ -383,8 +383,8 @@ def unknown_accounts(detail: str | None, *because: str) -> dict[str, str]:
     }
 
 
+# The phrase in a session's detail for holdings whose rows cannot be used; see `set_aside`.
 SET_ASIDE = "set aside: "
-"""The phrase in a session's detail for holdings whose rows cannot be used; see `set_aside`."""
 
 
 def set_aside(detail: str | None) -> str | None:

@@ -17,14 +17,14 @@ from zoneinfo import ZoneInfo
 
 from position_sync_dagster.errors import InvalidLegError, shown
 
+# The zone of closes and statements, and of an expiry whose details name none.
 NEW_YORK = ZoneInfo("America/New_York")
-"""The zone of closes and statements, and of an expiry whose details name none."""
 
+# Conids are positive numbers of 32 bits. Source: IB, `Contract.ConId` is a Java int.
 CONIDS = range(1, 2**31)
-"""Conids are positive numbers of 32 bits. Source: IB, `Contract.ConId` is a Java int."""
 
+# The broker states the multiplier of each of these (recorded in messages 7 and 61).
 MULTIPLIED_TYPES = frozenset({"OPT", "FOP", "FUT"})
-"""The broker states the multiplier of each of these (recorded in messages 7 and 61)."""
 
 
 class Right(StrEnum):
@@ -34,8 +34,8 @@ class Right(StrEnum):
     PUT = "PUT"
 
 
+# The spellings of rights, those of IB and of people.
 RIGHTS = {"C": Right.CALL, "CALL": Right.CALL, "P": Right.PUT, "PUT": Right.PUT}
-"""The spellings of rights, those of IB and of people."""
 
 
 def parse_right(text: str) -> Right:
@@ -258,6 +258,10 @@ def contract_name(one: HasTerms) -> str:
     return leg_name(one.symbol, one.right, one.strike, one.expiry)
 
 
+# The names of zones that the IANA database does not have, or has for another time. An abbreviation
+# of standard time is the zone of the city also in summer: "EST" is what clocks in New York show
+# [R: ib_async issues/143, vnpy_ib issues/27]. IST is India [R: ib-re-actor pull/5], CST is Chicago,
+# as in Java. Long names: [R: rust-ibapi v1.2.2 and pull/364, Jib.jl issues/6].
 _NAMES = {
     "America/New_York": "EST, EDT, Eastern Standard Time, Eastern Daylight Time, Eastern Time",
     "America/Chicago": "CST, CDT, Central Standard Time, Central Daylight Time, Central Time",
@@ -290,18 +294,14 @@ _NAMES = {
     "Africa/Johannesburg": "SAST, South Africa Standard Time",
     "UTC": "Z, Coordinated Universal Time, Universal Time, Greenwich Mean Time",
 }
-"""The names of zones that the IANA database does not have, or has for another time. An abbreviation
-of standard time is the zone of the city also in summer: "EST" is what clocks in New York show
-[R: ib_async issues/143, vnpy_ib issues/27]. IST is India [R: ib-re-actor pull/5], CST is Chicago,
-as in Java. Long names: [R: rust-ibapi v1.2.2 and pull/364, Jib.jl issues/6]."""
 
 _ZONES = {
     name.strip().casefold(): zone for zone, names in _NAMES.items() for name in names.split(",")
 }
 
+# The IANA database has a zone of this name without daylight saving time, although people mean the
+# clocks of Denver.
 UNSURE = frozenset({"MST"})
-"""The IANA database has a zone of this name without daylight saving time, although people mean the
-clocks of Denver."""
 
 _OFFSET = re.compile(r"(?:GMT|UTC)?([+-])(\d{1,2})(?::?(\d{2}))?")
 
@@ -373,8 +373,8 @@ def read_time(text: str, *, without_zone: tzinfo | None = None) -> datetime:
 _SESSION = re.compile(r"(\d{8}):(\d{4})-(?:(\d{8}):)?(\d{4})")
 _CLOSED = re.compile(r"(\d{8}):CLOSED")
 
+# When an option expires whose details name no time or no zone, in New York.
 USUAL_LAST_TRADE = time(16)
-"""When an option expires whose details name no time or no zone, in New York."""
 
 
 @lru_cache(maxsize=4096)

@@ -18,12 +18,12 @@ from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right, digits
 from position_sync_dagster.errors import InvalidLegError, shown
 
+# The name, in place of a strategy, for the part of holdings that is in no strategy.
 UNATTRIBUTED = "UNATTRIBUTED"
-"""The name, in place of a strategy, for the part of holdings that is in no strategy."""
 
+# A rest smaller than this part of a holding is a rounding of its parts, and does not count: binary
+# sums of fractions, as of shares or coins, are off by less.
 NEGLIGIBLE = 1e-9
-"""A rest smaller than this part of a holding is a rounding of its parts, and does not count: binary
-sums of fractions, as of shares or coins, are off by less."""
 
 
 class LegState(StrEnum):
@@ -41,15 +41,15 @@ class LegState(StrEnum):
     CLOSED = "CLOSED"
 
 
+# The states of holdings that are valued by the queue.
 QUEUED = frozenset({LegState.OVERFLOW, LegState.MONITORED})
-"""The states of holdings that are valued by the queue."""
 
 
+# The fields by which a leg describes its contract: `Membership.terms`.
 Terms = tuple[
     str, Right | None, float | None, date | None, str | None, str | None, float | None,
     str | None, str | None,
 ]  # fmt: skip
-"""The fields by which a leg describes its contract: `Membership.terms`."""
 
 
 class StrategyId(str):
@@ -218,8 +218,8 @@ def leg_of(
 
 _MEMBERSHIP = tuple(field.name for field in fields(Membership))
 
+# A leg with its contract, or one whose contract is still to be found.
 Leg = ActiveContract | UnresolvedLeg
-"""A leg with its contract, or one whose contract is still to be found."""
 
 
 def make_leg(
@@ -349,15 +349,15 @@ def few(names: Iterable[object], most: int, separator: str = ", ") -> str:
     return f"{separator.join(listed[:most])}{more}"
 
 
+# Security types without an expiry.
 UNDATED_TYPES = frozenset({"STK", "IND", "CASH"})
-"""Security types without an expiry."""
 
+# The longest time from the last trade of a contract to its expiry: a trading day and a long
+# weekend.
 SETTLED_WITHIN = timedelta(days=4)
-"""The longest time from the last trade of a contract to its expiry: a trading day and a long
-weekend."""
 
+# The most contracts that a message names when a description fits none or several.
 MOST_CANDIDATES = 8
-"""The most contracts that a message names when a description fits none or several."""
 
 
 def contract_mismatch(leg: Membership, details: ContractDetails) -> str | None:
@@ -514,6 +514,7 @@ class Measure(StrEnum):
     CUSHION = "cushion"
 
 
+# The measures that are amounts of a currency.
 SUMS_OF_MONEY = frozenset(
     {
         Measure.UNREALIZED_PNL,
@@ -526,10 +527,9 @@ SUMS_OF_MONEY = frozenset(
         Measure.EXCESS_LIQUIDITY,
     }
 )
-"""The measures that are amounts of a currency."""
 
+# The measures that only an account has: the broker's own numbers.
 OF_ACCOUNTS = frozenset({Measure.MAINTENANCE_MARGIN, Measure.EXCESS_LIQUIDITY, Measure.CUSHION})
-"""The measures that only an account has: the broker's own numbers."""
 
 
 class Bound(StrEnum):
@@ -547,8 +547,8 @@ class LimitState(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
+# Maximum length of a subject in the name of a check, which Dagster stores in 255 characters.
 LONGEST_NAME = 80
-"""Maximum length of a subject in the name of a check, which Dagster stores in 255 characters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

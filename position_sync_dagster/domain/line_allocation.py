@@ -14,8 +14,8 @@ from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import NEVER, Backoff
 from position_sync_dagster.domain.leg import ActiveContract, LegState
 
+# The first probe of a limit learned from code 101 tries this many lines above the reserve.
 PROBE_STEP = 5
-"""The first probe of a limit learned from code 101 tries this many lines above the reserve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +143,8 @@ def allocate_lines(
     return frozenset(chosen)
 
 
+# A holding that is followed gives way only to one whose value is greater by this factor.
 STAYS = 1.25
-"""A holding that is followed gives way only to one whose value is greater by this factor."""
 
 
 Named = TypeVar("Named", Key, int)

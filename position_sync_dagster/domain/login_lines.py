@@ -16,20 +16,20 @@ from position_sync_dagster.domain.leg import few
 from position_sync_dagster.domain.line_allocation import Demand, LineLimit, allocate_lines, rank
 from position_sync_dagster.domain.valuation import Quote
 
+# Time between two requests of a suspect line; it starts anew once the line ticks again and agrees
+# with the broker's value. It is also the time between two trials while no line answers
+# (`RenewalPace`).
 RENEWAL = Backoff(first_s=30.0, longest_s=900.0)
-"""Time between two requests of a suspect line; it starts anew once the line ticks again and agrees
-with the broker's value. It is also the time between two trials while no line answers
-(`RenewalPace`)."""
 
+# Longest time between two probes of a silent login; a denial that ended this long ago is over.
 LONGEST_S = 900.0
-"""Longest time between two probes of a silent login; a denial that ended this long ago is over."""
 
 DIFFERS = "the broker's newer value differs from that of the line"
 NOT_TICKED = "the line has not ticked since its data should flow"
 
+# A line that was requested, or that may have been interrupted, has this long to tick before a row
+# says that it does not. Farms often break and return within seconds (recorded: IBC issues/143).
 GRACE_S = 5.0
-"""A line that was requested, or that may have been interrupted, has this long to tick before a row
-says that it does not. Farms often break and return within seconds (recorded: IBC issues/143)."""
 
 
 class Trust(StrEnum):
@@ -389,8 +389,8 @@ class Line:
         self.changes += 1
 
 
+# After this many ticks a login counts as busy again, and its next silence is probed soon.
 MANY_TICKS = 100
-"""After this many ticks a login counts as busy again, and its next silence is probed soon."""
 
 
 @dataclass(slots=True)
@@ -476,15 +476,15 @@ def missed(before: Quote, opened: Quote | None) -> bool | None:
     return None if opened is None or any(new is None for _, new in known) else False
 
 
+# The part of a tick by which a difference of two prices may be rounded: 0.3 − 0.25 < 0.05.
 TICK_ROUNDING = 1e-6
-"""The part of a tick by which a difference of two prices may be rounded: 0.3 − 0.25 < 0.05."""
 
+# After a probe shows missed ticks, this many lines are requested again before every line is
+# suspect. A false alarm costs these requests alone.
 SAMPLE = 3
-"""After a probe shows missed ticks, this many lines are requested again before every line is
-suspect. A false alarm costs these requests alone."""
 
+# The lines of the sample have this long to open; otherwise every line is suspect.
 SAMPLE_S = 10.0
-"""The lines of the sample have this long to open; otherwise every line is suspect."""
 
 
 @dataclass(slots=True)
@@ -520,12 +520,12 @@ class Probe:
         return has_moved or (bool(self.before) and now_s >= self.judge_at_s)
 
 
+# The number of suspect lines requested again in one step: each takes two of the 50 messages that a
+# gateway takes in a second, and account requests need some of them too.
 RENEWALS_AT_ONCE = 10
-"""The number of suspect lines requested again in one step: each takes two of the 50 messages that a
-gateway takes in a second, and account requests need some of them too."""
 
+# When this many lines that were requested again have not answered, one is tried at a time.
 UNANSWERED = 5
-"""When this many lines that were requested again have not answered, one is tried at a time."""
 
 
 @dataclass(slots=True)
@@ -580,8 +580,8 @@ class RenewalPace:
 
 LOGIN_SILENT = "no line of the login has ticked"
 
+# The number of suspect lines that the session's detail and the log name.
 NAMED = 3
-"""The number of suspect lines that the session's detail and the log name."""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

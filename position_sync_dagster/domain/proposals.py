@@ -26,17 +26,17 @@ from position_sync_dagster.domain.structures import (
     units_of,
 )
 
+# Orders of one underlying within this time may have opened one structure.
 TOGETHER = timedelta(minutes=1)
-"""Orders of one underlying within this time may have opened one structure."""
 
+# Maximum number of alternatives that a proposal names.
 MOST_ALTERNATIVES = 3
-"""Maximum number of alternatives that a proposal names."""
 
+# The most contracts against one of the other side in a ratio spread that no order shows.
 HIGHEST_RATIO = 3
-"""The most contracts against one of the other side in a ratio spread that no order shows."""
 
+# Signed quantities by conid.
 Contracts = dict[int, float]
-"""Signed quantities by conid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,8 +305,8 @@ def _order(legs: Sequence[Piece]) -> tuple[tuple[str, float, str, int], ...]:
     return tuple((day, one.strike, str(one.instrument.right), one.conid) for one, day in named)
 
 
+# What all options of one expiry are not at once: each may go with something of the underlying.
 APART = frozenset({Shape.STRADDLE, Shape.STRANGLE, Shape.RISK_REVERSAL, Shape.SYNTHETIC, None})
-"""What all options of one expiry are not at once: each may go with something of the underlying."""
 
 LIZARDS = frozenset({Shape.JADE_LIZARD, Shape.REVERSE_JADE_LIZARD})
 DOUBLES = frozenset({Shape.DOUBLE_CALENDAR, Shape.DOUBLE_DIAGONAL})

@@ -8,11 +8,11 @@ from enum import StrEnum
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.instrument import Right
 
+# The source of rows from a Flex statement.
 FLEX = "FLEX"
-"""The source of rows from a Flex statement."""
 
+# The source of executions that a gateway reported on their day.
 GATEWAY = "GATEWAY"
-"""The source of executions that a gateway reported on their day."""
 
 
 class Side(StrEnum):

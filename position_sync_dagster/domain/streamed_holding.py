@@ -12,19 +12,19 @@ from position_sync_dagster.domain.instrument import TradingHours
 from position_sync_dagster.domain.login_lines import DIFFERS, Line
 from position_sync_dagster.domain.update import PositionUpdate, PriceKind, Source, ValueOrigin
 
+# The broker's own values follow the market after a moment. A line has missed something when they
+# differ and it has not ticked for this long.
 SETTLE = timedelta(seconds=5)
-"""The broker's own values follow the market after a moment. A line has missed something when they
-differ and it has not ticked for this long."""
 
+# The values of a portfolio row without a time may be this old when they arrive. Source: IB,
+# "Account Updates" (every three minutes or on a trade).
 BROKER_CADENCE = timedelta(minutes=3)
-"""The values of a portfolio row without a time may be this old when they arrive. Source: IB,
-"Account Updates" (every three minutes or on a trade)."""
 
+# Seconds beyond the age limit of a last trade at which its holding is valued again.
 TOO_OLD_BY_S = 0.001
-"""Seconds beyond the age limit of a last trade at which its holding is valued again."""
 
+# Beginning of the column `note` of a price that was written while the contract did not trade.
 OUTSIDE_SESSION = "outside the trading session"
-"""Beginning of the column `note` of a price that was written while the contract did not trade."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -352,8 +352,8 @@ def _valued_at(holding: BrokerPosition) -> datetime:
     return holding.received_at
 
 
+# The origins of values that the broker calculates.
 BROKER = (ValueOrigin.PORTFOLIO, ValueOrigin.PNL_SINGLE)
-"""The origins of values that the broker calculates."""
 
 
 def confirmed_time(

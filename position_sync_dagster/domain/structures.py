@@ -6,8 +6,8 @@ from enum import StrEnum
 
 from position_sync_dagster.domain.instrument import Instrument, Right
 
+# Security types that an option can be an option on, and that are held themselves.
 STOCKS = frozenset({"STK", "FUT"})
-"""Security types that an option can be an option on, and that are held themselves."""
 
 
 class Shape(StrEnum):

@@ -32,14 +32,14 @@ class Reason(StrEnum):
     MANUAL = "MANUAL"
 
 
+# The priority of an active leg without a line.
 ACTIVE_PRIORITY = 1
-"""The priority of an active leg without a line."""
 
+# The priority of all other positions (monitoring).
 MONITORING_PRIORITY = 2
-"""The priority of all other positions (monitoring)."""
 
+# The length of a lease, unless the settings or a caller choose another, in seconds.
 LEASE_S = 45.0
-"""The length of a lease, unless the settings or a caller choose another, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,10 +125,11 @@ _GREEKS = ("implied_vol", "delta", "gamma", "vega", "theta", "underlying_price")
 
 _QUOTE_PART = ("bid", "ask", "last", "last_time", "quote_time", "moved_at")
 _MARK_PART = ("mark", "mark_time")
+# The fields of a quote, by the part of a gateway that sends them.
 _MODEL_PART = (*_GREEKS, "model_price", "pv_dividend", "greeks_time")
-"""The fields of a quote, by the part of a gateway that sends them."""
 
 
+# The columns whose change makes a row worth writing. Times, sizes and ids are not among them.
 VALUES = [
     "position",
     "market_price",
@@ -151,7 +152,6 @@ VALUES = [
     "note",
     "greeks_source",
 ]
-"""The columns whose change makes a row worth writing. Times, sizes and ids are not among them."""
 
 _TERMS = [
     "symbol",
@@ -166,8 +166,8 @@ _TERMS = [
     "gateway_id",
 ]
 
+# Returns what readers see of the value of a row.
 values_of = attrgetter(*VALUES)
-"""Returns what readers see of the value of a row."""
 
 _content_of = attrgetter(*VALUES, *_TERMS)
 
@@ -186,8 +186,8 @@ def says_the_same(row: PositionUpdate, known: PositionUpdate) -> bool:
     return bool(_content_of(row) == _content_of(known))
 
 
+# The most by which the exchange's clock may be ahead of ours.
 CLOCK_LEAD = timedelta(seconds=2)
-"""The most by which the exchange's clock may be ahead of ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,14 +203,14 @@ class Price:
     at: datetime | None = None
 
 
+# The widest quote that has a mid, as a part of the mid.
 WIDEST_MID = 1.0
-"""The widest quote that has a mid, as a part of the mid."""
 
+# A quote that is not wider than this number of ticks has a mid, however cheap the option is.
 WIDEST_TICKS = 5
-"""A quote that is not wider than this number of ticks has a mid, however cheap the option is."""
 
+# The age of delayed data. Source: IB, "Market Data Types" (delayed data).
 DELAY = timedelta(minutes=15)
-"""The age of delayed data. Source: IB, "Market Data Types" (delayed data)."""
 
 
 def price_of(quote: Quote, *, now: datetime, max_last_age: timedelta) -> Price | None:
@@ -290,9 +290,9 @@ def _contradicts(mark: float, quote: Quote, sides: tuple[float, float] | None) -
     return not bid - tolerance <= mark <= ask + tolerance
 
 
+# The greatest factor between an amount of the model and a known price in the same unit; two units
+# differ by a factor of 100.
 MODEL_BAND = 5.0
-"""The greatest factor between an amount of the model and a known price in the same unit; two units
-differ by a factor of 100."""
 
 
 def in_quoted_unit(quote: Quote, strike: float | None, price_magnifier: int | None) -> Quote:
@@ -352,8 +352,8 @@ def _factor_between(
     return None
 
 
+# The unit to which the broker rounds money, in the major unit of the currency.
 ROUNDING = 0.01
-"""The unit to which the broker rounds money, in the major unit of the currency."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -398,15 +398,15 @@ class Worth:
     value_source: ValueOrigin
 
 
+# The value of a holding that is no longer held.
 CLOSED = Worth(market_value=0.0, unrealized_pnl=0.0, value_source=ValueOrigin.NONE)
-"""The value of a holding that is no longer held."""
 
+# The market data of a holding of which nothing counts.
 NO_QUOTE = Quote(conid=0)
-"""The market data of a holding of which nothing counts."""
 
 
+# Maximum relative difference of a value from price × quantity × multiplier ÷ magnifier.
 FACTOR_TOLERANCE = 0.02
-"""Maximum relative difference of a value from price × quantity × multiplier ÷ magnifier."""
 
 
 def factor_agrees(holding: BrokerPosition, *, price_magnifier: int) -> bool | None:

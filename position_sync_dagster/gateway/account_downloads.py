@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 
 UNREADABLE = "a row that cannot be read"
 
+# Number of rows that the detail of the session names; the others are counted.
 NAMED = 3
-"""Number of rows that the detail of the session names; the others are counted."""
 
 
 def oddness(row: ib_async_internals.RowFields, accounts: Collection[str]) -> str | None:
@@ -115,8 +115,8 @@ def key_as_sent(account: str, conid: str) -> Key:
     return (account, int(translate.number_of(conid) or 0))
 
 
+# The number of fields of a portfolio row.
 FIELDS = 20
-"""The number of fields of a portfolio row."""
 
 
 class PortfolioRow(NamedTuple):
@@ -199,15 +199,15 @@ def _contract_of(fields: list[str]) -> Contract:
     )
 
 
+# Maximum by which a gateway's clock may be ahead of ours.
 AHEAD = timedelta(minutes=2)
-"""Maximum by which a gateway's clock may be ahead of ours."""
 
+# Maximum age of a time text. Without it, a text of a clock in another zone, or ahead of ours by
+# more than `AHEAD`, would be read as one of yesterday, 23 hours ago.
 OLDEST = timedelta(hours=6)
-"""Maximum age of a time text. Without it, a text of a clock in another zone, or ahead of ours by
-more than `AHEAD`, would be read as one of yesterday, 23 hours ago."""
 
+# Maximum age of a time message that is read in the right zone.
 ABOUT_NOW = timedelta(minutes=10)
-"""Maximum age of a time message that is read in the right zone."""
 
 
 @lru_cache(maxsize=256)
@@ -248,9 +248,9 @@ def zone_of(text: str, *, now: datetime) -> tzinfo | None:
     return None
 
 
+# Delays before an account is requested again because its download did not end, or its subscription
+# ended soon after the download. After a subscription that lasted, the first delay is zero.
 AGAIN = Backoff(first_s=15.0, longest_s=300.0, jitter=(1.0, 1.2))
-"""Delays before an account is requested again because its download did not end, or its subscription
-ended soon after the download. After a subscription that lasted, the first delay is zero."""
 
 
 class AccountStanding:
@@ -347,16 +347,16 @@ class AccountStanding:
         self._problems[account] = why
 
 
+# A download that neither ends nor falls silent is given up after this many timeouts.
 LONGEST_TIMEOUTS = 4
-"""A download that neither ends nor falls silent is given up after this many timeouts."""
 
 
 REFUSED = "another program is subscribed to another account (code 2101)"
 UNFINISHED = "its download did not end"
 STOPPED = "its values stopped (code 2100)"
 IB_LOST = "the gateway had lost IB"
+# Why the values of an account are not whole.
 NOT_READY = "IB's server is being reset (AccountReady is false)"
-"""Why the values of an account are not whole."""
 
 
 class AccountSubscription:

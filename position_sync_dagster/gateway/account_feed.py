@@ -25,16 +25,16 @@ from position_sync_dagster.gateway.holdings import HoldingsBook
 from position_sync_dagster.gateway.login import Login
 from position_sync_dagster.gateway.translate import position_of
 
+# The most accounts of a login. IB names no limit: it is ours, since their values are requested
+# one account after the other and are old after 10 minutes.
 MAX_ACCOUNTS = 500
-"""The most accounts of a login. IB names no limit: it is ours, since their values are requested
-one account after the other and are old after 10 minutes."""
 
+# Requests that are under way together; further ones would delay other messages to the gateway.
 AT_ONCE = 10
-"""Requests that are under way together; further ones would delay other messages to the gateway."""
 
+# The number of fields of a row: message type, version, request, account, the 13 fields that a row
+# of `reqPositions` has as well, and the model code (ib_async 2.1.0, decoder.py).
 _FIELDS = 18
-"""The number of fields of a row: message type, version, request, account, the 13 fields that a row
-of `reqPositions` has as well, and the model code (ib_async 2.1.0, decoder.py)."""
 
 
 class PositionsByAccount:
@@ -126,8 +126,8 @@ class PositionsByAccount:
             self._request_next()
 
 
+# The lists of many accounts may take this many timeouts: they take longer than one list.
 MANY_TIMEOUTS = 4
-"""The lists of many accounts may take this many timeouts: they take longer than one list."""
 
 
 class PositionDownload:
@@ -297,9 +297,9 @@ class EmptiedAccounts:
         self._first.pop(account, None)
 
 
+# For this many seconds after a portfolio row, a position message that differs from it may be older
+# than the row: the two come from different parts of a gateway, and neither names a time.
 LATE_S = 10.0
-"""For this many seconds after a portfolio row, a position message that differs from it may be older
-than the row: the two come from different parts of a gateway, and neither names a time."""
 
 
 class AccountFeed:

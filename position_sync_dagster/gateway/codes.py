@@ -22,120 +22,120 @@ class GatewayCode(IntEnum):
     ('101', True)
     """
 
+    # The request for a line is refused, since all lines of the login are in use; the lines that
+    # run go on. We learn the limit from it. [D]
     TOO_MANY_LINES = 101
-    """The request for a line is refused, since all lines of the login are in use; the lines that
-    run go on. We learn the limit from it. [D]"""
 
+    # The gateway knows no such contract. It comes instead of contract details, and no end message
+    # follows; for a line it ends the request. [R: ibkr-go contract_details_not_found.txt]
     NO_CONTRACT = 200
-    """The gateway knows no such contract. It comes instead of contract details, and no end message
-    follows; for a line it ends the request. [R: ibkr-go contract_details_not_found.txt]"""
 
+    # The gateway streams nothing under this request id. It usually answers a second cancel; for a
+    # line that we hold it means that the line is gone. [R: rust-ibapi issues/224 and /236]
     LINE_UNKNOWN = 300
-    """The gateway streams nothing under this request id. It usually answers a second cancel; for a
-    line that we hold it means that the line is gone. [R: rust-ibapi issues/224 and /236]"""
 
+    # The request did not pass validation. ib_async logs it as a warning only, and the caller would
+    # wait for ever. [R; C: wrapper.py]
     REQUEST_INVALID = 321
-    """The request did not pass validation. ib_async logs it as a warning only, and the caller would
-    wait for ever. [R; C: wrapper.py]"""
 
+    # The gateway failed to process the request, for example because it takes the request's id for
+    # one that is in use ("Duplicate ticker id", after a reconnect: stoqey/ib issues/240); another
+    # request has another id. [P: osauer/ibkr treats it as final]
     REQUEST_FAILED = 322
-    """The gateway failed to process the request, for example because it takes the request's id for
-    one that is in use ("Duplicate ticker id", after a reconnect: stoqey/ib issues/240); another
-    request has another id. [P: osauer/ibkr treats it as final]"""
 
+    # Another connection has our client id; the gateway closes ours. It also comes for a while
+    # after a dropped connection. We try the next id of the pool. [R: node-ib issues/27]
     CLIENT_ID_IN_USE = 326
-    """Another connection has our client id; the gateway closes ours. It also comes for a while
-    after a dropped connection. We try the next id of the pool. [R: node-ib issues/27]"""
 
+    # The login has no subscription for live data of the contract. [R: node-ib issues/73]
     NOT_SUBSCRIBED = 354
-    """The login has no subscription for live data of the contract. [R: node-ib issues/73]"""
 
+    # The gateway has lost IB. Our socket stays open, and nothing that arrives on it is current.
+    # [R: IBC issues/143]
     CONNECTIVITY_LOST = 1100
-    """The gateway has lost IB. Our socket stays open, and nothing that arrives on it is current.
-    [R: IBC issues/143]"""
 
+    # The gateway has IB again and dropped every subscription. ib_async does nothing; we subscribe
+    # to everything again with new request ids. [D]
     RESTORED_DATA_LOST = 1101
-    """The gateway has IB again and dropped every subscription. ib_async does nothing; we subscribe
-    to everything again with new request ids. [D]"""
 
+    # The gateway has IB again and kept every subscription. [R: IBC issues/143]
     RESTORED_DATA_KEPT = 1102
-    """The gateway has IB again and kept every subscription. [R: IBC issues/143]"""
 
+    # The gateway moves to another port, which the text names, and closes the socket. We follow.
+    # [P: rust-ibapi src/messages.rs]
     PORT_CHANGED = 1300
-    """The gateway moves to another port, which the text names, and closes the socket. We follow.
-    [P: rust-ibapi src/messages.rs]"""
 
+    # The subscription to an account's values ended: as we requested, or by the gateway itself.
+    # Nothing more follows of it. [R: ibkr-go pnl_single.txt]
     ACCOUNT_UNSUBSCRIBED = 2100
-    """The subscription to an account's values ended: as we requested, or by the gateway itself.
-    Nothing more follows of it. [R: ibkr-go pnl_single.txt]"""
 
+    # Another client is subscribed to the values of another account. No end message follows, and
+    # ib_async takes it for a warning. [D: "Account Handling"; ib_insync issues/197]
     ACCOUNT_NOT_SERVED = 2101
-    """Another client is subscribed to the values of another account. No end message follows, and
-    ib_async takes it for a warning. [D: "Account Handling"; ib_insync issues/197]"""
 
+    # Ticks of this data farm stop without a message for each line. [R: IBC issues/143]
     MARKET_DATA_FARM_BROKEN = 2103
-    """Ticks of this data farm stop without a message for each line. [R: IBC issues/143]"""
 
     MARKET_DATA_FARM_OK = 2104
     HISTORY_FARM_BROKEN = 2105
     HISTORY_FARM_OK = 2106
 
+    # Idle, which is no fault: it starts on demand. [R]
     HISTORY_FARM_INACTIVE = 2107
-    """Idle, which is no fault: it starts on demand. [R]"""
 
+    # Idle, which is no fault: it starts on demand. [R: Lean.Brokerages.IB issues/80]
     MARKET_DATA_FARM_INACTIVE = 2108
-    """Idle, which is no fault: it starts on demand. [R: Lean.Brokerages.IB issues/80]"""
 
+    # The gateway is without IB; it sends this to a client that logs in then. [P: stoqey]
     GATEWAY_OFFLINE = 2110
-    """The gateway is without IB; it sends this to a client that logs in then. [P: stoqey]"""
 
     SECURITY_DEFINITION_FARM_BROKEN = 2157
     SECURITY_DEFINITION_FARM_OK = 2158
 
+    # Idle, which is no fault: it starts on demand. [P: groups.io, twsapi message 51396]
     SECURITY_DEFINITION_FARM_INACTIVE = 2159
-    """Idle, which is no fault: it starts on demand. [P: groups.io, twsapi message 51396]"""
 
+    # Market data need an additional subscription for the API. [R: ibkr-go]
     NOT_SUBSCRIBED_FOR_API = 10089
-    """Market data need an additional subscription for the API. [R: ibkr-go]"""
 
+    # Some ticks are not subscribed; the others go on, so the line stays. [R: node-ib issues/73]
     PARTLY_SUBSCRIBED = 10090
-    """Some ticks are not subscribed; the others go on, so the line stays. [R: node-ib issues/73]"""
 
+    # As 10090, for the data of an option; the line stays. [R: rust-ibapi pull/804]
     PARTLY_SUBSCRIBED_OPTION = 10091
-    """As 10090, for the data of an option; the line stays. [R: rust-ibapi pull/804]"""
 
+    # Live data are not subscribed; delayed data follow, so the line stays. [R: ibkr-go
+    # delayed_quote_reconnect.txt]
     DELAYED_INSTEAD = 10167
-    """Live data are not subscribed; delayed data follow, so the line stays. [R: ibkr-go
-    delayed_quote_reconnect.txt]"""
 
+    # Live data are not subscribed, and delayed data were not requested. [R: deephaven-ib
+    # issues/44]
     DELAYED_NOT_ENABLED = 10168
-    """Live data are not subscribed, and delayed data were not requested. [R: deephaven-ib
-    issues/44]"""
 
+    # One subscription was cut while its data farm was down. [P: nautilus_trader pull/4412]
     CUT_BY_FARM = 10182
-    """One subscription was cut while its data farm was down. [P: nautilus_trader pull/4412]"""
 
+    # As 10168, in IB's own list of codes, which has this number alone. [D]
     DELAYED_DISABLED = 10186
-    """As 10168, in IB's own list of codes, which has this number alone. [D]"""
 
+    # The same user watches live data elsewhere; one code per line. It may end at any moment.
+    # [R: Lean.Brokerages.IB issues/140]
     COMPETING_SESSION = 10197
-    """The same user watches live data elsewhere; one code per line. It may end at any moment.
-    [R: Lean.Brokerages.IB issues/140]"""
 
 
+# The gateway has lost IB: while we were connected, or before.
 OFFLINE = frozenset({GatewayCode.CONNECTIVITY_LOST, GatewayCode.GATEWAY_OFFLINE})
-"""The gateway has lost IB: while we were connected, or before."""
 
+# The gateway has IB again, without or with the subscriptions from before.
 RESTORED = frozenset({GatewayCode.RESTORED_DATA_LOST, GatewayCode.RESTORED_DATA_KEPT})
-"""The gateway has IB again, without or with the subscriptions from before."""
 
+# A data farm is broken; the text names it.
 FARM_BROKEN = frozenset(code for code in GatewayCode if code.name.endswith("FARM_BROKEN"))
-"""A data farm is broken; the text names it."""
 
+# A data farm works, or is idle until somebody needs it; the text names it.
 FARM_OK = frozenset(
     code for code in GatewayCode if code.name.endswith(("FARM_OK", "FARM_INACTIVE"))
 )
-"""A data farm works, or is idle until somebody needs it; the text names it."""
 
 
 def farm_of(text: str) -> str:
@@ -181,6 +181,7 @@ def readable(text: str) -> str:
     return _ESCAPED.sub(decoded, text)
 
 
+# The login may not have live data of the contract now; it may still have delayed data.
 NOT_PERMITTED = frozenset(
     {
         GatewayCode.NOT_SUBSCRIBED,
@@ -190,8 +191,8 @@ NOT_PERMITTED = frozenset(
         GatewayCode.COMPETING_SESSION,
     }
 )
-"""The login may not have live data of the contract now; it may still have delayed data."""
 
+# The request for market data is dead after these.
 ENDS_LINE = NOT_PERMITTED | {
     GatewayCode.TOO_MANY_LINES,
     GatewayCode.NO_CONTRACT,
@@ -200,8 +201,8 @@ ENDS_LINE = NOT_PERMITTED | {
     GatewayCode.REQUEST_FAILED,
     GatewayCode.CUT_BY_FARM,
 }
-"""The request for market data is dead after these."""
 
+# Ticks follow these.
 ADVICE = frozenset(
     {
         GatewayCode.PARTLY_SUBSCRIBED,
@@ -209,12 +210,11 @@ ADVICE = frozenset(
         GatewayCode.DELAYED_INSTEAD,
     }
 )
-"""Ticks follow these."""
 
 
+# The cause concerns the login or a data farm, and not the contract: while it lasts, every other
+# request is refused too.
 REFUSES_LOGIN = frozenset({GatewayCode.COMPETING_SESSION, GatewayCode.CUT_BY_FARM})
-"""The cause concerns the login or a data farm, and not the contract: while it lasts, every other
-request is refused too."""
 
 
 def is_notice(code: int) -> bool:
@@ -256,38 +256,38 @@ class MessageType(IntEnum):
     PNL_SINGLE = 95
 
 
+# Maximum number of accounts whose positions `reqPositions` lists; `reqPositionsMulti` is for more.
+# Source: IB, "Requesting Positions" (interactivebrokers.github.io/tws-api/positions.html).
 LISTED_TOGETHER = 50
-"""Maximum number of accounts whose positions `reqPositions` lists; `reqPositionsMulti` is for more.
-Source: IB, "Requesting Positions" (interactivebrokers.github.io/tws-api/positions.html)."""
 
+# The tag of message 6 that says whether the values of an account are valid. With `false` IB's
+# server is being reset, and what follows can be out of date or incorrect. Source: IB, "Account
+# Updates" (interactivebrokers.github.io/tws-api/account_updates.html).
 ACCOUNT_READY = "AccountReady"
-"""The tag of message 6 that says whether the values of an account are valid. With `false` IB's
-server is being reset, and what follows can be out of date or incorrect. Source: IB, "Account
-Updates" (interactivebrokers.github.io/tws-api/account_updates.html)."""
 
+# The prefix of the names of algorithm venues. Contract details of futures list one beside the
+# exchange, as in `CME,QBALGO`; programs leave its details out.
+# [P: public listings of contract details] That it has no market data is not verified: no public
+# source was found that says so.
 ALGO_VENUE = "QBALGO"
-"""The prefix of the names of algorithm venues. Contract details of futures list one beside the
-exchange, as in `CME,QBALGO`; programs leave its details out.
-[P: public listings of contract details] That it has no market data is not verified: no public
-source was found that says so."""
 
+# Tick type of the mark price, sent for generic tick 232. [D]
 MARK_TICK = 37
-"""Tick type of the mark price, sent for generic tick 232. [D]"""
 
+# Tick types of prices and sizes of bid, ask and last, live and delayed. [D]
 QUOTE_TICKS = frozenset({0, 1, 2, 3, 4, 5, 66, 67, 68, 69, 70, 71})
-"""Tick types of prices and sizes of bid, ask and last, live and delayed. [D]"""
 
+# The same tick types of delayed data, which the gateway never sends for live data, whatever
+# message 58 says. [D]
 DELAYED_TICKS = frozenset({66, 67, 68, 69, 70, 71})
-"""The same tick types of delayed data, which the gateway never sends for live data, whatever
-message 58 says. [D]"""
 
+# Asks for the dividends of a stock (tick type 59). Source: IB, "Tick Types", IB Dividends; a
+# gateway that refuses it by 321 is asked without it.
 DIVIDENDS_GENERIC_TICK = "456"
-"""Asks for the dividends of a stock (tick type 59). Source: IB, "Tick Types", IB Dividends; a
-gateway that refuses it by 321 is asked without it."""
 
+# Asks for the mark price. Real gateways refuse a list that names it otherwise: one illegal entry
+# refuses the whole request with 321. [R]
 MARK_PRICE_GENERIC_TICK = "232"
-"""Asks for the mark price. Real gateways refuse a list that names it otherwise: one illegal entry
-refuses the whole request with 321. [R]"""
 
 
 class Connectivity:

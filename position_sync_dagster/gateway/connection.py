@@ -43,8 +43,8 @@ logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
+# A gateway's day begins at midnight in one of these zones; it does not say which.
 _DAYS = ("America/New_York", "Europe/London", "Asia/Hong_Kong")
-"""A gateway's day begins at midnight in one of these zones; it does not say which."""
 
 
 class DayExecutions(NamedTuple):
@@ -115,8 +115,8 @@ def _execution(fill: Fill, report: CommissionReport, asked_at: datetime) -> Exec
     )
 
 
+# Maximum number of requests that wait at once: the gateway answers them one after the other.
 CONCURRENT_REQUESTS = 20
-"""Maximum number of requests that wait at once: the gateway answers them one after the other."""
 
 
 def _readable(found: Sequence[IBContractDetails], seen_at: datetime) -> ContractDetails | None:
@@ -154,17 +154,18 @@ def _pattern(leg: UnresolvedLeg, *, like: bool) -> Contract:
     return pattern
 
 
+# Seconds between two log lines for one kind of bad message, which may come hundreds a second.
 LOG_EVERY_S = 60.0
-"""Seconds between two log lines for one kind of bad message, which may come hundreds a second."""
 
+# The messages of which lists of positions consist, each with the end of such a list.
 _POSITIONS = {
     str(codes.MessageType.POSITION): str(codes.MessageType.POSITION_END),
     str(codes.MessageType.POSITION_MULTI): str(codes.MessageType.POSITION_MULTI_END),
 }
-"""The messages of which lists of positions consist, each with the end of such a list."""
 
 _ERROR = str(codes.MessageType.ERROR)
 
+# The messages of which the answers to `_ask` consist.
 _IN_ANSWERS = frozenset(
     {
         str(codes.MessageType.CONTRACT_DETAILS),
@@ -172,7 +173,6 @@ _IN_ANSWERS = frozenset(
         str(codes.MessageType.EXECUTION),
     }
 )
-"""The messages of which the answers to `_ask` consist."""
 
 
 class MessageReader:
@@ -236,9 +236,9 @@ class MessageReader:
             )
 
 
+# Seconds without a readable message after which the watchdog requests the gateway's time; it waits
+# as long for the answer. A message that stays incomplete for this time ends the connection.
 SILENCE_S = 10.0
-"""Seconds without a readable message after which the watchdog requests the gateway's time; it waits
-as long for the answer. A message that stays incomplete for this time ends the connection."""
 
 
 class Watchdog:
@@ -288,8 +288,8 @@ class Watchdog:
             self._give_up("it sent a frame longer than any message")
 
 
+# Maximum seconds to wait until a socket is closed.
 CLOSE_S = 2.0
-"""Maximum seconds to wait until a socket is closed."""
 
 _NEW_PORT = re.compile(r"new port\D*(\d{2,5})")
 

@@ -39,28 +39,28 @@ from position_sync_dagster.domain.instrument import (
 from position_sync_dagster.errors import FlexServiceError, SettingsError, StatementError, shown
 from position_sync_dagster.gateway_settings import FLEX_URL, SECURITY_TYPES, address_flaw
 
+# The earliest day of a statement: the broker's first customers traded later.
 FIRST_DAY = date(1990, 1, 1)
-"""The earliest day of a statement: the broker's first customers traded later."""
 
+# The texts that the broker writes if it has no value. Source of N/A: ibflex, parser.py.
 UNKNOWN = ("", "-", "--", "N/A")
-"""The texts that the broker writes if it has no value. Source of N/A: ibflex, parser.py."""
 
+# Maximum characters of an attribute. The longest that the broker writes has about 100.
 LONGEST_TEXT = 1000
-"""Maximum characters of an attribute. The longest that the broker writes has about 100."""
 
+# The times of a statement are New York's, whatever the account's country, unless they name a zone.
+#
+# Source: IB, "Flex Queries", times are Eastern.
 STATEMENT_ZONE = NEW_YORK
-"""The times of a statement are New York's, whatever the account's country, unless they name a zone.
 
-Source: IB, "Flex Queries", times are Eastern.
-"""
-
+# The types of statements that a gateway names otherwise: options with the margin of a future.
 SEC_TYPES = {"FSFOP": "FOP", "FSOPT": "OPT"}
-"""The types of statements that a gateway names otherwise: options with the margin of a future."""
 
+# A comma groups thousands only before a decimal point: 2,500 may be two and a half.
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+|\d{1,3}(?:,\d{3})+\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
-"""A comma groups thousands only before a decimal point: 2,500 may be two and a half."""
 
 _FIELDS = "In the Flex query choose the fields that docs/operations.md lists"
+# What to change, by what cannot be read.
 _TO_CHOOSE = {
     "number": "In the Client Portal choose numbers with a decimal point and without separators",
     "day": "In the Flex query choose the date format yyyyMMdd or yyyy-MM-dd",
@@ -71,7 +71,6 @@ _TO_CHOOSE = {
     "model": "In the Flex query leave the field Model of Open Positions out: a part in a model has "
     "a row of its own",
 }
-"""What to change, by what cannot be read."""
 
 
 def _flaw(what: str, kind: str = "") -> StatementError:
@@ -345,13 +344,13 @@ def execution_of(fields: Fields) -> statement.Execution:
 
 _TRADE_IDS = ("ibExecID", "tradeID", "transactionID")
 
+# The elements that are events.
 _KINDS = {
     "OptionEAE": statement.EventKind.OPTION_EVENT,
     "CorporateAction": statement.EventKind.CORPORATE_ACTION,
     "Transfer": statement.EventKind.TRANSFER,
     "CashTransaction": statement.EventKind.CASH,
 }
-"""The elements that are events."""
 
 
 def event_of(fields: Fields) -> statement.StatementEvent:
@@ -408,11 +407,11 @@ def cash_of(fields: Fields) -> statement.StatementCash:
     )
 
 
+# The largest statement, in bytes; a day of 20,000 holdings takes some 15 MB.
 LARGEST_STATEMENT = 512 * 2**20
-"""The largest statement, in bytes; a day of 20,000 holdings takes some 15 MB."""
 
+# The number of bytes that are parsed at once.
 CHUNK_BYTES = 2**20
-"""The number of bytes that are parsed at once."""
 
 _RECORDS: Mapping[str, tuple[str, Callable[[Fields], Any]]] = {
     "OpenPosition": ("positions", position_of),
@@ -420,32 +419,32 @@ _RECORDS: Mapping[str, tuple[str, Callable[[Fields], Any]]] = {
     "EquitySummaryByReportDateInBase": ("cash", cash_of),
 } | dict.fromkeys(_KINDS, ("events", event_of))
 
+# The attributes that only say where an element belongs: one with no others is a section.
 _PLACE = {"accountId", "acctAlias", "model", "currency", "reportDate", "date", "levelOfDetail"}
-"""The attributes that only say where an element belongs: one with no others is a section."""
 
+# What a lot names and its summary does not. Source: ibflex, Types.py, OpenPosition.
 _LOT = ("openDateTime", "holdingPeriodDateTime", "originatingOrderID", "originatingTransactionID")
-"""What a lot names and its summary does not. Source: ibflex, Types.py, OpenPosition."""
 
+# The levels of detail that are read; the others repeat them.
 _LEVELS = {
     "positions": {"SUMMARY"},
     "executions": {"EXECUTION"},
     "cash": set[str](),
     "events": {"DETAIL", "TRANSFER", "TRANSACTION"},
 }
-"""The levels of detail that are read; the others repeat them."""
 
+# The elements that state positions and executions, also in the levels of detail that are not read:
+# beside them, none at all does not mean that the account is flat or has not traded.
 _IN_DETAIL = {
     "positions": {"OpenPosition"},
     "executions": {"Trade", "Order", "SymbolSummary", "AssetSummary", "Lot"},
 }
-"""The elements that state positions and executions, also in the levels of detail that are not read:
-beside them, none at all does not mean that the account is flat or has not traded."""
 
+# The elements of an activity statement, at least one of which it has.
 _SECTIONS = {
     "OpenPositions", "Trades", "EquitySummaryInBase", "CorporateActions", "Transfers",
     "CashTransactions", *_RECORDS, *_IN_DETAIL["executions"],
 }  # fmt: skip
-"""The elements of an activity statement, at least one of which it has."""
 
 
 def read_statements(data: bytes, file: str, *, clock: Clock = utc_now) -> list[statement.Statement]:
@@ -709,14 +708,13 @@ def _holdings(rows: Iterable[_Row]) -> tuple[list[Any], list[StatementError]]:
 IN_PROGRESS = "1019"
 TOO_MANY_REQUESTS = "1018"
 
+# Codes after which the same request may succeed.
+#
+# Source: IB, "Flex Web Service", error codes.
 _LATER = {
     "1001", "1003", "1004", "1005", "1006", "1007", "1008", "1009", TOO_MANY_REQUESTS, IN_PROGRESS,
     "1021",
 }  # fmt: skip
-"""Codes after which the same request may succeed.
-
-Source: IB, "Flex Web Service", error codes.
-"""
 
 _SETTINGS = "(POSITION_SYNC_FLEX_TOKEN, POSITION_SYNC_FLEX_QUERY_ID)"
 _REMEDIES = {
@@ -756,19 +754,19 @@ def refusal(texts: Mapping[str, str], what: str) -> FlexServiceError:
 
 logger = logging.getLogger(__name__)
 
+# The service refuses requests without one.
 USER_AGENT = "Python/3"
-"""The service refuses requests without one."""
 
+# The shortest token that is searched for in a statement: a shorter text may be there by chance.
+# The broker's tokens have some 25 characters.
 LEAST_TOKEN = 12
-"""The shortest token that is searched for in a statement: a shorter text may be there by chance.
-The broker's tokens have some 25 characters."""
 
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 30.0
 
 
+# The domains of IB, to whose hosts a token may be sent.
 _BROKER = ("interactivebrokers.com", "interactivebrokers.co.uk", "ibkr.com")
-"""The domains of IB, to whose hosts a token may be sent."""
 
 
 def _host(url: str) -> str:

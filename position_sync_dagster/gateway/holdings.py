@@ -196,9 +196,9 @@ class Confirmations:
         return changed(holding, completeness=completeness, confirmed_at=confirmed_at)
 
 
+# A holding is followed while its newest PnLSingle message is not older: the gateway sends one
+# about every second. Source: IB, "Profit and Loss".
 FOLLOWED = timedelta(seconds=5)
-"""A holding is followed while its newest PnLSingle message is not older: the gateway sends one
-about every second. Source: IB, "Profit and Loss"."""
 
 
 @dataclass(slots=True)

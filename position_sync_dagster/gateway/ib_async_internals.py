@@ -20,16 +20,16 @@ from ib_async import IB, Contract, Event, Position, Ticker
 from position_sync_dagster.domain.instrument import read_time
 from position_sync_dagster.gateway.codes import MessageType
 
+# The release of ib_async, without its patch number, that the tests run with.
 TESTED = "2.1"
-"""The release of ib_async, without its patch number, that the tests run with."""
 
+# Each message begins with its length, big-endian.
 LENGTH_BYTES = 4
-"""Each message begins with its length, big-endian."""
 
 
+# Maximum length of a message: 1 MiB; contract details, for example, take about 2 KB. If bytes were
+# lost and text stands where the length should be, its value is greater.
 MAX_FRAME = 1 << 20
-"""Maximum length of a message: 1 MiB; contract details, for example, take about 2 KB. If bytes were
-lost and text stands where the length should be, its value is greater."""
 
 
 def is_no_length(data: bytes | bytearray) -> bool:
@@ -141,8 +141,8 @@ def intercept_messages(
     return interpret
 
 
+# The name under which ib_async keeps the requests of `reqMktData`.
 _MARKET_DATA = "mktData"
-"""The name under which ib_async keeps the requests of `reqMktData`."""
 
 # Tickers: `IB` has one ticker per contract for ever. We need the id of each request, and a ticker
 # without old prices when a contract is requested again.
@@ -167,13 +167,13 @@ def forget_request(ib: IB, request_id: int) -> None:
     ib.wrapper.reqId2Ticker.pop(request_id, None)
 
 
+# The name under which ib_async collects the rows of a list of positions.
 _POSITIONS = "positions"
-"""The name under which ib_async collects the rows of a list of positions."""
 
 _UNANSWERED_POSITIONS = "positions request timed out"
 
+# The number of fields of a whole position row; a portfolio row has more.
 WHOLE_ROW = 16
-"""The number of fields of a whole position row; a portfolio row has more."""
 
 
 def read_messages(ib: IB, kind: MessageType, read: Callable[[list[str]], bool]) -> None:
@@ -194,15 +194,15 @@ def read_messages(ib: IB, kind: MessageType, read: Callable[[list[str]], bool]) 
     handlers[kind] = lambda fields: read(fields) or usual(fields)
 
 
+# The place of the time among the fields of an execution.
 _EXECUTED_AT = 15
-"""The place of the time among the fields of an execution."""
 
+# The place of the last trade among the fields of contract details, and the version of the API from
+# which on no version of the message stands before it.
 _LAST_TRADE_AT, _SHORT_DETAILS = 4, 164
-"""The place of the last trade among the fields of contract details, and the version of the API from
-which on no version of the message stands before it."""
 
+# Stands between the time of a last trade and the words of its zone; ib_async splits at blanks.
 IN_ZONE = "~"
-"""Stands between the time of a last trade and the words of its zone; ib_async splits at blanks."""
 
 
 def read_times(ib: IB) -> None:

@@ -18,15 +18,15 @@ from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+# Pace of our messages: never more than 50 in any second, as the gateway counts them. ib_async's
+# own 45 per second come in bursts, of which two may fall into one second at the gateway.
 MAX_REQUESTS, REQUESTS_INTERVAL_S = 10, 0.25
-"""Pace of our messages: never more than 50 in any second, as the gateway counts them. ib_async's
-own 45 per second come in bursts, of which two may fall into one second at the gateway."""
 
+# Pauses between two client ids that are in use.
 NEXT_CLIENT_ID = Backoff(first_s=0.5, longest_s=2.0, jitter=(1.0, 1.5))
-"""Pauses between two client ids that are in use."""
 
+# The first bytes of a gateway's first message: its length, and the version with its end.
 GREETING_BYTES = 12
-"""The first bytes of a gateway's first message: its length, and the version with its end."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,12 +18,12 @@ from position_sync_dagster.gateway.holdings import ChangeNotifier, PendingChange
 from position_sync_dagster.gateway.translate import Arrivals, quote_of, streamable
 from position_sync_dagster.settings import Settings
 
+# After a code that the product does not know, a line that never ticked has this long to tick: the
+# code may be advice. Then it counts as a refusal.
 UNKNOWN_CODE_S = 5.0
-"""After a code that the product does not know, a line that never ticked has this long to tick: the
-code may be advice. Then it counts as a refusal."""
 
+# Cancelled requests whose late ticks are still recognized.
 MAX_RETIRED = 200
-"""Cancelled requests whose late ticks are still recognized."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +40,8 @@ class Refusal:
     market_data_type: int
 
 
+# How often a trial looks for a tick.
 TRIAL_POLL_S = 0.05
-"""How often a trial looks for a tick."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

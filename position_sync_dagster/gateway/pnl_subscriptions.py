@@ -26,8 +26,8 @@ from position_sync_dagster.gateway.translate import UNSET, known, number_of
 LONGEST_S = 900.0
 JITTER = (0.8, 1.2)
 
+# A subscription that has been silent for this many seconds may have ended without a notice.
 SILENT_S = 900.0
-"""A subscription that has been silent for this many seconds may have ended without a notice."""
 
 
 @dataclass(slots=True)
@@ -80,12 +80,12 @@ class Subscription:
         self.due_at, self.attempts, self.heard_at = inf, 0, now
 
 
+# The place of the value, the last that is read, among the fields of a PnLSingle message.
 PNL_VALUE = 6
-"""The place of the value, the last that is read, among the fields of a PnLSingle message."""
 
+# Maximum number of holdings requested in one step: half of what the whole process may send in a
+# second. None is requested while other messages wait to be sent.
 HOLDINGS_AT_ONCE = 20
-"""Maximum number of holdings requested in one step: half of what the whole process may send in a
-second. None is requested while other messages wait to be sent."""
 
 
 @dataclass(slots=True)
@@ -265,27 +265,27 @@ class PnlSubscriptions:
             one.postpone(self._monotonic())
 
 
+# Maximum number of accounts subscribed in one step: the gateway takes 50 messages a second, and
+# market data come first.
 NEW_AT_ONCE = 10
-"""Maximum number of accounts subscribed in one step: the gateway takes 50 messages a second, and
-market data come first."""
 
+# The place of the last value among the fields of a message with an account's profit and loss.
 PNL_REALIZED = 4
-"""The place of the last value among the fields of a message with an account's profit and loss."""
 
+# Its currency is the base currency of the account.
 NET_LIQUIDATION = "NetLiquidation"
-"""Its currency is the base currency of the account."""
 
 CASH, AVAILABLE, MARGIN = "TotalCashValue", "AvailableFunds", "MaintMarginReq"
 EXCESS, INITIAL = "ExcessLiquidity", "InitMarginReq"
 
+# The key of an exchange rate, in the base currency, which comes once for each currency of the
+# ledger. [D: "Account Value Keys"]
 EXCHANGE_RATE = "ExchangeRate"
-"""The key of an exchange rate, in the base currency, which comes once for each currency of the
-ledger. [D: "Account Value Keys"]"""
 
+# The tags of message 6 that are kept. They come in the base currency of the account only. The
+# tags of the ledger come by currency and as `BASE`, the sum; only the rate is read of them. [D:
+# "Account Value Keys"]
 TAGS = frozenset({NET_LIQUIDATION, CASH, AVAILABLE, MARGIN, EXCESS, INITIAL})
-"""The tags of message 6 that are kept. They come in the base currency of the account only. The
-tags of the ledger come by currency and as `BASE`, the sum; only the rate is read of them. [D:
-"Account Value Keys"]"""
 
 
 @dataclass(slots=True)

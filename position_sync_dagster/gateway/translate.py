@@ -27,8 +27,8 @@ from position_sync_dagster.gateway import codes, ib_async_internals
 
 logger = logging.getLogger(__name__)
 
+# IB's "unset" double (DBL_MAX), e.g. the realized P&L of PnLSingle before a trade.
 UNSET = 1.7976931348623157e308
-"""IB's "unset" double (DBL_MAX), e.g. the realized P&L of PnLSingle before a trade."""
 
 OPTION_TYPES = frozenset({"OPT", "FOP", "WAR", "IOPT"})
 

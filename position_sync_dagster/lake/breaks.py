@@ -18,11 +18,11 @@ from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import Table
 
+# The bucket of breaks that are gone.
 CLOSED = "closed"
-"""The bucket of breaks that are gone."""
 
+# Type, account and conid of an open break; a gateway has at most one for each.
 BreakKey = tuple[str, str, int]
-"""Type, account and conid of an open break; a gateway has at most one for each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

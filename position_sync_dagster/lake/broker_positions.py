@@ -43,8 +43,8 @@ from position_sync_dagster.lake.storage.table import (
     set_properties,
 )
 
+# At this number of data files all rows are rewritten into one: each file takes time to read.
 FOLD_FILES = 24
-"""At this number of data files all rows are rewritten into one: each file takes time to read."""
 
 _KEY = ["account", "conid"]
 _ORDER = "published_version"
@@ -321,9 +321,9 @@ def _rows_of(gateway_id: str) -> str:
     return f"gateway_id = {predicates.text_literal(gateway_id)}"
 
 
+# The application id in the Delta transaction of every commit. Concurrent commits with equal ids
+# conflict, so that each one sees what the other stored.
 WRITER = "contracts"
-"""The application id in the Delta transaction of every commit. Concurrent commits with equal ids
-conflict, so that each one sees what the other stored."""
 
 
 class ContractsTable:
@@ -409,12 +409,12 @@ class ContractsTable:
         return {one.conid: one for one in codec.contracts_of(self.table.snapshot(step))}
 
 
+# How far `latest` looks back from the day of the last commit, so that its cost does not grow with
+# the history.
 LOOK_BACK = timedelta(days=14)
-"""How far `latest` looks back from the day of the last commit, so that its cost does not grow with
-the history."""
 
+# The column of the log's statistics by which files sort by their newest row.
 LAST_ADDED = f"max.{ADDED}"
-"""The column of the log's statistics by which files sort by their newest row."""
 
 
 class AccountValuesTable:

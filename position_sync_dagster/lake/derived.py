@@ -29,8 +29,8 @@ from position_sync_dagster.lake.schema.codec import fields_of, frame_of
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.table import Table, overwrite
 
+# Maximum age of the value at a close, in days: a long weekend.
 LOOK_BACK_DAYS = 4
-"""Maximum age of the value at a close, in days: a long weekend."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,8 +184,8 @@ def _same(found: pl.DataFrame, wanted: pl.DataFrame) -> bool:
     return found.select(order).sort(order).equals(wanted.sort(order), null_equal=True)
 
 
+# Minimum tolerance for the value of one unit, in currency: half the spread of a cheap option.
 LEAST_DIFFERENCE = 0.05
-"""Minimum tolerance for the value of one unit, in currency: half the spread of a cheap option."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

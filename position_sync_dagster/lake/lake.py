@@ -255,8 +255,8 @@ def rows_of_logins(rows: pl.DataFrame, settings: Settings) -> pl.DataFrame:
     return rows.filter(pl.col("account").is_in(accounts))
 
 
+# No rows of `broker_positions`: the table keeps no reports of a past moment.
 NO_HOLDINGS = specs.BROKER_POSITIONS.empty
-"""No rows of `broker_positions`: the table keeps no reports of a past moment."""
 
 MOMENT = "%Y-%m-%d %H:%M:%S UTC"
 

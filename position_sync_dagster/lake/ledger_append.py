@@ -42,8 +42,8 @@ from position_sync_dagster.lake.storage.table import (
     refuse_stale_owner,
 )
 
+# Greater numbers count as unknown: IB writes DBL_MAX for a number that it does not know.
 UNSET = 1e300
-"""Greater numbers count as unknown: IB writes DBL_MAX for a number that it does not know."""
 
 
 def coerce_update(update: PositionUpdate) -> PositionUpdate:

@@ -98,17 +98,17 @@ def _doubtful(files: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+# The columns that name a holding.
 HOLDING = ["account", "conid"]
-"""The columns that name a holding."""
 
+# The order of rows, whatever the order in which they were written: the newest is the last.
 BY_TIME = ["timestamp", "update_id"]
-"""The order of rows, whatever the order in which they were written: the newest is the last."""
 
+# The order in which rows were added; null comes before all others.
 ADDED = "ledger_version"
-"""The order in which rows were added; null comes before all others."""
 
+# When rows were committed; rows of older releases count from their timestamp.
 COMMITTED = pl.coalesce("committed_at", "timestamp")
-"""When rows were committed; rows of older releases count from their timestamp."""
 
 
 def newest_rows(rows: pl.LazyFrame) -> pl.DataFrame:
@@ -287,8 +287,8 @@ class LatestRows:
         self._rows = pl.concat([self._rows.filter(~touched), newest])
 
 
+# Sorts after every character of an id.
 LAST = "\N{TILDE}"
-"""Sorts after every character of an id."""
 
 IN_ORDER = ["ledger_version", "committed_at", "timestamp", "update_id"]
 

@@ -101,8 +101,8 @@ def wrong_state(statuses: Mapping[str, str], why: str) -> RequestStateError:
     )
 
 
+# Maximum number of tokens of earlier claims that are remembered.
 REMEMBERED = 10_000
-"""Maximum number of tokens of earlier claims that are remembered."""
 
 
 class LeaseTokens:
@@ -236,8 +236,8 @@ def ids_of(request_ids: str | Iterable[str]) -> list[str]:
     return list(dict.fromkeys(codec.storable(str(one)) for one in ids))
 
 
+# A pending request older than this is claimed as if it had priority 1.
 PROMOTE_AFTER_S = 60.0
-"""A pending request older than this is claimed as if it had priority 1."""
 
 
 class SyncQueue:

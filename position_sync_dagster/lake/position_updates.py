@@ -39,17 +39,17 @@ from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.lake.storage.table import Table, TableOptions, data_files, fence
 from position_sync_dagster.lake.storage.threads import offload, offloaded
 
+# Instead of a token: begin with the oldest row, or with the next commit.
 START, NOW = "start", "now"
-"""Instead of a token: begin with the oldest row, or with the next commit."""
 
+# How often a waiting reader looks for a new commit, in seconds.
 POLL_S = 0.5
-"""How often a waiting reader looks for a new commit, in seconds."""
 
+# A reader that is far behind gets at most this many rows at a time, or one whole commit.
 MOST_ROWS = 100_000
-"""A reader that is far behind gets at most this many rows at a time, or one whole commit."""
 
+# The order in which rows are given.
 ORDER = [ADDED, "timestamp", "update_id"]
-"""The order in which rows are given."""
 
 _LEDGER_LENGTH = 13
 _TOKEN = re.compile(r"ps(?:1|2:([0-9]{1,18})):([^:]*):([0-9]{1,18}):(.*)", re.DOTALL)
@@ -113,8 +113,8 @@ class Place(NamedTuple):
         )
 
 
+# The key of a table's content; see `Table.cache_key`.
 Snapshot = tuple[int, int]
-"""The key of a table's content; see `Table.cache_key`."""
 
 
 class AddedRows:
@@ -284,6 +284,7 @@ class Follower:
                 yield found
 
 
+# The columns that a sample has: few, because a day has many rows.
 SAMPLED = [
     *HOLDING,
     "timestamp",
@@ -295,7 +296,6 @@ SAMPLED = [
     "unrealized_pnl",
     "daily_pnl",
 ]
-"""The columns that a sample has: few, because a day has many rows."""
 
 SHORTEST = timedelta(seconds=1)
 
@@ -317,8 +317,8 @@ def sample(rows: pl.LazyFrame, last: datetime, slots: int) -> pl.DataFrame:
     )
 
 
+# How far back `last_before` reads for the last row of a holding, in days.
 LOOK_BACK_DAYS = 14
-"""How far back `last_before` reads for the last row of a holding, in days."""
 
 
 class NewestRows(NamedTuple):

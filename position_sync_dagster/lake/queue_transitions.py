@@ -34,14 +34,14 @@ _REASONS = [reason.value for reason in Reason]
 _STATUSES = [status.value for status in QueueStatus]
 
 
+# Which rows are requests, as this program writes them.
+#
+# Other Delta writers may have left rows without an id, a conid or a known status: these are neither
+# claimed nor counted, and stay as they are.
 IS_REQUEST = pl.all_horizontal(
     pl.col(*_NEEDED).is_not_null(),
     (pl.col("reason").is_in(_REASONS) & pl.col("status").is_in(_STATUSES)).fill_null(value=False),
 )
-"""Which rows are requests, as this program writes them.
-
-Other Delta writers may have left rows without an id, a conid or a known status: these are neither
-claimed nor counted, and stay as they are."""
 
 
 def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
@@ -244,8 +244,8 @@ def _finish(rows: pl.DataFrame, status: str, now: datetime, **columns: pl.Series
     )
 
 
+# Account and conid; an account of None stands for any account.
 Position = tuple[str | None, int]
-"""Account and conid; an account of None stands for any account."""
 
 
 def insert(
@@ -316,13 +316,13 @@ def _live_requests(
 class Action(Enum):
     """An action on requests that the caller claimed or read."""
 
+    # Success or failure; allowed also for requests that were only read.
     MARK = auto()
-    """Success or failure; allowed also for requests that were only read."""
 
     RELEASE = auto()
 
+    # Renewal, or success of claimed requests; allowed only under the caller's own lease.
     HOLD = auto()
-    """Renewal, or success of claimed requests; allowed only under the caller's own lease."""
 
 
 def check_leases(

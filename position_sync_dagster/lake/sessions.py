@@ -39,12 +39,12 @@ T = TypeVar("T")
 class Detail(Enum):
     """A choice for the detail of a session in `renew`, besides a text and None."""
 
+    # The detail stays, until the state changes.
     KEPT = auto()
-    """The detail stays, until the state changes."""
 
 
+# The bucket of sessions that a newer session has followed.
 PAST = "past"
-"""The bucket of sessions that a newer session has followed."""
 
 
 class GatewaySessions:

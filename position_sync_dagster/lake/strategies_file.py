@@ -63,8 +63,8 @@ class CurrencyPart(Part):
 
 
 _MEASURES: dict[str, Any] = dict.fromkeys(Measure, (Any, None))
+# The limits of one strategy or account: the field of each measure, and their currency.
 LimitsPart = create_model("LimitsPart", __base__=CurrencyPart, **_MEASURES)
-"""The limits of one strategy or account: the field of each measure, and their currency."""
 
 
 def limits_at(file: YamlFile, at: Place, value: object, subject: Mapping[str, str]) -> list[Limit]:
@@ -115,8 +115,8 @@ def limits_at(file: YamlFile, at: Place, value: object, subject: Mapping[str, st
     return limits
 
 
+# The setting that holds the path of the file.
 NAMED_BY = "POSITION_SYNC_STRATEGIES_FILE"
-"""The setting that holds the path of the file."""
 
 
 def _refused_by(parse: Callable[[str], object]) -> Callable[[str], object]:

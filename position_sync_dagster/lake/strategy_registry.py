@@ -33,13 +33,13 @@ from position_sync_dagster.lake.storage.threads import offloaded
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+# The key of a leg: with its conid, or with the terms that describe its contract.
 LegKey = tuple[str, str | None, int | Terms]
-"""The key of a leg: with its conid, or with the terms that describe its contract."""
 
 _Legs = Mapping[LegKey, Leg]
 
+# The bucket of memberships that have ended.
 REMOVED = "removed"
-"""The bucket of memberships that have ended."""
 
 
 class LegIndex:
@@ -606,8 +606,8 @@ def without_listed(of_rules: Iterable[Leg], listed: Iterable[Leg]) -> list[Leg]:
     ]
 
 
+# The account, as a person names it, of a leg that is in any account.
 ANY = "any"
-"""The account, as a person names it, of a leg that is in any account."""
 
 
 def find_membership(

@@ -16,8 +16,8 @@ import psutil
 from position_sync_dagster.errors import PositionSyncError
 
 POLL_S = 0.05
+# A log file that has become larger is begun anew: a program may run for months.
 MOST_LOG_BYTES = 32 * 1024 * 1024
-"""A log file that has become larger is begun anew: a program may run for months."""
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 

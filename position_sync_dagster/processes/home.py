@@ -22,17 +22,17 @@ from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.settings import PREFIX, read_env_file
 
 DAGSTER_HOME = "DAGSTER_HOME"
+# The environment variable that each process of a home carries: the home's absolute path.
 MARKER = "POSITION_SYNC_LAUNCHED_FROM"
-"""The environment variable that each process of a home carries: the home's absolute path."""
 
+# The processes of a home never inherit variables with these prefixes.
 NOT_INHERITED = (PREFIX, "DAGSTER_")
-"""The processes of a home never inherit variables with these prefixes."""
 
 LOCK_FILE = ".lock"
 POLL_S = 0.1
+# Seconds that the processes of a killed start have to end by themselves: a stream gives its lease
+# up.
 LEFTOVER_S = 20.0
-"""Seconds that the processes of a killed start have to end by themselves: a stream gives its lease
-up."""
 
 
 class HomeError(PositionSyncError):
@@ -169,8 +169,8 @@ class Home:
         return self.read_settings()
 
 
+# The settings of a home that are folders in it.
 OWN_PATHS = {f"{PREFIX}LAKE": "lake", f"{PREFIX}FLEX_FOLDER": "flex"}
-"""The settings of a home that are folders in it."""
 
 
 def quote(value: str) -> str:

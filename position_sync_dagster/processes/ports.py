@@ -9,8 +9,8 @@ from typing import Any
 from position_sync_dagster.errors import PositionSyncError
 
 LOOPBACK = "127.0.0.1"
+# The number of ports that are tried if the wanted one is taken.
 NEXT_PORTS = 50
-"""The number of ports that are tried if the wanted one is taken."""
 
 
 class PortTakenError(PositionSyncError):

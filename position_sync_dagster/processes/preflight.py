@@ -83,8 +83,8 @@ def bad(check: str, text: str, remedy: str) -> Finding:
     return Finding(check, Level.BAD, text, remedy)
 
 
+# A check's name, and what returns its findings.
 Look = tuple[str, Callable[[], list[Finding]]]
-"""A check's name, and what returns its findings."""
 
 
 def bounded(looks: Sequence[Look], *, within_s: float) -> list[Finding]:
@@ -116,35 +116,35 @@ def _begun(check: str, look: Callable[[], list[Finding]]) -> Future[list[Finding
     return found
 
 
+# Time limit of all checks at the gateway together, in seconds.
 WITHIN_S = 38.0
-"""Time limit of all checks at the gateway together, in seconds."""
 
+# Time limit of one answer, in seconds.
 ANSWER_S = 8.0
-"""Time limit of one answer, in seconds."""
 
+# Maximum number of exchanges on which a market data line is tried, one after the other.
 MOST_EXCHANGES = 8
-"""Maximum number of exchanges on which a market data line is tried, one after the other."""
 
+# No further line is tried after this time, in seconds: one that stays silent takes `ANSWER_S`.
 TRIALS_S = 20.0
-"""No further line is tried after this time, in seconds: one that stays silent takes `ANSWER_S`."""
 
 CLOCK_S = 2.0
+# Maximum number of legs compared with their contract details; each takes one request.
 MOST_LEGS = 100
-"""Maximum number of legs compared with their contract details; each takes one request."""
 
+# Maximum number of legs without a conid that are looked up; each takes one or two requests.
 MOST_OPEN_LEGS = 40
-"""Maximum number of legs without a conid that are looked up; each takes one or two requests."""
 
 AGAIN = "Run it again; if this stays, check the gateway."
 CORRECT = "Correct the leg in the strategies file or with `position-sync strategies`."
 
+# In this mode the gateway refuses the list of open orders (github.com/erdewit/ib_insync/issues/1
+# and 7) and that of completed orders (issues/224), and opens a dialog
+# (github.com/IbcAlpha/IBC/issues/10). No other message of the API depends on the mode.
 UNKNOWN_READ_ONLY = (
     "unknown: a gateway reports it only when it refuses an order or the list of orders (321), and "
     "then opens a dialog; this program requests neither"
 )
-"""In this mode the gateway refuses the list of open orders (github.com/erdewit/ib_insync/issues/1
-and 7) and that of completed orders (issues/224), and opens a dialog
-(github.com/IbcAlpha/IBC/issues/10). No other message of the API depends on the mode."""
 
 LIVE = 1
 _KINDS = {1: "live", 2: "frozen", 3: "delayed", 4: "delayed and frozen"}
@@ -388,9 +388,9 @@ def trial_conids(
     return list(chosen.values())[:MOST_EXCHANGES]
 
 
+# Limits of free space, in bytes, for a warning and for an error. A day of a streamed book takes a
+# few hundred MB before it is compacted.
 LITTLE_DISK, TOO_LITTLE_DISK = 5 * 2**30, 2**29
-"""Limits of free space, in bytes, for a warning and for an error. A day of a streamed book takes a
-few hundred MB before it is compacted."""
 
 
 def check_settings(
@@ -468,12 +468,12 @@ def check_disk(path: str) -> list[Finding]:
     return [warning("disk", text, remedy) if free < LITTLE_DISK else good("disk", text)]
 
 
+# The time limit of all checks of this machine and of the tables together, in seconds. It and
+# `WITHIN_S` are less than a minute.
 LOCAL_S = 17.0
-"""The time limit of all checks of this machine and of the tables together, in seconds. It and
-`WITHIN_S` are less than a minute."""
 
+# The check that reads who owns each login, and the legs that are compared at the gateway.
 READ = "sessions and legs"
-"""The check that reads who owns each login, and the legs that are compared at the gateway."""
 
 
 def run_preflight(

@@ -12,11 +12,11 @@ import time
 from typing import Self
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Polling interval of the parent during a pause, in seconds, for a process that ends with it.
 PARENT_LOOK_S = 0.5
-"""Polling interval of the parent during a pause, in seconds, for a process that ends with it."""
 
+# Polling interval of the signals during a pause, in seconds.
 POLL_INTERVAL_S = 0.05
-"""Polling interval of the signals during a pause, in seconds."""
 
 REASONS = {
     signal.SIGINT: "interrupted",

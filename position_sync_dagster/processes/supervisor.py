@@ -33,40 +33,40 @@ from position_sync_dagster.sync.stream.memory_and_threads import (
     one_native_thread_each,
 )
 
+# Seconds between two looks at the programs.
 LOOK_S = 0.5
-"""Seconds between two looks at the programs."""
 
 RESTART = Backoff(first_s=0.5, longest_s=30.0)
+# Ends of a program in a row after which everything ends, the stream too; fewer if it has never
+# worked. While Dagster's storage is away the daemon ends at each start, for about an hour.
 MOST_FAILURES, MOST_AT_FIRST = 100, 2
-"""Ends of a program in a row after which everything ends, the stream too; fewer if it has never
-worked. While Dagster's storage is away the daemon ends at each start, for about an hour."""
 
+# A program that worked this long has no failures any more.
 STEADY_S = 60.0
-"""A program that worked this long has no failures any more."""
 
+# Seconds without a tick after which code server and daemon are started again. It doubles each
+# time: a person may have switched the sensors off.
 TICK_S, LONGEST_TICK_S = 90.0, 900.0
-"""Seconds without a tick after which code server and daemon are started again. It doubles each
-time: a person may have switched the sensors off."""
 
+# The webserver starts with the first tick, or this long after the daemon: the first stream would
+# otherwise wait for its imports, and both would create Dagster's storage at once.
 FIRST_TICK_S = 10.0
-"""The webserver starts with the first tick, or this long after the daemon: the first stream would
-otherwise wait for its imports, and both would create Dagster's storage at once."""
 
+# Seconds that the programs and runs have to end: a stream gives its lease up.
 GRACE_S = 15.0
-"""Seconds that the programs and runs have to end: a stream gives its lease up."""
 
+# The longest path of a Unix socket in bytes; a home that is deeper is served at a port.
 LONGEST_SOCKET = 100
-"""The longest path of a Unix socket in bytes; a home that is deeper is served at a port."""
 
+# After so many seconds between two looks, the machine or this process was suspended.
 SUSPENDED_S = 10.0
-"""After so many seconds between two looks, the machine or this process was suspended."""
 
+# Seconds without a home after which everything ends.
 GONE_S = 30.0
-"""Seconds without a home after which everything ends."""
 
+# The file of Dagster's home that the supervisor locks: `dev` and `demo` may name it differently,
+# and two code servers at one socket take each other's place.
 LOCK = "supervisor.lock"
-"""The file of Dagster's home that the supervisor locks: `dev` and `demo` may name it differently,
-and two code servers at one socket take each other's place."""
 
 LOCATION = "position_sync_dagster"
 logger = logging.getLogger("position_sync_dagster.supervisor")

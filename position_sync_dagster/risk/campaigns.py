@@ -18,8 +18,8 @@ from position_sync_dagster.domain.closures import SLACK, Cause
 from position_sync_dagster.domain.leg import NEGLIGIBLE
 
 DELIVERED = (Cause.ASSIGNED.value, Cause.EXERCISED.value)
+# Maximum time between the change of an option and that of the shares: statements come late.
 NEAR = timedelta(days=5)
-"""Maximum time between the change of an option and that of the shares: statements come late."""
 
 ROUNDING = 1e-6
 

@@ -18,8 +18,8 @@ from position_sync_dagster.risk.terms import (
     years_between,
 )
 
+# An option is pinned whose strike is within this share of the price.
 PINNED = 0.005
-"""An option is pinned whose strike is within this share of the price."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,8 +168,8 @@ def _price(row: Mapping[str, Any]) -> float | None:
 
 
 SPOTS = tuple(float(percent) for percent in range(-30, 31))
+# Moves in percent at which only the slope of the profit is left.
 FAR_DOWN, FAR_UP, FURTHER_UP = -99.9, 400.0, 401.0
-"""Moves in percent at which only the slope of the profit is left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

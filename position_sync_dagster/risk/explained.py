@@ -12,18 +12,18 @@ import polars as pl
 KEY = ["account", "conid"]
 
 BY_GREEKS = ("delta", "gamma", "vega", "theta")
+# The parts of the profit; together they are the profit.
 PARTS = (*BY_GREEKS, "repricing", "trades", "fees", "assignments", "cash", "unexplained")
-"""The parts of the profit; together they are the profit."""
 
 SMALLEST_UNEXPLAINED = 25.0
+# More than this part of the gross move, and more than that amount, is to be named.
 LARGEST_SHARE = 0.05
-"""More than this part of the gross move, and more than that amount, is to be named."""
 
 _STATE = ("position", "market_value", "multiplier", "magnifier", "right", "underlying_price",
           "implied_vol", *BY_GREEKS)  # fmt: skip
 
+# A trade that the broker booked for an assignment, an exercise or an expiry.
 BOOKED = "booked"
-"""A trade that the broker booked for an assignment, an exercise or an expiry."""
 
 
 def explain(
@@ -124,6 +124,11 @@ def _split(rows: pl.DataFrame, days: float) -> pl.DataFrame:
     total = sum((pl.col(name) for name in PARTS), pl.lit(0.0))
     size = sum((pl.col(name).abs() for name in PARTS), pl.lit(0.0))
     return rows.with_columns(profit=total, gross_move=size)
+
+
+def of_newest_day(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of the newest day of `profit_explained`; none of an empty table."""
+    return rows.filter(pl.col("session_date") == pl.col("session_date").max())
 
 
 def by_strategy(found: pl.DataFrame, shares: pl.DataFrame) -> pl.DataFrame:

@@ -27,35 +27,35 @@ DAYS_PER_YEAR = 365.0
 
 LOWEST_VOLATILITY, HIGHEST_VOLATILITY = 0.01, 5.0
 
+# Steps of a lattice, by the greatest time to expiry: its nodes must tell apart the prices at which
+# an option is exercised, also just before a dividend that comes soon.
 STEPS = {0.25: 128, math.inf: 288}
-"""Steps of a lattice, by the greatest time to expiry: its nodes must tell apart the prices at which
-an option is exercised, also just before a dividend that comes soon."""
 
+# Steps for the greeks of the present moment: a third of the time, and delta within 0.001.
 COARSE = {0.25: 64, math.inf: 160}
-"""Steps for the greeks of the present moment: a third of the time, and delta within 0.001."""
 
 Steps = Mapping[float, int]
 
+# How many standard deviations a lattice reaches to each side of the strike.
 WIDTH = 4.5
-"""How many standard deviations a lattice reaches to each side of the strike."""
 
+# Number of lattices that are computed together: their nodes fit into a processor's cache.
 AT_ONCE = 256
-"""Number of lattices that are computed together: their nodes fit into a processor's cache."""
 
+# An American option whose price exceeds the value of its exercise by at most this share of the
+# strike counts as worth its exercise.
 NEGLIGIBLE = 2e-5
-"""An American option whose price exceeds the value of its exercise by at most this share of the
-strike counts as worth its exercise."""
 
+# Half a cent. A value may be this much below the intrinsic value. In the money, a value at most
+# this much above it shows no volatility.
 ROUNDING = 0.005
-"""Half a cent. A value may be this much below the intrinsic value. In the money, a value at most
-this much above it shows no volatility."""
 
+# An option in the money has no volatility if a point of it changes the value by less than this:
+# the rounding of the broker's value would decide it.
 SMALLEST_VEGA = 0.002
-"""An option in the money has no volatility if a point of it changes the value by less than this:
-the rounding of the broker's value would decide it."""
 
+# The search for a volatility ends when it changes by less than this share of it.
 CLOSE_ENOUGH = 1e-5
-"""The search for a volatility ends when it changes by less than this share of it."""
 
 MOST_STEPS = 40
 

@@ -50,6 +50,7 @@ class Breakdown(StrEnum):
     LEG = "leg"
 
 
+# The columns that name a row of each level, besides the currency; the first one names it.
 _GROUPS = {
     Breakdown.ACCOUNT: ["account"],
     Breakdown.STRATEGY: ["strategy_id", "account"],
@@ -57,7 +58,6 @@ _GROUPS = {
     Breakdown.EXPIRY: ["expiry", "account"],
     Breakdown.LEG: ["strategy_id", "account", "conid"],
 }
-"""The columns that name a row of each level, besides the currency; the first one names it."""
 
 
 class NotShifted(StrEnum):
@@ -159,8 +159,8 @@ class Assumptions:
         return option_terms(contract, details, self.rates, self.dividends.get(row["symbol"]))
 
 
+# The columns in which rows are equal that have one price in each scenario.
 _PRICED = ["conid", "implied_vol", "spot"]
-"""The columns in which rows are equal that have one price in each scenario."""
 
 
 @dataclass(frozen=True)
@@ -407,6 +407,7 @@ SCENARIOS_FILE = "scenarios.yaml"
 
 LARGEST_BYTES = 2**20
 
+# The scenarios that are recorded without a file.
 STANDARD = tuple(
     Point(spot=spot, vol=vol, name=f"{spot:+g} %" + (f", volatility {vol:+g}" if vol else ""))
     for spot, vol in (
@@ -414,7 +415,6 @@ STANDARD = tuple(
         (-10.0, 10.0), (0.0, 5.0), (0.0, -5.0),
     )
 )  # fmt: skip
-"""The scenarios that are recorded without a file."""
 
 
 class ScenariosFileError(PositionSyncError):

@@ -22,12 +22,12 @@ from position_sync_dagster.risk.model import DAYS_PER_YEAR, Dividend, Exercise, 
 
 OPTION_TYPES = frozenset({"OPT", "FOP"})
 
+# Indices that nobody can hold: their options follow the future of their month.
 WITHOUT_CARRY = frozenset({"VIX", "VIX1D", "VXN", "RVX", "OVX", "GVZ", "V2TX", "VNKY"})
-"""Indices that nobody can hold: their options follow the future of their month."""
 
+# When an option that is settled at the open expires, in the zone of its exchange: the prices that
+# settle it are made from 08:30 (Chicago) or 09:00 (Osaka) on.
 AT_THE_OPEN = "09:00:00"
-"""When an option that is settled at the open expires, in the zone of its exchange: the prices that
-settle it are made from 08:30 (Chicago) or 09:00 (Osaka) on."""
 
 
 class NotPriced(StrEnum):
@@ -62,8 +62,8 @@ class DatedDividend:
         return Dividend(years, self.amount, self.share)
 
 
+# Dividends are assumed to go on as they are known for this time.
 AHEAD = timedelta(days=3 * 365)
-"""Dividends are assumed to go on as they are known for this time."""
 
 QUARTER = timedelta(days=365 / 4)
 
@@ -156,11 +156,11 @@ def ex_moment(day: date) -> datetime:
     return expiry_moment(day, "09:30:00", "America/New_York")
 
 
+# More than this share of a price is no forecast of a dividend.
 LARGEST_SHARE = 0.9
-"""More than this share of a price is no forecast of a dividend."""
 
+# A smaller part of a price is the rounding of `pvDividend`.
 LEAST_SHARE = 5e-5
-"""A smaller part of a price is the rounding of `pvDividend`."""
 
 
 def dividends_stated(

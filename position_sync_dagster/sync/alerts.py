@@ -17,16 +17,16 @@ from position_sync_dagster.domain.clock import Clock, elapsed, has_come
 from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.sync.supervision import SensorCursor
 
+# How long a receiver that could not be reached is left alone; the others are not.
 RETRY = timedelta(minutes=1)
-"""How long a receiver that could not be reached is left alone; the others are not."""
 
+# Maximum length of a description in a message, in characters; the check's page shows all of it.
 LONGEST_TEXT = 600
-"""Maximum length of a description in a message, in characters; the check's page shows all of it."""
 
 SECONDS = "%Y-%m-%d %H:%M:%S"
 
+# Maximum number of messages that wait for their delivery; beyond it the oldest are dropped.
 MOST_KEPT = 200
-"""Maximum number of messages that wait for their delivery; beyond it the oldest are dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -335,8 +335,8 @@ class ConnectionValues:
         await self.manager.close()
 
 
+# The report where nothing waits.
 NOTHING = DrainReport(batches=(), rescued=0, duration_s=0.0, exhausted=True)
-"""The report where nothing waits."""
 
 
 async def drain(

@@ -41,8 +41,8 @@ from position_sync_dagster.settings import Settings
 
 TIME_LIMIT_S = Settings.drain_time_limit_s
 
+# Delays after drains in a row that released requests.
 RETRY = Backoff(first_s=10.0, longest_s=120.0)
-"""Delays after drains in a row that released requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -425,12 +425,12 @@ def match_holdings(request: QueuedPosition, view: BrokerView) -> tuple[BrokerPos
     return tuple(found) if found or view.covers(request.account) else None
 
 
+# A batch claims the number of waiting requests divided by this.
 SHARE = 4
-"""A batch claims the number of waiting requests divided by this."""
 
+# A batch is planned again if newer rows of its holdings arrive, at most this many times in total;
+# then it is released.
 MAX_PLANS = 10
-"""A batch is planned again if newer rows of its holdings arrive, at most this many times in total;
-then it is released."""
 
 
 def batch_limit(waiting: int, batch_size: int, largest: int) -> int:

@@ -24,27 +24,27 @@ from position_sync_dagster.domain.statement import FLEX, EventKind, Execution
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.codec import moment, one_of
 
+# Time in which a close is judged again: its statement may come late, and may be corrected.
 WINDOW = timedelta(days=60)
-"""Time in which a close is judged again: its statement may come late, and may be corrected."""
 
+# Maximum age of the executions and events of a change, before the change.
 BEFORE = timedelta(days=7)
-"""Maximum age of the executions and events of a change, before the change."""
 
+# Time in which shares may come after an option, and the gateway is asked for executions.
 AN_HOUR = timedelta(hours=1)
-"""Time in which shares may come after an option, and the gateway is asked for executions."""
 
+# Time in which a trade that a gateway named is looked for in statements that are older than its
+# cause: statements of a day may be made during it.
 WEEK = timedelta(days=7)
-"""Time in which a trade that a gateway named is looked for in statements that are older than its
-cause: statements of a day may be made during it."""
 
+# Minimum age of a close before it counts as unexplained: its executions may still arrive.
 GRACE = timedelta(minutes=2)
-"""Minimum age of a close before it counts as unexplained: its executions may still arrive."""
 
+# The name under which breaks of closes are recorded, in place of a gateway.
 BREAKS = "closures"
-"""The name under which breaks of closes are recorded, in place of a gateway."""
 
+# From when and until when the gateway named all executions of an account.
 Asked = Mapping[str, tuple[datetime, datetime]]
-"""From when and until when the gateway named all executions of an account."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,10 +247,10 @@ _CHANGE = ("change_id", "account", "conid", "symbol", "since", "seen_at", "befor
 _COUNTED = ("change_id", "cause", "stage", "statement", "judged_at")
 _KEY = ("account", "conid")
 
+# The rows of `position_changes` that closed something, as `PositionChange.closed` says.
 IS_CLOSE = (pl.col("after").abs() < pl.col("before").abs()) | (
     pl.col("before") * pl.col("after") < 0
 )
-"""The rows of `position_changes` that closed something, as `PositionChange.closed` says."""
 
 
 def _new_york(at: pl.Expr) -> pl.Expr:

@@ -29,12 +29,12 @@ from position_sync_dagster.yaml_file import saved_state
 
 logger = logging.getLogger(__name__)
 
+# Maximum time between the executions of two orders of a roll, unless a person names another.
 WITHIN = timedelta(seconds=60)
-"""Maximum time between the executions of two orders of a roll, unless a person names another."""
 
+# How old the changes of a roll must be before it is followed: those of a combo order arrive one by
+# one, and the last of them may make the roll unclear.
 SETTLED = timedelta(seconds=30)
-"""How old the changes of a roll must be before it is followed: those of a combo order arrive one by
-one, and the last of them may make the roll unclear."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,8 +166,8 @@ class RollFollower:
         return Followed(due=tuple(done), refused=found.refused)
 
 
+# Maximum time between what was closed and what was opened in its place.
 A_DAY = timedelta(days=1)
-"""Maximum time between what was closed and what was opened in its place."""
 
 
 def _rolls(

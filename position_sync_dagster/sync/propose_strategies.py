@@ -19,8 +19,8 @@ from position_sync_dagster.settings import Settings
 OPTIONS = ("OPT", "FOP")
 CHANGE = ("account", "conid", "symbol", "before", "after")
 
+# A holding that was opened within this time, and that no strategy has, is named in a line.
 NEW = timedelta(days=1)
-"""A holding that was opened within this time, and that no strategy has, is named in a line."""
 
 FIRST_STEP = (
     "No strategy is active, so nothing is streamed: `position-sync strategies propose` shows the "

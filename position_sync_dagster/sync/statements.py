@@ -107,11 +107,11 @@ class _Known:
 
 
 _INDEX = TypeAdapter(dict[str, _Known])
+# The folder's index: files that are in it, and unchanged, are not parsed again.
 INDEX_FILE = ".position-sync.json"
-"""The folder's index: files that are in it, and unchanged, are not parsed again."""
 
+# The size of files whose rows are stored with one commit; a larger file has one of its own.
 AT_ONCE_BYTES = 16 * 2**20
-"""The size of files whose rows are stored with one commit; a larger file has one of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -363,8 +363,8 @@ def _content(path: Path) -> bytes:
         ) from None
 
 
+# The time in New York that the values of a statement's day get: a statement has only the date.
 STATED_AT = time(16, 0)
-"""The time in New York that the values of a statement's day get: a statement has only the date."""
 
 
 class Imported(NamedTuple):
@@ -478,8 +478,8 @@ def summary_of(cash: StatementCash, run_id: str | None = None) -> AccountSummary
     )
 
 
+# Prefix of the gateway_id of breaks between rows and a statement; the day follows it.
 STATEMENT_BREAKS = "statement:"
-"""Prefix of the gateway_id of breaks between rows and a statement; the day follows it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

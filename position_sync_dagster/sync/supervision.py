@@ -50,11 +50,11 @@ class RunState(StrEnum):
     CANCELED = "CANCELED"
 
 
+# The beginning of the reason if the stream was terminated; the session keeps it as its detail.
 PAUSED = "paused by a person"
-"""The beginning of the reason if the stream was terminated; the session keeps it as its detail."""
 
+# The states of a run that has not ended, as far as Dagster knows.
 IN_PROGRESS = frozenset({RunState.WAITING, RunState.STARTING, RunState.RUNNING, RunState.CANCELING})
-"""The states of a run that has not ended, as far as Dagster knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,25 +85,25 @@ def consecutive(outcomes: Iterable[bool]) -> int:
     return sum(takewhile(bool, outcomes))
 
 
+# Maximum time from the start of a run to its lease. It takes 3 to 10 s, and over 30 s where other
+# processes use the processors: to give such a run up would add another one to them.
 START_GRACE = timedelta(seconds=60)
-"""Maximum time from the start of a run to its lease. It takes 3 to 10 s, and over 30 s where other
-processes use the processors: to give such a run up would add another one to them."""
 
+# Maximum time from the end of a run's lease to its own end.
 END_GRACE = timedelta(seconds=30)
-"""Maximum time from the end of a run's lease to its own end."""
 
+# Seconds before a session's end at which its successor starts: the gap is then only the hand-over
+# of the lease, without the start of a run.
 ROTATION_LEAD_S = 30.0
-"""Seconds before a session's end at which its successor starts: the gap is then only the hand-over
-of the lease, without the start of a run."""
 
+# The largest difference between the clocks of Dagster's database and of this process.
 CLOCK_SLACK_S = 5.0
-"""The largest difference between the clocks of Dagster's database and of this process."""
 
+# Delays between runs in a crash loop.
 RESTART = Backoff(first_s=10.0, longest_s=120.0)
-"""Delays between runs in a crash loop."""
 
+# A run that fails within this time after its start counts towards a crash loop.
 SHORT_LIFE = timedelta(seconds=30)
-"""A run that fails within this time after its start counts towards a crash loop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

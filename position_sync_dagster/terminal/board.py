@@ -25,8 +25,8 @@ def paused(login: LoginStatus) -> bool:
     )
 
 
+# The mark of a program that should work and does not.
 LATE = "(late)"
-"""The mark of a program that should work and does not."""
 
 
 def describe(status: Status) -> list[tuple[str, str]]:
@@ -129,13 +129,13 @@ def _gateway(login: LoginStatus, status: Status) -> str:
     return f"{login.gateway_id}: {state}{owner}{lines}{detail}"
 
 
+# Labels with their values.
 Lines = Sequence[tuple[str, str]]
-"""Labels with their values."""
 
 LABEL = 12
 SHOWN = {"programs", "queue", "updates"}
+# In a terminal of this many rows or more, empty lines separate the parts.
 ROOMY = 30
-"""In a terminal of this many rows or more, empty lines separate the parts."""
 
 LEAST_CHANGES = 2
 LEAST_STRATEGIES = 3

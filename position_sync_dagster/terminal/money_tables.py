@@ -26,8 +26,8 @@ from position_sync_dagster.terminal.text import (
     quantity,
 )
 
+# Characters; in a terminal of this width or more, two spaces separate the columns.
 WIDE = 110
-"""Characters; in a terminal of this width or more, two spaces separate the columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +113,7 @@ def _colour(column: FittedColumn, row: int) -> str:
     return "red" if text.startswith("-") else "green"
 
 
+# The heading of each sum, its name, and the rank of its column; strategies always show money.
 _SUMS = (
     ("value", "value", 4),
     ("unreal", "unrealized_pnl", 3),
@@ -122,7 +123,6 @@ _SUMS = (
     ("theta", "theta", 1),
     ("vega", "vega", 2),
 )
-"""The heading of each sum, its name, and the rank of its column; strategies always show money."""
 
 
 def strategy_table(strategies: Sequence[Money], ends: Sequence[Money], width: int) -> Group:

@@ -17,8 +17,8 @@ from rich.text import Text
 
 from position_sync_dagster.terminal.text import foreign
 
+# Maximum length of a line, in characters: a text of others may have any length.
 MOST_OF_A_LINE = 4000
-"""Maximum length of a line, in characters: a text of others may have any length."""
 
 
 def as_json(value: Any) -> str:
@@ -99,8 +99,8 @@ def print_table(
             console.print(Text(f"  {foreign(note, MOST_OF_A_LINE)}"), soft_wrap=True)
 
 
+# Characters: wide enough for each column. A pipe has no width, and Rich would take 80.
 PIPE_WIDTH = 200
-"""Characters: wide enough for each column. A pipe has no width, and Rich would take 80."""
 
 
 INTERVAL_S = 2.0

@@ -24,8 +24,8 @@ def printable(text: str) -> str:
     )
 
 
+# Maximum length of a text of others, such as a symbol or an argument, in characters.
 MOST_FOREIGN = 200
-"""Maximum length of a text of others, such as a symbol or an argument, in characters."""
 
 
 def foreign(text: str, most: int = MOST_FOREIGN) -> str:
@@ -143,8 +143,8 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min"
 
 
+# Greeks whose age differs by less than this from that of the price are not shown apart.
 NEAR_S = 5.0
-"""Greeks whose age differs by less than this from that of the price are not shown apart."""
 
 
 def greeks_age(greeks_s: float | None, price_s: float | None, *, has_greeks: bool = False) -> str:

@@ -33,11 +33,11 @@ from position_sync_dagster.errors import MissingExtraError, PositionSyncError
 logger = logging.getLogger(__name__)
 
 PERIOD_S = 1.0
+# The figures are read once per `PERIOD_S`; less often if that takes over `SHARE` of a core.
 SHARE = 0.08
-"""The figures are read once per `PERIOD_S`; less often if that takes over `SHARE` of a core."""
 
+# An answer waits at most this long; the reading ends when nobody has asked for twice this time.
 WAIT_S = 10.0
-"""An answer waits at most this long; the reading ends when nobody has asked for twice this time."""
 
 MOST_VIEWERS = 100
 

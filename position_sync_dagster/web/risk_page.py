@@ -12,7 +12,7 @@ from urllib.parse import quote
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.tables import PROFIT_EXPLAINED
 from position_sync_dagster.risk.expiry import Curve, curves
-from position_sync_dagster.risk.explained import PARTS
+from position_sync_dagster.risk.explained import PARTS, of_newest_day
 from position_sync_dagster.risk.scenarios import Breakdown
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import risk
@@ -25,8 +25,8 @@ STYLE = (
 )
 
 
+# The size of the picture of a curve.
 WIDTH, HEIGHT = 640, 260
-"""The size of the picture of a curve."""
 
 
 def risk_html(lake: Lake, settings: Settings, now: datetime, strategy: str | None) -> str:
@@ -58,9 +58,7 @@ def risk_html(lake: Lake, settings: Settings, now: datetime, strategy: str | Non
         parts += [f"<h2>{escape(strategy)}</h2>", *map(_drawn, chosen)]
     table = lake.derived_table(PROFIT_EXPLAINED)
     if table.exists():
-        rows = table.rows()
-        newest = rows.filter(rows["session_date"] == rows["session_date"].max())
-        parts.append(_explained(newest.to_dicts()))
+        parts.append(_explained(of_newest_day(table.rows()).to_dicts()))
     body = "".join(parts)
     return (
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>Risk</title>"

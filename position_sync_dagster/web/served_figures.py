@@ -30,21 +30,21 @@ from position_sync_dagster.sync.reports.risk import read_risk
 from position_sync_dagster.sync.reports.status import plain
 from position_sync_dagster.terminal.text import cell_text, foreign, not_in_sums
 
+# How often the curves of the day are read again: they read half a day of the ledger.
 CURVES_EVERY = timedelta(minutes=1)
-"""How often the curves of the day are read again: they read half a day of the ledger."""
 
+# How often they are read while they have no line yet.
 BEGINNING = timedelta(seconds=5)
-"""How often they are read while they have no line yet."""
 
+# How often scenarios are computed: beside the reads, in a thread.
 SCENARIOS_EVERY = timedelta(minutes=1)
-"""How often scenarios are computed: beside the reads, in a thread."""
 
 FRESH = timedelta(seconds=0.9)
 
 MOST_CHANGES = 200
 
+# How many scenarios have room beside a strategy, and the largest move of the usual ones.
 MOST_SCENARIOS, MOST_SHOWN_PERCENT = 6, 10
-"""How many scenarios have room beside a strategy, and the largest move of the usual ones."""
 
 Row = list[Any]
 
@@ -54,11 +54,11 @@ OF_PART = (
     "market_value", "notional", "unrealized_pnl", "daily_pnl", "delta", "gamma_1pct", "theta",
     "vega", "dollar_delta", "implied_vol", "underlying_price", "run_id",
 )  # fmt: skip
+# The columns of a part of a holding: times in milliseconds, null for what is unknown.
 COLUMNS = (
     "key", "strategy", "quantity", "source", "current", "unvalued", "greekless", "priced_at",
     "greeks_at", "written_at", *OF_LEG, *OF_PART,
 )  # fmt: skip
-"""The columns of a part of a holding: times in milliseconds, null for what is unknown."""
 
 
 class PageFigures:
@@ -215,11 +215,11 @@ def etag_of(figures: Figures) -> str:
     return f'"{figures.ledger_version or 0}-{others}"'
 
 
+# The type and the content of each answer.
 BODIES: dict[str, tuple[str, Callable[[Figures], str]]] = {
     "figures": ("application/json", Figures.to_json),
     "positions.csv": ("text/csv", positions_csv),
 }
-"""The type and the content of each answer."""
 
 
 def answer(name: str, known: str, read: Callable[[], Figures]) -> Response:

@@ -42,6 +42,7 @@ pytestmark = [
 
 DUMP = ROOT / "tests" / "support" / "dagster-1.5.sql.gz"
 REVISION = "SELECT version_num FROM alembic_version"
+# What a person would miss.
 KEPT = (
     "SELECT run_id, pipeline_name, status FROM runs ORDER BY run_id",
     "SELECT id, run_id, dagster_event_type, asset_key, event FROM event_logs ORDER BY id",
@@ -50,7 +51,6 @@ KEPT = (
     "SELECT partitions_def_name, partition FROM dynamic_partitions ORDER BY 1, 2",
     "SELECT asset_key, last_run_id FROM asset_keys ORDER BY asset_key",
 )
-"""What a person would miss."""
 
 PAGES = """{
   runsOrError(limit: 50) { ... on Runs { results { runId } } }

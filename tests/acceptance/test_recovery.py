@@ -24,12 +24,12 @@ from tests.support.demo_program import LINES, Demo, assert_tables_are_whole, wai
 
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "1"))
 
+# Dagster's programs, and the part of the command line by which each is found.
 PROGRAMS = {
     "code server": "dagster api grpc",
     "daemon": "dagster-daemon run",
     "webserver": "position_sync_dagster.webserver",
 }
-"""Dagster's programs, and the part of the command line by which each is found."""
 
 STREAM_RUNS = """{ runsOrError(filter: {pipelineName: "stream_positions"}) {
   ... on Runs { results { runId status } } } }"""

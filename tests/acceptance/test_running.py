@@ -39,8 +39,8 @@ from tests.support.demo_program import (
 STREAMED_CONID = 911000001
 STREAMED_TO_CLOSE = 912000003
 TO_FILL = 915000030
+# A leg that no strategy of the demo holds.
 TO_ACTIVATE = ("915000033", "NVDA", "P", "167.5", "20290119")
-"""A leg that no strategy of the demo holds."""
 
 WATCHED = "a_stream_watches FAILED"
 ENDED = {"SUCCESS", "CANCELED", "FAILURE"}
@@ -372,6 +372,15 @@ def test_the_sensors_tick_without_an_error(demo, sensor):
 
     statuses = wait_for("five ticks", at_least_five, poll_s=0.5)
     assert set(statuses) <= {"SUCCESS", "SKIPPED", "STARTED"}
+
+
+def test_no_run_fails(demo):
+    found = demo.graphql(
+        "{ runsOrError(limit: 100) { ... on Runs { results { jobName status } } } }"
+    )
+    runs = {(run["jobName"], run["status"]) for run in found["runsOrError"]["results"]}
+    assert ("close_day", "SUCCESS") in runs
+    assert not [job for job, status in runs if status == "FAILURE"]
 
 
 def status(demo: Demo) -> dict[str, Any]:

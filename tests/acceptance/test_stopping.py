@@ -27,8 +27,8 @@ from tests.support.demo_program import (
     wait_for,
 )
 
+# How the demo that ends by itself is started: it is whole again before it ends.
 TIMED = ("--for", "90")
-"""How the demo that ends by itself is started: it is whole again before it ends."""
 
 
 def until_streaming(demo: Demo) -> None:

@@ -32,25 +32,25 @@ WORKERS = (
 )
 VICTIMS = {*WORKERS, "doctor"}
 
+# Kills between two losses of power, after each of which a repair is killed twice.
 POWER_LOSS_EVERY = 20
-"""Kills between two losses of power, after each of which a repair is killed twice."""
 
+# Short, so that log and files are deleted while others use them; far longer than a commit, and
+# longer than a process stands still.
 RETENTION = {
     "delta.logRetentionDuration": "interval 8 seconds",
     "delta.deletedFileRetentionDuration": "interval 10 seconds",
 }
-"""Short, so that log and files are deleted while others use them; far longer than a commit, and
-longer than a process stands still."""
 
+# A writer waits 2 s for the writer lock of one that stands still, and goes on without it.
 LONGEST_STOP_S = 3.5
-"""A writer waits 2 s for the writer lock of one that stands still, and goes on without it."""
 
+# Kills from which a campaign must have merged and deleted files: a shorter one may end before the
+# first maintenance.
 FULL_CAMPAIGN = 100
-"""Kills from which a campaign must have merged and deleted files: a shorter one may end before the
-first maintenance."""
 
+# Waiting requests from which a killed inserter is replaced by a drain.
 BACKLOG = 2000
-"""Waiting requests from which a killed inserter is replaced by a drain."""
 
 
 @dataclass

@@ -47,8 +47,8 @@ TICKS = """{ sensorOrError(sensorSelector: {sensorName: "drain_queue",
   repositoryName: "__repository__", repositoryLocationName: "position_sync_dagster"}) {
   ... on Sensor { sensorState { ticks(limit: 500) { skipReason } } } } }"""
 
+# The folders of Dagster's home with its databases.
 STORAGE = ("history", "schedules")
-"""The folders of Dagster's home with its databases."""
 
 
 @pytest.fixture(scope="module")

@@ -23,13 +23,13 @@ from position_sync_dagster.sync.drain_batch import BrokerView
 from tests.support.settings import make_settings
 
 ACCOUNT = "DUSIM1"
+# Few enough that requests for the same position meet.
 CONIDS = 400
-"""Few enough that requests for the same position meet."""
 
 LEASE_S = 1.0
 
+# The broker's values change this often. Some requests meet a new value and some an old one.
 STEP_S = 3.0
-"""The broker's values change this often. Some requests meet a new value and some an old one."""
 
 
 def price_at(at: datetime) -> float:

@@ -36,14 +36,14 @@ ARGUMENTS = (
     "--hide-scrollbars",
 )
 
+# The page of the whole lineage, on which each group is a box.
 GROUPS = "/asset-groups"
-"""The page of the whole lineage, on which each group is a box."""
 
+# The page of a group with its assets.
 LINEAGE = "/locations/__repository__@position_sync_dagster/asset-groups/{group}/lineage"
-"""The page of a group with its assets."""
 
+# A window in which the page of a group shows all its assets at their full size.
 WHOLE_GRAPH = (2300, 2450)
-"""A window in which the page of a group shows all its assets at their full size."""
 
 NODE = "//*[local-name()='foreignObject'][.//*[@data-tooltip='{name}']]"
 
@@ -129,13 +129,6 @@ class Page:
         """Return whether the lineage page shows all checks as passed; None without an answer."""
         found = re.search(r"(\d+) / (\d+) Passed", self.node(name))
         return found[1] == found[2] if found else None
-
-    def largest_picture(self) -> tuple[int, int]:
-        """Return width and height of the largest picture that the page has drawn, in pixels."""
-        sizes = self.driver.execute_script(
-            "return [...document.images].map(one => [one.naturalWidth, one.naturalHeight])"
-        )
-        return max(((width, height) for width, height in sizes), default=(0, 0))
 
     def save(self, path: Path) -> None:
         """Write a screenshot as PNG."""

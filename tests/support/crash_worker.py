@@ -47,8 +47,8 @@ POINTS = {
     ),
 }
 BATCH = 5
+# Requests of an insert that is larger than the queue, and so is an append.
 MANY = 20
-"""Requests of an insert that is larger than the queue, and so is an append."""
 
 Call = Callable[..., Any]
 

@@ -31,14 +31,14 @@ from tests.support.waiting import pause_s
 PROGRAM = str(Path(sys.executable).parent / "position-sync")
 LEGS, STREAMED, QUEUED = 200, 20, 180
 
+# The market data lines: those of the streamed legs, and one for each underlying.
 LINES = STREAMED + 5
-"""The market data lines: those of the streamed legs, and one for each underlying."""
 ACCOUNT = "DUSIM0001"
+# After this time something hangs. The benchmarks measure how fast the program is.
 LIMIT_S = 300.0
-"""After this time something hangs. The benchmarks measure how fast the program is."""
 
+# After this time a server that lost its parent may end by itself, which would hide an orphan.
 GONE_S = 30.0
-"""After this time a server that lost its parent may end by itself, which would hide an orphan."""
 
 
 def clean_environment() -> dict[str, str]:

@@ -20,8 +20,8 @@ class Cut(Enum):
     HERE = "cut here"
 
 
+# Fields, or bytes as they are, or the end.
 Message = Sequence[str] | bytes | Cut
-"""Fields, or bytes as they are, or the end."""
 
 ACCOUNTS = ("DUSIM0001", "DUSIM0002", "DUSIM0003")
 CONIDS = (7001, 7002, 7003, 7004, 7005)

@@ -15,8 +15,8 @@ from benchmarks.book.generated import GeneratedBook, generate
 from tests.support.demo_program import clean_environment
 from tests.support.ports import free_port
 
+# Lines that a stream leaves to others, as the settings do by default.
 RESERVED_LINES = 5
-"""Lines that a stream leaves to others, as the settings do by default."""
 
 HANGS_S = 120.0
 

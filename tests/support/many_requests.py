@@ -7,8 +7,8 @@ from position_sync_dagster.cli.queue import retry_all
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.lake.position_queue import PositionQueue
 
+# Requests of which each is finished by a commit of its own part.
 SOME = 1_000
-"""Requests of which each is finished by a commit of its own part."""
 
 
 def main(path: str, count: int) -> None:

@@ -15,8 +15,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
+# The most keys that a listing has, unless it asks for fewer.
 PAGE = 1000
-"""The most keys that a listing has, unless it asks for fewer."""
 
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 

@@ -19,8 +19,8 @@ from position_sync_dagster.errors import GatewayError
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.settings import Settings
 
+# Two accounts, three lines, a fill, a close, an outage of IB, a restart of the gateway.
 SMALL = Path(__file__).with_name("small.ibrec")
-"""Two accounts, three lines, a fill, a close, an outage of IB, a restart of the gateway."""
 
 LINES = (921000001, 921000002, 921000003)
 RIGHTS = {"C": "CALL", "P": "PUT"}

@@ -11,6 +11,8 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 ACCEPTANCE = "tests/acceptance/"
+# Modules of whole programs that run in one process, one after the other. Each has a home in
+# which some of its tests share a demo. That of the UI (`looks`) takes longest.
 CHAINS = {
     "test_dev.py": "hosts",
     "test_hosts.py": "hosts",
@@ -21,15 +23,13 @@ CHAINS = {
     "test_screens.py": "looks",
     "test_the_end.py": "looks",
 }
-"""Modules of whole programs that run in one process, one after the other. Each has a home in
-which some of its tests share a demo. That of the UI (`looks`) takes longest."""
 
 UNIT = "tests/unit/"
+# Folders whose tests wait most of their time, in the order in which they begin: first those with
+# tests of a minute.
 WAITING = tuple(
     f"tests/integration/{folder}/" for folder in ("sync", "processes", "gateway", "simulator")
 )
-"""Folders whose tests wait most of their time, in the order in which they begin: first those with
-tests of a minute."""
 
 
 class Scheduling(LoadScopeScheduling):
@@ -71,8 +71,8 @@ def mixed(nodeids: Iterable[str]) -> list[str]:
     return [nodeid for *_, nodeid in sorted(placed, key=lambda one: one[:2])]
 
 
+# What a module imports whose tests fork workers (`forked_workers`).
 FORKED = re.compile(r"tests\.support\.(?:\w+_worker|lake_processes)\b")
-"""What a module imports whose tests fork workers (`forked_workers`)."""
 
 
 @cache

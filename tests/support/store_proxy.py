@@ -19,9 +19,10 @@ from typing import Any, Self
 from tests.support.objects import Answer, Objects, error
 
 TOKEN = "session-token-of-the-tests"  # noqa: S105 - the store of the tests takes any
+# S3 repeats an expired token in its answer.
 ECHO = f"</Message><Token-0>{TOKEN}</Token-0><Message>"
-"""S3 repeats an expired token in its answer."""
 
+# What S3 answers, by a name of ours: status, code and message.
 ERRORS = {
     "denied": (403, "AccessDenied", "Access Denied"),
     "expired": (400, "ExpiredToken", f"The provided token has expired.{ECHO}"),
@@ -35,16 +36,15 @@ ERRORS = {
         "The bucket you are attempting to access must be addressed using the specified endpoint.",
     ),
 }
-"""What S3 answers, by a name of ours: status, code and message."""
 
+# The connection ends before an answer.
 CUT = "cut"
-"""The connection ends before an answer."""
 
+# The request is never answered, also when the fault is over.
 HANG = "hang"
-"""The request is never answered, also when the fault is over."""
 
+# The request reaches the store, and its answer is lost.
 CUT_AFTER = "cut after"
-"""The request reaches the store, and its answer is lost."""
 
 
 @dataclass(frozen=True, slots=True)

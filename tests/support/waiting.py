@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+# Only a hang reaches it.
 DEADLINE_S = 120.0
-"""Only a hang reaches it."""
 
 POLL_S = 0.02
 LONGEST_PAUSE_S = 2.0

@@ -15,8 +15,8 @@ MODULES = sorted(
     for path in (ROOT / "benchmarks").rglob("*.py")
     if path.name not in ("__init__.py", "__main__.py")
 )
+# What the benchmarks compare with, installed by `make bench` only.
 COMPARED = {"persistqueue"}
-"""What the benchmarks compare with, installed by `make bench` only."""
 
 
 @pytest.mark.parametrize("module", MODULES)

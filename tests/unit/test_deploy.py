@@ -159,9 +159,9 @@ def test_only_daemon_and_webserver_reach_the_port_of_the_code_server(kubernetes)
     assert component.values == ["dagster-daemon", "dagster-webserver"]
 
 
+# The accounts of each Debian image (base-passwd, apt), which `useradd` refuses to make again.
 DEBIAN = """root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc
 _apt nobody"""
-"""The accounts of each Debian image (base-passwd, apt), which `useradd` refuses to make again."""
 
 
 def test_the_image_makes_an_account_that_debian_does_not_have():

@@ -11,8 +11,8 @@ from position_sync_dagster.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "position_sync_dagster"
+# It may name what is gone.
 HISTORY = "CHANGELOG.md"
-"""It may name what is gone."""
 
 DOCUMENTS = sorted(
     [path for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")) if path.name != HISTORY],

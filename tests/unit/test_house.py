@@ -14,13 +14,13 @@ PACKAGE = ROOT / "position_sync_dagster"
 SIMULATOR = ROOT / "ib_gateway_simulator"
 TESTS = ROOT / "tests"
 
+# Tiers whose folders are those of the package; the other folders of tests are named below.
 MIRRORING = ("contract", "integration", "unit")
-"""Tiers whose folders are those of the package; the other folders of tests are named below."""
 
 APART = {"acceptance", "chaos", "support"}
 
+# Verbs that a docstring does not begin with: it uses Return, Raise, Read, Commit and the like.
 NOT_FIRST = {"Give", "Tell", "Say", "Note", "Let", "Have", "Be", "Hear"}
-"""Verbs that a docstring does not begin with: it uses Return, Raise, Read, Commit and the like."""
 
 
 def folders_of(root: Path) -> list[Path]:

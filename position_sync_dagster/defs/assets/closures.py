@@ -17,11 +17,11 @@ from position_sync_dagster.sync.reports import closes as closes_report
 EXPLAINED_CHECK = "closes_are_explained"
 CAUSES = dg.AssetCheckKey(dg.AssetKey(CLOSURES.name), EXPLAINED_CHECK)
 
+# Number of closes listed with an event.
 LAST = 50
-"""Number of closes listed with an event."""
 
+# Maximum number of closes that the failing check names.
 MOST_NAMED = 10
-"""Maximum number of closes that the failing check names."""
 
 
 @table_asset.table_asset(

@@ -28,12 +28,13 @@ from position_sync_dagster.sync.reports import confirmations, exposure
 from position_sync_dagster.sync.reports.book import Book, BookMoney, Money, read_book
 from position_sync_dagster.terminal.text import amount, duration, money_lines, partial_sum, quantity
 
+# Maximum length of each list of `latest_positions`.
 LARGEST = 10
-"""Maximum length of each list of `latest_positions`."""
 
 MOST_CURRENCIES = 5
 MOST_STRATEGIES = 50
 
+# The totals that the UI plots, by label. Long labels would leave no room for the tables.
 PLOTS = {
     "daily": "daily_pnl",
     "value": "value",
@@ -41,10 +42,9 @@ PLOTS = {
     "delta": "dollar_delta",
     "theta": "theta",
 }
-"""The totals that the UI plots, by label. Long labels would leave no room for the tables."""
 
+# Shown instead of a currency for legs that are not held and have never been valued.
 NOT_VALUED = "not valued"
-"""Shown instead of a currency for legs that are not held and have never been valued."""
 
 
 def money_metadata(found: BookMoney) -> dict[str, dg.MetadataValue]:
@@ -82,8 +82,8 @@ def _sum(name: str) -> "Callable[[Money], str]":
     return partial(partial_sum, name=name)
 
 
+# The columns of a table, each with the function that writes its cell; {} is the currency.
 _Texts = Mapping[str, Callable[[Any], str]]
-"""The columns of a table, each with the function that writes its cell; {} is the currency."""
 
 _MONEY: _Texts = {
     "value {}": _sum("value"),
@@ -205,9 +205,9 @@ def day_metadata(rows: pl.DataFrame) -> dict[str, dg.MetadataValue]:
     return plotted(numbers) | {n: dg.MetadataValue.int(count) for n, count in missing.items()}
 
 
+# How long a closed holding stays in the table. Its cost must not grow with the history: the table
+# is replaced whole, and each process that asks for the newest rows begins with it.
 CLOSED_KEPT = timedelta(days=14)
-"""How long a closed holding stays in the table. Its cost must not grow with the history: the table
-is replaced whole, and each process that asks for the newest rows begins with it."""
 
 LATEST_LINEAGE = {name: [("position_updates", name)] for name in LATEST_POSITIONS.columns} | {
     "confirmed_at": [

@@ -24,6 +24,7 @@ from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS, PROFIT_EXPLAINED
 from position_sync_dagster.lake.storage.object_store import first_ledger_day
+from position_sync_dagster.risk.explained import of_newest_day
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import statements
 from position_sync_dagster.sync.reports.exchange_days import (
@@ -34,11 +35,11 @@ from position_sync_dagster.sync.reports.exchange_days import (
 )
 from position_sync_dagster.sync.reports.risk import explain_day, unexplained
 
+# A trading day is recorded after its close; an exchange is never closed for more than four
+# days.
 CLOSED_DAYS = dg.FreshnessPolicy.time_window(
     fail_window=timedelta(days=5), warn_window=timedelta(days=4)
 )
-"""A trading day is recorded after its close; an exchange is never closed for more than four
-days."""
 
 LINEAGE: table_asset.Lineage = {
     name: [("position_updates", name)] for name in DAILY_POSITIONS.columns
@@ -146,8 +147,8 @@ def describe(closed: statements.ClosedDay) -> "Mapping[str, dg.RawMetadataValue]
     }
 
 
+# Years ahead for which holidays are looked up: a code location may run that long.
 YEARS_AHEAD = 2
-"""Years ahead for which holidays are looked up: a code location may run that long."""
 
 
 class KnownDays(NamedTuple):
@@ -199,8 +200,8 @@ def _first_day(settings: Settings) -> date:
     return min((day for day in found if day is not None), default=datetime.now(UTC).date())
 
 
+# Number of trading days recorded again at night: rows and statements may come late.
 LATE_DAYS = 3
-"""Number of trading days recorded again at night: rows and statements may come late."""
 
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
@@ -301,8 +302,8 @@ def last_days(days: ExchangeDays, *, before: date) -> list[date]:
     return [*islice(filter(days.is_trading_day, earlier), LATE_DAYS)][::-1]
 
 
+# Maximum number of ranges shown with the check.
 RANGES_SHOWN = 20
-"""Maximum number of ranges shown with the check."""
 
 
 @table_check(DAILY_POSITIONS.name)
@@ -388,8 +389,8 @@ _RANGES: table_asset.Columns[tuple[date, date, int]] = {
 }
 
 
+# Maximum number of strategies that the check names.
 STRATEGIES_SHOWN = 5
-"""Maximum number of strategies that the check names."""
 
 
 def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
@@ -450,7 +451,7 @@ def profits_are_explained(lake: tables.Lake, settings: Settings) -> dg.AssetChec
     """
     table = lake.derived_table(PROFIT_EXPLAINED)
     rows = table.rows() if table.exists() else PROFIT_EXPLAINED.empty
-    newest = rows.filter(rows["session_date"] == rows["session_date"].max())
+    newest = of_newest_day(rows)
     found = unexplained(newest.iter_rows(named=True))
     if not found:
         return dg.AssetCheckResult(passed=True, metadata={"strategies": newest.height})

@@ -17,8 +17,8 @@ from position_sync_dagster.lake.strategies_file import follow_file
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain
 
+# Maximum number of rolled legs that an event lists.
 MOST_ROLLED = 50
-"""Maximum number of rolled legs that an event lists."""
 
 
 @table_asset.table_asset(specs.ACTIVE_STRATEGIES)

@@ -15,8 +15,8 @@ from position_sync_dagster.sync.reports import risk
 
 RISK_JOB = "record_risk"
 
+# Maximum number of options that a check names.
 MOST_NAMED = 5
-"""Maximum number of options that a check names."""
 
 
 @table_asset.table_asset(

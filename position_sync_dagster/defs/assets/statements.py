@@ -74,11 +74,11 @@ def _added(table: storage.Table, added: int) -> dg.MaterializeResult[None]:
 
 FILES_CHECK = "files_are_readable"
 
+# Maximum number of statements that a failing check names.
 FAULTS_SHOWN = 20
-"""Maximum number of statements that a failing check names."""
 
+# Maximum number of statements listed with an event; the folder has all.
 SHOWN = 400
-"""Maximum number of statements listed with an event; the folder has all."""
 
 
 @dg.asset(

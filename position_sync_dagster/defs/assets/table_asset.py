@@ -24,14 +24,15 @@ OWNERS = ["team:position-sync"]
 KINDS = {"deltalake", "python"}
 TAGS = {"domain": "positions"}
 
+# The name of the code location in `workspace.yaml`; links to jobs contain it.
 LOCATION = "position_sync_dagster"
-"""The name of the code location in `workspace.yaml`; links to jobs contain it."""
 
+# The groups of assets: what the broker reports, the way of a value to its row, what is derived from
+# the rows. The lineage page shows each group as a box that opens with a click, since all assets do
+# not fit on a screen.
 ACCOUNT, PATH, REPORTS = "account", "path", "reports"
-"""The groups of assets: what the broker reports, the way of a value to its row, what is derived
-from the rows. The lineage page shows each group as a box that opens with a click, since all assets
-do not fit on a screen."""
 
+# The group of each asset; all others are of ACCOUNT.
 GROUPS = {
     "active_strategies": PATH,
     "position_queue": PATH,
@@ -45,22 +46,21 @@ GROUPS = {
     "risk_scenarios": REPORTS,
     "reconciliation_breaks": REPORTS,
 }
-"""The group of each asset; all others are of ACCOUNT."""
 
+# The tag for the Delta version of an event that no asset function returned.
 DATA_VERSION = "dagster/data_version"
-"""The tag for the Delta version of an event that no asset function returned."""
 
+# The data version of a table that the ledger follows all the time: a new version of the table must
+# not mark the ledger as out of date.
 FOLLOWED = "followed"
-"""The data version of a table that the ledger follows all the time: a new version of the table must
-not mark the ledger as out of date."""
 
+# For assets that are materialized at least every 15 minutes.
 QUARTER_HOURLY = dg.FreshnessPolicy.time_window(
     fail_window=timedelta(minutes=40), warn_window=timedelta(minutes=20)
 )
-"""For assets that are materialized at least every 15 minutes."""
 
+# Column → its source columns, each as (asset, column).
 Lineage = Mapping[str, Sequence[tuple[str, str]]]
-"""Column → its source columns, each as (asset, column)."""
 
 _TYPES = {
     Kind.TEXT: "string",
@@ -126,11 +126,11 @@ def table_asset(
     return decorate
 
 
+# The key under which the UI shows the columns of an asset above its metadata.
 COLUMN_SCHEMA = "dagster/column_schema"
-"""The key under which the UI shows the columns of an asset above its metadata."""
 
+# The key under which the UI shows a link to them.
 COLUMNS = "columns"
-"""The key under which the UI shows a link to them."""
 
 
 def table_metadata(
@@ -185,8 +185,8 @@ def known(**values: float | str | None) -> "dict[str, float | str]":
 
 
 Row = TypeVar("Row")
+# The columns of a table in an event, each with the function that takes its value from a row.
 Columns = Mapping[str, Callable[[Row], str | float | None]]
-"""The columns of a table in an event, each with the function that takes its value from a row."""
 
 
 def attributes(*names: str) -> dict[str, Callable[[Any], Any]]:
@@ -261,8 +261,8 @@ def derived_forward(make: Callable[[bool], Made]) -> Made:
     return make(False)  # the ledger itself has lost its newest rows
 
 
+# The assets from which each asset is made.
 DEPS: dict[str, tuple[str, ...]] = {}
-"""The assets from which each asset is made."""
 
 
 def runless(
@@ -295,6 +295,7 @@ def runless(
 GATEWAY = "gateway"
 
 
+# The tables that no run materializes, each with its sources and its description.
 _EXTERNAL: "tuple[tuple[TableSpec, list[str], str], ...]" = (
     (
         specs.BROKER_POSITIONS,
@@ -387,7 +388,6 @@ How to read it: of the rows of a conid those with the greatest seen_at count.
 """,
     ),
 )
-"""The tables that no run materializes, each with its sources and its description."""
 
 
 @dg.definitions

@@ -104,8 +104,8 @@ def judge_detail(session: GatewaySession | None, now: datetime) -> dg.AssetCheck
     )
 
 
+# The check fails when this share of the line limit is in use.
 NEAR = 0.9
-"""The check fails when this share of the line limit is in use."""
 
 
 @check_results.table_check("gateway_sessions", each_login=True)

@@ -14,20 +14,20 @@ from position_sync_dagster.defs.runs import dagster_failures
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
 
+# Maximum number of rows that a failing check shows.
 SHOWN = 20
-"""Maximum number of rows that a failing check shows."""
 
+# Metadata key of a result that could not compare anything; alerts ignore such a result.
 UNKNOWN = "unknown"
-"""Metadata key of a result that could not compare anything; alerts ignore such a result."""
 
+# Metadata key of a failing check: what its reader should do.
 WHAT_TO_DO = "what_to_do"
-"""Metadata key of a failing check: what its reader should do."""
 
 Evaluate = Callable[["tables.Lake", Settings], dg.AssetCheckResult]
 
 
+# The function of each check that `table_check` defined; the tick calls it too.
 EVALUATE: dict[dg.AssetCheckKey, Evaluate] = {}
-"""The function of each check that `table_check` defined; the tick calls it too."""
 
 
 def table_check(

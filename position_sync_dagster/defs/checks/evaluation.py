@@ -39,22 +39,22 @@ CHECKS = (
     ledger.breaks_are_decided,
 )
 
+# The checks of the tables, in the order of their evaluation.
 KEYS = tuple(check.check_key for check in CHECKS)
-"""The checks of the tables, in the order of their evaluation."""
 
+# Seconds between two evaluations of all checks, and of those that did not pass. `a_stream_watches`
+# is evaluated in each tick.
 ALL_EVERY_S, FAILED_EVERY_S = 60.0, 10.0
-"""Seconds between two evaluations of all checks, and of those that did not pass. `a_stream_watches`
-is evaluated in each tick."""
 
+# A result that stays the same is stored again after this time.
 STORED_EVERY = timedelta(hours=1)
-"""A result that stays the same is stored again after this time."""
 
+# A result that still fails, and differs in its description alone, is stored after this time: the
+# number of a broken limit moves with each tick.
 REWORDED_EVERY = timedelta(minutes=5)
-"""A result that still fails, and differs in its description alone, is stored after this time: the
-number of a broken limit moves with each tick."""
 
+# No check begins after this time, in seconds; the next tick goes on with the others.
 TIME_LIMIT_S = 10.0
-"""No check begins after this time, in seconds; the next tick goes on with the others."""
 
 
 class CheckDriver:

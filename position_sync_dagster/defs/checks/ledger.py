@@ -27,12 +27,12 @@ from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import reconciliation
 
+# Maximum age of a failure in the check; `position-sync queue list --status FAILED` has older
+# ones.
 LOOK_BACK = timedelta(days=1)
-"""Maximum age of a failure in the check; `position-sync queue list --status FAILED` has older
-ones."""
 
+# A holding whose values can be read is requested again far more often than this.
 ANSWERED_WITHIN = timedelta(hours=1)
-"""A holding whose values can be read is requested again far more often than this."""
 
 _COLUMNS = ["request_id", "account", "conid", "symbol", "status", "since", "error_message"]
 
@@ -86,13 +86,13 @@ def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetChec
     )
 
 
+# Maximum number of discrepancies shown; the table `reconciliation_breaks` has all.
 MAX_DISCREPANCIES = 20
-"""Maximum number of discrepancies shown; the table `reconciliation_breaks` has all."""
 
+# Discrepancy types that concern the holding itself; they make the check an ERROR.
 ERROR_TYPES = frozenset(
     {DiscrepancyType.MISSING, DiscrepancyType.SURPLUS, DiscrepancyType.QUANTITY}
 )
-"""Discrepancy types that concern the holding itself; they make the check an ERROR."""
 
 
 TO_DO = (
@@ -100,8 +100,8 @@ TO_DO = (
     "here until the next refresh; correct LEG_QUANTITY and LEG_MISMATCH in the strategies."
 )
 
+# Metadata key with the number of differences that are too young to fail the check.
 UNCONFIRMED = "unconfirmed"
-"""Metadata key with the number of differences that are too young to fail the check."""
 
 
 @check_results.table_check("position_updates")
@@ -160,8 +160,8 @@ def _number(value: float | None) -> str:
     return "" if value is None else digits(value)
 
 
+# Time span of the checked rows: twice the longest time between two evaluations.
 WINDOW = timedelta(minutes=30)
-"""Time span of the checked rows: twice the longest time between two evaluations."""
 
 COUNT_ONCE = (
     "A value was written twice, as by two programs that compact at once: count each update_id once "
@@ -203,8 +203,8 @@ def legs_have_values(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     )
 
 
+# Maximum time between two compared values: further apart, the market may have moved.
 SAME_TIME = timedelta(seconds=5)
-"""Maximum time between two compared values: further apart, the market may have moved."""
 
 
 @check_results.table_check("position_updates", each_login=True)
@@ -258,9 +258,9 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
     )
 
 
+# How long a difference may stay before somebody has to decide about it; most end with the next
+# refresh of the account.
 UNDECIDED_AFTER = timedelta(hours=1)
-"""How long a difference may stay before somebody has to decide about it; most end with the next
-refresh of the account."""
 
 DECIDE = (
     "Compare the holding with TWS. If the difference is right as it is, accept it: `position-sync "

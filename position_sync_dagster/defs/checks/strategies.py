@@ -85,11 +85,11 @@ def rolls_are_followed(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRe
 
 EXPOSURE = dg.AssetKey(STRATEGY_EXPOSURE.name)
 
+# The beginning of the name of each check of a limit.
 PREFIX = "limit_"
-"""The beginning of the name of each check of a limit."""
 
+# The end of a limit's name in messages that say whether its number is known.
 OF_VALUE = " (its value)"
-"""The end of a limit's name in messages that say whether its number is known."""
 
 DECIDE = "Decide about the position, or change the limit in the strategies file."
 

@@ -9,8 +9,8 @@ from hashlib import blake2b
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SAFE = re.compile(r"[A-Za-z0-9_.:\-]{1,128}\Z")
 
+# Returns a number of new ids for a moment, in ascending order.
 NewIds = Callable[[datetime, int], list[str]]
-"""Returns a number of new ids for a moment, in ascending order."""
 
 
 def new_ids(now: datetime, count: int) -> list[str]:

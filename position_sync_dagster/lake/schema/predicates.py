@@ -15,20 +15,20 @@ import polars as pl
 from position_sync_dagster.errors import InvalidRequestError
 from position_sync_dagster.lake.schema.ids import is_id
 
+# The bucket of rows that still change.
 LIVE = "live"
-"""The bucket of rows that still change."""
 
+# The part of live rows; finished rows carry the part of the commit that finished them.
 LIVE_PART = "0"
-"""The part of live rows; finished rows carry the part of the commit that finished them."""
 
+# The two columns of live rows, for `frame.with_columns(*LIVE_COLUMNS, …)`.
 LIVE_COLUMNS = (pl.lit(LIVE).alias("bucket"), pl.lit(LIVE_PART).alias("part"))
-"""The two columns of live rows, for `frame.with_columns(*LIVE_COLUMNS, …)`."""
 
+# Maximum number of ids or parts in one predicate; for more, the predicate is a range.
 MOST_TERMS = 50
-"""Maximum number of ids or parts in one predicate; for more, the predicate is a range."""
 
+# The predicate of live rows.
 IS_LIVE = f"bucket = '{LIVE}'"
-"""The predicate of live rows."""
 
 
 def is_finished(predicate: str = "true") -> str:

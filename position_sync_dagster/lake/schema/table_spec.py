@@ -137,6 +137,9 @@ VERSION_PROPERTY = "positionSync.schemaVersion"
 STATISTICS_PROPERTY = "delta.dataSkippingStatsColumns"
 MODE_PROPERTY = "positionSync.tradingMode"
 
+# A checkpoint every ten versions lets a table open in a few milliseconds. Deleted files are kept
+# for half an hour, longer than any reader uses a snapshot. Log entries are kept for ten minutes
+# only (600 entries at one commit a second), since each commit lists their folder.
 RETENTION: Mapping[str, str] = MappingProxyType(
     {
         "delta.checkpointInterval": "10",
@@ -144,9 +147,6 @@ RETENTION: Mapping[str, str] = MappingProxyType(
         "delta.deletedFileRetentionDuration": "interval 30 minutes",
     }
 )
-"""A checkpoint every ten versions lets a table open in a few milliseconds. Deleted files are kept
-for half an hour, longer than any reader uses a snapshot. Log entries are kept for ten minutes only
-(600 entries at one commit a second), since each commit lists their folder."""
 
 
 @dataclass(frozen=True)

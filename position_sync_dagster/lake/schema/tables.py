@@ -20,8 +20,8 @@ _PARTITION = described(
     part text Partition: the commit that finished the row; `0` for live rows.
     """
 )
+# The `partition_by` of every `LifecycleTable`; see `schema/codec.py`.
 PARTITION_COLUMNS = tuple(_PARTITION)
-"""The `partition_by` of every `LifecycleTable`; see `schema/codec.py`."""
 
 ACTIVE_STRATEGIES = TableSpec(
     "active_strategies",
@@ -52,9 +52,10 @@ POSITION_QUEUE = TableSpec(
     key=("request_id",),
 )
 
+# The columns of `position_updates` that callers fill, in the order of the dataclass.
 UPDATE_COLUMNS = columns_of(PositionUpdate)
-"""The columns of `position_updates` that callers fill, in the order of the dataclass."""
 
+# The columns of `position_updates` that the ledger fills at each commit.
 COMMIT_COLUMNS = described(
     """
     ledger_version count Version of position_updates that added the row. It grows with each
@@ -64,7 +65,6 @@ COMMIT_COLUMNS = described(
         of older releases.
     """
 )
-"""The columns of `position_updates` that the ledger fills at each commit."""
 
 POSITION_UPDATES = TableSpec(
     "position_updates",

@@ -15,8 +15,8 @@ from position_sync_dagster import errors
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _NOT_LOADED = "error occurred while loading credentials"
+# Each error of a request to a store contains one of these texts, with either client.
 _MARKS = ("Error performing", "Generic S3 error", _NOT_LOADED)
-"""Each error of a request to a store contains one of these texts, with either client."""
 
 _CODE = re.compile(r"<Code>\s*(\w+)\s*</Code>")
 _SAYS = re.compile(r"<Message>\s*([^<]*?)\s*</Message>")
@@ -38,8 +38,8 @@ class StoreFault(NamedTuple):
     remedy: str
 
 
+# The store cannot be reached now, or asks for patience: it passes.
 UNAVAILABLE = StoreFault((), "", "")
-"""The store cannot be reached now, or asks for patience: it passes."""
 
 DENIED = StoreFault(
     (),
@@ -146,8 +146,8 @@ def without_secrets(error: Exception) -> Exception:
     return error
 
 
+# The errors that delta-rs and Polars raise for a failure of storage, among others.
 STORAGE_ERRORS = (DeltaError, ComputeError, OSError)
-"""The errors that delta-rs and Polars raise for a failure of storage, among others."""
 
 
 class RetryCommit(Exception):
@@ -166,8 +166,8 @@ class ErrorKind(Enum):
 
 
 _BACKTRACE = re.compile(r"\n\s*(stack backtrace|0: )")
+# The number of an error of the operating system in the text of delta-rs or Polars.
 _ERRNO = re.compile(r"\(os error (\d+)\)|Os \{ code: (\d+)")
-"""The number of an error of the operating system in the text of delta-rs or Polars."""
 
 _UNWRITABLE = {
     *(errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR),
@@ -175,8 +175,8 @@ _UNWRITABLE = {
 }
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _CONFLICT = ("Invalid table version", "already exists")
+# What Polars says of a file that is damaged or out of reach, and not of an expression.
 _OF_FILES = ("parquet:", "Parquet error", "Object Store error", "Object at location", " S3 error")
-"""What Polars says of a file that is damaged or out of reach, and not of an expression."""
 
 
 def classify(error: Exception) -> ErrorKind:

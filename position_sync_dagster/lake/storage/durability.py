@@ -22,22 +22,22 @@ from position_sync_dagster.errors import BrokenTableError, LakeNotWritableError
 
 LOG = "_delta_log"
 LAST_CHECKPOINT = "_last_checkpoint"
+# The start of the names of files that `remove_torn` moved into the folder of the table.
 SET_ASIDE = "_torn-"
-"""The start of the names of files that `remove_torn` moved into the folder of the table."""
 
+# The key in a commit's metadata that says how many application transactions it sets.
 TRANSACTIONS = "transactions"
-"""The key in a commit's metadata that says how many application transactions it sets."""
 
 ENTRY = re.compile(r"(\d{20})\.json\Z")
+# The names of the files of the log.
 CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\.parquet\Z")
-"""The names of the files of the log."""
 
 _ADDED = ("num_added_files", "numFilesAdded")
 _REMOVED = ("num_removed_files", "numFilesRemoved")
 _SETS_SCHEMA = frozenset({"CREATE TABLE", "SET TBLPROPERTIES", "ADD COLUMN"})
+# Number of reads of a log. A file may be replaced and deleted between two reads; one that is
+# absent in each read is missing.
 _READS = 3
-"""Number of reads of a log. A file may be replaced and deleted between two reads; one that is
-absent in each read is missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,9 +228,9 @@ def _set_aside(table: Path, name: str) -> None:
         sync_paths([table / LOG, table])
 
 
+# Files that are synced at once share one write of the disk's journal: 6 files take 0.5 to 2 ms
+# together, and 15 ms one after the other (ext4).
 _THREADS = 8
-"""Files that are synced at once share one write of the disk's journal: 6 files take 0.5 to 2 ms
-together, and 15 ms one after the other (ext4)."""
 
 _MAX_FOLDERS = 1000
 

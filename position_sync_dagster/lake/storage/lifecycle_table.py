@@ -33,8 +33,8 @@ from position_sync_dagster.lake.storage.table import (
     overwrite,
 )
 
+# Rows of a part. Writing that many takes about as long as the rest of a commit.
 PART_ROWS = 1_000
-"""Rows of a part. Writing that many takes about as long as the rest of a commit."""
 
 
 def placed(live: pl.DataFrame, now: datetime) -> pl.DataFrame:
@@ -70,8 +70,8 @@ def _in_new_parts(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
 
 T = TypeVar("T")
 
+# The application transaction of every change: without it two appends would not conflict.
 CHANGE_TRANSACTION = "change"
-"""The application transaction of every change: without it two appends would not conflict."""
 
 
 @dataclass(frozen=True, slots=True)

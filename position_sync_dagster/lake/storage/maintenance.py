@@ -25,23 +25,23 @@ from position_sync_dagster.lake.storage.table import (
 
 logger = logging.getLogger(__name__)
 
+# Small files of one kind are merged when there are this many.
 COMPACT_FROM = 32
-"""Small files of one kind are merged when there are this many."""
 
 WRITER_SMALL_BYTES = 1024 * 1024
+# A file of this size or more is left alone: merging it again would cost more than it saves.
+# Writers merge files below the first bound after their commits, `maintain` below the second.
 SMALL_BYTES = 16 * 1024 * 1024
-"""A file of this size or more is left alone: merging it again would cost more than it saves.
-Writers merge files below the first bound after their commits, `maintain` below the second."""
 
+# Maximum number of parts that one commit merges; the others wait for the next compaction.
 MAX_FILES = 512
-"""Maximum number of parts that one commit merges; the others wait for the next compaction."""
 
+# Maximum size that one merge reads, besides its first file, as a multiple of the size below which
+# a file is small.
 MAX_SMALL = 4
-"""Maximum size that one merge reads, besides its first file, as a multiple of the size below which
-a file is small."""
 
+# A folder without files is removed after this time, in seconds.
 EMPTY_S = 1_800.0
-"""A folder without files is removed after this time, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,19 +27,19 @@ from position_sync_dagster.gateway_settings import lake_path_error
 from position_sync_dagster.lake.storage import commit_errors
 
 _RETRIES = 4
+# The client's default is three minutes of retries. An answer may have 30 s, since it may be a file
+# of 16 MB.
 _DELTA = {
     "connect_timeout": "5s",
     "timeout": "30s",
     "max_retries": str(_RETRIES),
     "retry_timeout": "10s",
 }
-"""The client's default is three minutes of retries. An answer may have 30 s, since it may be a file
-of 16 MB."""
 
+# For the table of leases, whose files are small. A store that hangs must be reported between a
+# heartbeat (4 s after the last) and the end of the lease (15 s): then the owner suspends its work,
+# and does not lose its lease.
 LEASE_OPTIONS = {"connect_timeout": "3s", "timeout": "4s", "retry_timeout": "5s"}
-"""For the table of leases, whose files are small. A store that hangs must be reported between a
-heartbeat (4 s after the last) and the end of the lease (15 s): then the owner suspends its work,
-and does not lose its lease."""
 
 
 def is_remote(path: str) -> bool:
@@ -127,13 +127,12 @@ def first_ledger_day(path: str) -> date | None:
     return min(days, default=None)
 
 
+# The folder, in the lake, of the tables that test the store; each is deleted at once.
 PROBES = "_probes"
-"""The folder, in the lake, of the tables that test the store; each is deleted at once."""
 
+# Maximum number of races. Only creates that collide prove something: at a store on the same
+# machine those of one race in four, so that none of 60 does is less likely than one in ten million.
 ROUNDS = 60
-"""Maximum number of races. Only creates that collide prove something: at a store on the same
-machine those of one race in four, so that none of 60 does is less likely than one in ten million.
-"""
 
 _SCHEMA = Schema([Field("probe", PrimitiveType("long"))])
 

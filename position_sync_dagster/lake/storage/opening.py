@@ -20,12 +20,12 @@ from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK, make_pri
 
 logger = logging.getLogger(__name__)
 
+# Attempts to open a table that another process may be creating or cleaning.
 _TRIES = 3
-"""Attempts to open a table that another process may be creating or cleaning."""
 
+# For what a table is opened: to work, for which it is created or migrated if it has to be; or to
+# look at it, and leave it as it is.
 Use = Literal["work", "look"]
-"""For what a table is opened: to work, for which it is created or migrated if it has to be; or to
-look at it, and leave it as it is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,8 +45,8 @@ from position_sync_dagster.lake.storage.object_store import (
 from position_sync_dagster.lake.storage.opening import TableLocation, Use
 from position_sync_dagster.lake.storage.writer_lock import WriterLock
 
+# A commit writes no checkpoint and cuts no log: `Table` does, once the commit is synced.
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
-"""A commit writes no checkpoint and cuts no log: `Table` does, once the commit is synced."""
 
 _PROPERTY = "positionSync.owner."
 
@@ -143,11 +143,11 @@ def first_mode(handle: DeltaTable, modes: Iterable[TradingMode], path: str) -> d
     )
 
 
+# Room for what a commit writes besides its rows: footers of files, the log entry, folders.
 SPARE_BYTES = 64 * 1024
-"""Room for what a commit writes besides its rows: footers of files, the log entry, folders."""
 
+# Files and folders that a commit creates at most, by far.
 SPARE_FILES = 16
-"""Files and folders that a commit creates at most, by far."""
 
 
 def check_room(table: str, needed: float = 0) -> None:
@@ -173,8 +173,8 @@ def check_room(table: str, needed: float = 0) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+# The column of `Table.scan_files` with the path or URI of the file of each row.
 FILE = "file"
-"""The column of `Table.scan_files` with the path or URI of the file of each row."""
 
 
 def overwrite(
@@ -251,8 +251,8 @@ def rows_between(
     return " AND ".join(terms)
 
 
+# The log's statistics cut times to it.
 _CUT = timedelta(milliseconds=1)
-"""The log's statistics cut times to it."""
 
 
 def last_of(greatest: Any) -> Any:
@@ -315,11 +315,11 @@ def _properties(
 
 T = TypeVar("T")
 
+# Attempts with a new handle. If a file is missing in each, the table is broken.
 _STALE_ATTEMPTS = 4
-"""Attempts with a new handle. If a file is missing in each, the table is broken."""
 
+# The longest pause before another try, in seconds: a few times as long as a commit takes.
 PAUSE_S = 0.25
-"""The longest pause before another try, in seconds: a few times as long as a commit takes."""
 
 
 def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
@@ -358,15 +358,15 @@ def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
 
 logger = logging.getLogger(__name__)
 
+# Versions after which a handle is opened anew: it never rebases onto newer checkpoints, so each
+# of its commits gets slower (3.8 to 42 ms after 560).
 REOPEN_EVERY = 10
-"""Versions after which a handle is opened anew: it never rebases onto newer checkpoints, so each
-of its commits gets slower (3.8 to 42 ms after 560)."""
 
+# Age at which a handle is opened anew, far below the retention of log and files.
 REOPEN_AFTER_S = 20.0
-"""Age at which a handle is opened anew, far below the retention of log and files."""
 
+# Version, inode and modification time of an entry of the log: the identity of the table.
 _Entry = tuple[int, int, int]
-"""Version, inode and modification time of an entry of the log: the identity of the table."""
 
 
 class TableHandle:
@@ -471,21 +471,21 @@ class TableHandle:
         return f"{self._location.path}/{durability.LOG}/{durability.entry_name(version)}"
 
 
+# Versions after which a checkpoint is written: a process that opens the table reads each entry of
+# the log since the checkpoint.
 CHECKPOINT_EVERY = 10
-"""Versions after which a checkpoint is written: a process that opens the table reads each entry of
-the log since the checkpoint."""
 
 CLEAN_EVERY = 100
+# Versions after which small files are merged: each file of a snapshot costs every commit some
+# microseconds (a claim takes 10 ms at 50 files, 28 at 1,000), and a reader of an object store a
+# request.
 COMPACT_EVERY = 200
-"""Versions after which small files are merged: each file of a snapshot costs every commit some
-microseconds (a claim takes 10 ms at 50 files, 28 at 1,000), and a reader of an object store a
-request."""
 
+# Seconds from a snapshot after which a commit is suspect: the log may have been cleaned since.
 SUSPECT_AFTER_S = 300.0
-"""Seconds from a snapshot after which a commit is suspect: the log may have been cleaned since."""
 
+# The clock for it. It goes on while the machine sleeps, as writers on other machines do.
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""The clock for it. It goes on while the machine sleeps, as writers on other machines do."""
 
 
 CONTENTION_S, REMOTE_CONTENTION_S = 15.0, 60.0

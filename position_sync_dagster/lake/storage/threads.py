@@ -11,8 +11,8 @@ R = TypeVar("R")
 S = TypeVar("S")
 S_co = TypeVar("S_co", covariant=True)
 
+# A few are enough: Delta work waits for the disk, and each table serves one call at a time.
 _THREADS = 4
-"""A few are enough: Delta work waits for the disk, and each table serves one call at a time."""
 
 _pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="lake")
 
@@ -31,8 +31,8 @@ def begin(work: Callable[[], R]) -> Future[R]:
     return _pool.submit(work)
 
 
+# The calls of `together` that run at once, in threads of their own.
 _AT_ONCE = 8
-"""The calls of `together` that run at once, in threads of their own."""
 
 
 def together(work: Callable[[S], R], items: Iterable[S]) -> list[R]:

@@ -18,11 +18,11 @@ from position_sync_dagster.lake.storage.durability import sync_paths
 
 logger = logging.getLogger(__name__)
 
+# The name of the lock file; it may be in the folder before the table is.
 WRITER_LOCK = ".turn.lock"
-"""The name of the lock file; it may be in the folder before the table is."""
 
+# How long a writer waits for the lock, in seconds; then it continues without the lock.
 FAIR_WAIT_S = 2.0
-"""How long a writer waits for the lock, in seconds; then it continues without the lock."""
 
 OWNER_ONLY = 0o700
 

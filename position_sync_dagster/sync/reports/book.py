@@ -324,8 +324,8 @@ class Money:
 
 
 _SAME = ("unrealized_pnl", "daily_pnl", "dollar_delta", "beta_delta", "gamma_1pct", "theta", "vega")
+# Each sum of money, and its name among the sums of parts.
 _SUMS = {"value": "market_value", **{name: name for name in _SAME}}
-"""Each sum of money, and its name among the sums of parts."""
 
 _COUNTS = ("delayed", "options", "options_with_greeks", "options_modelled", "nearest_expiry")
 
@@ -335,8 +335,8 @@ def seconds_since(at: datetime | None, now: datetime) -> float | None:
     return None if at is None else max((now - at).total_seconds(), 0.0)
 
 
+# The names of sums that are of no strategy and of no underlying.
 TOTAL, BASE_TOTAL = "total", "total in base"
-"""The names of sums that are of no strategy and of no underlying."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -504,8 +504,8 @@ def _money(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | Non
     )
 
 
+# The time span of the diagram: a trading day with the hours around it.
 SPAN = timedelta(hours=12)
-"""The time span of the diagram: a trading day with the hours around it."""
 
 POINTS = 60
 

@@ -21,19 +21,19 @@ from position_sync_dagster.domain.statement import Execution, current_executions
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.codec import moment, records_of
 
+# How far apart the two sides of an assignment may be seen.
 TOGETHER = timedelta(minutes=10)
-"""How far apart the two sides of an assignment may be seen."""
 
+# Maximum delay between an execution and the change of the quantity: there are two clocks.
 SLACK = timedelta(minutes=2)
-"""Maximum delay between an execution and the change of the quantity: there are two clocks."""
 
+# Maximum number of ended breaks that are looked at.
 MOST_BREAKS = 100
-"""Maximum number of ended breaks that are looked at."""
 
 TERMS = ("symbol", "right", "strike", "expiry")
 
+# The type of an execution that names the whole combo, beside those of its legs.
 BAG = "BAG"
-"""The type of an execution that names the whole combo, beside those of its legs."""
 
 
 class ChangeKind(StrEnum):

@@ -24,8 +24,8 @@ from position_sync_dagster.lake.schema.tables import (
 )
 from position_sync_dagster.risk.campaigns import Campaigns, campaigns_of
 
+# A strategy, UNATTRIBUTED, or None for all closes; an account, or None for all; the currency.
 Group = tuple[str | None, str | None, str]
-"""A strategy, UNATTRIBUTED, or None for all closes; an account, or None for all; the currency."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,13 +10,14 @@ from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.update import PriceKind, Source, ValueOrigin
 from position_sync_dagster.lake.schema.codec import moment
 
+# The column that `with_confirmed` adds.
 CONFIRMED = "confirmed_until"
-"""The column that `with_confirmed` adds."""
 
+# The column that `with_priced` adds.
 PRICED = "priced_at"
-"""The column that `with_priced` adds."""
 
 _KEY = ("account", "conid")
+# The columns of a holding that decide when its row was confirmed.
 _CONFIRMING = (
     "position",
     "market_price",
@@ -26,7 +27,6 @@ _CONFIRMING = (
     "confirmed_at",
     "received_at",
 )
-"""The columns of a holding that decide when its row was confirmed."""
 
 _NONE = ValueOrigin.NONE.value
 _VALUE = pl.lit(PriceKind.VALUE.value)
@@ -177,5 +177,5 @@ def with_priced(
     return joined.select(*rows.columns, CONFIRMED, PRICED)
 
 
+# IB's types of market data that are not live, in words.
 FEEDS = {2: "frozen", 3: "delayed", 4: "delayed"}
-"""IB's types of market data that are not live, in words."""

@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 
 from position_sync_dagster.errors import PositionSyncError, SettingsError
 
+# Delay from the close to the recording of a day: index options trade for another 15 minutes.
 SETTLE = timedelta(minutes=20)
-"""Delay from the close to the recording of a day: index options trade for another 15 minutes."""
 
 
 class NoTradingDayError(PositionSyncError):

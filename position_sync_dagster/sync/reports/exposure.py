@@ -108,8 +108,8 @@ _CLASSES = {
     "FUT": AssetClass.FUTURE,
 }
 
+# A leg that expires within this time is counted in `legs_expiring`.
 EXPIRES_SOON = timedelta(days=5)
-"""A leg that expires within this time is counted in `legs_expiring`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +191,9 @@ class _Known(NamedTuple):
 
 _MONEY = ("unrealized_pnl", "daily_pnl")
 _GREEKS = ("delta", "gamma", "vega", "theta")
+# The sums of parts. `gamma_1pct` is the change of dollar delta when the underlying moves by 1 %;
+# like dollar delta it may be added over underlyings. `beta_delta` is dollar delta × beta.
 SUMS = ("market_value", "notional", *_MONEY, *_GREEKS, "dollar_delta", "gamma_1pct", "beta_delta")
-"""The sums of parts. `gamma_1pct` is the change of dollar delta when the underlying moves by 1 %;
-like dollar delta it may be added over underlyings. `beta_delta` is dollar delta × beta."""
 
 
 def _parts(

@@ -48,8 +48,8 @@ from position_sync_dagster.sync.reports.status import Status, plain, read_status
 
 Kept = TypeVar("Kept")
 
+# The version of the shape of the JSON.
 VERSION = 1
-"""The version of the shape of the JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +102,7 @@ class Account:
     total: float | None
 
 
+# The names in the JSON of what `Money` names otherwise.
 _NAMES = {
     "value": "market_value",
     "unrealized_pnl": "unrealized",
@@ -112,7 +113,6 @@ _NAMES = {
     "oldest_greeks_s": "greeks_age_s",
     "differences": "note",
 }
-"""The names in the JSON of what `Money` names otherwise."""
 
 
 def sums_of(one: Money, kind: str) -> dict[str, Any]:
@@ -136,11 +136,11 @@ def campaign_of(one: Campaign | None) -> dict[str, Any] | None:
     return {name: getattr(one, name) for name in names}
 
 
+# What an account has as the broker reports it.
 _REPORTED = (
     "account", "currency", "net_liquidation", "available_funds", "excess_liquidity",
     "initial_margin", "maintenance_margin", "cushion",
 )  # fmt: skip
-"""What an account has as the broker reports it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from position_sync_dagster.sync.reports.status import is_current
 GREEKS = ("delta", "gamma", "vega", "theta", "implied_vol", "underlying_price")
 KEY = ("account", "conid")
 
+# The names of a position in the JSON, in order.
 COLUMNS = (
     "account", "conid", "name", "symbol", "sec_type", "right", "strike", "expiry", "multiplier",
     "currency", "position", "market_price", "price_kind", "bid", "ask", "market_value",
@@ -26,7 +27,6 @@ COLUMNS = (
     "greeks_source", "days", "age_s", "greeks_age_s", "feed", "current", "source", "strategies",
     "shares",
 )  # fmt: skip
-"""The names of a position in the JSON, in order."""
 
 _name = lru_cache(maxsize=100_000)(leg_name)
 
@@ -105,6 +105,7 @@ class PositionQuery:
 
 _SIZE = pl.col("position") * pl.col("multiplier")
 _NAMES = pl.col("strategies")
+# What positions may be sorted by: the headings of the columns in a terminal.
 SORTED_BY: dict[str, pl.Expr] = {
     "account": pl.col("account"),
     "conid": pl.col("conid"),
@@ -124,7 +125,6 @@ SORTED_BY: dict[str, pl.Expr] = {
     "age": pl.col("age_s"),
     "greeks": pl.col("greeks_age_s"),
 }
-"""What positions may be sorted by: the headings of the columns in a terminal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,13 +28,13 @@ from position_sync_dagster.sync.reports import confirmations
 logger = logging.getLogger(__name__)
 
 _KEY = ("account", "conid")
+# The gateway_id of breaks of legs without an account, if there are several logins.
 OF_STRATEGIES = "(strategies)"
-"""The gateway_id of breaks of legs without an account, if there are several logins."""
 
 
+# How long a difference lasts before it is confirmed: a change at the broker becomes a row by one
+# drain, which begins within 5 s and takes some seconds.
 CONFIRM_AFTER = timedelta(seconds=15)
-"""How long a difference lasts before it is confirmed: a change at the broker becomes a row by one
-drain, which begins within 5 s and takes some seconds."""
 
 
 class PositionReconciler:

@@ -83,8 +83,8 @@ _BY_BOOKING = frozenset(
     {Cause.ASSIGNED, Cause.EXERCISED, Cause.EXPIRED_WORTHLESS, Cause.CASH_SETTLED}
 )
 
+# Types of cash that are no profit.
 _OWN_CASH = ("Deposits", "Withdrawals", "Deposits/Withdrawals", "Deposits & Withdrawals")
-"""Types of cash that are no profit."""
 
 _TRADES = {
     "account": pl.String, "conid": pl.Int64, "symbol": pl.String, "currency": pl.String,

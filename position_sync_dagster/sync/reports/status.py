@@ -388,8 +388,8 @@ def _login_status(
     )
 
 
+# The fields that are known only while the owner is alive.
 _OF_OWNER = ("lines_in_use", "line_limit", "underlying_lines", "greeks")
-"""The fields that are known only while the owner is alive."""
 
 
 def _trouble(login: LoginStatus, now: datetime) -> float:

@@ -33,36 +33,36 @@ from position_sync_dagster.sync.stream.ownership import OwnerContext, end_tasks
 
 logger = logging.getLogger(__name__)
 
+# Number of conids fetched per step in the background. The details that lines need are fetched at
+# once.
 CHUNK = 10
-"""Number of conids fetched per step in the background. The details that lines need are fetched at
-once."""
 
+# Number of details per commit when they are fetched in the background; fewer in the last one.
 STORED_AT_ONCE = 500
-"""Number of details per commit when they are fetched in the background; fewer in the last one."""
 
+# Delay before the next attempt after a table could not be read or written.
 AGAIN = timedelta(seconds=10)
-"""Delay before the next attempt after a table could not be read or written."""
 
+# Minimum time between two requests for the trading hours of a contract whose listed days are over.
+# The gateway lists a few days ahead.
 HOURS_AGAIN = timedelta(hours=1)
-"""Minimum time between two requests for the trading hours of a contract whose listed days are over.
-The gateway lists a few days ahead."""
 
+# Delays before details are fetched again if the gateway did not give them, or if they contradict a
+# leg or a row and were fetched again once.
 REFETCH = Backoff(first_s=60.0, longest_s=14_400.0)
-"""Delays before details are fetched again if the gateway did not give them, or if they contradict a
-leg or a row and were fetched again once."""
 
+# Maximum number of requests for details, spread over eight hours: an expired option has no details
+# any more (nautilus_trader pull/3305). The table remembers how often details were not given.
 MOST_TIMES = 10
-"""Maximum number of requests for details, spread over eight hours: an expired option has no details
-any more (nautilus_trader pull/3305). The table remembers how often details were not given."""
 
+# If details were fetched within this time, a contradiction counts without another fetch.
 FRESH = timedelta(minutes=1)
-"""If details were fetched within this time, a contradiction counts without another fetch."""
 
+# A refusal that is not older may be one of a farm of definitions that was away.
 LATELY = timedelta(minutes=10)
-"""A refusal that is not older may be one of a farm of definitions that was away."""
 
+# Minimum wait, in seconds, of a line whose details are due now.
 LEAST_S = 5.0
-"""Minimum wait, in seconds, of a line whose details are due now."""
 
 _LegKey = tuple[str, str | None, int]
 
@@ -88,8 +88,8 @@ class _Doubt(NamedTuple):
 
 SHARED = ("trading_hours", "valid_exchanges", "time_zone", "symbol", "trading_class", "exchange")
 
+# Details of contracts that expired longer ago are not read at the start.
 EXPIRED_KEPT = timedelta(days=30)
-"""Details of contracts that expired longer ago are not read at the start."""
 
 
 def _is_complete(details: ContractDetails) -> bool:
@@ -452,15 +452,15 @@ class ContractCache:
         return end is not None and end < (now - timedelta(days=1)).date()
 
 
+# Delays before a leg that fits no contract, or several, is looked up again: new contracts are
+# listed every day.
 LOOK_UP = Backoff(first_s=60.0, longest_s=3600.0)
-"""Delays before a leg that fits no contract, or several, is looked up again: new contracts are
-listed every day."""
 
+# Without an answer, a leg waits no longer than after this many: the gateway may be back soon.
 UNANSWERED = 3
-"""Without an answer, a leg waits no longer than after this many: the gateway may be back soon."""
 
+# Maximum number of legs looked up at once; the gateway answers contract details one by one.
 AT_ONCE = 10
-"""Maximum number of legs looked up at once; the gateway answers contract details one by one."""
 
 
 @dataclass(eq=False, repr=False)

@@ -194,21 +194,21 @@ class StreamPricer:
             self._suspects.fault = None
 
 
+# Errors that another attempt cannot repair.
 FINAL = (errors.LeaseLostError, errors.TradingModeError, errors.ForeignTableError)
-"""Errors that another attempt cannot repair."""
 
+# Delays between attempts. They are shorter than the time that `close` waits for a delivery.
 RETRY = Backoff(first_s=0.5, longest_s=2.0)
-"""Delays between attempts. They are shorter than the time that `close` waits for a delivery."""
 
+# A handler of single updates has recovered after this long without an error, since it may raise
+# for one leg only. Any other handler has recovered when it accepts a flush.
 QUIET_S = 60.0
-"""A handler of single updates has recovered after this long without an error, since it may raise
-for one leg only. Any other handler has recovered when it accepts a flush."""
 
+# Maximum wait for a cancelled handler to end.
 CANCEL_TIMEOUT_S = 1.0
-"""Maximum wait for a cancelled handler to end."""
 
+# A delivery that takes longer is logged.
 SLOW_S = 10.0
-"""A delivery that takes longer is logged."""
 
 
 @dataclass(eq=False, repr=False)
@@ -462,8 +462,8 @@ def changed(
     ]
 
 
+# Time limit for each handler to accept its last updates at the end of the stream.
 CLOSE_TIMEOUT_S = 5.0
-"""Time limit for each handler to accept its last updates at the end of the stream."""
 
 
 @dataclass(eq=False, repr=False)

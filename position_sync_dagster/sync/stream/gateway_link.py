@@ -23,31 +23,31 @@ from position_sync_dagster.sync.stream.router import Router
 
 logger = logging.getLogger(__name__)
 
+# Delays between attempts to connect.
 RECONNECT = Backoff(first_s=2.0, longest_s=10.0, jitter=(0.5, 1.0))
-"""Delays between attempts to connect."""
 
+# After a connection that lasted this long, the first attempt to reconnect has no delay.
 SETTLED_S = 60.0
-"""After a connection that lasted this long, the first attempt to reconnect has no delay."""
 
 
+# A loss of IB (1100) is doubted if ticks still arrive this long after it. The restore (1102) that
+# should have followed was not sent or not received, and a new log-in shows how things are.
 DATA_DESPITE_LOSS_S = 60.0
-"""A loss of IB (1100) is doubted if ticks still arrive this long after it. The restore (1102) that
-should have followed was not sent or not received, and a new log-in shows how things are."""
 
+# A loss of IB is doubted after this long in any case: without lines, or outside the sessions, no
+# ticks show that it is over.
 LONG_LOSS_S = 900.0
-"""A loss of IB is doubted after this long in any case: without lines, or outside the sessions, no
-ticks show that it is over."""
 
 NOT_SINCE_LOST = "the line has not ticked since connectivity was lost"
+# Texts of the column `note`: why the broker's value is used.
 NOT_SINCE_BROKEN = "the line has not ticked since a data farm broke"
-"""Texts of the column `note`: why the broker's value is used."""
 
+# Polling interval of a suspended lease, in seconds.
 STAND_BY_S = 0.5
-"""Polling interval of a suspended lease, in seconds."""
 
+# Delay from a new connection to a garbage collection, which frees the holdings of the previous
+# connection; the watchdog of that one has ended by then.
 COLLECT_AFTER_S = 10.0
-"""Delay from a new connection to a garbage collection, which frees the holdings of the previous
-connection; the watchdog of that one has ended by then."""
 
 
 @dataclass(eq=False, repr=False)

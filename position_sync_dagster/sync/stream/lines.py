@@ -29,30 +29,30 @@ RETRY_WAITS: dict[int, Backoff] = {
     codes.GatewayCode.REQUEST_FAILED: Backoff(first_s=5.0, longest_s=300.0),
     codes.GatewayCode.NO_CONTRACT: Backoff(first_s=60.0, longest_s=14_400.0),
 }
+# Delays before a new request for a line that never ticked after a code of unknown meaning.
 UNKNOWN_RETRY_WAIT = Backoff(first_s=60.0, longest_s=14_400.0)
-"""Delays before a new request for a line that never ticked after a code of unknown meaning."""
 
+# Delays before a refused line is requested again. A competing session (10197) and a farm outage
+# (10182) may end at any moment, and one line is requested for all; a missing subscription is seldom
+# bought.
 OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
-"""Delays before a refused line is requested again. A competing session (10197) and a farm outage
-(10182) may end at any moment, and one line is requested for all; a missing subscription is seldom
-bought."""
 
+# Delays before another attempt to get more lines than the limit that was learned from code 101.
 PROBE_WAIT = Backoff(first_s=60.0, longest_s=900.0)
-"""Delays before another attempt to get more lines than the limit that was learned from code 101."""
 
+# A burst of refusals ends this long after the last one: 100 requests take 2.5 s at the gateway's
+# rate limit.
 BURST_S = 5.0
-"""A burst of refusals ends this long after the last one: 100 requests take 2.5 s at the gateway's
-rate limit."""
 
 
+# What lifts a refusal with a code when it arrives.
 AWAITED: dict[int, Awaited] = {
     codes.GatewayCode.NO_CONTRACT: Awaited.DEFINITIONS,
     codes.GatewayCode.CUT_BY_FARM: Awaited.MARKET_DATA,
 }
-"""What lifts a refusal with a code when it arrives."""
 
+# Text of the column `note`: why the broker's value is used.
 ENDED = "the gateway ended the line"
-"""Text of the column `note`: why the broker's value is used."""
 
 
 @dataclass(eq=False, repr=False)

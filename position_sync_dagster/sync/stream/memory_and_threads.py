@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 
 RETURN_EVERY_S = 20.0
 
+# Thresholds for `gc.set_threshold`: of the youngest generation, and of the two older ones. With
+# the default (700 and 10; from Python 3.13 on 2,000 and 10) a collection runs with each message.
 YOUNG_THRESHOLD, OLDER_THRESHOLDS = 10_000, 20
-"""Thresholds for `gc.set_threshold`: of the youngest generation, and of the two older ones. With
-the default (700 and 10; from Python 3.13 on 2,000 and 10) a collection runs with each message."""
 
 _USUAL = gc.get_threshold()
 
@@ -43,19 +43,19 @@ def rare_garbage_collection() -> Iterator[None]:
         gc.set_threshold(*_USUAL)
 
 
+# Environment variables with the thread counts of Polars and of Delta Lake; the default is the
+# number of processors. Each library reads its own once, when it is first used.
 VARIABLES = ("POLARS_MAX_THREADS", "TOKIO_WORKER_THREADS")
-"""Environment variables with the thread counts of Polars and of Delta Lake; the default is the
-number of processors. Each library reads its own once, when it is first used."""
 
+# Environment variable with the options of jemalloc. Polars and Delta Lake have one jemalloc each.
+# They read the variable when they are loaded; Polars puts its own options before those it finds.
 ALLOCATOR = "_RJEM_MALLOC_CONF"
-"""Environment variable with the options of jemalloc. Polars and Delta Lake have one jemalloc each.
-They read the variable when they are loaded; Polars puts its own options before those it finds."""
 
+# Options for few threads: the default is four arenas for each processor, each with freed memory of
+# its own, which is kept for ten seconds (Polars: 0.5) and counts as used by the process until the
+# system needs it. Threads of the allocator would not survive the fork of a process that has
+# imported both; freed memory is returned by the threads that allocate.
 ONE_ARENA = "narenas:1,dirty_decay_ms:500,muzzy_decay_ms:0,background_thread:false"
-"""Options for few threads: the default is four arenas for each processor, each with freed memory of
-its own, which is kept for ten seconds (Polars: 0.5) and counts as used by the process until the
-system needs it. Threads of the allocator would not survive the fork of a process that has imported
-both; freed memory is returned by the threads that allocate."""
 
 
 @contextmanager

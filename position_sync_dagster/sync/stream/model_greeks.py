@@ -49,42 +49,42 @@ from position_sync_dagster.sync.stream.ownership import OwnerContext, Unowned
 
 logger = logging.getLogger(__name__)
 
+# Seconds between two batches. One is computed beside the stream, in a thread of its own.
 BATCH_S = 10.0
-"""Seconds between two batches. One is computed beside the stream, in a thread of its own."""
 
+# Seconds between two batches until the first greeks are known.
 FIRST_S = 1.0
-"""Seconds between two batches until the first greeks are known."""
 
+# Seconds between two looks at the prices of underlyings: a value is explained by the price at its
+# time.
 PRICES_S = 0.5
-"""Seconds between two looks at the prices of underlyings: a value is explained by the price at its
-time."""
 
+# Number of values that are read before the stream has its turn.
 SLICE = 200
-"""Number of values that are read before the stream has its turn."""
 
+# Seconds after which underlyings, sizes and dividends are determined again.
 CHOOSE_S = 60.0
-"""Seconds after which underlyings, sizes and dividends are determined again."""
 
+# Seconds between two searches for streamed options without greeks of the gateway.
 LOOK_S = 5.0
-"""Seconds between two searches for streamed options without greeks of the gateway."""
 
+# A gateway that sends greeks does so within a second or two after the first price.
 GREEKS_WITHIN_S = 10.0
-"""A gateway that sends greeks does so within a second or two after the first price."""
 
+# Maximum number of contracts that are looked up in one step.
 AT_ONCE = 500
-"""Maximum number of contracts that are looked up in one step."""
 
+# Decimals to which dividends, as a share of the price, are rounded: further decimals change with
+# each tick.
 SHARE_DIGITS = 4
-"""Decimals to which dividends, as a share of the price, are rounded: further decimals change with
-each tick."""
 
+# A change of an estimated dividend by less than this part of it is not stored.
 SHARE_MOVE = 0.05
-"""A change of an estimated dividend by less than this part of it is not stored."""
 
 STALE = "the underlying has not ticked for a minute in its session"
 
+# The number of underlyings that the status names for each reason.
 NAMED = 5
-"""The number of underlyings that the status names for each reason."""
 
 
 def underlying_price(
@@ -115,14 +115,14 @@ def underlying_price(
     return (quote.last, max(times)) if sec_type == "IND" and quote.last is not None else None
 
 
+# A price of the underlying that is older counts only while its session is closed.
 OLD = timedelta(minutes=1)
-"""A price of the underlying that is older counts only while its session is closed."""
 
+# How long prices of an underlying are kept: account rows arrive every three minutes.
 KEPT = timedelta(minutes=5)
-"""How long prices of an underlying are kept: account rows arrive every three minutes."""
 
+# Older prices of an underlying are kept at this distance from each other.
 SPACING = timedelta(seconds=1)
-"""Older prices of an underlying are kept at this distance from each other."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -308,14 +308,14 @@ class AccountGreeks:
             leg.used = replace(option, volatility=leg.volatility, near=leg.near)
 
 
+# A change of delta that is published at once.
 DELTA_MOVE = 0.005
-"""A change of delta that is published at once."""
 
+# A change of gamma, vega or theta by this share of it is published at once.
 MOVE_PART = 0.03
-"""A change of gamma, vega or theta by this share of it is published at once."""
 
+# Greeks whose inputs are newer than the published ones by this time are published in any case.
 RENEWED = timedelta(seconds=10)
-"""Greeks whose inputs are newer than the published ones by this time are published in any case."""
 
 
 class PublishedGreeks:

@@ -31,12 +31,12 @@ from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+# Seconds between two attempts to acquire a login that another process owns.
 POLL_S = 0.5
-"""Seconds between two attempts to acquire a login that another process owns."""
 
+# Seconds by which wall clock and monotonic clock may differ between two heartbeats. A greater
+# difference means that the wall clock was set or the machine slept.
 CLOCK_CHANGE_S = 5.0
-"""Seconds by which wall clock and monotonic clock may differ between two heartbeats. A greater
-difference means that the wall clock was set or the machine slept."""
 
 
 class OwnerStatus(NamedTuple):

@@ -137,13 +137,13 @@ def _fingerprint(holding: BrokerPosition) -> tuple[float, bool]:
     return (holding.position, holding.position == 0 or holding.market_value is not None)
 
 
+# How long a closed holding stays in `broker_positions`; longer if its zero row was not written.
 CLOSED_KEPT = timedelta(days=2)
-"""How long a closed holding stays in `broker_positions`; longer if its zero row was not written."""
 
+# Seconds after a change, or after the start, at which the gateway is asked for the executions of
+# the day: commissions follow an execution, and shares may come minutes after an option is gone. If
+# the last request is not answered, it is repeated after the longest time, until it is.
 LOOKS_S = (0.0, 5.0, 60.0, 960.0)
-"""Seconds after a change, or after the start, at which the gateway is asked for the executions of
-the day: commissions follow an execution, and shares may come minutes after an option is gone. If
-the last request is not answered, it is repeated after the longest time, until it is."""
 
 
 @dataclass(eq=False, repr=False)
@@ -337,8 +337,8 @@ def _price_of(holding: BrokerPosition) -> float | None:
     return holding.market_value / (holding.position * holding.instrument.multiplier)
 
 
+# How much of each account the broker has sent, and until when it has confirmed that.
 _Accounts = Mapping[str, tuple[Completeness, AccountConfirmation]]
-"""How much of each account the broker has sent, and until when it has confirmed that."""
 
 
 @dataclass(eq=False, repr=False)

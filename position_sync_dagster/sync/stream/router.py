@@ -50,9 +50,9 @@ class RouteChanges(NamedTuple):
     left: list[Key]
 
 
+# Maximum number of route changes logged one by one in a step; the rest is one summary line. A line
+# in the log of a run costs milliseconds.
 MAX_LINES_LOGGED = 20
-"""Maximum number of route changes logged one by one in a step; the rest is one summary line. A line
-in the log of a run costs milliseconds."""
 
 
 class Routes:
@@ -237,21 +237,21 @@ class AccountRefresh:
             self._download.add_done_callback(lambda _: self.ended.set())
 
 
+# Minimum seconds between two publications of the values of PnLSingle: for up to `MANY` holdings,
+# and for more. The time is at least the flush interval; slow commits make it longer.
 PUBLISH_S, PUBLISH_MANY_S = 4.0, 6.0
-"""Minimum seconds between two publications of the values of PnLSingle: for up to `MANY` holdings,
-and for more. The time is at least the flush interval; slow commits make it longer."""
 
 MANY = 1000
 
+# Minimum seconds between two times at which monitored holdings whose values moved are queued: each
+# time, a drain follows. Readers see the published values in the meantime.
 MOVED_S = 60.0
-"""Minimum seconds between two times at which monitored holdings whose values moved are queued: each
-time, a drain follows. Readers see the published values in the meantime."""
 
+# Seconds after which the holdings to follow are chosen again by their values.
 CHOOSE_S = 60.0
-"""Seconds after which the holdings to follow are chosen again by their values."""
 
+# Maximum number of streamed holdings that are followed.
 MAX_STREAMED = 250
-"""Maximum number of streamed holdings that are followed."""
 
 
 @dataclass(eq=False, repr=False)

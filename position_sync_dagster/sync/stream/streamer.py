@@ -57,14 +57,14 @@ from position_sync_dagster.sync.stream.router import Router
 
 logger = logging.getLogger(__name__)
 
+# Fills that arrive within this time, in seconds, are handled in one step: an order may have
+# several legs, or be filled in many parts.
 FILLS_S = 0.2
-"""Fills that arrive within this time, in seconds, are handled in one step: an order may have
-several legs, or be filled in many parts."""
 
 
+# Seconds that a step has left after a stop: it may wait for an answer of the gateway. A commit
+# that has begun ends in this time, so that the next owner does not read a table before it.
 STEP_END_S = 3.0
-"""Seconds that a step has left after a stop: it may wait for an answer of the gateway. A commit
-that has begun ends in this time, so that the next owner does not read a table before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -353,11 +353,11 @@ class IBPositionStreamer:
         await self._link.close()
 
 
+# Seconds between two checks of the streamer's detail.
 CHECK_INTERVAL_S = 1.0
-"""Seconds between two checks of the streamer's detail."""
 
+# Maximum wait for the present owner of the login to end, in seconds.
 LOGIN_WAIT_S = 60.0
-"""Maximum wait for the present owner of the login to end, in seconds."""
 
 
 async def stream(

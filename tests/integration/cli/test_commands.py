@@ -41,8 +41,8 @@ def in_days(days):
     return (utc_now() + timedelta(days=days)).date()
 
 
+# A leg of which its strategy holds one, so that several strategies may have it.
 leg = partial(legs.leg, quantity=1.0)
-"""A leg of which its strategy holds one, so that several strategies may have it."""
 
 
 @pytest.fixture

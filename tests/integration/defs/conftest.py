@@ -23,8 +23,8 @@ from tests.support.migrations import keep_migrations
 from tests.support.receiver import Receiver, running_receiver
 
 ACCOUNT = "DUSIM0001"
+# Nothing listens there: a connection that is made by mistake is refused at once.
 CLOSED_PORT = 1
-"""Nothing listens there: a connection that is made by mistake is refused at once."""
 
 
 @pytest.fixture(scope="session", autouse=True)

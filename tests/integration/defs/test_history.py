@@ -20,8 +20,8 @@ SOON = datetime.now(UTC) + timedelta(days=1)
 LONG_AGO = datetime.now(UTC) - timedelta(days=1)
 TABLE, FOREIGN = dg.AssetKey("position_queue"), dg.AssetKey("of_another_project")
 CHECK = dg.AssetCheckKey(TABLE, "requests_are_answered")
+# Commits that finish one request each: more than `maintenance.COMPACT_FROM`.
 FINISHED = 35
-"""Commits that finish one request each: more than `maintenance.COMPACT_FROM`."""
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

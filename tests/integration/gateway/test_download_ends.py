@@ -15,8 +15,8 @@ from position_sync_dagster.gateway.connection import connect
 FIRST, SECOND = "DUSIM0001", "DUSIM0002"
 LONG = timedelta(hours=1)
 COMPLETE, PARTIAL = Completeness.COMPLETE, Completeness.PARTIAL
+# A test that waits for a time limit instead of a quiet period does not end.
 HANGS_S = 600.0
-"""A test that waits for a time limit instead of a quiet period does not end."""
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from position_sync_dagster.gateway.connection import connect
 
 A, B = "DUSIM0001", "DUSIM0002"
 CALL, PUT = 921000001, 921000002
+# Any later list is a second one.
 AT_ONCE_S = 1e-6
-"""Any later list is a second one."""
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.sync.drain import ConnectionValues
 
 HELD = 9
+# The rest of a list comes later than the time limit of the request.
 LATE = {"delay_s": 1.5, "late_rows": 4}
-"""The rest of a list comes later than the time limit of the request."""
 
 
 @pytest.fixture

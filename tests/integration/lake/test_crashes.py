@@ -17,13 +17,13 @@ MODULE = "tests.support.crash_worker"
 REQUESTS = 12
 BATCH = 5
 
+# Where and at which point a drain is killed: in a store, a commit that is not there is the point
+# that differs from a disk.
 DRAINS = [("disk", point) for point in POINTS["drain"]] + [
     ("store", point)
     for point in POINTS["drain"]
     if EVERYTHING or point in ("the claim's file is written", "the ledger's file is written")
 ]
-"""Where and at which point a drain is killed: in a store, a commit that is not there is the point
-that differs from a disk."""
 
 
 def killed_at(path: str, work: str, point: str) -> None:

@@ -19,8 +19,8 @@ from tests.support.extent import EVERYTHING
 
 AHEAD = timedelta(hours=2)
 
+# How long the known rows have a holding that closed.
 KEPT = timedelta(hours=1)
-"""How long the known rows have a holding that closed."""
 
 
 @pytest.fixture

@@ -38,14 +38,14 @@ from tests.support.holdings import make_holding
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 LOGIN = "127.0.0.1:7497"
+# Commits before the pair, and the number of files from which they are merged here.
 FILES = 6
-"""Commits before the pair, and the number of files from which they are merged here."""
 
+# In so many others, beside itself, `make test` commits each change.
 INSIDE_OTHERS = 1
-"""In so many others, beside itself, `make test` commits each change."""
 
+# Of runs, whose records nobody compares with those that are there.
 NUMBERS = count(50)
-"""Of runs, whose records nobody compares with those that are there."""
 
 Work = Callable[[Lake], Any]
 
@@ -190,6 +190,7 @@ UPKEEP: dict[str, Callable[[Table], Any]] = {
     "clean": lambda table: maintenance.maintain(table, clean_now=True),
 }
 
+# Columns that hold an id, a time or a version: they differ from try to try.
 UNTOLD = {
     "request_id", "update_id", "batch_id", "part", "bucket", "created_at", "updated_at", "added_at",
     "available_at", "changed_at", "lease_token", "lease_expires_at", "removed_at",
@@ -198,7 +199,6 @@ UNTOLD = {
     "expires_at", "ended_at", "run_id", "recorded_at", "break_id", "row_id", "resolved_at",
     "fencing_token",
 }  # fmt: skip
-"""Columns that hold an id, a time or a version: they differ from try to try."""
 
 
 def table_of(lake: Lake, name: str) -> Table:

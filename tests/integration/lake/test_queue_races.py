@@ -17,9 +17,9 @@ from tests.support.lake_worker import drain
 from tests.support.waiting import DEADLINE_S
 
 REQUESTS = 5000
+# Claims that take them all, in `make test` half of them, and a sixth on a store, where each takes
+# longer.
 COMMITS = 60
-"""Claims that take them all, in `make test` half of them, and a sixth on a store, where each takes
-longer."""
 
 
 def commits_on(place: Path | str) -> int:

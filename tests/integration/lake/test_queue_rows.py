@@ -118,8 +118,8 @@ def test_files_of_older_ones_are_not_read(lake, clock):
 
 ROOT = Path(__file__).parents[3]
 
+# Requests; a predicate that named each of them ended the process at 20,000 to 30,000.
 COUNT = 40_000
-"""Requests; a predicate that named each of them ended the process at 20,000 to 30,000."""
 
 
 def test_forty_thousand_requests_are_read_retried_and_marked(tmp_path):

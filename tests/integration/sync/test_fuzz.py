@@ -54,11 +54,11 @@ from tests.support.waiting import DEADLINE_S
 MESSAGES = int(os.environ.get("FUZZ_MESSAGES", "1500"))
 FIRST_SEED = os.environ.get("FUZZ_SEED", "0")
 PHASES = [Phase.generate, Phase.shrink][: int(os.environ.get("FUZZ_PHASES", "2"))]
+# What a script does not end is waited for so long; what comes too late counts as not said.
 SHORT_S = 0.25
-"""What a script does not end is waited for so long; what comes too late counts as not said."""
 
+# Scripts of one seed: a failure is found again with its seed alone, and nothing piles up.
 SCRIPTS = 25
-"""Scripts of one seed: a failure is found again with its seed alone, and nothing piles up."""
 
 # -- messages ---------------------------------------------------------------------------------
 

@@ -73,8 +73,8 @@ said = st.one_of(
     sides, sides, sides, sides, delayed, marks, marks, models, values, values, late, kinds, halts
 )
 of_line = st.tuples(st.sampled_from(CONIDS), st.one_of(*[said] * 8, codes))
+# What alone goes on in a phase: the other parts have died.
 quiet = st.sampled_from([("bid",), ("mark",), ("model",), ("profit",), ("bid", "ask", "model")])
-"""What alone goes on in a phase: the other parts have died."""
 
 OPENING = (("bid", 4.0), ("ask", 4.1), ("last", 4.1), ("mark", 4.0), ("model", (4.1, 0.5)))
 

@@ -21,8 +21,8 @@ from tests.support.extent import EVERYTHING
 
 ACCOUNTS = {"east": "DUSIM0011", "mid": "DUSIM0012", "west": "DUSIM0013"}
 CALL, PUT, WORTHLESS = 921000001, 921000002, 921000003
+# Open holdings of each login.
 HELD = 5
-"""Open holdings of each login."""
 
 
 def book_of(account):

@@ -23,10 +23,11 @@ from tests.support.store_proxy import HANG, TOKEN, Rule
 
 ACCOUNT = "DUSIM0001"
 CALL, PUT = 921000001, 921000002
+# Conids that nobody holds: a request of one ends as FAILED, once.
 MANY = range(930_000_001, 930_000_041)
-"""Conids that nobody holds: a request of one ends as FAILED, once."""
 
 LEASE_S = 4.0
+# Faults that last, the errors that they are, and what a log says of them.
 OUTAGES = {
     "slow down": (StoreUnavailableError, "SlowDown"),
     "expired": (StoreRefusedError, "credentials for the object store have expired"),
@@ -34,7 +35,6 @@ OUTAGES = {
     "region": (StoreRefusedError, "another region"),
     "no bucket": (StoreRefusedError, "no such bucket"),
 }
-"""Faults that last, the errors that they are, and what a log says of them."""
 
 IN_SHORT = ("slow down", "expired")
 
@@ -144,8 +144,8 @@ async def test_a_stream_keeps_its_session_when_its_lease_runs_out_while_the_stor
     assert rows.get_column("update_id").is_unique().all()
 
 
+# The parts of a stream that write and say so each: rows, holdings and the lease.
 WRITERS = 3
-"""The parts of a stream that write and say so each: rows, holdings and the lease."""
 
 
 def assert_says_each_thing_once(name: str, text: str) -> None:

@@ -27,8 +27,8 @@ from position_sync_dagster.domain.statement import (
 ACCOUNT = "DU1"
 CALL, PUT, OTHER, SHARES, INDEX_CALL, INDEX, NEW_SHARES = 1, 2, 3, 10, 20, 21, 11
 FRIDAY = date(2026, 3, 20)
+# A quarter past four in New York on the last trading day.
 END = datetime(2026, 3, 20, 20, 15, tzinfo=UTC)
-"""A quarter past four in New York on the last trading day."""
 NOON = END - timedelta(hours=4)
 NIGHT = END + timedelta(hours=9)
 HOURS = "20260319:0930-20260319:1600;20260320:0930-20260320:1600;20260321:CLOSED;20260322:CLOSED"

@@ -17,8 +17,8 @@ from tests.support.extent import EVERYTHING
 
 LINES = 95 if EVERYTHING else 40
 HOUR_S = 3600
+# The largest number of requests in an hour of a steady night.
 GOAL = 20
-"""The largest number of requests in an hour of a steady night."""
 
 START = datetime(2026, 3, 4, 3, 0, tzinfo=UTC)
 RULES = StreamRules(

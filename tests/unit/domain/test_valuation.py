@@ -71,8 +71,8 @@ def marked(price):
     return Quote(conid=1, mark=price, mark_time=NOW, received_at=NOW, market_data_type=1)
 
 
+# No bid, and an offer of a few ticks.
 WORTHLESS = replace(marked(0.0), ask=0.05, min_tick=0.01)
-"""No bid, and an offer of a few ticks."""
 
 
 def test_a_short_option_is_worth_its_signed_quantity_times_price_times_multiplier():

@@ -6,8 +6,8 @@ import pytest
 
 from position_sync_dagster.domain.gateway_session import GatewayRun, WeekState, weekly_login
 
+# 01:00 in New York, in winter.
 SUNDAY = datetime(2026, 11, 22, 6, tzinfo=UTC)
-"""01:00 in New York, in winter."""
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 

@@ -9,8 +9,8 @@ import pytest
 from position_sync_dagster.gateway import codes
 
 PACKAGE = Path(codes.__file__).parents[1]
+# Numbers that mean other things as well.
 AMBIGUOUS = {200, 300}
-"""Numbers that mean other things as well."""
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from tests.support.flex_files import element, position, statement, trade
 
 STATEMENTS = int(os.environ.get("FUZZ_MESSAGES") or 2_000) // 10
 BLOCKS = 4
+# What a field may hold besides its value.
 ODD = ("2,5", "1_0", "much", "0x1p3", "-", "N/A", "")
-"""What a field may hold besides its value."""
 
 FIELDS = {
     "OpenPosition": ("conid", "position", "multiplier", "currency", "assetCategory", "symbol"),

@@ -17,8 +17,8 @@ from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.login import _warn_of_version
 from position_sync_dagster.gateway.translate import position_of
 
+# Attributes of `IB` and of its client that are no part of its documented interface.
 PRIVATE = {"wrapper", "decoder", "conn", "_data", "_logger", "MaxRequests", "RequestsInterval"}
-"""Attributes of `IB` and of its client that are no part of its documented interface."""
 
 
 def test_no_other_module_touches_the_inside_of_ib_async():
@@ -44,6 +44,7 @@ def _used(owners):
 
 
 EVENT = eventkit.Event
+# Each symbol of the inside of ib_async that we use: its type, or the parameters of a function.
 SYMBOLS = {
     "client.MaxRequests": int,
     "client.RequestsInterval": int,
@@ -68,7 +69,6 @@ SYMBOLS = {
     "wrapper.ticker2ReqId": dict,
     "wrapper.tickers": dict,
 }
-"""Each symbol of the inside of ib_async that we use: its type, or the parameters of a function."""
 
 
 @pytest.mark.parametrize("symbol", sorted(SYMBOLS))

@@ -30,8 +30,8 @@ STOCK = ["7", "8", *NAMES, "10", "1.5", "15", "1.25", "nan", "1.7976931348623157
 
 SHARE = ["17382246", "000660", "STK", "", "0", "", "", "KRX", "KRW", "000660.KS", "000660"]
 VALUES = ["4", "1941000.0", "7764000.0", "2228000.0", "-1148000.0", "0.0"]
+# Source: ibkr-go, account_updates.txt, with another account.
 RECORDED = ["7", "8", *SHARE, *VALUES, "DU1"]
-"""Source: ibkr-go, account_updates.txt, with another account."""
 
 
 class Feed:

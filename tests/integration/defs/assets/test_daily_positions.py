@@ -26,8 +26,8 @@ DAYS = exchange_days("XNYS", date(2025, 1, 1), date(2026, 12, 31))
 PARTITIONS = exchange_partitions(DAYS, date(2025, 1, 2))
 DAILY = daily_asset(PARTITIONS)
 
+# Five trading days around the weekend on which New York turns its clocks.
 WEEK = ("2026-03-05", "2026-03-11")
-"""Five trading days around the weekend on which New York turns its clocks."""
 
 
 def utc(text: str) -> datetime:

@@ -57,9 +57,11 @@ def test_a_day_is_explained_by_a_run_and_what_no_trade_explains_fails_the_check(
 ) -> None:
     before = CLOSE - timedelta(days=1, minutes=5)
     later = call(CLOSE - timedelta(minutes=5), 27.0, underlying_price=594.0)
-    lake.updates.sync.append([call(before, 30.0), later])
     monkeypatch.setenv("POSITION_SYNC_DAILY_START", "2026-03-02")
     asset = explained_asset(exchange_partitions(*known_days(load_settings())))
+    assert materialize(asset, partition_key=DAY.isoformat()).success  # as the first of a new home
+    assert checked(profits_are_explained, lake).passed
+    lake.updates.sync.append([call(before, 30.0), later])
     assert materialize(asset, partition_key=DAY.isoformat()).success
     (found,) = lake.derived_table(PROFIT_EXPLAINED).rows().to_dicts()
     assert (found["profit"], found["unexplained"]) == (pytest.approx(600.0), 0.0)

@@ -57,6 +57,7 @@ COMMITS: dict[str, Callable[[DeltaTable], object]] = {
     "delete": lambda handle: handle.delete("number = 2"),
 }
 
+# What may be committed on a snapshot after each of these commits was made; all else is refused.
 PASS: dict[str, set[str]] = {
     "append": {
         "append", "append, named", "optimize", "overwrite a range", "overwrite another range",
@@ -72,11 +73,10 @@ PASS: dict[str, set[str]] = {
     "overwrite another range": {"overwrite a range", "delete"},
     "delete": {"overwrite another range"},
 }  # fmt: skip
-"""What may be committed on a snapshot after each of these commits was made; all else is refused."""
 
+# Appends without a name write the same row twice, as asked. OPTIMIZE beside OPTIMIZE adds each
+# merged row twice, which nobody asked for: nothing of ours may use it.
 DOUBLED = {("append", "append"), ("optimize", "optimize")}
-"""Appends without a name write the same row twice, as asked. OPTIMIZE beside OPTIMIZE adds each
-merged row twice, which nobody asked for: nothing of ours may use it."""
 
 
 @pytest.fixture(scope="session")

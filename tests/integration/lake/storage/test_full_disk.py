@@ -59,8 +59,8 @@ ON_A_FULL_DISK: dict[str, Callable[[PositionQueue, list[str]], object]] = {
 }
 
 
+# More bytes than any of these steps writes.
 ROOM = 128 * 1024
-"""More bytes than any of these steps writes."""
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -218,11 +218,11 @@ def test_every_table_that_the_code_describes_is_in_the_one_list(tmp_path):
     assert {table.spec.name for table in Lake(tmp_path).all_tables} == described
 
 
+# Maintenances, and the commits of each table between two: more than make a compaction due.
 HOURS, COMMITS = 2, 12
-"""Maintenances, and the commits of each table between two: more than make a compaction due."""
 
+# So many small files are merged, so that it takes fewer commits.
 DUE = COMMITS - 2
-"""So many small files are merged, so that it takes fewer commits."""
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 

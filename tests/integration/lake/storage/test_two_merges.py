@@ -60,13 +60,13 @@ def rows_of(lake: Lake, name: str) -> pl.DataFrame:
 
 
 EACH = [(place, name, stop) for place in PLACES for name in TABLES for stop in ("before", "after")]
+# Where, of which table and at which moment a merge stands still: each table before its commit, and
+# after it the one whose rows change.
 IN_SHORT = [
     *(("disk", name, "before") for name in TABLES),
     ("disk", "position_queue", "after"),
     ("store", "position_updates", "before"),
 ]
-"""Where, of which table and at which moment a merge stands still: each table before its commit, and
-after it the one whose rows change."""
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ def held(fields: list[str]) -> Contract:
     )
 
 
+# How to make each recorded message again, from the values read out of it.
 AGAIN: dict[str, Callable[[list[str]], tuple[str, ...]]] = {
     "tickPrice": lambda f: messages.tick_price(int(f[2]), int(f[3]), float(f[4]), f[5], int(f[6])),
     "tickSize": lambda f: messages.tick_size(int(f[2]), int(f[3]), f[4]),
@@ -95,7 +96,6 @@ AGAIN: dict[str, Callable[[list[str]], tuple[str, ...]]] = {
     ),
     "completedOrdersEnd": lambda f: messages.completed_orders_end(),
 }
-"""How to make each recorded message again, from the values read out of it."""
 
 NEVER_RECORDED = {"pnl", "pnlSingle", "tickOptionComputation", "positionMulti"}
 

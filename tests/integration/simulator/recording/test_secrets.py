@@ -14,8 +14,8 @@ from tests.support.raw_client import RawClient
 
 ONE, TWO = "U7654321", "U1122334"
 MODEL, GROUP, OWNER = "IncomeModel", "GrowthClients", "Marion Holder"
+# Primes: none of them comes up by chance as a whole field.
 QUANTITIES = (137, -4211, -1999, 389, 1733, 641, -977, 2203, -821, 163, -167, 173)
-"""Primes: none of them comes up by chance as a whole field."""
 
 
 def secret_book():

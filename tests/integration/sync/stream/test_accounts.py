@@ -12,8 +12,8 @@ from tests.integration.sync.conftest import CALL, A
 from tests.support.short_owner import refresh
 
 LEGS = 6
+# Smaller than the holdings of one account: requests without a value fill more than a batch.
 BATCH = 4
-"""Smaller than the holdings of one account: requests without a value fill more than a batch."""
 
 BOOK = """\
 name: advisor

@@ -39,8 +39,8 @@ INDEX_PUT, FUTURE, FUTURE_PUT, NEXT_CALL, NEW_CALL = (
 AT_THE_OPEN, WHOLE, ODD, OLD_NAME, NEW_NAME = range(921000101, 921000106)
 TODAY = datetime.now(UTC).date()
 ENDED, SETTLED = (f"{TODAY - timedelta(days=days):%Y%m%d}" for days in (2, 1))
+# How long after their option shares may come here. It is 15 minutes in the product.
 NEAR_S = 6
-"""How long after their option shares may come here. It is 15 minutes in the product."""
 
 P, S = Stage.PROVISIONAL, Stage.STATED
 

@@ -9,8 +9,8 @@ from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.sync.drain import ConnectionValues, drain
 from tests.integration.sync.conftest import CALL, PUT, A, B
 
+# No second list comes within a test.
 NEVER_S = 3600.0
-"""No second list comes within a test."""
 
 UNKNOWN, COMPLETE = Completeness.UNKNOWN, Completeness.COMPLETE
 

@@ -13,8 +13,8 @@ from position_sync_dagster.sync.stream.ownership import OwnerContext
 from tests.support.clock import HandClock
 from tests.support.legs import leg
 
+# A contract that the simulator does not know, as a gateway an expired one.
 GONE = 921999999
-"""A contract that the simulator does not know, as a gateway an expired one."""
 
 
 @pytest.fixture

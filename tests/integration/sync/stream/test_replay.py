@@ -18,11 +18,11 @@ from tests.support.booked_legs import terms_of
 
 A = "DUSIM0001"
 CALL, PUT, CENTS, WORTHLESS = 921000001, 921000002, 921000004, 921000003
+# What two rows say alike, apart from times and ids.
 SAME = (
     "symbol", "right", "strike", "expiry", "position", "market_price", "market_value",
     "average_cost", "unrealized_pnl", "price_kind", "value_source", "currency", "multiplier",
 )  # fmt: skip
-"""What two rows say alike, apart from times and ids."""
 
 
 @pytest.fixture

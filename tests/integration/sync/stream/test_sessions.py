@@ -7,11 +7,11 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.update import ValueOrigin
 from tests.integration.sync.conftest import CALL, PUT, A
 
+# Longer than a busy machine keeps a line that ticks from being read.
 SILENCE_S = 1.0
-"""Longer than a busy machine keeps a line that ticks from being read."""
 
+# What must not happen cannot be waited for.
 MANY_SILENCES_S = 3 * SILENCE_S
-"""What must not happen cannot be waited for."""
 
 
 async def test_outside_the_session_silent_lines_are_left_alone_until_it_opens(

@@ -25,8 +25,8 @@ from tests.support.extent import EVERYTHING
 A = "DUSIM0001"
 HALTED, MOVING = 930000002, 930000001
 FIRST, FIRST_HALTED = 931000000, 932000000
+# Strikes of each chain: a book has six times as many options.
 STRIKES, LIMIT = (100, 500) if EVERYTHING else (8, 30)
-"""Strikes of each chain: a book has six times as many options."""
 
 ACTIVE = 5
 BOOK = f"""

@@ -22,6 +22,7 @@ from position_sync_dagster.lake.storage.commit_errors import (
     without_secrets,
 )
 
+# What delta-rs says when another process deletes old entries of the log meanwhile.
 LOG_IS_CUT = (
     "File not found: /lake/t/_delta_log/00000000000000000005.json",
     "Generic delta kernel error: No files in log segment",
@@ -31,7 +32,6 @@ LOG_IS_CUT = (
     "version 12",
     "Invalid Checkpoint: Had a _last_checkpoint hint but didn't find any checkpoints",
 )
-"""What delta-rs says when another process deletes old entries of the log meanwhile."""
 
 
 @pytest.mark.parametrize(

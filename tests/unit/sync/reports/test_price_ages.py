@@ -24,6 +24,7 @@ def ago(seconds: float) -> datetime:
     return NOW - timedelta(seconds=seconds)
 
 
+# A mark that came 50 s ago, in a row that greeks caused to be written a second ago.
 STREAMED = row(
     1,
     market_price=4.0,
@@ -35,7 +36,6 @@ STREAMED = row(
     timestamp=ago(1),
     value_time=ago(50),
 )
-"""A mark that came 50 s ago, in a row that greeks caused to be written a second ago."""
 
 AT_BROKER = BrokerPosition(
     gateway_id="g",
