@@ -86,7 +86,7 @@ def lineage(page: Page) -> None:
 def history(page: Page) -> None:
     """Save the history of the ledger: the events of the drain's ticks, and the stream's rows."""
     page.open("/assets/position_updates?view=events", size=LAPTOP)
-    page.wait_for_text("delta_version", "rows")
+    page.wait_for_text("rows_drained", "delta_version")
     save(page, "history.png")
 
 

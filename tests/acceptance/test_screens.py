@@ -67,7 +67,7 @@ def test_the_lineage_is_whole_on_one_screen_and_a_group_is_green(demo, page):
 
 def test_the_history_of_the_ledger_shows_the_events_of_ticks_with_their_numbers(demo, page):
     page.open("/assets/position_updates?view=events")
-    page.wait_for_text("rows", "delta_version", "batch_id")
+    page.wait_for_text("rows_drained", "rows_streamed", "delta_version")
 
 
 ROWS_OF_GRID = """

@@ -456,15 +456,14 @@ async def _attend(
 ) -> None:
     """Set `end` when `stop` is set, when the run's time is up, or after an error.
 
-    Meanwhile, renew the lease when the detail changes, since a problem that is gone must not stay
-    on display; and return freed memory to the system.
+    Meanwhile, renew the lease when the detail is not the stored one, since a problem that is gone
+    must not stay on display; and return freed memory to the system.
     """
-    began, stored = time.monotonic(), streamer.detail
+    began = time.monotonic()
     ends_at, trim_at = began + streamer.settings.rotate_after_s, began
     try:
         while not stop.is_set() and (now := time.monotonic()) < ends_at:
-            if streamer.detail != stored:
-                stored = streamer.detail
+            if streamer.detail != own.session.detail:
                 own.renew_now()
             if now >= trim_at:
                 trim_at = now + memory_and_threads.RETURN_EVERY_S
