@@ -28,7 +28,6 @@ from position_sync_dagster.defs.assets import (
     queue_and_ledger,
     table_asset,
 )
-from position_sync_dagster.defs.assets.risk_scenarios import RISK_JOB
 from position_sync_dagster.defs.checks import evaluation
 from position_sync_dagster.defs.checks.ledger import breaks_event
 from position_sync_dagster.defs.resources import POSITION_SYNC
@@ -108,7 +107,7 @@ class TickCursor(SensorCursor):
     has_risk: bool = False
 
 
-@runs.sensor(job_name=RISK_JOB)
+@runs.sensor(job_name=runs.RISK_JOB)
 def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Value the waiting requests, derive what follows from the rows, and report both.
 
@@ -126,7 +125,7 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     requests = []
     # A tick with a request has no skip reason: one that has something to say requests nothing.
     if cursor.ledger_version and not cursor.has_risk and not events:
-        requests = [dg.RunRequest(run_key=f"first {RISK_JOB}")]
+        requests = [dg.RunRequest(run_key=f"first {runs.RISK_JOB}")]
         cursor = replace(cursor, has_risk=True)
     return dg.SensorResult(
         asset_events=events,

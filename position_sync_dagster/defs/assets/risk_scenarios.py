@@ -7,13 +7,12 @@ import dagster as dg
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.checks.check_results import failed, table_check
 from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.defs.runs import RISK_JOB
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.tables import RISK_SCENARIOS
 from position_sync_dagster.risk.expiry import early_assignments
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import risk
-
-RISK_JOB = "record_risk"
 
 # Maximum number of options that a check names.
 MOST_NAMED = 5

@@ -2,7 +2,7 @@
 
 The checks of limits are defined when the definitions are loaded. The file is read again at each
 evaluation: a limit that was added since is evaluated and sent at once, and is shown in the UI
-after the next reload.
+after the next restart.
 """
 
 from collections.abc import Iterable
