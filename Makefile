@@ -61,7 +61,7 @@ dev: $(SYNCED) ## Dagster on 127.0.0.1 against your own TWS or IB Gateway (see .
 
 # Some tests wait while others compute: four processes fill two cores, and six in the second tier.
 .PHONY: test
-test: $(SYNCED) ## every promise once, about 8 minutes on two cores (ARGS='-n 0': one test after the other)
+test: $(SYNCED) ## every promise once, about 6 minutes on two cores (ARGS='-n 0': one test after the other)
 	@$(BIN)/pytest -n 4 --durations=10 -m 'not ($(SECOND_TIER))' $(ARGS)
 
 .PHONY: test-all
