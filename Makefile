@@ -59,10 +59,10 @@ demo: $(SYNCED) ## simulator, stream, queue and Dagster UI together, with a live
 dev: $(SYNCED) ## Dagster on 127.0.0.1 against your own TWS or IB Gateway (see .env.example)
 	@exec $(BIN)/position-sync dev --end-with $$PPID $(if $(UI_PORT),--ui-port $(UI_PORT)) $(ARGS)
 
-# Some tests wait while others compute: four processes fill two cores, and six in the second tier.
+# Some tests wait while others compute: six processes fill two cores.
 .PHONY: test
-test: $(SYNCED) ## every promise once, about 6 minutes on two cores (ARGS='-n 0': one test after the other)
-	@$(BIN)/pytest -n 4 --durations=10 -m 'not ($(SECOND_TIER))' $(ARGS)
+test: $(SYNCED) ## every promise once, about 5 minutes on two cores (ARGS='-n 0': one test after the other)
+	@$(BIN)/pytest -n 6 --durations=10 -m 'not ($(SECOND_TIER))' $(ARGS)
 
 .PHONY: test-all
 test-all: $(SYNCED) ## everything: more cases, more programs, campaigns, Postgres, an object store
