@@ -243,28 +243,6 @@ def test_the_history_of_a_table_shows_rows_and_versions(demo, asset):
     )
 
 
-def test_the_exposure_page_has_a_table_of_strategies(demo):
-    def newest_metadata() -> list[dict[str, Any]]:
-        told = demo.graphql(
-            """{ assetOrError(assetKey: {path: ["strategy_exposure"]}) { ... on Asset {
-                 assetMaterializations(limit: 100) { metadataEntries { label
-                   ... on TableMetadataEntry { table { records } }
-                   ... on MarkdownMetadataEntry { mdStr } } } } } }"""
-        )
-        events = told["assetOrError"].get("assetMaterializations") or []
-        return [{entry["label"]: entry for entry in one["metadataEntries"]} for one in events]
-
-    def of_strategies() -> dict[str, Any]:
-        return next((one for one in newest_metadata() if "money USD" in one), {})
-
-    found = wait_for("a table of the money", of_strategies, poll_s=0.5)
-    rows = [json.loads(record) for record in found["money USD"]["table"]["records"]]
-    assert {"calendar-1", "iron-condor-1"} <= {row["strategy"] for row in rows}
-    strategies = [r for r in rows if not r["strategy"].startswith(("UNATTRIBUTED", "total"))]
-    # The first event may come before each value is known: unknown is a dash.
-    assert any(row["value USD"] != "–" for row in strategies)
-
-
 def test_the_command_line_sees_the_same(demo):
     # The owner writes the number of its lines with each heartbeat.
     wait_for("all lines are in its status", lambda: status(demo)["lines_in_use"] == LINES, poll_s=1)
@@ -348,6 +326,32 @@ def test_a_leg_made_active_is_streamed_and_removed_goes_back(demo):
     demo.post("fill", account=ACCOUNT, conid=int(conid), quantity=1)
     seen(demo, int(conid), lambda r, b=row["position"]: r["position"] == b + 1)
     assert demo.latest(int(conid))["source"] == "QUEUE"
+
+
+def test_the_exposure_page_has_a_table_of_strategies(demo):
+    def newest_metadata() -> list[dict[str, Any]]:
+        told = demo.graphql(
+            """{ assetOrError(assetKey: {path: ["strategy_exposure"]}) { ... on Asset {
+                 assetMaterializations(limit: 100) { metadataEntries { label
+                   ... on TableMetadataEntry { table { records } }
+                   ... on MarkdownMetadataEntry { mdStr } } } } } }"""
+        )
+        events = told["assetOrError"].get("assetMaterializations") or []
+        return [{entry["label"]: entry for entry in one["metadataEntries"]} for one in events]
+
+    def of_strategies() -> list[dict[str, Any]]:
+        """Return the strategies in the newest event in which each of them is known."""
+        for event in newest_metadata():
+            records = event["money USD"]["table"]["records"] if "money USD" in event else []
+            rows = [json.loads(record) for record in records]
+            found = [r for r in rows if not r["strategy"].startswith(("UNATTRIBUTED", "total"))]
+            if found and all("–" not in (row["value USD"], row["daily"]) for row in found):
+                return found
+        return []
+
+    # The first event may come before each value is known; one follows each change of the legs.
+    strategies = wait_for("a table of the money", of_strategies, poll_s=0.5)
+    assert {"calendar-1", "iron-condor-1"} <= {row["strategy"] for row in strategies}
 
 
 def ticks(demo: Demo, sensor: str, *, since: datetime) -> list[str]:
