@@ -26,6 +26,9 @@ CLOSE_JOB = "close_day"
 IMPORT_JOB = "import_statements"
 RISK_JOB = "record_risk"
 
+# The asset that has no table.
+GATEWAY = "gateway"
+
 # The partitions of `stream_positions`, if a gateways file names several logins.
 #
 # The supervisor adds and removes them according to the file, without a reload.
