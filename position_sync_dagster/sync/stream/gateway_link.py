@@ -287,9 +287,9 @@ class BrokerLink:
                 self._become_live(since=self._restored_at)
             self.lines.restored()
             self.router.definitions_restored()
-        elif code in (GatewayCode.RESTORED_DATA_LOST, GatewayCode.PORT_CHANGED):
-            # The connection has requested its lines again (1101) or is about to end (1300); in both
-            # cases positions come first, as after every interruption.
+        elif code == GatewayCode.RESTORED_DATA_LOST:
+            # The connection has requested its lines again; positions come first, as after every
+            # interruption.
             self.go_blind(text)
             self._opened = None
             self.router.interrupt()

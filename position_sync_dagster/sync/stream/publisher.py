@@ -531,10 +531,6 @@ class Publisher:
             accounts={name: confirmation for name, (_, confirmation) in accounts.items()},
         )
 
-    async def requests_wait(self) -> bool:
-        """Return whether the queue has requests that a drain may claim now."""
-        return self.queue is not None and (await self.queue.overview()).claimable > 0
-
     async def enqueue_all(
         self, routes: Mapping[Key, LegState], reason: Reason = Reason.SNAPSHOT
     ) -> int:
