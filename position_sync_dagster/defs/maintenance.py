@@ -128,7 +128,7 @@ MAINTENANCE_JOB = "maintain_lake"
 OWN_ASSETS = (*(spec.name for spec in (*specs.TABLES, *specs.DERIVED)), GATEWAY, "flex_statements")
 
 # Runs of `close_day` are kept: they record which days are filled.
-PRUNED_JOBS = (runs.STREAM_JOB, runs.IMPORT_JOB, runs.RISK_JOB, MAINTENANCE_JOB)
+PRUNED_JOBS = (runs.STREAM_JOB, runs.IMPORT_JOB, MAINTENANCE_JOB)
 
 
 @dg.op(tags={"domain": "upkeep"}, config_schema={})
