@@ -131,7 +131,7 @@ OWN_ASSETS = (
 )
 
 # Runs of `close_day` are kept: they record which days are filled.
-PRUNED_JOBS = (runs.STREAM_JOB, runs.IMPORT_JOB, runs.RISK_JOB, MAINTENANCE_JOB)
+PRUNED_JOBS = (runs.STREAM_JOB, runs.IMPORT_JOB, MAINTENANCE_JOB)
 
 
 @dg.op(tags={"domain": "upkeep"}, config_schema={})
