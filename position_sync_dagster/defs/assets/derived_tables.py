@@ -223,7 +223,7 @@ LATEST_LINEAGE = {name: [("position_updates", name)] for name in LATEST_POSITION
 @table_asset.table_asset(
     LATEST_POSITIONS,
     deps=["position_updates", "broker_positions"],
-    lineage=LATEST_LINEAGE,
+    metadata=table_asset.column_lineage(LATEST_LINEAGE),
     money_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
@@ -348,7 +348,7 @@ EXPOSURE_LINEAGE = {
 @table_asset.table_asset(
     STRATEGY_EXPOSURE,
     deps=["position_updates", "active_strategies", "contracts", "closures"],
-    lineage=EXPOSURE_LINEAGE,
+    metadata=table_asset.column_lineage(EXPOSURE_LINEAGE),
     money_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
