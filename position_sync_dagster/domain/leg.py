@@ -394,30 +394,6 @@ def contract_mismatch(leg: Membership, details: ContractDetails) -> str | None:
     return ", ".join(differences) or None
 
 
-def row_mismatch(row: Instrument, details: ContractDetails) -> str | None:
-    """Return how the details of a contract differ from the broker's row of a holding; None if not.
-
-    What a row leaves empty is not compared.
-    """
-    given = (
-        ("symbol", row.symbol, details.symbol),
-        ("local symbol", row.local_symbol or None, details.local_symbol),
-        ("trading class", row.trading_class or None, details.trading_class),
-        ("right", row.right, details.right),
-        ("strike", row.strike, details.strike),
-        ("multiplier", row.multiplier, details.multiplier),
-    )
-    differences = [
-        f"its {name} is {word(here)}, not {word(there)}"
-        for name, here, there in given
-        if here is not None and here != there
-    ]
-    days = (details.last_trade_date, details.expires_on)
-    if row.expiry is not None and any(days) and row.expiry not in days:
-        differences.append(f"its expiry is {word(row.expiry)}, not {word(days[0])}")
-    return ", ".join(differences) or None
-
-
 def _expires_on(day: date, details: ContractDetails) -> bool:
     last = details.last_trade_date
     if details.expires_on is None and last is not None:

@@ -1,14 +1,11 @@
 """Changes of route: what each requires of the stream and of the queue, and how it is logged."""
 
 import logging
-from datetime import UTC, datetime
 
 import pytest
 
-from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.sync.stream.router import MAX_LINES_LOGGED, Routes
-from tests.support.holdings import make_book
 
 STREAMED, OVERFLOW, MONITORED, CLOSED = (
     LegState.STREAMED, LegState.OVERFLOW, LegState.MONITORED, LegState.CLOSED,
@@ -43,31 +40,6 @@ def test_a_change_of_route_is_for_the_stream_or_for_the_queue(
     assert (KEY in changes.streamed, KEY in changes.closed) == (streamed, closed)
     assert (KEY in routes.unqueued) == unqueued
     assert routes.states == {KEY: after}
-
-
-@pytest.mark.parametrize(
-    ("state", "position", "outdated"),
-    [
-        (None, 1.0, True),
-        (None, 0.0, True),
-        (MONITORED, 2.0, False),
-        (OVERFLOW, -1.0, False),
-        (STREAMED, 0.0, True),
-        (MONITORED, 0.0, True),
-        (CLOSED, 0.0, False),
-        (CLOSED, 1.0, True),
-    ],
-)
-def test_only_a_holding_that_is_new_or_was_opened_or_closed_has_another_route(
-    state, position, outdated
-):
-    routes, book = Routes(), make_book(lambda: datetime.now(UTC))
-    instrument = Instrument(conid=1, symbol="SPY", sec_type="OPT", currency="USD")
-    book.put_position("A", instrument, 3.0, None)
-    book.put_position("A", instrument, position, None)
-    if state is not None:
-        routes.update({KEY: state})
-    assert routes.outdated(book, [KEY, ("A", 2)]) == ({KEY} if outdated else set())
 
 
 def test_a_holding_that_was_not_queued_stays_due_until_it_is_streamed_again():
