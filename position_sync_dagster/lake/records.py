@@ -126,7 +126,7 @@ class RecordsTable(Generic[codec.Record]):
         only: pl.Expr | None = None,
         columns: Collection[str] = (),
     ) -> pl.DataFrame:
-        """Return rows, in the table's order; only files are read that may have one of them.
+        """Return rows, in no particular order; only files are read that may have one of them.
 
         Args:
             since: The earliest value of the column that orders the table; None: any.
@@ -148,8 +148,7 @@ class RecordsTable(Generic[codec.Record]):
             return self.table.scan_files(files).filter(*wanted).select(names).collect()
 
         names = [*(columns or spec.columns)]
-        found = self.table.snapshot(step).select(names)
-        return found.sort(order) if order in names else found
+        return self.table.snapshot(step).select(names)
 
     def files(self, until: datetime | None = None) -> frozenset[str]:
         """Return the names of the files that may have a row of before a time; None: of all."""
