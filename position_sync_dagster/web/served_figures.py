@@ -208,7 +208,7 @@ def etag_of(figures: Figures) -> str:
         figures.versions,
         (figures.at.date(), figures.day.since),
         [(one.gateway_id, one.session_state, one.session_detail) for one in status.each_login],
-        (len(status.attention), len(figures.current_keys)),
+        (len(status.attention), figures.current),
         [(one.limit, one.outcome) for one in figures.limits],
     )
     others = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
