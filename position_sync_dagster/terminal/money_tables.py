@@ -12,9 +12,9 @@ from rich.cells import cell_len
 from rich.console import Group
 from rich.text import Text
 
-from position_sync_dagster.sync.reports.book import Book, BookMoney, Sums, seconds_since
+from position_sync_dagster.sync.reports.book import KEY, Book, BookMoney, Sums
 from position_sync_dagster.sync.reports.exposure import figure_of, summed
-from position_sync_dagster.sync.reports.positions import KEY
+from position_sync_dagster.sync.reports.status import seconds_since
 from position_sync_dagster.terminal.text import (
     amounts,
     duration,

@@ -25,11 +25,14 @@ from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.strategies_file import saved_limits
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import (
+    COLUMNS,
+    KEY,
     Book,
     Sums,
+    open_positions,
+    position_rows,
     read_book,
     read_known,
-    seconds_since,
 )
 from position_sync_dagster.sync.reports.changes import (
     Day,
@@ -42,8 +45,7 @@ from position_sync_dagster.sync.reports.changes import (
 from position_sync_dagster.sync.reports.confirmations import PRICED
 from position_sync_dagster.sync.reports.exposure import newest_version
 from position_sync_dagster.sync.reports.limit_readings import Evaluated, evaluate
-from position_sync_dagster.sync.reports.positions import COLUMNS, KEY, open_positions, position_rows
-from position_sync_dagster.sync.reports.status import Status, plain, read_status
+from position_sync_dagster.sync.reports.status import Status, plain, read_status, seconds_since
 
 Kept = TypeVar("Kept")
 

@@ -77,6 +77,6 @@ async def test_closes_a_roll_and_an_assignment_leave_no_gap_in_the_profit_of_the
         await eventually(lambda: adds_up({CALL, CORN, SHORT_PUT, NEXT}))
         found = today(read())
         assert found["closed"]
-        assert abs(found["account"] - found["open"]) > 1, "what closed is not in the sum of what is open"
+        assert abs(found["account"] - found["open"]) > 1, "what closed is not in it"
         stop.set()
         await task
