@@ -259,6 +259,8 @@ def make_leg(
     Raises:
         InvalidLegError: A field does not parse; the message names field and value.
     """
+    if unknown := sorted(given.keys() - READERS.keys()):
+        raise TypeError(f"a leg has no field {unknown[0]!r}")
     read = {name: READERS[name](one) for name, one in given.items() if one is not None}
     conid = read.pop("conid", None)
     name = conid or str(symbol)[:60]
