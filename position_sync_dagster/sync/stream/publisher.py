@@ -364,8 +364,8 @@ class Publisher:
     def __post_init__(self) -> None:
         self._greeks_changes = self.greeks.watch()
         self._published: dict[Key, BrokerPosition] = {}
-        self._recorded: dict[Key, BrokerPosition] = {}
-        self._is_unsure = False
+        # The changes that were stored and not published; None: the table has to be read.
+        self._recorded: dict[Key, BrokerPosition] | None = {}
         self._all_due = True
         self._changes: PendingChanges[Key] = PendingChanges()
         self._accounts: _Accounts = {}
@@ -391,12 +391,13 @@ class Publisher:
             return {one.key: one for one in holdings if accounts is None or one.account in accounts}
 
         stored = await offload(self.broker_positions.read, self.context.settings.gateway_id)
+        recorded = dict[Key, BrokerPosition]()
         if self.watcher is not None:
             changed = await self.watcher.unpublished({one.key: one for one in stored})
-            self._recorded = of_login(changed.values())
+            recorded = self._recorded = of_login(changed.values())
         await self.announced.restore(list(of_login(stored).values()))
         self._published = of_login(self._recent(stored))
-        return list((self._published | self._recorded).values())
+        return list((self._published | recorded).values())
 
     def follow(self, feed: AccountFeed) -> None:
         """Collect the changes of an account feed from now on; all its holdings are due."""
@@ -449,7 +450,7 @@ class Publisher:
             self._greeks_changes.give_back(of_greeks)
             raise
         self._published, self._accounts, self._all_due = published, accounts, False
-        self._recorded.clear()
+        self._recorded = {}
         self._moved |= moved
 
     @property
@@ -464,22 +465,18 @@ class Publisher:
     async def _record_changes(self, changed: Mapping[Key, BrokerPosition]) -> None:
         """Store the quantities that changed; if the process dies here, the next owner does it.
 
-        After a publication that failed, a quantity that was stored already is the one before. After
-        an error of the table, the changes may be stored or not: it is read.
+        After a publication that failed, a quantity that was stored already is the one before.
         """
         if self.watcher is None:
             return
-        if self._is_unsure:
+        if self._recorded is None:
             self._recorded = await self.watcher.unpublished(self._published)
-            self._is_unsure = False
         confirmed = {name: one.confirmed_at for name, (_, one) in self._accounts.items()}
         before = self._published | self._recorded if self._recorded else self._published
         found = changes_between(before, changed, confirmed)
         if found:
-            self._is_unsure = True
+            self._recorded = None
             await self.watcher.record(found)
-            self._is_unsure = False
-            self._recorded |= {one.key: changed[one.key] for one in found}
 
     def _is_moved(self, key: Key, holding: BrokerPosition) -> bool:
         """Return whether a value of PnLSingle moved since the last request of the holding."""

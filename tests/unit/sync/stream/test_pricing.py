@@ -70,8 +70,8 @@ class PricerWithLines:
             connection, {conid: self.now.timestamp() for conid in ticked},
             valued=[("A", conid) for conid in dict(valued)], now=self.now, provenance=Provenance(),
         )  # fmt: skip
-        self.rows = {pending.key: pending.update for pending in updates}
-        return {pending.update.conid: pending.update for pending in updates}
+        self.rows = {holding.key: update for update, holding in updates}
+        return {update.conid: update for update, _holding in updates}
 
     def source(self, after_s, *ticked):
         """Return the source of the quiet holding's row, which is due; None without a row."""
