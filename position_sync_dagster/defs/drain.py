@@ -435,7 +435,7 @@ def gateway_event(
             note=session.detail if session else None,
         )
         metadata |= {f"{prefix}{key}": value for key, value in numbers.items()}
-    return table_asset.runless(table_asset.GATEWAY, metadata)
+    return table_asset.runless(runs.GATEWAY, metadata)
 
 
 # Number of events that `events_with` reads at once, and in all: the newest ones.

@@ -25,6 +25,9 @@ STREAM_JOB = "stream_positions"
 CLOSE_JOB = "close_day"
 IMPORT_JOB = "import_statements"
 
+# The asset that has no table.
+GATEWAY = "gateway"
+
 # The partitions of `stream_positions`, if a gateways file names several logins.
 #
 # The supervisor adds and removes them according to the file, without a reload.

@@ -87,7 +87,8 @@ def losses_are_within_their_limits(lake: Lake, settings: Settings) -> dg.AssetCh
         f"{text}.",
         what_to_do="Look at `position-sync what-if`, and close or hedge what loses; or correct the "
         "limit in scenarios.yaml.",
-        metadata={"beyond": len(broken), "not_certain": len(unknown)},
+        beyond=len(broken),
+        not_certain=len(unknown),
     )
 
 
@@ -113,7 +114,7 @@ def early_assignment(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
         f"{len(found)} short options may be assigned early: {named}.",
         what_to_do="Close or roll them before the ex-date, or accept the shares. `position-sync "
         "expiry` lists them.",
-        metadata={"options": len(found)},
+        options=len(found),
     )
 
 
