@@ -22,7 +22,7 @@ A test runs it in its own event loop:
 - trades and market time (`control/faults.py`): `fill`, `close_position`, `assign`, `reset_day`,
   `step(n)`;
 - faults of connections (`control/faults.py`): `disconnect`, `log_in_as`, `send_error`, `send_raw`,
-  `pause`, `resume`, `connectivity`, `farm`, `move_port`, `restart`;
+  `pause`, `resume`, `connectivity`, `farm`, `restart`;
 - faults of market data (`control/market_data_faults.py`): `set_line_limit`, `set_permission`,
   `pin_quote`, `freeze`, `contract_details`, `silence_line`, `after_restore`, `ticking`;
 - faults of accounts (`control/account_faults.py`): `silence_account`,

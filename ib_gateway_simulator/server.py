@@ -20,7 +20,6 @@ from ib_gateway_simulator.control.faults import Faults
 from ib_gateway_simulator.errors import PortInUseError
 from ib_gateway_simulator.gateway.gateway import Gateway
 from ib_gateway_simulator.options import Options
-from ib_gateway_simulator.protocol.codes import Code
 from ib_gateway_simulator.statements import statements_so_far
 
 log = logging.getLogger(__name__)
@@ -126,17 +125,6 @@ class SimulatedGateway(Faults):
             self._gateway.drop_connections()
             await self._server.wait_closed()
             self._server = None
-
-    async def move_port(self, port: int = 0) -> int:
-        """Move to another port and return it: 1300 to every client, then they are cut."""
-        old = self._server
-        await self._listen(port)
-        self._send_notice(Code.PORT_MOVED, port=self.port)
-        for client in list(self._gateway.clients.values()):
-            client.close()
-        if old is not None:
-            old.close()
-        return self.port
 
     def statements(self) -> dict[str, str]:
         """Return the statement of each account since the start, as XML of an activity query."""

@@ -15,7 +15,15 @@ from position_sync_dagster.settings import Settings, load_settings
 # The attributes, and the one of `settings`, that are paths.
 PATHS = ("lake", "strategies_file", "gateways_file", "flex_folder")
 
-RELATIVE = "A relative path begins at the root of the project."
+_SETTINGS = Settings.model_fields
+
+
+def _attribute(name: str, example: object) -> Any:
+    """Return the description of an attribute that is a setting."""
+    path = " A relative path begins at the root of the project." if name in PATHS else ""
+    return dg.Resolver.default(
+        description=f"{_SETTINGS[name].description}{path}", examples=[example]
+    )
 
 
 class PositionSyncScaffolder(dg.Scaffolder):
@@ -40,50 +48,13 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
     or in `.env`, or else its default. A project has one such component.
     """
 
-    gateway_host: Annotated[
-        str | None,
-        dg.Resolver.default(description="Address of TWS or IB Gateway.", examples=["127.0.0.1"]),
-    ] = None
-    gateway_port: Annotated[
-        int | None,
-        dg.Resolver.default(
-            description="API port: TWS 7496 live, 7497 paper; Gateway 4001 live, 4002 paper.",
-            examples=[7497],
-        ),
-    ] = None
-    gateway_client_id: Annotated[
-        int | None,
-        dg.Resolver.default(
-            description="First client id of the pool; 0 is refused.", examples=[17]
-        ),
-    ] = None
-    gateways_file: Annotated[
-        str | None,
-        dg.Resolver.default(
-            description=f"YAML file of several logins, in place of the three above. {RELATIVE}",
-            examples=["gateways.yaml"],
-        ),
-    ] = None
-    lake: Annotated[
-        str | None,
-        dg.Resolver.default(
-            description=f"Folder or s3:// URI of the tables. {RELATIVE}", examples=["data/lake"]
-        ),
-    ] = None
-    strategies_file: Annotated[
-        str | None,
-        dg.Resolver.default(
-            description=f"YAML file of the active legs. {RELATIVE}", examples=["strategies.yaml"]
-        ),
-    ] = None
-    alert_urls: Annotated[
-        str | None,
-        dg.Resolver.default(
-            description="Receivers of failed checks, as apprise URLs separated by spaces. They are "
-            "secrets: name a variable of the environment.",
-            examples=["{{ env.ALERT_URLS }}"],
-        ),
-    ] = None
+    gateway_host: Annotated[str | None, _attribute("gateway_host", "127.0.0.1")] = None
+    gateway_port: Annotated[int | None, _attribute("gateway_port", 7497)] = None
+    gateway_client_id: Annotated[int | None, _attribute("gateway_client_id", 17)] = None
+    gateways_file: Annotated[str | None, _attribute("gateways_file", "gateways.yaml")] = None
+    lake: Annotated[str | None, _attribute("lake", "data/lake")] = None
+    strategies_file: Annotated[str | None, _attribute("strategies_file", "strategies.yaml")] = None
+    alert_urls: Annotated[str | None, _attribute("alert_urls", "{{ env.ALERT_URLS }}")] = None
     settings: Annotated[
         Mapping[str, Any],
         dg.Resolver.default(
@@ -143,14 +114,13 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         """
         own = {name: getattr(self, name) for name in type(self).model_fields if name in _SETTINGS}
         for name in self.settings:
-            if name not in _SETTINGS or name in own:
-                cause = "is an attribute of its own" if name in own else "is not a setting"
-                raise SettingsError(
-                    f"settings.{name} of PositionSyncComponent {cause}.",
-                    remedy="Write it beside `settings`, not below it."
-                    if name in own
-                    else "docs/component.md and .env.example list the settings.",
-                )
+            if name in own:
+                cause, remedy = "is an attribute of its own", "Write it beside `settings`."
+            elif name not in _SETTINGS:
+                cause, remedy = "is not a setting", ".env.example lists the settings."
+            else:
+                continue
+            raise SettingsError(f"settings.{name} of the component {cause}.", remedy=remedy)
         given = {name: value for name, value in own.items() if value is not None}
         given |= self.settings
         for name in PATHS:
@@ -182,6 +152,3 @@ def with_stopped_automation(definitions: dg.Definitions) -> dg.Definitions:
         metadata=definitions.metadata,
         component_tree=definitions.component_tree,
     )
-
-
-_SETTINGS = Settings.model_fields

@@ -3,7 +3,6 @@
 Every number is finite and bounded: a time of 1e308 seconds would overflow.
 """
 
-import json
 import os
 import re
 from collections.abc import Callable
@@ -22,8 +21,8 @@ from position_sync_dagster.errors import GatewaysFileError, SettingsError
 from position_sync_dagster.yaml_file import Part, Place, Text, YamlFile, saved_state
 
 DAY_S = 86_400
-LONGEST_PATH = 1024
 # Bytes of a path, and of each name in it. Linux takes 4096 and 255, macOS 1024 and 255.
+LONGEST_PATH = 1024
 LONGEST_NAME = 255
 
 AnyPath = TypeVar("AnyPath", str, Path)
@@ -35,12 +34,15 @@ def _checked_path(value: AnyPath) -> AnyPath:
         raise ValueError("it names nothing: leave the setting out")
     if text.startswith("~"):
         raise ValueError("write the whole path: only a shell knows what ~ means")
-    if "\0" in text:
-        raise ValueError("a path has no NUL character")
-    if len(os.fsencode(text)) > LONGEST_PATH:
-        raise ValueError(f"a path has at most {LONGEST_PATH} bytes")
-    if any(len(os.fsencode(name)) > LONGEST_NAME for name in text.split("/")):
-        raise ValueError(f"each name in a path has at most {LONGEST_NAME} bytes")
+    inside = os.fsencode(text)
+    if (
+        b"\0" in inside
+        or len(inside) > LONGEST_PATH
+        or max(map(len, inside.split(b"/"))) > LONGEST_NAME
+    ):
+        raise ValueError(
+            f"a path has at most {LONGEST_PATH} bytes, each name in it {LONGEST_NAME}, and no NUL"
+        )
     return value
 
 
@@ -102,10 +104,7 @@ def address_flaw(url: str) -> str | None:
 
 
 def _checked_link(value: str) -> str:
-    try:
-        _port = urlsplit(value).port
-    except ValueError:
-        raise ValueError("it is no address") from None
+    _ = urlsplit(value).port  # a ValueError where it is no address
     return value
 
 
@@ -114,29 +113,14 @@ def _read_by(parse: Callable[[str], object]) -> BeforeValidator:
     return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
 
 
-def _split_severities(value: str) -> object:
-    names = tuple(part.strip().upper() for part in value.split(",") if part.strip())
-    if not names or not {"WARN", "ERROR"}.issuperset(names):
-        raise ValueError("write WARN,ERROR or one of them")
-    return names
+def _listed(value: str) -> tuple[str, ...]:
+    return tuple(part.strip().upper() for part in value.split(",") if part.strip())
 
 
 def _split_rates(value: str) -> object:
-    if len(value) > LONGEST_PATH:
-        raise ValueError(f"it has more than {LONGEST_PATH} characters")
-    pairs = [part.partition("=") for part in value.split(",") if part.strip()]
-    if not all(equals for _name, equals, _rate in pairs):
+    if not all("=" in part for part in _listed(value)):
         raise ValueError("write rates such as USD=0.04,EUR=0.02")
-    return tuple((name.strip().upper(), rate.strip()) for name, _equals, rate in pairs)
-
-
-def _split_types(value: str) -> object:
-    text = value.strip()
-    if len(text) > LONGEST_NAME:
-        raise ValueError(f"it has more than {LONGEST_NAME} characters")
-    if text.startswith("["):
-        return json.loads(text)
-    return tuple(part for part in text.split(",") if part.strip())
+    return tuple(tuple(map(str.strip, part.split("=", 1))) for part in _listed(value))
 
 
 # The types of what an account can hold. Source: ib_async, `Contract.create`; BILL: IB's API.
@@ -144,16 +128,6 @@ SECURITY_TYPES = (
     "OPT", "FOP", "STK", "FUT", "IND", "CASH", "CFD", "BOND", "BILL", "FUND", "WAR", "IOPT",
     "CMDTY", "CRYPTO", "EVENT",
 )  # fmt: skip
-
-
-def _checked_types(types: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the types as IB writes them: by any other name, all holdings would be ignored."""
-    found = tuple(one.strip().upper() for one in types)
-    unknown = [one for one in found if one not in SECURITY_TYPES]
-    if unknown or not found:
-        what = f"{unknown[0]!r} is no security type" if unknown else "it names no type"
-        raise ValueError(f"{what}; IB has {', '.join(SECURITY_TYPES)}")
-    return found
 
 
 def _checked_day(value: str | None) -> str | None:
@@ -177,10 +151,7 @@ Count = Annotated[int, Field(ge=0, le=100_000)]
 FilePath = Annotated[Path, AfterValidator(_checked_path)]
 LakePath = Annotated[str, AfterValidator(_checked_lake)]
 Day = Annotated[str | None, AfterValidator(_checked_day)]
-Link = Annotated[str, Field(max_length=1024), AfterValidator(_checked_link)]
-SecTypes = Annotated[
-    tuple[str, ...], NoDecode, _read_by(_split_types), AfterValidator(_checked_types)
-]
+Link = Annotated[str, AfterValidator(_checked_link)]
 SecretUrls = Annotated[tuple[SecretStr, ...], NoDecode, _read_by(str.split)]
 Rates = Annotated[
     tuple[
@@ -193,11 +164,18 @@ Rates = Annotated[
     NoDecode,
     _read_by(_split_rates),
 ]
-Severities = Annotated[tuple[str, ...], NoDecode, _read_by(_split_severities)]
+# Holdings of a type by any other name would all be ignored.
+SecTypes = Annotated[
+    tuple[Annotated[str, Field(pattern=f"^({'|'.join(SECURITY_TYPES)})$")], ...],
+    Field(min_length=1), NoDecode, _read_by(_listed),
+]  # fmt: skip
+Severities = Annotated[
+    tuple[Annotated[str, Field(pattern="^(WARN|ERROR)$")], ...],
+    Field(min_length=1), NoDecode, _read_by(_listed),
+]  # fmt: skip
 
 
 NAMED_BY = "POSITION_SYNC_GATEWAYS_FILE"
-MOST_LOGINS = 1_000
 
 _LOCAL = {"localhost": "127.0.0.1", "::1": "127.0.0.1"}
 
@@ -221,7 +199,7 @@ class LoginEntry(Part):
     )
     port: Port
     accounts: tuple[Annotated[str, Field(pattern=r"\A[A-Za-z0-9._-]{1,64}\Z")], ...] = Field(
-        description="Write account ids such as U1234567"
+        min_length=1, description="List all accounts that it serves, such as U1234567"
     )
     host: Annotated[str, Field(pattern=r"\A\S{1,255}\Z")] | None = Field(
         None, description="Write an address such as 127.0.0.1"
@@ -240,7 +218,10 @@ class LoginEntry(Part):
 class GatewaysPart(Part):
     """The whole file."""
 
-    gateways: list[Any]
+    gateways: list[Any] = Field(
+        min_length=1,
+        description=f"Add one, or leave out {NAMED_BY}: the other settings then name one gateway",
+    )
 
 
 def load_gateways(
@@ -278,56 +259,32 @@ def load_gateways(
             several trading modes. The message names file, line, column, cause and remedy.
     """
     file = YamlFile(Path(path), named_by=NAMED_BY, holds="gateways", error=GatewaysFileError)
-    values = file.parse(GatewaysPart, file.data).gateways
-    if not values:
-        file.fail(
-            ("gateways",),
-            "it names no gateway",
-            f"Add one, or leave out {NAMED_BY}: the other settings then name the one gateway",
-        )
-    if len(values) > MOST_LOGINS:
-        file.fail(
-            ("gateways", MOST_LOGINS),
-            f"it names more than {MOST_LOGINS:,} gateways",
-            "Spread them over several lakes",
-        )
     seen: dict[str, tuple[str, int]] = {}
     found: list[LoginEntry] = []
-    for number, value in enumerate(values):
+    for number, value in enumerate(file.parse(GatewaysPart, file.data).gateways):
         at: Place = ("gateways", number)
         login = file.parse(LoginEntry, value, at)
-        address = login.host or host
-        local = _LOCAL.get(address.lower(), address.lower())
-        named = f"the gateway at {address}:{login.port} is named twice"
-        once: list[tuple[Place, str, str]] = [
-            ((*at, "name"), login.name, f"there are two gateways {login.name!r}"),
-            (
-                (*at, "port"),
-                f"{local}:{login.port} ",
-                f"{named}: both entries would use the same client ids and lines",
-            ),
-        ]
+        address = (login.host or host).lower()
+        things: dict[Place, str] = {
+            ("name",): f"the name {login.name!r}",
+            ("port",): f"the address {_LOCAL.get(address, address)}:{login.port}",
+        }
         for place, account in enumerate(login.accounts):
-            cause = f"the account {account} belongs to two gateways"
-            once.append(((*at, "accounts", place), f"account {account}", cause))
-        for where, thing, cause in once:
+            where: Place = ("accounts", place)
+            things[where] = f"the account {account}"
+        for where, thing in things.items():
             if thing in seen:
                 other, line = seen[thing]
-                file.fail(where, f"{cause} ({other!r} in line {line})", "Keep one of them")
-            seen[thing] = (login.name, file.line(where))
+                cause = f"{thing} belongs to two gateways ({other!r} in line {line})"
+                file.fail((*at, *where), cause, "Keep one of them")
+            seen[thing] = (login.name, file.line((*at, *where)))
         most = max_lines if login.max_lines is None else login.max_lines
         reserved = reserved_lines if login.reserved_lines is None else login.reserved_lines
         if reserved >= most:
             file.fail(
-                (*at, "max_lines" if login.reserved_lines is None else "reserved_lines"),
+                (*at, "max_lines"),
                 f"{reserved} reserved lines leave none of {most} to stream with",
                 "Set reserved_lines below max_lines",
-            )
-        if not login.accounts:
-            file.fail(
-                (*at, "accounts"),
-                f"the gateway {login.name!r} has no account",
-                "List all accounts that it serves; TWS shows them under Account",
             )
         found.append(login)
         _check_modes(file, at, login, found[0].accounts[0])
@@ -336,8 +293,9 @@ def load_gateways(
 
 def _check_modes(file: YamlFile, at: Place, login: LoginEntry, first: str) -> None:
     """Check that the accounts of a login have its mode, and that of the file's first account."""
+    mode_of_first = trading_mode_of(first)
     for account in login.accounts:
-        mode, mode_of_first = trading_mode_of(account), trading_mode_of(first)
+        mode = trading_mode_of(account)
         if login.trading_mode not in (None, mode):
             file.fail(
                 (*at, "trading_mode"),
@@ -370,7 +328,7 @@ class GatewaySettings(BaseSettings):
 
     gateways_file: FilePath | None = Field(
         None,
-        description="YAML file of several logins; unset: the settings below name the one gateway.",
+        description="YAML file of several logins; unset: gateway_host and gateway_port name one.",
     )
     gateway_host: str = Field(
         "127.0.0.1",
@@ -384,16 +342,12 @@ class GatewaySettings(BaseSettings):
     gateway_client_id: ClientId = Field(
         17, description="First client id of the pool; 0 is refused."
     )
-    trading_mode: TradingMode | None = Field(
-        None,
-        description="LIVE, PAPER or SIMULATED: refuse accounts of any other mode. Unset: accept "
-        "the mode that is found.",
-    )
+    # LIVE, PAPER or SIMULATED: refuse accounts of any other mode. Unset: accept any one mode.
+    trading_mode: TradingMode | None = None
 
-    max_lines: LineCount = Field(100, description="Market data lines that the login has.")
-    reserved_lines: Count = Field(
-        5, description="Of these, lines that are always left to other programs."
-    )
+    # Market data lines that the login has, and those of them that are left to other programs.
+    max_lines: LineCount = 100
+    reserved_lines: Count = 5
 
     # Number of client ids in the pool: an id is refused for a while after its connection dropped,
     # and then the next one is tried. A gateways file may set another number.

@@ -10,11 +10,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import ClassVar, Self
 
-from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
-from pydantic_settings import SettingsError as SourceError
 
 from position_sync_dagster.domain.update import LEASE_S
 from position_sync_dagster.errors import SettingsError, shown
@@ -43,6 +41,7 @@ _CORRECT = "Correct it in the environment or in .env; .env.example lists each se
 class Settings(GatewaySettings):
     """Every setting; its variable is the field's name in capitals with the prefix.
 
+    `.env.example` describes each one; the descriptions here are those of the component.
     Read them with `load_settings()`, which turns a malformed value into a `SettingsError`.
 
     >>> Settings(_env_file=None, gateway_port=4002).gateway_id
@@ -61,106 +60,61 @@ class Settings(GatewaySettings):
     lake: LakePath = Field(
         "data/lake", min_length=1, description="Folder or s3:// URI of the tables."
     )
-    fsync: bool = Field(
-        True, description="Write each commit to the disk: it survives a loss of power."
-    )
+    # Write each commit to the disk: it survives a loss of power.
+    fsync: bool = True
     strategies_file: FilePath | None = Field(
         None,
         description="YAML file of the active legs; unset: the table and the CLI decide.",
     )
 
-    delayed_fallback: bool = Field(
-        False, description="Stream delayed data where the login lacks the live subscription."
-    )
-    market_data_type: int = Field(
-        1, ge=1, le=4, description="1 live, 2 frozen, 3 delayed, 4 delayed and frozen."
-    )
-    pnl_subscriptions: Count = Field(
-        2000,
-        description="Number of monitored holdings whose profit is subscribed (PnLSingle); 0: none.",
-    )
-    monitored_move_part: Fraction = Field(
-        0.01,
-        description="Smallest move of a monitored holding, in its profit subscription, that is "
-        "queued: as a part of its value. monitored_move_amount must be reached too.",
-    )
-    monitored_move_amount: float = Field(
-        25.0,
-        ge=0,
-        le=1e9,
-        description="Smallest such move in its currency; where the sign of the profit changes, the "
-        "part alone decides.",
-    )
-    underlying_lines: int | None = Field(
-        None,
-        ge=0,
-        le=100_000,
-        description="Lines for the underlyings of held options, for computed greeks; unset: those "
-        "that no leg needs, 0: none.",
-    )
-    interest_rates: Rates = Field(
-        (
-            ("USD", 0.04),
-            ("EUR", 0.02),
-            ("GBP", 0.04),
-            ("JPY", 0.005),
-            ("CHF", 0.0),
-            ("CAD", 0.025),
-        ),
-        description="Interest rates per year for computed greeks, as USD=0.04,EUR=0.02; an option "
-        "in another currency has none.",
-    )
-    sec_types: SecTypes = Field(
-        ("OPT", "FOP", "STK", "FUT"),
-        description="Security types that are followed, as OPT,FOP or as JSON.",
-    )
+    # Stream delayed data where the login lacks the live subscription.
+    delayed_fallback: bool = False
+    # 1 live, 2 frozen, 3 delayed, 4 delayed and frozen.
+    market_data_type: int = Field(1, ge=1, le=4)
+    # Number of monitored holdings whose profit is subscribed (PnLSingle); 0: none.
+    pnl_subscriptions: Count = 2000
+    # Smallest move of a monitored holding, in its profit subscription, that is queued: as a part of
+    # its value, and in its currency; where the sign of the profit changes, the part alone decides.
+    monitored_move_part: Fraction = 0.01
+    monitored_move_amount: float = Field(25.0, ge=0, le=1e9)
+    # Lines for the underlyings of held options, for computed greeks; unset: those that no leg
+    # needs, 0: none.
+    underlying_lines: int | None = Field(None, ge=0, le=100_000)
+    # Interest rates per year for computed greeks; an option in another currency has none.
+    interest_rates: Rates = (
+        ("USD", 0.04), ("EUR", 0.02), ("GBP", 0.04), ("JPY", 0.005), ("CHF", 0.0), ("CAD", 0.025),
+    )  # fmt: skip
+    # Security types that are followed.
+    sec_types: SecTypes = ("OPT", "FOP", "STK", "FUT")
 
-    batch_size: BatchSize = Field(50, description="Requests that one batch claims, at least.")
-    refresh_interval_s: Seconds = Field(
-        180.0, description="How often monitored holdings are valued."
-    )
-    flush_interval_s: Seconds = Field(1.0, description="How often streamed rows are committed.")
+    # Requests that one batch claims, at least.
+    batch_size: BatchSize = 50
+    # How often monitored holdings are valued, and streamed rows are committed.
+    refresh_interval_s: Seconds = 180.0
+    flush_interval_s: Seconds = 1.0
 
-    session_lease_s: Seconds = Field(
-        15.0,
-        description="An owner of a login that is silent for longer counts as dead; it renews its "
-        "lease every 4 s.",
-    )
+    # An owner of a login that is silent for longer counts as dead; it renews its lease every 4 s.
+    session_lease_s: Seconds = 15.0
 
-    calendar: str = Field(
-        "XNYS", max_length=255, description="Exchange whose trading days daily_positions follows."
-    )
-    daily_start: Day = Field(
-        None,
-        description="First day of daily_positions. Unset: the first of the ledger or a statement.",
-    )
-    flex_folder: FilePath = Field(
-        Path("data/flex"), description="Folder of the broker's statements, as XML files."
-    )
-    flex_token: SecretStr | None = Field(
-        None, max_length=255, description="Token of the Flex Web Service; a secret."
-    )
-    flex_query_id: str | None = Field(
-        None, max_length=255, description="Activity Flex query that is downloaded with the token."
-    )
+    # Exchange whose trading days daily_positions follows.
+    calendar: str = Field("XNYS", max_length=255)
+    # First day of daily_positions. Unset: the first of the ledger or a statement.
+    daily_start: Day = None
+    # Folder of the broker's statements, as XML files.
+    flex_folder: FilePath = Path("data/flex")
+    # Token of the Flex Web Service, a secret, and the Activity Flex query that it downloads.
+    flex_token: SecretStr | None = Field(None, max_length=255)
+    flex_query_id: str | None = Field(None, max_length=255)
 
     alert_urls: SecretUrls = Field(
         (), description="Receivers of failed checks, as apprise URLs separated by spaces; secrets."
     )
-    alert_severities: Severities = Field(
-        ("WARN", "ERROR"), description="Severities of failed checks that are sent."
-    )
-    login_notice_h: float = Field(
-        24.0,
-        ge=0,
-        le=144,
-        description="Hours before the end of a live login's week at which a message announces it; "
-        "0: no message.",
-    )
-    ui_url: Link = Field(
-        "http://127.0.0.1:3000",
-        description="Address of Dagster's pages, for links in messages and pages.",
-    )
+    # Severities of failed checks that are sent.
+    alert_severities: Severities = ("WARN", "ERROR")
+    # Hours before the end of a live login's week at which a message announces it; 0: no message.
+    login_notice_h: float = Field(24.0, ge=0, le=144)
+    # Address of Dagster's pages, for links in messages and pages.
+    ui_url: Link = "http://127.0.0.1:3000"
 
     # What nobody has to set. Tests, and `doctor`, replace one in a copy (`model_copy(update=…)`).
 
@@ -273,8 +227,6 @@ def load_settings(**overrides: object) -> Settings:
         raise SettingsError(
             f"{PREFIX}{name.upper()}={value} is not usable: {cause}.", remedy=_CORRECT
         ) from None
-    except (SourceError, OSError, UnicodeDecodeError) as error:  # the others: of the file
-        raise SettingsError(f"The settings cannot be read: {error}.", remedy=_CORRECT) from None
 
 
 def read_env_file(path: Path) -> dict[str, str]:
@@ -288,7 +240,6 @@ def read_env_file(path: Path) -> dict[str, str]:
     try:
         with path.open(encoding="utf-8") as stream:
             bindings = list(parse_stream(stream))
-        values = dotenv_values(path, interpolate=False)
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
             f"The settings file {path} cannot be read: {error}.",
@@ -304,7 +255,7 @@ def read_env_file(path: Path) -> dict[str, str]:
                 f"{'(secret)' if secret else shown(text.strip())}.",
                 remedy="Write it as NAME=value, or begin it with #.",
             )
-    return {name: value for name, value in values.items() if value is not None}
+    return {one.key: one.value or "" for one in bindings if one.key is not None}
 
 
 # Variables with the prefix that the package sets in its processes; they are not settings.

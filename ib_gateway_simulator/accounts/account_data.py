@@ -8,7 +8,7 @@ from datetime import tzinfo
 from ib_gateway_simulator.accounts.account_updates import AccountUpdatesService
 from ib_gateway_simulator.accounts.account_values import account_values
 from ib_gateway_simulator.accounts.day_executions import DayExecutions
-from ib_gateway_simulator.accounts.holding_rows import HoldingRows, Row, model_of
+from ib_gateway_simulator.accounts.holding_rows import HoldingRows, Row
 from ib_gateway_simulator.accounts.ledger import Holding, Ledger
 from ib_gateway_simulator.accounts.odd_row import OddRow
 from ib_gateway_simulator.accounts.positions import PositionsService
@@ -134,8 +134,7 @@ class AccountDataService:
             self._unsent.append(row)
             return
         self.positions.send_change(row)
-        if not model_of(row):
-            self.updates.send_change(row)
+        self.updates.send_change(row)
 
     def send_odd(self, row: OddRow) -> None:
         """Send an odd row now, and in every list from now on."""

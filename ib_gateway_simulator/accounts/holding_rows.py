@@ -14,11 +14,6 @@ from ib_gateway_simulator.protocol.fields import Fields
 Row = Holding | OddRow
 
 
-def model_of(row: Row) -> str:
-    """Return the model code of a row; empty for one of the account itself."""
-    return row.model if isinstance(row, OddRow) else ""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cache:
     """The rows of one moment: of all accounts, and as written in each account's download."""
@@ -30,24 +25,24 @@ class _Cache:
 class HoldingRows:
     """Writes the holdings of a ledger, and odd rows, as messages at the prices of the market.
 
-    An odd row without a model replaces the holding of the same account and conid.
+    An odd row replaces the holding of the same account and conid.
     """
 
     def __init__(self, *, ledger: Ledger, market: Market) -> None:
         self._ledger = ledger
         self._market = market
-        self._odd: dict[tuple[str, int, str], OddRow] = {}
+        self._odd: dict[tuple[str, int], OddRow] = {}
         # The accounts without a row in any list or download.
         self.unlisted: set[str] = set()
         self._cached: _Cache | None = None
 
     def add_odd(self, row: OddRow) -> None:
         """Send an odd row in every list from now on."""
-        self._odd[row.account, row.contract.conid, row.model] = row
+        self._odd[row.account, row.contract.conid] = row
 
-    def remove_odd(self, account: str, conid: int, model: str = "") -> bool:
+    def remove_odd(self, account: str, conid: int) -> bool:
         """Send an odd row no longer; return whether there was one."""
-        return self._odd.pop((account, conid, model), None) is not None
+        return self._odd.pop((account, conid), None) is not None
 
     @property
     def odd(self) -> int:
@@ -76,14 +71,14 @@ class HoldingRows:
             yield from self._cached.rows
             return
         for holding in self._ledger.holdings():
-            if (holding.account, holding.contract.conid, "") not in self._odd:
+            if (holding.account, holding.contract.conid) not in self._odd:
                 yield holding
         yield from self._odd.values()
 
     def positions(self) -> Iterator[Fields]:
         """Yield the rows of a position list, of all accounts."""
         for row in self._rows():
-            if row.account not in self.unlisted and not model_of(row):
+            if row.account not in self.unlisted:
                 yield self.position(row)
 
     def positions_multi(self, req_id: int, account: str) -> Iterator[Fields]:
@@ -98,7 +93,7 @@ class HoldingRows:
             yield from self._cached.downloads[account]
             return
         for row in self._rows():
-            if self.concerns(row, account) and account not in self.unlisted and not model_of(row):
+            if self.concerns(row, account) and account not in self.unlisted:
                 yield self.portfolio_row(row)
 
     def position(self, row: Row) -> Fields:
@@ -108,7 +103,7 @@ class HoldingRows:
     def position_multi(self, req_id: int, row: Row) -> Fields:
         """Return one row of the positions of one account."""
         held = (row.account, row.contract, row.quantity, row.average_cost)
-        return account_messages.position_multi(req_id, *held, model=model_of(row))
+        return account_messages.position_multi(req_id, *held)
 
     def portfolio_row(self, row: Row) -> Fields:
         """Return one portfolio row."""

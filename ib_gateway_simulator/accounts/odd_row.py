@@ -13,7 +13,6 @@ from ib_gateway_simulator.protocol.contract import Contract
 class OddRow:
     """A row that is sent as it is; the ledger does not know it.
 
-    A row with a `model` comes beside the row of its holding, to requests for one account alone.
     `quantity` is a number, or the text that is sent instead of one; the price is that of the
     conid `priced_as`, which a book knows.
     """
@@ -22,7 +21,6 @@ class OddRow:
     contract: Contract
     quantity: float | str
     priced_as: int
-    model: str = ""
     average_cost: float = 0.0
     realized: float | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ib_gateway_simulator.accounts.holding_rows import HoldingRows, Row, model_of
+from ib_gateway_simulator.accounts.holding_rows import HoldingRows, Row
 from ib_gateway_simulator.clients.connection import ClientConnection
 from ib_gateway_simulator.protocol import account_messages
 from ib_gateway_simulator.protocol.fields import Fields
@@ -121,7 +121,7 @@ class PositionsService:
             self._send_to_all(row)
 
     def _send_to_all(self, row: Row) -> None:
-        for client in () if model_of(row) else self._clients:
+        for client in self._clients:
             client.send(self._rows.position(row))
             client.flush()
         for (client, req_id), account in self._by_account.items():

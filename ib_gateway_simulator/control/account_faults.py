@@ -163,12 +163,7 @@ class AccountFaults(Readings):
         (unlisted.update if empty else unlisted.difference_update)(names)
 
     def holding(
-        self,
-        account: str,
-        conid: int,
-        position: float | str | None,
-        symbol: str | None = None,
-        model: str = "",
+        self, account: str, conid: int, position: float | str | None, symbol: str | None = None
     ) -> dict[str, Any]:
         """Send a row of a holding exactly as given, now and in every list, and return it.
 
@@ -176,9 +171,7 @@ class AccountFaults(Readings):
         position list and account download. A row of an account that the login does not know (also
         an empty name) is in every download. The row replaces the holding of the same account and
         conid until that trades. Its other fields are those of the contract, or of the book's first
-        option if the book does not know the conid. None as position removes the row. A row with a
-        `model`, the code of a model portfolio, comes beside that of its holding, and only to
-        requests for the positions of one account (reqPositionsMulti).
+        option if the book does not know the conid. None as position removes the row.
 
         This can play a quantity that is no number (`nan`, `inf`, 1.7976931348623157E308, the
         gateway's "no value" in ib_insync issues/462), quantities as decimals (ib_insync
@@ -187,7 +180,7 @@ class AccountFaults(Readings):
         """
         rows = self._gateway.accounts.rows
         if position is None:
-            if not rows.remove_odd(account, conid, model):
+            if not rows.remove_odd(account, conid):
                 raise ActionError("conid", f"there is no odd row of {account!r} with conid {conid}")
             return {"account": account, "conid": conid, "position": None}
         contracts = self._gateway.book.contracts
@@ -198,7 +191,6 @@ class AccountFaults(Readings):
             contract=contract,
             quantity=position,
             priced_as=like.conid,
-            model=model,
         )
         self._gateway.accounts.send_odd(row)
         self._gateway.flush()

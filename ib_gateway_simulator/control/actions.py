@@ -251,7 +251,6 @@ class OddHolding(Arguments):
     conid: int
     position: Annotated[float | str | None, BeforeValidator(_text_unless_finite)]
     symbol: str | None = None
-    model: str = ""
 
 
 def _from_hex(value: object) -> bytes:
@@ -261,10 +260,6 @@ def _from_hex(value: object) -> bytes:
 class RawBytes(Arguments):
     data: Annotated[bytes, BeforeValidator(_from_hex)] = Field(alias="hex")
     client_id: int | None = None
-
-
-class NewPort(Arguments):
-    port: Annotated[int, Field(ge=0, le=65535)] = 0
 
 
 class Restart(Arguments):
@@ -348,7 +343,6 @@ ACTIONS: dict[str, Action] = {
     "ticking": Action(arguments=Ticking, method="ticking"),
     "holding": Action(arguments=OddHolding, method="holding"),
     "raw": Action(arguments=RawBytes, method="send_raw"),
-    "port": Action(arguments=NewPort, method="move_port"),
     "restart": Action(arguments=Restart, method="restart"),
     "confirm_login": Action(arguments=NoArguments, method="confirm_login"),
     "reset_day": Action(arguments=NoArguments, method="reset_day"),

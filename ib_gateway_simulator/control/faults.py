@@ -52,8 +52,7 @@ def _zone(name: str) -> ZoneInfo:
 class Faults(AccountFaults, MarketDataFaults, ABC):
     """Changes one gateway, besides reading it.
 
-    `move_port` and `restart` act on the listening socket; the class that owns it defines them, and
-    `statements`.
+    `restart` acts on the listening socket; the class that owns it defines it, and `statements`.
     """
 
     # -- trades and market time ---------------------------------------------------------------
@@ -350,10 +349,6 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
     def resume(self) -> None:
         """Answer what arrived during the pause, and tick again."""
         self._gateway.set_paused(False)
-
-    @abstractmethod
-    async def move_port(self, port: int = 0) -> int:
-        """Move to another port and return it: 1300 to every client, then they are cut."""
 
     @abstractmethod
     def statements(self) -> dict[str, str]:

@@ -25,17 +25,11 @@ def position(account: str, contract: Contract, held: float | str, average_cost: 
 
 
 def position_multi(
-    req_id: int,
-    account: str,
-    contract: Contract,
-    held: float | str,
-    average_cost: float,
-    *,
-    model: str = "",
+    req_id: int, account: str, contract: Contract, held: float | str, average_cost: float
 ) -> Fields:
     """Return a position row of one reqPositionsMulti; it ends with the model code."""
     row = _held_contract(contract)
-    return ("71", "1", str(req_id), account, *row, quantity(held), number(average_cost), model)
+    return ("71", "1", str(req_id), account, *row, quantity(held), number(average_cost), "")
 
 
 def _held_contract(contract: Contract) -> Fields:

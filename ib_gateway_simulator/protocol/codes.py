@@ -81,13 +81,6 @@ class Code(IntEnum):
         "{farms}",
     )
 
-    # The gateway listens on another port now. Never recorded; IB, "System Message Codes".
-    PORT_MOVED = (
-        1300,
-        "TWS socket port has been reset and this connection is being dropped. "
-        "Please reconnect on the new port - {port}",
-    )
-
     # Account updates have ended. ibkr-go, pnl_single.
     ACCOUNT_UNSUBSCRIBED = 2100, "API client has been unsubscribed from account data."
 

@@ -1,7 +1,6 @@
 """The account feed: requests positions first, then the values of one account after the other.
 
 One list of positions is requested at a time. The first list that empties an account does not count.
-A login with many accounts gets its list account by account.
 """
 
 import asyncio
@@ -20,114 +19,9 @@ from position_sync_dagster.domain.broker_position import BrokerPosition, Complet
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import EMPTIED, NOT_MANAGED
 from position_sync_dagster.gateway import account_downloads, ib_async_internals
-from position_sync_dagster.gateway.codes import LISTED_TOGETHER, MessageType, is_notice
 from position_sync_dagster.gateway.holdings import HoldingsBook
 from position_sync_dagster.gateway.login import Login
 from position_sync_dagster.gateway.translate import position_of
-
-# The most accounts of a login. IB names no limit: it is ours, since their values are requested
-# one account after the other and are old after 10 minutes.
-MAX_ACCOUNTS = 500
-
-# Requests that are under way together; further ones would delay other messages to the gateway.
-AT_ONCE = 10
-
-# The number of fields of a row: message type, version, request, account, the 13 fields that a row
-# of `reqPositions` has as well, and the model code (ib_async 2.1.0, decoder.py).
-_FIELDS = 18
-
-
-class PositionsByAccount:
-    """Requests one list of positions for each account, and reads their rows as position rows.
-
-    A list stays subscribed: the changes of its account follow it. Each message names its request,
-    so that rows of an earlier list are recognized.
-
-    A row with a model code is part of a model portfolio of an advisor: it is set aside by name.
-
-    Args:
-        odd_rows: Gets the holdings that are set aside.
-
-    Attributes:
-        refused: The accounts whose list the gateway refused, each with the code.
-    """
-
-    def __init__(self, login: Login, odd_rows: account_downloads.OddRows) -> None:
-        self.refused: dict[str, int] = {}
-        self._ib = ib = login.ib
-        self._odd_rows = odd_rows
-        self._accounts = login.accounts
-        self._next: Iterator[str] = iter(())
-        self._subscribed: dict[str, str] = {}
-        self._rows: dict[str, list[list[str]]] = {}
-        ib_async_internals.read_messages(ib, MessageType.POSITION_MULTI, self._read_row)
-        ib_async_internals.read_messages(ib, MessageType.POSITION_MULTI_END, self._read_end)
-        ib.errorEvent += self._on_error
-
-    def request(self) -> asyncio.Future[list[Position]]:
-        """Request the list of each account, a few at a time, in place of those before.
-
-        Returns:
-            The rows of all accounts, once each list has ended or was refused.
-
-        Raises:
-            ConnectionError: There is no connection.
-        """
-        for request in self._subscribed:
-            self._ib.client.cancelPositionsMulti(int(request))
-        self._subscribed.clear()
-        self._rows.clear()
-        self.refused.clear()
-        listing = ib_async_internals.begin_position_list(self._ib)
-        self._next = iter(self._accounts)
-        for _ in range(AT_ONCE):
-            self._request_next()
-        return listing
-
-    def _request_next(self) -> None:
-        account = next(self._next, None)
-        if account is not None:
-            request = self._ib.client.getReqId()
-            self._subscribed[str(request)] = account
-            self._rows[str(request)] = []
-            self._ib.client.reqPositionsMulti(request, account, "")
-        elif not self._rows:
-            ib_async_internals.end_position_list(self._ib)
-
-    def _read_row(self, fields: list[str]) -> bool:
-        if len(fields) != _FIELDS:
-            return False
-        request = fields[2]
-        if request in self._rows:
-            self._rows[request].append(fields)
-        elif request in self._subscribed:
-            self._take([fields])
-        return True
-
-    def _read_end(self, fields: list[str]) -> bool:
-        rows = self._rows.pop(fields[-1], None)
-        if rows is not None:
-            self._take(rows)
-            self._request_next()
-        return True
-
-    def _take(self, rows: list[list[str]]) -> None:
-        for row in sorted(rows, key=lambda row: bool(row[-1])):
-            if row[-1]:
-                part = f"a part in the model {errors.shown(row[-1])}"
-                self._odd_rows.set_aside(row[3], row[4], part)
-            else:
-                ib_async_internals.take_position(self._ib, row[3:-1])
-
-    def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
-        if str(request) in self._rows and not is_notice(code):
-            del self._rows[str(request)]
-            self.refused[self._subscribed.pop(str(request))] = code
-            self._request_next()
-
-
-# The lists of many accounts may take this many timeouts: they take longer than one list.
-MANY_TIMEOUTS = 4
 
 
 class PositionDownload:
@@ -140,25 +34,15 @@ class PositionDownload:
 
     Args:
         give_up: Called with the reason when the connection must not be used any more.
-        by_account: Lists the positions of a login with many accounts; None: they are listed
-            together.
 
     Attributes:
         requested_at: When the newest list was requested, in monotonic seconds.
         listed_at: When the newest whole list was used, in monotonic seconds.
     """
 
-    def __init__(
-        self,
-        login: Login,
-        *,
-        give_up: Callable[[str], None],
-        by_account: PositionsByAccount | None = None,
-    ) -> None:
+    def __init__(self, login: Login, *, give_up: Callable[[str], None]) -> None:
         self._login, settings = login, login.settings
-        self._request = login.ib.reqPositionsAsync if by_account is None else by_account.request
-        self._request_name = "reqPositions" if by_account is None else "reqPositionsMulti"
-        self._timeout_s = settings.gateway_timeout_s * (1 if by_account is None else MANY_TIMEOUTS)
+        self._timeout_s = settings.gateway_timeout_s
         self._interval_s = settings.positions_interval_s
         self._give_up = give_up
         self._listing: asyncio.Future[list[Position]] | None = None
@@ -190,7 +74,7 @@ class PositionDownload:
         try:
             listing = self._listing
             if listing is None:
-                listing = self._listing = asyncio.ensure_future(self._request())
+                listing = self._listing = asyncio.ensure_future(self._login.ib.reqPositionsAsync())
                 # Its error is retrieved in any case: asyncio logs one that nobody awaits any more.
                 listing.add_done_callback(lambda one: one.cancelled() or one.exception())
                 self._requested, self.requested_at = False, time.monotonic()
@@ -207,7 +91,7 @@ class PositionDownload:
             raise self._login.lost("the positions") from error
         timeout = errors.GatewayTimeoutError(
             f"The gateway at {self._login.settings.gateway_id} did not send the whole list of "
-            f"positions ({self._request_name}) within {self._timeout_s:g} s.",
+            f"positions (reqPositions) within {self._timeout_s:g} s.",
             remedy="It is requested again on a new connection. If this goes on, "
             "restart TWS or IB Gateway.",
         )
@@ -341,10 +225,7 @@ class AccountFeed:
         self.odd_rows = account_downloads.OddRows(accounts, on_change=self._rate)
         self.emptied = EmptiedAccounts(second_s=settings.second_list_s, monotonic=time.monotonic)
         self.book.confirmed.doubted = self.emptied
-        together = len(accounts) <= LISTED_TOGETHER
-        self._by_account = None if together else PositionsByAccount(login, self.odd_rows)
-        self._unlisted: dict[str, int] = {}  # whose list was refused, with the code
-        self._list = PositionDownload(login, give_up=give_up, by_account=self._by_account)
+        self._list = PositionDownload(login, give_up=give_up)
         self._values = account_downloads.PortfolioDownloads(login, self.book, on_change=self._rate)
         self._newest: dict[Key, Position | None] = {}  # None: its newest row is a portfolio row
         self._portfolio: dict[Key, _PortfolioQuantity] = {}
@@ -400,8 +281,6 @@ class AccountFeed:
                 f"account {account} {EMPTIED}: all {self.book.open_in(account)} are unknown until "
                 "a second list or trades confirm it"
             )
-        for account, code in sorted(self._unlisted.items()):
-            yield f"account {account}: the gateway refused its list of positions (code {code})"
         others = Counter(row.account for row in self.book.unmanaged.values() if row.position)
         for account, count in sorted(others.items()):
             yield f"account {account} {NOT_MANAGED}: its {count} holdings are unknown"
@@ -439,18 +318,11 @@ class AccountFeed:
         """Request every position; only a list that ends with its end message counts.
 
         Raises:
-            TooManyAccountsError: The login has more accounts than this program serves.
             GatewayTimeoutError: No end message came; nothing was changed, and the connection is
                 given up.
             GatewayLostError: The connection ended; nothing was changed.
             BrokerUnavailableError: The gateway has lost IB; nothing was changed.
         """
-        if len(self.accounts) > MAX_ACCOUNTS:
-            raise errors.TooManyAccountsError(
-                f"The login has {len(self.accounts)} accounts; this program serves up to "
-                f"{MAX_ACCOUNTS} of a login.",
-                remedy="Use several logins, each of which sees fewer accounts.",
-            )
         async with self._requesting:
             if self._list.is_awaited:  # its request was cancelled: the rows do not count
                 await self._list.fetch()
@@ -473,8 +345,6 @@ class AccountFeed:
         """
         self.book.snapshot_id = str(uuid4())
         self.snapshot_at = utc_now()
-        if self._by_account is not None:
-            self._unlisted = dict(self._by_account.refused)
         newest = {(row.account, row.contract.conId): row for row in rows} | self._newest
         self._newest.clear()
         for row in filter(None, newest.values()):
@@ -484,8 +354,8 @@ class AccountFeed:
         named = {
             account for account, _conid in (held & newest.keys()) | self.odd_rows.reasons.keys()
         }
-        self.emptied.take_list({account for account, _conid in held} - self._unlisted.keys(), named)
-        self.book.close_absent(newest.keys() | odd, except_in={*self.emptied, *self._unlisted})
+        self.emptied.take_list({account for account, _conid in held}, named)
+        self.book.close_absent(newest.keys() | odd, except_in=self.emptied)
         for account in before & named:  # their latest messages may have been ignored
             self._values.standing.interrupt(account)
         for account in self.accounts:
@@ -564,7 +434,7 @@ class AccountFeed:
             self.book.doubt(key)
         if self.snapshot_at is None or account in self.emptied:
             rating = Completeness.UNKNOWN
-        elif account in self._unlisted or odd:
+        elif odd:
             rating = Completeness.PARTIAL
         else:
             whole = self._values.standing.is_whole(account)

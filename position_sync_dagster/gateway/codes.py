@@ -61,10 +61,6 @@ class GatewayCode(IntEnum):
     # The gateway has IB again and kept every subscription. [R: IBC issues/143]
     RESTORED_DATA_KEPT = 1102
 
-    # The gateway moves to another port, which the text names, and closes the socket. We follow.
-    # [P: rust-ibapi src/messages.rs]
-    PORT_CHANGED = 1300
-
     # The subscription to an account's values ended: as we requested, or by the gateway itself.
     # Nothing more follows of it. [R: ibkr-go pnl_single.txt]
     ACCOUNT_UNSUBSCRIBED = 2100
@@ -250,15 +246,9 @@ class MessageType(IntEnum):
     ACCOUNT_DOWNLOAD_END = 54
     POSITION = 61
     POSITION_END = 62
-    POSITION_MULTI = 71
-    POSITION_MULTI_END = 72
     PNL = 94
     PNL_SINGLE = 95
 
-
-# Maximum number of accounts whose positions `reqPositions` lists; `reqPositionsMulti` is for more.
-# Source: IB, "Requesting Positions" (interactivebrokers.github.io/tws-api/positions.html).
-LISTED_TOGETHER = 50
 
 # The tag of message 6 that says whether the values of an account are valid. With `false` IB's
 # server is being reset, and what follows can be out of date or incorrect. Source: IB, "Account

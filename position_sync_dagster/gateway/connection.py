@@ -7,7 +7,6 @@ The requests are those that are answered once: contract details, and the executi
 import asyncio
 import json
 import logging
-import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, time
@@ -157,11 +156,8 @@ def _pattern(leg: UnresolvedLeg, *, like: bool) -> Contract:
 # Seconds between two log lines for one kind of bad message, which may come hundreds a second.
 LOG_EVERY_S = 60.0
 
-# The messages of which lists of positions consist, each with the end of such a list.
-_POSITIONS = {
-    str(codes.MessageType.POSITION): str(codes.MessageType.POSITION_END),
-    str(codes.MessageType.POSITION_MULTI): str(codes.MessageType.POSITION_MULTI_END),
-}
+# The messages of which lists of positions consist.
+_POSITION, _POSITION_END = str(codes.MessageType.POSITION), str(codes.MessageType.POSITION_END)
 
 _ERROR = str(codes.MessageType.ERROR)
 
@@ -210,12 +206,12 @@ class MessageReader:
         self._type, self._failed = fields[0] if fields else "", False
         if self._type == _ERROR:
             fields = [codes.readable(field) for field in fields]
-        if self._position_failed and self._type in _POSITIONS.values():
+        if self._position_failed and self._type == _POSITION_END:
             return
         self._interpret(fields)
         if self._failed:
             is_any = not self._type.isdecimal()
-            self._position_failed |= self._type in _POSITIONS or is_any
+            self._position_failed |= self._type == _POSITION or is_any
             self.missed += self._type in _IN_ANSWERS or is_any
         else:
             self.understood += 1
@@ -291,8 +287,6 @@ class Watchdog:
 # Maximum seconds to wait until a socket is closed.
 CLOSE_S = 2.0
 
-_NEW_PORT = re.compile(r"new port\D*(\d{2,5})")
-
 
 class GatewayConnection:
     """A live connection: ib_async's `ib`, the account feed and the market data lines on it.
@@ -303,7 +297,6 @@ class GatewayConnection:
     Attributes:
         accounts: The accounts of the login.
         connectivity: Whether the gateway has IB, and its data farms.
-        new_port: The port that the gateway said it moves to (code 1300).
         on_message: Listeners, called with (code, text) for each message of type 4.
         lost: Set when the socket is gone.
         on_lost: Listeners, called when the socket is gone.
@@ -319,7 +312,6 @@ class GatewayConnection:
         self.ib = ib
         self.client_id = login.client_id
         self.gateway_id = settings.gateway_id
-        self.new_port: int | None = None
         self.unknown: set[int] = set()
         self.lost = asyncio.Event()
         self.on_lost: list[Callable[[], None]] = []
@@ -571,14 +563,6 @@ class GatewayConnection:
         elif code == codes.GatewayCode.RESTORED_DATA_KEPT:
             self.pnl.restored()
             self.summaries.restored()
-        elif code == codes.GatewayCode.PORT_CHANGED:
-            self.new_port = new_port_of(text)
-            logger.warning(
-                "%s moves (%s): this process reconnects there; set POSITION_SYNC_GATEWAY_PORT for "
-                "other processes",
-                self.gateway_id,
-                text,
-            )
         for listener in list(self.on_message):
             listener(code, text)
 
@@ -586,7 +570,6 @@ class GatewayConnection:
 async def connect(
     settings: Settings,
     *,
-    port: int | None = None,
     random: Random | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> GatewayConnection:
@@ -594,7 +577,6 @@ async def connect(
 
     Args:
         settings: The address, the client ids, the trading mode, the timeout.
-        port: Where the gateway moved to, when it is not where the settings say.
         random: The jitter of the pauses between client ids.
         sleep: Waits for these pauses.
 
@@ -604,7 +586,6 @@ async def connect(
     """
     login = await log_in(
         settings,
-        port=port or settings.gateway_port,
         random=random or Random(),  # noqa: S311 - jitter of a delay
         sleep=sleep,
     )
@@ -616,17 +597,6 @@ async def connect(
         await connection.close()
         raise
     return connection
-
-
-def new_port_of(text: str) -> int | None:
-    """Read the new port out of message 1300; None where it names none.
-
-    >>> new_port_of("Please reconnect on the new port - 4003")
-    4003
-    >>> new_port_of("the new port - 99999")
-    """
-    found = _NEW_PORT.search(text)
-    return int(found[1]) if found and 0 < int(found[1]) < 1 << 16 else None
 
 
 class IBConnectionManager:
@@ -682,9 +652,7 @@ class IBConnectionManager:
         async with shared.lock:
             shared.holders.add(self)
             if shared.connection is None or not shared.connection.is_connected:
-                if shared.connection is not None and shared.connection.new_port is not None:
-                    shared.port = shared.connection.new_port
-                shared.connection = await self._connect(shared)
+                shared.connection = await connect(self.settings)
             shared.connection.require_trading_mode(self.settings)
             return shared.connection
 
@@ -696,24 +664,6 @@ class IBConnectionManager:
             if not shared.holders and shared.connection is not None:
                 await shared.connection.close()
                 shared.connection = None
-
-    async def _connect(self, shared: "_Shared") -> GatewayConnection:
-        """Connect to the last or announced port; if that fails, to the configured one."""
-        configured = self.settings.gateway_port
-        failures: list[errors.GatewayError] = []
-        for port in dict.fromkeys((shared.port or configured, configured)):
-            try:
-                connection = await connect(self.settings, port=port)
-            except (
-                errors.GatewayRefusedError,
-                errors.GatewayTimeoutError,
-                errors.NotAGatewayError,
-            ) as error:
-                failures.append(error)
-            else:
-                shared.port = port
-                return connection
-        raise failures[0]
 
     def _slot(self) -> "_Shared":
         loop = asyncio.get_running_loop()
@@ -731,4 +681,3 @@ class _Shared:
         self.lock = asyncio.Lock()
         self.holders: WeakSet[IBConnectionManager] = WeakSet()
         self.connection: GatewayConnection | None = None
-        self.port: int | None = None

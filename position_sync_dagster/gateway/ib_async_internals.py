@@ -6,10 +6,9 @@
   slow with the many of a large book, since it inspects each field, keeps objects and writes logs.
 """
 
-import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -249,23 +248,6 @@ def deliver_positions(ib: IB) -> None:
     wrapper.position = position  # type: ignore[method-assign, assignment]
 
 
-def skip_positions_at_login(ib: IB, *, accounts: int) -> None:
-    """Log in without the list of all positions if the login has more accounts than this.
-
-    The gateway refuses that list for them, and the log-in would wait for it until its timeout.
-    """
-    usual = ib.reqPositionsAsync
-
-    def request() -> Awaitable[list[Position]]:
-        if len(ib.client.getAccounts()) <= accounts:
-            return usual()
-        nothing = asyncio.get_running_loop().create_future()
-        nothing.set_result([])
-        return nothing
-
-    ib.reqPositionsAsync = request  # type: ignore[method-assign]
-
-
 def skip_account_summaries(ib: IB) -> None:
     """Request no summary of all accounts after a restore (1102), as ib_async does each time.
 
@@ -273,27 +255,6 @@ def skip_account_summaries(ib: IB) -> None:
     two may be active (interactivebrokers.github.io/tws-api/account_summary.html).
     """
     ib.errorEvent -= ib._onError
-
-
-def begin_position_list(ib: IB) -> "asyncio.Future[list[Position]]":
-    """Begin to collect position rows, as for `reqPositions`; the future fails with the socket."""
-    listing: asyncio.Future[list[Position]] = ib.wrapper.startReq(_POSITIONS)
-    return listing
-
-
-def end_position_list(ib: IB) -> None:
-    """End the list that `begin_position_list` began."""
-    ib.wrapper._endReq(_POSITIONS)
-
-
-def take_position(ib: IB, fields: list[str]) -> None:
-    """Read a position row of another message; ib_async drops those of `reqPositionsMulti`.
-
-    Args:
-        ib: The connection.
-        fields: The fields from the account to the average cost.
-    """
-    ib.client.decoder.handlers[MessageType.POSITION]([str(MessageType.POSITION), "3", *fields])
 
 
 def is_unanswered(error: BaseException | None) -> bool:

@@ -13,7 +13,7 @@ from ib_async import IB, StartupFetchNONE
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.gateway import ib_async_internals
-from position_sync_dagster.gateway.codes import LISTED_TOGETHER, Connectivity, GatewayCode, said
+from position_sync_dagster.gateway.codes import Connectivity, GatewayCode, said
 from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -24,6 +24,10 @@ MAX_REQUESTS, REQUESTS_INTERVAL_S = 10, 0.25
 
 # Pauses between two client ids that are in use.
 NEXT_CLIENT_ID = Backoff(first_s=0.5, longest_s=2.0, jitter=(1.0, 1.5))
+
+# Maximum number of accounts whose positions `reqPositions` lists.
+# Source: IB, "Requesting Positions" (interactivebrokers.github.io/tws-api/positions.html).
+LISTED_TOGETHER = 50
 
 # The first bytes of a gateway's first message: its length, and the version with its end.
 GREETING_BYTES = 12
@@ -57,7 +61,7 @@ class Login:
 
 
 async def log_in(
-    settings: Settings, *, port: int, random: Random, sleep: Callable[[float], Awaitable[None]]
+    settings: Settings, *, random: Random, sleep: Callable[[float], Awaitable[None]]
 ) -> Login:
     """Log in with the first client id of the pool that is free.
 
@@ -68,6 +72,7 @@ async def log_in(
         GatewayTimeoutError: It accepts the connection and then sends nothing, or no positions.
         NotAGatewayError: It speaks another protocol.
         ClientIdInUseError: Every client id of the pool is in use.
+        TooManyAccountsError: The login has more accounts than a gateway lists positions of.
     """
     ib_async_internals.quiet_loggers()
     _warn_of_version(ib_async_internals.version_problem())
@@ -76,7 +81,7 @@ async def log_in(
         if taken:
             await sleep(NEXT_CLIENT_ID.delay_s(taken, random))
         with suppress(errors.ClientIdInUseError):
-            return await _log_in_as(client_id, settings, port)
+            return await _log_in_as(client_id, settings)
     raise errors.ClientIdInUseError(
         f"The gateway at {settings.gateway_id} has each of the client ids "
         f"{pool[0]} to {pool[-1]} in use (code 326).",
@@ -92,7 +97,7 @@ def _warn_of_version(problem: tuple[str, str] | None) -> None:
         logger.warning("%s. %s", *problem)
 
 
-async def _log_in_as(client_id: int, settings: Settings, port: int) -> Login:
+async def _log_in_as(client_id: int, settings: Settings) -> Login:
     """Make one attempt to log in; raise an error as soon as it has failed, not at the timeout.
 
     When the gateway refuses the client id, it sends 326 and closes the socket. ib_async's
@@ -102,12 +107,11 @@ async def _log_in_as(client_id: int, settings: Settings, port: int) -> Login:
     ib_async_internals.set_pace(ib, max_requests=MAX_REQUESTS, interval_s=REQUESTS_INTERVAL_S)
     ib_async_internals.deliver_positions(ib)
     ib_async_internals.skip_account_summaries(ib)
-    ib_async_internals.skip_positions_at_login(ib, accounts=LISTED_TOGETHER)
-    listener = _LoginListener(ib, client_id, f"{settings.gateway_host}:{port}")
+    listener = _LoginListener(ib, client_id, f"{settings.gateway_host}:{settings.gateway_port}")
     attempt = asyncio.ensure_future(
         ib.connectAsync(
             settings.gateway_host,
-            port,
+            settings.gateway_port,
             clientId=client_id,
             timeout=settings.gateway_timeout_s,
             raiseSyncErrors=True,
@@ -158,10 +162,12 @@ class _LoginListener:
         )
         self.connectivity = Connectivity()
         self._client_id = client_id
+        self._client = ib.client
         self._head = bytearray()
         self._versions = range(ib.client.MinClientVersion, ib.client.MaxClientVersion + 1)
         self._listeners = (
             (ib.errorEvent, self._on_error),
+            (ib.client.apiStart, self._on_start),
             (ib_async_internals.bytes_received(ib), self._on_bytes),
             (ib_async_internals.socket_closed(ib), self._on_close),
         )
@@ -183,6 +189,17 @@ class _LoginListener:
             )
             self._fail(error)
         self.connectivity.take(code, text)
+
+    def _on_start(self) -> None:
+        accounts = len(self._client.getAccounts())
+        if accounts > LISTED_TOGETHER:
+            self._fail(
+                errors.TooManyAccountsError(
+                    f"The login at {self.address} has {accounts} accounts; a gateway lists the "
+                    f"positions of up to {LISTED_TOGETHER} (reqPositions).",
+                    remedy="Use several logins, each of which sees fewer accounts.",
+                )
+            )
 
     def _on_bytes(self, data: bytes) -> None:
         # The first message is "version NUL time NUL": a length, then digits.

@@ -1,7 +1,7 @@
 """Facts that are stored once each: executions, events, changes of positions, and causes."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import date, datetime
 from typing import Generic
 
@@ -148,6 +148,14 @@ class RecordsTable(Generic[codec.Record]):
         found = self.table.snapshot(step)
         return found.sort(order) if order in names else found
 
+    def files(self, until: datetime | None = None) -> frozenset[str]:
+        """Return the names of the files that may have a row of before a time; None: of all."""
+        files = self.table.snapshot(data_files)
+        first = f"min.{self.table.spec.order}"
+        if until is not None and first in files.columns:
+            files = files.filter((pl.col(first) < pl.lit(until)).fill_null(value=True))
+        return frozenset(files.get_column("path"))
+
     def records(
         self, since: datetime | date | None = None, only: pl.Expr | None = None
     ) -> list[codec.Record]:
@@ -216,14 +224,33 @@ class RiskScenariosTable:
         return rows.filter(pl.col("made_at") == pl.col("made_at").max())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookedAt:
+    """The last look of this process at all closes that may be judged.
+
+    Attributes:
+        since: When the first close was seen that is to be looked at again.
+        until: The end of the days whose facts were complete.
+        files: The files that may have facts of these days.
+    """
+
+    since: datetime
+    until: datetime
+    files: frozenset[str]
+
+
 class ClosuresTable(RecordsTable[Closure]):
     """The table `closures`: the causes of closes, the provisional and the stated ones.
 
     A cause that counted before may count again: it is stored with the time of each judgement.
+
+    Attributes:
+        looked: Kept here, since each look at the closes of weeks costs what they are.
     """
 
     def __init__(self, table: Table) -> None:
         super().__init__(table, Closure)
+        self.looked: LookedAt | None = None
 
     def current_rows(
         self,

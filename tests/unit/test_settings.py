@@ -8,10 +8,8 @@ from position_sync_dagster.settings import Settings, load_settings
 from tests.support.settings import make_settings
 
 
-@pytest.mark.parametrize(
-    "text", ["OPT,FOP", " OPT , FOP, ", "opt,Fop", '["OPT", "FOP"]', ' ["OPT","FOP"]']
-)
-def test_security_types_may_be_written_with_commas_or_as_json(monkeypatch, tmp_path, text):
+@pytest.mark.parametrize("text", ["OPT,FOP", " opt , Fop, "])
+def test_security_types_are_written_with_commas(monkeypatch, tmp_path, text):
     monkeypatch.setenv("POSITION_SYNC_SEC_TYPES", text)
     assert load_settings().sec_types == ("OPT", "FOP")
     monkeypatch.delenv("POSITION_SYNC_SEC_TYPES")
@@ -19,12 +17,7 @@ def test_security_types_may_be_written_with_commas_or_as_json(monkeypatch, tmp_p
     assert load_settings().sec_types == ("OPT", "FOP")
 
 
-def test_a_single_security_type_is_accepted(monkeypatch):
-    monkeypatch.setenv("POSITION_SYNC_SEC_TYPES", "OPT")
-    assert load_settings().sec_types == ("OPT",)
-
-
-@pytest.mark.parametrize("text", ["", " , ", '["OPT"', "[1]", "[]", "OTP"])
+@pytest.mark.parametrize("text", ["", " , ", '["OPT"]', "OTP"])
 def test_security_types_that_cannot_be_read_are_reported_on_the_command_line(
     monkeypatch, refuse, text
 ):
@@ -41,18 +34,6 @@ def test_a_file_of_settings_that_is_no_text_is_a_settings_error(tmp_path):
         load_settings()
 
 
-def test_a_source_that_cannot_be_read_is_a_settings_error(monkeypatch):
-    from pydantic_settings import EnvSettingsSource
-    from pydantic_settings import SettingsError as SourceError
-
-    def fail(_self):
-        raise SourceError("error parsing value")
-
-    monkeypatch.setattr(EnvSettingsSource, "__call__", fail)
-    with pytest.raises(SettingsError, match="cannot be read: error parsing value"):
-        load_settings()
-
-
 @pytest.mark.parametrize(
     ("values", "named"),
     [
@@ -61,7 +42,7 @@ def test_a_source_that_cannot_be_read_is_a_settings_error(monkeypatch):
         ({"session_lease_s": 3}, "SESSION_LEASE_S=3"),
         ({"daily_start": "yesterday"}, "DAILY_START='yesterday'"),
         ({"daily_start": "2026-02-30"}, "DAILY_START='2026-02-30'"),
-        ({"alert_severities": "loud"}, "ALERT_SEVERITIES='loud'"),
+        ({"alert_severities": "loud"}, "ALERT_SEVERITIES='LOUD'"),
         ({"ui_url": "http://127.0.0.1:99999"}, "UI_URL='http://127.0.0.1:99999'"),
         ({"ui_url": "http://[127.0.0.1"}, r"UI_URL='http://\[127"),
     ],
@@ -111,7 +92,7 @@ def test_a_number_out_of_its_bounds_is_refused_by_name(monkeypatch, name):
     [
         ("a" * 5000, "at most 1024 bytes"),
         ("a/" * 600, "at most 1024 bytes"),
-        ("data/" + "ä" * 128, "at most 255 bytes"),
+        ("data/" + "ä" * 128, "each name in it 255"),
     ],
 )
 def test_a_path_that_no_file_system_takes_is_refused(monkeypatch, name, path, cause):
@@ -124,12 +105,6 @@ def test_a_path_that_no_file_system_takes_is_refused(monkeypatch, name, path, ca
 def test_an_empty_lake_is_refused(monkeypatch):
     monkeypatch.setenv("POSITION_SYNC_LAKE", "")
     with pytest.raises(SettingsError, match="POSITION_SYNC_LAKE=''"):
-        load_settings()
-
-
-def test_a_deeply_nested_list_of_types_is_a_settings_error(monkeypatch):
-    monkeypatch.setenv("POSITION_SYNC_SEC_TYPES", "[" * 100_000)
-    with pytest.raises(SettingsError, match=r"POSITION_SYNC_SEC_TYPES=.* more than 255 characters"):
         load_settings()
 
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from position_sync_dagster.domain.clock import NEVER, Backoff, Clock, elapsed, has_come, utc_now
 from position_sync_dagster.domain.instrument import (
     ContractDetails,
-    Instrument,
     TradingHours,
     parse_trading_hours,
 )
@@ -22,7 +21,6 @@ from position_sync_dagster.domain.leg import (
     contract_mismatch,
     matching_contracts,
     problem_of,
-    row_mismatch,
 )
 from position_sync_dagster.errors import LakeError, LeaseLostError
 from position_sync_dagster.gateway.connection import GatewayConnection
@@ -47,8 +45,7 @@ AGAIN = timedelta(seconds=10)
 # The gateway lists a few days ahead.
 HOURS_AGAIN = timedelta(hours=1)
 
-# Delays before details are fetched again if the gateway did not give them, or if they contradict a
-# leg or a row and were fetched again once.
+# Delays before details are fetched again if the gateway did not give them.
 REFETCH = Backoff(first_s=60.0, longest_s=14_400.0)
 
 # Maximum number of requests for details, spread over eight hours: an expired option has no details
@@ -58,32 +55,26 @@ MOST_TIMES = 10
 # If details were fetched within this time, a contradiction counts without another fetch.
 FRESH = timedelta(minutes=1)
 
-# A refusal that is not older may be one of a farm of definitions that was away.
-LATELY = timedelta(minutes=10)
-
-# Minimum wait, in seconds, of a line whose details are due now.
-LEAST_S = 5.0
-
 _LegKey = tuple[str, str | None, int]
 
 
-class _Doubt(NamedTuple):
-    """Details that contradict a leg or a row, or that the gateway did not give.
+class _NotGiven(NamedTuple):
+    """Details that the gateway did not give.
 
     Attributes:
-        fetches: How often they were fetched since; the contradiction counts after the first time.
-        due_at: When they are fetched again, unless they were fetched MOST_TIMES.
-        refused_at: When the gateway last gave none.
+        times: How often it said that it knows no such contract.
+        due_at: When they are fetched again, unless it has said so MOST_TIMES.
+        refused_at: When it last said so.
     """
 
-    fetches: int
+    times: int
     due_at: datetime
     refused_at: datetime | None = None
 
     def is_due(self, now: datetime) -> bool:
         """Return whether they are fetched again now."""
         longest = timedelta(seconds=REFETCH.longest_s)
-        return self.fetches < MOST_TIMES and has_come(self.due_at, now, longest)
+        return self.times < MOST_TIMES and has_come(self.due_at, now, longest)
 
 
 SHARED = ("trading_hours", "valid_exchanges", "time_zone", "symbol", "trading_class", "exchange")
@@ -102,7 +93,7 @@ class ContractCache:
     """Contract details in memory: of legs, and of each contract that may still be held.
 
     Stored details may be older than a change of the contract, as a new symbol. Details that
-    contradict a leg or the broker's own row are fetched again before that counts.
+    contradict a leg are fetched again before that counts.
 
     Args:
         table: Keeps the details across processes. Without it each process fetches them.
@@ -120,7 +111,7 @@ class ContractCache:
 
     def __post_init__(self) -> None:
         self._known: dict[int, ContractDetails] = {}
-        self._without_details: dict[int, _Doubt] = {}
+        self._without_details: dict[int, _NotGiven] = {}
         self._hours_at: dict[int, datetime] = {}
         self._task: asyncio.Task[None] | None = None
         self._wanted: dict[int, None] = {}
@@ -128,8 +119,8 @@ class ContractCache:
         self._again_at = NEVER
         self._legs: tuple[ActiveContract, ...] = ()
         self._mismatches: dict[_LegKey, str] = {}
-        self._doubts: dict[int, _Doubt] = {}
-        self._row_differs: set[int] = set()
+        # Contracts that contradict a leg, and whether their details were fetched since.
+        self._doubts: dict[int, bool] = {}
         self.matching: tuple[ActiveContract, ...] = ()
         self.version = 0
 
@@ -154,18 +145,6 @@ class ContractCache:
                     del self._without_details[leg.conid]
             self._compare({leg.conid for leg in legs})
 
-    def compare_rows(self, rows: Iterable[Instrument]) -> None:
-        """Compare the contracts in the broker's rows with the details in memory."""
-        for row in rows:
-            details = self._known.get(row.conid)
-            difference = row_mismatch(row, details) if details is not None else None
-            if details is not None and difference is not None:
-                self._row_differs.add(row.conid)
-                self._doubt(details, f"the broker's row says that {difference}")
-            elif row.conid in self._row_differs:
-                self._row_differs.discard(row.conid)
-                self._believe(row.conid)
-
     async def load(self, legs: Iterable[ActiveContract]) -> None:
         """Read the details of legs and of contracts that have not expired long ago.
 
@@ -179,7 +158,7 @@ class ContractCache:
             self._keep(await offload(self.table.unexpired, since, conids))
             for conid, (times, at) in (await offload(self.table.not_given)).items():
                 due_at = at + timedelta(seconds=REFETCH.delay_s(times))
-                self._without_details[conid] = _Doubt(times, due_at, at)
+                self._without_details[conid] = _NotGiven(times, due_at, at)
         self.follow(legs)
 
     def known(self, conid: int) -> ContractDetails | None:
@@ -229,19 +208,12 @@ class ContractCache:
 
         A conid that the gateway does not know is left out. One without an answer is fetched again
         in the background alone: the caller would wait for each timeout.
-
-        Raises:
-            LakeError: The table cannot be read or written.
         """
         wanted = set(conids)
         missing = self.missing(wanted) - self._without_details.keys()
         if missing:
-            found = await connection.details(missing)
-            self._fetched(missing)
-            if found:
-                await self.remember(found.values())
-            self._compare(missing - found.keys())
-            await self._not_given(connection, missing)
+            await self._fetch(connection, missing)
+            await self._store()
         return self.of(wanted)
 
     def want(self, conids: Iterable[int], *, first: bool = False) -> None:
@@ -256,29 +228,18 @@ class ContractCache:
         else:
             self._wanted.update(wanted)
 
-    def due_in_s(self, conid: int) -> float:
-        """Return in how many seconds missing details are requested again, roughly."""
-        asked = self._without_details.get(conid)
-        if asked is None:
-            return REFETCH.first_s
-        if asked.fetches >= MOST_TIMES:
-            return REFETCH.longest_s
-        return max(LEAST_S, (asked.due_at - self.clock()).total_seconds())
-
     def definitions_restored(self) -> None:
-        """Request details soon that the gateway did not give lately: it knows contracts again."""
+        """Request details soon that the gateway did not give: it knows contracts again."""
         now = self.clock()
         for conid, asked in self._without_details.items():
-            lately = asked.refused_at is None or elapsed(asked.refused_at, now) <= LATELY
-            if lately and not asked.is_due(now):
-                self._without_details[conid] = asked._replace(due_at=now)
+            self._without_details[conid] = asked._replace(due_at=min(asked.due_at, now))
 
     def fetch_in_background(
         self, connection: GatewayConnection, *, streamed: Collection[int]
     ) -> None:
         """Fetch the details of the next few wanted conids, in a background task.
 
-        First come details that contradict a leg or a row, then wanted ones, and those of streamed
+        First come details that contradict a leg, then wanted ones, and those of streamed
         contracts whose trading hours have no listed days left. Details stored by an older release
         are fetched again once.
         """
@@ -287,7 +248,7 @@ class ContractCache:
         for conid in list(takewhile(lambda c: not self._is_missing(c), self._wanted)):
             del self._wanted[conid]
         now = self.clock()
-        missing = [c for c, doubt in self._doubts.items() if doubt.is_due(now)][:CHUNK]
+        missing = [c for c, is_fetched in self._doubts.items() if not is_fetched][:CHUNK]
         missing = missing or list(islice(filter(self._is_missing, self._wanted), CHUNK))
         if not missing:
             missing = [c for c in streamed if self._hours_are_over(c, now)][:CHUNK]
@@ -299,11 +260,8 @@ class ContractCache:
 
     async def remember(self, details: Iterable[ContractDetails]) -> None:
         """Store fetched details in place of older ones."""
-        found = {one.conid: one for one in details}
-        if self.table is not None:
-            await offload(self.table.put, list(found.values()))
-        self._unstored = {c: one for c, one in self._unstored.items() if c not in found}
-        self._keep(found)
+        self._take({one.conid: one for one in details})
+        await self._store()
 
     async def close(self) -> None:
         """Cancel the background task."""
@@ -323,8 +281,9 @@ class ContractCache:
                     difference = None if self._doubt(details, text) else difference
             if difference is not None:
                 found[leg.key] = difference
-        for conid in (self._doubts.keys() & set(conids)) - differing - self._row_differs:
-            self._believe(conid)
+        for conid in (self._doubts.keys() & set(conids)) - differing:
+            del self._doubts[conid]
+            logger.info("the details of contract %d agree with its legs again", conid)
         for strategy, account, conid in found.keys() - before.keys():
             logger.warning(
                 "the leg %d of strategy %s is not streamed: %s. Correct the leg.",
@@ -337,6 +296,12 @@ class ContractCache:
         if matching != self.matching:
             self.matching = matching
             self.version += 1
+
+    def _take(self, found: Mapping[int, ContractDetails]) -> None:
+        """Keep details of the gateway; they are stored in place of older ones."""
+        if self.table is not None:
+            self._unstored.update(found)
+        self._keep(found)
 
     def _keep(self, found: Mapping[int, ContractDetails]) -> None:
         for conid, details in found.items():
@@ -352,22 +317,23 @@ class ContractCache:
 
     async def _fetch_or_log(self, connection: GatewayConnection, conids: list[int]) -> None:
         try:
-            found = await connection.details(conids)
+            await self._fetch(connection, conids)
         except ConnectionError as error:
             logger.warning("contract details could not be fetched, they are due again: %s", error)
             return
-        self._fetched(conids)
-        self._keep(found)
-        self._compare(set(conids) - found.keys())
-        if self.table is not None:
-            self._unstored.update(found)
-        await self._not_given(connection, conids)
         if len(self._unstored) >= STORED_AT_ONCE or not any(map(self._is_missing, self._wanted)):
             await self._store()
 
+    async def _fetch(self, connection: GatewayConnection, conids: Collection[int]) -> None:
+        found = await connection.details(conids)
+        self._doubts |= dict.fromkeys(self._doubts.keys() & set(conids), True)
+        self._take(found)
+        self._compare(set(conids) - found.keys())
+        await self._not_given(connection, conids)
+
     async def _store(self) -> None:
         details = dict(self._unstored)
-        if self.table is None or not has_come(self._again_at, self.clock(), AGAIN):
+        if self.table is None or not details or not has_come(self._again_at, self.clock(), AGAIN):
             return
         try:
             await offload(self.table.put, list(details.values()))
@@ -391,12 +357,12 @@ class ContractCache:
         """
         now, refused = self.clock(), dict[int, tuple[int, datetime]]()
         for conid in filter(self._is_missing, list(conids)):
-            times, _due_at, at = self._without_details.get(conid, _Doubt(0, now))
+            times, _due_at, at = self._without_details.get(conid, _NotGiven(0, now))
             if conid in connection.unknown:
                 times, at = times + 1, now
                 refused[conid] = (times, now)
             due_at = now + timedelta(seconds=REFETCH.delay_s(max(times, 1)))
-            self._without_details[conid] = _Doubt(times, due_at, at)
+            self._without_details[conid] = _NotGiven(times, due_at, at)
             if times == MOST_TIMES:
                 logger.warning(
                     "the gateway gave no details of contract %d, %d times: it has expired or does "
@@ -414,31 +380,15 @@ class ContractCache:
 
     def _doubt(self, details: ContractDetails, text: str) -> bool:
         """Record a contradiction; return whether the details are fetched before it counts."""
-        conid, now = details.conid, self.clock()
+        conid = details.conid
         if conid not in self._doubts:
-            fresh = timedelta() <= now - details.seen_at < FRESH
-            self._doubts[conid] = _Doubt(0, now)
-            if fresh:
-                self._fetched([conid])
-            else:
+            self._doubts[conid] = timedelta() <= self.clock() - details.seen_at < FRESH
+            if self._is_doubted(conid):
                 logger.warning("the details of contract %d are fetched again: %s", conid, text)
         return self._is_doubted(conid)
 
     def _is_doubted(self, conid: int) -> bool:
-        doubt = self._doubts.get(conid)
-        return doubt is not None and doubt.fetches == 0
-
-    def _fetched(self, conids: Iterable[int]) -> None:
-        """Record that the details of these contracts were requested."""
-        for conid in self._doubts.keys() & set(conids):
-            fetches = self._doubts[conid].fetches + 1
-            wait = timedelta(seconds=REFETCH.delay_s(fetches))
-            self._doubts[conid] = _Doubt(fetches, self.clock() + wait)
-
-    def _believe(self, conid: int) -> None:
-        """Record that nothing contradicts the details of a contract any more."""
-        if self._doubts.pop(conid, None) is not None:
-            logger.info("the details of contract %d agree with its legs and rows again", conid)
+        return self._doubts.get(conid) is False
 
     def _hours_are_over(self, conid: int, now: datetime) -> bool:
         hours, asked_at = self.hours(conid), self._hours_at.get(conid)

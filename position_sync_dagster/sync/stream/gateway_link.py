@@ -188,7 +188,7 @@ class BrokerLink:
             self._attempts = 0
             self.go_blind(error.what)
             if self._attached is not None:
-                self.end_long_loss(self._attached)
+                self.end_doubtful_loss(self._attached)
             await self.pause(self._settings.flush_interval_s, stop)
         except (errors.LeaseLostError, errors.TradingModeError, errors.NewerTableError):
             raise
@@ -229,17 +229,14 @@ class BrokerLink:
             self.lines.interrupted(NOT_SINCE_LOST)
 
     def end_doubtful_loss(self, connection: GatewayConnection) -> None:
-        """End the connection if data still arrive although the gateway has lost IB for a minute."""
+        """End the connection if data arrive although the gateway lost IB, or the loss is long."""
+        now = self.context.monotonic()
         if connection.lines.heard_at >= self._blind_at + DATA_DESPITE_LOSS_S:
             connection.drop(
                 f"the gateway reported {DATA_DESPITE_LOSS_S:g} s ago that it lost IB, and its data "
                 "still arrive"
             )
-
-    def end_long_loss(self, connection: GatewayConnection) -> None:
-        """End the connection if the gateway has said for long that it has no IB."""
-        now = self.context.monotonic()
-        if now >= self._blind_at + LONG_LOSS_S:
+        elif now >= self._blind_at + LONG_LOSS_S:
             self._blind_at = now  # of the next connection, too, a loss is doubted that late
             connection.drop(f"the gateway has not had IB for {LONG_LOSS_S:g} s, by its last word")
 
@@ -287,9 +284,9 @@ class BrokerLink:
                 self._become_live(since=self._restored_at)
             self.lines.restored()
             self.router.definitions_restored()
-        elif code in (GatewayCode.RESTORED_DATA_LOST, GatewayCode.PORT_CHANGED):
-            # The connection has requested its lines again (1101) or is about to end (1300); in both
-            # cases positions come first, as after every interruption.
+        elif code == GatewayCode.RESTORED_DATA_LOST:
+            # The connection has requested its lines again; positions come first, as after every
+            # interruption.
             self.go_blind(text)
             self._opened = None
             self.router.interrupt()

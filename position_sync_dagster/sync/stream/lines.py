@@ -17,7 +17,7 @@ from position_sync_dagster.domain.login_lines import Awaited, LoginLines
 from position_sync_dagster.gateway import codes
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines, Refusal
-from position_sync_dagster.sync.stream.contract_cache import ContractCache
+from position_sync_dagster.sync.stream.contract_cache import REFETCH, ContractCache
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 
 logger = logging.getLogger(__name__)
@@ -146,13 +146,8 @@ class LineManager:
         details = await self.contracts.details(connection, requested)
         self._update_wanted(connection)  # a leg may turn out to be another contract
         for conid in sorted(requested - details.keys() - self.held):
-            due_in_s = self.contracts.due_in_s(conid)
-            self._deny(
-                conid,
-                "the gateway gave no contract details",
-                Backoff(first_s=due_in_s, longest_s=due_in_s),
-                awaits=Awaited.DETAILS,
-            )
+            reason = "the gateway gave no contract details"
+            self._deny(conid, reason, REFETCH, awaits=Awaited.DETAILS)
         chosen = self.chosen(connection)  # a line may have been refused in the meantime
         now = self.context.monotonic()
         for conid in self.held - chosen:

@@ -7,15 +7,14 @@ follows holdings by PnLSingle, which takes no line.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from functools import partial
-from typing import NamedTuple
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import rest_s
-from position_sync_dagster.domain.leg import QUEUED, ActiveContract, LegState
+from position_sync_dagster.domain.leg import QUEUED, LegState
 from position_sync_dagster.domain.line_allocation import largest, route
 from position_sync_dagster.domain.update import Reason
 from position_sync_dagster.errors import LakeError, NewerTableError
@@ -36,20 +35,6 @@ from position_sync_dagster.sync.stream.publisher import Publisher
 logger = logging.getLogger(__name__)
 
 
-class RouteChanges(NamedTuple):
-    """Holdings that enter or leave the route STREAMED.
-
-    Attributes:
-        streamed: Those that are streamed from now on.
-        closed: Those that were streamed and are closed now.
-        left: Those that were streamed and go to the queue now.
-    """
-
-    streamed: list[Key]
-    closed: list[Key]
-    left: list[Key]
-
-
 # Maximum number of route changes logged one by one in a step; the rest is one summary line. A line
 # in the log of a run costs milliseconds.
 MAX_LINES_LOGGED = 20
@@ -67,7 +52,6 @@ class Routes:
 
     def __init__(self) -> None:
         self.version = 0
-        self._logged: dict[Key, LegState] = {}
         self.clear()
 
     def clear(self) -> None:
@@ -76,58 +60,38 @@ class Routes:
         self.states: dict[Key, LegState] = {}
         self.unqueued: set[Key] = set()
 
-    def outdated(self, book: HoldingsBook, keys: Iterable[Key]) -> set[Key]:
-        """Return the holdings that are new, or were opened or closed since they were routed."""
-        found = set()
-        for key in keys:
-            position, state = book.position(key), self.states.get(key)
-            if position is None:
-                continue
-            if state is None or (state is LegState.CLOSED) != (position == 0):
-                found.add(key)
-        return found
-
-    def update(self, states: Mapping[Key, LegState]) -> RouteChanges:
-        """Set the routes of these holdings; return those that enter or leave STREAMED."""
-        changes, changed = RouteChanges([], [], []), dict[Key, LegState]()
-        for key, state in states.items():
-            before = self.states.get(key)
-            if state is before:
-                continue
-            changed[key] = state
-            if state is LegState.STREAMED:
-                changes.streamed.append(key)
-            elif before is LegState.STREAMED and state is LegState.CLOSED:
-                changes.closed.append(key)
-            elif before is LegState.STREAMED:
-                changes.left.append(key)
-                self.unqueued.add(key)
-            elif before and state is LegState.OVERFLOW:
-                self.unqueued.add(key)
+    def update(self, states: Mapping[Key, LegState]) -> dict[Key, LegState | None]:
+        """Set the routes of these holdings; return the routes before of those that changed."""
+        changed = {
+            key: before
+            for key, state in states.items()
+            if (before := self.states.get(key)) is not state
+        }
         if changed:
-            self.states |= changed
+            self.states |= states
             self.version += 1
+        self.unqueued |= {
+            key
+            for key, before in changed.items()
+            if before is LegState.STREAMED or (before and states[key] is LegState.OVERFLOW)
+        }
         self.unqueued = {key for key in self.unqueued if self.states.get(key) in QUEUED}
-        return changes
+        return changed
 
-    def log(self, reason_for: Callable[[int], str]) -> None:
-        """Log the routes that changed since the last call, also across a reconnect.
+    def log(self, changed: Mapping[Key, LegState | None], reason_for: Callable[[int], str]) -> None:
+        """Log routes that changed.
 
         Args:
+            changed: The routes before; holdings without one are new.
             reason_for: Returns in brackets why a conid has no market data.
         """
-        changed = [
-            (key, before, state)
-            for key, state in self.states.items()
-            if (before := self._logged.get(key)) is not None and before is not state
-        ]
-        self._logged |= self.states
-        for (account, conid), before, state in changed[:MAX_LINES_LOGGED]:
+        moved = [(key, before, self.states[key]) for key, before in changed.items() if before]
+        for (account, conid), before, state in moved[:MAX_LINES_LOGGED]:
             logger.info("%s of %s: %s → %s%s", conid, account, before, state, reason_for(conid))
-        if len(changed) > MAX_LINES_LOGGED:
-            counts = Counter((before, state) for _key, before, state in changed)
+        if len(moved) > MAX_LINES_LOGGED:
+            counts = Counter((before, state) for _key, before, state in moved)
             summary = ", ".join(f"{n} {before} → {state}" for (before, state), n in counts.items())
-            logger.info("%d routes changed: %s", len(changed), summary)
+            logger.info("%d routes changed: %s", len(moved), summary)
 
 
 @dataclass(eq=False, repr=False)
@@ -292,12 +256,11 @@ class FollowedHoldings:
         now = self.context.monotonic()
         self._choose(connection, routes, now, values_known=may_queue)
         connection.pnl.step()
-        legs = self._legs
+        legs, greeks_moved = self._legs, self.publisher.greeks_moved
         queue_now = bool(legs) and may_queue and now >= self._queue_at
-        read = self._monitored or self.publisher.greeks_moved
-        if queue_now or ((legs or read) and now >= self._publish_at):
-            wanted = queue_now or read or await self.publisher.requests_wait()
-            if wanted and (connection.pnl.take_fresh() or self.publisher.greeks_moved):
+        followed = legs or self._monitored or greeks_moved
+        if queue_now or (followed and now >= self._publish_at):
+            if connection.pnl.take_fresh() or greeks_moved:
                 await publish()
             ended = self.context.monotonic()
             many = len(legs) + len(self._monitored) > MANY
@@ -340,14 +303,6 @@ class FollowedHoldings:
         self._chosen_as_of, self._legs, self._monitored = None, [], []
 
 
-class RoutedBy(NamedTuple):
-    """The inputs of the last routing: the conids with a line, and the legs with their version."""
-
-    lines: frozenset[int]
-    legs: tuple[ActiveContract, ...]
-    version: int
-
-
 @dataclass(eq=False, repr=False)
 class Router:
     """Routes each holding to a line or to the queue, and publishes the broker's reports.
@@ -372,8 +327,7 @@ class Router:
         self._registry_outage = OutageLog(logger)
         self.routes = Routes()
         self._changes: PendingChanges[Key] = PendingChanges()
-        self._routed_by = RoutedBy(frozenset(), (), 0)
-        self._registry_version = self.registry.version
+        self._routed_as_of: tuple[object, ...] = ()
         self._account_refresh = AccountRefresh(self.context, self.publisher)
         self._resolver = LegResolver(self.context, self.registry, self.contracts)
         self._followed = FollowedHoldings(self.context, self.publisher)
@@ -487,17 +441,15 @@ class Router:
         streamed = {key for key in changed if self._is_streamed(key)}
         self.pricer.mark_due(streamed)
         await self._read_registry(feed, None if first else changed)
-        before, self._registry_version = self._registry_version, self.registry.version
-        changed_legs = self.registry.version != before
         self.contracts.follow(self.registry.legs)
-        compared = feed.book.reported(None if first else changed).values()
-        self.contracts.compare_rows(row.instrument for row in compared if row.position)
         self.lines.follow(connection)
-        stale = self.lines.are_due(connection) or self.lines.of_legs != self._routed_by.lines
-        stale = stale or self.contracts.version != self._routed_by.version
-        moved = self.routes.outdated(feed.book, changed)
-        if changed_legs or first or moved or stale or self.routes.unqueued:
-            await self._reroute(connection, None if first else moved)
+        stale = self._as_of(feed.book) != self._routed_as_of or self.lines.are_due(connection)
+        if first or stale or self.routes.unqueued:
+            await self._reroute(connection)
+        if first:
+            number = Counter(self.routes.states.values())
+            queued = sum(number[state] for state in QUEUED)
+            logger.info("%d streamed, %d queued", number[LegState.STREAMED], queued)
         states, publish = self.routes.states, partial(self._publish, connection)
         if not self._account_refresh.opening:
             await self.publisher.enqueue_changed(states, changed - streamed)
@@ -540,43 +492,23 @@ class Router:
             self._registry_outage.fault = None
             self._lease.renew_now()
 
-    async def _reroute(self, connection: GatewayConnection, moved: set[Key] | None) -> None:
-        """Allocate the lines, then route every holding whose route may have changed.
+    def _as_of(self, book: HoldingsBook) -> tuple[object, ...]:
+        """Return what changes when a holding opens or closes, or a leg or a line changes."""
+        return (book.moves, self.registry.version, self.contracts.version, self.lines.of_legs)
 
-        Args:
-            moved: The holdings that were opened or closed; None for all.
-        """
+    async def _reroute(self, connection: GatewayConnection) -> None:
+        """Allocate the lines, then route every holding."""
         book = connection.feed.book
         lines = await self.lines.allocate(connection)
-        legs, version = self.contracts.matching, self.contracts.version
-        if moved is None:
-            self.contracts.want(h.instrument.conid for h in book.holdings if h.position)
-            holdings = book.holdings
-        else:
-            self.contracts.want(conid for _account, conid in moved)
-            keys = moved.union(*(book.keys_of(conid) for conid in self._rerouted(lines, legs)))
-            holdings = tuple(holding for key in keys if (holding := book.get(key)) is not None)
+        self._routed_as_of = self._as_of(book)
+        holdings, legs = book.holdings, self.contracts.matching
+        self.contracts.want(h.instrument.conid for h in holdings if h.position)
         self.contracts.want(leg.conid for leg in self.registry.legs)
         routed = route(holdings, legs, lines, sec_types=self._sec_types)
-        self._routed_by = RoutedBy(lines, legs, version)
-        changes = self.routes.update(routed)
-        self.routes.log(self.lines.reason_for)
-        if moved is None:
-            states = Counter(self.routes.states.values())
-            queued = sum(states[state] for state in QUEUED)
-            logger.info("%d streamed, %d queued", states[LegState.STREAMED], queued)
-        self.pricer.add(changes.streamed)
-        self.pricer.leave(changes.left)
-        # The stream writes the zero row of a holding that it streamed, whenever it closed.
-        self.pricer.close(changes.closed)
+        changed = self.routes.update(routed)
+        self.routes.log(changed, self.lines.reason_for)
+        for key, before in changed.items():
+            self.pricer.reroute(key, before, routed[key])
         # Holdings that cannot be queued now stay due: the next step routes again.
         await self.publisher.enqueue(self.routes.states, self.routes.unqueued)
         self.routes.unqueued.clear()
-
-    def _rerouted(self, lines: frozenset[int], legs: tuple[ActiveContract, ...]) -> frozenset[int]:
-        """Return the conids whose line or legs changed since the last routing."""
-        before = self._routed_by
-        conids = lines ^ before.lines
-        if self.contracts.version != before.version:
-            conids |= {leg.conid for leg in set(legs) ^ set(before.legs)}
-        return conids

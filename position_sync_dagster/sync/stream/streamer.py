@@ -309,7 +309,6 @@ class IBPositionStreamer:
                 # While it is BLIND, the gateway has lost IB: it reports nothing new.
                 if self.state is SessionState.BLIND:
                     self._link.end_doubtful_loss(connection)
-                    self._link.end_long_loss(connection)
                 else:
                     lost = self._context.lease.lost
                     await run_until(self._step(connection), self._stop, lost, grace_s=STEP_END_S)
@@ -417,7 +416,7 @@ def _streamer_of(lake: Lake, settings: Settings, own: Ownership) -> IBPositionSt
         ),
     )
     streamer.register_handler(UpdatesWriter(lake.updates, own, streamer.counts))
-    own.report_status(lambda: _status(streamer))
+    own.status = lambda: _status(streamer)
     return streamer
 
 

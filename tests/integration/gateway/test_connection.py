@@ -19,6 +19,7 @@ from position_sync_dagster.errors import (
     GatewayTimeoutError,
     NotAGatewayError,
     SettingsError,
+    TooManyAccountsError,
 )
 from position_sync_dagster.gateway.connection import IBConnectionManager, connect
 from position_sync_dagster.settings import Settings, load_settings
@@ -74,6 +75,21 @@ async def test_positions_that_nobody_answers_while_ib_is_away_name_that(simulate
         sim.connectivity("lost", answers="none")
         with pytest.raises(GatewayTimeoutError, match=r"reqPositions.*lost IB: .*broken"):
             await connect(settings_for(sim, gateway_timeout_s=0.5))
+
+
+async def test_a_login_with_more_accounts_than_a_gateway_lists_is_refused_by_name(
+    simulate, settings_for, tmp_path
+):
+    book = tmp_path / "advisor.yaml"
+    names = ", ".join(f"{{name: DUSIM{number:04}}}" for number in range(1, 52))
+    spy = "{symbol: SPY, conid: 930000001, price: 620, volatility: 0.17}"
+    book.write_text(
+        f"{{name: advisor, as_of: 2028-06-01, accounts: [{names}], underlyings: [{spy}]}}"
+    )
+    async with simulate(book) as sim:
+        with pytest.raises(TooManyAccountsError, match=r"has 51 accounts; .* 50") as caught:
+            await connect(settings_for(sim))
+        assert "several logins" in caught.value.remedy
 
 
 async def test_a_client_id_in_use_leads_to_the_next_of_the_pool_after_a_pause(
@@ -245,26 +261,6 @@ async def test_a_profit_request_that_comes_after_the_gateway_dropped_all_runs_on
         assert stats["account_pnl_subscriptions"] == dict.fromkeys(accounts, 1)
         assert stats["pnl_subscriptions"] == len(accounts) + 1
         await connection.close()
-
-
-async def test_a_gateway_that_moved_is_followed_and_found_again_at_its_old_port(
-    simulate, settings_for, eventually, caplog
-):
-    async with simulate() as old:
-        manager = IBConnectionManager(settings_for(old))
-        first = await manager.get_connection()
-        async with simulate() as new:
-            old.send_error(1300, f"Please reconnect on the new port - {new.port}")
-            await eventually(lambda: first.new_port is not None)
-            assert str(new.port) in caplog.text
-            old.disconnect()
-            await asyncio.wait_for(first.lost.wait(), DEADLINE_S)
-            second = await manager.get_connection()
-            assert second.ib.client.port == new.port
-        await asyncio.wait_for(second.lost.wait(), DEADLINE_S)
-        third = await manager.get_connection()
-        assert third.ib.client.port == old.port
-        await manager.close()
 
 
 async def test_each_answer_has_the_commissions_of_the_executions(opened):

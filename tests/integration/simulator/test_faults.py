@@ -174,17 +174,6 @@ async def test_the_line_limit_and_permissions_can_change_while_running(sim, post
     await client.wait(lambda m: m[0] == "58" and m[2] == "4")
 
 
-async def test_the_port_can_move_and_1300_names_the_new_one(sim, post, client, connect):
-    old = sim.port
-    new = await post("port")
-    text = (await client.wait_error(1300))[4]
-    assert text.endswith(f"Please reconnect on the new port - {new}")
-    await client.wait_closed()
-    await (await connect(new)).barrier()
-    with pytest.raises(ConnectionRefusedError):
-        await connect(old)
-
-
 async def test_a_restart_refuses_connections_for_a_while_and_removes_closed_rows(
     sim, post, client, connect, eventually
 ):
@@ -253,7 +242,6 @@ BAD: list[tuple[str, Any, int, str]] = [
     ("permissions", {"conid": 7, "code": 354}, 422, "conid"),
     ("quote", {"conid": 7}, 422, "conid"),
     ("raw", {"hex": "zz"}, 422, "hex"),
-    ("port", {"port": 70000}, 422, "port"),
     ("pause", [1], 400, "body"),
 ]
 

@@ -14,6 +14,7 @@ from ib_async import connection, decoder
 from ib_gateway_simulator.protocol import wire
 from position_sync_dagster import gateway
 from position_sync_dagster.gateway import ib_async_internals
+from position_sync_dagster.gateway.codes import MessageType
 from position_sync_dagster.gateway.login import _warn_of_version
 from position_sync_dagster.gateway.translate import position_of
 
@@ -52,7 +53,6 @@ SYMBOLS = {
     "client._msgQ": deque,
     "client.conn": connection.Connection,
     "client.decoder": decoder.Decoder,
-    "client.getAccounts": (),
     "client.serverVersion": (),
     "conn.disconnected": EVENT,
     "conn.hasData": EVENT,
@@ -60,12 +60,10 @@ SYMBOLS = {
     "decoder.handlers": dict,
     "decoder.interpret": ("fields",),
     "decoder.logger": logging.Logger,
-    "wrapper._endReq": ("key", "result", "success"),
     "wrapper._results": dict,
     "wrapper.endTicker": ("ticker", "tickType"),
     "wrapper.position": ("account", "contract", "posSize", "avgCost"),
     "wrapper.reqId2Ticker": dict,
-    "wrapper.startReq": ("key", "contract", "container"),
     "wrapper.ticker2ReqId": dict,
     "wrapper.tickers": dict,
 }
@@ -91,18 +89,6 @@ def test_no_private_symbol_is_used_without_its_test():
     assert _used({"client", "conn", "decoder", "wrapper"}) == SYMBOLS.keys()
 
 
-async def test_a_list_of_positions_collects_rows_until_its_end():
-    ib = ib_async.IB()
-    ib_async_internals.deliver_positions(ib)
-    listing = ib_async_internals.begin_position_list(ib)
-    row = ["DU1", "7", "SPY", "STK", "", "0", "", "", "NYSE", "USD", "SPY", "SPY", "-2", "3.5"]
-    ib_async_internals.take_position(ib, row)
-    assert not listing.done()
-    ib_async_internals.end_position_list(ib)
-    ((account, contract, size, cost),) = await listing
-    assert (account, contract.conId, size, cost) == ("DU1", 7, -2.0, 3.5)
-
-
 @pytest.mark.parametrize(("sent", "cost"), [("3.5", 3.5), ("0", 0.0), ("", None)])
 def test_an_empty_cost_of_a_position_is_unknown(sent, cost):
     ib, rows = ib_async.IB(), []
@@ -110,7 +96,7 @@ def test_an_empty_cost_of_a_position_is_unknown(sent, cost):
     ib_async_internals.filter_positions(ib, lambda _row: True, lambda *_row: None)
     ib.positionEvent += rows.append
     row = ["DU1", "7", "SPY", "STK", "", "0", "", "", "NYSE", "USD", "SPY", "SPY", "-2", sent]
-    ib_async_internals.take_position(ib, row)
+    ib.client.decoder.handlers[MessageType.POSITION](["61", "3", *row])
     assert [position_of(one)[2:] for one in rows] == [(-2.0, cost)]
 
 

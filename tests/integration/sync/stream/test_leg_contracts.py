@@ -84,26 +84,6 @@ async def test_a_leg_that_only_old_details_contradict_is_streamed_and_the_detail
     assert f"the details of contract {PUT} are fetched again: strategy s differs" in caplog.text
 
 
-async def test_details_that_the_brokers_row_contradicts_are_fetched_again(
-    simulate, settings_for, streaming, lake, leg, eventually, caplog
-):
-    async with simulate() as sim:
-        connection = await connect(settings_for(sim))
-        [details] = (await connection.details([PUT])).values()
-        await connection.close()
-        old = replace(details, local_symbol="OLD", seen_at=details.seen_at - timedelta(days=9))
-        lake.contracts.put([old])
-        await lake.registry.add_active(**leg(PUT))
-        async with streaming(sim) as (_streamer, received):
-            await eventually(lambda: received.newest(A, PUT))
-
-            async def are_renewed():
-                return lake.contracts.get([PUT])[PUT].local_symbol == details.local_symbol
-
-            await eventually(are_renewed)
-    assert "the broker's row says that its local symbol is" in caplog.text
-
-
 @pytest.mark.parametrize("farm_is_away", [True, False])
 async def test_a_leg_streams_as_soon_as_its_refused_details_come(
     farm_is_away, simulate, streaming, lake, leg, eventually, monkeypatch

@@ -328,16 +328,6 @@ async def test_values_from_before_a_loss_of_ib_during_the_first_step_are_not_cur
         await task
 
 
-async def test_a_gateway_that_moves_to_another_port_is_followed(
-    stream_legs, eventually, updates_continue
-):
-    async with stream_legs(PUT) as (sim, streamer, received):
-        await eventually(lambda: received.newest(A, PUT))
-        await sim.move_port()
-        await eventually(lambda: streamer.counts.reconnects == 1)
-        await updates_continue(streamer, received)
-
-
 async def test_a_gateway_that_hangs_makes_the_stream_blind_until_it_answers(
     stream_legs, eventually, monkeypatch, updates_continue
 ):

@@ -5,7 +5,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.instrument import Instrument, Right
+from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import CommitContentionError
 from position_sync_dagster.sync.stream.contract_cache import AGAIN, CHUNK, MOST_TIMES, ContractCache
 from tests.support.clock import HandClock
@@ -191,19 +191,16 @@ async def test_stored_details_that_contradict_a_leg_are_fetched_before_that_coun
     assert table.stored[1].symbol == "NEW"
 
 
-async def test_details_that_contradict_a_leg_still_are_fetched_again_ever_later(
-    clock, steps, caplog
-):
+async def test_details_that_contradict_a_leg_still_are_fetched_once(clock, steps, caplog):
     old = clock.now - timedelta(days=3)
     gateway, table = Gateway(clock), Table(contract_details(1, seen_at=old))
     cache = ContractCache(table, clock=clock)
     await cache.load([leg(1, "a", symbol="NEW")])
     await steps(cache, gateway, 3)
     assert len(cache.mismatches) == 1
-    for seconds, fetches in ((59, 1), (1, 2), (119, 2), (1, 3)):
-        clock.advance(seconds)
-        await steps(cache, gateway, 3)
-        assert len(gateway.asked) == fetches
+    clock.advance(A_DAY_S)
+    await steps(cache, gateway, 3)
+    assert (len(gateway.asked), len(cache.mismatches)) == (1, 1)
     assert caplog.text.count("the details of contract 1 are fetched again") == 1
 
 
@@ -215,21 +212,6 @@ async def test_a_gateway_that_does_not_answer_leaves_the_contradiction(clock, st
     await steps(cache, gateway, 3)
     assert gateway.asked == [[1]]
     assert (len(cache.mismatches), cache.matching) == (1, ())
-
-
-async def test_stored_details_that_contradict_a_row_are_fetched_again(clock, steps):
-    old = clock.now - timedelta(days=3)
-    gateway, table = Gateway(clock, **RENAMED), Table(contract_details(1, seen_at=old))
-    cache = ContractCache(table, clock=clock)
-    await cache.load([leg(1, "a", symbol="SPX", **TERMS)])
-    row = Instrument(conid=1, symbol="NEW", sec_type="OPT", currency="USD", multiplier=100.0)
-    cache.compare_rows([row])
-    assert cache.mismatches == []
-    await steps(cache, gateway, 3)
-    assert gateway.asked == [[1]]
-    cache.compare_rows([row])
-    [difference] = cache.mismatches
-    assert "its symbol is NEW, not SPX" in difference
 
 
 async def test_details_that_were_not_given_before_the_clock_was_set_back_are_requested_again(
@@ -299,18 +281,6 @@ async def test_details_that_were_not_given_once_are_fetched_in_the_background_al
     await steps(cache, Gateway(clock), 2)
     assert (await cache.details(gateway, [1])).keys() == {1}
     assert gateway.asked == [[1]]
-
-
-async def test_details_that_contradict_a_leg_are_not_fetched_forever(clock, steps):
-    old = clock.now - timedelta(days=3)
-    gateway, table = Gateway(clock), Table(contract_details(1, seen_at=old))
-    cache = ContractCache(table, clock=clock)
-    await cache.load([leg(1, "a", symbol="NEW")])
-    for _day in range(30):
-        await steps(cache, gateway, 2)
-        clock.advance(A_DAY_S)
-    assert len(gateway.asked) == MOST_TIMES
-    assert len(cache.mismatches) == 1
 
 
 @pytest.mark.parametrize(("days", "asked"), [(3, 2), (-3, 0)])

@@ -45,14 +45,10 @@ class Gateway:
 
 
 class Day:
-    """Steps once a second, and keeps in which second what was done.
+    """Steps once a second, and keeps in which second what was done."""
 
-    Requests wait from when the legs are queued until they are `drained` so many seconds later.
-    """
-
-    def __init__(self, *, drained=6, pnl_subscriptions=0, **settings):
+    def __init__(self, *, pnl_subscriptions=0, **settings):
         self.second, self.done = 0, []
-        self.wait_until, self._drained = 0, drained
         self.moved = self.greeks_moved = False
         settings = make_settings(pnl_subscriptions=pnl_subscriptions, **settings)
         context = OwnerContext(settings=settings, monotonic=lambda: float(self.second))
@@ -66,12 +62,7 @@ class Day:
 
     async def enqueue(self, _routes, keys):
         self.done.append(("queued", self.second))
-        self.wait_until = self.second + self._drained
         assert KEY in keys
-
-    async def requests_wait(self):
-        self.done.append(("looked", self.second))
-        return self.second < self.wait_until
 
     async def pass_(self, seconds, routes, *, may_queue=True, gateway=None):
         gateway = gateway or Gateway()
@@ -90,26 +81,11 @@ def routes():
     return found
 
 
-@pytest.mark.parametrize(
-    ("drained", "published"),
-    [(4, [0, 30]), (6, [0, 4, 30, 34]), (15, [0, 4, 8, 12, 30, 34, 38, 42])],
-)
-async def test_values_are_published_while_a_drain_is_awaited_however_long(
-    drained, published, routes
-):
-    day = Day(overflow_interval_s=30.0, drained=drained)
-    await day.pass_(60, routes)
+async def test_values_are_published_steadily_and_when_the_legs_are_queued(routes):
+    day = Day(overflow_interval_s=30.0)
+    await day.pass_(40, routes)
     assert day.at("queued") == [0, 30]
-    assert day.at("published") == published
-    assert day.at("looked")[:5] == [4, 8, 12, 16, 20]
-
-
-async def test_values_are_published_for_a_request_that_somebody_else_made(routes):
-    day, gateway = Day(overflow_interval_s=30.0, drained=3), Gateway()
-    await day.pass_(17, routes, gateway=gateway)
-    day.wait_until = 22
-    await day.pass_(8, routes, gateway=gateway)
-    assert day.at("published") == [0, 20]
+    assert day.at("published") == [0, 4, 8, 12, 16, 20, 24, 28, 30, 34, 38]
 
 
 async def test_the_newest_values_are_published_before_the_legs_are_queued(routes):
@@ -126,14 +102,13 @@ async def test_legs_that_are_queued_often_are_published_often(routes):
 
 async def test_nothing_is_queued_while_a_download_will_queue_it(routes):
     day = Day(overflow_interval_s=5.0)
-    day.wait_until = 6
     await day.pass_(14, routes, may_queue=False)
     assert day.at("queued") == []
-    assert day.at("published") == [0, 4]
+    assert day.at("published") == [0, 4, 8, 12]
 
 
 async def test_a_slow_commit_is_followed_by_a_rest_of_three_times_its_time(routes):
-    day = Day(overflow_interval_s=30.0, drained=29)
+    day = Day(overflow_interval_s=30.0)
     publish = day.publish
 
     async def slowly():
@@ -146,7 +121,7 @@ async def test_a_slow_commit_is_followed_by_a_rest_of_three_times_its_time(route
 
 
 async def test_values_are_published_no_more_often_than_rows_are_flushed(routes):
-    day = Day(overflow_interval_s=60.0, drained=59, flush_interval_s=15.0)
+    day = Day(overflow_interval_s=60.0, flush_interval_s=15.0)
     await day.pass_(40, routes)
     assert day.at("published") == [0, 15, 30]
 
