@@ -17,7 +17,8 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain import QueueWorker, drain
 from position_sync_dagster.sync.drain_batch import SHARE, LakeValues
-from position_sync_dagster.sync.reports.positions import PositionQuery, read_positions
+from position_sync_dagster.sync.reports.book import read_book
+from position_sync_dagster.sync.reports.positions import open_positions
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
 from tests.support.settings import make_settings
@@ -167,7 +168,7 @@ def _looks(lake: Lake, settings: Settings, state: str) -> list[Line]:
         "latest()": (lambda fresh: fresh.updates.sync.latest(), 300.0),
         "status": (lambda fresh: read_status(fresh, settings, now), 1_000.0),
         "positions --limit 20": (
-            lambda fresh: read_positions(fresh, settings, now, PositionQuery(limit=20)),
+            lambda fresh: open_positions(read_book(fresh, settings, now))[:20],
             1_000.0,
         ),
     }
