@@ -1,22 +1,21 @@
-"""Strategies and positions with their money, as tables for a terminal of any width.
+"""Sums of money, and positions, as tables for a terminal of any width.
 
 A table shows the columns that fit into the width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
+import polars as pl
 from rich.cells import cell_len
 from rich.console import Group
 from rich.text import Text
 
-from position_sync_dagster.domain.closures import Closure
-from position_sync_dagster.sync.reports.book import BookMoney, Money
-from position_sync_dagster.sync.reports.exposure import add
-from position_sync_dagster.sync.reports.positions import PositionList
+from position_sync_dagster.sync.reports.book import Book, BookMoney, Sums, seconds_since
+from position_sync_dagster.sync.reports.exposure import figure_of, summed
+from position_sync_dagster.sync.reports.positions import KEY
 from position_sync_dagster.terminal.text import (
-    amount,
     amounts,
     duration,
     foreign,
@@ -32,7 +31,7 @@ WIDE = 110
 
 @dataclass(frozen=True, slots=True)
 class FittedColumn:
-    """One column of a table.
+    """One column of a table; one without any text is not shown.
 
     Attributes:
         cells: One text per row.
@@ -45,14 +44,14 @@ class FittedColumn:
 
     heading: str
     cells: Sequence[str]
-    _: KW_ONLY
     rank: int = 0
+    _: KW_ONLY
     left: bool = False
     signed: bool = False
     most: int | None = None
 
 
-def fitted_table(columns: Sequence[FittedColumn], width: int, *, totals: int = 0) -> Group:
+def fitted_table(columns: Iterable[FittedColumn], width: int, *, totals: int = 0) -> Group:
     """Return a table of the columns that fit, in their order, one line of text a row.
 
     The live status draws it again and again; a table of Rich, which measures each cell, takes four
@@ -61,18 +60,16 @@ def fitted_table(columns: Sequence[FittedColumn], width: int, *, totals: int = 0
     Args:
         totals: The number of rows at the end that are totals.
     """
-    gap = 2 if width >= WIDE else 1
-    sized = [(column, _width(column, width)) for column in columns]
-    chosen = {at for at, (column, _wide) in enumerate(sized) if column.rank == 0}
-    room = width + gap - sum(sized[at][1] + gap for at in chosen)
-    others = [at for at in range(len(sized)) if at not in chosen]
-    for at in sorted(others, key=lambda at: columns[at].rank):
-        room -= sized[at][1] + gap
-        if room < 0:
+    gap, room = (2 if width >= WIDE else 1), width
+    sized = [(column, _width(column, width)) for column in columns if any(column.cells)]
+    chosen = set()
+    for at, (column, wide) in sorted(enumerate(sized), key=lambda one: one[1][0].rank):
+        room -= wide + gap
+        if column.rank and room + gap < 0:
             break  # a column of a higher rank does not take the place of this one
         chosen.add(at)
     shown = [sized[at] for at in sorted(chosen)]
-    rows = max((len(column.cells) for column, _wide in shown), default=0)
+    rows = len(shown[0][0].cells) if shown else 0
 
     def line(cells: Sequence[Text], style: str) -> Text:
         for cell, (column, wide) in zip(cells, shown, strict=True):
@@ -81,19 +78,15 @@ def fitted_table(columns: Sequence[FittedColumn], width: int, *, totals: int = 0
         found.style, found.no_wrap, found.overflow = style, True, "ellipsis"
         return found
 
-    return Group(
-        line([Text(column.heading) for column, _wide in shown], "bold"),
-        *(
-            line(
-                [
-                    Text(_cut(column, column.cells[row], width), style=_colour(column, row))
-                    for column, _wide in shown
-                ],
-                "bold" if row >= rows - totals else "",
-            )
-            for row in range(rows)
-        ),
-    )
+    def cells_of(row: int) -> list[Text]:
+        return [
+            Text(_cut(column, column.cells[row], width), style=_colour(column, row))
+            for column, _wide in shown
+        ]
+
+    headings = line([Text(column.heading) for column, _wide in shown], "bold")
+    styles = [*[""] * (rows - totals), *["bold"] * totals]
+    return Group(headings, *(line(cells_of(row), style) for row, style in enumerate(styles)))
 
 
 def _width(column: FittedColumn, width: int) -> int:
@@ -113,226 +106,96 @@ def _colour(column: FittedColumn, row: int) -> str:
     return "red" if text.startswith("-") else "green"
 
 
-# The heading of each sum, its name, and the rank of its column; strategies always show money.
+# The heading of each sum, its name, and the rank of its column.
 _SUMS = (
-    ("value", "value", 4),
-    ("unreal", "unrealized_pnl", 3),
-    ("daily", "daily_pnl", 2),
+    ("value", "value", 0),
+    ("unreal", "unrealized_pnl", 0),
+    ("daily", "daily_pnl", 0),
     ("$delta", "dollar_delta", 1),
     ("$gamma 1%", "gamma_1pct", 3),
     ("theta", "theta", 1),
     ("vega", "vega", 2),
+    ("β $delta", "beta_delta", 2),
+    ("realised", "realized_pnl", 3),
 )
+# These columns are shown where a value is known.
+_NOT_ALWAYS = ("beta_delta", "realized_pnl")
 
 
-def strategy_table(strategies: Sequence[Money], ends: Sequence[Money], width: int) -> Group:
-    """Return the strategies, and below them what belongs to none and the totals."""
-    rows = [*strategies, *ends]
-    accounts = len({row.account for row in ends if row.account})
-    names = [
-        row.name if row.account is None or accounts == 1 else f"{row.name} {row.account}"
-        for row in rows
-    ]
-    columns = [
-        FittedColumn("strategy", [*map(foreign, names)], left=True, most=18),
-        FittedColumn("", [row.currency or "–" for row in rows], left=True),
-        FittedColumn("legs", [f"{row.legs_held}/{row.legs}" for row in rows]),
-        *_sum_columns(rows, always=3),
-    ]
-    if any(row.beta_delta is not None for row in rows):
-        columns.append(_sum_column("β $delta", "beta_delta", 2, rows))
-    if any(row.closes for row in rows):
-        realized = amounts([row.realized_pnl for row in rows])
-        columns.append(FittedColumn("realised", realized, rank=3, signed=True))
-        earned = amounts([row.campaign.profit if row.campaign else None for row in rows])
-        columns.append(FittedColumn("campaign", earned, rank=2, signed=True))
-    columns += [
-        FittedColumn("lines", [quantity(row.lines) for row in rows], rank=5),
-        *_age_columns(rows),
-    ]
-    if any(row.unvalued for row in rows):
-        columns.append(FittedColumn("no value", [str(row.unvalued) for row in rows], rank=6))
-    return fitted_table(columns, width, totals=len(ends))
+def sums_table(heading: str, rows: Sequence[Sums], width: int, *, totals: int = 0) -> Group:
+    """Return sums of strategies or of underlyings, and those of totals below them.
 
+    A star marks a sum that leaves out a holding.
 
-def underlying_table(rows: Sequence[Money], width: int) -> Group:
-    """Return the sums of each underlying, with its nearest expiry and its short options."""
-    columns = {
-        "legs": [str(row.legs) for row in rows],
-        "with greeks": [
-            f"{row.options_with_greeks}/{row.options}"
-            + (f" ({row.options_modelled} MODEL)" if row.options_modelled else "")
-            for row in rows
-        ],
-    }
-    has_betas = any(row.beta_delta is not None for row in rows)
-    ends = {
-        "expiry": [f"{row.nearest_expiry:%d%b%y}" if row.nearest_expiry else "" for row in rows],
-        "short ITM": [
-            f"{row.short_in_money}{f' + {row.short_unknown}?' if row.short_unknown else ''}"
-            for row in rows
-        ],
-    }
-    return fitted_table(
-        [
-            FittedColumn("underlying", [foreign(row.name) for row in rows], left=True),
-            FittedColumn("", [row.currency or "–" for row in rows], left=True),
-            *(FittedColumn(heading, cells) for heading, cells in columns.items()),
-            *_sum_columns(rows, always=0),
-            *([_sum_column("β $delta", "beta_delta", 2, rows)] if has_betas else []),
-            *(FittedColumn(heading, cells) for heading, cells in ends.items()),
-            *_age_columns(rows),
-        ],
-        width,
-    )
-
-
-def _sum_columns(rows: Sequence[Money], *, always: int) -> list[FittedColumn]:
-    """Return the columns of sums; the first few are always shown. A star marks a partial sum."""
-    return [
-        _sum_column(heading, name, 0 if place < always else rank, rows)
-        for place, (heading, name, rank) in enumerate(_SUMS)
-    ]
-
-
-def _sum_column(heading: str, name: str, rank: int, rows: Sequence[Money]) -> FittedColumn:
-    values, partial = [getattr(row, name) for row in rows], [name in row.unknown for row in rows]
-    return FittedColumn(heading, amounts(values, partial), rank=rank, signed=name.endswith("_pnl"))
-
-
-def _age_columns(rows: Sequence[Money]) -> list[FittedColumn]:
-    ages = [_price_age(row.oldest_age_s, "delayed" if row.delayed else None) for row in rows]
-    greeks = [
-        greeks_age(row.oldest_greeks_s, row.oldest_age_s, has_greeks=row.options_with_greeks > 0)
-        for row in rows
-    ]
-    return [FittedColumn("oldest", ages), *_greeks_column(greeks)]
-
-
-def money_notes(money: BookMoney, width: int) -> list[Text]:
-    """Return what has no column in the tables of the money, one line each."""
-    found = [Text(foreign(line, 1000), style="dim") for line in money_lines(money)]
-    for line in found:
-        line.truncate(width, overflow="ellipsis")
-    return found
-
-
-def positions_table(found: PositionList, width: int) -> Group:
-    """Return the positions, with a total for each currency.
-
-    The greeks are those of the whole position: per unit × quantity × multiplier.
+    Args:
+        heading: What the rows are sums of.
+        totals: The number of rows at the end that are totals.
     """
-    rows = found.rows.to_dicts()
-    currencies = sorted({row["currency"] for row in rows})
-    several = len(currencies) > 1 or len({row["account"] for row in rows}) > 1
-    of_currency = [[row for row in rows if row["currency"] == one] for one in currencies]
+    several = len({one["account"] for one in rows if one["account"]}) > 1
 
-    def sums(
-        heading: str, name: str, rank: int = 0, *, future: bool = False, summed: bool = True
-    ) -> FittedColumn:
-        def value(row: Mapping[str, Any]) -> float | None:
-            known: float | None = row[name]
-            greek = name in ("delta", "gamma", "theta", "vega")
-            size = row["position"] * row["multiplier"] if greek else 1.0
-            return None if known is None else float(known * size)
+    def texts(heading: str, text: Callable[[Sums], str], rank: int = 0) -> FittedColumn:
+        return FittedColumn(heading, [text(one) for one in rows], rank)
 
-        def has(row: Mapping[str, Any]) -> bool:
-            if name == "market_value":
-                return (row["sec_type"] == "FUT") is future
-            return row["right"] is not None or name.endswith("_pnl")
+    def sums(heading: str, name: str, rank: int) -> FittedColumn:
+        values = [one[name] for one in rows]
+        cells = amounts(values, [name in one["unknown"] for one in rows])
+        if name in _NOT_ALWAYS and not any(value is not None for value in values):
+            cells = []
+        return FittedColumn(heading, cells, rank, signed=name.endswith("_pnl"))
 
-        groups = [[value(row) for row in ones if has(row)] for ones in of_currency]
-        totals = [add(group) if summed else None for group in groups]
-        cells = amounts(
-            [*(value(row) for row in rows), *totals],
-            [*(False for _ in rows), *(None in group for group in groups)],
-        )
-        there = [*map(has, rows), *(summed for _ in currencies)]
-        shown = [cell if one else "" for cell, one in zip(cells, there, strict=True)]
-        return FittedColumn(heading, shown, rank=rank, signed=name.endswith("_pnl"))
+    def short(one: Sums) -> str:
+        unknown = f" + {one['short_unknown']}?" if one["short_unknown"] else ""
+        return f"{one['short_in_money']}{unknown}"
 
-    def texts(
-        heading: str, cells: Sequence[str], rank: int = 0, *, left: bool = False, most: int = 40
-    ) -> FittedColumn:
-        padded = [*map(foreign, cells), *("" for _ in currencies)]
-        return FittedColumn(heading, padded, rank=rank, left=left, most=most)
+    def known(one: Sums) -> str:
+        modelled = f" ({one['options_modelled']} MODEL)" if one["options_modelled"] else ""
+        return f"{one['options_with_greeks']}/{one['options']}{modelled}"
 
-    ages = [
-        (
-            _oldest(ones, "age_s", "market_price"),
-            _oldest(ones, "greeks_age_s", "delta"),
-            next((row["feed"] for row in ones if row["feed"] not in (None, "live")), None),
-            any(row["delta"] is not None for row in ones),
-        )
-        for ones in (*([row] for row in rows), *of_currency)
-    ]
-    has_futures = any(row["sec_type"] == "FUT" for row in rows)
-    columns = [
-        texts("account", [row["account"] for row in rows], 3 if several else 8, left=True),
-        texts("conid", [str(row["conid"]) for row in rows], 6),
-        FittedColumn(
-            "leg",
-            [*(foreign(row["name"]) for row in rows), *(f"total {one}" for one in currencies)],
-            left=True,
-        ),
-        texts("qty", [quantity(row["position"]) for row in rows]),
-        texts("price", [number(row["market_price"]) for row in rows]),
-        sums("value", "market_value"),
-        *([sums("notional", "market_value", 3, future=True)] if has_futures else []),
-        sums("unreal", "unrealized_pnl"),
-        sums("daily", "daily_pnl", 1),
-        sums("delta", "delta", summed=False),
-        sums("gamma", "gamma", 9, summed=False),
-        sums("theta", "theta"),
-        sums("vega", "vega", 7),
-        texts("currency", [row["currency"] for row in rows], 4 if several else 10, left=True),
-        texts("strategy", [",".join(row["strategies"]) for row in rows], left=True, most=12),
-        texts("by", [row["source"] for row in rows], 5, left=True),
-        texts("source", [_source(row) for row in rows], 2, left=True),
-        FittedColumn("age", [_price_age(age, feed) for age, _greeks, feed, _has in ages]),
-        *_greeks_column([greeks_age(g, age, has_greeks=has) for age, g, _feed, has in ages]),
-    ]
-    table = fitted_table(columns, width, totals=len(currencies))
-    options = [row for row in rows if row["right"] is not None]
-    known = [row for row in options if row["delta"] is not None]
-    modelled = sum(row["greeks_source"] == "MODEL" for row in known)
-    if len(known) == len(options) and not modelled:
-        return table
-    share = f", {modelled} of them MODEL" if modelled else ""
-    note = Text(f"greeks of {len(known)} of {len(options)} options{share}", style="dim")
-    return Group(table, note)
-
-
-def _oldest(rows: Sequence[Mapping[str, Any]], name: str, of: str) -> float | None:
-    """Return the greatest age; None if one is unknown, or without any. Greeks may be absent."""
-    ages = [row[name] for row in rows if of != "delta" or row["delta"] is not None]
-    return None if None in ages else max(ages, default=None)
-
-
-def closes_table(chosen: Sequence[tuple[Closure, Sequence[str]]], width: int) -> Group:
-    """Return why holdings closed, and the strategies that had them, one line each."""
-    closes = [one for one, _names in chosen]
-    several = len({one.account for one in closes}) > 1
-
-    def text(heading: str, cells: list[str], rank: int = 0) -> FittedColumn:
-        return FittedColumn(heading, cells, rank=rank, left=True, most=40)
-
+    campaigns = [one["campaign"] for one in rows]
+    earned = amounts([one and one["profit"] for one in campaigns]) if any(campaigns) else []
     return fitted_table(
         [
-            text("closed (UTC)", [f"{one.closed_at:%Y-%m-%d %H:%M}" for one in closes]),
-            text("account", [foreign(one.account) for one in closes], 1 if several else 4),
-            text("contract", [foreign(one.name) for one in closes]),
-            FittedColumn("qty", [quantity(one.quantity) for one in closes]),
-            FittedColumn("price", [number(one.price) for one in closes]),
-            text("cause", [str(one.cause) for one in closes]),
-            text("stage", [str(one.stage) for one in closes], 2),
-            FittedColumn("realised", [amount(one.realized_pnl) for one in closes], signed=True),
-            text("", [one.currency for one in closes]),
-            text("strategy", [foreign(",".join(names)) for _one, names in chosen], 3),
-            text("why", [foreign(one.detail) for one in closes], 5),
+            FittedColumn(heading, [_name(one, several) for one in rows], left=True, most=18),
+            FittedColumn("", [one["currency"] or "–" for one in rows], left=True),
+            texts("legs", lambda one: f"{one['legs_held']}/{one['legs']}"),
+            *(sums(*of) for of in _SUMS),
+            FittedColumn("campaign", earned, 2, signed=True),
+            texts("lines", lambda one: quantity(one["lines"]), 4),
+            texts("with greeks", known, 6),
+            texts("expiry", lambda one: f"{at:%d%b%y}" if (at := one["nearest_expiry"]) else "", 5),
+            texts("short ITM", short, 5),
+            texts("no value", lambda one: str(one["unvalued"] or ""), 5),
+            *_age_columns(
+                "oldest",
+                [
+                    (
+                        one["oldest_age_s"],
+                        "delayed" if one["delayed"] else None,
+                        one["oldest_greeks_s"],
+                        one["options_with_greeks"] > 0,
+                    )
+                    for one in rows
+                ],
+            ),
         ],
         width,
+        totals=totals,
     )
+
+
+def _name(one: Sums, several: bool) -> str:
+    return foreign(f"{one['name']} {one['account']}" if several and one["account"] else one["name"])
+
+
+# The age of a price, the kind of its feed, the age of greeks, and whether there are any.
+_Ages = tuple[float | None, str | None, float | None, bool]
+
+
+def _age_columns(heading: str, ages: Sequence[_Ages]) -> list[FittedColumn]:
+    """Return the columns of ages; that of greeks has a text where it differs from the price's."""
+    priced = [_price_age(age, feed) for age, feed, *_ in ages]
+    greeks = [greeks_age(at, age, has_greeks=has) for age, _feed, at, has in ages]
+    return [FittedColumn(heading, priced), FittedColumn("greeks", greeks)]
 
 
 def _price_age(age_s: float | None, feed: str | None) -> str:
@@ -342,12 +205,92 @@ def _price_age(age_s: float | None, feed: str | None) -> str:
     return str(feed) if age_s is None else f"{duration(age_s)} {feed}"
 
 
-def _greeks_column(cells: Sequence[str]) -> list[FittedColumn]:
-    """Return the column of the ages of greeks, if any of them differs from that of its price."""
-    return [FittedColumn("greeks", cells)] if any(cells) else []
+def money_notes(money: BookMoney) -> list[Text]:
+    """Return what has no column in the tables of the money, one line each."""
+    return [
+        Text(foreign(line, 1000), style="dim", no_wrap=True, overflow="ellipsis")
+        for line in money_lines(money)
+    ]
 
 
-def _source(row: Mapping[str, Any]) -> str:
+_GREEKS = ("delta", "gamma", "theta", "vega")
+
+
+def positions_table(rows: pl.DataFrame, book: Book, width: int) -> Group:
+    """Return positions of a book (`open_positions`), with a total for each currency.
+
+    The greeks are those of the whole position: per unit × quantity × multiplier.
+    """
+    size, now = pl.col("position") * pl.col("multiplier"), book.now
+    rows = rows.with_columns(*(pl.col(name) * size for name in _GREEKS), notional="market_value")
+    lines = rows.to_dicts()
+    parts = book.split.parts.join(rows, on=KEY, how="semi")
+    totals = summed(parts, ["currency"], now).to_dicts()
+    several = len(totals) > 1 or rows.get_column("account").n_unique() > 1
+
+    def texts(
+        heading: str, text: Callable[[dict[str, Any]], str], rank: int = 0, **more: Any
+    ) -> FittedColumn:
+        cells = [*(foreign(text(one)) for one in lines), *("" for _ in totals)]
+        return FittedColumn(heading, cells, rank, **{"most": 40, **more})
+
+    def sums(heading: str, name: str, rank: int = 0) -> FittedColumn:
+        has = rows.with_columns(has=figure_of(name)).get_column("has")
+        of_total = [None if name in _GREEKS else one[name] for one in totals]
+        cells = amounts(
+            [*rows.get_column(name), *of_total],
+            [*[False] * len(lines), *(one[f"without_{name}"] > 0 for one in totals)],
+        )
+        there = [*has, *(name not in _GREEKS and any(has) for _ in totals)]
+        shown = [cell if one else "" for cell, one in zip(cells, there, strict=True)]
+        return FittedColumn(heading, shown, rank, signed=name.endswith("_pnl"))
+
+    names = [*(foreign(one["name"]) for one in lines), *(f"total {o['currency']}" for o in totals)]
+    ages: list[_Ages] = [
+        *(
+            (one["age_s"], one["feed"], one["greeks_age_s"], one["delta"] is not None)
+            for one in lines
+        ),
+        *(
+            (
+                seconds_since(one["priced_at"], now),
+                "delayed" if one["delayed"] else None,
+                seconds_since(one["greeks_at"], now),
+                one["options_with_greeks"] > 0,
+            )
+            for one in totals
+        ),
+    ]
+    columns = [
+        texts("account", lambda one: one["account"], 3 if several else 8, left=True),
+        texts("conid", lambda one: str(one["conid"]), 6),
+        FittedColumn("leg", names, left=True),
+        texts("qty", lambda one: quantity(one["position"])),
+        texts("price", lambda one: number(one["market_price"])),
+        sums("value", "market_value"),
+        sums("notional", "notional", 3),
+        sums("unreal", "unrealized_pnl"),
+        sums("daily", "daily_pnl", 1),
+        sums("delta", "delta"),
+        sums("gamma", "gamma", 9),
+        sums("theta", "theta"),
+        sums("vega", "vega", 7),
+        texts("currency", lambda one: one["currency"], 4 if several else 10, left=True),
+        texts("strategy", lambda one: ",".join(one["strategies"]), left=True, most=12),
+        texts("by", lambda one: one["source"], 5, left=True),
+        texts("source", _source, 2, left=True),
+        *_age_columns("age", ages),
+    ]
+    table = fitted_table(columns, width, totals=len(totals))
+    counts = ("options", "options_with_greeks", "options_modelled")
+    options, known, modelled = (sum(one[name] for one in totals) for name in counts)
+    if known == options and not modelled:
+        return table
+    share = f", {modelled} of them MODEL" if modelled else ""
+    return Group(table, Text(f"greeks of {known} of {options} options{share}", style="dim"))
+
+
+def _source(row: dict[str, Any]) -> str:
     """Return which price valued a row, such as MARK, or the source of a value without a price."""
     words = (row["price_kind"] or row["value_source"], row["feed"])
     return " ".join(str(word) for word in words if word not in (None, "live"))

@@ -7,7 +7,7 @@ Unknown is null, never zero; a sum that leaves something out says of how many ho
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any, TypeVar
@@ -23,11 +23,10 @@ from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.strategies_file import saved_limits
-from position_sync_dagster.risk.campaigns import Campaign
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import (
     Book,
-    Money,
+    Sums,
     read_book,
     read_known,
     seconds_since,
@@ -43,7 +42,7 @@ from position_sync_dagster.sync.reports.changes import (
 from position_sync_dagster.sync.reports.confirmations import PRICED
 from position_sync_dagster.sync.reports.exposure import newest_version
 from position_sync_dagster.sync.reports.limit_readings import Evaluated, evaluate
-from position_sync_dagster.sync.reports.positions import COLUMNS, KEY, in_order, position_rows
+from position_sync_dagster.sync.reports.positions import COLUMNS, KEY, open_positions, position_rows
 from position_sync_dagster.sync.reports.status import Status, plain, read_status
 
 Kept = TypeVar("Kept")
@@ -115,25 +114,11 @@ _NAMES = {
 }
 
 
-def sums_of(one: Money, kind: str) -> dict[str, Any]:
+def sums_of(one: Sums, kind: str) -> dict[str, Any]:
     """Return a row of sums for the JSON; `unknown` counts what each sum leaves out."""
-    found = {_NAMES.get(of.name, of.name): getattr(one, of.name) for of in fields(one)}
-    return (
-        {kind: found.pop("name")}
-        | found
-        | {
-            "campaign": campaign_of(one.campaign),
-            "unknown": {_NAMES.get(name, name): count for name, count in one.unknown.items()},
-        }
-    )
-
-
-def campaign_of(one: Campaign | None) -> dict[str, Any] | None:
-    """Return what a strategy has earned since its first leg, for the JSON."""
-    if one is None:
-        return None
-    names = ("since", "realised", "open", "profit", "fees")
-    return {name: getattr(one, name) for name in names}
+    found = {_NAMES.get(name, name): value for name, value in one.items() if name != "name"}
+    unknown = {_NAMES.get(name, name): count for name, count in one["unknown"].items()}
+    return {kind: one["name"]} | found | {"unknown": unknown}
 
 
 # What an account has as the broker reports it.
@@ -181,8 +166,7 @@ class Figures:
     @cached_property
     def positions(self) -> pl.DataFrame:
         """The open holdings: the columns of the JSON, and the times that ages count from."""
-        rows = self.book.priced.filter(pl.col("position") != 0)
-        return in_order(position_rows(rows, self.book))
+        return open_positions(self.book)
 
     @cached_property
     def closed_today(self) -> pl.DataFrame:
@@ -270,9 +254,8 @@ class Figures:
             "underlyings": [sums_of(one, "underlying") for one in money.underlyings],
             "expiries": [
                 sums_of(one, "expiry")
-                | {"days": (one.nearest_expiry - exchange_date(self.at)).days}
+                | {"days": (one["nearest_expiry"] - exchange_date(self.at)).days}
                 for one in money.expiries
-                if one.nearest_expiry
             ],
             "totals": [sums_of(one, "total") for one in (*money.totals, *money.in_base)],
             "closed_today": self.closed_today.select(COLUMNS).to_dicts(),

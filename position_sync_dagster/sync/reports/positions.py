@@ -1,7 +1,5 @@
 """The positions as everybody is shown them: rows of the ledger with what follows from them."""
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
 from functools import lru_cache
 
 import polars as pl
@@ -9,10 +7,8 @@ import polars as pl
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.domain.rules import exchange_date
-from position_sync_dagster.lake.lake import Lake, Past
 from position_sync_dagster.lake.schema.codec import moment
-from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.book import Book, book_at, read_book
+from position_sync_dagster.sync.reports.book import Book
 from position_sync_dagster.sync.reports.confirmations import FEEDS, PRICED
 from position_sync_dagster.sync.reports.status import is_current
 
@@ -75,94 +71,21 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
     )
 
 
-def in_order(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return positions by account and contract; those without an expiry come last."""
-    strike = pl.col("strike").fill_null(0.0)
-    return rows.sort("account", "symbol", "expiry", strike, "conid", nulls_last=True)
+def open_positions(
+    book: Book, strategy: str | None = None, underlying: str | None = None
+) -> pl.DataFrame:
+    """Return the open holdings by account and contract; those without an expiry come last.
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PositionQuery:
-    """Which positions to read, and in which order.
-
-    Attributes:
+    Args:
         strategy: Only the legs of this strategy.
         underlying: Only contracts on this symbol, in upper or lower case.
-        expiring: Only contracts that expire within this time, or have expired.
-        sort: A name of `SORTED_BY`, the smallest first; with "-" before it the greatest first. What
-            is unknown comes last. By default they are in the order of account and contract.
-        limit: Maximum number of positions.
-        past: Read the rows as of this moment instead of the newest rows.
     """
-
-    strategy: str | None = None
-    underlying: str | None = None
-    expiring: timedelta | None = None
-    sort: str | None = None
-    limit: int | None = None
-    past: Past | None = None
-
-
-_SIZE = pl.col("position") * pl.col("multiplier")
-_NAMES = pl.col("strategies")
-# What positions may be sorted by: the headings of the columns in a terminal.
-SORTED_BY: dict[str, pl.Expr] = {
-    "account": pl.col("account"),
-    "conid": pl.col("conid"),
-    "leg": pl.col("symbol"),
-    "qty": pl.col("position"),
-    "price": pl.col("market_price"),
-    "value": pl.col("market_value"),
-    "unreal": pl.col("unrealized_pnl"),
-    "daily": pl.col("daily_pnl"),
-    **{name: pl.col(name) * _SIZE for name in ("delta", "gamma", "theta", "vega")},
-    "currency": pl.col("currency"),
-    "strategy": pl.when(pl.col("strategies").list.len() > 0).then(
-        pl.col("strategies").list.join(",")
-    ),
-    "by": pl.col("source"),
-    "source": pl.coalesce("price_kind", "value_source"),
-    "age": pl.col("age_s"),
-    "greeks": pl.col("greeks_age_s"),
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PositionList:
-    """Positions, as `position_rows` returns them.
-
-    Attributes:
-        total: The number of all positions that were asked for, shown or not.
-        book: The holdings and strategies of the moment.
-    """
-
-    rows: pl.DataFrame
-    total: int
-    book: Book
-
-
-def read_positions(
-    lake: Lake, settings: Settings, now: datetime, query: PositionQuery
-) -> PositionList:
-    """Read the newest rows of the positions that are asked for; blocks.
-
-    Raises:
-        LakeError: A table cannot be used.
-        MomentError: The tables do not know the moment that is asked for.
-    """
-    if query.past is None:
-        book = read_book(lake, settings, now)
-    else:
-        book = book_at(lake, settings, query.past, now)
     found = book.priced.filter(pl.col("position") != 0)
-    if query.underlying is not None:
-        found = found.filter(pl.col("symbol").str.to_uppercase() == query.underlying.upper())
-    if query.expiring is not None:
-        found = found.filter(pl.col("expiry") <= (book.now + query.expiring).date())
-    rows = in_order(position_rows(found, book))
-    if query.strategy is not None:
-        rows = rows.filter(pl.col("strategies").list.contains(pl.lit(query.strategy)))
-    if query.sort is not None:
-        order, descending = SORTED_BY[query.sort.removeprefix("-")], query.sort.startswith("-")
-        rows = rows.sort(order, descending=descending, nulls_last=True, maintain_order=True)
-    return PositionList(rows=rows[: query.limit], total=rows.height, book=book)
+    if underlying is not None:
+        found = found.filter(pl.col("symbol").str.to_uppercase() == underlying.upper())
+    strike = pl.col("strike").fill_null(0.0)
+    order = ("account", "symbol", "expiry", strike, "conid")
+    rows = position_rows(found, book).sort(order, nulls_last=True)
+    if strategy is None:
+        return rows
+    return rows.filter(pl.col("strategies").list.contains(pl.lit(strategy)))

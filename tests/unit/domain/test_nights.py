@@ -9,7 +9,7 @@ from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.instrument import Instrument, parse_trading_hours
 from position_sync_dagster.domain.line_allocation import Demand, LineLimit
-from position_sync_dagster.domain.login_lines import LoginLines
+from position_sync_dagster.domain.login_lines import Denial, LoginLines
 from position_sync_dagster.domain.streamed_holding import Moment, StreamedHolding, StreamRules
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.domain.valuation import Provenance, Quote
@@ -86,7 +86,7 @@ class Night:
     def refuse(self, conid):
         line = self.lines.line(conid)
         line.ended(self.now_s, "10197")
-        line.deny(self.now_s, "10197", REFUSED, delayed=False, of_login=True)
+        line.deny(self.now_s, Denial(reason="10197", wait=REFUSED, of_login=True))
         self.lines.share_refusals()
 
     def step(self, seconds):
