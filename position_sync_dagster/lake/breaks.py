@@ -11,12 +11,12 @@ from deltalake import DeltaTable
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import Break, BreakState, Discrepancy
 from position_sync_dagster.errors import UnknownRequestError
-from position_sync_dagster.lake.schema import codec, predicates
+from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.codec import fields_of, frame_of, records_of
-from position_sync_dagster.lake.schema.ids import new_ids
+from position_sync_dagster.lake.schema.ids import LIVE_COLUMNS, new_ids
 from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
-from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.table import Table, files_in
 
 # The bucket of breaks that are gone.
 CLOSED = "closed"
@@ -76,7 +76,7 @@ def _key(one: Break | Discrepancy) -> BreakKey:
 
 def _rows_of(breaks: Iterable[Break]) -> pl.DataFrame:
     rows = frame_of(RECONCILIATION_BREAKS, map(fields_of, breaks))
-    return rows.with_columns(*predicates.LIVE_COLUMNS)
+    return rows.with_columns(*LIVE_COLUMNS)
 
 
 class ReconciliationBreaks:
@@ -238,8 +238,8 @@ class ReconciliationBreaks:
         def step(handle: DeltaTable) -> pl.DataFrame:
             key = self.table.cache_key(handle)
             if self._closed is None or self._closed[0] != key:
-                where = predicates.is_finished(predicates.in_bucket(CLOSED))
-                rows = self.table.scan(handle, where).sort("resolved_at", descending=True)
+                rows = self.table.read_rows(files_in(handle, bucket=CLOSED))
+                rows = rows.sort("resolved_at", descending=True)
                 self._closed = (key, rows)
             return self._closed[1]
 

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import AccountSummary, BrokerPosition, Key
 from position_sync_dagster.domain.clock import Backoff, rest_s
+from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.streamed_holding import Moment, StreamedHolding, StreamRules
 from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler
@@ -75,30 +76,24 @@ class StreamPricer:
         holding = self._holdings.get(key)
         return holding is not None and holding.due
 
-    def add(self, keys: Iterable[Key]) -> None:
-        """Value these holdings by their lines from now on.
+    def reroute(self, key: Key, before: LegState | None, state: LegState) -> None:
+        """Value a holding by its line from now on, or end that.
 
         A new line has a moment to tick before the first row is due; with a line that already ticks,
-        the row is due at once.
+        the row is due at once. The stream writes the zero row of a holding that it streamed,
+        whenever it closed. A holding that is left to the queue still has a row that is due, if the
+        line works.
         """
-        for key in keys:
-            holding = self._holding(key)
-            holding.streamed = True
+        if LegState.STREAMED not in (before, state):
+            return
+        holding = self._holding(key)
+        holding.streamed = state is LegState.STREAMED
+        if holding.streamed:
             holding.due |= holding.line.trusted
-
-    def close(self, keys: Iterable[Key]) -> None:
-        """Write, at the next flush, the zero rows of holdings that were streamed."""
-        for key in keys:
-            holding = self._holding(key)
-            holding.streamed, holding.due = False, True
-
-    def leave(self, keys: Iterable[Key]) -> None:
-        """Leave holdings to the queue; a row that is due is still written if the line works."""
-        for key in keys:
-            holding = self._holding(key)
-            holding.streamed = False
-            if holding.line.refused or not holding.due:
-                del self._holdings[key]
+        elif state is LegState.CLOSED:
+            holding.due = True
+        elif holding.line.refused or not holding.due:
+            del self._holdings[key]
 
     def flush(
         self,
@@ -142,10 +137,13 @@ class StreamPricer:
                 update = state.row(
                     holding if computed is None else replace(holding, greeks=computed),
                     quotes[conid],
-                    Moment(now=now, now_s=now_s, hours=self.contracts.hours(conid)),
-                    price_magnifier=self.contracts.magnifier(conid),
-                    rules=self._rules,
-                    by=provenance,
+                    Moment(
+                        now=now,
+                        now_s=now_s,
+                        by=provenance,
+                        hours=self.contracts.hours(conid),
+                        price_magnifier=self.contracts.magnifier(conid),
+                    ),
                 )
                 if update is not None:
                     updates.append((update, holding))
@@ -158,7 +156,7 @@ class StreamPricer:
         state = self._holdings.get(key)
         if state is None:
             line = self.lines.line(key[1])
-            state = self._holdings[key] = StreamedHolding(key=key, line=line)
+            state = self._holdings[key] = StreamedHolding(key=key, line=line, rules=self._rules)
         return state
 
     def _log_suspects(self) -> None:

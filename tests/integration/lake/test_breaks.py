@@ -49,8 +49,8 @@ async def test_closed_breaks_are_read_again_only_when_the_table_changed(lake, mo
     lake.breaks.record(LOGIN, [missing(1), missing(2)], AT)
     lake.breaks.record(LOGIN, [missing(2)], AT)
     reads = []
-    scan = Table.scan
-    monkeypatch.setattr(Table, "scan", lambda *args: reads.append(1) or scan(*args))
+    read = Table.read_rows
+    monkeypatch.setattr(Table, "read_rows", lambda *args: reads.append(1) or read(*args))
     for _ in range(3):
         assert [one.conid for one in lake.breaks.closed_breaks()] == [1]
     assert len(reads) == 1
