@@ -27,7 +27,6 @@ RULES = StreamRules(
 LIMIT = LineLimit(configured=LINES + 5, reserve=5, wait=Backoff(first_s=60.0, longest_s=900.0))
 REFUSED = Backoff(first_s=60.0, longest_s=600.0)
 CLOSED = parse_trading_hours("20260304:CLOSED", "UTC")
-BY = Provenance()
 
 
 class Night:
@@ -57,7 +56,7 @@ class Night:
         self.quotes, self.opening = {}, {}
         self.holdings = {conid: holding(conid) for conid in conids}
         self.states = {
-            conid: StreamedHolding(key=("A", conid), line=self.lines.line(conid))
+            conid: StreamedHolding(key=("A", conid), line=self.lines.line(conid), rules=RULES)
             for conid in conids
         }
         self.request_wanted()
@@ -117,11 +116,10 @@ class Night:
             state.due = True
         if not state.is_due(self.now_s):
             return
-        row = state.row(
-            self.holdings[conid], self.quotes[conid],
-            Moment(now=self.now, now_s=self.now_s, hours=self.hours),
-            price_magnifier=1, rules=RULES, by=BY,
-        )  # fmt: skip
+        at = Moment(
+            now=self.now, now_s=self.now_s, by=Provenance(), hours=self.hours, price_magnifier=1
+        )
+        row = state.row(self.holdings[conid], self.quotes[conid], at)
         if row is not None:
             self.rows.append(row)
 
