@@ -22,8 +22,8 @@ from position_sync_dagster.domain.gateway_session import (
     SessionState,
 )
 from position_sync_dagster.domain.update import TradingMode
-from position_sync_dagster.lake.schema import codec, predicates
-from position_sync_dagster.lake.schema.ids import new_ids
+from position_sync_dagster.lake.schema import codec
+from position_sync_dagster.lake.schema.ids import new_ids, part_named
 from position_sync_dagster.lake.storage.lifecycle_table import (
     Change,
     LifecycleTable,
@@ -217,13 +217,11 @@ class GatewaySessions:
     def current_of(self, gateway_ids: Iterable[str]) -> dict[str, GatewaySession]:
         """Return the newest session of each login that has had one, by its name.
 
-        All are read at once; those that have not changed since the last call are not read again.
+        The table is read again only if it has changed since the last call.
         """
-        parts = [predicates.part_named(one) for one in set(gateway_ids)]
-        if not parts:
-            return {}
-        found = codec.records_of(GatewaySession, self._lifecycle.parts(parts))
-        return {one.gateway_id: one for one in found}
+        of_logins = pl.col("gateway_id").is_in(list(gateway_ids))
+        found = self._lifecycle.snapshot().live.filter(of_logins)
+        return {one.gateway_id: one for one in codec.records_of(GatewaySession, found)}
 
     def history(self, limit: int | None = 50, only: pl.Expr | None = None) -> list[GatewaySession]:
         """Return the newest sessions of all logins, newest first.
@@ -232,12 +230,7 @@ class GatewaySessions:
             limit: Maximum number of sessions; None for all.
             only: Chooses sessions by the columns of the table.
         """
-        rows = pl.concat(
-            [
-                self._lifecycle.snapshot().live,
-                self._lifecycle.finished(predicates.in_bucket(PAST)),
-            ]
-        )
+        rows = pl.concat([self._lifecycle.snapshot().live, self._lifecycle.finished()])
         rows = rows if only is None else rows.filter(only)
         newest = rows.sort("started_at", "fencing_token", descending=True)
         newest = newest.unique("session_id", keep="first", maintain_order=True)
@@ -263,7 +256,7 @@ class GatewaySessions:
 
     def _change(self, gateway_id: str, step: Step[T], **commit_info: str) -> T:
         """Change a login's session in its part; in the whole table if a new login has none yet."""
-        done = self._lifecycle.change_part(predicates.part_named(gateway_id), step, commit_info)
+        done = self._lifecycle.change_part(part_named(gateway_id), step, commit_info)
         return self._lifecycle.change(step, commit_info) if done is None else done
 
 

@@ -137,10 +137,13 @@ class StreamPricer:
                 update = state.row(
                     holding if computed is None else replace(holding, greeks=computed),
                     quotes[conid],
-                    Moment(now=now, now_s=now_s, hours=self.contracts.hours(conid)),
-                    price_magnifier=self.contracts.magnifier(conid),
-                    rules=self._rules,
-                    by=provenance,
+                    Moment(
+                        now=now,
+                        now_s=now_s,
+                        by=provenance,
+                        hours=self.contracts.hours(conid),
+                        price_magnifier=self.contracts.magnifier(conid),
+                    ),
                 )
                 if update is not None:
                     updates.append((update, holding))
@@ -153,7 +156,7 @@ class StreamPricer:
         state = self._holdings.get(key)
         if state is None:
             line = self.lines.line(key[1])
-            state = self._holdings[key] = StreamedHolding(key=key, line=line)
+            state = self._holdings[key] = StreamedHolding(key=key, line=line, rules=self._rules)
         return state
 
     def _log_suspects(self) -> None:
