@@ -17,8 +17,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain import QueueWorker, drain
 from position_sync_dagster.sync.drain_batch import SHARE, LakeValues
-from position_sync_dagster.sync.reports.book import read_book
-from position_sync_dagster.sync.reports.positions import open_positions
+from position_sync_dagster.sync.reports.book import open_positions, read_book
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
 from tests.support.settings import make_settings
