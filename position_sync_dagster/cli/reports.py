@@ -23,11 +23,17 @@ from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.propose_strategies import next_step
-from position_sync_dagster.sync.reports.book import Book, book_at, is_leg_of, read_book
+from position_sync_dagster.sync.reports.book import (
+    COLUMNS,
+    Book,
+    book_at,
+    is_leg_of,
+    open_positions,
+    read_book,
+)
 from position_sync_dagster.sync.reports.changes import ChangeKind
 from position_sync_dagster.sync.reports.closes import read_closes
 from position_sync_dagster.sync.reports.figures import FiguresReader, sums_of
-from position_sync_dagster.sync.reports.positions import COLUMNS, open_positions
 from position_sync_dagster.sync.reports.status import plain, read_status
 from position_sync_dagster.terminal import board, money_tables, output
 from position_sync_dagster.terminal.board import describe

@@ -28,7 +28,7 @@ from position_sync_dagster.domain.leg import (
 from position_sync_dagster.lake.schema.codec import leg_rows, legs_of
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
-from position_sync_dagster.lake.storage.table import Table, TableOptions
+from position_sync_dagster.lake.storage.table import EVERY, Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 
 logger = logging.getLogger(__name__)
@@ -259,7 +259,7 @@ class SyncRegistry:
             known = with_known_contracts(given, before.values())
             if following:
                 # A description that was rolled is found among the legs that ended.
-                rows = legs_of(snapshot.finished("conid IS NOT NULL", None))
+                rows = legs_of(snapshot.finished(EVERY, None))
                 ended = [leg for leg in rows if isinstance(leg, ActiveContract)]
                 known = with_rolls(known, before.values(), ended, following)
             of_rules = [leg for leg in before.values() if leg.strategy_id in rules]
