@@ -19,11 +19,12 @@ from position_sync_dagster.domain.statement import (
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import CLOSURES
 from position_sync_dagster.lake.storage.table import (
+    EVERY,
     Table,
     append,
     data_files,
-    files_with,
     may_have,
+    may_have_one_of,
 )
 
 
@@ -49,7 +50,7 @@ def add_unknown(
         is_stated = "stated_at" in {*rows.columns} - {*same}
         by = same[:1] if is_stated else same  # a statement may correct all but the id
         for column in {*by} & {*table.spec.indexed} & {*rows.columns}:
-            files = files_with(files, column, rows.get_column(column))
+            files = files.filter(may_have_one_of(column, rows.get_column(column)))
         known = table.read_rows(files, [*same, "stated_at"] if is_stated else same)
         new = rows.join(known, on=same, how="anti", nulls_equal=True, maintain_order="left")
         if is_stated:
@@ -134,21 +135,17 @@ class RecordsTable(Generic[codec.Record]):
             columns: Names of columns, all by default.
         """
         spec, order = self.table.spec, self.table.spec.order
-        wanted = [pl.lit(value=True) if only is None else only]
+        names = [*(columns or spec.columns)]
+        chosen, wanted = EVERY, EVERY if only is None else only
         if since is not None:
             first = codec.moment(since) if isinstance(since, datetime) else pl.lit(since)
-            wanted.append(pl.col(order) >= first)
+            chosen, wanted = may_have(order, since), wanted & (pl.col(order) >= first)
 
         def step(handle: DeltaTable) -> pl.DataFrame:
-            files = data_files(handle)
-            if since is not None and f"max.{order}" in files.columns:
-                files = files.filter(may_have(order, since))
-            if files.is_empty():
-                return spec.empty
-            return self.table.scan_files(files).filter(*wanted).select(names).collect()
+            rows = self.table.scan_files(data_files(handle).filter(chosen))
+            return rows.filter(wanted).select(names).collect()
 
-        names = [*(columns or spec.columns)]
-        return self.table.snapshot(step).select(names)
+        return self.table.snapshot(step)
 
     def files(self, until: datetime | None = None) -> frozenset[str]:
         """Return the names of the files that may have a row of before a time; None: of all."""

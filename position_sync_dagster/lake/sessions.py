@@ -7,7 +7,7 @@ login has a part of the table for itself, so that two renewals at once do not co
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -15,15 +15,13 @@ from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import (
     ALIVE,
-    GatewayRun,
     GatewaySession,
-    LineUse,
     Owner,
     SessionState,
 )
 from position_sync_dagster.domain.update import TradingMode
-from position_sync_dagster.lake.schema import codec, predicates
-from position_sync_dagster.lake.schema.ids import new_ids
+from position_sync_dagster.lake.schema import codec
+from position_sync_dagster.lake.schema.ids import new_ids, part_named
 from position_sync_dagster.lake.storage.lifecycle_table import (
     Change,
     LifecycleTable,
@@ -108,26 +106,20 @@ class GatewaySessions:
         lease_s: float,
         state: SessionState | None = None,
         live_since: datetime | None = None,
-        lines: LineUse | None = None,
-        detail: str | None = None,
-        greeks: str | None = None,
-        gateway: GatewayRun | None = None,
         late: bool = False,
+        **columns: Any,
     ) -> GatewaySession:
         """Renew the lease: it ends `lease_s` seconds from now. Record the state of the owner.
 
-        An argument that is None changes nothing, except `detail` and `greeks`, which it clears.
+        A column that is not named stays as it is, except `detail` and `greeks`, which are cleared.
 
         Args:
             session: The session of the owner.
             lease_s: How long the lease lasts, in seconds.
-            state: The state of the owner.
+            state: The state of the owner; None if it is the same.
             live_since: Since when a LIVE owner has seen the gateway without an interruption.
-            lines: The market data lines of the owner.
-            greeks: What is known of computed greeks.
-            detail: The state in words, for a person.
-            gateway: What connections have shown of the gateway's process.
             late: Whether to renew a lease that has expired, if no other session has followed.
+            columns: Other columns of the session.
 
         Raises:
             LeaseLostError: The lease has expired, or a newer session has followed.
@@ -136,10 +128,6 @@ class GatewaySessions:
         def change(known: GatewaySession, now: datetime) -> GatewaySession:
             if now >= known.expires_at and not late:
                 raise _lease_lost(known, "its lease has expired")
-            used = lines or LineUse(
-                known.lines_in_use, known.line_limit, known.underlying_lines or 0
-            )
-            run = gateway or known.gateway_run
             return replace(
                 known,
                 heartbeat_at=now,
@@ -147,13 +135,7 @@ class GatewaySessions:
                 state=state or known.state,
                 state_since=known.since_after(state, live_since, now),
                 outages=known.outages_after(state, live_since, now),
-                lines_in_use=used.in_use,
-                line_limit=used.limit,
-                underlying_lines=used.underlyings,
-                greeks=greeks,
-                detail=detail,
-                gateway_running_since=run.running_since,
-                gateway_started_at=run.started_at,
+                **{"detail": None, "greeks": None, **columns},
             )
 
         return self._change_own(session, change, "heartbeat")
@@ -217,13 +199,11 @@ class GatewaySessions:
     def current_of(self, gateway_ids: Iterable[str]) -> dict[str, GatewaySession]:
         """Return the newest session of each login that has had one, by its name.
 
-        All are read at once; those that have not changed since the last call are not read again.
+        The table is read again only if it has changed since the last call.
         """
-        parts = [predicates.part_named(one) for one in set(gateway_ids)]
-        if not parts:
-            return {}
-        found = codec.records_of(GatewaySession, self._lifecycle.parts(parts))
-        return {one.gateway_id: one for one in found}
+        of_logins = pl.col("gateway_id").is_in(list(gateway_ids))
+        found = self._lifecycle.snapshot().live.filter(of_logins)
+        return {one.gateway_id: one for one in codec.records_of(GatewaySession, found)}
 
     def history(self, limit: int | None = 50, only: pl.Expr | None = None) -> list[GatewaySession]:
         """Return the newest sessions of all logins, newest first.
@@ -232,12 +212,7 @@ class GatewaySessions:
             limit: Maximum number of sessions; None for all.
             only: Chooses sessions by the columns of the table.
         """
-        rows = pl.concat(
-            [
-                self._lifecycle.snapshot().live,
-                self._lifecycle.finished(predicates.in_bucket(PAST)),
-            ]
-        )
+        rows = pl.concat([self._lifecycle.snapshot().live, self._lifecycle.finished()])
         rows = rows if only is None else rows.filter(only)
         newest = rows.sort("started_at", "fencing_token", descending=True)
         newest = newest.unique("session_id", keep="first", maintain_order=True)
@@ -263,7 +238,7 @@ class GatewaySessions:
 
     def _change(self, gateway_id: str, step: Step[T], **commit_info: str) -> T:
         """Change a login's session in its part; in the whole table if a new login has none yet."""
-        done = self._lifecycle.change_part(predicates.part_named(gateway_id), step, commit_info)
+        done = self._lifecycle.change_part(part_named(gateway_id), step, commit_info)
         return self._lifecycle.change(step, commit_info) if done is None else done
 
 

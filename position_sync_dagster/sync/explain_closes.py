@@ -255,14 +255,14 @@ class CloseExplainer:
         self, waiting: Collection[Closure], closes: pl.DataFrame, now: datetime
     ) -> None:
         """Open, confirm and resolve breaks; one of a close before the window stays as it is."""
-        known = self.lake.breaks.open_breaks(BREAKS)
-        if not waiting and not known:
-            return
         found = list(map(_discrepancy, waiting))
         judged = set(closes.select(_KEY).iter_rows()) | {(one.account, one.conid) for one in found}
-        kept = [one.break_id for one in known if (one.account, one.conid) not in judged]
-        is_judged = (pl.col("gateway_id") == BREAKS) & ~pl.col("break_id").is_in(kept)
-        self.lake.breaks.record(BREAKS, found, now, run_id=self.run_id, compared=is_judged)
+        self.lake.breaks.record(
+            {BREAKS: found},
+            now,
+            compared=lambda one: one.gateway_id == BREAKS and (one.account, one.conid) in judged,
+            run_id=self.run_id,
+        )
 
 
 _CLOSE = ("change_id", "account", "conid", "symbol", "since", "seen_at")

@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import AccountSummary, BrokerPosition, Key
 from position_sync_dagster.domain.clock import Backoff, rest_s
+from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.streamed_holding import Moment, StreamedHolding, StreamRules
 from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler
@@ -75,39 +76,30 @@ class StreamPricer:
         holding = self._holdings.get(key)
         return holding is not None and holding.due
 
-    def add(self, keys: Iterable[Key]) -> None:
-        """Value these holdings by their lines from now on.
+    def reroute(self, key: Key, before: LegState | None, state: LegState) -> None:
+        """Value a holding by its line from now on, or end that.
 
         A new line has a moment to tick before the first row is due; with a line that already ticks,
-        the row is due at once.
+        the row is due at once. The stream writes the zero row of a holding that it streamed,
+        whenever it closed. A holding that is left to the queue still has a row that is due, if the
+        line works.
         """
-        for key in keys:
-            holding = self._holding(key)
-            holding.streamed = True
+        if LegState.STREAMED not in (before, state):
+            return
+        holding = self._holding(key)
+        holding.streamed = state is LegState.STREAMED
+        if holding.streamed:
             holding.due |= holding.line.trusted
-
-    def close(self, keys: Iterable[Key]) -> None:
-        """Write, at the next flush, the zero rows of holdings that were streamed."""
-        for key in keys:
-            holding = self._holding(key)
-            holding.streamed, holding.due = False, True
-
-    def leave(self, keys: Iterable[Key]) -> None:
-        """Leave holdings to the queue; a row that is due is still written if the line works."""
-        for key in keys:
-            holding = self._holding(key)
-            holding.streamed = False
-            if holding.line.refused or not holding.due:
-                del self._holdings[key]
+        elif state is LegState.CLOSED:
+            holding.due = True
+        elif holding.line.refused or not holding.due:
+            del self._holdings[key]
 
     def flush(
         self,
         connection: GatewayConnection,
         ticked: Collection[int],
-        *,
         valued: Iterable[Key] = (),
-        now: datetime,
-        provenance: Provenance,
     ) -> list[tuple[PositionUpdate, BrokerPosition]]:
         """Value the holdings that are due; return the rows worth writing, each with its holding.
 
@@ -119,7 +111,7 @@ class StreamPricer:
             ticked: The contracts that ticked since the last flush.
             valued: Holdings with a new profit or value by PnLSingle.
         """
-        now_s = self.context.monotonic()
+        now, now_s = self.context.clock(), self.context.monotonic()
         quotes = {conid: connection.lines.quote(conid) for conid in ticked}
         self.lines.ticked(quotes, now, now_s)
         for key in valued:
@@ -142,10 +134,13 @@ class StreamPricer:
                 update = state.row(
                     holding if computed is None else replace(holding, greeks=computed),
                     quotes[conid],
-                    Moment(now=now, now_s=now_s, hours=self.contracts.hours(conid)),
-                    price_magnifier=self.contracts.magnifier(conid),
-                    rules=self._rules,
-                    by=provenance,
+                    Moment(
+                        now=now,
+                        now_s=now_s,
+                        by=self.context.lease.provenance,
+                        hours=self.contracts.hours(conid),
+                        price_magnifier=self.contracts.magnifier(conid),
+                    ),
                 )
                 if update is not None:
                     updates.append((update, holding))
@@ -158,7 +153,7 @@ class StreamPricer:
         state = self._holdings.get(key)
         if state is None:
             line = self.lines.line(key[1])
-            state = self._holdings[key] = StreamedHolding(key=key, line=line)
+            state = self._holdings[key] = StreamedHolding(key=key, line=line, rules=self._rules)
         return state
 
     def _log_suspects(self) -> None:
@@ -474,14 +469,7 @@ class Flusher:
 
     def _flush(self, connection: GatewayConnection) -> None:
         self.context.lease.check()
-        provenance = self.context.lease.provenance
-        valued = self.pricer.flush(
-            connection,
-            self._ticks.take(),
-            valued=connection.pnl.take_valued(),
-            now=self.context.clock(),
-            provenance=provenance,
-        )
+        valued = self.pricer.flush(connection, self._ticks.take(), connection.pnl.take_valued())
         due = [
             (update, holding)
             for update, holding in valued
@@ -493,4 +481,4 @@ class Flusher:
         self.announced.record(holding for _update, holding in due)
         for delivery in self._deliveries:
             delivery.put([update for update, _holding in due], urgent=urgent)
-        self.accounts.flush(connection, provenance)
+        self.accounts.flush(connection, self.context.lease.provenance)

@@ -10,8 +10,7 @@ from rich.console import Console
 from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.update import PositionUpdate, PriceKind, ValueOrigin
 from position_sync_dagster.lake.schema.codec import broker_rows
-from position_sync_dagster.sync.reports.book import BookMoney
-from position_sync_dagster.sync.reports.positions import open_positions
+from position_sync_dagster.sync.reports.book import BookMoney, open_positions
 from position_sync_dagster.terminal.money_tables import (
     money_notes,
     positions_table,
