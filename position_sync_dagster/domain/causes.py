@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, time, timedelta
-from itertools import combinations
 from math import copysign
 from operator import attrgetter
 from typing import Any
@@ -40,7 +39,7 @@ from position_sync_dagster.domain.closures import (
     PositionChange,
     Stage,
 )
-from position_sync_dagster.domain.instrument import NEW_YORK, Right, contract_name, digits
+from position_sync_dagster.domain.instrument import NEW_YORK, Right, digits
 from position_sync_dagster.domain.statement import (
     FLEX,
     EventKind,
@@ -71,6 +70,7 @@ CODES = {
     "Pr", "R", "RED", "RI", "RP", "Re", "SI", "SL", "SO", "SS", "ST", "SY", "T",
 }  # fmt: skip
 
+_BY_EXERCISE = frozenset({Cause.ASSIGNED, Cause.EXERCISED})
 _EXERCISES = frozenset({"Ex", "AEx", "MEx"})
 _TRADES = frozenset({None, "ExchTrade", "DvpTrade", "FracShare", "TradeCorrect"})
 _OPTION_EVENTS = {
@@ -390,7 +390,11 @@ def _exercised(
         or any(rounded(one.change.by + one.change.closed) for one in options)
     ):
         return {}
-    states = [(one.change, _stood(history, one.change)) for one in options]
+    # Before its end an option went for an exercise, or not at all.
+    states = [
+        (change, moneyness(change, history.facts) if _is_over(history, change) else Moneyness.IN)
+        for change in (one.change for one in options)
+    ]
     ended = [change for change, stood in states if stood is Moneyness.IN]
     unclear = [one for one in states if one[1] in (Moneyness.QUOTED_OUT, Moneyness.UNCLEAR)]
     came = [one.rest for one in shares]
@@ -398,14 +402,18 @@ def _exercised(
     is_complete = _is_complete(history, options, shares)
     if rest and is_complete and [rounded(one.units or 0.0) for one, _stood in unclear] == [rest]:
         ended, unclear, rest = [*ended, unclear[0][0]], [], 0.0
-    if rest or not _fits(history, ended, came):
+    # Before its end an option may also leave by a transfer: then shares are the only evidence.
+    is_over = all(_is_over(history, one) for one in ended)
+    units = sorted(rounded(one.units or 0.0) for one in ended)
+    one_by_one = not is_over and units == sorted(map(rounded, came))
+    if rest or not (came or is_over) or not (one_by_one or _may_be(ended)):
         return {}
     found: dict[str, _Counter] = {
         change.change_id: (Cause.EXPIRED_WORTHLESS, None)
         for change, stood in states
         if stood is Moneyness.OUT
     } | {change.change_id: (_by_exercise(change), under) for change in ended}
-    if unclear and not (is_complete and _are_worthless(unclear)):
+    if not all(is_complete and stood is Moneyness.QUOTED_OUT for _change, stood in unclear):
         return found
     found |= {change.change_id: (Cause.EXPIRED_WORTHLESS, None) for change, _stood in unclear}
     if len(causes := {_by_exercise(one) for one in ended}) == 1:
@@ -414,24 +422,9 @@ def _exercised(
     return found
 
 
-def _stood(history: History, option: PositionChange) -> Moneyness:
-    """Return where an option stood at its end; before it, it went for an exercise or not at all."""
-    over = _is_over(history, option)
-    return moneyness(option, history.facts) if over else Moneyness.IN
-
-
 def _is_over(history: History, option: PositionChange) -> bool:
     ended = last_trade(option, history.details(option))
     return ended is not None and option.seen_at >= ended
-
-
-def _fits(history: History, ended: Sequence[PositionChange], came: Sequence[float]) -> bool:
-    """Return whether one price exercised all of these options, or shares came for each of them."""
-    if all(_is_over(history, one) for one in ended):
-        return _may_be(ended)
-    # Before its end an option may also leave by a transfer: then shares are the only evidence.
-    one_by_one = sorted(rounded(one.units or 0.0) for one in ended) == sorted(map(rounded, came))
-    return bool(came) and (one_by_one or _may_be(ended))
 
 
 def _may_be(options: Iterable[PositionChange]) -> bool:
@@ -440,18 +433,6 @@ def _may_be(options: Iterable[PositionChange]) -> bool:
     calls = [one.strike or 0.0 for one in listed if one.right is Right.CALL]
     puts = [one.strike or 0.0 for one in listed if one.right is Right.PUT]
     return not calls or not puts or max(calls) <= min(puts) * (1 + CLEAR)
-
-
-def _are_worthless(options: Sequence[tuple[PositionChange, Moneyness]]) -> bool:
-    """Return whether options of which no shares came were not exercised against each other."""
-    opposite = (
-        (one, other)
-        for (one, _), (other, _) in combinations(options, 2)
-        if (one.units or 0.0) * (other.units or 0.0) < 0
-    )
-    return all(stood is Moneyness.QUOTED_OUT for _, stood in options) and not any(
-        map(_may_be, opposite)
-    )
 
 
 def _is_complete(history: History, options: Sequence[Parts], shares: Sequence[Parts]) -> bool:
@@ -488,7 +469,7 @@ def _judged(
     for one in part.taken:
         if one.change * change.closed < 0:  # it reduced the holding
             cause, why = cause_of_execution(one, long=change.closed > 0)
-            if settled and cause in (Cause.ASSIGNED, Cause.EXERCISED):
+            if settled and cause in _BY_EXERCISE:
                 cause, why = Cause.CASH_SETTLED, "settled in cash"
             stage = Stage.STATED if says_why(one) else Stage.PROVISIONAL
             if one.source == FLEX and stage is Stage.PROVISIONAL:
@@ -504,16 +485,16 @@ def _judged(
             found.append(replace(closure, quantity=copysign(quantity, change.closed)))
     if open_quantity:
         found.append(_inferred(part, open_quantity, history, counter))
-    by_exercise = any(one.cause in (Cause.ASSIGNED, Cause.EXERCISED) for one in found)
-    under = history.under_conid(change) if change.is_option and by_exercise else None
-    if under is not None and history.moved_with(change, under):
-        found = [
-            replace(one, counter_conid=one.counter_conid or under)
-            if one.cause in (Cause.ASSIGNED, Cause.EXERCISED)
-            else one
-            for one in found
-        ]
-    return [replace(one, judged_at=now) for one in found]
+    under = history.under_conid(change) if change.is_option else None
+    came = under if under is not None and history.moved_with(change, under) else None
+    return [
+        replace(
+            one,
+            judged_at=now,
+            counter_conid=one.counter_conid or (came if one.cause in _BY_EXERCISE else None),
+        )
+        for one in found
+    ]
 
 
 def _settled_in_cash(change: PositionChange, history: History) -> bool:
@@ -526,44 +507,49 @@ def _settled_in_cash(change: PositionChange, history: History) -> bool:
 
 
 def _closure(
-    change: PositionChange, cause: Cause, stage: Stage, why: str, quantity: float
+    change: PositionChange, cause: Cause, stage: Stage, why: str, quantity: float, **known: Any
 ) -> Closure:
-    return Closure(
-        **{name: getattr(change, name) for name in TERMS},
-        closed_at=change.seen_at,
-        quantity=copysign(quantity, change.closed),
-        price=None,
-        cause=cause,
-        stage=stage,
-        detail=why,
-        realized_pnl=None,
-        currency=change.currency,
-    )
+    of_change: dict[str, Any] = {name: getattr(change, name) for name in TERMS} | {
+        "closed_at": change.seen_at, "price": None, "realized_pnl": None,
+        "currency": change.currency,
+    }  # fmt: skip
+    signed = copysign(quantity, change.closed)
+    return Closure(**of_change | known, quantity=signed, cause=cause, stage=stage, detail=why)
 
 
 def _traded(
     change: PositionChange, cause: Cause, stage: Stage, why: str, ones: Sequence[Execution]
 ) -> Closure:
-    prices = [one.price for one in ones]
     quantity = sum(one.quantity for one in ones)
-    profits = [one.realized_pnl for one in ones]
-    return replace(
-        _closure(change, cause, stage, why, quantity),
+    paid = _sum(None if one.price is None else one.price * one.quantity for one in ones)
+    return _closure(
+        change,
+        cause,
+        stage,
+        why,
+        quantity,
         closed_at=max(one.time for one in ones),
-        price=None
-        if None in prices
-        else sum((one.price or 0.0) * one.quantity for one in ones) / quantity,
-        realized_pnl=None if None in profits else sum(profit or 0.0 for profit in profits),
+        price=None if paid is None else paid / quantity,
+        realized_pnl=_sum(one.realized_pnl for one in ones),
         executions=",".join(one.execution_id for one in ones),
         order_ids=_joined(one.order_id for one in ones),
         statement=_joined(one.statement for one in ones),
     )
 
 
+def _sum(values: Iterable[float | None]) -> float | None:
+    listed = list(values)
+    return None if None in listed else sum(value or 0.0 for value in listed)
+
+
 def _stated(change: PositionChange, event: StatementEvent, by: float, history: History) -> Closure:
     cause, why = _cause_of_event(event)
-    return replace(
-        _closure(change, cause, Stage.STATED, why, abs(by)),
+    return _closure(
+        change,
+        cause,
+        Stage.STATED,
+        why,
+        abs(by),
         price=event.price,
         realized_pnl=event.realized_pnl,
         events=event.event_id,
@@ -584,7 +570,7 @@ def _inferred(part: Parts, quantity: float, history: History, counter: _Counter 
         return _closure(change, Cause.UNEXPLAINED, Stage.STATED, why, quantity)
 
     def provisional(cause: Cause, why: str, **known: Any) -> Closure:
-        return replace(_closure(change, cause, Stage.PROVISIONAL, why, quantity), **known)
+        return _closure(change, cause, Stage.PROVISIONAL, why, quantity, **known)
 
     cause, other = counter or (None, None)
     if cause is not None and not change.is_option:
@@ -592,7 +578,7 @@ def _inferred(part: Parts, quantity: float, history: History, counter: _Counter 
             cause, f"with the option {other}, without an execution", counter_conid=other
         )
     if not change.is_option or part.taken or part.events or part.spare:
-        return provisional(Cause.UNEXPLAINED, _why_not(change, history))
+        return provisional(Cause.UNEXPLAINED, _why_not(change, facts))
     if cause is not None and cause is not Cause.EXPIRED_WORTHLESS:
         units = change.units or 0.0
         why = f"{units:+g} of the underlying came without an execution, as the option has them"
@@ -609,17 +595,13 @@ def _inferred(part: Parts, quantity: float, history: History, counter: _Counter 
             cost, held = change.average_cost, copysign(quantity, change.closed)
             lost = None if cost is None else -held * cost + 0.0
             return provisional(Cause.EXPIRED_WORTHLESS, why, price=0.0, realized_pnl=lost)
-    return provisional(Cause.UNEXPLAINED, _why_not(change, history))
+    return provisional(Cause.UNEXPLAINED, _why_not(change, facts))
 
 
-def _why_not(change: PositionChange, history: History) -> str:
+def _why_not(change: PositionChange, facts: Facts) -> str:
     """Return why there is no provisional cause, for people."""
-    if not covers(history.facts, change):
+    if not covers(facts, change):
         return "the executions of the time in which it closed are not known"
-    other = history.came_with(change)
-    if other is not None:
-        name = contract_name(other)
-        return f"no execution; {other.by:+g} {name} (conid {other.conid}) came at the same time"
     return "no execution, and nothing that came with it, explains it"
 
 

@@ -1,13 +1,11 @@
 """What is known of closes: the facts, what their absence proves, where an option stood; pure."""
 
 import json
-from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
-from operator import attrgetter
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import NEVER
@@ -80,10 +78,8 @@ class History:
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
         self.changes: defaultdict[Key, list[PositionChange]] = defaultdict(list)
-        self._of_symbol: defaultdict[tuple[str, str], list[PositionChange]] = defaultdict(list)
         for change in sorted(facts.changes, key=lambda one: (one.seen_at, one.change_id)):
             self.changes[change.key].append(change)
-            self._of_symbol[change.account, change.symbol].append(change)
         self.executions: defaultdict[Key, list[Execution]] = defaultdict(list)
         for execution in current_executions(facts.executions):
             self.executions[execution.account, execution.conid].append(execution)
@@ -108,30 +104,13 @@ class History:
 
     def moved_with(self, change: PositionChange, conid: int) -> bool:
         """Return whether another holding of the account changed at about the same time."""
-        return bool(near(self.changes.get((change.account, conid), ()), change.seen_at))
-
-    def came_with(self, change: PositionChange) -> PositionChange | None:
-        """Return what came of the same underlying at about the same time."""
-        same = self._of_symbol.get((change.account, change.symbol), ())
-        return next(
-            (
-                one
-                for one in near(same, change.seen_at)
-                if one.conid != change.conid and abs(one.after) > abs(one.before)
-            ),
-            None,
-        )
+        others = self.changes.get((change.account, conid), ())
+        return any(abs(one.seen_at - change.seen_at) <= NEAR for one in others)
 
     def counter_of(self, event: StatementEvent) -> int | None:
         """Return the other contract of a corporate action, by the action's id."""
         others = self._actions.get((event.account, action_of(event) or ""), set()) - {event.conid}
         return others.pop() if len(others) == 1 else None
-
-
-def near(changes: Sequence[PositionChange], at: datetime) -> Sequence[PositionChange]:
-    """Return those of the changes, in order of time, that were seen within NEAR of a time."""
-    first = bisect_left(changes, at - NEAR, key=attrgetter("seen_at"))
-    return changes[first : bisect_right(changes, at + NEAR, key=attrgetter("seen_at"))]
 
 
 def action_of(event: StatementEvent) -> str | None:

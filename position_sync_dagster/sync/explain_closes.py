@@ -86,16 +86,6 @@ class CloseExplainer:
         """Store changes of quantities; one that is known is not stored again."""
         return self.lake.position_changes.add(changes, self.run_id, self.guard)
 
-    def has_open_closes(self) -> bool:
-        """Return whether the cause of a close of the last day is not known."""
-        since = self.clock() - A_DAY
-        changes = self.lake.position_changes.rows(since, columns=("change_id", "before", "after"))
-        closed = changes.filter(IS_CLOSE)
-        known = self.lake.closures.current_rows(
-            pl.col("cause") != Cause.UNEXPLAINED.value, since - A_DAY, ["change_id"]
-        )
-        return not closed.join(known, on="change_id", how="anti").is_empty()
-
     def explain(
         self,
         executions: Collection[Execution] = (),

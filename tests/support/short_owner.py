@@ -15,17 +15,11 @@ from position_sync_dagster.domain.update import Reason
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.stream.contract_cache import ContractCache, LegResolver
 from position_sync_dagster.sync.stream.ownership import OwnerContext, Ownership
-from position_sync_dagster.sync.stream.publisher import (
-    Announcements,
-    CloseWatcher,
-    Publisher,
-    changes_between,
-)
+from position_sync_dagster.sync.stream.publisher import Announcements, CloseWatcher, Publisher
 
 logger = logging.getLogger(__name__)
 
@@ -92,11 +86,7 @@ async def _download_and_enqueue(
         connection.require_online()
         resolver = LegResolver(context, lake.registry, ContractCache(lake.contracts))
         await resolver.resolve(connection, lake.registry.unresolved)
-        before, after = ({one.key: one for one in ones} for ones in (restored, feed.holdings))
-        closed = any(change.closed for change in changes_between(before, after, {}))
-        with suppress(errors.LakeError):  # a cause waits for the next look, a value does not
-            closed = closed or await offload(explainer.has_open_closes)
-        executions = await connection.executions() if closed else None
+        executions = await connection.executions()
     finally:
         await manager.close()
     own.check()
@@ -106,9 +96,6 @@ async def _download_and_enqueue(
     await publisher.publish(feed, session=own.session)
     routes = route(feed.holdings, lake.registry.legs, frozenset(), sec_types=settings.sec_types)
     enqueued = await publisher.enqueue_all(routes, Reason.REFRESH)
-    if closed:
-        try:
-            await watcher.look(feed.accounts, executions)
-        except errors.LakeError as error:
-            logger.warning("the causes of closes are not stored, they are due later: %s", error)
+    with suppress(errors.LakeError):  # a cause waits for the next look, a value does not
+        await watcher.look(feed.accounts, executions)
     return feed, enqueued

@@ -1,18 +1,19 @@
 """The asset `closures`: why holdings closed, and its check."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import dagster as dg
 
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.checks.check_results import Derived, failed, passed, table_check
 from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.schema.codec import records_of
 from position_sync_dagster.lake.schema.tables import CLOSURES
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import explain_closes, leg_followers
-from position_sync_dagster.sync.reports import closes as closes_report
 
 EXPLAINED_CHECK = "closes_are_explained"
 CAUSES = dg.AssetCheckKey(dg.AssetKey(CLOSURES.name), EXPLAINED_CHECK)
@@ -51,7 +52,8 @@ def explain(lake: tables.Lake, settings: Settings, *, run_id: str | None = None)
     """Judge the closes that are not explained, or that statements say more of; follow rolls."""
     found = explain_closes.CloseExplainer(lake, run_id=run_id).explain()
     rolls = leg_followers.RollFollower(lake, settings.strategies_file).follow()
-    known = closes_report.read_closes(lake)
+    counted = lake.closures.current_rows(since=utc_now() - explain_closes.WINDOW)
+    last = records_of(Closure, counted.tail(LAST).reverse())
     version = lake.closures.table.version()
     return Derived(
         metadata={
@@ -62,11 +64,7 @@ def explain(lake: tables.Lake, settings: Settings, *, run_id: str | None = None)
             "unexplained": len(found.unexplained),
             **({"rolls_followed": "; ".join(map(str, rolls.due))} if rolls.due else {}),
             **({"rolls_refused": "; ".join(rolls.refused)} if rolls.refused else {}),
-            "last_closes": table_asset.event_table(
-                [_close(one) for one, _strategies in known.chosen(limit=LAST)]
-            ),
-            "profit_by_cause": _profits(known.by_cause),
-            "profit_by_strategy": _profits(known.by_strategy),
+            "last_closes": table_asset.event_table([*map(_close, last)]),
         },
         checks={CAUSES: judge_causes(found.unexplained)},
     )
@@ -111,18 +109,6 @@ def _close(one: Closure) -> dict[str, table_asset.Cell]:
         "detail": one.detail,
         "evidence": " ".join(str(part) for part in evidence if part),
     }
-
-
-def _profits(
-    profits: Mapping[tuple[str, str], closes_report.ClosedProfit],
-) -> dg.TableMetadataValue:
-    """Return the profits of causes or strategies, each in its currencies, as a table."""
-    return table_asset.event_table(
-        [
-            {"of": of, "currency": unit, "closes": one.closes, "realized_pnl": _cents(one.profit)}
-            for (of, unit), one in profits.items()
-        ]
-    )
 
 
 def _cents(profit: float | None) -> float | None:

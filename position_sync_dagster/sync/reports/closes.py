@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
-from typing import Any
 
 import polars as pl
 
@@ -144,21 +143,18 @@ class Closes:
         for one in (rest, every):
             parts += [one, one.with_columns(everywhere)]
         columns = ["name", "account", "currency", "realized_pnl"]
-        return _summed(pl.concat([one.select(columns) for one in parts]), *columns[:3])
-
-    @property
-    def by_strategy(self) -> Mapping[tuple[str, str], ClosedProfit]:
-        """The realised profit by strategy and currency; what none had is UNATTRIBUTED."""
+        profit = pl.col("realized_pnl")
+        sums = (
+            pl.concat([one.select(columns) for one in parts])
+            .group_by(columns[:3])
+            .agg(profit.sum(), pl.len().alias("closes"), profit.null_count().alias("unknown"))
+        )
         return {
-            (name, currency): one
-            for (name, account, currency), one in self._profits.items()
-            if name is not None and account is None
+            (name, account, currency): ClosedProfit(
+                profit=None if unknown else profit, closes=closes, unknown=unknown
+            )
+            for name, account, currency, profit, closes, unknown in sums.iter_rows()
         }
-
-    @property
-    def by_cause(self) -> Mapping[tuple[str, str], ClosedProfit]:
-        """The realised profit by cause and currency."""
-        return _summed(self.rows, "cause", "currency")
 
     def realized(
         self, name: str | None, account: str | None, currency: str | None
@@ -241,22 +237,6 @@ class Closes:
 
 
 NO_CLOSES = Closes()
-
-
-def _summed(rows: pl.DataFrame, *by: str) -> dict[Any, ClosedProfit]:
-    """Return the profits by some columns, sorted by them."""
-    profit = pl.col("realized_pnl")
-    sums = rows.group_by(by).agg(
-        profit.sum().alias("profit"), pl.len().alias("closes"), profit.null_count().alias("unknown")
-    )
-    return {
-        tuple(row[name] for name in by): ClosedProfit(
-            profit=None if row["unknown"] else row["profit"],
-            closes=row["closes"],
-            unknown=row["unknown"],
-        )
-        for row in sums.sort(by).iter_rows(named=True)
-    }
 
 
 def read_closes(

@@ -149,7 +149,6 @@ class CloseWatcher:
 
     def __post_init__(self) -> None:
         self._due = self._looks()
-        self._recorded = self._asked = False
         self._task: asyncio.Task[None] | None = None
 
     async def record(self, changes: list[PositionChange]) -> None:
@@ -160,7 +159,6 @@ class CloseWatcher:
         """
         self.context.lease.check()
         if changes:
-            self._recorded = True
             self._due = sorted({*self._due, *self._looks()})
         await offload(self.explainer.record, changes)
 
@@ -215,11 +213,6 @@ class CloseWatcher:
 
     async def _look_or_log(self, connection: GatewayConnection) -> None:
         try:
-            # The first look is for the orders of the day: they show what belongs together.
-            is_due = self._recorded or not self._asked
-            if not is_due and not await offload(self.explainer.has_open_closes):
-                return
-            self._asked = True
             answer = await connection.executions()
             await self.look(connection.accounts, answer)
             if answer is None and not self._due:

@@ -311,6 +311,10 @@ CASES = {
         [deep(CALL, -1), deep(OTHER, 1)],
         [(Cause.ASSIGNED, P, -1), (Cause.EXERCISED, P, 1)],
     ),
+    "both legs of a spread, cheap right before its end: no shares came": Case(
+        [worthless(CALL, -1), worthless(OTHER, 1)],
+        [(Cause.EXPIRED_WORTHLESS, P, -1), (Cause.EXPIRED_WORTHLESS, P, 1)],
+    ),
     "before their end, a put is assigned and a call with a higher strike is exercised": Case(
         [
             deep(PUT, -1, at=NOON),

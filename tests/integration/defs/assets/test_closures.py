@@ -53,9 +53,9 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(materia
     listed = {one.data["contract"]: one.data for one in event.metadata["last_closes"].records}
     assert listed["SPY 575C 20Mar26"]["cause"] == "TRADED"
     assert listed["SPY 580C 20Mar26"]["cause"] == "UNEXPLAINED"
-    profits = {one.data["of"]: one.data for one in event.metadata["profit_by_strategy"].records}
-    assert profits["ic"]["realized_pnl"] == 40.0
-    assert profits["UNATTRIBUTED"]["realized_pnl"] is None
+    found = read_closes(lake)
+    assert found.realized("ic", None, "USD").profit == 40.0
+    assert found.realized("UNATTRIBUTED", None, "USD").profit is None
     (check,) = result.get_asset_check_evaluations()
     assert not check.passed
     assert "+1 SPY 580C 20Mar26 of DU1" in check.description
@@ -74,7 +74,7 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(materia
     first = min(one.judged_at for one in lake.closures.records() if one.conid == OTHER)
     for known_now, causes in ((False, {"TRADED", "UNEXPLAINED"}), (True, {"ASSIGNED"})):
         found = read_closes(lake, Past(at=first, as_known_now=known_now))
-        assert {cause for cause, _currency in found.by_cause} == causes
+        assert {*found.rows["cause"]} == causes
     every, one = read_closes(lake), read_closes(lake, conids={OTHER})
     assert one.rows.equals(every.rows.filter(conid=OTHER))
     assert one.ends == {key: end for key, end in every.ends.items() if key[1] == OTHER}
@@ -102,7 +102,7 @@ def test_a_quantity_in_any_account_is_claimed_of_all_of_them(
     explainer = CloseExplainer(lake)
     explainer.record([change(CALL, -10, 0, datetime.now(UTC))])
     explainer.explain([fill(CALL, 10, datetime.now(UTC), realized_pnl=12.0)])
-    assert read_closes(lake).by_strategy["ic", "USD"].profit == profit
+    assert read_closes(lake).realized("ic", None, "USD").profit == profit
 
 
 def test_a_judgement_of_another_process_that_knew_less_and_ended_later_does_not_last(

@@ -29,23 +29,17 @@ class Gateway:
 
 
 class Explainer:
-    """An explainer of tables in which a close has no cause, or none is open."""
-
-    def __init__(self, *, is_open):
-        self.is_open = is_open
-
-    def has_open_closes(self):
-        return self.is_open
+    """An explainer that finds nothing."""
 
     def explain(self, executions, asked):
         return None
 
 
-async def requests_of_a_start(*, is_open, answer=None, later_s=()):
+async def requests_of_a_start(*, answer=None, later_s=()):
     gateway, now_s = Gateway(), 50.0
     gateway.answer = answer
     context = OwnerContext(settings=Settings(), monotonic=lambda: now_s)
-    watcher = CloseWatcher(context, Explainer(is_open=is_open))
+    watcher = CloseWatcher(context, Explainer())
     for delay_s in (0.0, 1.0, *LOOKS_S[1:], *later_s):
         now_s = 50.0 + delay_s
         watcher.look_in_background(gateway)
@@ -54,16 +48,12 @@ async def requests_of_a_start(*, is_open, answer=None, later_s=()):
     return gateway.requests
 
 
-async def test_a_close_that_a_process_left_without_a_cause_is_looked_at_after_the_next_start():
-    assert await requests_of_a_start(is_open=True) == len(LOOKS_S)
-
-
-async def test_a_start_asks_once_for_the_orders_of_the_day_where_each_close_has_a_cause():
-    assert await requests_of_a_start(is_open=False) == 1
+async def test_what_a_process_left_without_a_cause_is_looked_at_after_the_next_start():
+    assert await requests_of_a_start() == len(LOOKS_S)
 
 
 async def test_a_close_is_looked_at_although_its_table_did_not_confirm_it():
-    gateway, explainer = Gateway(), Explainer(is_open=False)
+    gateway, explainer = Gateway(), Explainer()
     watcher = CloseWatcher(OwnerContext(settings=Settings(), monotonic=lambda: 50.0), explainer)
     closed = replace(OPENED, position=0.0, position_time=NOW)
 
@@ -105,8 +95,8 @@ def test_a_confirmation_from_before_the_clock_was_set_back_is_not_that_of_the_qu
 async def test_without_an_answer_to_the_last_request_the_gateway_is_asked_until_it_answers():
     later_s = (2 * LOOKS_S[-1], 3 * LOOKS_S[-1])
     answered = DayExecutions([], NOW, NOW)
-    assert await requests_of_a_start(is_open=True, later_s=later_s) == len(LOOKS_S) + 2
-    assert await requests_of_a_start(is_open=True, answer=answered, later_s=later_s) == len(LOOKS_S)
+    assert await requests_of_a_start(later_s=later_s) == len(LOOKS_S) + 2
+    assert await requests_of_a_start(answer=answered, later_s=later_s) == len(LOOKS_S)
 
 
 @pytest.mark.parametrize("price", [4.0, 0.04], ids=["in cents", "in dollars"])
