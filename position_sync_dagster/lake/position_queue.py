@@ -9,6 +9,7 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -31,6 +32,7 @@ from position_sync_dagster.domain.update import (
 )
 from position_sync_dagster.errors import (
     InvalidRequestError,
+    LeaseLostError,
     RequestStateError,
     UnknownRequestError,
     shown,
@@ -533,17 +535,12 @@ class SyncQueue:
         A worker checks this before it writes: without its lease it must not write.
         """
         ids = ids_of(request_ids)
-        live = self.store.snapshot().live.filter(pl.col("request_id").is_in(ids))
-        now = self._clock()
-        held = {
-            request_id: token
-            for request_id, token, until in live.select(
-                "request_id", "lease_token", "lease_expires_at"
-            ).iter_rows()
-            if token is not None and until > now
-        }
-        tokens = self._tokens.of(ids, lease_token)
-        return all(i in held and held[i] == tokens.get(i) for i in ids)
+        live = self.store.snapshot().live
+        rows, tokens = live.filter(transitions.has_id(live, ids)), self._tokens.of(ids, lease_token)
+        action, now = transitions.Action.HOLD, self._clock()
+        with suppress(LeaseLostError, RequestStateError):
+            return not transitions.check_leases(rows, ids, tokens, action=action, now=now)
+        return False
 
     def confirmations(self, since: datetime, until: datetime) -> pl.DataFrame:
         """Return `update_id` and `confirmed_at` of requests inserted and answered in a span.

@@ -141,11 +141,7 @@ class RecordsTable(Generic[codec.Record]):
             first = codec.moment(since) if isinstance(since, datetime) else pl.lit(since)
             chosen, wanted = may_have(order, since), wanted & (pl.col(order) >= first)
 
-        def step(handle: DeltaTable) -> pl.DataFrame:
-            rows = self.table.scan_files(data_files(handle).filter(chosen))
-            return rows.filter(wanted).select(names).collect()
-
-        found = self.table.snapshot(step)
+        found = self.table.read(wanted, chosen, names)
         return found.sort(order) if order in names else found
 
     def files(self, until: datetime | None = None) -> frozenset[str]:

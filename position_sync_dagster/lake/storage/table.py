@@ -645,6 +645,21 @@ class Table:
         """
         return self.scan_files(files).select(columns or list(self.spec.columns)).collect()
 
+    def read(
+        self,
+        only: pl.Expr = EVERY,
+        chosen: pl.Expr = EVERY,
+        columns: Sequence[str] | None = None,
+    ) -> pl.DataFrame:
+        """Read the rows that one expression chooses, from data files that another one chooses."""
+        names = columns or list(self.spec.columns)
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            rows = self.scan_files(data_files(handle).filter(chosen))
+            return rows.filter(only).select(names).collect()
+
+        return self.snapshot(step)
+
     def count(self) -> int:
         """Count the rows, from the log alone."""
         return int(self.snapshot(data_files).get_column("num_records").sum())
