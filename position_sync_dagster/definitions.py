@@ -7,12 +7,27 @@ from pathlib import Path
 import dagster as dg
 
 from position_sync_dagster import defs as package
-from position_sync_dagster.defs.assets.table_asset import GATEWAY
 from position_sync_dagster.defs.resources import POSITION_SYNC
+from position_sync_dagster.defs.runs import GATEWAY
 from position_sync_dagster.errors import GatewaysFileError
 from position_sync_dagster.lake.storage.object_store import absolute_path
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.memory_and_threads import rare_garbage_collection
+
+# The groups of assets: what the broker reports, the way of a value to its row, what is derived from
+# the rows. The lineage page shows each group as a box that opens with a click, since all assets do
+# not fit on a screen. All others are of "account".
+GROUPS = {
+    "path": ("active_strategies", "position_queue", "position_updates"),
+    "reports": (
+        "latest_positions",
+        "strategy_exposure",
+        "daily_positions",
+        "profit_explained",
+        "risk_scenarios",
+        "reconciliation_breaks",
+    ),
+}
 
 
 @dg.definitions
@@ -44,10 +59,11 @@ def load(settings: Settings, *, links: bool = True) -> dg.Definitions:
         for kind in (dg.BetaWarning, dg.PreviewWarning):
             warnings.simplefilter("ignore", kind)
         found = tree.build_defs(Path())
-        return found.map_asset_specs(func=partial(_with_uri, settings=settings, links=links))
+        return found.map_asset_specs(func=partial(_completed, settings=settings, links=links))
 
 
-def _with_uri(spec: dg.AssetSpec, settings: Settings, links: bool) -> dg.AssetSpec:
+def _completed(spec: dg.AssetSpec, settings: Settings, links: bool) -> dg.AssetSpec:
+    """Return an asset with what all assets have: owner, domain, group and address."""
     name = spec.key.to_user_string()
     if "dagster/table_name" in spec.metadata:
         uri = absolute_path(settings.table(name))
@@ -59,7 +75,11 @@ def _with_uri(spec: dg.AssetSpec, settings: Settings, links: bool) -> dg.AssetSp
     link = spec.metadata.get("written_by")
     if isinstance(link, dg.DagsterJobMetadataValue) and not links:
         metadata["written_by"] = link.job_name
-    return spec.merge_attributes(metadata=metadata)
+    return spec.merge_attributes(
+        metadata=metadata, owners=["team:position-sync"], tags={"domain": "positions"}
+    ).replace_attributes(
+        group_name=next((group for group, names in GROUPS.items() if name in names), "account")
+    )
 
 
 def _gateways(settings: Settings) -> str:

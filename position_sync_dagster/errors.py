@@ -79,8 +79,8 @@ class SettingsError(PositionSyncError):
     exit_code = 2
 
 
-class InvalidLegError(PositionSyncError):
-    """A leg's conid, right, strike, expiry or quantity cannot be read."""
+class InvalidLegError(PositionSyncError, ValueError):
+    """A leg's conid, right, strike, expiry or quantity cannot be read; pydantic adds the place."""
 
     exit_code = 2
 

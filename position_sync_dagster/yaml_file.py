@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from yaml.composer import Composer, ComposerError
+from yaml.events import CollectionEndEvent, CollectionStartEvent, Event
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from position_sync_dagster.errors import PositionSyncError, shown
@@ -118,11 +118,11 @@ class YamlFile:
         mark = self._node(at).start_mark
         return _named(self.path, mark.line + 1, mark.column + 1)
 
-    def end_of_list(self, at: Place) -> tuple[int, int, bool]:
-        """Return the last line of a list, its column, and whether it is written in brackets."""
-        node = self._node(at)
-        in_brackets = isinstance(node, SequenceNode) and bool(node.flow_style)
-        return _last_line(node) + 1, node.start_mark.column, in_brackets
+    def list_below(self, name: str) -> tuple[int, int | None]:
+        """Return the line of a list's field, and the column of its dashes; None: in brackets."""
+        node = self._node((name,))
+        column = None if getattr(node, "flow_style", True) else int(node.start_mark.column)
+        return self.line((name, _KEY)), column
 
     def _node(self, at: Place) -> Node:
         """Return the node at a place, or the one around it where there is none."""
@@ -160,7 +160,14 @@ class YamlFile:
     def _compose(self) -> Node:
         text = self._read_text()
         try:
-            root = yaml.compose(text, Loader=_BoundedLoader)
+            depth = 0
+            for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+                depth += isinstance(event, CollectionStartEvent)
+                depth -= isinstance(event, CollectionEndEvent)
+                if depth > DEEPEST:
+                    cause = f"nested more than {DEEPEST} levels deep"
+                    raise self._error_at(event, cause, "Write it as the documents show")
+            root = yaml.compose(text, Loader=yaml.CSafeLoader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             raise self._error_of(
@@ -198,8 +205,8 @@ class YamlFile:
                 f"it cannot be read: {why}", "Name a text file in UTF-8 that you may read"
             ) from None
 
-    def _error_at(self, node: Node, cause: str, remedy: str) -> PositionSyncError:
-        mark = node.start_mark
+    def _error_at(self, node: Node | Event, cause: str, remedy: str) -> PositionSyncError:
+        mark: Any = node.start_mark
         return self._error_of(cause, remedy, mark.line + 1, mark.column + 1)
 
     def _error_of(self, cause: str, remedy: str, *at: int) -> PositionSyncError:
@@ -207,14 +214,6 @@ class YamlFile:
         return self._error(
             f"{_named(self.path, *at)}: {cause.rstrip('.')}.", remedy=f"{remedy.rstrip('.')}."
         )
-
-
-def _last_line(node: Node) -> int:
-    """Return the last line of a value, from 0; comments after it do not count."""
-    if not isinstance(node, SequenceNode | MappingNode) or node.flow_style or not node.value:
-        return int(node.end_mark.line)
-    last = node.value[-1]
-    return _last_line(last if isinstance(node, SequenceNode) else last[1])
 
 
 def _named(path: Path, *at: int) -> str:
@@ -230,19 +229,20 @@ def _explain(kind: type[Part], error: Mapping[str, Any]) -> tuple[str, str]:
     place, given = error["loc"], error["input"]
     name = ".".join(str(step) for step in place if step != _KEY)
     field = kind.model_fields.get(str(place[0])) if place else None
+    known = ", ".join(field.alias or name for name, field in kind.model_fields.items())
     match error["type"]:
         case "missing":
             return f"the field {shown(name)} is missing", "Add it"
         case "extra_forbidden":
-            return f"the field {shown(name)} is not known", f"Use {', '.join(kind.model_fields)}"
+            return f"the field {shown(name)} is not known", f"Use {known}"
         case "model_type":
-            return "fields are expected here", f"Write {', '.join(kind.model_fields)}"
+            return "fields are expected here", f"Write {known}"
         case "list_type" | "tuple_type":
             return f"{name} must be a list", "Begin each entry with a dash; write [] for none"
         case "dict_type":
             return f"{name} must be names with values", "Write {name: value}"
-        case "leg":
-            return error["ctx"]["what"], error["ctx"]["remedy"]
+        case "value_error" if isinstance(cause := error["ctx"]["error"], PositionSyncError):
+            return cause.what, cause.remedy
     if given in (None, ""):
         return f"{name} has no value", "Write one"
     how = field.description if field else None
@@ -256,23 +256,3 @@ def saved_state(path: Path) -> tuple[int, int, int]:
     except OSError as error:
         return (error.errno or 0, 0, 0)
     return (found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-class _BoundedLoader(Composer, yaml.CSafeLoader):
-    """Composes nodes down to `DEEPEST` levels; libyaml reads the text, in a quarter of the time."""
-
-    depth = 0
-
-    def __init__(self, text: str) -> None:
-        Composer.__init__(self)
-        yaml.CSafeLoader.__init__(self, text)
-
-    def compose_node(self, parent: Node | None, index: object) -> Node | None:
-        if self.depth == DEEPEST:
-            mark: Any = self.peek_event().start_mark  # type: ignore[union-attr]
-            raise ComposerError(None, None, f"nested more than {DEEPEST} levels deep", mark)
-        self.depth += 1
-        try:
-            return super().compose_node(parent, index)  # type: ignore[arg-type]
-        finally:
-            self.depth -= 1

@@ -18,7 +18,7 @@ from ib_gateway_simulator.market.market import Market
 from ib_gateway_simulator.market.underlying import OptionMarket, Underlying
 from ib_gateway_simulator.protocol.contract import Contract, SecType
 from position_sync_dagster.domain.instrument import Right, expiry_moment
-from position_sync_dagster.risk.account import ModelledGreeks, ValuedOption, greeks_of_account
+from position_sync_dagster.risk.account import ModelledLeg, compute
 from position_sync_dagster.risk.model import Exercise
 from position_sync_dagster.risk.terms import OptionTerms, dividends_of_shares
 
@@ -165,25 +165,29 @@ def judge(simulated: Simulated, terms: dict[int, OptionTerms]) -> Judged:
         market.step()
     now = {conid: market.quote(conid) for conid in simulated.contracts}
     options = [
-        ValuedOption(
+        ModelledLeg(
+            conid=conid,
+            underlying=0,
             terms=terms[conid],
             value=quote.mark or 0.0,
             value_at=NOW,
             spot_then=quote.underlying_price,
             spot=now[conid].underlying_price,
+            spot_at=NOW,
         )
         for conid, quote in before.items()
     ]
     began = time.process_time()
-    _volatility, results = greeks_of_account(options, NOW)
+    compute(options, NOW)
     spent = time.process_time() - began
     found: dict[str, dict[Key, list[float]]] = defaultdict(lambda: defaultdict(list))
     reasons: Counter[str] = Counter()
-    for (conid, contract), result in zip(simulated.contracts.items(), results, strict=True):
+    for (conid, contract), leg in zip(simulated.contracts.items(), options, strict=True):
         truth = now[conid].greeks
         assert truth is not None
-        if not isinstance(result, ModelledGreeks):
-            reasons[result.name] += 1
+        result = leg.greeks
+        if result is None:
+            reasons[leg.reason.name if leg.reason else ""] += 1
             continue
         key = _kind(contract, truth.delta)
         found["delta"][key].append(100 * abs(result.delta - truth.delta))

@@ -3,10 +3,10 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, TypeVar
+from datetime import UTC, datetime
+from typing import Annotated, Any
 
 import polars as pl
 import typer
@@ -23,18 +23,21 @@ from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.propose_strategies import next_step
-from position_sync_dagster.sync.reports import positions as positions_of
-from position_sync_dagster.sync.reports.book import BookMoney, book_at, is_leg_of, read_book
+from position_sync_dagster.sync.reports.book import (
+    COLUMNS,
+    Book,
+    book_at,
+    is_leg_of,
+    open_positions,
+    read_book,
+)
 from position_sync_dagster.sync.reports.changes import ChangeKind
-from position_sync_dagster.sync.reports.closes import Closes, read_closes
+from position_sync_dagster.sync.reports.closes import read_closes
 from position_sync_dagster.sync.reports.figures import FiguresReader, sums_of
 from position_sync_dagster.sync.reports.status import plain, read_status
 from position_sync_dagster.terminal import board, money_tables, output
 from position_sync_dagster.terminal.board import describe
-from position_sync_dagster.terminal.text import as_typed, number, printable, quantity
-
-# Maximum number of digits of a number of days.
-MOST_DIGITS = 4
+from position_sync_dagster.terminal.text import amount, as_typed, number, printable, quantity
 
 
 def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
@@ -110,38 +113,44 @@ def exposure(
     and is left out of the sums; `no value` counts the held legs without a value.
     """
     past = options.past_of(as_of, at_value_time=at_value_time, watch=watch)
-    settings, lake = options.opened(home)
 
-    def look() -> BookMoney:
-        if past is None:
-            book = read_book(lake, settings, utc_now())
-        else:
-            book = book_at(lake, settings, past, utc_now())
-        options.known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
-        return book.money(strategy)
-
-    def render(found: BookMoney, width: int) -> Iterator[RenderableType]:
-        if not found.strategies and not found.rest:
+    def render(book: Book, width: int) -> Iterator[RenderableType]:
+        found = book.money(strategy)
+        ends = [*found.rest, *found.totals, *found.in_base]
+        rows = [*found.strategies, *ends]
+        if not rows:
             yield as_typed("No leg is active: `position-sync strategies propose` helps.")
             return
-        ends = [*found.rest, *found.totals, *found.in_base]
-        yield money_tables.strategy_table(found.strategies, ends, width)
-        yield from money_tables.money_notes(found, width)
+        yield money_tables.sums_table("strategy", rows, width, totals=len(ends))
+        yield from money_tables.money_notes(found)
         if found.underlyings:
-            yield from ("", money_tables.underlying_table(found.underlyings, width))
+            yield from ("", money_tables.sums_table("underlying", found.underlyings, width))
 
-    _report(look, render, lambda found: found.tables, past=past, watch=watch, json=json)
+    look = _looking(options.opened(home), strategy, past)
+    _report(look, render, lambda book: book.money(strategy).tables, past, watch=watch, json=json)
 
 
-Found = TypeVar("Found")
+def _looking(
+    opened: tuple[Settings, Lake], strategy: str | None, past: Past | None
+) -> Callable[[], Book]:
+    """Return what reads the book of now, or of a moment, in which the strategy must be known."""
+    settings, lake = opened
+
+    def look() -> Book:
+        now = utc_now()
+        book = book_at(lake, settings, past, now) if past else read_book(lake, settings, now)
+        options.known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
+        return book
+
+    return look
 
 
 def _report(
-    look: Callable[[], Found],
-    render: Callable[[Found, int], Iterable[RenderableType]],
-    plain: Callable[[Found], Any],
-    *,
+    look: Callable[[], Book],
+    render: Callable[[Book, int], Iterable[RenderableType]],
+    plain: Callable[[Book], Any],
     past: Past | None,
+    *,
     watch: bool,
     json: bool,
 ) -> None:
@@ -160,24 +169,6 @@ def _report(
     output.print_or_watch(lambda width: Group(*above, *render(look(), width)), watch=watch)
 
 
-def _days(text: str) -> timedelta:
-    """Read a number of days, such as "7d", or weeks, such as "2w"."""
-    number, unit = (text[:-1], text[-1:]) if text[-1:] in ("d", "w") else (text, "d")
-    if not number.isdecimal() or len(number) > MOST_DIGITS:
-        raise typer.BadParameter(f"{text!r} is no number of days. Write it as 7d, or as 2w.")
-    return timedelta(days=int(number) * (7 if unit == "w" else 1))
-
-
-def _sortable(name: str | None) -> str | None:
-    """Return the name of a column by which positions can be sorted."""
-    if name is not None and name.removeprefix("-") not in positions_of.SORTED_BY:
-        raise typer.BadParameter(
-            f"There is no column {name!r} to sort by. Choose one of: "
-            f"{', '.join(positions_of.SORTED_BY)}."
-        )
-    return name
-
-
 def positions(
     strategy: options.Strategy = None,
     closed: Annotated[
@@ -185,20 +176,6 @@ def positions(
     ] = False,
     underlying: Annotated[
         str | None, typer.Option(metavar="SYMBOL", help="Only contracts on this symbol.")
-    ] = None,
-    expiring: Annotated[
-        timedelta | None,
-        typer.Option(
-            parser=_days, metavar="DAYS", help="Only what expires within these days, such as 7d."
-        ),
-    ] = None,
-    sort: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMN",
-            callback=_sortable,
-            help="Sort by a column, such as daily; -daily: the greatest first.",
-        ),
     ] = None,
     limit: Annotated[
         int | None,
@@ -220,73 +197,73 @@ def positions(
     of the broker says it (STATED).
     """
     past = options.past_of(as_of, at_value_time=at_value_time, watch=watch)
-    settings, lake = options.opened(home)
-
-    query = positions_of.PositionQuery(
-        strategy=strategy, underlying=underlying, expiring=expiring, sort=sort, limit=limit,
-        past=past,
-    )  # fmt: skip
+    opened = options.opened(home)
     if closed:
-        if expiring is not None or sort is not None:
-            raise typer.BadParameter(
-                "--closed lists what is gone, the newest first: leave out --expiring and --sort."
-            )
-        _closes(query, lake=lake, watch=watch, json=json)
+        if watch:
+            raise typer.BadParameter("--closed does not go with --watch.")
+        found = read_closes(opened[1], past)
+        options.known_strategy(strategy, found.legs.get_column("strategy_id"))
+        if past is not None:
+            typer.echo(str(past), err=json)
+        listed = found.chosen(strategy, underlying, limit=limit)
+        _print_closes(listed, found.count(strategy, underlying), found.since, json=json)
         return
 
-    def look() -> positions_of.PositionList:
-        found = positions_of.read_positions(lake, settings, utc_now(), query)
-        legs, waiting = found.book.legs, found.book.unresolved
-        options.known_strategy(strategy, (leg.strategy_id for leg in legs), waiting)
-        return found
-
-    def render(found: positions_of.PositionList, width: int) -> Iterator[RenderableType]:
-        shown = found.rows.height
-        if shown:
-            yield money_tables.positions_table(found, width)
-        elif underlying is not None or expiring is not None:
-            yield "No position has this underlying and expires in this time."
+    def render(book: Book, width: int) -> Iterator[RenderableType]:
+        rows = open_positions(book, strategy, underlying)
+        shown = rows[:limit]
+        if shown.height:
+            yield money_tables.positions_table(shown, book, width)
+        elif underlying is not None:
+            yield "No position has this underlying."
         else:
             yield f"No leg of {strategy} is held." if strategy else "No position has a row yet."
-        if 0 < shown < found.total:
+        if 0 < shown.height < rows.height:
             yield (
-                f"{shown:,} of {found.total:,} positions are shown; the totals are of those shown."
+                f"{shown.height:,} of {rows.height:,} positions are shown; the totals are of "
+                "those shown."
             )
 
-    def plain(found: positions_of.PositionList) -> list[dict[str, Any]]:
-        return found.rows.select(*UPDATE_COLUMNS, *_MORE).to_dicts()
+    def plain(book: Book) -> list[dict[str, Any]]:
+        rows = open_positions(book, strategy, underlying)[:limit]
+        return rows.select(*UPDATE_COLUMNS, *_MORE).to_dicts()
 
-    _report(look, render, plain, past=past, watch=watch, json=json)
+    _report(_looking(opened, strategy, past), render, plain, past, watch=watch, json=json)
 
 
-def _closes(query: positions_of.PositionQuery, *, lake: Lake, watch: bool, json: bool) -> None:
-    """Print what closed."""
-
-    def look() -> Closes:
-        found = read_closes(lake, query.past)
-        options.known_strategy(query.strategy, found.legs.get_column("strategy_id"))
-        return found
-
-    def chosen(found: Closes) -> list[tuple[Closure, list[str]]]:
-        return found.chosen(query.strategy, query.underlying, limit=query.limit)
-
-    def render(found: Closes, width: int) -> Iterator[RenderableType]:
-        if found.since is None:
-            yield "No change of a position has been recorded yet."
-            return
-        since = f"since {found.since:%Y-%m-%d %H:%M} UTC, when the first change was recorded"
-        if listed := chosen(found):
-            yield money_tables.closes_table(listed, width)
-            total = found.count(query.strategy, query.underlying)
-            yield f"{len(listed):,} of {total:,} closes {since}"
-        else:
-            yield f"Nothing closed {since}."
-
-    def plain(found: Closes) -> dict[str, Any]:
-        listed = [asdict(one) | {"strategies": names} for one, names in chosen(found)]
-        return {"since": found.since, "closes": listed}
-
-    _report(look, render, plain, past=query.past, watch=watch, json=json)
+def _print_closes(
+    listed: Sequence[tuple[Closure, list[str]]], total: int, since: datetime | None, *, json: bool
+) -> None:
+    """Print closes with the strategies that had them, and how many there are since when."""
+    if json:
+        closes = [asdict(one) | {"strategies": names} for one, names in listed]
+        output.print_json({"since": since, "closes": closes})
+        return
+    if listed:
+        output.print_table(
+            [
+                {
+                    "closed (UTC)": f"{one.closed_at:%Y-%m-%d %H:%M}",
+                    "account": one.account,
+                    "contract": one.name,
+                    "qty": quantity(one.quantity),
+                    "price": number(one.price),
+                    "cause": str(one.cause),
+                    "stage": str(one.stage),
+                    "realised": amount(one.realized_pnl),
+                    "": one.currency,
+                    "strategy": ",".join(names),
+                    "why": one.detail,
+                }
+                for one, names in listed
+            ],
+            right=("qty", "price", "realised"),
+        )
+    if since is None:
+        typer.echo("No change of a position has been recorded yet.")
+        return
+    closed = f"{len(listed):,} of {total:,} closes" if listed else "Nothing closed"
+    typer.echo(f"{closed} since {since:%Y-%m-%d %H:%M} UTC, when the first change was recorded.")
 
 
 # What `positions --json` has besides the columns of position_updates.
@@ -406,13 +383,8 @@ class Tools:
         self, strategy: str | None = None, symbol: str | None = None
     ) -> list[dict[str, Any]]:
         """Return the open positions, all or those of a strategy or an underlying."""
-        rows = self._reader.read(utc_now()).positions.select(positions_of.COLUMNS).to_dicts()
-        return [
-            dict(plain(row))
-            for row in rows
-            if (strategy is None or strategy in row["strategies"])
-            and (symbol is None or row["symbol"].upper() == symbol.upper())
-        ]
+        rows = open_positions(self._reader.read(utc_now()).book, strategy, symbol)
+        return list(plain(rows.select(COLUMNS).to_dicts()))
 
     def changes(self) -> list[dict[str, Any]]:
         """Return what happened today: trades, closes, outages and breaks, the newest first."""
@@ -426,12 +398,11 @@ class Tools:
         at = datetime.fromisoformat(time)
         at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
         book = book_at(self._lake, self._settings, Past(at=at), utc_now())
-        money, held = book.money(), book.priced.filter(pl.col("position") != 0)
-        rows = positions_of.position_rows(held, book).select(positions_of.COLUMNS)
+        money = book.money()
         found = {
             "at": at,
             "strategies": [sums_of(one, "strategy") for one in (*money.strategies, *money.rest)],
-            "positions": rows.to_dicts(),
+            "positions": open_positions(book).select(COLUMNS).to_dicts(),
         }
         return dict(plain(found))
 

@@ -26,8 +26,7 @@ WATCHED = (
     strategies.limits_are_read.check_key,
     CAUSES,
     past_days.profits_are_explained.check_key,
-    risk_scenarios.losses_are_within_their_limits.check_key,
-    risk_scenarios.early_assignment.check_key,
+    *risk_scenarios.CHECKS,
 )
 
 # A tick begins no delivery after this time; the next ticks send the remaining messages.

@@ -10,7 +10,8 @@ one and then its cursor: a crash in between repeats nothing.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -26,9 +27,11 @@ from position_sync_dagster.defs.assets import (
     closures,
     derived_tables,
     queue_and_ledger,
+    risk_scenarios,
     table_asset,
 )
 from position_sync_dagster.defs.checks import evaluation
+from position_sync_dagster.defs.checks.check_results import Derived, unknown_result
 from position_sync_dagster.defs.checks.ledger import breaks_event
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.clock import elapsed
@@ -40,7 +43,6 @@ from position_sync_dagster.lake.position_updates import AddedBatches
 from position_sync_dagster.lake.schema import tables as specs
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain
-from position_sync_dagster.sync.drain_batch import NONE, Releases
 from position_sync_dagster.sync.supervision import SensorCursor
 from position_sync_dagster.yaml_file import saved_state
 
@@ -48,6 +50,9 @@ logger = logging.getLogger(__name__)
 
 # How often rows of the stream are reported while nothing is drained.
 STREAMED_EVERY = timedelta(minutes=1)
+
+# How long requests that were released are left alone, unless others wait too.
+RELEASED_FOR = timedelta(seconds=30)
 
 # How often the queue and the derived tables are reported. The tables themselves follow each report
 # of the ledger.
@@ -89,9 +94,10 @@ class TickCursor(SensorCursor):
         all_reported_at: When all tables were.
         states: The state of each login that was last reported.
         statements: The Delta version of `statement_events` that the causes of closes follow.
-        releases: The drains that released requests.
-        has_risk: Whether the first scenarios were requested: their schedule comes up to a quarter
-            of an hour later.
+        released: The requests that the last drain released without a value.
+        released_at: When it did.
+        risk_at: When the scenarios of risk were last recorded.
+        risk_registry: The Delta version of `active_strategies` that they had.
     """
 
     registry_version: int | None = None
@@ -103,41 +109,49 @@ class TickCursor(SensorCursor):
     all_reported_at: datetime | None = None
     states: dict[str, str] | None = None
     statements: int | None = None
-    releases: Releases = NONE
-    has_risk: bool = False
+    released: int = 0
+    released_at: datetime | None = None
+    risk_at: datetime | None = None
+    risk_registry: int | None = None
 
 
-@runs.sensor(job_name=runs.RISK_JOB)
+@runs.sensor()
 def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Value the waiting requests, derive what follows from the rows, and report both.
 
     Each tick applies a changed strategies file, drains the queue for at most 20 s, derives
-    latest_positions and strategy_exposure when rows came, and evaluates the checks that are due.
-    The result has a materialization for what was written, and a skip reason with the numbers. A
-    tick that fails leaves requests whose leases expire; the next one goes on. Once, when the first
-    rows were reported, it requests the first scenarios of risk.
+    latest_positions and strategy_exposure when rows came, records risk_scenarios each quarter of an
+    hour, and evaluates the checks that are due. The result has a materialization for what was
+    written, and a skip reason with the numbers. A tick that fails leaves requests whose leases
+    expire; the next one goes on.
     """
     settings = POSITION_SYNC.read_settings()
     lake = runs.cached_lake(settings)
     work = Work(lake, settings, runs.cached_instance(context), datetime.now(UTC))
     cursor, events = work.tick(TickCursor.from_text(context.cursor))
     dagster_files.note(dagster_files.FAILED_TICK if work.failed else dagster_files.SENSORS)
-    requests = []
-    # A tick with a request has no skip reason: one that has something to say requests nothing.
-    if cursor.ledger_version and not cursor.has_risk and not events:
-        requests = [dg.RunRequest(run_key=f"first {runs.RISK_JOB}")]
-        cursor = replace(cursor, has_risk=True)
     return dg.SensorResult(
-        asset_events=events,
-        run_requests=requests,
-        skip_reason=None if requests else "; ".join(work.said),
-        cursor=cursor.to_text(),
+        asset_events=events, skip_reason="; ".join(work.said), cursor=cursor.to_text()
     )
 
 
 @lru_cache(maxsize=2)
 def _checks_of(_lake: tables.Lake) -> evaluation.CheckDriver:
     return evaluation.CheckDriver()
+
+
+# How long a tick waits for the scenarios of risk: those of a large book end during later ticks.
+RISK_WAIT_S = 2.0
+
+_BACKGROUND = ThreadPoolExecutor(1, thread_name_prefix="risk")
+
+
+@lru_cache(maxsize=2)
+def _recording(
+    lake: tables.Lake, settings: Settings, _cursor: tuple[datetime | None, int | None]
+) -> Future[Derived]:
+    """Begin to record the scenarios that follow those of a cursor, or return what was begun."""
+    return _BACKGROUND.submit(risk_scenarios.record_risk, lake, settings, datetime.now(UTC))
 
 
 @dataclass(eq=False)
@@ -187,17 +201,17 @@ class Work:
             cursor = replace(cursor, all_reported_at=self.now, states=states)
         if all_due or rows_due:
             derived_due = all_due or self._is_due(cursor.derived_reported_at, DERIVED_EVERY)
-            sources = {specs.ACTIVE_STRATEGIES.name: str(cursor.registry_version)}
             if derived_due:
                 with self._alone(f"{specs.POSITION_QUEUE.name} is not reported"):
                     events.append(queue_and_ledger.queue_event(self.lake))
                 cursor = replace(cursor, derived_reported_at=self.now)
             events.append(materialization(span, report))
             cursor = replace(cursor, ledger_version=span.added.version, reported_at=self.now)
-            derived = list(self._derived(sources))
+            derived = list(self._derived(cursor))
             events += derived if derived_due else []
         cursor, causes = self._causes(cursor, all_due=all_due)
-        events += causes
+        cursor, risk = self._risk(cursor)
+        events += causes + risk
         self._results += _checks_of(self.lake).results(self.lake, self.settings)
         events += evaluation.news(self.instance, self._results, self.now)
         return cursor, events
@@ -224,14 +238,15 @@ class Work:
         return replace(cursor, registry_version=version), changed
 
     def _drain(self, cursor: TickCursor) -> tuple[TickCursor, drain.DrainReport]:
-        """Drain what waits, unless the last drains could not value the same requests."""
+        """Drain what waits, unless the last drain could not value the same requests."""
         backlog = self.lake.queue.sync.overview()
         claimable = backlog.claimable + backlog.expired
         counts = f"pending {backlog.counts[QueueStatus.PENDING]}, claimable {claimable}"
-        wait_s = cursor.releases.wait_s(claimable, self.now)
-        if not claimable or wait_s:
-            why = f"; released without a value, next in {wait_s:.0f} s" if wait_s else ""
-            self.said.append(f"{counts}{why}")
+        is_left = cursor.released >= claimable > 0
+        is_left = is_left and not self._is_due(cursor.released_at, RELEASED_FOR)
+        if not claimable or is_left:
+            why = f"; released without a value, next within {RELEASED_FOR.seconds} s"
+            self.said.append(f"{counts}{why if is_left else ''}")
             return cursor, drain.NOTHING
         report = asyncio.run(drain.drain(self.lake, self.settings))
         self.said.append(
@@ -241,8 +256,8 @@ class Work:
             self.said.append(report.reason)
         if report.error is not None:
             self.said.append(str(report.error))
-        releases = cursor.releases.after(report.released, datetime.now(UTC))
-        return replace(cursor, releases=releases), report
+        at = datetime.now(UTC)
+        return replace(cursor, released=report.released, released_at=at), report
 
     def _tables(self, states: dict[str, str]) -> Iterator[Event]:
         """Return the events of the gateways, and of the tables that the stream writes."""
@@ -261,7 +276,7 @@ class Work:
             with self._alone(f"{name} is not reported"):
                 yield event()
 
-    def _derived(self, sources: Mapping[str, str]) -> Iterator[Event]:
+    def _derived(self, cursor: TickCursor) -> Iterator[Event]:
         """Derive the newest rows and the exposure."""
         for asset, derive in (
             (specs.LATEST_POSITIONS.name, derived_tables.derive_latest),
@@ -270,7 +285,7 @@ class Work:
             with self._alone(f"{asset} stays as it was"):
                 made = derive(self.lake, self.settings, self.now)
                 self._results += made.checks.items()
-                yield table_asset.runless(asset, made.metadata, sources=sources)
+                yield table_asset.runless(asset, made.metadata, sources=_sources(cursor))
 
     def _causes(self, cursor: TickCursor, *, all_due: bool) -> tuple[TickCursor, list[Event]]:
         """Explain closes after an import of statements, and each hour."""
@@ -284,6 +299,29 @@ class Work:
             events.append(table_asset.runless(specs.CLOSURES.name, made.metadata, sources={}))
         return replace(cursor, statements=version), events
 
+    def _risk(self, cursor: TickCursor) -> tuple[TickCursor, list[Event]]:
+        """Record the scenarios, in a thread: no drain waits for those of a large book."""
+        registry = cursor.registry_version
+        every = DERIVED_EVERY if registry == cursor.risk_registry else STREAMED_EVERY
+        if not cursor.ledger_version or not self._is_due(cursor.risk_at, every):
+            return cursor, []
+        recording = _recording(self.lake, self.settings, (cursor.risk_at, registry))
+        wait([recording], RISK_WAIT_S)
+        if not recording.done():
+            return cursor, []
+        _recording.cache_clear()
+        events: list[Event] = []
+        name, sources = specs.RISK_SCENARIOS.name, _sources(cursor)
+        with self._alone(f"{name} is not recorded"):
+            made = recording.result()
+            self._results += made.checks.items()
+            events.append(table_asset.runless(name, made.metadata, sources=sources))
+        if not events:  # it is tried again in a minute
+            unknown = unknown_result(self.said[-1])
+            self._results += [(key, unknown) for key in risk_scenarios.CHECKS]
+            registry = None
+        return replace(cursor, risk_at=self.now, risk_registry=registry), events
+
     @contextmanager
     def _alone(self, what: str) -> Iterator[None]:
         """Keep an error of one table to itself: it is logged, and named in the skip reason."""
@@ -294,6 +332,11 @@ class Work:
         except Exception as error:
             logger.exception("%s", what)
             self.said.append(f"{what}: {type(error).__name__}: {error}")
+
+
+def _sources(cursor: TickCursor) -> dict[str, str]:
+    """Return the data versions of sources that are not followed all the time."""
+    return {specs.ACTIVE_STRATEGIES.name: str(cursor.registry_version)}
 
 
 LEDGER = dg.AssetKey(specs.POSITION_UPDATES.name)
@@ -397,7 +440,7 @@ def gateway_event(
             note=session.detail if session else None,
         )
         metadata |= {f"{prefix}{key}": value for key, value in numbers.items()}
-    return table_asset.runless(table_asset.GATEWAY, metadata)
+    return table_asset.runless(runs.GATEWAY, metadata)
 
 
 # Number of events that `events_with` reads at once, and in all: the newest ones.

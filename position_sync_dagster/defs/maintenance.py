@@ -19,7 +19,6 @@ from dagster._core.storage.event_log.schema import (
 )
 
 from position_sync_dagster.defs import runs
-from position_sync_dagster.defs.assets.table_asset import GATEWAY
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.lake.schema import tables as specs
 
@@ -125,10 +124,14 @@ def _delete(connect: Connect, column: "sql.Column[int]", values: Sequence[int]) 
 MAINTENANCE_JOB = "maintain_lake"
 
 # The assets whose old events are deleted.
-OWN_ASSETS = (*(spec.name for spec in (*specs.TABLES, *specs.DERIVED)), GATEWAY, "flex_statements")
+OWN_ASSETS = (
+    *(spec.name for spec in (*specs.TABLES, *specs.DERIVED)),
+    runs.GATEWAY,
+    "flex_statements",
+)
 
 # Runs of `close_day` are kept: they record which days are filled.
-PRUNED_JOBS = (runs.STREAM_JOB, runs.IMPORT_JOB, runs.RISK_JOB, MAINTENANCE_JOB)
+PRUNED_JOBS = (runs.STREAM_JOB, runs.IMPORT_JOB, MAINTENANCE_JOB)
 
 
 @dg.op(tags={"domain": "upkeep"}, config_schema={})

@@ -24,7 +24,9 @@ from position_sync_dagster.sync.supervision import IN_PROGRESS, JobRun, RunState
 STREAM_JOB = "stream_positions"
 CLOSE_JOB = "close_day"
 IMPORT_JOB = "import_statements"
-RISK_JOB = "record_risk"
+
+# The asset that has no table.
+GATEWAY = "gateway"
 
 # The partitions of `stream_positions`, if a gateways file names several logins.
 #

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.instrument import NEW_YORK, Right, contract_name
@@ -322,26 +322,26 @@ def rolls_of(
         for one in sorted(changes, key=lambda one: (one.seen_at, one.change_id))
         if one.change_id not in other
     )
-    by_kind: defaultdict[tuple[object, ...], list[_Side]] = defaultdict(list)
+    of_order: defaultdict[tuple[object, ...], list[_Side]] = defaultdict(list)
+    of_kind: defaultdict[tuple[object, ...], list[tuple[datetime, _Side]]] = defaultdict(list)
     for side in sides:
-        if side.executions and side.change.before * side.change.after >= 0:
-            by_kind[_kind_of(side.change, side.change.by)].append(side)
+        if side.change.before * side.change.after >= 0:
+            kind = _kind_of(side.change, side.change.by)
+            for order in side.orders:
+                of_order[kind, order].append(side)
+            of_kind[kind] += [(one.time, side) for one in side.executions]
+    for opened in of_kind.values():
+        opened.sort(key=itemgetter(0))
     closed = [side for side in sides if side.id in traded and side.executions]
-    fitting = {
-        old.id: [
-            new
-            for new in by_kind[_kind_of(old.change, old.change.closed)]
-            if new.change.conid != old.change.conid
-        ]
-        for old in closed
-    }
     for old in closed:
-        old.choices = [new for new in fitting[old.id] if new.orders & old.orders]
+        kind = _kind_of(old.change, old.change.closed)
+        old.choose(new for order in old.orders for new in of_order[kind, order])
     taken = {new.id for old in closed for new in old.choices}
     for old in closed:
         if not old.choices:
-            near = (new for new in fitting[old.id] if _are_near(old, new, within))
-            old.choices = [new for new in near if new.id not in taken]
+            opened = of_kind[_kind_of(old.change, old.change.closed)]
+            near = (new for one in old.executions for new in _near(opened, one.time, within))
+            old.choose(new for new in near if new.id not in taken)
     rivals_of: defaultdict[str, list[_Side]] = defaultdict(list)
     for old in closed:
         for new in old.choices:
@@ -378,16 +378,24 @@ class _Side:
     def orders(self) -> set[str]:
         return {one.order_id for one in self.executions if one.order_id is not None}
 
+    def choose(self, found: Iterable["_Side"]) -> None:
+        """Keep those of another contract, each once and in order of time."""
+        others = {one.id: one for one in found if one.change.conid != self.change.conid}
+        self.choices = sorted(others.values(), key=lambda one: (one.change.seen_at, one.id))
+
 
 def _kind_of(change: PositionChange, quantity: float) -> tuple[object, ...]:
     """Return what the old and the new contract of a roll have in common."""
     return change.account, change.symbol, change.sec_type, change.right, quantity
 
 
-def _are_near(old: _Side, new: _Side, within: timedelta) -> bool:
-    return any(
-        abs(one.time - other.time) <= within for one in old.executions for other in new.executions
-    )
+def _near(
+    opened: Sequence[tuple[datetime, _Side]], at: datetime, within: timedelta
+) -> Iterable[_Side]:
+    """Return what was opened by executions near a time; the executions are in order of time."""
+    first = bisect_left(opened, at - within, key=itemgetter(0))
+    last = bisect_right(opened, at + within, key=itemgetter(0))
+    return (side for _time, side in opened[first:last])
 
 
 def _in_one_order(sides: Iterable[_Side]) -> list[_Side]:

@@ -7,6 +7,7 @@ abbreviations of Java ("IST"), or names of the operating system ("China Standard
 
 import math
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
@@ -84,16 +85,22 @@ def parse_conid(value: int | str) -> int:
     >>> parse_conid(" 265598 ")
     265598
     """
+    return whole_number(
+        value,
+        f"The conid {shown(value)} is no contract id.",
+        "Take the whole number that TWS shows under Contract Info > Description.",
+    )
+
+
+def whole_number(value: int | str, what: str, remedy: str) -> int:
+    """Read a whole number above zero, of 32 bits; else raise an error of these texts."""
     try:
-        conid = int(value)
+        number = int(value)
     except (TypeError, ValueError, OverflowError):
-        conid = 0
-    if isinstance(value, bool) or conid not in CONIDS or str(conid) != str(value).strip():
-        raise InvalidLegError(
-            f"The conid {shown(value)} is no contract id.",
-            remedy="Take the whole number that TWS shows under Contract Info > Description.",
-        )
-    return conid
+        number = 0
+    if isinstance(value, bool) or number not in CONIDS or str(number) != str(value).strip():
+        raise InvalidLegError(what, remedy=remedy)
+    return number
 
 
 def parse_strike(value: float | str) -> float:
@@ -105,7 +112,7 @@ def parse_strike(value: float | str) -> float:
     >>> parse_strike("450")
     450.0
     """
-    return _parsed(value, "strike", "number", example="450.0")
+    return finite_number(value, "strike", "450.0")
 
 
 def parse_multiplier(value: float | str) -> float:
@@ -117,21 +124,21 @@ def parse_multiplier(value: float | str) -> float:
     >>> parse_multiplier("100")
     100.0
     """
-    return _parsed(value, "multiplier", "number above zero", example="100", above=0.0)
+    return finite_number(value, "multiplier", "100", fits=lambda one: one > 0)
 
 
-def _parsed(
-    value: float | str, name: str, kind: str, *, example: str, above: float = -math.inf
+def finite_number(
+    value: float | str, name: str, example: str, fits: Callable[[float], bool] = math.isfinite
 ) -> float:
+    """Read a finite number that fits; else raise an error that names it and shows an example."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if math.isfinite(number) and number > above:
+    if math.isfinite(number) and fits(number):
         return number
-    raise InvalidLegError(
-        f"The {name} {shown(value)} is no {kind}.", remedy=f"Write it as {example}."
-    )
+    remedy = f"Write it as {example}."
+    raise InvalidLegError(f"The {name} {shown(value)} is no number that fits.", remedy=remedy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,11 +8,11 @@ neither broken nor kept.
 import math
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import Self, TypedDict, Unpack
+from typing import Any, Self, TypedDict, Unpack
 
 from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right, digits
@@ -172,9 +172,28 @@ class ActiveContract(Membership):
 class LegShare(TypedDict, total=False):
     """Which part of a holding a leg is, and who gets a line first."""
 
-    account: str
-    quantity: float
+    account: str | None
+    quantity: float | None
     priority: int
+
+
+class LegWords(LegShare, total=False):
+    """The same, and what distinguishes contracts of equal symbol, right, strike and expiry."""
+
+    sec_type: str | None
+    trading_class: str | None
+    multiplier: float | str | None
+    exchange: str | None
+    currency: str | None
+
+
+class GivenLeg(LegWords, total=False):
+    """Everything that a person or a file says of a leg, apart from its symbol."""
+
+    conid: int | str | None
+    right: str | None
+    strike: float | str | None
+    expiry: str | int | date | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,81 +242,44 @@ Leg = ActiveContract | UnresolvedLeg
 
 
 def make_leg(
-    *,
-    conid: int | str | None = None,
-    symbol: str,
-    right: str | None = None,
-    strike: float | str | None = None,
-    expiry: str | int | date | None = None,
-    strategy_id: int | str,
-    added_at: datetime,
-    quantity: float | None = None,
-    account: str | None = None,
-    priority: int = 1,
-    sec_type: str | None = None,
-    trading_class: str | None = None,
-    multiplier: float | str | None = None,
-    exchange: str | None = None,
-    currency: str | None = None,
+    *, symbol: str, strategy_id: int | str, added_at: datetime, **given: Unpack[GivenLeg]
 ) -> Leg:
     """Return a leg from the spellings that a person or a file uses.
 
     Args:
-        conid: The contract; None if the other fields describe it.
         symbol: Symbol of the underlying.
-        right: CALL or PUT; None for a stock, a future or another hedge.
-        strike: None where there is no right.
-        expiry: None for a stock; may be left out for a future.
         strategy_id: The strategy.
         added_at: When the leg joins it.
-        quantity: Signed contracts or shares; None for the whole holding.
-        account: None for the leg in any account.
-        priority: 1 gets a market data line before 2.
-        sec_type: IB's security type; needed for options on futures (FOP), indices and currencies.
-        trading_class: Needed if contracts differ by it alone, such as SPX and SPXW.
-        multiplier: Needed if contracts differ by it alone.
-        exchange: An exchange that lists the contract.
-        currency: ISO code.
+        given: Without a conid, these fields describe the contract. Right and strike are those of
+            an option; an expiry may be left out for a future. `sec_type` is needed for options on
+            futures (FOP), indices and currencies, `trading_class` and `multiplier` if contracts
+            differ by them alone, such as SPX and SPXW. Without a quantity it is the whole holding,
+            without an account that of any account.
 
     Raises:
         InvalidLegError: A field does not parse; the message names field and value.
     """
-    name = str(symbol)[:60] if conid is None else instrument.parse_conid(conid)
+    if unknown := sorted(given.keys() - READERS.keys()):
+        raise TypeError(f"a leg has no field {unknown[0]!r}")
+    read = {name: READERS[name](one) for name, one in given.items() if one is not None}
+    conid = read.pop("conid", None)
+    name = conid or str(symbol)[:60]
     if not str(symbol).strip():
         raise InvalidLegError(
             f"The leg {name} has no symbol.", remedy="Set the symbol of its underlying."
         )
     if not str(strategy_id).strip():
         raise InvalidLegError(f"The leg {name} has no strategy.", remedy="Set its strategy_id.")
-    strategy_name(str(strategy_id))
-    if not 1 <= priority < 2**31:
-        raise InvalidLegError(
-            f"The priority {shown(priority)} of leg {name} is below 1 or too large.",
-            remedy="Use 1 (first), 2 and so on.",
-        )
-    if (right is None) != (strike is None) or (right is not None and expiry is None):
+    option = {"right", "strike"} & read.keys()
+    if len(option) == 1 or (option and "expiry" not in read):
         raise InvalidLegError(
             f"The leg {name} has only a part of right, strike and expiry.",
             remedy="Set all three for an option; leave right and strike out for anything else.",
         )
-    leg = UnresolvedLeg(
-        conid=None,
-        symbol=str(symbol),
-        right=None if right is None else instrument.parse_right(right),
-        strike=None if strike is None else instrument.parse_strike(strike),
-        expiry=None if expiry is None else instrument.parse_expiry(expiry),
-        strategy_id=str(strategy_id),
-        added_at=added_at,
-        quantity=None if quantity is None else _quantity(quantity),
-        account=account or None,
-        priority=priority,
-        sec_type=(sec_type or "").strip().upper() or None,
-        trading_class=(trading_class or "").strip() or None,
-        multiplier=None if multiplier is None else instrument.parse_multiplier(multiplier),
-        exchange=(exchange or "").strip().upper() or None,
-        currency=(currency or "").strip().upper() or None,
-    )
-    return leg if conid is None else leg.resolved(instrument.parse_conid(conid), None)
+    terms: dict[str, Any] = dict.fromkeys(("right", "strike", "expiry")) | read
+    strategy = strategy_name(str(strategy_id))
+    leg = UnresolvedLeg(None, str(symbol), strategy_id=strategy, added_at=added_at, **terms)
+    return leg if conid is None else leg.resolved(conid, None)
 
 
 def strategy_name(strategy_id: str) -> str:
@@ -314,17 +296,38 @@ def strategy_name(strategy_id: str) -> str:
     return strategy_id
 
 
-def _quantity(value: float) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if math.isfinite(number) and number != 0:
-        return number
-    raise InvalidLegError(
-        f"The quantity {shown(value)} is no number of contracts.",
-        remedy="Write it with its sign, as -1; leave it out for the whole holding.",
-    )
+def _quantity(value: float | str) -> float:
+    return instrument.finite_number(value, "quantity", "-1, with its sign", fits=bool)
+
+
+def _priority(value: int | str) -> int:
+    what = f"The priority {shown(value)} is no whole number above zero, or too large."
+    return instrument.whole_number(value, what, "Use 1 (first), 2 and so on.")
+
+
+def _text(value: str) -> str | None:
+    return str(value).strip() or None
+
+
+def _code(value: str) -> str | None:
+    return _text(value.upper())
+
+
+# How each field of a leg is read from the spellings of a person or a file.
+READERS: Mapping[str, Callable[[Any], Any]] = {
+    "conid": instrument.parse_conid,
+    "right": instrument.parse_right,
+    "strike": instrument.parse_strike,
+    "expiry": instrument.parse_expiry,
+    "sec_type": _code,
+    "trading_class": _text,
+    "multiplier": instrument.parse_multiplier,
+    "exchange": _code,
+    "currency": _code,
+    "account": lambda value: str(value) or None,
+    "quantity": _quantity,
+    "priority": _priority,
+}
 
 
 def word(value: object) -> str:
@@ -370,28 +373,51 @@ def contract_mismatch(leg: Membership, details: ContractDetails) -> str | None:
     """
     differences = []
     if leg.symbol.upper() not in (details.symbol.upper(), details.trading_class.upper()):
-        differences.append(f"its symbol is {details.symbol}, not {leg.symbol}")
-    if leg.right != details.right:
-        differences.append(f"its right is {word(details.right)}, not {word(leg.right)}")
+        differences += _differences(("symbol", leg.symbol, details.symbol))
     if _differs(leg.strike, details.strike):
-        differences.append(f"its strike is {word(details.strike)}, not {word(leg.strike)}")
+        differences += _differences(("strike", leg.strike, details.strike))
     days = [day for day in (details.last_trade_date, details.expires_on) if day is not None]
     dated = days or details.sec_type in UNDATED_TYPES
     if leg.expiry is not None and dated and not _expires_on(leg.expiry, details):
-        expiry = days[-1] if days else None
-        differences.append(f"its expiry is {word(expiry)}, not {word(leg.expiry)}")
+        differences += _differences(("expiry", leg.expiry, days[-1] if days else None))
     given = (
         ("security type", leg.sec_type, details.sec_type),
         ("trading class", leg.trading_class, details.trading_class),
         ("multiplier", leg.multiplier, details.multiplier),
         ("currency", leg.currency, details.currency),
     )
-    differences += [
-        f"its {name} is {word(there)}, not {word(here)}"
-        for name, here, there in given
-        if here is not None and here != there
-    ]
+    right = ("right", leg.right, details.right)
+    differences += _differences(right, *(one for one in given if one[1] is not None))
     return ", ".join(differences) or None
+
+
+def row_mismatch(row: Instrument, details: ContractDetails) -> str | None:
+    """Return how the details of a contract differ from the broker's row of a holding; None if not.
+
+    What a row leaves empty is not compared.
+    """
+    given = (
+        ("symbol", details.symbol, row.symbol),
+        ("local symbol", details.local_symbol, row.local_symbol or None),
+        ("trading class", details.trading_class, row.trading_class or None),
+        ("right", details.right, row.right),
+        ("strike", details.strike, row.strike),
+        ("multiplier", details.multiplier, row.multiplier),
+    )
+    differences = _differences(*(one for one in given if one[2] is not None))
+    days = (details.last_trade_date, details.expires_on)
+    if row.expiry is not None and any(days) and row.expiry not in days:
+        differences += _differences(("expiry", days[0], row.expiry))
+    return ", ".join(differences) or None
+
+
+def _differences(*compared: tuple[str, object, object]) -> list[str]:
+    """Return the fields that are not what was expected: name, expected value, value."""
+    return [
+        f"its {name} is {word(value)}, not {word(expected)}"
+        for name, expected, value in compared
+        if value != expected
+    ]
 
 
 def _expires_on(day: date, details: ContractDetails) -> bool:

@@ -8,18 +8,18 @@ and refuses one for a code that it does not know, such as GEA.
 
 import json
 import logging
-import math
 import re
 import time
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
 from hashlib import sha256
 from http.client import HTTPException
-from typing import Any, TypeVar
+from io import BytesIO
+from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote_plus, urlencode, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
@@ -28,7 +28,7 @@ from xml.etree import ElementTree as Xml
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from position_sync_dagster.domain import statement
-from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import (
     CONIDS,
     MULTIPLIED_TYPES,
@@ -78,83 +78,78 @@ def _flaw(what: str, kind: str = "") -> StatementError:
     return StatementError(what, remedy=remedy)
 
 
-Found = TypeVar("Found")
+def _known(attributes: Mapping[str, str]) -> dict[str, str]:
+    """Return the attributes that have a value."""
+    return {name: text for name, text in attributes.items() if text.strip() not in UNKNOWN}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fields:
-    """The attributes of one element; an empty attribute is unknown.
+    """The attributes of one element that have a value.
 
-    Args:
+    Attributes:
         file, element: For messages.
-        today: The present day in UTC. Dates before 1990 or after tomorrow are refused.
     """
 
-    def __init__(
-        self, attributes: Mapping[str, str], *, file: str, element: str, today: date
-    ) -> None:
-        self.file = file
-        self.element = element
-        self._latest = today + timedelta(days=1)
-        self._attributes = attributes
+    attributes: Mapping[str, str]
+    file: str
+    element: str
 
     def __str__(self) -> str:
         """Return what names the row in a message."""
         names = ("conid", "symbol", "tradeID", "transactionID", "dateTime")
-        found = (f"{name} {shown(self._attributes[name])}" for name in names if self.has(name))
+        found = (f"{n} {shown(self.attributes[n])}" for n in names if n in self.attributes)
         known = ", ".join(found)
         return f"{self.file}: {self.element}{f' ({known})' if known else ''}"
 
-    def has(self, *names: str) -> bool:
-        """Return whether one of these attributes has a value."""
-        return any(self._attributes.get(name, "").strip() not in UNKNOWN for name in names)
-
-    def first_of(self, *names: str) -> str | None:
-        """Return the first of these attributes that has a value, however long it is."""
-        return next((self._attributes[name] for name in names if self.has(name)), None)
-
-    def text(self, name: str) -> str | None:
-        """Return a text, None where it is absent, empty or a dash.
+    def text(self, *names: str) -> str | None:
+        """Return the first of these texts that is there.
 
         Raises:
             StatementError: It is longer than any that the broker writes.
         """
-        found = self._attributes.get(name, "").strip()
+        name = next((name for name in names if name in self.attributes), None)
+        if name is None:
+            return None
+        found = self.attributes[name].strip()
         if len(found) > LONGEST_TEXT:
             raise self.error(f"has a {name} of {len(found):,} characters")
-        return None if found in UNKNOWN else found
-
-    def required(self, name: str) -> str:
-        """Return a text that must be there.
-
-        Raises:
-            StatementError: It is absent.
-        """
-        found = self.text(name)
-        if found is None:
-            raise self.error(f"has no {name}")
         return found
 
-    def number(self, name: str) -> float | None:
-        """Return a number, None where it is absent or not finite.
+    def required(self, *names: str) -> str:
+        """Return the first of these texts that is there.
 
         Raises:
-            StatementError: It is there, but not a number with a decimal point.
+            StatementError: None is.
         """
-        found = self.text(name)
-        if found is None or found.lower().lstrip("+-") in ("nan", "inf", "infinity"):
+        found = self.text(*names)
+        if found is None:
+            raise self.error(f"has no {names[-1]}")
+        return found
+
+    def number(self, *names: str) -> float | None:
+        """Return the first of these numbers that is there.
+
+        Raises:
+            StatementError: It is not a number with a decimal point.
+        """
+        name = next((name for name in names if name in self.attributes), None)
+        if name is None:
             return None
-        if _NUMBER.fullmatch(found) is None:
-            raise self._no(name, found, "number")
-        value = float(found.replace(",", ""))
-        return value if math.isfinite(value) else None
+        if _NUMBER.fullmatch(found := self.required(name)) is None:
+            raise self._no(name, "number")
+        return float(found.replace(",", ""))
 
     def required_number(self, name: str) -> float:
         """Return a number that must be there.
 
         Raises:
-            StatementError: It is absent, no number or not finite.
+            StatementError: It is absent or no number.
         """
-        return self._known(name, self.number(name), "number")
+        found = self.number(name)
+        if found is None:
+            raise self._no(name, "number")
+        return found
 
     def conid(self) -> int:
         """Return the conid, which must be there.
@@ -162,18 +157,17 @@ class Fields:
         Raises:
             StatementError: It is absent or no conid.
         """
-        return self._known("conid", self.conid_of("conid"), "conid")
+        found = self.conid_of("conid")
+        if found is None:
+            raise self._no("conid", "conid")
+        return found
 
     def conid_of(self, name: str) -> int | None:
         """Return a conid that may be absent, None also where it is no conid."""
-        found = self._attributes.get(name, "").strip()
+        found = self.attributes.get(name, "").strip()
         # More digits are out of range, and Python refuses to parse thousands of them.
         is_number = found.isascii() and found.isdigit() and len(found) <= 10
         return int(found) if is_number and int(found) in CONIDS else None
-
-    def any_of(self, *names: str) -> str | None:
-        """Return the first of these texts that is there."""
-        return next((found for name in names if (found := self.text(name)) is not None), None)
 
     def sec_type(self, among: Collection[str] = ()) -> str:
         """Return the type of the contract as a gateway names it.
@@ -191,9 +185,8 @@ class Fields:
         return kind
 
     def as_json(self) -> str:
-        """Return the attributes that have a value, as JSON in the order of names."""
-        kept = {name: text for name, text in self._attributes.items() if text.strip()}
-        return json.dumps(kept, sort_keys=True, ensure_ascii=False)
+        """Return the attributes as JSON in the order of names."""
+        return json.dumps(self.attributes, sort_keys=True, ensure_ascii=False)
 
     def expiry(self) -> date | None:
         """Return the day on which the contract expires, None where it names none.
@@ -201,8 +194,7 @@ class Fields:
         Raises:
             StatementError: It is there, but not a day.
         """
-        found = self.text("expiry")
-        return None if found is None else self._date("expiry", found)
+        return self._date("expiry", found) if (found := self.text("expiry")) else None
 
     def day(self, name: str) -> date:
         """Return a past day that must be there, written as yyyyMMdd or yyyy-MM-dd.
@@ -234,7 +226,7 @@ class Fields:
                 raise ValueError
             at = datetime.strptime(digits, "%H%M%S").time()  # noqa: DTZ007 - its zone is below
         except ValueError:
-            raise self._no(name, text, "time") from None
+            raise self._no(name, "time") from None
         found = self._past(name, self._date(name, day))
         return datetime.combine(found, at, zone).astimezone(UTC)
 
@@ -246,18 +238,14 @@ class Fields:
         try:
             return date.fromisoformat(text)
         except ValueError:
-            raise self._no(name, text, "day") from None
+            raise self._no(name, "day") from None
 
-    def _known(self, name: str, found: Found | None, kind: str) -> Found:
-        if found is None:
-            raise self._no(name, self.required(name), kind)
-        return found
-
-    def _no(self, name: str, text: str, kind: str) -> StatementError:
-        return self.error(f"has {name}={shown(text)}, which is no {kind}", kind)
+    def _no(self, name: str, kind: str) -> StatementError:
+        """Return the error of a text that is of another kind; raise one where it is absent."""
+        return self.error(f"has {name}={shown(self.required(name))}, which is no {kind}", kind)
 
     def _past(self, name: str, day: date) -> date:
-        if not FIRST_DAY <= day <= self._latest:
+        if not FIRST_DAY <= day <= utc_now().date() + timedelta(days=1):
             raise self.error(f"has {name}={day}, which is before 1990 or after tomorrow", "day")
         return day
 
@@ -282,7 +270,7 @@ def position_of(fields: Fields) -> statement.StatementPosition:
         account=fields.required("accountId"),
         day=fields.day("reportDate"),
         conid=fields.conid(),
-        symbol=fields.text("underlyingSymbol") or fields.required("symbol"),
+        symbol=fields.required("underlyingSymbol", "symbol"),
         sec_type=sec_type,
         right=RIGHTS.get((fields.text("putCall") or "").upper()),
         strike=fields.number("strike"),
@@ -293,7 +281,7 @@ def position_of(fields: Fields) -> statement.StatementPosition:
         position=quantity,
         market_price=fields.number("markPrice"),
         market_value=fields.number("positionValue"),
-        average_cost=average if average is not None and math.isfinite(average) else None,
+        average_cost=average,
         unrealized_pnl=fields.number("fifoPnlUnrealized"),
     )
 
@@ -310,14 +298,11 @@ def execution_of(fields: Fields) -> statement.Execution:
     quantity = fields.required_number("quantity")
     commission = fields.number("ibCommission")
     when = ("dateTime",) if fields.text("dateTime") else ("tradeDate", "tradeTime")
-    own_id = fields.any_of(*_TRADE_IDS)
-    if own_id is None:
-        raise fields.error("has no ibExecID, tradeID or transactionID", "id")
     return statement.Execution(
-        execution_id=own_id,
+        execution_id=fields.text("ibExecID", "tradeID", "transactionID") or "",
         account=fields.required("accountId"),
         conid=fields.conid(),
-        symbol=fields.text("underlyingSymbol") or fields.required("symbol"),
+        symbol=fields.required("underlyingSymbol", "symbol"),
         sec_type=fields.sec_type(),
         time=fields.moment(*when),
         side=statement.Side.SELL if quantity < 0 else statement.Side.BUY,
@@ -329,20 +314,18 @@ def execution_of(fields: Fields) -> statement.Execution:
         currency=fields.required("currency"),
         source=statement.FLEX,
         statement=fields.file,
-        codes=fields.any_of("notes", "code"),
+        codes=fields.text("notes", "code"),
         open_close=fields.text("openCloseIndicator"),
         transaction_type=fields.text("transactionType"),
         order_id=fields.text("ibOrderID"),
         brokerage_order_id=fields.text("brokerageOrderID"),
-        trade_id=fields.any_of("tradeID", "transactionID"),
-        corrects=fields.any_of("origTradeID", "origTransactionID"),
+        trade_id=fields.text("tradeID", "transactionID"),
+        corrects=fields.text("origTradeID", "origTransactionID"),
         fx_rate_to_base=fields.number("fxRateToBase"),
         underlying_conid=fields.conid_of("underlyingConid"),
         attributes=fields.as_json(),
     )
 
-
-_TRADE_IDS = ("ibExecID", "tradeID", "transactionID")
 
 # The elements that are events.
 _KINDS = {
@@ -362,34 +345,30 @@ def event_of(fields: Fields) -> statement.StatementEvent:
     dates = ("dateTime", "date", "reportDate")
     at = fields.moment(next((name for name in dates if fields.text(name)), "reportDate"))
     attributes = fields.as_json()
-    own_id = fields.any_of("transactionID", "tradeID", "actionID")
+    own_id = fields.text("transactionID", "tradeID", "actionID")
     return statement.StatementEvent(
         event_id=f"{fields.element}:{own_id or sha256(attributes.encode()).hexdigest()[:32]}",
         kind=_KINDS[fields.element],
         account=fields.required("accountId"),
         day=at.astimezone(STATEMENT_ZONE).date(),
         time=at if at.astimezone(STATEMENT_ZONE).time() != clock_time() else None,
-        type=fields.any_of("transactionType", "type"),
+        type=fields.text("transactionType", "type"),
         conid=fields.conid_of("conid"),
-        symbol=fields.any_of("underlyingSymbol", "symbol"),
-        sec_type=fields.sec_type() if fields.has("assetCategory") else None,
+        symbol=fields.text("underlyingSymbol", "symbol"),
+        sec_type=fields.sec_type() if fields.text("assetCategory") else None,
         currency=fields.text("currency"),
         quantity=fields.number("quantity"),
-        price=_first(fields, "tradePrice", "transferPrice"),
-        amount=_first(fields, "amount", "proceeds", "cashTransfer"),
-        realized_pnl=_first(fields, "fifoPnlRealized", "realizedPnl", "pnl"),
-        codes=fields.any_of("code", "notes"),
+        price=fields.number("tradePrice", "transferPrice"),
+        amount=fields.number("amount", "proceeds", "cashTransfer"),
+        realized_pnl=fields.number("fifoPnlRealized", "realizedPnl", "pnl"),
+        codes=fields.text("code", "notes"),
         direction=fields.text("direction"),
         fx_rate_to_base=fields.number("fxRateToBase"),
-        description=fields.any_of("actionDescription", "description"),
+        description=fields.text("actionDescription", "description"),
         attributes=attributes,
         source=statement.FLEX,
         statement=fields.file,
     )
-
-
-def _first(fields: Fields, *names: str) -> float | None:
-    return next((found for name in names if (found := fields.number(name)) is not None), None)
 
 
 def cash_of(fields: Fields) -> statement.StatementCash:
@@ -410,9 +389,6 @@ def cash_of(fields: Fields) -> statement.StatementCash:
 # The largest statement, in bytes; a day of 20,000 holdings takes some 15 MB.
 LARGEST_STATEMENT = 512 * 2**20
 
-# The number of bytes that are parsed at once.
-CHUNK_BYTES = 2**20
-
 _RECORDS: Mapping[str, tuple[str, Callable[[Fields], Any]]] = {
     "OpenPosition": ("positions", position_of),
     "Trade": ("executions", execution_of),
@@ -423,7 +399,7 @@ _RECORDS: Mapping[str, tuple[str, Callable[[Fields], Any]]] = {
 _PLACE = {"accountId", "acctAlias", "model", "currency", "reportDate", "date", "levelOfDetail"}
 
 # What a lot names and its summary does not. Source: ibflex, Types.py, OpenPosition.
-_LOT = ("openDateTime", "holdingPeriodDateTime", "originatingOrderID", "originatingTransactionID")
+_LOT = {"openDateTime", "holdingPeriodDateTime", "originatingOrderID", "originatingTransactionID"}
 
 # The levels of detail that are read; the others repeat them.
 _LEVELS = {
@@ -446,263 +422,186 @@ _SECTIONS = {
     "CashTransactions", *_RECORDS, *_IN_DETAIL["executions"],
 }  # fmt: skip
 
+_ONE_FILE = "Put the XML of an activity Flex query into the folder, and nothing else."
 
-def read_statements(data: bytes, file: str, *, clock: Clock = utc_now) -> list[statement.Statement]:
+
+class _Content:
+    """The rows of one statement, as they are read.
+
+    Args:
+        fields: Those of the element around them.
+    """
+
+    def __init__(self, fields: Fields) -> None:
+        self._fields = fields
+        own = fields.attributes
+        self._inherited = _known(
+            {"accountId": own.get("accountId", ""), "reportDate": own.get("toDate", "")}
+        )
+        self._sections: set[str] = set()
+        self._rows: defaultdict[str, list[tuple[Fields, Any]]] = defaultdict(list)
+        self._flaws: defaultdict[str, list[StatementError]] = defaultdict(list)
+        self._is_idle = True
+
+    def add(self, tag: str, attributes: Mapping[str, str]) -> None:
+        """Read an element. Where a row names no account or day, they are the statement's.
+
+        A row that names a dash as its account is a sum over several.
+        """
+        own = _known(attributes)
+        if tag in _RECORDS and not own.keys() - _PLACE:
+            return
+        self._sections.add(tag)
+        if tag not in _RECORDS or attributes.get("accountId", "").strip() in ("-", "--"):
+            return
+        kind, parse = _RECORDS[tag]
+        level = own.get("levelOfDetail")
+        is_lot = level == "LOT" or (level is None and bool(own.keys() & _LOT))
+        if kind == "positions" and is_lot:
+            kind = "lots"
+        elif level is not None and level not in _LEVELS[kind]:
+            return
+        fields = replace(self._fields, attributes=self._inherited | own, element=tag)
+        try:
+            self._rows[kind].append((fields, parse(fields)))
+        except StatementError as error:
+            self._flaws["positions" if kind == "lots" else kind].append(error)
+            self._is_idle &= kind != "events" or tag == "CashTransaction"
+
+    def stated(self) -> statement.Statement:
+        """Return what was read.
+
+        Raises:
+            StatementError: It is no activity statement, or its days cannot be read.
+        """
+        fields = self._fields
+        first, last = fields.day("fromDate"), fields.day("toDate")
+        made = fields.moment("whenGenerated") if fields.text("whenGenerated") else None
+        account = fields.required("accountId")
+        if not self._sections & _SECTIONS:
+            listed = ", ".join(sorted(self._sections)[:5]) or "nothing"
+            raise StatementError(
+                f"{fields.file} is no activity statement: it has {shown(listed)}, and none of Open "
+                "Positions, Trades and the other sections that are read.",
+                remedy=_ONE_FILE,
+            )
+        positions, executions = self._holdings(), self._executions()
+        for kind, tags in _IN_DETAIL.items():
+            unread = not self._rows[kind] and not self._flaws[kind]
+            if unread and (found := tags & self._sections):
+                listed = ", ".join(sorted(found))
+                flaw = _flaw(f"{fields.file}: {account} has no {kind}, but {listed}.", "level")
+                self._flaws[kind].append(flaw)
+        lacks_positions, lacks_trades = (bool(self._flaws[kind]) for kind in _IN_DETAIL)
+        every = (flaw for kind in _LEVELS for flaw in self._flaws[kind])
+        return statement.Statement(
+            file=fields.file,
+            account=account,
+            first=first,
+            last=last,
+            generated_at=made,
+            states_positions="OpenPositions" in self._sections and not lacks_positions,
+            states_trades="Trades" in self._sections and not lacks_trades and self._is_idle,
+            positions=tuple(positions),
+            executions=tuple(replace(one, stated_at=made) for one in executions),
+            cash=tuple(one for _, one in self._rows["cash"]),
+            events=tuple(replace(one, stated_at=made) for _, one in self._rows["events"]),
+            lacks_positions=lacks_positions,
+            left_out=tuple((one.what, one.remedy) for one in every),
+        )
+
+    def _holdings(self) -> list[statement.StatementPosition]:
+        """Return one position for each holding and day, without the lots that it sums up."""
+        found: dict[tuple[str, date, int], statement.StatementPosition] = {}
+        flaws, twice = self._flaws["positions"], set[tuple[str, date, int]]()
+        for fields, one in self._rows["positions"]:
+            key = (one.account, one.day, one.conid)
+            if key in found and key not in twice:
+                what = f"{fields}: {one.account} has conid {one.conid} twice on {one.day}."
+                flaws.append(_flaw(what, "model"))
+                twice.add(key)
+            found[key] = one
+        lots = {(one.account, one.day, one.conid): fields for fields, one in self._rows["lots"]}
+        flaws += [
+            fields.error("is a lot, and its summary is not there", "level")
+            for key, fields in lots.items()
+            if key not in found
+        ]
+        return [one for key, one in found.items() if key not in twice]
+
+    def _executions(self) -> list[statement.Execution]:
+        """Return the executions. A row without an id and a level may be the sum of others."""
+        totals: Counter[tuple[int, str | None]] = Counter()
+        found: list[statement.Execution] = []
+        for _fields, one in self._rows["executions"]:
+            if one.execution_id:
+                found.append(one)
+                for order in {None, one.order_id or one.brokerage_order_id}:
+                    totals[one.conid, order] += one.change
+        for fields, one in self._rows["executions"]:
+            key = (one.conid, one.order_id or one.brokerage_order_id)
+            is_sum = fields.text("levelOfDetail") is None and totals.get(key) == one.change
+            if not one.execution_id and not is_sum:
+                flaw = fields.error("has no ibExecID, tradeID or transactionID", "id")
+                self._flaws["executions"].append(flaw)
+        return found
+
+
+def read_statements(data: bytes, file: str) -> list[statement.Statement]:
     """Return the statements of a Flex query result, one for each account and period.
 
-    The elements are read as they are parsed, so that a year needs no tree in memory. A row that
-    cannot be read is left out and named with the statement. A document type is refused: a statement
-    has none, and entities are declared there.
+    Each element is emptied after it was read, so that a year needs little memory. A row that
+    cannot be read is left out and named with the statement. The standard parser loads no external
+    entities, and expat bounds the growth of others.
 
     Args:
         file: The name of the file, for messages and for the rows.
-        clock: The current time; dates after tomorrow are refused.
 
     Raises:
         StatementError: It is no activity statement, it is cut off, or its days cannot be read.
         FlexServiceError: It is an answer of the service instead of a statement: an error, or
             "in progress".
     """
-    target = _parsed(data, file, clock().date())
-    if target.root == "FlexStatementResponse":
-        raise refusal(target.texts, file)
-    if target.root == "FlexQueryResponse" and not target.statements:
+    if answer := answer_of(data):
+        raise refusal(answer, file)
+    found: list[statement.Statement] = []
+    root, content = "", None
+    try:
+        for event, element in Xml.iterparse(BytesIO(data), ("start", "end")):  # noqa: S314
+            tag, root = element.tag, root or element.tag
+            if event == "end":
+                if tag == "FlexStatement" and content is not None:
+                    found.append(content.stated())
+                    content = None
+                element.clear()
+            elif tag == "FlexStatement":
+                fields = Fields(attributes=_known(element.attrib), file=file, element=tag)
+                content = _Content(fields)
+            elif content is not None:
+                content.add(tag, element.attrib)
+    except (Xml.ParseError, LookupError, ValueError) as error:  # an encoding that Python lacks too
+        raise StatementError(
+            f"{file} is not complete XML in UTF-8: {str(error)[:80]}.",
+            remedy="Download it again and replace the file.",
+        ) from None
+    if root == "FlexQueryResponse" and not found:
         raise StatementError(
             f"{file} has no statement of an account.",
             remedy="Choose at least one account in the Flex query.",
         )
-    if target.root != "FlexQueryResponse":
+    if root != "FlexQueryResponse":
         raise StatementError(
-            f"{file} is no Flex statement: its root is {shown(target.root)}.",
-            remedy="Put the XML of an activity Flex query into the folder, and nothing else.",
+            f"{file} is no Flex statement: its root is {shown(root)}.", remedy=_ONE_FILE
         )
-    return target.statements
+    return found
 
 
 def answer_of(data: bytes) -> dict[str, str]:
     """Return the texts of an answer of the service by name; empty for anything else."""
-    try:
-        target = _parsed(data, "the answer", utc_now().date())
-    except StatementError:
-        return {}
-    return target.texts if target.root == "FlexStatementResponse" else {}
-
-
-def _parsed(data: bytes, file: str, today: date) -> "_Target":
-    target = _Target(file, today)
-    # The standard parser loads no external entities, and expat bounds the growth of others;
-    # their declarations are refused all the same.
-    parser = Xml.XMLParser(target=target)  # noqa: S314
-    try:
-        for start in range(0, len(data), CHUNK_BYTES):  # a copy of the whole would double it
-            parser.feed(data[start : start + CHUNK_BYTES])
-        parser.close()
-    except Xml.ParseError as error:
-        raise StatementError(
-            f"{file} is not complete XML: {error}.",
-            remedy="Download it again and replace the file.",
-        ) from None
-    except (LookupError, ValueError) as error:  # an encoding that Python or the parser lacks
-        raise StatementError(
-            f"{file} cannot be decoded: {str(error)[:80]}.",
-            remedy="Download it again and replace the file: the broker writes UTF-8.",
-        ) from None
-    return target
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Row:
-    """A row, and its record or why there is none.
-
-    Attributes:
-        of_all: Whether it names no account, as a sum over several does.
-        is_sum: Whether that, or an execution without an id, makes it the sum of others.
-        is_lot: Whether it is a part of a holding.
-    """
-
-    fields: Fields
-    conid: int | None
-    of_all: bool
-    is_sum: bool
-    is_lot: bool
-    record: Any = None
-    flaw: StatementError | None = None
-
-    @property
-    def order(self) -> str | None:
-        """The id of the order of a trade."""
-        return self.fields.first_of("ibOrderID", "brokerageOrderID")
-
-
-class _Target:
-    """Receives the elements of one file."""
-
-    def __init__(self, file: str, today: date) -> None:
-        self.file = file
-        self.today = today
-        self.root = ""
-        self.texts: dict[str, str] = {}
-        self.statements: list[statement.Statement] = []
-        self._open: Fields | None = None
-        self._inherited: dict[str, str] = {}
-        self._sections: set[str] = set()
-        self._found: defaultdict[str, list[_Row]] = defaultdict(list)
-        self._text: list[str] = []
-
-    def doctype(self, name: str, public: str | None, system: str | None) -> None:
-        raise StatementError(
-            f"{self.file} declares a document type, which no statement does.",
-            remedy="Remove the file: it was not made by the broker.",
-        )
-
-    def start(self, tag: str, attributes: dict[str, str]) -> None:
-        self._text.clear()
-        if not self.root:
-            self.root = tag
-        if tag == "FlexStatement":
-            self._open = self._fields(tag, attributes)
-            account, last = attributes.get("accountId", ""), attributes.get("toDate", "")
-            self._inherited = {"accountId": account, "reportDate": last}
-            self._sections = set()
-            self._found = defaultdict(list)
-        elif self._open is not None:
-            own = {name: text for name, text in attributes.items() if text.strip() not in UNKNOWN}
-            if tag not in _RECORDS or own.keys() - _PLACE:
-                self._sections.add(tag)
-            if tag in _RECORDS and own.keys() - _PLACE:
-                self._row(tag, attributes, own)
-
-    def data(self, text: str) -> None:
-        if self.root == "FlexStatementResponse":
-            self._text.append(text)
-
-    def end(self, tag: str) -> None:
-        if self.root == "FlexStatementResponse":
-            self.texts[tag] = "".join(self._text).strip()
-        if tag == "FlexStatement" and self._open is not None:
-            self.statements.append(self._statement(self._open))
-            self._open = None
-
-    def _fields(self, tag: str, attributes: dict[str, str]) -> Fields:
-        return Fields(attributes, file=self.file, element=tag, today=self.today)
-
-    def _row(self, tag: str, attributes: Mapping[str, str], own: dict[str, str]) -> None:
-        """Read a row. Where it names no account or day, they are the statement's."""
-        kind, parse = _RECORDS[tag]
-        fields = self._fields(tag, {**self._inherited, **own})
-        level = own.get("levelOfDetail")
-        lots = kind == "positions" and (level == "LOT" or (level is None and fields.has(*_LOT)))
-        if level is not None and level not in _LEVELS[kind] and not lots:
-            return
-        of_all = attributes.get("accountId", "").strip() in ("-", "--")
-        no_id = kind == "executions" and level is None and not fields.has(*_TRADE_IDS)
-        row = _Row(
-            fields=fields,
-            conid=fields.conid_of("conid"),
-            of_all=of_all,
-            is_sum=of_all or no_id,
-            is_lot=lots,
-        )
-        try:
-            row = replace(row, record=parse(fields))
-        except StatementError as error:
-            row = replace(row, flaw=error)
-        self._found[kind].append(row)
-
-    def _statement(self, fields: Fields) -> statement.Statement:
-        first, last = fields.day("fromDate"), fields.day("toDate")
-        made = fields.moment("whenGenerated") if fields.has("whenGenerated") else None
-        account = fields.required("accountId")
-        if not self._sections & _SECTIONS:
-            listed = ", ".join(sorted(self._sections)[:5]) or "nothing"
-            raise StatementError(
-                f"{self.file} is no activity statement: it has {shown(listed)}, and none of Open "
-                "Positions, Trades and the other sections that are read.",
-                remedy="Put the XML of an activity Flex query into the folder, and nothing else.",
-            )
-        rows = {kind: _without_sums(kind, found) for kind, found in self._found.items()}
-        positions, flaws = _holdings(rows.get("positions", []))
-        no_trades = [one.flaw for one in rows.get("executions", []) if one.flaw]
-        for kind, tags in _IN_DETAIL.items():
-            if not self._found[kind] and (found := tags & self._sections):
-                listed = ", ".join(sorted(found))
-                flaw = _flaw(f"{self.file}: {account} has no {kind}, but {listed}.", "level")
-                (flaws if kind == "positions" else no_trades).append(flaw)
-        events, of_events = _records(rows.get("events", []))
-        cash, of_cash = _records(rows.get("cash", []))
-        executions, _ = _records(rows.get("executions", []))
-        every = [*flaws, *no_trades, *(flaw for _, flaw in (*of_events, *of_cash))]
-        is_idle = not no_trades and all(tag == "CashTransaction" for tag, _ in of_events)
-        return statement.Statement(
-            file=self.file,
-            account=account,
-            first=first,
-            last=last,
-            generated_at=made,
-            states_positions="OpenPositions" in self._sections and not flaws,
-            states_trades="Trades" in self._sections and is_idle,
-            positions=tuple(positions),
-            executions=tuple(replace(one, stated_at=made) for one in executions),
-            cash=tuple(cash),
-            events=tuple(replace(one, stated_at=made) for one in events),
-            lacks_positions=bool(flaws),
-            left_out=tuple((one.what, one.remedy) for one in every),
-        )
-
-
-def _without_sums(kind: str, rows: Collection[_Row]) -> list[_Row]:
-    """Return rows without the sums of others.
-
-    A sum over accounts names none. A sum of executions has no id where its level is not written.
-    """
-    if kind == "events":
-        return [one for one in rows if not one.of_all]
-    details = [one for one in rows if not one.is_sum]
-    conids = {one.conid for one in details}
-    totals: defaultdict[tuple[int | None, str | None], float] = defaultdict(float)
-    for one in details:
-        if kind == "executions" and one.flaw is None:
-            for order in {None, one.order}:
-                totals[one.conid, order] += one.record.change
-
-    def is_repeated(one: _Row) -> bool:
-        if one.of_all or kind != "executions":
-            return one.conid in conids
-        with suppress(StatementError):
-            total = totals.get((one.conid, one.order))
-            return total is not None and one.fields.number("quantity") == total
-        return False
-
-    return [one for one in rows if not (one.is_sum and is_repeated(one))]
-
-
-def _records(rows: Iterable[_Row]) -> tuple[list[Any], list[tuple[str, StatementError]]]:
-    """Return the records of rows, and the elements and errors of those that cannot be read."""
-    listed = list(rows)
-    flaws = [(one.fields.element, one.flaw) for one in listed if one.flaw is not None]
-    return [one.record for one in listed if one.flaw is None], flaws
-
-
-def _holdings(rows: Iterable[_Row]) -> tuple[list[Any], list[StatementError]]:
-    """Return one position for each holding and day; its lots, which it sums up, are left out."""
-    found: list[Any] = []
-    flaws: list[StatementError] = []
-    groups: defaultdict[tuple[str, date, int], list[_Row]] = defaultdict(list)
-    for one in rows:
-        if one.flaw is not None:
-            flaws.append(one.flaw)
-        else:
-            groups[one.record.account, one.record.day, one.record.conid].append(one)
-    for (account, day, conid), of_one in groups.items():
-        sums = [one for one in of_one if not one.is_lot]
-        if len(sums) == 1:
-            found.append(sums[0].record)
-        elif sums:
-            what = f"{sums[0].fields}: {account} has conid {conid} twice on {day}."
-            flaws.append(_flaw(what, "model"))
-        else:
-            flaws.append(of_one[0].fields.error("is a lot, and its summary is not there", "level"))
-    return found, flaws
+    if b"<FlexStatementResponse" in data[:4096]:
+        with suppress(Xml.ParseError, LookupError, ValueError):
+            return {one.tag: (one.text or "").strip() for one in Xml.fromstring(data)}  # noqa: S314
+    return {}
 
 
 IN_PROGRESS = "1019"
@@ -757,22 +656,12 @@ logger = logging.getLogger(__name__)
 # The service refuses requests without one.
 USER_AGENT = "Python/3"
 
-# The shortest token that is searched for in a statement: a shorter text may be there by chance.
-# The broker's tokens have some 25 characters.
-LEAST_TOKEN = 12
-
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 30.0
 
 
 # The domains of IB, to whose hosts a token may be sent.
 _BROKER = ("interactivebrokers.com", "interactivebrokers.co.uk", "ibkr.com")
-
-
-def _host(url: str) -> str:
-    with suppress(ValueError):
-        return urlsplit(url).hostname or ""
-    return ""
 
 
 def is_of_broker(url: str) -> bool:
@@ -785,7 +674,7 @@ def is_of_broker(url: str) -> bool:
     """
     if not url.startswith("https://") or "?" in url or address_flaw(url) is not None:
         return False
-    host, port = _host(url), urlsplit(url).port
+    host, port = urlsplit(url).hostname or "", urlsplit(url).port
     return port in (None, 443) and any(host == one or host.endswith(f".{one}") for one in _BROKER)
 
 
@@ -838,23 +727,9 @@ class FlexService:
         if not reference:
             raise refusal(_without(token, asked), f"query {query_id}")
         logger.info("the Flex service makes the statement of query %s", query_id)
-        named, url = asked.get("Url", ""), f"{self.url.rstrip('/')}/GetStatement"
-        if follows := is_of_broker(named):
-            url = named
-        data = self._until_ready(url, token, reference, query_id)
-        if named and not follows and b"<FlexQueryResponse" not in data[:4096]:
-            raise FlexServiceError(
-                f"query {query_id}: the Flex service names {shown(_host(named))} "
-                "for the statement, which is not IB's over https and is not asked; "
-                f"{urlsplit(url).hostname} has no statement.",
-                remedy="See whether a proxy answers for the service, and try again later.",
-            )
-        if len(token) >= LEAST_TOKEN and token.encode() in data:
-            raise FlexServiceError(
-                f"query {query_id}: the statement has the token in it, and is not stored.",
-                remedy="Make a new token, and see whether a proxy answers for the service.",
-            )
-        return data
+        named = asked.get("Url", "")
+        url = named if is_of_broker(named) else f"{self.url.rstrip('/')}/GetStatement"
+        return self._until_ready(url, token, reference, query_id)
 
     def _ask(self, url: str, token: str, subject: str, query_id: str) -> bytes:
         address = f"{url}?" + urlencode({"t": token, "q": subject, "v": 3})

@@ -22,13 +22,14 @@ from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.lake.ledger_append import AppendResult, append_rows
-from position_sync_dagster.lake.ledger_rows import ADDED, LedgerFiles
-from position_sync_dagster.lake.schema import codec, predicates
+from position_sync_dagster.lake.ledger_rows import ADDED, added_after, rows_between
+from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.codec import account_rows, records_of
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES, BROKER_POSITIONS, CONTRACTS
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import (
+    EVERY,
     Table,
     append,
     check_mode,
@@ -37,10 +38,12 @@ from position_sync_dagster.lake.storage.table import (
     fencing,
     files_in,
     first_mode,
+    may_have_one_of,
     newest_token,
     overwrite,
     refuse_stale_owner,
     set_properties,
+    text_literal,
 )
 
 # At this number of data files all rows are rewritten into one: each file takes time to read.
@@ -318,7 +321,7 @@ def _commit_info(session: GatewaySession | None) -> dict[str, str]:
 
 
 def _rows_of(gateway_id: str) -> str:
-    return f"gateway_id = {predicates.text_literal(gateway_id)}"
+    return f"gateway_id = {text_literal(gateway_id)}"
 
 
 # The application id in the Delta transaction of every commit. Concurrent commits with equal ids
@@ -337,11 +340,11 @@ class ContractsTable:
         rows = codec.contract_rows(details).unique("conid", keep="last", maintain_order=True)
         if rows.is_empty():
             return
-        among = predicates.among("conid", [str(conid) for conid in rows.get_column("conid").sort()])
+        is_among = may_have_one_of("conid", rows.get_column("conid"))
 
         def step(handle: DeltaTable) -> None:
             marks = [Transaction(WRITER, handle.version() + 1)]
-            stored = self.table.scan(handle, among, ["conid"])
+            stored = self.table.read_rows(data_files(handle).filter(is_among), ["conid"])
             if stored.join(rows, on="conid", how="semi").is_empty():
                 append(handle, rows, {}, marks)
                 return
@@ -394,17 +397,11 @@ class ContractsTable:
 
     def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
         """Return the details of these contracts, or of all, by conid; unknown ones are absent."""
-        return self._details(
-            pl.lit(value=True) if conids is None else codec.one_of("conid", set(conids))
-        )
+        return self._details(EVERY if conids is None else codec.one_of("conid", set(conids)))
 
     def _details(self, only: pl.Expr) -> dict[int, ContractDetails]:
         def step(handle: DeltaTable) -> pl.DataFrame:
-            files = data_files(handle)
-            if files.is_empty():
-                return CONTRACTS.empty
-            found = self.table.scan_files(files).filter(only)
-            return found.select(list(CONTRACTS.columns)).collect()
+            return self.table.scan_files(data_files(handle)).filter(only).collect()
 
         return {one.conid: one for one in codec.contracts_of(self.table.snapshot(step))}
 
@@ -429,7 +426,6 @@ class AccountValuesTable:
     def __init__(self, table: Table, clock: Clock = utc_now) -> None:
         self.table = table
         self._clock = clock
-        self._files = LedgerFiles(table)
         self._newest: tuple[tuple[int, int], pl.DataFrame] | None = None
         self._summaries: tuple[pl.DataFrame, list[AccountSummary]] | None = None
 
@@ -445,7 +441,7 @@ class AccountValuesTable:
         """
         rows = account_rows(map(_identified, summaries))
         single = rows.unique("row_id", keep="first", maintain_order=True)
-        return append_rows(self.table, self._files, single, clock=self._clock)
+        return append_rows(self.table, single, clock=self._clock)
 
     def fence(self, gateway_id: str, token: int) -> None:
         """Refuse, from now on, rows of the gateway's owners with a smaller fencing token.
@@ -482,13 +478,13 @@ class AccountValuesTable:
         version = None if known is None else known.get_column(ADDED).max()
         if known is None or version is None:
             return self._newest_in(_recent(files))
-        added = self._files.added_after(files, int(str(version)))
+        added = added_after(self.table, files, int(str(version)))
         rows = _newest(pl.concat([known.lazy(), added.select(known.columns)]))
         last = rows.sort(ADDED).get_column("date")[-1]
         return rows.filter(pl.col("date") >= last - LOOK_BACK)
 
     def _newest_in(self, files: pl.DataFrame) -> pl.DataFrame:
-        return _newest(self._files.scan(files))
+        return _newest(self.table.scan_files(files))
 
     def latest_summaries(self) -> list[AccountSummary]:
         """Return the newest row of each account as values; see `latest`."""
@@ -500,7 +496,7 @@ class AccountValuesTable:
     def between(self, first: datetime, last: datetime) -> pl.DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""
         rows = self.table.snapshot(
-            lambda handle: self._files.between(handle, first, last).collect()
+            lambda handle: rows_between(self.table, handle, first, last).collect()
         )
         return rows.sort("timestamp", "row_id")
 

@@ -6,35 +6,22 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.lake.lake import Lake, broker_rows
+from position_sync_dagster.lake.ledger_rows import rows_between
 from position_sync_dagster.lake.queue_transitions import IS_REQUEST
 from position_sync_dagster.lake.schema.ids import id_prefix
-from position_sync_dagster.lake.schema.predicates import LIVE
-from position_sync_dagster.lake.storage.table import data_files, may_have
+from position_sync_dagster.lake.storage.lifecycle_table import in_bucket
+from position_sync_dagster.lake.storage.table import may_have
 from position_sync_dagster.settings import Settings
 
-_BUCKET = pl.col("partition.bucket")
-
-
-_JUDGED = (
+_JUDGED = [
     "request_id", "account", "conid", "symbol", "priority", "status", "reason", "created_at",
     "updated_at", "error_message",
-)  # fmt: skip
-
-
-def _requests_in(lake: Lake, chosen: pl.Expr) -> pl.DataFrame:
-    """Read the data files of the queue that an expression over the log's statistics chooses.
-
-    The files are read side by side; in an object store, a predicate takes three requests a file.
-    """
-    table = lake.queue.table
-    return table.snapshot(
-        lambda handle: table.read_rows(data_files(handle).filter(chosen), _JUDGED)
-    )
+]  # fmt: skip
 
 
 def live_requests(lake: Lake) -> pl.DataFrame:
     """Return the requests that are not finished, and the live rows that are not valid ones."""
-    return _requests_in(lake, _BUCKET == LIVE)
+    return lake.queue.sync.store.snapshot().live
 
 
 def foreign_requests(live: pl.DataFrame) -> pl.DataFrame:
@@ -45,7 +32,8 @@ def foreign_requests(live: pl.DataFrame) -> pl.DataFrame:
 def finished_requests(lake: Lake, status: str, since: datetime) -> pl.DataFrame:
     """Return the requests with a final status that were inserted since then."""
     first = id_prefix(since)
-    rows = _requests_in(lake, (status == _BUCKET) & may_have("request_id", first))
+    chosen = in_bucket(status) & may_have("request_id", first)
+    rows = lake.queue.sync.store.finished(chosen, _JUDGED)
     return rows.filter(pl.col("request_id") >= first)
 
 
@@ -62,7 +50,7 @@ def repeated_ids(lake: Lake, since: datetime, until: datetime) -> pl.DataFrame:
     ledger = lake.updates
 
     def step(handle: DeltaTable) -> pl.DataFrame:
-        rows = ledger.sync.files.between(handle, since, until, twice=True)
+        rows = rows_between(ledger.table, handle, since, until, twice=True)
         return (
             rows.group_by("update_id")
             .agg(pl.len().alias("rows"), pl.col("account", "conid").first())

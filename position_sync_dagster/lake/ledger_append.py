@@ -26,10 +26,16 @@ from position_sync_dagster.domain.update import (
     trading_mode_of,
 )
 from position_sync_dagster.errors import InvalidLegError, InvalidRequestError, NewerRowError
-from position_sync_dagster.lake.ledger_rows import HOLDING, LedgerFiles, last_added
+from position_sync_dagster.lake.ledger_rows import (
+    HOLDING,
+    added_after,
+    added_by,
+    last_added,
+    stored_ids,
+)
 from position_sync_dagster.lake.schema.codec import moment, update_rows
 from position_sync_dagster.lake.schema.ids import content_id
-from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn, TableSpec
+from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn
 from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
@@ -211,7 +217,6 @@ class AppendResult:
 
 def append_rows(
     table: Table,
-    files: LedgerFiles,
     frame: pl.DataFrame,
     *,
     clock: Clock,
@@ -247,13 +252,13 @@ def append_rows(
             refuse_stale_owner(token, newest_token(handle, gateway_id), gateway_id)
         check_mode(handle, modes, table.path)
         present = data_files(handle)
-        new = _without_stored(files, present, frame, table.spec)
+        new = _without_stored(table, present, frame)
         if new.is_empty():
-            if tried is not None and _is_committed(files, present, *tried):
+            if tried is not None and _is_committed(table, present, *tried):
                 return tried[0]  # the answer to that commit was lost
             return AppendResult(version=handle.version(), rows=0)
         if checked is not None:
-            _refuse_newer(files, present, checked, new)
+            _refuse_newer(table, present, checked, new)
             # After a conflict only the rows that the winner added are checked. Otherwise each
             # commit of others would make the next attempt longer, and beside several streams no
             # attempt would win.
@@ -280,31 +285,25 @@ def append_rows(
     return result
 
 
-def _is_committed(
-    files: LedgerFiles, present: pl.DataFrame, tried: AppendResult, at: datetime
-) -> bool:
+def _is_committed(table: Table, present: pl.DataFrame, tried: AppendResult, at: datetime) -> bool:
     """Return whether the table has the rows of this try, not the same rows of another writer."""
-    rows = files.added_by(present, tried.version).select("committed_at").collect()
+    rows = added_by(table, present, tried.version).select("committed_at").collect()
     return not rows.filter(pl.col("committed_at") == moment(at)).is_empty()
 
 
-def _without_stored(
-    files: LedgerFiles, present: pl.DataFrame, rows: pl.DataFrame, spec: TableSpec
-) -> pl.DataFrame:
+def _without_stored(table: Table, present: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     """Return the rows whose batch and id the table does not hold, whatever the clocks say."""
-    batch = [name for name in spec.indexed if name == "batch_id"]
-    for column in (*batch, *spec.key):
-        stored = files.stored_ids(present, column, rows.get_column(column))
+    batch = [name for name in table.spec.indexed if name == "batch_id"]
+    for column in (*batch, *table.spec.key):
+        stored = stored_ids(table, present, column, rows.get_column(column))
         if stored:
             rows = rows.filter(~pl.col(column).is_in(stored))
     return rows
 
 
-def _refuse_newer(
-    files: LedgerFiles, present: pl.DataFrame, through: int, rows: pl.DataFrame
-) -> None:
+def _refuse_newer(table: Table, present: pl.DataFrame, through: int, rows: pl.DataFrame) -> None:
     """Raise an error if a row of one of the holdings was added after that version."""
-    added = files.added_after(present, through).select(HOLDING)
+    added = added_after(table, present, through).select(HOLDING)
     newer = added.join(rows.lazy().select(HOLDING), on=HOLDING, how="semi").collect()
     if not newer.is_empty():
         account, conid = newer.row(0)

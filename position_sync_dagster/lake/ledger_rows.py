@@ -13,65 +13,55 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.storage.table import Table, data_files, files_with, may_have
+from position_sync_dagster.lake.schema.ids import LAST
+from position_sync_dagster.lake.storage.table import (
+    EVERY,
+    Table,
+    data_files,
+    may_have,
+    may_have_one_of,
+)
 
 
-class LedgerFiles:
-    """Reads the rows of chosen data files of one ledger."""
+def stored_ids(table: Table, files: pl.DataFrame, column: str, ids: pl.Series) -> set[str]:
+    """Return which of the ids a column holds; reads only the files that may hold one."""
+    files = files.filter(may_have_one_of(column, ids))
+    if files.is_empty():
+        return set()
+    rows = table.scan_files(files).select(column)
+    found = rows.filter(pl.col(column).is_in(ids.unique().implode())).collect()
+    return set(found.get_column(column).to_list())
 
-    def __init__(self, table: Table) -> None:
-        self._table = table
 
-    def scan(self, files: pl.DataFrame) -> pl.LazyFrame:
-        """Return the rows of these files, which are rows of `data_files`."""
-        spec = self._table.spec
-        if files.is_empty():
-            return spec.empty.lazy()
-        rows = self._table.scan_files(files).select(list(spec.stored))
-        return rows.with_columns(date=pl.col("timestamp").dt.date()).select(list(spec.polars))
+def rows_between(
+    table: Table, handle: DeltaTable, first: datetime, last: datetime, *, twice: bool = False
+) -> pl.LazyFrame:
+    """Return the rows with `first` <= timestamp <= `last`, from the files that may hold one.
 
-    def stored_ids(self, files: pl.DataFrame, column: str, ids: pl.Series) -> set[str]:
-        """Return which of the ids a column holds; reads only the files that may hold one."""
-        files = files_with(files, column, ids)
-        if files.is_empty():
-            return set()
-        rows = self.scan(files).select(column)
-        found = rows.filter(pl.col(column).is_in(ids.unique().implode())).collect()
-        return set(found.get_column(column).to_list())
+    Args:
+        first: The start; one without a time zone is local time.
+        last: The end, likewise.
+        twice: Read only the files that may hold an `update_id` twice; see `_doubtful`.
+    """
+    first, last = first.astimezone(UTC), last.astimezone(UTC)
+    files = data_files(handle).filter(
+        pl.col("partition.date").is_between(first.date(), last.date()),
+        may_have("timestamp", first, last),
+    )
+    rows = table.scan_files(_doubtful(files) if twice else files)
+    return rows.filter(pl.col("timestamp").is_between(first, last))
 
-    def between(
-        self, handle: DeltaTable, first: datetime, last: datetime, *, twice: bool = False
-    ) -> pl.LazyFrame:
-        """Return the rows with `first` <= timestamp <= `last`, from the files that may hold one.
 
-        Args:
-            first: The start; one without a time zone is local time.
-            last: The end, likewise.
-            twice: Read only the files that may hold an `update_id` twice; see `_doubtful`.
-        """
-        first, last = first.astimezone(UTC), last.astimezone(UTC)
-        files = data_files(handle).filter(
-            pl.col("partition.date").is_between(first.date(), last.date()),
-            may_have("timestamp", first, last),
-        )
-        rows = self.scan(_doubtful(files) if twice else files)
-        return rows.filter(pl.col("timestamp").is_between(first, last))
+def added_after(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:
+    """Return the rows that commits after a version added."""
+    files = files.filter(pl.col("max.ledger_version") > version)
+    return table.scan_files(files).filter(pl.col("ledger_version") > version)
 
-    def added_after(self, files: pl.DataFrame, version: int) -> pl.LazyFrame:
-        """Return the rows that commits after a version added."""
-        files = files.filter(pl.col("max.ledger_version") > version)
-        return self.scan(files).filter(pl.col("ledger_version") > version)
 
-    def added_by(self, files: pl.DataFrame, version: int) -> pl.LazyFrame:
-        """Return the rows that the commit of a version added."""
-        first, last = pl.col("min.ledger_version"), pl.col("max.ledger_version")
-        around = files.filter(pl.lit(version).is_between(first, last))
-        return self.scan(around).filter(pl.col("ledger_version") == version)
-
-    def has(self, files: pl.DataFrame, ids: pl.Series, version: int) -> bool:
-        """Return whether the commit of a version added rows with all of these ids."""
-        added = self.added_by(files, version).select("update_id").collect()
-        return bool(ids.is_in(added.get_column("update_id").implode()).all())
+def added_by(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:
+    """Return the rows that the commit of a version added."""
+    around = files.filter(may_have("ledger_version", version, version))
+    return table.scan_files(around).filter(pl.col("ledger_version") == version)
 
 
 def last_added(files: pl.DataFrame) -> int:
@@ -179,13 +169,11 @@ class LatestRows:
 
     Args:
         table: The ledger.
-        files: Its data files.
         known: A table with the newest rows of an earlier version, which the first read begins with.
     """
 
-    def __init__(self, table: Table, files: LedgerFiles, known: Table | None = None) -> None:
+    def __init__(self, table: Table, known: Table | None = None) -> None:
         self._table = table
-        self._files = files
         self._known = known
         self._mutex = Lock()
         self._generation = 0
@@ -251,7 +239,7 @@ class LatestRows:
         new = present - self._seen
         if new:
             if self._seen:
-                rows = self._files.scan(files.filter(pl.col("path").is_in(list(new))))
+                rows = self._table.scan_files(files.filter(pl.col("path").is_in(list(new))))
             else:
                 rows = self._first_rows(files, known)
             if self._through:
@@ -270,10 +258,10 @@ class LatestRows:
         if known is not None and through:
             last = known.filter(pl.col(ADDED) == through).get_column("update_id")
             # After a repair the versions continue from an earlier one, with other rows.
-            if self._files.has(files, last, through):
-                fresh = self._files.added_after(files, through)
-                return pl.concat([known.lazy(), fresh])
-        return self._files.scan(files)
+            added = added_by(self._table, files, through).select("update_id").collect()
+            if last.is_in(added.get_column("update_id").implode()).all():
+                return pl.concat([known.lazy(), added_after(self._table, files, through)])
+        return self._table.scan_files(files)
 
     def _take(self, rows: pl.LazyFrame) -> None:
         """Determine the newest row of each holding that has a new row."""
@@ -286,9 +274,6 @@ class LatestRows:
         newest = newest_rows(pl.concat([self._rows.filter(touched), added]).lazy())
         self._rows = pl.concat([self._rows.filter(~touched), newest])
 
-
-# Sorts after every character of an id.
-LAST = "\N{TILDE}"
 
 IN_ORDER = ["ledger_version", "committed_at", "timestamp", "update_id"]
 
@@ -314,18 +299,15 @@ class LedgerProvenance:
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self._files = LedgerFiles(table)
 
     def ids_beginning_with(self, column: str, prefix: str) -> list[str]:
         """Return the distinct ids of a column that begin with a prefix, in order.
 
         The statistics of files narrow `update_id` and `batch_id`; `run_id` is read from every file.
         """
-        begins, indexed = pl.col(column).str.starts_with(prefix), self._table.spec.indexed
-        chosen = (
-            may_have(column, prefix, prefix + LAST) if column in indexed else pl.lit(value=True)
-        )
-        rows = self._where(begins, chosen, [column])
+        is_indexed = column in self._table.spec.indexed
+        chosen = may_have(column, prefix, prefix + LAST) if is_indexed else EVERY
+        rows = self._where(pl.col(column).str.starts_with(prefix), chosen, [column])
         return sorted(rows.get_column(column).unique())
 
     def with_id(self, column: str, value: str) -> pl.DataFrame:
@@ -353,7 +335,7 @@ class LedgerProvenance:
         """
 
         def step(handle: DeltaTable) -> LastRows:
-            rows = self._files.scan(data_files(handle)).filter(pl.col("run_id") == run_id)
+            rows = self._table.scan_files(data_files(handle)).filter(pl.col("run_id") == run_id)
             batches = batches_of(rows).collect()
             newest = batches.tail(limit)
             written = rows.filter(pl.col("batch_id").is_in(newest.get_column("batch_id").implode()))
@@ -382,8 +364,8 @@ class LedgerProvenance:
             for one in files.get_column("partition.date").unique().sort(descending=True):
                 if day is not None and one != day:
                     continue
-                rows = self._files.scan(_from(files, one, one)).filter(wanted)
-                frames.append(rows.collect())
+                of_day = files.filter(pl.col("partition.date") == one)
+                frames.append(self._table.scan_files(of_day).filter(wanted).collect())
                 if sum(frame.height for frame in frames) > limit:
                     break
             found = pl.concat(frames).sort(BY_TIME)
@@ -400,7 +382,7 @@ class LedgerProvenance:
         """Return the wanted rows of the chosen files, in the order of writing."""
 
         def step(handle: DeltaTable) -> pl.DataFrame:
-            rows = self._files.scan(data_files(handle).filter(chosen)).filter(wanted)
+            rows = self._table.scan_files(data_files(handle).filter(chosen)).filter(wanted)
             return (rows.sort(IN_ORDER) if columns is None else rows.select(columns)).collect()
 
         return self._table.snapshot(step)
@@ -413,10 +395,3 @@ def batches_of(rows: pl.LazyFrame) -> pl.LazyFrame:
         .agg(rows=pl.len().cast(pl.Int64), committed_at=pl.col("committed_at").max())
         .sort("version", "batch_id")
     )
-
-
-def _from(files: pl.DataFrame, first: date | None, last: date | None = None) -> pl.DataFrame:
-    on_day = pl.col("partition.date")
-    if first is not None:
-        files = files.filter(on_day >= first)
-    return files if last is None else files.filter(on_day <= last)

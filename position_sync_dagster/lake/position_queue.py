@@ -37,11 +37,16 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.lake import queue_transitions as transitions
 from position_sync_dagster.lake.queue_transitions import FAILED, IS_REQUEST, claim_order
-from position_sync_dagster.lake.schema import codec, predicates
-from position_sync_dagster.lake.schema.ids import NewIds, id_prefix, is_id, new_ids
+from position_sync_dagster.lake.schema import codec
+from position_sync_dagster.lake.schema.ids import LAST, NewIds, id_prefix, new_ids
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
-from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
-from position_sync_dagster.lake.storage.table import Table, TableOptions
+from position_sync_dagster.lake.storage.lifecycle_table import (
+    Change,
+    LifecycleTable,
+    Snapshot,
+    in_bucket,
+)
+from position_sync_dagster.lake.storage.table import Table, TableOptions, may_have, may_have_one_of
 from position_sync_dagster.lake.storage.threads import offloaded
 
 logger = logging.getLogger(__name__)
@@ -49,12 +54,11 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame, str]:
+def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Read FAILED requests, and all rows of the parts in which they are stored.
 
     Returns:
-        The rows of the requests in the order of their ids, the rows of the parts, and the predicate
-        of these.
+        The rows of the requests in the order of their ids, and the rows of the parts.
 
     Raises:
         UnknownRequestError: An id is not in the queue.
@@ -64,12 +68,13 @@ def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, p
     others = {request_id: status for request_id, status in statuses.items() if status != FAILED}
     if others:
         raise wrong_state(others, "only a FAILED request is retried")
-    found = snapshot.finished_with("request_id", ids, predicates.in_bucket(FAILED))
-    order = pl.DataFrame({"request_id": ids}, schema={"request_id": pl.String})
-    ordered = order.join(found, on="request_id", how="left", maintain_order="left")
-    parts = predicates.around_parts(FAILED, found.get_column("part"))
-    siblings = snapshot.finished(parts, None)
-    return ordered.select(found.columns), siblings, parts
+    wanted = pl.DataFrame({"request_id": ids}, schema={"request_id": pl.String})
+    chosen = in_bucket(FAILED) & may_have_one_of("request_id", wanted.to_series())
+    rows = snapshot.finished(chosen, None).filter(pl.col("bucket") == FAILED)
+    failed = rows.filter(pl.col("request_id").is_in(ids))
+    parts = failed.get_column("part").unique()
+    ordered = wanted.join(failed, on="request_id", how="left", maintain_order="left")
+    return ordered.select(rows.columns), rows.filter(pl.col("part").is_in(parts.implode()))
 
 
 def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
@@ -81,8 +86,9 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
     columns = ["request_id", "status"]
     live = snapshot.live.filter(pl.col("request_id").is_in(ids))
     found = dict(live.select(columns).iter_rows())
-    absent = [i for i in ids if i not in found and is_id(i)]
-    found |= dict(snapshot.finished_with("request_id", absent, columns=columns).iter_rows())
+    absent = pl.Series([i for i in ids if i not in found], dtype=pl.String)
+    rows = snapshot.finished(may_have_one_of("request_id", absent), columns)
+    found |= dict(rows.filter(pl.col("request_id").is_in(absent.implode())).iter_rows())
     unknown = [i for i in ids if i not in found]
     if unknown:
         raise UnknownRequestError(
@@ -341,11 +347,10 @@ class SyncQueue:
 
     def beginning_with(self, prefix: str) -> list[QueuedPosition]:
         """Read the live and finished requests whose id begins with a prefix."""
-        if not is_id(prefix):
-            return []
-        live = self.store.snapshot().live.filter(pl.col("request_id").str.starts_with(prefix))
-        finished = self.store.finished(predicates.ids_beginning_with("request_id", prefix))
-        found = pl.concat([live, finished.select(live.columns)]).filter(IS_REQUEST)
+        live = self.store.snapshot().live
+        finished = self.store.finished(may_have("request_id", prefix, prefix + LAST))
+        is_wanted = pl.col("request_id").str.starts_with(prefix)
+        found = pl.concat([live, finished]).filter(is_wanted, IS_REQUEST)
         return codec.records_of(
             QueuedPosition, found.unique("request_id", keep="first", maintain_order=True)
         )
@@ -557,8 +562,8 @@ class SyncQueue:
         now = self._clock()
 
         def step(snapshot: Snapshot) -> Change[list[str]]:
-            failed, siblings, parts = failed_rows(snapshot, ids)
-            return transitions.retry(snapshot.live, failed, siblings, parts, now=now)
+            failed, siblings = failed_rows(snapshot, ids)
+            return transitions.retry(snapshot.live, failed, siblings, now=now)
 
         return self.store.change(step, {"action": "retry"})
 
@@ -586,12 +591,12 @@ class SyncQueue:
         They show until when an unchanged row was confirmed, as long as the queue keeps the
         requests. The ids of requests sort by the time of insertion, so few files are read.
         """
-        found = self.store.finished(
-            f"{predicates.in_bucket(QueueStatus.SUCCESS.value)} "
-            f"AND request_id >= '{id_prefix(since)}'",
-            ["update_id", "confirmed_at", "updated_at"],
+        first = id_prefix(since)
+        chosen = in_bucket(transitions.SUCCESS) & may_have("request_id", first)
+        names = ["request_id", "update_id", "confirmed_at", "updated_at"]
+        answered = self.store.finished(chosen, names).filter(
+            pl.col("request_id") >= first, pl.col("updated_at") <= until.astimezone(UTC)
         )
-        answered = found.filter(pl.col("updated_at") <= until.astimezone(UTC))
         return answered.select("update_id", "confirmed_at").drop_nulls()
 
     def counts(self) -> dict[QueueStatus, int]:

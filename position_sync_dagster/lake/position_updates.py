@@ -30,9 +30,12 @@ from position_sync_dagster.lake.ledger_rows import (
     COMMITTED,
     HOLDING,
     LatestRows,
-    LedgerFiles,
+    added_after,
+    added_by,
     last_added,
     newest_rows,
+    rows_between,
+    stored_ids,
 )
 from position_sync_dagster.lake.schema.codec import one_of, storable, updates_of
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
@@ -129,7 +132,6 @@ class AddedRows:
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self._files = LedgerFiles(table)
         self._files_of: tuple[Snapshot, pl.DataFrame] | None = None
         self._paths = frozenset[str]()
         self.removals = 0
@@ -150,7 +152,7 @@ class AddedRows:
 
     def place(self, handle: DeltaTable, version: int) -> Place:
         """Return the place behind the rows of a version."""
-        rows = self._files.added_by(self.look(handle), version).select("update_id", _AT)
+        rows = added_by(self._table, self.look(handle), version).select("update_id", _AT)
         last = rows.sort("update_id").tail(1).collect().rows()
         return Place(_ledger(handle), version, *(last[0] if last else ("",)))
 
@@ -166,7 +168,7 @@ class AddedRows:
                 remedy=f"Pass it with the lake that it was printed for. {_BEGIN_AGAIN}",
             )
         files = self.look(handle)
-        added = self._files.added_by(files, place.version)
+        added = added_by(self._table, files, place.version)
         named = added.filter(pl.col("update_id") == place.update_id).select(_AT).collect()
         if place.version and (
             named.is_empty() or (place.at is not None and place.at not in named["at"])
@@ -195,7 +197,7 @@ class AddedRows:
         few = later.filter(pl.col("num_records").cum_sum() <= MOST_ROWS).height + 1
         counts = POSITION_UPDATES.empty
         while counts.is_empty():
-            rows = self._files.added_after(later.head(few), version)
+            rows = added_after(self._table, later.head(few), version)
             if few < later.height:  # a commit may have rows in several files
                 rows = rows.filter(pl.col(ADDED) < later.item(few, smallest))
             counts = rows.group_by(ADDED).len().sort(ADDED).collect()
@@ -352,8 +354,7 @@ class SyncUpdates:
     def __init__(self, table: Table, clock: Clock = utc_now, known: Table | None = None) -> None:
         self.table = table
         self._clock = clock
-        self.files = LedgerFiles(table)
-        self._latest = LatestRows(table, self.files, known)
+        self._latest = LatestRows(table, known)
         self._added = AddedRows(table)
 
     def initialize(self) -> None:
@@ -368,7 +369,7 @@ class SyncUpdates:
             newest = last_added(files)
             if newest <= version:
                 return AddedBatches({}, {}, newest)
-            added = self.files.added_after(files, version)
+            added = added_after(self.table, files, version)
             counts = (
                 added.group_by("source").agg(pl.len(), pl.col(ADDED).n_unique()).collect().rows()
             )
@@ -413,9 +414,7 @@ class SyncUpdates:
                 unknown, and a time without a zone is local time.)
         """
         rows = identified(updates, batch_id, run_id)
-        return append_rows(
-            self.table, self.files, rows, guard=guard, through=through, clock=self._clock
-        )
+        return append_rows(self.table, rows, guard=guard, through=through, clock=self._clock)
 
     def fence(self, gateway_id: str, token: int) -> None:
         """Refuse, from now on, rows of the gateway's owners with a smaller fencing token.
@@ -429,7 +428,7 @@ class SyncUpdates:
         """Return which of these ids the table holds."""
         ids = pl.Series(list(map(storable, update_ids)), dtype=pl.String)
         return self.table.snapshot(
-            lambda handle: self.files.stored_ids(data_files(handle), "update_id", ids)
+            lambda handle: stored_ids(self.table, data_files(handle), "update_id", ids)
         )
 
     def latest(self) -> pl.DataFrame:
@@ -472,7 +471,7 @@ class SyncUpdates:
         wanted = (pl.col("timestamp") if as_known_now else COMMITTED) <= moment.astimezone(UTC)
 
         def step(handle: DeltaTable) -> pl.DataFrame:
-            rows = self.files.scan(data_files(handle)).filter(wanted)
+            rows = self.table.scan_files(data_files(handle)).filter(wanted)
             return newest_rows(rows)
 
         return self.table.snapshot(step).sort(HOLDING)
@@ -481,7 +480,7 @@ class SyncUpdates:
         """Return when the first row was committed, and None without rows; reads two columns."""
 
         def step(handle: DeltaTable) -> pl.DataFrame:
-            return self.files.scan(data_files(handle)).select(COMMITTED.min()).collect()
+            return self.table.scan_files(data_files(handle)).select(COMMITTED.min()).collect()
 
         found: datetime | None = self.table.snapshot(step).item()
         return found
@@ -495,7 +494,7 @@ class SyncUpdates:
         first = last - timedelta(days=look_back_days)
 
         def step(handle: DeltaTable) -> pl.DataFrame:
-            return newest_rows(self.files.between(handle, first, last))
+            return newest_rows(rows_between(self.table, handle, first, last))
 
         return self.table.snapshot(step).sort(HOLDING)
 
@@ -518,7 +517,7 @@ class SyncUpdates:
     def added_after(self, version: int) -> pl.DataFrame:
         """Return the rows of all commits after a version, whatever their timestamps say."""
         return self.table.snapshot(
-            lambda handle: self.files.added_after(data_files(handle), version).collect()
+            lambda handle: added_after(self.table, data_files(handle), version).collect()
         )
 
     def between(
@@ -531,7 +530,7 @@ class SyncUpdates:
         """
 
         def step(handle: DeltaTable) -> pl.DataFrame:
-            rows = self.files.between(handle, first, last)
+            rows = rows_between(self.table, handle, first, last)
             if conids is not None:
                 rows = rows.filter(one_of("conid", conids))
             return rows.collect()
@@ -551,7 +550,7 @@ class SyncUpdates:
         last, wanted = last.astimezone(UTC), one_of("conid", conids)
 
         def step(handle: DeltaTable) -> pl.DataFrame:
-            rows = self.files.between(handle, first, last).filter(wanted)
+            rows = rows_between(self.table, handle, first, last).filter(wanted)
             return sample(rows.select(SAMPLED), last, slots)
 
         return self.table.snapshot(step)

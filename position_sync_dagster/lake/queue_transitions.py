@@ -20,10 +20,10 @@ from position_sync_dagster.domain.update import (
     Reason,
 )
 from position_sync_dagster.errors import LeaseLostError, RequestStateError
-from position_sync_dagster.lake.schema import predicates
 from position_sync_dagster.lake.schema.codec import moment, moments, new_request_rows
-from position_sync_dagster.lake.schema.ids import NewIds
+from position_sync_dagster.lake.schema.ids import LIVE_COLUMNS, NewIds
 from position_sync_dagster.lake.storage.lifecycle_table import Change
+from position_sync_dagster.lake.storage.table import in_parts
 
 PENDING, PROCESSING = QueueStatus.PENDING.value, QueueStatus.PROCESSING.value
 SUCCESS, FAILED = QueueStatus.SUCCESS.value, QueueStatus.FAILED.value
@@ -397,7 +397,6 @@ def retry(
     live: pl.DataFrame,
     failed: pl.DataFrame,
     siblings: pl.DataFrame,
-    parts: str,
     *,
     now: datetime,
 ) -> Change[list[str]]:
@@ -408,7 +407,6 @@ def retry(
     Args:
         failed: The FAILED rows to retry, in the order of the caller's ids.
         siblings: All rows of the parts in which they are stored, since a part is rewritten whole.
-        parts: The predicate of these rows.
 
     Returns:
         For each failed row the id of the live request of its position.
@@ -429,6 +427,7 @@ def retry(
         return Change(result)
     is_retried = pl.col("request_id").is_in(retried)
     pending = as_pending(failed.filter(is_retried), now).with_columns(
-        *predicates.LIVE_COLUMNS, attempts=pl.lit(0, pl.Int64)
+        *LIVE_COLUMNS, attempts=pl.lit(0, pl.Int64)
     )
+    parts = in_parts(FAILED, siblings.get_column("part").unique())
     return Change(result, pending, siblings.filter(~is_retried), parts, replaced=False)

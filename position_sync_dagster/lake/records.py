@@ -1,7 +1,7 @@
 """Facts that are stored once each: executions, events, changes of positions, and causes."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import date, datetime
 from typing import Generic
 
@@ -19,11 +19,12 @@ from position_sync_dagster.domain.statement import (
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import CLOSURES
 from position_sync_dagster.lake.storage.table import (
+    EVERY,
     Table,
     append,
     data_files,
-    files_with,
     may_have,
+    may_have_one_of,
 )
 
 
@@ -49,7 +50,7 @@ def add_unknown(
         is_stated = "stated_at" in {*rows.columns} - {*same}
         by = same[:1] if is_stated else same  # a statement may correct all but the id
         for column in {*by} & {*table.spec.indexed} & {*rows.columns}:
-            files = files_with(files, column, rows.get_column(column))
+            files = files.filter(may_have_one_of(column, rows.get_column(column)))
         known = table.read_rows(files, [*same, "stated_at"] if is_stated else same)
         new = rows.join(known, on=same, how="anti", nulls_equal=True, maintain_order="left")
         if is_stated:
@@ -134,22 +135,26 @@ class RecordsTable(Generic[codec.Record]):
             columns: Names of columns, all by default.
         """
         spec, order = self.table.spec, self.table.spec.order
-        wanted = [pl.lit(value=True) if only is None else only]
+        names = [*(columns or spec.columns)]
+        chosen, wanted = EVERY, EVERY if only is None else only
         if since is not None:
             first = codec.moment(since) if isinstance(since, datetime) else pl.lit(since)
-            wanted.append(pl.col(order) >= first)
+            chosen, wanted = may_have(order, since), wanted & (pl.col(order) >= first)
 
         def step(handle: DeltaTable) -> pl.DataFrame:
-            files = data_files(handle)
-            if since is not None and f"max.{order}" in files.columns:
-                files = files.filter(may_have(order, since))
-            if files.is_empty():
-                return spec.empty
-            return self.table.scan_files(files).filter(*wanted).select(names).collect()
+            rows = self.table.scan_files(data_files(handle).filter(chosen))
+            return rows.filter(wanted).select(names).collect()
 
-        names = [*(columns or spec.columns)]
-        found = self.table.snapshot(step).select(names)
+        found = self.table.snapshot(step)
         return found.sort(order) if order in names else found
+
+    def files(self, until: datetime | None = None) -> frozenset[str]:
+        """Return the names of the files that may have a row of before a time; None: of all."""
+        files = self.table.snapshot(data_files)
+        first = f"min.{self.table.spec.order}"
+        if until is not None and first in files.columns:
+            files = files.filter((pl.col(first) < pl.lit(until)).fill_null(value=True))
+        return frozenset(files.get_column("path"))
 
     def records(
         self, since: datetime | date | None = None, only: pl.Expr | None = None
@@ -219,14 +224,33 @@ class RiskScenariosTable:
         return rows.filter(pl.col("made_at") == pl.col("made_at").max())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookedAt:
+    """The last look of this process at all closes that may be judged.
+
+    Attributes:
+        since: When the first close was seen that is to be looked at again.
+        until: The end of the days whose facts were complete.
+        files: The files that may have facts of these days.
+    """
+
+    since: datetime
+    until: datetime
+    files: frozenset[str]
+
+
 class ClosuresTable(RecordsTable[Closure]):
     """The table `closures`: the causes of closes, the provisional and the stated ones.
 
     A cause that counted before may count again: it is stored with the time of each judgement.
+
+    Attributes:
+        looked: Kept here, since each look at the closes of weeks costs what they are.
     """
 
     def __init__(self, table: Table) -> None:
         super().__init__(table, Closure)
+        self.looked: LookedAt | None = None
 
     def current_rows(
         self,

@@ -7,7 +7,6 @@ login has a part of the table for itself, so that two renewals at once do not co
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from enum import Enum, auto
 from typing import TypeVar
 
 import polars as pl
@@ -23,8 +22,8 @@ from position_sync_dagster.domain.gateway_session import (
     SessionState,
 )
 from position_sync_dagster.domain.update import TradingMode
-from position_sync_dagster.lake.schema import codec, predicates
-from position_sync_dagster.lake.schema.ids import new_ids
+from position_sync_dagster.lake.schema import codec
+from position_sync_dagster.lake.schema.ids import new_ids, part_named
 from position_sync_dagster.lake.storage.lifecycle_table import (
     Change,
     LifecycleTable,
@@ -34,13 +33,6 @@ from position_sync_dagster.lake.storage.lifecycle_table import (
 from position_sync_dagster.lake.storage.table import Table, check_mode, mode_of
 
 T = TypeVar("T")
-
-
-class Detail(Enum):
-    """A choice for the detail of a session in `renew`, besides a text and None."""
-
-    # The detail stays, until the state changes.
-    KEPT = auto()
 
 
 # The bucket of sessions that a newer session has followed.
@@ -117,14 +109,14 @@ class GatewaySessions:
         state: SessionState | None = None,
         live_since: datetime | None = None,
         lines: LineUse | None = None,
-        detail: str | Detail | None = Detail.KEPT,
+        detail: str | None = None,
         greeks: str | None = None,
         gateway: GatewayRun | None = None,
         late: bool = False,
     ) -> GatewaySession:
         """Renew the lease: it ends `lease_s` seconds from now. Record the state of the owner.
 
-        An argument that is None changes nothing, except `detail`.
+        An argument that is None changes nothing, except `detail` and `greeks`, which it clears.
 
         Args:
             session: The session of the owner.
@@ -132,9 +124,8 @@ class GatewaySessions:
             state: The state of the owner.
             live_since: Since when a LIVE owner has seen the gateway without an interruption.
             lines: The market data lines of the owner.
-            greeks: What is known of computed greeks; it is replaced in any case.
-            detail: The state in words, for a person; None clears it. KEPT keeps it until the state
-                changes.
+            greeks: What is known of computed greeks.
+            detail: The state in words, for a person.
             gateway: What connections have shown of the gateway's process.
             late: Whether to renew a lease that has expired, if no other session has followed.
 
@@ -145,11 +136,9 @@ class GatewaySessions:
         def change(known: GatewaySession, now: datetime) -> GatewaySession:
             if now >= known.expires_at and not late:
                 raise _lease_lost(known, "its lease has expired")
-            entered = state is not None and state is not known.state
             used = lines or LineUse(
                 known.lines_in_use, known.line_limit, known.underlying_lines or 0
             )
-            kept = None if entered else known.detail
             run = gateway or known.gateway_run
             return replace(
                 known,
@@ -162,19 +151,14 @@ class GatewaySessions:
                 line_limit=used.limit,
                 underlying_lines=used.underlyings,
                 greeks=greeks,
-                detail=kept if detail is Detail.KEPT else detail,
+                detail=detail,
                 gateway_running_since=run.running_since,
                 gateway_started_at=run.started_at,
             )
 
         return self._change_own(session, change, "heartbeat")
 
-    def end(
-        self,
-        session: GatewaySession,
-        state: SessionState = SessionState.ENDED,
-        detail: str | None = None,
-    ) -> GatewaySession:
+    def end(self, session: GatewaySession, *, detail: str | None = None) -> GatewaySession:
         """End the session, so that the next owner need not wait for the end of the lease.
 
         Raises:
@@ -186,7 +170,7 @@ class GatewaySessions:
                 stored,
                 heartbeat_at=now,
                 expires_at=min(now, stored.expires_at),
-                state=state,
+                state=SessionState.ENDED,
                 state_since=now if stored.state is SessionState.LIVE else stored.state_since,
                 lines_in_use=0,
                 underlying_lines=0,
@@ -233,13 +217,11 @@ class GatewaySessions:
     def current_of(self, gateway_ids: Iterable[str]) -> dict[str, GatewaySession]:
         """Return the newest session of each login that has had one, by its name.
 
-        All are read at once; those that have not changed since the last call are not read again.
+        The table is read again only if it has changed since the last call.
         """
-        parts = [predicates.part_named(one) for one in set(gateway_ids)]
-        if not parts:
-            return {}
-        found = codec.records_of(GatewaySession, self._lifecycle.parts(parts))
-        return {one.gateway_id: one for one in found}
+        of_logins = pl.col("gateway_id").is_in(list(gateway_ids))
+        found = self._lifecycle.snapshot().live.filter(of_logins)
+        return {one.gateway_id: one for one in codec.records_of(GatewaySession, found)}
 
     def history(self, limit: int | None = 50, only: pl.Expr | None = None) -> list[GatewaySession]:
         """Return the newest sessions of all logins, newest first.
@@ -248,12 +230,7 @@ class GatewaySessions:
             limit: Maximum number of sessions; None for all.
             only: Chooses sessions by the columns of the table.
         """
-        rows = pl.concat(
-            [
-                self._lifecycle.snapshot().live,
-                self._lifecycle.finished(predicates.in_bucket(PAST)),
-            ]
-        )
+        rows = pl.concat([self._lifecycle.snapshot().live, self._lifecycle.finished()])
         rows = rows if only is None else rows.filter(only)
         newest = rows.sort("started_at", "fencing_token", descending=True)
         newest = newest.unique("session_id", keep="first", maintain_order=True)
@@ -279,7 +256,7 @@ class GatewaySessions:
 
     def _change(self, gateway_id: str, step: Step[T], **commit_info: str) -> T:
         """Change a login's session in its part; in the whole table if a new login has none yet."""
-        done = self._lifecycle.change_part(predicates.part_named(gateway_id), step, commit_info)
+        done = self._lifecycle.change_part(part_named(gateway_id), step, commit_info)
         return self._lifecycle.change(step, commit_info) if done is None else done
 
 

@@ -2,20 +2,19 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date, datetime
-from functools import lru_cache
+from datetime import datetime
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, create_model, model_validator
-from pydantic_core import PydanticCustomError
 
-from position_sync_dagster import errors
 from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.leg import (
     OF_ACCOUNTS,
+    READERS,
     SUMS_OF_MONEY,
     Bound,
     Leg,
@@ -25,7 +24,7 @@ from position_sync_dagster.domain.leg import (
     strategy_name,
 )
 from position_sync_dagster.domain.rules import HoldingSide, Rule
-from position_sync_dagster.errors import shown
+from position_sync_dagster.errors import InvalidLegError, StrategiesFileError, shown
 from position_sync_dagster.lake.strategy_registry import (
     LegKey,
     SyncRegistry,
@@ -44,14 +43,12 @@ class BoundsPart(Part):
     @model_validator(mode="after")
     def _check_order(self) -> "BoundsPart":
         if self.min is None and self.max is None:
-            raise _mistake("it has neither min nor max", "Write {min: -1500}, {max: 2} or both")
+            raise InvalidLegError(
+                "it has neither min nor max", remedy="Write {min: -1500}, {max: 2} or both"
+            )
         if self.min is not None and self.max is not None and self.min > self.max:
-            raise _mistake("min is greater than max", "Exchange them")
+            raise InvalidLegError("min is greater than max", remedy="Exchange them")
         return self
-
-
-def _mistake(what: str, remedy: str) -> PydanticCustomError:
-    return PydanticCustomError("leg", "{what}", {"what": what, "remedy": remedy})
 
 
 class CurrencyPart(Part):
@@ -119,59 +116,32 @@ def limits_at(file: YamlFile, at: Place, value: object, subject: Mapping[str, st
 NAMED_BY = "POSITION_SYNC_STRATEGIES_FILE"
 
 
-def _refused_by(parse: Callable[[str], object]) -> Callable[[str], object]:
-    """Return a parser of the domain, with its errors as those of a field."""
-
-    def read(text: str) -> object:
-        try:
-            return parse(text)
-        except errors.InvalidLegError as error:
-            raise PydanticCustomError(
-                "leg", "{what}", {"what": error.what, "remedy": error.remedy}
-            ) from None
-
-    return read
+Priority = Annotated[int, BeforeValidator(READERS["priority"])]
+Right = Annotated[instrument.Right, BeforeValidator(instrument.parse_right)]
 
 
-def _by(parse: Callable[[str], object]) -> BeforeValidator:
-    """Return a field validator that calls a parser of the domain."""
-    return BeforeValidator(_refused_by(parse))
-
-
-def _not_zero(quantity: float) -> float:
-    if quantity == 0:
-        raise ValueError("zero")
-    return quantity
-
-
-Quantity = Annotated[float, AfterValidator(_not_zero)]
-Priority = Annotated[int, Field(ge=1, lt=2**31)]
-
-
-class LegPart(Part):
-    """A leg as the file describes it."""
+class UnderlyingPart(Part):
+    """The underlying of a leg."""
 
     symbol: Text
-    conid: Annotated[int, _by(instrument.parse_conid)] | None = None
-    right: Annotated[instrument.Right, _by(instrument.parse_right)] | None = None
-    strike: Annotated[float, _by(instrument.parse_strike)] | None = None
-    expiry: Annotated[date, _by(instrument.parse_expiry)] | None = None
-    sec_type: Text | None = None
-    trading_class: Text | None = None
-    multiplier: Annotated[float, _by(instrument.parse_multiplier)] | None = None
-    exchange: Text | None = None
-    currency: Text | None = None
-    account: Text | None = None
-    quantity: Quantity | None = Field(
-        None, description="Write it with its sign, as -1; leave it out for the whole holding"
-    )
-    priority: Priority | None = None
+
+
+def _unless_none(read: Callable[[Any], Any], value: object) -> object:
+    return None if value is None else read(value)
+
+
+_READ: dict[str, Any] = {
+    name: (Annotated[Any, BeforeValidator(partial(_unless_none, read))], None)
+    for name, read in READERS.items()
+}
+# A leg as the file describes it.
+LegPart = create_model("LegPart", __base__=UnderlyingPart, **_READ)
 
 
 class StrategyPart(Part):
     """A strategy as the file has it."""
 
-    strategy_id: Annotated[str, AfterValidator(_refused_by(strategy_name))] = Field(
+    strategy_id: Annotated[str, AfterValidator(strategy_name)] = Field(
         pattern=r".*\S", description="Write its name or number"
     )
     legs: list[Any]
@@ -198,7 +168,7 @@ def _days(text: object) -> tuple[int, int]:
     """Read a span of days, such as "0-60"."""
     found = re.fullmatch(r"(\d{1,5})\s*-\s*(\d{1,5})", str(text).strip())
     if found is None or int(found[1]) > int(found[2]):
-        raise _mistake(f"days {shown(text)} is no span of days", 'Write it as "0-60"')
+        raise InvalidLegError(f"days {shown(text)} is no span of days", remedy='Write it as "0-60"')
     return int(found[1]), int(found[2])
 
 
@@ -209,27 +179,33 @@ def _each(value: object) -> object:
 Texts = Annotated[frozenset[Text], BeforeValidator(_each)]
 
 
-class MatchPart(Part):
-    """The conditions of a rule, of which a holding meets each one."""
+def _in_capitals(names: frozenset[str]) -> frozenset[str]:
+    return frozenset(map(str.upper, names))
 
-    underlying: Annotated[Texts, AfterValidator(lambda names: {*map(str.upper, names)})] | None = (
-        None
+
+class MatchPart(Part):
+    """The conditions of a rule, of which a holding meets each one: fields of `Rule`."""
+
+    underlyings: Annotated[Texts, AfterValidator(_in_capitals)] | None = Field(
+        None, alias="underlying"
     )
-    right: Annotated[instrument.Right, _by(instrument.parse_right)] | None = None
+    right: Right | None = None
     days: Annotated[tuple[int, int], BeforeValidator(_days)] | None = None
     side: HoldingSide | None = Field(None, description="Write long or short")
-    account: Texts | None = None
+    accounts: Texts | None = Field(None, alias="account")
 
 
 class RulePart(Part):
     """A rule, whose legs are what is held and matches."""
 
-    rule: Annotated[str, AfterValidator(_refused_by(strategy_name))] = Field(
+    rule: Annotated[str, AfterValidator(strategy_name)] = Field(
         pattern=r".*\S", description="Write its name"
     )
     match: Any
     priority: Priority = 1
-    limit: Priority | None = Field(None, description="Write the most contracts that it takes")
+    limit: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Write the most contracts that it takes"
+    )
 
 
 class StrategiesFile:
@@ -268,7 +244,7 @@ class StrategiesFile:
 
     def __init__(self, path: str | Path, *, named_by: str = NAMED_BY) -> None:
         self._file = YamlFile(
-            Path(path), named_by=named_by, holds="strategies", error=errors.StrategiesFileError
+            Path(path), named_by=named_by, holds="strategies", error=StrategiesFileError
         )
         whole = self._file.parse(StrategiesPart, self._file.data)
         self._accounts = whole.accounts
@@ -299,19 +275,8 @@ class StrategiesFile:
             if one.rule in names:
                 self._file.fail(at, f"the name {one.rule!r} is taken", "Give the rule another name")
             names.add(one.rule)
-            match = self._file.parse(MatchPart, one.match, (*at, "match"))
-            found.append(
-                Rule(
-                    name=one.rule,
-                    underlyings=match.underlying,
-                    right=match.right,
-                    days=match.days,
-                    side=match.side,
-                    accounts=match.account,
-                    limit=one.limit,
-                    priority=one.priority,
-                )
-            )
+            match = self._file.parse(MatchPart, one.match, (*at, "match")).model_dump()
+            found.append(Rule(name=one.rule, limit=one.limit, priority=one.priority, **match))
         return found
 
     def legs(self, added_at: datetime) -> list[Leg]:
@@ -353,7 +318,7 @@ class StrategiesFile:
             return make_leg(
                 **given, strategy_id=strategy.strategy_id, added_at=added_at, priority=priority
             )
-        except errors.InvalidLegError as error:
+        except InvalidLegError as error:
             self._file.fail(at, error.what, error.remedy)
 
     def limits(self) -> list[Limit]:
@@ -365,16 +330,15 @@ class StrategiesFile:
         """
         file = self._file
         given: list[tuple[Place, object, dict[str, str]]] = [
-            ((*at, "limits"), one.limits, {"strategy_id": one.strategy_id})
-            for at, one in self._strategies
+            (at, one.limits, {"strategy_id": one.strategy_id}) for at, one in self._strategies
         ]
         for number, entry in enumerate(self._accounts):
-            at: Place = ("accounts", number)
-            account = file.parse(AccountPart, entry, at)
-            given.append(((*at, "limits"), account.limits, {"account": account.account}))
+            account = file.parse(AccountPart, entry, ("accounts", number))
+            given.append((("accounts", number), account.limits, {"account": account.account}))
         found: list[Limit] = []
         places: dict[str, Place] = {}
-        for at, value, subject in given:
+        for of, value, subject in given:
+            at = (*of, "limits")
             of_subject = limits_at(file, at, value, subject)
             if of_subject and (before := places.get(of_subject[0].subject)):
                 file.fail(
@@ -387,20 +351,19 @@ class StrategiesFile:
         return found
 
     def add(self, legs: Iterable[Leg]) -> None:
-        """Add strategies at the end of those of the file; the rest of its text stays.
+        """Add strategies before those of the file; the rest of its text stays.
 
         Raises:
             StrategiesFileError: It cannot be written, or its strategies are no list with dashes.
         """
         path = self._file.path.resolve()
-        is_empty = not self._strategies and not self._rules
-        line, column, in_brackets = self._file.end_of_list(("strategies",))
-        if in_brackets and not is_empty:
+        line, column = self._file.list_below("strategies")
+        text = path.read_text(encoding="utf-8").splitlines()
+        if column is None and (self._strategies or self._rules):
             self._file.fail(
                 ("strategies",), "the strategies stand in brackets", "Begin each with a dash"
             )
-        text = path.read_text(encoding="utf-8").splitlines()
-        if is_empty:
+        if column is None:
             text[line - 1], column = text[line - 1].replace("[]", "", 1).rstrip(), 2
         text[line:line] = [" " * column + one for one in _as_text(_entries(legs)).splitlines()]
         new = path.with_name(f".{path.name}.new")
@@ -409,7 +372,7 @@ class StrategiesFile:
             load_strategies(new)
             new.replace(path)
         except OSError as error:
-            raise errors.StrategiesFileError(
+            raise StrategiesFileError(
                 f"The file {path} cannot be written: {error.strerror}.",
                 remedy="Correct its rights, or add what `strategies propose --yaml` prints.",
             ) from error

@@ -15,10 +15,11 @@ import polars as pl
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.instrument import parse_conid, parse_expiry, parse_right
 from position_sync_dagster.domain.leg import (
+    READERS,
     ActiveContract,
     Leg,
+    LegWords,
     Terms,
     UnresolvedLeg,
     make_leg,
@@ -27,7 +28,7 @@ from position_sync_dagster.domain.leg import (
 from position_sync_dagster.lake.schema.codec import leg_rows, legs_of
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
-from position_sync_dagster.lake.storage.table import Table, TableOptions
+from position_sync_dagster.lake.storage.table import EVERY, Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 
 logger = logging.getLogger(__name__)
@@ -130,15 +131,7 @@ class SyncRegistry:
         strike: float | None = None,
         expiry: str | date | None = None,
         strategy_id: int | str = "",
-        *,
-        quantity: float | None = None,
-        account: str | None = None,
-        priority: int = 1,
-        sec_type: str | None = None,
-        trading_class: str | None = None,
-        multiplier: float | None = None,
-        exchange: str | None = None,
-        currency: str | None = None,
+        **more: Unpack[LegWords],
     ) -> Leg:
         """Add a leg to a strategy; the same leg again changes nothing.
 
@@ -154,11 +147,10 @@ class SyncRegistry:
                 hedge, which has no strike either.
             expiry: As IB writes it, "20260220", or a date; None where there is none.
             strategy_id: The strategy; required.
-            quantity: Signed contracts that belong to this strategy; None for the whole holding.
-            account: The account; None for any account.
-            sec_type: IB's security type, where right and expiry do not show it (FOP, IND, CASH).
-            trading_class: Distinguishes contracts with equal terms, such as SPX and SPXW.
-            multiplier, exchange, currency: Describe the contract further.
+            more: The `quantity` (signed contracts; without it the whole holding) and `account`
+                (without it any) that belong to this strategy, the `priority`, and what describes
+                the contract further: `sec_type`, where right and expiry do not show it (FOP, IND,
+                CASH), `trading_class`, `multiplier`, `exchange`, `currency`.
 
         Raises:
             InvalidLegError: A field does not parse, or two strategies would hold the whole.
@@ -171,14 +163,7 @@ class SyncRegistry:
             expiry=expiry,
             strategy_id=strategy_id,
             added_at=self.clock(),
-            quantity=quantity,
-            account=account,
-            priority=priority,
-            sec_type=sec_type,
-            trading_class=trading_class,
-            multiplier=multiplier,
-            exchange=exchange,
-            currency=currency,
+            **more,
         )
         return self.add_many([leg])[0]
 
@@ -201,13 +186,13 @@ class SyncRegistry:
 
     def remove_active(
         self,
-        conid: int | None = None,
+        conid: int | str | None = None,
         strategy_id: int | str | None = None,
         account: str | None = None,
         *,
         symbol: str | None = None,
         right: str | None = None,
-        strike: float | None = None,
+        strike: float | str | None = None,
         expiry: str | date | None = None,
         trading_class: str | None = None,
     ) -> Leg:
@@ -230,17 +215,22 @@ class SyncRegistry:
             raise errors.InvalidLegError(
                 "The leg has neither conid nor symbol.", remedy="Give one."
             )
-        described = {
+        given = {
+            "conid": conid,
             "symbol": symbol,
-            "right": None if right is None else parse_right(right),
+            "right": right,
             "strike": strike,
-            "expiry": None if expiry is None else parse_expiry(expiry),
+            "expiry": expiry,
             "trading_class": trading_class,
         }
-        number = None if conid is None else parse_conid(conid)
+        wanted = {
+            name: READERS.get(name, str)(value)
+            for name, value in given.items()
+            if value is not None
+        }
 
         def step(before: _Legs, _: Snapshot) -> Change[Leg]:
-            leg = find_membership(before.values(), number, strategy_id, account, described)
+            leg = find_membership(before.values(), strategy_id, account, wanted)
             after = {key: other for key, other in before.items() if key != leg.key}
             return self._replace(before, after, leg.ended(self.clock()))
 
@@ -269,7 +259,7 @@ class SyncRegistry:
             known = with_known_contracts(given, before.values())
             if following:
                 # A description that was rolled is found among the legs that ended.
-                rows = legs_of(snapshot.finished("conid IS NOT NULL", None))
+                rows = legs_of(snapshot.finished(EVERY, None))
                 ended = [leg for leg in rows if isinstance(leg, ActiveContract)]
                 known = with_rolls(known, before.values(), ended, following)
             of_rules = [leg for leg in before.values() if leg.strategy_id in rules]
@@ -612,50 +602,41 @@ ANY = "any"
 
 def find_membership(
     legs: Iterable[Leg],
-    conid: int | None,
     strategy_id: int | str | None,
     account: str | None,
-    described: Mapping[str, object] | None = None,
+    wanted: Mapping[str, object],
 ) -> Leg:
-    """Return the one membership that matches; None matches every strategy, account or contract.
+    """Return the one membership that matches; None matches every strategy or account.
 
     Args:
         account: `ANY` for a leg that names no account.
-        described: Fields of a leg and their values, such as symbol and strike.
+        wanted: Fields of a leg and their values, such as symbol and strike.
 
     Raises:
         UnknownLegError: None matches.
         AmbiguousRemovalError: Several match; the message names them.
     """
-    wanted = {name: value for name, value in (described or {}).items() if value is not None}
     found = [
         leg
         for leg in legs
-        if (conid is None or (isinstance(leg, ActiveContract) and leg.conid == conid))
-        and (strategy_id is None or leg.strategy_id == str(strategy_id))
+        if (strategy_id is None or leg.strategy_id == str(strategy_id))
         and (account is None or (leg.account or ANY) == account)
         and all(getattr(leg, name) == value for name, value in wanted.items())
     ]
+    what = " ".join(f"{name} {value}" for name, value in wanted.items())
     if not found:
         of = "" if strategy_id is None else f" of strategy {str(strategy_id)!r}"
-        what = " ".join(f"{name} {value}" for name, value in wanted.items())
-        if conid is not None:
-            what = f"the conid {conid} {what}".rstrip()
         raise errors.UnknownLegError(
-            f"No active leg{of} has {what}" + (f" in account {account!r}." if account else "."),
+            f"No active leg{of} has the {what}" + (f" in account {account!r}." if account else "."),
             remedy="List the active legs and take conid, strategy and account from there.",
         )
     if len(found) > 1:
-        names = ", ".join(
-            sorted(
-                f"{leg.strategy_id!r} ({leg.account or 'any account'})"
-                if conid is not None
-                else f"{name_of(leg)} of {leg.strategy_id!r}"
-                for leg in found
-            )
+        names = sorted(
+            f"{name_of(leg)} of {leg.strategy_id!r} ({leg.account or 'any account'})"
+            for leg in found
         )
         raise errors.AmbiguousRemovalError(
-            f"The leg {'as described' if conid is None else conid} has several holders: {names}.",
+            f"The leg with the {what} has several holders: {', '.join(names)}.",
             remedy="Name its strategy, and its account if needed: "
             f"{ANY!r} for a leg in any account.",
         )

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from position_sync_dagster.domain.broker_position import HoldingGreeks
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.model import NoVolatility
 from position_sync_dagster.risk.terms import NotPriced, OptionTerms, as_options
@@ -29,93 +30,90 @@ class NoGreeks(StrEnum):
 Reason = NoGreeks | NotPriced | NoVolatility
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValuedOption:
-    """An option with what its greeks follow from.
+@dataclass(slots=True, kw_only=True)
+class ModelledLeg:
+    """An option: what its greeks follow from, and its newest greeks, or why it has none.
 
     Attributes:
-        value, value_at: The broker's value of one unit of the underlying, and when it was true.
+        value, value_at: The broker's value of one unit of the underlying, and when it was true;
+            None before the first.
         spot_then: The price of the underlying at that time; None: unknown.
-        spot: The price of the underlying now.
-        volatility: What follows from the value, if that is known already; None: to be found.
+        spot, spot_at: The newest price of the underlying, and when it came.
+        volatility: What follows from value and `spot_then`, or why nothing does; None: not
+            computed.
         near: Where the search for the volatility begins.
+        used: The price `spot` of the last batch; None before the first.
+        greeks: Those of the last batch, with `spot` as the price of the underlying.
     """
 
-    terms: OptionTerms
-    value: float
-    value_at: datetime
-    spot_then: float | None
-    spot: float
+    conid: int
+    terms: OptionTerms | Reason
+    underlying: int
+    value: float = 0.0
+    value_at: datetime | None = None
+    spot_then: float | None = None
+    spot: float | None = None
+    spot_at: datetime | None = None
     volatility: float | Reason | None = None
-    near: float | None = None
+    near: float = FIRST_GUESS
+    used: float | None = None
+    greeks: HoldingGreeks | None = None
+    reason: Reason | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelledGreeks:
-    """Greeks in the gateway's units: vega per point of volatility, theta per calendar day."""
-
-    implied_vol: float
-    delta: float
-    gamma: float
-    vega: float
-    theta: float
-    underlying_price: float
-
-
-def greeks_of_account(
-    options: Sequence[ValuedOption], now: datetime
-) -> tuple[list[float | Reason], list[ModelledGreeks | Reason]]:
-    """Return the volatility and the greeks of each option, or why it has none."""
-    volatility = _volatilities(options)
-    found: list[ModelledGreeks | Reason] = [
-        NoGreeks.EXPIRED if one.terms.expires_at <= now
-        else vol if isinstance(vol, StrEnum)
-        else NoGreeks.NOT_COMPUTED
-        for one, vol in zip(options, volatility, strict=True)
-    ]  # fmt: skip
-    places = [n for n, one in enumerate(found) if one is NoGreeks.NOT_COMPUTED]
-    if places:
-        chosen = [options[n] for n in places]
-        spot = np.array([one.spot for one in chosen])
-        known = np.array([volatility[n] for n in places], dtype=float)
-        terms = as_options([one.terms for one in chosen], [now] * len(chosen), spot.tolist())
-        computed = model.greeks(terms, spot, known, model.COARSE)
-        rows = np.stack(
-            [known, computed.delta, computed.gamma, computed.vega, computed.theta, spot]
-        )
-        for n, row in zip(places, rows.T, strict=True):
-            if np.isfinite(row).all():
-                found[n] = ModelledGreeks(**dict(zip(_FIELDS, row.tolist(), strict=True)))
-    return volatility, found
-
-
-_FIELDS = ("implied_vol", "delta", "gamma", "vega", "theta", "underlying_price")
-
-
-def _volatilities(options: Sequence[ValuedOption]) -> list[float | Reason]:
-    found: list[float | Reason] = []
-    places = []
-    for n, one in enumerate(options):
-        if one.volatility is not None:
-            found.append(one.volatility)
-        elif one.terms.expires_at <= one.value_at:
-            found.append(NoGreeks.EXPIRED)
-        elif one.spot_then is None:
-            found.append(NoGreeks.NO_PRICE_THEN)
+def compute(legs: Sequence[ModelledLeg], now: datetime) -> None:
+    """Find the volatility and the greeks of options with a value and a price, or the reasons."""
+    priced = [(leg, leg.terms) for leg in legs if isinstance(leg.terms, OptionTerms)]
+    _find_volatilities([one for one in priced if one[0].volatility is None])
+    alive = []
+    for leg, terms in priced:
+        leg.greeks, leg.reason, leg.used = None, NoGreeks.NOT_COMPUTED, leg.spot
+        if terms.expires_at <= now:
+            leg.reason = NoGreeks.EXPIRED
+        elif isinstance(leg.volatility, StrEnum):
+            leg.reason = leg.volatility
         else:
-            places.append(n)
-            found.append(NoGreeks.NOT_COMPUTED)
-    if places:
-        chosen = [options[n] for n in places]
-        spots = np.array([one.spot_then for one in chosen], dtype=float)
-        times = [one.value_at for one in chosen]
-        solved, reasons = model.implied_volatility(
-            as_options([one.terms for one in chosen], times, spots.tolist()),
-            np.array([one.value for one in chosen]),
-            spots,
-            np.array([one.near or FIRST_GUESS for one in chosen]),
-            model.COARSE,
-        )
-        for n, volatility, reason in zip(places, solved.tolist(), reasons, strict=True):
-            found[n] = reason or volatility
-    return found
+            alive.append((leg, terms))
+    if not alive:
+        return
+    spot = np.array([leg.spot for leg, _terms in alive], dtype=float)
+    volatility = np.array([leg.volatility for leg, _terms in alive], dtype=float)
+    options = as_options([terms for _leg, terms in alive], [now] * len(alive), spot.tolist())
+    found = model.greeks(options, spot, volatility, model.COARSE)
+    rows = np.stack([volatility, found.delta, found.gamma, found.vega, found.theta, spot])
+    for (leg, terms), row in zip(alive, rows.T, strict=True):
+        if np.isfinite(row).all() and leg.value_at is not None:
+            leg.reason = None
+            leg.greeks = HoldingGreeks(
+                **dict(zip(_NUMBERS, row.tolist(), strict=True)),
+                greeks_time=leg.spot_at,
+                greeks_method=terms.text,
+                volatility_time=leg.value_at,
+            )
+
+
+_NUMBERS = ("implied_vol", "delta", "gamma", "vega", "theta", "underlying_price")
+
+
+def _find_volatilities(legs: Sequence[tuple[ModelledLeg, OptionTerms]]) -> None:
+    asked = []
+    for leg, terms in legs:
+        if leg.value_at is None or terms.expires_at <= leg.value_at:
+            leg.volatility = NoGreeks.EXPIRED
+        elif leg.spot_then is None:
+            leg.volatility = NoGreeks.NO_PRICE_THEN
+        else:
+            asked.append((leg, terms, leg.value_at, leg.spot_then))
+    if not asked:
+        return
+    legs_asked, terms_of, times, spots = zip(*asked, strict=True)
+    found, reasons = model.implied_volatility(
+        as_options(terms_of, times, spots),
+        np.array([leg.value for leg in legs_asked]),
+        np.array(spots),
+        np.array([leg.near for leg in legs_asked]),
+        model.COARSE,
+    )
+    for leg, volatility, reason in zip(legs_asked, found.tolist(), reasons, strict=True):
+        leg.volatility = reason or volatility
+        leg.near = leg.near if reason else volatility

@@ -22,7 +22,8 @@ from position_sync_dagster.domain.instrument import NEW_YORK, ContractDetails
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.statement import FLEX, EventKind, Execution
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.codec import moment, one_of
+from position_sync_dagster.lake.records import LookedAt
+from position_sync_dagster.lake.schema.codec import moment, one_of, records_of
 
 # Time in which a close is judged again: its statement may come late, and may be corrected.
 WINDOW = timedelta(days=60)
@@ -110,35 +111,59 @@ class CloseExplainer:
         lake, now = self.lake, self.clock()
         if executions:
             lake.executions.add(executions, run_id=self.run_id)
-        since = now - WINDOW
-        changes = lake.position_changes.rows(since, columns=_CHANGE)
+        looked = self._looked(now)
+        since = max(looked.since, now - WINDOW)
+        closes = lake.position_changes.rows(since, IS_CLOSE, _CLOSE)
         said = self._said(since - BEFORE)
-        closes = changes.filter(IS_CLOSE)
         counted = lake.closures.current_rows(since=since - BEFORE, columns=_COUNTED)
         due = due_closes(closes, counted, said, now)
         judged: defaultdict[str, list[Closure]] = defaultdict(list)
         if due:
-            for one in closures_of(self._facts(changes, due, said, asked or {}), now, due):
+            chosen = closes.filter(one_of("change_id", due))
+            for one in closures_of(self._facts(chosen, said, asked or {}), now, due):
                 judged[one.change_id].append(one)
-        rows = lake.closures.add(self._replaced(judged, now), run_id=self.run_id)
+        rows = lake.closures.add(self._replaced(judged, since, now), run_id=self.run_id)
         unknown = counted.filter(pl.col("cause") == Cause.UNEXPLAINED.value)
         unknown = unknown.join(closes, on="change_id", how="semi")
-        unexplained = self._counting({*unknown.get_column("change_id"), *judged})
+        open_ids = {*unknown.get_column("change_id"), *judged}
         waiting = tuple(
             one
-            for one in unexplained
+            for one in self._counting(open_ids, since)
             if one.cause is Cause.UNEXPLAINED and elapsed(one.closed_at, now) >= GRACE
         )
         self._ask_people(waiting, closes, now)
+        first = closes.filter(one_of("change_id", open_ids)).get_column("seen_at").min()
+        since = min(first, looked.until) if isinstance(first, datetime) else looked.until
+        lake.closures.looked = replace(looked, since=since)
         return Explained(rows=rows, unexplained=waiting)
 
-    def _replaced(self, judged: Mapping[str, list[Closure]], now: datetime) -> list[Closure]:
+    def _looked(self, now: datetime) -> LookedAt:
+        """Return from when on closes are looked at: from the first that was open at the last look.
+
+        All of the window are looked at again if another file may have a row of the days before, or
+        if a statement came: it may cover any days.
+        """
+        lake = self.lake
+        tables = (lake.position_changes, lake.executions, lake.closures)
+
+        def files(until: datetime) -> frozenset[str]:
+            return lake.statement_events.files().union(*(one.files(until) for one in tables))
+
+        last = lake.closures.looked
+        if last is not None and last.files == files(last.until):
+            return last
+        until = now - WEEK - A_DAY
+        return LookedAt(since=now - WINDOW, until=until, files=files(until))
+
+    def _replaced(
+        self, judged: Mapping[str, list[Closure]], since: datetime, now: datetime
+    ) -> list[Closure]:
         """Return the causes that replace those that count.
 
         These are read after the facts: another process may have judged meanwhile, from more facts.
         """
         known: defaultdict[str, list[Closure]] = defaultdict(list)
-        for one in self._counting(set(judged)):
+        for one in self._counting(set(judged), since):
             known[one.change_id].append(one)
         added: list[Closure] = []
         for change_id, new in judged.items():
@@ -150,12 +175,11 @@ class CloseExplainer:
                 added += [replace(one, judged_at=judged_at) for one in new]
         return added
 
-    def _counting(self, change_ids: set[str]) -> list[Closure]:
-        """Return the causes that count of some closes of the window."""
+    def _counting(self, change_ids: set[str], since: datetime) -> list[Closure]:
+        """Return the causes that count of some closes that were seen since a time."""
         if not change_ids:
             return []
-        since = self.clock() - WINDOW - BEFORE
-        return self.lake.closures.current(one_of("change_id", change_ids), since)
+        return self.lake.closures.current(one_of("change_id", change_ids), since - BEFORE)
 
     def _said(self, since: datetime) -> pl.DataFrame:
         """Return which holdings and times executions and statements name, and since when."""
@@ -168,21 +192,19 @@ class CloseExplainer:
         )
         return pl.concat([executions, events], how="diagonal")
 
-    def _facts(
-        self, changes: pl.DataFrame, due: Collection[str], said: pl.DataFrame, asked: Asked
-    ) -> Facts:
+    def _facts(self, due: pl.DataFrame, said: pl.DataFrame, asked: Asked) -> Facts:
         """Read what may explain the closes that are due: what changed near them, and its facts."""
-        lake, of = self.lake, ("account", "symbol")
-        begin = pl.min_horizontal("since", "seen_at").min() - BEFORE
-        groups = changes.filter(pl.col("change_id").is_in(list(due))).group_by(of)
-        spans = groups.agg(first=begin, last=pl.col("seen_at").max() + A_DAY)
-        near = changes.join(spans, on=of).filter(
-            pl.col("seen_at").is_between(pl.col("first"), pl.col("last"))
+        lake, of, seen_at = self.lake, ("account", "symbol"), pl.col("seen_at")
+        spans = due.group_by(of).agg(
+            first=pl.min_horizontal("since", seen_at).min() - BEFORE, last=seen_at.max() + A_DAY
         )
-        first: datetime = near.get_column("first").min()  # type: ignore[assignment]
+        first: datetime = spans.get_column("first").min()  # type: ignore[assignment]
+        of_symbols = one_of("symbol", spans["symbol"])
+        near = lake.position_changes.rows(first, of_symbols).join(spans, on=of)
+        near = near.filter(seen_at.is_between("first", "last"))
+        found = records_of(PositionChange, near.sort("seen_at", "change_id"))
         conids = near.get_column("conid").unique().to_list()
         of_these = one_of("conid", conids)
-        found = lake.position_changes.records(first, one_of("change_id", near["change_id"]))
         actions = pl.col("kind") == EventKind.CORPORATE_ACTION.value
         contracts = lake.contracts.get(conids)
         return Facts(
@@ -233,17 +255,17 @@ class CloseExplainer:
         self, waiting: Collection[Closure], closes: pl.DataFrame, now: datetime
     ) -> None:
         """Open, confirm and resolve breaks; one of a close before the window stays as it is."""
-        known = self.lake.breaks.open_breaks(BREAKS)
-        if not waiting and not known:
-            return
         found = list(map(_discrepancy, waiting))
         judged = set(closes.select(_KEY).iter_rows()) | {(one.account, one.conid) for one in found}
-        kept = [one.break_id for one in known if (one.account, one.conid) not in judged]
-        is_judged = (pl.col("gateway_id") == BREAKS) & ~pl.col("break_id").is_in(kept)
-        self.lake.breaks.record(BREAKS, found, now, run_id=self.run_id, compared=is_judged)
+        self.lake.breaks.record(
+            {BREAKS: found},
+            now,
+            compared=lambda one: one.gateway_id == BREAKS and (one.account, one.conid) in judged,
+            run_id=self.run_id,
+        )
 
 
-_CHANGE = ("change_id", "account", "conid", "symbol", "since", "seen_at", "before", "after")
+_CLOSE = ("change_id", "account", "conid", "symbol", "since", "seen_at")
 _COUNTED = ("change_id", "cause", "stage", "statement", "judged_at")
 _KEY = ("account", "conid")
 
@@ -272,22 +294,16 @@ def due_closes(
         said: What executions and statements name: account, conid, day or time, kind, stated_at.
         now: The current time.
     """
-    is_known = pl.col("cause") != Cause.UNEXPLAINED.value
-    known = counted.group_by("change_id").agg(
-        is_known=is_known.all(),
-        is_stated=(is_known & (pl.col("stage") == Stage.STATED.value)).all(),
-        is_traded=(pl.col("cause") == Cause.TRADED.value).all(),
-        is_named=pl.col("statement").is_not_null().all(),
-        judged_at=pl.col("judged_at").max(),
-    )
-    ones = closes.join(known, on="change_id", how="left")
-    seen, judged_at = pl.col("seen_at"), pl.col("judged_at")
-    is_open = ~pl.col("is_stated") & ~pl.col("is_named")
-    waits = is_open & (~pl.col("is_traded") | (seen >= moment(now - WEEK)))
+    ones = closes.join(counted, on="change_id", how="left")
+    seen, judged_at, cause = pl.col("seen_at"), pl.col("judged_at"), pl.col("cause")
+    is_known, is_traded = cause != Cause.UNEXPLAINED.value, cause == Cause.TRADED.value
+    is_stated = is_known & (pl.col("stage") == Stage.STATED.value)
+    is_open = ~is_stated & pl.col("statement").is_null()
+    waits = is_open & (~is_traded | (seen >= moment(now - WEEK)))
     due = ones.filter(
         judged_at.is_null()
-        | (is_open & ~pl.col("is_known") & (seen >= moment(now - A_DAY)))
-        | (is_open & ~pl.col("is_traded") & (seen >= moment(now - AN_HOUR)))
+        | (is_open & ~is_known & (seen >= moment(now - A_DAY)))
+        | (is_open & ~is_traded & (seen >= moment(now - AN_HOUR)))
     )
     said = said.with_columns(is_flex=pl.col("source") == FLEX)
     newest = said.group_by(_KEY).agg(pl.col("stated_at").max(), pl.col("is_flex").any())

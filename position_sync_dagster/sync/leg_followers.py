@@ -10,7 +10,7 @@ import polars as pl
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.closures import Roll, UnclearRoll, rolls_of
+from position_sync_dagster.domain.closures import PositionChange, Roll, UnclearRoll, rolls_of
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import ActiveContract, Leg
 from position_sync_dagster.domain.rules import Rule, exchange_date, legs_of_rules
@@ -21,7 +21,7 @@ from position_sync_dagster.errors import (
     StrategiesFileError,
 )
 from position_sync_dagster.lake.lake import NO_HOLDINGS, Lake
-from position_sync_dagster.lake.schema.codec import one_of
+from position_sync_dagster.lake.schema.codec import one_of, records_of
 from position_sync_dagster.lake.strategies_file import follow_file, following_rolls, load_rules
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.sync.explain_closes import BEFORE, IS_CLOSE, WINDOW
@@ -174,23 +174,21 @@ def _rolls(
     lake: Lake, legs: Iterable[ActiveContract], now: datetime, within: timedelta
 ) -> tuple[list[Roll], list[UnclearRoll]]:
     """Return the rolls of legs; only what changed on the days on which they closed is compared."""
-    names = ("change_id", "account", "conid", "symbol", "seen_at", "before", "after")
-    changes = lake.position_changes.rows(now - WINDOW, columns=names)
-    of_legs = pl.col("conid").is_in([leg.conid for leg in legs])
-    closed = changes.filter(IS_CLOSE, of_legs).select(
-        "account", "symbol", first=pl.col("seen_at") - A_DAY, last=pl.col("seen_at") + A_DAY
-    )
+    of, at, table = ("account", "symbol"), "seen_at", lake.position_changes
+    of_legs = one_of("conid", [leg.conid for leg in legs])
+    closed = table.rows(now - WINDOW, IS_CLOSE & of_legs, (*of, at))
     if closed.is_empty():
         return [], []
-    near = changes.join(closed, on=["account", "symbol"]).filter(
-        pl.col("seen_at").is_between(pl.col("first"), pl.col("last"))
-    )
-    first: datetime = near.get_column("first").min()  # type: ignore[assignment]
-    chosen = one_of("change_id", near["change_id"].unique())
+    first: datetime = closed[at].min() - A_DAY  # type: ignore[assignment, operator]
+    changes = table.rows(first, one_of("symbol", closed["symbol"].unique()))
+    near = changes.join_asof(
+        closed.with_columns(is_near=True), on=at, by=of, strategy="nearest", tolerance=A_DAY,
+        check_sortedness=False,
+    ).drop_nulls("is_near")  # fmt: skip
     of_these = one_of("conid", near["conid"].unique())
     return rolls_of(
-        lake.closures.current(chosen, first - BEFORE),
-        lake.position_changes.records(first, chosen),
+        lake.closures.current(one_of("change_id", near["change_id"]), first - BEFORE),
+        records_of(PositionChange, near),
         lake.executions.records(first - BEFORE, of_these),
         within,
     )

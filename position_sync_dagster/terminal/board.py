@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from rich.console import Console, Group, RenderableType
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -14,7 +13,7 @@ from position_sync_dagster.sync.reports.changes import DayChange
 from position_sync_dagster.sync.reports.figures import Figures
 from position_sync_dagster.sync.reports.status import LoginStatus, Status
 from position_sync_dagster.sync.supervision import PAUSED
-from position_sync_dagster.terminal import money_tables
+from position_sync_dagster.terminal.money_tables import sums_table
 from position_sync_dagster.terminal.text import age, duration, number, printable
 
 
@@ -32,15 +31,13 @@ LATE = "(late)"
 def describe(status: Status) -> list[tuple[str, str]]:
     """Return the label and the value of each figure."""
     queue = status.queue
+    away_first = sorted(status.each_login, key=lambda one: one.session_state == SessionState.LIVE)
     return [
-        *(("gateway", _gateway(login, status)) for login in status.each_login),
+        *(("gateway", _gateway(login, status)) for login in away_first),
         *(("login", one.login) for one in status.each_login if one.login and not one.login_asks),
         ("programs", _programs(status)),
         *(("attention", printable(text)) for text in status.attention),
-        (
-            "lines",
-            "–" if status.lines_in_use is None else _lines_used(status),
-        ),
+        ("lines", _lines_used(status)),
         (
             "legs",
             f"{status.legs_streamed} streamed, {status.legs_queued} monitored "
@@ -57,28 +54,25 @@ def describe(status: Status) -> list[tuple[str, str]]:
         ("updates", f"{status.updates_rows:,} rows, version {status.updates_version}"),
         (
             "last drain",
-            "none yet"
-            if status.last_drained_at is None
-            else f"{age(status.last_drained_at, status.at)} ago",
+            f"{age(at, status.at)} ago" if (at := status.last_drained_at) else "none yet",
         ),
-        *_accounts(status),
+        *((printable(one.account), _account(one, status.at)) for one in status.accounts),
         *(("greeks", one.greeks) for one in status.each_login if one.greeks),
     ]
 
 
 def _lines_used(status: Status) -> str:
     """Return the lines in use, and why there are fewer than active legs that are held."""
+    if status.lines_in_use is None:
+        return "–"
     used = f"{status.lines_text} in use"
-    of_legs = (status.lines_in_use or 0) - (status.underlying_lines or 0)
+    of_legs = status.lines_in_use - (status.underlying_lines or 0)
     without = status.legs_held - of_legs
     if without <= 0 or status.session_state != SessionState.LIVE:
         return used
     reason = status.session_detail or "none is free, or it is being requested"
-    return f"{used}; {without} active held {_legs(without)} without one: {printable(reason)}"
-
-
-def _legs(count: int) -> str:
-    return "leg" if count == 1 else "legs"
+    legs = "leg" if without == 1 else "legs"
+    return f"{used}; {without} active held {legs} without one: {printable(reason)}"
 
 
 def _programs(status: Status) -> str:
@@ -88,10 +82,6 @@ def _programs(status: Status) -> str:
     if programs.ticked_at is None:
         return f"none {LATE}" if late else "none runs"
     return f"last sensor tick {age(programs.ticked_at, status.at)} ago{late}"
-
-
-def _accounts(status: Status) -> list[tuple[str, str]]:
-    return [(printable(one.account), _account(one, status.at)) for one in status.accounts]
 
 
 def _account(summary: AccountSummary, at: datetime) -> str:
@@ -133,14 +123,9 @@ def _gateway(login: LoginStatus, status: Status) -> str:
 Lines = Sequence[tuple[str, str]]
 
 LABEL = 12
-SHOWN = {"programs", "queue", "updates"}
-# In a terminal of this many rows or more, empty lines separate the parts.
-ROOMY = 30
+SHOWN = {"current", "programs", "lines", "queue", "updates"}
 
 LEAST_CHANGES = 2
-LEAST_STRATEGIES = 3
-MOST_NOTES = 3
-MOST_BAR = 40
 
 
 def board(
@@ -150,72 +135,40 @@ def board(
     addresses: Lines,
     console: Console,
 ) -> RenderableType:
-    """Return the whole screen.
+    """Return the whole screen; `exposure` has all strategies, and more of each.
 
     Args:
         overview: The last read of the tables; None before the first one.
         notes: Messages above the status, such as errors.
     """
-    width, height = console.width, console.height
-    gap: list[RenderableType] = [Text("")] if height >= ROOMY else []
+    width = console.width
     head: list[RenderableType] = [_shown_lines(notes)] if notes else []
-    foot = [*gap, _shown_lines(addresses), Text("Ctrl-C ends it.", style="dim")]
-    room = height - len(notes) - len(gap) - len(addresses) - 1
+    foot = [_shown_lines(addresses), Text("Ctrl-C ends it.", style="dim")]
     if overview is None:
         return Group(*head, *foot)
-    status = describe(overview.status)
-    gateways = [(name, text) for name, text in status if name == "gateway"]
-    figures = [(name, text) for name, text in status if name in SHOWN]
-    if len(gateways) > max(room // 4, 1):
-        gateways = _worst(overview.status, gateways, max(room // 4, 1))
+    status, money = overview.status, overview.book.money()
+    accounts = {printable(one.account) for one in status.accounts}
+    lines = figures_of(overview)
+    gateways, most = [line for line in lines if line[0] == "gateway"], console.height // 4
     # The end of a detail says what to do: it is shown whole, unless there are many gateways.
-    whole = len(gateways) == 1
-    head += [
-        _shown_lines(gateways, None if whole else width),
-        _gauges(overview, width),
-        _shown_lines(figures, width),
-    ]
-    folded = sum(len(text) // max(width - LABEL - 1, 1) for _name, text in gateways) if whole else 0
-    room -= 2 + len(gateways) + folded + len(figures)
-    accounts = _accounts(overview.status)
-    if accounts and len(accounts) <= max(room // 6, 1):
-        head.append(_shown_lines(accounts, width))
-        room -= len(accounts)
-    money = overview.book.money()
+    head.append(_shown_lines(gateways[:most], width if status.logins else None))
+    head += _more(len(gateways) - most)
+    head.append(_shown_lines([line for line in lines if line[0] in SHOWN | accounts], width))
+    room = console.height - len(console.render_lines(Group(*head, *foot))) - 1
     if money.strategies or money.rest:
         ends = [*money.rest, *money.totals, *money.in_base]
-        texts = money_tables.money_notes(money, width)[:MOST_NOTES]
-        room -= len(gap) + 1 + len(ends)
-        kept = min(len(changes), LEAST_CHANGES) + len(gap)
-        under = len(money.underlyings) + 1 + len(gap)
-        # The worst first: what is cut hurts least. Underlyings come before the notes.
-        shown = sorted(money.strategies, key=lambda one: one.daily_pnl or 0.0)
-        has_underlyings = under <= room - kept - min(len(shown), LEAST_STRATEGIES)
-        room -= under if has_underlyings else 0
-        if len(shown) > room - kept:
-            shown = shown[: max(room - kept - 1, 1)]
-        head += [*gap, money_tables.strategy_table(shown, ends, width)]
-        room -= len(shown)
-        if len(shown) < len(money.strategies):
-            head.append(Text(f"… and {len(money.strategies) - len(shown)} more"))
-            room -= 1
-        texts = texts[: max(room - kept, 0)]
-        head += texts
-        room -= len(texts)
-        if has_underlyings:
-            head += [*gap, money_tables.underlying_table(money.underlyings, width)]
-    listed = [_change(change, width) for change in changes[: max(room - len(gap), 0)]]
-    return Group(*head, *(gap if listed else []), *listed, *foot)
+        # The worst first: what is cut hurts least.
+        worst = sorted(money.strategies, key=lambda one: one["daily_pnl"] or 0.0)
+        worst = worst[: max(room - len(ends) - LEAST_CHANGES - 2, 1)]
+        head.append(sums_table("strategy", [*worst, *ends], width, totals=len(ends)))
+        more = _more(len(money.strategies) - len(worst))
+        head += more
+        room -= 1 + len(worst) + len(ends) + len(more)
+    return Group(*head, *(_change(one, width) for one in changes[: max(room, 0)]), *foot)
 
 
-def _worst(status: Status, lines: Lines, room: int) -> list[tuple[str, str]]:
-    """Return as many lines of gateways as fit, first those that are not LIVE."""
-    logins = zip(status.each_login, lines, strict=True)
-    ordered = [
-        line for _login, line in sorted(logins, key=lambda one: one[0].session_state == "LIVE")
-    ]
-    rest = len(ordered) - room
-    return [*ordered[:room], ("", f"… and {rest} more")] if rest > 0 else ordered
+def _more(count: int) -> list[Text]:
+    return [Text(f"… and {count} more")] if count > 0 else []
 
 
 def current_text(overview: Figures) -> str:
@@ -236,42 +189,17 @@ def figures_of(overview: Figures) -> list[tuple[str, str]]:
 
 
 def _shown_lines(lines: Lines, width: int | None = None) -> RenderableType:
+    """Return labels with their values; with a width, each on one line."""
     table = Table.grid(padding=(0, 1, 0, 0))
     table.add_column(style="bold cyan", no_wrap=True, min_width=LABEL)
-    labels = max((len(label) for label, _value in lines), default=0)
     table.add_column(
         no_wrap=width is not None,
         overflow="ellipsis" if width else "fold",
-        max_width=None if width is None else max(width - max(labels, LABEL) - 1, 1),
+        max_width=max(width - LABEL - 1, 1) if width else None,
     )
     for label, value in lines:
         style = "cyan" if "://" in value else "bold red" if LATE in value else ""
         table.add_row(label, Text(printable(value), style=style))
-    return table
-
-
-def _gauges(overview: Figures, width: int) -> RenderableType:
-    status = overview.status
-    bar = max(min(width - LABEL - 48, MOST_BAR), 10)
-    table = Table.grid(padding=(0, 1, 0, 0))
-    table.add_column(style="bold cyan", no_wrap=True, min_width=LABEL)
-    table.add_column(width=bar)
-    table.add_column(no_wrap=True, overflow="ellipsis")
-    whole = overview.held > 0 and overview.current == overview.held
-    used, limit = status.lines_in_use, status.line_limit
-    of_legs = None if used is None else used - (status.underlying_lines or 0)
-    near = of_legs is not None and limit is not None and of_legs >= 0.9 * limit
-
-    current = Text(current_text(overview), style="green" if whole else "yellow")
-    lines = Text("–" if used is None else _lines_used(status))
-    for label, done, of, part, full, text in (
-        ("current", overview.current, overview.held, "yellow", "green", current),
-        ("lines", used or 0, limit or 1, "red" if near else "cyan", "red", lines),
-    ):
-        progress = ProgressBar(
-            total=max(of, 1), completed=done, width=bar, complete_style=part, finished_style=full
-        )
-        table.add_row(label, progress, text)
     return table
 
 

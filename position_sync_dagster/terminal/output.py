@@ -1,12 +1,9 @@
 """Print the result of a command: JSON or a table, once or again and again until Ctrl-C."""
 
-import dataclasses
 import json
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import date, datetime
-from enum import Enum
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,6 +12,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from position_sync_dagster.sync.reports.status import plain
 from position_sync_dagster.terminal.text import foreign
 
 # Maximum length of a line, in characters: a text of others may have any length.
@@ -42,15 +40,7 @@ def escaped(text: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Path):
-        return str(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+    return str(value) if isinstance(value, Path) else plain(value)
 
 
 def print_json(value: Any) -> None:

@@ -4,13 +4,13 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from position_sync_dagster.sync.reports.book import BookMoney, Money
+    from position_sync_dagster.sync.reports.book import BookMoney
 
 
 def printable(text: str) -> str:
@@ -111,10 +111,9 @@ def amounts(values: Sequence[float | None], partial: Sequence[bool] = ()) -> lis
     ]
 
 
-def partial_sum(one: "Money", name: str) -> str:
+def partial_sum(one: Mapping[str, Any], name: str) -> str:
     """Return a sum of money or of a greek; a star marks one that leaves out a holding."""
-    value = getattr(one, name)
-    return amount(value) + ("*" if name in one.unknown and value is not None else "")
+    return amount(one[name]) + ("*" if name in one["unknown"] and one[name] is not None else "")
 
 
 def age(since: datetime | None, now: datetime) -> str:
@@ -173,54 +172,70 @@ def money_lines(money: "BookMoney") -> list[str]:
     """Return what has no column in the tables of the money."""
     lines = not_in_sums(money)
     lines += [
-        f"{one.name}{f' {one.account}' if one.account else ''} {one.currency}: greeks of "
-        f"{one.options_with_greeks} of {one.options} options{share_computed(one)}"
+        f"{_title(one)}: greeks of {one['options_with_greeks']} of {one['options']} options"
+        f"{_share_computed(one)}"
         for one in money.totals
-        if one.options
+        if one["options"]
     ]
-    lines += [_rates_note(one) for one in money.in_base]
-    lines += [f"{one.name}: {one.legs_text}" for one in money.strategies if one.closed]
-    lines += [_campaign_note(one) for one in money.strategies if one.closes]
-    lines += [_realized_note(one) for one in money.totals if one.closes and one.account is None]
+    lines += [f"{_title(one)}: {_of_rates(one)}" for one in money.in_base]
+    lines += [f"{one['name']}: {_legs(one)}" for one in money.strategies if one["closed"]]
+    lines += [
+        f"{_title(one)}: {_campaign(one['campaign'])}"
+        for one in money.strategies
+        if one["closes"] and one["campaign"]
+    ]
+    lines += [
+        f"{_title(one)}: {_closes(one)}"
+        for one in money.totals
+        if one["closes"] and one["account"] is None
+    ]
     return lines + [
-        f"{one.name}: {text}"
+        f"{one['name']}: {text}"
         for one in (*money.strategies, *money.rest)
-        for text in (one.differences or "").split("; ")
+        for text in (one["differences"] or "").split("; ")
         if text
     ]
 
 
-def share_computed(one: "Money") -> str:
+def _title(one: Mapping[str, Any]) -> str:
+    return " ".join(one[name] for name in ("name", "account", "currency") if one[name])
+
+
+def _legs(one: Mapping[str, Any]) -> str:
+    """Return how many legs are held, and what became of the others.
+
+    Such as "3 of 4 legs, one expired on 2026-11-20, one missing".
+    """
+    missing = one["legs"] - one["legs_held"] - one["legs_closed"]
+    rest = f"{'one' if missing == 1 else missing} missing" if missing else ""
+    held = f"{one['legs_held']} of {one['legs']} legs"
+    return ", ".join(part for part in (held, one["closed"], rest) if part)
+
+
+def _share_computed(one: Mapping[str, Any]) -> str:
     """Return which part of the known greeks this package computed, as the end of a sentence."""
-    if not one.options_modelled:
+    if not one["options_modelled"]:
         return ""
-    return f", {one.options_modelled / one.options_with_greeks:.0%} of them MODEL"
+    return f", {one['options_modelled'] / one['options_with_greeks']:.0%} of them MODEL"
 
 
-def _campaign_note(one: "Money") -> str:
-    found = one.campaign
-    if found is None:
-        return ""
-    since = f" since {found.since:%Y-%m-%d}" if found.since else ""
-    return (
-        f"{one.name} {one.currency}: campaign{since}: realised {amount(found.realised)}, "
-        f"open {amount(found.open)}, fees {amount(found.fees)}"
-    )
+def _campaign(found: Mapping[str, Any]) -> str:
+    since = f" since {found['since']:%Y-%m-%d}" if found["since"] else ""
+    amounts = (f"{name} {amount(found[name])}" for name in ("realised", "open", "fees"))
+    return f"campaign{since}: {', '.join(amounts)}"
 
 
-def _realized_note(one: "Money") -> str:
-    without = f", {one.closes_without_profit} of them without a known profit"
-    return (
-        f"{one.name} {one.currency}: {one.closes} {'close' if one.closes == 1 else 'closes'} since "
-        f"{one.realized_since:%Y-%m-%d}{without if one.closes_without_profit else ''}"
-    )
+def _closes(one: Mapping[str, Any]) -> str:
+    closes, unknown = one["closes"], one["closes_without_profit"]
+    without = f", {unknown} of them without a known profit" if unknown else ""
+    word = "close" if closes == 1 else "closes"
+    return f"{closes} {word} since {one['realized_since']:%Y-%m-%d}{without}"
 
 
-def _rates_note(one: "Money") -> str:
-    name = f"{one.name} {one.account} {one.currency}"
-    if one.without_rate:
-        return f"{name}: unknown, no exchange rate of {', '.join(one.without_rate)}"
-    return f"{name}: by the broker's exchange rates, {duration(one.rates_age_s)} old"
+def _of_rates(one: Mapping[str, Any]) -> str:
+    if one["without_rate"]:
+        return f"unknown, no exchange rate of {', '.join(one['without_rate'])}"
+    return f"by the broker's exchange rates, {duration(one['rates_age_s'])} old"
 
 
 NAME = "position-sync"

@@ -17,7 +17,6 @@ from position_sync_dagster.sync.reports.book import Book, BookMoney
 from position_sync_dagster.sync.reports.closes import NO_CLOSES
 from position_sync_dagster.sync.reports.confirmations import with_priced
 from position_sync_dagster.sync.reports.exposure import split
-from position_sync_dagster.sync.reports.positions import PositionList, position_rows
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
 
@@ -50,12 +49,6 @@ def row(conid: int, **values: object) -> PositionUpdate:
 def priced_rows(rows: Sequence[PositionUpdate]) -> pl.DataFrame:
     """Return rows that the broker confirms nothing of, with their times."""
     return with_priced(update_rows(rows), NO_HOLDINGS, NOW, band=0.03)
-
-
-def listed(rows: Sequence[PositionUpdate], legs: Sequence[ActiveContract] = ()) -> PositionList:
-    """Return positions that the broker confirms nothing of."""
-    book = book_of(rows, legs)
-    return PositionList(rows=position_rows(book.priced, book), total=len(rows), book=book)
 
 
 def money(

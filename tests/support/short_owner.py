@@ -100,7 +100,7 @@ async def _download_and_enqueue(
     finally:
         await manager.close()
     own.check()
-    own.report_status(lambda: OwnerStatus(gateway_session.SessionState.LIVE))
+    own.status = lambda: OwnerStatus(gateway_session.SessionState.LIVE)
     own.final_detail = "; ".join(feed.problems) or None
     publisher.follow(feed)
     await publisher.publish(feed, session=own.session)

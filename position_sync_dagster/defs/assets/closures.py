@@ -1,11 +1,11 @@
 """The asset `closures`: why holdings closed, and its check."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
 from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.checks.check_results import Derived, failed, table_check
+from position_sync_dagster.defs.checks.check_results import Derived, failed, passed, table_check
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.lake import lake as tables
@@ -63,10 +63,10 @@ def explain(lake: tables.Lake, settings: Settings, *, run_id: str | None = None)
             **({"rolls_followed": "; ".join(map(str, rolls.due))} if rolls.due else {}),
             **({"rolls_refused": "; ".join(rolls.refused)} if rolls.refused else {}),
             "last_closes": table_asset.event_table(
-                (one for one, _strategies in known.chosen(limit=LAST)), _CLOSES
+                [_close(one) for one, _strategies in known.chosen(limit=LAST)]
             ),
-            "profit_by_cause": table_asset.event_table(known.by_cause.items(), _PROFITS),
-            "profit_by_strategy": table_asset.event_table(known.by_strategy.items(), _PROFITS),
+            "profit_by_cause": _profits(known.by_cause),
+            "profit_by_strategy": _profits(known.by_strategy),
         },
         checks={CAUSES: judge_causes(found.unexplained)},
     )
@@ -81,10 +81,7 @@ def closes_are_explained(lake: tables.Lake, settings: Settings) -> dg.AssetCheck
 def judge_causes(unexplained: Sequence[Closure]) -> dg.AssetCheckResult:
     """Return the result of the check for the closes without a cause; pure."""
     if not unexplained:
-        return dg.AssetCheckResult(
-            passed=True,
-            description="The cause of each close is known.",
-        )
+        return passed("The cause of each close is known.")
     named = [
         f"{one.quantity:+g} {one.name} of {one.account} at {one.closed_at:%Y-%m-%d %H:%M} UTC: "
         f"{one.detail}"
@@ -95,30 +92,37 @@ def judge_causes(unexplained: Sequence[Closure]) -> dg.AssetCheckResult:
         what_to_do="Look these up in TWS (Trades, Corporate Actions) or the broker's message "
         "centre. The statement of the next night explains most; accept the others with "
         "`position-sync breaks accept`.",
-        metadata={"unexplained": len(unexplained)},
+        unexplained=len(unexplained),
     )
 
 
-_CLOSES: table_asset.Columns[Closure] = {
-    "closed_at": lambda one: f"{one.closed_at:%Y-%m-%d %H:%M:%S}",
-    "account": lambda one: one.account,
-    "contract": lambda one: one.name,
-    **table_asset.attributes("quantity", "price"),
-    "cause": lambda one: one.cause.value,
-    "stage": lambda one: one.stage.value,
-    "realized_pnl": lambda one: _cents(one.realized_pnl),
-    **table_asset.attributes("currency", "detail"),
-    "evidence": lambda one: " ".join(
-        str(part) for part in (one.executions, one.events, one.statement, one.counter_conid) if part
-    ),
-}
+def _close(one: Closure) -> dict[str, table_asset.Cell]:
+    evidence = (one.executions, one.events, one.statement, one.counter_conid)
+    return {
+        "closed_at": f"{one.closed_at:%Y-%m-%d %H:%M:%S}",
+        "account": one.account,
+        "contract": one.name,
+        "quantity": one.quantity,
+        "price": one.price,
+        "cause": one.cause.value,
+        "stage": one.stage.value,
+        "realized_pnl": _cents(one.realized_pnl),
+        "currency": one.currency,
+        "detail": one.detail,
+        "evidence": " ".join(str(part) for part in evidence if part),
+    }
 
-_PROFITS: "table_asset.Columns[tuple[tuple[str, str], closes_report.ClosedProfit]]" = {
-    "of": lambda row: row[0][0],
-    "currency": lambda row: row[0][1],
-    "closes": lambda row: row[1].closes,
-    "realized_pnl": lambda row: _cents(row[1].profit),
-}
+
+def _profits(
+    profits: Mapping[tuple[str, str], closes_report.ClosedProfit],
+) -> dg.TableMetadataValue:
+    """Return the profits of causes or strategies, each in its currencies, as a table."""
+    return table_asset.event_table(
+        [
+            {"of": of, "currency": unit, "closes": one.closes, "realized_pnl": _cents(one.profit)}
+            for (of, unit), one in profits.items()
+        ]
+    )
 
 
 def _cents(profit: float | None) -> float | None:

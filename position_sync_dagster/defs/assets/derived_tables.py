@@ -25,7 +25,7 @@ from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS, STRATEGY_EXPOSURE
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import confirmations, exposure
-from position_sync_dagster.sync.reports.book import Book, BookMoney, Money, read_book
+from position_sync_dagster.sync.reports.book import Book, BookMoney, Sums, read_book
 from position_sync_dagster.terminal.text import amount, duration, money_lines, partial_sum, quantity
 
 # Maximum length of each list of `latest_positions`.
@@ -53,32 +53,32 @@ def money_metadata(found: BookMoney) -> dict[str, dg.MetadataValue]:
     A star marks a sum that leaves out a holding; such a sum is not plotted.
     """
     listed = [*found.strategies[:MOST_STRATEGIES], *found.rest, *found.totals, *found.in_base]
-    currencies = dict.fromkeys(one.currency for one in (*found.totals, *found.in_base, *listed))
+    currencies = dict.fromkeys(one["currency"] for one in (*found.totals, *found.in_base, *listed))
     shown: dict[str, dg.MetadataValue] = {}
     for label, columns in (("money", _MONEY), ("risk", _RISK)):
         for currency in list(currencies)[:MOST_CURRENCIES]:
-            rows = [one for one in listed if one.currency == currency]
+            rows = [one for one in listed if one["currency"] == currency]
             unit = currency or NOT_VALUED
-            names = [f"{one.name} {one.account}" if one.account else one.name for one in rows]
+            names = [f"{one['name']} {one['account'] or ''}".rstrip() for one in rows]
             cells = {h.format(unit): list(map(text, rows)) for h, text in columns.items()}
             shown[f"{label} {unit}"] = aligned_table({"strategy": names}, cells)
     numbers: dict[str, float | None] = {
-        f"{label} {one.currency}": getattr(one, of)
+        f"{label} {one['currency']}": one[of]
         for one in found.totals
         for label, of in PLOTS.items()
-        if one.account is None and of not in one.unknown
+        if one["account"] is None and of not in one["unknown"]
     }
     numbers |= {
-        f"daily {one.account} in {one.currency}": one.daily_pnl
+        f"daily {one['account']} in {one['currency']}": one["daily_pnl"]
         for one in found.in_base
-        if "daily_pnl" not in one.unknown
+        if "daily_pnl" not in one["unknown"]
     }
     notes = money_lines(found)
     texts = {"notes": dg.MetadataValue.text("; ".join(notes))} if notes else {}
     return shown | texts | plotted(numbers)
 
 
-def _sum(name: str) -> "Callable[[Money], str]":
+def _sum(name: str) -> "Callable[[Sums], str]":
     return partial(partial_sum, name=name)
 
 
@@ -90,16 +90,18 @@ _MONEY: _Texts = {
     "unrealised": _sum("unrealized_pnl"),
     "daily": _sum("daily_pnl"),
     "legs": lambda one: (
-        f"{one.legs_held} of {one.legs}" if one.legs_held < one.legs else str(one.legs)
+        f"{one['legs_held']} of {one['legs']}"
+        if one["legs_held"] < one["legs"]
+        else str(one["legs"])
     ),
-    "age": lambda one: duration(one.oldest_age_s) + (", delayed" if one.delayed else ""),
+    "age": lambda one: duration(one["oldest_age_s"]) + (", delayed" if one["delayed"] else ""),
 }
 _RISK: _Texts = {
     "delta {}": _sum("dollar_delta"),
     "gamma 1 %": _sum("gamma_1pct"),
     "theta": _sum("theta"),
     "vega": _sum("vega"),
-    "expires": lambda one: f"{one.nearest_expiry:%d%b%y}" if one.nearest_expiry else "",
+    "expires": lambda one: f"{at:%d%b%y}" if (at := one["nearest_expiry"]) else "",
 }
 
 
@@ -221,7 +223,7 @@ LATEST_LINEAGE = {name: [("position_updates", name)] for name in LATEST_POSITION
 @table_asset.table_asset(
     LATEST_POSITIONS,
     deps=["position_updates", "broker_positions"],
-    lineage=LATEST_LINEAGE,
+    metadata=table_asset.column_lineage(LATEST_LINEAGE),
     money_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
@@ -346,7 +348,7 @@ EXPOSURE_LINEAGE = {
 @table_asset.table_asset(
     STRATEGY_EXPOSURE,
     deps=["position_updates", "active_strategies", "contracts", "closures"],
-    lineage=EXPOSURE_LINEAGE,
+    metadata=table_asset.column_lineage(EXPOSURE_LINEAGE),
     money_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,
 )

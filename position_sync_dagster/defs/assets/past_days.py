@@ -16,7 +16,7 @@ import polars as pl
 
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.derived_tables import day_metadata, seldom
-from position_sync_dagster.defs.checks.check_results import failed, table_check
+from position_sync_dagster.defs.checks.check_results import failed, passed, table_check
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
 from position_sync_dagster.defs.runs import CLOSE_JOB, IMPORT_JOB
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -58,12 +58,11 @@ def daily_asset(
     @table_asset.table_asset(
         DAILY_POSITIONS,
         deps=["position_updates", "flex_statements"],
-        lineage=LINEAGE,
         job=CLOSE_JOB,
         freshness_policy=CLOSED_DAYS,
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        metadata={"partition_expr": "session_date"},
+        metadata={"partition_expr": "session_date", **table_asset.column_lineage(LINEAGE)},
         output_required=False,
     )
     def daily_positions(
@@ -102,7 +101,6 @@ def daily_asset(
             context.log.warning(f"A statement was left out: {error}")
         if result is not None:
             shared = table_asset.replacement_metadata(table.path, result)
-            shared |= table_asset.column_lineage(LINEAGE)
             version = str(result.version)
             if not found.skipped:
                 for day, closed in found.filled.items():
@@ -349,13 +347,16 @@ def judge_days(
         old: Recorded days whose values are all from before the day.
     """
     if not over:
-        return dg.AssetCheckResult(passed=True, description="No trading day is over yet.")
+        return passed("No trading day is over yet.")
     missing, older = [day for day in over if day not in recorded], {*old} & {*over}
     ranges = ranges_of(over, {*missing} | older)
-    numbers = {"days": len(over), "missing": len(missing), "only_older_values": len(older)}
+    numbers: dict[str, dg.RawMetadataValue] = {
+        "days": len(over),
+        "missing": len(missing),
+        "only_older_values": len(older),
+    }
     if not ranges:
-        description = f"{len(over)} trading days, all recorded"
-        return dg.AssetCheckResult(passed=True, description=description, metadata=numbers)
+        return passed(f"{len(over)} trading days, all recorded", **numbers)
     to_do = (
         f"Put statements of {ranges[0][0]} to {ranges[-1][1]} into the folder of "
         "POSITION_SYNC_FLEX_FOLDER and materialize these ranges of daily_positions."
@@ -364,10 +365,13 @@ def judge_days(
         f"{len(missing)} of {len(over)} trading days have no rows, {len(older)} only older values. "
         f"{to_do}",
         what_to_do=to_do,
-        metadata={
-            **numbers,
-            "to_fill": table_asset.event_table(ranges[:RANGES_SHOWN], _RANGES),
-        },
+        **numbers,
+        to_fill=table_asset.event_table(
+            [
+                {"first": str(first), "last": str(last), "days": days}
+                for first, last, days in ranges[:RANGES_SHOWN]
+            ]
+        ),
     )
 
 
@@ -380,13 +384,6 @@ def ranges_of(days: Sequence[date], chosen: Iterable[date]) -> list[tuple[date, 
         listed = [day for _number, day in run]
         ranges.append((listed[0], listed[-1], len(listed)))
     return ranges
-
-
-_RANGES: table_asset.Columns[tuple[date, date, int]] = {
-    "first": lambda row: str(row[0]),
-    "last": lambda row: str(row[1]),
-    "days": lambda row: row[2],
-}
 
 
 # Maximum number of strategies that the check names.
@@ -454,10 +451,11 @@ def profits_are_explained(lake: tables.Lake, settings: Settings) -> dg.AssetChec
     newest = of_newest_day(rows)
     found = unexplained(newest.iter_rows(named=True))
     if not found:
-        return dg.AssetCheckResult(passed=True, metadata={"strategies": newest.height})
+        return passed("", strategies=newest.height)
     return failed(
         f"Not explained: {'; '.join(found[:STRATEGIES_SHOWN])}.",
         what_to_do="Import the statement of the day, which names trades and bookings, and fill the "
         "day again; compare the quantities with TWS.",
-        metadata={"strategies": newest.height, "unexplained": len(found)},
+        strategies=newest.height,
+        unexplained=len(found),
     )

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.checks.check_results import failed, table_check
+from position_sync_dagster.defs.checks.check_results import Derived, failed, table_check
+from position_sync_dagster.defs.checks.evaluation import evaluate
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import RISK_JOB
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.tables import RISK_SCENARIOS
 from position_sync_dagster.risk.expiry import early_assignments
@@ -21,7 +21,6 @@ MOST_NAMED = 5
 @table_asset.table_asset(
     RISK_SCENARIOS,
     deps=["position_updates", "active_strategies"],
-    job=RISK_JOB,
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
 def risk_scenarios(
@@ -29,25 +28,36 @@ def risk_scenarios(
 ) -> dg.MaterializeResult[None]:
     """What each strategy would gain and lose under other prices and volatilities.
 
-    Written by the job record_risk, each quarter of an hour, also at the close.
+    Written by the sensor drain_queue each quarter of an hour, and when the active strategies
+    changed.
 
     How to read it: one row per time, strategy, account and scenario; rows are only appended, so
     that the risk of yesterday can be read tomorrow. A leg that cannot be priced is counted in
     left_out and is in no number. `position-sync what-if` computes other scenarios.
     """
-    lake, settings = position_sync.lake, position_sync.settings
-    _book, own, legs = risk.read_risk(lake, settings, datetime.now(UTC))
-    rows = risk.risk_rows(legs, own, context.run.run_id)
+    lake, settings, now = position_sync.lake, position_sync.settings, datetime.now(UTC)
+    return record_risk(lake, settings, now, run_id=context.run.run_id).result(context)
+
+
+def record_risk(
+    lake: Lake, settings: Settings, now: datetime, *, run_id: str | None = None
+) -> Derived:
+    """Append what each strategy would gain and lose in each recorded scenario; blocks.
+
+    A book of 20,000 legs takes about 7 s.
+    """
+    _book, own, legs = risk.read_risk(lake, settings, now)
+    rows = risk.risk_rows(legs, own, run_id)
     lake.risk_scenarios.record(rows)
     losses = [row["profit"] for row in rows if row["profit"] is not None]
-    return dg.MaterializeResult(
+    return Derived(
         metadata={
             "dagster/row_count": len(rows),
             **table_asset.known(worst_profit=min(losses, default=None)),
             "left_out": sum(legs.left_out().values()),
             "scenarios": str(len(own.recorded)),
         },
-        data_version=dg.DataVersion(str(lake.risk_scenarios.table.version())),
+        checks={key: evaluate(key, lake, settings) for key in CHECKS},
     )
 
 
@@ -77,7 +87,8 @@ def losses_are_within_their_limits(lake: Lake, settings: Settings) -> dg.AssetCh
         f"{text}.",
         what_to_do="Look at `position-sync what-if`, and close or hedge what loses; or correct the "
         "limit in scenarios.yaml.",
-        metadata={"beyond": len(broken), "not_certain": len(unknown)},
+        beyond=len(broken),
+        not_certain=len(unknown),
     )
 
 
@@ -103,22 +114,8 @@ def early_assignment(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
         f"{len(found)} short options may be assigned early: {named}.",
         what_to_do="Close or roll them before the ex-date, or accept the shares. `position-sync "
         "expiry` lists them.",
-        metadata={"options": len(found)},
+        options=len(found),
     )
 
 
-record_risk = dg.define_asset_job(
-    RISK_JOB,
-    executor_def=dg.in_process_executor,
-    selection=dg.AssetSelection.assets(risk_scenarios)
-    | dg.AssetSelection.checks_for_assets(risk_scenarios),
-    description="Record what each strategy would gain and lose in each scenario.",
-)
-
-every_quarter_of_an_hour = dg.ScheduleDefinition(
-    name="every_quarter_of_an_hour",
-    job=record_risk,
-    cron_schedule="*/15 * * * *",
-    description="Each quarter of an hour: what each strategy would gain and lose.",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-)
+CHECKS = (losses_are_within_their_limits.check_key, early_assignment.check_key)

@@ -7,9 +7,9 @@ name.
 import dagster as dg
 
 from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.checks.check_results import failed
+from position_sync_dagster.defs.checks.check_results import failed, passed
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import IMPORT_JOB, dagster_failures
+from position_sync_dagster.defs.runs import IMPORT_JOB
 from position_sync_dagster.lake.schema.tables import EXECUTIONS, STATEMENT_EVENTS
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.sync import statements
@@ -81,16 +81,10 @@ FAULTS_SHOWN = 20
 SHOWN = 400
 
 
-@dg.asset(
-    group_name=table_asset.ACCOUNT,
-    config_schema={},
-    owners=table_asset.OWNERS,
+@table_asset.described_asset(
+    "flex_statements",
     kinds={"xml"},
-    tags=table_asset.TAGS,
-    metadata={
-        "written_by": dg.MetadataValue.job(IMPORT_JOB, location_name=table_asset.LOCATION),
-        **table_asset.code_reference(__file__, 1),
-    },
+    metadata=table_asset.written_by(IMPORT_JOB),
     check_specs=[
         dg.AssetCheckSpec(
             FILES_CHECK,
@@ -100,7 +94,6 @@ SHOWN = 400
         )
     ],
 )
-@dagster_failures
 def flex_statements(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]
@@ -132,7 +125,7 @@ def flex_statements(
             "events": done.events,
             "account_rows": done.account_values,
             "dagster/uri": str(position_sync.settings.flex_folder.absolute()),
-            "listed": table_asset.event_table(found[:SHOWN], _STATEMENTS),
+            "listed": table_asset.event_table([_listed(one) for one in found[:SHOWN]]),
         },
         data_version=dg.DataVersion(table_asset.FOLLOWED),  # that of the events of ticks
         check_results=[judge_files(read)],
@@ -142,26 +135,22 @@ def flex_statements(
 def judge_files(read: statements.Statements) -> dg.AssetCheckResult:
     """Return the result of the check for the download and the files of the folder; pure."""
     if not read.unreadable:
-        return dg.AssetCheckResult(
-            passed=True,
-            check_name=FILES_CHECK,
-            description=f"All {len(read.found)} statements of the folder can be used.",
-        )
+        return passed(f"All {len(read.found)} statements of the folder can be used.")
     return failed(
         f"{len(read.unreadable)} statements or rows of them are left out: "
         + " ".join(error.what for error in read.unreadable[:FAULTS_SHOWN]),
-        check_name=FILES_CHECK,
         what_to_do=read.unreadable[0].remedy,
-        metadata={
-            "left_out": len(read.unreadable),
-            "errors": [str(error) for error in read.unreadable[:FAULTS_SHOWN]],
-        },
+        left_out=len(read.unreadable),
+        errors=[str(error) for error in read.unreadable[:FAULTS_SHOWN]],
     )
 
 
-_STATEMENTS: "table_asset.Columns[statements.StatedFile]" = {
-    **table_asset.attributes("file", "account"),
-    "first": lambda one: one.first.isoformat(),
-    "last": lambda one: one.last.isoformat(),
-    **table_asset.attributes("positions", "executions"),
-}
+def _listed(one: statements.StatedFile) -> dict[str, table_asset.Cell]:
+    return {
+        "file": one.file,
+        "account": one.account,
+        "first": one.first.isoformat(),
+        "last": one.last.isoformat(),
+        "positions": one.positions,
+        "executions": one.executions,
+    }

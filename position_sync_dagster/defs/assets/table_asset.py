@@ -5,47 +5,22 @@ stream changes, and each hour.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from operator import attrgetter
 from typing import Any, TypeVar
 
 import dagster as dg
 
-from position_sync_dagster.defs.runs import STREAM_JOB, dagster_failures
+from position_sync_dagster.defs.runs import GATEWAY, STREAM_JOB, dagster_failures
 from position_sync_dagster.errors import NewerRowError
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import tables as specs
-from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec, descriptions_of
-
-OWNERS = ["team:position-sync"]
-KINDS = {"deltalake", "python"}
-TAGS = {"domain": "positions"}
+from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec
 
 # The name of the code location in `workspace.yaml`; links to jobs contain it.
 LOCATION = "position_sync_dagster"
-
-# The groups of assets: what the broker reports, the way of a value to its row, what is derived from
-# the rows. The lineage page shows each group as a box that opens with a click, since all assets do
-# not fit on a screen.
-ACCOUNT, PATH, REPORTS = "account", "path", "reports"
-
-# The group of each asset; all others are of ACCOUNT.
-GROUPS = {
-    "active_strategies": PATH,
-    "position_queue": PATH,
-    "position_updates": PATH,
-    "flex_statements": ACCOUNT,
-    "executions": ACCOUNT,
-    "latest_positions": REPORTS,
-    "strategy_exposure": REPORTS,
-    "daily_positions": REPORTS,
-    "profit_explained": REPORTS,
-    "risk_scenarios": REPORTS,
-    "reconciliation_breaks": REPORTS,
-}
 
 # The tag for the Delta version of an event that no asset function returned.
 DATA_VERSION = "dagster/data_version"
@@ -72,23 +47,44 @@ _TYPES = {
 }
 
 
-def table_asset(
-    spec: TableSpec,
-    *,
-    metadata: "Mapping[str, dg.RawMetadataValue] | None" = None,
-    lineage: Lineage | None = None,
-    job: str | None = None,
-    money_first: bool = False,
-    **options: Any,
+def described_asset(
+    name: str, *, metadata: "Mapping[str, dg.RawMetadataValue]", **options: Any
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """Return `dg.asset` with the owners, kinds, tags and columns of a table.
+    """Return `dg.asset` without a configuration; its errors have cause and remedy.
 
     The docstring of the function is the description that Dagster shows.
 
     Args:
+        name: The name of the asset.
+        metadata: Its metadata, without the code reference.
+        options: Other arguments of `dg.asset`, such as `deps`.
+    """
+
+    def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
+        asset: dg.AssetsDefinition = dg.asset(
+            name=name,
+            config_schema={},  # without it, Launchpad would take any value
+            metadata={**metadata, **code_reference(function)},
+            **options,
+        )(dagster_failures(function))
+        return asset
+
+    return decorate
+
+
+def table_asset(
+    spec: TableSpec,
+    *,
+    metadata: "Mapping[str, dg.RawMetadataValue] | None" = None,
+    job: str | None = None,
+    money_first: bool = False,
+    **options: Any,
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """Return `described_asset` with the name, kinds and columns of a table.
+
+    Args:
         spec: The table; the asset has its name.
-        metadata: Further metadata.
-        lineage: The source of each column, for a derived table.
+        metadata: Further metadata, such as `column_lineage` of a derived table.
         job: The job that writes the table, for a link.
         money_first: Whether the UI links the descriptions of the columns, instead of showing them
             above the money.
@@ -99,31 +95,13 @@ def table_asset(
         def latest_positions(position_sync: PositionSyncResource) -> dg.MaterializeResult: ...
     """
     DEPS[spec.name] = tuple(options.get("deps", ()))
-
-    def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
-        code = inspect.unwrap(function).__code__
-        asset: dg.AssetsDefinition = dg.asset(
-            name=spec.name,
-            group_name=GROUPS.get(spec.name, ACCOUNT),
-            owners=OWNERS,
-            kinds=KINDS,
-            tags=TAGS,
-            config_schema={},  # without it, Launchpad would take any value
-            metadata={
-                **table_metadata(
-                    spec,
-                    lineage=lineage,
-                    job=job,
-                    columns=COLUMNS if money_first else COLUMN_SCHEMA,
-                ),
-                **code_reference(code.co_filename, code.co_firstlineno),
-                **(metadata or {}),
-            },
-            **options,
-        )(dagster_failures(function))
-        return asset
-
-    return decorate
+    described = table_metadata(spec, job=job, columns=COLUMNS if money_first else COLUMN_SCHEMA)
+    return described_asset(
+        spec.name,
+        kinds={"deltalake", "python"},
+        metadata={**described, **(metadata or {})},
+        **options,
+    )
 
 
 # The key under which the UI shows the columns of an asset above its metadata.
@@ -134,13 +112,9 @@ COLUMNS = "columns"
 
 
 def table_metadata(
-    spec: TableSpec,
-    *,
-    lineage: Lineage | None = None,
-    job: str | None = None,
-    columns: str = COLUMN_SCHEMA,
+    spec: TableSpec, *, job: str | None = None, columns: str = COLUMN_SCHEMA
 ) -> "dict[str, dg.RawMetadataValue]":
-    """Return the metadata of a table's definition: name, columns, their lineage, and its job.
+    """Return the metadata of a table's definition: name, columns, and its job.
 
     The URI is added when the definitions are loaded, since it depends on the settings.
     """
@@ -155,15 +129,16 @@ def table_metadata(
             )
         ),
     }
-    if lineage is not None:
-        metadata.update(column_lineage(lineage))
-    if job is not None:
-        metadata["written_by"] = dg.MetadataValue.job(job, location_name=LOCATION)
-    return metadata
+    return metadata | (written_by(job) if job is not None else {})
+
+
+def written_by(job: str) -> "dict[str, dg.RawMetadataValue]":
+    """Return the link to the job that writes an asset as metadata."""
+    return {"written_by": dg.MetadataValue.job(job, location_name=LOCATION)}
 
 
 def column_lineage(lineage: Lineage) -> "dict[str, dg.RawMetadataValue]":
-    """Return the column lineage as metadata; the UI reads it from definitions and events."""
+    """Return the column lineage of an asset as metadata."""
     deps = {
         column: [
             dg.TableColumnDep(asset_key=asset, column_name=source) for asset, source in sources
@@ -173,9 +148,12 @@ def column_lineage(lineage: Lineage) -> "dict[str, dg.RawMetadataValue]":
     return {"dagster/column_lineage": dg.TableColumnLineage(deps)}
 
 
-def code_reference(file: str, line: int) -> "dict[str, dg.RawMetadataValue]":
-    """Return the code reference of an asset as metadata."""
-    reference = dg.LocalFileCodeReference(file_path=file, line_number=line)
+def code_reference(function: Callable[..., Any]) -> "dict[str, dg.RawMetadataValue]":
+    """Return the code reference of an asset as metadata; that of Dagster names the decorator."""
+    code = inspect.unwrap(function).__code__
+    reference = dg.LocalFileCodeReference(
+        file_path=code.co_filename, line_number=code.co_firstlineno
+    )
     return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
 
 
@@ -184,52 +162,29 @@ def known(**values: float | str | None) -> "dict[str, float | str]":
     return {name: value for name, value in values.items() if value is not None}
 
 
-Row = TypeVar("Row")
-# The columns of a table in an event, each with the function that takes its value from a row.
-Columns = Mapping[str, Callable[[Row], str | float | None]]
-
-
-def attributes(*names: str) -> dict[str, Callable[[Any], Any]]:
-    """Return the columns that are attributes of the rows."""
-    return {name: attrgetter(name) for name in names}
-
-
-def event_table(rows: Iterable[Row], columns: Columns[Row]) -> dg.TableMetadataValue:
-    """Return rows as a table of an event, which the UI shows.
-
-    A column with the name of an attribute has the description of that attribute.
-    """
-    listed = list(rows)
-    cells = {name: [of(row) for row in listed] for name, of in columns.items()}
-    return table_of(cells, descriptions_of(type(listed[0])) if listed else {})
-
-
 Cell = str | int | float | None
 
 
-def table_of(
-    columns: Mapping[str, Sequence[Cell]], texts: Mapping[str, str] | None = None
-) -> dg.TableMetadataValue:
+def event_table(rows: Sequence[Mapping[str, Cell]]) -> dg.TableMetadataValue:
+    """Return rows, which have the same columns, as a table of an event; pure."""
+    return table_of({name: [row[name] for row in rows] for name in (rows[0] if rows else ())})
+
+
+def table_of(columns: Mapping[str, Sequence[Cell]]) -> dg.TableMetadataValue:
     """Return columns as a table of an event, which the UI shows; pure.
 
     Args:
         columns: The cells by heading; those of a column are of one type, or None.
-        texts: The descriptions of some columns.
     """
     kinds = {
         name: next((type(one).__name__ for one in cells if one is not None), "str")
         for name, cells in columns.items()
     }
     schema = [
-        dg.TableColumn(
-            name, "string" if kind == "str" else kind, description=(texts or {}).get(name)
-        )
-        for name, kind in kinds.items()
+        dg.TableColumn(name, "string" if kind == "str" else kind) for name, kind in kinds.items()
     ]
-    records = [
-        dg.TableRecord(dict(zip(columns, row, strict=True)))
-        for row in zip(*columns.values(), strict=True)
-    ]
+    rows = zip(*columns.values(), strict=True)
+    records = [dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows]
     return dg.MetadataValue.table(records, dg.TableSchema(schema))
 
 
@@ -292,137 +247,123 @@ def runless(
     return dg.AssetMaterialization(asset, metadata=metadata, tags=tags)
 
 
-GATEWAY = "gateway"
+def external(
+    name: str, *deps: str, kinds: set[str], metadata: "Mapping[str, dg.RawMetadataValue]"
+) -> Callable[[Callable[[], None]], dg.AssetSpec]:
+    """Return the decorator that makes an external asset of a function without a body.
 
+    As with other assets, its docstring is the description that Dagster shows.
+    """
 
-# The tables that no run materializes, each with its sources and its description.
-_EXTERNAL: "tuple[tuple[TableSpec, list[str], str], ...]" = (
-    (
-        specs.BROKER_POSITIONS,
-        [GATEWAY],
-        """
-Every holding as the broker last reported it, with the broker's own value.
-
-Written by the stream, the owner of the login, when the account feed changed.
-
-How to read it: of the rows of a gateway, an account and a contract the one with the greatest
-published_version counts. The later of its confirmed_at and the newest account_confirmed_at of
-its account is when the broker last confirmed the values;
-completeness says how much of the account the last download covered. A value of PNL_SINGLE is
-confirmed until its received_at, and while it is followed, until the newest
-account_followed_until of its account.
-""",
-    ),
-    (
-        specs.CONTRACTS,
-        [GATEWAY],
-        """
-Contract details, stored when a contract is first seen.
-
-Written by the stream.
-
-How to read it: one row per contract id: exchange, multiplier, price magnifier, trading hours
-and expiry, as the broker names them.
-""",
-    ),
-    (
-        specs.GATEWAY_SESSIONS,
-        [GATEWAY],
-        """
-The lease of each owner of a login: which process may write, and until when.
-
-Written by the stream with each heartbeat.
-
-How to read it: one row per session, from STARTING over LIVE or BLIND to ENDED or LOST. The
-fencing_token is on each row of position_updates that the session wrote.
-""",
-    ),
-    (
-        specs.ACCOUNT_VALUES,
-        [GATEWAY, "flex_statements"],
-        """
-Net liquidation, cash, available funds, margin and profit of each account, one row per change.
-
-Written by the stream (source GATEWAY), and by flex_statements for past days (source FLEX).
-
-How to read it: rows are only appended; the newest row of an account and source is its value.
-Amounts that the broker did not report are null.
-""",
-    ),
-    (
-        specs.RECONCILIATION_BREAKS,
-        ["broker_positions", "position_updates", "active_strategies"],
-        """
-Differences between the broker and the tables, from their opening to their resolution.
-
-Written by the check agrees_with_the_broker; of closes without a cause (UNEXPLAINED) by the stream
-and the ticks of drain_queue, of statements (STATEMENT) by the record of a day.
-
-How to read it: one row per difference: OPENED when it is seen once, CONFIRMED when it is seen
-again, RESOLVED when it is gone, ACCEPTED by a person until its quantities change.
-position-sync breaks lists them, and accepts one as it is. An event has the open ones; the check
-breaks_are_decided turns yellow when one is open for an hour and nobody accepted it.
-""",
-    ),
-    (
-        specs.POSITION_CHANGES,
-        [GATEWAY],
-        """
-Each change of a quantity that the owner of a login saw, before it published the new quantity.
-
-Written by the stream.
-
-How to read it: one row per change, from `before` to `after`. `closures` says why, for each
-change that reduced a holding. What an account held when it was first seen is no change.
-""",
-    ),
-    (
-        specs.DIVIDENDS,
-        [GATEWAY],
-        """
-Dividends that the gateway expects of the underlyings of streamed options (generic tick 456).
-
-Written by the stream, when what is expected changed.
-
-How to read it: of the rows of a conid those with the greatest seen_at count.
-""",
-    ),
-)
-
-
-@dg.definitions
-def external_assets() -> dg.Definitions:
-    """Define the gateway and the tables that its owner writes."""
-    gateway = dg.AssetSpec(
-        GATEWAY,
-        group_name=ACCOUNT,
-        owners=OWNERS,
-        kinds={"source"},
-        tags=TAGS,
-        metadata={"written_by": "Interactive Brokers", **code_reference(__file__, 1)},
-        description="""
-TWS or IB Gateway, or the simulator: where all positions and prices come from.
-
-Written by Interactive Brokers; this project only reads.
-
-How to read it: an event says whether the stream sees the gateway, and how many lines it uses. The
-check a_stream_watches of position_updates turns yellow while it does not.
-""",
-    )
-    found = [
-        dg.AssetSpec(
-            spec.name,
+    def decorate(described: Callable[[], None]) -> dg.AssetSpec:
+        return dg.AssetSpec(
+            name,
             deps=deps,
-            group_name=GROUPS.get(spec.name, ACCOUNT),
-            owners=OWNERS,
-            kinds={"deltalake"},
-            tags=TAGS,
-            description=description,
-            metadata={**table_metadata(spec, job=STREAM_JOB), **code_reference(__file__, 1)},
+            kinds=kinds,
+            description=inspect.getdoc(described),
+            metadata={**metadata, **code_reference(described)},
         )
-        for spec, deps, description in _EXTERNAL
-    ]
-    return dg.Definitions(assets=[gateway, *found])
+
+    return decorate
+
+
+def followed(spec: TableSpec, *deps: str) -> Callable[[Callable[[], None]], dg.AssetSpec]:
+    """Return the decorator of a table that the owner of the login writes, and no run."""
+    shown = table_metadata(spec, job=STREAM_JOB)
+    return external(spec.name, *deps, kinds={"deltalake"}, metadata=shown)
+
+
+@external(GATEWAY, kinds={"source"}, metadata={"written_by": "Interactive Brokers"})
+def gateway() -> None:
+    """TWS or IB Gateway, or the simulator: where all positions and prices come from.
+
+    Written by Interactive Brokers; this project only reads.
+
+    How to read it: an event says whether the stream sees the gateway, and how many lines it uses.
+    The check a_stream_watches of position_updates turns yellow while it does not.
+    """
+
+
+@followed(specs.BROKER_POSITIONS, GATEWAY)
+def broker_positions() -> None:
+    """Every holding as the broker last reported it, with the broker's own value.
+
+    Written by the stream, the owner of the login, when the account feed changed.
+
+    How to read it: of the rows of a gateway, an account and a contract the one with the greatest
+    published_version counts. The later of its confirmed_at and the newest account_confirmed_at of
+    its account is when the broker last confirmed the values; completeness says how much of the
+    account the last download covered. A value of PNL_SINGLE is confirmed until its received_at, and
+    while it is followed, until the newest account_followed_until of its account.
+    """
+
+
+@followed(specs.CONTRACTS, GATEWAY)
+def contracts() -> None:
+    """Contract details, stored when a contract is first seen.
+
+    Written by the stream.
+
+    How to read it: one row per contract id: exchange, multiplier, price magnifier, trading hours
+    and expiry, as the broker names them.
+    """
+
+
+@followed(specs.GATEWAY_SESSIONS, GATEWAY)
+def gateway_sessions() -> None:
+    """The lease of each owner of a login: which process may write, and until when.
+
+    Written by the stream with each heartbeat.
+
+    How to read it: one row per session, from STARTING over LIVE or BLIND to ENDED or LOST. The
+    fencing_token is on each row of position_updates that the session wrote.
+    """
+
+
+@followed(specs.ACCOUNT_VALUES, GATEWAY, "flex_statements")
+def account_values() -> None:
+    """Net liquidation, cash, funds, margin and profit of each account, one row per change.
+
+    Written by the stream (source GATEWAY), and by flex_statements for past days (source FLEX).
+
+    How to read it: rows are only appended; the newest row of an account and source is its value.
+    Amounts that the broker did not report are null.
+    """
+
+
+@followed(specs.RECONCILIATION_BREAKS, "broker_positions", "position_updates", "active_strategies")
+def reconciliation_breaks() -> None:
+    """Differences between the broker and the tables, from their opening to their resolution.
+
+    Written by the check agrees_with_the_broker; of closes without a cause (UNEXPLAINED) by the
+    stream and the ticks of drain_queue, of statements (STATEMENT) by the record of a day.
+
+    How to read it: one row per difference: OPENED when it is seen once, CONFIRMED when it is seen
+    again, RESOLVED when it is gone, ACCEPTED by a person until its quantities change.
+    position-sync breaks lists them, and accepts one as it is. An event has the open ones; the check
+    breaks_are_decided turns yellow when one is open for an hour and nobody accepted it.
+    """
+
+
+@followed(specs.POSITION_CHANGES, GATEWAY)
+def position_changes() -> None:
+    """Each change of a quantity, stored before the owner of the login published the new quantity.
+
+    Written by the stream.
+
+    How to read it: one row per change, from `before` to `after`. `closures` says why, for each
+    change that reduced a holding. What an account held when it was first seen is no change.
+    """
+
+
+@followed(specs.DIVIDENDS, GATEWAY)
+def dividends() -> None:
+    """Dividends that the gateway expects of the underlyings of streamed options (generic tick 456).
+
+    Written by the stream, when what is expected changed.
+
+    How to read it: of the rows of a conid those with the greatest seen_at count.
+    """
 
 
 def followed_table(lake: tables.Lake, spec: TableSpec) -> dg.AssetMaterialization:

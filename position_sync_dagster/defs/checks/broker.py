@@ -1,6 +1,5 @@
 """Checks of the broker's data: stream, holdings, lines, accounts."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -10,7 +9,6 @@ from position_sync_dagster.defs.checks import check_results
 from position_sync_dagster.domain.gateway_session import (
     CONFIRM,
     GatewaySession,
-    Owner,
     set_aside,
     unknown_accounts,
 )
@@ -23,20 +21,14 @@ from position_sync_dagster.settings import Settings
 @check_results.table_check("position_updates", each_login=True)
 def a_stream_watches(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether a stream sees the gateway, and since when none does."""
-    sessions, gateway_id = lake.sessions, login.gateway_id
-    session = sessions.current(gateway_id)
-    if session is not None and session.owner is not Owner.STREAM:  # a refresh does not count
-        of_streams = pl.col("owner") == Owner.STREAM.value
-        of_streams &= pl.col("gateway_id") == gateway_id
-        session = next(iter(sessions.history(1, of_streams)), None)
-    return judge_stream_session(session, datetime.now(UTC))
+    return judge_stream_session(lake.sessions.current(login.gateway_id), datetime.now(UTC))
 
 
 def judge_stream_session(session: GatewaySession | None, now: datetime) -> dg.AssetCheckResult:
     """Return the check's result for the newest session of a stream; pure."""
     if session is None:
         return check_results.unknown_result("No stream has run yet.")
-    metadata: Mapping[str, dg.RawMetadataValue] = {
+    metadata: dict[str, dg.RawMetadataValue] = {
         "state": session.state.value,
         "owner": session.owner.value,
         "lines_in_use": session.lines_in_use,
@@ -44,16 +36,15 @@ def judge_stream_session(session: GatewaySession | None, now: datetime) -> dg.As
         **({"note": session.detail} if session.detail else {}),
     }
     if session.is_live(now):
-        return dg.AssetCheckResult(
-            passed=True, description="A stream sees the gateway.", metadata=metadata
-        )
+        return check_results.passed("A stream sees the gateway.", **metadata)
     since = session.seen_until(now)
     who = "The stream has not" if session.is_alive(now) else "No stream has"
     return check_results.failed(
         f"{who} seen the gateway since {since:%Y-%m-%d %H:%M:%S} UTC.",
         what_to_do="Check whether TWS or IB Gateway runs and is logged in; `position-sync status` "
         "says what the stream tried.",
-        metadata={**metadata, "blind_for_s": (now - since).total_seconds()},
+        **metadata,
+        blind_for_s=(now - since).total_seconds(),
     )
 
 
@@ -67,14 +58,15 @@ def login_is_made(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     notice_h = login.login_notice_h
     week = None if session is None else session.login_week(datetime.now(UTC), mode, notice_h)
     if week is None:
-        return dg.AssetCheckResult(
-            passed=True, description="Nothing is due: no live login with a second factor is used."
-        )
+        return check_results.passed("Nothing is due: no live login with a second factor is used.")
     text = f"{week.text[0].upper()}{week.text[1:]}."
-    metadata = {"login": week.state.value, "week_ends_at": week.ends_at.isoformat()}
+    metadata: dict[str, dg.RawMetadataValue] = {
+        "login": week.state.value,
+        "week_ends_at": week.ends_at.isoformat(),
+    }
     if not week.asks:
-        return dg.AssetCheckResult(passed=True, description=text, metadata=metadata)
-    return check_results.failed(text, what_to_do=CONFIRM, metadata=metadata)
+        return check_results.passed(text, **metadata)
+    return check_results.failed(text, what_to_do=CONFIRM, **metadata)
 
 
 @check_results.table_check("broker_positions", each_login=True)
@@ -96,7 +88,7 @@ def judge_detail(session: GatewaySession | None, now: datetime) -> dg.AssetCheck
     found = [*unknown.values(), *([text] if text else [])]
     return check_results.rows_result(
         pl.DataFrame({"problem": found}, schema={"problem": pl.String}),
-        passed="The gateway sent no holding that cannot be used, and no account is unknown.",
+        none="The gateway sent no holding that cannot be used, and no account is unknown.",
         found="shown: " + "; ".join(found),
         what_to_do="Their newest usable values stay, with their age. Compare these holdings with "
         "TWS; restart the gateway if TWS differs. For an account that is not managed, log in as "
@@ -114,16 +106,11 @@ def lines_suffice(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     lake.registry.sync.refresh()
     active = {leg.conid for leg in lake.registry.legs}
     session, now = lake.sessions.current(login.gateway_id), datetime.now(UTC)
-    if (
-        session is None
-        or session.owner is not Owner.STREAM
-        or not session.is_live(now)
-        or session.line_limit <= 0
-    ):
+    if session is None or not session.is_live(now) or session.line_limit <= 0:
         return check_results.unknown_result("no stream uses lines now.")
     underlyings, limit = session.underlying_lines or 0, session.line_limit
     used = session.lines_in_use - underlyings  # any leg may take the line of an underlying
-    numbers: dict[str, int] = {
+    numbers: dict[str, dg.RawMetadataValue] = {
         "lines_in_use": used,
         "underlying_lines": underlyings,
         "line_limit": limit,
@@ -131,7 +118,7 @@ def lines_suffice(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     }
     text = f"{used} of {limit} lines are in use by legs."
     if used < NEAR * limit:
-        return dg.AssetCheckResult(passed=True, description=text, metadata=numbers)
+        return check_results.passed(text, **numbers)
     newest = inspection.newest_values(lake, login).select("account", "conid", "source")
     held = inspection.held_at_the_broker(lake, login).join(
         newest, on=["account", "conid"], how="left"
@@ -139,11 +126,11 @@ def lines_suffice(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     without = held.filter(
         pl.col("conid").is_in(list(active)), pl.col("source").ne_missing(Source.STREAM.value)
     ).select("account", "conid", "symbol", "position")
-    named = {} if without.is_empty() else {"rows": check_results.table_of_rows(without)}
     return check_results.failed(
         f"{text} {without.height} active holdings are without one. {TO_DO}",
         what_to_do=TO_DO,
-        metadata={**numbers, **named},
+        **numbers,
+        rows=check_results.table_of_rows(without),
     )
 
 
@@ -207,7 +194,7 @@ def judge_accounts(
         return check_results.unknown_result(f"{waiting.height} accounts have no row yet.")
     return check_results.rows_result(
         late.sort("timestamp", nulls_last=False),
-        passed=f"{accounts.height} accounts, all as new as their holdings.",
+        none=f"{accounts.height} accounts, all as new as their holdings.",
         found=f"of {accounts.height} accounts have values that are more than "
         f"{patience.total_seconds() / 60:.0f} min older than those of their holdings",
         what_to_do="Net liquidation, cash and margin of these accounts are not current. See "

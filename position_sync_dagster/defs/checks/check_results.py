@@ -65,13 +65,13 @@ def table_check(
     return define
 
 
-def unknown_result(why: str) -> dg.AssetCheckResult:
+def unknown_result(why: str, **metadata: "dg.RawMetadataValue") -> dg.AssetCheckResult:
     """Return the warning of a check that could not compare anything."""
     return dg.AssetCheckResult(
         passed=False,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"Unknown: {why}",
-        metadata={"snapshot_complete": False, UNKNOWN: True},
+        metadata={**metadata, "snapshot_complete": False, UNKNOWN: True},
     )
 
 
@@ -86,7 +86,7 @@ def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
     """
     if len(results) == 1:
         return next(iter(results.values()))
-    unknown = {name: one for name, one in results.items() if UNKNOWN in (one.metadata or {})}
+    unknown = {name: one for name, one in results.items() if UNKNOWN in one.metadata}
     failing = {n: one for n, one in results.items() if not one.passed and n not in unknown}
     wrong = {**failing, **unknown}
     shown = dict(list((wrong or results).items())[:SHOWN])
@@ -96,7 +96,7 @@ def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
         "logins_unknown": len(unknown),
     }
     for name, one in shown.items():
-        own = {key: value for key, value in (one.metadata or {}).items() if key != UNKNOWN}
+        own = {key: value for key, value in one.metadata.items() if key != UNKNOWN}
         metadata |= {f"{name}/{key}": value for key, value in own.items()}
     remedies = [one.metadata[WHAT_TO_DO] for one in failing.values() if WHAT_TO_DO in one.metadata]
     if remedies:
@@ -112,19 +112,18 @@ def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
     )
 
 
+def passed(description: str, **metadata: "dg.RawMetadataValue") -> dg.AssetCheckResult:
+    """Return the result of a check that passes; pure."""
+    return dg.AssetCheckResult(passed=True, description=description, metadata=metadata)
+
+
 def failed(
-    description: str,
-    *,
-    what_to_do: str,
-    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN,
-    check_name: str | None = None,
-    metadata: "Mapping[str, dg.RawMetadataValue]",
+    description: str, *, what_to_do: str, error: bool = False, **metadata: "dg.RawMetadataValue"
 ) -> dg.AssetCheckResult:
     """Return the result of a check that does not pass, with what its reader should do; pure."""
     return dg.AssetCheckResult(
         passed=False,
-        check_name=check_name,
-        severity=severity,
+        severity=dg.AssetCheckSeverity.ERROR if error else dg.AssetCheckSeverity.WARN,
         description=description,
         metadata={**metadata, WHAT_TO_DO: what_to_do},
     )
@@ -133,33 +132,31 @@ def failed(
 def rows_result(
     rows: pl.DataFrame,
     *,
-    passed: str,
+    none: str,
     found: str,
     what_to_do: str,
-    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN,
+    error: bool = False,
     **numbers: float,
 ) -> dg.AssetCheckResult:
     """Return the result of a check that fails when it found rows; pure.
 
     Args:
         rows: The problems, worst first; the first ones are shown.
-        passed: The description if there are none.
+        none: The description if there are none.
         found: The description otherwise; the number of rows precedes it.
         what_to_do: The advice if there are rows.
-        severity: The severity of a failure.
+        error: Whether the severity of a failure is ERROR.
         numbers: Metadata in both cases.
     """
     if rows.is_empty():
-        return dg.AssetCheckResult(passed=True, description=passed, metadata=dict(numbers))
+        return passed(none, **numbers)
     return failed(
         f"{rows.height} {found}. {what_to_do}",
         what_to_do=what_to_do,
-        severity=severity,
-        metadata={
-            **numbers,
-            "found": rows.height,
-            "rows": table_of_rows(rows),
-        },
+        error=error,
+        **numbers,
+        found=rows.height,
+        rows=table_of_rows(rows),
     )
 
 

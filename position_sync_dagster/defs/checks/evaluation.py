@@ -130,7 +130,7 @@ def is_news(record: Any, result: dg.AssetCheckResult, now: datetime) -> bool:
         return True
     if result.passed:
         return False
-    is_unknown = UNKNOWN in (result.metadata or {})
+    is_unknown = UNKNOWN in result.metadata
     if (before.severity, UNKNOWN in before.metadata) != (result.severity, is_unknown):
         return True
     return before.description != result.description and now - at >= REWORDED_EVERY

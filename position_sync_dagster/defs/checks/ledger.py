@@ -72,7 +72,7 @@ def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetChec
     )
     return check_results.rows_result(
         pl.concat([of.with_columns(since=at).select(_COLUMNS) for of, at in named]),
-        passed=f"No request failed for good; {live.height} wait, none for long.",
+        none=f"No request failed for good; {live.height} wait, none for long.",
         found=f"requests are FAILED, {waited}, or are none"
         if foreign.height
         else f"requests are FAILED or {waited}",
@@ -141,19 +141,22 @@ def agrees_with_the_broker(lake: tables.Lake, settings: Settings) -> dg.AssetChe
             "snapshot_complete": result.complete,
             **{kind.value.lower(): result.count(kind) for kind in DiscrepancyType},
             "discrepancies": table_asset.event_table(
-                result.discrepancies[:MAX_DISCREPANCIES], _DISCREPANCIES
+                [_shown(one) for one in result.discrepancies[:MAX_DISCREPANCIES]]
             ),
         },
     )
 
 
-_DISCREPANCIES: table_asset.Columns[Discrepancy] = {
-    "type": lambda one: one.type.value,
-    **table_asset.attributes("account", "conid", "symbol"),
-    "expected": lambda one: _number(one.expected),
-    "actual": lambda one: _number(one.actual),
-    "detail": lambda one: one.detail,
-}
+def _shown(one: Discrepancy) -> dict[str, table_asset.Cell]:
+    return {
+        "type": one.type.value,
+        "account": one.account,
+        "conid": one.conid,
+        "symbol": one.symbol,
+        "expected": _number(one.expected),
+        "actual": _number(one.actual),
+        "detail": one.detail,
+    }
 
 
 def _number(value: float | None) -> str:
@@ -179,10 +182,10 @@ def ids_are_unique(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult
     repeated = inspection.repeated_ids(lake, now - WINDOW, now + SKEW)
     return check_results.rows_result(
         repeated.sort("rows", "update_id", descending=True),
-        passed="Each row of the last half hour has an id of its own.",
+        none="Each row of the last half hour has an id of its own.",
         found="ids are in the ledger more than once",
         what_to_do=COUNT_ONCE,
-        severity=dg.AssetCheckSeverity.ERROR,
+        error=True,
     )
 
 
@@ -195,7 +198,7 @@ def legs_have_values(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     without = newest.filter(pl.col("market_value").is_null()).sort("timestamp")
     return check_results.rows_result(
         without.select("account", "conid", "symbol", "position", "source", "timestamp", "note"),
-        passed=f"{newest.height} holdings, all with a value.",
+        none=f"{newest.height} holdings, all with a value.",
         found=f"of {newest.height} holdings have no value",
         what_to_do="Their value is unknown, not zero, and in no total. Read note; check whether "
         "TWS shows a price, and whether the login has market data permission for the contract.",
@@ -247,7 +250,7 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
             at="timestamp",
             broker_at="received_at",
         ),
-        passed=f"{pairs.height} values compared, none differs by more than {band:.0%} from the "
+        none=f"{pairs.height} values compared, none differs by more than {band:.0%} from the "
         "broker's of the same time.",
         found=f"of {pairs.height} values differ by more than {band:.0%} from the broker's of the "
         "same time",
@@ -303,7 +306,7 @@ def judge_breaks(breaks: Sequence[Break], now: datetime) -> dg.AssetCheckResult:
     ]
     return check_results.rows_result(
         _rows_of_breaks(waiting),
-        passed=f"{len(breaks)} differences are open, {accepted} of them accepted; none of the "
+        none=f"{len(breaks)} differences are open, {accepted} of them accepted; none of the "
         "others is older than an hour.",
         found="differences have been open for more than an hour, and nobody accepted them",
         what_to_do=DECIDE,

@@ -33,17 +33,16 @@ def file_is_applied(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResul
     """Whether the strategies file, if there is one, can be read; the table follows it."""
     path = settings.strategies_file
     if path is None:
-        return dg.AssetCheckResult(passed=True, description="No file is named: the table rules.")
+        return check_results.passed("No file is named: the table rules.")
     try:
         legs = list(strategies_file.load_strategies(path))
     except (StrategiesFileError, InvalidLegError) as error:
         return check_results.failed(
             f"The registry stays as it was. {error}",
             what_to_do=error.remedy,
-            severity=dg.AssetCheckSeverity.ERROR,
-            metadata={},
+            error=True,
         )
-    return dg.AssetCheckResult(passed=True, description=f"{len(legs)} legs.")
+    return check_results.passed(f"{len(legs)} legs.")
 
 
 @check_results.table_check("active_strategies")
@@ -63,7 +62,7 @@ def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
     )
     return check_results.rows_result(
         rows,
-        passed=f"{resolved} legs with their contract, {len(unresolved)} that wait for the gateway.",
+        none=f"{resolved} legs with their contract, {len(unresolved)} that wait for the gateway.",
         found="legs have no contract, and are not streamed",
         what_to_do="Add the field that differs between the candidates (trading_class, multiplier, "
         "exchange), or the conid: `position-sync strategies add`.",
@@ -77,7 +76,7 @@ def rolls_are_followed(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRe
     found = leg_followers.rolls_to_follow(lake, settings.strategies_file, datetime.now(UTC))
     return check_results.rows_result(
         pl.DataFrame({"roll": list(found.refused)}, schema={"roll": pl.String}),
-        passed="Nothing is left to a person.",
+        none="Nothing is left to a person.",
         found="rolls are not followed",
         what_to_do="Write the legs of these strategies as they are now into the strategies file.",
     )
@@ -115,12 +114,10 @@ def result_of(one: limit_readings.Evaluated) -> dg.AssetCheckResult:
     if one.reading.number is not None:
         metadata["number"] = float(one.reading.number)
     if one.outcome is LimitState.UNKNOWN:
-        result = check_results.unknown_result(one.text)
-        return result._replace(metadata={**metadata, **result.metadata})
+        return check_results.unknown_result(one.text, **metadata)
     if one.outcome is LimitState.HOLDS:
-        return dg.AssetCheckResult(passed=True, description=one.text, metadata=metadata)
-    error = dg.AssetCheckSeverity.ERROR
-    return check_results.failed(one.text, what_to_do=DECIDE, severity=error, metadata=metadata)
+        return check_results.passed(one.text, **metadata)
+    return check_results.failed(one.text, what_to_do=DECIDE, error=True, **metadata)
 
 
 def evaluated_limits(settings: Settings, book: Book) -> dict[dg.AssetCheckKey, dg.AssetCheckResult]:
@@ -140,13 +137,9 @@ def _read(settings: Settings) -> tuple[list[Limit], dg.AssetCheckResult]:
         return [], check_results.failed(
             f"No limit is evaluated. {error}",
             what_to_do=error.remedy,
-            severity=dg.AssetCheckSeverity.ERROR,
-            metadata={},
+            error=True,
         )
-    text = f"{len(limits)} limits."
-    return limits, dg.AssetCheckResult(
-        passed=True, description=text, metadata={"limits": len(limits)}
-    )
+    return limits, check_results.passed(f"{len(limits)} limits.", limits=len(limits))
 
 
 @check_results.table_check(STRATEGY_EXPOSURE.name)

@@ -26,7 +26,7 @@ from position_sync_dagster.domain.update import (
 )
 from position_sync_dagster.errors import InvalidRequestError
 from position_sync_dagster.lake.schema import tables
-from position_sync_dagster.lake.schema.predicates import LIVE, LIVE_COLUMNS, part_named
+from position_sync_dagster.lake.schema.ids import LIVE, LIVE_COLUMNS, part_named
 from position_sync_dagster.lake.schema.table_spec import TableSpec, columns_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -1,13 +1,27 @@
-"""Ids that sort by time: those of new rows, of contents, and of parts."""
+"""Ids that sort by time, and the names of the partitions of tables whose rows change.
+
+Rows of such a table lie in the bucket `live` until they are finished, in the part `0` or in several
+parts. Finished rows lie in a bucket of their own kind, in a new part for each commit that finished
+them.
+"""
 
 import os
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from hashlib import blake2b
+from hashlib import blake2b, sha256
+
+import polars as pl
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SAFE = re.compile(r"[A-Za-z0-9_.:\-]{1,128}\Z")
+
+# The bucket and the part of rows that still change.
+LIVE, LIVE_PART = "live", "0"
+
+# The two columns of live rows, for `frame.with_columns(*LIVE_COLUMNS, …)`.
+LIVE_COLUMNS = (pl.lit(LIVE).alias("bucket"), pl.lit(LIVE_PART).alias("part"))
+
+# Sorts after every character of an id.
+LAST = "\N{TILDE}"
 
 # Returns a number of new ids for a moment, in ascending order.
 NewIds = Callable[[datetime, int], list[str]]
@@ -47,9 +61,9 @@ def content_id(at: datetime, *content: object) -> str:
     return _uuid(ticks, digest, version=8)
 
 
-def is_id(text: str) -> bool:
-    """Return whether a text may be an id."""
-    return bool(_SAFE.match(text))
+def part_named(text: str) -> str:
+    """Return the name of the part for a text, such as a gateway id: its hash in hexadecimal."""
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _milliseconds(at: datetime) -> int:

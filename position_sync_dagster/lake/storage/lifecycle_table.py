@@ -12,23 +12,25 @@ looks at one part alone (`change_part`). Every other change of such a table name
 and conflicts with each of them.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Generic, TypeVar
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.lake.schema import predicates
-from position_sync_dagster.lake.schema.ids import new_ids, new_part
+from position_sync_dagster.lake.schema.ids import LIVE, LIVE_PART, new_ids, new_part
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import (
+    EVERY,
     Table,
     append,
     data_files,
     files_in,
+    in_parts,
     last_of,
     overwrite,
 )
@@ -49,11 +51,11 @@ def placed(live: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """
     part = pl.col("part")
     if live.height <= PART_ROWS:
-        return live.with_columns(part=pl.lit(predicates.LIVE_PART))
-    loose = live.filter(part == predicates.LIVE_PART)
+        return live.with_columns(part=pl.lit(LIVE_PART))
+    loose = live.filter(part == LIVE_PART)
     if loose.is_empty():
         return live
-    kept = live.filter(part != predicates.LIVE_PART)
+    kept = live.filter(part != LIVE_PART)
     sizes = kept.group_by("part").len().sort("len", "part")
     room = 0
     if not sizes.is_empty():
@@ -100,40 +102,23 @@ class Change(Generic[T]):
         return before.filter(~self.replaced)
 
 
+def in_bucket(bucket: str) -> pl.Expr:
+    """Return which data files have the rows of a bucket."""
+    return pl.col("partition.bucket") == bucket
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """One version of the table: its live rows in memory, its finished rows on demand.
 
     Attributes:
-        finished: Reads the finished rows that match a predicate of constants and checked literals,
-            all their columns or some.
+        finished: Reads finished rows, all their columns or some: those in the data files that an
+            expression over the log's statistics chooses.
     """
 
     version: int
     live: pl.DataFrame
-    finished: Callable[[str, list[str] | None], pl.DataFrame]
-
-    def finished_with(
-        self,
-        column: str,
-        ids: Iterable[str],
-        within: str = "true",
-        columns: list[str] | None = None,
-    ) -> pl.DataFrame:
-        """Read the finished rows that have one of the ids, however many ids there are.
-
-        Many ids are read by the range that they span, which is short where ids sort by time.
-
-        Args:
-            column: The column of the ids; one of `columns`.
-            within: A predicate of constants that limits the rows further.
-        """
-        wanted = list(ids)
-        named = predicates.among(
-            column, [predicates.id_literals([one]) for one in sorted(set(wanted))]
-        )
-        found = self.finished(f"{within} AND {named}", columns)
-        return found.filter(pl.col(column).is_in(wanted))
+    finished: Callable[[pl.Expr, list[str] | None], pl.DataFrame]
 
 
 Step = Callable[[Snapshot], Change[T]]
@@ -157,7 +142,6 @@ class LifecycleTable:
         self._in_parts = in_parts
         self._clock = clock
         self._live: tuple[tuple[int, int], pl.DataFrame] | None = None
-        self._parts: dict[str, tuple[tuple[int, int], list[str], pl.DataFrame]] = {}
 
     def initialize(self) -> None:
         """Create, check or migrate the table."""
@@ -180,19 +164,13 @@ class LifecycleTable:
         compact_if_needed(self.table)
         return result
 
-    def parts(self, parts: Collection[str]) -> pl.DataFrame:
-        """Read the newest live rows of some parts, of one version."""
-        return self.table.snapshot(
-            lambda handle: pl.concat([self._rows_of(handle, parts)[part] for part in parts])
-        )
-
     def snapshot(self) -> Snapshot:
         """Read the newest live rows."""
         return self.table.snapshot(self._snapshot)
 
-    def finished(self, predicate: str, columns: list[str] | None = None) -> pl.DataFrame:
-        """Read finished rows that match a predicate of constants and checked literals."""
-        return self.table.rows(predicates.is_finished(predicate), columns)
+    def finished(self, chosen: pl.Expr = EVERY, columns: list[str] | None = None) -> pl.DataFrame:
+        """Read the finished rows of the data files that are chosen; see `Snapshot`."""
+        return self.table.snapshot(lambda handle: self._finished(handle, chosen, columns))
 
     def newest_finished(self, bucket: str, only: pl.Expr, limit: int) -> pl.DataFrame:
         """Read the finished rows of a bucket that changed last (`updated_at`), at most `limit`.
@@ -223,24 +201,19 @@ class LifecycleTable:
             The live rows; and the name of each bucket, its number of rows, and the time at which
             one of them last changed (`updated_at`).
         """
-        return self.table.snapshot(lambda handle: (self._snapshot(handle), _finished(handle)))
+        return self.table.snapshot(lambda handle: (self._snapshot(handle), _counts(handle)))
 
     def _snapshot(self, handle: DeltaTable) -> Snapshot:
         key = self.table.cache_key(handle)
-        cached = self._live
-        if cached is None or cached[0] != key:
-            cached = self._live = (
-                key,
-                self.table.read_rows(files_in(handle, bucket=predicates.LIVE)),
-            )
-        return self._snapshot_of(handle, cached[1])
+        if self._live is None or self._live[0] != key:
+            self._live = (key, self.table.read_rows(files_in(handle, bucket=LIVE)))
+        return Snapshot(handle.version(), self._live[1], partial(self._finished, handle))
 
-    def _snapshot_of(self, handle: DeltaTable, live: pl.DataFrame) -> Snapshot:
-        return Snapshot(
-            handle.version(),
-            live,
-            lambda where, columns: self.table.scan(handle, predicates.is_finished(where), columns),
-        )
+    def _finished(
+        self, handle: DeltaTable, chosen: pl.Expr, columns: list[str] | None
+    ) -> pl.DataFrame:
+        files = data_files(handle).filter(~in_bucket(LIVE), chosen)
+        return self.table.read_rows(files, columns)
 
     def _commit(self, handle: DeltaTable, step: Step[T], commit_info: Mapping[str, str]) -> T:
         snapshot = self._snapshot(handle)
@@ -271,34 +244,15 @@ class LifecycleTable:
     def _commit_part(
         self, handle: DeltaTable, part: str, step: Step[T], commit_info: Mapping[str, str]
     ) -> T | None:
-        before = self._rows_of(handle, [part])[part]
+        before = self.table.read_rows(files_in(handle, bucket=LIVE, part=part))
         if before.is_empty():
             return None
-        change = step(self._snapshot_of(handle, before))
-        if change.live is None:
-            return change.result
-        live = pl.concat([change.kept(before), change.live])
-        frame, predicate = self._replacement(live, [part], change)
-        overwrite(handle, frame, predicate, commit_info)
-        self._parts[part] = (
-            self.table.cache_key(handle),
-            _paths_of(files_in(handle, bucket=predicates.LIVE), part),
-            live,
-        )
+        change = step(Snapshot(handle.version(), before, partial(self._finished, handle)))
+        if change.live is not None:
+            live = pl.concat([change.kept(before), change.live])
+            frame, predicate = self._replacement(live, [part], change)
+            overwrite(handle, frame, predicate, commit_info)
         return change.result
-
-    def _rows_of(self, handle: DeltaTable, parts: Collection[str]) -> dict[str, pl.DataFrame]:
-        """Return the live rows of each part; they are read again only when its files change."""
-        key, known = self.table.cache_key(handle), self._parts
-        if any(part not in known or known[part][0] != key for part in parts):
-            files = files_in(handle, bucket=predicates.LIVE)
-            names = {part: _paths_of(files, part) for part in parts}
-            changed = [p for p in parts if p not in known or known[p][1] != names[p]]
-            found = self.table.read_rows(files.filter(_PART.is_in(changed)))
-            for part in parts:
-                rows = found.filter(part=part) if part in changed else known[part][2]
-                known[part] = (key, names[part], rows)
-        return {part: known[part][2] for part in parts}
 
     def _replacement(
         self, live: pl.DataFrame, names: list[str], change: Change[T]
@@ -308,17 +262,17 @@ class LifecycleTable:
         Args:
             names: The parts of live rows that are written; empty for all.
         """
-        replaced, terms = live, [predicates.IS_LIVE]
-        if 0 < len(names) <= predicates.MOST_TERMS:
+        replaced, terms = live, [f"bucket = '{LIVE}'"]
+        if names:
             replaced = live.filter(pl.col("part").is_in(names))
-            terms = [predicates.in_parts(predicates.LIVE, names)]
+            terms = [in_parts(LIVE, names)]
         terms += [change.reopened] if change.reopened else []
         finished = change.finished
         if finished is None or finished.is_empty():
             return replaced, " OR ".join(terms)
         part = new_part(self._clock())
         buckets = sorted(finished.get_column("bucket").unique())
-        terms += [predicates.in_parts(bucket, [part]) for bucket in buckets]
+        terms += [in_parts(bucket, [part]) for bucket in buckets]
         moved = finished.with_columns(part=pl.lit(part))
         return pl.concat([replaced, moved], rechunk=True), " OR ".join(terms)
 
@@ -345,15 +299,8 @@ def _changed_parts(
     return sorted({*gone.unique(), *parts.slice(kept.height).unique()})
 
 
-_PART = pl.col("partition.part")
-
-
-def _paths_of(files: pl.DataFrame, part: str) -> list[str]:
-    return sorted(files.filter(part == _PART).get_column("path"))
-
-
-def _finished(handle: DeltaTable) -> pl.DataFrame:
+def _counts(handle: DeltaTable) -> pl.DataFrame:
     """Return the buckets of finished rows, as `counted_snapshot` does, from the log alone."""
-    finished = data_files(handle).filter(pl.col("partition.bucket") != predicates.LIVE)
+    finished = data_files(handle).filter(~in_bucket(LIVE))
     by_bucket = finished.group_by("partition.bucket")
     return by_bucket.agg(pl.col("num_records").sum(), pl.col("max.updated_at").max())

@@ -10,17 +10,17 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.errors import CommitContentionError, LakeError, LakeNotWritableError
-from position_sync_dagster.lake.schema.ids import new_part
-from position_sync_dagster.lake.schema.predicates import LIVE, in_parts
+from position_sync_dagster.lake.schema.ids import LIVE, new_part
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, plain
 from position_sync_dagster.lake.storage.table import (
     Table,
     data_files,
     files_in,
+    in_parts,
     last_of,
     may_have,
     overwrite,
-    rows_between,
+    text_literal,
 )
 
 logger = logging.getLogger(__name__)
@@ -193,15 +193,24 @@ def _merge_in_order(table: Table, handle: DeltaTable, small_bytes: int) -> int:
     if runs.is_empty():
         return 0
     run = runs.row(0, named=True)
-    partition = {name: run[f"partition.{name}"] for name in spec.partition_by}
-    predicate = rows_between(spec, partition, run[first], run[last])
     until = last_of(run[last])
+    predicate = f"{spec.order} >= {_literal(run[first])} AND {spec.order} <= {_literal(until)}"
+    for name, key in zip(spec.partition_by, keys, strict=True):
+        predicate += f" AND {name} = {_literal(run[key])}"
     overlaps = may_have(spec.order, run[first], until)
     within = files.filter(overlaps, *(pl.col(key).eq_missing(run[key]) for key in keys))
     in_range = pl.col(spec.order).is_between(run[first], until)
     rows = table.read_rows(within).filter(in_range).sort(spec.order)
     overwrite(handle, rows, predicate, {"action": "compact"})
     return int(run["files"])
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, datetime):
+        value = value.isoformat(timespec="microseconds")
+    return text_literal(str(value))
 
 
 def _vacuum(handle: DeltaTable, *, clean_now: bool) -> int:

@@ -34,7 +34,6 @@ from deltalake.exceptions import CommitFailedError
 from position_sync_dagster import errors
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.lake.schema import codec, table_spec
-from position_sync_dagster.lake.schema.predicates import literal
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage import commit_errors, durability
 from position_sync_dagster.lake.storage.object_store import (
@@ -173,8 +172,8 @@ def check_room(table: str, needed: float = 0) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-# The column of `Table.scan_files` with the path or URI of the file of each row.
-FILE = "file"
+# The column of the path or URI of the file of each row, while a table is read.
+_FILE = "file"
 
 
 def overwrite(
@@ -216,6 +215,21 @@ def append(
     )
 
 
+def text_literal(text: str) -> str:
+    """Return any text as an SQL literal; the quote is the only special character there.
+
+    >>> text_literal("it's")
+    "'it''s'"
+    """
+    return "'" + text.replace("'", "''") + "'"
+
+
+def in_parts(bucket: str, parts: Iterable[str]) -> str:
+    """Return the predicate of the rows of some parts of one bucket, in parentheses."""
+    names = ",".join(map(text_literal, parts))
+    return f"(bucket = '{bucket}' AND part IN ({names}))"
+
+
 def data_files(handle: DeltaTable) -> pl.DataFrame:
     """Return one row for each data file of the snapshot, from the log alone.
 
@@ -227,30 +241,6 @@ def data_files(handle: DeltaTable) -> pl.DataFrame:
     return pl.DataFrame(handle.get_add_actions(flatten=True))
 
 
-def rows_between(
-    spec: TableSpec, partition: Mapping[str, object], first: object, last: object
-) -> str:
-    """Return the predicate of the rows of one partition from one value of `order` to another.
-
-    Args:
-        spec: The table.
-        partition: The values of partition columns.
-        first: The smallest value in the log's statistics, which cut times to milliseconds; None
-            for the rows without a value.
-        last: The greatest value in these statistics; all of its millisecond is included.
-    """
-    last = last_of(last)
-    terms = [
-        f"{name} IS NULL" if value is None else f"{name} = {literal(value)}"
-        for name, value in partition.items()
-    ]
-    if first is None:
-        terms.append(f"{spec.order} IS NULL")
-    else:
-        terms += [f"{spec.order} >= {literal(first)}", f"{spec.order} <= {literal(last)}"]
-    return " AND ".join(terms)
-
-
 # The log's statistics cut times to it.
 _CUT = timedelta(milliseconds=1)
 
@@ -258,6 +248,10 @@ _CUT = timedelta(milliseconds=1)
 def last_of(greatest: Any) -> Any:
     """Return the last value that the greatest one in the log's statistics may stand for."""
     return greatest + _CUT if isinstance(greatest, datetime) else greatest
+
+
+# Chooses every data file, or every row.
+EVERY = pl.lit(value=True)
 
 
 def may_have(column: str, first: Any, last: Any = None) -> pl.Expr:
@@ -276,28 +270,27 @@ def may_have(column: str, first: Any, last: Any = None) -> pl.Expr:
     return found.fill_null(value=True)
 
 
-def files_with(files: pl.DataFrame, column: str, values: pl.Series) -> pl.DataFrame:
-    """Return the data files that may hold one of the values, by the log's statistics of the column.
+def may_have_one_of(column: str, values: pl.Series) -> pl.Expr:
+    """Return which data files may hold one of the values, by the log's statistics.
 
     One of the values must lie between the smallest and the greatest of a file. It is not enough
     that the range of all of them overlaps the file: one old id among new ones would then select
     every file that was written in between.
 
     Args:
-        files: Rows of `data_files`.
-        column: Their column; without statistics of it, each file may hold a value.
+        column: An indexed column.
         values: The values, of the type of the column; with a null, each file may hold one.
     """
-    if values.has_nulls() or f"min.{column}" not in files.columns:
-        return files
-    # Ids grow with the time, so that most rows of a stream are behind all files.
-    files = files.filter(may_have(column, values.min()))
-    smallest, greatest = files.get_column(f"min.{column}"), files.get_column(f"max.{column}")
+    if values.has_nulls():
+        return EVERY
+    greatest = pl.col(f"max.{column}")
     if values.dtype == pl.Datetime:
         greatest += _CUT
-    ordered = values.sort()
-    hits = ordered.search_sorted(greatest, side="right") > ordered.search_sorted(smallest)
-    return files.filter(hits | smallest.is_null() | greatest.is_null())
+    ordered = pl.lit(values.sort())
+    behind = ordered.search_sorted(greatest, side="right")
+    found = behind > ordered.search_sorted(pl.col(f"min.{column}"))
+    # A null among the statistics sorts before all values.
+    return found | pl.any_horizontal(pl.col(f"min.{column}", f"max.{column}").is_null())
 
 
 def files_in(handle: DeltaTable, **partition: str) -> pl.DataFrame:
@@ -614,43 +607,43 @@ class Table:
         return (found if found.width else self.spec.empty).select(names)
 
     def scan_files(self, files: pl.DataFrame) -> pl.LazyFrame:
-        """Return the stored columns of data files, read side by side, and the column FILE.
+        """Return the rows of data files of a snapshot, read side by side.
 
         In an object store each file takes one request, where `scan` with a predicate takes three,
         one file after the other.
 
         Args:
-            files: Rows of `data_files`, at least one.
+            files: Rows of `data_files`.
         """
-        return pl.scan_parquet(
-            [self.uri_of(path) for path in files.get_column("path")],
-            schema=self.spec.stored,
+        spec = self.spec
+        if files.is_empty():
+            return spec.empty.lazy()
+        # The log has the path of a file as a part of a URL.
+        paths = [f"{self.path}/{unquote(path)}" for path in files.get_column("path")]
+        rows = pl.scan_parquet(
+            paths,
+            schema=spec.stored,
             missing_columns="insert",
             glob=False,
             hive_partitioning=False,
-            include_file_paths=FILE,
+            include_file_paths=_FILE,
             storage_options=polars_options(self.path, self.options),
             credential_provider=None,
         )
-
-    def uri_of(self, path: str) -> str:
-        """Return the path or URI of a data file; the log has its path as a part of a URL."""
-        return f"{self.path}/{unquote(path)}"
+        if spec.partition_by:
+            parts = (pl.col(f"partition.{name}").alias(name) for name in spec.partition_by)
+            of_file = files.select(pl.Series(_FILE, paths, pl.String), *parts)
+            rows = rows.join(of_file.lazy(), on=_FILE)
+        return rows.select(list(spec.columns))
 
     def read_rows(self, files: pl.DataFrame, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """Read data files of a snapshot side by side; in an object store, a request for each.
+        """Read data files of a snapshot; see `scan_files`.
 
         Args:
             files: Rows of `data_files`.
             columns: Of the table; all by default.
         """
-        names = [*(columns or self.spec.columns)]
-        if files.is_empty():
-            return self.spec.empty.select(names)
-        parts = (pl.col(f"partition.{name}").alias(name) for name in self.spec.partition_by)
-        paths = [self.uri_of(path) for path in files.get_column("path")]
-        of_file = files.select(pl.Series(FILE, paths, pl.String), *parts).lazy()
-        return self.scan_files(files).join(of_file, on=FILE).select(names).collect()
+        return self.scan_files(files).select(columns or list(self.spec.columns)).collect()
 
     def count(self) -> int:
         """Count the rows, from the log alone."""

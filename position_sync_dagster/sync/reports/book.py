@@ -1,4 +1,4 @@
-"""The holdings and strategies at one moment, and every sum of their money and greeks.
+"""The holdings and strategies at one moment: positions, and every sum of money and greeks.
 
 The sums are by strategy, account, underlying and expiry. Different currencies are never added: each
 sum has one currency. The curves are the profit of the day over the last hours, from the ledger.
@@ -6,17 +6,18 @@ sum has one currency. The curves are the profit of the day over the last hours, 
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
-from functools import cached_property
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import polars as pl
 
 from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.close_facts import A_DAY
-from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract, contract_mismatch
+from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.domain.update import Source
 from position_sync_dagster.lake.lake import (
     NO_HOLDINGS,
@@ -27,18 +28,31 @@ from position_sync_dagster.lake.lake import (
     rows_at,
     rows_of_logins,
 )
+from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.risk.campaigns import Campaign, open_profit
 from position_sync_dagster.risk.scenarios import ScenariosFileError, folder_of, read_scenarios
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.closes import NO_CLOSES, Closes, read_closes
 from position_sync_dagster.sync.reports.confirmations import (
     CONFIRMED,
+    FEEDS,
     PRICED,
     newest_values,
     with_priced,
 )
-from position_sync_dagster.sync.reports.exposure import Split, claims_of, split, summed
-from position_sync_dagster.sync.reports.status import current_since, is_current, written_by
+from position_sync_dagster.sync.reports.exposure import (
+    Split,
+    claims_of,
+    split,
+    summed,
+    summed_legs,
+)
+from position_sync_dagster.sync.reports.status import (
+    current_since,
+    is_current,
+    seconds_since,
+    written_by,
+)
 
 
 def matching_legs(
@@ -54,16 +68,12 @@ def matching_legs(
 
 def is_leg_of(lake: Lake, strategy: str, legs: Iterable[ActiveContract]) -> pl.Expr:
     """Return the condition that a row belongs to one of these legs, and the leg to the strategy."""
-    anywhere, named = set(), defaultdict(set)
     mine = [leg for leg in legs if leg.strategy_id == strategy]
-    for leg in matching_legs(mine, lake.contracts.get({leg.conid for leg in mine})):
-        if leg.account is None:
-            anywhere.add(leg.conid)
-        else:
-            named[leg.account].add(leg.conid)
-    wanted = pl.col("conid").is_in(anywhere)
-    for account, conids in named.items():
-        wanted |= (pl.col("account") == account) & pl.col("conid").is_in(conids)
+    known = lake.contracts.get({leg.conid for leg in mine})
+    wanted = pl.lit(value=False)
+    for leg in matching_legs(mine, known):
+        account = pl.col("account") if leg.account is None else pl.lit(leg.account)
+        wanted |= (pl.col("conid") == leg.conid) & (pl.col("account") == account)
     return wanted
 
 
@@ -236,103 +246,51 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
     return _book(past.at, legs, priced, known_then, known_betas(settings))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Money:
-    """Sums in one currency over the known values; None if all are unknown.
+# Sums in one currency over the known values; None if all are unknown. The names:
+#   name: The strategy, UNATTRIBUTED, the underlying, or the name of the total.
+#   account: The account of UNATTRIBUTED or of an account's total; None for all accounts.
+#   currency: None for legs that are not held and have never been valued.
+#   legs, legs_held: The number of active legs, and of those with a holding; each holding that is in
+#     no strategy counts as one. For an underlying and for a total, `legs_held` is the number of
+#     holdings, each counted once.
+#   legs_closed, closed: The number of legs of a strategy that were held and are gone for a known
+#     reason, and what happened to them.
+#   value: The value of options, stocks and the like, without the notional value of futures.
+#   unrealized_pnl, daily_pnl, dollar_delta: As the columns of the ledger.
+#   beta_delta: Dollar delta × beta, of the underlyings whose beta is known.
+#   gamma_1pct: The change of dollar_delta when the underlyings move by 1 %.
+#   theta, vega: Per day, and per point of volatility.
+#   oldest_age_s: The age of the oldest price; None without one, or if one is unknown.
+#   oldest_greeks_s: The age of the oldest greeks; None without any, or if one is unknown.
+#   delayed: The number of holdings with a price of delayed or frozen market data.
+#   lines: Market data lines that the holdings use; None while no owner is connected.
+#   unvalued: The number of held legs without a value, which the sums leave out.
+#   options, options_with_greeks: Held options, and those of them whose greeks are known.
+#   options_modelled: Those of the latter whose greeks this package computed.
+#   nearest_expiry: The first day on which a holding expires.
+#   short_in_money, short_unknown: Short options in the money, and those of which the price of the
+#     underlying is not known.
+#   differences: Where strategies claim another quantity than is held.
+#   realized_pnl: The realised profit of what closed since `realized_since`; None if that of one of
+#     the closes is not known, or if no change of a quantity has been recorded yet.
+#   closes, closes_without_profit: The number of these closes, and of those without a known profit.
+#   campaign: What a strategy has earned since its first leg: the fields of `Campaign`, `profit`.
+#   unknown: Of how many holdings a sum leaves out the value, by the name of the sum.
+#   rates_age_s: For a total in the base currency: the age of the oldest exchange rate used.
+#   without_rate: For a total in the base currency: the currencies whose rate is not known. The sums
+#     are unknown then.
+Sums = dict[str, Any]
 
-    Attributes:
-        name: The strategy, UNATTRIBUTED, the underlying, or the name of the total.
-        account: The account of UNATTRIBUTED or of an account's total; None for all accounts.
-        currency: None for legs that are not held and have never been valued.
-        legs, legs_held: The number of active legs, and of those with a holding; each holding that
-            is in no strategy counts as one. For an underlying and for a total, `legs_held`
-            is the number of holdings, each counted once.
-        legs_closed, closed: The number of legs of a strategy that were held and are gone for a
-            known reason, and what happened to them.
-        value: The value of options, stocks and the like, without the notional value of futures.
-        beta_delta: Dollar delta × beta, of the underlyings whose beta is known.
-        gamma_1pct: The change of dollar_delta when the underlyings move by 1 %.
-        theta, vega: Per day, and per point of volatility.
-        oldest_age_s: The age of the oldest price; None without one, or if one is unknown.
-        oldest_greeks_s: The age of the oldest greeks; None without any, or if one is unknown.
-        delayed: The number of holdings with a price of delayed or frozen market data.
-        lines: Market data lines that the holdings use; None while no owner is connected.
-        unvalued: The number of held legs without a value, which the sums leave out.
-        options, options_with_greeks: Held options, and those of them whose greeks are known.
-        options_modelled: Those of the latter whose greeks this package computed.
-        nearest_expiry: The first day on which a holding expires.
-        short_in_money, short_unknown: Short options in the money, and those of which the price of
-            the underlying is not known.
-        differences: Where strategies claim another quantity than is held.
-        realized_pnl: The realised profit of what closed since `realized_since`; None if that of one
-            of the closes is not known, or if no change of a quantity has been recorded yet.
-        closes, closes_without_profit: The number of these closes, and of those without a known
-            profit.
-        campaign: What a strategy has earned since its first leg.
-        unknown: Of how many holdings a sum leaves out the value, by the name of the sum.
-        rates_age_s: For a total in the base currency: the age of the oldest exchange rate used.
-        without_rate: For a total in the base currency: the currencies whose rate is not known. The
-            sums are unknown then.
-    """
-
-    name: str
-    account: str | None
-    currency: str | None
-    legs: int
-    legs_held: int
-    value: float | None
-    unrealized_pnl: float | None
-    daily_pnl: float | None
-    dollar_delta: float | None
-    beta_delta: float | None
-    gamma_1pct: float | None
-    theta: float | None
-    vega: float | None
-    oldest_age_s: float | None
-    oldest_greeks_s: float | None
-    delayed: int
-    lines: int | None
-    unvalued: int
-    options: int
-    options_with_greeks: int
-    options_modelled: int
-    nearest_expiry: date | None
-    short_in_money: int
-    short_unknown: int
-    differences: str | None
-    legs_closed: int = 0
-    closed: str | None = None
-    realized_pnl: float | None = None
-    realized_since: datetime | None = None
-    closes: int = 0
-    closes_without_profit: int = 0
-    campaign: Campaign | None = None
-    unknown: Mapping[str, int] = field(default_factory=dict)
-    rates_age_s: float | None = None
-    without_rate: tuple[str, ...] = ()
-
-    @property
-    def legs_text(self) -> str:
-        """How many legs are held, and what became of the others.
-
-        Such as "3 of 4 legs, one expired on 2026-11-20, one missing".
-        """
-        missing = self.legs - self.legs_held - self.legs_closed
-        rest = f"{'one' if missing == 1 else missing} missing" if missing else ""
-        held = f"{self.legs_held} of {self.legs} legs"
-        return ", ".join(part for part in (held, self.closed, rest) if part)
-
-
-_SAME = ("unrealized_pnl", "daily_pnl", "dollar_delta", "beta_delta", "gamma_1pct", "theta", "vega")
 # Each sum of money, and its name among the sums of parts.
-_SUMS = {"value": "market_value", **{name: name for name in _SAME}}
+_SUMS = {"value": "market_value"} | {
+    name: name
+    for name in (
+        *("unrealized_pnl", "daily_pnl", "dollar_delta", "beta_delta"),
+        *("gamma_1pct", "theta", "vega"),
+    )
+}
 
 _COUNTS = ("delayed", "options", "options_with_greeks", "options_modelled", "nearest_expiry")
-
-
-def seconds_since(at: datetime | None, now: datetime) -> float | None:
-    """Return the seconds since a time, at least 0; None if it is unknown."""
-    return None if at is None else max((now - at).total_seconds(), 0.0)
 
 
 # The names of sums that are of no strategy and of no underlying.
@@ -352,54 +310,50 @@ class BookMoney:
     strategy: str | None = None
 
     @cached_property
-    def strategies(self) -> tuple[Money, ...]:
+    def strategies(self) -> list[Sums]:
         """Each strategy by currency."""
         return self._by("strategy_id", "currency", where=pl.col("strategy_id") != UNATTRIBUTED)
 
     @cached_property
-    def rest(self) -> tuple[Money, ...]:
+    def rest(self) -> list[Sums]:
         """What no strategy has, by account and currency (UNATTRIBUTED)."""
         names = ("strategy_id", "account", "currency")
         return self._by(*names, where=pl.col("strategy_id") == UNATTRIBUTED)
 
     @cached_property
-    def totals(self) -> tuple[Money, ...]:
+    def totals(self) -> list[Sums]:
         """All holdings: by account and currency if there are several accounts, then by currency."""
-        several = len({one.account for one in self._accounts}) > 1
-        totals = (*(self._accounts if several else ()), *self._by("currency"))
-        return tuple(one for one in totals if one.currency is not None)
+        several = len({one["account"] for one in self._accounts}) > 1
+        totals = [*(self._accounts if several else ()), *self._by("currency")]
+        return [one for one in totals if one["currency"] is not None]
 
     @cached_property
-    def in_base(self) -> tuple[Money, ...]:
+    def in_base(self) -> list[Sums]:
         """The totals of each account in its base currency, by the broker's exchange rates.
 
         An account has one only if a holding has another currency.
         """
-        found = map(self._in_base, self.book.accounts)
-        return tuple(one for one in found if one is not None)
+        return [one for one in map(self._in_base, self.book.accounts) if one is not None]
 
     @cached_property
-    def underlyings(self) -> tuple[Money, ...]:
+    def underlyings(self) -> list[Sums]:
         """All holdings by underlying and currency."""
         return self._by("symbol", "currency")
 
     @cached_property
-    def expiries(self) -> tuple[Money, ...]:
+    def expiries(self) -> list[Sums]:
         """All holdings with an expiry by that and currency, the nearest first."""
-        parts = self._chosen.parts.filter(pl.col("expiry").is_not_null())
-        rows = summed(Split(parts, self._chosen.legs), ("expiry", "currency"), self.book.now)
-        named = rows.iter_rows(named=True)
-        return tuple(_money(row, self.book.now, self.book.streamed) for row in named)
+        return self._by("expiry", "currency", where=pl.col("expiry").is_not_null())
 
     @property
-    def tables(self) -> dict[str, tuple[Money, ...]]:
+    def tables(self) -> dict[str, list[Sums]]:
         """All tables by name."""
         names = ("strategies", "rest", "totals", "in_base", "underlyings")
         return {name: getattr(self, name) for name in names}
 
     @cached_property
-    def _accounts(self) -> tuple[Money, ...]:
-        return tuple(o for o in self._by("account", "currency") if o.currency is not None)
+    def _accounts(self) -> list[Sums]:
+        return [one for one in self._by("account", "currency") if one["currency"] is not None]
 
     @cached_property
     def _chosen(self) -> Split:
@@ -407,101 +361,184 @@ class BookMoney:
             return self.book.split
         return self.book.split.filter(pl.col("strategy_id") == self.strategy)
 
-    def _by(self, *names: str, where: pl.Expr | None = None) -> tuple[Money, ...]:
+    def _by(self, *names: str, where: pl.Expr | None = None) -> list[Sums]:
+        now, streamed = self.book.now, self.book.streamed
+        parts, legs = self._chosen.parts, self._chosen.legs
+        if not {*names} <= {*legs.columns}:  # of underlyings and expiries there are parts alone
+            rows = summed(parts if where is None else parts.filter(where), names, now)
+            return [_sums(row, now, streamed) for row in rows.iter_rows(named=True)]
         found = self._chosen if where is None else self._chosen.filter(where)
-        rows = summed(found, names, self.book.now).iter_rows(named=True)
-        sums = (_money(row, self.book.now, self.book.streamed) for row in rows)
-        if "symbol" in names:
-            return tuple(sums)
-        if "strategy_id" in names:
-            return tuple(self._with_profit(one, one.name) for one in sums)
-        return tuple(self._with_profit(one, self.strategy) for one in sums)
+        return [
+            self._with_profit(_sums(row, now, streamed), row.get("strategy_id", self.strategy))
+            for row in summed_legs(found, names, now).iter_rows(named=True)
+        ]
 
-    def _with_profit(self, one: Money, name: str | None) -> Money:
+    def _with_profit(self, one: Sums, name: str | None) -> Sums:
         """Return a sum with the realised profit of a strategy, of UNATTRIBUTED, or of all."""
-        if one.account is not None and name not in (None, UNATTRIBUTED):
+        if one["account"] is not None and name not in (None, UNATTRIBUTED):
             return one  # the profit of a strategy is not divided among accounts
-        found = self.book.closes.realized(name, one.account, one.currency)
+        found = self.book.closes.realized(name, one["account"], one["currency"])
         if found is None:
             return one
-        return replace(
-            one,
-            realized_pnl=found.profit,
-            realized_since=found.since,
-            closes=found.closes,
-            closes_without_profit=found.unknown,
-            campaign=None
+        return one | {
+            "realized_pnl": found.profit,
+            "realized_since": found.since,
+            "closes": found.closes,
+            "closes_without_profit": found.unknown,
+            "campaign": None
             if name in (None, UNATTRIBUTED)
             else self._campaign(name, one, found.since),
-        )
+        }
 
-    def _campaign(self, name: str, one: Money, since: datetime | None) -> Campaign:
-        campaigns, currency = self.book.closes.campaigns, str(one.currency)
+    def _campaign(self, name: str, one: Sums, since: datetime | None) -> dict[str, Any]:
+        campaigns, currency = self.book.closes.campaigns, one["currency"]
         realised, fees = campaigns.realised.get((name, currency), (0.0, 0.0))
-        opened = None if "unrealized_pnl" in one.unknown else one.unrealized_pnl or 0.0
+        opened = None if "unrealized_pnl" in one["unknown"] else one["unrealized_pnl"] or 0.0
         if lots := campaigns.lots.get((name, currency)):
             parts = self.book.split.parts.filter(strategy_id=name, currency=currency)
             opened = open_profit(lots, parts, self.book.priced)
-        return Campaign(since=since, realised=realised, open=opened, fees=fees)
+        found = Campaign(since=since, realised=realised, open=opened, fees=fees)
+        return asdict(found) | {"profit": found.profit}
 
-    def _in_base(self, account: AccountSummary) -> Money | None:
+    def _in_base(self, account: AccountSummary) -> Sums | None:
         base, rates = account.currency, account.rates
-        currencies = {one.currency for one in self._accounts if one.account == account.account}
+        of_account = [one for one in self._accounts if one["account"] == account.account]
+        currencies = {one["currency"] for one in of_account}
         if base is None or currencies <= {base}:
             return None
-        without = tuple(sorted(one for one in currencies if one and one not in rates))
+        without = tuple(sorted(one for one in currencies if one not in rates))
         found = self._chosen.filter(
             pl.col("account") == account.account, pl.col("currency").is_not_null()
         )
         # If a rate is missing, no sum is known, and the sums that are made here are not used.
         rate = pl.col("currency").replace_strict(rates, default=1.0, return_dtype=pl.Float64)
+        in_base = pl.lit(base).alias("currency")
         converted = Split(
-            found.parts.with_columns(
-                *(pl.col(name) * rate for name in _SUMS.values()), currency=pl.lit(base)
-            ),
-            found.legs.with_columns(currency=pl.lit(base)),
+            found.parts.with_columns(*(pl.col(name) * rate for name in _SUMS.values()), in_base),
+            found.legs.with_columns(in_base),
         )
-        unknown: dict[str, Any] = dict.fromkeys(_SUMS) if without else {}
-        (row,) = summed(converted, ("account", "currency"), self.book.now).iter_rows(named=True)
-        return replace(
-            # The lines are in the total of each currency.
-            _money(row, self.book.now, streamed=None),
-            name=BASE_TOTAL,
-            differences=None,
-            rates_age_s=seconds_since(account.rates_received_at, self.book.now),
-            without_rate=without,
-            **unknown,
-        )
+        row = summed_legs(converted, ("account", "currency"), self.book.now).row(0, named=True)
+        # The lines are in the total of each currency.
+        return _sums(row, self.book.now, streamed=None) | {
+            "name": BASE_TOTAL,
+            "differences": None,
+            "rates_age_s": seconds_since(account.rates_received_at, self.book.now),
+            "without_rate": without,
+            **(dict.fromkeys(_SUMS) if without else {}),
+        }
 
 
-def _money(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | None) -> Money:
+def _sums(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | None) -> Sums:
     held = row["holdings"]
     name = row.get("strategy_id") or row.get("symbol") or (row.get("expiry") and f"{row['expiry']}")
     is_total = name is None
-    return Money(
-        name=name or TOTAL,
-        account=row.get("account"),
-        currency=row["currency"],
-        legs=row["legs"] - row["legs_held"] + held if is_total else row.get("legs", held),
-        legs_held=held if is_total else row.get("legs_held", held),
+    return {
+        "name": name or TOTAL,
+        "account": row.get("account"),
+        "currency": row["currency"],
+        "legs": row["legs"] - row["legs_held"] + held if is_total else row.get("legs", held),
+        "legs_held": held if is_total else row.get("legs_held", held),
+        "legs_closed": 0 if is_total else row.get("legs_closed", 0),
+        "closed": None if is_total else row.get("closed"),
         **{name: row[of] for name, of in _SUMS.items()},
         **{name: row[name] for name in _COUNTS},
-        oldest_age_s=seconds_since(row["priced_at"], now),
-        oldest_greeks_s=seconds_since(row["greeks_at"], now),
-        lines=None if streamed is None else len(streamed.intersection(row["conids"] or ())),
-        unvalued=row["legs_without_value"],
-        short_in_money=row["short_legs_in_money"],
-        short_unknown=row["short_legs_unknown"],
-        differences=row.get("differences"),
-        legs_closed=0 if is_total else row.get("legs_closed", 0),
-        closed=None if is_total else row.get("closed"),
-        unknown={
+        "oldest_age_s": seconds_since(row["priced_at"], now),
+        "oldest_greeks_s": seconds_since(row["greeks_at"], now),
+        "lines": None if streamed is None else len(streamed.intersection(row["conids"] or ())),
+        "unvalued": row["legs_without_value"],
+        "short_in_money": row["short_legs_in_money"],
+        "short_unknown": row["short_legs_unknown"],
+        "differences": row.get("differences"),
+        **dict.fromkeys(("realized_pnl", "realized_since", "campaign", "rates_age_s")),
+        "closes": 0,
+        "closes_without_profit": 0,
+        "without_rate": (),
+        "unknown": {
             name: count
             for name, of in _SUMS.items()
             # Who has no betas misses none.
             if (count := row[f"without_{of}"]) and (name != "beta_delta" or row[of] is not None)
         },
+    }
+
+
+GREEKS = ("delta", "gamma", "vega", "theta", "implied_vol", "underlying_price")
+KEY = ("account", "conid")
+
+# The names of a position in the JSON, in order.
+COLUMNS = (
+    "account", "conid", "name", "symbol", "sec_type", "right", "strike", "expiry", "multiplier",
+    "currency", "position", "market_price", "price_kind", "bid", "ask", "market_value",
+    "average_cost", "unrealized", "today", "realised_today", "moneyness", "extrinsic", "greeks",
+    "greeks_source", "days", "age_s", "greeks_age_s", "feed", "current", "source", "strategies",
+    "shares",
+)  # fmt: skip
+
+_name = lru_cache(maxsize=100_000)(leg_name)
+
+
+def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
+    """Return rows of the ledger with the columns of the JSON, and the times of their ages.
+
+    `strategies` and `shares` name who has which part; what is missing from 1 belongs to nobody.
+    `moneyness` is a part of the strike, above 0 in the money; `extrinsic` is of one unit.
+    """
+    of_strategies = (
+        book.split.parts.filter(pl.col("strategy_id") != UNATTRIBUTED)
+        .sort("strategy_id")
+        .group_by(KEY, maintain_order=True)
+        .agg(strategies="strategy_id", shares="share")
     )
+    sign = pl.when(pl.col("right") == "CALL").then(1.0).when(pl.col("right") == "PUT").then(-1.0)
+    inside = sign * (pl.col("underlying_price") - pl.col("strike"))
+    names = map(_name, *(rows.get_column(name) for name in ("symbol", "right", "strike", "expiry")))
+    is_tick = pl.col("value_source") == "TICK"
+    feed = pl.col("market_data_type").replace_strict(FEEDS, default="live", return_dtype=pl.String)
+
+    def age(name: str) -> pl.Expr:
+        passed = (moment(book.now) - pl.col(name)).dt.total_milliseconds() / 1000
+        return passed.clip(0.0)
+
+    return (
+        rows.with_columns(pl.Series("name", [*names], pl.String))
+        .join(of_strategies, on=KEY, how="left", maintain_order="left")
+        .with_columns(
+            unrealized="unrealized_pnl",
+            today="daily_pnl",
+            realised_today="realized_pnl",
+            moneyness=inside / pl.col("strike"),
+            extrinsic=pl.col("market_price") - inside.clip(0.0),
+            greeks=pl.struct(GREEKS),
+            days=(pl.col("expiry") - exchange_date(book.now)).dt.total_days(),
+            confirmed_at=PRICED,
+            greeks_at=pl.when(pl.col("delta").is_not_null()).then("greeks_time"),
+            feed=pl.when(is_tick).then(feed),
+            current=is_current(book.live_since),
+            strategies=pl.col("strategies").fill_null([]),
+            shares=pl.col("shares").fill_null([]),
+        )
+        .with_columns(age_s=age("confirmed_at"), greeks_age_s=age("greeks_at"))
+    )
+
+
+def open_positions(
+    book: Book, strategy: str | None = None, underlying: str | None = None
+) -> pl.DataFrame:
+    """Return the open holdings by account and contract; those without an expiry come last.
+
+    Args:
+        strategy: Only the legs of this strategy.
+        underlying: Only contracts on this symbol, in upper or lower case.
+    """
+    found = book.priced.filter(pl.col("position") != 0)
+    if underlying is not None:
+        found = found.filter(pl.col("symbol").str.to_uppercase() == underlying.upper())
+    strike = pl.col("strike").fill_null(0.0)
+    order = ("account", "symbol", "expiry", strike, "conid")
+    rows = position_rows(found, book).sort(order, nulls_last=True)
+    if strategy is None:
+        return rows
+    return rows.filter(pl.col("strategies").list.contains(pl.lit(strategy)))
 
 
 # The time span of the diagram: a trading day with the hours around it.

@@ -378,55 +378,65 @@ def _rest(rest: pl.DataFrame, of_legs: Mapping[Key, float]) -> pl.DataFrame:
     )
 
 
-def summed(found: Split, by: Sequence[str], now: datetime) -> pl.DataFrame:
-    """Return the sums and counts of each group, in order; a sum without a known value is null.
+def figure_of(name: str) -> pl.Expr:
+    """Return which rows have a figure: an option its greeks, a future a notional and no value."""
+    if name in (*_GREEKS, "gamma_1pct"):
+        return pl.col("right").is_not_null()
+    is_future = pl.col("sec_type") == "FUT"
+    return {"market_value": ~is_future, "notional": is_future}.get(name, pl.lit(value=True))
+
+
+def summed(parts: pl.DataFrame, by: Sequence[str], now: datetime) -> pl.DataFrame:
+    """Return the sums of each group, in order; a sum without a known value is null.
 
     Args:
-        found: The parts.
-        by: The columns that make a group: some of account, strategy_id, currency, asset_class and,
-            for parts alone, symbol and expiry.
+        parts: The parts of holdings.
+        by: The columns that make a group.
         now: The reference time of days to expiry.
     """
-    parts = found.parts
     soon = pl.col("expiry") <= exchange_date(now) + EXPIRES_SOON
 
-    def legs_with(condition: pl.Expr) -> pl.Expr:
-        return pl.col("leg").filter(condition).n_unique()
+    def number(of: str, where: pl.Expr | str) -> pl.Expr:
+        return pl.col(of).filter(where).n_unique()
 
-    def oldest(name: str, of: pl.Expr) -> pl.Expr:
+    def oldest(name: str, of: pl.Expr | str) -> pl.Expr:
         column = pl.col(name).filter(of)
         return pl.when(column.null_count() == 0).then(column.min())
 
-    every, is_future = pl.lit(value=True), pl.col("asset_class") == AssetClass.FUTURE.value
-    has = {name: pl.col("is_option") for name in (*_GREEKS, "gamma_1pct")}
-    has |= {"market_value": ~is_future, "notional": is_future}
     sums = parts.group_by(by).agg(
         *(pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name) for name in SUMS),
         *(
-            pl.col("holding")
-            .filter(pl.col(name).is_null() & has.get(name, every))
-            .n_unique()
-            .alias(f"without_{name}")
+            number("holding", pl.col(name).is_null() & figure_of(name)).alias(f"without_{name}")
             for name in SUMS
         ),
         holdings=pl.col("holding").n_unique(),
-        options=pl.col("holding").filter("is_option").n_unique(),
-        options_with_greeks=pl.col("holding").filter("has_greeks").n_unique(),
-        options_modelled=pl.col("holding").filter("is_modelled").n_unique(),
-        delayed=pl.col("holding").filter("delayed").n_unique(),
-        priced_at=oldest(PRICED, every),
-        greeks_at=oldest("greeks_time", pl.col("has_greeks")),
+        options=number("holding", "is_option"),
+        options_with_greeks=number("holding", "has_greeks"),
+        options_modelled=number("holding", "is_modelled"),
+        delayed=number("holding", "delayed"),
+        priced_at=oldest(PRICED, pl.lit(value=True)),
+        greeks_at=oldest("greeks_time", "has_greeks"),
         nearest_expiry=pl.col("expiry").min(),
         conids=pl.col("conid").unique(),
-        legs_without_value=legs_with(pl.col("valueless")),
-        legs_without_greeks=legs_with(pl.col("greekless")),
-        legs_without_value_time=legs_with(pl.col("undated")),
-        legs_expiring=legs_with(soon),
-        short_legs_in_money=legs_with(pl.col("short_in_money")),
-        short_legs_unknown=legs_with(pl.col("short_unknown")),
+        legs_without_value=number("leg", "valueless"),
+        legs_without_greeks=number("leg", "greekless"),
+        legs_without_value_time=number("leg", "undated"),
+        legs_expiring=number("leg", soon),
+        short_legs_in_money=number("leg", "short_in_money"),
+        short_legs_unknown=number("leg", "short_unknown"),
     )
-    if not {*by} <= {*found.legs.columns}:
-        return sums.sort(by, nulls_last=False)
+    return sums.sort(by, nulls_last=False)
+
+
+def summed_legs(found: Split, by: Sequence[str], now: datetime) -> pl.DataFrame:
+    """Return the sums of each group with the counts of its legs, in order.
+
+    Args:
+        found: The parts and the legs.
+        by: Some of account, strategy_id, currency and asset_class.
+        now: The reference time of days to expiry.
+    """
+    sums = summed(found.parts, by, now)
     counts = found.legs.group_by(by).agg(
         legs=pl.col("leg").n_unique(),
         legs_held=pl.col("leg").filter("is_held").n_unique(),
@@ -467,11 +477,11 @@ def exposures(found: Split, now: datetime) -> list[dict[str, Any]]:
         the ledger. Their sums leave out unknown values.
     """
     underlyings: dict[tuple[Any, ...], dict[str, Any]] = defaultdict(dict)
-    for row in summed(found, (*_GROUP, "symbol"), now).iter_rows(named=True):
+    for row in summed(found.parts, (*_GROUP, "symbol"), now).iter_rows(named=True):
         group = tuple(row[name] for name in _GROUP)
         underlyings[group][row["symbol"]] = {name: row[name] for name in _OF_UNDERLYING}
     rows = []
-    for row in summed(found, _GROUP, now).iter_rows(named=True):
+    for row in summed_legs(found, _GROUP, now).iter_rows(named=True):
         sums, at = underlyings.get(tuple(row[name] for name in _GROUP)), row["priced_at"]
         derived = {
             "oldest_value_at": at,

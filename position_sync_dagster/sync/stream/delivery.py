@@ -7,15 +7,15 @@ slow table has not taken rows yet, it later gets only the newest row of each hol
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import partial
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import AccountSummary, BrokerPosition, Key
 from position_sync_dagster.domain.clock import Backoff, rest_s
+from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.streamed_holding import Moment, StreamedHolding, StreamRules
 from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler
@@ -31,23 +31,6 @@ from position_sync_dagster.sync.stream.ownership import OwnerContext, end_tasks
 from position_sync_dagster.sync.stream.publisher import Announcements
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PendingUpdate:
-    """An update that was not delivered yet.
-
-    Attributes:
-        holding: The broker's report of the holding when the row was made.
-    """
-
-    update: PositionUpdate
-    holding: BrokerPosition | None = None
-
-    @property
-    def key(self) -> Key:
-        """(account, conid) of the position."""
-        return (self.update.account, self.update.conid)
 
 
 @dataclass(eq=False, repr=False)
@@ -83,11 +66,6 @@ class StreamPricer:
         """Forget every holding: a snapshot of the positions comes next."""
         self._holdings = {}
 
-    @property
-    def holdings(self) -> Iterable[Key]:
-        """Return the holdings that are valued at a flush."""
-        return self._holdings.keys()
-
     def mark_due(self, keys: Iterable[Key]) -> None:
         """Value these holdings at the next flush, with or without a tick."""
         for key in keys:
@@ -98,30 +76,24 @@ class StreamPricer:
         holding = self._holdings.get(key)
         return holding is not None and holding.due
 
-    def add(self, keys: Iterable[Key]) -> None:
-        """Value these holdings by their lines from now on.
+    def reroute(self, key: Key, before: LegState | None, state: LegState) -> None:
+        """Value a holding by its line from now on, or end that.
 
         A new line has a moment to tick before the first row is due; with a line that already ticks,
-        the row is due at once.
+        the row is due at once. The stream writes the zero row of a holding that it streamed,
+        whenever it closed. A holding that is left to the queue still has a row that is due, if the
+        line works.
         """
-        for key in keys:
-            holding = self._holding(key)
-            holding.streamed = True
+        if LegState.STREAMED not in (before, state):
+            return
+        holding = self._holding(key)
+        holding.streamed = state is LegState.STREAMED
+        if holding.streamed:
             holding.due |= holding.line.trusted
-
-    def close(self, keys: Iterable[Key]) -> None:
-        """Write, at the next flush, the zero rows of holdings that were streamed."""
-        for key in keys:
-            holding = self._holding(key)
-            holding.streamed, holding.due = False, True
-
-    def leave(self, keys: Iterable[Key]) -> None:
-        """Leave holdings to the queue; a row that is due is still written if the line works."""
-        for key in keys:
-            holding = self._holding(key)
-            holding.streamed = False
-            if holding.line.refused or not holding.due:
-                del self._holdings[key]
+        elif state is LegState.CLOSED:
+            holding.due = True
+        elif holding.line.refused or not holding.due:
+            del self._holdings[key]
 
     def flush(
         self,
@@ -131,8 +103,8 @@ class StreamPricer:
         valued: Iterable[Key] = (),
         now: datetime,
         provenance: Provenance,
-    ) -> list[PendingUpdate]:
-        """Value the holdings that are due, and return the rows worth writing.
+    ) -> list[tuple[PositionUpdate, BrokerPosition]]:
+        """Value the holdings that are due; return the rows worth writing, each with its holding.
 
         A holding whose account has not been downloaded yet waits: its price factor is checked
         against its portfolio row before its first row is written. A holding whose account is in
@@ -165,13 +137,16 @@ class StreamPricer:
                 update = state.row(
                     holding if computed is None else replace(holding, greeks=computed),
                     quotes[conid],
-                    Moment(now=now, now_s=now_s, hours=self.contracts.hours(conid)),
-                    price_magnifier=self.contracts.magnifier(conid),
-                    rules=self._rules,
-                    by=provenance,
+                    Moment(
+                        now=now,
+                        now_s=now_s,
+                        by=provenance,
+                        hours=self.contracts.hours(conid),
+                        price_magnifier=self.contracts.magnifier(conid),
+                    ),
                 )
                 if update is not None:
-                    updates.append(PendingUpdate(update=update, holding=holding))
+                    updates.append((update, holding))
             if holding is None or not (state.streamed or state.due):
                 del self._holdings[key]
         self._log_suspects()
@@ -181,7 +156,7 @@ class StreamPricer:
         state = self._holdings.get(key)
         if state is None:
             line = self.lines.line(key[1])
-            state = self._holdings[key] = StreamedHolding(key=key, line=line)
+            state = self._holdings[key] = StreamedHolding(key=key, line=line, rules=self._rules)
         return state
 
     def _log_suspects(self) -> None:
@@ -200,8 +175,8 @@ FINAL = (errors.LeaseLostError, errors.TradingModeError, errors.ForeignTableErro
 # Delays between attempts. They are shorter than the time that `close` waits for a delivery.
 RETRY = Backoff(first_s=0.5, longest_s=2.0)
 
-# A handler of single updates has recovered after this long without an error, since it may raise
-# for one leg only. Any other handler has recovered when it accepts a flush.
+# An error is logged again after this long without one of its kind: a handler may raise for one leg
+# only.
 QUIET_S = 60.0
 
 # Maximum wait for a cancelled handler to end.
@@ -221,7 +196,8 @@ class Delivery:
     A handler with the method `on_position_updates` gets each flush in one call. After any error,
     unless the lease is lost, it gets the updates again, replaced by newer values where there are
     any. A handler without this method gets each update once, since it may have acted on the update
-    before it raised: the error is logged, and the update counts as delivered.
+    before it raised: the error is logged, and the update counts as delivered. After what is no
+    `Exception`, as a panic of a library in Rust, either gets the flush again with the next one.
 
     After a slow flush, a handler of whole flushes gets nothing for `rest_s`, unless an update is
     urgent.
@@ -242,9 +218,9 @@ class Delivery:
         self.failures = 0
         self.refused: errors.NewerTableError | None = None
         self._batched = getattr(self.handler, "on_position_updates", None)
-        self._failed_s = 0.0
-        self._logged: set[str] = set()
-        self._pending: dict[Key, PendingUpdate] = {}
+        self._failed_s: dict[str, float] = {}
+        self._pending: dict[Key, PositionUpdate] = {}
+        self._is_closed = False
         self._in_delivery = 0
         self._filled = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -252,7 +228,7 @@ class Delivery:
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
 
-    def put(self, updates: Iterable[PendingUpdate], *, urgent: bool = False) -> None:
+    def put(self, updates: Iterable[PositionUpdate], *, urgent: bool = False) -> None:
         """Add updates; a newer one of a position replaces an undelivered older one.
 
         Args:
@@ -260,8 +236,7 @@ class Delivery:
         """
         if urgent:
             self._urgent.set()
-        for pending in updates:
-            self._pending[pending.key] = pending
+        self._pending |= {(one.account, one.conid): one for one in updates}
         if self._pending:
             self._idle.clear()
             self._filled.set()
@@ -280,13 +255,14 @@ class Delivery:
                 self._in_delivery + len(self._pending),
             )
         if self._task is not None:
+            self._is_closed = True
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=CANCEL_TIMEOUT_S)
             self._task = None
 
     async def _run(self) -> None:
         failures = 0
-        while True:
+        while not self._is_closed:
             await self._filled.wait()
             self._filled.clear()
             self._urgent.clear()
@@ -315,42 +291,38 @@ class Delivery:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._urgent.wait(), rest_s(loop.time() - began))
 
-    def _put_back(self, updates: list[PendingUpdate]) -> None:
+    def _put_back(self, updates: list[PositionUpdate]) -> None:
         newer, self._pending = self._pending, {}
         self.put(updates)
         self.put(newer.values())
 
-    async def _deliver(self, updates: list[PendingUpdate]) -> bool:
+    async def _deliver(self, updates: list[PositionUpdate]) -> bool:
         """Call the handler, and return whether it must get the updates again."""
         if self._batched is None:
-            for pending in updates:
-                error = await _raised(partial(self.handler.on_position_update, pending.update))
-                if error is not None:
+            for update in updates:
+                try:
+                    await self.handler.on_position_update(update)
+                except Exception as error:  # noqa: BLE001 - a handler's own code: log it, go on
                     self._log_failure(error)
-        else:
-            error = await _raised(partial(self._batched, [pending.update for pending in updates]))
-            if error is not None:
-                self._log_failure(error)
-                if isinstance(error, errors.NewerTableError):
-                    self.refused = error
-                return not isinstance(error, FINAL)
-            self._logged.clear()
+            return False
+        try:
+            await self._batched(updates)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._log_failure(error)
+            if isinstance(error, errors.NewerTableError):
+                self.refused = error
+            return not isinstance(error, FINAL)
         return False
 
-    def _log_failure(self, error: BaseException) -> None:
+    def _log_failure(self, error: Exception) -> None:
         """Log the error; each kind once per outage."""
         self.failures += 1
-        now_s = self.monotonic()
-        if self._batched is None and now_s - self._failed_s > QUIET_S:
-            self._logged.clear()
-        self._failed_s = now_s
-        kind = type(error).__name__
-        if kind in self._logged:
-            return
-        self._logged.add(kind)
-        trace = None if isinstance(error, errors.PositionSyncError) else error
-        text = str(error) or kind
-        logger.error("%s failed: %s", type(self.handler).__name__, text, exc_info=trace)
+        kind, now_s = type(error).__name__, self.monotonic()
+        last_s, self._failed_s[kind] = self._failed_s.get(kind, float("-inf")), now_s
+        if now_s - last_s > QUIET_S:
+            trace = None if isinstance(error, errors.PositionSyncError) else error
+            name, text = type(self.handler).__name__, str(error) or kind
+            logger.error("%s failed: %s", name, text, exc_info=trace)
 
     def _log_slow(self, count: int) -> None:
         logger.warning(
@@ -359,25 +331,6 @@ class Delivery:
             count,
             SLOW_S,
         )
-
-
-async def _raised(call: Callable[[], Awaitable[None]]) -> BaseException | None:
-    """Call a handler and return the error that it raised, or None.
-
-    A cancellation that the handler caused itself and a panic of a Rust library are no `Exception`,
-    and would end the delivery. Only the cancellation of this task is raised again.
-    """
-    task = asyncio.current_task()
-    raised: BaseException | None = None
-    try:
-        await call()
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except BaseException as error:  # noqa: BLE001 - a handler's own code: log it, go on
-        raised = error
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-    return raised
 
 
 # Minimum seconds between two commits of the amounts of accounts: one costs as much as a commit of
@@ -532,15 +485,15 @@ class Flusher:
             now=self.context.clock(),
             provenance=provenance,
         )
-        updates = [
-            pending
-            for pending in valued
-            if pending.update.position or not self.announced.is_held(pending.key, 0.0)
+        due = [
+            (update, holding)
+            for update, holding in valued
+            if update.position or not self.announced.is_held(holding.key, 0.0)
         ]
         urgent = not all(
-            self.announced.is_held(pending.key, pending.update.position) for pending in updates
+            self.announced.is_held(holding.key, update.position) for update, holding in due
         )
-        self.announced.record(one.holding for one in updates if one.holding is not None)
+        self.announced.record(holding for _update, holding in due)
         for delivery in self._deliveries:
-            delivery.put(updates, urgent=urgent)
+            delivery.put([update for update, _holding in due], urgent=urgent)
         self.accounts.flush(connection, provenance)

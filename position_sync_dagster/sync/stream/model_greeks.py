@@ -10,7 +10,7 @@ import asyncio
 import logging
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from operator import itemgetter
@@ -25,13 +25,7 @@ from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import ChangeNotifier, PendingChanges
 from position_sync_dagster.lake.records import DividendsTable
 from position_sync_dagster.lake.storage.threads import offload
-from position_sync_dagster.risk.account import (
-    ModelledGreeks,
-    NoGreeks,
-    Reason,
-    ValuedOption,
-    greeks_of_account,
-)
+from position_sync_dagster.risk.account import ModelledLeg, NoGreeks, Reason, compute
 from position_sync_dagster.risk.model import Exercise
 from position_sync_dagster.risk.terms import (
     CONTRACT_FIELDS,
@@ -125,34 +119,6 @@ KEPT = timedelta(minutes=5)
 SPACING = timedelta(seconds=1)
 
 
-@dataclass(slots=True, kw_only=True)
-class ModelledLeg:
-    """An option with its newest greeks, or why it has none.
-
-    Attributes:
-        value, value_at: The broker's newest value, and when it was true; None before the first.
-        spot_then: The price of the underlying at the time `value_at`.
-        volatility: The volatility that follows from them, or why there is none; None: not computed.
-        near: The last volatility that was known.
-        used: The inputs of the last batch that computed it; None before the first.
-        greeks: The newest greeks; None if there is a reason why the option has none.
-        underlying_at: When the underlying had the price from which the greeks follow.
-    """
-
-    conid: int
-    terms: OptionTerms
-    underlying: int
-    value: float = 0.0
-    value_at: datetime | None = None
-    spot_then: float | None = None
-    volatility: float | Reason | None = None
-    near: float | None = None
-    used: ValuedOption | None = None
-    greeks: ModelledGreeks | None = None
-    reason: Reason | None = None
-    underlying_at: datetime | None = None
-
-
 class _Prices:
     """The prices of one underlying in the last minutes, each since when it was known."""
 
@@ -192,8 +158,7 @@ class AccountGreeks:
 
     def __post_init__(self) -> None:
         self._legs: dict[int, ModelledLeg] = {}
-        self._prices: dict[int, _Prices] = {}
-        self._not_priced: dict[int, Reason] = {}
+        self._prices: dict[int, _Prices] = defaultdict(_Prices)
 
     def stale(self, now: datetime) -> list[int]:
         """Return the underlyings whose price is too old although they trade."""
@@ -206,15 +171,16 @@ class AccountGreeks:
     def _is_old(self, underlying: int, at: datetime, now: datetime) -> bool:
         return elapsed(at, now) > OLD and self.session_open(underlying) is not False
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(list(self._legs))
+    @property
+    def underlyings(self) -> dict[int, int]:
+        """The underlying of each option, by conid."""
+        return {conid: leg.underlying for conid, leg in self._legs.items()}
 
     @property
     def without(self) -> dict[int, Reason]:
-        """Why options have no greeks, by conid."""
-        return self._not_priced | {
-            conid: leg.reason for conid, leg in self._legs.items() if leg.reason is not None
-        }
+        """Why options have no greeks, by conid, as of the last batch."""
+        reasons = ((conid, leg.reason) for conid, leg in self._legs.items())
+        return {conid: reason for conid, reason in reasons if reason is not None}
 
     def add(self, conid: int, terms: OptionTerms | Reason, underlying: int) -> None:
         """Follow an option; new terms of a known one are used from now on.
@@ -224,25 +190,18 @@ class AccountGreeks:
             terms: Its terms, or why the model does not fit it.
             underlying: The conid of its underlying.
         """
-        if not isinstance(terms, OptionTerms):
-            self.remove(conid)
-            self._not_priced[conid] = terms
-            return
-        self._not_priced.pop(conid, None)
-        leg = self._legs.get(conid)
-        if leg is None:
-            self._legs[conid] = ModelledLeg(conid=conid, terms=terms, underlying=underlying)
-        elif (leg.terms, leg.underlying) != (terms, underlying):
+        new = ModelledLeg(conid=conid, terms=terms, underlying=underlying)
+        leg = self._legs.setdefault(conid, new)
+        if (leg.terms, leg.underlying) != (terms, underlying):
             leg.terms, leg.underlying, leg.volatility = terms, underlying, None
 
     def remove(self, conid: int) -> None:
         """Follow an option no more."""
         self._legs.pop(conid, None)
-        self._not_priced.pop(conid, None)
 
     def underlying_ticked(self, conid: int, price: float, at: datetime) -> None:
         """Record the price of an underlying."""
-        self._prices.setdefault(conid, _Prices()).add(price, at)
+        self._prices[conid].add(price, at)
 
     def valued(self, conid: int, value: float, at: datetime, now: datetime) -> None:
         """Record the broker's value of an option for one unit of its underlying.
@@ -254,58 +213,49 @@ class AccountGreeks:
             return
         before = leg.value_at
         if before is None or at > before or at <= now < before:
-            prices = self._prices.get(leg.underlying)
-            then = prices.at(at) if prices else None
+            then = self._prices[leg.underlying].at(at)
             is_known = then is not None and not self._is_old(leg.underlying, then[0], at)
             leg.value, leg.value_at, leg.volatility = value, at, None
             leg.spot_then = then[1] if then is not None and is_known else None
 
-    def due(self, now: datetime) -> list[tuple[ModelledLeg, ValuedOption | None]]:
-        """Return the options whose inputs moved; None: it has no greeks, for its new reason."""
-        found: list[tuple[ModelledLeg, ValuedOption | None]] = []
+    def due(self, now: datetime) -> list[ModelledLeg]:
+        """Return copies of the options whose inputs moved.
+
+        Those with a reason have no greeks, for that reason; the others are to be computed.
+        """
+        found = []
         for leg in self._legs.values():
-            prices = self._prices.get(leg.underlying)
-            leg.underlying_at, spot = (prices.newest if prices else None) or (None, None)
-            if leg.value_at is None:
-                reason: Reason | None = NoGreeks.NO_VALUE
-            elif spot is None or leg.underlying_at is None:
-                reason = NoGreeks.NO_UNDERLYING_PRICE
-            elif self._is_old(leg.underlying, leg.underlying_at, now):
-                reason = NoGreeks.UNDERLYING_OLD
-            else:
-                option = ValuedOption(
-                    terms=leg.terms,
-                    value=leg.value,
-                    value_at=leg.value_at,
-                    spot_then=leg.spot_then,
-                    spot=spot,
-                    volatility=leg.volatility,
-                    near=leg.near,
-                )
-                if option != leg.used or leg.terms.expires_at <= now:
-                    found.append((leg, option))
-                continue
-            if reason != leg.reason or leg.greeks is not None:
-                leg.greeks, leg.reason, leg.used = None, reason, None
-                found.append((leg, None))
+            ready = self._ready(leg, now)
+            if isinstance(ready, OptionTerms):
+                is_new = leg.volatility is None or leg.spot != leg.used
+                if is_new or ready.expires_at <= now:
+                    found.append(replace(leg, reason=None))
+            elif ready != leg.reason or leg.greeks is not None:
+                leg.greeks, leg.reason, leg.used = None, ready, None
+                found.append(replace(leg))
         return found
 
-    @staticmethod
-    def computed(
-        legs: Iterable[ModelledLeg],
-        options: Sequence[ValuedOption],
-        volatility: Sequence[float | Reason],
-        greeks: Sequence[ModelledGreeks | Reason],
-    ) -> None:
+    def _ready(self, leg: ModelledLeg, now: datetime) -> OptionTerms | Reason:
+        """Read the newest price of the underlying; return the terms, or which input is missing."""
+        leg.spot_at, leg.spot = self._prices[leg.underlying].newest or (None, None)
+        if not isinstance(leg.terms, OptionTerms):
+            return leg.terms
+        if leg.value_at is None:
+            return NoGreeks.NO_VALUE
+        if leg.spot_at is None:
+            return NoGreeks.NO_UNDERLYING_PRICE
+        is_old = self._is_old(leg.underlying, leg.spot_at, now)
+        return NoGreeks.UNDERLYING_OLD if is_old else leg.terms
+
+    def computed(self, found: Iterable[ModelledLeg]) -> None:
         """Record what a batch computed; what came in meanwhile is due at the next one."""
-        for leg, option, vol, found in zip(legs, options, volatility, greeks, strict=True):
-            if (leg.value_at, leg.terms) == (option.value_at, option.terms):
-                leg.volatility = vol
-            if isinstance(vol, float):
-                leg.near = vol
-            leg.greeks = found if isinstance(found, ModelledGreeks) else None
-            leg.reason = None if isinstance(found, ModelledGreeks) else found
-            leg.used = replace(option, volatility=leg.volatility, near=leg.near)
+        for one in found:
+            leg = self._legs.get(one.conid)
+            if leg is None:
+                continue
+            if (leg.value_at, leg.terms) == (one.value_at, one.terms):
+                leg.volatility = one.volatility
+            leg.near, leg.used, leg.greeks, leg.reason = one.near, one.used, one.greeks, one.reason
 
 
 # A change of delta that is published at once.
@@ -332,37 +282,20 @@ class PublishedGreeks:
         """Collect from now on the options whose greeks are to be published."""
         return self._changes.watch()
 
-    def take(self, leg: ModelledLeg, price_magnifier: int, *, dated: bool = True) -> None:
+    def take(self, conid: int, found: HoldingGreeks | None) -> None:
         """Publish the new greeks of an option, if they differ enough from the published ones.
 
         Args:
-            leg: The option.
-            price_magnifier: Of the option, whose row has the underlying's price as it is quoted.
-            dated: Whether the arrival of the underlying's price is its time.
+            conid: The option.
+            found: Its greeks, with the price of the underlying as its row has it; None: it has
+                none.
         """
-        before, found = self._greeks.get(leg.conid), leg.greeks
-        if found is None or leg.underlying_at is None or leg.value_at is None:
-            self.remove(leg.conid)
-            return
-        method = leg.terms.text
-        if before is not None and before.greeks_method == method and not _moved(before, leg):
-            return
-        self._greeks[leg.conid] = HoldingGreeks(
-            implied_vol=found.implied_vol,
-            delta=found.delta,
-            gamma=found.gamma,
-            vega=found.vega,
-            theta=found.theta,
-            underlying_price=found.underlying_price * price_magnifier,
-            greeks_time=leg.underlying_at if dated else None,
-            greeks_method=method,
-            volatility_time=leg.value_at,
-        )
-        self._changes.note(leg.conid)
-
-    def remove(self, conid: int) -> None:
-        """Publish that an option has no computed greeks."""
-        if self._greeks.pop(conid, None) is not None:
+        before = self._greeks.pop(conid, None)
+        if before is not None and found is not None and not _moved(before, found):
+            found = before
+        if found is not None:
+            self._greeks[conid] = found
+        if found is not before:
             self._changes.note(conid)
 
     def of(self, holding: BrokerPosition) -> HoldingGreeks | None:
@@ -370,14 +303,14 @@ class PublishedGreeks:
         return self._greeks.get(holding.instrument.conid) if holding.position else None
 
 
-def _moved(before: HoldingGreeks, leg: ModelledLeg) -> bool:
-    found, at = leg.greeks, leg.underlying_at
-    if found is None or at is None or abs(found.delta - before.delta) >= DELTA_MOVE:
+def _moved(before: HoldingGreeks, found: HoldingGreeks) -> bool:
+    if abs(found.delta - before.delta) >= DELTA_MOVE or before.greeks_method != found.greeks_method:
         return True
     pairs = ((found.gamma, before.gamma), (found.vega, before.vega), (found.theta, before.theta))
     if any(abs(now - then) > MOVE_PART * abs(then) for now, then in pairs):
         return True
-    return before.greeks_time is None or elapsed(before.greeks_time, at) >= RENEWED
+    times = before.greeks_time, found.greeks_time
+    return times[0] is None or times[1] is None or elapsed(times[0], times[1]) >= RENEWED
 
 
 @dataclass(eq=False, repr=False)
@@ -416,7 +349,6 @@ class ModelGreeks:
         self._keys: dict[int, list[Key]] = {}
         self._unknown: set[int] = set()
         self._wanted: set[int] = set()
-        self._options: dict[int, int] = {}
         self._underlyings: set[int] = set()
         self._choose_at = float("-inf")
         self._dividends: dict[int, list[ExpectedDividend]] = {}
@@ -459,7 +391,7 @@ class ModelGreeks:
         while True:
             await asyncio.sleep(PRICES_S)
             connection = live_connection()
-            if connection is None or not self._options:
+            if connection is None or not self._keys:
                 continue
             self._read_prices(connection)
             if self._monotonic() >= due_at:
@@ -472,23 +404,22 @@ class ModelGreeks:
         Returns:
             None if there is no option that needs computed greeks.
         """
-        if not self._options:
+        options = self._greeks.underlyings
+        if not options:
             return None
         without = self._greeks.without
         counts: Counter[str] = Counter()
         symbols: dict[str, set[str]] = defaultdict(set)
-        for conid in self._options:
-            reason, details = without.get(conid), self.contracts.known(conid)
-            if reason is not None and details is not None:
-                counts[reason] += 1
-                symbols[reason].add(details.symbol)
+        for conid, details in self.contracts.of(without).items():
+            counts[without[conid]] += 1
+            symbols[without[conid]].add(details.symbol)
         reasons = [
             f"{count}: {reason} ({few(sorted(symbols[reason]), NAMED)})"
             for reason, count in counts.most_common()
         ]
         if self._unknown:
             reasons.append(f"{len(self._unknown)}: the details of the contract are not known")
-        known = len(self._options) + len(self._unknown)
+        known = len(options) + len(self._unknown)
         computed = f"{len(self.published)} of {known} options without greeks of IB"
         return "; ".join([f"computed greeks of {computed}", *reasons])
 
@@ -537,18 +468,17 @@ class ModelGreeks:
 
     async def _choose(self, connection: GatewayConnection) -> None:
         """Determine the largest underlyings, the sizes of options, and dividends again."""
-        values = connection.feed.book.values(
-            key for conid in self._options for key in self._keys[conid]
-        )
+        options = self._greeks.underlyings
+        keys = (key for conid in options for key in self._keys[conid])
         of_underlying: dict[int, float] = defaultdict(float)
-        for (_account, conid), value in values.items():
-            of_underlying[self._options[conid]] += abs(value or 0.0)
+        for (_account, conid), value in connection.feed.book.values(keys).items():
+            of_underlying[options[conid]] += abs(value or 0.0)
         known = {c: value for c, value in of_underlying.items() if c in self._underlyings}
         self.lines.want_underlyings(largest(known, self.lines.held, self._most_lines))
         self.contracts.want(self._unknown)
         self._read_dividends(connection)
         await self._store_dividends()
-        self._add(connection, self._options)
+        self._add(connection, options)
         for conid in self._greeks.stale(self._clock()):
             # A new request opens with the present price, or shows that trading is halted.
             self.lines.login.line(conid).doubted(self._monotonic(), STALE)
@@ -601,10 +531,10 @@ class ModelGreeks:
             self._unknown.discard(conid)
             if details.under_conid is None:
                 continue
-            self._options[conid] = details.under_conid
             underlying = self.contracts.known(details.under_conid)
             if underlying is None or details.under_conid not in self._underlyings:
                 self._wanted.add(details.under_conid)
+                self._greeks.add(conid, NoGreeks.NO_UNDERLYING_PRICE, details.under_conid)
                 continue
             contract = Contract(**{name: getattr(row, name) for name in CONTRACT_FIELDS})
             details = replace(details, under_sec_type=underlying.sec_type)
@@ -618,9 +548,8 @@ class ModelGreeks:
         return connection.feed.book.instrument(self._keys[conid][0])
 
     def _remove(self, conid: int) -> None:
-        self.published.remove(conid)
+        self.published.take(conid, None)
         self._greeks.remove(conid)
-        self._options.pop(conid, None)
 
     def _read_prices(self, connection: GatewayConnection) -> None:
         """Record the newest prices of underlyings."""
@@ -643,28 +572,37 @@ class ModelGreeks:
     async def _compute(self, connection: GatewayConnection) -> None:
         """Read the newest values, compute what moved as one batch, and publish it."""
         now = self._clock()
-        for n, conid in enumerate(self._greeks):
+        for n, conid in enumerate(self._greeks.underlyings):
             value = self._value_of(connection, conid)
             if value is not None:
                 self._greeks.valued(conid, *value, now)
             if n % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
         due = self._greeks.due(now)
-        moved = [(leg, option) for leg, option in due if option is not None]
-        if moved:
-            legs, options = zip(*moved, strict=True)
-            found = await asyncio.to_thread(greeks_of_account, options, now)
-            self._greeks.computed(legs, options, *found)
-        for n, (leg, _option) in enumerate(due):
-            option = self.contracts.known(leg.conid)
-            if option is None or leg.conid not in self._options:
-                continue  # it left meanwhile
-            hours, came_at = self.contracts.hours(leg.underlying), leg.underlying_at
-            # A line that is requested outside the session opens with a price from before.
-            dated = hours is None or came_at is None or hours.is_open(came_at) is not False
-            self.published.take(leg, option.price_magnifier, dated=dated)
+        moved = [leg for leg in due if leg.reason is None]
+        await asyncio.to_thread(compute, moved, now)
+        self._greeks.computed(moved)
+        options = self.contracts.of(self._greeks.underlyings)
+        for n, leg in enumerate(due):
+            if leg.conid in options:  # it may have left meanwhile
+                magnifier = options[leg.conid].price_magnifier
+                self.published.take(leg.conid, self._as_quoted(leg, magnifier))
             if n % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
+
+    def _as_quoted(self, leg: ModelledLeg, magnifier: int) -> HoldingGreeks | None:
+        """Return the greeks of an option, with the underlying's price as it is quoted."""
+        found = leg.greeks
+        if found is None or found.greeks_time is None:
+            return None
+        hours = self.contracts.hours(leg.underlying)
+        # A line that is requested outside the session opens with a price from before.
+        dated = hours is None or hours.is_open(found.greeks_time) is not False
+        return replace(
+            found,
+            underlying_price=found.underlying_price * magnifier,
+            greeks_time=found.greeks_time if dated else None,
+        )
 
     def _value_of(self, connection: GatewayConnection, conid: int) -> tuple[float, datetime] | None:
         """Return the newest value that the broker gave of an option in any account."""

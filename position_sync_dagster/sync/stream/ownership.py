@@ -66,6 +66,7 @@ class Ownership:
         stop: An event that ends this wait early.
 
     Attributes:
+        status: Returns the status that is written with each heartbeat.
         final_detail: The detail that the session keeps when it ends without an error.
         lost: Set when the lease is lost: nothing more may be written.
         store_fault: Why the lease was not renewed, if the store could not be used.
@@ -93,7 +94,7 @@ class Ownership:
         self._renewed_at = (self.clock(), self.monotonic())
         self._task: asyncio.Task[None] | None = None
         self.final_detail: str | None = None
-        self._status: Callable[[], OwnerStatus] = lambda: OwnerStatus(SessionState.STARTING)
+        self.status: Callable[[], OwnerStatus] = lambda: OwnerStatus(SessionState.STARTING)
         self._renewal_requested = asyncio.Event()
         self._outage = OutageLog(logger)
         self.store_fault: errors.LakeError | None = None
@@ -117,14 +118,6 @@ class Ownership:
             fencing_token=session.fencing_token,
             run_id=session.run_id,
         )
-
-    def report_status(self, status: Callable[[], OwnerStatus]) -> None:
-        """Write this status with each heartbeat from now on.
-
-        Args:
-            status: Called before each heartbeat.
-        """
-        self._status = status
 
     def renew_now(self) -> None:
         """Renew the lease now, because the status has changed."""
@@ -230,7 +223,7 @@ class Ownership:
             self._renewal_requested.clear()
             session, began = self.session, self._both_clocks()
             try:
-                status = self._status()
+                status = self.status()
                 if status.state not in ALIVE:
                     # An owner that is ending holds the login until all is written and closed.
                     status = status._replace(state=None)
@@ -245,8 +238,6 @@ class Ownership:
                 self._session, self._renewed_at = session, began
                 self._outage.fault = None
                 self.store_fault = None
-            except errors.CommitContentionError as error:
-                self._outage.report(str(error), level=logging.WARNING)
             except errors.LeaseLostError as error:
                 logger.error("%s%s", error, self._clock_change())
                 self.lost.set()

@@ -61,6 +61,7 @@ class Announcements:
             every recent close is announced again.
 
     Attributes:
+        open_at_start: Holdings that are open in the ledger at the start, by their newest rows.
         unwritten: Closes from before the start that the ledger has no zero row of.
     """
 
@@ -68,7 +69,7 @@ class Announcements:
         self._updates = updates
         # None: a holding that closed before the start, and has no zero row.
         self._announced: dict[Key, BrokerPosition | None] = {}
-        self._open_at_start: frozenset[Key] = frozenset()
+        self.open_at_start: frozenset[Key] = frozenset()
         self.unwritten: frozenset[Key] = frozenset()
 
     async def restore(self, holdings: Collection[BrokerPosition]) -> None:
@@ -81,27 +82,13 @@ class Announcements:
         if self._updates is not None:
             rows = await self._updates.latest()
             closed = _keys(rows, pl.col("position") == 0)
-            self._open_at_start = _keys(rows, pl.col("position") != 0)
+            self.open_at_start = _keys(rows, pl.col("position") != 0)
         gone = {holding.key for holding in holdings if not holding.position}
-        self.unwritten = self._open_at_start & gone
+        self.unwritten = self.open_at_start & gone
         self._announced = {
             holding.key: holding if holding.position or holding.key in closed else None
             for holding in holdings
         }
-
-    async def left_open(self, closes: Iterable[BrokerPosition]) -> frozenset[Key]:
-        """Return which of these closed holdings are still open in the ledger, by their newest rows.
-
-        The ledger is read only for holdings closed since the start: once for each, if the
-        close is recorded afterwards.
-        """
-        keys = {holding.key for holding in closes}
-        new = {key for key in keys if self._announced.get(key) is not None}
-        found = (keys - new) & self._open_at_start
-        if self._updates is None or not new:
-            return frozenset(found)
-        open_rows = _keys(await self._updates.latest(), pl.col("position") != 0)
-        return frozenset(found | (new & open_rows))
 
     def record(self, holdings: Iterable[BrokerPosition]) -> None:
         """Record that a row was written, or a request queued, for these states of holdings."""
@@ -364,8 +351,8 @@ class Publisher:
     def __post_init__(self) -> None:
         self._greeks_changes = self.greeks.watch()
         self._published: dict[Key, BrokerPosition] = {}
-        self._recorded: dict[Key, BrokerPosition] = {}
-        self._is_unsure = False
+        # The changes that were stored and not published; None: the table has to be read.
+        self._recorded: dict[Key, BrokerPosition] | None = {}
         self._all_due = True
         self._changes: PendingChanges[Key] = PendingChanges()
         self._accounts: _Accounts = {}
@@ -391,12 +378,13 @@ class Publisher:
             return {one.key: one for one in holdings if accounts is None or one.account in accounts}
 
         stored = await offload(self.broker_positions.read, self.context.settings.gateway_id)
+        recorded = dict[Key, BrokerPosition]()
         if self.watcher is not None:
             changed = await self.watcher.unpublished({one.key: one for one in stored})
-            self._recorded = of_login(changed.values())
+            recorded = self._recorded = of_login(changed.values())
         await self.announced.restore(list(of_login(stored).values()))
         self._published = of_login(self._recent(stored))
-        return list((self._published | self._recorded).values())
+        return list((self._published | recorded).values())
 
     def follow(self, feed: AccountFeed) -> None:
         """Collect the changes of an account feed from now on; all its holdings are due."""
@@ -449,7 +437,7 @@ class Publisher:
             self._greeks_changes.give_back(of_greeks)
             raise
         self._published, self._accounts, self._all_due = published, accounts, False
-        self._recorded.clear()
+        self._recorded = {}
         self._moved |= moved
 
     @property
@@ -464,22 +452,18 @@ class Publisher:
     async def _record_changes(self, changed: Mapping[Key, BrokerPosition]) -> None:
         """Store the quantities that changed; if the process dies here, the next owner does it.
 
-        After a publication that failed, a quantity that was stored already is the one before. After
-        an error of the table, the changes may be stored or not: it is read.
+        After a publication that failed, a quantity that was stored already is the one before.
         """
         if self.watcher is None:
             return
-        if self._is_unsure:
+        if self._recorded is None:
             self._recorded = await self.watcher.unpublished(self._published)
-            self._is_unsure = False
         confirmed = {name: one.confirmed_at for name, (_, one) in self._accounts.items()}
         before = self._published | self._recorded if self._recorded else self._published
         found = changes_between(before, changed, confirmed)
         if found:
-            self._is_unsure = True
+            self._recorded = None
             await self.watcher.record(found)
-            self._is_unsure = False
-            self._recorded |= {one.key: changed[one.key] for one in found}
 
     def _is_moved(self, key: Key, holding: BrokerPosition) -> bool:
         """Return whether a value of PnLSingle moved since the last request of the holding."""
@@ -543,17 +527,13 @@ class Publisher:
             The number of requests.
         """
         keys = [key for key, state in routes.items() if state in QUEUED]
-        closes = [h for h in self._published.values() if self.announced.lacks_zero_row(h)]
-        keys += [holding.key for holding in closes if holding.key in routes]
-        followed = self.context.settings.sec_types
-        others = [
-            holding
-            for holding in closes
-            if holding.key not in routes and holding.instrument.sec_type not in followed
+        have_rows = routes.keys() | self.announced.open_at_start
+        keys += [
+            holding.key
+            for holding in self._published.values()
+            if holding.key in have_rows and self.announced.lacks_zero_row(holding)
         ]
-        left_open = await self.announced.left_open(others)
-        self.announced.record(holding for holding in others if holding.key not in left_open)
-        return await self.enqueue(routes, [*keys, *left_open], reason)
+        return await self.enqueue(routes, keys, reason)
 
     async def enqueue_changed(self, routes: Mapping[Key, LegState], changed: Iterable[Key]) -> None:
         """Queue the holdings whose quantity changed, or whose value became known or unknown."""

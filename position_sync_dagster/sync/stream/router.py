@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from functools import partial
-from typing import NamedTuple
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import rest_s
@@ -36,20 +35,6 @@ from position_sync_dagster.sync.stream.publisher import Publisher
 logger = logging.getLogger(__name__)
 
 
-class RouteChanges(NamedTuple):
-    """Holdings that enter or leave the route STREAMED.
-
-    Attributes:
-        streamed: Those that are streamed from now on.
-        closed: Those that were streamed and are closed now.
-        left: Those that were streamed and go to the queue now.
-    """
-
-    streamed: list[Key]
-    closed: list[Key]
-    left: list[Key]
-
-
 # Maximum number of route changes logged one by one in a step; the rest is one summary line. A line
 # in the log of a run costs milliseconds.
 MAX_LINES_LOGGED = 20
@@ -67,7 +52,6 @@ class Routes:
 
     def __init__(self) -> None:
         self.version = 0
-        self._logged: dict[Key, LegState] = {}
         self.clear()
 
     def clear(self) -> None:
@@ -76,47 +60,38 @@ class Routes:
         self.states: dict[Key, LegState] = {}
         self.unqueued: set[Key] = set()
 
-    def update(self, states: Mapping[Key, LegState]) -> RouteChanges:
-        """Set the routes of these holdings; return those that enter or leave STREAMED."""
-        changes, changed = RouteChanges([], [], []), dict[Key, LegState]()
-        for key, state in states.items():
-            before = self.states.get(key)
-            if state is before:
-                continue
-            changed[key] = state
-            if state is LegState.STREAMED:
-                changes.streamed.append(key)
-            elif before is LegState.STREAMED and state is LegState.CLOSED:
-                changes.closed.append(key)
-            elif before is LegState.STREAMED:
-                changes.left.append(key)
-                self.unqueued.add(key)
-            elif before and state is LegState.OVERFLOW:
-                self.unqueued.add(key)
+    def update(self, states: Mapping[Key, LegState]) -> dict[Key, LegState | None]:
+        """Set the routes of these holdings; return the routes before of those that changed."""
+        changed = {
+            key: before
+            for key, state in states.items()
+            if (before := self.states.get(key)) is not state
+        }
         if changed:
-            self.states |= changed
+            self.states |= states
             self.version += 1
+        self.unqueued |= {
+            key
+            for key, before in changed.items()
+            if before is LegState.STREAMED or (before and states[key] is LegState.OVERFLOW)
+        }
         self.unqueued = {key for key in self.unqueued if self.states.get(key) in QUEUED}
-        return changes
+        return changed
 
-    def log(self, reason_for: Callable[[int], str]) -> None:
-        """Log the routes that changed since the last call, also across a reconnect.
+    def log(self, changed: Mapping[Key, LegState | None], reason_for: Callable[[int], str]) -> None:
+        """Log routes that changed.
 
         Args:
+            changed: The routes before; holdings without one are new.
             reason_for: Returns in brackets why a conid has no market data.
         """
-        changed = [
-            (key, before, state)
-            for key, state in self.states.items()
-            if (before := self._logged.get(key)) is not None and before is not state
-        ]
-        self._logged |= self.states
-        for (account, conid), before, state in changed[:MAX_LINES_LOGGED]:
+        moved = [(key, before, self.states[key]) for key, before in changed.items() if before]
+        for (account, conid), before, state in moved[:MAX_LINES_LOGGED]:
             logger.info("%s of %s: %s → %s%s", conid, account, before, state, reason_for(conid))
-        if len(changed) > MAX_LINES_LOGGED:
-            counts = Counter((before, state) for _key, before, state in changed)
+        if len(moved) > MAX_LINES_LOGGED:
+            counts = Counter((before, state) for _key, before, state in moved)
             summary = ", ".join(f"{n} {before} → {state}" for (before, state), n in counts.items())
-            logger.info("%d routes changed: %s", len(changed), summary)
+            logger.info("%d routes changed: %s", len(moved), summary)
 
 
 @dataclass(eq=False, repr=False)
@@ -530,12 +505,10 @@ class Router:
         self.contracts.want(h.instrument.conid for h in holdings if h.position)
         self.contracts.want(leg.conid for leg in self.registry.legs)
         routed = route(holdings, legs, lines, sec_types=self._sec_types)
-        changes = self.routes.update(routed)
-        self.routes.log(self.lines.reason_for)
-        self.pricer.add(changes.streamed)
-        self.pricer.leave(changes.left)
-        # The stream writes the zero row of a holding that it streamed, whenever it closed.
-        self.pricer.close(changes.closed)
+        changed = self.routes.update(routed)
+        self.routes.log(changed, self.lines.reason_for)
+        for key, before in changed.items():
+            self.pricer.reroute(key, before, routed[key])
         # Holdings that cannot be queued now stay due: the next step routes again.
         await self.publisher.enqueue(self.routes.states, self.routes.unqueued)
         self.routes.unqueued.clear()

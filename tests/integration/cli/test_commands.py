@@ -15,7 +15,6 @@ from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.update import PositionUpdate, Source, ValueOrigin
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.reports.positions import SORTED_BY
 from position_sync_dagster.sync.reports.status import read_status
 from tests.support import legs
 from tests.support.command_line import run
@@ -35,10 +34,6 @@ def row(conid, source, *, account=A, ago_s=1.0):
     return PositionUpdate(
         conid, "SPY", None, 1.0, 1.5, 150.0, 120.0, 30.0, at, account, source=source
     )
-
-
-def in_days(days):
-    return (utc_now() + timedelta(days=days)).date()
 
 
 # A leg of which its strategy holds one, so that several strategies may have it.
@@ -250,40 +245,12 @@ def test_the_age_is_that_of_the_price_and_not_that_of_the_row_that_greeks_caused
     assert "delayed" in line
 
 
-def test_positions_are_sorted_by_a_shown_column_and_filtered(lake):
-    lake.updates.sync.append(
-        [
-            replace(row(STREAMED, Source.STREAM, ago_s=0.2), daily_pnl=-5.0, symbol="SPX"),
-            replace(row(QUEUED, Source.STREAM, ago_s=0.2), daily_pnl=3.0, expiry=in_days(6)),
-            replace(row(STALE, Source.STREAM, ago_s=0.2), daily_pnl=-9.0, expiry=in_days(8)),
-        ]
-    )
-    lake.registry.sync.add_many([leg(QUEUED, "iron")])
-
-    def conids(*arguments):
-        return [one["conid"] for one in json.loads(run("positions", "--json", *arguments))]
-
-    assert conids("--sort", "daily") == [STALE, STREAMED, QUEUED, SHARED]  # unknown comes last
-    assert conids("--sort", "-daily", "--limit", "2") == [QUEUED, STREAMED]
-    assert conids("--sort", "strategy")[0] == QUEUED
-    assert conids("--underlying", "spx") == [STREAMED]
-    assert conids("--expiring", "7d") == [QUEUED]
-    assert sorted(conids("--expiring", "2w")) == [QUEUED, STALE]
-    shown = ("greeks", *run("positions").splitlines()[0].split())
-    for column in SORTED_BY:
-        assert len(conids("--sort", column)) == 4
-        assert column in shown
-    for wrong in (["--sort", "pnl"], ["--expiring", "soon"]):
-        result = CliRunner().invoke(app, ["positions", *wrong])
-        assert result.exit_code == 2
-        assert wrong[1] in result.output
-
-
-def test_a_choice_that_no_position_fits_is_not_a_book_without_positions(lake):
-    for chosen in (["--expiring", "0d"], ["--underlying", ""], ["--underlying", "QQQ"]):
-        assert run("positions", *chosen).startswith("No position has this underlying and expires")
-    refused = CliRunner().invoke(app, ["positions", "--expiring", "²d"])
-    assert "'²d' is no number of days" in refused.output
+def test_positions_of_an_underlying_are_chosen_and_none_is_not_a_book_without_positions(lake):
+    lake.updates.sync.append([replace(row(STREAMED, Source.STREAM, ago_s=0.2), symbol="SPX")])
+    (found,) = json.loads(run("positions", "--json", "--underlying", "spx"))
+    assert found["conid"] == STREAMED
+    for symbol in ("", "QQQ"):
+        assert run("positions", "--underlying", symbol) == "No position has this underlying.\n"
 
 
 def test_a_few_positions_are_the_first_of_all_and_the_output_says_how_many_there_are(lake):

@@ -174,7 +174,6 @@ def test_all_sensors_and_schedules_run_from_the_start(
     assert {s.name: s.default_status for s in repository.schedule_defs} == dict.fromkeys(
         [
             "every_hour",
-            "every_quarter_of_an_hour",
             "after_the_close",
             "late_rows",
             "nightly_statements",

@@ -1,5 +1,6 @@
 """The tick of `drain_queue`, over real tables and a real Dagster instance."""
 
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from position_sync_dagster import dagster_files
 from position_sync_dagster.defs import drain as defs_drain
 from position_sync_dagster.defs import runs
 from position_sync_dagster.defs.assets.queue_and_ledger import position_updates
+from position_sync_dagster.defs.checks.check_results import UNKNOWN, Derived
 from position_sync_dagster.defs.drain import TickCursor, drain_queue
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.update import QueueStatus
@@ -20,6 +22,7 @@ from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake
 
 LEDGER = "position_updates"
+RISK = "risk_scenarios"
 
 
 class Ticks:
@@ -87,7 +90,6 @@ def test_a_tick_drains_what_waits_and_reports_each_row_once(
     write_holdings(own_login(), 1, 2, 3)
     enqueue(1, 2, 3)
     result = tick()
-    assert not result.run_requests
     assert lake.queue.sync.counts()[QueueStatus.SUCCESS] == 3
     assert "3 claimed, 3 rows" in said(result)
     (event,) = tick.reported()
@@ -97,14 +99,57 @@ def test_a_tick_drains_what_waits_and_reports_each_row_once(
     assert tick.rows() == 3
 
 
-def test_the_first_scenarios_are_requested_once_after_the_first_rows(
-    tick: Ticks, own_login, write_holdings, enqueue
+def test_scenarios_are_recorded_after_the_first_rows_and_each_quarter_of_an_hour(
+    tick: Ticks, lake: Lake, own_login, write_holdings, enqueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_holdings(own_login(), 1)
-    assert tick().run_requests == tick().run_requests == []
+    assert RISK not in names(tick())
     enqueue(1)
-    requests = [one for _ in range(4) for one in tick().run_requests or ()]
-    assert [one.run_key for one in requests] == ["first record_risk"]
+    assert RISK in names(tick())
+    assert not lake.risk_scenarios.latest().is_empty()
+    assert RISK not in names(tick())
+    later(monkeypatch, timedelta(minutes=16))
+    assert RISK in names(tick())
+
+
+def test_a_mistake_in_the_file_of_scenarios_is_said_by_the_tick_and_makes_its_checks_unknown(
+    tick: Ticks, own_login, append_row, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own_login()
+    append_row(7, datetime.now(UTC))
+    path = Path("scenarios.yaml")
+    path.write_text("scenarios: [{name: x, spott: 5}]\n")
+    result = tick()
+    assert "spott" in said(result)
+    unknown = [one for one in result.asset_events if one.asset_key.to_user_string() == RISK]
+    assert [UNKNOWN in one.metadata for one in unknown] == [True, True]
+    path.unlink()
+    later(monkeypatch, timedelta(seconds=61))
+    assert RISK in names(tick())
+
+
+def test_a_drain_does_not_wait_for_the_scenarios_of_a_large_book(
+    tick: Ticks, lake: Lake, own_login, write_holdings, enqueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def record(*_: object) -> Derived:
+        calls.append(may_end.wait(60))
+        return Derived(metadata={})
+
+    may_end, calls = threading.Event(), []
+    monkeypatch.setattr(defs_drain, "RISK_WAIT_S", 0.0)
+    monkeypatch.setattr(defs_drain.risk_scenarios, "record_risk", record)
+    write_holdings(own_login(), 1, 2)
+    enqueue(1)
+    assert RISK not in names(tick())
+    enqueue(2)
+    result = tick()
+    assert "1 claimed" in said(result)
+    assert RISK not in names(result)
+    may_end.set()
+    monkeypatch.setattr(defs_drain, "RISK_WAIT_S", 60.0)
+    assert RISK in names(tick())
+    assert calls == [True]
 
 
 def test_the_derived_tables_follow_the_rows_of_the_same_tick(
@@ -189,8 +234,8 @@ def test_requests_that_cannot_be_valued_are_left_alone_for_a_while(
     write_holdings(own_login(), 1, completeness=Completeness.PARTIAL)
     enqueue(5)
     tick()
-    assert "next in" in said(tick())
-    later(monkeypatch, timedelta(seconds=11))
+    assert "next within" in said(tick())
+    later(monkeypatch, timedelta(seconds=31))
     assert "1 claimed" in said(tick())
 
 

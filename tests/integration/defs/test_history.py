@@ -79,11 +79,11 @@ def test_old_runs_go_but_those_in_progress_and_those_of_days(instance) -> None:
         instance.add_run(run)
         return run.run_id
 
-    for job in ("stream_positions", "record_risk", "import_statements", "maintain_lake"):
+    for job in ("stream_positions", "import_statements", "maintain_lake"):
         add(job)
     kept = {add("close_day"), add("stream_positions", dg.DagsterRunStatus.STARTED)}
     assert history.delete_old_runs(instance, PRUNED_JOBS, LONG_AGO) == 0
-    assert history.delete_old_runs(instance, PRUNED_JOBS, SOON) == 4
+    assert history.delete_old_runs(instance, PRUNED_JOBS, SOON) == 3
     assert set(instance.get_run_ids()) == kept
 
 

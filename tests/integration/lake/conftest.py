@@ -13,8 +13,8 @@ import pytest
 
 from position_sync_dagster.domain.update import PositionUpdate, Source, TradingMode
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.ledger_rows import LedgerFiles
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable, SyncUpdates
+from position_sync_dagster.lake.storage.table import Table
 from tests.support.clock import HandClock
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
@@ -92,11 +92,11 @@ def open_ledger(home: Path | str, clock: HandClock) -> Callable[..., SyncUpdates
 def files_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list that grows by the number of files each time the ledger reads files."""
     read: list[int] = []
-    scan = LedgerFiles.scan
+    scan = Table.scan_files
 
-    def counted(self: LedgerFiles, files: pl.DataFrame) -> pl.LazyFrame:
+    def counted(self: Table, files: pl.DataFrame) -> pl.LazyFrame:
         read.append(files.height)
         return scan(self, files)
 
-    monkeypatch.setattr(LedgerFiles, "scan", counted)
+    monkeypatch.setattr(Table, "scan_files", counted)
     return read

@@ -60,10 +60,11 @@ def test_a_login_has_one_owner_who_is_named_to_the_others(leases):
 
 def test_a_lease_lasts_as_long_as_it_is_renewed(leases):
     here, there = leases.sessions(), leases.sessions()
-    session = here.renew(here.acquire(LOGIN, Owner.STREAM, **WHO), detail="all is well", **LIVE)
+    session = here.renew(here.acquire(LOGIN, Owner.STREAM, **WHO), **LIVE)
     for _ in range(4):
         leases.pass_time(1000)
-        session = here.renew(session, lines=LineUse(session.lines_in_use + 1, 95), **LIVE)
+        lines = LineUse(session.lines_in_use + 1, 95)
+        session = here.renew(session, lines=lines, detail="all is well", **LIVE)
         with pytest.raises(LoginOwnedError):
             there.acquire(LOGIN, Owner.STREAM, **WHO)
     assert session.is_alive(leases.clock.now + timedelta(seconds=1490))

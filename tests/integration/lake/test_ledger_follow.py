@@ -14,7 +14,6 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.errors import TokenError
 from position_sync_dagster.lake import position_updates
-from position_sync_dagster.lake.ledger_rows import LedgerFiles
 from position_sync_dagster.lake.position_updates import (
     NOW,
     START,
@@ -59,7 +58,7 @@ def test_a_reader_that_is_far_behind_reads_each_file_a_few_times(
     open_ledger, make_update, clock, monkeypatch
 ):
     monkeypatch.setattr(position_updates, "MOST_ROWS", 5)
-    ledger, scan, read = open_ledger(), LedgerFiles.scan, list[int]()
+    ledger, scan, read = open_ledger(), Table.scan_files, list[int]()
     day_before = clock.now - timedelta(days=1)
     for number in range(30):
         # A row that comes late has its own file, in the folder of its day.
@@ -67,7 +66,7 @@ def test_a_reader_that_is_far_behind_reads_each_file_a_few_times(
         ledger.append([make_update(number + 1), *late])
     reader = ledger.follow(START)
     monkeypatch.setattr(
-        LedgerFiles, "scan", lambda self, files: read.append(files.height) or scan(self, files)
+        Table, "scan_files", lambda self, files: read.append(files.height) or scan(self, files)
     )
     assert sum(map(len, conids(reader))) == 33
     assert sum(read) < 3 * 33
@@ -124,9 +123,9 @@ def test_a_commit_is_read_once_for_all_readers_of_a_process(ledger, make_update,
     for reader in readers:
         reader.read()
     ledger.append([make_update(7)])
-    files, scan = [], LedgerFiles.scan
+    files, scan = [], Table.scan_files
     monkeypatch.setattr(
-        LedgerFiles, "scan", lambda self, some: (files.append(some.height), scan(self, some))[1]
+        Table, "scan_files", lambda self, some: (files.append(some.height), scan(self, some))[1]
     )
     assert [conids(reader) for reader in readers] == [[[7]]] * 50
     assert sum(files) == 1

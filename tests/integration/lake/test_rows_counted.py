@@ -13,7 +13,6 @@ from position_sync_dagster.domain.broker_position import (
     Completeness,
 )
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.lake.ledger_rows import LedgerFiles
 from position_sync_dagster.lake.storage.table import Table
 
 LOGIN, ACCOUNT = "127.0.0.1:7497", "DUSIM1"
@@ -25,22 +24,13 @@ BOOKS = (200, 4_000)
 def read(monkeypatch) -> list[int]:
     """Return a list that grows by the number of rows each time one of the tables reads some."""
     rows: list[int] = []
-    scan_files = LedgerFiles.scan
+    scan_files = Table.scan_files
 
-    def counted(method):
-        def call(*arguments, **more):
-            frame = method(*arguments, **more)
-            rows.append(frame.height)
-            return frame
-
-        return call
-
-    def counted_files(self, files):
+    def counted(self, files):
         rows.append(0 if files.is_empty() else files["num_records"].sum())
         return scan_files(self, files)
 
-    monkeypatch.setattr(Table, "read_rows", counted(Table.read_rows))
-    monkeypatch.setattr(LedgerFiles, "scan", counted_files)
+    monkeypatch.setattr(Table, "scan_files", counted)
     return rows
 
 

@@ -10,6 +10,7 @@ import pytest
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.close_facts import A_DAY
 from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.web.served_figures import COLUMNS, PageFigures
 from tests.support.holdings import make_holding
@@ -23,7 +24,7 @@ def row(conid: int, **values: object) -> PositionUpdate:
     usual = {
         "conid": conid, "symbol": "SPY", "right": Right.PUT, "position": -2.0, "strike": 575.0,
         "market_price": 1.5, "market_value": -300.0, "average_cost": 100.0, "unrealized_pnl": 5.0,
-        "daily_pnl": -7.0, "timestamp": now, "account": "U1", "expiry": now.date(),
+        "daily_pnl": -7.0, "timestamp": now, "account": "U1", "expiry": exchange_date(now),
         "gateway_id": "gate", "update_id": f"row-{conid}",
     }  # fmt: skip
     return PositionUpdate(**usual | values)

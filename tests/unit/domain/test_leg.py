@@ -59,7 +59,7 @@ def test_an_option_has_right_strike_and_expiry(missing):
         ("strategy_id", "", "no strategy"),
         ("strategy_id", "UNATTRIBUTED", "what no strategy has"),
         ("strategy_id", " Unattributed ", "what no strategy has"),
-        ("priority", 0, "below 1"),
+        ("priority", 0, "priority 0"),
         ("quantity", 0, "quantity 0 "),
         ("quantity", "-0.0", "quantity '-0.0'"),
     ],

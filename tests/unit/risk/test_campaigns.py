@@ -76,10 +76,11 @@ def campaign(
     rows = [replace(one, account=ACCOUNT) for one in held]
     rows += [row(conid, position=0.0, account=ACCOUNT) for conid in gone]
     money = book_of(rows, active, closes=known).money()
-    (found,) = [one for one in money.strategies if one.currency == "USD" and one.name == "wheel"]
-    assert found.campaign is not None
-    assert sums_of(found, "strategy")["campaign"]["profit"] == found.campaign.profit
-    return found.campaign
+    sums = {(one["name"], one["currency"]): one for one in money.strategies}
+    shown = sums_of(sums["wheel", "USD"], "strategy")["campaign"]
+    profit = shown.pop("profit")
+    assert Campaign(**shown).profit == profit
+    return Campaign(**shown)
 
 
 def put(conid: int = NEXT, **values: Any) -> Any:

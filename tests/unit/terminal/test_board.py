@@ -69,10 +69,8 @@ def overview(
 
 def test_a_leg_that_expired_is_not_one_that_is_missing() -> None:
     status = replace(LIVE, active_legs=3, legs_closed="one expired on 2026-03-20")
-    assert (
-        "(2 of 3 active legs held, one expired on 2026-03-20, 2 positions)"
-        in dict(describe(status))["legs"]
-    )
+    told = "(2 of 3 active legs held, one expired on 2026-03-20, 2 positions)"
+    assert told in dict(describe(status))["legs"]
 
 
 def screen(seen: Figures | None, width: int, height: int = 24) -> list[str]:
@@ -100,13 +98,13 @@ def test_the_board_fits_into_the_terminal(width, height, legs):
     assert "Ctrl-C" in text
 
 
-def test_the_board_has_what_no_strategy_has_the_total_and_underlyings_where_they_fit():
-    seen = overview(legs=1)  # of two holdings
-    small, large = "\n".join(screen(seen, 80)), "\n".join(screen(seen, 140, 50))
-    for text in (small, large):
-        assert "UNATTRIBUTED" in text
-        assert "total USD: greeks of 2 of 2 options" in text
-    assert "underlying" in large
+def test_the_board_has_what_no_strategy_has_and_a_long_list_says_how_many_more_there_are():
+    assert "UNATTRIBUTED" in "\n".join(screen(overview(legs=1), 80))  # of two holdings
+    assert any(line.endswith(" more") for line in screen(overview(legs=40), 80))
+    away = [replace(LIVE, gateway_id=f"gateway-{n}") for n in range(9)]
+    lines = screen(overview(replace(LIVE, logins=(*away, replace(BLIND, gateway_id="away")))), 80)
+    assert "away: BLIND" in lines[0]
+    assert "… and 4 more" in lines
 
 
 def test_before_the_tables_exist_the_addresses_are_there():

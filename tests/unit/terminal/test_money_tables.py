@@ -8,18 +8,17 @@ import pytest
 from rich.console import Console
 
 from position_sync_dagster.domain.broker_position import AccountSummary
-from position_sync_dagster.domain.update import PriceKind, ValueOrigin
+from position_sync_dagster.domain.update import PositionUpdate, PriceKind, ValueOrigin
 from position_sync_dagster.lake.schema.codec import broker_rows
-from position_sync_dagster.sync.reports.book import BookMoney
+from position_sync_dagster.sync.reports.book import BookMoney, open_positions
 from position_sync_dagster.terminal.money_tables import (
     money_notes,
     positions_table,
-    strategy_table,
-    underlying_table,
+    sums_table,
 )
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
-from tests.support.money_rows import NOW, book_of, listed, money, row
+from tests.support.money_rows import NOW, book_of, money, row
 
 
 def shown(table: object, width: int) -> list[str]:
@@ -29,9 +28,13 @@ def shown(table: object, width: int) -> list[str]:
 
 
 def strategies_shown(found: BookMoney, width: int) -> list[str]:
-    return shown(
-        strategy_table(found.strategies, [*found.rest, *found.totals, *found.in_base], width), width
-    )
+    rows = [*found.strategies, *found.rest, *found.totals, *found.in_base]
+    return shown(sums_table("strategy", rows, width), width)
+
+
+def positions_shown(rows: list[PositionUpdate], width: int, legs: object = ()) -> list[str]:
+    book = book_of(rows, legs)
+    return shown(positions_table(open_positions(book), book, width), width)
 
 
 LEGS = [leg(1, "iron-condor-with-a-very-long-name"), leg(2, "b"), leg(3, "c")]
@@ -56,7 +59,7 @@ def test_strategies_fit_and_no_currency_is_added_to_another(width):
 def test_the_total_says_how_many_options_have_greeks_and_what_strategies_lack():
     rows = [row(1), row(2, delta=None, gamma=None, vega=None, theta=None, daily_pnl=None)]
     found = money(rows, [leg(1, "a", quantity=-3.0), leg(2, "b", quantity=-1.0)])
-    assert [one.plain for one in money_notes(found, 140)] == [
+    assert [one.plain for one in money_notes(found)] == [
         "total USD: greeks of 1 of 2 options",
         "a: SPY 575P 15Dec28: claims -3, has -2",
         "UNATTRIBUTED: SPY 575P 15Dec28: -1 of -2 in no strategy",
@@ -69,21 +72,21 @@ def test_the_delta_by_betas_leaves_out_what_has_none_and_is_absent_without_betas
     rows = [row(1), row(2, symbol="AAPL"), row(3, symbol="XYZ")]
     plain = money(rows, [leg(1, "a")])
     assert "β" not in strategies_shown(plain, 160)[0]
-    assert "beta_delta" not in plain.totals[0].unknown
+    assert "beta_delta" not in plain.totals[0]["unknown"]
     found = book_of(rows, [leg(1, "a")], betas={"SPY": 1.0, "AAPL": 1.5}).money()
     (total,) = found.totals
-    assert total.dollar_delta == 3 * 60_000.0
-    assert (total.beta_delta, total.unknown["beta_delta"]) == (60_000.0 * 2.5, 1)
+    assert total["dollar_delta"] == 3 * 60_000.0
+    assert (total["beta_delta"], total["unknown"]["beta_delta"]) == (60_000.0 * 2.5, 1)
     assert "150,000*" in strategies_shown(found, 160)[-1]
-    assert "β $delta" in shown(underlying_table(found.underlyings, 160), 160)[0]
+    assert "β $delta" in shown(sums_table("underlying", found.underlyings, 160), 160)[0]
 
 
 def test_a_stock_without_a_value_is_missing_in_the_dollar_delta():
     stock = {"sec_type": "STK", "right": None, "strike": None, "expiry": None, "delta": None}
     found = money([row(1), row(2, **stock), row(3, **stock, market_value=None)], [])
     (total,) = found.totals
-    assert "dollar_delta" in total.unknown
-    assert not {"theta", "vega", "gamma_1pct"} & {*total.unknown}
+    assert "dollar_delta" in total["unknown"]
+    assert not {"theta", "vega", "gamma_1pct"} & {*total["unknown"]}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +104,7 @@ def test_the_notes_say_that_the_sums_lack_quantities_that_the_broker_reports(rep
     ]
     note = note and f"{note}: the sums have the quantity from before, or nothing"
     found = book_of([row(1)], [leg(1, "a")], reported=broker_rows(rows, None)).money()
-    notes = [one.plain for one in money_notes(found, 140)]
+    notes = [one.plain for one in money_notes(found)]
     assert [one for one in notes if "changed" in one] == ([note] if note else [])
 
 
@@ -118,13 +121,13 @@ def test_the_total_in_the_base_currency_is_by_the_rates_of_the_broker_and_says_t
     rows = [row(1), row(2, currency="EUR", unrealized_pnl=None)]
     found = money(rows, [leg(1, "a")], accounts=[IN_EURO])
     (total,) = found.in_base
-    assert (total.currency, total.value) == ("EUR", -246_900 * 1.8)
-    assert total.unrealized_pnl == -12_345 * 0.8
-    assert "unrealized_pnl" in total.unknown
-    assert (total.legs_held, total.options) == (2, 2)
+    assert (total["currency"], total["value"]) == ("EUR", -246_900 * 1.8)
+    assert total["unrealized_pnl"] == -12_345 * 0.8
+    assert "unrealized_pnl" in total["unknown"]
+    assert (total["legs_held"], total["options"]) == (2, 2)
     line = next(ln for ln in strategies_shown(found, 140) if ln.startswith("total in base"))
     assert {"EUR", "-444,420", "-9,876*"} <= set(line.split())
-    notes = [one.plain for one in money_notes(found, 140)]
+    notes = [one.plain for one in money_notes(found)]
     assert "total in base DUSIM0001 EUR: by the broker's exchange rates, 12 s old" in notes
 
 
@@ -132,16 +135,16 @@ def test_without_the_rate_of_a_currency_the_total_in_the_base_currency_is_unknow
     rows = [row(1), row(2, currency="JPY"), row(3, currency="EUR")]
     found = money(rows, [leg(1, "a")], accounts=[IN_EURO])
     (total,) = found.in_base
-    assert (total.value, total.theta, total.without_rate) == (None, None, ("JPY",))
-    notes = [one.plain for one in money_notes(found, 140)]
+    assert (total["value"], total["theta"], total["without_rate"]) == (None, None, ("JPY",))
+    notes = [one.plain for one in money_notes(found)]
     assert "total in base DUSIM0001 EUR: unknown, no exchange rate of JPY" in notes
 
 
 def test_an_account_with_its_base_currency_alone_has_no_second_total():
     in_dollars = replace(IN_EURO, currency="USD")
-    assert money([row(1)], [leg(1, "a")], accounts=[in_dollars]).in_base == ()
+    assert money([row(1)], [leg(1, "a")], accounts=[in_dollars]).in_base == []
     unknown = replace(IN_EURO, currency=None)
-    assert money([row(1)], [leg(1, "a")], accounts=[unknown]).in_base == ()
+    assert money([row(1)], [leg(1, "a")], accounts=[unknown]).in_base == []
 
 
 def test_underlyings_have_dollar_greeks_the_nearest_expiry_and_short_options_in_the_money():
@@ -149,7 +152,7 @@ def test_underlyings_have_dollar_greeks_the_nearest_expiry_and_short_options_in_
         row(1, underlying_price=500.0),
         row(2, symbol="SPX", expiry=date(2026, 4, 17), underlying_price=None),
     ]
-    heading, *lines = shown(underlying_table(money(rows, []).underlyings, 160), 160)
+    heading, *lines = shown(sums_table("underlying", money(rows, []).underlyings, 160), 160)
     for wanted in ("$delta", "$gamma 1%", "theta", "vega", "expiry", "short ITM", "with greeks"):
         assert wanted in heading
     spx, spy = lines
@@ -168,7 +171,7 @@ def test_a_leg_that_is_not_held_has_dashes_and_no_zeros():
 @pytest.mark.parametrize("width", [80, 140])
 def test_positions_fit_with_greeks_strategy_age_and_totals(width):
     legs = [leg(1, "iron-condor-1", quantity=-1.0), leg(1, "calendar-1")]
-    lines = shown(positions_table(listed(ROWS, legs), width), width)
+    lines = positions_shown(ROWS, width, legs)
     assert max(map(len, lines)) <= width
     heading, first, *_ = lines
     for wanted in ("leg", "qty", "value", "unreal", "delta", "theta", "strategy", "age"):
@@ -183,7 +186,7 @@ def test_positions_fit_with_greeks_strategy_age_and_totals(width):
 
 def test_a_total_that_leaves_something_out_has_a_star():
     rows = [row(1), row(2, daily_pnl=None)]
-    lines = shown(positions_table(listed(rows), 200), 200)
+    lines = positions_shown(rows, 200)
     assert "-1,234*" in lines[-1]
     assert "-24,690*" not in lines[-1]
     assert "-1,234*" in strategies_shown(money(rows, [leg(1, "a"), leg(2, "a")]), 140)[1]
@@ -192,7 +195,7 @@ def test_a_total_that_leaves_something_out_has_a_star():
 def test_an_age_that_is_not_known_makes_the_oldest_unknown():
     rows = [row(1), row(2, timestamp=NOW + timedelta(days=1))]
     (one,) = money(rows, [leg(1, "a"), leg(2, "a")]).strategies
-    assert one.oldest_age_s is None
+    assert one["oldest_age_s"] is None
 
 
 LINE = {"value_source": ValueOrigin.TICK, "price_kind": PriceKind.MARK}
@@ -208,19 +211,19 @@ def test_the_age_is_that_of_the_price_with_that_of_greeks_beside_it_where_it_dif
         row(2, **LINE, timestamp=ago(1), value_time=ago(1), greeks_time=ago(3)),
     ]
     for width in (80, 200):
-        heading, first, second, total = shown(positions_table(listed(both), width), width)
+        heading, first, second, total = positions_shown(both, width)
         assert heading.endswith("greeks")
         assert first.split()[-4:] == ["50", "s", "1.0", "s"]
         assert second.endswith(" 1.0 s")
         assert total.split()[-4:] == ["50", "s", "3.0", "s"]
-    heading, second, _ = shown(positions_table(listed(both[1:]), 200), 200)
+    heading, second, _ = positions_shown(both[1:], 200)
     assert "greeks" not in heading
 
 
 def test_greeks_whose_age_is_unknown_have_a_dash_beside_a_price_whose_age_is_known():
     dated = LINE | {"value_time": ago(1)}
     rows = [row(1, **dated, greeks_time=None), row(2, **dated, delta=None)]
-    _, first, second, total, *_ = shown(positions_table(listed(rows), 200), 200)
+    _, first, second, total, *_ = positions_shown(rows, 200)
     assert (first.endswith(" –"), second.endswith(" –"), total.endswith(" –")) == (1, 0, 1)
     heading, line, *_ = strategies_shown(money(rows[:1], [leg(1, "a")]), 200)
     assert (heading.split()[-1], line.split()[-1]) == ("greeks", "–")
@@ -232,7 +235,7 @@ def test_a_price_of_delayed_data_says_so_in_each_table(width):
         row(1, **LINE, market_data_type=3, value_time=None, greeks_time=None),
         row(2, **LINE, value_time=ago(1), greeks_time=ago(1)),
     ]
-    lines = shown(positions_table(listed(rows), width), width)
+    lines = positions_shown(rows, width)
     assert lines[1].endswith("delayed")
     assert lines[2].endswith("1.0 s")
     assert lines[3].endswith("delayed")
@@ -244,13 +247,15 @@ def test_a_price_of_delayed_data_says_so_in_each_table(width):
 
 def test_the_value_of_a_future_is_notional_and_in_no_total():
     rows = [row(1), row(2, sec_type="FUT", right=None, strike=None, market_value=9e6)]
-    heading, *lines = shown(positions_table(listed(rows), 200), 200)
+    heading, *lines = positions_shown(rows, 200)
     assert "notional" in heading
     assert "-246,900" in lines[-1]
     assert "9,000,000" in lines[-1]
     assert "8,753,100" not in lines[-1]
     (total,) = money(rows, [leg(1, "a"), leg(2, "a")]).totals
-    assert (total.value, "value" in total.unknown) == (-246_900.0, False), "it leaves out nothing"
+    assert (total["value"], "value" in total["unknown"]) == (-246_900.0, False), (
+        "it leaves out nothing"
+    )
     rows[1] = replace(rows[1], sec_type="STK", market_value=None)
     (total,) = money(rows, [leg(1, "a"), leg(2, "a")]).totals
-    assert (total.value, "value" in total.unknown) == (-246_900.0, True)
+    assert (total["value"], "value" in total["unknown"]) == (-246_900.0, True)

@@ -116,7 +116,7 @@ def test_a_table_of_an_older_release_gets_the_new_columns_and_keeps_its_rows(tmp
     lifecycle = LifecycleTable(Table(tmp_path / "q", newer), clock)
     lifecycle.initialize()
     lifecycle.initialize()
-    rows = pl.concat([lifecycle.snapshot().live, lifecycle.finished("true")])
+    rows = pl.concat([lifecycle.snapshot().live, lifecycle.finished()])
     assert rows.height == 3
     assert rows.get_column("note").is_null().all()
     properties = DeltaTable(tmp_path / "q").metadata().configuration

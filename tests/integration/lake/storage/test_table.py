@@ -157,9 +157,7 @@ def test_a_change_is_made_although_its_checkpoint_finds_no_free_file(tmp_path, m
 CHANGES: dict[str, Callable[[PositionQueue], object]] = {
     "append": lambda queue: queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(50, 60)),
     "overwrite": lambda queue: queue.sync.claim_batch(1),
-    "retry": lambda queue: queue.sync.retry(
-        str(queue.sync.store.finished("true")["request_id"][0])
-    ),
+    "retry": lambda queue: queue.sync.retry(str(queue.sync.store.finished()["request_id"][0])),
 }
 
 

@@ -10,7 +10,7 @@ from position_sync_dagster.domain import streamed_holding
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.update import PriceKind, ValueOrigin
-from position_sync_dagster.sync.reports.positions import PositionQuery, read_positions
+from position_sync_dagster.sync.reports.book import open_positions, read_book
 
 A = "DUSIM0001"
 CALL, PUT, WORTHLESS, CENTS, STOCK = 921000001, 921000002, 921000003, 921000004, 920000001
@@ -210,8 +210,8 @@ async def test_in_the_list_of_positions_a_dead_mark_grows_old_while_greeks_tick(
         settings = settings_for(sim)
 
         def price_is_older_than_greeks():
-            found = read_positions(lake, settings, utc_now(), PositionQuery())
-            marked = found.rows.filter(account=A, conid=PUT, price_kind="MARK")
+            found = open_positions(read_book(lake, settings, utc_now()))
+            marked = found.filter(account=A, conid=PUT, price_kind="MARK")
             return any(marked.get_column("age_s") > marked.get_column("greeks_age_s") + 1.0)
 
         await eventually(price_is_older_than_greeks)

@@ -1,13 +1,9 @@
-"""Ids sort by time, and only ids reach a predicate."""
+"""Ids sort by time."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import pytest
-
-from position_sync_dagster.errors import InvalidRequestError
 from position_sync_dagster.lake.schema.ids import content_id, new_ids
-from position_sync_dagster.lake.schema.predicates import id_literals, text_literal
 
 NOW = datetime(2026, 1, 2, 15, 0, 0, 123456, tzinfo=UTC)
 
@@ -34,17 +30,3 @@ def test_the_same_content_at_the_same_moment_has_the_same_id():
     assert one != content_id(NOW, "DU1", 1, 2.5, None)
     assert one != content_id(NOW + timedelta(seconds=1), "DU1", 1, 2.0, None)
     assert UUID(one).version == 8
-
-
-@pytest.mark.parametrize("text", ["", "a'b", "a b", "a,b", "é", "a\n", "x" * 129, "a)"])
-def test_a_text_that_is_not_an_id_never_reaches_a_predicate(text):
-    with pytest.raises(InvalidRequestError):
-        id_literals(["ok", text])
-
-
-def test_ids_are_quoted():
-    assert id_literals(["a-1", "b.2"]) == "'a-1','b.2'"
-
-
-def test_a_quote_in_a_text_is_doubled():
-    assert text_literal("it's 'so'") == "'it''s ''so'''"

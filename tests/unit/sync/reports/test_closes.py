@@ -20,7 +20,8 @@ from position_sync_dagster.sync.reports.closes import (
     Closes,
 )
 from position_sync_dagster.sync.reports.exposure import exposures
-from position_sync_dagster.terminal.money_tables import closes_table, money_notes, strategy_table
+from position_sync_dagster.terminal.money_tables import money_notes, sums_table
+from position_sync_dagster.terminal.text import money_lines
 from tests.support.legs import ADDED_AT, leg
 from tests.support.money_rows import NOW, book_of, row
 from tests.unit.domain.test_causes import CALL, CASES, OTHER
@@ -91,13 +92,11 @@ def shown(table: object) -> list[str]:
 
 def test_a_strategy_of_which_a_leg_expired_says_so_and_does_not_miss_it() -> None:
     found = book(closes(EXPIRED, _1=end(EXPIRED)))
-    (condor,) = found.strategies
-    assert condor.legs_text == "3 of 4 legs, one expired on 2026-03-20"
     said = "condor: 3 of 4 legs, one expired on 2026-03-20"
-    assert said in [one.plain for one in money_notes(found, 140)]
+    assert said in [one.plain for one in money_notes(found)]
     assert said in money_metadata(found)["notes"].value
-    missing = replace(condor, legs=6, closed=condor.closed)
-    assert missing.legs_text.endswith(", 2 missing")
+    found.strategies[0]["legs"] = 6
+    assert f"{said.replace('4', '6')}, 2 missing" in money_lines(found)
 
 
 def test_realised_profit_is_summed_by_strategy_and_unknown_if_that_of_one_close_is() -> None:
@@ -166,21 +165,15 @@ def test_a_strategy_that_is_called_total_has_its_own_profit() -> None:
     elsewhere = replace(SOLD, conid=9, realized_pnl=7.0)
     found = replace(closes(EXPIRED, elsewhere), legs=leg_rows(legs))
     money = book_of([row(CALL)], legs, closes=found).money()
-    assert [one.realized_pnl for one in (*money.strategies, *money.totals)] == [-112.0, -105.0]
+    assert [one["realized_pnl"] for one in (*money.strategies, *money.totals)] == [-112.0, -105.0]
     assert found.by_strategy["total", "USD"].profit == -112.0
 
 
 def test_realised_profit_is_a_column_with_since_when_and_how_many_closes() -> None:
     found = book(closes(EXPIRED, _1=end(EXPIRED)))
-    heading, condor, *_rest = shown(strategy_table(found.strategies, found.totals, 160))
+    heading, condor, *_rest = shown(sums_table("strategy", [*found.strategies, *found.totals], 160))
     assert "realised" in heading.split()
     assert "-112" in condor.split()
-    assert "total USD: 1 close since 2026-01-03" in [n.plain for n in money_notes(found, 140)]
+    assert "total USD: 1 close since 2026-01-03" in [n.plain for n in money_notes(found)]
     (of_one,) = book(closes(EXPIRED, _1=end(EXPIRED)), "condor").totals
-    assert (of_one.realized_pnl, of_one.closes) == (-112.0, 1)
-
-
-def test_each_close_is_a_line_with_cause_stage_and_profit() -> None:
-    _heading, line = shown(closes_table([(EXPIRED, ["condor"])], 160))
-    for wanted in ("SPY 575C 20Mar26", "EXPIRED_WORTHLESS", "PROVISIONAL", "-112", "condor"):
-        assert wanted in line
+    assert (of_one["realized_pnl"], of_one["closes"]) == (-112.0, 1)

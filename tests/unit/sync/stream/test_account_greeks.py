@@ -8,10 +8,10 @@ import pytest
 
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.risk import model
-from position_sync_dagster.risk.account import NoGreeks, greeks_of_account
+from position_sync_dagster.risk.account import ModelledLeg, NoGreeks, compute
 from position_sync_dagster.risk.model import Exercise
 from position_sync_dagster.risk.terms import DatedDividend, NotPriced, OptionTerms, as_options
-from position_sync_dagster.sync.stream.model_greeks import AccountGreeks, ModelledLeg
+from position_sync_dagster.sync.stream.model_greeks import AccountGreeks
 
 NOW = datetime(2028, 6, 1, 14, 0, tzinfo=UTC)
 STOCK = 1
@@ -40,13 +40,12 @@ def opened(session_open: bool | None = True) -> AccountGreeks:
     return greeks
 
 
-def compute(greeks: AccountGreeks, seconds: float) -> list[ModelledLeg]:
+def computed(greeks: AccountGreeks, seconds: float) -> list[ModelledLeg]:
     due = greeks.due(at(seconds))
-    legs, options = zip(*due, strict=True) if due else ((), ())
-    moved = [(leg, option) for leg, option in zip(legs, options, strict=True) if option is not None]
-    found = greeks_of_account([option for _leg, option in moved], at(seconds))
-    greeks.computed([leg for leg, _ in moved], [option for _, option in moved], *found)
-    return list(legs)
+    moved = [leg for leg in due if leg.reason is None]
+    compute(moved, at(seconds))
+    greeks.computed(moved)
+    return due
 
 
 def only(found: list[ModelledLeg]) -> ModelledLeg:
@@ -59,20 +58,20 @@ def test_the_volatility_is_that_of_the_underlying_price_at_the_time_of_the_value
     for seconds, spot in ((0, 100.0), (2, 95.0), (4, 90.0)):
         greeks.underlying_ticked(STOCK, spot, at(seconds))
     greeks.valued(7, price(95.0, 3), at(3), at(3))
-    leg = only(compute(greeks, 5))
+    leg = only(computed(greeks, 5))
     assert leg.greeks is not None
     assert leg.greeks.implied_vol == pytest.approx(0.3, abs=1e-4)
     assert leg.greeks.underlying_price == 90.0
-    assert (leg.value_at, leg.underlying_at) == (at(3), at(4))
+    assert (leg.value_at, leg.spot_at) == (at(3), at(4))
 
 
 def test_a_value_from_before_the_first_price_of_the_underlying_gives_no_greeks() -> None:
     greeks = opened()
     greeks.underlying_ticked(STOCK, 100.0, at(10))
     greeks.valued(7, price(100.0, 5), at(5), at(5))
-    assert only(compute(greeks, 11)).reason is NoGreeks.NO_PRICE_THEN
+    assert only(computed(greeks, 11)).reason is NoGreeks.NO_PRICE_THEN
     greeks.valued(7, price(100.0, 12), at(12), at(12))
-    assert only(compute(greeks, 17)).greeks is not None
+    assert only(computed(greeks, 17)).greeks is not None
     assert not greeks.without
 
 
@@ -81,9 +80,9 @@ def test_a_value_from_a_gap_in_the_prices_of_the_underlying_gives_no_greeks() ->
     greeks.underlying_ticked(STOCK, 100.0, at(0))
     greeks.valued(7, price(90.0, 300), at(300), at(300))
     greeks.underlying_ticked(STOCK, 90.0, at(301))
-    assert only(compute(greeks, 302)).reason is NoGreeks.NO_PRICE_THEN
+    assert only(computed(greeks, 302)).reason is NoGreeks.NO_PRICE_THEN
     greeks.valued(7, price(90.0, 303), at(303), at(303))
-    found = only(compute(greeks, 307)).greeks
+    found = only(computed(greeks, 307)).greeks
     assert found is not None
     assert found.implied_vol == pytest.approx(0.3, abs=1e-4)
 
@@ -92,10 +91,10 @@ def test_an_older_value_than_the_last_is_not_used() -> None:
     greeks = opened()
     greeks.underlying_ticked(STOCK, 100.0, at(0))
     greeks.valued(7, price(100.0, 10), at(10), at(10))
-    compute(greeks, 10)
+    computed(greeks, 10)
     greeks.valued(7, 50.0, at(5), at(16))
     greeks.underlying_ticked(STOCK, 101.0, at(16))
-    leg = only(compute(greeks, 16))
+    leg = only(computed(greeks, 16))
     assert leg.greeks is not None
     assert leg.greeks.implied_vol == pytest.approx(0.3, abs=1e-4)
 
@@ -104,28 +103,28 @@ def test_after_the_clock_was_set_back_an_hour_only_what_comes_then_counts() -> N
     greeks = opened()
     greeks.underlying_ticked(STOCK, 100.0, at(0))
     greeks.valued(7, price(100.0, 0), at(0), at(0))
-    compute(greeks, 0)
-    leg = only(compute(greeks, -3595))
+    computed(greeks, 0)
+    leg = only(computed(greeks, -3595))
     assert leg.reason is NoGreeks.UNDERLYING_OLD
     assert greeks.stale(at(-3595)) == [STOCK]
 
     greeks.underlying_ticked(STOCK, 120.0, at(-3593))
     greeks.valued(7, price(120.0, -3592, volatility=0.5), at(-3592), at(-3592))
-    leg = only(compute(greeks, -3590))
+    leg = only(computed(greeks, -3590))
     assert leg.greeks is not None
     assert leg.greeks.underlying_price == 120.0
     assert leg.greeks.implied_vol == pytest.approx(0.5, abs=1e-4)
-    assert (leg.value_at, leg.underlying_at) == (at(-3592), at(-3593))
+    assert (leg.value_at, leg.spot_at) == (at(-3592), at(-3593))
 
 
 def test_only_what_moved_is_computed_again() -> None:
     greeks = opened()
     greeks.underlying_ticked(STOCK, 100.0, at(0))
     greeks.valued(7, price(100.0, 0), at(0), at(0))
-    assert len(compute(greeks, 0)) == 1
-    assert compute(greeks, 10) == []
+    assert len(computed(greeks, 0)) == 1
+    assert computed(greeks, 10) == []
     greeks.underlying_ticked(STOCK, 101.0, at(11))
-    assert only(compute(greeks, 15)).underlying_at == at(11)
+    assert only(computed(greeks, 15)).spot_at == at(11)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +137,7 @@ def test_an_old_price_of_the_underlying_counts_only_while_it_does_not_trade(
     greeks = opened(session_open)
     greeks.underlying_ticked(STOCK, 100.0, at(0))
     greeks.valued(7, price(100.0, 0), at(0), at(0))
-    leg = only(compute(greeks, 61))
+    leg = only(computed(greeks, 61))
     assert leg.reason is reason
     assert (leg.greeks is None) is (reason is not None)
     assert len(greeks.without) == (reason is not None)
@@ -146,9 +145,9 @@ def test_an_old_price_of_the_underlying_counts_only_while_it_does_not_trade(
 
 def test_without_a_price_of_the_underlying_the_reason_is_counted() -> None:
     greeks = opened()
-    assert only(compute(greeks, 0)).reason is NoGreeks.NO_VALUE
+    assert only(computed(greeks, 0)).reason is NoGreeks.NO_VALUE
     greeks.valued(7, 5.0, at(5), at(5))
-    assert only(compute(greeks, 5)).reason is NoGreeks.NO_UNDERLYING_PRICE
+    assert only(computed(greeks, 5)).reason is NoGreeks.NO_UNDERLYING_PRICE
     assert [*greeks.without.values()] == [NoGreeks.NO_UNDERLYING_PRICE]
     greeks.remove(7)
     assert not greeks.without
@@ -158,17 +157,17 @@ def test_greeks_end_when_the_option_expires() -> None:
     greeks = opened(session_open=False)
     greeks.underlying_ticked(STOCK, 100.0, at(0))
     greeks.valued(7, price(100.0, 0), at(0), at(0))
-    assert only(compute(greeks, 0)).greeks is not None
-    assert only(compute(greeks, 91 * 86_400)).reason is NoGreeks.EXPIRED
+    assert only(computed(greeks, 0)).greeks is not None
+    assert only(computed(greeks, 91 * 86_400)).reason is NoGreeks.EXPIRED
 
 
 def test_changed_terms_are_used_with_the_next_computation() -> None:
     greeks = opened()
     greeks.underlying_ticked(STOCK, 100.0, at(0))
     greeks.valued(7, price(100.0, 0), at(0), at(0))
-    before = only(compute(greeks, 0)).greeks
+    before = only(computed(greeks, 0)).greeks
     greeks.add(7, replace(PUT, dividends=(DatedDividend(ex_date=at(9e5), share=0.02),)), STOCK)
-    after = only(compute(greeks, 5)).greeks
+    after = only(computed(greeks, 5)).greeks
     assert before is not None
     assert after is not None
     assert after.implied_vol < before.implied_vol
@@ -177,7 +176,9 @@ def test_changed_terms_are_used_with_the_next_computation() -> None:
 def test_an_option_that_the_model_does_not_fit_is_counted_with_its_reason() -> None:
     greeks = opened()
     greeks.add(7, NotPriced.ADJUSTED, STOCK)
+    assert only(computed(greeks, 0)).greeks is None
     assert greeks.without == {7: NotPriced.ADJUSTED}
-    assert compute(greeks, 0) == []
+    assert computed(greeks, 5) == []
     greeks.add(7, PUT, STOCK)
-    assert not greeks.without
+    computed(greeks, 10)
+    assert greeks.without == {7: NoGreeks.NO_VALUE}

@@ -9,6 +9,7 @@ import pytest
 
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.line_allocation import LineLimit
 from position_sync_dagster.domain.login_lines import (
     RENEWALS_AT_ONCE,
@@ -50,7 +51,8 @@ class PricerWithLines:
         self.values = {}
         for conid in conids:
             self.lines.line(conid).requested(0.0)
-        self.pricer.add([("A", conid) for conid in conids])
+        for conid in conids:
+            self.pricer.reroute(("A", conid), None, LegState.STREAMED)
 
     @property
     def now(self):
@@ -70,8 +72,8 @@ class PricerWithLines:
             connection, {conid: self.now.timestamp() for conid in ticked},
             valued=[("A", conid) for conid in dict(valued)], now=self.now, provenance=Provenance(),
         )  # fmt: skip
-        self.rows = {pending.key: pending.update for pending in updates}
-        return {pending.update.conid: pending.update for pending in updates}
+        self.rows = {holding.key: update for update, holding in updates}
+        return {update.conid: update for update, _holding in updates}
 
     def source(self, after_s, *ticked):
         """Return the source of the quiet holding's row, which is due; None without a row."""
@@ -139,13 +141,13 @@ def test_a_tick_that_waited_for_the_flush_while_the_farm_broke_gives_no_trust(tw
 
 def test_a_second_holding_of_a_line_that_ticks_has_its_row_at_once(two_lines):
     other = ("B", QUIET)
-    two_lines.pricer.add([other])
+    two_lines.pricer.reroute(other, None, LegState.STREAMED)
     assert two_lines.pricer.is_due(other)
 
 
 def test_a_line_that_one_holding_finds_dead_counts_for_none_of_its_holdings(two_lines):
     other = ("B", QUIET)
-    two_lines.pricer.add([other])
+    two_lines.pricer.reroute(other, None, LegState.STREAMED)
     two_lines.flush(1, QUIET)
     two_lines.flush(20, valued={QUIET: 300.0})  # of the first account
     two_lines.flush(25)
@@ -213,7 +215,7 @@ def test_one_warning_is_logged_for_an_outage_of_all_lines(caplog):
 
 
 def test_a_holding_that_is_not_streamed_any_more_is_forgotten(two_lines):
-    two_lines.pricer.leave([KEY])
+    two_lines.pricer.reroute(KEY, LegState.STREAMED, LegState.OVERFLOW)
     two_lines.flush(1)
     assert QUIET not in two_lines.flush(100)
     assert not two_lines.pricer.is_due(KEY)
@@ -244,7 +246,7 @@ def test_a_line_that_was_granted_again_and_never_ticks_is_requested_again(two_li
 def test_a_holding_without_its_line_is_left_to_the_queue(two_lines):
     two_lines.pricer.mark_due([KEY])
     two_lines.lines.line(QUIET).ended(1, "101 Max number of tickers has been reached.")
-    two_lines.pricer.leave([KEY])
+    two_lines.pricer.reroute(KEY, LegState.STREAMED, LegState.OVERFLOW)
     two_lines.flush(2, QUIET)
     assert not two_lines.pricer.is_due(KEY)
     assert QUIET not in two_lines.flush(100)

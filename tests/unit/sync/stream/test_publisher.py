@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
@@ -248,13 +249,22 @@ async def test_an_account_that_is_in_doubt_is_published_although_none_of_its_row
 
 
 class Changes:
-    """An explainer that keeps the changes of quantities which it was given."""
+    """An explainer, and its table of the changes of quantities which it was given."""
 
     def __init__(self):
-        self.known = {}
+        self.lake = SimpleNamespace(position_changes=self)
+        self.stored = {}
 
     def record(self, changes):
-        self.known |= {change.change_id: (change.before, change.after) for change in changes}
+        gateway_id = Settings().gateway_id
+        self.stored |= {one.change_id: replace(one, gateway_id=gateway_id) for one in changes}
+
+    def records(self, _since):
+        return self.stored.values()
+
+    @property
+    def known(self):
+        return [(change.before, change.after) for change in self.stored.values()]
 
 
 async def test_a_quantity_that_moves_again_after_a_failed_publication_is_recorded_from_there():
@@ -273,7 +283,7 @@ async def test_a_quantity_that_moves_again_after_a_failed_publication_is_recorde
     positions.meanwhile = None
     feed.put(replace(CLOSED, position_time=NOW + timedelta(seconds=1)))
     await publisher.publish(feed, session=None)
-    assert list(explainer.known.values()) == [(2.0, 5.0), (5.0, 0.0)]
+    assert explainer.known == [(2.0, 5.0), (5.0, 0.0)]
     feed.put(replace(HELD, position=1.0, position_time=NOW + timedelta(seconds=2)))
     await publisher.publish(feed, session=None)
-    assert list(explainer.known.values())[2:] == [(0.0, 1.0)]
+    assert explainer.known[2:] == [(0.0, 1.0)]
