@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import AccountSummary, BrokerPosition, Key
@@ -99,10 +99,7 @@ class StreamPricer:
         self,
         connection: GatewayConnection,
         ticked: Collection[int],
-        *,
         valued: Iterable[Key] = (),
-        now: datetime,
-        provenance: Provenance,
     ) -> list[tuple[PositionUpdate, BrokerPosition]]:
         """Value the holdings that are due; return the rows worth writing, each with its holding.
 
@@ -114,7 +111,7 @@ class StreamPricer:
             ticked: The contracts that ticked since the last flush.
             valued: Holdings with a new profit or value by PnLSingle.
         """
-        now_s = self.context.monotonic()
+        now, now_s = self.context.clock(), self.context.monotonic()
         quotes = {conid: connection.lines.quote(conid) for conid in ticked}
         self.lines.ticked(quotes, now, now_s)
         for key in valued:
@@ -140,7 +137,7 @@ class StreamPricer:
                     Moment(
                         now=now,
                         now_s=now_s,
-                        by=provenance,
+                        by=self.context.lease.provenance,
                         hours=self.contracts.hours(conid),
                         price_magnifier=self.contracts.magnifier(conid),
                     ),
@@ -477,14 +474,7 @@ class Flusher:
 
     def _flush(self, connection: GatewayConnection) -> None:
         self.context.lease.check()
-        provenance = self.context.lease.provenance
-        valued = self.pricer.flush(
-            connection,
-            self._ticks.take(),
-            valued=connection.pnl.take_valued(),
-            now=self.context.clock(),
-            provenance=provenance,
-        )
+        valued = self.pricer.flush(connection, self._ticks.take(), connection.pnl.take_valued())
         due = [
             (update, holding)
             for update, holding in valued
@@ -496,4 +486,4 @@ class Flusher:
         self.announced.record(holding for _update, holding in due)
         for delivery in self._deliveries:
             delivery.put([update for update, _holding in due], urgent=urgent)
-        self.accounts.flush(connection, provenance)
+        self.accounts.flush(connection, self.context.lease.provenance)
