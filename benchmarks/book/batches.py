@@ -4,11 +4,12 @@ import asyncio
 import time
 
 from benchmarks.bench import Bench
-from benchmarks.book.tables import BATCH, batches_of, confirm, hold, wait
+from benchmarks.book.tables import BATCH, confirm, hold, wait, worker_of
 from benchmarks.outcome import Line, Target
 from benchmarks.timing import median
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.drain_batch import LakeValues
 
 FEW, MANY = 200, 20_000
 # Batches before the first that counts: they open the tables.
@@ -36,17 +37,17 @@ def batches(bench: Bench) -> None:
 
 
 async def _in_turns(bench: Bench, rounds: int, many: int) -> dict[int, list[float]]:
-    settings = Settings(lake="unused")
+    settings = Settings(lake="unused", max_batch_size=BATCH)
     lakes, took = {}, {FEW: list[float](), many: list[float]()}
     for legs in took:
         lake = lakes[legs] = Lake(bench.new_folder(f"batches-{legs}"))
         lake.initialize_sync()
         hold(lake, settings, legs)
-    processors = {legs: batches_of(lake, settings) for legs, lake in lakes.items()}
+    workers = {legs: worker_of(lake, settings) for legs, lake in lakes.items()}
     for turn in range(WARM + rounds):
-        for legs, (_values, processor) in processors.items():
+        for legs, worker in workers.items():
             began = time.process_time()
-            report, _not_covered = await processor.process(BATCH)
+            report = await worker.process_batch()
             milliseconds = (time.process_time() - began) * 1e3
             if not report.rows or report.claimed != BATCH:
                 raise RuntimeError(f"No whole batch: {report}")
@@ -54,6 +55,6 @@ async def _in_turns(bench: Bench, rounds: int, many: int) -> dict[int, list[floa
                 took[legs].append(milliseconds)
         if (turn + 1) % (FEW // BATCH) == 0:
             confirm(lakes[FEW], settings, FEW)
-            await processors[FEW][0].view()
+            await LakeValues(lakes[FEW], settings).view()
         wait(lakes[FEW], FEW)
     return took

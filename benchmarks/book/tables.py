@@ -11,16 +11,13 @@ import polars as pl
 from benchmarks.bench import Bench
 from benchmarks.outcome import Line, Target
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
-from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.domain.update import QueueRequest, Reason
-from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain import QueueWorker, drain
-from position_sync_dagster.sync.drain_batch import SHARE, BatchProcessor, LakeValues
-from position_sync_dagster.sync.reports.book import read_book
-from position_sync_dagster.sync.reports.positions import open_positions
+from position_sync_dagster.sync.drain_batch import SHARE, LakeValues
+from position_sync_dagster.sync.reports.book import open_positions, read_book
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
 from tests.support.settings import make_settings
@@ -99,18 +96,15 @@ def confirm(lake: Lake, settings: Settings, legs: int) -> None:
     lake.broker_positions.replace(settings.gateway_id, _positions(settings, legs))
 
 
-def batches_of(lake: Lake, settings: Settings) -> tuple[LakeValues, BatchProcessor]:
-    """Return what processes single batches, and where it takes the values from."""
-    values = LakeValues(lake, settings)
-    processor = BatchProcessor(
+def worker_of(lake: Lake, settings: Settings) -> QueueWorker:
+    """Return a worker that takes the values from the tables."""
+    return QueueWorker(
         lake.queue,
-        lake.updates,
-        values,
+        batch_size=BATCH,
+        values=LakeValues(lake, settings),
+        updates=lake.updates,
         settings=settings,
-        provenance=Provenance(),
-        clock=utc_now,
     )
-    return values, processor
 
 
 def _positions(settings: Settings, legs: int) -> list[BrokerPosition]:
@@ -146,7 +140,7 @@ def _positions(settings: Settings, legs: int) -> list[BrokerPosition]:
 
 def _drained(lake: Lake, settings: Settings) -> None:
     report = asyncio.run(drain(lake, settings))
-    if report.unavailable or report.pending_after:
+    if report.unavailable or not report.exhausted:
         raise RuntimeError(f"The drain did not end: {report.unavailable}")
 
 
@@ -155,14 +149,7 @@ def _batch_ms(lake: Lake, settings: Settings, legs: int, rounds: int) -> float:
     hold(lake, settings, legs)
 
     async def batches() -> float:
-        worker = QueueWorker(
-            lake.queue,
-            batch_size=BATCH,
-            values=LakeValues(lake, settings),
-            updates=lake.updates,
-            settings=settings,
-            by=Provenance(),
-        )
+        worker = worker_of(lake, settings)
         took = []
         for _ in range(min(rounds, SHARE)):
             began = time.perf_counter()

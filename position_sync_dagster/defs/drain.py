@@ -43,7 +43,6 @@ from position_sync_dagster.lake.position_updates import AddedBatches
 from position_sync_dagster.lake.schema import tables as specs
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain
-from position_sync_dagster.sync.drain_batch import NONE, Releases
 from position_sync_dagster.sync.supervision import SensorCursor
 from position_sync_dagster.yaml_file import saved_state
 
@@ -51,6 +50,9 @@ logger = logging.getLogger(__name__)
 
 # How often rows of the stream are reported while nothing is drained.
 STREAMED_EVERY = timedelta(minutes=1)
+
+# How long requests that were released are left alone, unless others wait too.
+RELEASED_FOR = timedelta(seconds=30)
 
 # How often the queue and the derived tables are reported. The tables themselves follow each report
 # of the ledger.
@@ -92,7 +94,8 @@ class TickCursor(SensorCursor):
         all_reported_at: When all tables were.
         states: The state of each login that was last reported.
         statements: The Delta version of `statement_events` that the causes of closes follow.
-        releases: The drains that released requests.
+        released: The requests that the last drain released without a value.
+        released_at: When it did.
         risk_at: When the scenarios of risk were last recorded.
         risk_registry: The Delta version of `active_strategies` that they had.
     """
@@ -106,7 +109,8 @@ class TickCursor(SensorCursor):
     all_reported_at: datetime | None = None
     states: dict[str, str] | None = None
     statements: int | None = None
-    releases: Releases = NONE
+    released: int = 0
+    released_at: datetime | None = None
     risk_at: datetime | None = None
     risk_registry: int | None = None
 
@@ -234,14 +238,15 @@ class Work:
         return replace(cursor, registry_version=version), changed
 
     def _drain(self, cursor: TickCursor) -> tuple[TickCursor, drain.DrainReport]:
-        """Drain what waits, unless the last drains could not value the same requests."""
+        """Drain what waits, unless the last drain could not value the same requests."""
         backlog = self.lake.queue.sync.overview()
         claimable = backlog.claimable + backlog.expired
         counts = f"pending {backlog.counts[QueueStatus.PENDING]}, claimable {claimable}"
-        wait_s = cursor.releases.wait_s(claimable, self.now)
-        if not claimable or wait_s:
-            why = f"; released without a value, next in {wait_s:.0f} s" if wait_s else ""
-            self.said.append(f"{counts}{why}")
+        is_left = cursor.released >= claimable > 0
+        is_left = is_left and not self._is_due(cursor.released_at, RELEASED_FOR)
+        if not claimable or is_left:
+            why = f"; released without a value, next within {RELEASED_FOR.seconds} s"
+            self.said.append(f"{counts}{why if is_left else ''}")
             return cursor, drain.NOTHING
         report = asyncio.run(drain.drain(self.lake, self.settings))
         self.said.append(
@@ -251,8 +256,8 @@ class Work:
             self.said.append(report.reason)
         if report.error is not None:
             self.said.append(str(report.error))
-        releases = cursor.releases.after(report.released, datetime.now(UTC))
-        return replace(cursor, releases=releases), report
+        at = datetime.now(UTC)
+        return replace(cursor, released=report.released, released_at=at), report
 
     def _tables(self, states: dict[str, str]) -> Iterator[Event]:
         """Return the events of the gateways, and of the tables that the stream writes."""

@@ -67,20 +67,22 @@ class Denial:
     """A refusal of live data for one contract.
 
     Attributes:
-        until_s: When live data may be requested again.
-        times: Number of refusals in a row.
+        wait: The delays before live data are requested again.
         delayed: Whether delayed data may be requested meanwhile.
         of_login: The refusal concerns the login and not the contract. One of the contracts that
             were refused so is requested again, and the others follow when it is granted.
         awaits: What lifts it when it arrives.
+        times: Number of refusals in a row.
+        until_s: When live data may be requested again.
     """
 
-    until_s: float
     reason: str
-    times: int
-    delayed: bool
+    wait: Backoff
+    delayed: bool = False
     of_login: bool = False
     awaits: Awaited | None = None
+    times: int = 0
+    until_s: float = -math.inf
 
 
 @dataclass(slots=True)
@@ -335,16 +337,7 @@ class Line:
         self._renewed = True
         self.renew_at_s = now_s + RENEWAL.delay_s(self.renewals)
 
-    def deny(
-        self,
-        now_s: float,
-        reason: str,
-        wait: Backoff,
-        *,
-        delayed: bool,
-        of_login: bool = False,
-        awaits: Awaited | None = None,
-    ) -> Denial:
+    def deny(self, now_s: float, denial: Denial) -> Denial:
         """Record that there is no live data, and return until when; the wait grows each time.
 
         A refusal long after the one before begins anew: live data were granted meanwhile.
@@ -354,14 +347,8 @@ class Line:
             times = before.times
         if self.denied(now_s) is None:  # else delayed data were refused too
             times += 1
-        self.denial = Denial(
-            until_s=now_s + wait.delay_s(times),
-            reason=reason,
-            times=times,
-            delayed=delayed,
-            of_login=of_login,
-            awaits=awaits,
-        )
+        until_s = now_s + denial.wait.delay_s(times)
+        self.denial = replace(denial, times=times, until_s=until_s)
         return self.denial
 
     def lift(self, now_s: float) -> None:
@@ -418,11 +405,6 @@ class SilentLogin:
     _heard_at_s: float = math.inf
     _ticks: int = 0
     _probes: int = 0
-    _wait: Backoff = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Derive the waits."""
-        self._wait = Backoff(first_s=self.silence_s, longest_s=max(LONGEST_S, self.silence_s))
 
     def heard(self, lines: int, now_s: float) -> None:
         """Record that this number of lines ticked by themselves, not in answer to a probe."""
@@ -434,7 +416,8 @@ class SilentLogin:
 
     def is_due(self, now_s: float) -> bool:
         """Return whether a line should be probed now; never before the first tick."""
-        return now_s >= self._heard_at_s + self._wait.delay_s(self._probes + 1)
+        wait = Backoff(first_s=self.silence_s, longest_s=max(LONGEST_S, self.silence_s))
+        return now_s >= self._heard_at_s + wait.delay_s(self._probes + 1)
 
     def rested(self, now_s: float) -> None:
         """Record that no line could tick until now: every contract is outside its session."""

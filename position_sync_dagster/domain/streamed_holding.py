@@ -51,12 +51,16 @@ class Moment:
     Attributes:
         now: By the clock of the rows.
         now_s: By that of the lines.
+        by: The writer of a row.
         hours: When the contract trades; None: unknown.
+        price_magnifier: Divisor from quoted prices to the major unit; None: unknown.
     """
 
     now: datetime
     now_s: float
+    by: valuation.Provenance
     hours: TradingHours | None = None
+    price_magnifier: int | None = None
 
     @property
     def session_open(self) -> bool:
@@ -115,6 +119,7 @@ class StreamedHolding:
     Attributes:
         key: (account, conid).
         line: Its line, shared by the holdings of the conid.
+        rules: The settings.
         due: Whether it is to be valued at the next flush.
         streamed: Whether it has a line; without one it ends with the row that is due.
         has_ticked: Whether its line ticked since the last row.
@@ -123,6 +128,7 @@ class StreamedHolding:
 
     key: Key
     line: Line
+    rules: StreamRules
     due: bool = False
     streamed: bool = True
     has_ticked: bool = False
@@ -147,14 +153,7 @@ class StreamedHolding:
         return self._line_changes != self.line.changes and not self._may_tick_soon(now_s)
 
     def row(
-        self,
-        holding: BrokerPosition,
-        quote: valuation.Quote | None,
-        at: Moment,
-        *,
-        price_magnifier: int | None,
-        rules: StreamRules,
-        by: valuation.Provenance,
+        self, holding: BrokerPosition, quote: valuation.Quote | None, at: Moment
     ) -> PositionUpdate | None:
         """Value the holding, and return its row; None when nothing that readers use has changed.
 
@@ -162,24 +161,22 @@ class StreamedHolding:
             holding: What the broker last reported of it.
             quote: The newest market data of its line, whether it is trusted or not.
             at: The time of the row.
-            price_magnifier: Divisor from quoted prices to the major unit; None: unknown.
-            rules: The settings.
-            by: The writer of the row.
         """
+        rules = self.rules
         self.due, self.check_at_s = False, math.inf
         if self._is_withheld(holding, at.now_s):
             self.due = self.has_ticked
             self.check_at_s = self.line.withheld_until_s
             return None
         self.has_ticked = False
-        self._check_factor(holding, price_magnifier)
-        magnifier = None if self._factor is False else price_magnifier
+        self._check_factor(holding, at.price_magnifier)
+        if self._factor is False:
+            at = replace(at, price_magnifier=None)
         counts = self.line.counted(quote, at.now)
         self._by_line, self._note = True, None
-        update = self._valued(holding, counts, magnifier, at, rules, by)
-        if self._differs_from_broker(update, holding, counts, magnifier, at, rules.band):
-            counts = self.line.counted(quote, at.now)
-            update = self._valued(holding, counts, magnifier, at, rules, by)
+        update = self._valued(holding, counts, at)
+        if self._differs_from_broker(update, holding, counts, at):
+            update = self._valued(holding, self.line.counted(quote, at.now), at)
         self._line_changes = self.line.changes
         if update.price_kind is PriceKind.LAST and update.value_time is not None:
             too_old_in = update.value_time + rules.max_last_age - at.now
@@ -220,9 +217,7 @@ class StreamedHolding:
         update: PositionUpdate,
         holding: BrokerPosition,
         quote: valuation.Quote | None,
-        price_magnifier: int | None,
         at: Moment,
-        band: float,
     ) -> bool:
         """Compare a row with the broker's value; return whether it must be valued again.
 
@@ -231,15 +226,17 @@ class StreamedHolding:
         model price alone is no better than the broker's own calculation: then the broker counts.
         """
         priced_at, own, broker = (
-            priced_time(update, quote), update.market_value, holding.market_value,
-        )  # fmt: skip
+            _priced_time(update, quote),
+            update.market_value,
+            holding.market_value,
+        )
         if quote is None or priced_at is None or own is None or broker is None:
             self._differs = None
             if not holding.position:
                 self.line.agrees(self.key)
             return False
-        unit = abs(holding.position) * holding.instrument.multiplier / (price_magnifier or 1)
-        allowed = allowed_difference(own, quote, unit=unit, band=band)
+        unit = abs(holding.position) * holding.instrument.multiplier / (at.price_magnifier or 1)
+        allowed = allowed_difference(own, quote, unit=unit, band=self.rules.band)
         asked = self._asked
         lasts = asked is not None and asked.lasts(holding, own, allowed=allowed)
         is_newer = _valued_at(holding) > priced_at
@@ -279,22 +276,16 @@ class StreamedHolding:
         return at.now_s >= settled_at_s
 
     def _valued(
-        self,
-        holding: BrokerPosition,
-        quote: valuation.Quote | None,
-        price_magnifier: int | None,
-        at: Moment,
-        rules: StreamRules,
-        by: valuation.Provenance,
+        self, holding: BrokerPosition, quote: valuation.Quote | None, at: Moment
     ) -> PositionUpdate:
         note = self._note if self.line.trusted else self.line.reason
         update = valuation.revalue(
             holding,
             quote,
-            valuation.Writing(source=Source.STREAM, now=at.now, by=by, note=note),
+            valuation.Writing(source=Source.STREAM, now=at.now, by=at.by, note=note),
             trusted=self.line.trusted and self._by_line,
-            price_magnifier=price_magnifier,
-            max_last_age=rules.max_last_age,
+            price_magnifier=at.price_magnifier,
+            max_last_age=self.rules.max_last_age,
         )
         return _with_session(update, at)
 
@@ -316,7 +307,7 @@ def _with_session(update: PositionUpdate, at: Moment) -> PositionUpdate:
     return replace(update, **changes) if changes else update
 
 
-def priced_time(update: PositionUpdate, quote: valuation.Quote | None) -> datetime | None:
+def _priced_time(update: PositionUpdate, quote: valuation.Quote | None) -> datetime | None:
     """Return when the price of a row arrived; None where its value is not that of a line."""
     if quote is None or update.value_source is not ValueOrigin.TICK:
         return None

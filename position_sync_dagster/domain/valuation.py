@@ -382,24 +382,11 @@ class Writing:
     note: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Worth:
-    """The price and the value of a holding; None where unknown.
-
-    Attributes:
-        value_time: When the value was true at its source.
-    """
-
-    market_price: float | None = None
-    price_kind: PriceKind | None = None
-    value_time: datetime | None = None
-    market_value: float | None
-    unrealized_pnl: float | None
-    value_source: ValueOrigin
-
+# The price and the value of a holding, by the names of the columns; what is left out is unknown.
+Worth = dict[str, Any]
 
 # The value of a holding that is no longer held.
-CLOSED = Worth(market_value=0.0, unrealized_pnl=0.0, value_source=ValueOrigin.NONE)
+CLOSED: Worth = {"market_value": 0.0, "unrealized_pnl": 0.0, "value_source": ValueOrigin.NONE}
 
 # The market data of a holding of which nothing counts.
 NO_QUOTE = Quote(conid=0)
@@ -473,14 +460,14 @@ def revalue(
         value = holding.position * price.value * holding.instrument.multiplier / price_magnifier
         if holding.average_cost is not None:
             pnl = value - holding.position * holding.average_cost
-    worth = Worth(
-        market_price=price.value,
-        price_kind=price.kind,
-        value_time=_value_time(price, quote),
-        market_value=value,
-        unrealized_pnl=pnl,
-        value_source=ValueOrigin.TICK,
-    )
+    worth = {
+        "market_price": price.value,
+        "price_kind": price.kind,
+        "value_time": _value_time(price, quote),
+        "market_value": value,
+        "unrealized_pnl": pnl,
+        "value_source": ValueOrigin.TICK,
+    }
     return _row(holding, worth, writing, quote, price_magnifier)
 
 
@@ -535,14 +522,11 @@ def price_of_value(
 def _broker_worth(holding: BrokerPosition) -> Worth:
     by_pnl = holding.value_source is ValueOrigin.PNL_SINGLE
     kind = PriceKind.VALUE if by_pnl else PriceKind.PORTFOLIO
-    return Worth(
-        market_price=holding.market_price,
-        price_kind=kind if holding.market_price is not None else None,
-        value_time=holding.received_at if by_pnl else holding.value_time,
-        market_value=holding.market_value,
-        unrealized_pnl=holding.unrealized_pnl,
-        value_source=holding.value_source,
-    )
+    return {
+        **_named(holding, ("market_price", "market_value", "unrealized_pnl", "value_source")),
+        "price_kind": kind if holding.market_price is not None else None,
+        "value_time": holding.received_at if by_pnl else holding.value_time,
+    }
 
 
 def _value_time(price: Price, quote: Quote) -> datetime | None:
@@ -567,41 +551,18 @@ def _row(
     if holding.position == 0:
         worth, market, note = CLOSED, NO_QUOTE, None
     row = PositionUpdate(
-        conid=instrument.conid,
-        symbol=instrument.symbol,
-        right=instrument.right,
-        position=holding.position,
-        market_price=worth.market_price,
-        market_value=worth.market_value,
+        **{"market_price": None, **worth},
+        **_named(instrument, _OF_INSTRUMENT),
+        **_named(holding, _OF_HOLDING),
+        **_named(market, _OF_QUOTE),
+        **_named(writing.by, ("session_id", "fencing_token", "run_id")),
         average_cost=holding.average_cost if holding.position else None,
-        unrealized_pnl=worth.unrealized_pnl,
-        timestamp=writing.now,
-        account=holding.account,
-        sec_type=instrument.sec_type,
-        strike=instrument.strike,
-        expiry=instrument.expiry,
-        multiplier=instrument.multiplier,
-        currency=instrument.currency,
-        price_kind=worth.price_kind,
-        bid=market.bid,
-        ask=market.ask,
-        realized_pnl=holding.realized_pnl,
-        daily_pnl=holding.daily_pnl,
-        implied_vol=market.implied_vol,
-        delta=market.delta,
         gamma=_times(market.gamma, price_magnifier),
         vega=_over(market.vega, price_magnifier),
         theta=_over(market.theta, price_magnifier),
-        underlying_price=market.underlying_price,
-        value_time=worth.value_time,
+        timestamp=writing.now,
         source=writing.source,
-        value_source=worth.value_source,
-        market_data_type=market.market_data_type,
-        gateway_id=holding.gateway_id,
         trading_mode=trading_mode_of(holding.account),
-        session_id=writing.by.session_id,
-        fencing_token=writing.by.fencing_token,
-        run_id=writing.by.run_id,
         greeks_time=market.greeks_time if market.is_live else None,
         note=note,
         trading_class=instrument.trading_class or None,
@@ -611,3 +572,15 @@ def _row(
     if holding.greeks is None or not holding.position or market.greeks_time is not None:
         return row
     return replace(row, **holding.greeks.columns)
+
+
+# The columns of a row that are copied as they are.
+_OF_INSTRUMENT = (
+    "conid", "symbol", "right", "sec_type", "strike", "expiry", "multiplier", "currency",
+)  # fmt: skip
+_OF_HOLDING = ("account", "position", "realized_pnl", "daily_pnl", "gateway_id")
+_OF_QUOTE = ("bid", "ask", "implied_vol", "delta", "underlying_price", "market_data_type")
+
+
+def _named(source: object, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: getattr(source, name) for name in names}

@@ -15,14 +15,13 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from random import Random
-from typing import NamedTuple
 
-from ib_async import IB, AccountValue, Contract
+from ib_async import AccountValue
 
-from position_sync_dagster.domain.broker_position import Key, key_of
+from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.gateway_session import SET_ASIDE
-from position_sync_dagster.domain.instrument import CONIDS, Instrument
+from position_sync_dagster.domain.instrument import CONIDS
 from position_sync_dagster.domain.leg import few
 from position_sync_dagster.errors import GatewayError, shown
 from position_sync_dagster.gateway import ib_async_internals, translate
@@ -113,90 +112,6 @@ class OddRows:
 def key_as_sent(account: str, conid: str) -> Key:
     """Return the key under which a row is set aside; 0 stands for a conid that is no number."""
     return (account, int(translate.number_of(conid) or 0))
-
-
-# The number of fields of a portfolio row.
-FIELDS = 20
-
-
-class PortfolioRow(NamedTuple):
-    """A portfolio row: what an account holds of an instrument, and the broker's values of it."""
-
-    key: Key
-    instrument: Instrument
-    position: float
-    values: translate.PortfolioValues
-
-
-def read_portfolio_rows(
-    ib: IB,
-    odd_rows: OddRows,
-    *,
-    on_row: Callable[[PortfolioRow], None],
-    on_cut: Callable[[], None] = lambda: None,
-) -> None:
-    """Read portfolio rows faster than ib_async: a large account sends all every three minutes.
-
-    For each row ib_async inspects the type of each field of the contract, makes two contracts and
-    formats a log line that nobody reads.
-
-    Args:
-        ib: The connection.
-        odd_rows: Decides which rows are set aside.
-        on_row: Gets each of the others.
-        on_cut: Called for a row that is too short to name its holding.
-    """
-
-    def read(fields: list[str]) -> bool:
-        if len(fields) < ib_async_internals.WHOLE_ROW:
-            on_cut()
-            return False
-        account, conid = fields[-1], fields[2]
-        sent = ib_async_internals.RowFields(
-            account, conid, fields[3], fields[4], fields[8], fields[-7]
-        )
-        if not odd_rows.accepts(sent):
-            return True
-        try:
-            instrument = translate.instrument_of(_contract_of(fields))
-            position, price, value, cost, unrealized, realized = map(float, fields[-7:-1])
-        except ValueError:
-            odd_rows.set_aside(account, conid)
-            return True
-        values = translate.PortfolioValues(
-            average_cost=translate.known(cost),
-            market_price=translate.known(price),
-            market_value=translate.known(value),
-            unrealized_pnl=translate.known(unrealized),
-            realized_pnl=translate.known(realized),
-        )
-        on_row(PortfolioRow(key_of(account, instrument.conid), instrument, position, values))
-        return True
-
-    ib_async_internals.read_messages(ib, MessageType.PORTFOLIO_VALUE, read)
-
-
-def _contract_of(fields: list[str]) -> Contract:
-    """Return the contract of a row.
-
-    Raises:
-        ValueError: The row has another number of fields, or one of these is no number.
-    """
-    if len(fields) != FIELDS:
-        raise ValueError(f"{len(fields)} fields")
-    return Contract(
-        conId=int(fields[2] or 0),
-        symbol=fields[3],
-        secType=fields[4],
-        lastTradeDateOrContractMonth=fields[5],
-        strike=float(fields[6] or 0),
-        right=fields[7],
-        multiplier=fields[8],
-        primaryExchange=fields[9],
-        currency=fields[10],
-        localSymbol=fields[11],
-        tradingClass=fields[12],
-    )
 
 
 # Maximum by which a gateway's clock may be ahead of ours.
@@ -570,7 +485,7 @@ class PortfolioDownloads:
         """Return whether IB calls the values of an account valid, as far as it has said so."""
         return self._spoiled.get(account) != NOT_READY
 
-    def put_row(self, row: PortfolioRow) -> None:
+    def put_row(self, row: translate.PortfolioRow) -> None:
         """Merge a portfolio row."""
         self._row_at = time.monotonic()
         self._last_row = row.key

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Set
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from ib_async import Position
@@ -21,7 +21,7 @@ from position_sync_dagster.domain.gateway_session import EMPTIED, NOT_MANAGED
 from position_sync_dagster.gateway import account_downloads, ib_async_internals
 from position_sync_dagster.gateway.holdings import HoldingsBook
 from position_sync_dagster.gateway.login import Login
-from position_sync_dagster.gateway.translate import position_of
+from position_sync_dagster.gateway.translate import portfolio_row_of, position_of
 
 
 class PositionDownload:
@@ -234,10 +234,9 @@ class AccountFeed:
         self._requesting = asyncio.Lock()
         self._ensuring = asyncio.Lock()
         ib.positionEvent += self._on_position
-        ib_async_internals.filter_positions(ib, self.odd_rows.accepts, self.odd_rows.set_aside)
-        account_downloads.read_portfolio_rows(
-            ib, self.odd_rows, on_row=self._on_portfolio, on_cut=self._values.miss_row
-        )
+        odd, on_cut = self.odd_rows, self._values.miss_row
+        ib_async_internals.filter_rows(ib, odd.accepts, odd.set_aside, on_cut)
+        ib_async_internals.deliver_portfolio(ib, self._on_portfolio)
 
     @property
     def holdings(self) -> tuple[BrokerPosition, ...]:
@@ -465,7 +464,8 @@ class AccountFeed:
             return False
         return time.monotonic() - newer.at_s <= LATE_S
 
-    def _on_portfolio(self, row: account_downloads.PortfolioRow) -> None:
+    def _on_portfolio(self, *sent: Any) -> None:
+        row = portfolio_row_of(*sent)
         if not self._values.is_ready(row.key[0]):
             return  # it may be out of date
         self._portfolio[row.key] = _PortfolioQuantity(time.monotonic(), row.position)

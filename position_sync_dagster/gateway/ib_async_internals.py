@@ -10,8 +10,10 @@ import logging
 import sys
 from collections.abc import Callable
 from datetime import UTC
+from functools import partial
+from operator import itemgetter
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ib_async
 from ib_async import IB, Contract, Event, Position, Ticker
@@ -248,6 +250,17 @@ def deliver_positions(ib: IB) -> None:
     wrapper.position = position  # type: ignore[method-assign, assignment]
 
 
+def deliver_portfolio(ib: IB, on_row: Callable[..., Any]) -> None:
+    """Pass what portfolio rows have to a function; ib_async keeps and logs them like positions.
+
+    Args:
+        ib: The connection.
+        on_row: Gets contract, position, price, value, average cost, unrealized and realized profit,
+            and account.
+    """
+    ib.wrapper.updatePortfolio = on_row  # type: ignore[method-assign]
+
+
 def skip_account_summaries(ib: IB) -> None:
     """Request no summary of all accounts after a restore (1102), as ib_async does each time.
 
@@ -277,10 +290,20 @@ class RowFields(NamedTuple):
     quantity: str
 
 
-def filter_positions(
-    ib: IB, accepts: Callable[[RowFields], bool], unreadable: Callable[[str, str], None]
+# Where the fields of `RowFields` stand in a row.
+_PLACES = {
+    MessageType.POSITION: itemgetter(2, 3, 4, 5, 9, -2),
+    MessageType.PORTFOLIO_VALUE: itemgetter(-1, 2, 3, 4, 8, -7),
+}
+
+
+def filter_rows(
+    ib: IB,
+    accepts: Callable[[RowFields], bool],
+    unreadable: Callable[[str, str], None],
+    on_cut: Callable[[], None],
 ) -> None:
-    """Read a position row only if a function accepts its fields as sent.
+    """Read a row of a holding only if a function accepts its fields as sent.
 
     ib_async reads an empty quantity or cost as 0, and fails on other bad fields. An empty cost is
     passed to it as one that is not known. A row that is too short goes to ib_async, which reports
@@ -290,19 +313,21 @@ def filter_positions(
         ib: The connection.
         accepts: Gets the fields of each row.
         unreadable: Gets account and conid of an accepted row that ib_async cannot read.
+        on_cut: Called for a row that is too short to name its holding.
     """
     handlers = ib.client.decoder.handlers
-    read = handlers[MessageType.POSITION]
 
-    def read_accepted(fields: list[str]) -> None:
+    def read(kind: MessageType, usual: Callable[[list[str]], None], fields: list[str]) -> None:
         if len(fields) < WHOLE_ROW:
-            read(fields)
+            on_cut()
+            usual(fields)
             return
-        row = RowFields(fields[2], fields[3], fields[4], fields[5], fields[9], fields[-2])
+        row = RowFields(*_PLACES[kind](fields))
         if accepts(row):
             try:
-                read([*fields[:-1], fields[-1] or "nan"])
+                usual([*fields[:-1], fields[-1] or "nan"])
             except ValueError:
                 unreadable(row.account, row.conid)
 
-    handlers[MessageType.POSITION] = read_accepted
+    for kind in _PLACES:
+        handlers[kind] = partial(read, kind, handlers[kind])

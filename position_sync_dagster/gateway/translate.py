@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
 from sys import intern
-from typing import TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from ib_async import Contract, OptionComputation, Position, Ticker
 from ib_async import ContractDetails as IBContractDetails
 
+from position_sync_dagster.domain.broker_position import Key, key_of
 from position_sync_dagster.domain.instrument import (
     CONIDS,
     MULTIPLIED_TYPES,
@@ -320,11 +321,39 @@ def position_of(position: Position) -> tuple[str, Instrument, float, float | Non
 class PortfolioValues(TypedDict):
     """The values of a portfolio row; None where the broker gave none."""
 
-    average_cost: float | None
     market_price: float | None
     market_value: float | None
+    average_cost: float | None
     unrealized_pnl: float | None
     realized_pnl: float | None
+
+
+class PortfolioRow(NamedTuple):
+    """A portfolio row: what an account holds of an instrument, and the broker's values of it."""
+
+    key: Key
+    instrument: Instrument
+    position: float
+    values: PortfolioValues
+
+
+def portfolio_row_of(contract: Contract, position: float, *sent: Any) -> PortfolioRow:
+    """Read message 7.
+
+    Args:
+        contract, position: What is held.
+        sent: Price, value, average cost, unrealized and realized profit, and the account.
+    """
+    price, value, cost, unrealized, realized, account = sent
+    values = PortfolioValues(
+        market_price=known(price),
+        market_value=known(value),
+        average_cost=known(cost),
+        unrealized_pnl=known(unrealized),
+        realized_pnl=known(realized),
+    )
+    key = key_of(account, contract.conId)
+    return PortfolioRow(key, instrument_of(contract), position, values)
 
 
 def _side(price: float) -> float | None:

@@ -7,34 +7,50 @@ import asyncio
 import logging
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
+from functools import partial
+from uuid import uuid4
 
 import polars as pl
+from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.update import QueuedPosition, QueueRequest, QueueStatus, Reason
+from position_sync_dagster.domain.update import (
+    OwnUpdates,
+    QueuedPosition,
+    QueueRequest,
+    QueueStatus,
+    Reason,
+)
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
+from position_sync_dagster.lake.ledger_append import AppendResult
 from position_sync_dagster.lake.position_queue import PositionQueue, QueueOverview
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
+from position_sync_dagster.lake.schema.ids import new_ids
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.drain_batch import (
     NOT_COVERED,
-    BatchProcessor,
-    BatchReport,
+    NOT_HELD,
+    BatchPlan,
     BrokerView,
-    DrainCounts,
     LakeValues,
     ValueSource,
     batch_limit,
+    own_ids,
+    plan_batch,
     unconfirmed,
 )
 
 logger = logging.getLogger(__name__)
+
+# A batch is planned again if newer rows of its holdings arrive, at most this many times in total;
+# then it is released.
+MAX_PLANS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +74,57 @@ class WorkerStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DrainCounts:
+    """The counts of a batch or of a drain.
+
+    Attributes:
+        rows: Rows that were written.
+        claimed: Requests that were claimed.
+        succeeded: Those that ended with a row, their own one or an older one.
+        unchanged: Those that ended with an older row, which has the same values.
+        failed: Those that failed.
+        released: Those that became PENDING again, without using up an attempt.
+    """
+
+    rows: int = 0
+    claimed: int = 0
+    succeeded: int = 0
+    unchanged: int = 0
+    failed: int = 0
+    released: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchReport(DrainCounts):
+    """The result of one claimed batch.
+
+    Attributes:
+        oldest_wait_s: Age of its oldest request when its rows were committed, in seconds.
+        reason: Why requests were released; None when none were.
+        error: Why its requests could not be marked after the commit of its rows; None when they
+            were.
+    """
+
+    batch_id: str
+    oldest_wait_s: float | None
+    duration_s: float
+    reason: str | None = None
+    error: errors.LakeError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DrainReport(DrainCounts):
     """The result of one drain; its counts are the sum of those of its batches.
 
     Attributes:
-        rescued: Requests whose lease had expired and that became claimable again.
         exhausted: Whether nothing more could be claimed.
-        pending_after: Requests that still wait at the end; None until they are counted.
         unavailable: Why the broker's data could not be read; None when it could.
         error: The error that ended it after its first batch; None without one.
     """
 
     batches: tuple[BatchReport, ...]
-    rescued: int
     duration_s: float
     exhausted: bool
-    pending_after: int | None = None
     unavailable: str | None = None
     error: errors.LakeError | None = None
 
@@ -136,19 +187,12 @@ class QueueWorker:
         self.queue = queue
         self.interval = interval
         self.batch_size = batch_size
-        self._max_batch_size = settings.max_batch_size
-        self._lease_s = settings.lease_s
+        self._settings = settings
         self._updates = updates or PositionUpdatesTable(delta_lake_path, fsync=settings.fsync)
         self._values = values or ConnectionValues(IBConnectionManager(settings))
         self._clock = clock
-        self._batches = BatchProcessor(
-            queue,
-            self._updates,
-            self._values,
-            settings=settings,
-            provenance=by or Provenance(),
-            clock=clock,
-        )
+        self._by = by or Provenance()
+        self._owner = f"worker-{uuid4()}"
         self._stats = WorkerStats()
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
@@ -191,7 +235,7 @@ class QueueWorker:
         report, not_covered = await self._process(self._limit(await self.queue.overview()))
         if report.error is not None:
             raise report.error
-        await self._batches.release(not_covered, NOT_COVERED)
+        await self._release(not_covered, NOT_COVERED)
         return report
 
     async def drain(self, time_limit_s: float) -> DrainReport:
@@ -219,8 +263,9 @@ class QueueWorker:
         started = loop.time()
         until = started + time_limit_s
         overview = await self.queue.overview()
-        rescued = len(await self.queue.rescue()) if overview.expired else 0
-        limit = self._limit(await self.queue.overview() if rescued else overview)
+        if overview.expired and await self.queue.rescue():
+            overview = await self.queue.overview()
+        limit = self._limit(overview)
         batches: list[BatchReport] = []
         unreleased: list[Sequence[QueuedPosition]] = []
         exhausted, unavailable, failure = False, None, None
@@ -241,11 +286,12 @@ class QueueWorker:
             failure = error
         finally:
             for requests in unreleased:
-                await self._batches.release(requests, NOT_COVERED)
+                await self._release(requests, NOT_COVERED)
         return DrainReport(
-            **asdict(sum(batches, DrainCounts())),
+            **{
+                of.name: sum(getattr(one, of.name) for one in batches) for of in fields(DrainCounts)
+            },
             batches=tuple(batches),
-            rescued=rescued,
             duration_s=loop.time() - started,
             exhausted=exhausted,
             unavailable=unavailable,
@@ -259,7 +305,7 @@ class QueueWorker:
             may_continue = False
             try:
                 # Half a lease: a batch claimed at the end still has time to be written.
-                result = await self.drain(self._lease_s / 2)
+                result = await self.drain(self._settings.lease_s / 2)
                 if result.unavailable is None:
                     outage.fault = None
                 else:
@@ -274,31 +320,138 @@ class QueueWorker:
 
     def _limit(self, overview: QueueOverview) -> int:
         self._stats = replace(self._stats, waiting=overview.counts[QueueStatus.PENDING])
-        return batch_limit(overview.claimable, self.batch_size, self._max_batch_size)
+        return batch_limit(overview.claimable, self.batch_size, self._settings.max_batch_size)
 
     async def _process(self, limit: int) -> tuple[BatchReport, Sequence[QueuedPosition]]:
-        report, not_covered = await self._batches.process(limit)
-        if report.claimed:
-            stats = self._stats
-            self._stats = replace(
-                stats,
-                total_processed=stats.total_processed + report.claimed,
-                total_success=stats.total_success + report.succeeded,
-                total_failed=stats.total_failed + report.failed,
-                last_batch_time=self._clock(),
-                last_batch_size=report.claimed,
-                last_batch_s=report.duration_s,
-                waiting=max(0, (stats.waiting or 0) - report.claimed),
+        """Process one batch; return its report, and the requests that are still to be released.
+
+        The view is read after the claim and contains what the owner published before it inserted a
+        request, so that no value is older than its request. An error after the commit of the rows
+        is in the report.
+        """
+        started = self._clock()
+        view = await self._values.view(())  # without a view, nothing is claimed
+        batch = await self.queue.claim_batch(
+            limit,
+            owner=self._owner,
+            lease_s=self._settings.lease_s,
+            except_accounts=view.unavailable,
+        )
+        (batch_id,) = new_ids(started, 1)
+        plan, appended, failure = BatchPlan(), None, None
+        try:
+            if batch:
+                plan, appended = await self._plan_and_append(batch, batch_id)
+                await self._mark(batch, plan)
+        except (errors.LakeError, errors.BrokerUnavailableError, asyncio.CancelledError) as error:
+            if not isinstance(error, errors.LeaseLostError):
+                await self._release(batch, _why_released(error))
+            if appended is None or not isinstance(error, errors.LakeError):
+                raise
+            plan, failure = BatchPlan(), error
+        now = self._clock()
+        waits_s = ((now - request.created_at).total_seconds() for request in batch)
+        report = BatchReport(
+            batch_id=batch_id,
+            rows=appended.rows if appended is not None else 0,
+            claimed=len(batch),
+            succeeded=len(plan.answers),
+            unchanged=len(plan.answers) - len({row.request_id for row in plan.rows}),
+            failed=len(plan.not_held),
+            released=len(plan.not_covered),
+            oldest_wait_s=max(waits_s, default=None),
+            duration_s=(now - started).total_seconds(),
+            reason=NOT_COVERED if plan.not_covered else None,
+            error=failure,
+        )
+        self._count(report)
+        return report, [one for one in batch if one.request_id in plan.not_covered]
+
+    def _count(self, report: BatchReport) -> None:
+        if not report.claimed:
+            return
+        stats = self._stats
+        self._stats = replace(
+            stats,
+            total_processed=stats.total_processed + report.claimed,
+            total_success=stats.total_success + report.succeeded,
+            total_failed=stats.total_failed + report.failed,
+            last_batch_time=self._clock(),
+            last_batch_size=report.claimed,
+            last_batch_s=report.duration_s,
+            waiting=max(0, (stats.waiting or 0) - report.claimed),
+        )
+        logger.info(
+            "batch of %d in %.2f s: %d succeeded, %d failed, %d released",
+            report.claimed,
+            report.duration_s,
+            report.succeeded,
+            report.failed,
+            report.released,
+        )
+
+    @retry(
+        retry=retry_if_exception_type(errors.NewerRowError),
+        stop=stop_after_attempt(MAX_PLANS),
+        reraise=True,
+    )
+    async def _plan_and_append(
+        self, batch: Sequence[QueuedPosition], batch_id: str
+    ) -> tuple[BatchPlan, AppendResult | None]:
+        """Plan the batch and commit its rows; plan again if newer rows arrived meanwhile."""
+        now = self._clock()
+        # The ledger is read before the view: a row that is added later may be newer than the view,
+        # and makes the append fail.
+        conids = {request.conid for request in batch}
+        interval = timedelta(seconds=self._settings.monitored_row_interval_s)
+        newest = await self._updates.newest_of(conids, now - interval)
+        view = await self._values.view(conids)
+        own = own_ids(batch, view, newest.rows, now - interval)
+        plan = plan_batch(
+            batch,
+            view,
+            newest.rows,
+            now=now,
+            provenance=self._by,
+            keep=interval - timedelta(seconds=self._settings.refresh_interval_s),
+            written=await self._updates.existing(own) if own else (),
+        )
+        if not plan.rows:
+            return plan, None
+        check = partial(self._check_lease, batch, batch_id)
+        return plan, await self._updates.append(
+            OwnUpdates(plan.rows), batch_id=batch_id, guard=check, through=newest.through
+        )
+
+    def _check_lease(self, batch: Sequence[QueuedPosition], batch_id: str) -> None:
+        if not self.queue.sync.holds(_ids(batch), lease_token=batch[0].lease_token):
+            raise errors.LeaseLostError(
+                f"The lease of batch {batch_id} ended before its rows were written.",
+                remedy="The requests are claimed again; see what made the lake slow.",
             )
-            logger.info(
-                "batch of %d in %.2f s: %d succeeded, %d failed, %d released",
-                report.claimed,
-                report.duration_s,
-                report.succeeded,
-                report.failed,
-                report.released,
-            )
-        return report, not_covered
+
+    async def _mark(self, batch: Sequence[QueuedPosition], plan: BatchPlan) -> None:
+        lease, answered = batch[0].lease_token, list(plan.answers)
+        await self.queue.mark_success(answered, answers=plan.answers, lease_token=lease)
+        await self.queue.mark_failed_many(
+            dict.fromkeys(plan.not_held, NOT_HELD), retryable=False, lease_token=lease
+        )
+
+    async def _release(self, batch: Sequence[QueuedPosition], reason: str) -> None:
+        """Release requests of one claim; if that fails, their lease expires by itself."""
+        if batch:
+            with suppress(errors.LakeError):
+                await self.queue.release(_ids(batch), reason, lease_token=batch[0].lease_token)
+
+
+def _why_released(error: BaseException) -> str:
+    if isinstance(error, asyncio.CancelledError):
+        return "the worker was stopped"
+    return "the lake could not be used" if isinstance(error, errors.LakeError) else str(error)
+
+
+def _ids(requests: Sequence[QueuedPosition]) -> list[str]:
+    return [request.request_id for request in requests]
 
 
 @dataclass(eq=False, repr=False)
@@ -336,7 +489,7 @@ class ConnectionValues:
 
 
 # The report where nothing waits.
-NOTHING = DrainReport(batches=(), rescued=0, duration_s=0.0, exhausted=True)
+NOTHING = DrainReport(batches=(), duration_s=0.0, exhausted=True)
 
 
 async def drain(
@@ -368,17 +521,7 @@ async def drain(
         by=Provenance(run_id=run_id),
         clock=clock,
     )
-    report = await worker.try_drain(settings.drain_time_limit_s)
-    try:
-        backlog = await lake.queue.overview()
-    except errors.LakeError as error:
-        if not report.batches:
-            raise
-        return replace(report, error=report.error or error)
-    return replace(
-        report,
-        pending_after=backlog.counts.get(QueueStatus.PENDING, 0),
-    )
+    return await worker.try_drain(settings.drain_time_limit_s)
 
 
 async def enqueue_monitored(lake: Lake, settings: Settings) -> list[str]:

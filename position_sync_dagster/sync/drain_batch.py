@@ -1,28 +1,23 @@
-"""One batch of the queue: claim, plan, write the rows in one commit, mark the requests.
+"""What becomes of a batch of the queue, and the broker's values for it.
 
-The values come from the table `broker_positions`. Pure functions decide whose values count, what
-becomes of each request, and when a drain tries again.
+The values come from the table `broker_positions`. Pure functions decide whose values count, and
+what becomes of each request.
 """
 
-import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol
-from uuid import uuid4
 
 import polars as pl
-from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
-from position_sync_dagster.domain.clock import SKEW, Backoff, Clock, elapsed, utc_now
+from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.domain.streamed_holding import confirmed_time
 from position_sync_dagster.domain.update import (
     Answer,
-    OwnUpdates,
     PositionUpdate,
     QueuedPosition,
     Source,
@@ -31,46 +26,12 @@ from position_sync_dagster.domain.update import (
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
 from position_sync_dagster.lake.broker_positions import last_time
 from position_sync_dagster.lake.lake import Lake, broker_rows
-from position_sync_dagster.lake.ledger_append import AppendResult
-from position_sync_dagster.lake.position_queue import PositionQueue
-from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.schema.codec import broker_positions_of
-from position_sync_dagster.lake.schema.ids import content_id, new_ids
+from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
 
 TIME_LIMIT_S = Settings.drain_time_limit_s
-
-# Delays after drains in a row that released requests.
-RETRY = Backoff(first_s=10.0, longest_s=120.0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Releases:
-    """The drains in a row, up to the newest, that released requests without a value.
-
-    Attributes:
-        drains: Their number.
-        requests: The requests that the newest of them released.
-        at: When it ended.
-    """
-
-    drains: int = 0
-    requests: int = 0
-    at: datetime | None = None
-
-    def after(self, released: int, now: datetime) -> "Releases":
-        """Return what a drain that ended now makes of them."""
-        return Releases(drains=self.drains + 1, requests=released, at=now) if released else NONE
-
-    def wait_s(self, claimable: int, now: datetime) -> float:
-        """Return for how many seconds the requests are left alone; 0 if others wait too."""
-        if self.at is None or self.requests < claimable:
-            return 0.0
-        return max(0.0, RETRY.delay_s(self.drains) - elapsed(self.at, now).total_seconds())
-
-
-NONE = Releases()
 
 
 def unconfirmed(
@@ -428,10 +389,6 @@ def match_holdings(request: QueuedPosition, view: BrokerView) -> tuple[BrokerPos
 # A batch claims the number of waiting requests divided by this.
 SHARE = 4
 
-# A batch is planned again if newer rows of its holdings arrive, at most this many times in total;
-# then it is released.
-MAX_PLANS = 10
-
 
 def batch_limit(waiting: int, batch_size: int, largest: int) -> int:
     """Return how many requests to claim at once: a share of those that wait, within bounds.
@@ -449,202 +406,3 @@ def batch_limit(waiting: int, batch_size: int, largest: int) -> int:
     20
     """
     return min(max(batch_size, -(-waiting // SHARE)), largest)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DrainCounts:
-    """The counts of a batch or of a drain; `one + other` adds them.
-
-    Attributes:
-        rows: Rows that were written.
-        claimed: Requests that were claimed.
-        succeeded: Those that ended with a row, their own one or an older one.
-        unchanged: Those that ended with an older row, which has the same values.
-        failed: Those that failed.
-        released: Those that became PENDING again, without using up an attempt.
-    """
-
-    rows: int = 0
-    claimed: int = 0
-    succeeded: int = 0
-    unchanged: int = 0
-    failed: int = 0
-    released: int = 0
-
-    def __add__(self, other: "DrainCounts") -> "DrainCounts":
-        names = [one.name for one in fields(DrainCounts)]
-        return DrainCounts(**{name: getattr(self, name) + getattr(other, name) for name in names})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchReport(DrainCounts):
-    """The result of one claimed batch.
-
-    Attributes:
-        oldest_wait_s: Age of its oldest request when its rows were committed, in seconds.
-        reason: Why requests were released; None when none were.
-        error: Why its requests could not be marked after the commit of its rows; None when they
-            were.
-    """
-
-    batch_id: str
-    oldest_wait_s: float | None
-    duration_s: float
-    reason: str | None = None
-    error: errors.LakeError | None = None
-
-
-@dataclass(eq=False, repr=False)
-class BatchProcessor:
-    """Processes one batch at a time: rows first, then the marks of their requests.
-
-    Args:
-        settings: Has the lease of a claim, and the intervals of requests and of rows of a holding.
-        provenance: Written into the rows.
-    """
-
-    queue: PositionQueue
-    updates: PositionUpdatesTable
-    values: ValueSource
-    _: KW_ONLY
-    settings: Settings
-    provenance: Provenance
-    clock: Clock
-
-    def __post_init__(self) -> None:
-        self._lease_s = self.settings.lease_s
-        self._row_interval = timedelta(seconds=self.settings.monitored_row_interval_s)
-        self._keep = self._row_interval - timedelta(seconds=self.settings.refresh_interval_s)
-        self._owner = f"worker-{uuid4()}"
-
-    async def process(self, limit: int) -> tuple[BatchReport, Sequence[QueuedPosition]]:
-        """Process one batch; return its report, and the requests that are still to be released.
-
-        The view is read after the claim and contains what the owner published before it inserted a
-        request, so that no value is older than its request.
-
-        Args:
-            limit: Maximum number of requests to claim.
-
-        Raises:
-            BrokerUnavailableError: There is no current view of the broker; nothing is left claimed.
-            LeaseLostError: The batch took longer than its lease; nothing was written.
-            LakeError: A table could not be used; the requests are released, or rescued later. After
-                the commit of their rows, the report has the error.
-        """
-        started = self.clock()
-        view = await self.values.view(())  # without a view, nothing is claimed
-        batch = await self.queue.claim_batch(
-            limit,
-            owner=self._owner,
-            lease_s=self._lease_s,
-            except_accounts=view.unavailable,
-        )
-        (batch_id,) = new_ids(started, 1)
-        if not batch:
-            return self._report(batch_id, batch, BatchPlan(), None, started), batch
-        lease, appended = batch[0].lease_token, None
-        try:
-            plan, appended = await self._plan_and_append(batch, batch_id)
-            await self.queue.mark_success(
-                list(plan.answers), answers=plan.answers, lease_token=lease
-            )
-            await self.queue.mark_failed_many(
-                dict.fromkeys(plan.not_held, NOT_HELD), retryable=False, lease_token=lease
-            )
-        except (errors.LakeError, errors.BrokerUnavailableError, asyncio.CancelledError) as error:
-            if not isinstance(error, errors.LeaseLostError):
-                await self.release(batch, _why_released(error))
-            if appended is None or not isinstance(error, errors.LakeError):
-                raise
-            report = self._report(batch_id, batch, BatchPlan(), appended, started)
-            return replace(report, error=error), ()
-        not_covered = [request for request in batch if request.request_id in plan.not_covered]
-        return self._report(batch_id, batch, plan, appended, started), not_covered
-
-    async def release(self, requests: Sequence[QueuedPosition], reason: str) -> None:
-        """Release requests of one claim; if that fails, their lease expires by itself."""
-        if requests:
-            with suppress(errors.LakeError):
-                await self.queue.release(
-                    _ids(requests), reason, lease_token=requests[0].lease_token
-                )
-
-    @retry(
-        retry=retry_if_exception_type(errors.NewerRowError),
-        stop=stop_after_attempt(MAX_PLANS),
-        reraise=True,
-    )
-    async def _plan_and_append(
-        self, batch: Sequence[QueuedPosition], batch_id: str
-    ) -> tuple[BatchPlan, AppendResult | None]:
-        """Plan the batch and commit its rows; plan again if newer rows arrived meanwhile."""
-        now = self.clock()
-        # The ledger is read before the view: a row that is added later may be newer than the view,
-        # and makes the append fail.
-        conids = {request.conid for request in batch}
-        since = now - self._row_interval
-        newest = await self.updates.newest_of(conids, since)
-        view = await self.values.view(conids)
-        own = own_ids(batch, view, newest.rows, since)
-        plan = plan_batch(
-            batch,
-            view,
-            newest.rows,
-            now=now,
-            provenance=self.provenance,
-            keep=self._keep,
-            written=await self.updates.existing(own) if own else (),
-        )
-        return plan, await self._append(batch, plan, batch_id, newest.through)
-
-    async def _append(
-        self, batch: Sequence[QueuedPosition], plan: BatchPlan, batch_id: str, through: int
-    ) -> AppendResult | None:
-        """Commit the rows, if there are any and the batch's lease still holds."""
-        if not plan.rows:
-            return None
-
-        def check_lease() -> None:
-            if not self.queue.sync.holds(_ids(batch), lease_token=batch[0].lease_token):
-                raise errors.LeaseLostError(
-                    f"The lease of batch {batch_id} ended before its rows were written.",
-                    remedy="The requests are claimed again; see what made the lake slow.",
-                )
-
-        return await self.updates.append(
-            OwnUpdates(plan.rows), batch_id=batch_id, guard=check_lease, through=through
-        )
-
-    def _report(
-        self,
-        batch_id: str,
-        batch: Sequence[QueuedPosition],
-        plan: BatchPlan,
-        appended: AppendResult | None,
-        started: datetime,
-    ) -> BatchReport:
-        now = self.clock()
-        waits_s = ((now - request.created_at).total_seconds() for request in batch)
-        return BatchReport(
-            batch_id=batch_id,
-            rows=appended.rows if appended is not None else 0,
-            claimed=len(batch),
-            succeeded=len(plan.answers),
-            unchanged=len(plan.answers) - len({row.request_id for row in plan.rows}),
-            failed=len(plan.not_held),
-            released=len(plan.not_covered),
-            oldest_wait_s=max(waits_s, default=None),
-            duration_s=(now - started).total_seconds(),
-            reason=NOT_COVERED if plan.not_covered else None,
-        )
-
-
-def _why_released(error: BaseException) -> str:
-    if isinstance(error, asyncio.CancelledError):
-        return "the worker was stopped"
-    return "the lake could not be used" if isinstance(error, errors.LakeError) else str(error)
-
-
-def _ids(requests: Iterable[QueuedPosition]) -> list[str]:
-    return [request.request_id for request in requests]

@@ -22,10 +22,9 @@ from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.risk.scenarios import STANDARD, Breakdown
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.book import read_curves
+from position_sync_dagster.sync.reports.book import COLUMNS as POSITION_COLUMNS
+from position_sync_dagster.sync.reports.book import GREEKS, read_curves
 from position_sync_dagster.sync.reports.figures import VERSION, Figures, FiguresReader
-from position_sync_dagster.sync.reports.positions import COLUMNS as POSITION_COLUMNS
-from position_sync_dagster.sync.reports.positions import GREEKS
 from position_sync_dagster.sync.reports.risk import read_risk
 from position_sync_dagster.sync.reports.status import plain
 from position_sync_dagster.terminal.text import cell_text, foreign, not_in_sums
@@ -208,7 +207,7 @@ def etag_of(figures: Figures) -> str:
         figures.versions,
         (figures.at.date(), figures.day.since),
         [(one.gateway_id, one.session_state, one.session_detail) for one in status.each_login],
-        (len(status.attention), len(figures.current_keys)),
+        (len(status.attention), figures.current),
         [(one.limit, one.outcome) for one in figures.limits],
     )
     others = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]

@@ -144,9 +144,8 @@ def position_updates(
 
     Live: `position-sync money` shows these figures as they move, second by second.
     """
-    report = asyncio.run(
-        drain.drain(position_sync.lake, position_sync.settings, run_id=context.run.run_id)
-    )
+    lake, run_id = position_sync.lake, context.run.run_id
+    report = asyncio.run(drain.drain(lake, position_sync.settings, run_id=run_id))
     if report.error is not None:
         raise report.error
     return dg.MaterializeResult(
@@ -155,7 +154,7 @@ def position_updates(
             succeeded=report.succeeded,
             failed=report.failed,
             released=report.released,
-            pending_after=report.pending_after,
+            pending_after=lake.queue.sync.counts()[QueueStatus.PENDING],
             duration_s=round(report.duration_s, 2),
             note=report.reason,
         ),

@@ -1,4 +1,4 @@
-"""The holdings and strategies at one moment, and every sum of their money and greeks.
+"""The holdings and strategies at one moment: positions, and every sum of money and greeks.
 
 The sums are by strategy, account, underlying and expiry. Different currencies are never added: each
 sum has one currency. The curves are the profit of the day over the last hours, from the ledger.
@@ -8,15 +8,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import polars as pl
 
 from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.close_facts import A_DAY
-from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract, contract_mismatch
+from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.domain.update import Source
 from position_sync_dagster.lake.lake import (
     NO_HOLDINGS,
@@ -27,12 +28,14 @@ from position_sync_dagster.lake.lake import (
     rows_at,
     rows_of_logins,
 )
+from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.risk.campaigns import Campaign, open_profit
 from position_sync_dagster.risk.scenarios import ScenariosFileError, folder_of, read_scenarios
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.closes import NO_CLOSES, Closes, read_closes
 from position_sync_dagster.sync.reports.confirmations import (
     CONFIRMED,
+    FEEDS,
     PRICED,
     newest_values,
     with_priced,
@@ -44,7 +47,12 @@ from position_sync_dagster.sync.reports.exposure import (
     summed,
     summed_legs,
 )
-from position_sync_dagster.sync.reports.status import current_since, is_current, written_by
+from position_sync_dagster.sync.reports.status import (
+    current_since,
+    is_current,
+    seconds_since,
+    written_by,
+)
 
 
 def matching_legs(
@@ -60,16 +68,12 @@ def matching_legs(
 
 def is_leg_of(lake: Lake, strategy: str, legs: Iterable[ActiveContract]) -> pl.Expr:
     """Return the condition that a row belongs to one of these legs, and the leg to the strategy."""
-    anywhere, named = set(), defaultdict(set)
     mine = [leg for leg in legs if leg.strategy_id == strategy]
-    for leg in matching_legs(mine, lake.contracts.get({leg.conid for leg in mine})):
-        if leg.account is None:
-            anywhere.add(leg.conid)
-        else:
-            named[leg.account].add(leg.conid)
-    wanted = pl.col("conid").is_in(anywhere)
-    for account, conids in named.items():
-        wanted |= (pl.col("account") == account) & pl.col("conid").is_in(conids)
+    known = lake.contracts.get({leg.conid for leg in mine})
+    wanted = pl.lit(value=False)
+    for leg in matching_legs(mine, known):
+        account = pl.col("account") if leg.account is None else pl.lit(leg.account)
+        wanted |= (pl.col("conid") == leg.conid) & (pl.col("account") == account)
     return wanted
 
 
@@ -289,11 +293,6 @@ _SUMS = {"value": "market_value"} | {
 _COUNTS = ("delayed", "options", "options_with_greeks", "options_modelled", "nearest_expiry")
 
 
-def seconds_since(at: datetime | None, now: datetime) -> float | None:
-    """Return the seconds since a time, at least 0; None if it is unknown."""
-    return None if at is None else max((now - at).total_seconds(), 0.0)
-
-
 # The names of sums that are of no strategy and of no underlying.
 TOTAL, BASE_TOTAL = "total", "total in base"
 
@@ -461,6 +460,85 @@ def _sums(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | None
             if (count := row[f"without_{of}"]) and (name != "beta_delta" or row[of] is not None)
         },
     }
+
+
+GREEKS = ("delta", "gamma", "vega", "theta", "implied_vol", "underlying_price")
+KEY = ("account", "conid")
+
+# The names of a position in the JSON, in order.
+COLUMNS = (
+    "account", "conid", "name", "symbol", "sec_type", "right", "strike", "expiry", "multiplier",
+    "currency", "position", "market_price", "price_kind", "bid", "ask", "market_value",
+    "average_cost", "unrealized", "today", "realised_today", "moneyness", "extrinsic", "greeks",
+    "greeks_source", "days", "age_s", "greeks_age_s", "feed", "current", "source", "strategies",
+    "shares",
+)  # fmt: skip
+
+_name = lru_cache(maxsize=100_000)(leg_name)
+
+
+def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
+    """Return rows of the ledger with the columns of the JSON, and the times of their ages.
+
+    `strategies` and `shares` name who has which part; what is missing from 1 belongs to nobody.
+    `moneyness` is a part of the strike, above 0 in the money; `extrinsic` is of one unit.
+    """
+    of_strategies = (
+        book.split.parts.filter(pl.col("strategy_id") != UNATTRIBUTED)
+        .sort("strategy_id")
+        .group_by(KEY, maintain_order=True)
+        .agg(strategies="strategy_id", shares="share")
+    )
+    sign = pl.when(pl.col("right") == "CALL").then(1.0).when(pl.col("right") == "PUT").then(-1.0)
+    inside = sign * (pl.col("underlying_price") - pl.col("strike"))
+    names = map(_name, *(rows.get_column(name) for name in ("symbol", "right", "strike", "expiry")))
+    is_tick = pl.col("value_source") == "TICK"
+    feed = pl.col("market_data_type").replace_strict(FEEDS, default="live", return_dtype=pl.String)
+
+    def age(name: str) -> pl.Expr:
+        passed = (moment(book.now) - pl.col(name)).dt.total_milliseconds() / 1000
+        return passed.clip(0.0)
+
+    return (
+        rows.with_columns(pl.Series("name", [*names], pl.String))
+        .join(of_strategies, on=KEY, how="left", maintain_order="left")
+        .with_columns(
+            unrealized="unrealized_pnl",
+            today="daily_pnl",
+            realised_today="realized_pnl",
+            moneyness=inside / pl.col("strike"),
+            extrinsic=pl.col("market_price") - inside.clip(0.0),
+            greeks=pl.struct(GREEKS),
+            days=(pl.col("expiry") - exchange_date(book.now)).dt.total_days(),
+            confirmed_at=PRICED,
+            greeks_at=pl.when(pl.col("delta").is_not_null()).then("greeks_time"),
+            feed=pl.when(is_tick).then(feed),
+            current=is_current(book.live_since),
+            strategies=pl.col("strategies").fill_null([]),
+            shares=pl.col("shares").fill_null([]),
+        )
+        .with_columns(age_s=age("confirmed_at"), greeks_age_s=age("greeks_at"))
+    )
+
+
+def open_positions(
+    book: Book, strategy: str | None = None, underlying: str | None = None
+) -> pl.DataFrame:
+    """Return the open holdings by account and contract; those without an expiry come last.
+
+    Args:
+        strategy: Only the legs of this strategy.
+        underlying: Only contracts on this symbol, in upper or lower case.
+    """
+    found = book.priced.filter(pl.col("position") != 0)
+    if underlying is not None:
+        found = found.filter(pl.col("symbol").str.to_uppercase() == underlying.upper())
+    strike = pl.col("strike").fill_null(0.0)
+    order = ("account", "symbol", "expiry", strike, "conid")
+    rows = position_rows(found, book).sort(order, nulls_last=True)
+    if strategy is None:
+        return rows
+    return rows.filter(pl.col("strategies").list.contains(pl.lit(strategy)))
 
 
 # The time span of the diagram: a trading day with the hours around it.

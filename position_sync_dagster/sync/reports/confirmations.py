@@ -19,14 +19,9 @@ PRICED = "priced_at"
 _KEY = ("account", "conid")
 # The columns of a holding that decide when its row was confirmed.
 _CONFIRMING = (
-    "position",
-    "market_price",
-    "market_value",
-    "value_source",
-    "value_time",
-    "confirmed_at",
+    "position", "market_price", "market_value", "value_source", "value_time", "confirmed_at",
     "received_at",
-)
+)  # fmt: skip
 
 _NONE = ValueOrigin.NONE.value
 _VALUE = pl.lit(PriceKind.VALUE.value)
@@ -34,13 +29,8 @@ _ORIGINS = [origin.value for origin in ValueOrigin]
 
 
 _MONEY = (
-    "market_price",
-    "market_value",
-    "unrealized_pnl",
-    "realized_pnl",
-    "daily_pnl",
-    "value_source",
-)
+    "market_price", "market_value", "unrealized_pnl", "realized_pnl", "daily_pnl", "value_source",
+)  # fmt: skip
 _NOT_PUBLISHED = ("value_time", "note")
 
 

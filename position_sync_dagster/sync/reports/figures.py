@@ -25,11 +25,14 @@ from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.strategies_file import saved_limits
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import (
+    COLUMNS,
+    KEY,
     Book,
     Sums,
+    open_positions,
+    position_rows,
     read_book,
     read_known,
-    seconds_since,
 )
 from position_sync_dagster.sync.reports.changes import (
     Day,
@@ -42,63 +45,12 @@ from position_sync_dagster.sync.reports.changes import (
 from position_sync_dagster.sync.reports.confirmations import PRICED
 from position_sync_dagster.sync.reports.exposure import newest_version
 from position_sync_dagster.sync.reports.limit_readings import Evaluated, evaluate
-from position_sync_dagster.sync.reports.positions import COLUMNS, KEY, open_positions, position_rows
-from position_sync_dagster.sync.reports.status import Status, plain, read_status
+from position_sync_dagster.sync.reports.status import Status, plain, read_status, seconds_since
 
 Kept = TypeVar("Kept")
 
 # The version of the shape of the JSON.
 VERSION = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Today:
-    """The profit of the day of an account, in its base currency.
-
-    `account` is the broker's own number. It equals `open` and `closed` together, up to
-    `difference`: they are not of the same second.
-
-    Attributes:
-        open: The sum over the holdings that are open; None if a rate is missing or all is unknown.
-        closed: The sum over those that closed today.
-        open_unknown, closed_unknown: How many holdings these sums leave out.
-        difference: What is left; None while a part is not known.
-        account_age_s, holdings_age_s: The age of `account`, and of the oldest price in `open`.
-    """
-
-    account: float | None
-    open: float | None
-    closed: float | None
-    open_unknown: int
-    closed_unknown: int
-    difference: float | None
-    account_age_s: float | None
-    holdings_age_s: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
-    """An account as the broker reports it, in its base currency.
-
-    Attributes:
-        cushion: Excess liquidity as a part of the net liquidation.
-        age_s: The age of these values; the profits have their own in `today`.
-        realised_today, unrealised: As the broker reports them; `total` is both together.
-    """
-
-    account: str
-    currency: str | None
-    net_liquidation: float | None
-    available_funds: float | None
-    excess_liquidity: float | None
-    initial_margin: float | None
-    maintenance_margin: float | None
-    cushion: float | None
-    age_s: float | None
-    today: Today
-    realised_today: float | None
-    unrealised: float | None
-    total: float | None
 
 
 # The names in the JSON of what `Money` names otherwise.
@@ -121,7 +73,8 @@ def sums_of(one: Sums, kind: str) -> dict[str, Any]:
     return {kind: one["name"]} | found | {"unknown": unknown}
 
 
-# What an account has as the broker reports it.
+# What an account has as the broker reports it, in its base currency. The cushion is the excess
+# liquidity as a part of the net liquidation.
 _REPORTED = (
     "account", "currency", "net_liquidation", "available_funds", "excess_liquidity",
     "initial_margin", "maintenance_margin", "cushion",
@@ -208,33 +161,39 @@ class Figures:
         )
 
     @cached_property
-    def accounts(self) -> list[Account]:
-        """The accounts, with the profit of the day in its parts."""
+    def accounts(self) -> list[dict[str, Any]]:
+        """The accounts, with the profit of the day in its parts, in their base currencies.
+
+        `today.account` is the broker's own number. It equals `open`, the sum over the holdings that
+        are open, and `closed`, that over those that closed today, up to `difference`: they are not
+        of the same second. `open_unknown` and `closed_unknown` count the holdings that these sums
+        leave out; the difference is unknown while a part is.
+        """
         return [self._account(one) for one in self.book.accounts]
 
-    def _account(self, one: AccountSummary) -> Account:
+    def _account(self, one: AccountSummary) -> dict[str, Any]:
         opened, open_unknown = in_base(self.positions, "today", one)
         closed, closed_unknown = in_base(self.closed_today, "today", one)
         rest = None if open_unknown or closed_unknown or opened is None else -opened
-        difference = add_known(one.daily_pnl, rest, None if closed is None else -closed)
         mine = self.positions.filter(pl.col("account") == one.account).get_column("age_s")
-        return Account(
+        today = {
+            "account": one.daily_pnl,
+            "open": opened,
+            "closed": closed,
+            "open_unknown": open_unknown,
+            "closed_unknown": closed_unknown,
+            "difference": add_known(one.daily_pnl, rest, None if closed is None else -closed),
+            "account_age_s": seconds_since(one.pnl_received_at, self.at),
+            "holdings_age_s": None if mine.null_count() else mine.max(),
+        }
+        return {
             **{name: getattr(one, name) for name in _REPORTED},
-            age_s=seconds_since(one.values_received_at, self.at),
-            today=Today(
-                account=one.daily_pnl,
-                open=opened,
-                closed=closed,
-                open_unknown=open_unknown,
-                closed_unknown=closed_unknown,
-                difference=difference,
-                account_age_s=seconds_since(one.pnl_received_at, self.at),
-                holdings_age_s=None if mine.null_count() else mine.max(),  # type: ignore[arg-type]
-            ),
-            realised_today=one.realized_pnl,
-            unrealised=one.unrealized_pnl,
-            total=add_known(one.unrealized_pnl, one.realized_pnl),
-        )
+            "age_s": seconds_since(one.values_received_at, self.at),
+            "today": today,
+            "realised_today": one.realized_pnl,
+            "unrealised": one.unrealized_pnl,
+            "total": add_known(one.unrealized_pnl, one.realized_pnl),
+        }
 
     def to_dict(self, *, positions: bool = True) -> dict[str, Any]:
         """Return the figures as plain values for JSON; see `VERSION`."""
@@ -272,11 +231,6 @@ class Figures:
         rows = self.positions.select(COLUMNS).with_columns(pl.col(pl.Float64).fill_nan(None))
         return f'{found[:-1]}, "positions": {rows.write_json()}}}'
 
-    @cached_property
-    def current_keys(self) -> frozenset[tuple[str, int]]:
-        """The holdings whose value is current."""
-        return frozenset(self.book.held.filter("is_current").select(KEY).iter_rows())
-
     @property
     def held(self) -> int:
         """The number of holdings that the broker reports."""
@@ -285,7 +239,7 @@ class Figures:
     @property
     def current(self) -> int:
         """The number of holdings whose value is current."""
-        return len(self.current_keys)
+        return int(self.book.held.get_column("is_current").sum())
 
     @property
     def oldest_age_s(self) -> float | None:

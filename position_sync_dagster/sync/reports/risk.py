@@ -63,6 +63,7 @@ def risk_rows(
 ) -> list[dict[str, Any]]:
     """Return the rows of `risk_scenarios` for each strategy and each recorded scenario."""
     points, now = own.recorded, legs.given.now
+    losses = {one.name: one.largest_loss for one in points}
     kept = ("account", "currency", "scenario", "spot", "vol", "days", "value", "profit", "left_out")
     return [
         {name: row[name] for name in kept}
@@ -70,7 +71,7 @@ def risk_rows(
             "made_at": now,
             "date": now.date(),
             "strategy_id": row["strategy"],
-            "largest_loss": own.largest_losses.get((row["scenario"], row["strategy"])),
+            "largest_loss": losses[row["scenario"]].get(row["strategy"]),
             "run_id": run_id,
         }
         for row in legs.rows(points, Breakdown.STRATEGY)

@@ -5,7 +5,7 @@ requests.
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import date, datetime, timedelta
 from enum import Enum
@@ -37,28 +37,6 @@ from position_sync_dagster.sync.reports.closes import Closes, read_closes
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
 from position_sync_dagster.sync.reports.exposure import add
 from position_sync_dagster.yaml_file import saved_state
-
-
-def attention(lake: Lake, settings: Settings, *, failed: int) -> tuple[str, ...]:
-    """Return the problems that need attention: strategies file and failed requests.
-
-    Holdings that the stream set aside are not here, but in the session's detail.
-
-    Args:
-        failed: The number of FAILED requests.
-    """
-    found = []
-    if settings.strategies_file is not None:
-        problem = strategies_problem(settings.strategies_file)
-        if problem is not None:
-            found.append(f"{problem} The active legs stay as they were read last.")
-    if failed:
-        requests = "1 request is" if failed == 1 else f"{failed:,} requests are"
-        found.append(
-            f"{requests} FAILED: `position-sync queue list --status FAILED` shows why, and "
-            "`queue retry` tries again."
-        )
-    return tuple(found)
 
 
 def strategies_problem(path: Path) -> str | None:
@@ -221,12 +199,7 @@ def read_status(
     return Status(
         at=now,
         lake=settings.lake,
-        **asdict(worst)
-        | {
-            "lines_in_use": add(login.lines_in_use for login in logins),
-            "line_limit": add(login.line_limit for login in logins),
-            "underlying_lines": add(login.underlying_lines for login in logins),
-        },
+        **asdict(worst) | {name: add(getattr(one, name) for one in logins) for name in _OF_LINES},
         active_legs=len(active),
         legs_held=len(active & held),
         legs_closed=counted_ends(ends.values()),
@@ -236,7 +209,7 @@ def read_status(
         ),
         positions=positions.height,
         queue={status.value: overview.counts.get(status, 0) for status in QueueStatus},
-        oldest_pending_age_s=_age_s(overview.oldest_pending_at, now),
+        oldest_pending_age_s=seconds_since(overview.oldest_pending_at, now),
         updates_rows=lake.updates.sync.count(),
         updates_version=lake.updates.sync.version(),
         legs_streamed=written_by(confirmed, Source.STREAM, _streamed_since(settings, now)).height,
@@ -246,17 +219,25 @@ def read_status(
         accounts=tuple(lake.account_values.latest_summaries()),
         attention=(
             *programs.problems,
-            *(
-                f"{login.gateway_id}: {login.login}. {CONFIRM}"
-                for login in logins
-                if login.login_asks
-            ),
-            *attention(lake, settings, failed=overview.counts.get(QueueStatus.FAILED, 0)),
+            *(f"{one.gateway_id}: {one.login}. {CONFIRM}" for one in logins if one.login_asks),
+            *_attention(settings.strategies_file, overview.counts.get(QueueStatus.FAILED, 0)),
             *filter(None, [next_step(lake, settings, now)]),
         ),
         programs=programs,
         logins=logins if len(logins) > 1 else (),
     )
+
+
+def _attention(strategies_file: Path | None, failed: int) -> Iterator[str]:
+    """Yield the problems of the strategies file and of FAILED requests."""
+    if strategies_file is not None and (problem := strategies_problem(strategies_file)):
+        yield f"{problem} The active legs stay as they were read last."
+    if failed:
+        requests = "1 request is" if failed == 1 else f"{failed:,} requests are"
+        yield (
+            f"{requests} FAILED: `position-sync queue list --status FAILED` shows why, and "
+            "`queue retry` tries again."
+        )
 
 
 def current_since(settings: Settings, now: datetime) -> datetime:
@@ -288,11 +269,9 @@ def leg_states(
     Raises:
         LakeError: A table cannot be used.
     """
-    held: dict[int, set[str]] = {}
     reported = all_broker_rows(lake, settings)
     opened = reported.filter(pl.col("position") != 0)
-    for account, conid in opened.select("account", "conid").iter_rows():
-        held.setdefault(conid, set()).add(account)
+    held = dict(opened.group_by("conid").agg("account").iter_rows())
     confirmed = _confirmed(lake, settings, now, reported)
     rows = written_by(confirmed, Source.STREAM, _streamed_since(settings, now))
     streamed = set(rows.select("account", "conid").iter_rows())
@@ -303,8 +282,7 @@ def leg_states(
     def state(leg: Leg) -> LegState:
         if not isinstance(leg, ActiveContract):
             return LegState.ARMED
-        found = held.get(leg.conid, set())
-        accounts = found if leg.account is None else found & {leg.account}
+        accounts = [one for one in held.get(leg.conid, ()) if leg.account in (None, one)]
         if not accounts:
             return LegState.ARMED if closes.end_of(leg) is None else LegState.CLOSED
         by_stream = any((account, leg.conid) in streamed for account in accounts)
@@ -348,6 +326,11 @@ def _confirmed(
     return with_confirmed(rows, reported, now)
 
 
+def seconds_since(at: datetime | None, now: datetime) -> float | None:
+    """Return the seconds since a time, at least 0; None if it is unknown."""
+    return None if at is None else max((now - at).total_seconds(), 0.0)
+
+
 def plain(value: Any) -> Any:
     """Return a value for JSON: times in ISO 8601, numbers that are not finite as null."""
     if isinstance(value, float):
@@ -388,16 +371,13 @@ def _login_status(
     )
 
 
+_OF_LINES = ("lines_in_use", "line_limit", "underlying_lines")
 # The fields that are known only while the owner is alive.
-_OF_OWNER = ("lines_in_use", "line_limit", "underlying_lines", "greeks")
+_OF_OWNER = (*_OF_LINES, "greeks")
 
 
 def _trouble(login: LoginStatus, now: datetime) -> float:
     """Return for how many seconds a login has had no owner that sees its gateway."""
     if login.session_state is None:
         return float("inf")
-    return _age_s(login.blind_since, now) or 0.0
-
-
-def _age_s(at: datetime | None, now: datetime) -> float | None:
-    return None if at is None else (now - at).total_seconds()
+    return seconds_since(login.blind_since, now) or 0.0

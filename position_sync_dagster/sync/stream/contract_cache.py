@@ -83,11 +83,6 @@ SHARED = ("trading_hours", "valid_exchanges", "time_zone", "symbol", "trading_cl
 EXPIRED_KEPT = timedelta(days=30)
 
 
-def _is_complete(details: ContractDetails) -> bool:
-    """Return whether no release that did not ask for all of them stored these details."""
-    return details.valid_exchanges is not None
-
-
 @dataclass(eq=False, repr=False)
 class ContractCache:
     """Contract details in memory: of legs, and of each contract that may still be held.
@@ -193,13 +188,7 @@ class ContractCache:
 
     def available(self, conids: Iterable[int]) -> set[int]:
         """Return the conids whose details need not be fetched."""
-        return {
-            conid
-            for conid in conids
-            if (details := self._known.get(conid)) is not None
-            and (_is_complete(details) or conid in self._without_details)
-            and not self._is_doubted(conid)
-        }
+        return {c for c in conids if c in self._known and not self._is_doubted(c)}
 
     async def details(
         self, connection: GatewayConnection, conids: Iterable[int]
@@ -240,8 +229,7 @@ class ContractCache:
         """Fetch the details of the next few wanted conids, in a background task.
 
         First come details that contradict a leg, then wanted ones, and those of streamed
-        contracts whose trading hours have no listed days left. Details stored by an older release
-        are fetched again once.
+        contracts whose trading hours have no listed days left.
         """
         if self._task is not None and not self._task.done():
             return
@@ -254,7 +242,7 @@ class ContractCache:
             missing = [c for c in streamed if self._hours_are_over(c, now)][:CHUNK]
             self._hours_at |= dict.fromkeys(missing, now)
         if missing:
-            self._task = asyncio.create_task(self._fetch_or_log(connection, missing))
+            self._task = asyncio.create_task(self._fetch_some(connection, missing))
         elif self._unstored and has_come(self._again_at, now, AGAIN):
             self._task = asyncio.create_task(self._store())
 
@@ -310,17 +298,12 @@ class ContractCache:
                 name: intern(text) for name in SHARED if (text := getattr(details, name))
             }
             self._known[conid] = replace(details, **texts) if texts else details
-            if _is_complete(details):
-                self._without_details.pop(conid, None)
+            self._without_details.pop(conid, None)
         if changed := {leg.conid for leg in self._legs} & found.keys():
             self._compare(changed)
 
-    async def _fetch_or_log(self, connection: GatewayConnection, conids: list[int]) -> None:
-        try:
-            await self._fetch(connection, conids)
-        except ConnectionError as error:
-            logger.warning("contract details could not be fetched, they are due again: %s", error)
-            return
+    async def _fetch_some(self, connection: GatewayConnection, conids: list[int]) -> None:
+        await self._fetch(connection, conids)
         if len(self._unstored) >= STORED_AT_ONCE or not any(map(self._is_missing, self._wanted)):
             await self._store()
 
@@ -345,9 +328,7 @@ class ContractCache:
 
     def _is_missing(self, conid: int) -> bool:
         asked = self._without_details.get(conid)
-        details = self._known.get(conid)
-        known = details is not None and _is_complete(details)
-        return not known and (asked is None or asked.is_due(self.clock()))
+        return conid not in self._known and (asked is None or asked.is_due(self.clock()))
 
     async def _not_given(self, connection: GatewayConnection, conids: Iterable[int]) -> None:
         """Record for which of these contracts the gateway gave no details.

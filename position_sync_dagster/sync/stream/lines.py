@@ -1,7 +1,7 @@
 """The market data lines of the stream: apply the decisions of `domain.login_lines`."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -13,7 +13,7 @@ from position_sync_dagster.domain.line_allocation import (
     rank,
     underlying_demand,
 )
-from position_sync_dagster.domain.login_lines import Awaited, LoginLines
+from position_sync_dagster.domain.login_lines import Awaited, Denial, LoginLines
 from position_sync_dagster.gateway import codes
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines, Refusal
@@ -40,11 +40,6 @@ OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
 # Delays before another attempt to get more lines than the limit that was learned from code 101.
 PROBE_WAIT = Backoff(first_s=60.0, longest_s=900.0)
 
-# A burst of refusals ends this long after the last one: 100 requests take 2.5 s at the gateway's
-# rate limit.
-BURST_S = 5.0
-
-
 # What lifts a refusal with a code when it arrives.
 AWAITED: dict[int, Awaited] = {
     codes.GatewayCode.NO_CONTRACT: Awaited.DEFINITIONS,
@@ -70,7 +65,6 @@ class LineManager:
         self._wanted_as_of: tuple[object, ...] | None = None
         self._underlyings: tuple[int, ...] = ()
         self._on_refusal: Callable[[Refusal], None] | None = None
-        self._burst: tuple[float, int, str] | None = None
         self.login = LoginLines(
             silence_s=self.context.settings.line_silence_s,
             session_open=self.contracts.session_open,
@@ -81,6 +75,7 @@ class LineManager:
             ),
             min_hold_s=self.context.settings.min_hold_s,
         )
+        self._limit_before = self.limit
 
     @property
     def held(self) -> frozenset[int]:
@@ -90,12 +85,7 @@ class LineManager:
     @property
     def of_legs(self) -> frozenset[int]:
         """The conids that hold a line, without those that hold it as an underlying alone."""
-        return self.legs_in(self.login.held)
-
-    def legs_in(self, conids: Iterable[int]) -> frozenset[int]:
-        """Return the conids without those that are wanted as underlyings alone."""
-        wanted = self.login.wanted
-        return frozenset(c for c in conids if c not in wanted or not wanted[c].of_options)
+        return frozenset(conid for conid in self.login.held if not self._is_underlying(conid))
 
     @property
     def limit(self) -> int:
@@ -113,16 +103,14 @@ class LineManager:
     def follow(self, connection: GatewayConnection) -> None:
         """Advance the time, and record which holdings and legs need a line now."""
         now = self.context.monotonic()
-        if self._burst is not None and now - self._burst[0] >= BURST_S:
-            logger.warning("the gateway gives %d lines: %s", *self._burst[1:])
-            self._burst = None
-        before = self.limit
         waiting = self.login.waiting_for(Awaited.DETAILS, now)
         self.contracts.want(waiting, first=True)
         self.login.arrived(self.contracts.available(set(waiting)), now)
         self.login.limit = self.login.limit.probed(connection.lines.in_use, now)
-        if self.limit > before:
-            logger.info("up to %d lines are requested now, up to %d before", self.limit, before)
+        if self.limit != self._limit_before:
+            text = "up to %d lines are requested now, as many as the gateway gives; %d before"
+            logger.warning(text, self.limit, self._limit_before)
+            self._limit_before = self.limit
         self._update_wanted(connection)
 
     def chosen(self, connection: GatewayConnection) -> frozenset[int]:
@@ -147,7 +135,7 @@ class LineManager:
         self._update_wanted(connection)  # a leg may turn out to be another contract
         for conid in sorted(requested - details.keys() - self.held):
             reason = "the gateway gave no contract details"
-            self._deny(conid, reason, REFETCH, awaits=Awaited.DETAILS)
+            self._deny(conid, Denial(reason=reason, wait=REFETCH, awaits=Awaited.DETAILS))
         chosen = self.chosen(connection)  # a line may have been refused in the meantime
         now = self.context.monotonic()
         for conid in self.held - chosen:
@@ -197,7 +185,6 @@ class LineManager:
         line.ended(now, f"{ENDED}: {text}")
         if refusal.code == codes.GatewayCode.TOO_MANY_LINES:
             self.login.limit = self.login.limit.refused(lines.in_use, now)
-            self._burst = (now, self.limit, refusal.text)
             return
         fallback = (
             self.context.settings.delayed_fallback
@@ -206,14 +193,14 @@ class LineManager:
             and refusal.market_data_type not in codes.DELAYED_TYPES
         )
         usual = OTHER_RETRY_WAIT if refusal.code in codes.ENDS_LINE else UNKNOWN_RETRY_WAIT
-        self._deny(
-            refusal.conid,
-            text,
-            RETRY_WAITS.get(refusal.code, usual),
+        denial = Denial(
+            reason=text,
+            wait=RETRY_WAITS.get(refusal.code, usual),
             delayed=fallback,
             of_login=refusal.code in codes.REFUSES_LOGIN,
             awaits=AWAITED.get(refusal.code),
         )
+        self._deny(refusal.conid, denial)
 
     def reason_for(self, conid: int) -> str:
         """Return in brackets why a conid has no live market data; an empty text if it may."""
@@ -278,26 +265,16 @@ class LineManager:
         demand = self.login.wanted.get(conid)
         return demand is not None and demand.of_options
 
-    def _deny(
-        self,
-        conid: int,
-        reason: str,
-        wait: Backoff,
-        *,
-        delayed: bool = False,
-        of_login: bool = False,
-        awaits: Awaited | None = None,
-    ) -> None:
-        now = self.context.monotonic()
-        denial = self.login.line(conid).deny(
-            now, reason, wait, delayed=delayed, of_login=of_login, awaits=awaits
-        )
+    def _deny(self, conid: int, denial: Denial) -> None:
+        denial = self.login.line(conid).deny(self.context.monotonic(), denial)
         self.login.share_refusals()
-        has = "streams delayed data" if delayed else "has no market data, it is queued instead"
-        if self._is_underlying(conid):
+        has = "has no market data, it is queued instead"
+        if denial.delayed:
+            has = "streams delayed data"
+        elif self._is_underlying(conid):
             has = "has no market data, so that options on it have no computed greeks"
         level = logging.WARNING if denial.times == 1 else logging.INFO
-        logger.log(level, "conid %d %s: %s", conid, has, reason)
+        logger.log(level, "conid %d %s: %s", conid, has, denial.reason)
 
 
 def _kind(*, delayed: bool) -> codes.MarketDataType | None:

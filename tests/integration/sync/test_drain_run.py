@@ -43,4 +43,4 @@ async def test_what_waits_is_drained_batch_by_batch(place):
     claimed = [batch.claimed for batch in report.batches]
     assert claimed == [40, 40, 40]
     assert sum(batch.succeeded for batch in report.batches) == WAITING
-    assert report.pending_after == 0
+    assert report.exhausted

@@ -57,14 +57,14 @@ async def test_closes_a_roll_and_an_assignment_leave_no_gap_in_the_profit_of_the
             return reader.read(utc_now())
 
         def today(figures: Figures):
-            return next(one.today for one in figures.accounts if one.account == A)
+            return next(one["today"] for one in figures.accounts if one["account"] == A)
 
         def adds_up(closed: set[int]) -> bool:
             with suppress(StopIteration):
                 figures = read()
                 found = today(figures)
                 names = set(figures.closed_today.filter(account=A).get_column("conid"))
-                whole = found.difference is not None and abs(found.difference) < 0.05
+                whole = found["difference"] is not None and abs(found["difference"]) < 0.05
                 return names == closed and whole and not figures.closed_today["today"].null_count()
             return False
 
@@ -76,7 +76,7 @@ async def test_closes_a_roll_and_an_assignment_leave_no_gap_in_the_profit_of_the
         sim.fill(A, NEXT, -3.0, price=25.0)  # opened and closed today
         await eventually(lambda: adds_up({CALL, CORN, SHORT_PUT, NEXT}))
         found = today(read())
-        assert found.closed
-        assert abs(found.account - found.open) > 1, "what closed is not in the sum of what is open"
+        assert found["closed"]
+        assert abs(found["account"] - found["open"]) > 1, "what closed is not in it"
         stop.set()
         await task

@@ -9,7 +9,7 @@ from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.instrument import Instrument, parse_trading_hours
 from position_sync_dagster.domain.line_allocation import Demand, LineLimit
-from position_sync_dagster.domain.login_lines import LoginLines
+from position_sync_dagster.domain.login_lines import Denial, LoginLines
 from position_sync_dagster.domain.streamed_holding import Moment, StreamedHolding, StreamRules
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.domain.valuation import Provenance, Quote
@@ -27,7 +27,6 @@ RULES = StreamRules(
 LIMIT = LineLimit(configured=LINES + 5, reserve=5, wait=Backoff(first_s=60.0, longest_s=900.0))
 REFUSED = Backoff(first_s=60.0, longest_s=600.0)
 CLOSED = parse_trading_hours("20260304:CLOSED", "UTC")
-BY = Provenance()
 
 
 class Night:
@@ -57,7 +56,7 @@ class Night:
         self.quotes, self.opening = {}, {}
         self.holdings = {conid: holding(conid) for conid in conids}
         self.states = {
-            conid: StreamedHolding(key=("A", conid), line=self.lines.line(conid))
+            conid: StreamedHolding(key=("A", conid), line=self.lines.line(conid), rules=RULES)
             for conid in conids
         }
         self.request_wanted()
@@ -86,7 +85,7 @@ class Night:
     def refuse(self, conid):
         line = self.lines.line(conid)
         line.ended(self.now_s, "10197")
-        line.deny(self.now_s, "10197", REFUSED, delayed=False, of_login=True)
+        line.deny(self.now_s, Denial(reason="10197", wait=REFUSED, of_login=True))
         self.lines.share_refusals()
 
     def step(self, seconds):
@@ -117,11 +116,10 @@ class Night:
             state.due = True
         if not state.is_due(self.now_s):
             return
-        row = state.row(
-            self.holdings[conid], self.quotes[conid],
-            Moment(now=self.now, now_s=self.now_s, hours=self.hours),
-            price_magnifier=1, rules=RULES, by=BY,
-        )  # fmt: skip
+        at = Moment(
+            now=self.now, now_s=self.now_s, by=Provenance(), hours=self.hours, price_magnifier=1
+        )
+        row = state.row(self.holdings[conid], self.quotes[conid], at)
         if row is not None:
             self.rows.append(row)
 

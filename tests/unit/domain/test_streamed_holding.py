@@ -35,7 +35,7 @@ class World:
         self.now_s = 0.0
         self.line = Line(silence_s=30.0)
         self.line.requested(0.0)
-        self.state = StreamedHolding(key=KEY, line=self.line)
+        self.state = StreamedHolding(key=KEY, line=self.line, rules=RULES)
         self.quote = Quote(conid=7)
         self.holding = BrokerPosition(
             gateway_id="g", account="A", instrument=OPTION, position=-2.0, average_cost=100.0,
@@ -107,10 +107,10 @@ class World:
         self.line.elapsed(self.now_s)
         if not self.state.is_due(self.now_s):
             return None
-        row = self.state.row(
-            self.holding, self.quote, Moment(now=self.now, now_s=self.now_s, hours=self.hours),
-            price_magnifier=1, rules=RULES, by=Provenance(),
-        )  # fmt: skip
+        at = Moment(
+            now=self.now, now_s=self.now_s, by=Provenance(), hours=self.hours, price_magnifier=1
+        )
+        row = self.state.row(self.holding, self.quote, at)
         if row is not None:
             self.rows.append(row)
         return row
@@ -200,7 +200,8 @@ def flush_beside(world, other):
 
 def test_a_difference_in_one_account_settles_although_the_broker_agrees_in_another(world):
     other = World()
-    other.line, other.state = world.line, StreamedHolding(key=("B", 7), line=world.line)
+    other.line = world.line
+    other.state = StreamedHolding(key=("B", 7), line=world.line, rules=RULES)
     world.tick(**QUOTED)
     requests = 0
     for _ in range(600):

@@ -62,6 +62,16 @@ SYMBOLS = {
     "decoder.logger": logging.Logger,
     "wrapper._results": dict,
     "wrapper.endTicker": ("ticker", "tickType"),
+    "wrapper.updatePortfolio": (
+        "contract",
+        "posSize",
+        "marketPrice",
+        "marketValue",
+        "averageCost",
+        "unrealizedPNL",
+        "realizedPNL",
+        "account",
+    ),
     "wrapper.position": ("account", "contract", "posSize", "avgCost"),
     "wrapper.reqId2Ticker": dict,
     "wrapper.ticker2ReqId": dict,
@@ -93,7 +103,7 @@ def test_no_private_symbol_is_used_without_its_test():
 def test_an_empty_cost_of_a_position_is_unknown(sent, cost):
     ib, rows = ib_async.IB(), []
     ib_async_internals.deliver_positions(ib)
-    ib_async_internals.filter_positions(ib, lambda _row: True, lambda *_row: None)
+    ib_async_internals.filter_rows(ib, lambda _row: True, lambda *_row: None, lambda: None)
     ib.positionEvent += rows.append
     row = ["DU1", "7", "SPY", "STK", "", "0", "", "", "NYSE", "USD", "SPY", "SPY", "-2", sent]
     ib.client.decoder.handlers[MessageType.POSITION](["61", "3", *row])

@@ -1,15 +1,12 @@
-"""Portfolio rows: read as ib_async reads them, and set aside where they cannot be used."""
+"""Portfolio rows: what is read of them, and which are set aside."""
 
 import pytest
 from ib_async import IB
 
-from position_sync_dagster.gateway.account_downloads import (
-    OddRows,
-    PortfolioRow,
-    read_portfolio_rows,
-)
+from position_sync_dagster.gateway import ib_async_internals
+from position_sync_dagster.gateway.account_downloads import OddRows
 from position_sync_dagster.gateway.codes import MessageType
-from position_sync_dagster.gateway.translate import PortfolioValues, instrument_of, known
+from position_sync_dagster.gateway.translate import PortfolioValues, portfolio_row_of
 
 TERMS = [
     "921000001",
@@ -41,7 +38,10 @@ class Feed:
         self.rows, self.changed = [], []
         self.odd = OddRows(("DU1", "DU2"), on_change=self.changed.append)
         ib = IB()
-        read_portfolio_rows(ib, self.odd, on_row=self.rows.append)
+        ib_async_internals.deliver_portfolio(
+            ib, lambda *sent: self.rows.append(portfolio_row_of(*sent))
+        )
+        ib_async_internals.filter_rows(ib, self.odd.accepts, self.odd.set_aside, lambda: None)
         self.read = ib.client.decoder.handlers[MessageType.PORTFOLIO_VALUE]
 
 
@@ -54,32 +54,21 @@ def changed(fields, place, value):
     return [value if i == place % len(fields) else text for i, text in enumerate(fields)]
 
 
-def as_ib_async_reads(fields):
-    ib, found = IB(), []
-    ib.updatePortfolioEvent += found.append
-    ib.client.decoder.handlers[MessageType.PORTFOLIO_VALUE](list(fields))
-    [row] = found
-    values = PortfolioValues(
-        average_cost=known(row.averageCost),
-        market_price=known(row.marketPrice),
-        market_value=known(row.marketValue),
-        unrealized_pnl=known(row.unrealizedPNL),
-        realized_pnl=known(row.realizedPNL),
-    )
-    key = (row.account, row.contract.conId)
-    return PortfolioRow(key, instrument_of(row.contract), row.position, values)
-
-
-@pytest.mark.parametrize("row", [OPTION, STOCK, RECORDED])
-async def test_a_row_is_read_as_ib_async_reads_it_the_first_time_and_later(feed, row):
-    later = changed(changed(row, -6, "1.75"), -7, "3")
-    of_the_other = changed(later, -1, "DU2")
-    sent = [row, row, later, of_the_other]
-    for fields in sent:
+async def test_a_row_has_what_is_held_and_the_values_that_the_broker_knows(feed):
+    for fields in (OPTION, STOCK, RECORDED):
         feed.read(fields)
-    assert feed.rows == [as_ib_async_reads(fields) for fields in sent]
-    assert (feed.rows[2].position, feed.rows[2].values["market_price"]) == (3.0, 1.75)
-    assert feed.rows[3].key[0] == "DU2"
+    option, stock, recorded = feed.rows
+    assert (option.key, option.position) == (("DU1", 921000001), -2.0)
+    assert option.values == PortfolioValues(
+        market_price=1.5,
+        market_value=-300.0,
+        average_cost=151.25,
+        unrealized_pnl=2.5,
+        realized_pnl=0.0,
+    )
+    assert (option.instrument.strike, option.instrument.multiplier) == (550.5, 100.0)
+    assert (stock.values["unrealized_pnl"], stock.values["realized_pnl"]) == (None, None)
+    assert (recorded.position, recorded.instrument.exchange) == (4.0, "KRX")
 
 
 @pytest.mark.parametrize("known_before", [True, False])

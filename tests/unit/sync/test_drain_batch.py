@@ -11,9 +11,8 @@ from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.errors import BrokerUnavailableError, NewerRowError
 from position_sync_dagster.lake.ledger_append import AppendResult
 from position_sync_dagster.lake.position_updates import NewestRows
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain import QueueWorker
-from position_sync_dagster.sync.drain_batch import BatchProcessor, BrokerView, batch_limit
+from position_sync_dagster.sync.drain_batch import BrokerView, batch_limit
 from tests.support.holdings import make_holding
 from tests.support.memory_queue import InMemoryPositionQueue
 from tests.support.settings import make_settings
@@ -97,11 +96,10 @@ def queue(clock):
     return InMemoryPositionQueue(clock=clock)
 
 
-def processor(queue, ledger, broker, clock):
-    return BatchProcessor(
-        queue, ledger, broker, settings=make_settings(lease_s=60.0),
-        provenance=Provenance(), clock=clock,
-    )  # fmt: skip
+def worker(queue, ledger, broker, clock):
+    return QueueWorker(
+        queue, values=broker, updates=ledger, settings=make_settings(lease_s=60.0), clock=clock
+    )
 
 
 async def test_requests_of_an_account_without_current_data_stay_where_they_are(queue, clock):
@@ -113,7 +111,7 @@ async def test_requests_of_an_account_without_current_data_stay_where_they_are(q
 
     broker.view = view
     await queue.insert_many([QueueRequest(1, "SPY", account=account) for account in ("A", "B")])
-    report, _ = await processor(queue, Ledger(), broker, clock).process(10)
+    report = await worker(queue, Ledger(), broker, clock).process_batch()
     assert (report.claimed, report.succeeded) == (1, 1)
     (left,) = await queue.get_batch(priority=None, limit=10)
     assert (left.account, left.status) == ("B", QueueStatus.PENDING)
@@ -132,9 +130,9 @@ async def test_a_drain_that_is_stopped_around_each_close_loses_no_zero_row(queue
             await queue.insert(conid, "SPY", account="A")
 
     broker.meanwhile = close
-    batches = processor(queue, ledger, broker, clock)
+    batches = worker(queue, ledger, broker, clock)
     while left or (await queue.counts())[QueueStatus.PENDING]:
-        await batches.process(50)
+        await batches.process_batch()
     assert ledger.newest() == dict.fromkeys(range(1, CLOSES + 1), 0.0)
     counts = await queue.counts()
     done = await queue.get_batch(priority=None, limit=1000, status=QueueStatus.SUCCESS)
@@ -148,7 +146,7 @@ async def test_a_broker_that_is_lost_after_the_claim_gives_the_requests_back(que
     await queue.insert(1, "SPY", account="A")
     broker.lost_after = 1
     with pytest.raises(BrokerUnavailableError):
-        await processor(queue, ledger, broker, clock).process(50)
+        await worker(queue, ledger, broker, clock).process_batch()
     (request,) = await queue.get_batch(priority=None)
     assert (request.status, request.attempts, ledger.rows) == (QueueStatus.PENDING, 0, [])
 
@@ -158,19 +156,19 @@ async def test_nothing_is_claimed_without_a_view_of_the_broker(queue, clock):
     broker.lost_after = 0
     await queue.insert(1, "SPY", account="A")
     with pytest.raises(BrokerUnavailableError):
-        await processor(queue, Ledger(), broker, clock).process(50)
+        await worker(queue, Ledger(), broker, clock).process_batch()
     (request,) = await queue.get_batch(priority=None)
     assert (request.status, request.updated_at) == (QueueStatus.PENDING, request.created_at)
 
 
 async def test_a_request_of_an_unchanged_holding_ends_with_the_row_that_says_so(queue, clock):
     broker, ledger = Broker(clock, [1, 2]), Ledger()
-    batches = processor(queue, ledger, broker, clock)
+    batches = worker(queue, ledger, broker, clock)
     await queue.insert_many([QueueRequest(conid, "SPY", account="A") for conid in (1, 2)])
-    first, _ = await batches.process(50)
+    first = await batches.process_batch()
     broker.positions[2] = 3.0
     await queue.insert_many([QueueRequest(conid, "SPY", account="A") for conid in (1, 2)])
-    second, _ = await batches.process(50)
+    second = await batches.process_batch()
     assert (first.rows, first.unchanged) == (2, 0)
     assert (second.rows, second.unchanged, second.succeeded) == (1, 1, 2)
     assert [(r.conid, r.position) for r in ledger.rows] == [(1, 1.0), (2, 1.0), (2, 3.0)]
@@ -182,18 +180,18 @@ async def test_a_request_of_an_unchanged_holding_ends_with_the_row_that_says_so(
 
 async def test_a_request_whose_worker_was_killed_before_its_mark_keeps_its_own_row(queue, clock):
     broker, ledger = Broker(clock, [1]), Ledger()
-    batches = processor(queue, ledger, broker, clock)
+    batches = worker(queue, ledger, broker, clock)
     request_id = await queue.insert(1, "SPY")
     marks, queue.mark_success = queue.mark_success, None
     with pytest.raises(TypeError):  # as if it were killed: nothing is released
-        await batches.process(50)
+        await batches.process_batch()
     queue.mark_success = marks
     broker.positions[1] = 2.0
     await queue.insert(1, "SPY", account="A")
-    await batches.process(50)
+    await batches.process_batch()
     clock.now += timedelta(seconds=61)
     assert await queue.rescue() == [request_id]
-    await batches.process(50)
+    await batches.process_batch()
     done = await queue.get_batch(priority=None, status=QueueStatus.SUCCESS)
     assert [row.position for row in ledger.rows] == [1.0, 2.0]
     assert {r.request_id: r.update_id for r in done} == {
@@ -203,10 +201,10 @@ async def test_a_request_whose_worker_was_killed_before_its_mark_keeps_its_own_r
 
 async def test_a_row_that_would_be_too_old_at_the_next_request_is_written_again(queue, clock):
     broker, ledger = Broker(clock, [1]), Ledger()
-    batches = processor(queue, ledger, broker, clock)
+    batches = worker(queue, ledger, broker, clock)
     for _ in range(41):
         await queue.insert(1, "SPY", account="A")
-        await batches.process(50)
+        await batches.process_batch()
         clock.now += timedelta(seconds=180)
     times = [row.timestamp for row in ledger.rows]
     assert len(times) == 3
@@ -217,7 +215,7 @@ async def test_a_zero_row_that_the_stream_writes_meanwhile_is_not_followed_by_an
     queue, clock
 ):
     broker, ledger = Broker(clock, [1]), Ledger()
-    batches = processor(queue, ledger, broker, clock)
+    batches = worker(queue, ledger, broker, clock)
     await queue.insert(1, "SPY", account="A")
     streamed = []
 
@@ -234,7 +232,7 @@ async def test_a_zero_row_that_the_stream_writes_meanwhile_is_not_followed_by_an
             ledger.rows += [replace(row, update_id="zero") for row in streamed]
 
     broker.meanwhile = close
-    report, _ = await batches.process(50)
+    report = await batches.process_batch()
     assert [row.update_id for row in ledger.rows] == ["zero"]
     assert (report.rows, report.unchanged) == (0, 1)
     (done,) = await queue.get_batch(priority=None, status=QueueStatus.SUCCESS)
@@ -267,14 +265,12 @@ async def test_a_drain_of_many_requests_takes_a_few_batches_and_looks_at_the_bro
     conids = range(1, 801)
     broker, ledger = Broker(clock, conids), Ledger()
     await queue.insert_many([QueueRequest(conid, "SPY", account="A") for conid in conids])
-    worker = QueueWorker(
-        queue, batch_size=50, values=broker, updates=ledger, settings=Settings(), clock=clock
-    )
-    result = await worker.drain(3600.0)
+    one = worker(queue, ledger, broker, clock)
+    result = await one.drain(3600.0)
     assert [batch.claimed for batch in result.batches] == [200, 200, 200, 200]
     assert result.exhausted
     assert (await queue.counts())[QueueStatus.SUCCESS] == 800
     assert len(ledger.newest()) == 800
     await queue.insert_many([QueueRequest(conid, "SPY", account="A") for conid in conids])
-    report = await worker.process_batch()
+    report = await one.process_batch()
     assert report.claimed == 200

@@ -2,8 +2,7 @@
 
 import pytest
 
-from position_sync_dagster.sync.drain import DrainReport
-from position_sync_dagster.sync.drain_batch import BatchReport
+from position_sync_dagster.sync.drain import BatchReport, DrainReport
 
 
 def batch(*, released: int) -> BatchReport:
@@ -28,7 +27,7 @@ def test_a_worker_drains_again_at_once_while_requests_are_left_and_can_be_valued
     released, exhausted, unavailable, expected
 ):
     report = DrainReport(
-        batches=tuple(batch(released=n) for n in released), rescued=0, duration_s=1.0,
+        batches=tuple(batch(released=n) for n in released), duration_s=1.0,
         exhausted=exhausted, unavailable=unavailable,
     )  # fmt: skip
     assert report.may_continue is expected

@@ -74,7 +74,7 @@ async def test_every_holding_is_valued_in_each_refresh(
             done = await drain(lake, settings)
             assert done.succeeded == done.rows + done.unchanged == LEGS * len(accounts)
             assert len(await valued(lake)) == LEGS * len(accounts)
-            assert (done.released, done.failed, done.pending_after) == (0, 0, 0)
+            assert (done.released, done.failed, done.exhausted) == (0, 0, True)
 
 
 async def test_accounts_refused_because_of_another_client_are_valued_later_and_the_others_at_once(
@@ -96,7 +96,7 @@ async def test_accounts_refused_because_of_another_client_are_valued_later_and_t
             assert waiting.claimable == again.released
         assert (await refresh(lake, settings)).incomplete_accounts == ()
         done = await drain(lake, settings)
-        assert (done.released, done.pending_after) == (0, 0)
+        assert (done.released, done.exhausted) == (0, True)
         assert len(await valued(lake)) == LEGS * len(accounts)
         counts = await lake.queue.counts()
         assert counts[QueueStatus.FAILED] == 0

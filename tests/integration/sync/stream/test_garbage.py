@@ -12,7 +12,7 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import GatewayTimeoutError
 from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.connection import IBConnectionManager
-from position_sync_dagster.sync.stream import gateway_link
+from position_sync_dagster.sync.stream import streamer as link
 from tests.support.messages import frame
 
 A, PUT = "DUSIM0001", 921000002
@@ -25,7 +25,7 @@ GIVEN_UP = {
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(gateway_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
+    monkeypatch.setattr(link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState, make_leg
 from position_sync_dagster.lake.storage.table import data_files
-from position_sync_dagster.sync.stream import gateway_link
+from position_sync_dagster.sync.stream import streamer as link
 from tests.support.extent import EVERYTHING
 
 A = "DUSIM0001"
@@ -102,7 +102,7 @@ async def test_a_fill_is_published_without_the_rest_of_the_book(
 async def test_a_whole_list_without_any_of_the_holdings_closes_them_in_few_commits(
     stream_large, lake, book, eventually, monkeypatch
 ):
-    monkeypatch.setattr(gateway_link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
+    monkeypatch.setattr(link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
     simulate, streaming, legs = stream_large
     await legs(1)
     async with (

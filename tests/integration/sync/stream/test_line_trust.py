@@ -10,8 +10,7 @@ from position_sync_dagster.domain import streamed_holding
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.update import PriceKind, ValueOrigin
-from position_sync_dagster.sync.reports.book import read_book
-from position_sync_dagster.sync.reports.positions import open_positions
+from position_sync_dagster.sync.reports.book import open_positions, read_book
 
 A = "DUSIM0001"
 CALL, PUT, WORTHLESS, CENTS, STOCK = 921000001, 921000002, 921000003, 921000004, 920000001

@@ -16,10 +16,10 @@ from position_sync_dagster.domain.update import GreeksSource, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
 from position_sync_dagster.gateway import holdings
 from position_sync_dagster.sync.stream import (
-    gateway_link,
     model_greeks,
     router,
 )
+from position_sync_dagster.sync.stream import streamer as link
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 
 A, B = "DUSIM0001", "DUSIM0002"
@@ -83,7 +83,7 @@ async def test_options_without_a_line_have_the_greeks_of_the_simulators_market(
 async def test_ticks_of_underlyings_alone_show_that_a_reported_loss_of_ib_is_over(
     computing, eventually, monkeypatch
 ):
-    monkeypatch.setattr(gateway_link, "DATA_DESPITE_LOSS_S", 0.3)
+    monkeypatch.setattr(link, "DATA_DESPITE_LOSS_S", 0.3)
     async with computing() as (sim, streamer):
         await eventually(lambda: streamer.underlying_lines == 4)
         sim.connectivity("reported_lost")

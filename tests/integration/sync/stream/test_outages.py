@@ -18,7 +18,8 @@ from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain import ConnectionValues
-from position_sync_dagster.sync.stream import delivery, gateway_link, model_greeks
+from position_sync_dagster.sync.stream import delivery, model_greeks
+from position_sync_dagster.sync.stream import streamer as link
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 
 A = "DUSIM0001"
@@ -79,8 +80,8 @@ async def test_after_a_reconnect_the_memory_of_the_connection_before_is_freed(
     stream_legs, eventually, updates_continue, monkeypatch
 ):
     looks: list[bool] = []
-    monkeypatch.setattr(gateway_link, "COLLECT_AFTER_S", 0.0)
-    monkeypatch.setattr(gateway_link, "collect", lambda: looks.append(True))
+    monkeypatch.setattr(link, "COLLECT_AFTER_S", 0.0)
+    monkeypatch.setattr(link, "collect", lambda: looks.append(True))
     async with stream_legs(PUT) as (sim, streamer, received):
         await eventually(lambda: received.newest(A, PUT))
         assert not looks
@@ -108,7 +109,7 @@ async def test_after_connectivity_was_restored_without_data_everything_is_reques
 async def test_a_loss_of_ib_during_which_data_go_on_ends_with_a_new_connection(
     stream_legs, eventually, updates_continue, monkeypatch, caplog
 ):
-    monkeypatch.setattr(gateway_link, "DATA_DESPITE_LOSS_S", 0.5)
+    monkeypatch.setattr(link, "DATA_DESPITE_LOSS_S", 0.5)
     async with stream_legs(PUT) as (sim, streamer, received):
         await eventually(lambda: received.newest(A, PUT))
         sim.connectivity("reported_lost")
@@ -122,7 +123,7 @@ async def test_a_loss_of_ib_during_which_data_go_on_ends_with_a_new_connection(
 async def test_a_loss_of_ib_without_a_line_ends_with_a_new_connection_after_a_while(
     stream_legs, eventually, monkeypatch
 ):
-    monkeypatch.setattr(gateway_link, "LONG_LOSS_S", 0.5)
+    monkeypatch.setattr(link, "LONG_LOSS_S", 0.5)
     async with stream_legs(underlying_lines=0) as (sim, streamer, _received):
         sim.connectivity("reported_lost")
         await eventually(lambda: streamer.state is SessionState.BLIND)
@@ -133,7 +134,7 @@ async def test_a_loss_of_ib_without_a_line_ends_with_a_new_connection_after_a_wh
 async def test_a_loss_of_ib_from_before_the_log_in_is_doubted_after_a_while_too(
     stream_legs, eventually, monkeypatch
 ):
-    monkeypatch.setattr(gateway_link, "LONG_LOSS_S", 0.5)
+    monkeypatch.setattr(link, "LONG_LOSS_S", 0.5)
     async with stream_legs() as (sim, streamer, _received):
         sim.connectivity("lost")
         await eventually(lambda: streamer.state is SessionState.BLIND)
@@ -146,7 +147,7 @@ async def test_a_loss_of_ib_from_before_the_log_in_is_doubted_after_a_while_too(
 async def test_the_delay_grows_while_a_gateway_drops_each_connection_before_it_settled(
     simulate, lake, leg, settings_for, eventually, monkeypatch, settled_s, failures
 ):
-    monkeypatch.setattr(gateway_link, "SETTLED_S", settled_s)
+    monkeypatch.setattr(link, "SETTLED_S", settled_s)
     failures_seen: list[int] = []
 
     class Remembered(Backoff):
@@ -155,7 +156,7 @@ async def test_the_delay_grows_while_a_gateway_drops_each_connection_before_it_s
             return 0.01
 
     remembered = Remembered(first_s=0.01, longest_s=0.01)
-    monkeypatch.setattr(gateway_link, "RECONNECT", remembered)
+    monkeypatch.setattr(link, "RECONNECT", remembered)
     async with simulate() as sim:
         await lake.registry.add_active(**leg(PUT))
         streamer = IBPositionStreamer(
@@ -176,7 +177,7 @@ async def test_the_delay_grows_while_a_gateway_drops_each_connection_before_it_s
 async def test_a_lake_that_fails_while_it_connects_is_tried_again(
     simulate, lake, leg, settings_for, eventually, monkeypatch
 ):
-    monkeypatch.setattr(gateway_link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
+    monkeypatch.setattr(link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
     replace = lake.broker_positions.replace
     failures = iter([LakeNotWritableError("The disk is full.", remedy="Make room.")] * 3)
 
@@ -281,12 +282,12 @@ async def test_a_tick_that_came_while_the_gateway_had_lost_ib_does_not_count_aft
     ):
         sim.step()
         await eventually(lambda: received.newest(A, PUT))
-        link = streamer._link
+        opened = streamer._link
         sim.connectivity("reported_lost")
         await eventually(lambda: streamer.state is SessionState.BLIND)
-        heard_at = link.connection.lines.heard_at
+        heard_at = opened.connection.lines.heard_at
         sim.step()
-        await eventually(lambda: link.connection.lines.heard_at > heard_at)
+        await eventually(lambda: opened.connection.lines.heard_at > heard_at)
         sim.connectivity("restored_data_kept")
         await eventually(lambda: streamer.state is SessionState.LIVE)
         position = sim.fill(A, PUT, 1)["quantity"]
@@ -332,7 +333,7 @@ async def test_a_gateway_that_hangs_makes_the_stream_blind_until_it_answers(
     stream_legs, eventually, monkeypatch, updates_continue
 ):
     monkeypatch.setattr(connection, "SILENCE_S", 0.3)
-    monkeypatch.setattr(gateway_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
+    monkeypatch.setattr(link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
     async with stream_legs(PUT, gateway_timeout_s=0.5) as (sim, streamer, received):
         await eventually(lambda: received.newest(A, PUT))
         sim.pause()

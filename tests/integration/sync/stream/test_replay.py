@@ -12,7 +12,7 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import DeltaLakePositionWriter
 from position_sync_dagster.sync.drain import drain
-from position_sync_dagster.sync.stream import gateway_link
+from position_sync_dagster.sync.stream import streamer as link
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.support.booked_legs import terms_of
 
@@ -28,7 +28,7 @@ SAME = (
 @pytest.fixture
 def stream_to(tmp_path, settings_for, monkeypatch):
     """Run a stream into tables of its own while a script goes on; return the newest rows."""
-    monkeypatch.setattr(gateway_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
+    monkeypatch.setattr(link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
 
     async def run(server, name, script):
         lake = Lake(tmp_path / name, fsync=False)

@@ -9,7 +9,7 @@ from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.gateway import account_downloads
-from position_sync_dagster.sync.stream import gateway_link
+from position_sync_dagster.sync.stream import streamer as link
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 
 A, B = "DUSIM0001", "DUSIM0002"
@@ -20,7 +20,7 @@ CALL, PUT = 921000001, 921000002
 def _quick(monkeypatch):
     quick = Backoff(first_s=0.05, longest_s=0.05)
     monkeypatch.setattr(account_downloads, "AGAIN", quick)
-    monkeypatch.setattr(gateway_link, "RECONNECT", quick)
+    monkeypatch.setattr(link, "RECONNECT", quick)
 
 
 def positions_requests(sim):

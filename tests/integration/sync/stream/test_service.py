@@ -29,8 +29,7 @@ from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.reports.figures import FiguresReader
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
-from position_sync_dagster.sync.stream import gateway_link, streamer
-from position_sync_dagster.sync.stream.gateway_link import BrokerLink
+from position_sync_dagster.sync.stream import streamer
 from position_sync_dagster.sync.stream.ownership import Ownership
 from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.short_owner import refresh
@@ -92,7 +91,7 @@ async def test_what_the_broker_confirmed_before_the_session_is_live_is_current(
 async def test_a_stream_owns_the_login_until_its_connection_is_closed(
     simulate, lake, settings_for, running, eventually, monkeypatch
 ):
-    settings, close = [], BrokerLink.close
+    settings, close = [], streamer.BrokerLink.close
     owners = []
 
     async def slowly(link):
@@ -101,7 +100,7 @@ async def test_a_stream_owns_the_login_until_its_connection_is_closed(
         owners.append(lake.sessions.current(login).is_alive(utc_now()))
         await close(link)
 
-    monkeypatch.setattr(BrokerLink, "close", slowly)
+    monkeypatch.setattr(streamer.BrokerLink, "close", slowly)
     async with simulate() as sim:
         settings.append(settings_for(sim, heartbeat_s=0.05))
         task, stop = running(settings[0])
@@ -326,7 +325,7 @@ async def test_without_a_gateway_the_stream_is_blind_and_runs_on(
 async def test_a_gateway_that_waited_for_the_weekly_login_is_known_to_be_logged_in_afterwards(
     simulate, lake, settings_for, running, eventually, monkeypatch
 ):
-    monkeypatch.setattr(gateway_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
+    monkeypatch.setattr(streamer, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
     async with simulate() as sim:
         settings = settings_for(sim)
         task, stop = running(settings)
@@ -407,8 +406,8 @@ async def test_the_breaks_of_a_login_that_was_renamed_go_on_under_its_new_name(
         service = ReconciliationService(lake, settings)
         found = (await service.look()).discrepancies
         for name in ("its-old-name:7497", login.gateway_id):
-            lake.breaks.record(name, found, utc_now())
-        lake.breaks.record("closures", [replace(found[0], type="UNEXPLAINED")], utc_now())
+            lake.breaks.record({name: found}, utc_now())
+        lake.breaks.record({"closures": [replace(found[0], type="UNEXPLAINED")]}, utc_now())
         accepted = lake.breaks.accept(lake.breaks.open_breaks()[0].break_id, by="eva")
         assert (await service.run()).accepted == 1
         opened = lake.breaks.open_breaks(login.gateway_id)

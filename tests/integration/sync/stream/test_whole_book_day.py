@@ -15,11 +15,11 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import GreeksSource, ValueOrigin
 from position_sync_dagster.gateway import holdings, pnl_subscriptions
 from position_sync_dagster.sync.stream import (
-    gateway_link,
     lines,
     model_greeks,
     router,
 )
+from position_sync_dagster.sync.stream import streamer as link
 from tests.support.extent import EVERYTHING
 
 A = "DUSIM0001"
@@ -59,7 +59,7 @@ def whole_book(tmp_path, monkeypatch):
         (model_greeks, "OLD", timedelta(seconds=2)),
         (model_greeks, "CHOOSE_S", 0.5),
         (pnl_subscriptions, "HOLDINGS_AT_ONCE", 1000),
-        (gateway_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1)),
+        (link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1)),
         (lines, "PROBE_WAIT", Backoff(first_s=0.5, longest_s=1.0)),
     ):
         monkeypatch.setattr(module, name, value)
