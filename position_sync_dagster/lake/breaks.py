@@ -1,8 +1,8 @@
 """Breaks: discrepancies between the broker and the tables, from detection to resolution."""
 
 import operator
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 import polars as pl
@@ -21,17 +21,8 @@ from position_sync_dagster.lake.storage.table import Table, files_in
 # The bucket of breaks that are gone.
 CLOSED = "closed"
 
-# Type, account and conid of an open break; a gateway has at most one for each.
+# Type, account and conid of an open break; of what is compared at once there is one for each.
 BreakKey = tuple[str, str, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BreakCounts:
-    """The numbers of breaks that a reconciliation changed."""
-
-    opened: int = 0
-    confirmed: int = 0
-    resolved: int = 0
 
 
 def seen_again(
@@ -79,6 +70,10 @@ def _rows_of(breaks: Iterable[Break]) -> pl.DataFrame:
     return rows.with_columns(*LIVE_COLUMNS)
 
 
+def _in_order(rows: pl.DataFrame) -> list[Break]:
+    return records_of(Break, rows.sort("opened_at", "break_id"))
+
+
 class ReconciliationBreaks:
     """The table `reconciliation_breaks`: one row per discrepancy, from its opening to its end."""
 
@@ -90,66 +85,61 @@ class ReconciliationBreaks:
 
     def record(
         self,
-        gateway_id: str,
-        discrepancies: Iterable[Discrepancy],
+        found: Mapping[str, Iterable[Discrepancy]],
         at: datetime,
-        snapshot_id: str | None = None,
-        run_id: str | None = None,
         *,
-        compared: pl.Expr | None = None,
-    ) -> BreakCounts:
-        """Record the discrepancies that a reconciliation of one gateway found, in one commit.
+        compared: Callable[[Break], bool] | None = None,
+        snapshots: Mapping[str, str] | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        """Record the discrepancies that a comparison found, in one commit.
 
         A new discrepancy is OPENED, one seen again CONFIRMED, and one that is gone RESOLVED.
         Nothing is written when nothing changed.
 
         Args:
-            compared: Which breaks are the gateway's, also by another name that it had before, and
-                were looked for: the others stay as they are. Of two with one key the older one
-                stays, with what a person said of it. None: all of the gateway's name.
+            found: The discrepancies by gateway; a break that was of another one moves to it.
+            at: The time of the comparison.
+            compared: Which breaks were looked for: the others stay as they are. Of two with one
+                key the older one stays, with what a person said of it. None: those of the
+                gateways in `found`.
+            snapshots: The account downloads that were compared, by gateway.
+            run_id: The Dagster run.
         """
-        found = {_key(one): one for one in discrepancies}
+        seen = {_key(one): (of, one) for of, listed in found.items() for one in listed}
 
-        def step(snapshot: Snapshot) -> Change[BreakCounts]:
-            is_mine = pl.col("gateway_id") == gateway_id if compared is None else compared
-            mine, others = snapshot.live.filter(is_mine), snapshot.live.filter(~is_mine)
-            known = records_of(Break, mine.sort("opened_at", "break_id"))
-            left, gone, kept = dict(found), list[Break](), list[Break]()
-            for one in known:
-                seen = left.pop(_key(one), None)
-                named = one if one.gateway_id == gateway_id else replace(one, gateway_id=gateway_id)
-                if seen is not None:
-                    kept.append(seen_again(named, seen, at, snapshot_id, run_id))
-                else:
+        def step(snapshot: Snapshot) -> Change[None]:
+            left, before, live, gone = dict(seen), _in_order(snapshot.live), [], []
+            for one in before:
+                if not (compared(one) if compared else one.gateway_id in found):
+                    live.append(one)
+                elif (again := left.pop(_key(one), None)) is None:
                     is_accepted = one.state is BreakState.ACCEPTED
                     state = one.state if is_accepted else BreakState.RESOLVED
-                    gone.append(replace(named, state=state, resolved_at=at))
-            new = [
-                Break(
-                    **fields_of(one),
-                    break_id=break_id,
-                    gateway_id=gateway_id,
-                    state=BreakState.OPENED,
-                    opened_at=at,
-                    snapshot_id=snapshot_id,
-                    run_id=run_id,
-                    last_seen_at=at,
+                    gone.append(replace(one, state=state, resolved_at=at))
+                else:
+                    of, difference = again
+                    named = one if one.gateway_id == of else replace(one, gateway_id=of)
+                    by = (snapshots or {}).get(of), run_id
+                    live.append(seen_again(named, difference, at, *by))
+            if not left and not gone and all(map(operator.is_, live, before)):
+                return Change(None)
+            for break_id, (of, new) in zip(new_ids(at, len(left)), left.values(), strict=True):
+                live.append(
+                    Break(
+                        **fields_of(new),
+                        break_id=break_id,
+                        gateway_id=of,
+                        state=BreakState.OPENED,
+                        opened_at=at,
+                        snapshot_id=(snapshots or {}).get(of),
+                        run_id=run_id,
+                        last_seen_at=at,
+                    )
                 )
-                for break_id, one in zip(new_ids(at, len(left)), left.values(), strict=True)
-            ]
-            counts = BreakCounts(
-                opened=len(new),
-                confirmed=sum(
-                    one.state is BreakState.OPENED and _key(one) in found for one in known
-                ),
-                resolved=len(gone),
-            )
-            if not new and not gone and all(map(operator.is_, kept, known)):
-                return Change(counts)
-            finished = _rows_of(gone).with_columns(bucket=pl.lit(CLOSED))
-            return Change(counts, pl.concat([others, _rows_of([*kept, *new])]), finished)
+            return Change(None, _rows_of(live), _rows_of(gone).with_columns(bucket=pl.lit(CLOSED)))
 
-        return self._lifecycle.change(step, {"action": "reconcile", "run_id": run_id or ""})
+        self._lifecycle.change(step, {"action": "reconcile", "run_id": run_id or ""})
 
     def accept(self, break_id: str, by: str, note: str = "") -> Break:
         """Record that a person accepts a break as it is.
@@ -222,9 +212,8 @@ class ReconciliationBreaks:
 
     def open_breaks(self, gateway_id: str | None = None) -> list[Break]:
         """Return the breaks that are there now, oldest first."""
-        found = records_of(Break, self._lifecycle.snapshot().live)
-        mine = [one for one in found if gateway_id in (None, one.gateway_id)]
-        return sorted(mine, key=lambda one: (one.opened_at, one.break_id))
+        found = _in_order(self._lifecycle.snapshot().live)
+        return [one for one in found if gateway_id in (None, one.gateway_id)]
 
     def closed_breaks(self, limit: int | None = 50) -> list[Break]:
         """Return the breaks that are gone, newest first.

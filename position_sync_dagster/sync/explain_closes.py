@@ -152,7 +152,7 @@ class CloseExplainer:
         last = lake.closures.looked
         if last is not None and last.files == files(last.until):
             return last
-        until = now - WEEK - A_DAY
+        until = now - 2 * A_DAY
         return LookedAt(since=now - WINDOW, until=until, files=files(until))
 
     def _replaced(
@@ -255,14 +255,14 @@ class CloseExplainer:
         self, waiting: Collection[Closure], closes: pl.DataFrame, now: datetime
     ) -> None:
         """Open, confirm and resolve breaks; one of a close before the window stays as it is."""
-        known = self.lake.breaks.open_breaks(BREAKS)
-        if not waiting and not known:
-            return
         found = list(map(_discrepancy, waiting))
         judged = set(closes.select(_KEY).iter_rows()) | {(one.account, one.conid) for one in found}
-        kept = [one.break_id for one in known if (one.account, one.conid) not in judged]
-        is_judged = (pl.col("gateway_id") == BREAKS) & ~pl.col("break_id").is_in(kept)
-        self.lake.breaks.record(BREAKS, found, now, run_id=self.run_id, compared=is_judged)
+        self.lake.breaks.record(
+            {BREAKS: found},
+            now,
+            compared=lambda one: one.gateway_id == BREAKS and (one.account, one.conid) in judged,
+            run_id=self.run_id,
+        )
 
 
 _CLOSE = ("change_id", "account", "conid", "symbol", "since", "seen_at")
@@ -306,16 +306,15 @@ def due_closes(
         | (is_open & ~is_traded & (seen >= moment(now - AN_HOUR)))
     )
     said = said.with_columns(is_flex=pl.col("source") == FLEX)
-    newest = said.group_by(_KEY).agg(pl.col("stated_at").max(), pl.col("is_flex").any())
+    newest = said.group_by("conid").agg(pl.col("stated_at").max(), pl.col("is_flex").any())
     touched = pl.col("stated_at").gt(judged_at).fill_null(value=False) | (pl.col("is_flex") & waits)
-    maybe = ones.join(newest, on=_KEY).filter(touched).drop("stated_at", "is_flex")
+    maybe = ones.join(newest, on="conid").filter(touched).drop("stated_at", "is_flex")
     begin = pl.coalesce("since", "seen_at")
+    of_these = said.drop("source").filter(one_of("conid", maybe["conid"].unique()))
     of_days = (
         _by_day(maybe, begin - BOOKED)
         .join(
-            said.drop("source")
-            .join(maybe, on=_KEY, how="semi")
-            .with_columns(day=pl.coalesce("day", _new_york(pl.col("time")))),
+            of_these.with_columns(day=pl.coalesce("day", _new_york(pl.col("time")))),
             on=(*_KEY, "day"),
         )
         .filter(touched, pl.col("time").is_null() | (pl.col("time") <= seen + SLACK))

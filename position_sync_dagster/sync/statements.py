@@ -623,15 +623,14 @@ class ClosingService:
             return {day for day, found in filled.items() if found.rows.is_empty()}
         return set()
 
-    def record_differences(self, days: Mapping[date, ClosedDay], run_id: str | None = None) -> int:
-        """Open, confirm and resolve the breaks of days; return how many differences there are."""
+    def record_differences(self, days: Mapping[date, ClosedDay], run_id: str | None = None) -> None:
+        """Open, confirm and resolve the breaks of days."""
         breaks = self.lake.breaks
         known = {one.gateway_id for one in breaks.open_breaks()}
         for day, found in days.items():
             name = f"{STATEMENT_BREAKS}{day}"
             if found.differences or name in known:
-                breaks.record(name, found.differences, at=self.clock(), run_id=run_id)
-        return sum(len(found.differences) for found in days.values())
+                breaks.record({name: found.differences}, self.clock(), run_id=run_id)
 
     def _day(
         self, day: date, closed: datetime, opened: datetime, statements: Collection[Statement]

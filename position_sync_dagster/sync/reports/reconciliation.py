@@ -3,10 +3,10 @@
 import asyncio
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 import polars as pl
 
@@ -82,21 +82,6 @@ class PositionReconciler:
         return reconciliation.compare(pairs, legs, scope)
 
 
-class _Compared(NamedTuple):
-    """A result, and what was compared.
-
-    Attributes:
-        holdings: The broker's holdings.
-        coverage: Which accounts they cover.
-        logins: The accounts of each login that has current data, by its name; None for all.
-    """
-
-    result: reconciliation.ReconciliationResult
-    holdings: pl.DataFrame
-    coverage: Coverage
-    logins: Mapping[str, tuple[str, ...] | None]
-
-
 class ReconciliationService:
     """Reconciles the lake with the broker's current data, and records the breaks.
 
@@ -165,23 +150,17 @@ class ReconciliationService:
         Raises:
             BrokerUnavailableError: The broker's data is not current; no break was changed.
         """
-        result, holdings, coverage, logins = await self._compare()
+        result, holdings, coverage = await self._compare()
         first = holdings.group_by("gateway_id").agg(pl.col("snapshot_id").first())
-        snapshots = dict(first.iter_rows())
         held = set(holdings.select(_KEY).iter_rows())
-        known = () if coverage.complete else await offload(self._lake.breaks.open_breaks)
-        uncompared = [one.break_id for one in known if not _is_compared(one, held, coverage)]
-        for gateway_id, found in _by_login(result.discrepancies, logins).items():
-            await offload(
-                self._lake.breaks.record,
-                gateway_id,
-                found,
-                at=result.at,
-                snapshot_id=snapshots.get(gateway_id),
-                run_id=run_id,
-                compared=_is_of(gateway_id, self._settings, logins)
-                & ~pl.col("break_id").is_in(uncompared),
-            )
+        await offload(
+            self._lake.breaks.record,
+            _by_login(result.discrepancies, self._settings),
+            result.at,
+            compared=lambda one: _is_compared(one, held, coverage),
+            snapshots=dict(first.iter_rows()),
+            run_id=run_id,
+        )
         return self._judged(result)
 
     async def look(self) -> reconciliation.ReconciliationResult:
@@ -190,20 +169,23 @@ class ReconciliationService:
         Raises:
             BrokerUnavailableError: The broker's data is not current.
         """
-        return self._judged((await self._compare()).result)
+        return self._judged((await self._compare())[0])
 
-    async def _compare(self) -> _Compared:
+    async def _compare(
+        self,
+    ) -> tuple[reconciliation.ReconciliationResult, pl.DataFrame, Coverage]:
+        """Return the result, the broker's holdings, and which accounts they cover."""
         holdings, coverage = await self._holdings()
         await self._lake.registry.refresh()
         followed = pl.col("sec_type").is_in(self._settings.sec_types)
         holdings = holdings.filter(followed)
-        logins = {
-            login.gateway_id: login.accounts
+        logins = [
+            login.gateway_id
             for login in self._settings.logins
             if not login.accounts or not coverage.unavailable.issuperset(login.accounts)
-        }
+        ]
         latest = rows_of_logins(await self._lake.updates.latest(), self._settings).filter(
-            pl.col("gateway_id").is_in(list(logins)),
+            pl.col("gateway_id").is_in(logins),
             ~pl.col("account").is_in(list(coverage.unavailable)),
             followed.fill_null(value=True),  # other rows are of types no longer followed
         )
@@ -220,7 +202,7 @@ class ReconciliationService:
                 covers=coverage.covers,
             ),
         )
-        return _Compared(result, holdings, coverage, logins)
+        return result, holdings, coverage
 
     def _judged(
         self, result: reconciliation.ReconciliationResult
@@ -249,6 +231,10 @@ class ReconciliationService:
         return broker_rows(view.holdings.values(), None), view
 
 
+# The types of breaks that other comparisons find.
+_OF_OTHERS = (reconciliation.DiscrepancyType.STATEMENT, reconciliation.DiscrepancyType.UNEXPLAINED)
+
+
 def _is_compared(one: reconciliation.Break, held: Collection[Key], coverage: Coverage) -> bool:
     """Return whether a break would have been found again if it was still there.
 
@@ -257,45 +243,23 @@ def _is_compared(one: reconciliation.Break, held: Collection[Key], coverage: Cov
         held: The holdings of the broker.
         coverage: Which accounts they cover.
     """
+    if one.type in _OF_OTHERS:
+        return False
     if one.type is reconciliation.DiscrepancyType.LEG_MISMATCH or (one.account, one.conid) in held:
         return True
     return coverage.covers(one.account or None)
 
 
 def _by_login(
-    discrepancies: Iterable[reconciliation.Discrepancy],
-    logins: Mapping[str, tuple[str, ...] | None],
+    discrepancies: Iterable[reconciliation.Discrepancy], settings: Settings
 ) -> dict[str, list[reconciliation.Discrepancy]]:
-    """Return the discrepancies by login; with several logins, OF_STRATEGIES has the rest.
-
-    Args:
-        discrepancies: The discrepancies; those of legs without an account belong to no login.
-        logins: The accounts of each login, by its name; None for all accounts.
-    """
-    by_account, others = _places(logins)
-    found: dict[str, list[reconciliation.Discrepancy]] = {login: [] for login in (*logins, others)}
+    """Return the discrepancies by login; with several logins, OF_STRATEGIES has the rest."""
+    login_of = {name: one.gateway_id for one in settings.logins for name in one.accounts or ()}
+    others = OF_STRATEGIES if login_of else settings.logins[0].gateway_id
+    found = defaultdict[str, list[reconciliation.Discrepancy]](list)
     for one in discrepancies:
-        found[by_account.get(one.account, others)].append(one)
+        found[login_of.get(one.account, others)].append(one)
     return found
-
-
-def _places(logins: Mapping[str, tuple[str, ...] | None]) -> tuple[dict[str, str], str]:
-    """Return the login of each account, and the name under which all other breaks are."""
-    by_account = {name: login for login, names in logins.items() for name in names or ()}
-    return by_account, OF_STRATEGIES if by_account else next(iter(logins))
-
-
-def _is_of(
-    gateway_id: str, settings: Settings, logins: Mapping[str, tuple[str, ...] | None]
-) -> pl.Expr:
-    """Return which breaks are of a login, by its name or by one that no login has any more."""
-    names = [*(login.gateway_id for login in settings.logins), OF_STRATEGIES]
-    by_account, others = _places(logins)
-    kinds = reconciliation.DiscrepancyType
-    of_others = pl.col("type").is_in([kinds.STATEMENT.value, kinds.UNEXPLAINED.value])
-    login = pl.col("account").replace_strict(by_account, default=others, return_dtype=pl.String)
-    is_earlier = ~pl.col("gateway_id").is_in(names) & ~of_others
-    return (pl.col("gateway_id") == gateway_id) | (is_earlier & (login == gateway_id))
 
 
 def pairs_of(

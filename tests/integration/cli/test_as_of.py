@@ -121,8 +121,8 @@ def test_what_differed_at_a_moment(told) -> None:
         type=DiscrepancyType.SURPLUS, account="DUSIM1", conid=7, symbol="SPY",
         expected=None, actual=2.0, detail="not held at the broker",
     )  # fmt: skip
-    told.breaks.record("gateway", [found], NOON)
-    told.breaks.record("gateway", [], NOON + HOUR)
+    told.breaks.record({"gateway": [found]}, NOON)
+    told.breaks.record({"gateway": []}, NOON + HOUR)
     assert "SURPLUS" in call("reconcile", "--as-of", "2026-03-09T12:30:00Z").stdout
     for at in ("2026-03-09T11:00:00Z", "2026-03-09T13:00:00Z"):
         assert "No break was open." in call("reconcile", "--as-of", at).stdout

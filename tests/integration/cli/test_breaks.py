@@ -24,7 +24,7 @@ NOT_HELD = Discrepancy(
 @pytest.fixture
 def breaks(lake) -> ReconciliationBreaks:
     table = lake.breaks
-    table.record("127.0.0.1:7497", [NOT_HELD], AT)
+    table.record({"127.0.0.1:7497": [NOT_HELD]}, AT)
     return table
 
 
@@ -70,14 +70,14 @@ def test_a_decision_needs_a_reason_and_a_break(breaks):
         run("accept", one.break_id, "--reason", " ")
     with pytest.raises(UnknownRequestError):
         run("accept", "no-such-id", "--reason", "transferred out")
-    breaks.record("127.0.0.1:7497", [], AT)
+    breaks.record({"127.0.0.1:7497": []}, AT)
     assert run() == "No break is open.\n"
     assert one.break_id in run("--closed")
 
 
 def test_a_break_is_shown_however_many_closed_after_it(breaks):
     [one] = breaks.open_breaks()
-    breaks.record("127.0.0.1:7497", [], AT)
+    breaks.record({"127.0.0.1:7497": []}, AT)
     for found in ([replace(NOT_HELD, conid=conid) for conid in range(100, 1_101)], []):
-        breaks.record("127.0.0.1:7497", found, AT + timedelta(minutes=1))
+        breaks.record({"127.0.0.1:7497": found}, AT + timedelta(minutes=1))
     assert one.break_id in run("show", one.break_id)

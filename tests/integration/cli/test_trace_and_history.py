@@ -134,7 +134,7 @@ def test_a_history_shows_each_value_with_what_held_then(lake, drained):
         actual=-1.0,
         detail="differs",
     )
-    lake.breaks.record("127.0.0.1:7497", [found], at=NOW + timedelta(minutes=1))
+    lake.breaks.record({"127.0.0.1:7497": [found]}, at=NOW + timedelta(minutes=1))
     lake.updates.sync.append([replace(ROW, timestamp=later, source=Source.STREAM)])
     first, second = json.loads(run("history", f"{ACCOUNT}:7", "--json"))["values"]
     assert (first["row"]["run_id"], first["row"]["request_id"]) == (RUN, drained["REQUEST"])

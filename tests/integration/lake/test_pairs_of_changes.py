@@ -131,7 +131,7 @@ FILL: dict[str, Callable[[Lake, int], Any]] = {
     "contracts": lambda lake, n: lake.contracts.put([details(n)]),
     "gateway_sessions": lambda lake, n: (own(lake, f"login{n}"), end_session(lake, f"login{n}")),
     "reconciliation_breaks": lambda lake, n: [
-        lake.breaks.record(f"login{n}", found, at(n)) for found in ([discrepancy(n)], [])
+        lake.breaks.record({f"login{n}": found}, at(n)) for found in ([discrepancy(n)], [])
     ],
     "executions": lambda lake, n: lake.executions.add([execution(n)]),
     "latest_positions": derive,
@@ -172,8 +172,8 @@ CHANGES: dict[str, dict[str, Work]] = {
         "end": lambda lake: end_session(lake, "held"),
     },
     "reconciliation_breaks": {
-        "open": lambda lake: lake.breaks.record("login1", [discrepancy(50)], at(99)),
-        "resolve": lambda lake: lake.breaks.record("held", [], at(99)),
+        "open": lambda lake: lake.breaks.record({"login1": [discrepancy(50)]}, at(99)),
+        "resolve": lambda lake: lake.breaks.record({"held": []}, at(99)),
     },
     "executions": {
         "add": lambda lake: lake.executions.add([execution(50)]),
@@ -225,7 +225,7 @@ def template(path: Path, name: str) -> Path:
     elif name == "gateway_sessions":
         own(lake, "held")
     elif name == "reconciliation_breaks":
-        lake.breaks.record("held", [discrepancy(9)], at(9))
+        lake.breaks.record({"held": [discrepancy(9)]}, at(9))
     return path
 
 

@@ -63,7 +63,7 @@ def test_a_difference_from_before_the_clock_was_set_back_fails_the_check(
     write_holdings(own_login(), 1, 2)
     append_row(1, seconds_ago(5))
     (missing,) = asyncio.run(ReconciliationService(lake, settings).look()).discrepancies
-    lake.breaks.record(settings.gateway_id, [missing], at=seconds_ago(-3600))
+    lake.breaks.record({settings.gateway_id: [missing]}, at=seconds_ago(-3600))
     assert not check(agrees_with_the_broker).passed
 
 

@@ -31,7 +31,7 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture
 def breaks(lake):
-    lake.breaks.record("gateway", [DIFFERENCE], NOW - HOUR)
+    lake.breaks.record({"gateway": [DIFFERENCE]}, NOW - HOUR)
     return lake.breaks
 
 
@@ -53,7 +53,7 @@ def test_an_observation_shows_the_open_differences(lake, breaks) -> None:
     assert (found["open/opened"].value, found["open/confirmed"].value) == (1, 0)
     (row,) = found["open_breaks"].records
     assert row.data["detail"] == "not held at the broker"
-    breaks.record("gateway", [], NOW)
+    breaks.record({"gateway": []}, NOW)
     assert "open_breaks" not in breaks_event(lake).metadata
 
 

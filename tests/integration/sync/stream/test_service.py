@@ -406,8 +406,8 @@ async def test_the_breaks_of_a_login_that_was_renamed_go_on_under_its_new_name(
         service = ReconciliationService(lake, settings)
         found = (await service.look()).discrepancies
         for name in ("its-old-name:7497", login.gateway_id):
-            lake.breaks.record(name, found, utc_now())
-        lake.breaks.record("closures", [replace(found[0], type="UNEXPLAINED")], utc_now())
+            lake.breaks.record({name: found}, utc_now())
+        lake.breaks.record({"closures": [replace(found[0], type="UNEXPLAINED")]}, utc_now())
         accepted = lake.breaks.accept(lake.breaks.open_breaks()[0].break_id, by="eva")
         assert (await service.run()).accepted == 1
         opened = lake.breaks.open_breaks(login.gateway_id)
