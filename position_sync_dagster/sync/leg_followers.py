@@ -176,11 +176,11 @@ def _rolls(
     """Return the rolls of legs; only what changed on the days on which they closed is compared."""
     of, at, table = ("account", "symbol"), "seen_at", lake.position_changes
     of_legs = one_of("conid", [leg.conid for leg in legs])
-    closed = table.rows(now - WINDOW, IS_CLOSE & of_legs, (*of, at))
+    closed = table.rows(now - WINDOW, IS_CLOSE & of_legs, (*of, at)).sort(at)
     if closed.is_empty():
         return [], []
-    first: datetime = closed[at].min() - A_DAY  # type: ignore[assignment, operator]
-    changes = table.rows(first, one_of("symbol", closed["symbol"].unique()))
+    first: datetime = closed[at][0] - A_DAY
+    changes = table.rows(first, one_of("symbol", closed["symbol"].unique())).sort(at)
     near = changes.join_asof(
         closed.with_columns(is_near=True), on=at, by=of, strategy="nearest", tolerance=A_DAY,
         check_sortedness=False,

@@ -330,12 +330,17 @@ class Delivery:
         )
 
 
+# Minimum seconds between two commits of the amounts of accounts: one costs as much as a commit of
+# the ledger.
+ACCOUNT_EVERY_S = 5.0
+
+
 @dataclass(eq=False, repr=False)
 class AccountRecorder:
     """Writes a row for each account whose amounts changed, in one commit.
 
-    Net liquidation and profit change with each tick: there is at most one commit for each flush of
-    the holdings, with the newest amounts. It runs in a task, and no flush waits for it.
+    Net liquidation and profit change with each tick: there is at most one commit each
+    `ACCOUNT_EVERY_S`, with the newest amounts. It runs in a task, and no flush waits for it.
 
     After a commit that failed, the table is read again, and what it lacks is due again.
 
@@ -392,7 +397,7 @@ class AccountRecorder:
             self._written = None
             self._outage.report(f"account_values: {error}")
         ended = self.context.monotonic()
-        self._next_at = ended + rest_s(ended - began)
+        self._next_at = ended + max(ACCOUNT_EVERY_S, rest_s(ended - began))
 
 
 def changed(

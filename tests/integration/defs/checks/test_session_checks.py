@@ -112,11 +112,10 @@ def test_lines_near_the_limit_name_the_holdings_without_one(
     append_row(1, seconds_ago(1))
     append_row(2, seconds_ago(1), source=Source.QUEUE)
     assert check(lines_suffice).passed
-    live(
-        lines_in_use=10, line_limit=10, underlying_lines=5
-    )  # the lines of five underlyings are free for legs
+    # The lines of five underlyings are free for legs.
+    live(lines_in_use=10, line_limit=10, underlying_lines=5)
     assert check(lines_suffice).passed
-    live(lines_in_use=9, line_limit=10)
+    live(lines_in_use=9, line_limit=10, underlying_lines=0)
     found = check(lines_suffice)
     assert not found.passed
     assert [row["conid"] for row in shown(found)] == [2]
