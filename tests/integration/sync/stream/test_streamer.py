@@ -22,7 +22,7 @@ from position_sync_dagster.gateway.connection import GatewayConnection, IBConnec
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
+from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 from tests.support.waiting import DEADLINE_S
 
 A, B = "DUSIM0001", "DUSIM0002"
@@ -261,25 +261,15 @@ async def test_a_registry_that_vanishes_keeps_its_legs_until_it_is_back(
 
 
 async def test_a_clock_that_goes_back_stops_neither_refresh_nor_queue(
-    simulate, lake, leg, settings_for, eventually
+    simulate, running_streamer, eventually
 ):
-    behind = timedelta()
-    async with simulate() as sim:
-        streamer = IBPositionStreamer(
-            lake.registry,
-            lake.queue,
-            tables=StreamTables(broker_positions=lake.broker_positions),
-            settings=settings_for(sim, flush_interval_s=0.1, refresh_interval_s=1),
-            clock=lambda: utc_now() - behind,
-        )
-        stop = asyncio.Event()
-        task = asyncio.create_task(streamer.run(stop))
+    behind, clock = timedelta(), lambda: utc_now() - behind
+    settings = {"clock": clock, "refresh_interval_s": 1}
+    async with simulate() as sim, running_streamer(sim, **settings) as streamer:
         await eventually(lambda: streamer.counts.enqueued)
         behind = timedelta(hours=1)
         enqueued = streamer.counts.enqueued
         await eventually(lambda: streamer.counts.enqueued >= 3 * enqueued)
-        stop.set()
-        await task
 
 
 async def test_two_streamers_of_one_process_share_connection_lines_and_profit_feeds(
