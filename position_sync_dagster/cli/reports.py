@@ -121,10 +121,11 @@ def exposure(
         if not rows:
             yield as_typed("No leg is active: `position-sync strategies propose` helps.")
             return
-        yield money_tables.sums_table("strategy", rows, width, totals=len(ends))
+        yield from money_tables.sums_table("strategy", rows, width, totals=len(ends))
         yield from money_tables.money_notes(found)
         if found.underlyings:
-            yield from ("", money_tables.sums_table("underlying", found.underlyings, width))
+            yield ""
+            yield from money_tables.sums_table("underlying", found.underlyings, width)
 
     look = _looking(options.opened(home), strategy, past)
     _report(look, render, lambda book: book.money(strategy).tables, past, watch=watch, json=json)
@@ -213,7 +214,7 @@ def positions(
         rows = open_positions(book, strategy, underlying)
         shown = rows[:limit]
         if shown.height:
-            yield money_tables.positions_table(shown, book, width)
+            yield from money_tables.positions_table(shown, book, width)
         elif underlying is not None:
             yield "No position has this underlying."
         else:
@@ -291,7 +292,7 @@ def follow(
     ] = True,
     poll: Annotated[
         float,
-        typer.Option(min=0.05, max=3600, help="How often to look for a new commit, in seconds."),
+        typer.Option(min=0.05, max=5, help="How often to look for a new commit, in seconds."),
     ] = POLL_S,
     home: options.HomeFolder = None,
 ) -> None:
@@ -319,21 +320,17 @@ def follow(
         return rows
 
     token, printed_at = since or "", time.monotonic()  # the first read may find nothing
-    look_at = printed_at
     try:
         while True:
-            found = None
-            if time.monotonic() >= look_at:
-                found = reader.read()
-                look_at = time.monotonic() + poll
+            found = reader.read()
             if found is not None:
-                token, look_at = found.token, time.monotonic()  # there may be more
+                token = found.token
                 (_print_json if json else _print_lines)(wanted(found.rows))
             if json and (found is not None or time.monotonic() > printed_at + TOKEN_EVERY_S):
                 _write(pl.DataFrame({"token": [token]}).write_ndjson())
                 printed_at = time.monotonic()
-            if found is None:
-                time.sleep(max(0.0, min(look_at - time.monotonic(), TOKEN_EVERY_S)))
+            if found is None:  # otherwise there may be more
+                time.sleep(poll)
     except BrokenPipeError:
         # The interpreter flushes the output at its end, and would report the closed pipe again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,8 +1,7 @@
 """The commands `position-sync strategies …`: list and change the active legs."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from datetime import timedelta
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import typer
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain import rules
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.instrument import contract_name, digits, parse_conid, parse_strike
+from position_sync_dagster.domain.instrument import contract_name, digits, parse_conid
 from position_sync_dagster.domain.leg import Leg, LegState, few, make_leg
 from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy
 from position_sync_dagster.lake.strategies_file import (
@@ -86,22 +85,12 @@ def list_legs(
         lines = rules.explain(conid, chosen, held, active, utc_now())
         output.show({"explanation": lines}, lines, json=json)
         return
-    legs: list[Leg] = sorted(
-        [*registry.get_all_active(), *registry.get_unresolved()],
-        key=lambda leg: (
-            leg.strategy_id,
-            leg.symbol,
-            str(leg.expiry or ""),
-            leg.strike or 0.0,
-            leg.right or "",
-        ),
-    )
+    legs: list[Leg] = [*registry.get_all_active(), *registry.get_unresolved()]
+    legs.sort(key=lambda leg: (leg.strategy_id, leg.symbol, str(leg.expiry), leg.strike or 0.0))
     states = leg_states(legs, lake, settings, utc_now())
     if json:
-        listed = zip(legs, states, strict=True)
-        output.print_json(
-            [{"problem": None} | asdict(leg) | {"state": state} for leg, state in listed]
-        )
+        listed = zip(map(asdict, legs), states, strict=True)
+        output.print_json([{"problem": None} | leg | {"state": state} for leg, state in listed])
     elif legs:
         print_legs(legs, states)
     else:
@@ -128,12 +117,8 @@ def print_legs(legs: Sequence[Leg], states: Sequence[LegState]) -> None:
         }
         for leg, state in zip(legs, states, strict=True)
     ]
-    problems = [
-        f"{leg.described} of {leg.strategy_id}: {problem}"
-        if (problem := getattr(leg, "problem", None))
-        else ""
-        for leg in legs
-    ]
+    found = ((leg, getattr(leg, "problem", None)) for leg in legs)
+    problems = [f"{leg.described} of {leg.strategy_id}: {why}" if why else "" for leg, why in found]
     output.print_table(rows, problems, right=("conid", "strike", "quantity", "priority"))
 
 
@@ -150,7 +135,6 @@ def propose(
     ] = None,
     account: Annotated[str | None, typer.Option(help="Only what this account holds.")] = None,
     underlying: Annotated[str | None, typer.Option(help="Only contracts of this symbol.")] = None,
-    yaml: Annotated[bool, typer.Option("--yaml", help="Print a strategies file.")] = False,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
@@ -171,9 +155,6 @@ def propose(
         propose_strategies.accept(lake, settings, chosen, utc_now())
     if json:
         output.print_json([_plain_proposal(one) for one in chosen])
-    elif yaml:
-        legs = propose_strategies.legs_of_proposed(chosen, utc_now())
-        typer.echo(as_strategies_file(legs), nl=False)
     elif accept:
         for one in chosen:
             typer.echo(f"{printable(one.name)} is active with {len(one.legs)} legs.")
@@ -195,23 +176,10 @@ def _chosen(found: Sequence[ProposedStrategy], wanted: Sequence[str]) -> list[Pr
     return [one for one in found if any(known[name] is one for name in names)]
 
 
-# What JSON says of the contract of a proposed leg.
-TERMS = ("conid", "symbol", "right", "strike", "expiry")
-
-
 def _plain_proposal(one: ProposedStrategy) -> dict[str, object]:
     """Return a proposal as JSON has it."""
-    legs = [
-        {
-            "quantity": part.quantity,
-            **{name: getattr(part.instrument, name) for name in TERMS},
-        }
-        for part in one.legs
-    ]
-    return asdict(replace(one, legs=())) | {
-        "legs": legs,
-        "currency": one.legs[0].instrument.currency,
-    }
+    legs = [{"quantity": part.quantity} | asdict(part.instrument) for part in one.legs]
+    return asdict(one) | {"legs": legs, "currency": one.legs[0].instrument.currency}
 
 
 def _print_proposal(found: Proposal) -> None:
@@ -254,11 +222,6 @@ def add_leg(
     sec_type: Annotated[
         str | None, typer.Option(help="IB's security type, needed for FOP, IND and CASH.")
     ] = None,
-    multiplier: Annotated[str | None, typer.Option(help="The contract's multiplier.")] = None,
-    exchange: Annotated[
-        str | None, typer.Option(help="An exchange that lists the contract.")
-    ] = None,
-    currency: Annotated[str | None, typer.Option(help="The contract's currency.")] = None,
     quantity: Annotated[
         float | None,
         typer.Option(help="Signed number of contracts of this strategy. Default: all."),
@@ -288,9 +251,6 @@ def add_leg(
         priority=priority,
         sec_type=sec_type,
         trading_class=trading_class,
-        multiplier=multiplier,
-        exchange=exchange,
-        currency=currency,
     )
     settings, lake = options.opened(home, create=True)
     [leg] = lake.registry.sync.add_many([leg])
@@ -329,7 +289,7 @@ def remove_leg(
         account=account,
         symbol=symbol,
         right=right,
-        strike=None if strike is None else parse_strike(strike),
+        strike=strike,
         expiry=expiry,
         trading_class=trading_class,
     )
@@ -350,21 +310,17 @@ def list_rolls(
     apply: Annotated[
         bool, typer.Option("--apply", help="Replace the rolled legs, all in one commit.")
     ] = False,
-    within: Annotated[
-        float,
-        typer.Option(min=0, max=86_400, help="Seconds between the executions of two orders."),
-    ] = 60.0,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
     """Show the legs that were rolled, with the contracts that took their places.
 
     A leg is rolled when it was traded away, and as much of another contract of the same account,
-    underlying and right was opened under the same order, or within a minute (--within). Without
-    --apply nothing changes.
+    underlying and right was opened under the same order, or within a minute. Without --apply
+    nothing changes.
     """
     settings, lake = options.opened(home)
-    found = leg_followers.proposed(lake, utc_now(), timedelta(seconds=within))
+    found = leg_followers.proposed(lake, utc_now())
     replaced = len(leg_followers.apply(lake, found)) if apply else 0
     lines = [*map(str, found)] or ["No leg of a strategy was rolled."]
     if found and apply:

@@ -1,16 +1,17 @@
 """The command `what-if`: value and profit of the holdings in scenarios."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
-from position_sync_dagster.risk.expiry import Expiry, early_assignments, expiries
-from position_sync_dagster.risk.scenarios import Breakdown, PricedLegs, grid
+from position_sync_dagster.risk.expiry import early_assignments, expiries
+from position_sync_dagster.risk.scenarios import Breakdown, grid
 from position_sync_dagster.sync.reports.risk import read_risk
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import printable
@@ -23,12 +24,10 @@ USUAL_SPOTS = "-10,-5,-2,0,2,5,10"
 def _numbers(text: str) -> list[float]:
     """Read numbers that are separated by commas."""
     try:
-        found = [float(part) for part in text.split(",")]
+        return [float(part) for part in text.split(",")]
     except ValueError:
-        found = []
-    if not found or any(abs(one) > 10_000 for one in found) or any(one != one for one in found):
-        raise typer.BadParameter(f"{text[:40]!r} is no list of numbers. Write it as -10,-5,0,5,10.")
-    return found
+        why = f"{text[:40]!r} is no list of numbers. Write it as -10,-5,0,5,10."
+        raise typer.BadParameter(why) from None
 
 
 def what_if(
@@ -64,13 +63,16 @@ def what_if(
     if ratio and vol == "0":
         vol = "1"
     lists = [_numbers(text) for text in (spot, vol, days)]
-    if any(day < 0 for day in lists[2]):
-        raise typer.BadParameter("--days are days that have passed: 0 or more.")
     if ratio and min(lists[1]) <= 0:
         raise typer.BadParameter("With --ratio each number of --vol is above 0.")
     if len(lists[0]) * len(lists[1]) * len(lists[2]) > MOST_POINTS:
         raise typer.BadParameter(f"These are more than {MOST_POINTS:,} scenarios.")
-    points = grid(*lists, rate=rate, in_moves=in_moves, is_ratio=ratio)
+    try:
+        points = grid(*lists, rate=rate, in_moves=in_moves, is_ratio=ratio)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        why = f"--{wrong['loc'][0]} {wrong['input']:g}: {wrong['msg']}."
+        raise typer.BadParameter(why) from None
     settings, lake = options.opened(home)
     book, own, legs = read_risk(lake, settings, utc_now())
     if scenario is not None:
@@ -84,23 +86,17 @@ def what_if(
     rows = legs.rows(points, level)
     if json:
         output.print_json(rows)
-        return
-    show_scenarios(rows, legs)
-
-
-def show_scenarios(rows: Sequence[Mapping[str, Any]], legs: PricedLegs) -> None:
-    """Print a line for each name, volatility and day, with a profit for each move."""
-    if not rows:
+    elif not rows:
         output.show(None, ["Nothing is held."], json=False)
-        return
-    lines: dict[tuple[Any, ...], dict[str, str]] = {}
-    for row in rows:
-        key = tuple(row[name] for name in (*_TEXTS, "conid", "vol", "days"))
-        line = lines.setdefault(key, _head(row))
-        line[f"{row['spot']:+g}"] = _money(row["profit"])
-    texts = list(lines.values())
-    output.print_table(texts, right=[name for name in texts[0] if name not in _TEXTS])
-    output.show(None, _notes(legs), json=False)
+    else:
+        lines: dict[tuple[Any, ...], dict[str, str]] = {}
+        for row in rows:
+            key = tuple(row[name] for name in (*_TEXTS, "conid", "vol", "days"))
+            lines.setdefault(key, _head(row))[f"{row['spot']:+g}"] = _money(row["profit"])
+        texts = list(lines.values())
+        output.print_table(texts, right=[name for name in texts[0] if name not in _TEXTS])
+        notes = [f"{count} left out: {reason}" for reason, count in legs.left_out().items()]
+        output.show(None, notes, json=False)
 
 
 _TEXTS = ("name", "strategy", "account", "currency")
@@ -120,11 +116,6 @@ def _head(row: Mapping[str, Any]) -> dict[str, str]:
 
 def _money(amount: float | None) -> str:
     return "–" if amount is None else f"{amount:,.0f}"
-
-
-def _notes(legs: PricedLegs) -> Iterable[str]:
-    for reason, count in legs.left_out().items():
-        yield f"{count} left out: {reason}"
 
 
 def expiry(
@@ -156,28 +147,31 @@ def expiry(
     else:
         output.show(None, [f"Nothing expires within {days} days."], json=False)
     lines = [
-        f"{one.strategy_id}: {digits(-one.position)} short of {one.conid} ({one.symbol}) may be "
-        f"assigned early: {one.extrinsic:,.2f} above its exercise, which gains {one.gain:,.2f}"
+        f"{one['strategy_id']}: {digits(-one['position'])} short of {one['conid']} "
+        f"({one['symbol']}) may be assigned early: {one['extrinsic']:,.2f} above its exercise, "
+        f"which gains {one['gain']:,.2f}"
         for one in early
     ]
     output.show(None, lines, json=False)
 
 
-def _expiring(one: Expiry) -> dict[str, str]:
-    marks = {
-        "pinned": one.is_pinned,
-        "uncovered": one.is_uncovered,
-        "settled in cash": one.is_cash_settled,
-        "in the morning": one.is_in_the_morning,
-    }
+_MARKS = {
+    "is_pinned": "pinned",
+    "is_uncovered": "uncovered",
+    "is_cash_settled": "settled in cash",
+    "is_in_the_morning": "in the morning",
+}
+
+
+def _expiring(one: Mapping[str, Any]) -> dict[str, str]:
     return {
-        "expires": f"{one.expires_at:%Y-%m-%d %H:%M}",
-        "strategy": one.strategy_id,
-        "account": one.account,
-        "conid": str(one.conid),
-        "symbol": one.symbol,
-        "qty": digits(one.position),
-        "units": f"{one.units:+,.0f}",
-        "cash": f"{one.cash:+,.0f}",
-        "": ", ".join(name for name, is_so in marks.items() if is_so),
+        "expires": f"{one['expires_at']:%Y-%m-%d %H:%M}",
+        "strategy": one["strategy_id"],
+        "account": one["account"],
+        "conid": str(one["conid"]),
+        "symbol": one["symbol"],
+        "qty": digits(one["position"]),
+        "units": f"{one['units']:+,.0f}",
+        "cash": f"{one['cash']:+,.0f}",
+        "": ", ".join(text for name, text in _MARKS.items() if one[name]),
     }

@@ -29,7 +29,7 @@ from position_sync_dagster.errors import GatewaysFileError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream import streamer
-from position_sync_dagster.sync.stream.memory_and_threads import one_native_thread_each
+from position_sync_dagster.sync.stream.memory_and_threads import limit_native_threads
 from position_sync_dagster.sync.stream.ownership import StreamCounts
 from position_sync_dagster.sync.supervision import Supervision, supervise
 
@@ -121,7 +121,6 @@ class StreamThread:
 
 @dg.op(tags={"domain": "positions"}, config_schema={})
 @dagster_failures
-@one_native_thread_each()
 def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResource) -> None:
     """Own a login: stream active legs, write `broker_positions`, enqueue everything else.
 
@@ -130,6 +129,7 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
     starts another one. An interrupt ends it cleanly, and the run succeeds. A termination in the UI
     ends it in the same way, but as a canceled run, which pauses the stream.
     """
+    limit_native_threads()
     lake, instance = position_sync.lake, context.instance
     name = context.partition_key if context.has_partition_key else None
     settings = position_sync.settings.for_login(name)
@@ -236,11 +236,15 @@ RUNS_SEEN = 8
 STARTS_AT_ONCE = 4
 
 
-@runs.sensor(job_name=STREAM_JOB)
+# Minimum seconds between two looks at the streams: every second look of the daemon.
+SUPERVISE_S = 7
+
+
+@runs.sensor(job_name=STREAM_JOB, minimum_interval_s=SUPERVISE_S)
 def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Request a stream run if none is alive; report a run as failed if its process is gone.
 
-    It looks every 5 s, and starts the stream of a login when its lease has ended: after a clean
+    It looks every 10 s, and starts the stream of a login when its lease has ended: after a clean
     end, a crash, a kill. Terminating its run pauses it until this sensor is switched off and on, or
     the job launched.
 

@@ -12,7 +12,6 @@ import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
-from typing import NamedTuple
 
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.instrument import NEW_YORK
@@ -164,20 +163,6 @@ class Owner(StrEnum):
     STREAM = "STREAM"
     # A short refresh by a drain of an earlier release, stored as DRAIN.
     REFRESH = "DRAIN"
-
-
-class LineUse(NamedTuple):
-    """How many market data lines an owner uses.
-
-    Attributes:
-        in_use: All that it holds.
-        limit: How many it may use.
-        underlyings: Of those in use, those of underlyings.
-    """
-
-    in_use: int = 0
-    limit: int = 0
-    underlyings: int = 0
 
 
 # How many outages a session keeps: the last ones.

@@ -528,9 +528,9 @@ class ExpectedDividend:
     conid: int
     symbol: str
     source: DividendSource
-    ex_date: date | None
-    amount: float | None
-    share: float | None
-    next_year: float | None
+    ex_date: date | None = None
+    amount: float | None = None
+    share: float | None = None
+    next_year: float | None = None
     seen_at: datetime
     run_id: str | None = None

@@ -7,14 +7,15 @@ left as it is, with these as alternatives. Every option ends in one structure, a
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from itertools import combinations, groupby
+from itertools import chain, groupby
+from operator import attrgetter
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import NEVER
-from position_sync_dagster.domain.instrument import Right, contract_name
+from position_sync_dagster.domain.instrument import Instrument, Right, contract_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract
 from position_sync_dagster.domain.statement import Execution
 from position_sync_dagster.domain.structures import (
@@ -32,11 +33,11 @@ TOGETHER = timedelta(minutes=1)
 # Maximum number of alternatives that a proposal names.
 MOST_ALTERNATIVES = 3
 
+# Why an option is proposed that is in no structure.
+ALONE = "nothing else goes with it"
+
 # The most contracts against one of the other side in a ratio spread that no order shows.
 HIGHEST_RATIO = 3
-
-# Signed quantities by conid.
-Contracts = dict[int, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +83,23 @@ class Proposal:
 
 @dataclass(eq=False, slots=True)
 class _Group:
-    """Contracts that belong together: `units` times the quantities of `unit`.
+    """Contracts that belong together: `units` times those of `unit`, by expiry and strike."""
 
-    `parts` has the costs of these contracts, and perhaps others.
-    """
-
-    unit: Contracts
+    unit: list[Piece]
     units: float
-    parts: Mapping[int, Piece]
-    why: str = "nothing else goes with it"
+    why: str = ALONE
     rank: int = 3
     alternatives: list[str] = field(default_factory=list)
+    kind: Shape | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.unit.sort(key=_order)
+        self.kind = kind_of(self.unit)
+
+    @property
+    def whole(self) -> list[Piece]:
+        """All of its contracts."""
+        return [replace(one, quantity=one.quantity * self.units) for one in self.unit]
 
 
 def propose(
@@ -121,7 +128,9 @@ def propose(
         groups, rest = _structures(own)
         found += [(group.rank, _proposed(group, account, symbol)) for group in groups]
         left += rest
-    found.sort(key=lambda one: (one[0], one[1].account, one[1].underlying, _order(one[1].legs)))
+    found.sort(
+        key=lambda one: (one[0], one[1].account, one[1].underlying, tuple(map(_order, one[1].legs)))
+    )
     taken, strategies = set(names), []
     for _rank, strategy in found:
         name, number = strategy.name, 1
@@ -156,49 +165,43 @@ def open_lots(
         lots = [Lot(Piece(terms, before, holding.average_cost), holding.account)]
         for one in deals:
             cost = None if one.price is None else one.price * terms.multiplier
-            lot = Lot(Piece(terms, 0.0, cost), holding.account, one.order_id, one.time)
-            lots = _added(lots, lot, one.change)
+            lots, opened = _changed(lots, one.change)
+            lots.append(Lot(Piece(terms, opened, cost), holding.account, one.order_id, one.time))
         for leg in claims[terms.conid]:
-            if leg.account not in (None, holding.account):
-                continue
             claim = holding.position if leg.quantity is None else leg.quantity
-            held = sum(lot.part.quantity for lot in lots)
-            if claim * held > 0:
-                lots = _added(lots, lots[0], -math.copysign(min(abs(claim), abs(held)), claim))
+            if leg.account in (None, holding.account) and claim * holding.position > 0:
+                lots, _more_than_is_held = _changed(lots, -claim)
         found += [lot for lot in lots if abs(lot.part.quantity) > NEGLIGIBLE]
     return found
 
 
-def _added(lots: list[Lot], new: Lot, change: float) -> list[Lot]:
-    """Return the lots after a change, which closes the oldest ones first."""
+def _changed(lots: Iterable[Lot], change: float) -> tuple[list[Lot], float]:
+    """Return the lots after a change, which closes the oldest ones first, and what it opens."""
     after: list[Lot] = []
     for lot in lots:
         quantity = lot.part.quantity
         if quantity * change < 0:
             closed = math.copysign(min(abs(quantity), abs(change)), quantity)
             quantity, change = quantity - closed, change + closed
-        if quantity:
-            after.append(_with(lot, quantity))
-    return [*after, _with(new, change)] if change else after
+        if abs(quantity) > NEGLIGIBLE:
+            after.append(replace(lot, part=replace(lot.part, quantity=quantity)))
+    return after, change
 
 
-def _with(lot: Lot, quantity: float) -> Lot:
-    return replace(lot, part=replace(lot.part, quantity=quantity))
-
-
-def _total(lots: Iterable[Lot]) -> dict[int, Piece]:
-    """Return the contracts of some lots, each once, with the average of their costs."""
+def _together(parts: Iterable[Piece]) -> list[Piece]:
+    """Return some contracts, each once, with the average of their costs."""
     found: dict[int, Piece] = {}
-    for lot in lots:
-        one, before = lot.part, found.get(lot.part.conid)
+    for one in parts:
+        before = found.get(one.conid)
         if before is not None:
-            quantity = before.quantity + one.quantity
-            cost = None
-            if before.cost is not None and one.cost is not None and quantity:
-                cost = (before.quantity * before.cost + one.quantity * one.cost) / quantity
+            quantity, cost = before.quantity + one.quantity, one.cost
+            if before.cost is None or cost is None or not quantity:
+                cost = None
+            elif cost != before.cost:
+                cost = (before.quantity * before.cost + one.quantity * cost) / quantity
             one = Piece(one.instrument, quantity, cost)
         found[one.conid] = one
-    return found
+    return [one for one in found.values() if one.quantity]
 
 
 def _structures(lots: list[Lot]) -> tuple[list[_Group], list[Lot]]:
@@ -207,26 +210,25 @@ def _structures(lots: list[Lot]) -> tuple[list[_Group], list[Lot]]:
     for lot in lots:
         by_order[lot.order].append(lot)
     rest, alone = by_order.pop(None, []), list[Lot]()
-    by_unit: defaultdict[tuple[tuple[int, float], ...], list[list[Lot]]] = defaultdict(list)
+    by_unit: defaultdict[object, list[list[Piece]]] = defaultdict(list)
     for order in sorted(by_order, key=str):
-        parts = _total(by_order[order])
-        if len(parts) > 1 and any(part.is_option for part in parts.values()):
-            units = _divisor(part.quantity for part in parts.values())
-            of_order = sorted((conid, part.quantity / units) for conid, part in parts.items())
-            by_unit[tuple(of_order)].append(by_order[order])
+        parts = _together(lot.part for lot in by_order[order])
+        if len(parts) > 1 and any(part.is_option for part in parts):
+            unit = ((part.conid, part.quantity) for part in _grouped(parts).unit)
+            by_unit[tuple(unit)].append(parts)
         else:
             alone += by_order[order]
     groups: list[_Group] = []
     for orders in by_unit.values():
         many = f"{len(orders)} orders of the same legs" if len(orders) > 1 else "one order"
-        groups.append(_group([lot for own in orders for lot in own], f"opened by {many}", 0))
+        groups.append(_grouped(chain(*orders), f"opened by {many}", 0))
     alone.sort(key=lambda lot: (lot.at, lot.part.conid))
     separate: list[Lot] = []
     while alone:
         near = [lot for lot in alone if lot.at - alone[0].at <= TOGETHER]
-        parts = _total(near)
-        if len(parts) > 1 and kind_of([*parts.values()]) is not None:
-            groups.append(_group(near, "opened within a minute", 1))
+        group = _grouped((lot.part for lot in near), "opened within a minute", 1)
+        if len(group.unit) > 1 and group.kind is not None:
+            groups.append(group)
         else:
             near = near[:1]
             separate += near
@@ -235,7 +237,7 @@ def _structures(lots: list[Lot]) -> tuple[list[_Group], list[Lot]]:
     for group in _Matching(separate).result:
         # A long option needs no other one; a short one may go with what was opened before, and
         # either with the underlying.
-        is_own = len(group.unit) == 1 and min(group.unit.values()) > 0 and not has_underlying
+        is_own = len(group.unit) == 1 and group.unit[0].quantity > 0 and not has_underlying
         if is_own:
             group.why, group.rank = "opened by an order of its own", 1
         if is_own or len(group.unit) > 1:
@@ -247,26 +249,19 @@ def _structures(lots: list[Lot]) -> tuple[list[_Group], list[Lot]]:
 
 def _without(lots: Iterable[Lot], groups: Iterable[_Group]) -> list[Lot]:
     """Return lots without the contracts of some groups, the oldest of which go first."""
-    gone: defaultdict[int, float] = defaultdict(float)
-    for group in groups:
-        for conid, quantity in group.unit.items():
-            gone[conid] += quantity * group.units
-    left: list[Lot] = []
+    of_conid: defaultdict[int, list[Lot]] = defaultdict(list)
     for lot in lots:
-        quantity, conid = lot.part.quantity, lot.part.conid
-        taken = math.copysign(min(abs(quantity), abs(gone[conid])), quantity) if gone[conid] else 0
-        gone[conid] -= taken
-        if abs(quantity - taken) > NEGLIGIBLE:
-            left.append(_with(lot, quantity - taken))
-    return left
+        of_conid[lot.part.conid].append(lot)
+    for part in (one for group in groups for one in group.whole):
+        of_conid[part.conid], _ = _changed(of_conid[part.conid], -part.quantity)
+    return [lot for own in of_conid.values() for lot in own]
 
 
-def _group(lots: Sequence[Lot], why: str, rank: int) -> _Group:
-    """Return all contracts of some lots as one group, by their greatest common divisor."""
-    parts = _total(lots)
-    units = _divisor(part.quantity for part in parts.values())
-    unit = {conid: part.quantity / units for conid, part in parts.items()}
-    return _Group(unit, units, parts, why, rank)
+def _grouped(parts: Iterable[Piece], why: str = ALONE, rank: int = 3) -> _Group:
+    """Return all of some contracts as one group, by their greatest common divisor."""
+    whole = _together(parts)
+    units = _divisor(one.quantity for one in whole)
+    return _Group([replace(one, quantity=one.quantity / units) for one in whole], units, why, rank)
 
 
 def _divisor(quantities: Iterable[float]) -> float:
@@ -275,8 +270,7 @@ def _divisor(quantities: Iterable[float]) -> float:
 
 
 def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
-    legs = tuple(sorted(_parts_of(group, group.units), key=lambda part: _order([part])))
-    kind = kind_of(_parts_of(group)) or Shape.COMBINATION
+    legs, kind = tuple(group.whole), group.kind or Shape.COMBINATION
     credit, greatest_loss, unlimited = risk_of(legs)
     first = min((str(one.instrument.expiry) for one in legs if one.is_option), default="")
     return ProposedStrategy(
@@ -293,27 +287,123 @@ def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
     )
 
 
-def _parts_of(group: _Group, units: float = 1.0) -> list[Piece]:
-    """Return the contracts of a group, with their costs."""
-    known = ((group.parts[conid], quantity * units) for conid, quantity in group.unit.items())
-    return [Piece(part.instrument, quantity, part.cost) for part, quantity in known]
-
-
-def _order(legs: Sequence[Piece]) -> tuple[tuple[str, float, str, int], ...]:
-    """Return the sort key of legs: stocks, then options by expiry, strike and right."""
-    named = ((one, str(one.instrument.expiry) if one.is_option else "") for one in legs)
-    return tuple((day, one.strike, str(one.instrument.right), one.conid) for one, day in named)
+def _order(one: Piece) -> tuple[str, float, str, int]:
+    """Return the sort key of a leg: stocks, then options by expiry, strike and right."""
+    day = str(one.instrument.expiry) if one.is_option else ""
+    return day, one.strike, str(one.instrument.right), one.conid
 
 
 # What all options of one expiry are not at once: each may go with something of the underlying.
 APART = frozenset({Shape.STRADDLE, Shape.STRANGLE, Shape.RISK_REVERSAL, Shape.SYNTHETIC, None})
 
-LIZARDS = frozenset({Shape.JADE_LIZARD, Shape.REVERSE_JADE_LIZARD})
-DOUBLES = frozenset({Shape.DOUBLE_CALENDAR, Shape.DOUBLE_DIAGONAL})
+# What two spreads are that need no less margin together: it is named, and they stay apart.
+ONLY_NAMED = frozenset({Shape.REVERSE_IRON_BUTTERFLY, Shape.REVERSE_IRON_CONDOR})
 
-VERTICAL = "same expiry and opposite sides"
+# Sorts the pairs of a step, those with the smallest one first; None: they do not go together.
+Score = tuple[float | str | bool, ...] | None
 
-Score = tuple[float | str | bool, ...]
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One way to join pairs of groups, if the two are a structure.
+
+    Attributes:
+        first, second: Which groups are the ones and the others of the pairs.
+        key: Only groups whose last contract has an equal one are compared.
+    """
+
+    why: str
+    first: Callable[[_Group], bool]
+    second: Callable[[_Group], bool]
+    key: Callable[[Instrument], object]
+    score: Callable[[_Group, _Group], Score]
+
+
+def _of(*kinds: Shape | None) -> Callable[[_Group], bool]:
+    return lambda group: group.kind in kinds
+
+
+def _single(fits: Callable[[Piece], bool]) -> Callable[[_Group], bool]:
+    return lambda group: group.kind is Shape.SINGLE and fits(group.unit[0])
+
+
+def _is_uneven(one: _Group, other: _Group) -> Score:
+    return (one.units != other.units,)
+
+
+def _of_spread(one: _Group, other: _Group) -> Score:
+    return (_distance(one.unit[0], other.unit[0]), other.unit[0].strike)
+
+
+def _of_four(one: _Group, other: _Group) -> Score:
+    """Prefer boxes, then what needs the least margin: condors and butterflies."""
+    if one.unit[0].strike > other.unit[0].strike:
+        one, other = other, one
+    (first, inner), (outer, last) = one.unit, other.unit
+    is_box = (first.strike, inner.strike) == (outer.strike, last.strike)
+    of_one_right = first.instrument.right is outer.instrument.right
+    if not is_box and (inner.strike > outer.strike or (first.quantity < 0 and of_one_right)):
+        return None
+    width = min(inner.strike - first.strike, last.strike - outer.strike)
+    return (not is_box, one.units != other.units, -width)
+
+
+def _of_time(short: _Group, long: _Group) -> Score:
+    near, far = short.unit[0].instrument.expiry, long.unit[0].instrument.expiry
+    days = 0 if near is None or far is None else (far - near).days
+    part = long.unit[0]
+    return (_distance(short.unit[0], part), days, part.strike) if days > 0 else None
+
+
+def _of_call_and_put(one: _Group, other: _Group) -> Score:
+    """Prefer two short ones, then two long ones."""
+    call, put = one.unit[0], other.unit[0]
+    order = {0: 0, 2: 1, 1: 2}[(call.quantity > 0) + (put.quantity > 0)]
+    return (order, one.units != other.units, abs(call.strike - put.strike))
+
+
+def _beside_spread(spread: _Group, short: _Group) -> Score:
+    rights = {group.unit[0].instrument.right for group in (spread, short)}
+    return _is_uneven(spread, short) if len(rights) == 2 else None
+
+
+def _by_day(_: _Group, option: _Group) -> Score:
+    return (str(option.unit[0].instrument.expiry),)
+
+
+def _distance(short: Piece, long: Piece) -> float:
+    """Return how far two strikes are apart, twice if the long option is behind: margin counts."""
+    behind = long.strike - short.strike
+    if short.instrument.right is Right.PUT:
+        behind = -behind
+    return abs(behind) + max(0.0, behind)
+
+
+SHORT, LONG = _single(lambda one: one.quantity < 0), _single(lambda one: one.quantity > 0)
+CALL = _single(lambda one: one.instrument.right is Right.CALL)
+PUT = _single(lambda one: one.instrument.right is Right.PUT)
+SPREAD, STOCK = _of(Shape.VERTICAL), _of(None)
+COVERED = _of(Shape.COVERED_CALL, Shape.COVERED_PUT)
+OF_TWO_EXPIRIES = _of(Shape.CALENDAR, Shape.DIAGONAL)
+EXPIRY, ANY = attrgetter("expiry"), attrgetter("symbol")
+SERIES = attrgetter("expiry", "right", "trading_class", "multiplier")
+
+VERTICALS = _Step("same expiry and opposite sides", SHORT, LONG, SERIES, _of_spread)
+BEFORE_STOCKS = (
+    VERTICALS,
+    _Step("two spreads of one expiry", SPREAD, SPREAD, EXPIRY, _of_four),
+    _Step("opposite sides of two expiries", SHORT, LONG, attrgetter("right"), _of_time),
+    _Step("two spreads of the same expiries", OF_TWO_EXPIRIES, OF_TWO_EXPIRIES, EXPIRY, _is_uneven),
+)
+WITH_STOCKS = (
+    _Step("the underlying covers it", STOCK, SHORT, ANY, _by_day),
+    _Step("the underlying between a short and a long option", COVERED, LONG, EXPIRY, _by_day),
+    _Step("it protects the underlying", STOCK, LONG, ANY, _by_day),
+)
+AFTER_STOCKS = (
+    _Step("a short option beside a spread of its expiry", SPREAD, SHORT, EXPIRY, _beside_spread),
+    _Step("a call and a put of one expiry", CALL, PUT, EXPIRY, _of_call_and_put),
+)
 
 
 class _Matching:
@@ -323,95 +413,80 @@ class _Matching:
     """
 
     def __init__(self, lots: Sequence[Lot]) -> None:
-        self._parts = dict(sorted(_total(lots).items()))
-        options = [part for part in self._parts.values() if part.is_option]
-        if len(self._parts) > 1 and kind_of([*self._parts.values()]) is not None:
-            self._groups = [_group(lots, "all that is held of the underlying", 2)]
+        parts = sorted(_together(lot.part for lot in lots), key=lambda part: part.conid)
+        self._groups: list[_Group] = []
+        if len(parts) > 1 and kind_of(parts) is not None:
+            self._groups.append(_grouped(parts, "all that is held of the underlying", 2))
             return
-        self._groups = []
         by_expiry: defaultdict[str, list[Piece]] = defaultdict(list)
-        for part in options:
-            by_expiry[str(part.instrument.expiry)].append(part)
+        for part in parts:
+            if part.is_option:
+                by_expiry[str(part.instrument.expiry)].append(part)
         for _expiry, own in sorted(by_expiry.items()):
             if len(own) > 1 and kind_of(own) not in APART:
-                conids = {part.conid for part in own}
-                those = [lot for lot in lots if lot.part.conid in conids]
-                self._groups.append(_group(those, "all options of the expiry", 2))
+                self._groups.append(_grouped(own, "all options of the expiry", 2))
             else:
-                for part in own:
-                    self._add({part.conid: math.copysign(1.0, part.quantity)}, abs(part.quantity))
-        self._join(self._verticals(), VERTICAL)
-        self._join(self._fours(), "two spreads of one expiry")
-        self._join(self._time_spreads(), "opposite sides of two expiries")
-        self._join(self._doubles(), "two spreads of the same expiries")
-        self._cover()
-        self._join(self._lizards(), "a short option beside a spread of its expiry")
-        self._join(self._calls_and_puts(), "a call and a put of one expiry")
+                self._groups += [_grouped([part]) for part in own]
+        self._pair_balanced(VERTICALS)
+        for step in BEFORE_STOCKS:
+            self._join(step)
+        self._cover([one for one in parts if one.instrument.sec_type in STOCKS])
+        for step in AFTER_STOCKS:
+            self._join(step)
         self._join_ratios()
 
     @property
     def result(self) -> list[_Group]:
         """The structures; a stock or a future alone is none."""
-        return [
-            group
-            for group in self._groups
-            if group.units > 0 and any(self._parts[conid].is_option for conid in group.unit)
-        ]
+        return [group for group in self._groups if group.units > 0]
 
-    def _add(self, unit: Contracts, units: float, why: str | None = None) -> int:
-        group = _Group({c: q for c, q in unit.items() if q}, units, self._parts)
-        if why is not None:
-            group.why, group.rank = why, 2
-        self._groups.append(group)
-        return len(self._groups) - 1
+    def _candidates(self, step: _Step) -> list[tuple[list[int], list[int]]]:
+        """Return the places of the groups that a step compares with each other."""
+        found: defaultdict[object, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+        for place, group in enumerate(self._groups):
+            if group.units > 0:
+                for number, fits in enumerate((step.first, step.second)):
+                    if fits(group):
+                        found[step.key(group.unit[-1].instrument)][number].append(place)
+        return list(found.values())
 
-    def _unit(self, *places: int) -> list[Piece]:
-        """Return one unit of some groups together."""
-        total: dict[int, float] = {}
-        for place in places:
-            for conid, quantity in self._groups[place].unit.items():
-                total[conid] = total.get(conid, 0.0) + quantity
-        return [Piece(self._parts[conid].instrument, q) for conid, q in total.items() if q]
+    def _pair_balanced(self, step: _Step) -> None:
+        """Pair, by strikes, what is balanced: this has the least sum of distances and margins."""
+        for sides in self._candidates(step):
+            totals = {sum(self._groups[place].units for place in own) for own in sides}
+            for own in sides:
+                own.sort(key=lambda place: _order(self._groups[place].unit[0]))
+            while len(totals) == 1 and all(sides):
+                self._take(sides[0][0], sides[1][0], step.why)
+                for own in sides:
+                    if not self._groups[own[0]].units:
+                        del own[0]
 
-    def _singles(self) -> list[tuple[int, Piece, float]]:
-        """Return the options that are alone: place, contract with its side, and quantity."""
-        return [
-            (place, part, group.units)
-            for place, group in enumerate(self._groups)
-            if group.units > 0 and len(group.unit) == 1
-            for part in self._unit(place)
-            if part.is_option
-        ]
-
-    def _of(self, *kinds: Shape) -> list[int]:
-        """Return the places of the pairs of these kinds."""
-        return [
-            place
-            for place, group in enumerate(self._groups)
-            if group.units > 0 and len(group.unit) == 2 and kind_of(self._unit(place)) in kinds
-        ]
-
-    def _take(self, one: int, other: int, why: str) -> int:
-        """Join two groups, as often as both are there."""
-        first, second = self._groups[one], self._groups[other]
-        count = min(first.units, second.units)
-        unit = {part.conid: part.quantity for part in self._unit(one, other)}
-        first.units, second.units = first.units - count, second.units - count
-        return self._add(unit, count, why)
-
-    def _join(self, pairs: Iterable[tuple[Score, int, int]], why: str) -> list[int]:
-        """Join pairs, those with the smallest score first; return the new groups.
+    def _join(self, step: _Step) -> None:
+        """Join pairs, those with the smallest score first.
 
         Pairs with equal scores that exclude each other are not joined: each is an alternative.
         """
-        closed, joined = set[int](), list[int]()
+        pairs = [
+            (score, one, other)
+            for firsts, seconds in self._candidates(step)
+            for one in firsts
+            for other in seconds
+            if (one < other or step.first is not step.second)
+            and (score := step.score(self._groups[one], self._groups[other])) is not None
+        ]
+        closed = set[int]()
         for _score, same in groupby(sorted(pairs), key=lambda pair: pair[0]):
             partners: defaultdict[int, list[int]] = defaultdict(list)
-            for _, one, other in same:
-                free = self._groups[one].units and self._groups[other].units
-                if free and not closed & {one, other}:
-                    partners[one].append(other)
-                    partners[other].append(one)
+            for _, *places in same:
+                if closed.isdisjoint(places) and all(self._groups[n].units for n in places):
+                    kind, [one, other] = self._kind(*places), places
+                    if kind in ONLY_NAMED:
+                        self._add_alternative(one, other)
+                        self._add_alternative(other, one)
+                    elif kind is not None:
+                        partners[one].append(other)
+                        partners[other].append(one)
             contested = {
                 place
                 for place, others in partners.items()
@@ -424,161 +499,54 @@ class _Matching:
                         closed |= {one, other}
                         self._add_alternative(one, other)
                     elif one < other:
-                        joined.append(self._take(one, other, why))
-        return joined
+                        self._take(one, other, step.why)
+
+    def _unit(self, one: int, other: int) -> list[Piece]:
+        return _together([*self._groups[one].unit, *self._groups[other].unit])
+
+    def _kind(self, one: int, other: int) -> Shape | None:
+        return kind_of(self._unit(one, other))
+
+    def _take(self, one: int, other: int, why: str) -> None:
+        """Join two groups, as often as both are there."""
+        first, second = self._groups[one], self._groups[other]
+        count = min(first.units, second.units)
+        first.units, second.units = first.units - count, second.units - count
+        self._groups.append(_Group(self._unit(one, other), count, why, 2))
 
     def _add_alternative(self, one: int, other: int) -> None:
-        if len(self._groups[one].alternatives) == MOST_ALTERNATIVES:
-            return
-        kind = kind_of(self._unit(one, other))
-        names = " / ".join(contract_name(part.instrument) for part in self._unit(other))
-        self._groups[one].alternatives.append(f"{kind} with {names}")
+        if len(self._groups[one].alternatives) < MOST_ALTERNATIVES:
+            names = " / ".join(contract_name(part.instrument) for part in self._groups[other].unit)
+            self._groups[one].alternatives.append(f"{self._kind(one, other)} with {names}")
 
-    def _verticals(self) -> Iterator[tuple[Score, int, int]]:
-        """Pair what is balanced in the order of strikes, and yield the pairs of the rest."""
-        buckets: defaultdict[str, list[tuple[int, Piece, float]]] = defaultdict(list)
-        for one in self._singles():
-            terms = one[1].instrument
-            same = (terms.expiry, terms.right, terms.trading_class, terms.multiplier)
-            buckets[str(same)].append(one)
-        for own in buckets.values():
-            own.sort(key=lambda one: (one[1].strike, one[1].conid))
-            shorts = [one for one in own if one[1].quantity < 0]
-            longs = [one for one in own if one[1].quantity > 0]
-            if sum(one[2] for one in shorts) == sum(one[2] for one in longs):
-                # Then this order has the least sum of distances and margins.
-                while shorts and longs:
-                    self._take(shorts[0][0], longs[0][0], VERTICAL)
-                    shorts, longs = self._left(shorts), self._left(longs)
-            for place, short, _ in shorts:
-                for other, long, _ in longs:
-                    yield (_cost(short, long), long.strike), place, other
-
-    def _left(self, singles: list[tuple[int, Piece, float]]) -> list[tuple[int, Piece, float]]:
-        return singles if self._groups[singles[0][0]].units else singles[1:]
-
-    def _fours(self) -> Iterator[tuple[Score, int, int]]:
-        """Yield pairs of verticals that need less margin together: condors, butterflies, boxes."""
-        by_expiry: defaultdict[str, list[tuple[float, float, bool, bool, int]]] = defaultdict(list)
-        for place in self._of(Shape.VERTICAL):
-            first, last = sorted(self._unit(place), key=lambda part: part.strike)
-            terms, is_long = first.instrument, first.quantity > 0
-            own = (first.strike, last.strike, terms.right is Right.CALL, is_long, place)
-            by_expiry[f"{terms.expiry} {terms.multiplier}"].append(own)
-        for spreads in by_expiry.values():
-            for one, other in combinations(sorted(spreads), 2):
-                low, inner, is_call, is_long, place = one
-                outer, high, of_calls, long_outside, beside = other
-                is_uneven = self._groups[place].units != self._groups[beside].units
-                if (low, inner) == (outer, high):
-                    if is_call != of_calls and is_long != long_outside:
-                        yield (0, is_uneven, 0.0), place, beside
-                elif inner > outer or is_long == long_outside or (is_call and not of_calls):
-                    continue
-                elif is_long:
-                    yield (1, is_uneven, -min(inner - low, high - outer)), place, beside
-                elif is_call != of_calls:
-                    # A reverse iron condor needs no less margin than its spreads.
-                    self._add_alternative(place, beside)
-                    self._add_alternative(beside, place)
-
-    def _time_spreads(self) -> Iterator[tuple[Score, int, int]]:
-        singles = self._singles()
-        longs = [one for one in singles if one[1].quantity > 0]
-        for place, short, _ in (one for one in singles if one[1].quantity < 0):
-            terms = short.instrument
-            for other, long, _ in longs:
-                far = long.instrument
-                if far.right is not terms.right or far.multiplier != terms.multiplier:
-                    continue
-                if terms.expiry is None or far.expiry is None or far.expiry <= terms.expiry:
-                    continue
-                days = (far.expiry - terms.expiry).days
-                yield (_cost(short, long), days, long.strike), place, other
-
-    def _doubles(self) -> Iterator[tuple[Score, int, int]]:
-        for one, other in combinations(self._of(Shape.CALENDAR, Shape.DIAGONAL), 2):
-            if kind_of(self._unit(one, other)) in DOUBLES:
-                yield (self._groups[one].units != self._groups[other].units,), one, other
-
-    def _lizards(self) -> Iterator[tuple[Score, int, int]]:
-        spreads: defaultdict[object, list[int]] = defaultdict(list)
-        for place in self._of(Shape.VERTICAL):
-            terms = self._unit(place)[0].instrument
-            spreads[terms.expiry, terms.right].append(place)
-        for place, single, units in self._singles():
-            terms = single.instrument
-            other_right = Right.PUT if terms.right is Right.CALL else Right.CALL
-            for other in spreads[terms.expiry, other_right] if single.quantity < 0 else ():
-                if kind_of(self._unit(place, other)) in LIZARDS:
-                    yield (self._groups[other].units != units,), place, other
-
-    def _calls_and_puts(self) -> Iterator[tuple[Score, int, int]]:
-        singles = self._singles()
-        puts: defaultdict[object, list[tuple[int, Piece, float]]] = defaultdict(list)
-        for one in singles:
-            if one[1].instrument.right is Right.PUT:
-                puts[one[1].instrument.expiry, one[1].instrument.multiplier].append(one)
-        for place, call, units in singles:
-            terms = call.instrument
-            if terms.right is Right.CALL:
-                for other, put, others in puts[terms.expiry, terms.multiplier]:
-                    sides = (call.quantity > 0) + (put.quantity > 0)
-                    order = {0: 0, 2: 1, 1: 2}[sides]  # both short, both long, opposite
-                    apart = abs(call.strike - put.strike)
-                    yield (order, units != others, apart), place, other
-
-    def _cover(self) -> None:
-        for stock in [one for one in self._parts.values() if one.instrument.sec_type in STOCKS]:
-            sold, bought = (Right.CALL, Right.PUT)[:: 1 if stock.quantity > 0 else -1]
-            for per in sorted({units_of(one, stock) for _, one, _ in self._singles()}):
-                used = sum(one.unit.get(stock.conid, 0.0) * one.units for one in self._groups)
-                units = math.floor(abs(stock.quantity - used) / per + 1e-9)
-                place = self._add({stock.conid: math.copysign(per, stock.quantity)}, units)
-                covered = self._join(
-                    self._beside([place], stock, per, sold, -1), "the underlying covers it"
-                )
-                collars = self._beside(covered, stock, per, bought, 1)
-                self._join(collars, "the underlying between a short and a long option")
-                protected = self._beside([place], stock, per, bought, 1)
-                self._join(protected, "it protects the underlying")
-                self._groups[place].units = 0.0
-
-    def _beside(
-        self, places: Iterable[int], stock: Piece, per: float, right: Right, side: int
-    ) -> Iterator[tuple[Score, int, int]]:
-        """Yield the options of a right and a side that may be added to the groups of a stock."""
-        for place in places:
-            days = [str(one.instrument.expiry) for one in self._unit(place) if one.is_option]
-            for other, option, _ in self._singles():
-                terms, day = option.instrument, str(option.instrument.expiry)
-                fits = units_of(option, stock) == per and days in ([], [day])
-                if fits and terms.right is right and option.quantity == side:
-                    yield (day,), place, other
+    def _cover(self, stocks: Iterable[Piece]) -> None:
+        for stock in stocks:
+            singles = [
+                one.unit[0] for one in self._groups if one.units and one.kind is Shape.SINGLE
+            ]
+            for per in sorted({units_of(one, stock) for one in singles}):
+                every = [part for group in self._groups for part in group.whole]
+                used = sum(part.quantity for part in every if part.conid == stock.conid)
+                lots = math.floor(abs(stock.quantity - used) / per + 1e-9)
+                share = replace(stock, quantity=math.copysign(per, stock.quantity))
+                shares = _Group([share], lots)
+                self._groups.append(shares)
+                for step in WITH_STOCKS:
+                    self._join(step)
+                shares.units = 0.0
 
     def _join_ratios(self) -> None:
         """Add to each spread what is left of one of its contracts, in small numbers."""
-        spreads: defaultdict[int, list[int]] = defaultdict(list)
-        for place in self._of(Shape.VERTICAL):
-            for conid in self._groups[place].unit:
-                spreads[conid].append(place)
-        for single, part, units in self._singles():
-            of_conid = [n for n in spreads[part.conid] if self._groups[n].units > 0]
-            if len(of_conid) != 1:
+        spreads: defaultdict[int, list[_Group]] = defaultdict(list)
+        for group in self.result:
+            for part in group.unit if group.kind is Shape.VERTICAL else ():
+                spreads[part.conid].append(group)
+        for single in [one for one in self.result if one.kind is Shape.SINGLE]:
+            own = [one for one in spreads[single.unit[0].conid] if one.units > 0]
+            if len(own) != 1:
                 continue
-            spread = self._groups[of_conid[0]]
-            count = _divisor((units, spread.units))
-            if (units + spread.units) / count > HIGHEST_RATIO:
-                continue
-            total = {conid: q * spread.units for conid, q in spread.unit.items()}
-            total[part.conid] += units * part.quantity
-            self._add({c: q / count for c, q in total.items()}, count, spread.why)
-            spread.units = self._groups[single].units = 0.0
-
-
-def _cost(short: Piece, long: Piece) -> float:
-    """Return how far two strikes are apart, twice if the long option is behind: margin counts."""
-    behind = long.strike - short.strike
-    if short.instrument.right is Right.PUT:
-        behind = -behind
-    return abs(behind) + max(0.0, behind)
+            [spread] = own
+            count = _divisor((single.units, spread.units))
+            if (single.units + spread.units) / count <= HIGHEST_RATIO:
+                self._groups.append(_grouped([*spread.whole, *single.whole], spread.why, 2))
+                spread.units = single.units = 0.0

@@ -6,8 +6,8 @@ from datetime import date, datetime
 from enum import StrEnum
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.instrument import NEW_YORK, Right, contract_name
-from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg, few, leg_of
+from position_sync_dagster.domain.instrument import NEW_YORK, HasTerms, Right, contract_name
+from position_sync_dagster.domain.leg import ActiveContract, Leg, LegShare, few, leg_of
 
 
 class HoldingSide(StrEnum):
@@ -77,8 +77,8 @@ def legs_of_rules(
         listed: The legs that the file lists, which no rule takes.
         now: The present moment.
     """
-    taken = ListedLegs(listed)
-    held = [one for one in holdings if one.position and not taken.have(one)]
+    taken = {(leg.account, _terms(leg) if leg.conid is None else leg.conid) for leg in listed}
+    held = [one for one in holdings if one.position and taken.isdisjoint(_ways(one))]
     held.sort(key=lambda one: (str(one.instrument.expiry), one.instrument.conid, one.account))
     today, found = exchange_date(now), list[ActiveContract]()
     for rule in rules:
@@ -88,34 +88,22 @@ def legs_of_rules(
             has_room = rule.limit is None or conid in conids or len(conids) < rule.limit
             if has_room and rule.refuses(one, today) is None:
                 conids.add(conid)
-                found.append(
-                    leg_of(
-                        one.instrument, rule.name, now, account=one.account, priority=rule.priority
-                    )
-                )
+                share = LegShare(account=one.account, priority=rule.priority)
+                found.append(leg_of(one.instrument, rule.name, now, **share))
             else:
                 left.append(one)
         held = left
     return found
 
 
-class ListedLegs:
-    """The contracts that the file lists, also those whose conid is not known yet."""
-
-    def __init__(self, legs: Iterable[Leg]) -> None:
-        self._names: set[tuple[object, ...]] = set()
-        for leg in legs:
-            terms = leg.conid if isinstance(leg, ActiveContract) else _terms(leg)
-            self._names.add((leg.account, terms))
-
-    def have(self, one: BrokerPosition) -> bool:
-        """Return whether a holding is of a listed leg."""
-        ways = (one.instrument.conid, _terms(one.instrument))
-        return any((account, way) in self._names for account in (None, one.account) for way in ways)
+def _terms(one: HasTerms) -> tuple[object, ...]:
+    return (one.symbol, one.right, one.strike, one.expiry)
 
 
-def _terms(one: UnresolvedLeg | object) -> tuple[object, ...]:
-    return tuple(getattr(one, name) for name in ("symbol", "right", "strike", "expiry"))
+def _ways(one: BrokerPosition) -> set[tuple[str | None, object]]:
+    """Return the ways in which the file may list a holding: by account or not, by conid or not."""
+    contracts = (one.instrument.conid, _terms(one.instrument))
+    return {(account, contract) for account in (None, one.account) for contract in contracts}
 
 
 def explain(

@@ -1,6 +1,7 @@
 """Structures of options: which kind some legs are together, and what they lose at most; pure."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -74,132 +75,114 @@ class Piece:
         return self.instrument.strike or 0.0
 
 
-def kind_of(parts: Sequence[Piece]) -> Shape | None:
+# What contracts are together, by the side and the kind of each: a stock or future (S) first, then
+# options of one expiry by strike, the put first where two have the same one.
+_PATTERNS = {
+    Shape.SINGLE: "+P -P +C -C",
+    Shape.COVERED_CALL: "+S-C",
+    Shape.COVERED_PUT: "-S-P",
+    Shape.PROTECTIVE_PUT: "+S+P",
+    Shape.PROTECTIVE_CALL: "-S+C",
+    Shape.COLLAR: "+S+P-C +S-C+P -S+C-P -S-P+C",
+    Shape.VERTICAL: "+P-P -P+P +C-C -C+C",
+    Shape.STRANGLE: "+P+C +C+P -P-C -C-P",
+    Shape.RISK_REVERSAL: "+P-C -C+P -P+C +C-P",
+    Shape.BUTTERFLY: "+P-P+P -P+P-P +C-C+C -C+C-C",
+    Shape.CONDOR: "+P-P-P+P -P+P+P-P +C-C-C+C -C+C+C-C",
+    Shape.IRON_CONDOR: "+P-P-C+C",
+    Shape.REVERSE_IRON_CONDOR: "-P+P+C-C",
+    Shape.JADE_LIZARD: "-P-C+C -C-P+C -C+C-P",
+    Shape.REVERSE_JADE_LIZARD: "+P-P-C +P-C-P -C+P-P",
+    Shape.BOX: "-P+C+P-C +P-C-P+C",
+}
+_KINDS = {pattern: kind for kind, patterns in _PATTERNS.items() for pattern in patterns.split()}
+
+# What these are called where the inner strikes are the same.
+_AT_ONE_STRIKE = {
+    Shape.STRANGLE: Shape.STRADDLE,
+    Shape.RISK_REVERSAL: Shape.SYNTHETIC,
+    Shape.IRON_CONDOR: Shape.IRON_BUTTERFLY,
+    Shape.REVERSE_IRON_CONDOR: Shape.REVERSE_IRON_BUTTERFLY,
+}
+
+# The kinds of one and of two pairs of two expiries: at several strikes, and at one.
+_OF_TWO_EXPIRIES = {
+    1: (Shape.DIAGONAL, Shape.CALENDAR),
+    2: (Shape.DOUBLE_DIAGONAL, Shape.DOUBLE_CALENDAR),
+}
+
+
+def kind_of(parts: Iterable[Piece]) -> Shape | None:
     """Return the kind of structure that some contracts are together; None if they are none.
 
     Args:
         parts: Contracts of one underlying, each once.
     """
-    options = sorted((one for one in parts if one.is_option), key=lambda one: one.strike)
-    others = [one for one in parts if not one.is_option]
-    calls = [one for one in options if one.instrument.right is Right.CALL]
-    puts = [one for one in options if one.instrument.right is Right.PUT]
-    if others:
-        return _on_stock(others[0], calls, puts) if len(others) == 1 else None
-    if len({one.instrument.multiplier for one in options}) != 1:
-        return None
-    is_one_expiry = len({one.instrument.expiry for one in options}) == 1
-    match len(options), len(calls), is_one_expiry:
-        case 1, _, _:
-            return Shape.SINGLE
-        case 2, 1, True:
-            return _call_and_put(calls[0], puts[0])
-        case 2, 0 | 2, _:
-            return _same_right(*options)
-        case 3 | 4, 0 | 3 | 4, True:
-            return _wings(options)
-        case 3, 1 | 2, True:
-            return _lizard(calls, puts)
-        case 4, 2, True:
-            return _iron(calls, puts)
-        case 4, 2, False:
-            return _double(calls, puts)
-    return None
-
-
-def _on_stock(stock: Piece, calls: list[Piece], puts: list[Piece]) -> Shape | None:
-    if stock.instrument.sec_type not in STOCKS or not 1 <= len(calls + puts) <= 2:
-        return None
-    if len(calls) > 1 or len(puts) > 1:
-        return None
-    for one in (*calls, *puts):
-        if abs(one.quantity) * units_of(one, stock) != abs(stock.quantity):
+    legs = sorted(parts, key=lambda one: (one.strike, one.instrument.right is Right.CALL))
+    legs.sort(key=lambda one: one.is_option)
+    if legs and legs[0].is_option:
+        if len({one.instrument.multiplier for one in legs}) != 1:
             return None
-    above, below = (calls, puts) if stock.quantity > 0 else (puts, calls)
-    sold = bool(above) and above[0].quantity < 0
-    bought = bool(below) and below[0].quantity > 0
-    if (above and not sold) or (below and not bought):
-        return None
-    if sold and bought:
-        return Shape.COLLAR
-    if sold:
-        return Shape.COVERED_CALL if stock.quantity > 0 else Shape.COVERED_PUT
-    return Shape.PROTECTIVE_PUT if stock.quantity > 0 else Shape.PROTECTIVE_CALL
+        if len({one.instrument.expiry for one in legs}) > 1:
+            return _of_two_expiries(legs)
+    kind = _KINDS.get("".join(("+" if one.quantity > 0 else "-") + _letter(one) for one in legs))
+    return None if kind is None else _by_amounts(kind, legs)
+
+
+def _letter(one: Piece) -> str:
+    if one.is_option:
+        return str(one.instrument.right)[0]
+    return "S" if one.instrument.sec_type in STOCKS else "?"
+
+
+def _by_amounts(kind: Shape, legs: list[Piece]) -> Shape | None:
+    """Return a kind as quantities and strikes of its legs make it; None if they do not fit."""
+    amounts, strikes = [one.quantity for one in legs], [one.strike for one in legs]
+    net, is_even, half = sum(amounts), amounts[0] == amounts[-1], len(legs) // 2
+    at_one_strike = strikes[half - 1] == strikes[half]
+    fits = True
+    match kind:
+        case Shape.VERTICAL:
+            fits = not at_one_strike
+            if net:
+                kind = Shape.RATIO_SPREAD if net < 0 else Shape.BACK_SPREAD
+        case Shape.BUTTERFLY:
+            fits = net == 0
+            if not is_even or strikes[1] - strikes[0] != strikes[2] - strikes[1]:
+                kind = Shape.BROKEN_WING
+        case Shape.CONDOR:
+            fits = is_even and net == 0
+        case Shape.JADE_LIZARD | Shape.REVERSE_JADE_LIZARD:
+            right = Right.CALL if kind is Shape.JADE_LIZARD else Right.PUT
+            fits = sum(one.quantity for one in legs if one.instrument.right is right) == 0
+        case Shape.BOX:
+            fits = strikes[::2] == strikes[1::2] and len(set(map(abs, amounts))) == 1
+        case _ if not legs[0].is_option:
+            whole = abs(amounts[0])
+            fits = all(abs(one.quantity) * units_of(one, legs[0]) == whole for one in legs[1:])
+        case _ if at_one_strike and len(legs) > 1:
+            kind = _AT_ONE_STRIKE[kind]
+    return kind if fits else None
+
+
+def _of_two_expiries(options: Iterable[Piece]) -> Shape | None:
+    """Return the kind of a pair of one right, or of a pair of each right, of two expiries."""
+    by_right: defaultdict[object, list[Piece]] = defaultdict(list)
+    for one in sorted(options, key=lambda one: str(one.instrument.expiry)):
+        by_right[one.instrument.right].append(one)
+    days, at_one_strike = set(), True
+    for pair in by_right.values():
+        near, far = pair[0], pair[-1]
+        if len(pair) != 2 or near.quantity * far.quantity > 0:
+            return None
+        days.add((near.instrument.expiry, far.instrument.expiry, near.quantity > 0))
+        at_one_strike = at_one_strike and near.strike == far.strike
+    return _OF_TWO_EXPIRIES[len(by_right)][at_one_strike] if len(days) == 1 else None
 
 
 def units_of(option: Piece, stock: Piece) -> float:
     """Return how much of its underlying a contract of an option stands for."""
     return option.instrument.multiplier / stock.instrument.multiplier
-
-
-def _call_and_put(call: Piece, put: Piece) -> Shape:
-    if call.quantity * put.quantity > 0:
-        return Shape.STRADDLE if call.strike == put.strike else Shape.STRANGLE
-    return Shape.SYNTHETIC if call.strike == put.strike else Shape.RISK_REVERSAL
-
-
-def _same_right(one: Piece, other: Piece) -> Shape | None:
-    if one.quantity * other.quantity > 0:
-        return None
-    if one.instrument.expiry != other.instrument.expiry:
-        return Shape.CALENDAR if one.strike == other.strike else Shape.DIAGONAL
-    if one.strike == other.strike:
-        return None
-    net = one.quantity + other.quantity
-    return Shape.VERTICAL if net == 0 else Shape.RATIO_SPREAD if net < 0 else Shape.BACK_SPREAD
-
-
-def _wings(legs: list[Piece]) -> Shape | None:
-    """Return the kind of three or four options of one right and expiry, by strike."""
-    inner = legs[1:-1]
-    is_outside = legs[0].quantity * legs[-1].quantity > 0
-    if not is_outside or any(one.quantity * legs[0].quantity > 0 for one in inner):
-        return None
-    if sum(one.quantity for one in legs) != 0:
-        return None
-    if len(legs) == 4:
-        return Shape.CONDOR if legs[0].quantity == legs[-1].quantity else None
-    low, middle, high = (one.strike for one in legs)
-    is_even = legs[0].quantity == legs[-1].quantity and middle - low == high - middle
-    return Shape.BUTTERFLY if is_even else Shape.BROKEN_WING
-
-
-def _lizard(calls: list[Piece], puts: list[Piece]) -> Shape | None:
-    """Return the kind of a short option and a credit spread of the other right."""
-    [alone], spread = (puts, calls) if len(calls) == 2 else (calls, puts)
-    short, long = spread if len(calls) == 2 else reversed(spread)
-    if alone.quantity > 0 or short.quantity > 0 or short.quantity != -long.quantity:
-        return None
-    return Shape.JADE_LIZARD if len(calls) == 2 else Shape.REVERSE_JADE_LIZARD
-
-
-def _iron(calls: list[Piece], puts: list[Piece]) -> Shape | None:
-    """Return the kind of two calls and two puts of one expiry."""
-    low, put = puts
-    call, high = calls
-    if low.quantity * put.quantity > 0 or call.quantity * high.quantity > 0:
-        return None
-    if (low.strike, put.strike) == (call.strike, high.strike):
-        amounts = {abs(one.quantity) for one in (*calls, *puts)}
-        return Shape.BOX if call.quantity * put.quantity > 0 and len(amounts) == 1 else None
-    if put.strike > call.strike or put.quantity * call.quantity < 0:
-        return None
-    if put.quantity < 0:
-        return Shape.IRON_BUTTERFLY if put.strike == call.strike else Shape.IRON_CONDOR
-    is_fly = put.strike == call.strike
-    return Shape.REVERSE_IRON_BUTTERFLY if is_fly else Shape.REVERSE_IRON_CONDOR
-
-
-def _double(calls: list[Piece], puts: list[Piece]) -> Shape | None:
-    """Return the kind of two calls and two puts of two expiries."""
-    kinds, expiries = set(), set()
-    for pair in (calls, puts):
-        near, far = sorted(pair, key=lambda one: str(one.instrument.expiry))
-        expiries.add((near.instrument.expiry, far.instrument.expiry, near.quantity > 0))
-        kinds.add(_same_right(near, far))
-    if len(expiries) != 1 or not kinds <= {Shape.CALENDAR, Shape.DIAGONAL}:
-        return None
-    return Shape.DOUBLE_CALENDAR if kinds == {Shape.CALENDAR} else Shape.DOUBLE_DIAGONAL
 
 
 def least_payoff(parts: Sequence[Piece]) -> float | None:

@@ -127,7 +127,7 @@ class RecordsTable(Generic[codec.Record]):
         only: pl.Expr | None = None,
         columns: Collection[str] = (),
     ) -> pl.DataFrame:
-        """Return rows, in the table's order; only files are read that may have one of them.
+        """Return rows, in no particular order; only files are read that may have one of them.
 
         Args:
             since: The earliest value of the column that orders the table; None: any.
@@ -141,12 +141,7 @@ class RecordsTable(Generic[codec.Record]):
             first = codec.moment(since) if isinstance(since, datetime) else pl.lit(since)
             chosen, wanted = may_have(order, since), wanted & (pl.col(order) >= first)
 
-        def step(handle: DeltaTable) -> pl.DataFrame:
-            rows = self.table.scan_files(data_files(handle).filter(chosen))
-            return rows.filter(wanted).select(names).collect()
-
-        found = self.table.snapshot(step)
-        return found.sort(order) if order in names else found
+        return self.table.read(wanted, chosen, names)
 
     def files(self, until: datetime | None = None) -> frozenset[str]:
         """Return the names of the files that may have a row of before a time; None: of all."""

@@ -7,7 +7,7 @@ login has a part of the table for itself, so that two renewals at once do not co
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -15,9 +15,7 @@ from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import (
     ALIVE,
-    GatewayRun,
     GatewaySession,
-    LineUse,
     Owner,
     SessionState,
 )
@@ -108,26 +106,20 @@ class GatewaySessions:
         lease_s: float,
         state: SessionState | None = None,
         live_since: datetime | None = None,
-        lines: LineUse | None = None,
-        detail: str | None = None,
-        greeks: str | None = None,
-        gateway: GatewayRun | None = None,
         late: bool = False,
+        **columns: Any,
     ) -> GatewaySession:
         """Renew the lease: it ends `lease_s` seconds from now. Record the state of the owner.
 
-        An argument that is None changes nothing, except `detail` and `greeks`, which it clears.
+        A column that is not named stays as it is, except `detail` and `greeks`, which are cleared.
 
         Args:
             session: The session of the owner.
             lease_s: How long the lease lasts, in seconds.
-            state: The state of the owner.
+            state: The state of the owner; None if it is the same.
             live_since: Since when a LIVE owner has seen the gateway without an interruption.
-            lines: The market data lines of the owner.
-            greeks: What is known of computed greeks.
-            detail: The state in words, for a person.
-            gateway: What connections have shown of the gateway's process.
             late: Whether to renew a lease that has expired, if no other session has followed.
+            columns: Other columns of the session.
 
         Raises:
             LeaseLostError: The lease has expired, or a newer session has followed.
@@ -136,10 +128,6 @@ class GatewaySessions:
         def change(known: GatewaySession, now: datetime) -> GatewaySession:
             if now >= known.expires_at and not late:
                 raise _lease_lost(known, "its lease has expired")
-            used = lines or LineUse(
-                known.lines_in_use, known.line_limit, known.underlying_lines or 0
-            )
-            run = gateway or known.gateway_run
             return replace(
                 known,
                 heartbeat_at=now,
@@ -147,13 +135,7 @@ class GatewaySessions:
                 state=state or known.state,
                 state_since=known.since_after(state, live_since, now),
                 outages=known.outages_after(state, live_since, now),
-                lines_in_use=used.in_use,
-                line_limit=used.limit,
-                underlying_lines=used.underlyings,
-                greeks=greeks,
-                detail=detail,
-                gateway_running_since=run.running_since,
-                gateway_started_at=run.started_at,
+                **{"detail": None, "greeks": None, **columns},
             )
 
         return self._change_own(session, change, "heartbeat")

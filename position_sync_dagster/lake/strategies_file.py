@@ -374,7 +374,7 @@ class StrategiesFile:
         except OSError as error:
             raise StrategiesFileError(
                 f"The file {path} cannot be written: {error.strerror}.",
-                remedy="Correct its rights, or add what `strategies propose --yaml` prints.",
+                remedy="Correct the rights of the file and its folder.",
             ) from error
         finally:
             new.unlink(missing_ok=True)

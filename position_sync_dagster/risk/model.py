@@ -73,20 +73,6 @@ class Exercise(StrEnum):
     EUROPEAN_FUTURE = "EUROPEAN_FUTURE"
 
 
-class Dividend(NamedTuple):
-    """A dividend of the underlying.
-
-    Attributes:
-        years: The time until its ex-date.
-        amount: An amount of money, in the major unit of the currency.
-        share: A share of the price on that day; instead of an amount.
-    """
-
-    years: float
-    amount: float = 0.0
-    share: float = 0.0
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VanillaOptions:
     """The terms of options, one entry each; prices and strikes in the major unit.
@@ -95,7 +81,9 @@ class VanillaOptions:
         years: The time to expiry; at 0 and below an option is worth its exercise.
         rate: The interest rate per year.
         on_future: Whether the underlying costs no interest.
-        dividends: For each option a list of (years, amount, share), all of the same length.
+        dividends: For each option a list of (years, amount, share), all of the same length: the
+            time until the ex-date, and an amount of money in the major unit, or a share of the
+            price on that day.
     """
 
     is_call: Flags
@@ -110,13 +98,13 @@ class VanillaOptions:
     def of(
         cls,
         terms: Iterable[tuple[bool, float, float, float, Exercise]],
-        dividends: Sequence[Sequence[Dividend]],
+        dividends: Sequence[Sequence[tuple[float, float, float]]],
     ) -> Self:
         """Return options by (is call, strike, years, rate, exercise) and the dividends of each."""
         columns = list(zip(*terms, strict=True)) or [()] * 5
         exercise = columns[4]
         most = max((len(one) for one in dividends), default=0)
-        padded = [[*one, *[Dividend(math.inf)] * (most - len(one))] for one in dividends]
+        padded = [[*one, *[(math.inf, 0.0, 0.0)] * (most - len(one))] for one in dividends]
         on_future = [one in (Exercise.FUTURE, Exercise.EUROPEAN_FUTURE) for one in exercise]
         return cls(
             is_call=np.array(columns[0], dtype=bool),

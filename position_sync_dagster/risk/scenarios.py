@@ -18,22 +18,21 @@ from typing import Annotated, Any
 
 import numpy as np
 import polars as pl
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from position_sync_dagster.domain.instrument import ContractDetails, leg_name
+from position_sync_dagster.domain.instrument import ContractDetails, Instrument, leg_name
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.terms import (
     CONTRACT_FIELDS,
     OPTION_TYPES,
-    Contract,
     DatedDividend,
     NotPriced,
     OptionTerms,
     as_options,
     option_terms,
 )
+from position_sync_dagster.yaml_file import Part, YamlFile
 
 LINEAR_TYPES = frozenset({"STK", "FUT"})
 
@@ -69,8 +68,7 @@ class NotShifted(StrEnum):
     NO_BETA = "its underlying has no beta"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
+class Point(Part):
     """One scenario.
 
     Attributes:
@@ -82,16 +80,18 @@ class Point:
         underlying: The only underlying that moves by `spot`; the others follow it by their betas.
             None: all move by it.
         name: The name of a scenario that a person wrote.
+        largest_loss: For some strategies the largest allowed loss.
     """
 
-    spot: float = 0.0
-    vol: float = 0.0
-    days: float = 0.0
-    rate: float = 0.0
+    name: str | None = None
+    spot: Annotated[float, Field(ge=-100, le=10_000)] = 0.0
+    underlying: str | None = None
+    vol: Annotated[float, Field(ge=-500, le=500)] = 0.0
+    days: Annotated[float, Field(ge=0, le=3650)] = 0.0
+    rate: Annotated[float, Field(ge=-100, le=100)] = 0.0
     in_moves: bool = False
     is_ratio: bool = False
-    underlying: str | None = None
-    name: str | None = None
+    largest_loss: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
 
     def volatility(self, known: model.Array) -> model.Array:
         """Return the volatilities in this scenario, within what the model can price."""
@@ -152,75 +152,63 @@ class Assumptions:
     dividends: Mapping[str, Sequence[DatedDividend]] = field(default_factory=dict)
     betas: Mapping[str, float] = field(default_factory=dict)
 
-    def terms(self, row: Mapping[str, Any]) -> OptionTerms | NotPriced:
-        """Return what the option of a row is priced as."""
-        contract = Contract(**{name: row[name] for name in CONTRACT_FIELDS})
-        details = self.details.get(row["conid"])
-        return option_terms(contract, details, self.rates, self.dividends.get(row["symbol"]))
-
 
 # The columns in which rows are equal that have one price in each scenario.
 _PRICED = ["conid", "implied_vol", "spot"]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class PricedLegs:
     """The parts of the holdings, ready for scenarios.
 
     Args:
         parts: A row for each part of a holding, as `Split.parts` has them.
         given: What they are priced with.
+
+    Attributes:
+        parts: With `spot`, with why a leg is left out (`reason`), and with the number of its row in
+            `units` and `terms` (`unit`).
+        units: What has one price in each scenario.
+        terms: The terms of each of them; None: they are not known, or it is no option.
     """
 
     parts: pl.DataFrame
     given: Assumptions
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "parts", self.parts.with_columns(spot=_spot()))
-        rows = self.parts.unique(_PRICED, keep="first", maintain_order=True).with_row_index("unit")
-        reasons: list[str | None] = []
-        terms: list[OptionTerms | None] = []
-        for row in rows.iter_rows(named=True):
-            reason, found = self._read(row)
-            reasons.append(reason)
-            terms.append(found)
-        units = rows.select(
-            *_PRICED,
-            "unit",
-            "symbol",
-            reason=pl.Series(reasons, dtype=pl.String),
-        )
-        object.__setattr__(self, "units", units)
-        object.__setattr__(self, "terms", terms)
+        parts = self.parts.drop("unit", "reason", strict=False).with_columns(spot=_spot())
+        rows = parts.unique(_PRICED, keep="first", maintain_order=True).with_row_index("unit")
+        read = [self._read(row) for row in rows.iter_rows(named=True)]
+        self.terms: list[OptionTerms | None] = [terms for _reason, terms in read]
+        reasons = pl.Series("reason", [reason for reason, _terms in read], pl.String)
+        self.units = rows.select(*_PRICED, "symbol", "unit", reasons)
+        of = self.units.drop("symbol")
+        self.parts = parts.join(of, on=_PRICED, nulls_equal=True, maintain_order="left")
 
-    units: pl.DataFrame = field(init=False)
-    terms: list[OptionTerms | None] = field(init=False)
+    def narrowed(self, only: pl.Expr) -> "PricedLegs":
+        """Return some of the parts."""
+        return PricedLegs(self.parts.filter(only), self.given)
 
     def of_strategy(self, strategy: str | None) -> "PricedLegs":
         """Return the parts of one strategy; None: all."""
-        if strategy is None:
-            return self
-        return PricedLegs(self.parts.filter(pl.col("strategy_id") == strategy), self.given)
+        return self if strategy is None else self.narrowed(pl.col("strategy_id") == strategy)
 
     def _read(self, row: dict[str, Any]) -> tuple[str | None, OptionTerms | None]:
         """Return why a leg is left out, if it is, and the terms of an option."""
+        spot = row["spot"]
         if row["sec_type"] in LINEAR_TYPES:
-            return (NotShifted.NO_PRICE.value if row["spot"] is None else None), None
+            return (NotShifted.NO_PRICE.value if spot is None else None), None
         if row["sec_type"] not in OPTION_TYPES:
             return NotShifted.OTHER_TYPE.value, None
-        found = self.given.terms(row)
-        if isinstance(found, NotPriced):
-            return found.value, None
+        option = Instrument(**{name: row[name] for name in CONTRACT_FIELDS})
+        given = self.given
+        dividends = given.dividends.get(option.symbol)
+        terms = option_terms(option, given.details.get(option.conid), given.rates, dividends)
+        if isinstance(terms, NotPriced):
+            return terms.value, None
         if not row["implied_vol"] or row["implied_vol"] <= 0:
-            return NotShifted.NO_VOLATILITY.value, found
-        if not row["spot"] or row["spot"] <= 0:
-            return NotShifted.NO_PRICE.value, found
-        return None, found
-
-    @property
-    def with_units(self) -> pl.DataFrame:
-        """The parts, each with its row of `units`."""
-        return self.parts.join(self.units.select(*_PRICED, "unit"), on=_PRICED, nulls_equal=True)
+            return NotShifted.NO_VOLATILITY.value, terms
+        return (None if spot and spot > 0 else NotShifted.NO_PRICE.value), terms
 
     def moves(self) -> dict[str, float]:
         """Return the move of one day of each underlying: from the median of its volatilities."""
@@ -235,22 +223,21 @@ class PricedLegs:
             return np.empty((0, len(points)))
         moves = self.moves() if any(point.in_moves for point in points) else {}
         symbols = units.get_column("symbol").to_list()
-        spot = units.get_column("spot").fill_null(np.nan).to_numpy()
-        spots = np.array(
+        places_of = {symbol: n for n, symbol in enumerate(dict.fromkeys(symbols))}
+        factors = np.array(
             [
                 [point.factor(symbol, moves.get(symbol), self.given.betas) for point in points]
-                for symbol in dict.fromkeys(symbols)
+                for symbol in places_of
             ]
         )
-        of = {symbol: number for number, symbol in enumerate(dict.fromkeys(symbols))}
-        shifted = spots[[of[symbol] for symbol in symbols]] * spot[:, None]
+        spot = units.get_column("spot").fill_null(np.nan).to_numpy()
+        shifted = factors[[places_of[symbol] for symbol in symbols]] * spot[:, None]
         left_out = units.get_column("reason").is_not_null().to_numpy()
         found: model.Array = shifted - spot[:, None]
         found[left_out] = np.nan
-        options = [n for n, one in enumerate(self.terms) if one is not None and not left_out[n]]
+        options = {n: one for n, one in enumerate(self.terms) if one and not left_out[n]}
         if options:
-            places = np.array(options)
-            terms = [one for one in (self.terms[n] for n in options) if one is not None]
+            places, terms = np.array(list(options)), list(options.values())
             volatility = units.get_column("implied_vol").to_numpy()[places]
             found[places] = _option_changes(
                 terms, spot[places], shifted[places], volatility, points, now
@@ -268,7 +255,7 @@ class PricedLegs:
         changes = pl.DataFrame(
             {str(n): found_changes[:, n] for n in range(len(points))}
         ).with_row_index("unit")
-        joined = self.with_units.select(
+        joined = self.parts.select(
             *dict.fromkeys([*_GROUPS[level], "currency", "unit"]),
             size=pl.col("position") * pl.col("multiplier") * pl.col("share"),
             # A future has no value of its own: its market value is what it stands for.
@@ -295,11 +282,12 @@ class PricedLegs:
 
     def rows(self, points: Sequence[Point], level: Breakdown) -> list[dict[str, Any]]:
         """Return the rows of `scenarios` for a program; those of legs with what prices them."""
-        name, found = _GROUPS[level][0], []
+        name = _GROUPS[level][0]
         priced = self._priced_with() if level is Breakdown.LEG else {}
+        found = []
         for row in self.scenarios(points, level).iter_rows(named=True):
             point, conid = points[row["point"]], row.get("conid")
-            of_leg = {} if conid is None else priced.get((row["account"], conid), {})
+            of_leg = priced.get((row["account"], conid), {})
             found.append(
                 {
                     "level": level.value,
@@ -309,24 +297,17 @@ class PricedLegs:
                     "conid": conid,
                     "currency": row["currency"],
                     "scenario": point.name,
-                    "spot": point.spot,
-                    "vol": point.vol,
-                    "days": point.days,
-                    "value": row["value"],
-                    "profit": row["profit"],
-                    "left_out": row["left_out"],
+                    **{one: getattr(point, one) for one in ("spot", "vol", "days")},
+                    **{one: row[one] for one in ("value", "profit", "left_out")},
+                    **of_leg,
                 }
-                | of_leg
             )
         return found
 
-    def _priced_with(self) -> dict[tuple[str, int], dict[str, Any]]:
+    def _priced_with(self) -> dict[tuple[str, int | None], dict[str, Any]]:
         """Return what each leg is priced with, by account and conid."""
-        found: dict[tuple[str, int], dict[str, Any]] = {}
-        names = ["account", "symbol", "right", "strike", "expiry", "unit", *_PRICED]
-        joined = self.with_units
-        reasons = self.units.get_column("reason")
-        for row in joined.select(names).iter_rows(named=True):
+        found: dict[tuple[str, int | None], dict[str, Any]] = {}
+        for row in self.parts.iter_rows(named=True):
             terms = self.terms[row["unit"]]
             found[row["account"], row["conid"]] = {
                 "leg": leg_name(row["symbol"], row["right"], row["strike"], row["expiry"]),
@@ -336,14 +317,14 @@ class PricedLegs:
                 "dividends": _dividends(terms, row["spot"]),
                 "exercise": terms.exercise.value if terms else None,
                 "expires_at": terms.expires_at if terms else None,
-                "reason": reasons[row["unit"]],
+                "reason": row["reason"],
             }
         return found
 
     def left_out(self) -> dict[str, int]:
         """Return how many legs are left out of every scenario, by reason."""
-        joined = self.parts.join(self.units, on=_PRICED, nulls_equal=True).drop_nulls("reason")
-        return dict(joined.group_by("reason").len().sort("len", descending=True).iter_rows())
+        reasons = self.parts.drop_nulls("reason").group_by("reason").len()
+        return dict(reasons.sort("len", descending=True).iter_rows())
 
 
 def _dividends(terms: OptionTerms | None, spot: float | None) -> list[dict[str, Any]] | None:
@@ -405,8 +386,6 @@ def _option_changes(
 
 SCENARIOS_FILE = "scenarios.yaml"
 
-LARGEST_BYTES = 2**20
-
 # The scenarios that are recorded without a file.
 STANDARD = tuple(
     Point(spot=spot, vol=vol, name=f"{spot:+g} %" + (f", volatility {vol:+g}" if vol else ""))
@@ -421,47 +400,33 @@ class ScenariosFileError(PositionSyncError):
     """The file of scenarios has a mistake."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+class Scenario(Point):
+    """One scenario of the file."""
 
-
-class _Scenario(_Part):
     name: Annotated[str, Field(min_length=1, max_length=60)]
-    spot: Annotated[float, Field(gt=-100, le=1000)] = 0.0
-    underlying: str | None = None
-    vol: Annotated[float, Field(ge=-500, le=500)] = 0.0
-    days: Annotated[float, Field(ge=0, le=3650)] = 0.0
-    rate: Annotated[float, Field(ge=-100, le=100)] = 0.0
-    largest_loss: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
 
 
-class _File(_Part):
-    betas: dict[str, float] = Field(default_factory=dict)
-    scenarios: list[_Scenario] = Field(default_factory=list)
-    early_assignment: bool = False
-
-
-class OwnScenarios(BaseModel):
-    """The content of the file.
+class OwnScenarios(Part):
+    """The file `scenarios.yaml`.
 
     Attributes:
         betas: By how much each underlying moves when the index moves by 1.
-        points: The scenarios, by name.
-        largest_losses: For some scenarios and strategies the largest allowed loss.
         early_assignment: Whether a short option that may be assigned early is beyond a limit.
     """
 
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
-
-    betas: dict[str, float]
-    points: dict[str, Point]
-    largest_losses: dict[tuple[str, str], float]
+    betas: dict[str, float] = Field(default_factory=dict)
+    scenarios: list[Scenario] = Field(default_factory=list)
     early_assignment: bool = False
+
+    @property
+    def points(self) -> dict[str, Point]:
+        """The scenarios of the file, by name."""
+        return {one.name: one for one in self.scenarios}
 
     @property
     def recorded(self) -> list[Point]:
         """The scenarios that are recorded: the standard ones and those of the file."""
-        return [*(one for one in STANDARD if one.name not in self.points), *self.points.values()]
+        return [*({one.name: one for one in STANDARD} | self.points).values()]
 
 
 def read_scenarios(folder: Path) -> OwnScenarios:
@@ -476,40 +441,13 @@ def read_scenarios(folder: Path) -> OwnScenarios:
         ScenariosFileError: The file cannot be read, or has a mistake.
     """
     path = folder / SCENARIOS_FILE
-    try:
-        with path.open("rb") as file:
-            content = yaml.safe_load(file.read(LARGEST_BYTES))
-        found = _File.model_validate(content or {})
-    except FileNotFoundError:
-        found = _File()
-    except (OSError, yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
-        cause = " ".join(str(error).split())[:300]
-        raise ScenariosFileError(
-            f"{path} cannot be used: {cause}.",
-            remedy="Correct it; docs/what-if.md shows an example.",
-        ) from None
-    points = {
-        one.name: Point(
-            name=one.name,
-            spot=one.spot,
-            underlying=one.underlying,
-            vol=one.vol,
-            days=one.days,
-            rate=one.rate,
-        )
-        for one in found.scenarios
-    }
-    losses = {
-        (one.name, strategy): loss
-        for one in found.scenarios
-        for strategy, loss in one.largest_loss.items()
-    }
-    return OwnScenarios(
-        betas=found.betas,
-        points=points,
-        largest_losses=losses,
-        early_assignment=found.early_assignment,
-    )
+    if not path.exists():
+        return OwnScenarios()
+    file = YamlFile(path, named_by="its name", holds="scenarios", error=ScenariosFileError)
+    entries = file.data.get("scenarios") if isinstance(file.data, dict) else None
+    for number, entry in enumerate(entries if isinstance(entries, list) else ()):
+        file.parse(Scenario, entry, ("scenarios", number))
+    return file.parse(OwnScenarios, file.data)
 
 
 def folder_of(strategies_file: Path | None) -> Path:

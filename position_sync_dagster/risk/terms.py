@@ -6,19 +6,21 @@ priced as what they are, or not at all, with the reason.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 
 from position_sync_dagster.domain.instrument import (
     ContractDetails,
     DividendSource,
     ExpectedDividend,
+    Instrument,
     Right,
     expiry_moment,
 )
 from position_sync_dagster.domain.valuation import StatedDividends
-from position_sync_dagster.risk.model import DAYS_PER_YEAR, Dividend, Exercise, VanillaOptions
+from position_sync_dagster.risk.model import DAYS_PER_YEAR, Exercise, VanillaOptions
 
 OPTION_TYPES = frozenset({"OPT", "FOP"})
 
@@ -54,12 +56,12 @@ class DatedDividend:
     share: float = 0.0
     is_forecast: bool = False
 
-    def after(self, now: datetime, spot: float) -> Dividend:
-        """Return it as the model takes it, given the price of the underlying."""
+    def after(self, now: datetime, spot: float) -> tuple[float, float, float]:
+        """Return the years until it, amount and share, given the price of the underlying."""
         years = years_between(now, self.ex_date)
         if self.is_forecast:
-            return Dividend(years, share=min(self.amount / spot, LARGEST_SHARE))
-        return Dividend(years, self.amount, self.share)
+            return years, 0.0, min(self.amount / spot, LARGEST_SHARE)
+        return years, self.amount, self.share
 
 
 # Dividends are assumed to go on as they are known for this time.
@@ -115,40 +117,30 @@ def dated_dividends(rows: Iterable[ExpectedDividend]) -> dict[int, tuple[DatedDi
     return found
 
 
-def stated_dividend(
-    details: ContractDetails, stated: StatedDividends, now: datetime
-) -> ExpectedDividend:
-    """Return the row of the next dividend that the gateway names, in the major unit."""
-    unit, amount, year = details.price_magnifier, stated.next_amount, stated.next_year
-    return ExpectedDividend(
-        conid=details.conid,
-        symbol=details.symbol,
-        source=DividendSource.STATED,
-        ex_date=stated.next_date,
-        amount=None if amount is None else amount / unit,
-        share=None,
-        next_year=None if year is None else year / unit,
-        seen_at=now,
-    )
-
-
-def expected_dividends(
-    details: ContractDetails, known: Iterable[tuple[datetime, float]], now: datetime
+def dividend_rows(
+    details: ContractDetails,
+    stated: StatedDividends | None,
+    known: Iterable[tuple[datetime, float]],
+    now: datetime,
 ) -> list[ExpectedDividend]:
-    """Return the rows of the dividends that follow from options (`dividends_of_shares`)."""
+    """Return the rows of the dividends of an underlying; none if nothing is known.
+
+    Args:
+        details: The underlying.
+        stated: What the gateway names of it: it counts before `known`.
+        known: What follows from options (`dividends_of_shares`).
+        now: The present moment.
+    """
+    of = partial(ExpectedDividend, conid=details.conid, symbol=details.symbol, seen_at=now)
+    if stated is not None and (stated.next_date is not None or stated.next_year == 0):
+        amounts = (stated.next_amount, stated.next_year)
+        amount, year = (None if one is None else one / details.price_magnifier for one in amounts)
+        source = DividendSource.STATED
+        return [of(source=source, ex_date=stated.next_date, amount=amount, next_year=year)]
+    known, source = list(known), DividendSource.EXPECTED
     found = dividends_of_shares(known, now.replace(hour=0, minute=0, second=0, microsecond=0))
-    row = ExpectedDividend(
-        conid=details.conid,
-        symbol=details.symbol,
-        source=DividendSource.EXPECTED,
-        ex_date=None,
-        amount=None,
-        share=None,
-        next_year=None,
-        seen_at=now,
-    )
-    dated = [replace(row, ex_date=one.ex_date.date(), share=round(one.share, 6)) for one in found]
-    return dated or [row]
+    rows = [of(source=source, ex_date=d.ex_date.date(), share=round(d.share, 6)) for d in found]
+    return rows or [of(source=source)][: len(known)]
 
 
 def ex_moment(day: date) -> datetime:
@@ -229,10 +221,6 @@ class OptionTerms:
         known += [f"{share:.4g} of the price"] if share else []
         return f"{found}, dividends {' and '.join(known) or 'none'}"
 
-    def years(self, now: datetime) -> float:
-        """Return the time to expiry in years of 365 days."""
-        return years_between(now, self.expires_at)
-
 
 ON_FUTURE = (Exercise.FUTURE, Exercise.EUROPEAN_FUTURE)
 
@@ -242,24 +230,14 @@ def years_between(now: datetime, at: datetime) -> float:
     return (at - now) / timedelta(days=DAYS_PER_YEAR)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contract:
-    """An option as a row of a holding names it; its terms count before those of stored details."""
-
-    sec_type: str
-    symbol: str
-    currency: str
-    right: str | None
-    strike: float | None
-    expiry: date | None
-    trading_class: str | None = None
-
-
-CONTRACT_FIELDS = tuple(one.name for one in fields(Contract))
+# The attributes of an instrument, and the columns of a row, that decide about its price.
+CONTRACT_FIELDS = (
+    "conid", "sec_type", "symbol", "currency", "right", "strike", "expiry", "trading_class",
+)  # fmt: skip
 
 
 def option_terms(
-    contract: Contract,
+    contract: Instrument,
     details: ContractDetails | None,
     rates: Mapping[str, float],
     dividends: Sequence[DatedDividend] | None = None,
@@ -267,7 +245,7 @@ def option_terms(
     """Return what an option is priced as, or why it is not.
 
     Args:
-        contract: The option.
+        contract: The option as the row of its holding names it: that counts before `details`.
         details: Its contract details, which may be older than a change of the contract; None while
             they are not known: then it is priced as an option on a share.
         rates: Interest rates by currency.
@@ -296,7 +274,7 @@ def option_terms(
     )
 
 
-def exercise_of(contract: Contract, details: ContractDetails | None) -> Exercise | NotPriced:
+def exercise_of(contract: Instrument, details: ContractDetails | None) -> Exercise | NotPriced:
     """Return how an option is exercised, and on what; or why the model does not fit it."""
     if contract.sec_type == "FOP":
         return Exercise.FUTURE
@@ -318,7 +296,7 @@ def is_without_carry(symbol: str) -> bool:
     return symbol.upper() in WITHOUT_CARRY
 
 
-def is_adjusted(contract: Contract, trading_class: str | None) -> bool:
+def is_adjusted(contract: Instrument, trading_class: str | None) -> bool:
     """Return whether an option on a share delivers something else than shares of its symbol.
 
     The class of an adjusted option in the US is its symbol and a digit, such as LCID1. Elsewhere
@@ -355,10 +333,11 @@ def as_options(
 ) -> VanillaOptions:
     """Return options as the model takes them, each at its own moment and price."""
     dated = list(zip(terms, at, spots, strict=False))
+    years = [years_between(now, one.expires_at) for one, now, _spot in dated]
     return VanillaOptions.of(
         [
-            (one.right == "CALL", one.strike, one.years(now), one.rate, one.exercise)
-            for one, now, _spot in dated
+            (one.right == "CALL", one.strike, time, one.rate, one.exercise)
+            for one, time in zip(terms, years, strict=True)
         ],
         [[paid.after(now, spot) for paid in one.dividends or ()] for one, now, spot in dated],
     )

@@ -152,7 +152,7 @@ class CloseExplainer:
         last = lake.closures.looked
         if last is not None and last.files == files(last.until):
             return last
-        until = now - WEEK - A_DAY
+        until = now - 2 * A_DAY
         return LookedAt(since=now - WINDOW, until=until, files=files(until))
 
     def _replaced(
@@ -306,16 +306,15 @@ def due_closes(
         | (is_open & ~is_traded & (seen >= moment(now - AN_HOUR)))
     )
     said = said.with_columns(is_flex=pl.col("source") == FLEX)
-    newest = said.group_by(_KEY).agg(pl.col("stated_at").max(), pl.col("is_flex").any())
+    newest = said.group_by("conid").agg(pl.col("stated_at").max(), pl.col("is_flex").any())
     touched = pl.col("stated_at").gt(judged_at).fill_null(value=False) | (pl.col("is_flex") & waits)
-    maybe = ones.join(newest, on=_KEY).filter(touched).drop("stated_at", "is_flex")
+    maybe = ones.join(newest, on="conid").filter(touched).drop("stated_at", "is_flex")
     begin = pl.coalesce("since", "seen_at")
+    of_these = said.drop("source").filter(one_of("conid", maybe["conid"].unique()))
     of_days = (
         _by_day(maybe, begin - BOOKED)
         .join(
-            said.drop("source")
-            .join(maybe, on=_KEY, how="semi")
-            .with_columns(day=pl.coalesce("day", _new_york(pl.col("time")))),
+            of_these.with_columns(day=pl.coalesce("day", _new_york(pl.col("time")))),
             on=(*_KEY, "day"),
         )
         .filter(touched, pl.col("time").is_null() | (pl.col("time") <= seen + SLACK))

@@ -29,7 +29,7 @@ from position_sync_dagster.yaml_file import saved_state
 
 logger = logging.getLogger(__name__)
 
-# Maximum time between the executions of two orders of a roll, unless a person names another.
+# Maximum time between the executions of two orders of a roll.
 WITHIN = timedelta(seconds=60)
 
 # How old the changes of a roll must be before it is followed: those of a combo order arrive one by
@@ -54,13 +54,13 @@ class LegChange:
         )
 
 
-def proposed(lake: Lake, now: datetime, within: timedelta) -> list[LegChange]:
+def proposed(lake: Lake, now: datetime) -> list[LegChange]:
     """Return the legs of strategies that were rolled completely, each with its new contract.
 
     A leg with a quantity counts as rolled only if exactly that quantity was rolled.
     """
     legs = lake.registry.sync.get_all_active()
-    rolls, _unclear = _rolls(lake, legs, now, within)
+    rolls, _unclear = _rolls(lake, legs, now)
     keys = {leg.key for leg in legs}
     return [
         change
@@ -108,7 +108,7 @@ def rolls_to_follow(lake: Lake, file: Path | None, now: datetime) -> Followed:
         return Followed()
     legs = lake.registry.sync.get_all_active()
     followed = [leg for leg in legs if leg.strategy_id in following]
-    rolls, unclear = _rolls(lake, followed, now, WITHIN)
+    rolls, unclear = _rolls(lake, followed, now)
     if not rolls and not unclear:
         return Followed()
     held = _held(lake)
@@ -171,16 +171,16 @@ A_DAY = timedelta(days=1)
 
 
 def _rolls(
-    lake: Lake, legs: Iterable[ActiveContract], now: datetime, within: timedelta
+    lake: Lake, legs: Iterable[ActiveContract], now: datetime
 ) -> tuple[list[Roll], list[UnclearRoll]]:
     """Return the rolls of legs; only what changed on the days on which they closed is compared."""
     of, at, table = ("account", "symbol"), "seen_at", lake.position_changes
     of_legs = one_of("conid", [leg.conid for leg in legs])
-    closed = table.rows(now - WINDOW, IS_CLOSE & of_legs, (*of, at))
+    closed = table.rows(now - WINDOW, IS_CLOSE & of_legs, (*of, at)).sort(at)
     if closed.is_empty():
         return [], []
-    first: datetime = closed[at].min() - A_DAY  # type: ignore[assignment, operator]
-    changes = table.rows(first, one_of("symbol", closed["symbol"].unique()))
+    first: datetime = closed[at][0] - A_DAY
+    changes = table.rows(first, one_of("symbol", closed["symbol"].unique())).sort(at)
     near = changes.join_asof(
         closed.with_columns(is_near=True), on=at, by=of, strategy="nearest", tolerance=A_DAY,
         check_sortedness=False,
@@ -190,7 +190,7 @@ def _rolls(
         lake.closures.current(one_of("change_id", near["change_id"]), first - BEFORE),
         records_of(PositionChange, near),
         lake.executions.records(first - BEFORE, of_these),
-        within,
+        WITHIN,
     )
 
 
@@ -228,18 +228,14 @@ def _is_among(leg: ActiveContract, unclear: UnclearRoll) -> bool:
 def _change(leg: ActiveContract, roll: Roll, now: datetime) -> LegChange:
     opened = roll.opened
     after = ActiveContract(
-        conid=opened.conid,
-        symbol=opened.symbol,
-        right=opened.right,
-        strike=opened.strike,
-        expiry=opened.expiry,
+        opened.conid, opened.symbol, opened.right, opened.strike, opened.expiry,
         strategy_id=leg.strategy_id,
         added_at=now,
         quantity=leg.quantity,
         account=leg.account,
         priority=leg.priority,
         rolled_from=",".join(map(str, (*leg.replaced, leg.conid))),
-    )
+    )  # fmt: skip
     return LegChange(roll=roll, before=leg, after=after)
 
 

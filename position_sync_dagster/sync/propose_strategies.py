@@ -1,14 +1,14 @@
 """Strategies proposed from the tables, made active when they are accepted, and named in a line."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 import polars as pl
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
-from position_sync_dagster.domain.leg import ActiveContract, leg_of
+from position_sync_dagster.domain.leg import few, leg_of
 from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy, propose
 from position_sync_dagster.domain.statement import current_executions
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
@@ -71,15 +71,6 @@ def read_proposal(
     return propose(holdings, current_executions(trades), legs, names=names)
 
 
-def legs_of_proposed(strategies: Iterable[ProposedStrategy], now: datetime) -> list[ActiveContract]:
-    """Return the legs of proposed strategies, each with its account and quantity."""
-    return [
-        leg_of(part.instrument, one.name, now, account=one.account, quantity=part.quantity)
-        for one in strategies
-        for part in one.legs
-    ]
-
-
 def accept(
     lake: Lake, settings: Settings, strategies: Sequence[ProposedStrategy], now: datetime
 ) -> None:
@@ -89,7 +80,11 @@ def accept(
         StrategiesFileError: The file cannot be written, or has a mistake.
         LakeError: The table cannot be used.
     """
-    legs = legs_of_proposed(strategies, now)
+    legs = [
+        leg_of(part.instrument, one.name, now, account=one.account, quantity=part.quantity)
+        for one in strategies
+        for part in one.legs
+    ]
     if settings.strategies_file is not None:
         StrategiesFile(settings.strategies_file).add(legs)
     lake.registry.sync.add_many(legs)
@@ -127,6 +122,4 @@ def unclaimed_line(proposal: Proposal, opened: set[Key]) -> str | None:
         return None
     named = [f"{count} {symbol} {kind}{'s' * (count > 1)}" for (symbol, kind), count in new.items()]
     verb = "is" if sum(new.values()) == 1 else "are"
-    more = f" and {len(named) - 3} more" if len(named) > 3 else ""
-    what = ", ".join(named[:3])
-    return f"{what}{more} {verb} in no strategy: `position-sync strategies propose`."
+    return f"{few(named, 3)} {verb} in no strategy: `position-sync strategies propose`."

@@ -13,7 +13,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.tables import PROFIT_EXPLAINED
 from position_sync_dagster.risk.expiry import Curve, curves
 from position_sync_dagster.risk.explained import PARTS, of_newest_day
-from position_sync_dagster.risk.scenarios import Breakdown
+from position_sync_dagster.risk.scenarios import Breakdown, Point, PricedLegs
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import risk
 
@@ -45,12 +45,8 @@ def risk_html(lake: Lake, settings: Settings, now: datetime, strategy: str | Non
     points = own.recorded
     parts = [
         f"<p>{now:%Y-%m-%d %H:%M} UTC · <a href='/money'>money</a></p>",
-        _strip(
-            "Strategies", legs.rows(points, Breakdown.STRATEGY), [one.name or "" for one in points]
-        ),
-        _strip(
-            "Underlyings", legs.rows(points, Breakdown.UNDERLYING), [p.name or "" for p in points]
-        ),
+        _strip("Strategies", legs, Breakdown.STRATEGY, points),
+        _strip("Underlyings", legs, Breakdown.UNDERLYING, points),
         *(f"<p>{count} left out: {escape(why)}</p>" for why, count in legs.left_out().items()),
     ]
     if strategy is not None:
@@ -66,27 +62,34 @@ def risk_html(lake: Lake, settings: Settings, now: datetime, strategy: str | Non
     )
 
 
-def _strip(title: str, rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> str:
-    found: dict[tuple[str, ...], dict[str, str]] = {}
-    for row in rows:
-        key = tuple(str(row[name]) for name in ("name", "account", "currency"))
-        cells = found.setdefault(key, {"left out": str(row["left_out"])})
-        cells[row["scenario"] or ""] = _money(row["profit"])
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("", "account", "currency", *names))
-    lines = []
-    for (name, account, currency), cells in found.items():
-        link = escape(name)
-        if title == "Strategies":
-            link = f"<a href='/money/risk?strategy={quote(name)}'>{link}</a>"
-        values = "".join(f"<td>{cells.get(one, '–')}</td>" for one in names)
-        texts = f"<td>{escape(account)}</td><td>{escape(currency)}</td>"
-        lines.append(f"<tr><td>{link}</td>{texts}{values}<td>{cells['left out']}</td></tr>")
-    return f"<h2>{title}</h2><table><tr>{head}<th>left out</th></tr>{''.join(lines)}</table>"
+def _table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
+    """Return a table of cells that are HTML already."""
+    rows = "".join(f"<tr><td>{'</td><td>'.join(cells)}</td></tr>" for cells in lines)
+    return f"<table><tr><th>{'</th><th>'.join(head)}</th></tr>{rows}</table>"
+
+
+def _strip(title: str, legs: PricedLegs, level: Breakdown, points: Sequence[Point]) -> str:
+    """Return the profit of each group of a level in each scenario."""
+    rows, lines = legs.rows(points, level), []
+    for start in range(0, len(rows), len(points)):
+        of_group = rows[start : start + len(points)]
+        name, account, currency = (
+            escape(str(of_group[0][key])) for key in ("name", "account", "currency")
+        )
+        if level is Breakdown.STRATEGY:
+            name = f"<a href='/money/risk?strategy={quote(of_group[0]['name'])}'>{name}</a>"
+        profits = (_money(row["profit"]) for row in of_group)
+        left_out = max(row["left_out"] for row in of_group)
+        lines.append([name, account, currency, *profits, str(left_out)])
+    names = (escape(one.name or "") for one in points)
+    return f"<h2>{title}</h2>{_table(['', 'account', 'currency', *names, 'left out'], lines)}"
 
 
 def _drawn(curve: Curve) -> str:
-    profit = "unbounded" if curve.greatest_profit is None else _money(curve.greatest_profit)
-    loss = "unbounded" if curve.greatest_loss is None else _money(curve.greatest_loss)
+    profit, loss = (
+        "unbounded" if one is None else _money(one)
+        for one in (curve.greatest_profit, curve.greatest_loss)
+    )
     evens = ", ".join(f"{at:,.2f}" for at in curve.break_evens) or "none"
     return (
         f"<h3>{escape(curve.symbol)} {escape(curve.currency)}</h3>{as_svg(curve)}"
@@ -101,54 +104,44 @@ def as_svg(curve: Curve) -> str:
     low, high = min(*curve.today, *curve.at_expiry, 0.0), max(*curve.today, *curve.at_expiry, 0.0)
     span, first, last = (high - low) or 1.0, curve.prices[0], curve.prices[-1]
 
-    def x(price: float) -> float:
-        return WIDTH * (price - first) / (last - first)
-
-    def y(profit: float) -> float:
-        return HEIGHT * (high - profit) / span
-
-    def line(profits: Sequence[float], more: str) -> str:
+    def line(prices: Sequence[float], profits: Sequence[float], look: str) -> str:
         points = " ".join(
-            f"{x(price):.1f},{y(profit):.1f}"
-            for price, profit in zip(curve.prices, profits, strict=True)
+            f"{WIDTH * (price - first) / (last - first):.1f},{HEIGHT * (high - profit) / span:.1f}"
+            for price, profit in zip(prices, profits, strict=True)
         )
-        return f'<polyline points="{points}" fill="none" stroke="currentColor" {more}/>'
+        return f'<polyline points="{points}" fill="none" {look}/>'
 
-    marks = "".join(
-        f'<line x1="{x(at):.1f}" x2="{x(at):.1f}" y1="0" y2="{HEIGHT}" stroke="gray"/>'
-        f'<text x="{x(at) + 3:.1f}" y="12" font-size="11" fill="currentColor">{at:,.2f}</text>'
-        for at in curve.break_evens
-        if first <= at <= last
-    )
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img">'
-        f'<line x1="0" x2="{WIDTH}" y1="{y(0.0):.1f}" y2="{y(0.0):.1f}" stroke="gray"/>'
-        f'<line x1="{x(curve.spot):.1f}" x2="{x(curve.spot):.1f}" y1="0" y2="{HEIGHT}" '
-        'stroke="gray" stroke-dasharray="2 4"/>'
-        f"{marks}{line(curve.today, 'stroke-dasharray=' + chr(34) + '5 4' + chr(34))}"
-        f"{line(curve.at_expiry, 'stroke-width=' + chr(34) + '2' + chr(34))}</svg>"
-    )
+    marks = [at for at in curve.break_evens if first <= at <= last]
+    lines = [
+        line((first, last), (0.0, 0.0), 'stroke="gray"'),
+        line((curve.spot, curve.spot), (low, high), 'stroke="gray" stroke-dasharray="2 4"'),
+        *(line((at, at), (low, high), 'stroke="gray"') for at in marks),
+        line(curve.prices, curve.today, 'stroke="currentColor" stroke-dasharray="5 4"'),
+        line(curve.prices, curve.at_expiry, 'stroke="currentColor" stroke-width="2"'),
+    ]
+    size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
+    return f'<svg {size} role="img">{"".join(lines)}</svg>'
 
 
 def _explained(rows: Sequence[Mapping[str, Any]]) -> str:
     largest = max((abs(row[name]) for row in rows for name in PARTS), default=0.0) or 1.0
-    head = "".join(f"<th>{name}</th>" for name in ("", "account", "profit", *PARTS))
-    lines = []
-    for row in rows:
-        bars = "".join(
-            f"<td>{_money(row[name])}<br><span class='bar' "
-            f"style='width:{60 * abs(row[name]) / largest:.0f}px'></span></td>"
-            for name in PARTS
-        )
-        lines.append(
-            f"<tr><td>{escape(row['strategy_id'])}</td><td>{escape(row['account'])}</td>"
-            f"<td>{_money(row['profit'])} {escape(row['currency'])}</td>{bars}</tr>"
-        )
+
+    def bar(amount: float) -> str:
+        width = f"{60 * abs(amount) / largest:.0f}px"
+        return f"{_money(amount)}<br><span class='bar' style='width:{width}'></span>"
+
+    lines = [
+        [
+            escape(row["strategy_id"]),
+            escape(row["account"]),
+            f"{_money(row['profit'])} {escape(row['currency'])}",
+            *(bar(row[name]) for name in PARTS),
+        ]
+        for row in rows
+    ]
     day = rows[0]["session_date"] if rows else ""
-    return (
-        f"<h2>Where the profit of {day} came from</h2><table><tr>{head}</tr>"
-        f"{''.join(lines)}</table>"
-    )
+    table = _table(["", "account", "profit", *PARTS], lines)
+    return f"<h2>Where the profit of {day} came from</h2>{table}"
 
 
 def _money(amount: float | None) -> str:

@@ -19,7 +19,7 @@ from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.stream.contract_cache import ContractCache, LegResolver
-from position_sync_dagster.sync.stream.ownership import OwnerContext, Ownership, OwnerStatus
+from position_sync_dagster.sync.stream.ownership import OwnerContext, Ownership
 from position_sync_dagster.sync.stream.publisher import (
     Announcements,
     CloseWatcher,
@@ -100,10 +100,10 @@ async def _download_and_enqueue(
     finally:
         await manager.close()
     own.check()
-    own.status = lambda: OwnerStatus(gateway_session.SessionState.LIVE)
+    own.status = lambda: {"state": gateway_session.SessionState.LIVE}
     own.final_detail = "; ".join(feed.problems) or None
     publisher.follow(feed)
-    await publisher.publish(feed, session=own.session)
+    await publisher.publish(feed)
     routes = route(feed.holdings, lake.registry.legs, frozenset(), sec_types=settings.sec_types)
     enqueued = await publisher.enqueue_all(routes, Reason.REFRESH)
     if closed:

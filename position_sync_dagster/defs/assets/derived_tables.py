@@ -25,7 +25,7 @@ from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS, STRATEGY_EXPOSURE
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import confirmations, exposure
-from position_sync_dagster.sync.reports.book import Book, BookMoney, Sums, read_book
+from position_sync_dagster.sync.reports.book import Book, BookMoney, read_book
 from position_sync_dagster.terminal.text import amount, duration, money_lines, partial_sum, quantity
 
 # Maximum length of each list of `latest_positions`.
@@ -59,9 +59,7 @@ def money_metadata(found: BookMoney) -> dict[str, dg.MetadataValue]:
         for currency in list(currencies)[:MOST_CURRENCIES]:
             rows = [one for one in listed if one["currency"] == currency]
             unit = currency or NOT_VALUED
-            names = [f"{one['name']} {one['account'] or ''}".rstrip() for one in rows]
-            cells = {h.format(unit): list(map(text, rows)) for h, text in columns.items()}
-            shown[f"{label} {unit}"] = aligned_table({"strategy": names}, cells)
+            shown[f"{label} {unit}"] = aligned_table(rows, unit, _NAME, columns)
     numbers: dict[str, float | None] = {
         f"{label} {one['currency']}": one[of]
         for one in found.totals
@@ -78,17 +76,17 @@ def money_metadata(found: BookMoney) -> dict[str, dg.MetadataValue]:
     return shown | texts | plotted(numbers)
 
 
-def _sum(name: str) -> "Callable[[Sums], str]":
-    return partial(partial_sum, name=name)
-
-
 # The columns of a table, each with the function that writes its cell; {} is the currency.
-_Texts = Mapping[str, Callable[[Any], str]]
+_Texts = Mapping[str, Callable[[Mapping[str, Any]], str]]
 
+
+def _sums(**headings: str) -> _Texts:
+    return {heading: partial(partial_sum, name=name) for name, heading in headings.items()}
+
+
+_NAME: _Texts = {"strategy": lambda one: f"{one['name']} {one['account'] or ''}".rstrip()}
 _MONEY: _Texts = {
-    "value {}": _sum("value"),
-    "unrealised": _sum("unrealized_pnl"),
-    "daily": _sum("daily_pnl"),
+    **_sums(value="value {}", unrealized_pnl="unrealised", daily_pnl="daily"),
     "legs": lambda one: (
         f"{one['legs_held']} of {one['legs']}"
         if one["legs_held"] < one["legs"]
@@ -97,33 +95,44 @@ _MONEY: _Texts = {
     "age": lambda one: duration(one["oldest_age_s"]) + (", delayed" if one["delayed"] else ""),
 }
 _RISK: _Texts = {
-    "delta {}": _sum("dollar_delta"),
-    "gamma 1 %": _sum("gamma_1pct"),
-    "theta": _sum("theta"),
-    "vega": _sum("vega"),
+    **_sums(dollar_delta="delta {}", gamma_1pct="gamma 1 %", theta="theta", vega="vega"),
     "expires": lambda one: f"{at:%d%b%y}" if (at := one["nearest_expiry"]) else "",
+}
+_TERMS = ("symbol", "right", "strike", "expiry")
+_LEG: _Texts = {
+    "leg": lambda row: leg_name(*(row[name] for name in _TERMS)),
+    "account": lambda row: row["account"],
+    "conid": lambda row: str(row["conid"]),
+}
+_POSITION: _Texts = {
+    "qty": lambda row: quantity(row["position"]),
+    "value {}": lambda row: amount(row["market_value"]),
+    "unrealised": lambda row: amount(row["unrealized_pnl"]),
+    "daily": lambda row: amount(row["daily_pnl"]),
+    "age": lambda row: duration(row["age_s"]),
 }
 
 
 def aligned_table(
-    names: Mapping[str, Sequence[str]],
-    figures: Mapping[str, Sequence[str]],
-    last: Mapping[str, Sequence[str]] | None = None,
+    rows: Sequence[Mapping[str, Any]], unit: str, left: _Texts, right: _Texts
 ) -> dg.TableMetadataValue:
     """Return a table of texts for the UI, its figures aligned to the right; pure.
 
     The UI aligns each cell to the left, in letters of one width: no-break spaces fill the cells.
 
     Args:
-        names: The cells of the first columns, by heading.
-        figures: The cells of the columns with figures, by heading.
-        last: The cells of the last columns, by heading.
+        rows: The rows.
+        unit: The currency.
+        left: The first columns.
+        right: The columns with figures.
     """
-    padded = {
-        heading: [cell.rjust(max(map(len, cells))).replace(" ", "\u00a0") for cell in cells]
-        for heading, cells in figures.items()
-    }
-    return table_asset.table_of({**names, **padded, **(last or {})})
+    cells = {heading: [text(row) for row in rows] for heading, text in left.items()}
+    for heading, text in right.items():
+        figures = [text(row) for row in rows]
+        widest = max(map(len, figures), default=0)
+        padded = [figure.rjust(widest).replace(" ", "\u00a0") for figure in figures]
+        cells[heading.format(unit)] = padded
+    return table_asset.table_of(cells)
 
 
 def plotted(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:
@@ -165,34 +174,13 @@ def positions_metadata(rows: "pl.DataFrame", now: datetime) -> dict[str, dg.Meta
         pl.col("position") != 0, pl.col("sec_type") != "FUT", pl.col("market_value").is_not_null()
     ).with_columns(age_s=age_s.clip(0.0))
     valued = valued.sort(pl.col("market_value").abs(), descending=True)
-    parts = {
-        str(unit): part.head(LARGEST).to_dicts()
-        for (unit,), part in valued.group_by("currency", maintain_order=True)
-    }
+    parts = valued.partition_by("currency", as_dict=True)
     return {
-        f"by value {unit}": _positions_table(parts[unit], unit)
-        for unit in sorted(parts)[:MOST_CURRENCIES]
+        f"by value {unit}": aligned_table(
+            parts[unit,].head(LARGEST).to_dicts(), unit, _LEG, _POSITION
+        )
+        for (unit,) in sorted(parts)[:MOST_CURRENCIES]
     }
-
-
-def _positions_table(rows: Sequence[Mapping[str, Any]], unit: str) -> dg.TableMetadataValue:
-    several = len({row["account"] for row in rows}) > 1
-    terms = ("symbol", "right", "strike", "expiry")
-    money_of = {
-        f"value {unit}": "market_value",
-        "unrealised": "unrealized_pnl",
-        "daily": "daily_pnl",
-    }
-    return aligned_table(
-        {"leg": [leg_name(*(row[name] for name in terms)) for row in rows]},
-        {
-            "qty": [quantity(row["position"]) for row in rows],
-            **{h: [amount(row[name]) for row in rows] for h, name in money_of.items()},
-            "age": [duration(row["age_s"]) for row in rows],
-        },
-        ({"account": [row["account"] for row in rows]} if several else {})
-        | {"conid": [str(row["conid"]) for row in rows]},
-    )
 
 
 def day_metadata(rows: pl.DataFrame) -> dict[str, dg.MetadataValue]:

@@ -106,8 +106,8 @@ def early_assignment(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
         text = f"{len(found)} short options may be assigned early."
         return dg.AssetCheckResult(passed=True, description=text)
     named = "; ".join(
-        f"{one.strategy_id}: {one.symbol} {one.conid} gains {one.gain:,.2f} by exercise, and is "
-        f"worth {one.extrinsic:,.2f} above it"
+        f"{one['strategy_id']}: {one['symbol']} {one['conid']} gains {one['gain']:,.2f} by "
+        f"exercise, and is worth {one['extrinsic']:,.2f} above it"
         for one in found[:MOST_NAMED]
     )
     return failed(

@@ -5,7 +5,7 @@ The list is the same after a restart of everything: nothing of it is kept in mem
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
 
@@ -220,31 +220,21 @@ def _moves(day: Day) -> Iterable[DayChange]:
         if not untraded and any(_explains(one, change) for one in made[change.key]):
             continue
         told, other = untraded or known, sides.get(change.change_id)
-        text = f"{contract_name(change)}  {_step(change)}"
-        if not told:
-            kind = ChangeKind.QUANTITY if change.after else ChangeKind.CLOSE
-            word = "quantity" if change.after else "closed"
-            yield _moved(change, kind, f"{word}: {text}")
-            continue
-        words = dict.fromkeys(one.cause.lower().replace("_", " ") for one in told)
+        causes_of = dict.fromkeys(one.cause.lower().replace("_", " ") for one in told)
+        word = " and ".join(causes_of) or ("quantity" if change.after else "closed")
         profits = [one.realized_pnl for one in told if one.realized_pnl is not None]
-        amount = sum(profits) if len(profits) == len(told) else None
-        also = f", {contract_name(other)}  {_step(other)}" if other else ""
-        gain = _gain(amount, change.currency)
-        line = _moved(change, ChangeKind.CLOSE, f"{' and '.join(words)}: {text}{also}{gain}")
-        conids = (change.conid, other.conid) if other else line.conids
-        yield replace(line, conids=conids, amount=amount)
-
-
-def _moved(change: PositionChange, kind: ChangeKind, text: str) -> DayChange:
-    return DayChange(
-        at=change.seen_at,
-        kind=kind,
-        account=change.account,
-        conids=(change.conid,),
-        text=text,
-        currency=change.currency,
-    )
+        amount = sum(profits) if told and len(profits) == len(told) else None
+        both = [change] if other is None else [change, other]
+        text = ", ".join(f"{contract_name(one)}  {_step(one)}" for one in both)
+        yield DayChange(
+            at=change.seen_at,
+            kind=ChangeKind.CLOSE if told or not change.after else ChangeKind.QUANTITY,
+            account=change.account,
+            conids=tuple(one.conid for one in both),
+            text=f"{word}: {text}{_gain(amount, change.currency)}",
+            amount=amount,
+            currency=change.currency,
+        )
 
 
 def _step(change: PositionChange) -> str:

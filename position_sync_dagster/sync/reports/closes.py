@@ -278,7 +278,7 @@ def read_closes(
         *("average_cost", "multiplier"),
     ]
     known = None if conids is None else one_of("conid", conids)
-    changes = lake.position_changes.rows(None, known, names)
+    changes = lake.position_changes.rows(None, known, names).sort("seen_at")
     if past is not None:
         changes = changes.filter(pl.col("seen_at") <= moment(past.at))
         judged = pl.coalesce("judged_at", "closed_at")

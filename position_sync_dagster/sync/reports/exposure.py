@@ -160,10 +160,8 @@ def split(
         and (difference := contract_mismatch(leg, contract)) is not None
     }
     named = latest.filter(pl.col("conid").is_in([leg.conid for leg in active]))
-    of_conid: dict[int, list[_Known]] = defaultdict(list)
-    for row in map(_Known._make, named.select(_Known._fields).iter_rows()):
-        of_conid[row.conid].append(row)
-    held = {(r.account, r.conid): r.position for rows in of_conid.values() for r in rows}
+    known = named.select("account", "conid", "position", "currency", "sec_type")
+    held = {(account, conid): position for account, conid, position, *_ in known.iter_rows()}
     right = [n for n in range(len(active)) if n not in wrong]
     claims = [
         Claim(right[n], key, share) for n, key, share in claims_of([active[n] for n in right], held)
@@ -172,21 +170,11 @@ def split(
     parts = _parts(latest, claims, active, contracts)
     parts = parts.with_columns(beta_delta=pl.col("dollar_delta") * beta)
     rest = parts.filter(pl.col("leg") < 0)
-    rows = _legs(active, wrong, of_conid, claims)
+    rows = _legs(active, wrong, known, claims)
     absent = set(rows.filter(pl.col("is_held").not_()).get_column("leg"))
     ends = {n: text for n in absent if (text := end_of(active[n])) is not None}
     closed = pl.col("leg").replace_strict(ends, default=None, return_dtype=pl.String)
     return Split(parts, pl.concat([rows, _rest(rest, held)]).with_columns(closed.alias("closed")))
-
-
-class _Known(NamedTuple):
-    """What the newest row of a holding says of it."""
-
-    account: str
-    conid: int
-    position: float
-    currency: str
-    sec_type: str
 
 
 _MONEY = ("unrealized_pnl", "daily_pnl")
@@ -247,7 +235,7 @@ def _parts(
         has_greeks=is_option & pl.col("delta").is_not_null(),
         is_modelled=is_option
         & pl.col("delta").is_not_null()
-        & (pl.col("greeks_source") == GreeksSource.MODEL.value).fill_null(value=False),
+        & pl.col("greeks_source").eq_missing(GreeksSource.MODEL.value),
         greekless=pl.col("delta").is_null(),
         short_in_money=is_short & in_money.fill_null(value=False),
         short_unknown=is_short & in_money.is_null(),
@@ -294,26 +282,27 @@ _LEG_COLUMNS = {
 def _legs(
     legs: Sequence[ActiveContract],
     wrong: Mapping[int, str],
-    of_conid: Mapping[int, Sequence[_Known]],
+    newest: pl.DataFrame,
     claims: Iterable[Claim],
 ) -> pl.DataFrame:
     """Return the rows of legs: where each has a part, and what is wrong with it."""
     has: dict[int, dict[str, float]] = defaultdict(dict)
-    positions = {(r.account, r.conid): r.position for rows in of_conid.values() for r in rows}
+    of_conid = newest.rows_by_key("conid", named=True)
+    positions = dict(newest.rows_by_key(["account", "conid"], named=True, unique=True))
     for n, key, share in claims:
-        has[n][key[0]] = share * positions[key]
+        has[n][key[0]] = share * positions[key]["position"]
     whole: dict[int, list[ActiveContract]] = defaultdict(list)
     for n, leg in enumerate(legs):
         if leg.quantity is None and has[n]:
             whole[leg.conid].append(leg)
     found: list[tuple[Any, ...]] = []
     for n, leg in enumerate(legs):
-        known = [r for r in of_conid.get(leg.conid, ()) if leg.account in (None, r.account)]
-        held = [row for row in known if row.position]
+        known = [row for row in of_conid[leg.conid] if leg.account in (None, row["account"])]
+        held = [row for row in known if row["position"]]
         first = next(iter(held or known), None)
-        kind = _CLASSES.get(first.sec_type, AssetClass.OTHER) if first else AssetClass.UNKNOWN
-        currency = first.currency if first else None
-        account = first.account if first else leg.account
+        kind = _CLASSES.get(first["sec_type"], AssetClass.OTHER) if first else AssetClass.UNKNOWN
+        currency = first["currency"] if first else None
+        account = first["account"] if first else leg.account
         mismatch = f"{leg.conid}: {wrong[n]}" if n in wrong else None
         is_held = bool(has[n]) or (n in wrong and bool(held))
         difference = None

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import AccountSummary, BrokerPosition, Key
@@ -99,10 +99,7 @@ class StreamPricer:
         self,
         connection: GatewayConnection,
         ticked: Collection[int],
-        *,
         valued: Iterable[Key] = (),
-        now: datetime,
-        provenance: Provenance,
     ) -> list[tuple[PositionUpdate, BrokerPosition]]:
         """Value the holdings that are due; return the rows worth writing, each with its holding.
 
@@ -114,7 +111,7 @@ class StreamPricer:
             ticked: The contracts that ticked since the last flush.
             valued: Holdings with a new profit or value by PnLSingle.
         """
-        now_s = self.context.monotonic()
+        now, now_s = self.context.clock(), self.context.monotonic()
         quotes = {conid: connection.lines.quote(conid) for conid in ticked}
         self.lines.ticked(quotes, now, now_s)
         for key in valued:
@@ -140,7 +137,7 @@ class StreamPricer:
                     Moment(
                         now=now,
                         now_s=now_s,
-                        by=provenance,
+                        by=self.context.lease.provenance,
                         hours=self.contracts.hours(conid),
                         price_magnifier=self.contracts.magnifier(conid),
                     ),
@@ -333,12 +330,17 @@ class Delivery:
         )
 
 
+# Minimum seconds between two commits of the amounts of accounts: one costs as much as a commit of
+# the ledger.
+ACCOUNT_EVERY_S = 5.0
+
+
 @dataclass(eq=False, repr=False)
 class AccountRecorder:
     """Writes a row for each account whose amounts changed, in one commit.
 
-    Net liquidation and profit change with each tick: there is at most one commit for each flush of
-    the holdings, with the newest amounts. It runs in a task, and no flush waits for it.
+    Net liquidation and profit change with each tick: there is at most one commit each
+    `ACCOUNT_EVERY_S`, with the newest amounts. It runs in a task, and no flush waits for it.
 
     After a commit that failed, the table is read again, and what it lacks is due again.
 
@@ -395,7 +397,7 @@ class AccountRecorder:
             self._written = None
             self._outage.report(f"account_values: {error}")
         ended = self.context.monotonic()
-        self._next_at = ended + rest_s(ended - began)
+        self._next_at = ended + max(ACCOUNT_EVERY_S, rest_s(ended - began))
 
 
 def changed(
@@ -472,14 +474,7 @@ class Flusher:
 
     def _flush(self, connection: GatewayConnection) -> None:
         self.context.lease.check()
-        provenance = self.context.lease.provenance
-        valued = self.pricer.flush(
-            connection,
-            self._ticks.take(),
-            valued=connection.pnl.take_valued(),
-            now=self.context.clock(),
-            provenance=provenance,
-        )
+        valued = self.pricer.flush(connection, self._ticks.take(), connection.pnl.take_valued())
         due = [
             (update, holding)
             for update, holding in valued
@@ -491,4 +486,4 @@ class Flusher:
         self.announced.record(holding for _update, holding in due)
         for delivery in self._deliveries:
             delivery.put([update for update, _holding in due], urgent=urgent)
-        self.accounts.flush(connection, provenance)
+        self.accounts.flush(connection, self.context.lease.provenance)

@@ -28,14 +28,11 @@ from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.risk.account import ModelledLeg, NoGreeks, Reason, compute
 from position_sync_dagster.risk.model import Exercise
 from position_sync_dagster.risk.terms import (
-    CONTRACT_FIELDS,
-    Contract,
     OptionTerms,
     dated_dividends,
-    expected_dividends,
+    dividend_rows,
     expires_at,
     option_terms,
-    stated_dividend,
 )
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.lines import LineManager
@@ -489,7 +486,6 @@ class ModelGreeks:
         An underlying of which no line speaks any more keeps what was known of it.
         """
         now, shares = self._clock(), defaultdict[int, list[tuple[datetime, float]]](list)
-        found: dict[int, list[ExpectedDividend]] = {}
         for conid in sorted(self.lines.of_legs):
             details = self.contracts.known(conid)
             quote = self.lines.login.line(conid).counted(connection.lines.quote(conid), now)
@@ -500,14 +496,10 @@ class ModelGreeks:
                 share = round(quote.pv_dividend / quote.underlying_price, SHARE_DIGITS)
                 shares[details.under_conid].append((ends, share))
         for conid, details in self.contracts.of(self._underlyings).items():
-            quote, known = connection.lines.quote(conid), shares.get(conid)
+            quote = connection.lines.quote(conid)
             stated = quote.dividends if quote is not None else None
-            if stated is not None and (stated.next_date is not None or stated.next_year == 0):
-                found[conid] = [stated_dividend(details, stated, now)]
-            elif known:
-                found[conid] = expected_dividends(details, known, now)
-        for conid, rows in found.items():
-            if _differ(rows, self._dividends.get(conid, [])):
+            rows = dividend_rows(details, stated, shares.get(conid, ()), now)
+            if rows and _differ(rows, self._dividends.get(conid, [])):
                 self._dividends[conid] = rows
                 self._unstored.add(conid)
 
@@ -536,10 +528,9 @@ class ModelGreeks:
                 self._wanted.add(details.under_conid)
                 self._greeks.add(conid, NoGreeks.NO_UNDERLYING_PRICE, details.under_conid)
                 continue
-            contract = Contract(**{name: getattr(row, name) for name in CONTRACT_FIELDS})
             details = replace(details, under_sec_type=underlying.sec_type)
             known = dividends.get(underlying.conid)
-            terms: OptionTerms | Reason = option_terms(contract, details, self._rates, known)
+            terms: OptionTerms | Reason = option_terms(row, details, self._rates, known)
             if isinstance(terms, OptionTerms) and terms.exercise is Exercise.EUROPEAN_FUTURE:
                 terms = NoGreeks.FOLLOWS_A_FUTURE
             self._greeks.add(conid, terms, underlying.conid)

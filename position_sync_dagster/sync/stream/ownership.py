@@ -10,15 +10,13 @@ from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import (
     ALIVE,
-    GatewayRun,
     GatewaySession,
-    LineUse,
     Owner,
     SessionState,
 )
@@ -39,24 +37,6 @@ POLL_S = 0.5
 CLOCK_CHANGE_S = 5.0
 
 
-class OwnerStatus(NamedTuple):
-    """The status of an owner that is written with each heartbeat.
-
-    Attributes:
-        state: None leaves it as it was.
-        live_since: While it is LIVE: the start of the uninterrupted connection to the gateway.
-        greeks: The summary of the computed greeks.
-        gateway: What connections have shown of the gateway's process.
-    """
-
-    state: SessionState | None
-    lines: LineUse = LineUse()
-    detail: str | None = None
-    live_since: datetime | None = None
-    greeks: str | None = None
-    gateway: GatewayRun | None = None
-
-
 @dataclass(eq=False, repr=False)
 class Ownership:
     """The lease on a login, held during an `async with` block and renewed in the background.
@@ -66,7 +46,7 @@ class Ownership:
         stop: An event that ends this wait early.
 
     Attributes:
-        status: Returns the status that is written with each heartbeat.
+        status: Returns what `GatewaySessions.renew` writes with each heartbeat.
         final_detail: The detail that the session keeps when it ends without an error.
         lost: Set when the lease is lost: nothing more may be written.
         store_fault: Why the lease was not renewed, if the store could not be used.
@@ -94,7 +74,7 @@ class Ownership:
         self._renewed_at = (self.clock(), self.monotonic())
         self._task: asyncio.Task[None] | None = None
         self.final_detail: str | None = None
-        self.status: Callable[[], OwnerStatus] = lambda: OwnerStatus(SessionState.STARTING)
+        self.status: Callable[[], dict[str, Any]] = lambda: {"state": SessionState.STARTING}
         self._renewal_requested = asyncio.Event()
         self._outage = OutageLog(logger)
         self.store_fault: errors.LakeError | None = None
@@ -224,16 +204,16 @@ class Ownership:
             session, began = self.session, self._both_clocks()
             try:
                 status = self.status()
-                if status.state not in ALIVE:
+                if status["state"] not in ALIVE:
                     # An owner that is ending holds the login until all is written and closed.
-                    status = status._replace(state=None)
+                    status["state"] = None
                 # Not in the lake's threads: there it would wait for slow commits.
                 session = await asyncio.to_thread(
                     self.sessions.renew,
                     session,
                     lease_s=self.settings.session_lease_s,
                     late=self.store_fault is not None,
-                    **status._asdict(),
+                    **status,
                 )
                 self._session, self._renewed_at = session, began
                 self._outage.fault = None

@@ -21,7 +21,6 @@ from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import NEVER, Backoff, Clock, utc_now
 from position_sync_dagster.domain.gateway_session import (
     GatewayRun,
-    LineUse,
     Owner,
     SessionState,
 )
@@ -52,7 +51,6 @@ from position_sync_dagster.sync.stream.model_greeks import ModelGreeks, Publishe
 from position_sync_dagster.sync.stream.ownership import (
     OwnerContext,
     Ownership,
-    OwnerStatus,
     StreamCounts,
     Unowned,
     end_tasks,
@@ -741,15 +739,13 @@ class UpdatesWriter:
             self.counts.commits += 1
 
 
-def _status(streamer: IBPositionStreamer) -> OwnerStatus:
-    return OwnerStatus(
-        state=streamer.state,
-        lines=LineUse(streamer.lines_in_use, streamer.line_limit, streamer.underlying_lines),
-        detail=streamer.detail,
-        live_since=streamer.live_since,
-        greeks=streamer.greeks,
-        gateway=streamer.gateway_run,
-    )
+def _status(streamer: IBPositionStreamer) -> dict[str, Any]:
+    names = "state", "live_since", "lines_in_use", "line_limit", "underlying_lines", "detail"
+    return {
+        **{name: getattr(streamer, name) for name in (*names, "greeks")},
+        "gateway_running_since": streamer.gateway_run.running_since,
+        "gateway_started_at": streamer.gateway_run.started_at,
+    }
 
 
 async def _attend(

@@ -16,23 +16,10 @@ from position_sync_dagster.cli import reports
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import TokenError
-from position_sync_dagster.lake.position_updates import Added, Follower
 from tests.support import legs
 
-ROW = PositionUpdate(
-    *(
-        7,
-        "SPY\u009b2J",
-        None,
-        0.1,
-        None,
-        15.25,
-        None,
-        None,
-        datetime(2026, 3, 9, 14, 30, tzinfo=UTC),
-    ),
-    account="DUSIM1",
-)
+NOON = datetime(2026, 3, 9, 14, 30, tzinfo=UTC)
+ROW = PositionUpdate(7, "SPY\u009b2J", None, 0.1, None, 15.25, None, None, NOON, "DUSIM1")
 
 
 @pytest.fixture
@@ -108,10 +95,8 @@ def waiting(monkeypatch) -> Callable[..., list[str]]:
 class Clock:
     """The time as the command sees it: it passes while the command sleeps, and then ends it."""
 
-    BEGIN_S = 1000.0
-
     def __init__(self, seconds: float) -> None:
-        self.now = self.BEGIN_S
+        self.now = 1000.0
         self.until = self.now + seconds
 
     def monotonic(self) -> float:
@@ -142,22 +127,6 @@ def test_a_reader_that_resumes_and_finds_nothing_new_keeps_its_token(lake, waiti
     lake.updates.sync.append([ROW])
     token = lake.updates.sync.follow().read().token
     assert {json.loads(line)["token"] for line in waiting(12.0, "--since", token)} == {token}
-
-
-def test_a_long_poll_looks_as_seldom_as_it_says_and_prints_its_token_all_the_same(
-    lake, waiting, monkeypatch
-):
-    looks: list[float] = []
-
-    def read(follower: Follower) -> Added | None:
-        looks.append(reports.time.monotonic() - Clock.BEGIN_S)
-        return real(follower)
-
-    real = Follower.read
-    monkeypatch.setattr(Follower, "read", read)
-    tokens = waiting(130.0, "--since", "now", "--poll", "60")
-    assert looks == [0.0, 0.0, 60.0, 120.0]
-    assert len(tokens) > 10
 
 
 def test_a_text_that_is_no_token_is_an_error_with_a_remedy(lake):

@@ -187,7 +187,7 @@ def test_no_sensor_misses_a_check_because_the_one_before_was_late(
 ) -> None:
     """The daemon checks every 5 s: an interval of 5 s would pass over every second check."""
     intervals = {s.name: s.minimum_interval_seconds for s in repository.sensor_defs}
-    assert intervals == {"tell_people": 60, "drain_queue": 4, "supervise_stream": 4}
+    assert intervals == {"tell_people": 60, "drain_queue": 2, "supervise_stream": 7}
 
 
 def test_both_ways_to_start_it_use_one_location_name() -> None:

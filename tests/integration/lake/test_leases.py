@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.gateway_session import LineUse, Owner, SessionState
+from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.lake import Lake
@@ -63,8 +63,8 @@ def test_a_lease_lasts_as_long_as_it_is_renewed(leases):
     session = here.renew(here.acquire(LOGIN, Owner.STREAM, **WHO), **LIVE)
     for _ in range(4):
         leases.pass_time(1000)
-        lines = LineUse(session.lines_in_use + 1, 95)
-        session = here.renew(session, lines=lines, detail="all is well", **LIVE)
+        lines = session.lines_in_use + 1
+        session = here.renew(session, lines_in_use=lines, detail="all is well", **LIVE)
         with pytest.raises(LoginOwnedError):
             there.acquire(LOGIN, Owner.STREAM, **WHO)
     assert session.is_alive(leases.clock.now + timedelta(seconds=1490))

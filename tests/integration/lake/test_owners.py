@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from position_sync_dagster.domain.gateway_session import LineUse, Owner, SessionState
+from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import (
     LeaseLostError,
@@ -31,7 +31,9 @@ WHO = {"lease_s": 15.0, "run_id": "run-1", "host": "box", "pid": 42}
 async def test_a_heartbeat_renews_the_lease_and_records_the_state_of_the_owner(lake, clock):
     session = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     clock.advance(10)
-    live = lake.sessions.renew(session, lease_s=15, state=SessionState.LIVE, lines=LineUse(20, 95))
+    live = lake.sessions.renew(
+        session, lease_s=15, state=SessionState.LIVE, lines_in_use=20, line_limit=95
+    )
     clock.advance(4)
     again = lake.sessions.renew(session, lease_s=15)
     assert (again.state, again.lines_in_use, again.line_limit) == (SessionState.LIVE, 20, 95)
@@ -256,7 +258,9 @@ async def test_a_renewal_does_not_wait_for_those_of_other_logins(lake, clock, mo
     live = {"lease_s": 15.0, "state": SessionState.LIVE}
     there.renew(two, **live)
     clock.advance(3)
-    commits = overtaken_by(lambda: there.renew(two, lines=LineUse(7, 10), **live), monkeypatch)
+    commits = overtaken_by(
+        lambda: there.renew(two, lines_in_use=7, line_limit=10, **live), monkeypatch
+    )
     here.renew(one, **live)
     assert len(commits) == 2  # one each
     for login, lines in (("g:1", 0), ("g:2", 7)):

@@ -19,22 +19,22 @@ COVER = share(22, symbol="IWM", position=200.0, market_price=210.0, market_value
 
 def test_a_short_call_in_the_money_takes_shares_and_is_uncovered_beyond_those_held():
     (found,) = expiries(priced([SHORT_CALL, COVER]), until=EXPIRY)
-    assert (found.units, found.cash, found.is_uncovered) == (-300.0, 60_000.0, True)
+    assert (found["units"], found["cash"], found["is_uncovered"]) == (-300.0, 60_000.0, True)
     covered = replace(SHORT_CALL, position=-2.0, market_value=-2080.0)
     (found,) = expiries(priced([covered, COVER]), until=EXPIRY)
-    assert (found.units, found.is_uncovered, found.is_pinned) == (-200.0, False, False)
+    assert (found["units"], found["is_uncovered"], found["is_pinned"]) == (-200.0, False, False)
     assert expiries(priced([SHORT_CALL]), until=EXPIRY - timedelta(days=1)) == []
 
 
 def test_an_option_near_its_strike_is_pinned_and_one_on_an_index_is_settled_in_cash():
     near = replace(SHORT_CALL, underlying_price=200.9)
     (found,) = expiries(priced([near]), until=EXPIRY)
-    assert found.is_pinned
+    assert found["is_pinned"]
     days = {"last_trade_date": EXPIRY - timedelta(days=1), "expires_on": EXPIRY}
     index = contract_details(21, symbol="IWM", under_sec_type="IND", strike=200.0, **days)
     (found,) = expiries(priced([SHORT_CALL], details={21: index}), until=EXPIRY)
-    assert (found.units, found.cash) == (0.0, pytest.approx(-3000.0))
-    assert (found.is_cash_settled, found.is_in_the_morning) == (True, True)
+    assert (found["units"], found["cash"]) == (0.0, pytest.approx(-3000.0))
+    assert (found["is_cash_settled"], found["is_in_the_morning"]) == (True, True)
 
 
 def test_a_short_call_worth_less_above_its_exercise_than_the_dividend_may_be_assigned():
@@ -42,7 +42,7 @@ def test_a_short_call_worth_less_above_its_exercise_than_the_dividend_may_be_ass
         paid = [DatedDividend(ex_date=NOW + timedelta(days=1), amount=amount)]
         return early_assignments(priced([SHORT_CALL], dividends={"IWM": paid}))
 
-    assert [(one.conid, one.gain) for one in found(1.5)] == [(21, 1.5)]
+    assert [(one["conid"], one["gain"]) for one in found(1.5)] == [(21, 1.5)]
     assert found(0.3) == []
     assert early_assignments(priced([SHORT_CALL])) == []  # no dividend is known
 
@@ -52,5 +52,5 @@ def test_a_short_put_deep_in_the_money_may_be_assigned_for_the_interest():
         SHORT_CALL, right="PUT", strike=300.0, market_price=90.2, market_value=-3 * 9020.0
     )
     (found,) = early_assignments(priced([put]))
-    assert found.extrinsic == pytest.approx(0.2)
-    assert found.gain > 3
+    assert found["extrinsic"] == pytest.approx(0.2)
+    assert found["gain"] > 3

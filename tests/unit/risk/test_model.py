@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from position_sync_dagster.risk import model
-from position_sync_dagster.risk.model import Dividend, Exercise, NoVolatility, VanillaOptions
+from position_sync_dagster.risk.model import Exercise, NoVolatility, VanillaOptions
 from tests.support.extent import examples
 from tests.unit.risk.binomial_tree import tree_price
 
@@ -53,7 +53,7 @@ class Odd:
 def options_of(odd: list[Odd]) -> VanillaOptions:
     return VanillaOptions.of(
         [(one.call, one.strike, one.years, one.rate, one.exercise) for one in odd],
-        [[Dividend(at, amount) for at, amount in one.dividends] for one in odd],
+        [[(at, amount, 0.0) for at, amount in one.dividends] for one in odd],
     )
 
 
@@ -145,7 +145,7 @@ def test_an_expired_option_is_worth_its_exercise() -> None:
 def test_a_share_as_dividend_is_the_same_as_its_amount_at_the_present_price() -> None:
     option = Odd(call=True, strike=100, years=0.5, rate=0.0, volatility=0.25)
     terms = [(True, 100.0, 0.5, 0.0, Exercise.AMERICAN)] * 2
-    both = VanillaOptions.of(terms, [[Dividend(0.2, amount=1.0)], [Dividend(0.2, share=0.01)]])
+    both = VanillaOptions.of(terms, [[(0.2, 1.0, 0.0)], [(0.2, 0.0, 0.01)]])
     of_amount, of_share = model.prices(both, np.full((2, 1), 100.0), np.full(2, option.volatility))
     assert of_amount[0] == pytest.approx(of_share[0], abs=0.04)
 

@@ -1,14 +1,15 @@
 """What a contract is priced as, or why it is not, and the dividends that are assumed."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.risk.model import Exercise
 from position_sync_dagster.risk.terms import (
-    Contract,
     NotPriced,
     OptionTerms,
     dividends_of_shares,
@@ -31,7 +32,7 @@ def terms(under: str = "STK", sec_type: str = "OPT", **values: Any) -> OptionTer
         "expiry": EXPIRY,
         "trading_class": "SPY",
     }
-    contract = Contract(sec_type=sec_type, **usual | values)
+    contract = Instrument(conid=1, sec_type=sec_type, **usual | values)
     details = contract_details(
         1,
         symbol=contract.symbol,
@@ -80,19 +81,12 @@ def test_what_the_model_does_not_fit_has_a_reason(
 
 
 def test_a_class_of_another_exchange_may_have_a_name_of_its_own() -> None:
-    contract = Contract(
-        sec_type="OPT", symbol="700", currency="USD", right="PUT", strike=300.0, expiry=EXPIRY,
-        trading_class="TCH",
+    option = Instrument(
+        conid=1, sec_type="OPT", symbol="700", currency="USD", right=Right.PUT, strike=300.0,
+        expiry=EXPIRY, trading_class="TCH",
     )  # fmt: skip
-    assert option_terms(contract, None, RATES) is NotPriced.ADJUSTED
-    found = option_terms(
-        Contract(
-            sec_type="OPT", symbol="700", currency="HKD", right="PUT", strike=300.0,
-            expiry=EXPIRY, trading_class="TCH",
-        ),
-        None,
-        {"HKD": 0.03},
-    )  # fmt: skip
+    assert option_terms(option, None, RATES) is NotPriced.ADJUSTED
+    found = option_terms(replace(option, currency="HKD"), None, {"HKD": 0.03})
     assert isinstance(found, OptionTerms)
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import date
+from operator import itemgetter
 from typing import Any
 
 import dagster as dg
@@ -271,12 +272,13 @@ def test_the_exposure_page_shows_money_first_and_never_adds_currencies(
 
 
 def test_figures_are_aligned_to_the_right_with_separators() -> None:
+    rows = [{"leg": "a", "value": "-13,844.80"}, {"leg": "b", "value": "7.00"}]
     table = aligned_table(
-        {"leg": ["a", "b"]}, {"value": ["-13,844.80", "7.00"]}, {"conid": ["1", "22"]}
+        rows, "USD", {"leg": itemgetter("leg")}, {"value {}": itemgetter("value")}
     )
     assert [record.data for record in table.records] == [
-        {"leg": "a", "value": "-13,844.80", "conid": "1"},
-        {"leg": "b", "value": "\u00a0" * 6 + "7.00", "conid": "22"},
+        {"leg": "a", "value USD": "-13,844.80"},
+        {"leg": "b", "value USD": "\u00a0" * 6 + "7.00"},
     ]
 
 
@@ -347,15 +349,8 @@ def test_the_largest_positions_are_listed_by_value_of_each_currency(
     assert [row["conid"] for row in records(found, "by value EUR")] == ["20"]
     listed = records(found, "by value USD")
     assert [row["conid"] for row in listed] == [str(conid) for conid in range(12, 2, -1)]
-    assert list(listed[0]) == [
-        "leg",
-        "qty",
-        "value USD",
-        "unrealised",
-        "daily",
-        "age",
-        "conid",
-    ]
+    figures = ["qty", "value USD", "unrealised", "daily", "age"]
+    assert list(listed[0]) == ["leg", "account", "conid", *figures]
 
 
 def test_a_count_that_is_always_zero_is_not_shown(materialize, append_row, seconds_ago) -> None:

@@ -14,8 +14,6 @@ from position_sync_dagster.defs.checks.strategies import legs_are_resolved
 from position_sync_dagster.domain.gateway_session import (
     EMPTIED,
     NOT_MANAGED,
-    GatewayRun,
-    LineUse,
     Owner,
     SessionState,
     WeekState,
@@ -67,8 +65,7 @@ def test_without_an_owner_nothing_is_known_of_odd_holdings(check, own_login, lak
 
 def test_a_live_login_that_is_due_is_said_by_check_and_status(check, live, lake, settings) -> None:
     now = datetime.now(UTC)
-    run = GatewayRun(running_since=now - timedelta(days=8))
-    live(gateway=run)
+    live(gateway_running_since=now - timedelta(days=8))
     assert check(login_is_made).passed, "the trading mode of the lake is unknown"
     lake.sessions.claim_mode(TradingMode.LIVE)
     found = check(login_is_made)
@@ -79,7 +76,7 @@ def test_a_live_login_that_is_due_is_said_by_check_and_status(check, live, lake,
     session = lake.sessions.current(settings.gateway_id)
     for mode, notice_h in ((TradingMode.PAPER, 24.0), (TradingMode.LIVE, 0.0)):
         assert session.login_week(now, mode, notice_h) is None, "no second factor"
-    live(gateway=GatewayRun(started_at=now))
+    live(gateway_running_since=None, gateway_started_at=now)
     week = lake.sessions.current(settings.gateway_id).login_week(now, TradingMode.LIVE, 0.001)
     assert ("login", week.text) in describe(
         read_status(lake, settings.model_copy(update={"login_notice_h": 0.001}), now)
@@ -90,8 +87,8 @@ def test_an_owner_that_looked_away_does_not_know_whether_the_gateway_was_restart
     own_login, lake
 ) -> None:
     now = datetime.now(UTC)
-    run = GatewayRun(running_since=now - timedelta(days=8))
-    session = lake.sessions.renew(own_login(), lease_s=60.0, gateway=run)
+    eight_days_ago = now - timedelta(days=8)
+    session = lake.sessions.renew(own_login(), lease_s=60.0, gateway_running_since=eight_days_ago)
     assert session.login_week(now, TradingMode.LIVE, 1.0).state is WeekState.DUE
     ended = lake.sessions.end(session)
     assert ended.login_week(now, TradingMode.LIVE, 1.0).state is WeekState.UNKNOWN
@@ -109,15 +106,16 @@ def add_legs(lake, *conids: int) -> None:
 def test_lines_near_the_limit_name_the_holdings_without_one(
     check, shown, live, lake, write_holdings, append_row, seconds_ago
 ) -> None:
-    session = live(lines=LineUse(8, 10))
+    session = live(lines_in_use=8, line_limit=10)
     write_holdings(session, 1, 2, 3)
     add_legs(lake, 1, 2)
     append_row(1, seconds_ago(1))
     append_row(2, seconds_ago(1), source=Source.QUEUE)
     assert check(lines_suffice).passed
-    live(lines=LineUse(10, 10, 5))  # the lines of five underlyings are free for legs
+    # The lines of five underlyings are free for legs.
+    live(lines_in_use=10, line_limit=10, underlying_lines=5)
     assert check(lines_suffice).passed
-    live(lines=LineUse(9, 10))
+    live(lines_in_use=9, line_limit=10, underlying_lines=0)
     found = check(lines_suffice)
     assert not found.passed
     assert [row["conid"] for row in shown(found)] == [2]

@@ -18,7 +18,7 @@ from position_sync_dagster.domain.login_lines import (
     UNANSWERED,
     LoginLines,
 )
-from position_sync_dagster.domain.valuation import Provenance, Quote
+from position_sync_dagster.domain.valuation import Quote
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.delivery import StreamPricer
 from position_sync_dagster.sync.stream.ownership import OwnerContext
@@ -43,7 +43,9 @@ class PricerWithLines:
             min_hold_s=5.0,
         )  # fmt: skip
         self.pricer = StreamPricer(
-            OwnerContext(settings=SETTINGS, monotonic=lambda: self.second),
+            OwnerContext(
+                settings=SETTINGS, clock=lambda: self.now, monotonic=lambda: self.second
+            ),
             self.lines, SimpleNamespace(magnifier=lambda _conid: 1, hours=lambda _conid: None),
         )  # fmt: skip
         self.ticks = {}
@@ -69,9 +71,8 @@ class PricerWithLines:
             lines=SimpleNamespace(quote=self._quote),
         )
         updates = self.pricer.flush(
-            connection, {conid: self.now.timestamp() for conid in ticked},
-            valued=[("A", conid) for conid in dict(valued)], now=self.now, provenance=Provenance(),
-        )  # fmt: skip
+            connection, set(ticked), [("A", conid) for conid in dict(valued)]
+        )
         self.rows = {holding.key: update for update, holding in updates}
         return {update.conid: update for update, _holding in updates}
 
