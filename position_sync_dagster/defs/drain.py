@@ -10,14 +10,13 @@ one and then its cursor: a crash in between repeats nothing.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import dagster as dg
 
@@ -77,6 +76,7 @@ FOLLOWED_TABLES = (
     specs.STATEMENT_EVENTS,
 )
 
+T = TypeVar("T")
 Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 
 
@@ -183,15 +183,13 @@ class Work:
         all_due = self._is_due(self.cursor.all_reported_at, ALL_EVERY)
         all_due |= states != self.cursor.states
         all_due |= self._apply_strategies()
-        report = drain.NOTHING
-        with self._alone("Nothing is drained"):
-            self.failed = True
-            report = self._drain()
-            self.failed = False
+        drained = self._alone("Nothing is drained", self._drain)
+        self.failed = drained is None
         if all_due:
             self._report_tables(states)
             self._keep(all_reported_at=self.now, states=states)
-        self._report_rows(report, all_due=all_due, is_live=SessionState.LIVE in states.values())
+        is_live = SessionState.LIVE in states.values()
+        self._report_rows(drained or drain.NOTHING, all_due=all_due, is_live=is_live)
         self._explain_closes(all_due=all_due)
         self._record_risk()
         self._results += _checks_of(self.lake).results(self.lake, self.settings)
@@ -304,32 +302,31 @@ class Work:
         self._keep(risk_at=self.now, risk_registry=registry)
 
     def _report(self, name: str, event: Callable[[], Event]) -> None:
-        with self._alone(f"{name} is not reported"):
-            self._events.append(event())
+        made = self._alone(f"{name} is not reported", event)
+        self._events += [] if made is None else [made]
 
     def _derive(self, name: str, make: Callable[[], Derived], *, is_shown: bool = True) -> bool:
         """Derive a table with its checks, and report it; return whether that succeeded."""
-        is_made = False
-        with self._alone(f"{name} stays as it was"):
-            made = make()
-            self._results += made.checks.items()
-            if is_shown:
-                # The data versions of sources that are not followed all the time.
-                sources = {specs.ACTIVE_STRATEGIES.name: str(self.cursor.registry_version)}
-                self._events.append(table_asset.runless(name, made.metadata, sources=sources))
-            is_made = True
-        return is_made
+        made = self._alone(f"{name} stays as it was", make)
+        if made is None:
+            return False
+        self._results += made.checks.items()
+        if is_shown:
+            # The data versions of sources that are not followed all the time.
+            sources = {specs.ACTIVE_STRATEGIES.name: str(self.cursor.registry_version)}
+            self._events.append(table_asset.runless(name, made.metadata, sources=sources))
+        return True
 
-    @contextmanager
-    def _alone(self, what: str) -> Iterator[None]:
+    def _alone(self, what: str, make: Callable[[], T]) -> T | None:
         """Keep an error of one table to itself: it is logged, and named in the skip reason."""
         try:
-            yield
+            return make()
         except PositionSyncError as error:
             self.said.append(f"{what}: {error}")
         except Exception as error:
             logger.exception("%s", what)
             self.said.append(f"{what}: {type(error).__name__}: {error}")
+        return None
 
 
 LEDGER = dg.AssetKey(specs.POSITION_UPDATES.name)
