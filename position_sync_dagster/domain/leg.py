@@ -187,6 +187,16 @@ class LegWords(LegShare, total=False):
     currency: str | None
 
 
+class Description(TypedDict, total=False):
+    """What distinguishes one leg of a strategy from its others."""
+
+    symbol: str | None
+    right: str | None
+    strike: float | str | None
+    expiry: str | int | date | None
+    trading_class: str | None
+
+
 class GivenLeg(LegWords, total=False):
     """Everything that a person or a file says of a leg, apart from its symbol."""
 
@@ -223,16 +233,8 @@ def leg_of(
     terms: Instrument, strategy_id: str, added_at: datetime, **more: Unpack[LegShare]
 ) -> ActiveContract:
     """Return a leg of a strategy whose contract is known from a holding."""
-    return ActiveContract(
-        conid=terms.conid,
-        symbol=terms.symbol,
-        right=terms.right,
-        strike=terms.strike,
-        expiry=terms.expiry,
-        strategy_id=strategy_id,
-        added_at=added_at,
-        **more,
-    )
+    known = (terms.conid, terms.symbol, terms.right, terms.strike, terms.expiry)
+    return ActiveContract(*known, strategy_id, added_at, **more)
 
 
 _MEMBERSHIP = tuple(field.name for field in fields(Membership))

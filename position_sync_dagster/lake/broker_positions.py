@@ -400,10 +400,7 @@ class ContractsTable:
         return self._details(EVERY if conids is None else codec.one_of("conid", set(conids)))
 
     def _details(self, only: pl.Expr) -> dict[int, ContractDetails]:
-        def step(handle: DeltaTable) -> pl.DataFrame:
-            return self.table.scan_files(data_files(handle)).filter(only).collect()
-
-        return {one.conid: one for one in codec.contracts_of(self.table.snapshot(step))}
+        return {one.conid: one for one in codec.contracts_of(self.table.read(only))}
 
 
 # How far `latest` looks back from the day of the last commit, so that its cost does not grow with

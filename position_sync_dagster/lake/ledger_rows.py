@@ -4,7 +4,7 @@ Files are chosen by the statistics in the log, and read directly. The newest row
 date by reading only what was added.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from threading import Lock
@@ -307,7 +307,7 @@ class LedgerProvenance:
         """
         is_indexed = column in self._table.spec.indexed
         chosen = may_have(column, prefix, prefix + LAST) if is_indexed else EVERY
-        rows = self._where(pl.col(column).str.starts_with(prefix), chosen, [column])
+        rows = self._table.read(pl.col(column).str.starts_with(prefix), chosen, [column])
         return sorted(rows.get_column(column).unique())
 
     def with_id(self, column: str, value: str) -> pl.DataFrame:
@@ -354,38 +354,16 @@ class LedgerProvenance:
         """Return the newest rows of a holding in order of time, and whether there are more.
 
         Args:
-            day: Only rows of this UTC date; None: the newest, day by day until there are enough.
+            day: Only rows of this UTC date; None: the newest of all.
         """
         wanted = (pl.col("account") == account) & (pl.col("conid") == conid)
+        on_day = EVERY if day is None else pl.col("partition.date") == day
+        found = self._table.read(wanted, on_day).sort(BY_TIME)
+        return found.tail(limit), found.height > limit
 
-        def step(handle: DeltaTable) -> tuple[pl.DataFrame, bool]:
-            files = data_files(handle)
-            frames = [self._table.spec.empty]
-            for one in files.get_column("partition.date").unique().sort(descending=True):
-                if day is not None and one != day:
-                    continue
-                of_day = files.filter(pl.col("partition.date") == one)
-                frames.append(self._table.scan_files(of_day).filter(wanted).collect())
-                if sum(frame.height for frame in frames) > limit:
-                    break
-            found = pl.concat(frames).sort(BY_TIME)
-            return found.tail(limit), found.height > limit
-
-        return self._table.snapshot(step)
-
-    def _where(
-        self,
-        wanted: pl.Expr,
-        chosen: pl.Expr,
-        columns: Sequence[str] | None = None,
-    ) -> pl.DataFrame:
+    def _where(self, wanted: pl.Expr, chosen: pl.Expr) -> pl.DataFrame:
         """Return the wanted rows of the chosen files, in the order of writing."""
-
-        def step(handle: DeltaTable) -> pl.DataFrame:
-            rows = self._table.scan_files(data_files(handle).filter(chosen)).filter(wanted)
-            return (rows.sort(IN_ORDER) if columns is None else rows.select(columns)).collect()
-
-        return self._table.snapshot(step)
+        return self._table.read(wanted, chosen).sort(IN_ORDER)
 
 
 def batches_of(rows: pl.LazyFrame) -> pl.LazyFrame:

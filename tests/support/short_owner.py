@@ -103,7 +103,7 @@ async def _download_and_enqueue(
     own.status = lambda: {"state": gateway_session.SessionState.LIVE}
     own.final_detail = "; ".join(feed.problems) or None
     publisher.follow(feed)
-    await publisher.publish(feed, session=own.session)
+    await publisher.publish(feed)
     routes = route(feed.holdings, lake.registry.legs, frozenset(), sec_types=settings.sec_types)
     enqueued = await publisher.enqueue_all(routes, Reason.REFRESH)
     if closed:

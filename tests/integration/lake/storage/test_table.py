@@ -9,10 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
-import polars as pl
 import pytest
-from deltalake import DeltaTable
-from polars.exceptions import ComputeError
 
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.errors import (
@@ -259,13 +256,3 @@ def test_the_files_of_an_empty_table_have_every_column_that_readers_choose_by(tm
     partitions = [f"partition.{name}" for name in spec.partition_by]
     assert {*statistics, *partitions, "path", "size_bytes", "num_records"} <= set(files.columns)
     assert files.is_empty()
-
-
-def test_an_error_in_an_expression_is_raised_as_it_is_and_not_called_a_broken_table(tmp_path):
-    stored = filled_queue(tmp_path / "q").table
-
-    def compared(handle: DeltaTable) -> pl.DataFrame:
-        return stored.scan_files(table.data_files(handle)).filter(pl.col("symbol") > 1).collect()
-
-    with pytest.raises(ComputeError, match="cannot compare"):
-        stored.snapshot(compared)

@@ -462,30 +462,6 @@ async def test_a_successor_takes_over_and_its_rows_follow_those_of_the_owner_bef
         assert sim.stats()["connections"]["peak"] == 1
 
 
-async def test_a_leg_with_the_conid_of_another_contract_opens_a_break_until_it_is_corrected(
-    simulate, lake, settings_for, running, leg, eventually
-):
-    async with simulate() as sim:
-        await lake.registry.add_active(**leg(PUT, strike=230))
-        settings = settings_for(sim)
-        _task, stop = running(settings)
-        await eventually(lambda: _state(lake, settings, SessionState.LIVE))
-        service = ReconciliationService(lake, settings)
-
-        async def mismatches():
-            found = await service.run()
-            return [d for d in found.discrepancies if d.type == "LEG_MISMATCH"]
-
-        (found,) = await eventually(mismatches)
-        assert (found.account, found.conid) == ("", PUT)
-        assert found.detail == "strategy s: its strike is 220, not 230"
-        assert "LEG_MISMATCH" in {b.type.value for b in lake.breaks.open_breaks()}
-        await lake.registry.add_active(**leg(PUT))
-        assert await mismatches() == []
-        assert "LEG_MISMATCH" not in {b.type.value for b in lake.breaks.open_breaks()}
-        stop.set()
-
-
 @pytest.mark.parametrize("spec", [POSITION_UPDATES, ACTIVE_STRATEGIES], ids=lambda spec: spec.name)
 async def test_a_stream_of_an_older_release_gives_its_login_up_when_a_newer_one_migrates_a_table(
     simulate, lake, settings_for, running, eventually, leg, spec
