@@ -63,20 +63,6 @@ def test_silence_after_a_restore_counts_from_the_opening_of_the_session(login):
     assert login.renewals(1000, 1040) == [(1029, 1)]  # it opened right after 999
 
 
-def test_a_new_line_that_is_silent_outside_its_session_goes_on_waiting(login):
-    login.closed = {3}
-    login.lines.line(3).requested(5.0)
-    login.renewals(6, 50)
-    assert not login.lines.line(3).suspect
-    assert login.lines.problems() == []
-
-
-def test_a_line_that_the_broker_contradicts_is_requested_again_outside_its_session_too(login):
-    login.closed = {1, 2}
-    assert login.lines.line(1).disagrees(100.0)
-    assert login.pass_to(100.0) == [1]
-
-
 def test_a_line_that_became_suspect_before_its_session_ended_waits_for_the_next(login):
     login.lines.line(1).doubted(10.0, "why")
     login.closed = {1, 2}
