@@ -124,7 +124,7 @@ async def test_a_stream_owns_the_login_writes_fenced_rows_and_reports(
         assert (session.state, session.owner, session.run_id) == ("LIVE", "STREAM", "run-1")
         await eventually(lambda: read_status(lake, settings, utc_now()).lines_in_use == 5)
         status = read_status(lake, settings, utc_now())
-        assert (status.session_state, status.lines_text) == ("LIVE", "1 leg + 4 underlyings of 100")
+        assert (status.session_state, status.lines_text) == ("LIVE", "5 of 100 (4 for underlyings)")
         assert (status.lines_in_use, status.underlying_lines, status.blind_since) == (5, 4, None)
         assert "of 5 options without greeks of IB" in status.greeks
         assert (status.active_legs, status.legs_held, status.positions) == (1, 1, 9)
