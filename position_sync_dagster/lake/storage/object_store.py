@@ -22,8 +22,8 @@ from deltalake.schema import PrimitiveType
 
 from position_sync_dagster import errors
 from position_sync_dagster.errors import InvalidRequestError, shown
-from position_sync_dagster.gateway_settings import lake_path_error
 from position_sync_dagster.lake.storage import commit_errors
+from position_sync_dagster.settings import lake_path_error
 
 _RETRIES = 4
 # The client's default is three minutes of retries. An answer may have 30 s, since it may be a file
