@@ -148,7 +148,7 @@ TAGGED = "gateways:\n- name: a\n  port: 4001\n  accounts: [U1]\n"
             "line 2",
             "'x y' cannot",
         ),
-        (TAGGED + "  tags: [x]\n", "line 5", "tags must be names with values"),
+        (TAGGED + "  tags: [x]\n", "line 5", "tags .*cannot be used"),
         (TAGGED + "  tags: {a: }\n", "line 5", "tags.a has no value"),
         (TAGGED + "  tags: {a: b, a: c}\n", "line 5", "'a' is there twice"),
         (TAGGED + "  tags: {a b: c}\n", "line 5", "'a b' cannot be used"),
