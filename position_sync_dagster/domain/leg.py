@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any, Self, TypedDict, Unpack
 
 from position_sync_dagster.domain import instrument
+from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right, digits
 from position_sync_dagster.errors import InvalidLegError, shown
 
@@ -590,3 +591,43 @@ def judge(limit: Limit, reading: Reading) -> LimitState:
         return LimitState.BROKEN if beyond else LimitState.HOLDS
     sure = reading.at_least and limit.bound is Bound.MAX
     return LimitState.BROKEN if beyond and sure else LimitState.UNKNOWN
+
+
+def route(
+    holdings: Iterable[BrokerPosition],
+    legs: Iterable[ActiveContract],
+    lines: frozenset[int],
+    *,
+    sec_types: Iterable[str],
+) -> dict[Key, LegState]:
+    """Decide the route of each holding; one line serves every holding of its conid.
+
+    A conid with a line is STREAMED in each account that holds it, in a strategy or not, since that
+    costs nothing. Without a line, an active leg is OVERFLOW and any other holding MONITORED.
+
+    Args:
+        holdings: Every holding of the login.
+        legs: The legs of strategies.
+        lines: The conids that hold a line.
+        sec_types: Holdings of other security types have no route.
+
+    Returns:
+        (account, conid) → the state of the holding.
+    """
+    allowed = frozenset(sec_types)
+    active = {(leg.account, leg.conid) for leg in legs if leg.removed_at is None}
+    routes: dict[Key, LegState] = {}
+    for holding in holdings:
+        conid = holding.instrument.conid
+        if holding.instrument.sec_type not in allowed:
+            continue
+        if holding.position == 0:
+            state = LegState.CLOSED
+        elif conid in lines:
+            state = LegState.STREAMED
+        elif (None, conid) in active or (holding.account, conid) in active:
+            state = LegState.OVERFLOW
+        else:
+            state = LegState.MONITORED
+        routes[holding.key] = state
+    return routes
