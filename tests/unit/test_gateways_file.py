@@ -154,7 +154,7 @@ def test_a_mistake_is_named_by_its_place_with_a_remedy(
 ) -> None:
     (tmp_path / "g.yaml").write_text(text)
     with pytest.raises(GatewaysFileError, match=f"g.yaml.*{place}.*{cause}") as caught:
-        load_gateways(tmp_path / "g.yaml")
+        load_gateways(tmp_path / "g.yaml", load_settings())
     assert caught.value.remedy
     assert len(str(caught.value)) < 600
 
@@ -168,4 +168,4 @@ def test_a_changed_tag_is_a_changed_login(tmp_path: Path) -> None:
 
 
 def test_the_example_can_be_read() -> None:
-    assert [login.name for login in load_gateways(EXAMPLE)] == ["main", "second"]
+    assert [login.name for login in load_gateways(EXAMPLE, load_settings())] == ["main", "second"]
