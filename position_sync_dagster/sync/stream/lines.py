@@ -7,13 +7,15 @@ from datetime import timedelta
 from functools import partial
 
 from position_sync_dagster.domain.clock import Backoff
-from position_sync_dagster.domain.line_allocation import (
+from position_sync_dagster.domain.login_lines import (
+    Awaited,
+    Denial,
     LineLimit,
+    LoginLines,
     demands,
     rank,
     underlying_demand,
 )
-from position_sync_dagster.domain.login_lines import Awaited, Denial, LoginLines
 from position_sync_dagster.gateway import codes
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines, Refusal

@@ -13,8 +13,8 @@ from datetime import timedelta
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import rest_s
-from position_sync_dagster.domain.leg import QUEUED, LegState
-from position_sync_dagster.domain.line_allocation import largest, route
+from position_sync_dagster.domain.leg import QUEUED, LegState, route
+from position_sync_dagster.domain.login_lines import largest
 from position_sync_dagster.domain.update import Reason
 from position_sync_dagster.errors import LakeError, NewerTableError
 from position_sync_dagster.gateway.account_feed import AccountFeed

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from position_sync_dagster.domain.clock import Backoff
-from position_sync_dagster.domain.line_allocation import (
+from position_sync_dagster.domain.login_lines import (
     Demand,
     LineLimit,
     allocate_lines,
