@@ -47,7 +47,7 @@ async def test_a_table_of_the_version_before_is_read_and_takes_exchange_rates(tm
     path = tmp_path / "account_values"
     before = Table(path, replace(ACCOUNT_VALUES, version=2, described=columns))
     before.initialize()
-    old = account_rows([row(row_id="1")]).drop(new)
+    old = account_rows([row(row_id="1")]).drop(new).with_columns(ledger_version=1)
     before.transact(lambda handle: append(handle, old, {}, []))
     later = AccountValuesTable(Table(path, ACCOUNT_VALUES))
     [read] = later.latest_summaries()
