@@ -21,14 +21,13 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    PrivateAttr,
     SecretStr,
     ValidationError,
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from position_sync_dagster.domain.update import LEASE_S, TradingMode, trading_mode_of
+from position_sync_dagster.domain.update import LEASE_S, TradingMode
 from position_sync_dagster.errors import GatewaysFileError, SettingsError, shown
 from position_sync_dagster.yaml_file import Part, Place, Text, YamlFile, saved_state
 
@@ -273,8 +272,8 @@ def load_gateways(
 
     Raises:
         GatewaysFileError: The file is missing, is no regular file, or has a mistake: an unknown
-            field, a value out of its bounds, a name, an address or an account twice, accounts of
-            several trading modes. The message names file, line, column, cause and remedy.
+            field, a value out of its bounds, a name, an address or an account twice. The message
+            names file, line, column, cause and remedy.
     """
     file = YamlFile(Path(path), named_by=NAMED_BY, holds="gateways", error=GatewaysFileError)
     seen: dict[str, tuple[str, int]] = {}
@@ -305,28 +304,7 @@ def load_gateways(
                 "Set reserved_lines below max_lines",
             )
         found.append(login)
-        _check_modes(file, at, login, found[0].accounts[0])
     return tuple(found)
-
-
-def _check_modes(file: YamlFile, at: Place, login: LoginEntry, first: str) -> None:
-    """Check that the accounts of a login have its mode, and that of the file's first account."""
-    mode_of_first = trading_mode_of(first)
-    for account in login.accounts:
-        mode = trading_mode_of(account)
-        if login.trading_mode not in (None, mode):
-            file.fail(
-                (*at, "trading_mode"),
-                f"the account {account} is {mode} and not {login.trading_mode}",
-                "Correct the mode, or the account",
-            )
-        if mode is not mode_of_first:
-            file.fail(
-                (*at, "accounts"),
-                f"the account {account} of {login.name!r} is {mode} and {first} is "
-                f"{mode_of_first}; one lake holds one trading mode",
-                "Give each trading mode its own file and its own POSITION_SYNC_LAKE",
-            )
 
 
 @lru_cache(maxsize=4)
@@ -515,8 +493,8 @@ class Settings(BaseSettings):
     # A check must have failed for so many seconds before that is sent: most mend themselves.
     alert_after_s: ClassVar[float] = 60.0
 
-    _login: LoginEntry | None = PrivateAttr(None)
-    _whole: "Self | None" = PrivateAttr(None)
+    _login: LoginEntry | None = None
+    _whole: "Self | None" = None
 
     @model_validator(mode="after")
     def _check_agreement(self) -> Self:

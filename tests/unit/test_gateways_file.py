@@ -111,12 +111,6 @@ TAGGED = "gateways:\n- name: a\n  port: 4001\n  accounts: [U1]\n"
             "line 2",
             "'U 1' cannot",
         ),
-        (ONE + "- {name: b, port: 4002, accounts: [DU2]}", "line 3", "DU2 of 'b' is PAPER and U1"),
-        (
-            "gateways:\n- {name: a, port: 1, trading_mode: PAPER, accounts: [U1]}",
-            "line 2",
-            "U1 is LIVE and not PAPER",
-        ),
         (
             "gateways:\n- {name: a, port: 1, trading_mode: live, accounts: [U1]}",
             "line 2",
