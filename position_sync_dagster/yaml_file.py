@@ -239,8 +239,6 @@ def _explain(kind: type[Part], error: Mapping[str, Any]) -> tuple[str, str]:
             return "fields are expected here", f"Write {known}"
         case "list_type" | "tuple_type":
             return f"{name} must be a list", "Begin each entry with a dash; write [] for none"
-        case "dict_type":
-            return f"{name} must be names with values", "Write {name: value}"
         case "value_error" if isinstance(cause := error["ctx"]["error"], PositionSyncError):
             return cause.what, cause.remedy
     if given in (None, ""):

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from operator import attrgetter
 from pathlib import Path
 from typing import Annotated
 
@@ -179,11 +178,7 @@ def _chosen(found: Sequence[ProposedStrategy], wanted: Sequence[str]) -> list[Pr
 
 def _plain_proposal(one: ProposedStrategy) -> dict[str, object]:
     """Return a proposal as JSON has it."""
-    terms = attrgetter("conid", "symbol", "right", "strike", "expiry")
-    names = ("quantity", "conid", "symbol", "right", "strike", "expiry")
-    legs = [
-        dict(zip(names, (part.quantity, *terms(part.instrument)), strict=True)) for part in one.legs
-    ]
+    legs = [{"quantity": part.quantity} | asdict(part.instrument) for part in one.legs]
     return asdict(one) | {"legs": legs, "currency": one.legs[0].instrument.currency}
 
 

@@ -55,6 +55,12 @@ _STATES = {
     dg.DagsterRunStatus.CANCELED: RunState.CANCELED,
 }
 
+ENDED = [
+    dg.DagsterRunStatus.SUCCESS,
+    dg.DagsterRunStatus.FAILURE,
+    dg.DagsterRunStatus.CANCELED,
+]
+
 
 def recent_runs(
     instance: dg.DagsterInstance, job_name: str, *, limit: int, login: str | None = None

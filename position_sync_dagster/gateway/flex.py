@@ -37,7 +37,7 @@ from position_sync_dagster.domain.instrument import (
     zone_of,
 )
 from position_sync_dagster.errors import FlexServiceError, SettingsError, StatementError, shown
-from position_sync_dagster.gateway_settings import FLEX_URL, SECURITY_TYPES, address_flaw
+from position_sync_dagster.settings import FLEX_URL, SECURITY_TYPES, address_flaw
 
 # The earliest day of a statement: the broker's first customers traded later.
 FIRST_DAY = date(1990, 1, 1)

@@ -295,7 +295,7 @@ def with_pnl(
         realized_pnl=holding.realized_pnl if realized is None else realized,
         daily_pnl=daily_pnl,
         value_source=ValueOrigin.PNL_SINGLE,
-        value_time=None,
+        value_time=profit.at,
         received_at=profit.at,
         confirmed_at=max(confirmed_at, profit.at) if confirmed_at is not None else profit.at,
         followed=followed,
@@ -400,19 +400,13 @@ class HoldingsBook:
 
         None without a value, or where that time is not known.
         """
-        holding, profit = self._holdings.get(key), self._profits.get(key)
+        holding = self._holdings.get(key)
         if holding is None or not holding.position:
             return None
-        value: float | None
-        at: datetime | None
-        if profit is not None and profit.counts(holding):
-            value, at = profit.sent.value, profit.at
-        else:
-            of_pnl = holding.value_source is ValueOrigin.PNL_SINGLE
-            value, at = holding.market_value, holding.received_at if of_pnl else holding.value_time
-        if value is None or at is None:
+        row = self._valued(key, holding, self._clock())
+        if row.market_value is None or row.value_time is None:
             return None
-        return value / (holding.position * holding.instrument.multiplier), at
+        return row.market_value / (row.position * row.instrument.multiplier), row.value_time
 
     def reported(self, keys: Iterable[Key] | None = None) -> dict[Key, BrokerPosition]:
         """Return holdings as their last messages left them, with the completeness of their account.
@@ -572,12 +566,6 @@ class HoldingsBook:
             )
         daily = profit.daily(holding.market_value)
         return holding if daily is None else changed(holding, daily_pnl=daily)
-
-    def set_value_time(self, key: Key, value_time: datetime | None) -> None:
-        """Set the broker's own time of the values of a holding."""
-        holding = self._holdings.get(key)
-        if holding is not None:
-            self._store(key, holding, changed(holding, value_time=value_time))
 
     def doubt(self, key: Key) -> None:
         """Confirm a holding with its account no more, until a row of it comes that can be used."""

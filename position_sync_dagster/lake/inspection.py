@@ -7,7 +7,6 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.lake.lake import Lake, broker_rows
 from position_sync_dagster.lake.ledger_rows import rows_between
-from position_sync_dagster.lake.queue_transitions import IS_REQUEST
 from position_sync_dagster.lake.schema.ids import id_prefix
 from position_sync_dagster.lake.storage.lifecycle_table import in_bucket
 from position_sync_dagster.lake.storage.table import may_have
@@ -17,16 +16,6 @@ _JUDGED = [
     "request_id", "account", "conid", "symbol", "priority", "status", "reason", "created_at",
     "updated_at", "error_message",
 ]  # fmt: skip
-
-
-def live_requests(lake: Lake) -> pl.DataFrame:
-    """Return the requests that are not finished, and the live rows that are not valid ones."""
-    return lake.queue.sync.store.snapshot().live
-
-
-def foreign_requests(live: pl.DataFrame) -> pl.DataFrame:
-    """Return the live rows that are not valid requests: another Delta writer wrote them."""
-    return live.filter(~IS_REQUEST)
 
 
 def finished_requests(lake: Lake, status: str, since: datetime) -> pl.DataFrame:

@@ -141,11 +141,7 @@ class RecordsTable(Generic[codec.Record]):
             first = codec.moment(since) if isinstance(since, datetime) else pl.lit(since)
             chosen, wanted = may_have(order, since), wanted & (pl.col(order) >= first)
 
-        def step(handle: DeltaTable) -> pl.DataFrame:
-            rows = self.table.scan_files(data_files(handle).filter(chosen))
-            return rows.filter(wanted).select(names).collect()
-
-        return self.table.snapshot(step)
+        return self.table.rows(wanted, chosen, names)
 
     def files(self, until: datetime | None = None) -> frozenset[str]:
         """Return the names of the files that may have a row of before a time; None: of all."""

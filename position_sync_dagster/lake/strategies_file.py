@@ -120,12 +120,6 @@ Priority = Annotated[int, BeforeValidator(READERS["priority"])]
 Right = Annotated[instrument.Right, BeforeValidator(instrument.parse_right)]
 
 
-class UnderlyingPart(Part):
-    """The underlying of a leg."""
-
-    symbol: Text
-
-
 def _unless_none(read: Callable[[Any], Any], value: object) -> object:
     return None if value is None else read(value)
 
@@ -135,7 +129,7 @@ _READ: dict[str, Any] = {
     for name, read in READERS.items()
 }
 # A leg as the file describes it.
-LegPart = create_model("LegPart", __base__=UnderlyingPart, **_READ)
+LegPart = create_model("LegPart", __base__=Part, symbol=(Text, ...), **_READ)
 
 
 class StrategyPart(Part):
@@ -408,22 +402,17 @@ def follow_file(
     )
 
 
-def load_limits(path: str | Path) -> list[Limit]:
-    """Read the limits of a strategies file; see `StrategiesFile`.
+def saved_limits(path: Path | None) -> list[Limit]:
+    """Read the limits of a strategies file, once for each time that it is saved; none without one.
 
     A file that does not contain the word `limits` is not parsed, since it may name many legs.
     """
-    return [] if _lacks(Path(path), b"limits") else StrategiesFile(path).limits()
-
-
-def saved_limits(path: Path | None) -> list[Limit]:
-    """Read the limits as `load_limits`, once for each time that the file is saved; none without."""
     return [] if path is None else list(_saved_limits(path, saved_state(path)))
 
 
 @lru_cache(maxsize=1)
-def _saved_limits(path: Path, _saved: tuple[int, int, int]) -> tuple[Limit, ...]:
-    return tuple(load_limits(path))
+def _saved_limits(path: Path, _saved: tuple[int, int, int]) -> list[Limit]:
+    return [] if _lacks(path, b"limits") else StrategiesFile(path).limits()
 
 
 def load_rules(path: str | Path) -> list[Rule]:

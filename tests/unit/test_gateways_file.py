@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from position_sync_dagster.errors import GatewaysFileError, SettingsError
-from position_sync_dagster.gateway_settings import load_gateways
-from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.settings import Settings, load_gateways, load_settings
 from tests.support.settings import make_settings
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "gateways.yaml"
@@ -51,7 +50,7 @@ def test_without_a_file_there_is_one_login_named_by_its_address() -> None:
     assert settings.logins == (settings,)
     assert settings.gateway_id == settings.gateway_address == "127.0.0.1:4002"
     assert settings.for_login(None) is settings
-    with pytest.raises(SettingsError, match="no gateways file is configured"):
+    with pytest.raises(SettingsError, match="no login 'main'"):
         settings.for_login("main")
 
 
@@ -61,7 +60,7 @@ def test_with_a_file_a_login_must_be_chosen_and_must_be_there(tmp_path: Path) ->
     with pytest.raises(SettingsError, match="none of them was chosen"):
         _ = whole.gateway_id
     for name in (None, "third"):
-        with pytest.raises(SettingsError, match="Choose one of its logins: main, second"):
+        with pytest.raises(SettingsError, match="Choose one of the logins: main, second"):
             settings.for_login(name)
 
 
@@ -112,12 +111,6 @@ TAGGED = "gateways:\n- name: a\n  port: 4001\n  accounts: [U1]\n"
             "line 2",
             "'U 1' cannot",
         ),
-        (ONE + "- {name: b, port: 4002, accounts: [DU2]}", "line 3", "DU2 of 'b' is PAPER and U1"),
-        (
-            "gateways:\n- {name: a, port: 1, trading_mode: PAPER, accounts: [U1]}",
-            "line 2",
-            "U1 is LIVE and not PAPER",
-        ),
         (
             "gateways:\n- {name: a, port: 1, trading_mode: live, accounts: [U1]}",
             "line 2",
@@ -149,7 +142,7 @@ TAGGED = "gateways:\n- name: a\n  port: 4001\n  accounts: [U1]\n"
             "line 2",
             "'x y' cannot",
         ),
-        (TAGGED + "  tags: [x]\n", "line 5", "tags must be names with values"),
+        (TAGGED + "  tags: [x]\n", "line 5", "tags .*cannot be used"),
         (TAGGED + "  tags: {a: }\n", "line 5", "tags.a has no value"),
         (TAGGED + "  tags: {a: b, a: c}\n", "line 5", "'a' is there twice"),
         (TAGGED + "  tags: {a b: c}\n", "line 5", "'a b' cannot be used"),

@@ -55,34 +55,27 @@ def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetChec
         any_account = rows.with_columns(account=pl.lit(None, pl.String))
         done = done.select("account", "conid", at="updated_at")
         answered = pl.concat([done, rows, any_account])
-    live = inspection.live_requests(lake)
-    foreign = inspection.foreign_requests(live)
+    live = lake.queue.sync.store.snapshot().live
     old_after = timedelta(seconds=settings.stale_after_s)
     waited = f"have waited for more than {old_after.total_seconds() / 60:.0f} min"
     newest = answered.group_by("account", "conid").agg(pl.col("at").max())
     lasting = failed.join(newest, on=["account", "conid"], how="left", nulls_equal=True).filter(
         pl.col("at").is_null() | (pl.col("at") < pl.col("updated_at"))
     )
-    live = live.join(foreign, on="request_id", how="anti", nulls_equal=True)
     old = live.filter(pl.col("created_at") < now - old_after)
     named = (
         (lasting.sort("updated_at"), "updated_at"),
         (old.sort("created_at"), "created_at"),
-        (foreign, "created_at"),
     )
     return check_results.rows_result(
         pl.concat([of.with_columns(since=at).select(_COLUMNS) for of, at in named]),
         none=f"No request failed for good; {live.height} wait, none for long.",
-        found=f"requests are FAILED, {waited}, or are none"
-        if foreign.height
-        else f"requests are FAILED or {waited}",
+        found=f"requests are FAILED or {waited}",
         what_to_do="Read error_message; `position-sync queue retry --all` tries FAILED requests "
-        "again. Old ones wait for the broker: see the check a_stream_watches. Rows without an id, "
-        "a conid or a known status are of another Delta writer, and never claimed: delete them.",
+        "again. Old ones wait for the broker: see the check a_stream_watches.",
         failed_for_good=lasting.height,
         old=old.height,
         waiting=live.height,
-        foreign=foreign.height,
     )
 
 

@@ -79,22 +79,14 @@ def new_request_rows(
     ids: Sequence[str], requests: Sequence[QueueRequest], now: datetime
 ) -> pl.DataFrame:
     """Return the live rows of new requests."""
-    asked = {
-        "request_id": ids,
-        "account": [request.account for request in requests],
-        "conid": [request.conid for request in requests],
-        "symbol": [request.symbol for request in requests],
-        "priority": [request.priority for request in requests],
-        "reason": [request.reason for request in requests],
-    }
-    rows = _frame(tables.POSITION_QUEUE, asked).with_columns(
+    asked = _columns(tuple(QueueRequest.__dataclass_fields__), requests)
+    return _frame(tables.POSITION_QUEUE, {"request_id": ids, **asked}).with_columns(
         *LIVE_COLUMNS,
         status=pl.lit(QueueStatus.PENDING.value),
         attempts=pl.lit(0, pl.Int64),
         created_at=moment(now),
         updated_at=moment(now),
     )
-    return _with_all_columns(tables.POSITION_QUEUE, rows)
 
 
 def leg_rows(legs: Iterable[Leg]) -> pl.DataFrame:
@@ -123,8 +115,7 @@ def update_rows(
     """
     columns = _columns(_UPDATE, updates) | dict(ids or {})
     rows = _frame(tables.POSITION_UPDATES, columns)
-    dated = rows.with_columns(date=pl.col("timestamp").dt.date())
-    return _with_all_columns(tables.POSITION_UPDATES, dated)
+    return rows.with_columns(date=pl.col("timestamp").dt.date())
 
 
 def _columns(names: Sequence[str], values: Sequence[Any]) -> dict[str, list[Any]]:
@@ -164,8 +155,7 @@ def broker_rows(
     if session is not None:
         columns["session_id"] = [session.session_id] * len(listed)
         columns["fencing_token"] = [session.fencing_token] * len(listed)
-    spec = tables.BROKER_POSITIONS
-    return _with_all_columns(spec, _frame(spec, columns))
+    return _frame(tables.BROKER_POSITIONS, columns)
 
 
 def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
@@ -232,25 +222,26 @@ def records_of(kind: type[Record], frame: pl.DataFrame) -> list[Record]:
     return [kind(**dict(zip(columns, row, strict=True))) for row in rows]
 
 
-def _with_all_columns(spec: TableSpec, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return rows with the columns of the table in their order; those that they lack are null."""
-    return pl.concat([spec.empty, rows], how="diagonal")
-
-
 def _frame(spec: TableSpec, columns: Mapping[str, Sequence[Any]]) -> pl.DataFrame:
+    """Return a frame with the table's schema; columns that are not given are null."""
+    kinds = spec.polars
     try:
-        return pl.DataFrame(
-            [_series(name, values, spec.polars[name]) for name, values in columns.items()]
+        given = pl.DataFrame(
+            [
+                moments(values, name)
+                if kinds[name] == pl.Datetime
+                else pl.Series(name, values, kinds[name])
+                for name, values in columns.items()
+            ]
         )
     except UnicodeEncodeError as error:
         raise InvalidRequestError(
             f"A text for {spec.name} is not valid Unicode: {error.object[:40]!r}.",
             remedy="Remove the lone surrogate at position " + str(error.start) + ".",
         ) from None
-
-
-def _series(name: str, values: Sequence[Any], kind: pl.DataType) -> pl.Series:
-    return moments(values, name) if kind == pl.Datetime else pl.Series(name, values, kind)
+    return given.select(
+        name if name in columns else pl.lit(None, kind).alias(name) for name, kind in kinds.items()
+    )
 
 
 def fields_of(value: Any) -> dict[str, Any]:

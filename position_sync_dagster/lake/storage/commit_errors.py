@@ -27,64 +27,53 @@ _BODY = re.compile(r"<(\?xml|Error)\b.*", re.DOTALL)
 
 
 class StoreFault(NamedTuple):
-    """A fault of a store that does not damage a table; an operator must correct it.
+    """A fault of a store that does not damage a table; an operator must correct it."""
 
-    Attributes:
-        marks: The codes of the store's answer, or the words of the client, that mean it.
-    """
-
-    marks: tuple[str, ...]
     cause: str
     remedy: str
 
 
 # The store cannot be reached now, or asks for patience: it passes.
-UNAVAILABLE = StoreFault((), "", "")
+UNAVAILABLE = StoreFault("", "")
 
 DENIED = StoreFault(
-    (),
     "the object store denies access",
     "Give the credentials the right to list the bucket and to read, write and delete under the "
     "lake's path, or name other credentials.",
 )
-_FAULTS = (
-    StoreFault(
-        ("RequestTimeTooSkewed",),
+# By the codes of the store's answer, or the words of the client, that mean a fault.
+_FAULTS = {
+    ("RequestTimeTooSkewed",): StoreFault(
         "the object store's clock and this machine's are too far apart",
         "Set this machine's clock right (NTP).",
     ),
-    StoreFault(
-        ("NoSuchBucket",),
+    ("NoSuchBucket",): StoreFault(
         "the object store has no such bucket",
         "Create it, or correct POSITION_SYNC_LAKE and AWS_ENDPOINT_URL.",
     ),
-    StoreFault(
-        ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"),
+    ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"): StoreFault(
         "the credentials for the object store have expired",
         "Renew them. If they are environment variables, start the program again: it reads them "
         "only at its start. The file of AWS_SHARED_CREDENTIALS_FILE is read again.",
     ),
-    StoreFault(
-        (
-            *("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
-            *("PermanentRedirect", "TemporaryRedirect", "incorrectly configured region"),
-        ),
+    (
+        *("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
+        *("PermanentRedirect", "TemporaryRedirect", "incorrectly configured region"),
+    ): StoreFault(
         "the bucket is in another region",
         "Set AWS_REGION to the region of the bucket.",
     ),
-    StoreFault(
-        ("169.254.169.254", "CredentialsNotLoaded", "no providers in chain", _NOT_LOADED),
+    ("169.254.169.254", "CredentialsNotLoaded", "no providers in chain", _NOT_LOADED): StoreFault(
         "there are no credentials for the object store",
         "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where the platform gives "
         "credentials (docs/object-store.md).",
     ),
-    StoreFault(
-        ("URL scheme is not allowed",),
+    ("URL scheme is not allowed",): StoreFault(
         "AWS_ENDPOINT_URL is an http:// address, which is not allowed",
         "Use an https:// address, or set AWS_ALLOW_HTTP=true for a store on a network that you "
         "trust.",
     ),
-)
+}
 
 
 def store_fault(text: str) -> StoreFault | None:
@@ -98,10 +87,8 @@ def store_fault(text: str) -> StoreFault | None:
     if not any(mark in text for mark in _MARKS):
         return None
     found, status = _CODE.search(text), _STATUS.search(text)
-    for fault in _FAULTS:
-        if (found and found[1] in fault.marks) or any(
-            mark in text for mark in fault.marks if not mark.isalpha()
-        ):
+    for marks, fault in _FAULTS.items():
+        if (found and found[1] in marks) or any(m in text for m in marks if not m.isalpha()):
             return fault
     if status and status[1] in ("401", "403"):
         return DENIED
@@ -162,7 +149,6 @@ class ErrorKind(Enum):
     UNWRITABLE = auto()
     EXHAUSTED = auto()  # no memory or open files left: the table is whole
     STORE = auto()  # the object store is out of reach, or refuses: the table is whole
-    QUERY = auto()  # an expression of ours: the table is whole, and a retry is of no use
 
 
 _BACKTRACE = re.compile(r"\n\s*(stack backtrace|0: )")
@@ -175,8 +161,6 @@ _UNWRITABLE = {
 }
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _CONFLICT = ("Invalid table version", "already exists")
-# What Polars says of a file that is damaged or out of reach, and not of an expression.
-_OF_FILES = ("parquet:", "Parquet error", "Object Store error", "Object at location", " S3 error")
 
 
 def classify(error: Exception) -> ErrorKind:
@@ -193,8 +177,6 @@ def classify(error: Exception) -> ErrorKind:
         return ErrorKind.EXHAUSTED
     if isinstance(error, CommitFailedError) or any(mark in text for mark in _CONFLICT):
         return ErrorKind.CONFLICT
-    if isinstance(error, ComputeError) and not any(mark in text for mark in _OF_FILES):
-        return ErrorKind.QUERY
     return ErrorKind.STALE
 
 
@@ -203,8 +185,6 @@ def fail(error: Exception, path: str) -> NoReturn:
 
     Its cause has no secrets: a store repeats parts of a request in its answers.
     """
-    if classify(error) is ErrorKind.QUERY:
-        raise error
     raise to_lake_error(error, path) from without_secrets(error)
 
 

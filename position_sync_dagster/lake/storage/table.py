@@ -179,22 +179,29 @@ _FILE = "file"
 def overwrite(
     handle: DeltaTable,
     frame: pl.DataFrame,
-    predicate: str,
+    predicate: str | None,
     commit_info: Mapping[str, str],
     transactions: list[Transaction] | None = None,
 ) -> None:
     """Replace the rows that match the predicate.
 
     Conflicts with every commit that changes or adds rows that match it.
+
+    Args:
+        predicate: Of partitions and of the column of order; None adds rows, as `append`.
     """
     check_room(handle.table_uri, frame.estimated_size())
+    metadata = {**commit_info, durability.TRANSACTIONS: str(len(transactions or []))}
+    properties = CommitProperties(custom_metadata=metadata, app_transactions=transactions)
+    options: dict[str, Any] = {"mode": "append"}
+    if predicate is not None:
+        options = {"mode": "overwrite", "predicate": predicate}
     write_deltalake(
         handle,
         frame,
-        mode="overwrite",
-        predicate=predicate,
-        commit_properties=_properties(commit_info, transactions),
+        commit_properties=properties,
         post_commithook_properties=NO_HOOKS,
+        **options,
     )
 
 
@@ -205,14 +212,7 @@ def append(
     transactions: list[Transaction] | None = None,
 ) -> None:
     """Append rows; conflicts only with a commit that names the same application transaction."""
-    check_room(handle.table_uri, frame.estimated_size())
-    write_deltalake(
-        handle,
-        frame,
-        mode="append",
-        commit_properties=_properties(commit_info, transactions),
-        post_commithook_properties=NO_HOOKS,
-    )
+    overwrite(handle, frame, None, commit_info, transactions)
 
 
 def text_literal(text: str) -> str:
@@ -297,13 +297,6 @@ def files_in(handle: DeltaTable, **partition: str) -> pl.DataFrame:
     """Return one row for each data file of a partition; no path is ever given twice."""
     wanted = (pl.col(f"partition.{name}") == value for name, value in partition.items())
     return data_files(handle).filter(*wanted)
-
-
-def _properties(
-    commit_info: Mapping[str, str], transactions: list[Transaction] | None
-) -> CommitProperties:
-    metadata = {**commit_info, durability.TRANSACTIONS: str(len(transactions or []))}
-    return CommitProperties(custom_metadata=metadata, app_transactions=transactions)
 
 
 T = TypeVar("T")
@@ -592,25 +585,11 @@ class Table:
         """
         return self._run(step, change=True)
 
-    def rows(self, predicate: str | None = None, columns: list[str] | None = None) -> pl.DataFrame:
-        """Read rows; `predicate` holds constants or checked literals only."""
-        return self.snapshot(lambda handle: self.scan(handle, predicate, columns))
-
-    def scan(
-        self, handle: DeltaTable, predicate: str | None = None, columns: list[str] | None = None
-    ) -> pl.DataFrame:
-        """Read rows of a snapshot, in no particular order."""
-        names = columns or list(self.spec.columns)
-        if predicate is None:
-            return self.read_rows(data_files(handle), names)
-        found = pl.DataFrame(handle.scan(columns=columns, predicate=predicate))
-        return (found if found.width else self.spec.empty).select(names)
-
     def scan_files(self, files: pl.DataFrame) -> pl.LazyFrame:
         """Return the rows of data files of a snapshot, read side by side.
 
-        In an object store each file takes one request, where `scan` with a predicate takes three,
-        one file after the other.
+        In an object store each file takes one request, where a predicate of Delta takes three, one
+        file after the other.
 
         Args:
             files: Rows of `data_files`.
@@ -644,6 +623,24 @@ class Table:
             columns: Of the table; all by default.
         """
         return self.scan_files(files).select(columns or list(self.spec.columns)).collect()
+
+    def rows(
+        self,
+        only: pl.Expr = EVERY,
+        chosen: pl.Expr = EVERY,
+        columns: Sequence[str] | None = None,
+    ) -> pl.DataFrame:
+        """Read the rows that one expression chooses, from data files that another one chooses.
+
+        They come in no particular order.
+        """
+        names = columns or list(self.spec.columns)
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            rows = self.scan_files(data_files(handle).filter(chosen))
+            return rows.filter(only).select(names).collect()
+
+        return self.snapshot(step)
 
     def count(self) -> int:
         """Count the rows, from the log alone."""

@@ -20,7 +20,7 @@ from position_sync_dagster.domain.broker_position import BrokerPosition, Holding
 from position_sync_dagster.domain.clock import elapsed
 from position_sync_dagster.domain.instrument import ExpectedDividend
 from position_sync_dagster.domain.leg import QUEUED, LegState, few
-from position_sync_dagster.domain.line_allocation import largest
+from position_sync_dagster.domain.login_lines import largest
 from position_sync_dagster.domain.valuation import Quote, price_of
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import ChangeNotifier, PendingChanges

@@ -187,6 +187,8 @@ async def test_an_account_that_another_program_holds_is_named_with_2101(simulate
         (problem,) = connection.feed.problems
         assert problem.startswith("account DUSIM0001: ")
         assert "2101" in problem
+        assert connection.feed.completeness["DUSIM0001"] is Completeness.PARTIAL
+        assert {h.position for h in connection.feed.holdings} != {0.0}
         await connection.close()
         await other.close()
 
@@ -214,7 +216,7 @@ async def test_after_a_restore_an_open_subscription_confirms_nothing_until_its_n
         await eventually(lambda: connection.connectivity.lost)
         sim.connectivity("restored_data_kept")
         sim.send_raw(wire.frame(account_messages.account_time("00:07")))
-        await eventually(lambda: feed.account_time == "00:07")
+        await connection.ib.reqCurrentTimeAsync()
         assert feed.get(KEY).confirmed_at == confirmed
         await feed.ensure(LONG)
         assert feed.get(KEY).confirmed_at > confirmed

@@ -12,9 +12,9 @@ from position_sync_dagster.domain.rules import HoldingSide, Rule
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.strategies_file import (
     following_rolls,
-    load_limits,
     load_rules,
     load_strategies,
+    saved_limits,
 )
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -46,11 +46,11 @@ def read(tmp_path, text):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="this file, which nobody can read, is of Linux")
-@pytest.mark.parametrize("read_part", [load_strategies, load_limits, following_rolls])
+@pytest.mark.parametrize("read_part", [load_strategies, saved_limits, following_rolls])
 def test_a_file_that_cannot_be_read_is_named(read_part):
     """Else the definitions could not be loaded beside it."""
     with pytest.raises(StrategiesFileError, match="/proc/self/mem: it cannot be read"):
-        read_part("/proc/self/mem")
+        read_part(Path("/proc/self/mem"))
 
 
 def test_a_folder_in_place_of_the_file_is_named_without_a_code_of_the_system(tmp_path):

@@ -9,10 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
-import polars as pl
 import pytest
-from deltalake import DeltaTable
-from polars.exceptions import ComputeError
 
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.errors import (
@@ -46,24 +43,6 @@ def test_a_disk_that_cannot_sync_is_reported_and_the_change_is_not_made_twice(
     monkeypatch.undo()
     counts = PositionQueue(tmp_path / "q").sync.counts()
     assert (counts[QueueStatus.PENDING], counts[QueueStatus.PROCESSING]) == (2, 1)
-
-
-def test_a_change_whose_files_cannot_be_looked_up_for_the_sync_is_reported_as_made(
-    tmp_path, monkeypatch
-):
-    queue = filled_queue(tmp_path / "q", 3)
-    read_entry, tried = durability.read_entry, []
-
-    def exhausted(log: Path, version: int) -> durability.LogEntry:
-        tried.append(version)
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-    monkeypatch.setattr(durability, "read_entry", exhausted)
-    with pytest.raises(LakeNotWritableError, match="is made, but the disk did not confirm"):
-        queue.sync.claim_batch(limit=1)
-    monkeypatch.setattr(durability, "read_entry", read_entry)
-    assert tried
-    assert queue.sync.counts()[QueueStatus.PROCESSING] == 1
 
 
 def no_long_wait(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,13 +238,3 @@ def test_the_files_of_an_empty_table_have_every_column_that_readers_choose_by(tm
     partitions = [f"partition.{name}" for name in spec.partition_by]
     assert {*statistics, *partitions, "path", "size_bytes", "num_records"} <= set(files.columns)
     assert files.is_empty()
-
-
-def test_an_error_in_an_expression_is_raised_as_it_is_and_not_called_a_broken_table(tmp_path):
-    stored = filled_queue(tmp_path / "q").table
-
-    def compared(handle: DeltaTable) -> pl.DataFrame:
-        return stored.scan_files(table.data_files(handle)).filter(pl.col("symbol") > 1).collect()
-
-    with pytest.raises(ComputeError, match="cannot compare"):
-        stored.snapshot(compared)
