@@ -308,7 +308,7 @@ class LedgerProvenance:
         """
         is_indexed = column in self._table.spec.indexed
         chosen = may_have(column, prefix, prefix + LAST) if is_indexed else EVERY
-        rows = self._table.read(pl.col(column).str.starts_with(prefix), chosen, [column])
+        rows = self._table.rows(pl.col(column).str.starts_with(prefix), chosen, [column])
         return sorted(rows.get_column(column).unique())
 
     def with_id(self, column: str, value: str, *, limit: int) -> LastRows:
@@ -371,5 +371,5 @@ class LedgerProvenance:
         """
         wanted = (pl.col("account") == account) & (pl.col("conid") == conid)
         on_day = EVERY if day is None else pl.col("partition.date") == day
-        found = self._table.read(wanted, on_day).sort(BY_TIME)
+        found = self._table.rows(wanted, on_day).sort(BY_TIME)
         return found.tail(limit), found.height > limit
