@@ -26,7 +26,8 @@ class Demand:
     """A conid that a strategy wants streamed and that an account holds, or an underlying.
 
     Attributes:
-        priority: The best (smallest) priority of its legs.
+        priority: The best (smallest) priority of its legs; of an underlying its place by the value
+            of its options.
         since: When the oldest of its legs was added.
         strategy: The strategy of the leg with the best priority.
         of_options: It is no leg, but the underlying of held options, for their greeks.
@@ -34,8 +35,8 @@ class Demand:
 
     conid: int
     priority: int
-    since: datetime
-    strategy: str
+    since: datetime = NEVER
+    strategy: str = ""
     of_options: bool = False
 
 
@@ -72,16 +73,6 @@ def demands(
                 Demand(conid=conid, priority=first.priority, since=since, strategy=strategy)
             )
     return wanted
-
-
-def underlying_demand(conid: int, place: int) -> Demand:
-    """Return the demand of an underlying of held options.
-
-    Args:
-        conid: The underlying.
-        place: Its place among the underlyings, by the value of their options.
-    """
-    return Demand(conid=conid, priority=place, since=NEVER, strategy="", of_options=True)
 
 
 def rank(demand: Demand, held: Collection[int]) -> tuple[bool, int, bool, datetime, int]:
