@@ -21,14 +21,13 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    PrivateAttr,
     SecretStr,
     ValidationError,
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from position_sync_dagster.domain.update import LEASE_S, TradingMode, trading_mode_of
+from position_sync_dagster.domain.update import LEASE_S, TradingMode
 from position_sync_dagster.errors import GatewaysFileError, SettingsError, shown
 from position_sync_dagster.yaml_file import Part, Place, Text, YamlFile, saved_state
 
@@ -193,8 +192,6 @@ Severities = Annotated[
 ]  # fmt: skip
 
 
-NAMED_BY = "POSITION_SYNC_GATEWAYS_FILE"
-
 _LOCAL = {"localhost": "127.0.0.1", "::1": "127.0.0.1"}
 
 # The tags of Dagster and of this package are excluded: runs are found by them.
@@ -238,13 +235,11 @@ class GatewaysPart(Part):
 
     gateways: list[Any] = Field(
         min_length=1,
-        description=f"Add one, or leave out {NAMED_BY}: the other settings then name one gateway",
+        description="Add one, or leave out POSITION_SYNC_GATEWAYS_FILE",
     )
 
 
-def load_gateways(
-    path: str | Path, *, host: str = "127.0.0.1", max_lines: int = 100, reserved_lines: int = 5
-) -> tuple[LoginEntry, ...]:
+def load_gateways(path: Path, whole: "Settings") -> tuple[LoginEntry, ...]:
     """Read the logins of a file, in the order of the file.
 
     Example of a file::
@@ -269,20 +264,20 @@ def load_gateways(
 
     Args:
         path: The file.
-        host, max_lines, reserved_lines: The values for a login that leaves them out.
+        whole: The settings of which a login has what it leaves out.
 
     Raises:
         GatewaysFileError: The file is missing, is no regular file, or has a mistake: an unknown
-            field, a value out of its bounds, a name, an address or an account twice, accounts of
-            several trading modes. The message names file, line, column, cause and remedy.
+            field, a value out of its bounds, a name, an address or an account twice. The message
+            names file, line, column, cause and remedy.
     """
-    file = YamlFile(Path(path), named_by=NAMED_BY, holds="gateways", error=GatewaysFileError)
+    file = YamlFile(path, holds="gateways", error=GatewaysFileError)
     seen: dict[str, tuple[str, int]] = {}
     found: list[LoginEntry] = []
     for number, value in enumerate(file.parse(GatewaysPart, file.data).gateways):
         at: Place = ("gateways", number)
         login = file.parse(LoginEntry, value, at)
-        address = (login.host or host).lower()
+        address = (login.host or whole.gateway_host).lower()
         things: dict[Place, str] = {
             ("name",): f"the name {login.name!r}",
             ("port",): f"the address {_LOCAL.get(address, address)}:{login.port}",
@@ -296,8 +291,9 @@ def load_gateways(
                 cause = f"{thing} belongs to two gateways ({other!r} in line {line})"
                 file.fail((*at, *where), cause, "Keep one of them")
             seen[thing] = (login.name, file.line((*at, *where)))
-        most = max_lines if login.max_lines is None else login.max_lines
-        reserved = reserved_lines if login.reserved_lines is None else login.reserved_lines
+        most = login.max_lines or whole.max_lines
+        reserved = login.reserved_lines
+        reserved = whole.reserved_lines if reserved is None else reserved
         if reserved >= most:
             file.fail(
                 (*at, "max_lines"),
@@ -305,36 +301,15 @@ def load_gateways(
                 "Set reserved_lines below max_lines",
             )
         found.append(login)
-        _check_modes(file, at, login, found[0].accounts[0])
     return tuple(found)
-
-
-def _check_modes(file: YamlFile, at: Place, login: LoginEntry, first: str) -> None:
-    """Check that the accounts of a login have its mode, and that of the file's first account."""
-    mode_of_first = trading_mode_of(first)
-    for account in login.accounts:
-        mode = trading_mode_of(account)
-        if login.trading_mode not in (None, mode):
-            file.fail(
-                (*at, "trading_mode"),
-                f"the account {account} is {mode} and not {login.trading_mode}",
-                "Correct the mode, or the account",
-            )
-        if mode is not mode_of_first:
-            file.fail(
-                (*at, "accounts"),
-                f"the account {account} of {login.name!r} is {mode} and {first} is "
-                f"{mode_of_first}; one lake holds one trading mode",
-                "Give each trading mode its own file and its own POSITION_SYNC_LAKE",
-            )
 
 
 @lru_cache(maxsize=4)
 def _gateways_as_saved(
-    path: Path, _state: tuple[int, int, int], host: str, max_lines: int, reserved_lines: int
+    path: Path, whole: "Settings", _state: tuple[int, int, int]
 ) -> tuple[LoginEntry, ...]:
     """Return the logins of a file; read it again only if it was saved since."""
-    return load_gateways(path, host=host, max_lines=max_lines, reserved_lines=reserved_lines)
+    return load_gateways(path, whole)
 
 
 class Settings(BaseSettings):
@@ -515,8 +490,8 @@ class Settings(BaseSettings):
     # A check must have failed for so many seconds before that is sent: most mend themselves.
     alert_after_s: ClassVar[float] = 60.0
 
-    _login: LoginEntry | None = PrivateAttr(None)
-    _whole: "Self | None" = PrivateAttr(None)
+    _login: LoginEntry | None = None
+    _whole: "Self | None" = None
 
     @model_validator(mode="after")
     def _check_agreement(self) -> Self:
@@ -584,15 +559,10 @@ class Settings(BaseSettings):
             GatewaysFileError: The file cannot be read.
         """
         whole = self._whole or self
-        if whole.gateways_file is None:
+        path = whole.gateways_file
+        if path is None:
             return (whole,)
-        listed = _gateways_as_saved(
-            whole.gateways_file,
-            saved_state(whole.gateways_file),
-            whole.gateway_host,
-            whole.max_lines,
-            whole.reserved_lines,
-        )
+        listed = _gateways_as_saved(path, whole, saved_state(path))
         return tuple(whole._of(login) for login in listed)
 
     def for_login(self, name: str | None) -> Self:

@@ -5,8 +5,7 @@ The rows are the record of what was written; Dagster's events are an index of th
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import date, datetime, timedelta
-from enum import StrEnum
+from datetime import date, datetime
 from itertools import chain
 from typing import Annotated, Any
 
@@ -23,12 +22,7 @@ from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.domain.update import QueuedPosition
 from position_sync_dagster.errors import AmbiguousIdError, UnknownIdError
 from position_sync_dagster.lake.lake import Lake, breaks_at, lasted
-from position_sync_dagster.lake.ledger_rows import (
-    IN_ORDER,
-    LastRows,
-    LedgerProvenance,
-    batches_of,
-)
+from position_sync_dagster.lake.ledger_rows import LedgerProvenance
 from position_sync_dagster.lake.schema.codec import legs_of
 from position_sync_dagster.lake.schema.ids import new_ids
 from position_sync_dagster.terminal import output
@@ -38,27 +32,19 @@ from position_sync_dagster.terminal.text import number, quantity
 CANDIDATES = 5
 
 
-class IdKind(StrEnum):
-    """The kind of an id."""
-
-    RUN = "RUN"
-    BATCH = "BATCH"
-    UPDATE = "UPDATE"
-    REQUEST = "REQUEST"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
     """Everything that belongs to one id.
 
     Attributes:
+        kind: RUN, BATCH, UPDATE or REQUEST.
         run_ids: The runs that the rows name.
         rows: The last rows, as in the table; `row_count` is the number of all.
         batches: The last commits (`batch_id`, `version`, `rows` of the trace, `committed_at`), of
             which `version` is null for rows of older releases; `batch_count` is the number of all.
     """
 
-    kind: IdKind
+    kind: str
     id: str
     run_ids: tuple[str, ...]
     sessions: tuple[GatewaySession, ...]
@@ -84,20 +70,19 @@ def find_trace(lake: Lake, text: str, *, limit: int) -> Trace:
     ledger = LedgerProvenance(lake.updates.table)
     kind, found = find_id(lake, ledger, text)
     requests: tuple[QueuedPosition, ...] = ()
-    if kind is IdKind.RUN:
-        written = ledger.of_run(found, limit=limit)
-    elif kind is IdKind.REQUEST:
+    if kind == "REQUEST":
         requests = _requests(lake, [found])
-        written = _last_of(_answers(ledger, *requests), limit)
+        near = [found, *new_ids(requests[0].created_at, 1)]
+        written = ledger.of_request(requests[0], near, limit=limit)
     else:
-        column = "batch_id" if kind is IdKind.BATCH else "update_id"
-        written = _last_of(ledger.with_id(column, found), limit)
-        requests = _requests(lake, _named(written.rows, "request_id"))
+        written = ledger.with_id(f"{kind.lower()}_id", found, limit=limit)
+        if kind != "RUN":
+            requests = _requests(lake, _named(written.rows, "request_id"))
     of_sessions = pl.col("session_id").is_in(_named(written.rows, "session_id"))
     return Trace(
         kind=kind,
         id=found,
-        run_ids=tuple([found] if kind is IdKind.RUN else _named(written.rows, "run_id")),
+        run_ids=tuple([found] if kind == "RUN" else _named(written.rows, "run_id")),
         sessions=tuple(lake.sessions.history(None, of_sessions | (pl.col("run_id") == found))),
         requests=requests,
         batches=_plain(written.batches),
@@ -107,7 +92,7 @@ def find_trace(lake: Lake, text: str, *, limit: int) -> Trace:
     )
 
 
-def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[IdKind, str]:
+def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[str, str]:
     """Find the id that begins with the text, and its kind.
 
     A run is searched for last: that reads a column of every file.
@@ -115,14 +100,13 @@ def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[IdKind, st
     Raises:
         UnknownIdError, AmbiguousIdError.
     """
-    found: set[tuple[IdKind, str]] = set()
+    found: set[tuple[str, str]] = set()
     if text:
-        queue = lake.queue.sync
-        found |= {(IdKind.BATCH, i) for i in ledger.ids_beginning_with("batch_id", text)}
-        found |= {(IdKind.UPDATE, i) for i in ledger.ids_beginning_with("update_id", text)}
-        found |= {(IdKind.REQUEST, r.request_id) for r in queue.beginning_with(text)}
-        if not found:
-            found |= {(IdKind.RUN, i) for i in ledger.ids_beginning_with("run_id", text)}
+        found |= {("REQUEST", one.request_id) for one in lake.queue.sync.beginning_with(text)}
+        for kind in ("BATCH", "UPDATE", "RUN"):
+            if kind != "RUN" or not found:
+                begin = ledger.ids_beginning_with(f"{kind.lower()}_id", text)
+                found |= {(kind, one) for one in begin}
     exact = {one for one in found if one[1] == text}
     candidates = sorted(exact or found)
     ids = {one[1] for one in candidates}
@@ -145,28 +129,6 @@ def _requests(lake: Lake, ids: Iterable[str]) -> tuple[QueuedPosition, ...]:
     """Return the requests with these ids."""
     queue = lake.queue.sync
     return tuple(r for one in ids for r in queue.beginning_with(one) if r.request_id == one)
-
-
-def _answers(ledger: LedgerProvenance, request: QueuedPosition) -> pl.DataFrame:
-    """Return the rows written for a request, and the older row that answers it."""
-    near = new_ids(request.created_at, 1)
-    since = (request.created_at - timedelta(days=1)).date()
-    rows = ledger.of_request(request.request_id, [request.request_id, *near], since)
-    answer = request.update_id
-    if answer is None or answer in rows.get_column("update_id"):
-        return rows
-    return pl.concat([ledger.with_id("update_id", answer), rows]).sort(IN_ORDER)
-
-
-def _last_of(rows: pl.DataFrame, limit: int) -> LastRows:
-    """Return the last rows and batches, and count all."""
-    batches = batches_of(rows.lazy()).collect()
-    return LastRows(
-        count=rows.height,
-        batch_count=batches.height,
-        batches=batches.tail(limit),
-        rows=rows.tail(limit),
-    )
 
 
 def _named(rows: pl.DataFrame, column: str) -> list[str]:

@@ -137,11 +137,14 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
     with logged_aside():
         try:
             with thread.running():
+                # The supervisor gives up a run that has no lease in time: nobody can terminate it.
                 thread.wait(
-                    until=lambda: login_is_gone(settings) or run_is_gone(instance, context.run_id)
+                    until=lambda: (
+                        login_is_gone(settings) or status_of(instance, context.run_id) in runs.ENDED
+                    )
                 )
         except dg.DagsterExecutionInterruptedError:
-            if run_is_canceling(instance, context.run_id):
+            if status_of(instance, context.run_id) is dg.DagsterRunStatus.CANCELING:
                 raise
         total = thread.result()
     context.log.info(
@@ -188,24 +191,16 @@ def login_is_gone(login: Settings) -> bool:
     return False
 
 
-def run_is_canceling(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Return whether a person has terminated a run; False if the storage cannot be read."""
-    with suppress(Exception):  # of any storage: the rows need the lake and the gateway only
-        run = instance.get_run_by_id(run_id)
-        return run is not None and run.status is dg.DagsterRunStatus.CANCELING
-    return False
+def status_of(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus | None:
+    """Return the status of a run; a run that was deleted has ended.
 
-
-def run_is_gone(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Return whether a run was deleted from Dagster, or has ended there: nobody can terminate it.
-
-    The supervisor gives up a run that has no lease in time, also if a clock was set meanwhile. If
-    the storage cannot be read, the answer is no.
+    Returns:
+        None if the storage, of any kind, cannot be read: the rows need the lake and the gateway.
     """
     with suppress(Exception):
         run = instance.get_run_by_id(run_id)
-        return run is None or run.is_finished
-    return False
+        return dg.DagsterRunStatus.SUCCESS if run is None else run.status
+    return None
 
 
 def stream_job(partitions: dg.PartitionsDefinition | None = None) -> dg.JobDefinition:

@@ -400,18 +400,13 @@ class HoldingsBook:
 
         None without a value, or where that time is not known.
         """
-        holding, profit = self._holdings.get(key), self._profits.get(key)
+        holding = self._holdings.get(key)
         if holding is None or not holding.position:
             return None
-        value: float | None
-        at: datetime | None
-        if profit is not None and profit.counts(holding):
-            value, at = profit.sent.value, profit.at
-        else:
-            value, at = holding.market_value, holding.value_time
-        if value is None or at is None:
+        row = self._valued(key, holding, self._clock())
+        if row.market_value is None or row.value_time is None:
             return None
-        return value / (holding.position * holding.instrument.multiplier), at
+        return row.market_value / (row.position * row.instrument.multiplier), row.value_time
 
     def reported(self, keys: Iterable[Key] | None = None) -> dict[Key, BrokerPosition]:
         """Return holdings as their last messages left them, with the completeness of their account.

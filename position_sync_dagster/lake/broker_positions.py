@@ -22,7 +22,7 @@ from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.lake.ledger_append import AppendResult, append_rows
-from position_sync_dagster.lake.ledger_rows import ADDED, added_after, rows_between
+from position_sync_dagster.lake.ledger_rows import ADDED, added_after, newest_version, rows_between
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.codec import account_rows, records_of
 from position_sync_dagster.lake.schema.ids import content_id
@@ -348,7 +348,9 @@ class ContractsTable:
             if stored.join(rows, on="conid", how="semi").is_empty():
                 append(handle, rows, {}, marks)
                 return
-            kept = self.table.scan(handle).join(rows.select("conid"), on="conid", how="anti")
+            kept = self.table.read_rows(data_files(handle)).join(
+                rows.select("conid"), on="conid", how="anti"
+            )
             overwrite(handle, pl.concat([kept, rows]), "true", {}, marks)
 
         self.table.transact(step)
@@ -369,7 +371,7 @@ class ContractsTable:
         ).select("conid", *names)
 
         def step(handle: DeltaTable) -> None:
-            stored = self.table.scan(handle)
+            stored = self.table.read_rows(data_files(handle))
             among = stored.join(news, on="conid", how="semi").drop(*names)
             rows = news.join(among, on="conid", how="left").select(stored.columns)
             kept = stored.join(news, on="conid", how="anti")
@@ -400,7 +402,7 @@ class ContractsTable:
         return self._details(EVERY if conids is None else codec.one_of("conid", set(conids)))
 
     def _details(self, only: pl.Expr) -> dict[int, ContractDetails]:
-        return {one.conid: one for one in codec.contracts_of(self.table.read(only))}
+        return {one.conid: one for one in codec.contracts_of(self.table.rows(only))}
 
 
 # How far `latest` looks back from the day of the last commit, so that its cost does not grow with
@@ -423,7 +425,7 @@ class AccountValuesTable:
     def __init__(self, table: Table, clock: Clock = utc_now) -> None:
         self.table = table
         self._clock = clock
-        self._newest: tuple[tuple[int, int], pl.DataFrame] | None = None
+        self._newest = ((-1, -1), ACCOUNT_VALUES.empty)
         self._summaries: tuple[pl.DataFrame, list[AccountSummary]] | None = None
 
     def append(self, summaries: Iterable[AccountSummary]) -> AppendResult:
@@ -458,30 +460,22 @@ class AccountValuesTable:
 
         def step(handle: DeltaTable) -> pl.DataFrame:
             key = self.table.cache_key(handle)
-            if self._newest is None or self._newest[0] != key:
-                self._newest = (key, self._newest_since(self._newest, key[0], data_files(handle)))
+            before, rows = self._newest
+            if before != key:
+                known = rows if before[0] == key[0] else rows.clear()
+                self._newest = (key, self._newest_since(known, data_files(handle)))
             return self._newest[1]
 
         return self.table.snapshot(step)
 
-    def _newest_since(
-        self,
-        before: tuple[tuple[int, int], pl.DataFrame] | None,
-        generation: int,
-        files: pl.DataFrame,
-    ) -> pl.DataFrame:
-        """Return the newest rows; if those of before are known, only what came since is read."""
-        known = None if before is None or before[0][0] != generation else before[1]
-        version = None if known is None else known.get_column(ADDED).max()
-        if known is None or version is None:
-            return self._newest_in(_recent(files))
-        added = added_after(self.table, files, int(str(version)))
-        rows = _newest(pl.concat([known.lazy(), added.select(known.columns)]))
-        last = rows.sort(ADDED).get_column("date")[-1]
-        return rows.filter(pl.col("date") >= last - LOOK_BACK)
-
-    def _newest_in(self, files: pl.DataFrame) -> pl.DataFrame:
-        return _newest(self.table.scan_files(files))
+    def _newest_since(self, known: pl.DataFrame, files: pl.DataFrame) -> pl.DataFrame:
+        """Return the newest rows; of what is known already only the rest is read."""
+        # The greatest date is not used: one row of a clock that ran ahead would hide the others.
+        days = files.sort(LAST_ADDED, nulls_last=False)["partition.date"]
+        first = pl.lit(days[-1] - LOOK_BACK if len(days) else None)
+        recent = files.filter(pl.col("partition.date") >= first)
+        rows = added_after(self.table, recent, newest_version(known))
+        return _newest(pl.concat([known.lazy(), rows]).filter(pl.col("date") >= first))
 
     def latest_summaries(self) -> list[AccountSummary]:
         """Return the newest row of each account as values; see `latest`."""
@@ -522,12 +516,3 @@ def _identified(summary: AccountSummary) -> AccountSummary:
         row_id=summary.row_id or content_id(summary.timestamp, *content),
         trading_mode=summary.trading_mode or trading_mode_of(summary.account).value,
     )
-
-
-def _recent(files: pl.DataFrame) -> pl.DataFrame:
-    """Return the files from two weeks before the day of the last commit on; read the log only.
-
-    The greatest date is not used: one row of a clock that ran ahead would hide the others.
-    """
-    day = pl.col("partition.date")
-    return files.filter(day >= day.sort_by(LAST_ADDED, nulls_last=False).last() - LOOK_BACK)

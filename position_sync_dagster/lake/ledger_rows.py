@@ -6,12 +6,13 @@ date by reading only what was added.
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from threading import Lock
 
 import polars as pl
 from deltalake import DeltaTable
 
+from position_sync_dagster.domain.update import QueuedPosition
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.schema.ids import LAST
 from position_sync_dagster.lake.storage.table import (
@@ -307,36 +308,48 @@ class LedgerProvenance:
         """
         is_indexed = column in self._table.spec.indexed
         chosen = may_have(column, prefix, prefix + LAST) if is_indexed else EVERY
-        rows = self._table.read(pl.col(column).str.starts_with(prefix), chosen, [column])
+        rows = self._table.rows(pl.col(column).str.starts_with(prefix), chosen, [column])
         return sorted(rows.get_column(column).unique())
 
-    def with_id(self, column: str, value: str) -> pl.DataFrame:
-        """Return the rows with this `update_id` or `batch_id`, in the order of writing."""
-        return self._where(pl.col(column) == value, may_have(column, value, value))
+    def with_id(self, column: str, value: str, *, limit: int) -> LastRows:
+        """Return the last rows with this id and their batches, and count all.
 
-    def of_request(self, request_id: str, ids: Collection[str], since: date) -> pl.DataFrame:
-        """Return the rows that answer a request.
-
-        Args:
-            ids: Ids from the time of the request; files with ids near them are searched first.
-            since: No row is older; if the first search finds none, files since then are searched.
+        Those of a `run_id` are searched for in every file.
         """
-        begins = [one[:13] for one in ids]  # the milliseconds of the id
-        wanted = pl.col("request_id") == request_id
-        near = self._where(wanted, may_have("update_id", min(begins), max(begins) + LAST))
-        return self._where(wanted, pl.col("partition.date") >= since) if near.is_empty() else near
+        is_indexed = column in self._table.spec.indexed
+        chosen = may_have(column, value, value) if is_indexed else EVERY
+        return self._last(pl.col(column) == value, chosen, limit)
 
-    def of_run(self, run_id: str, *, limit: int) -> LastRows:
-        """Return the last rows and batches of a run and count all; reads a column of every file.
+    def of_request(self, request: QueuedPosition, ids: Collection[str], *, limit: int) -> LastRows:
+        """Return the rows that were written for a request, and the older one that answers it.
 
         Args:
-            run_id: The run.
+            request: The request.
+            ids: Ids from its time: files with ids near them are searched first. If none has a row,
+                those since the day before are searched.
             limit: The maximum number of rows, and of batches, to return.
         """
+        begins = [one[:13] for one in ids]  # the milliseconds of the id
+        wanted = pl.col("request_id") == request.request_id
+        near = may_have("update_id", min(begins), max(begins) + LAST)
+        if (answer := request.update_id) is not None:
+            wanted |= pl.col("update_id") == answer
+            near |= may_have("update_id", answer, answer)
+        found = self._last(wanted, near, limit)
+        since = (request.created_at - timedelta(days=1)).date()
+        return (
+            found if found.count else self._last(wanted, pl.col("partition.date") >= since, limit)
+        )
 
+    def _last(self, wanted: pl.Expr, chosen: pl.Expr, limit: int) -> LastRows:
         def step(handle: DeltaTable) -> LastRows:
-            rows = self._table.scan_files(data_files(handle)).filter(pl.col("run_id") == run_id)
-            batches = batches_of(rows).collect()
+            rows = self._table.scan_files(data_files(handle).filter(chosen)).filter(wanted)
+            batches = (
+                rows.group_by("batch_id", version="ledger_version")
+                .agg(rows=pl.len().cast(pl.Int64), committed_at=pl.col("committed_at").max())
+                .sort("version", "batch_id")
+                .collect()
+            )
             newest = batches.tail(limit)
             written = rows.filter(pl.col("batch_id").is_in(newest.get_column("batch_id").implode()))
             return LastRows(
@@ -358,18 +371,5 @@ class LedgerProvenance:
         """
         wanted = (pl.col("account") == account) & (pl.col("conid") == conid)
         on_day = EVERY if day is None else pl.col("partition.date") == day
-        found = self._table.read(wanted, on_day).sort(BY_TIME)
+        found = self._table.rows(wanted, on_day).sort(BY_TIME)
         return found.tail(limit), found.height > limit
-
-    def _where(self, wanted: pl.Expr, chosen: pl.Expr) -> pl.DataFrame:
-        """Return the wanted rows of the chosen files, in the order of writing."""
-        return self._table.read(wanted, chosen).sort(IN_ORDER)
-
-
-def batches_of(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Return one row per batch: its id, version, number of rows and time of commit."""
-    return (
-        rows.group_by("batch_id", version="ledger_version")
-        .agg(rows=pl.len().cast(pl.Int64), committed_at=pl.col("committed_at").max())
-        .sort("version", "batch_id")
-    )

@@ -141,7 +141,7 @@ class RecordsTable(Generic[codec.Record]):
             first = codec.moment(since) if isinstance(since, datetime) else pl.lit(since)
             chosen, wanted = may_have(order, since), wanted & (pl.col(order) >= first)
 
-        return self.table.read(wanted, chosen, names)
+        return self.table.rows(wanted, chosen, names)
 
     def files(self, until: datetime | None = None) -> frozenset[str]:
         """Return the names of the files that may have a row of before a time; None: of all."""

@@ -20,9 +20,6 @@ from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK, make_pri
 
 logger = logging.getLogger(__name__)
 
-# Attempts to open a table that another process may be creating or cleaning.
-_TRIES = 3
-
 # For what a table is opened: to work, for which it is created or migrated if it has to be; or to
 # look at it, and leave it as it is.
 Use = Literal["work", "look"]
@@ -66,40 +63,27 @@ class TableLocation:
 
         Raises:
             ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError.
-            RetryCommit: The table was migrated; open it again.
+            RetryCommit: The table was migrated or created meanwhile; open it again.
         """
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                handle = DeltaTable(self.path, storage_options=self._options())
-            except TableNotFoundError as missing:
-                # Another process may be creating it: unexpected content must be found twice.
-                unexpected = self.unexpected_content()
-                if unexpected and attempt > 1:
-                    raise unexpected from missing
-                if unexpected:
-                    continue
-                if self.use == "look" or not create:
-                    raise self._vanished() from missing
-            except commit_errors.STORAGE_ERRORS as unreadable:
-                if not self.remote and os.path.isfile(self.path):
-                    raise self._foreign("it is a file") from unreadable
-                kind = commit_errors.classify(unreadable)
-                if kind is commit_errors.ErrorKind.STALE and attempt < _TRIES:
-                    continue  # another process may be cleaning the log
-                if not self.remote:
-                    refuse_torn(Path(self.path))
-                commit_errors.fail(unreadable, self.path)
-            else:
-                self.check(handle)
-                return handle
-            try:
-                return self._create()
-            except commit_errors.STORAGE_ERRORS as lost:
-                lasts = (commit_errors.ErrorKind.UNWRITABLE, commit_errors.ErrorKind.STORE)
-                if attempt == _TRIES or commit_errors.classify(lost) in lasts:
-                    commit_errors.fail(lost, self.path)
+        try:
+            handle = DeltaTable(self.path, storage_options=self._options())
+        except TableNotFoundError as missing:
+            unexpected = self.unexpected_content()
+            if unexpected and self.exists():
+                raise commit_errors.RetryCommit from missing  # another process has created it
+            if unexpected:
+                raise unexpected from missing
+            if self.use == "look" or not create:
+                raise self._vanished() from missing
+            return self._create()
+        except commit_errors.STORAGE_ERRORS as unreadable:
+            if not self.remote and os.path.isfile(self.path):
+                raise self._foreign("it is a file") from unreadable
+            if not self.remote:
+                refuse_torn(Path(self.path))
+            raise
+        self.check(handle)
+        return handle
 
     def _create(self) -> DeltaTable:
         make_private_folder(self.path)

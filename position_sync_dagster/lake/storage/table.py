@@ -585,25 +585,11 @@ class Table:
         """
         return self._run(step, change=True)
 
-    def rows(self, predicate: str | None = None, columns: list[str] | None = None) -> pl.DataFrame:
-        """Read rows; `predicate` holds constants or checked literals only."""
-        return self.snapshot(lambda handle: self.scan(handle, predicate, columns))
-
-    def scan(
-        self, handle: DeltaTable, predicate: str | None = None, columns: list[str] | None = None
-    ) -> pl.DataFrame:
-        """Read rows of a snapshot, in no particular order."""
-        names = columns or list(self.spec.columns)
-        if predicate is None:
-            return self.read_rows(data_files(handle), names)
-        found = pl.DataFrame(handle.scan(columns=columns, predicate=predicate))
-        return (found if found.width else self.spec.empty).select(names)
-
     def scan_files(self, files: pl.DataFrame) -> pl.LazyFrame:
         """Return the rows of data files of a snapshot, read side by side.
 
-        In an object store each file takes one request, where `scan` with a predicate takes three,
-        one file after the other.
+        In an object store each file takes one request, where a predicate of Delta takes three, one
+        file after the other.
 
         Args:
             files: Rows of `data_files`.
@@ -638,13 +624,16 @@ class Table:
         """
         return self.scan_files(files).select(columns or list(self.spec.columns)).collect()
 
-    def read(
+    def rows(
         self,
         only: pl.Expr = EVERY,
         chosen: pl.Expr = EVERY,
         columns: Sequence[str] | None = None,
     ) -> pl.DataFrame:
-        """Read the rows that one expression chooses, from data files that another one chooses."""
+        """Read the rows that one expression chooses, from data files that another one chooses.
+
+        They come in no particular order.
+        """
         names = columns or list(self.spec.columns)
 
         def step(handle: DeltaTable) -> pl.DataFrame:

@@ -112,6 +112,7 @@ class StreamPricer:
             valued: Holdings with a new profit or value by PnLSingle.
         """
         now, now_s = self.context.clock(), self.context.monotonic()
+        by = self.context.lease.provenance
         quotes = {conid: connection.lines.quote(conid) for conid in ticked}
         self.lines.ticked(quotes, now, now_s)
         for key in valued:
@@ -137,7 +138,7 @@ class StreamPricer:
                     Moment(
                         now=now,
                         now_s=now_s,
-                        by=self.context.lease.provenance,
+                        by=by,
                         hours=self.contracts.hours(conid),
                         price_magnifier=self.contracts.magnifier(conid),
                     ),
@@ -366,7 +367,12 @@ class AccountRecorder:
         is_writing = self._task is not None and not self._task.done()
         if is_writing or self.context.monotonic() < self._next_at:
             return
-        rows = changed(connection.summaries.current(), self._written or {})
+        written = self._written or {}
+        rows = [
+            row
+            for row in connection.summaries.current()
+            if (before := written.get(row.account)) is None or before.amounts != row.amounts
+        ]
         if rows or self._written is None:
             rows = [replace(row, **asdict(provenance)) for row in rows]
             self._task = asyncio.create_task(self._write(table, rows, self._written))
@@ -398,23 +404,6 @@ class AccountRecorder:
             self._outage.report(f"account_values: {error}")
         ended = self.context.monotonic()
         self._next_at = ended + max(ACCOUNT_EVERY_S, rest_s(ended - began))
-
-
-def changed(
-    current: Iterable[AccountSummary], written: dict[str, AccountSummary]
-) -> list[AccountSummary]:
-    """Return the accounts whose amounts differ from their last row, by a cent or more.
-
-    >>> from datetime import UTC, datetime
-    >>> row = AccountSummary(account="U1", cash=5.0, timestamp=datetime(2027, 1, 4, tzinfo=UTC))
-    >>> changed([row], {"U1": row}), changed([row], {}) == [row]
-    ([], True)
-    """
-    return [
-        row
-        for row in current
-        if (before := written.get(row.account)) is None or before.amounts != row.amounts
-    ]
 
 
 # Time limit for each handler to accept its last updates at the end of the stream.

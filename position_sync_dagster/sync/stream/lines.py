@@ -7,13 +7,15 @@ from datetime import timedelta
 from functools import partial
 
 from position_sync_dagster.domain.clock import Backoff
-from position_sync_dagster.domain.line_allocation import (
+from position_sync_dagster.domain.login_lines import (
+    Awaited,
+    Demand,
+    Denial,
     LineLimit,
+    LoginLines,
     demands,
     rank,
-    underlying_demand,
 )
-from position_sync_dagster.domain.login_lines import Awaited, Denial, LoginLines
 from position_sync_dagster.gateway import codes
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines, Refusal
@@ -255,7 +257,7 @@ class LineManager:
                 book.of_conid, contracts.matching, sec_types=self.context.settings.sec_types
             )
             of_options = {
-                conid: underlying_demand(conid, place)
+                conid: Demand(conid=conid, priority=place, of_options=True)
                 for place, conid in enumerate(self._underlyings)
             }
             self.login.wanted = of_options | {demand.conid: demand for demand in found}

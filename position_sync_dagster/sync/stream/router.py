@@ -13,8 +13,8 @@ from datetime import timedelta
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import rest_s
-from position_sync_dagster.domain.leg import QUEUED, LegState
-from position_sync_dagster.domain.line_allocation import largest, route
+from position_sync_dagster.domain.leg import QUEUED, LegState, route
+from position_sync_dagster.domain.login_lines import largest
 from position_sync_dagster.domain.update import Reason
 from position_sync_dagster.errors import LakeError, NewerTableError
 from position_sync_dagster.gateway.account_feed import AccountFeed
@@ -226,8 +226,6 @@ class FollowedHoldings:
     publisher: Publisher
 
     def __post_init__(self) -> None:
-        self._interval_s = self.context.settings.overflow_interval_s
-        self._max_monitored = self.context.settings.pnl_subscriptions
         self._publish_at = self._queue_at = self._moved_at = self._choose_at = float("-inf")
         self._chosen_as_of: int | None = None
         self._legs: list[Key] = []
@@ -256,7 +254,7 @@ class FollowedHoldings:
             self._publish_at = max(now + pause_s, ended + rest_s(ended - now))
         if queue_now:
             await self.publisher.enqueue(routes.states, legs)
-            self._queue_at = now + self._interval_s
+            self._queue_at = now + self.context.settings.overflow_interval_s
         if may_queue and now >= self._moved_at and self.publisher.moved:
             await self.publisher.enqueue_moved(routes.states)
             self._moved_at = now + MOVED_S
@@ -277,7 +275,8 @@ class FollowedHoldings:
         monitored, self._legs = held[LegState.MONITORED], sorted(held[LegState.OVERFLOW])
         if values_known:
             values = connection.feed.book.values(monitored)
-            self._monitored = largest(values, connection.pnl.keys, self._max_monitored)
+            most = self.context.settings.pnl_subscriptions
+            self._monitored = largest(values, connection.pnl.keys, most)
         else:
             still = set(monitored)
             self._monitored = [key for key in self._monitored if key in still]

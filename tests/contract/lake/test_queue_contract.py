@@ -74,29 +74,6 @@ async def test_a_second_insert_returns_the_first_id_and_raises_its_priority(queu
 
 
 @pytest.mark.in_store
-async def test_a_second_insert_raises_the_priority_of_a_request_being_processed(queue):
-    await queue.insert(1, "SPY", priority=P2)
-    [claimed] = await queue.claim_batch()
-    await queue.insert(1, "SPY", priority=P1)
-    await queue.release([claimed.request_id])
-    [stored] = await queue.get_batch(priority=None)
-    assert (stored.request_id, stored.priority) == (claimed.request_id, P1)
-
-
-async def test_the_same_contract_in_another_account_is_another_request(queue):
-    ids = await queue.insert_many(
-        [
-            QueueRequest(1, "SPY", account="A"),
-            QueueRequest(1, "SPY", account="B"),
-            QueueRequest(1, "SPY"),
-            QueueRequest(1, "SPY", account="A"),
-        ]
-    )
-    assert len(set(ids)) == 3
-    assert ids[3] == ids[0]
-
-
-@pytest.mark.in_store
 async def test_claims_come_by_priority_then_by_age_then_in_order_of_insertion(queue, clock):
     await queue.insert_many([QueueRequest(c, "SPY", P2) for c in (1, 2)])
     clock.advance(1)
@@ -156,18 +133,6 @@ async def test_a_claimed_request_is_granted_again_only_after_its_rescue(queue, c
     assert (again.request_id, again.attempts) == (request_id, 0)
 
 
-async def test_a_request_is_rescued_however_often_it_failed(queue, clock):
-    request_id = await queue.insert(1, "SPY")
-    for attempts in range(3):
-        await queue.claim_batch(lease_s=30)
-        clock.advance(30)
-        assert await queue.rescue() == [request_id]
-        [claimed] = await queue.claim_batch()
-        assert claimed.attempts == attempts
-        await queue.mark_failed(request_id, "no answer")
-        clock.advance(60)
-
-
 @pytest.mark.in_store
 async def test_success_ends_a_request_once(queue):
     await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2, 3)])
@@ -215,17 +180,6 @@ async def test_nothing_is_marked_under_an_expired_lease(queue, clock, step):
     with pytest.raises(LeaseLostError, match=claimed.request_id):
         await getattr(queue, step)(*args)
     assert await queue.get_batch(priority=None, status=PROCESSING) == before
-
-
-async def test_a_rescued_request_is_lost_to_its_first_worker_even_while_it_waits(queue, clock):
-    await queue.insert(1, "SPY")
-    [claimed] = await queue.claim_batch(lease_s=30)
-    clock.advance(31)
-    await queue.rescue()
-    assert not await queue.holds([claimed.request_id])
-    with pytest.raises(LeaseLostError):
-        await queue.mark_success([claimed.request_id])
-    assert await counts_of(queue) == (1, 0, 0, 0)
 
 
 @pytest.mark.in_store
@@ -310,14 +264,6 @@ async def test_a_released_request_is_claimable_at_once_with_its_attempts_unchang
     assert (again.request_id, again.attempts) == (request_id, 0)
 
 
-async def test_a_pending_request_cannot_be_released_or_renewed(queue):
-    request_id = await queue.insert(1, "SPY")
-    with pytest.raises(RequestStateError):
-        await queue.release([request_id])
-    with pytest.raises(RequestStateError):
-        await queue.renew([request_id])
-
-
 @pytest.mark.in_store
 async def test_a_renewed_lease_lasts_longer(queue, clock):
     await queue.insert(1, "SPY")
@@ -353,50 +299,6 @@ async def test_a_mark_that_is_wrong_for_one_request_marks_none(queue):
         with pytest.raises(error):
             await queue.mark_failed_many({good: "x", wrong: "x"})
         assert await counts_of(queue) == (1, 0, 1, 0)
-
-
-async def test_no_requests_is_no_work(queue):
-    assert await queue.insert_many([]) == []
-    await queue.mark_success([])
-    await queue.mark_failed_many({})
-    await queue.release([])
-    assert await queue.retry([]) == []
-    assert await queue.claim_batch(limit=0) == []
-    assert await queue.holds([])
-
-
-async def test_a_limit_or_lease_out_of_range_is_refused_and_changes_nothing(queue):
-    await queue.insert(1, "SPY")
-    for limit in (-1, 1.5, "5", True, None):
-        with pytest.raises(InvalidRequestError, match="limit"):
-            await queue.claim_batch(limit=limit)
-    for lease_s in (0, -5, float("nan"), float("inf")):
-        with pytest.raises(InvalidRequestError):
-            await queue.claim_batch(lease_s=lease_s)
-    with pytest.raises(InvalidRequestError):
-        await queue.get_batch(limit=-1)
-    assert await counts_of(queue) == (1, 0, 0, 0)
-
-
-@pytest.mark.parametrize("conid", [0, -1, 2**63, 1.5, "1", True, None])
-async def test_a_value_that_is_not_a_contract_id_is_refused(queue, conid):
-    with pytest.raises(InvalidRequestError, match="conid"):
-        await queue.insert(conid, "SPY")
-    assert await counts_of(queue) == (0, 0, 0, 0)
-
-
-@pytest.mark.parametrize("priority", [0, 3, -1, 1.0, "1", True, None])
-async def test_a_value_that_is_not_a_priority_is_refused(queue, priority):
-    with pytest.raises(InvalidRequestError, match="priority"):
-        await queue.insert(1, "SPY", priority)
-    assert await counts_of(queue) == (0, 0, 0, 0)
-
-
-@pytest.mark.parametrize("symbol", ["", "  ", None, 5])
-async def test_a_request_without_a_symbol_is_refused(queue, symbol):
-    with pytest.raises(InvalidRequestError, match="symbol"):
-        await queue.insert_many([QueueRequest(1, "SPY"), QueueRequest(2, symbol)])
-    assert await counts_of(queue) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("text", NASTY, ids=range(len(NASTY)))
@@ -436,15 +338,6 @@ async def test_a_change_during_processing_is_followed_by_a_new_request(queue, cl
     assert (follower.conid, follower.account, follower.status) == (1, "A", PENDING)
     assert (follower.reason, follower.created_at) == (Reason.CHANGED, clock.now)
     assert await counts_of(queue) == (1, 0, 1, 0)
-
-
-async def test_a_refresh_during_processing_is_not_followed_by_a_new_request(queue):
-    first = await queue.insert(1, "SPY")
-    await queue.claim_batch()
-    for reason in (Reason.REFRESH, Reason.MANUAL, Reason.SNAPSHOT):
-        assert await queue.insert(1, "SPY", reason=reason) == first
-    await queue.mark_success([first])
-    assert await counts_of(queue) == (0, 0, 1, 0)
 
 
 @pytest.mark.in_store
@@ -552,16 +445,34 @@ async def test_as_many_as_were_claimed_can_be_marked(queue):
     assert await counts_of(queue) == (0, 0, 12_000, 0)
 
 
+WRONG = {
+    "conid": [0, -1, 2**63, 1.5, "1", True, None],
+    "symbol": ["", "  ", None, 5],
+    "priority": [0, 3, -1, 1.0, "1", True, None],
+    "account": [5],
+    "reason": ["MANUAL", None],
+}
+
+
 async def test_an_argument_of_a_wrong_type_is_named_and_changes_nothing(queue):
     request_id = await queue.insert(1, "SPY")
+    for name, values in WRONG.items():
+        for value in values:
+            wrong = QueueRequest(**({"conid": 2, "symbol": "SPY"} | {name: value}))
+            with pytest.raises(InvalidRequestError, match=name):
+                await queue.insert_many([QueueRequest(3, "SPY"), wrong])
+    for limit in (-1, 1.5, "5", True, None):
+        with pytest.raises(InvalidRequestError, match="limit"):
+            await queue.claim_batch(limit=limit)
+    for lease_s in (0, -5, float("nan"), float("inf"), "5", True):
+        with pytest.raises(InvalidRequestError, match="lease"):
+            await queue.claim_batch(lease_s=lease_s)
     refused = {
-        "account": lambda: queue.insert(2, "SPY", account=5),
-        "reason": lambda: queue.insert(2, "SPY", reason="MANUAL"),
         "owner": lambda: queue.claim_batch(owner=5),
-        "lease": lambda: queue.claim_batch(lease_s="5"),
         "ids": lambda: queue.mark_success(None),
         "status": lambda: queue.get_batch(status="bogus"),
         "priority": lambda: queue.get_batch(priority="x"),
+        "limit": lambda: queue.get_batch(limit=-1),
     }
     for name, step in refused.items():
         with pytest.raises(InvalidRequestError, match=name):

@@ -10,10 +10,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
-from dagster._config.field_utils import IntEnvVar
 
 from position_sync_dagster.definitions import defs
-from position_sync_dagster.defs.resources import shown_resource
 
 ROOT = Path(__file__).parents[3]
 
@@ -149,19 +147,6 @@ def test_what_a_run_materializes_again_and_again_says_how_old_it_may_be(
         if graph.get(key).freshness_policy is not None
     }
     assert judged == {"position_queue", "position_updates", "risk_scenarios", *DERIVED}
-
-
-def test_the_resource_shows_the_value_of_each_setting_or_its_variable(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delenv("POSITION_SYNC_GATEWAY_HOST", raising=False)
-    monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", "4002")
-    resource = shown_resource()
-    assert resource.host == "127.0.0.1"
-    assert isinstance(resource.port, IntEnvVar)
-    with resource.process_config_and_initialize_cm() as running:
-        assert running.read_settings().gateway_port == 4002
-    assert None not in (resource.path, resource.client_id)
 
 
 def test_all_sensors_and_schedules_run_from_the_start(

@@ -69,19 +69,6 @@ async def test_a_second_ensure_requests_nothing_while_the_values_are_recent(open
     assert after == before | {"reqCurrentTime": 2}
 
 
-async def test_an_account_that_another_client_holds_stays_partial(simulate, settings_for):
-    async with simulate() as sim:
-        other = await connect(settings_for(sim, gateway_client_id=50))
-        other.ib.client.reqAccountUpdates(True, "DUSIM0002")
-        connection = await connect(settings_for(sim))
-        await connection.feed.snapshot()
-        await connection.feed.download(["DUSIM0001"])
-        assert connection.feed.completeness["DUSIM0001"] is Completeness.PARTIAL
-        assert {h.position for h in connection.feed.holdings} != {0.0}
-        await connection.close()
-        await other.close()
-
-
 async def test_a_fill_and_a_close_are_reported_at_once(
     simulate, settings_for, eventually, monkeypatch
 ):

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from position_sync_dagster.domain.clock import Backoff
-from position_sync_dagster.domain.line_allocation import LineLimit
-from position_sync_dagster.domain.login_lines import LOGIN_SILENT, LoginLines
+from position_sync_dagster.domain.login_lines import LOGIN_SILENT, LineLimit, LoginLines
 from position_sync_dagster.domain.valuation import Quote
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy, propose
-from position_sync_dagster.domain.structures import Shape
+from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy, Shape, propose
 from tests.support.legs import leg
 from tests.support.option_books import book, contract, holding, order
 

@@ -7,7 +7,7 @@ import pytest
 
 from position_sync_dagster.domain.leg import Bound, Measure
 from position_sync_dagster.errors import StrategiesFileError
-from position_sync_dagster.lake.strategies_file import load_limits, load_strategies
+from position_sync_dagster.lake.strategies_file import load_strategies, saved_limits
 
 GOOD = """\
 strategies:
@@ -33,7 +33,7 @@ accounts:
 def read(tmp_path, text):
     file = tmp_path / "strategies.yaml"
     file.write_text(text)
-    return load_limits(file)
+    return saved_limits(file)
 
 
 def test_limits_are_read_in_the_order_of_the_file(tmp_path) -> None:

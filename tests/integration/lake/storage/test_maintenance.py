@@ -298,6 +298,30 @@ def test_one_small_file_is_left_of_each_day_that_is_over(tmp_path, spec):
     assert maintain(table).compacted == 0
 
 
+@pytest.mark.parametrize("spec", [POSITION_UPDATES, ACCOUNT_VALUES])
+def test_rows_that_are_appended_meanwhile_do_not_delay_a_merge(tmp_path, spec, monkeypatch):
+    monkeypatch.setattr(maintenance, "COMPACT_FROM", DUE)
+    table, other = (Table(tmp_path / spec.name, spec, fsync=False) for _ in range(2))
+    table.initialize()
+    for number in range(DUE):
+        write(table, number)
+    tries, transact = [], table.transact
+
+    def beside(step):
+        def once(handle):
+            tries.append(handle.version())
+            if len(tries) == 1:
+                write(other, DUE)
+            return step(handle)
+
+        return transact(once)
+
+    monkeypatch.setattr(table, "transact", beside)
+    result = maintain(table)
+    assert (result.compacted, result.files, result.skipped) == (DUE, 2, None)
+    assert len(tries) == 2  # the merge, and the look that found nothing more
+
+
 def test_small_files_behind_some_larger_ones_are_merged(tmp_path, monkeypatch):
     monkeypatch.setattr(maintenance, "COMPACT_FROM", DUE)
     table = Table(tmp_path / "position_updates", POSITION_UPDATES, fsync=False)

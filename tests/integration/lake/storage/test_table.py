@@ -45,24 +45,6 @@ def test_a_disk_that_cannot_sync_is_reported_and_the_change_is_not_made_twice(
     assert (counts[QueueStatus.PENDING], counts[QueueStatus.PROCESSING]) == (2, 1)
 
 
-def test_a_change_whose_files_cannot_be_looked_up_for_the_sync_is_reported_as_made(
-    tmp_path, monkeypatch
-):
-    queue = filled_queue(tmp_path / "q", 3)
-    read_entry, tried = durability.read_entry, []
-
-    def exhausted(log: Path, version: int) -> durability.LogEntry:
-        tried.append(version)
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-    monkeypatch.setattr(durability, "read_entry", exhausted)
-    with pytest.raises(LakeNotWritableError, match="is made, but the disk did not confirm"):
-        queue.sync.claim_batch(limit=1)
-    monkeypatch.setattr(durability, "read_entry", read_entry)
-    assert tried
-    assert queue.sync.counts()[QueueStatus.PROCESSING] == 1
-
-
 def no_long_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a writer go on without the lock that another one in the same test holds."""
     monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", 0.01)

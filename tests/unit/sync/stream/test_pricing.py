@@ -10,12 +10,12 @@ import pytest
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.line_allocation import LineLimit
 from position_sync_dagster.domain.login_lines import (
     RENEWALS_AT_ONCE,
     SAMPLE,
     SAMPLE_S,
     UNANSWERED,
+    LineLimit,
     LoginLines,
 )
 from position_sync_dagster.domain.valuation import Quote
