@@ -108,15 +108,6 @@ def test_an_unknown_result_is_not_sent(tick, evaluated, receiver) -> None:
     assert receiver.messages == []
 
 
-def test_severities_that_are_not_asked_for_are_not_sent(
-    tick, evaluated, receiver, monkeypatch
-) -> None:
-    monkeypatch.setenv("POSITION_SYNC_ALERT_SEVERITIES", "ERROR")
-    broken(evaluated)
-    tick()
-    assert receiver.messages == []
-
-
 def test_without_receivers_it_does_nothing(tick, settings) -> None:
     assert "names no receiver" in tick().skip_message
 
