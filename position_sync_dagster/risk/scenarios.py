@@ -424,7 +424,7 @@ def read_scenarios(folder: Path) -> OwnScenarios:
     path = folder / SCENARIOS_FILE
     if not path.exists():
         return OwnScenarios()
-    file = YamlFile(path, named_by="its name", holds="scenarios", error=ScenariosFileError)
+    file = YamlFile(path, holds="scenarios", error=ScenariosFileError)
     entries = file.data.get("scenarios") if isinstance(file.data, dict) else None
     for number, entry in enumerate(entries if isinstance(entries, list) else ()):
         file.parse(Scenario, entry, ("scenarios", number))
