@@ -34,23 +34,19 @@ def stored_ids(table: Table, files: pl.DataFrame, column: str, ids: pl.Series) -
     return set(found.get_column(column).to_list())
 
 
-def rows_between(
-    table: Table, handle: DeltaTable, first: datetime, last: datetime, *, twice: bool = False
-) -> pl.LazyFrame:
+def rows_between(table: Table, handle: DeltaTable, first: datetime, last: datetime) -> pl.LazyFrame:
     """Return the rows with `first` <= timestamp <= `last`, from the files that may hold one.
 
     Args:
         first: The start; one without a time zone is local time.
         last: The end, likewise.
-        twice: Read only the files that may hold an `update_id` twice; see `_doubtful`.
     """
     first, last = first.astimezone(UTC), last.astimezone(UTC)
     files = data_files(handle).filter(
         pl.col("partition.date").is_between(first.date(), last.date()),
         may_have("timestamp", first, last),
     )
-    rows = table.scan_files(_doubtful(files) if twice else files)
-    return rows.filter(pl.col("timestamp").is_between(first, last))
+    return table.scan_files(files).filter(pl.col("timestamp").is_between(first, last))
 
 
 def added_after(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:
@@ -69,24 +65,6 @@ def last_added(files: pl.DataFrame) -> int:
     """Return the greatest `ledger_version` of the files, from the log alone; 0 where none is."""
     last = files.get_column("max.ledger_version").max()
     return last if isinstance(last, int) else 0
-
-
-def _doubtful(files: pl.DataFrame) -> pl.DataFrame:
-    """Return the files that may hold an `update_id` which is there twice.
-
-    An append writes each id once, in a file of one `ledger_version`. An id can be there twice only
-    in a merged file, which has several versions, or in two files whose ranges of ids overlap.
-    """
-    ranges = [f"{end}.{name}" for name in ("update_id", ADDED) for end in ("min", "max")]
-    if any(files.select(ranges).null_count().row(0)):
-        return files
-    smallest, greatest, oldest, newest = map(pl.col, ranges)
-    ordered = files.sort(ranges)
-    return ordered.filter(
-        (oldest < newest)
-        | (smallest <= greatest.cum_max().shift(1))
-        | (smallest.shift(-1) <= greatest)
-    )
 
 
 # The columns that name a holding.

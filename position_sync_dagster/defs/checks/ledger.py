@@ -144,10 +144,7 @@ COUNT_ONCE = (
 
 @check_results.table_check("position_updates")
 def ids_are_unique(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
-    """Whether each row of the ledger of the last half hour is there once.
-
-    It does not find an id that another Delta writer wrote twice within one file.
-    """
+    """Whether each row of the ledger of the last half hour is there once."""
     now = datetime.now(UTC)
     repeated = inspection.repeated_ids(lake, now - WINDOW, now + SKEW)
     return check_results.rows_result(
