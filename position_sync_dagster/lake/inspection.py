@@ -29,17 +29,13 @@ def finished_requests(lake: Lake, status: str, since: datetime) -> pl.DataFrame:
 def repeated_ids(lake: Lake, since: datetime, until: datetime) -> pl.DataFrame:
     """Return each `update_id` that the ledger has more than once in a span of time.
 
-    Only files that may hold a repeated id are read: merged files, and files whose ranges of ids
-    overlap. An id that another Delta writer wrote twice in one file of one `ledger_version` is not
-    found.
-
     Returns:
         The columns update_id, account, conid and rows (the number of rows with this id).
     """
     ledger = lake.updates
 
     def step(handle: DeltaTable) -> pl.DataFrame:
-        rows = rows_between(ledger.table, handle, since, until, twice=True)
+        rows = rows_between(ledger.table, handle, since, until)
         return (
             rows.group_by("update_id")
             .agg(pl.len().alias("rows"), pl.col("account", "conid").first())

@@ -11,6 +11,7 @@ import polars as pl
 from position_sync_dagster.defs.assets.table_asset import FOLLOWED, table_of
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import dagster_failures
+from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
 
@@ -44,10 +45,13 @@ def table_check(
     """
 
     def define(evaluate: Evaluate) -> dg.AssetChecksDefinition:
-        def of_all(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
-            return merged({one.gateway_id: evaluate(lake, one) for one in settings.logins})
-
-        evaluation = of_all if each_login else evaluate
+        def evaluation(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+            try:
+                if not each_login:
+                    return evaluate(lake, settings)
+                return merged({one.gateway_id: evaluate(lake, one) for one in settings.logins})
+            except PositionSyncError as error:
+                return unknown_result(str(error))
 
         @dg.asset_check(
             name=name or evaluate.__name__,

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -11,15 +12,12 @@ import polars as pl
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.checks import check_results
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.instrument import digits
 from position_sync_dagster.domain.reconciliation import (
     Break,
     BreakState,
-    Discrepancy,
     DiscrepancyType,
 )
 from position_sync_dagster.domain.update import QueueStatus, Source
-from position_sync_dagster.errors import GatewayError
 from position_sync_dagster.lake import derived, inspection
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import codec
@@ -79,9 +77,6 @@ def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetChec
     )
 
 
-# Maximum number of discrepancies shown; the table `reconciliation_breaks` has all.
-MAX_DISCREPANCIES = 20
-
 # Discrepancy types that concern the holding itself; they make the check an ERROR.
 ERROR_TYPES = frozenset(
     {DiscrepancyType.MISSING, DiscrepancyType.SURPLUS, DiscrepancyType.QUANTITY}
@@ -104,11 +99,7 @@ def agrees_with_the_broker(lake: tables.Lake, settings: Settings) -> dg.AssetChe
     A difference that the next drain resolves is no failure: it fails the check after 15 s. A
     snapshot that is missing or incomplete does not pass either.
     """
-    service = reconciliation.ReconciliationService(lake, settings)
-    try:
-        result = asyncio.run(service.run())
-    except GatewayError as error:
-        return check_results.unknown_result(str(error))
+    result = asyncio.run(reconciliation.ReconciliationService(lake, settings).run())
     confirmed = result.confirmed
     passed = result.complete and not confirmed
     is_error = any(d.type in ERROR_TYPES for d in confirmed)
@@ -122,6 +113,10 @@ def agrees_with_the_broker(lake: tables.Lake, settings: Settings) -> dg.AssetChe
         summary += f", and {result.accepted} that a person accepted"
     if not result.complete:
         summary += "; the snapshot does not cover every account, so what is absent proves nothing"
+    shown = [
+        asdict(one) | {"type": one.type.value}
+        for one in result.discrepancies[: check_results.SHOWN]
+    ]
     return dg.AssetCheckResult(
         passed=passed,
         severity=dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN,
@@ -133,27 +128,9 @@ def agrees_with_the_broker(lake: tables.Lake, settings: Settings) -> dg.AssetChe
             **({} if passed else {check_results.WHAT_TO_DO: TO_DO}),
             "snapshot_complete": result.complete,
             **{kind.value.lower(): result.count(kind) for kind in DiscrepancyType},
-            "discrepancies": table_asset.event_table(
-                [_shown(one) for one in result.discrepancies[:MAX_DISCREPANCIES]]
-            ),
+            "discrepancies": check_results.table_of_rows(pl.DataFrame(shown)),
         },
     )
-
-
-def _shown(one: Discrepancy) -> dict[str, table_asset.Cell]:
-    return {
-        "type": one.type.value,
-        "account": one.account,
-        "conid": one.conid,
-        "symbol": one.symbol,
-        "expected": _number(one.expected),
-        "actual": _number(one.actual),
-        "detail": one.detail,
-    }
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else digits(value)
 
 
 # Time span of the checked rows: twice the longest time between two evaluations.
@@ -167,10 +144,7 @@ COUNT_ONCE = (
 
 @check_results.table_check("position_updates")
 def ids_are_unique(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
-    """Whether each row of the ledger of the last half hour is there once.
-
-    It does not find an id that another Delta writer wrote twice within one file.
-    """
+    """Whether each row of the ledger of the last half hour is there once."""
     now = datetime.now(UTC)
     repeated = inspection.repeated_ids(lake, now - WINDOW, now + SKEW)
     return check_results.rows_result(

@@ -69,18 +69,6 @@ def test_a_holding_that_closed_two_weeks_ago_leaves_the_table_unless_a_leg_names
     assert lake.updates.sync.as_of(seconds_ago(0))["conid"].to_list() == [1, 2, 3, 4]
 
 
-def test_later_rows_replace_earlier_ones_and_leave_the_others(
-    materialize, settings, append_row, seconds_ago
-) -> None:
-    append_row(1, seconds_ago(7200), market_value=1.0)
-    append_row(2, seconds_ago(20), market_value=2.0)
-    materialize(latest_positions)
-    append_row(2, seconds_ago(5), market_value=3.0)
-    materialize(latest_positions)
-    found = rows(settings, LATEST_POSITIONS).sort("conid")
-    assert found["market_value"].to_list() == [1.0, 3.0]
-
-
 def test_a_row_of_a_clock_that_ran_days_ahead_hides_no_later_row(
     materialize, settings, append_row, seconds_ago
 ) -> None:
@@ -351,12 +339,3 @@ def test_the_largest_positions_are_listed_by_value_of_each_currency(
     assert [row["conid"] for row in listed] == [str(conid) for conid in range(12, 2, -1)]
     figures = ["qty", "value USD", "unrealised", "daily", "age"]
     assert list(listed[0]) == ["leg", "account", "conid", *figures]
-
-
-def test_a_count_that_is_always_zero_is_not_shown(materialize, append_row, seconds_ago) -> None:
-    append_row(1, seconds_ago(9))
-    found = event(materialize(latest_positions), "latest_positions")
-    assert "without_value" not in found.metadata
-    append_row(2, seconds_ago(9), market_value=None)
-    found = event(materialize(latest_positions), "latest_positions")
-    assert found.metadata["without_value"].value == "1"
