@@ -37,15 +37,9 @@ from position_sync_dagster.lake.schema.codec import moment, update_rows
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn
 from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
+from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
-from position_sync_dagster.lake.storage.table import (
-    Table,
-    append,
-    check_mode,
-    data_files,
-    newest_token,
-    refuse_stale_owner,
-)
+from position_sync_dagster.lake.storage.table import Table
 
 # Greater numbers count as unknown: IB writes DBL_MAX for a number that it does not know.
 UNSET = 1e300
@@ -247,9 +241,9 @@ def append_rows(
     def step(handle: DeltaTable) -> AppendResult:
         nonlocal checked, tried
         for gateway_id, token in owners:
-            refuse_stale_owner(token, newest_token(handle, gateway_id), gateway_id)
-        check_mode(handle, modes, table.path)
-        present = data_files(handle)
+            storage.refuse_stale_owner(token, storage.newest_token(handle, gateway_id), gateway_id)
+        storage.check_mode(handle, modes, table.path)
+        present = storage.data_files(handle)
         new = _without_stored(table, present, frame)
         if new.is_empty():
             if tried is not None and _is_committed(table, present, *tried):
@@ -269,7 +263,7 @@ def append_rows(
         at = clock()
         new = new.with_columns(ledger_version=pl.lit(added, pl.Int64), committed_at=moment(at))
         tried = (AppendResult(version=added, rows=new.height, batch_id=batch_id), at)
-        append(handle, new, commit_info, [Transaction(table.spec.name, version)])
+        storage.append(handle, new, commit_info, [Transaction(table.spec.name, version)])
         return AppendResult(version=handle.version(), rows=new.height, batch_id=batch_id)
 
     result = table.transact(step)
