@@ -192,8 +192,6 @@ Severities = Annotated[
 ]  # fmt: skip
 
 
-NAMED_BY = "POSITION_SYNC_GATEWAYS_FILE"
-
 _LOCAL = {"localhost": "127.0.0.1", "::1": "127.0.0.1"}
 
 # The tags of Dagster and of this package are excluded: runs are found by them.
@@ -237,13 +235,11 @@ class GatewaysPart(Part):
 
     gateways: list[Any] = Field(
         min_length=1,
-        description=f"Add one, or leave out {NAMED_BY}: the other settings then name one gateway",
+        description="Add one, or leave out POSITION_SYNC_GATEWAYS_FILE",
     )
 
 
-def load_gateways(
-    path: str | Path, *, host: str = "127.0.0.1", max_lines: int = 100, reserved_lines: int = 5
-) -> tuple[LoginEntry, ...]:
+def load_gateways(path: Path, whole: "Settings") -> tuple[LoginEntry, ...]:
     """Read the logins of a file, in the order of the file.
 
     Example of a file::
@@ -268,20 +264,20 @@ def load_gateways(
 
     Args:
         path: The file.
-        host, max_lines, reserved_lines: The values for a login that leaves them out.
+        whole: The settings of which a login has what it leaves out.
 
     Raises:
         GatewaysFileError: The file is missing, is no regular file, or has a mistake: an unknown
             field, a value out of its bounds, a name, an address or an account twice. The message
             names file, line, column, cause and remedy.
     """
-    file = YamlFile(Path(path), named_by=NAMED_BY, holds="gateways", error=GatewaysFileError)
+    file = YamlFile(path, holds="gateways", error=GatewaysFileError)
     seen: dict[str, tuple[str, int]] = {}
     found: list[LoginEntry] = []
     for number, value in enumerate(file.parse(GatewaysPart, file.data).gateways):
         at: Place = ("gateways", number)
         login = file.parse(LoginEntry, value, at)
-        address = (login.host or host).lower()
+        address = (login.host or whole.gateway_host).lower()
         things: dict[Place, str] = {
             ("name",): f"the name {login.name!r}",
             ("port",): f"the address {_LOCAL.get(address, address)}:{login.port}",
@@ -295,8 +291,9 @@ def load_gateways(
                 cause = f"{thing} belongs to two gateways ({other!r} in line {line})"
                 file.fail((*at, *where), cause, "Keep one of them")
             seen[thing] = (login.name, file.line((*at, *where)))
-        most = max_lines if login.max_lines is None else login.max_lines
-        reserved = reserved_lines if login.reserved_lines is None else login.reserved_lines
+        most = login.max_lines or whole.max_lines
+        reserved = login.reserved_lines
+        reserved = whole.reserved_lines if reserved is None else reserved
         if reserved >= most:
             file.fail(
                 (*at, "max_lines"),
@@ -309,10 +306,10 @@ def load_gateways(
 
 @lru_cache(maxsize=4)
 def _gateways_as_saved(
-    path: Path, _state: tuple[int, int, int], host: str, max_lines: int, reserved_lines: int
+    path: Path, whole: "Settings", _state: tuple[int, int, int]
 ) -> tuple[LoginEntry, ...]:
     """Return the logins of a file; read it again only if it was saved since."""
-    return load_gateways(path, host=host, max_lines=max_lines, reserved_lines=reserved_lines)
+    return load_gateways(path, whole)
 
 
 class Settings(BaseSettings):
@@ -562,15 +559,10 @@ class Settings(BaseSettings):
             GatewaysFileError: The file cannot be read.
         """
         whole = self._whole or self
-        if whole.gateways_file is None:
+        path = whole.gateways_file
+        if path is None:
             return (whole,)
-        listed = _gateways_as_saved(
-            whole.gateways_file,
-            saved_state(whole.gateways_file),
-            whole.gateway_host,
-            whole.max_lines,
-            whole.reserved_lines,
-        )
+        listed = _gateways_as_saved(path, whole, saved_state(path))
         return tuple(whole._of(login) for login in listed)
 
     def for_login(self, name: str | None) -> Self:

@@ -340,9 +340,9 @@ def import_file(
     home: options.HomeFolder = None,
 ) -> None:
     """Make the active legs equal to a strategies file. If it has an error, nothing changes."""
-    load_strategies(file, named_by="the path")
+    load_strategies(file)
     settings, lake = options.opened(home, create=True)
-    added, removed = follow_file(lake.registry.sync, file, named_by="the path")
+    added, removed = follow_file(lake.registry.sync, file)
     registry = lake.registry.sync
     active = len(registry.get_all_active()) + len(registry.get_unresolved())
     if settings.strategies_file is None or file.resolve() != settings.strategies_file.resolve():

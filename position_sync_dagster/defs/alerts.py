@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets import past_days, risk_scenarios
+from position_sync_dagster.defs.assets import derived_tables, past_days
 from position_sync_dagster.defs.assets.closures import CAUSES
 from position_sync_dagster.defs.assets.statements import FILES_CHECK
 from position_sync_dagster.defs.checks import strategies
@@ -26,7 +26,7 @@ WATCHED = (
     strategies.limits_are_read.check_key,
     CAUSES,
     past_days.profits_are_explained.check_key,
-    *risk_scenarios.CHECKS,
+    *derived_tables.RISK_CHECKS,
 )
 
 # A tick begins no delivery after this time; the next ticks send the remaining messages.

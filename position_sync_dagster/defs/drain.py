@@ -26,7 +26,6 @@ from position_sync_dagster.defs.assets import (
     closures,
     derived_tables,
     queue_and_ledger,
-    risk_scenarios,
     table_asset,
 )
 from position_sync_dagster.defs.checks import evaluation
@@ -142,7 +141,7 @@ def _checks_of(_lake: tables.Lake) -> evaluation.CheckDriver:
 
 
 # How long a tick waits for the scenarios of risk: those of a large book end during later ticks.
-RISK_WAIT_S = 2.0
+RISK_WAIT_S = 0.5
 
 _BACKGROUND = ThreadPoolExecutor(1, thread_name_prefix="risk")
 
@@ -152,7 +151,7 @@ def _recording(
     lake: tables.Lake, settings: Settings, _cursor: tuple[datetime | None, int | None]
 ) -> Future[Derived]:
     """Begin to record the scenarios that follow those of a cursor, or return what was begun."""
-    return _BACKGROUND.submit(risk_scenarios.record_risk, lake, settings, datetime.now(UTC))
+    return _BACKGROUND.submit(derived_tables.record_risk, lake, settings, datetime.now(UTC))
 
 
 @dataclass(eq=False)
@@ -297,7 +296,7 @@ class Work:
         _recording.cache_clear()
         if not self._derive(specs.RISK_SCENARIOS.name, recording.result):
             unknown = unknown_result(self.said[-1])
-            self._results += [(key, unknown) for key in risk_scenarios.CHECKS]
+            self._results += [(key, unknown) for key in derived_tables.RISK_CHECKS]
             registry = None  # it is tried again in a minute
         self._keep(risk_at=self.now, risk_registry=registry)
 

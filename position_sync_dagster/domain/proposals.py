@@ -230,19 +230,18 @@ def risk_of(parts: Sequence[Piece]) -> tuple[float | None, float | None, bool]:
         What was received for it, negative if it was paid, None: unknown; what it loses at most
         until its first expiry, None: unknown or without bound; and whether it has no bound.
     """
-    credit: float | None = 0.0
-    for one in parts:
-        paid = None if one.cost is None else one.quantity * one.cost
-        credit = None if credit is None or paid is None else credit - paid
+    paid = [None if one.cost is None else one.quantity * one.cost for one in parts]
+    known = [one for one in paid if one is not None]
+    credit = 0.0 - sum(known) if len(known) == len(paid) else None
     expiries = [one.instrument.expiry for one in parts if one.instrument.expiry is not None]
     first = min(expiries, default=None)
     # A short option that expires later may be worth any amount more than its intrinsic value.
-    later = any(one.is_option and one.instrument.expiry != first and one.quantity < 0
-                for one in parts)  # fmt: skip
+    later = [one for one in parts if one.is_option and one.instrument.expiry != first]
+    is_short_later = any(one.quantity < 0 for one in later)
     least = least_payoff(parts)
     if least is None:
         return credit, None, True
-    loss = None if credit is None or later else max(0.0, -(least + credit)) + 0.0
+    loss = None if credit is None or is_short_later else max(0.0, -(least + credit)) + 0.0
     return credit, loss, False
 
 
@@ -743,15 +742,15 @@ class _Matching:
             singles = [
                 one.unit[0] for one in self._groups if one.units and one.kind is Shape.SINGLE
             ]
+            free = abs(stock.quantity)
             for per in sorted({units_of(one, stock) for one in singles}):
-                every = [part for group in self._groups for part in group.whole]
-                used = sum(part.quantity for part in every if part.conid == stock.conid)
-                lots = math.floor(abs(stock.quantity - used) / per + 1e-9)
                 share = replace(stock, quantity=math.copysign(per, stock.quantity))
-                shares = _Group([share], lots)
+                shares = _Group([share], math.floor(free / per + 1e-9))
+                free -= shares.units * per
                 self._groups.append(shares)
                 for step in WITH_STOCKS:
                     self._join(step)
+                free += shares.units * per
                 shares.units = 0.0
 
     def _join_ratios(self) -> None:

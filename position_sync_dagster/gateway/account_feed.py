@@ -151,6 +151,7 @@ class AccountFeed:
         self.emptied = EmptiedAccounts(second_s=settings.second_list_s, monotonic=time.monotonic)
         self.book.confirmed.doubted = self.emptied
         self._login, self._give_up = login, give_up
+        self._timeout_s = settings.gateway_timeout_s
         self._listing: asyncio.Future[list[Position]] | None = None  # until `_list` has returned it
         self._list_wanted = False  # messages since the last one may be missing
         self._requested_at, self._listed_at = -math.inf, time.monotonic()
@@ -270,7 +271,7 @@ class AccountFeed:
         one is under way, and a timeout ends the connection: the late rows of that list would be
         taken for the whole answer to the next request.
         """
-        login, timeout_s = self._login, self._login.settings.gateway_timeout_s
+        login, timeout_s = self._login, self._timeout_s
         try:
             listing = self._listing
             if listing is None:

@@ -37,16 +37,9 @@ from position_sync_dagster.lake.schema.codec import moment, update_rows
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn
 from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
-from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
+from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
-from position_sync_dagster.lake.storage.table import (
-    Table,
-    append,
-    check_mode,
-    data_files,
-    newest_token,
-    refuse_stale_owner,
-)
+from position_sync_dagster.lake.storage.table import Table
 
 # Greater numbers count as unknown: IB writes DBL_MAX for a number that it does not know.
 UNSET = 1e300
@@ -241,17 +234,16 @@ def append_rows(
     commit_info = {name: text for name, text in known.items() if text}
     checked = through
     tried: tuple[AppendResult, datetime] | None = None
-    refused: Exception | None = None
     written_by = set(frame.select("gateway_id", "fencing_token").iter_rows())
     owners = {(gateway_id, token) for gateway_id, token in written_by if token is not None}
     modes = [TradingMode(mode) for mode in set(frame.get_column("trading_mode")) if mode]
 
     def step(handle: DeltaTable) -> AppendResult:
-        nonlocal checked, tried, refused
+        nonlocal checked, tried
         for gateway_id, token in owners:
-            refuse_stale_owner(token, newest_token(handle, gateway_id), gateway_id)
-        check_mode(handle, modes, table.path)
-        present = data_files(handle)
+            storage.refuse_stale_owner(token, storage.newest_token(handle, gateway_id), gateway_id)
+        storage.check_mode(handle, modes, table.path)
+        present = storage.data_files(handle)
         new = _without_stored(table, present, frame)
         if new.is_empty():
             if tried is not None and _is_committed(table, present, *tried):
@@ -264,23 +256,17 @@ def append_rows(
             # attempt would win.
             checked = max(checked, last_added(present))
         if guard is not None:
-            try:
-                guard()
-            except STORAGE_ERRORS as error:  # a retry would take it for an error of the table
-                refused = error
-                return AppendResult(version=handle.version(), rows=0)
+            guard()
         version = handle.version() + 1
         # Rows that were copied from another table may have greater versions.
         added = max(version, last_added(present) + 1)
         at = clock()
         new = new.with_columns(ledger_version=pl.lit(added, pl.Int64), committed_at=moment(at))
         tried = (AppendResult(version=added, rows=new.height, batch_id=batch_id), at)
-        append(handle, new, commit_info, [Transaction(table.spec.name, version)])
+        storage.append(handle, new, commit_info, [Transaction(table.spec.name, version)])
         return AppendResult(version=handle.version(), rows=new.height, batch_id=batch_id)
 
     result = table.transact(step)
-    if refused is not None:
-        raise refused
     compact_if_needed(table)
     return result
 

@@ -15,18 +15,13 @@ from deltalake import DeltaTable
 from position_sync_dagster.domain.update import QueuedPosition
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.schema.ids import LAST
-from position_sync_dagster.lake.storage.table import (
-    EVERY,
-    Table,
-    data_files,
-    may_have,
-    may_have_one_of,
-)
+from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage.table import Table
 
 
 def stored_ids(table: Table, files: pl.DataFrame, column: str, ids: pl.Series) -> set[str]:
     """Return which of the ids a column holds; reads only the files that may hold one."""
-    files = files.filter(may_have_one_of(column, ids))
+    files = files.filter(storage.may_have_one_of(column, ids))
     if files.is_empty():
         return set()
     rows = table.scan_files(files).select(column)
@@ -34,23 +29,19 @@ def stored_ids(table: Table, files: pl.DataFrame, column: str, ids: pl.Series) -
     return set(found.get_column(column).to_list())
 
 
-def rows_between(
-    table: Table, handle: DeltaTable, first: datetime, last: datetime, *, twice: bool = False
-) -> pl.LazyFrame:
+def rows_between(table: Table, handle: DeltaTable, first: datetime, last: datetime) -> pl.LazyFrame:
     """Return the rows with `first` <= timestamp <= `last`, from the files that may hold one.
 
     Args:
         first: The start; one without a time zone is local time.
         last: The end, likewise.
-        twice: Read only the files that may hold an `update_id` twice; see `_doubtful`.
     """
     first, last = first.astimezone(UTC), last.astimezone(UTC)
-    files = data_files(handle).filter(
+    files = storage.data_files(handle).filter(
         pl.col("partition.date").is_between(first.date(), last.date()),
-        may_have("timestamp", first, last),
+        storage.may_have("timestamp", first, last),
     )
-    rows = table.scan_files(_doubtful(files) if twice else files)
-    return rows.filter(pl.col("timestamp").is_between(first, last))
+    return table.scan_files(files).filter(pl.col("timestamp").is_between(first, last))
 
 
 def added_after(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:
@@ -61,7 +52,7 @@ def added_after(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame
 
 def added_by(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:
     """Return the rows that the commit of a version added."""
-    around = files.filter(may_have("ledger_version", version, version))
+    around = files.filter(storage.may_have("ledger_version", version, version))
     return table.scan_files(around).filter(pl.col("ledger_version") == version)
 
 
@@ -69,24 +60,6 @@ def last_added(files: pl.DataFrame) -> int:
     """Return the greatest `ledger_version` of the files, from the log alone; 0 where none is."""
     last = files.get_column("max.ledger_version").max()
     return last if isinstance(last, int) else 0
-
-
-def _doubtful(files: pl.DataFrame) -> pl.DataFrame:
-    """Return the files that may hold an `update_id` which is there twice.
-
-    An append writes each id once, in a file of one `ledger_version`. An id can be there twice only
-    in a merged file, which has several versions, or in two files whose ranges of ids overlap.
-    """
-    ranges = [f"{end}.{name}" for name in ("update_id", ADDED) for end in ("min", "max")]
-    if any(files.select(ranges).null_count().row(0)):
-        return files
-    smallest, greatest, oldest, newest = map(pl.col, ranges)
-    ordered = files.sort(ranges)
-    return ordered.filter(
-        (oldest < newest)
-        | (smallest <= greatest.cum_max().shift(1))
-        | (smallest.shift(-1) <= greatest)
-    )
 
 
 # The columns that name a holding.
@@ -233,7 +206,7 @@ class LatestRows:
         if generation != self._generation:
             self._generation = generation
             self._forget()
-        files = data_files(handle)
+        files = storage.data_files(handle)
         if last_added(files) < self._through:
             self._forget()  # somebody took rows back, such as with `DeltaTable.restore`
         present = frozenset(files.get_column("path"))
@@ -307,8 +280,8 @@ class LedgerProvenance:
         The statistics of files narrow `update_id` and `batch_id`; `run_id` is read from every file.
         """
         is_indexed = column in self._table.spec.indexed
-        chosen = may_have(column, prefix, prefix + LAST) if is_indexed else EVERY
-        rows = self._table.read(pl.col(column).str.starts_with(prefix), chosen, [column])
+        chosen = storage.may_have(column, prefix, prefix + LAST) if is_indexed else storage.EVERY
+        rows = self._table.rows(pl.col(column).str.starts_with(prefix), chosen, [column])
         return sorted(rows.get_column(column).unique())
 
     def with_id(self, column: str, value: str, *, limit: int) -> LastRows:
@@ -317,7 +290,7 @@ class LedgerProvenance:
         Those of a `run_id` are searched for in every file.
         """
         is_indexed = column in self._table.spec.indexed
-        chosen = may_have(column, value, value) if is_indexed else EVERY
+        chosen = storage.may_have(column, value, value) if is_indexed else storage.EVERY
         return self._last(pl.col(column) == value, chosen, limit)
 
     def of_request(self, request: QueuedPosition, ids: Collection[str], *, limit: int) -> LastRows:
@@ -331,10 +304,10 @@ class LedgerProvenance:
         """
         begins = [one[:13] for one in ids]  # the milliseconds of the id
         wanted = pl.col("request_id") == request.request_id
-        near = may_have("update_id", min(begins), max(begins) + LAST)
+        near = storage.may_have("update_id", min(begins), max(begins) + LAST)
         if (answer := request.update_id) is not None:
             wanted |= pl.col("update_id") == answer
-            near |= may_have("update_id", answer, answer)
+            near |= storage.may_have("update_id", answer, answer)
         found = self._last(wanted, near, limit)
         since = (request.created_at - timedelta(days=1)).date()
         return (
@@ -343,7 +316,7 @@ class LedgerProvenance:
 
     def _last(self, wanted: pl.Expr, chosen: pl.Expr, limit: int) -> LastRows:
         def step(handle: DeltaTable) -> LastRows:
-            rows = self._table.scan_files(data_files(handle).filter(chosen)).filter(wanted)
+            rows = self._table.scan_files(storage.data_files(handle).filter(chosen)).filter(wanted)
             batches = (
                 rows.group_by("batch_id", version="ledger_version")
                 .agg(rows=pl.len().cast(pl.Int64), committed_at=pl.col("committed_at").max())
@@ -370,6 +343,6 @@ class LedgerProvenance:
             day: Only rows of this UTC date; None: the newest of all.
         """
         wanted = (pl.col("account") == account) & (pl.col("conid") == conid)
-        on_day = EVERY if day is None else pl.col("partition.date") == day
-        found = self._table.read(wanted, on_day).sort(BY_TIME)
+        on_day = storage.EVERY if day is None else pl.col("partition.date") == day
+        found = self._table.rows(wanted, on_day).sort(BY_TIME)
         return found.tail(limit), found.height > limit

@@ -388,9 +388,9 @@ class SyncUpdates:
 
         Args:
             guard: Called right before the commit, again in each retry after a conflict, and not at
-                all when there is nothing to write. Its errors reach the caller unchanged, and
-                nothing is written. It runs in a thread of the lake, while this table's lock is
-                held: keep it short, and do not call this table in it.
+                all when there is nothing to write. Its errors reach the caller, and nothing is
+                written (an OSError counts as one of the table). It runs in a thread of the lake,
+                while this table's lock is held: keep it short, and do not call this table in it.
             through: The `through` that `newest_of` returned: nothing is written if any process
                 added a row of one of the holdings since.
 

@@ -7,7 +7,7 @@ zero. The value of a leg is that of the broker, plus what the model says it chan
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -113,25 +113,6 @@ class Point(Part):
             beta, of_named = betas.get(symbol), betas.get(self.underlying)
             share *= np.nan if beta is None or not of_named else beta / of_named
         return 1.0 + share
-
-
-def grid(
-    spots: Iterable[float],
-    vols: Iterable[float] = (0.0,),
-    days: Iterable[float] = (0.0,),
-    *,
-    rate: float = 0.0,
-    in_moves: bool = False,
-    is_ratio: bool = False,
-) -> list[Point]:
-    """Return a point for each combination."""
-    vols, days = list(vols), list(days)
-    return [
-        Point(spot=spot, vol=vol, days=day, rate=rate, in_moves=in_moves, is_ratio=is_ratio)
-        for spot in spots
-        for vol in vols
-        for day in days
-    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -443,7 +424,7 @@ def read_scenarios(folder: Path) -> OwnScenarios:
     path = folder / SCENARIOS_FILE
     if not path.exists():
         return OwnScenarios()
-    file = YamlFile(path, named_by="its name", holds="scenarios", error=ScenariosFileError)
+    file = YamlFile(path, holds="scenarios", error=ScenariosFileError)
     entries = file.data.get("scenarios") if isinstance(file.data, dict) else None
     for number, entry in enumerate(entries if isinstance(entries, list) else ()):
         file.parse(Scenario, entry, ("scenarios", number))

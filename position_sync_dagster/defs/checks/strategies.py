@@ -150,14 +150,9 @@ def limits_are_read(_lake: tables.Lake, settings: Settings) -> dg.AssetCheckResu
 
 def _evaluate_alone(name: str, lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Return the result of one limit with a book that is read for it."""
-    limit = next(
-        (one for one in strategies_file.saved_limits(settings.strategies_file) if one.name == name),
-        None,
-    )
-    if limit is None:
-        return check_results.unknown_result("the strategies file has no such limit any more.")
-    book = read_book(lake, settings, utc_now())
-    return result_of(limit_readings.evaluate([limit], book)[0])
+    found = evaluated_limits(settings, read_book(lake, settings, utc_now()))
+    gone = check_results.unknown_result("the strategies file has no such limit any more.")
+    return found.get(dg.AssetCheckKey(EXPOSURE, name), gone)
 
 
 @dg.definitions

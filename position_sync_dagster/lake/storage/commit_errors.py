@@ -13,6 +13,10 @@ from polars.exceptions import ComputeError
 
 from position_sync_dagster import errors
 
+# The length to which an error's text is cut.
+_LONGEST = 600
+
+_BACKTRACE = re.compile(r"\n\s*(stack backtrace|0: )")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _NOT_LOADED = "error occurred while loading credentials"
 # Each error of a request to a store contains one of these texts, with either client.
@@ -104,14 +108,14 @@ def plain(text: str) -> str:
     signed. Of an answer only its code and its message are kept.
 
     >>> plain("403: <Error><Code>AccessDenied</Code><Message>No.</Message><Token>t</Token></Error>")
-    '403: AccessDenied: No.'
+    '403: AccessDenied: No'
     """
-    line = _COLOUR.sub("", text)
+    line = _BACKTRACE.split(_COLOUR.sub("", text), maxsplit=1)[0]
     body = _BODY.search(line)
     if body:
         parts = (pattern.search(body[0]) for pattern in (_CODE, _SAYS))
         line = line[: body.start()] + ": ".join(part[1] for part in parts if part)
-    return " ".join(_USER.sub("", line).replace("↳", "").split())
+    return " ".join(_USER.sub("", line).replace("↳", "").split())[:_LONGEST].rstrip(".")
 
 
 def summary(text: str) -> str:
@@ -151,7 +155,6 @@ class ErrorKind(Enum):
     STORE = auto()  # the object store is out of reach, or refuses: the table is whole
 
 
-_BACKTRACE = re.compile(r"\n\s*(stack backtrace|0: )")
 # The number of an error of the operating system in the text of delta-rs or Polars.
 _ERRNO = re.compile(r"\(os error (\d+)\)|Os \{ code: (\d+)")
 
@@ -193,7 +196,7 @@ def to_lake_error(error: Exception, path: str) -> errors.LakeError:
     match classify(error):
         case ErrorKind.UNWRITABLE:
             return errors.LakeNotWritableError(
-                f"The table {path} cannot be written: {line(error)}.",
+                f"The table {path} cannot be written: {plain(str(error))}.",
                 remedy="Check the folder, its permissions and free space, or set "
                 "POSITION_SYNC_LAKE to another place.",
             )
@@ -201,7 +204,7 @@ def to_lake_error(error: Exception, path: str) -> errors.LakeError:
             return _store_error(error, path)
         case ErrorKind.EXHAUSTED:
             return errors.LakeError(
-                f"The table {path} cannot be used now: {line(error)}.",
+                f"The table {path} cannot be used now: {plain(str(error))}.",
                 remedy="Raise the limit of this process (`ulimit -n` for files), or free memory; "
                 "the table itself is whole.",
             )
@@ -212,7 +215,7 @@ def to_lake_error(error: Exception, path: str) -> errors.LakeError:
             )
         case _:
             return errors.BrokenTableError(
-                f"The table {path} cannot be read whole: {line(error)}.",
+                f"The table {path} cannot be read whole: {plain(str(error))}.",
                 remedy="A file was deleted or damaged. `position-sync doctor --repair` sets a torn "
                 "last commit aside; everything else comes back from a backup.",
             )
@@ -229,9 +232,3 @@ def _store_error(error: Exception, path: str) -> errors.LakeError:
     return errors.StoreRefusedError(
         f"The lake {lake} cannot be used: {fault.cause} ({summary(text)}).", remedy=fault.remedy
     )
-
-
-def line(error: Exception) -> str:
-    """Return the text of a failure of storage in one line, without secrets."""
-    text = plain(_BACKTRACE.split(str(error), maxsplit=1)[0])
-    return text[:600].rstrip(".")

@@ -400,16 +400,11 @@ class TableHandle:
     def newest(self) -> DeltaTable:
         """Return the handle at the newest version."""
         handle = self._handle
-        if handle is not None and not (self._is_aged(handle) or self._is_replaced()):
+        if handle is not None and not (self._is_outdated(handle) or self._is_replaced()):
             # Between two steps only: an update between plan and commit would hide a conflict.
             if self._is_behind(handle):
                 handle.update_incremental()
-                try:
-                    self._location.refuse_newer(handle)
-                except errors.NewerTableError:
-                    self._handle = None  # the next use would find it up to date, and write
-                    raise
-            if not self._is_aged(handle):
+            if not self._is_outdated(handle):
                 self.record(handle.version())
                 return handle
         self._handle = None
@@ -423,9 +418,11 @@ class TableHandle:
         """Record the newest version that this process read or committed."""
         self._last_entry = self._entry(version)
 
-    def _is_aged(self, handle: DeltaTable) -> bool:
-        aged = time.monotonic() - self._opened_at > REOPEN_AFTER_S
-        return aged or handle.version() - self._opened_version >= REOPEN_EVERY
+    def _is_outdated(self, handle: DeltaTable) -> bool:
+        is_aged = time.monotonic() - self._opened_at > REOPEN_AFTER_S
+        is_far = handle.version() - self._opened_version >= REOPEN_EVERY
+        # A later release that migrates the table is noticed: opened again, it is refused.
+        return is_aged or is_far or not self._location.fits(handle)
 
     def _is_behind(self, handle: DeltaTable) -> bool:
         # Versions have no gaps, so one look-up answers it; listing the log takes 1.6 ms.
@@ -585,25 +582,11 @@ class Table:
         """
         return self._run(step, change=True)
 
-    def rows(self, predicate: str | None = None, columns: list[str] | None = None) -> pl.DataFrame:
-        """Read rows; `predicate` holds constants or checked literals only."""
-        return self.snapshot(lambda handle: self.scan(handle, predicate, columns))
-
-    def scan(
-        self, handle: DeltaTable, predicate: str | None = None, columns: list[str] | None = None
-    ) -> pl.DataFrame:
-        """Read rows of a snapshot, in no particular order."""
-        names = columns or list(self.spec.columns)
-        if predicate is None:
-            return self.read_rows(data_files(handle), names)
-        found = pl.DataFrame(handle.scan(columns=columns, predicate=predicate))
-        return (found if found.width else self.spec.empty).select(names)
-
     def scan_files(self, files: pl.DataFrame) -> pl.LazyFrame:
         """Return the rows of data files of a snapshot, read side by side.
 
-        In an object store each file takes one request, where `scan` with a predicate takes three,
-        one file after the other.
+        In an object store each file takes one request, where a predicate of Delta takes three, one
+        file after the other.
 
         Args:
             files: Rows of `data_files`.
@@ -638,13 +621,16 @@ class Table:
         """
         return self.scan_files(files).select(columns or list(self.spec.columns)).collect()
 
-    def read(
+    def rows(
         self,
         only: pl.Expr = EVERY,
         chosen: pl.Expr = EVERY,
         columns: Sequence[str] | None = None,
     ) -> pl.DataFrame:
-        """Read the rows that one expression chooses, from data files that another one chooses."""
+        """Read the rows that one expression chooses, from data files that another one chooses.
+
+        They come in no particular order.
+        """
         names = columns or list(self.spec.columns)
 
         def step(handle: DeltaTable) -> pl.DataFrame:

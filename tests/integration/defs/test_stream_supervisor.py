@@ -63,7 +63,7 @@ def test_a_run_whose_lease_is_dead_is_failed_and_followed(tick: Tick, instance, 
 
 def test_a_run_that_has_not_begun_is_waited_for(tick: Tick, instance) -> None:
     begin(instance, dg.DagsterRunStatus.NOT_STARTED)
-    assert "is waiting" in tick().skip_message
+    assert "is not started" in tick().skip_message
 
 
 def test_a_run_whose_creator_was_killed_before_it_was_submitted_is_failed_and_followed(

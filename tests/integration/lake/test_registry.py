@@ -76,11 +76,6 @@ async def test_a_strategy_that_was_given_as_a_number_equals_it(registry, tmp_pat
     assert await registry.get_all_active() == []
 
 
-async def test_the_parameters_may_be_given_by_position(registry):
-    await registry.add_active(1, "SPY", "PUT", 450.0, "20260220", 7)
-    assert registry.is_active(1)
-
-
 async def test_the_same_leg_again_changes_nothing(registry, clock):
     first = await registry.add_active(conid=1, strategy_id="ic", **LEG)
     version = registry.version
@@ -212,25 +207,6 @@ async def test_many_legs_come_in_one_commit_or_none_of_them(registry, clock):
     assert not registry.is_active(60)
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"conid": 0},
-        {"conid": "x"},
-        {"right": "CALLS"},
-        {"expiry": "2026-02-30"},
-        {"strike": float("nan")},
-        {"symbol": " "},
-        {"priority": 0},
-    ],
-    ids=str,
-)
-async def test_a_field_that_does_not_parse_is_refused(registry, wrong):
-    with pytest.raises(InvalidLegError):
-        await registry.add_active(**({"conid": 1, "strategy_id": "a"} | LEG | wrong))
-    assert await registry.get_all_active() == []
-
-
 @pytest.mark.parametrize("text", ["it's", "'; --", "\0", "🙂\n", "a b%41"])
 async def test_any_strategy_symbol_and_account_is_stored_as_given(registry, text):
     await registry.add_active(
@@ -341,19 +317,3 @@ async def test_a_roll_that_is_followed_while_a_file_is_applied_stays(registry, c
     monkeypatch.setattr(LifecycleTable, "change", after_the_roll)
     assert await registry.replace_all([described], following={"s"}) == (0, 0)
     assert [one.conid for one in await registry.get_all_active()] == [2]
-
-
-async def test_a_file_of_thousands_of_legs_is_applied_in_one_commit_and_so_is_a_change_of_all(
-    registry, clock, tmp_path
-):
-    book = tmp_path / "strategies.yaml"
-    line = "      - {{conid: {0}, symbol: SPY, right: C, strike: 450, expiry: 20281215}}"
-    legs = "\n".join(line.format(conid) for conid in range(1, 5_001))
-    book.write_text(f"strategies:\n  - strategy_id: s\n    legs:\n{legs}\n")
-    before = registry.table.version()
-    assert await registry.replace_all(load_strategies(book, clock)) == (5_000, 0)
-    assert registry.table.version() == before + 1
-    book.write_text(book.read_text().replace("strike: 450", "strike: 460"))
-    assert await registry.replace_all(load_strategies(book, clock)) == (5_000, 5_000)
-    assert registry.table.version() == before + 2
-    assert {leg.strike for leg in await registry.get_all_active()} == {460.0}

@@ -9,7 +9,7 @@ import pytest
 
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.risk.scenarios import Assumptions, Breakdown, Point, PricedLegs, grid
+from position_sync_dagster.risk.scenarios import Assumptions, Breakdown, Point, PricedLegs
 from position_sync_dagster.risk.terms import DatedDividend, NotPriced
 from tests.support import money_rows
 from tests.support.contracts import contract_details
@@ -60,8 +60,7 @@ def priced(rows: list[PositionUpdate] = ROWS, **given: object) -> PricedLegs:
     return PricedLegs(parts, Assumptions(now=NOW, **{"rates": RATES} | given))  # type: ignore[arg-type]
 
 
-POINTS = grid([-10, 0, 5], [-5, 0], [0, 30])
-NO_SHIFT = POINTS.index(Point())
+POINTS = [Point(spot=s, vol=v, days=d) for s in (-10, 0, 5) for v in (-5, 0) for d in (0, 30)]
 
 
 def test_no_shift_changes_nothing() -> None:

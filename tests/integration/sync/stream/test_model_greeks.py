@@ -91,13 +91,6 @@ async def test_ticks_of_underlyings_alone_show_that_a_reported_loss_of_ib_is_ove
         await eventually(lambda: streamer.state is SessionState.LIVE)
 
 
-async def test_without_lines_for_underlyings_nothing_is_computed(computing, published, eventually):
-    async with computing(underlying_lines=0) as (sim, streamer):
-        await eventually(lambda: sim.stats()["pnl_subscriptions"] == OPEN)
-        assert (sim.stats()["peak_lines"], streamer.greeks) == (0, None)
-        assert not published(streamer)
-
-
 async def test_without_a_spare_line_nothing_is_computed_and_the_underlyings_are_named(
     computing, lake, leg, published, eventually
 ):
@@ -113,13 +106,16 @@ async def test_without_a_spare_line_nothing_is_computed_and_the_underlyings_are_
         assert sim.stats()["peak_lines"] == 1
 
 
-async def test_a_streamer_used_alone_requests_no_line_for_an_underlying(
-    computing, lake, leg, eventually
+@pytest.mark.parametrize("lines", [0, None])  # None: a streamer that is used alone
+async def test_without_lines_for_underlyings_nothing_is_computed(
+    computing, lake, leg, published, eventually, lines
 ):
     await lake.registry.add_active(**leg(PUT))
-    async with computing(underlying_lines=None) as (sim, streamer):
+    async with computing(underlying_lines=lines) as (sim, streamer):
         await eventually(lambda: sim.stats()["pnl_subscriptions"] == OPEN)
         assert (sim.stats()["peak_lines"], streamer.underlying_lines) == (1, 0)
+        assert streamer.greeks is None
+        assert not published(streamer)
 
 
 async def test_an_active_leg_takes_the_line_of_an_underlying_at_once(

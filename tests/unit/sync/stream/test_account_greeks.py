@@ -28,10 +28,11 @@ def at(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
-def price(spot: float, seconds: float, volatility: float = 0.3) -> float:
+def value(greeks: AccountGreeks, spot: float, seconds: float, volatility: float = 0.3) -> None:
+    """Report the value that the option has at a price of its underlying."""
     option = as_options([PUT], [at(seconds)], [spot])
     found = model.prices(option, np.array([[spot]]), np.array([volatility]), model.COARSE)
-    return float(found[0, 0])
+    greeks.valued(7, float(found[0, 0]), at(seconds), at(seconds))
 
 
 def opened(session_open: bool | None = True) -> AccountGreeks:
@@ -57,7 +58,7 @@ def test_the_volatility_is_that_of_the_underlying_price_at_the_time_of_the_value
     greeks = opened()
     for seconds, spot in ((0, 100.0), (2, 95.0), (4, 90.0)):
         greeks.underlying_ticked(STOCK, spot, at(seconds))
-    greeks.valued(7, price(95.0, 3), at(3), at(3))
+    value(greeks, 95.0, 3)
     leg = only(computed(greeks, 5))
     assert leg.greeks is not None
     assert leg.greeks.implied_vol == pytest.approx(0.3, abs=1e-4)
@@ -68,9 +69,9 @@ def test_the_volatility_is_that_of_the_underlying_price_at_the_time_of_the_value
 def test_a_value_from_before_the_first_price_of_the_underlying_gives_no_greeks() -> None:
     greeks = opened()
     greeks.underlying_ticked(STOCK, 100.0, at(10))
-    greeks.valued(7, price(100.0, 5), at(5), at(5))
+    value(greeks, 100.0, 5)
     assert only(computed(greeks, 11)).reason is NoGreeks.NO_PRICE_THEN
-    greeks.valued(7, price(100.0, 12), at(12), at(12))
+    value(greeks, 100.0, 12)
     assert only(computed(greeks, 17)).greeks is not None
     assert not greeks.without
 
@@ -78,10 +79,10 @@ def test_a_value_from_before_the_first_price_of_the_underlying_gives_no_greeks()
 def test_a_value_from_a_gap_in_the_prices_of_the_underlying_gives_no_greeks() -> None:
     greeks = opened()
     greeks.underlying_ticked(STOCK, 100.0, at(0))
-    greeks.valued(7, price(90.0, 300), at(300), at(300))
+    value(greeks, 90.0, 300)
     greeks.underlying_ticked(STOCK, 90.0, at(301))
     assert only(computed(greeks, 302)).reason is NoGreeks.NO_PRICE_THEN
-    greeks.valued(7, price(90.0, 303), at(303), at(303))
+    value(greeks, 90.0, 303)
     found = only(computed(greeks, 307)).greeks
     assert found is not None
     assert found.implied_vol == pytest.approx(0.3, abs=1e-4)
@@ -90,7 +91,7 @@ def test_a_value_from_a_gap_in_the_prices_of_the_underlying_gives_no_greeks() ->
 def test_an_older_value_than_the_last_is_not_used() -> None:
     greeks = opened()
     greeks.underlying_ticked(STOCK, 100.0, at(0))
-    greeks.valued(7, price(100.0, 10), at(10), at(10))
+    value(greeks, 100.0, 10)
     computed(greeks, 10)
     greeks.valued(7, 50.0, at(5), at(16))
     greeks.underlying_ticked(STOCK, 101.0, at(16))
@@ -102,14 +103,14 @@ def test_an_older_value_than_the_last_is_not_used() -> None:
 def test_after_the_clock_was_set_back_an_hour_only_what_comes_then_counts() -> None:
     greeks = opened()
     greeks.underlying_ticked(STOCK, 100.0, at(0))
-    greeks.valued(7, price(100.0, 0), at(0), at(0))
+    value(greeks, 100.0, 0)
     computed(greeks, 0)
     leg = only(computed(greeks, -3595))
     assert leg.reason is NoGreeks.UNDERLYING_OLD
     assert greeks.stale(at(-3595)) == [STOCK]
 
     greeks.underlying_ticked(STOCK, 120.0, at(-3593))
-    greeks.valued(7, price(120.0, -3592, volatility=0.5), at(-3592), at(-3592))
+    value(greeks, 120.0, -3592, volatility=0.5)
     leg = only(computed(greeks, -3590))
     assert leg.greeks is not None
     assert leg.greeks.underlying_price == 120.0
@@ -120,7 +121,7 @@ def test_after_the_clock_was_set_back_an_hour_only_what_comes_then_counts() -> N
 def test_only_what_moved_is_computed_again() -> None:
     greeks = opened()
     greeks.underlying_ticked(STOCK, 100.0, at(0))
-    greeks.valued(7, price(100.0, 0), at(0), at(0))
+    value(greeks, 100.0, 0)
     assert len(computed(greeks, 0)) == 1
     assert computed(greeks, 10) == []
     greeks.underlying_ticked(STOCK, 101.0, at(11))
@@ -136,7 +137,7 @@ def test_an_old_price_of_the_underlying_counts_only_while_it_does_not_trade(
 ) -> None:
     greeks = opened(session_open)
     greeks.underlying_ticked(STOCK, 100.0, at(0))
-    greeks.valued(7, price(100.0, 0), at(0), at(0))
+    value(greeks, 100.0, 0)
     leg = only(computed(greeks, 61))
     assert leg.reason is reason
     assert (leg.greeks is None) is (reason is not None)
@@ -156,7 +157,7 @@ def test_without_a_price_of_the_underlying_the_reason_is_counted() -> None:
 def test_greeks_end_when_the_option_expires() -> None:
     greeks = opened(session_open=False)
     greeks.underlying_ticked(STOCK, 100.0, at(0))
-    greeks.valued(7, price(100.0, 0), at(0), at(0))
+    value(greeks, 100.0, 0)
     assert only(computed(greeks, 0)).greeks is not None
     assert only(computed(greeks, 91 * 86_400)).reason is NoGreeks.EXPIRED
 
@@ -164,7 +165,7 @@ def test_greeks_end_when_the_option_expires() -> None:
 def test_changed_terms_are_used_with_the_next_computation() -> None:
     greeks = opened()
     greeks.underlying_ticked(STOCK, 100.0, at(0))
-    greeks.valued(7, price(100.0, 0), at(0), at(0))
+    value(greeks, 100.0, 0)
     before = only(computed(greeks, 0)).greeks
     greeks.add(7, replace(PUT, dividends=(DatedDividend(ex_date=at(9e5), share=0.02),)), STOCK)
     after = only(computed(greeks, 5)).greeks
