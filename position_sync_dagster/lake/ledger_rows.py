@@ -151,7 +151,6 @@ class LatestRows:
         self._known = known
         self._mutex = Lock()
         self._generation = 0
-        self._seen: frozenset[str] = frozenset()
         self._through = 0
         self._rows = self._ordered = table.spec.empty
 
@@ -174,13 +173,9 @@ class LatestRows:
                 self._rows = self._ordered = self._rows.sort(HOLDING)
             return self._rows, self._through
 
-    def _forget(self) -> None:
-        self._seen, self._through = frozenset(), 0
-        self._rows = self._rows.clear()
-
     def _follow(self) -> None:
         # The known rows are read first, so that the ledger is the newer of the two.
-        known = None if self._seen else self._known_rows()
+        known = None if self._through else self._known_rows()
         self._table.snapshot(lambda handle: self._refresh(handle, known))
 
     def _known_rows(self) -> pl.DataFrame | None:
@@ -200,27 +195,18 @@ class LatestRows:
             handle: The ledger.
             known: What the first read begins with.
         """
-        # Rows are only added: the newest row of the files that were read does not change, and the
-        # next read needs only the files that came since.
-        generation = self._table.cache_key(handle)[0]
-        if generation != self._generation:
-            self._generation = generation
-            self._forget()
-        files = storage.data_files(handle)
-        if last_added(files) < self._through:
-            self._forget()  # somebody took rows back, such as with `DeltaTable.restore`
-        present = frozenset(files.get_column("path"))
-        new = present - self._seen
-        if new:
-            if self._seen:
-                rows = self._table.scan_files(files.filter(pl.col("path").is_in(list(new))))
-            else:
-                rows = self._first_rows(files, known)
-            if self._through:
-                # A merged file repeats rows that were read before; later rows may contradict them.
-                rows = rows.filter((pl.col(ADDED) > self._through) | pl.col(ADDED).is_null())
-            self._take(rows)
-        self._seen, self._through = present, last_added(files)
+        # Rows are only added: of those that were read the newest stays the newest, and the next
+        # read needs only the rows that came since. A file that was merged has no others.
+        files, generation = storage.data_files(handle), self._table.cache_key(handle)[0]
+        last = last_added(files)
+        # A smaller version: somebody took rows back, such as with `DeltaTable.restore`.
+        if generation != self._generation or last < self._through:
+            self._generation, self._through = generation, 0
+        if not self._through:
+            self._rows = newest_rows(self._first_rows(files, known))
+        elif last > self._through:
+            self._take(added_after(self._table, files, self._through).collect())
+        self._through = last
 
     def _first_rows(self, files: pl.DataFrame, known: pl.DataFrame | None) -> pl.LazyFrame:
         """Return as few rows as possible that include the newest row of each holding held lately.
@@ -237,12 +223,8 @@ class LatestRows:
                 return pl.concat([known.lazy(), added_after(self._table, files, through)])
         return self._table.scan_files(files)
 
-    def _take(self, rows: pl.LazyFrame) -> None:
+    def _take(self, added: pl.DataFrame) -> None:
         """Determine the newest row of each holding that has a new row."""
-        if self._rows.is_empty():
-            self._rows = newest_rows(rows)
-            return
-        added = rows.collect()
         # By contract: two joins by holding would cost twice as much at 20,000 holdings.
         touched = self._rows.get_column("conid").is_in(added.get_column("conid").unique().implode())
         newest = newest_rows(pl.concat([self._rows.filter(touched), added]).lazy())
