@@ -141,7 +141,7 @@ def _checks_of(_lake: tables.Lake) -> evaluation.CheckDriver:
 
 
 # How long a tick waits for the scenarios of risk: those of a large book end during later ticks.
-RISK_WAIT_S = 2.0
+RISK_WAIT_S = 0.5
 
 _BACKGROUND = ThreadPoolExecutor(1, thread_name_prefix="risk")
 

@@ -21,30 +21,21 @@ from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
-from position_sync_dagster.lake.ledger_append import AppendResult, append_rows
-from position_sync_dagster.lake.ledger_rows import ADDED, added_after, newest_version, rows_between
+from position_sync_dagster.lake.ledger_rows import (
+    ADDED,
+    AppendResult,
+    added_after,
+    append_rows,
+    newest_version,
+    rows_between,
+)
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.codec import account_rows, records_of
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES, BROKER_POSITIONS, CONTRACTS
+from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
-from position_sync_dagster.lake.storage.table import (
-    EVERY,
-    Table,
-    append,
-    check_mode,
-    data_files,
-    fence,
-    fencing,
-    files_in,
-    first_mode,
-    may_have_one_of,
-    newest_token,
-    overwrite,
-    refuse_stale_owner,
-    set_properties,
-    text_literal,
-)
+from position_sync_dagster.lake.storage.table import Table
 
 # At this number of data files all rows are rewritten into one: each file takes time to read.
 FOLD_FILES = 24
@@ -209,12 +200,12 @@ class BrokerPositionsTable:
         rows = rows_to_publish(gateway_id, list(positions), session, captured_at, accounts or {})
 
         def step(handle: DeltaTable) -> int:
-            due = first_mode(handle, _modes_of(rows), self.table.path)
+            due = storage.first_mode(handle, _modes_of(rows), self.table.path)
             if session is not None:
-                due |= fencing(handle, gateway_id, session.fencing_token)
-            set_properties(handle, due, action="fence")
+                due |= storage.fencing(handle, gateway_id, session.fencing_token)
+            storage.set_properties(handle, due, action="fence")
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
-            overwrite(handle, numbered, _rows_of(gateway_id), _commit_info(session))
+            storage.overwrite(handle, numbered, _rows_of(gateway_id), _commit_info(session))
             self._replaced[gateway_id] = self._base(handle, session)
             # The cached rows are outdated now; an owner reads its rows only when it starts.
             self._cached.pop(gateway_id, None)
@@ -254,25 +245,25 @@ class BrokerPositionsTable:
         rows = rows_to_publish(gateway_id, list(changed), session, captured_at, accounts)
 
         def step(handle: DeltaTable) -> int | None:
-            check_mode(handle, _modes_of(rows), self.table.path)
+            storage.check_mode(handle, _modes_of(rows), self.table.path)
             if session is not None:
-                stored = newest_token(handle, gateway_id)
-                refuse_stale_owner(session.fencing_token, stored, gateway_id)
+                stored = storage.newest_token(handle, gateway_id)
+                storage.refuse_stale_owner(session.fencing_token, stored, gateway_id)
                 if stored != session.fencing_token:
                     return None
             if self._replaced.get(gateway_id) != self._base(handle, session):
                 return None
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
-            files = files_in(handle, gateway_id=gateway_id)
+            files = storage.files_in(handle, gateway_id=gateway_id)
             if is_fragmented(files, rows.height):
-                overwrite(
+                storage.overwrite(
                     handle,
                     newest(pl.concat([self.table.read_rows(files), numbered])),
                     _rows_of(gateway_id),
                     _commit_info(session),
                 )
             else:
-                append(handle, numbered, _commit_info(session))
+                storage.append(handle, numbered, _commit_info(session))
             return handle.version()
 
         return self.table.transact(step)
@@ -296,7 +287,7 @@ class BrokerPositionsTable:
 
     def _read(self, handle: DeltaTable, gateway_id: str, before: CachedRows) -> CachedRows:
         """Read a gateway's rows, from files that were not read before."""
-        key, present = self.table.cache_key(handle), files_in(handle, gateway_id=gateway_id)
+        key, present = self.table.cache_key(handle), storage.files_in(handle, gateway_id=gateway_id)
         files = frozenset(present.get_column("path"))
         if before.key[0] != key[0] or not before.files <= files:
             before = _NOTHING_READ
@@ -321,7 +312,7 @@ def _commit_info(session: GatewaySession | None) -> dict[str, str]:
 
 
 def _rows_of(gateway_id: str) -> str:
-    return f"gateway_id = {text_literal(gateway_id)}"
+    return f"gateway_id = {storage.text_literal(gateway_id)}"
 
 
 # The application id in the Delta transaction of every commit. Concurrent commits with equal ids
@@ -340,18 +331,18 @@ class ContractsTable:
         rows = codec.contract_rows(details).unique("conid", keep="last", maintain_order=True)
         if rows.is_empty():
             return
-        is_among = may_have_one_of("conid", rows.get_column("conid"))
+        is_among = storage.may_have_one_of("conid", rows.get_column("conid"))
 
         def step(handle: DeltaTable) -> None:
             marks = [Transaction(WRITER, handle.version() + 1)]
-            stored = self.table.read_rows(data_files(handle).filter(is_among), ["conid"])
+            stored = self.table.read_rows(storage.data_files(handle).filter(is_among), ["conid"])
             if stored.join(rows, on="conid", how="semi").is_empty():
-                append(handle, rows, {}, marks)
+                storage.append(handle, rows, {}, marks)
                 return
-            kept = self.table.read_rows(data_files(handle)).join(
+            kept = self.table.read_rows(storage.data_files(handle)).join(
                 rows.select("conid"), on="conid", how="anti"
             )
-            overwrite(handle, pl.concat([kept, rows]), "true", {}, marks)
+            storage.overwrite(handle, pl.concat([kept, rows]), "true", {}, marks)
 
         self.table.transact(step)
         compact_if_needed(self.table)
@@ -371,12 +362,12 @@ class ContractsTable:
         ).select("conid", *names)
 
         def step(handle: DeltaTable) -> None:
-            stored = self.table.read_rows(data_files(handle))
+            stored = self.table.read_rows(storage.data_files(handle))
             among = stored.join(news, on="conid", how="semi").drop(*names)
             rows = news.join(among, on="conid", how="left").select(stored.columns)
             kept = stored.join(news, on="conid", how="anti")
             marks = [Transaction(WRITER, handle.version() + 1)]
-            overwrite(handle, pl.concat([kept, rows]), "true", {}, marks)
+            storage.overwrite(handle, pl.concat([kept, rows]), "true", {}, marks)
 
         if asked:
             self.table.transact(step)
@@ -399,7 +390,8 @@ class ContractsTable:
 
     def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
         """Return the details of these contracts, or of all, by conid; unknown ones are absent."""
-        return self._details(EVERY if conids is None else codec.one_of("conid", set(conids)))
+        wanted = storage.EVERY if conids is None else codec.one_of("conid", set(conids))
+        return self._details(wanted)
 
     def _details(self, only: pl.Expr) -> dict[int, ContractDetails]:
         return {one.conid: one for one in codec.contracts_of(self.table.rows(only))}
@@ -448,7 +440,7 @@ class AccountValuesTable:
         Raises:
             LeaseLostError: An owner with a greater token has fenced the table already.
         """
-        self.table.transact(lambda handle: fence(handle, gateway_id, token))
+        self.table.transact(lambda handle: storage.fence(handle, gateway_id, token))
 
     def latest(self) -> pl.DataFrame:
         """Return the newest row of the gateway for each account, in the order of accounts.
@@ -463,7 +455,7 @@ class AccountValuesTable:
             before, rows = self._newest
             if before != key:
                 known = rows if before[0] == key[0] else rows.clear()
-                self._newest = (key, self._newest_since(known, data_files(handle)))
+                self._newest = (key, self._newest_since(known, storage.data_files(handle)))
             return self._newest[1]
 
         return self.table.snapshot(step)

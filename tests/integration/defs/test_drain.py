@@ -56,8 +56,9 @@ class Ticks:
 
 
 @pytest.fixture
-def tick(instance: dg.DagsterInstance, lake: Lake) -> Ticks:
+def tick(instance: dg.DagsterInstance, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Ticks:
     runs.cached_lake.cache_clear()
+    monkeypatch.setattr(defs_drain, "RISK_WAIT_S", 60.0)
     return Ticks(instance)
 
 

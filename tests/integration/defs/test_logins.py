@@ -177,20 +177,6 @@ def test_the_streams_of_many_logins_start_four_at_a_time(supervise, instance, fi
     assert started(supervise()) == ["fifth"]
 
 
-def test_streams_whose_host_died_start_four_at_a_time_too(
-    supervise, instance, file, own, lake
-) -> None:
-    names = ("east", "west", "north", "south", "fifth", "sixth")
-    write_file(file, *names)
-    supervise()
-    for name in names:
-        lake.sessions.renew(own(name, run_id=begin(instance, name)), lease_s=0.001)
-    assert started(supervise()) == ["east", "west", "north", "south"]
-    for name in names[:4]:
-        own(name, run_id=begin(instance, name))
-    assert started(supervise()) == ["fifth", "sixth"]
-
-
 def test_the_run_of_a_stream_carries_the_tags_of_its_login(supervise, file) -> None:
     """Dagster's Kubernetes launcher reads `dagster-k8s/config`: a login is pinned to a node."""
     pin = '{"pod_spec_config": {"node_selector": {"kubernetes.io/hostname": "node-a"}}}'

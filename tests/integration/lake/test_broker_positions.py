@@ -12,10 +12,10 @@ from position_sync_dagster.domain.broker_position import AccountConfirmation, Co
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
-from position_sync_dagster.lake import broker_positions as module
 from position_sync_dagster.lake.broker_positions import FOLD_FILES
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import maintenance
+from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table, append, data_files
 from tests.support.holdings import make_holding
@@ -230,7 +230,7 @@ async def test_of_a_commit_race_with_a_newer_owner_the_older_one_writes_nothing(
         append(*args)
 
     # The writer lock only keeps the order; what is proved here must hold without it.
-    monkeypatch.setattr(module, "append", overtaken)
+    monkeypatch.setattr(storage, "append", overtaken)
     monkeypatch.setattr(other.table._writer_lock, "fair", nullcontext)
     with pytest.raises(LeaseLostError, match="newer owner"):
         lake.broker_positions.update(LOGIN, [holding(clock, 1, 9.0)], first, **CHANGES)
