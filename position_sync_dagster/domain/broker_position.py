@@ -82,7 +82,7 @@ class BrokerPosition:
             PnLSingle; None until the broker sends them.
         value_source: PORTFOLIO, PNL_SINGLE (a subscription per position, about a second old), or
             NONE while the broker has sent no value.
-        value_time: When the newest message of PnLSingle came; None of other values.
+        value_time: The broker's time of the values; None if it sent none or it is uncertain.
         received_at: When the last change of this row was received; of a PNL_SINGLE value, when its
             newest message was received.
         position_time: When the last change of `position` was received (a closed row keeps its

@@ -103,7 +103,7 @@ BROKER_POSITIONS = TableSpec(
             unrealized_pnl number The broker's unrealized profit and loss. Unit: `currency`.
             same: realized_pnl daily_pnl
             value_source text PORTFOLIO, PNL_SINGLE, or NONE before the broker sent a value.
-            value_time moment When the newest message of PnLSingle came; null of other values.
+            value_time moment The broker's time of the values; null where it is not certain.
             received_at moment When this row last changed here; of a PNL_SINGLE value, when its
                 newest message came.
             position_time moment When position last changed here; of a closed row, when it closed.
