@@ -144,7 +144,12 @@ class TableLocation:
         text = properties.get(table_spec.VERSION_PROPERTY, "")
         if name != self.spec.name or not text.isdigit():
             raise self._foreign(f"it holds {f'the table {name!r}' if name else 'a foreign table'}")
-        self.refuse_newer(handle)
+        if int(text) > self.spec.version:
+            raise errors.NewerTableError(
+                f"The table {self.path} has schema version {text}; this release knows "
+                f"{self.spec.version}.",
+                remedy="Install the release that wrote it, or a later one.",
+            )
         found = {f.name: str(getattr(f.type, "type", f.type)) for f in handle.schema().fields}
         wanted = {column: kind.value for column, kind in self.spec.columns.items()}
         different = [column for column, kind in found.items() if wanted.get(column) != kind]
@@ -158,19 +163,10 @@ class TableLocation:
         elif missing:
             raise self._foreign(f"its schema lacks {', '.join(missing)}")
 
-    def refuse_newer(self, handle: DeltaTable) -> None:
-        """Refuse a table that a later release has migrated, even while this process had it open.
-
-        Raises:
-            NewerTableError: Its schema has a greater version than this release knows.
-        """
-        text = handle.metadata().configuration.get(table_spec.VERSION_PROPERTY, "")
-        if text.isdigit() and int(text) > self.spec.version:
-            raise errors.NewerTableError(
-                f"The table {self.path} has schema version {text}; this release knows "
-                f"{self.spec.version}.",
-                remedy="Install the release that wrote it, or a later one.",
-            )
+    def fits(self, handle: DeltaTable) -> bool:
+        """Return whether the table has the version of the schema that this release writes."""
+        stored = handle.metadata().configuration.get(table_spec.VERSION_PROPERTY)
+        return stored == str(self.spec.version)
 
     def _migrate(self, handle: DeltaTable, missing: list[str]) -> None:
         logger.info("migrating %s to schema version %d", self.path, self.spec.version)

@@ -400,16 +400,11 @@ class TableHandle:
     def newest(self) -> DeltaTable:
         """Return the handle at the newest version."""
         handle = self._handle
-        if handle is not None and not (self._is_aged(handle) or self._is_replaced()):
+        if handle is not None and not (self._is_outdated(handle) or self._is_replaced()):
             # Between two steps only: an update between plan and commit would hide a conflict.
             if self._is_behind(handle):
                 handle.update_incremental()
-                try:
-                    self._location.refuse_newer(handle)
-                except errors.NewerTableError:
-                    self._handle = None  # the next use would find it up to date, and write
-                    raise
-            if not self._is_aged(handle):
+            if not self._is_outdated(handle):
                 self.record(handle.version())
                 return handle
         self._handle = None
@@ -423,9 +418,11 @@ class TableHandle:
         """Record the newest version that this process read or committed."""
         self._last_entry = self._entry(version)
 
-    def _is_aged(self, handle: DeltaTable) -> bool:
-        aged = time.monotonic() - self._opened_at > REOPEN_AFTER_S
-        return aged or handle.version() - self._opened_version >= REOPEN_EVERY
+    def _is_outdated(self, handle: DeltaTable) -> bool:
+        is_aged = time.monotonic() - self._opened_at > REOPEN_AFTER_S
+        is_far = handle.version() - self._opened_version >= REOPEN_EVERY
+        # A later release that migrates the table is noticed: opened again, it is refused.
+        return is_aged or is_far or not self._location.fits(handle)
 
     def _is_behind(self, handle: DeltaTable) -> bool:
         # Versions have no gaps, so one look-up answers it; listing the log takes 1.6 ms.
