@@ -9,8 +9,8 @@ import pytest
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.update import OwnUpdates, PriceKind, Source
 from position_sync_dagster.errors import InvalidRequestError
-from position_sync_dagster.lake import ledger_append as append
-from position_sync_dagster.lake.ledger_append import coerce_update, identified
+from position_sync_dagster.lake import ledger_rows as append
+from position_sync_dagster.lake.ledger_rows import coerce_update, identified
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 
 DBL_MAX = 1.7976931348623157e308

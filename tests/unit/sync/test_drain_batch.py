@@ -9,7 +9,7 @@ import pytest
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.errors import BrokerUnavailableError, NewerRowError
-from position_sync_dagster.lake.ledger_append import AppendResult
+from position_sync_dagster.lake.ledger_rows import AppendResult
 from position_sync_dagster.lake.position_updates import NewestRows
 from position_sync_dagster.sync.drain import QueueWorker
 from position_sync_dagster.sync.drain_batch import BrokerView
