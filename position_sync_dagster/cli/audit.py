@@ -141,32 +141,19 @@ def _plain(frame: pl.DataFrame) -> tuple[dict[str, Any], ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PastValue:
-    """One row of a holding.
-
-    Attributes:
-        row: The row, as in the table.
-        strategies: The strategies of the leg at the time of the row.
-        breaks: The breaks of the holding that were open then: id, type and state.
-    """
-
-    row: dict[str, Any]
-    strategies: tuple[str, ...]
-    breaks: tuple[dict[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class HoldingHistory:
     """The newest values of a holding, oldest first.
 
     Attributes:
+        values: For each its `row`, as in the table, and what held at its time: the `strategies` of
+            the leg, and the open `breaks` of the holding, each with its id, type and state.
         more: Whether older values exist.
         closes: Why it closed, each time, as far as that is known now.
     """
 
     account: str
     conid: int
-    values: tuple[PastValue, ...]
+    values: tuple[dict[str, Any], ...]
     more: bool
     closes: tuple[Closure, ...] = ()
 
@@ -211,17 +198,18 @@ def read_history(
 
 def _past_value(
     row: dict[str, Any], memberships: Iterable[Leg], breaks: Iterable[Break]
-) -> PastValue:
+) -> dict[str, Any]:
     at = row["timestamp"]
-    held = {leg.strategy_id for leg in memberships if lasted(leg.added_at, leg.removed_at, at)}
-    return PastValue(
-        row=row,
-        strategies=tuple(sorted(held)),
-        breaks=tuple(
+    return {
+        "row": row,
+        "strategies": sorted(
+            {leg.strategy_id for leg in memberships if lasted(leg.added_at, leg.removed_at, at)}
+        ),
+        "breaks": [
             {"break_id": one.break_id, "type": one.type.value, "state": _state(one, at)}
             for one in breaks_at(breaks, at)
-        ),
-    )
+        ],
+    }
 
 
 def _state(one: Break, at: datetime) -> str:
@@ -349,7 +337,7 @@ def parse_holding(text: str) -> tuple[str, int]:
 
 def history_lines(found: HoldingHistory) -> Iterator[str]:
     """Return a history as lines of at most 80 columns."""
-    symbol = found.values[-1].row["symbol"]
+    symbol = found.values[-1]["row"]["symbol"]
     yield f"{found.account}:{found.conid} {symbol}"
     if found.more:
         yield f"the newest {len(found.values):,} values; --limit shows more"
@@ -361,8 +349,8 @@ def history_lines(found: HoldingHistory) -> Iterator[str]:
         yield f"    why       {close.detail}{profit and f'{profit} {close.currency}'}"
 
 
-def _value_lines(one: PastValue) -> Iterator[str]:
-    row = one.row
+def _value_lines(one: dict[str, Any]) -> Iterator[str]:
+    row = one["row"]
     kind = f" {row['price_kind']}" if row["price_kind"] else ""
     yield (
         f"{stamp(row['timestamp'])}  {quantity(row['position'])} × "
@@ -374,8 +362,8 @@ def _value_lines(one: PastValue) -> Iterator[str]:
         "batch": row["batch_id"],
         "run": row["run_id"],
         "request": row["request_id"],
-        "strategy": ", ".join(one.strategies),
-        "break": ", ".join(f"{b['type']} {b['state']} {b['break_id']}" for b in one.breaks),
+        "strategy": ", ".join(one["strategies"]),
+        "break": ", ".join(f"{b['type']} {b['state']} {b['break_id']}" for b in one["breaks"]),
         "note": row["note"],
     }
     for name, value in links.items():

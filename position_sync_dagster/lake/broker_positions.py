@@ -21,8 +21,14 @@ from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
-from position_sync_dagster.lake.ledger_append import AppendResult, append_rows
-from position_sync_dagster.lake.ledger_rows import ADDED, added_after, newest_version, rows_between
+from position_sync_dagster.lake.ledger_rows import (
+    ADDED,
+    AppendResult,
+    added_after,
+    append_rows,
+    newest_version,
+    rows_between,
+)
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.codec import account_rows, records_of
 from position_sync_dagster.lake.schema.ids import content_id

@@ -23,15 +23,17 @@ from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import TokenError
-from position_sync_dagster.lake.ledger_append import AppendResult, append_rows, identified
 from position_sync_dagster.lake.ledger_rows import (
     ADDED,
     BY_TIME,
     COMMITTED,
     HOLDING,
+    AppendResult,
     LatestRows,
     added_after,
     added_by,
+    append_rows,
+    identified,
     last_added,
     newest_rows,
     rows_between,

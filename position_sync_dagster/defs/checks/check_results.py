@@ -1,4 +1,4 @@
-"""Functions that the checks share: their definition, their results, and results as events."""
+"""Functions that the checks share: their definition, what they read, and their results."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -174,6 +174,17 @@ def _shown(value: object) -> str | int:
     if isinstance(value, int):
         return value
     return f"{value:.10g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def held_at_the_broker(lake: tables.Lake, login: Settings) -> pl.DataFrame:
+    """Return the broker's newest row of each open holding of a login."""
+    return tables.broker_rows(lake, login).filter(pl.col("position") != 0)
+
+
+def newest_values(lake: tables.Lake, login: Settings) -> pl.DataFrame:
+    """Return the newest row of the ledger of each open holding of a login."""
+    rows = lake.updates.sync.latest()
+    return rows.filter(pl.col("gateway_id") == login.gateway_id, pl.col("position") != 0)
 
 
 def check_evaluation(key: dg.AssetCheckKey, result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:

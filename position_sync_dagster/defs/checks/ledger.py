@@ -18,10 +18,14 @@ from position_sync_dagster.domain.reconciliation import (
     DiscrepancyType,
 )
 from position_sync_dagster.domain.update import QueueStatus, Source
-from position_sync_dagster.lake import derived, inspection
+from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.ledger_rows import rows_between
 from position_sync_dagster.lake.schema import codec
+from position_sync_dagster.lake.schema.ids import id_prefix
 from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
+from position_sync_dagster.lake.storage.lifecycle_table import in_bucket
+from position_sync_dagster.lake.storage.table import may_have
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import reconciliation
 
@@ -35,6 +39,16 @@ ANSWERED_WITHIN = timedelta(hours=1)
 _COLUMNS = ["request_id", "account", "conid", "symbol", "status", "since", "error_message"]
 
 
+def _finished(lake: tables.Lake, status: QueueStatus, since: datetime) -> pl.DataFrame:
+    """Return the requests with a final status that were inserted since then."""
+    first = id_prefix(since)
+    chosen = in_bucket(status.value) & may_have("request_id", first)
+    columns = [*_COLUMNS, "created_at", "updated_at"]
+    columns.remove("since")
+    rows = lake.queue.sync.store.finished(chosen, columns)
+    return rows.filter(pl.col("request_id") >= first)
+
+
 @check_results.table_check("position_queue")
 def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether requests are FAILED and their holding has had no value since, or wait for long.
@@ -42,11 +56,10 @@ def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetChec
     Long is more than ten minutes.
     """
     now = datetime.now(UTC)
-    failed = inspection.finished_requests(lake, QueueStatus.FAILED.value, now - LOOK_BACK)
+    failed = _finished(lake, QueueStatus.FAILED, now - LOOK_BACK)
     answered = failed.clear().select("account", "conid", at="updated_at")
     if not failed.is_empty():
-        success = QueueStatus.SUCCESS.value
-        done = inspection.finished_requests(lake, success, now - ANSWERED_WITHIN)
+        done = _finished(lake, QueueStatus.SUCCESS, now - ANSWERED_WITHIN)
         closed = pl.col("position") == 0  # a closed holding needs no value
         at = pl.when(closed).then(pl.lit(now)).otherwise("timestamp").alias("at")
         rows = lake.updates.sync.latest().select("account", "conid", at)
@@ -145,8 +158,19 @@ COUNT_ONCE = (
 @check_results.table_check("position_updates")
 def ids_are_unique(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether each row of the ledger of the last half hour is there once."""
-    now = datetime.now(UTC)
-    repeated = inspection.repeated_ids(lake, now - WINDOW, now + SKEW)
+    now, ledger = datetime.now(UTC), lake.updates.table
+    rows = ledger.snapshot(
+        lambda handle: (
+            rows_between(ledger, handle, now - WINDOW, now + SKEW)
+            .select("update_id", "account", "conid")
+            .collect()
+        )
+    )
+    repeated = (
+        rows.group_by("update_id")
+        .agg(pl.col("account", "conid").first(), rows=pl.len())
+        .filter(pl.col("rows") > 1)
+    )
     return check_results.rows_result(
         repeated.sort("rows", "update_id", descending=True),
         none="Each row of the last half hour has an id of its own.",
@@ -159,7 +183,7 @@ def ids_are_unique(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult
 @check_results.table_check("position_updates", each_login=True)
 def legs_have_values(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether the newest row of each open holding has a value."""
-    newest = inspection.newest_values(lake, login)
+    newest = check_results.newest_values(lake, login)
     if newest.is_empty():
         return check_results.unknown_result("the ledger has no open holding of this gateway yet.")
     without = newest.filter(pl.col("market_value").is_null()).sort("timestamp")
@@ -185,9 +209,9 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
     3 %. Differences below five cents of the price are ignored, since one tick
     of a cheap option is a large part of its price.
     """
-    band, broker = login.value_band, inspection.held_at_the_broker(lake, login)
+    band, broker = login.value_band, check_results.held_at_the_broker(lake, login)
     pairs = (
-        inspection.newest_values(lake, login)
+        check_results.newest_values(lake, login)
         .filter(pl.col("source") == Source.STREAM.value)
         .select("account", "conid", "position", "market_value", "timestamp", "price_kind")
         .join(broker, on=["account", "conid"], suffix="_broker")

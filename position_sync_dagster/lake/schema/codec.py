@@ -11,7 +11,6 @@ from position_sync_dagster.domain.broker_position import (
     GREEKS_COLUMNS,
     AccountSummary,
     BrokerPosition,
-    Completeness,
     HoldingGreeks,
 )
 from position_sync_dagster.domain.gateway_session import GatewaySession
@@ -124,18 +123,9 @@ def _columns(names: Sequence[str], values: Sequence[Any]) -> dict[str, list[Any]
 
 
 def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:
-    """Return the updates in a frame.
-
-    An unknown text in a column of choices becomes None (NONE in `value_source`), so that one row
-    never hides the others.
-    """
-    of_choice = {name: one.choices for name, one in tables.UPDATE_COLUMNS.items() if one.choices}
-    known = [
-        pl.when(pl.col(name).is_in([one.value for one in choices])).then(name).alias(name)
-        for name, choices in of_choice.items()
-    ]
+    """Return the updates in a frame."""
     none = pl.col("value_source").fill_null(ValueOrigin.NONE.value)
-    return records_of(PositionUpdate, frame.with_columns(known).with_columns(none))
+    return records_of(PositionUpdate, frame.with_columns(none))
 
 
 def broker_rows(
@@ -160,22 +150,13 @@ def broker_rows(
 
 def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
     """Return the broker positions in a frame."""
-    known = frame.select(_BROKER).with_columns(pl.col("followed").fill_null(value=False))
-    values = known.to_dict(as_series=False)
-    values["completeness"] = [Completeness(text) for text in values["completeness"]]
-    values["value_source"] = [ValueOrigin(text) for text in values["value_source"]]
     greeks = records_of(HoldingGreeks, frame)
-    instruments = records_of(Instrument, frame)
-    return [
-        BrokerPosition(
-            instrument=instrument,
-            greeks=None if modelled.implied_vol is None else modelled,
-            **dict(zip(_BROKER, row, strict=True)),
-        )
-        for instrument, modelled, row in zip(
-            instruments, greeks, zip(*values.values(), strict=True), strict=True
-        )
-    ]
+    return records_of(
+        BrokerPosition,
+        frame.with_columns(pl.col("followed").fill_null(value=False)),
+        instrument=records_of(Instrument, frame),
+        greeks=[None if one.implied_vol is None else one for one in greeks],
+    )
 
 
 def contract_rows(details: Iterable[ContractDetails]) -> pl.DataFrame:
@@ -205,21 +186,25 @@ def session_rows(sessions: Iterable[GatewaySession]) -> pl.DataFrame:
 Record = TypeVar("Record")
 
 
-def records_of(kind: type[Record], frame: pl.DataFrame) -> list[Record]:
+def records_of(kind: type[Record], frame: pl.DataFrame, **parts: list[Any]) -> list[Record]:
     """Return the rows of a frame as records of a dataclass, in their order.
 
     A choice that a later release added stays a text.
+
+    Args:
+        parts: The values of fields that are no columns, by the name of the field.
     """
-    columns = columns_of(kind)
+    columns = columns_of(kind, besides=parts)
     values = frame.select(list(columns)).to_dict(as_series=False)
     for name, column in columns.items():
         if column.choices:
             members = {one.value: one for one in column.choices}
             values[name] = [members.get(text, text) for text in values[name]]
+    values |= parts
     rows = zip(*values.values(), strict=True)
-    if getattr(kind, "__match_args__", ()) == tuple(columns):  # by position takes half the time
+    if getattr(kind, "__match_args__", ()) == tuple(values):  # by position takes half the time
         return [kind(*row) for row in rows]
-    return [kind(**dict(zip(columns, row, strict=True))) for row in rows]
+    return [kind(**dict(zip(values, row, strict=True))) for row in rows]
 
 
 def _frame(spec: TableSpec, columns: Mapping[str, Sequence[Any]]) -> pl.DataFrame:

@@ -218,12 +218,9 @@ class Delivery:
         self._batched = getattr(self.handler, "on_position_updates", None)
         self._failed_s: dict[str, float] = {}
         self._pending: dict[Key, PositionUpdate] = {}
-        self._is_closed = False
+        self._is_closing = self._is_closed = False
         self._in_delivery = 0
-        self._filled = asyncio.Event()
         self._urgent = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._task: asyncio.Task[None] | None = None
 
     def put(self, updates: Iterable[PositionUpdate], *, urgent: bool = False) -> None:
@@ -235,38 +232,33 @@ class Delivery:
         if urgent:
             self._urgent.set()
         self._pending |= {(one.account, one.conid): one for one in updates}
-        if self._pending:
-            self._idle.clear()
-            self._filled.set()
-            if self._task is None or self._task.done():
-                self._task = asyncio.create_task(self._run())
+        if self._pending and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._run())
 
     async def close(self, *, timeout_s: float) -> None:
         """Deliver the remaining updates, for at most `timeout_s` seconds, and end."""
-        self._urgent.set()
-        try:
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
-        except TimeoutError:
+        self._is_closing = True
+        self.put((), urgent=True)
+        if self._task is None:
+            return
+        await asyncio.wait({self._task}, timeout=timeout_s)
+        if not self._task.done():
             logger.error(
                 "%s did not accept its last %d updates",
                 type(self.handler).__name__,
                 self._in_delivery + len(self._pending),
             )
-        if self._task is not None:
             self._is_closed = True
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=CANCEL_TIMEOUT_S)
-            self._task = None
 
     async def _run(self) -> None:
-        failures = 0
-        while not self._is_closed:
-            await self._filled.wait()
-            self._filled.clear()
+        """Deliver until nothing is pending."""
+        failures, loop = 0, asyncio.get_running_loop()
+        while self._pending and not self._is_closed:
             self._urgent.clear()
             updates, self._pending = list(self._pending.values()), {}
             self._in_delivery = len(updates)
-            loop = asyncio.get_running_loop()
             began = loop.time()
             timer = loop.call_later(SLOW_S, self._log_slow, len(updates))
             try:
@@ -283,9 +275,7 @@ class Delivery:
                 await asyncio.sleep(RETRY.delay_s(failures))
                 continue
             failures = 0
-            if not self._pending:
-                self._idle.set()
-            if self._batched is not None:
+            if self._batched is not None and not self._is_closing:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._urgent.wait(), rest_s(loop.time() - began))
 

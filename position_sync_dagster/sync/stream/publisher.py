@@ -158,9 +158,8 @@ class CloseWatcher:
             LakeError: The table cannot be written, or it has them and did not confirm it.
         """
         self.context.lease.check()
-        if changes:
-            self._recorded = True
-            self._due = sorted({*self._due, *self._looks()})
+        self._recorded = True
+        self._due = sorted({*self._due, *self._looks()})
         await offload(self.explainer.record, changes)
 
     async def unpublished(

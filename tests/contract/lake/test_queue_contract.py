@@ -111,15 +111,6 @@ async def test_a_steady_stream_of_priority_1_does_not_starve_priority_2(queue, c
     pytest.fail("the request of priority 2 was never claimed")
 
 
-async def test_a_claim_carries_a_lease(queue, clock):
-    await queue.insert(1, "SPY")
-    [claimed] = await queue.claim_batch(owner="worker-1", lease_s=30)
-    assert claimed.status is PROCESSING
-    assert claimed.lease_owner == "worker-1"
-    assert claimed.lease_token
-    assert (claimed.lease_expires_at - clock.now).total_seconds() == 30
-
-
 @pytest.mark.in_store
 async def test_a_claimed_request_is_granted_again_only_after_its_rescue(queue, clock):
     request_id = await queue.insert(1, "SPY")
@@ -144,14 +135,6 @@ async def test_success_ends_a_request_once(queue):
     with pytest.raises(RequestStateError):
         await queue.mark_failed(claimed[0], "late")
     assert await counts_of(queue) == (1, 0, 2, 0)
-
-
-async def test_requests_that_were_only_read_may_be_marked(queue):
-    await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2)])
-    first, second = ids_of(await queue.get_batch())
-    await queue.mark_success([first])
-    await queue.mark_failed(second, "no such contract", retryable=False)
-    assert await counts_of(queue) == (0, 0, 1, 1)
 
 
 async def test_requests_that_the_caller_valued_end_as_processed_only_if_it_claimed_them(queue):
@@ -290,17 +273,6 @@ async def test_unknown_requests_are_named(queue):
         assert not await queue.holds([unknown])
 
 
-async def test_a_mark_that_is_wrong_for_one_request_marks_none(queue):
-    good, done = await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2)])
-    await queue.mark_success([done])
-    for wrong, error in (("nope", UnknownRequestError), (done, RequestStateError)):
-        with pytest.raises(error):
-            await queue.mark_success([good, wrong])
-        with pytest.raises(error):
-            await queue.mark_failed_many({good: "x", wrong: "x"})
-        assert await counts_of(queue) == (1, 0, 1, 0)
-
-
 @pytest.mark.parametrize("text", NASTY, ids=range(len(NASTY)))
 async def test_any_text_is_stored_exactly_as_it_was_given(queue, text):
     symbol = text or "SPY"
@@ -357,15 +329,6 @@ async def test_the_overview_counts_what_waits_and_since_when(queue, clock):
     clock.advance(30)
     overview = await queue.overview()
     assert (overview.claimable, overview.expired) == (1, 2)
-
-
-async def test_finished_requests_are_read_newest_first(queue, clock):
-    ids = await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2, 3)])
-    for request_id in ids:
-        clock.advance(1)
-        await queue.mark_success([request_id])
-    assert ids_of(await queue.get_batch(status=SUCCESS, limit=2)) == [ids[2], ids[1]]
-    assert await queue.get_batch(priority=P1, status=SUCCESS) == []
 
 
 @pytest.mark.parametrize("ahead_s", [3600, 365 * 86_400])
@@ -436,13 +399,6 @@ async def test_a_change_during_processing_that_fails_is_followed_by_a_new_reques
     assert (follower.conid, follower.account, follower.reason) == (1, "A", Reason.CHANGED)
     assert (follower.attempts, follower.error_message) == (0, None)
     assert await counts_of(queue) == (1, 0, 0, 1)
-
-
-async def test_as_many_as_were_claimed_can_be_marked(queue):
-    ids = await queue.insert_many([QueueRequest(c, "SPY") for c in range(1, 12_001)])
-    await queue.claim_batch(limit=12_000)
-    await queue.mark_success(ids)
-    assert await counts_of(queue) == (0, 0, 12_000, 0)
 
 
 WRONG = {

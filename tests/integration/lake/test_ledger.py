@@ -260,23 +260,6 @@ def test_the_newest_row_of_a_holding_is_the_same_in_any_order_of_arrival(home, m
     assert newest == [[("DUSIM1", 1, 3.0), ("DUSIM1", 2, 3.0)]] * 4
 
 
-def test_the_newest_rows_are_right_after_files_are_merged_and_deleted(ledger, make_update, clock):
-    for step in range(40):
-        clock.advance(1)
-        ledger.sync.append([make_update(c, position=float(step)) for c in (1, 2)])
-        if step == 20:
-            ledger.sync.latest()
-    result = maintain(ledger.table, clean_now=True)
-    assert (result.compacted, result.files) == (40, 1)
-    assert result.deleted == 40
-    clock.advance(1)
-    ledger.sync.append([make_update(2, position=99.0)])
-    positions = ledger.sync.latest().get_column("position").to_list()
-    assert positions == [39.0, 99.0]
-    fresh = PositionUpdatesTable(ledger.table.path).sync.latest()
-    assert fresh.get_column("position").to_list() == positions
-
-
 def test_the_fence_survives_when_files_are_merged_and_the_log_is_cut(ledger, make_update, clock):
     ledger.sync.fence("g:1", 7)
     for _ in range(40):

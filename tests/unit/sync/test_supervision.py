@@ -66,15 +66,49 @@ def decide(
     )
 
 
-def test_the_first_run_is_started_at_once() -> None:
-    assert decide().start
+ENDED = run(RunState.SUCCESS, ended_s=1)
+KILLED = [
+    replace(run(RunState.FAILURE, began_s=20, ended_s=0, name=str(n)), own_fault=False)
+    for n in range(8)
+]
+LONG = [run(RunState.FAILURE, began_s=700 * n + 600, ended_s=700 * n, name=str(n)) for n in (0, 1)]
 
 
-@pytest.mark.parametrize("state", [RunState.QUEUED, RunState.STARTING, RunState.STARTED])
-def test_a_run_that_is_starting_is_waited_for(state: RunState) -> None:
-    decided = decide(run(state, began_s=5))
-    assert not decided.start
-    assert not decided.lost
+STARTED = {
+    "none": ([], None),
+    "a clean end, before the end of its lease": ([ENDED], lease("new", left_s=12)),
+    "a clean end, and a drain owns the login": ([ENDED], lease("x", owner=Owner.REFRESH)),
+    "a launch by hand after a pause": (
+        [ENDED, run(RunState.CANCELED, ended_s=100, name="old")],
+        None,
+    ),
+    "one failure": ([run(RunState.FAILURE, began_s=5, ended_s=0)], None),
+    "runs that were killed": (KILLED, None),
+    "failures after a long life": (LONG, None),
+}
+
+
+@pytest.mark.parametrize(("runs", "session"), STARTED.values(), ids=STARTED)
+def test_a_run_is_started_at_once_after(runs, session) -> None:
+    assert decide(*runs, session=session).start
+
+
+NEXT = [run(RunState.STARTED, began_s=40, name="next"), run(RunState.STARTED)]
+
+
+WAITED_FOR = {
+    "a run that is queued": ([run(RunState.QUEUED, began_s=4000)], lease("old", left_s=-100)),
+    "a run that is starting": ([run(RunState.STARTING, began_s=5)], None),
+    "a run that has started": ([run(RunState.STARTED, began_s=5)], None),
+    "a run that is being terminated": ([run(RunState.CANCELING)], lease(left_s=-5)),
+    "a successor that waits for the lease": (NEXT, lease(age_s=595)),
+}
+
+
+@pytest.mark.parametrize(("runs", "session"), WAITED_FOR.values(), ids=WAITED_FOR)
+def test_no_run_is_started_or_lost_beside(runs, session) -> None:
+    decided = decide(*runs, session=session, rotate_after_s=600)
+    assert (decided.start, decided.lost) == (False, ())
 
 
 def test_a_run_whose_lease_holds_is_left_alone() -> None:
@@ -103,12 +137,6 @@ def test_a_run_whose_session_ended_cleanly_gets_time_to_end_itself() -> None:
     assert decide(run(RunState.STARTED), session=ended).lost == ("new",)
 
 
-def test_a_run_in_the_queue_is_never_taken_for_dead() -> None:
-    decided = decide(run(RunState.QUEUED, began_s=4000), session=lease("old", left_s=-100))
-    assert not decided.start
-    assert not decided.lost
-
-
 @pytest.mark.parametrize("owner", [None, lease("old")])
 def test_a_run_that_was_created_and_never_submitted_is_lost_after_a_grace(owner) -> None:
     created = run(RunState.NOT_STARTED, began_s=59)
@@ -128,16 +156,6 @@ def test_several_runs_left_behind_by_a_host_crash_are_all_reported() -> None:
     assert decided.start
 
 
-def test_a_clean_end_is_followed_without_waiting_for_its_lease() -> None:
-    decided = decide(run(RunState.SUCCESS, ended_s=1), session=lease("new", left_s=12))
-    assert decided.start
-
-
-def test_a_drain_that_owns_the_login_does_not_keep_the_stream_from_starting() -> None:
-    decided = decide(run(RunState.SUCCESS, ended_s=1), session=lease("x", owner=Owner.REFRESH))
-    assert decided.start
-
-
 def test_a_stream_outside_dagster_is_not_doubled() -> None:
     decided = decide(session=lease(None))
     assert not decided.start
@@ -150,15 +168,6 @@ def test_a_terminated_run_is_a_pause_until_the_sensor_is_switched_on_again() -> 
     assert not decided.start
     assert "paused by a person" in decided.reason
     assert decide(paused, supervised_since=ago(50)).start
-
-
-def test_a_launch_by_hand_ends_the_pause() -> None:
-    runs = (run(RunState.SUCCESS, ended_s=1), run(RunState.CANCELED, ended_s=100, name="old"))
-    assert decide(*runs).start
-
-
-def test_one_failure_is_followed_at_once() -> None:
-    assert decide(run(RunState.FAILURE, began_s=5, ended_s=0)).start
 
 
 @pytest.mark.parametrize(("crashes", "pause_s"), [(2, 10), (3, 20), (4, 40), (8, 120)])
@@ -206,40 +215,7 @@ def test_a_lease_from_the_future_counts_for_nothing() -> None:
     assert (decided.start, decided.lost) == (True, ("new",))
 
 
-def test_runs_that_were_killed_are_no_crash_loop() -> None:
-    killed = [
-        replace(run(RunState.FAILURE, began_s=20, ended_s=0, name=str(n)), own_fault=False)
-        for n in range(8)
-    ]
-    assert decide(*killed).start
-
-
-def test_a_failure_after_a_long_life_is_no_crash_loop() -> None:
-    runs = [
-        run(RunState.FAILURE, began_s=700 * n + 600, ended_s=700 * n, name=str(n)) for n in (0, 1)
-    ]
-    assert decide(*runs).start
-
-
 def test_a_successor_starts_shortly_before_the_end_of_a_session() -> None:
     running = run(RunState.STARTED)
     assert not decide(running, session=lease(age_s=569), rotate_after_s=600).start
     assert decide(running, session=lease(age_s=571), rotate_after_s=600).start
-
-
-def test_a_rotation_starts_one_successor_only() -> None:
-    runs = (run(RunState.STARTED, began_s=3, name="next"), run(RunState.STARTED))
-    decided = decide(*runs, session=lease(age_s=590), rotate_after_s=600)
-    assert not decided.start
-    assert not decided.lost
-
-
-def test_a_successor_that_waits_for_the_lease_is_not_lost() -> None:
-    runs = (run(RunState.STARTED, began_s=40, name="next"), run(RunState.STARTED))
-    assert not decide(*runs, session=lease(age_s=595), rotate_after_s=600).lost
-
-
-def test_a_run_that_is_being_terminated_is_waited_for() -> None:
-    decided = decide(run(RunState.CANCELING), session=lease(left_s=-5))
-    assert not decided.start
-    assert not decided.lost

@@ -5,6 +5,7 @@ from datetime import timedelta
 import dagster as dg
 import pytest
 
+from position_sync_dagster.defs.checks import check_results
 from position_sync_dagster.defs.checks.broker import (
     account_values_follow,
     judge_accounts,
@@ -15,7 +16,6 @@ from position_sync_dagster.defs.checks.ledger import (
     values_match_the_broker,
 )
 from position_sync_dagster.domain.broker_position import AccountSummary
-from position_sync_dagster.lake import inspection
 from position_sync_dagster.settings import Settings
 
 ACCOUNT = "DUSIM0001"
@@ -107,7 +107,7 @@ def test_an_account_follows_its_holdings_and_not_the_clock(
     account_row(lake, seconds_ago(5))
     assert check(account_values_follow).passed
     # Nothing changes in the night: the row stays right, however old it is.
-    held = inspection.held_at_the_broker(lake, settings)
+    held = check_results.held_at_the_broker(lake, settings)
     values = lake.account_values.latest()
     night = timedelta(hours=12)
     older = [
@@ -129,7 +129,7 @@ def test_a_clock_that_was_set_back_makes_no_account_late_and_one_without_a_row_i
     if has_row:
         account_row(lake, seconds_ago(back_s))
     result = judge_accounts(
-        inspection.held_at_the_broker(lake, settings),
+        check_results.held_at_the_broker(lake, settings),
         lake.account_values.latest(),
         since=seconds_ago(3600),
         now=seconds_ago(back_s),

@@ -81,15 +81,6 @@ async def test_in_an_object_store_no_change_waits_for_a_merge(store, monkeypatch
     await eventually(lambda: set(merged) == {queue.table.path})
 
 
-def test_a_claim_made_before_a_compaction_is_marked_after_it(queue):
-    finish_some(queue, 40)
-    queue.sync.insert_many([QueueRequest(1000, "SPY")])
-    claimed = queue.sync.claim_batch()
-    maintain(PositionQueue(queue.table.path).table, clean_now=True)
-    queue.sync.mark_success([r.request_id for r in claimed])
-    assert queue.sync.counts()[QueueStatus.SUCCESS] == 41
-
-
 def test_a_failed_request_is_put_back_out_of_a_merged_file(queue):
     ids = queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, 41))
     for request_id in ids:

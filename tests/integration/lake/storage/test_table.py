@@ -50,23 +50,6 @@ def no_long_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", 0.01)
 
 
-def test_finished_requests_are_read_again_if_a_file_is_missing_for_a_moment(tmp_path, monkeypatch):
-    queue = filled_queue(tmp_path / "q", 3)
-    queue.sync.mark_success([one.request_id for one in queue.sync.claim_batch()])
-    read, reads = table.Table.read_rows, []
-
-    def vanished(*arguments, **more):
-        reads.append(arguments)
-        if len(reads) == 1:
-            raise FileNotFoundError("part-0.parquet not found")
-        return read(*arguments, **more)
-
-    monkeypatch.setattr(table.Table, "read_rows", vanished)
-    found = queue.sync.get_batch(None, status=QueueStatus.SUCCESS)
-    assert sorted(one.conid for one in found) == [1, 2, 3]
-    assert len(reads) == 2
-
-
 def test_a_writer_that_never_wins_gives_up_in_bounded_time_and_changes_nothing(
     tmp_path, monkeypatch
 ):

@@ -223,28 +223,19 @@ async def test_on_a_new_connection_every_line_is_requested_again(manage_lines, e
         assert managed.connection.lines.quote(PUT).market_data_type == 1
 
 
-async def test_a_line_that_the_gateway_lost_is_soon_requested_again(manage_lines, eventually):
+@pytest.mark.parametrize("code", [300, 322], ids=["lost by the gateway", "request failed"])
+async def test_a_line_that_the_gateway_lost_or_failed_is_soon_requested_with_another_id(
+    manage_lines, eventually, code
+):
     async with manage_lines() as managed:
         managed.add(PUT, CALL)
         await managed.tick()
         await eventually(lambda: managed.sim.stats()["lines_in_use"] == 2)
-        managed.sim.send_error(300, "Can't find EId with tickerId", req_id=managed.request_ids[PUT])
+        refused_id = managed.request_ids[PUT]
+        managed.sim.send_error(code, "Can't find EId with tickerId", req_id=refused_id)
         await eventually(lambda: managed.streams == {CALL})
         assert len(managed.manager.held) == managed.connection.lines.in_use == 1
         assert await managed.tick(after_s=5) == managed.streams == {PUT, CALL}
-
-
-async def test_a_line_whose_request_failed_is_soon_requested_with_another_id(
-    manage_lines, eventually
-):
-    async with manage_lines() as managed:
-        managed.sim.answer_line(PUT, 322)
-        managed.add(PUT)
-        await managed.tick()
-        refused_id = managed.request_ids[PUT]
-        await eventually(lambda: not managed.streams)
-        managed.sim.answer_line(PUT)
-        assert await managed.tick(after_s=5) == managed.streams == {PUT}
         assert managed.request_ids[PUT] > refused_id
 
 
