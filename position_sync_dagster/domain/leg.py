@@ -129,13 +129,13 @@ class Membership:
     @property
     def described(self) -> str:
         """The terms as text, such as "SPX 2027-01-15 5000 CALL class SPXW"."""
-        words = [self.symbol]
-        words += [word(term) for term in (self.expiry, self.strike, self.right) if term]
-        words += [self.sec_type] if self.sec_type else []
-        words += [f"class {self.trading_class}"] if self.trading_class else []
-        words += [f"multiplier {digits(self.multiplier)}"] if self.multiplier else []
-        words += [f"on {self.exchange}"] if self.exchange else []
-        return " ".join([*words, *([self.currency] if self.currency else [])])
+        terms = (self.symbol, self.expiry, self.strike, self.right, self.sec_type)
+        named = {
+            "class": self.trading_class, "multiplier": self.multiplier, "on": self.exchange,
+        }  # fmt: skip
+        words = [word(term) for term in terms if term]
+        words += [f"{name} {word(value)}" for name, value in named.items() if value]
+        return " ".join([*words, self.currency or ""]).strip()
 
     def ended(self, at: datetime) -> Self:
         """Return the same membership, ended at this time."""
@@ -450,17 +450,15 @@ def _named(contracts: list[ContractDetails]) -> str:
 
 def candidate(details: ContractDetails) -> str:
     """Return a contract as text, with the fields by which contracts differ."""
-    expiry = details.expires_on or details.last_trade_date
-    words = [
-        details.local_symbol or details.symbol,
-        f"(conid {details.conid}",
-        f"class {details.trading_class}" if details.trading_class else "",
-        f"expiry {expiry}" if expiry else "",
-        f"exchange {details.exchange}",
-        f"multiplier {digits(details.multiplier)}",
-        f"{details.currency})",
-    ]
-    return ", ".join(part for part in words if part).replace(", (", " (")
+    named = {
+        "conid": details.conid,
+        "class": details.trading_class,
+        "expiry": details.expires_on or details.last_trade_date,
+        "exchange": details.exchange,
+        "multiplier": details.multiplier,
+    }
+    words = [f"{name} {word(value)}" for name, value in named.items() if value]
+    return f"{details.local_symbol or details.symbol} ({', '.join(words)}, {details.currency})"
 
 
 def _distance(leg: UnresolvedLeg, details: ContractDetails) -> tuple[float, int, int]:

@@ -1,7 +1,7 @@
 """The holdings under other prices, volatilities and days."""
 
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 
 import numpy as np
 import polars as pl
@@ -143,16 +143,6 @@ def test_what_the_model_does_not_fit_is_left_out_with_the_reason() -> None:
     assert priced([adjusted], details=details).left_out() == {NotPriced.ADJUSTED.value: 1}
     foreign = option(2, currency="SEK")
     assert priced([foreign]).left_out() == {NotPriced.NO_RATE.value: 1}
-
-
-def test_expired_legs_are_worth_their_exercise() -> None:
-    days = (EXPIRY - NOW.date()).days + 1
-    row = priced(ROWS[:1]).rows([Point(spot=-10, days=days)], Breakdown.LEG)[0]
-    base = tree_price(
-        call=False, spot=600, strike=575, volatility=0.2, rate=0.04,
-        years=(datetime(2026, 6, 19, 20, tzinfo=UTC) - NOW) / timedelta(days=365),
-    )  # fmt: skip
-    assert row["profit"] == pytest.approx(-100 * (35.0 - base), rel=1e-3)
 
 
 def test_a_strategy_has_its_share_of_a_holding() -> None:

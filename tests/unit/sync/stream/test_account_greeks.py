@@ -2,16 +2,18 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
 
 from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.valuation import Quote
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.account import ModelledLeg, NoGreeks, compute
 from position_sync_dagster.risk.model import Exercise
 from position_sync_dagster.risk.terms import DatedDividend, NotPriced, OptionTerms, as_options
-from position_sync_dagster.sync.stream.model_greeks import AccountGreeks
+from position_sync_dagster.sync.stream.model_greeks import AccountGreeks, underlying_price
 
 NOW = datetime(2028, 6, 1, 14, 0, tzinfo=UTC)
 STOCK = 1
@@ -66,26 +68,20 @@ def test_the_volatility_is_that_of_the_underlying_price_at_the_time_of_the_value
     assert (leg.value_at, leg.spot_at) == (at(3), at(4))
 
 
-def test_a_value_from_before_the_first_price_of_the_underlying_gives_no_greeks() -> None:
+@pytest.mark.parametrize("first_at", [10, 0])
+def test_a_value_from_before_a_price_or_from_a_gap_in_the_prices_gives_no_greeks(
+    first_at: int,
+) -> None:
     greeks = opened()
-    greeks.underlying_ticked(STOCK, 100.0, at(10))
-    value(greeks, 100.0, 5)
-    assert only(computed(greeks, 11)).reason is NoGreeks.NO_PRICE_THEN
-    value(greeks, 100.0, 12)
-    assert only(computed(greeks, 17)).greeks is not None
-    assert not greeks.without
-
-
-def test_a_value_from_a_gap_in_the_prices_of_the_underlying_gives_no_greeks() -> None:
-    greeks = opened()
-    greeks.underlying_ticked(STOCK, 100.0, at(0))
-    value(greeks, 90.0, 300)
+    greeks.underlying_ticked(STOCK, 100.0, at(first_at))
+    value(greeks, 90.0, first_at - 5 if first_at else 300)
     greeks.underlying_ticked(STOCK, 90.0, at(301))
     assert only(computed(greeks, 302)).reason is NoGreeks.NO_PRICE_THEN
     value(greeks, 90.0, 303)
     found = only(computed(greeks, 307)).greeks
     assert found is not None
     assert found.implied_vol == pytest.approx(0.3, abs=1e-4)
+    assert not greeks.without
 
 
 def test_an_older_value_than_the_last_is_not_used() -> None:
@@ -183,3 +179,17 @@ def test_an_option_that_the_model_does_not_fit_is_counted_with_its_reason() -> N
     greeks.add(7, PUT, STOCK)
     computed(greeks, 10)
     assert greeks.without == {7: NoGreeks.NO_VALUE}
+
+
+def test_ticks_without_a_price_make_no_price_of_an_underlying_young() -> None:
+    def found(sec_type: str = "STK", **values: float | datetime) -> tuple[float, datetime] | None:
+        quote = Quote(conid=1, received_at=NOW, **values)  # type: ignore[arg-type]
+        return underlying_price(quote, sec_type, now=NOW, max_last_age=timedelta(seconds=60))
+
+    before = at(-300)
+    sides: Any = {"bid": 99.9, "ask": 100.1}
+    assert found(mark=100.0, mark_time=before) == (100.0, before)
+    assert found(**sides, quote_time=before) == (100.0, before)
+    assert found(**sides, quote_time=before, mark=100.0, mark_time=at(-540)) == (100.0, before)
+    assert found("IND", last=6500.0, quote_time=before) == (6500.0, before)
+    assert found(last=100.0, quote_time=before) is None
