@@ -82,7 +82,7 @@ class BrokerPosition:
         unrealized_pnl: The broker's unrealized profit and loss. Unit: `currency`.
         value_source: PORTFOLIO, PNL_SINGLE (a subscription per position, about a second old), or
             NONE before the broker sent a value.
-        value_time: When the newest message of PnLSingle came; null of other values.
+        value_time: The time that the broker gives the values; null where it is not certain.
         received_at: When this row last changed here; of a PNL_SINGLE value, when its newest message
             came.
         position_time: When position last changed here; of a closed row, when it closed.

@@ -339,7 +339,7 @@ def allowed_difference(own: float, quote: valuation.Quote, *, unit: float, band:
 def _valued_at(holding: BrokerPosition) -> datetime:
     """Return the earliest moment at which the broker's value may have been calculated."""
     if holding.value_source is ValueOrigin.PORTFOLIO:
-        return holding.received_at - BROKER_CADENCE
+        return holding.value_time or holding.received_at - BROKER_CADENCE
     return holding.received_at
 
 
@@ -379,7 +379,7 @@ def confirmed_time(
             if holding.value_source is ValueOrigin.PNL_SINGLE:
                 times.append(holding.received_at)
             else:
-                times.append(holding.confirmed_at)
+                times += [holding.confirmed_at, holding.value_time]
     known = [at for at in times if at is not None and at <= now + SKEW]
     at = max(known, default=row.timestamp)
     return at if at <= now + SKEW else None

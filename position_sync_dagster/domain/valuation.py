@@ -473,9 +473,9 @@ def revalue(
 
 def _is_present(holding: BrokerPosition, now: datetime) -> bool:
     """Return whether the broker gave or confirmed its value later than delayed data show."""
-    by_pnl = holding.value_source is ValueOrigin.PNL_SINGLE
-    confirmed_at = None if by_pnl else holding.confirmed_at  # of the account
-    newest = max(confirmed_at or holding.received_at, holding.received_at)
+    by_account = (holding.value_time, holding.confirmed_at)  # nothing of a value of PnLSingle
+    times = () if holding.value_source is ValueOrigin.PNL_SINGLE else by_account
+    newest = max(at for at in (*times, holding.received_at) if at is not None)
     return holding.market_value is not None and now - newest <= DELAY
 
 
@@ -525,7 +525,7 @@ def _broker_worth(holding: BrokerPosition) -> Worth:
     return {
         **_named(holding, ("market_price", "market_value", "unrealized_pnl", "value_source")),
         "price_kind": kind if holding.market_price is not None else None,
-        "value_time": holding.value_time,
+        "value_time": holding.received_at if by_pnl else holding.value_time,
     }
 
 

@@ -1,7 +1,8 @@
 """The values of the accounts: downloaded one account after the other, then followed by events.
 
-A row that cannot be used is set aside by account and conid; the others are used. `AccountStanding`
-keeps which accounts have current values, and when the others are requested again.
+Portfolio rows are dated by time messages without a date or zone. A row that cannot be used is set
+aside by account and conid; the others are used. `AccountStanding` keeps which accounts have current
+values, and when the others are requested again.
 """
 
 import asyncio
@@ -11,7 +12,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
 from random import Random
 
 from ib_async import AccountValue
@@ -110,6 +112,55 @@ class OddRows:
 def key_as_sent(account: str, conid: str) -> Key:
     """Return the key under which a row is set aside; 0 stands for a conid that is no number."""
     return (account, int(translate.number_of(conid) or 0))
+
+
+# Maximum by which a gateway's clock may be ahead of ours.
+AHEAD = timedelta(minutes=2)
+
+# Maximum age of a time text. Without it, a text of a clock in another zone, or ahead of ours by
+# more than `AHEAD`, would be read as one of yesterday, 23 hours ago.
+OLDEST = timedelta(hours=6)
+
+# Maximum age of a time message that is read in the right zone.
+ABOUT_NOW = timedelta(minutes=10)
+
+
+@lru_cache(maxsize=256)
+def moment_of(text: str, *, now: datetime, zone: tzinfo) -> datetime | None:
+    """Return the newest moment at or before now at which clocks in `zone` showed `text`.
+
+    The thousands of rows of a large account have the same time.
+
+    Returns:
+        None where the text is no time of day, or no plausible one (`OLDEST`).
+
+    >>> moment_of("23:59", now=datetime(2026, 1, 2, 0, 1, tzinfo=UTC), zone=UTC).isoformat()
+    '2026-01-01T23:59:00+00:00'
+    """
+    try:
+        hour, minute = (int(part) for part in text.split(":"))
+        local = now.astimezone(zone).replace(hour=hour, minute=minute, second=0, microsecond=0)
+    except ValueError:
+        return None
+    if local > now + AHEAD:
+        local -= timedelta(days=1)
+    return min(local, now).astimezone(now.tzinfo) if now - local <= OLDEST else None
+
+
+def zone_of(text: str, *, now: datetime) -> tzinfo | None:
+    """Return our zone or UTC if clocks there show `text` about now, else None.
+
+    Decide it anew for each download and each later row: the offset of our zone changes twice a
+    year, and a clock may be set.
+
+    >>> zone_of("14:58", now=datetime(2026, 1, 2, 15, 0, tzinfo=UTC)) is not None
+    True
+    """
+    for zone in (now.astimezone().tzinfo or UTC, UTC):
+        at = moment_of(text, now=now, zone=zone)
+        if at is not None and now - at <= ABOUT_NOW:
+            return zone
+    return None
 
 
 # Delays before an account is requested again because its download did not end, or its subscription
@@ -260,6 +311,11 @@ class AccountSubscription:
         ib.disconnectedEvent += self.reset
         ib_async_internals.read_messages(ib, MessageType.ACCOUNT_DOWNLOAD_END, self._read_end)
 
+    @property
+    def is_awaited(self) -> bool:
+        """Return whether a download is under way."""
+        return self._result is not None
+
     async def download(self, account: str, *, impatient: bool = False) -> str | None:
         """Subscribe to an account, and wait until its download ends or falls silent.
 
@@ -374,6 +430,7 @@ class PortfolioDownloads:
 
     Attributes:
         ended: When the newest download of each account ended, also if the gateway refused it.
+        account_time: The newest time of day that came with values; empty until one came.
         standing: Whether the newest download of each account is whole.
     """
 
@@ -381,11 +438,14 @@ class PortfolioDownloads:
         self, login: Login, book: HoldingsBook, *, on_change: Callable[[str], None]
     ) -> None:
         self.ended: dict[str, datetime] = {}
+        self.account_time = ""
         self._login, self._book = login, book
         self._silence_s = 2 * login.settings.account_interval_s
         self._only_one = len(login.accounts) == 1
         self._on_change = on_change
         self._connectivity = login.connectivity
+        self._last_row: Key | None = None
+        self._times: dict[Key, str] = {}
         self._subscription = AccountSubscription(
             login, on_late_end=self._on_late_end, on_stop=self._on_stop
         )
@@ -428,14 +488,34 @@ class PortfolioDownloads:
     def put_row(self, row: translate.PortfolioRow) -> None:
         """Merge a portfolio row."""
         self._row_at = time.monotonic()
+        self._last_row = row.key
         self._book.put_portfolio(*row)
         self._hear(row.key[0])
 
-    def _read_time(self, _fields: list[str]) -> bool:
-        """Take an account time as a sign of its account; it has no date and no zone."""
+    def _read_time(self, fields: list[str]) -> bool:
+        """Read an account time, which is the only time of the values: that of the row before it."""
+        self.account_time = fields[-1]
+        key, self._last_row = self._last_row, None
+        if key is not None and self._subscription.account is not None:
+            self._times[key] = self.account_time
+            if not self._subscription.is_awaited:
+                self._date_rows()
         if self._subscription.account is not None:
             self._hear(self._subscription.account)
         return True
+
+    def _date_rows(self) -> None:
+        """Date the rows since the last call by the times that followed them.
+
+        The rows of a download may show times hours ago. They are dated at its end, if its last time
+        message is about now in our zone or in UTC; in any other zone they have no time. A row that
+        comes later by itself is dated at once, if its time is about now.
+        """
+        now = utc_now()
+        zone = zone_of(self.account_time, now=now)
+        for key, text in self._times.items() if zone is not None else ():
+            self._book.set_value_time(key, moment_of(text, now=now, zone=zone or UTC))
+        self._times.clear()
 
     async def download(self, accounts: Iterable[str]) -> None:
         """Download the accounts, first those that answered the last time.
@@ -462,6 +542,8 @@ class PortfolioDownloads:
     async def _download(self, account: str) -> None:
         interruptions = self._interruptions[account] = self._connectivity.interruptions
         self._requested[account], self._row_at = utc_now(), time.monotonic()
+        self._last_row = None
+        self._times.clear()
         self._spoiled.pop(account, None)
         self.standing.begin(account)
         try:
@@ -481,6 +563,7 @@ class PortfolioDownloads:
         uninterrupted = interruptions == self._connectivity.interruptions
         why = self._spoiled.get(account, why)
         if why is None and self._connectivity.lost is None and uninterrupted:
+            self._date_rows()
             self._complete(account)
         else:
             self.standing.fail(account, why or IB_LOST)

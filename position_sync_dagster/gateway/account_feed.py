@@ -183,6 +183,11 @@ class AccountFeed:
         return set(self.completeness.values()) == {Completeness.COMPLETE}
 
     @property
+    def account_time(self) -> str:
+        """Return the newest time of day that came with values; empty until one came."""
+        return self._values.account_time
+
+    @property
     def positions_due(self) -> bool:
         """Return whether a new list of the positions should be requested now."""
         age_s = time.monotonic() - self._listed_at

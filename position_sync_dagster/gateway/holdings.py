@@ -295,7 +295,7 @@ def with_pnl(
         realized_pnl=holding.realized_pnl if realized is None else realized,
         daily_pnl=daily_pnl,
         value_source=ValueOrigin.PNL_SINGLE,
-        value_time=profit.at,
+        value_time=None,
         received_at=profit.at,
         confirmed_at=max(confirmed_at, profit.at) if confirmed_at is not None else profit.at,
         followed=followed,
@@ -404,9 +404,11 @@ class HoldingsBook:
         if holding is None or not holding.position:
             return None
         row = self._valued(key, holding, self._clock())
-        if row.market_value is None or row.value_time is None:
+        of_pnl = row.value_source is ValueOrigin.PNL_SINGLE
+        at = row.received_at if of_pnl else row.value_time
+        if row.market_value is None or at is None:
             return None
-        return row.market_value / (row.position * row.instrument.multiplier), row.value_time
+        return row.market_value / (row.position * row.instrument.multiplier), at
 
     def reported(self, keys: Iterable[Key] | None = None) -> dict[Key, BrokerPosition]:
         """Return holdings as their last messages left them, with the completeness of their account.
@@ -566,6 +568,12 @@ class HoldingsBook:
             )
         daily = profit.daily(holding.market_value)
         return holding if daily is None else changed(holding, daily_pnl=daily)
+
+    def set_value_time(self, key: Key, value_time: datetime | None) -> None:
+        """Set the broker's own time of the values of a holding."""
+        holding = self._holdings.get(key)
+        if holding is not None:
+            self._store(key, holding, changed(holding, value_time=value_time))
 
     def doubt(self, key: Key) -> None:
         """Confirm a holding with its account no more, until a row of it comes that can be used."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
@@ -25,6 +25,7 @@ from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg, contract_mismatch
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
+from position_sync_dagster.gateway.account_downloads import zone_of
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.gateway.ib_async_internals import version_problem
@@ -185,6 +186,7 @@ async def _survey(settings: Settings, legs: list[Leg]) -> AsyncIterator[Finding]
         yield await _clock(connection)
         connection.require_online()
         await connection.feed.ensure(timedelta(seconds=settings.refresh_interval_s))
+        yield of_account_time(connection.feed.account_time, utc_now())
         for one in _accounts(connection, notices):
             yield one
         async for one in _lines(connection, settings, legs):
@@ -355,6 +357,22 @@ async def _open_legs(connection: GatewayConnection, legs: list[UnresolvedLeg]) -
         text = f"{len(legs) - len(answers)} more without a conid were not looked up"
         found.append(good("legs", f"{text}; the stream does it"))
     return found
+
+
+def of_account_time(newest: str, now: datetime) -> Finding:
+    """Return the time zone of the gateway's account times, derived from the newest one."""
+    zone = zone_of(newest, now=now)
+    offset = None if zone is None else now.astimezone(zone).utcoffset()
+    if offset is None:
+        text = f"unknown: its account time {newest!r} is the present one neither here nor in UTC"
+        remedy = (
+            "Values of monitored legs have no time of their own. Choose this machine's zone or UTC "
+            "at the log-in of TWS or IB Gateway, compare the clocks, and run it again."
+        )
+        return warning("gateway's zone", text, remedy)
+    return good(
+        "gateway's zone", f"UTC{offset.total_seconds() / 3600:+g} h; values are dated by it"
+    )
 
 
 def trial_conids(

@@ -413,11 +413,6 @@ class StatementService:
         read = replace(done.read, unreadable=(*failed, *done.read.unreadable))
         return downloaded, done._replace(read=read)
 
-    def read(self) -> Statements:
-        """Return every statement of the folder, newest first, and the errors of the others."""
-        read = self._folder.read()
-        return read.without_foreign(*self._own()) if read.found else read
-
     def import_new(self, run_id: str | None = None) -> Imported:
         """Store what statements say that the lake does not have: of new and of changed files.
 

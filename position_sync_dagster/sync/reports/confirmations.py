@@ -19,7 +19,7 @@ PRICED = "priced_at"
 _KEY = ("account", "conid")
 # The columns of a holding that decide when its row was confirmed.
 _CONFIRMING = (
-    "position", "market_price", "market_value", "value_source", "confirmed_at",
+    "position", "market_price", "market_value", "value_source", "value_time", "confirmed_at",
     "received_at",
 )  # fmt: skip
 
@@ -103,6 +103,7 @@ def _confirmed(now: datetime) -> pl.Expr:
     times = [
         pl.when(no_value).then("timestamp").otherwise("value_time"),
         pl.when(agree & ~is_pnl).then("_confirmed_at"),
+        pl.when(agree & ~is_pnl).then("_value_time"),
         pl.when(agree & is_pnl).then("_received_at"),
     ]
     known = pl.max_horizontal(pl.when(at <= latest).then(at) for at in times)
@@ -147,7 +148,7 @@ def with_priced(
     is_portfolio = pl.col("_value_source") == ValueOrigin.PORTFOLIO.value
     calculated = (
         pl.when(is_portfolio)
-        .then(pl.col("_received_at") - streamed_holding.BROKER_CADENCE)
+        .then(pl.coalesce("_value_time", pl.col("_received_at") - streamed_holding.BROKER_CADENCE))
         .otherwise("_received_at")
     )
     confirmed = (

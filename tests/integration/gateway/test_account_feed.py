@@ -1,5 +1,6 @@
 """The account feed: whole snapshots, one account at a time; a failure closes nothing."""
 
+import time
 from datetime import timedelta
 
 import pytest
@@ -31,6 +32,81 @@ async def test_the_rows_are_kept_once_and_not_by_ib_async_too(opened):
     assert connection.ib.portfolio() == []
 
 
+@pytest.fixture(params=["UTC", "America/New_York"])
+def zone(request, monkeypatch):
+    """Run in another time zone; the simulator's gateway sends UTC."""
+    monkeypatch.setenv("TZ", request.param)
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture
+def move_to_zone(monkeypatch):
+    """Move this process to a zone so many hours ahead of UTC."""
+
+    def move(hours):
+        monkeypatch.setenv("TZ", f"XXX-{hours}")
+        time.tzset()
+
+    yield move
+    monkeypatch.undo()
+    time.tzset()
+
+
+ONE_ACCOUNT = """\
+name: one
+as_of: 2028-06-01
+accounts: [{name: DUSIM0001}]
+underlyings: [{symbol: SPY, conid: 930000001, price: 620, volatility: 0.17}]
+positions: [{account: DUSIM0001, conid: 930000001, quantity: 10}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("before_h", "gateway_h", "here_h", "dated"),
+    [(2, 1, 1, True), (2, 1, 2, False), (2, 3, 2, False), (0, 1, 0, False)],
+    ids=["daylight saving ends", "our clock runs ahead", "our clock is behind", "behind, in UTC"],
+)
+async def test_the_time_of_a_later_row_is_read_anew_or_left_unknown(
+    simulate, settings_for, eventually, move_to_zone, tmp_path, before_h, gateway_h, here_h, dated
+):
+    """The simulator sends UTC, so its clock is set to what another zone's clocks show."""
+    book, key = tmp_path / "one.yaml", ("DUSIM0001", 930000001)
+    book.write_text(ONE_ACCOUNT)
+    shown_h = before_h
+    move_to_zone(before_h)
+    async with simulate(book, now=lambda: time.time() + shown_h * 3600) as sim:
+        connection = await connect(settings_for(sim))
+        feed = connection.feed
+        await feed.ensure(timedelta(seconds=60))
+        assert feed.get(key).received_at - feed.get(key).value_time < timedelta(minutes=2)
+        shown_h = gateway_h
+        move_to_zone(here_h)
+        sim.fill(*key, 5)
+        await eventually(lambda: feed.get(key).position == 15 and feed.get(key).market_value)
+        await connection.ib.reqCurrentTimeAsync()
+        row = feed.get(key)
+        if dated:
+            assert row.received_at - row.value_time < timedelta(minutes=2)
+        else:
+            assert row.value_time is None
+        await connection.close()
+
+
+async def test_the_times_of_a_gateway_in_another_zone_are_unknown(simulate, settings_for, tmp_path):
+    book, key = tmp_path / "one.yaml", ("DUSIM0001", 930000001)
+    book.write_text(ONE_ACCOUNT)
+    async with simulate(book, now=lambda: time.time() + 5.5 * 3600) as sim:
+        connection = await connect(settings_for(sim))
+        for _ in range(2):
+            await connection.feed.download()
+        row = connection.feed.get(key)
+        await connection.close()
+    assert (row.market_value is not None, row.value_time) == (True, None)
+
+
 async def test_a_clock_that_was_set_back_makes_the_feed_request_the_values_again(opened):
     sim, connection = opened
     feed = connection.feed
@@ -42,6 +118,7 @@ async def test_a_clock_that_was_set_back_makes_the_feed_request_the_values_again
     assert after["reqAccountUpdates"] > before["reqAccountUpdates"]
 
 
+@pytest.mark.usefixtures("zone")
 async def test_a_download_brings_the_values_of_each_account(opened, eventually):
     sim, connection = opened
     feed = connection.feed
@@ -52,6 +129,8 @@ async def test_a_download_brings_the_values_of_each_account(opened, eventually):
     for holding in feed.holdings:
         assert holding.market_value is not None, holding
         assert holding.position == held[holding.key]["quantity"]
+        assert holding.value_time is not None
+        assert holding.received_at - holding.value_time < timedelta(minutes=2)
     on_and_off_for_two = 4
     await eventually(
         lambda: sim.stats()["requests"]["17"]["reqAccountUpdates"] == on_and_off_for_two

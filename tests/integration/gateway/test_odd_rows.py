@@ -71,6 +71,7 @@ async def test_the_end_of_a_download_confirms_no_holding_that_it_set_aside(opene
     await feed.download([A])
     assert (A, CALL) in changes.take()
     assert feed.get((A, CALL)).confirmed_at is None
+    assert feed.get((A, CALL)).value_time == before.value_time
     assert all(feed.get(key).confirmed_at > before.confirmed_at for key in others)
     sim.holding(A, CALL, None)
     await feed.snapshot()  # a position has no value

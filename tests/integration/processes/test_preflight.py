@@ -3,7 +3,7 @@
 import asyncio
 import json
 import math
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.gateway.connection import CLOSE_S, GatewayConnection, connect
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes import preflight
-from position_sync_dagster.processes.preflight import Finding, Level, run_preflight
+from position_sync_dagster.processes.preflight import Finding, Level, of_account_time, run_preflight
 from position_sync_dagster.sync.stream.ownership import Ownership
 from tests.support.ports import free_port
 from tests.support.torn_queues import newest_entry
@@ -72,7 +72,7 @@ async def test_a_good_gateway_is_good_in_each_line_and_nothing_is_left(
             "settings", "strategies file", "tables", "disk", "Dagster home", "UI port",
             "programs",
             "gateway", "accounts", "read-only", "clock", "account feed", "positions", "market data",
-            "lines", "legs",
+            "lines", "legs", "gateway's zone",
         }  # fmt: skip
         assert set(found) == expected
         unknown = levels(found) | {"disk": {Level.GOOD}}
@@ -183,6 +183,26 @@ async def test_legs_without_a_conid_are_looked_up_and_nothing_is_stored(
     assert str(CALL) in by_level[Level.GOOD]
     assert "241" in by_level[Level.BAD]
     assert trace(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("zone", "level", "part"),
+    [
+        ("UTC", Level.GOOD, "UTC+0 h"),
+        ("Asia/Kolkata", Level.WARNING, "is the present one neither here nor in UTC"),
+    ],
+)
+async def test_the_zone_of_the_gateway_is_named(simulate, settings_for, look, zone, level, part):
+    async with simulate(time_zone=zone) as sim:
+        [found] = (await look(settings_for(sim)))["gateway's zone"]
+    assert (found.level, part in found.text) == (level, True)
+
+
+@pytest.mark.parametrize("text", ["", "15:37", "no time"])
+def test_a_zone_that_cannot_be_known_is_a_warning(text):
+    found = of_account_time(text, datetime(2026, 3, 4, 15, 30, tzinfo=UTC))
+    assert found.level is Level.WARNING
+    assert "unknown" in found.text
 
 
 async def test_an_account_that_another_client_follows_is_named(simulate, settings_for, look):

@@ -47,7 +47,7 @@ async def test_a_worker_values_over_the_shared_connection_without_a_line(
         rows = {(u.account, u.conid): u for u in await lake.updates.latest_updates()}
         assert set(rows) == {(A, CALL), (B, CALL), (A, PUT)}
         assert rows[(A, PUT)].position == -3.0
-        assert all(u.market_value and u.request_id for u in rows.values())
+        assert all(u.market_value and u.value_time and u.request_id for u in rows.values())
         assert sim.stats()["peak_lines"] == 0
         stats = worker.stats
         assert stats == worker.get_stats()

@@ -58,8 +58,7 @@ def test_a_subscription_for_one_position_confirms_by_each_message():
 
 
 def test_a_row_by_such_a_subscription_is_as_old_as_its_message_once_the_value_has_moved():
-    times = {"value_time": ago(9), "received_at": ago(9)}
-    live = replace(HELD, value_source=ValueOrigin.PNL_SINGLE, **times)
+    live = replace(HELD, value_source=ValueOrigin.PNL_SINGLE, value_time=None, received_at=ago(9))
     row = from_portfolio(live, source=Source.QUEUE, now=ago(1), by=Provenance())
     assert confirmed_time(row, replace(live, market_value=310.0, received_at=NOW), NOW) == ago(9)
 

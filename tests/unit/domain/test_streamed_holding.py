@@ -67,13 +67,12 @@ class World:
     def interrupt(self):
         self.line.interrupted(self.now, self.now_s, "a farm broke")
 
-    def broker(self, price, source=ValueOrigin.PNL_SINGLE):
+    def broker(self, price, source=ValueOrigin.PNL_SINGLE, value_time=None):
         self.holding = replace(
             self.holding,
             market_value=self.holding.position * price * 100,
             market_price=price if source is ValueOrigin.PORTFOLIO else None,
-            value_source=source, received_at=self.now,
-            value_time=self.now if source is ValueOrigin.PNL_SINGLE else None,
+            value_source=source, received_at=self.now, value_time=value_time,
         )  # fmt: skip
         self.state.due = True
 
@@ -346,8 +345,7 @@ def test_a_portfolio_row_may_be_three_minutes_old_when_it_arrives(world):
     world.broker(1.0, ValueOrigin.PORTFOLIO)
     assert world.flush().price_kind is PriceKind.MARK
     assert world.line.trusted
-    world.wait(20)
-    world.broker(1.0, ValueOrigin.PORTFOLIO)
+    world.broker(1.0, ValueOrigin.PORTFOLIO, value_time=world.now - timedelta(seconds=20))
     world.flush()
     world.wait(5)
     assert world.flush().price_kind is PriceKind.PORTFOLIO
@@ -467,10 +465,11 @@ class Histories(RuleBasedStateMachine):
         self.world.broker(self.price)
 
     @precondition(lambda self: self.world.holding.position)
-    @rule()
-    def a_portfolio_row_arrives(self):
+    @rule(dated=st.booleans())
+    def a_portfolio_row_arrives(self, dated):
         self.pnl_s = None
-        self.world.broker(self.price, ValueOrigin.PORTFOLIO)
+        at = self.world.now.replace(second=0) if dated else None
+        self.world.broker(self.price, ValueOrigin.PORTFOLIO, at)
 
     @rule(position=st.sampled_from([-2.0, -1.0, 0.0, 3.0]))
     def the_position_changes(self, position):

@@ -1,6 +1,7 @@
 """A recorded session of the stream, played again, ends in the same ledger."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -73,6 +74,12 @@ async def settled(newest):
         rows = again
 
 
+def without_account_times(recording):
+    """Leave out the times of account values: minutes of a day, which are in the past by now."""
+    entries = [e for e in recording.entries if getattr(e, "name", "") != "updateAccountTime"]
+    return replace(recording, entries=tuple(entries))
+
+
 async def test_a_replay_ends_in_the_same_ledger(simulate, recorded, stream_to, eventually):
     async with (
         simulate(tick_interval_s=0.1) as sim,
@@ -103,7 +110,7 @@ async def test_a_replay_ends_in_the_same_ledger(simulate, recorded, stream_to, e
     assert sources & {"PORTFOLIO", "PNL_SINGLE"}
     assert expected[A, CALL]["position"] == 7
     assert expected[A, PUT]["position"] == 0
-    recording = load_recording(tap.path)
+    recording = without_account_times(load_recording(tap.path))
     async with Replay(recording) as replay:
 
         async def again(streamer, newest):

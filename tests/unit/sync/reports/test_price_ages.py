@@ -75,13 +75,11 @@ def test_no_other_value_of_the_broker_confirms_a_price(other):
 
 
 def test_a_portfolio_row_of_a_later_time_confirms_a_price_until_the_account_was_confirmed():
-    old = replace(STREAMED, value_time=ago(250))
-    times = {"received_at": ago(30), "confirmed_at": ago(5)}
-    row_at_broker = replace(AT_BROKER, value_source=ValueOrigin.PORTFOLIO, **times)
-    assert priced_at(old, row_at_broker) == ago(5)
-    unconfirmed = replace(row_at_broker, confirmed_at=None)
-    assert priced_at(old, unconfirmed) == ago(210)  # calculated up to three minutes before it came
-    assert priced_at(STREAMED, unconfirmed) == ago(50)
+    row_at_broker = replace(
+        AT_BROKER, value_source=ValueOrigin.PORTFOLIO, value_time=ago(30), confirmed_at=ago(5)
+    )
+    assert priced_at(STREAMED, row_at_broker) == ago(5)
+    assert priced_at(STREAMED, replace(row_at_broker, confirmed_at=None)) == ago(30)
 
 
 def test_a_message_of_the_account_confirms_no_price_by_a_value_of_the_profit_subscription():
