@@ -27,7 +27,7 @@ from position_sync_dagster.lake.storage.lifecycle_table import (
     LifecycleTable,
     Snapshot,
 )
-from position_sync_dagster.lake.storage.table import Table, check_mode, mode_of
+from position_sync_dagster.lake.storage.table import Table, bind, mode_of
 
 T = TypeVar("T", GatewaySession, GatewaySession | None)
 
@@ -162,7 +162,7 @@ class GatewaySessions:
         Raises:
             TradingModeError: The lake belongs to another trading mode.
         """
-        self.table.transact(lambda handle: check_mode(handle, [mode], self.table.path))
+        self.table.transact(lambda handle: bind(handle, self.table.path, [mode]))
 
     def mode(self) -> TradingMode | None:
         """Return the trading mode that the lake is bound to; None before the first connection."""
