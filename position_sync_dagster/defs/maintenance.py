@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import sqlalchemy as sql
-from dagster._core.storage.event_log import SqlEventLogStorage
+from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
 from dagster._core.storage.event_log.schema import (
     AssetCheckExecutionsTable,
     AssetEventTagsTable,
@@ -72,19 +72,18 @@ def delete_old_events(instance: dg.DagsterInstance, assets: Iterable[str], befor
         [checks.asset_key.in_(own)],
     )
     deleted = _delete(storage.index_connection, checks.id, old)
-    old = _old(
-        events.timestamp,
-        [events.dagster_event_type, events.asset_key],
-        before,
-        [
-            events.run_id == NO_RUN,
-            sql.or_(events.asset_key.in_(own), events.asset_key.is_(None)),
-        ],
-    )
-    # SQLite stores them twice, in the index and in a file of their own.
-    for connect in (storage.index_connection, lambda: storage.run_connection(NO_RUN)):
-        _delete(connect, AssetEventTagsTable.c.event_id, old)
-        deleted += _delete(connect, events.id, old)
+    runless = [
+        events.run_id == NO_RUN,
+        sql.or_(events.asset_key.in_(own), events.asset_key.is_(None)),
+    ]
+    kinds = [events.dagster_event_type, events.asset_key]
+    old = _old(events.timestamp, kinds, before, runless)
+    _delete(storage.index_connection, AssetEventTagsTable.c.event_id, old)
+    deleted += _delete(storage.index_connection, events.id, old)
+    if isinstance(storage, SqliteEventLogStorage):
+        # SQLite has each a second time, in a file for the log of a run: nothing shows it.
+        old = _old(events.timestamp, kinds, datetime.now(UTC), runless)
+        _delete(lambda: storage.run_connection(NO_RUN), events.id, old)
     return deleted
 
 
