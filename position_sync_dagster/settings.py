@@ -170,26 +170,14 @@ LakePath = Annotated[str, AfterValidator(_checked_lake)]
 Day = Annotated[str | None, AfterValidator(_checked_day)]
 Link = Annotated[str, AfterValidator(_checked_link)]
 SecretUrls = Annotated[tuple[SecretStr, ...], NoDecode, _read_by(str.split)]
-Rates = Annotated[
-    tuple[
-        tuple[
-            Annotated[str, Field(pattern=r"^[A-Z]{3}$")],
-            Annotated[float, Field(ge=-0.2, le=2.0, allow_inf_nan=False)],
-        ],
-        ...,
-    ],
-    NoDecode,
-    _read_by(_split_rates),
-]
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+Rate = Annotated[float, Field(ge=-0.2, le=2.0, allow_inf_nan=False)]
+Rates = Annotated[tuple[tuple[Currency, Rate], ...], NoDecode, _read_by(_split_rates)]
 # Holdings of a type by any other name would all be ignored.
-SecTypes = Annotated[
-    tuple[Annotated[str, Field(pattern=f"^({'|'.join(SECURITY_TYPES)})$")], ...],
-    Field(min_length=1), NoDecode, _read_by(_listed),
-]  # fmt: skip
-Severities = Annotated[
-    tuple[Annotated[str, Field(pattern="^(WARN|ERROR)$")], ...],
-    Field(min_length=1), NoDecode, _read_by(_listed),
-]  # fmt: skip
+SecType = Annotated[str, Field(pattern=f"^({'|'.join(SECURITY_TYPES)})$")]
+SecTypes = Annotated[tuple[SecType, ...], Field(min_length=1), NoDecode, _read_by(_listed)]
+Severity = Annotated[str, Field(pattern="^(WARN|ERROR)$")]
+Severities = Annotated[tuple[Severity, ...], Field(min_length=1), NoDecode, _read_by(_listed)]
 
 
 _LOCAL = {"localhost": "127.0.0.1", "::1": "127.0.0.1"}

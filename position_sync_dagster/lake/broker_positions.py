@@ -200,10 +200,8 @@ class BrokerPositionsTable:
         rows = rows_to_publish(gateway_id, list(positions), session, captured_at, accounts or {})
 
         def step(handle: DeltaTable) -> int:
-            due = storage.first_mode(handle, _modes_of(rows), self.table.path)
-            if session is not None:
-                due |= storage.fencing(handle, gateway_id, session.fencing_token)
-            storage.set_properties(handle, due, action="fence")
+            owner = None if session is None else (gateway_id, session.fencing_token)
+            storage.bind(handle, self.table.path, _modes_of(rows), owner)
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
             storage.overwrite(handle, numbered, _rows_of(gateway_id), _commit_info(session))
             self._replaced[gateway_id] = self._base(handle, session)
@@ -245,11 +243,10 @@ class BrokerPositionsTable:
         rows = rows_to_publish(gateway_id, list(changed), session, captured_at, accounts)
 
         def step(handle: DeltaTable) -> int | None:
-            storage.check_mode(handle, _modes_of(rows), self.table.path)
+            storage.bind(handle, self.table.path, _modes_of(rows))
             if session is not None:
-                stored = storage.newest_token(handle, gateway_id)
-                storage.refuse_stale_owner(session.fencing_token, stored, gateway_id)
-                if stored != session.fencing_token:
+                token = session.fencing_token
+                if storage.refuse_stale_owner(handle, gateway_id, token) != token:
                     return None
             if self._replaced.get(gateway_id) != self._base(handle, session):
                 return None
@@ -440,7 +437,7 @@ class AccountValuesTable:
         Raises:
             LeaseLostError: An owner with a greater token has fenced the table already.
         """
-        self.table.transact(lambda handle: storage.fence(handle, gateway_id, token))
+        self.table.fence(gateway_id, token)
 
     def latest(self) -> pl.DataFrame:
         """Return the newest row of the gateway for each account, in the order of accounts.

@@ -557,8 +557,8 @@ def append_rows(
     def step(handle: DeltaTable) -> AppendResult:
         nonlocal checked, tried
         for gateway_id, token in owners:
-            storage.refuse_stale_owner(token, storage.newest_token(handle, gateway_id), gateway_id)
-        storage.check_mode(handle, modes, table.path)
+            storage.refuse_stale_owner(handle, gateway_id, token)
+        storage.bind(handle, table.path, modes)
         present = storage.data_files(handle)
         new = _without_stored(table, present, frame)
         if new.is_empty():

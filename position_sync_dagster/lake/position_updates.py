@@ -41,7 +41,7 @@ from position_sync_dagster.lake.ledger_rows import (
 )
 from position_sync_dagster.lake.schema.codec import one_of, storable, updates_of
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
-from position_sync_dagster.lake.storage.table import Table, TableOptions, data_files, fence
+from position_sync_dagster.lake.storage.table import Table, TableOptions, data_files
 from position_sync_dagster.lake.storage.threads import offload, offloaded
 
 # Instead of a token: begin with the oldest row, or with the next commit.
@@ -413,7 +413,7 @@ class SyncUpdates:
         Raises:
             LeaseLostError: An owner with a greater token has fenced the table already.
         """
-        self.table.transact(lambda handle: fence(handle, gateway_id, token))
+        self.table.fence(gateway_id, token)
 
     def existing(self, update_ids: Iterable[str]) -> set[str]:
         """Return which of these ids the table holds."""

@@ -27,9 +27,12 @@ from position_sync_dagster.lake.storage.lifecycle_table import (
     LifecycleTable,
     Snapshot,
 )
-from position_sync_dagster.lake.storage.table import Table, check_mode, mode_of
+from position_sync_dagster.lake.storage.table import Table, bind, mode_of
 
 T = TypeVar("T", GatewaySession, GatewaySession | None)
+
+# Decides on the session that follows the newest one of a login; the same one: nothing changes.
+Decide = Callable[[GatewaySession | None, datetime], T]
 
 
 # The bucket of sessions that a newer session has followed.
@@ -162,7 +165,7 @@ class GatewaySessions:
         Raises:
             TradingModeError: The lake belongs to another trading mode.
         """
-        self.table.transact(lambda handle: check_mode(handle, [mode], self.table.path))
+        self.table.transact(lambda handle: bind(handle, self.table.path, [mode]))
 
     def mode(self) -> TradingMode | None:
         """Return the trading mode that the lake is bound to; None before the first connection."""
@@ -227,12 +230,7 @@ class GatewaySessions:
         named = session.session_id
         return self._change(session.gateway_id, changed, action=action, session_id=named)
 
-    def _change(
-        self,
-        gateway_id: str,
-        decide: Callable[[GatewaySession | None, datetime], T],
-        **commit_info: str,
-    ) -> T:
+    def _change(self, gateway_id: str, decide: Decide[T], **commit_info: str) -> T:
         """Replace the newest session of a login by what is decided from it, and return that.
 
         It is changed in its part; in the whole table if a new login has none yet.

@@ -64,8 +64,8 @@ def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
         rows,
         none=f"{resolved} legs with their contract, {len(unresolved)} that wait for the gateway.",
         found="legs have no contract, and are not streamed",
-        what_to_do="Add the field that differs between the candidates (trading_class, multiplier, "
-        "exchange), or the conid: `position-sync strategies add`.",
+        what_to_do="Name the conid of one candidate (`position-sync strategies add`), or in the "
+        "file a field by which they differ (trading_class, multiplier, exchange).",
         legs=resolved + len(unresolved),
     )
 

@@ -7,7 +7,6 @@ a table is opened, so that a process need not start again when they expire.
 
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
 from configparser import Error as UnreadableFileError
 from contextlib import suppress
@@ -23,6 +22,7 @@ from deltalake.schema import PrimitiveType
 from position_sync_dagster import errors
 from position_sync_dagster.errors import InvalidRequestError, shown
 from position_sync_dagster.lake.storage import commit_errors
+from position_sync_dagster.lake.storage.threads import together
 from position_sync_dagster.settings import lake_path_error
 
 _RETRIES = 4
@@ -187,7 +187,7 @@ def _race(table: str, options: dict[str, str] | None) -> list[Exception | None]:
     """
     start = Barrier(2)
 
-    def create() -> Exception | None:
+    def create(_number: int) -> Exception | None:
         start.wait()
         try:
             _Probe.create(
@@ -202,9 +202,7 @@ def _race(table: str, options: dict[str, str] | None) -> list[Exception | None]:
             return error
         return None
 
-    with ThreadPoolExecutor(2) as pool:
-        racers = [pool.submit(create) for _ in range(2)]
-        ends = [racer.result() for racer in racers]
+    ends = together(create, range(2))
     delete_log(table, options)
     return ends
 

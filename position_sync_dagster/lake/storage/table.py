@@ -50,59 +50,23 @@ NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_log
 _PROPERTY = "positionSync.owner."
 
 
-def newest_token(handle: DeltaTable, gateway_id: str) -> int | None:
-    """Return the fencing token of the newest owner of a gateway; None before the first."""
-    text = handle.metadata().configuration.get(_PROPERTY + codec.storable(gateway_id))
-    return None if text is None else int(text)
-
-
-def refuse_stale_owner(token: int, newest: int | None, gateway_id: str) -> None:
+def refuse_stale_owner(handle: DeltaTable, gateway_id: str, token: int) -> int | None:
     """Refuse an owner if the gateway has a newer one.
 
+    Returns:
+        The fencing token of the gateway's newest owner; None before the first.
+
     Raises:
-        LeaseLostError: `newest` is greater than `token`.
+        LeaseLostError: The newest token is greater.
     """
+    text = handle.metadata().configuration.get(_PROPERTY + codec.storable(gateway_id))
+    newest = None if text is None else int(text)
     if newest is not None and token < newest:
         raise errors.LeaseLostError(
             f"The login {gateway_id} has a newer owner (token {newest}; this session has {token}).",
             remedy="End this session; the newer owner writes for the login.",
         )
-
-
-def fence(handle: DeltaTable, gateway_id: str, token: int) -> None:
-    """Refuse owners of the gateway with a smaller token from now on; call it in a step only.
-
-    Afterwards the handle is at the version of the fence, so that the step may continue.
-
-    Raises:
-        LeaseLostError: An owner with a greater token has fenced the table already.
-    """
-    set_properties(handle, fencing(handle, gateway_id, token), action="fence")
-
-
-def fencing(handle: DeltaTable, gateway_id: str, token: int) -> dict[str, str]:
-    """Return what a table must store to refuse owners with a smaller token; {} if it has that.
-
-    Raises:
-        LeaseLostError: An owner with a greater token has fenced the table already.
-    """
-    newest = newest_token(handle, gateway_id)
-    refuse_stale_owner(token, newest, gateway_id)
-    return {} if newest == token else {_PROPERTY + codec.storable(gateway_id): str(token)}
-
-
-def set_properties(handle: DeltaTable, properties: Mapping[str, str], *, action: str) -> None:
-    """Store properties of the table, in one commit; call it in a step, before it reads.
-
-    Nothing else of the process runs meanwhile: delta-rs keeps the interpreter for itself.
-    """
-    if properties:
-        handle.alter.set_table_properties(
-            dict(properties),
-            raise_if_not_exists=False,
-            commit_properties=CommitProperties(custom_metadata={"action": action}),
-            post_commithook_properties=NO_HOOKS,
-        )
+    return newest
 
 
 def mode_of(handle: DeltaTable) -> TradingMode | None:
@@ -111,35 +75,47 @@ def mode_of(handle: DeltaTable) -> TradingMode | None:
     return TradingMode(text) if text else None
 
 
-def check_mode(handle: DeltaTable, modes: Iterable[TradingMode], path: str) -> None:
-    """Check that data of these trading modes may go into the table; call it in a step only.
+def bind(
+    handle: DeltaTable,
+    path: str,
+    modes: Iterable[TradingMode] = (),
+    owner: tuple[str, int] | None = None,
+) -> None:
+    """Check that data of these trading modes and of this owner may go into the table.
 
-    The mode of the first data is stored in a commit of its own, after which the step goes on.
+    The mode of the first data is stored, and the owner as the newest of its gateway: owners with a
+    smaller token are refused from now on. Call it in a step, before it reads: what is new is a
+    commit of its own, after which the step goes on. Nothing else of the process runs meanwhile:
+    delta-rs keeps the interpreter for itself.
+
+    Args:
+        path: The table's path, for the error.
+        owner: A gateway and the fencing token of its owner.
 
     Raises:
         TradingModeError: The table holds another mode's data, or the data are of several.
+        LeaseLostError: An owner with a greater token has fenced the table already.
     """
-    set_properties(handle, first_mode(handle, modes, path), action="mode")
-
-
-def first_mode(handle: DeltaTable, modes: Iterable[TradingMode], path: str) -> dict[str, str]:
-    """Return the trading mode that a table must store; {} if it has that, or without data.
-
-    Raises:
-        TradingModeError: The table holds another mode's data, or the data are of several.
-    """
-    offered = sorted(set(modes))
-    remembered = mode_of(handle)
-    if not offered or (remembered is not None and offered == [remembered]):
-        return {}
+    new: dict[str, str] = {}
+    offered, remembered = sorted(set(modes)), mode_of(handle)
     if remembered is None and len(offered) == 1:
-        return {table_spec.MODE_PROPERTY: offered[0].value}
-    wrong = ", ".join(mode.value for mode in offered if mode is not remembered)
-    raise errors.TradingModeError(
-        f"{path} holds {remembered.value if remembered else 'no'} data and was given {wrong}.",
-        remedy="Give each trading mode its own lake: set POSITION_SYNC_LAKE to another folder, or "
-        "point POSITION_SYNC_GATEWAY_PORT at the account that this lake belongs to.",
-    )
+        new[table_spec.MODE_PROPERTY] = offered[0].value
+    elif offered and offered != [remembered]:
+        wrong = ", ".join(mode.value for mode in offered if mode is not remembered)
+        raise errors.TradingModeError(
+            f"{path} holds {remembered.value if remembered else 'no'} data and was given {wrong}.",
+            remedy="Give each trading mode its own lake: set POSITION_SYNC_LAKE to another folder, "
+            "or point POSITION_SYNC_GATEWAY_PORT at the account that this lake belongs to.",
+        )
+    if owner is not None and refuse_stale_owner(handle, *owner) != owner[1]:
+        new[_PROPERTY + codec.storable(owner[0])] = str(owner[1])
+    if new:
+        handle.alter.set_table_properties(
+            new,
+            raise_if_not_exists=False,
+            commit_properties=CommitProperties(custom_metadata={"action": "bind"}),
+            post_commithook_properties=NO_HOOKS,
+        )
 
 
 # Room for what a commit writes besides its rows: footers of files, the log entry, folders.
@@ -620,6 +596,14 @@ class Table:
             columns: Of the table; all by default.
         """
         return self.scan_files(files).select(columns or list(self.spec.columns)).collect()
+
+    def fence(self, gateway_id: str, token: int) -> None:
+        """Refuse, from now on, owners of the gateway with a smaller fencing token.
+
+        Raises:
+            LeaseLostError: An owner with a greater token has fenced the table already.
+        """
+        self.transact(lambda handle: bind(handle, self.path, owner=(gateway_id, token)))
 
     def rows(
         self,

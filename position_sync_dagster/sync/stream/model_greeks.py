@@ -140,7 +140,7 @@ class _Prices:
 
 
 async def _in_turns(conids: Iterable[Turn]) -> AsyncIterator[Turn]:
-    """Give the stream its turn after every few of many options."""
+    """Yield many options, with a turn for the stream after every few."""
     for n, one in enumerate(conids):
         yield one
         if n % SLICE == SLICE - 1:

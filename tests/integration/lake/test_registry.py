@@ -9,7 +9,6 @@ import pytest
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.errors import AmbiguousRemovalError, InvalidLegError, UnknownLegError
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.codec import leg_rows
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
 from position_sync_dagster.lake.storage.lifecycle_table import LifecycleTable
@@ -41,14 +40,6 @@ async def test_an_added_leg_is_active_and_read_by_others(registry, tmp_path, clo
     await other.initialize()
     assert other.is_active(1)
     assert await other.get_all_active() == [added]
-
-
-async def test_a_lake_that_is_initialized_knows_the_active_legs(lake):
-    await lake.registry.add_active(conid=1, strategy_id="s", **LEG)
-    other = Lake(lake.path)
-    assert not other.registry.is_active(1)
-    await other.initialize()
-    assert other.registry.is_active(1)
 
 
 async def test_a_stock_and_a_future_are_legs_too(registry, tmp_path, clock):
@@ -125,15 +116,6 @@ async def test_two_strategies_cannot_both_hold_the_whole_of_a_leg(registry, firs
         await registry.add_active(conid=1, strategy_id="b", account=second, **LEG)
     assert registry.version == version
     await registry.add_active(conid=1, strategy_id="b", account=second, quantity=1, **LEG)
-
-
-async def test_two_strategies_may_each_hold_the_whole_in_accounts_of_their_own(registry):
-    await registry.add_active(conid=1, strategy_id="a", account="DU1", **LEG)
-    await registry.add_active(conid=1, strategy_id="b", account="DU2", **LEG)
-    with pytest.raises(AmbiguousRemovalError):
-        await registry.remove_active(1)
-    await registry.remove_active(1, account="DU1")
-    assert [x.account for x in await registry.get_all_active()] == ["DU2"]
 
 
 async def test_a_leg_that_nobody_holds_cannot_be_removed(registry):

@@ -176,6 +176,11 @@ def test_two_debit_spreads_are_no_reverse_iron_condor_but_may_be_one() -> None:
     assert all(one.alternatives for one in found.strategies if one.kind is Shape.VERTICAL)
 
 
+def test_a_put_among_calls_makes_no_condor() -> None:
+    found = propose(book({"85C": 3, "95P": -3, "105C": -3, "110C": 3}))
+    assert Shape.CONDOR not in kinds(found)
+
+
 @pytest.mark.parametrize(
     ("quantities", "credit", "loss", "unlimited"),
     [

@@ -63,9 +63,7 @@ def one(limits: str) -> str:
     [
         (one("{vegas: {max: 1}}"), "line 4, column 14", "the field 'vegas' is not known"),
         (one("{value_age_s: {maximum: 1}}"), "line 4, column 28", "'maximum' is not known"),
-        (one("{value_age_s: {max: .nan}}"), "line 4, column 33", "max '.nan' cannot be used"),
         (one("{value_age_s: {max: nan}}"), "line 4, column 33", "max 'nan' cannot be used"),
-        (one("{value_age_s: {max: inf}}"), "line 4, column 33", "max 'inf' cannot be used"),
         (one("{value_age_s: {max: much}}"), "line 4, column 33", "max 'much' cannot be used"),
         (one("{value_age_s: 5}"), "line 4, column 27", "fields are expected here"),
         (one("{value_age_s: {}}"), "line 4, column 27", "it has neither min nor max"),

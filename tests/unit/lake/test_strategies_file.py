@@ -100,7 +100,6 @@ def leg(**changes):
         ("strategies:\n  - {strategy_id: a, legs: {}}\n", "line 2, column 28", "must be a list"),
         (leg(conid="abc"), "line 4, column 16", "'abc' is no contract id"),
         (leg(right="X"), "line 6, column 16", "right 'X' is not known"),
-        (leg(strike="high"), "line 7, column 17", "strike 'high' is no number"),
         (leg(expiry="20260230"), "line 8, column 17", "'20260230' is no day"),
         (leg(symbol="''"), "line 5, column 17", "symbol has no value"),
         (leg(symbol=None), "line 4, column 9", "'symbol' is missing"),

@@ -6,7 +6,6 @@ import pkgutil
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -25,7 +24,7 @@ from position_sync_dagster.lake.schema.tables import (
     LATEST_POSITIONS,
     POSITION_UPDATES,
 )
-from position_sync_dagster.lake.storage import lifecycle_table, maintenance, opening
+from position_sync_dagster.lake.storage import lifecycle_table, maintenance
 from position_sync_dagster.lake.storage.maintenance import COMPACT_FROM, maintain
 from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY, Table, append, data_files
 
@@ -166,29 +165,6 @@ def test_maintenance_that_meets_a_log_cut_by_another_one_looks_again(queue, tmp_
 
     queue.table.snapshot(work)
     assert seen == ([4] if step == "cleanup_metadata" else [4, 5])
-
-
-def test_a_table_is_opened_again_whose_checkpoint_was_replaced_meanwhile(
-    queue, tmp_path, monkeypatch
-):
-    finish_some(queue, 6)
-    log = tmp_path / "q" / "_delta_log"
-    (old,) = log.glob("*.checkpoint.parquet")
-    tried = []
-
-    def opened(path: str, **options: Any) -> DeltaTable:
-        tried.append(path)
-        if len(tried) > 1:
-            return DeltaTable(path, **options)
-        away = old.rename(tmp_path / old.name)  # between its name and it
-        try:
-            return DeltaTable(path, **options)
-        finally:
-            away.rename(old)
-
-    monkeypatch.setattr(opening, "DeltaTable", opened)
-    assert PositionQueue(tmp_path / "q").sync.counts()[QueueStatus.SUCCESS] == 6
-    assert len(tried) == 2
 
 
 def test_a_whole_lake_is_maintained_in_one_call(tmp_path):
