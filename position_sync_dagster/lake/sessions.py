@@ -31,6 +31,9 @@ from position_sync_dagster.lake.storage.table import Table, bind, mode_of
 
 T = TypeVar("T", GatewaySession, GatewaySession | None)
 
+# Decides on the session that follows the newest one of a login; the same one: nothing changes.
+Decide = Callable[[GatewaySession | None, datetime], T]
+
 
 # The bucket of sessions that a newer session has followed.
 PAST = "past"
@@ -227,12 +230,7 @@ class GatewaySessions:
         named = session.session_id
         return self._change(session.gateway_id, changed, action=action, session_id=named)
 
-    def _change(
-        self,
-        gateway_id: str,
-        decide: Callable[[GatewaySession | None, datetime], T],
-        **commit_info: str,
-    ) -> T:
+    def _change(self, gateway_id: str, decide: Decide[T], **commit_info: str) -> T:
         """Replace the newest session of a login by what is decided from it, and return that.
 
         It is changed in its part; in the whole table if a new login has none yet.

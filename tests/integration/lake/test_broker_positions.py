@@ -17,7 +17,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import maintenance
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.maintenance import maintain
-from position_sync_dagster.lake.storage.table import Table, append, data_files
+from position_sync_dagster.lake.storage.table import append, data_files
 from tests.support.holdings import make_holding
 
 LOGIN = "127.0.0.1:7497"
@@ -179,24 +179,6 @@ async def test_many_changes_are_folded_and_lose_nothing(lake, clock):
         read = {row.instrument.conid: row.position for row in table.read(LOGIN)}
         assert read == expected
     assert len(table.table.snapshot(data_files)) <= FOLD_FILES
-
-
-async def test_a_reader_reads_only_the_rows_that_were_added(lake, clock, monkeypatch):
-    lake.broker_positions.replace(LOGIN, [holding(clock, conid) for conid in range(100)])
-    reader = Lake(lake.path).broker_positions
-    reader.read(LOGIN)
-    seen, read_rows = [], Table.read_rows
-
-    def counted(*args):
-        found = read_rows(*args)
-        seen.append(found.height)
-        return found
-
-    monkeypatch.setattr(Table, "read_rows", counted)
-    lake.broker_positions.update(LOGIN, [holding(clock, 7, 9.0)], **CHANGES)
-    read = reader.read(LOGIN)
-    assert [row.position for row in read if row.instrument.conid == 7] == [9.0]
-    assert (len(read), seen) == (100, [1])
 
 
 async def test_changes_without_rows_of_the_same_session_are_refused(lake, clock):

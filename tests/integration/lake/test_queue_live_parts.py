@@ -48,27 +48,6 @@ def test_a_claim_a_mark_a_release_and_an_insert_rewrite_few_rows_and_read_none(
     }
 
 
-def test_rows_that_older_releases_wrote_in_one_part_are_divided_by_the_next_change(
-    tmp_path, monkeypatch
-):
-    path = tmp_path / "queue"
-    old = PositionQueue(path, fsync=False).sync
-    old.initialize()
-    with monkeypatch.context() as older:
-        older.setattr(lifecycle_table, "PART_ROWS", 10**9)
-        ids = old.insert_many(QueueRequest(conid, "SPY") for conid in range(1, 2_501))
-    assert old.store.snapshot().live["part"].unique().to_list() == ["0"]
-    queue = PositionQueue(path, fsync=False).sync
-    queue.claim_batch(50)
-    live = PositionQueue(path, fsync=False).sync.store.snapshot().live
-    assert sorted(live["request_id"]) == sorted(ids)
-    assert sorted(live.group_by("part").len()["len"]) == [500, 1_000, 1_000]
-    queue.mark_success(ids[:2_000])
-    live = PositionQueue(path, fsync=False).sync.store.snapshot().live
-    assert sorted(live["request_id"]) == sorted(ids[2_000:])
-    assert live["part"].unique().to_list() == ["0"], "a few rows lie in one part"
-
-
 def test_a_step_that_ends_one_request_and_changes_one_of_another_part_rewrites_both_parts(
     tmp_path, monkeypatch
 ):

@@ -225,7 +225,7 @@ async def test_the_command_records_the_login_that_is_named(simulate, tmp_path, m
         for words in ((), ("--login", "north")):
             code, errors = refuse(*command, *words)
             assert code == 2
-            assert "Choose one of its logins: east, west." in errors
+            assert "Choose one of the logins: east, west." in errors
         assert not out.exists()
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", "from position_sync_dagster.cli import main; main()",
