@@ -30,7 +30,9 @@ class PositionSyncError(Exception):
 
 
 def _rebuild(cls: type[PositionSyncError], what: str, remedy: str) -> PositionSyncError:
-    return cls(what, remedy=remedy)
+    error = cls.__new__(cls)
+    PositionSyncError.__init__(error, what, remedy=remedy)
+    return error
 
 
 def shown(value: object) -> str:
@@ -64,10 +66,6 @@ class MissingExtraError(PositionSyncError):
             f"{library} is not installed.",
             remedy=f"Run: pip install 'position-sync-dagster[{extra}]'",
         )
-        self._made_of = (library, extra)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), self._made_of)
 
 
 # Input of the user: settings, legs, the files of strategies and gateways.

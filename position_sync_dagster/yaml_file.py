@@ -60,7 +60,6 @@ class YamlFile:
 
     Args:
         path: The file.
-        named_by: The setting that holds the path, named in the error when there is no such file.
         holds: What the file is for, as in "strategies".
         error: The kind of each error; its message names file, line, column, cause and remedy.
 
@@ -72,11 +71,8 @@ class YamlFile:
             too deeply nested; or a field is there twice.
     """
 
-    def __init__(
-        self, path: Path, *, named_by: str, holds: str, error: type[PositionSyncError]
-    ) -> None:
+    def __init__(self, path: Path, *, holds: str, error: type[PositionSyncError]) -> None:
         self.path = path
-        self._named_by = named_by
         self._holds = holds
         self._error = error
         self._root = self._compose()
@@ -198,7 +194,8 @@ class YamlFile:
                 )
             return content.decode("utf-8")
         except FileNotFoundError:
-            raise self._error_of("there is no such file", f"Correct {self._named_by}") from None
+            remedy = f"Correct the path of the file of {self._holds}"
+            raise self._error_of("there is no such file", remedy) from None
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or str(error)
             raise self._error_of(
@@ -239,8 +236,6 @@ def _explain(kind: type[Part], error: Mapping[str, Any]) -> tuple[str, str]:
             return "fields are expected here", f"Write {known}"
         case "list_type" | "tuple_type":
             return f"{name} must be a list", "Begin each entry with a dash; write [] for none"
-        case "dict_type":
-            return f"{name} must be names with values", "Write {name: value}"
         case "value_error" if isinstance(cause := error["ctx"]["error"], PositionSyncError):
             return cause.what, cause.remedy
     if given in (None, ""):

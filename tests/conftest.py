@@ -5,7 +5,7 @@ import os
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 from ib_gateway_simulator import Book, SimulatedGateway, load_book
 from position_sync_dagster import cli
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.memory_and_threads import one_native_thread_each
+from position_sync_dagster.sync.stream.memory_and_threads import limit_native_threads
 from tests.support import object_store, signals, tiers, waiting
 from tests.support.extent import examples
 from tests.support.object_store import ObjectStore
@@ -46,9 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
     processor time of tests on tables is overhead between them. Whole programs have the default.
     """
     signals.unignore()
-    until_the_end = ExitStack()
-    until_the_end.enter_context(one_native_thread_each())
-    config.add_cleanup(until_the_end.close)
+    limit_native_threads()
     if "TMPDIR" not in os.environ and _is_roomy(MEMORY):
         os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 

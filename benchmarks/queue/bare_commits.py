@@ -61,11 +61,12 @@ def written_frames(path: Path, batches: int) -> list[pl.DataFrame]:
     contestant = LakeQueue(path)
     table = contestant.queue.table
     contestant.enqueue(REFRESH)
-    frames = [table.rows("bucket = 'live'")]
+    is_live = pl.col("bucket") == "live"
+    frames = [table.rows(is_live)]
     for _ in range(batches):
-        ended = table.rows("bucket <> 'live'").get_column("part").unique()
+        ended = table.rows(~is_live).get_column("part").unique()
         batch = contestant.claim(BATCH)
-        frames.append(table.rows("bucket = 'live'"))
+        frames.append(table.rows(is_live))
         contestant.mark(batch)
         frames.append(table.rows().filter(~pl.col("part").is_in(ended.implode())))
     return frames

@@ -32,9 +32,11 @@ def main() -> None:
         # Before the slow imports below, so that a signal during them is handled in the same way.
         block_stop_signals()
 
-    from position_sync_dagster.sync.stream.memory_and_threads import rare_garbage_collection
+    from position_sync_dagster.sync.stream import memory_and_threads
 
-    with rare_garbage_collection():
+    if runs_until_stopped:
+        memory_and_threads.limit_native_threads()
+    with memory_and_threads.rare_garbage_collection():
         from position_sync_dagster.cli.app import app, print_error
         from position_sync_dagster.errors import PositionSyncError
 

@@ -5,8 +5,7 @@ The rows are the record of what was written; Dagster's events are an index of th
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import date, datetime, timedelta
-from enum import StrEnum
+from datetime import date, datetime
 from itertools import chain
 from typing import Annotated, Any
 
@@ -23,12 +22,7 @@ from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.domain.update import QueuedPosition
 from position_sync_dagster.errors import AmbiguousIdError, UnknownIdError
 from position_sync_dagster.lake.lake import Lake, breaks_at, lasted
-from position_sync_dagster.lake.ledger_rows import (
-    IN_ORDER,
-    LastRows,
-    LedgerProvenance,
-    batches_of,
-)
+from position_sync_dagster.lake.ledger_rows import LedgerProvenance
 from position_sync_dagster.lake.schema.codec import legs_of
 from position_sync_dagster.lake.schema.ids import new_ids
 from position_sync_dagster.terminal import output
@@ -38,27 +32,19 @@ from position_sync_dagster.terminal.text import number, quantity
 CANDIDATES = 5
 
 
-class IdKind(StrEnum):
-    """The kind of an id."""
-
-    RUN = "RUN"
-    BATCH = "BATCH"
-    UPDATE = "UPDATE"
-    REQUEST = "REQUEST"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
     """Everything that belongs to one id.
 
     Attributes:
+        kind: RUN, BATCH, UPDATE or REQUEST.
         run_ids: The runs that the rows name.
         rows: The last rows, as in the table; `row_count` is the number of all.
         batches: The last commits (`batch_id`, `version`, `rows` of the trace, `committed_at`), of
             which `version` is null for rows of older releases; `batch_count` is the number of all.
     """
 
-    kind: IdKind
+    kind: str
     id: str
     run_ids: tuple[str, ...]
     sessions: tuple[GatewaySession, ...]
@@ -84,20 +70,19 @@ def find_trace(lake: Lake, text: str, *, limit: int) -> Trace:
     ledger = LedgerProvenance(lake.updates.table)
     kind, found = find_id(lake, ledger, text)
     requests: tuple[QueuedPosition, ...] = ()
-    if kind is IdKind.RUN:
-        written = ledger.of_run(found, limit=limit)
-    elif kind is IdKind.REQUEST:
+    if kind == "REQUEST":
         requests = _requests(lake, [found])
-        written = _last_of(_answers(ledger, *requests), limit)
+        near = [found, *new_ids(requests[0].created_at, 1)]
+        written = ledger.of_request(requests[0], near, limit=limit)
     else:
-        column = "batch_id" if kind is IdKind.BATCH else "update_id"
-        written = _last_of(ledger.with_id(column, found), limit)
-        requests = _requests(lake, _named(written.rows, "request_id"))
+        written = ledger.with_id(f"{kind.lower()}_id", found, limit=limit)
+        if kind != "RUN":
+            requests = _requests(lake, _named(written.rows, "request_id"))
     of_sessions = pl.col("session_id").is_in(_named(written.rows, "session_id"))
     return Trace(
         kind=kind,
         id=found,
-        run_ids=tuple([found] if kind is IdKind.RUN else _named(written.rows, "run_id")),
+        run_ids=tuple([found] if kind == "RUN" else _named(written.rows, "run_id")),
         sessions=tuple(lake.sessions.history(None, of_sessions | (pl.col("run_id") == found))),
         requests=requests,
         batches=_plain(written.batches),
@@ -107,7 +92,7 @@ def find_trace(lake: Lake, text: str, *, limit: int) -> Trace:
     )
 
 
-def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[IdKind, str]:
+def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[str, str]:
     """Find the id that begins with the text, and its kind.
 
     A run is searched for last: that reads a column of every file.
@@ -115,14 +100,13 @@ def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[IdKind, st
     Raises:
         UnknownIdError, AmbiguousIdError.
     """
-    found: set[tuple[IdKind, str]] = set()
+    found: set[tuple[str, str]] = set()
     if text:
-        queue = lake.queue.sync
-        found |= {(IdKind.BATCH, i) for i in ledger.ids_beginning_with("batch_id", text)}
-        found |= {(IdKind.UPDATE, i) for i in ledger.ids_beginning_with("update_id", text)}
-        found |= {(IdKind.REQUEST, r.request_id) for r in queue.beginning_with(text)}
-        if not found:
-            found |= {(IdKind.RUN, i) for i in ledger.ids_beginning_with("run_id", text)}
+        found |= {("REQUEST", one.request_id) for one in lake.queue.sync.beginning_with(text)}
+        for kind in ("BATCH", "UPDATE", "RUN"):
+            if kind != "RUN" or not found:
+                begin = ledger.ids_beginning_with(f"{kind.lower()}_id", text)
+                found |= {(kind, one) for one in begin}
     exact = {one for one in found if one[1] == text}
     candidates = sorted(exact or found)
     ids = {one[1] for one in candidates}
@@ -147,28 +131,6 @@ def _requests(lake: Lake, ids: Iterable[str]) -> tuple[QueuedPosition, ...]:
     return tuple(r for one in ids for r in queue.beginning_with(one) if r.request_id == one)
 
 
-def _answers(ledger: LedgerProvenance, request: QueuedPosition) -> pl.DataFrame:
-    """Return the rows written for a request, and the older row that answers it."""
-    near = new_ids(request.created_at, 1)
-    since = (request.created_at - timedelta(days=1)).date()
-    rows = ledger.of_request(request.request_id, [request.request_id, *near], since)
-    answer = request.update_id
-    if answer is None or answer in rows.get_column("update_id"):
-        return rows
-    return pl.concat([ledger.with_id("update_id", answer), rows]).sort(IN_ORDER)
-
-
-def _last_of(rows: pl.DataFrame, limit: int) -> LastRows:
-    """Return the last rows and batches, and count all."""
-    batches = batches_of(rows.lazy()).collect()
-    return LastRows(
-        count=rows.height,
-        batch_count=batches.height,
-        batches=batches.tail(limit),
-        rows=rows.tail(limit),
-    )
-
-
 def _named(rows: pl.DataFrame, column: str) -> list[str]:
     """Return the ids in a column, each once, in the order of the rows."""
     return rows.get_column(column).drop_nulls().unique(maintain_order=True).to_list()
@@ -179,32 +141,19 @@ def _plain(frame: pl.DataFrame) -> tuple[dict[str, Any], ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PastValue:
-    """One row of a holding.
-
-    Attributes:
-        row: The row, as in the table.
-        strategies: The strategies of the leg at the time of the row.
-        breaks: The breaks of the holding that were open then: id, type and state.
-    """
-
-    row: dict[str, Any]
-    strategies: tuple[str, ...]
-    breaks: tuple[dict[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class HoldingHistory:
     """The newest values of a holding, oldest first.
 
     Attributes:
+        values: For each its `row`, as in the table, and what held at its time: the `strategies` of
+            the leg, and the open `breaks` of the holding, each with its id, type and state.
         more: Whether older values exist.
         closes: Why it closed, each time, as far as that is known now.
     """
 
     account: str
     conid: int
-    values: tuple[PastValue, ...]
+    values: tuple[dict[str, Any], ...]
     more: bool
     closes: tuple[Closure, ...] = ()
 
@@ -249,17 +198,18 @@ def read_history(
 
 def _past_value(
     row: dict[str, Any], memberships: Iterable[Leg], breaks: Iterable[Break]
-) -> PastValue:
+) -> dict[str, Any]:
     at = row["timestamp"]
-    held = {leg.strategy_id for leg in memberships if lasted(leg.added_at, leg.removed_at, at)}
-    return PastValue(
-        row=row,
-        strategies=tuple(sorted(held)),
-        breaks=tuple(
+    return {
+        "row": row,
+        "strategies": sorted(
+            {leg.strategy_id for leg in memberships if lasted(leg.added_at, leg.removed_at, at)}
+        ),
+        "breaks": [
             {"break_id": one.break_id, "type": one.type.value, "state": _state(one, at)}
             for one in breaks_at(breaks, at)
-        ),
-    )
+        ],
+    }
 
 
 def _state(one: Break, at: datetime) -> str:
@@ -387,7 +337,7 @@ def parse_holding(text: str) -> tuple[str, int]:
 
 def history_lines(found: HoldingHistory) -> Iterator[str]:
     """Return a history as lines of at most 80 columns."""
-    symbol = found.values[-1].row["symbol"]
+    symbol = found.values[-1]["row"]["symbol"]
     yield f"{found.account}:{found.conid} {symbol}"
     if found.more:
         yield f"the newest {len(found.values):,} values; --limit shows more"
@@ -399,8 +349,8 @@ def history_lines(found: HoldingHistory) -> Iterator[str]:
         yield f"    why       {close.detail}{profit and f'{profit} {close.currency}'}"
 
 
-def _value_lines(one: PastValue) -> Iterator[str]:
-    row = one.row
+def _value_lines(one: dict[str, Any]) -> Iterator[str]:
+    row = one["row"]
     kind = f" {row['price_kind']}" if row["price_kind"] else ""
     yield (
         f"{stamp(row['timestamp'])}  {quantity(row['position'])} × "
@@ -412,8 +362,8 @@ def _value_lines(one: PastValue) -> Iterator[str]:
         "batch": row["batch_id"],
         "run": row["run_id"],
         "request": row["request_id"],
-        "strategy": ", ".join(one.strategies),
-        "break": ", ".join(f"{b['type']} {b['state']} {b['break_id']}" for b in one.breaks),
+        "strategy": ", ".join(one["strategies"]),
+        "break": ", ".join(f"{b['type']} {b['state']} {b['break_id']}" for b in one["breaks"]),
         "note": row["note"],
     }
     for name, value in links.items():

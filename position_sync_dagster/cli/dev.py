@@ -26,7 +26,6 @@ from position_sync_dagster.processes.stop_request import StopRequest, StopReques
 from position_sync_dagster.settings import PREFIX, Settings, load_settings, read_env_file
 from position_sync_dagster.sync.reports.exchange_days import require_known
 from position_sync_dagster.sync.reports.figures import FiguresReader
-from position_sync_dagster.sync.stream.memory_and_threads import one_native_thread_each
 from position_sync_dagster.terminal.text import printable
 
 UI_URL = f"{PREFIX}UI_URL"
@@ -135,7 +134,6 @@ def require_files(settings: Settings) -> None:
         load_strategies(settings.strategies_file)
 
 
-@one_native_thread_each()
 def watch(
     dagster: ChildProcess, settings: Settings, ui_port: int, stop: StopRequest, log: Path | None
 ) -> None:

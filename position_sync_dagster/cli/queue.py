@@ -123,16 +123,11 @@ def retry_requests(
         raise typer.BadParameter("Give either ids of requests or --all.")
     stored = options.opened(home)[1].queue.sync
     live_ids = retry_all(stored) if every else retry(stored, request_ids or [])
-    data = [
-        {"request_id": request_id, "stands_for_it": live_id, "put_back": request_id == live_id}
-        for request_id, live_id in live_ids.items()
-    ]
-    lines = [
-        f"{request_id} is PENDING again."
-        if request_id == live_id
-        else f"{request_id} stays FAILED: {live_id} asks for the same position already."
-        for request_id, live_id in live_ids.items()
-    ]
+    data, lines = [], []
+    for one, live in live_ids.items():
+        data.append({"request_id": one, "stands_for_it": live, "put_back": one == live})
+        stays = f"{one} stays FAILED: {live} asks for the same position already."
+        lines.append(f"{one} is PENDING again." if one == live else stays)
     output.show(data, lines or ["No request is FAILED."], json=json)
 
 

@@ -121,10 +121,11 @@ def exposure(
         if not rows:
             yield as_typed("No leg is active: `position-sync strategies propose` helps.")
             return
-        yield money_tables.sums_table("strategy", rows, width, totals=len(ends))
+        yield from money_tables.sums_table("strategy", rows, width, totals=len(ends))
         yield from money_tables.money_notes(found)
         if found.underlyings:
-            yield from ("", money_tables.sums_table("underlying", found.underlyings, width))
+            yield ""
+            yield from money_tables.sums_table("underlying", found.underlyings, width)
 
     look = _looking(options.opened(home), strategy, past)
     _report(look, render, lambda book: book.money(strategy).tables, past, watch=watch, json=json)
@@ -213,7 +214,7 @@ def positions(
         rows = open_positions(book, strategy, underlying)
         shown = rows[:limit]
         if shown.height:
-            yield money_tables.positions_table(shown, book, width)
+            yield from money_tables.positions_table(shown, book, width)
         elif underlying is not None:
             yield "No position has this underlying."
         else:

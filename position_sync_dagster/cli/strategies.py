@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from operator import attrgetter
 from pathlib import Path
 from typing import Annotated
 
@@ -179,11 +178,7 @@ def _chosen(found: Sequence[ProposedStrategy], wanted: Sequence[str]) -> list[Pr
 
 def _plain_proposal(one: ProposedStrategy) -> dict[str, object]:
     """Return a proposal as JSON has it."""
-    terms = attrgetter("conid", "symbol", "right", "strike", "expiry")
-    names = ("quantity", "conid", "symbol", "right", "strike", "expiry")
-    legs = [
-        dict(zip(names, (part.quantity, *terms(part.instrument)), strict=True)) for part in one.legs
-    ]
+    legs = [{"quantity": part.quantity} | asdict(part.instrument) for part in one.legs]
     return asdict(one) | {"legs": legs, "currency": one.legs[0].instrument.currency}
 
 
@@ -345,9 +340,9 @@ def import_file(
     home: options.HomeFolder = None,
 ) -> None:
     """Make the active legs equal to a strategies file. If it has an error, nothing changes."""
-    load_strategies(file, named_by="the path")
+    load_strategies(file)
     settings, lake = options.opened(home, create=True)
-    added, removed = follow_file(lake.registry.sync, file, named_by="the path")
+    added, removed = follow_file(lake.registry.sync, file)
     registry = lake.registry.sync
     active = len(registry.get_all_active()) + len(registry.get_unresolved())
     if settings.strategies_file is None or file.resolve() != settings.strategies_file.resolve():

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
+from itertools import product
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
 from position_sync_dagster.risk.expiry import early_assignments, expiries
-from position_sync_dagster.risk.scenarios import Breakdown, grid
+from position_sync_dagster.risk.scenarios import Breakdown, Point
 from position_sync_dagster.sync.reports.risk import read_risk
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import printable
@@ -68,7 +69,10 @@ def what_if(
     if len(lists[0]) * len(lists[1]) * len(lists[2]) > MOST_POINTS:
         raise typer.BadParameter(f"These are more than {MOST_POINTS:,} scenarios.")
     try:
-        points = grid(*lists, rate=rate, in_moves=in_moves, is_ratio=ratio)
+        points = [
+            Point(spot=s, vol=v, days=d, rate=rate, in_moves=in_moves, is_ratio=ratio)
+            for s, v, d in product(*lists)
+        ]
     except ValidationError as error:
         wrong = error.errors()[0]
         why = f"--{wrong['loc'][0]} {wrong['input']:g}: {wrong['msg']}."

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets import past_days, risk_scenarios
+from position_sync_dagster.defs.assets import derived_tables, past_days
 from position_sync_dagster.defs.assets.closures import CAUSES
 from position_sync_dagster.defs.assets.statements import FILES_CHECK
 from position_sync_dagster.defs.checks import strategies
@@ -26,7 +26,7 @@ WATCHED = (
     strategies.limits_are_read.check_key,
     CAUSES,
     past_days.profits_are_explained.check_key,
-    *risk_scenarios.CHECKS,
+    *derived_tables.RISK_CHECKS,
 )
 
 # A tick begins no delivery after this time; the next ticks send the remaining messages.
@@ -91,33 +91,30 @@ def check_states(
 
 
 def _state_of(
-    instance: dg.DagsterInstance,
-    key: dg.AssetCheckKey,
-    record: Any,
-    ui_url: str,
+    instance: dg.DagsterInstance, key: dg.AssetCheckKey, record: Any, ui_url: str
 ) -> alerts.CheckState:
     asset, ui = key.asset_key.to_user_string(), ui_url.rstrip("/")
-    state = alerts.CheckState(
-        name=f"{asset}: {key.name}",
-        at=datetime.fromtimestamp(record.create_timestamp, UTC),
-        passed=None,
-        link=f"{ui}/assets/{asset}?view=checks&checkDetail={key.name}",
-    )
+    name = f"{asset}: {key.name}"
+    link = f"{ui}/assets/{asset}?view=checks&checkDetail={key.name}"
     evaluation = evaluation_of(record)
     if evaluation is None or record.event is None:
         run = instance.get_run_by_id(record.run_id)
-        return replace(
-            state,
-            passed=None if run is None or run.status is not dg.DagsterRunStatus.FAILURE else False,
+        has_failed = run is not None and run.status is dg.DagsterRunStatus.FAILURE
+        return alerts.CheckState(
+            name=name,
+            at=datetime.fromtimestamp(record.create_timestamp, UTC),
+            passed=False if has_failed else None,
             description="The run that should have evaluated the check failed.",
             what_to_do=f"Read the run's log: {ui}/runs/{record.run_id}",
+            link=link,
         )
     to_do = evaluation.metadata.get(WHAT_TO_DO)
-    return replace(
-        state,
+    return alerts.CheckState(
+        name=name,
         at=datetime.fromtimestamp(record.event.timestamp, UTC),
         passed=None if UNKNOWN in evaluation.metadata else evaluation.passed,
         severity=evaluation.severity.value,
         description=evaluation.description or "",
         what_to_do="" if to_do is None else str(to_do.value),
+        link=link,
     )

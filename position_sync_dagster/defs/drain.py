@@ -10,14 +10,13 @@ one and then its cursor: a crash in between repeats nothing.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import dagster as dg
 
@@ -27,7 +26,6 @@ from position_sync_dagster.defs.assets import (
     closures,
     derived_tables,
     queue_and_ledger,
-    risk_scenarios,
     table_asset,
 )
 from position_sync_dagster.defs.checks import evaluation
@@ -77,6 +75,7 @@ FOLLOWED_TABLES = (
     specs.STATEMENT_EVENTS,
 )
 
+T = TypeVar("T")
 Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 
 
@@ -127,11 +126,12 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """
     settings = POSITION_SYNC.read_settings()
     lake = runs.cached_lake(settings)
-    work = Work(lake, settings, runs.cached_instance(context), datetime.now(UTC))
-    cursor, events = work.tick(TickCursor.from_text(context.cursor))
+    cursor = TickCursor.from_text(context.cursor)
+    work = Work(lake, settings, runs.cached_instance(context), datetime.now(UTC), cursor)
+    events = work.tick()
     dagster_files.note(dagster_files.FAILED_TICK if work.failed else dagster_files.SENSORS)
     return dg.SensorResult(
-        asset_events=events, skip_reason="; ".join(work.said), cursor=cursor.to_text()
+        asset_events=events, skip_reason="; ".join(work.said), cursor=work.cursor.to_text()
     )
 
 
@@ -141,7 +141,7 @@ def _checks_of(_lake: tables.Lake) -> evaluation.CheckDriver:
 
 
 # How long a tick waits for the scenarios of risk: those of a large book end during later ticks.
-RISK_WAIT_S = 2.0
+RISK_WAIT_S = 0.5
 
 _BACKGROUND = ThreadPoolExecutor(1, thread_name_prefix="risk")
 
@@ -151,7 +151,7 @@ def _recording(
     lake: tables.Lake, settings: Settings, _cursor: tuple[datetime | None, int | None]
 ) -> Future[Derived]:
     """Begin to record the scenarios that follow those of a cursor, or return what was begun."""
-    return _BACKGROUND.submit(risk_scenarios.record_risk, lake, settings, datetime.now(UTC))
+    return _BACKGROUND.submit(derived_tables.record_risk, lake, settings, datetime.now(UTC))
 
 
 @dataclass(eq=False)
@@ -159,6 +159,7 @@ class Work:
     """The work of one tick.
 
     Attributes:
+        cursor: What the tick before kept; after the tick, what the next one gets.
         said: What the tick did, with numbers, for its skip reason.
         failed: Whether an error prevented the drain.
     """
@@ -167,176 +168,164 @@ class Work:
     settings: Settings
     instance: dg.DagsterInstance
     now: datetime
+    cursor: TickCursor
 
     def __post_init__(self) -> None:
         self.said: list[str] = []
         self.failed = False
+        self._events: list[Event] = []
         self._results: list[tuple[dg.AssetCheckKey, dg.AssetCheckResult]] = []
 
-    def tick(self, cursor: TickCursor) -> tuple[TickCursor, list[Event]]:
-        """Do the work that is due; return the next cursor and the events, sources first."""
+    def tick(self) -> list[Event]:
+        """Do the work that is due; return the events, sources first."""
         states = gateway_states(self.lake, self.settings, self.now)
-        all_due = self._is_due(cursor.all_reported_at, ALL_EVERY) or states != cursor.states
-        cursor, registry = self._apply_strategies(cursor)
-        all_due |= registry
-        report = drain.NOTHING
-        with self._alone("Nothing is drained"):
-            self.failed = True
-            cursor, report = self._drain(cursor)
-            self.failed = False
-        span = unreported(self.lake, self.instance, cursor.ledger_version)
-        came = span.added.rows
-        if went_back := span.since < (cursor.ledger_version or 0):
-            self.said.append(
-                f"the ledger was restored: it has no row after version {span.since}, and had some "
-                f"through {cursor.ledger_version}"
-            )
-        rows_due = report.claimed or "QUEUE" in came or went_back
-        if came or SessionState.LIVE in states.values():
-            every = STREAMED_EVERY if came else QUIET_EVERY
-            rows_due = rows_due or self._is_due(cursor.reported_at, every)
-        events: list[Event] = []
+        all_due = self._is_due(self.cursor.all_reported_at, ALL_EVERY)
+        all_due |= states != self.cursor.states
+        all_due |= self._apply_strategies()
+        drained = self._alone("Nothing is drained", self._drain)
+        self.failed = drained is None
         if all_due:
-            events += self._tables(states)
-            cursor = replace(cursor, all_reported_at=self.now, states=states)
-        if all_due or rows_due:
-            derived_due = all_due or self._is_due(cursor.derived_reported_at, DERIVED_EVERY)
-            if derived_due:
-                with self._alone(f"{specs.POSITION_QUEUE.name} is not reported"):
-                    events.append(queue_and_ledger.queue_event(self.lake))
-                cursor = replace(cursor, derived_reported_at=self.now)
-            events.append(materialization(span, report))
-            cursor = replace(cursor, ledger_version=span.added.version, reported_at=self.now)
-            derived = list(self._derived(cursor))
-            events += derived if derived_due else []
-        cursor, causes = self._causes(cursor, all_due=all_due)
-        cursor, risk = self._risk(cursor)
-        events += causes + risk
+            self._report_tables(states)
+            self._keep(all_reported_at=self.now, states=states)
+        is_live = SessionState.LIVE in states.values()
+        self._report_rows(drained or drain.NOTHING, all_due=all_due, is_live=is_live)
+        self._explain_closes(all_due=all_due)
+        self._record_risk()
         self._results += _checks_of(self.lake).results(self.lake, self.settings)
-        events += evaluation.news(self.instance, self._results, self.now)
-        return cursor, events
+        return self._events + evaluation.news(self.instance, self._results, self.now)
 
     def _is_due(self, last: datetime | None, every: timedelta) -> bool:
         return last is None or elapsed(last, self.now) >= every
 
-    def _apply_strategies(self, cursor: TickCursor) -> tuple[TickCursor, bool]:
+    def _keep(self, **changes: Any) -> None:
+        self.cursor = replace(self.cursor, **changes)
+
+    def _apply_strategies(self) -> bool:
         """Make the registry equal to a file that changed; return whether the registry changed."""
         path = self.settings.strategies_file
         mark = ":".join(map(str, saved_state(path))) if path else None
-        if mark != cursor.strategies_mark:
+        if mark != self.cursor.strategies_mark:
             refused = None
             try:
                 queue_and_ledger.apply_file(self.lake, self.settings)
             except (StrategiesFileError, InvalidLegError) as error:
                 refused = str(error)
                 logger.error("The strategies file is refused, and the registry stays: %s", error)
-            cursor = replace(cursor, strategies_mark=mark, refused=refused)
-        if cursor.refused:
-            self.said.append(cursor.refused)
-        version = self.lake.registry.table.version()
-        changed = version != cursor.registry_version
-        return replace(cursor, registry_version=version), changed
+            self._keep(strategies_mark=mark, refused=refused)
+        if self.cursor.refused:
+            self.said.append(self.cursor.refused)
+        before, version = self.cursor.registry_version, self.lake.registry.table.version()
+        self._keep(registry_version=version)
+        return version != before
 
-    def _drain(self, cursor: TickCursor) -> tuple[TickCursor, drain.DrainReport]:
+    def _drain(self) -> drain.DrainReport:
         """Drain what waits, unless the last drain could not value the same requests."""
         backlog = self.lake.queue.sync.overview()
         claimable = backlog.claimable + backlog.expired
         counts = f"pending {backlog.counts[QueueStatus.PENDING]}, claimable {claimable}"
-        is_left = cursor.released >= claimable > 0
-        is_left = is_left and not self._is_due(cursor.released_at, RELEASED_FOR)
+        is_left = self.cursor.released >= claimable > 0
+        is_left = is_left and not self._is_due(self.cursor.released_at, RELEASED_FOR)
         if not claimable or is_left:
             why = f"; released without a value, next within {RELEASED_FOR.seconds} s"
             self.said.append(f"{counts}{why if is_left else ''}")
-            return cursor, drain.NOTHING
+            return drain.NOTHING
         report = asyncio.run(drain.drain(self.lake, self.settings))
         self.said.append(
             f"{report.claimed} claimed, {report.rows} rows in {report.duration_s:.1f} s; {counts}"
         )
-        if report.reason:
-            self.said.append(report.reason)
-        if report.error is not None:
-            self.said.append(str(report.error))
-        at = datetime.now(UTC)
-        return replace(cursor, released=report.released, released_at=at), report
+        self.said += [str(why) for why in (report.reason, report.error) if why is not None]
+        self._keep(released=report.released, released_at=datetime.now(UTC))
+        return report
 
-    def _tables(self, states: dict[str, str]) -> Iterator[Event]:
-        """Return the events of the gateways, and of the tables that the stream writes."""
-        yield gateway_event(self.lake, self.settings, states)
-        made: dict[str, Callable[[], Event]] = {
-            specs.ACTIVE_STRATEGIES.name: partial(
-                queue_and_ledger.strategies_event, self.lake, self.settings
-            ),
-            **{
-                spec.name: partial(table_asset.followed_table, self.lake, spec)
-                for spec in FOLLOWED_TABLES
-            },
-            specs.RECONCILIATION_BREAKS.name: partial(breaks_event, self.lake),
-        }
-        for name, event in made.items():
-            with self._alone(f"{name} is not reported"):
-                yield event()
+    def _report_tables(self, states: dict[str, str]) -> None:
+        """Report the gateways, and the tables that the stream writes."""
+        self._events.append(gateway_event(self.lake, self.settings, states))
+        strategies = partial(queue_and_ledger.strategies_event, self.lake, self.settings)
+        self._report(specs.ACTIVE_STRATEGIES.name, strategies)
+        for spec in FOLLOWED_TABLES:
+            self._report(spec.name, partial(table_asset.followed_table, self.lake, spec))
+        self._report(specs.RECONCILIATION_BREAKS.name, partial(breaks_event, self.lake))
 
-    def _derived(self, cursor: TickCursor) -> Iterator[Event]:
-        """Derive the newest rows and the exposure."""
-        for asset, derive in (
-            (specs.LATEST_POSITIONS.name, derived_tables.derive_latest),
-            (specs.STRATEGY_EXPOSURE.name, derived_tables.derive_exposure),
+    def _report_rows(self, report: drain.DrainReport, *, all_due: bool, is_live: bool) -> None:
+        """Report the rows that no event has yet; derive what follows from them."""
+        reported = self.cursor.ledger_version
+        span = unreported(self.lake, self.instance, reported)
+        came, went_back = span.added.rows, span.since < (reported or 0)
+        if went_back:
+            self.said.append(
+                f"the ledger was restored: it has no row after version {span.since}, and had some "
+                f"through {reported}"
+            )
+        is_due = all_due or report.claimed or "QUEUE" in came or went_back
+        if came or is_live:
+            every = STREAMED_EVERY if came else QUIET_EVERY
+            is_due = is_due or self._is_due(self.cursor.reported_at, every)
+        if not is_due:
+            return
+        all_derived = all_due or self._is_due(self.cursor.derived_reported_at, DERIVED_EVERY)
+        if all_derived:
+            name = specs.POSITION_QUEUE.name
+            self._report(name, partial(queue_and_ledger.queue_event, self.lake))
+            self._keep(derived_reported_at=self.now)
+        self._events.append(materialization(span, report))
+        self._keep(ledger_version=span.added.version, reported_at=self.now)
+        for spec, derive in (
+            (specs.LATEST_POSITIONS, derived_tables.derive_latest),
+            (specs.STRATEGY_EXPOSURE, derived_tables.derive_exposure),
         ):
-            with self._alone(f"{asset} stays as it was"):
-                made = derive(self.lake, self.settings, self.now)
-                self._results += made.checks.items()
-                yield table_asset.runless(asset, made.metadata, sources=_sources(cursor))
+            make = partial(derive, self.lake, self.settings, self.now)
+            self._derive(spec.name, make, is_shown=all_derived)
 
-    def _causes(self, cursor: TickCursor, *, all_due: bool) -> tuple[TickCursor, list[Event]]:
+    def _explain_closes(self, *, all_due: bool) -> None:
         """Explain closes after an import of statements, and each hour."""
         version = self.lake.statement_events.table.version()
-        if version == cursor.statements and not all_due:
-            return cursor, []
-        events: list[Event] = []
-        with self._alone(f"{specs.CLOSURES.name} stays as it was"):
-            made = closures.explain(self.lake, self.settings)
-            self._results += made.checks.items()
-            events.append(table_asset.runless(specs.CLOSURES.name, made.metadata, sources={}))
-        return replace(cursor, statements=version), events
+        if version != self.cursor.statements or all_due:
+            self._derive(specs.CLOSURES.name, partial(closures.explain, self.lake, self.settings))
+            self._keep(statements=version)
 
-    def _risk(self, cursor: TickCursor) -> tuple[TickCursor, list[Event]]:
+    def _record_risk(self) -> None:
         """Record the scenarios, in a thread: no drain waits for those of a large book."""
-        registry = cursor.registry_version
+        cursor, registry = self.cursor, self.cursor.registry_version
         every = DERIVED_EVERY if registry == cursor.risk_registry else STREAMED_EVERY
         if not cursor.ledger_version or not self._is_due(cursor.risk_at, every):
-            return cursor, []
+            return
         recording = _recording(self.lake, self.settings, (cursor.risk_at, registry))
         wait([recording], RISK_WAIT_S)
         if not recording.done():
-            return cursor, []
+            return
         _recording.cache_clear()
-        events: list[Event] = []
-        name, sources = specs.RISK_SCENARIOS.name, _sources(cursor)
-        with self._alone(f"{name} is not recorded"):
-            made = recording.result()
-            self._results += made.checks.items()
-            events.append(table_asset.runless(name, made.metadata, sources=sources))
-        if not events:  # it is tried again in a minute
+        if not self._derive(specs.RISK_SCENARIOS.name, recording.result):
             unknown = unknown_result(self.said[-1])
-            self._results += [(key, unknown) for key in risk_scenarios.CHECKS]
-            registry = None
-        return replace(cursor, risk_at=self.now, risk_registry=registry), events
+            self._results += [(key, unknown) for key in derived_tables.RISK_CHECKS]
+            registry = None  # it is tried again in a minute
+        self._keep(risk_at=self.now, risk_registry=registry)
 
-    @contextmanager
-    def _alone(self, what: str) -> Iterator[None]:
+    def _report(self, name: str, event: Callable[[], Event]) -> None:
+        made = self._alone(f"{name} is not reported", event)
+        self._events += [] if made is None else [made]
+
+    def _derive(self, name: str, make: Callable[[], Derived], *, is_shown: bool = True) -> bool:
+        """Derive a table with its checks, and report it; return whether that succeeded."""
+        made = self._alone(f"{name} stays as it was", make)
+        if made is None:
+            return False
+        self._results += made.checks.items()
+        if is_shown:
+            # The data versions of sources that are not followed all the time.
+            sources = {specs.ACTIVE_STRATEGIES.name: str(self.cursor.registry_version)}
+            self._events.append(table_asset.runless(name, made.metadata, sources=sources))
+        return True
+
+    def _alone(self, what: str, make: Callable[[], T]) -> T | None:
         """Keep an error of one table to itself: it is logged, and named in the skip reason."""
         try:
-            yield
+            return make()
         except PositionSyncError as error:
             self.said.append(f"{what}: {error}")
         except Exception as error:
             logger.exception("%s", what)
             self.said.append(f"{what}: {type(error).__name__}: {error}")
-
-
-def _sources(cursor: TickCursor) -> dict[str, str]:
-    """Return the data versions of sources that are not followed all the time."""
-    return {specs.ACTIVE_STRATEGIES.name: str(cursor.registry_version)}
+        return None
 
 
 LEDGER = dg.AssetKey(specs.POSITION_UPDATES.name)
@@ -368,7 +357,7 @@ def unreported(lake: tables.Lake, instance: dg.DagsterInstance, cursor: int | No
         cursor: The version that the last tick reported; None at the first tick.
     """
     events = instance.fetch_materializations(LEDGER, limit=LOOKED_AT).records
-    found = [version for event in events if (version := _reported(event)) is not None]
+    found = [versions[1] for event in events if (versions := _reported(event)) is not None]
     since = cursor or 0
     if found:
         since = max(found) if cursor is None else found[0]
@@ -376,14 +365,12 @@ def unreported(lake: tables.Lake, instance: dg.DagsterInstance, cursor: int | No
     return Span(min(since, added.version), added)
 
 
-def _reported(record: dg.EventLogRecord) -> int | None:
-    """Return the version through which an event reports rows; None if it reports none."""
+def _reported(record: dg.EventLogRecord) -> tuple[int, int] | None:
+    """Return the versions between which an event reports rows; None if it reports none."""
     seen = record.asset_materialization
     metadata = seen.metadata if seen is not None else {}
-    if SINCE not in metadata or THROUGH not in metadata:
-        return None
-    version = metadata[THROUGH].value
-    return version if isinstance(version, int) else None
+    since, through = (metadata[of].value if of in metadata else None for of in (SINCE, THROUGH))
+    return (since, through) if isinstance(since, int) and isinstance(through, int) else None
 
 
 def materialization(span: Span, report: drain.DrainReport) -> dg.AssetMaterialization:
@@ -435,8 +422,7 @@ def gateway_event(
         numbers = table_asset.known(
             state=state,
             gateway=name,
-            lines_in_use=session.lines_in_use if session else None,
-            line_limit=session.line_limit if session else None,
+            **{of: getattr(session, of, None) for of in ("lines_in_use", "line_limit")},
             note=session.detail if session else None,
         )
         metadata |= {f"{prefix}{key}": value for key, value in numbers.items()}
@@ -454,22 +440,16 @@ def events_with(home: Path, versions: Sequence[int]) -> list[str]:
         for _page in range(SEARCHED // PAGE):
             page = instance.fetch_materializations(LEDGER, limit=PAGE, cursor=cursor)
             for record in page.records:
-                through, since = _reported(record), _since(record)
-                if through is None or not any(since < one <= through for one in wanted):
-                    continue
-                at = datetime.fromtimestamp(record.timestamp, UTC)
-                found.append(
-                    f"{record.storage_id} at {at:%Y-%m-%d %H:%M:%S} UTC: versions {since} to "
-                    f"{through}"
-                )
-                wanted = {one for one in wanted if not since < one <= through}
+                since, through = _reported(record) or (0, 0)
+                reported = {one for one in wanted if since < one <= through}
+                if reported:
+                    at = datetime.fromtimestamp(record.timestamp, UTC)
+                    found.append(
+                        f"{record.storage_id} at {at:%Y-%m-%d %H:%M:%S} UTC: versions {since} to "
+                        f"{through}"
+                    )
+                    wanted -= reported
             if not wanted or not page.has_more:
                 break
             cursor = page.cursor
     return found
-
-
-def _since(record: dg.EventLogRecord) -> int:
-    seen = record.asset_materialization
-    value = seen.metadata[SINCE].value if seen is not None and SINCE in seen.metadata else 0
-    return value if isinstance(value, int) else 0

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import sqlalchemy as sql
-from dagster._core.storage.event_log import SqlEventLogStorage
+from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
 from dagster._core.storage.event_log.schema import (
     AssetCheckExecutionsTable,
     AssetEventTagsTable,
@@ -24,17 +24,8 @@ from position_sync_dagster.lake.schema import tables as specs
 
 KEPT = timedelta(days=90)
 
-# Rows per transaction: SQLite has one writer at a time, and the others wait for it.
-CHUNK = 200
-
 # The run id of an event without a run.
 NO_RUN = ""
-
-ENDED = [
-    dg.DagsterRunStatus.SUCCESS,
-    dg.DagsterRunStatus.FAILURE,
-    dg.DagsterRunStatus.CANCELED,
-]
 
 Connect = Callable[[], AbstractContextManager[sql.Connection]]
 
@@ -51,7 +42,7 @@ def delete_old_runs(instance: dg.DagsterInstance, jobs: Iterable[str], before: d
     }
     deleted = 0
     for job in jobs:
-        old = dg.RunsFilter(job_name=job, statuses=ENDED, created_before=before)
+        old = dg.RunsFilter(job_name=job, statuses=runs.ENDED, created_before=before)
         for run_id in instance.get_run_ids(old):
             if run_id not in held:
                 instance.delete_run(run_id)
@@ -74,51 +65,44 @@ def delete_old_events(instance: dg.DagsterInstance, assets: Iterable[str], befor
         return 0
     own = [dg.AssetKey(name).to_string() for name in assets]
     checks, events = AssetCheckExecutionsTable.c, SqlEventLogStorageTable.c
-    kinds = [checks.asset_key, checks.check_name, checks.partition]
-    old = _old_ids(
-        storage.index_connection,
+    old = _old(
         checks.evaluation_event_timestamp,
-        kinds,
+        [checks.asset_key, checks.check_name, checks.partition],
         before,
         [checks.asset_key.in_(own)],
     )
     deleted = _delete(storage.index_connection, checks.id, old)
-    # SQLite stores them twice, in the index and in a file of their own.
-    for connect in (storage.index_connection, lambda: storage.run_connection(NO_RUN)):
-        where = [
-            events.run_id == NO_RUN,
-            sql.or_(events.asset_key.in_(own), events.asset_key.is_(None)),
-        ]
-        kinds = [events.dagster_event_type, events.asset_key]
-        old = _old_ids(connect, events.timestamp, kinds, before, where)
-        _delete(connect, AssetEventTagsTable.c.event_id, old)
-        deleted += _delete(connect, events.id, old)
+    runless = [
+        events.run_id == NO_RUN,
+        sql.or_(events.asset_key.in_(own), events.asset_key.is_(None)),
+    ]
+    kinds = [events.dagster_event_type, events.asset_key]
+    old = _old(events.timestamp, kinds, before, runless)
+    _delete(storage.index_connection, AssetEventTagsTable.c.event_id, old)
+    deleted += _delete(storage.index_connection, events.id, old)
+    if isinstance(storage, SqliteEventLogStorage):
+        # SQLite has each a second time, in a file for the log of a run: nothing shows it.
+        old = _old(events.timestamp, kinds, datetime.now(UTC), runless)
+        _delete(lambda: storage.run_connection(NO_RUN), events.id, old)
     return deleted
 
 
-def _old_ids(
-    connect: Connect,
+def _old(
     at: "sql.Column[datetime]",
     kinds: "Sequence[sql.Column[str]]",
     before: datetime,
     where: "Iterable[sql.ColumnElement[bool]]",
-) -> list[int]:
-    """Return the ids of old rows, without the newest of each kind."""
+) -> "sql.Select[tuple[int]]":
+    """Return the query of the ids of old rows, without the newest of each kind."""
     ids = at.table.c.id
     newest = sql.select(sql.func.max(ids)).where(*where).group_by(*kinds)
     early = before.astimezone(UTC).replace(tzinfo=None)
-    old = sql.select(ids).where(*where, at < early, ids.not_in(newest))
+    return sql.select(ids).where(*where, at < early, ids.not_in(newest))
+
+
+def _delete(connect: Connect, column: "sql.Column[int]", old: "sql.Select[tuple[int]]") -> int:
     with connect() as connection:
-        return list(connection.execute(old).scalars())
-
-
-def _delete(connect: Connect, column: "sql.Column[int]", values: Sequence[int]) -> int:
-    """Delete the rows with these values, in chunks; return the number of values."""
-    for first in range(0, len(values), CHUNK):
-        with connect() as connection:
-            some = column.in_(values[first : first + CHUNK])
-            connection.execute(column.table.delete().where(some))
-    return len(values)
+        return connection.execute(column.table.delete().where(column.in_(old))).rowcount
 
 
 MAINTENANCE_JOB = "maintain_lake"

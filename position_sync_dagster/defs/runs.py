@@ -19,7 +19,8 @@ from position_sync_dagster import dagster_files
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.supervision import IN_PROGRESS, JobRun, RunState
+from position_sync_dagster.sync import supervision
+from position_sync_dagster.sync.supervision import JobRun, RunState
 
 STREAM_JOB = "stream_positions"
 CLOSE_JOB = "close_day"
@@ -46,14 +47,7 @@ FAILURE_REASON = "dagster/failure_reason"
 # Failure reasons caused by the run itself; interrupted or killed runs have others, or none.
 OWN_FAULTS = frozenset({"STEP_FAILURE", "RUN_EXCEPTION", "JOB_INITIALIZATION_FAILURE"})
 
-_STATES = {
-    dg.DagsterRunStatus.STARTING: RunState.STARTING,
-    dg.DagsterRunStatus.STARTED: RunState.RUNNING,
-    dg.DagsterRunStatus.CANCELING: RunState.CANCELING,
-    dg.DagsterRunStatus.SUCCESS: RunState.ENDED,
-    dg.DagsterRunStatus.FAILURE: RunState.FAILED,
-    dg.DagsterRunStatus.CANCELED: RunState.CANCELED,
-}
+ENDED = [status for status in dg.DagsterRunStatus if status.value in supervision.ENDED]
 
 
 def recent_runs(
@@ -72,9 +66,7 @@ def recent_runs(
     return [_run_of(record) for record in records]
 
 
-_IN_PROGRESS = [
-    status for status in dg.DagsterRunStatus if _STATES.get(status, RunState.WAITING) in IN_PROGRESS
-]
+_IN_PROGRESS = [status for status in dg.DagsterRunStatus if status not in ENDED]
 
 
 def streams_in_progress(instance: dg.DagsterInstance) -> dict[str, list[JobRun]]:
@@ -91,7 +83,7 @@ def streams_in_progress(instance: dg.DagsterInstance) -> dict[str, list[JobRun]]
 
 def _run_of(record: dg.RunRecord) -> JobRun:
     run = record.dagster_run
-    state = _STATES.get(run.status, RunState.WAITING)
+    state = RunState(run.status.value)
     launched = record.update_timestamp if state is RunState.STARTING else record.create_timestamp
     return JobRun(
         run_id=run.run_id,
@@ -99,7 +91,6 @@ def _run_of(record: dg.RunRecord) -> JobRun:
         since=utc(record.start_time) or launched,
         ended_at=utc(record.end_time),
         own_fault=run.tags.get(FAILURE_REASON) in OWN_FAULTS,
-        submitted=run.status is not dg.DagsterRunStatus.NOT_STARTED,
     )
 
 
@@ -153,8 +144,8 @@ def _translated() -> Iterator[None]:
 
 
 # Minimum seconds between two ticks. The daemon looks each 5 s: with 5 it would pass over every
-# second look.
-TICK_S = 4
+# second look, and with 4 over one after a tick that waited for another sensor.
+TICK_S = 2
 
 _lock = Lock()
 _instances: list[tuple[object, dg.DagsterInstance]] = []

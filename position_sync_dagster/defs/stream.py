@@ -29,7 +29,7 @@ from position_sync_dagster.errors import GatewaysFileError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream import streamer
-from position_sync_dagster.sync.stream.memory_and_threads import one_native_thread_each
+from position_sync_dagster.sync.stream.memory_and_threads import limit_native_threads
 from position_sync_dagster.sync.stream.ownership import StreamCounts
 from position_sync_dagster.sync.supervision import Supervision, supervise
 
@@ -121,7 +121,6 @@ class StreamThread:
 
 @dg.op(tags={"domain": "positions"}, config_schema={})
 @dagster_failures
-@one_native_thread_each()
 def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResource) -> None:
     """Own a login: stream active legs, write `broker_positions`, enqueue everything else.
 
@@ -130,6 +129,7 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
     starts another one. An interrupt ends it cleanly, and the run succeeds. A termination in the UI
     ends it in the same way, but as a canceled run, which pauses the stream.
     """
+    limit_native_threads()
     lake, instance = position_sync.lake, context.instance
     name = context.partition_key if context.has_partition_key else None
     settings = position_sync.settings.for_login(name)
@@ -137,11 +137,14 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
     with logged_aside():
         try:
             with thread.running():
+                # The supervisor gives up a run that has no lease in time: nobody can terminate it.
                 thread.wait(
-                    until=lambda: login_is_gone(settings) or run_is_gone(instance, context.run_id)
+                    until=lambda: (
+                        login_is_gone(settings) or status_of(instance, context.run_id) in runs.ENDED
+                    )
                 )
         except dg.DagsterExecutionInterruptedError:
-            if run_is_canceling(instance, context.run_id):
+            if status_of(instance, context.run_id) is dg.DagsterRunStatus.CANCELING:
                 raise
         total = thread.result()
     context.log.info(
@@ -188,24 +191,16 @@ def login_is_gone(login: Settings) -> bool:
     return False
 
 
-def run_is_canceling(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Return whether a person has terminated a run; False if the storage cannot be read."""
-    with suppress(Exception):  # of any storage: the rows need the lake and the gateway only
-        run = instance.get_run_by_id(run_id)
-        return run is not None and run.status is dg.DagsterRunStatus.CANCELING
-    return False
+def status_of(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus | None:
+    """Return the status of a run; a run that was deleted has ended.
 
-
-def run_is_gone(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Return whether a run was deleted from Dagster, or has ended there: nobody can terminate it.
-
-    The supervisor gives up a run that has no lease in time, also if a clock was set meanwhile. If
-    the storage cannot be read, the answer is no.
+    Returns:
+        None if the storage, of any kind, cannot be read: the rows need the lake and the gateway.
     """
     with suppress(Exception):
         run = instance.get_run_by_id(run_id)
-        return run is None or run.is_finished
-    return False
+        return dg.DagsterRunStatus.SUCCESS if run is None else run.status
+    return None
 
 
 def stream_job(partitions: dg.PartitionsDefinition | None = None) -> dg.JobDefinition:
@@ -236,11 +231,15 @@ RUNS_SEEN = 8
 STARTS_AT_ONCE = 4
 
 
-@runs.sensor(job_name=STREAM_JOB)
+# Minimum seconds between two looks at the streams: every second look of the daemon.
+SUPERVISE_S = 7
+
+
+@runs.sensor(job_name=STREAM_JOB, minimum_interval_s=SUPERVISE_S)
 def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Request a stream run if none is alive; report a run as failed if its process is gone.
 
-    It looks every 5 s, and starts the stream of a login when its lease has ended: after a clean
+    It looks every 10 s, and starts the stream of a login when its lease has ended: after a clean
     end, a crash, a kill. Terminating its run pauses it until this sensor is switched off and on, or
     the job launched.
 

@@ -37,7 +37,6 @@ from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, exchange
 from position_sync_dagster.processes.stop_request import StopRequest
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
-from position_sync_dagster.sync.stream.memory_and_threads import one_native_thread_each
 
 # Seconds from the start to the statement of the day, which a real broker makes in the night.
 STATED_S = 215.0
@@ -350,7 +349,6 @@ def start(
             )
 
 
-@one_native_thread_each()
 def import_strategies(lake_path: Path, *, empty: bool = False) -> None:
     """Make the tables, with the demo's strategies unless `empty`: changes by the user stay."""
     lake = Lake(str(lake_path))

@@ -37,7 +37,6 @@ from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.reports.changes import DayChange
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED
 from position_sync_dagster.sync.reports.figures import Figures, FiguresReader
-from position_sync_dagster.sync.stream.memory_and_threads import one_native_thread_each
 from position_sync_dagster.terminal.board import Lines, board, figures_of
 from position_sync_dagster.terminal.text import command_as_typed, printable
 
@@ -444,7 +443,6 @@ def choose_ports(options: Options, screen: Display) -> tuple[int, programs.Simul
     return ui_port, wanted
 
 
-@one_native_thread_each()
 def watch(
     demo_run: programs.DemoRun, options: Options, screen: Display, stop: StopRequest
 ) -> tuple[AcceptanceResult, ...]:

@@ -76,24 +76,24 @@ class BrokerPosition:
     """One holding as the broker last reported it; a position of 0.0 is an explicit close.
 
     Attributes:
-        position: Signed units.
-        average_cost: Per unit, including multiplier and commissions.
-        market_price, market_value, unrealized_pnl, realized_pnl: From the portfolio feed or
-            PnLSingle; None until the broker sends them.
+        market_price: The broker's price of the position, of PNL_SINGLE its value for one unit.
+            Unit: as the broker sends.
+        market_value: The broker's value of the position; null until it sends one. Unit: `currency`.
+        unrealized_pnl: The broker's unrealized profit and loss. Unit: `currency`.
         value_source: PORTFOLIO, PNL_SINGLE (a subscription per position, about a second old), or
-            NONE while the broker has sent no value.
-        value_time: The broker's time of the values; None if it sent none or it is uncertain.
-        received_at: When the last change of this row was received; of a PNL_SINGLE value, when its
-            newest message was received.
-        position_time: When the last change of `position` was received (a closed row keeps its
-            closing time).
-        completeness: Of the last download of the row's account.
-        confirmed_at: When the newest message arrived that confirms the values: the end of a
+            NONE before the broker sent a value.
+        value_time: The time that the broker gives the values; null where it is not certain.
+        received_at: When this row last changed here; of a PNL_SINGLE value, when its newest message
+            came.
+        position_time: When position last changed here; of a closed row, when it closed.
+        snapshot_id: The account download that the row belongs to.
+        completeness: How much of the account that download covered: COMPLETE, PARTIAL or UNKNOWN.
+        confirmed_at: Until when the broker is known to have confirmed these values: by the end of a
             download of the account, a row or a time of its open subscription, or a value of this
-            holding. At that moment the values were the broker's present ones. It says nothing of
-            the age of a PNL_SINGLE value, which messages of its own subscription alone confirm.
-        followed: Whether messages of its PnLSingle subscription arrive: the newest was received a
-            few seconds ago at most.
+            holding. It says nothing of the age of a PNL_SINGLE value, which messages of its own
+            subscription alone confirm.
+        followed: Whether messages of the holding's profit subscription (PnLSingle) arrive: each
+            confirms the value until it moves.
         greeks: Computed from the value; None where it is streamed, is no option, or has none.
     """
 

@@ -345,12 +345,11 @@ datetime.timezone(datetime.timedelta(seconds=28800)))
         return None
 
 
-def read_time(text: str, *, without_zone: tzinfo | None = None) -> datetime:
-    """Read a date and a time as a gateway writes them.
+def read_time(text: str) -> datetime:
+    """Read a date and a time as a gateway writes them; without a zone it is of this machine's.
 
     Args:
         text: Such as `20261126 20:32:38 Asia/Kolkata` or, in UTC, `20261126-15:02:38`.
-        without_zone: The zone of a time that names none; None: that of this machine.
 
     Raises:
         UnknownZoneError: The zone that it names is not known.
@@ -367,13 +366,11 @@ def read_time(text: str, *, without_zone: tzinfo | None = None) -> datetime:
     day = date(int(found[1]), int(found[2]), int(found[3]))
     hour, rest = found[5].split(":", 1)
     at = datetime.combine(day, time.fromisoformat(f"{hour:0>2}:{rest}"))
-    zone = without_zone
+    zone: tzinfo | None = UTC if found[4] == "-" else None
     if found[6]:
         zone = zone_of(found[6])
         if zone is None:
             raise UnknownZoneError(found[6])
-    elif found[4] == "-":
-        zone = UTC
     return at.astimezone() if zone is None else at.replace(tzinfo=zone)
 
 

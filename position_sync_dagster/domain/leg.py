@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any, Self, TypedDict, Unpack
 
 from position_sync_dagster.domain import instrument
+from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right, digits
 from position_sync_dagster.errors import InvalidLegError, shown
 
@@ -46,10 +47,7 @@ QUEUED = frozenset({LegState.OVERFLOW, LegState.MONITORED})
 
 
 # The fields by which a leg describes its contract: `Membership.terms`.
-Terms = tuple[
-    str, Right | None, float | None, date | None, str | None, str | None, float | None,
-    str | None, str | None,
-]  # fmt: skip
+Terms = tuple[object, ...]
 
 
 class StrategyId(str):
@@ -131,13 +129,13 @@ class Membership:
     @property
     def described(self) -> str:
         """The terms as text, such as "SPX 2027-01-15 5000 CALL class SPXW"."""
-        words = [self.symbol]
-        words += [word(term) for term in (self.expiry, self.strike, self.right) if term]
-        words += [self.sec_type] if self.sec_type else []
-        words += [f"class {self.trading_class}"] if self.trading_class else []
-        words += [f"multiplier {digits(self.multiplier)}"] if self.multiplier else []
-        words += [f"on {self.exchange}"] if self.exchange else []
-        return " ".join([*words, *([self.currency] if self.currency else [])])
+        terms = (self.symbol, self.expiry, self.strike, self.right, self.sec_type)
+        named = {
+            "class": self.trading_class, "multiplier": self.multiplier, "on": self.exchange,
+        }  # fmt: skip
+        words = [word(term) for term in terms if term]
+        words += [f"{name} {word(value)}" for name, value in named.items() if value]
+        return " ".join([*words, self.currency or ""]).strip()
 
     def ended(self, at: datetime) -> Self:
         """Return the same membership, ended at this time."""
@@ -187,6 +185,16 @@ class LegWords(LegShare, total=False):
     currency: str | None
 
 
+class Description(TypedDict, total=False):
+    """What distinguishes one leg of a strategy from its others."""
+
+    symbol: str | None
+    right: str | None
+    strike: float | str | None
+    expiry: str | int | date | None
+    trading_class: str | None
+
+
 class GivenLeg(LegWords, total=False):
     """Everything that a person or a file says of a leg, apart from its symbol."""
 
@@ -223,16 +231,8 @@ def leg_of(
     terms: Instrument, strategy_id: str, added_at: datetime, **more: Unpack[LegShare]
 ) -> ActiveContract:
     """Return a leg of a strategy whose contract is known from a holding."""
-    return ActiveContract(
-        conid=terms.conid,
-        symbol=terms.symbol,
-        right=terms.right,
-        strike=terms.strike,
-        expiry=terms.expiry,
-        strategy_id=strategy_id,
-        added_at=added_at,
-        **more,
-    )
+    known = (terms.conid, terms.symbol, terms.right, terms.strike, terms.expiry)
+    return ActiveContract(*known, strategy_id, added_at, **more)
 
 
 _MEMBERSHIP = tuple(field.name for field in fields(Membership))
@@ -371,53 +371,25 @@ def contract_mismatch(leg: Membership, details: ContractDetails) -> str | None:
     second is not known, a day within `SETTLED_WITHIN` after the last trade is accepted. An expiry,
     security type, trading class, multiplier or currency that the leg leaves out is not compared.
     """
-    differences = []
-    if leg.symbol.upper() not in (details.symbol.upper(), details.trading_class.upper()):
-        differences += _differences(("symbol", leg.symbol, details.symbol))
-    if _differs(leg.strike, details.strike):
-        differences += _differences(("strike", leg.strike, details.strike))
-    days = [day for day in (details.last_trade_date, details.expires_on) if day is not None]
-    dated = days or details.sec_type in UNDATED_TYPES
-    if leg.expiry is not None and dated and not _expires_on(leg.expiry, details):
-        differences += _differences(("expiry", leg.expiry, days[-1] if days else None))
-    given = (
+    compared: list[tuple[str, object, object]] = [
         ("security type", leg.sec_type, details.sec_type),
         ("trading class", leg.trading_class, details.trading_class),
         ("multiplier", leg.multiplier, details.multiplier),
         ("currency", leg.currency, details.currency),
-    )
-    right = ("right", leg.right, details.right)
-    differences += _differences(right, *(one for one in given if one[1] is not None))
-    return ", ".join(differences) or None
-
-
-def row_mismatch(row: Instrument, details: ContractDetails) -> str | None:
-    """Return how the details of a contract differ from the broker's row of a holding; None if not.
-
-    What a row leaves empty is not compared.
-    """
-    given = (
-        ("symbol", details.symbol, row.symbol),
-        ("local symbol", details.local_symbol, row.local_symbol or None),
-        ("trading class", details.trading_class, row.trading_class or None),
-        ("right", details.right, row.right),
-        ("strike", details.strike, row.strike),
-        ("multiplier", details.multiplier, row.multiplier),
-    )
-    differences = _differences(*(one for one in given if one[2] is not None))
-    days = (details.last_trade_date, details.expires_on)
-    if row.expiry is not None and any(days) and row.expiry not in days:
-        differences += _differences(("expiry", days[0], row.expiry))
-    return ", ".join(differences) or None
-
-
-def _differences(*compared: tuple[str, object, object]) -> list[str]:
-    """Return the fields that are not what was expected: name, expected value, value."""
-    return [
-        f"its {name} is {word(value)}, not {word(expected)}"
-        for name, expected, value in compared
-        if value != expected
     ]
+    found = [one for one in compared if one[1] is not None and one[1] != one[2]]
+    if leg.symbol.upper() not in (details.symbol.upper(), details.trading_class.upper()):
+        found.append(("symbol", leg.symbol, details.symbol))
+    if leg.right != details.right:
+        found.append(("right", leg.right, details.right))
+    if _differs(leg.strike, details.strike):
+        found.append(("strike", leg.strike, details.strike))
+    days = [day for day in (details.last_trade_date, details.expires_on) if day is not None]
+    dated = days or details.sec_type in UNDATED_TYPES
+    if leg.expiry is not None and dated and not _expires_on(leg.expiry, details):
+        found.append(("expiry", leg.expiry, days[-1] if days else None))
+    texts = [f"its {name} is {word(there)}, not {word(here)}" for name, here, there in found]
+    return ", ".join(texts) or None
 
 
 def _expires_on(day: date, details: ContractDetails) -> bool:
@@ -478,17 +450,15 @@ def _named(contracts: list[ContractDetails]) -> str:
 
 def candidate(details: ContractDetails) -> str:
     """Return a contract as text, with the fields by which contracts differ."""
-    expiry = details.expires_on or details.last_trade_date
-    words = [
-        details.local_symbol or details.symbol,
-        f"(conid {details.conid}",
-        f"class {details.trading_class}" if details.trading_class else "",
-        f"expiry {expiry}" if expiry else "",
-        f"exchange {details.exchange}",
-        f"multiplier {digits(details.multiplier)}",
-        f"{details.currency})",
-    ]
-    return ", ".join(part for part in words if part).replace(", (", " (")
+    named = {
+        "conid": details.conid,
+        "class": details.trading_class,
+        "expiry": details.expires_on or details.last_trade_date,
+        "exchange": details.exchange,
+        "multiplier": details.multiplier,
+    }
+    words = [f"{name} {word(value)}" for name, value in named.items() if value]
+    return f"{details.local_symbol or details.symbol} ({', '.join(words)}, {details.currency})"
 
 
 def _distance(leg: UnresolvedLeg, details: ContractDetails) -> tuple[float, int, int]:
@@ -517,18 +487,10 @@ class Measure(StrEnum):
 
 
 # The measures that are amounts of a currency.
-SUMS_OF_MONEY = frozenset(
-    {
-        Measure.UNREALIZED_PNL,
-        Measure.DAILY_PNL,
-        Measure.DOLLAR_DELTA,
-        Measure.THETA,
-        Measure.VEGA,
-        Measure.GAMMA_1PCT,
-        Measure.MAINTENANCE_MARGIN,
-        Measure.EXCESS_LIQUIDITY,
-    }
-)
+SUMS_OF_MONEY = frozenset(Measure) - {
+    Measure.DAYS_TO_EXPIRY, Measure.SHORT_IN_MONEY, Measure.VALUE_AGE_S, Measure.MISSING_LEGS,
+    Measure.CUSHION,
+}  # fmt: skip
 
 # The measures that only an account has: the broker's own numbers.
 OF_ACCOUNTS = frozenset({Measure.MAINTENANCE_MARGIN, Measure.EXCESS_LIQUIDITY, Measure.CUSHION})
@@ -627,3 +589,43 @@ def judge(limit: Limit, reading: Reading) -> LimitState:
         return LimitState.BROKEN if beyond else LimitState.HOLDS
     sure = reading.at_least and limit.bound is Bound.MAX
     return LimitState.BROKEN if beyond and sure else LimitState.UNKNOWN
+
+
+def route(
+    holdings: Iterable[BrokerPosition],
+    legs: Iterable[ActiveContract],
+    lines: frozenset[int],
+    *,
+    sec_types: Iterable[str],
+) -> dict[Key, LegState]:
+    """Decide the route of each holding; one line serves every holding of its conid.
+
+    A conid with a line is STREAMED in each account that holds it, in a strategy or not, since that
+    costs nothing. Without a line, an active leg is OVERFLOW and any other holding MONITORED.
+
+    Args:
+        holdings: Every holding of the login.
+        legs: The legs of strategies.
+        lines: The conids that hold a line.
+        sec_types: Holdings of other security types have no route.
+
+    Returns:
+        (account, conid) → the state of the holding.
+    """
+    allowed = frozenset(sec_types)
+    active = {(leg.account, leg.conid) for leg in legs if leg.removed_at is None}
+    routes: dict[Key, LegState] = {}
+    for holding in holdings:
+        conid = holding.instrument.conid
+        if holding.instrument.sec_type not in allowed:
+            continue
+        if holding.position == 0:
+            state = LegState.CLOSED
+        elif conid in lines:
+            state = LegState.STREAMED
+        elif (None, conid) in active or (holding.account, conid) in active:
+            state = LegState.OVERFLOW
+        else:
+            state = LegState.MONITORED
+        routes[holding.key] = state
+    return routes

@@ -23,7 +23,7 @@ from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.gateway_session import SET_ASIDE
 from position_sync_dagster.domain.instrument import CONIDS
 from position_sync_dagster.domain.leg import few
-from position_sync_dagster.errors import GatewayError, shown
+from position_sync_dagster.errors import shown
 from position_sync_dagster.gateway import ib_async_internals, translate
 from position_sync_dagster.gateway.codes import ACCOUNT_READY, GatewayCode, MessageType
 from position_sync_dagster.gateway.holdings import HoldingsBook
@@ -550,8 +550,6 @@ class PortfolioDownloads:
             why = await self._subscription.download(
                 account, impatient=self.standing.has_failed(account)
             )
-        except GatewayError:
-            raise
         except ConnectionError as error:
             raise self._login.lost(f"the values of account {account}") from error
         except asyncio.CancelledError:

@@ -24,81 +24,6 @@ from position_sync_dagster.gateway.login import Login
 from position_sync_dagster.gateway.translate import portfolio_row_of, position_of
 
 
-class PositionDownload:
-    """Requests the list of all positions, and decides when it is due again.
-
-    Messages of positions do not name their request, and at any end message ib_async ends the
-    request that it waits for (2.1.0, wrapper.py). Therefore no list is requested while another one
-    is under way, and a timeout ends the connection: the late rows of that list would be taken for
-    the whole answer to the next request.
-
-    Args:
-        give_up: Called with the reason when the connection must not be used any more.
-
-    Attributes:
-        requested_at: When the newest list was requested, in monotonic seconds.
-        listed_at: When the newest whole list was used, in monotonic seconds.
-    """
-
-    def __init__(self, login: Login, *, give_up: Callable[[str], None]) -> None:
-        self._login, settings = login, login.settings
-        self._timeout_s = settings.gateway_timeout_s
-        self._interval_s = settings.positions_interval_s
-        self._give_up = give_up
-        self._listing: asyncio.Future[list[Position]] | None = None
-        self._requested = False
-        self.listed_at = time.monotonic()
-        self.requested_at = -math.inf
-
-    @property
-    def is_due(self) -> bool:
-        """Return whether a new list was asked for, or the last one is older than the interval."""
-        return self._requested or time.monotonic() - self.listed_at >= self._interval_s
-
-    def request(self) -> None:
-        """Make a new list due: messages since the last one may be missing."""
-        self._requested = True
-
-    @property
-    def is_awaited(self) -> bool:
-        """Return whether a list is under way, or has ended and `fetch` has not returned it yet."""
-        return self._listing is not None
-
-    async def fetch(self) -> list[Position]:
-        """Wait for the list that is under way; request one where there is none.
-
-        Raises:
-            GatewayTimeoutError: No end message came; the connection is given up.
-            GatewayLostError: The connection ended.
-        """
-        try:
-            listing = self._listing
-            if listing is None:
-                listing = self._listing = asyncio.ensure_future(self._login.ib.reqPositionsAsync())
-                # Its error is retrieved in any case: asyncio logs one that nobody awaits any more.
-                listing.add_done_callback(lambda one: one.cancelled() or one.exception())
-                self._requested, self.requested_at = False, time.monotonic()
-            await asyncio.wait({listing}, timeout=self._timeout_s)
-            if listing.done():
-                self._listing = None
-                return listing.result()
-            if not self._login.ib.isConnected():
-                raise ConnectionError
-        except errors.GatewayError:
-            raise
-        except ConnectionError as error:
-            self._listing = None
-            raise self._login.lost("the positions") from error
-        timeout = errors.GatewayTimeoutError(
-            f"The gateway at {self._login.settings.gateway_id} did not send the whole list of "
-            f"positions (reqPositions) within {self._timeout_s:g} s.",
-            remedy="It is requested again on a new connection. If this goes on, "
-            "restart TWS or IB Gateway.",
-        )
-        self._give_up(timeout.what)
-        raise timeout
-
-
 class _FirstList(NamedTuple):
     """The first list that emptied an account: when it came, and whether a second one may count."""
 
@@ -225,7 +150,11 @@ class AccountFeed:
         self.odd_rows = account_downloads.OddRows(accounts, on_change=self._rate)
         self.emptied = EmptiedAccounts(second_s=settings.second_list_s, monotonic=time.monotonic)
         self.book.confirmed.doubted = self.emptied
-        self._list = PositionDownload(login, give_up=give_up)
+        self._login, self._give_up = login, give_up
+        self._timeout_s = settings.gateway_timeout_s
+        self._listing: asyncio.Future[list[Position]] | None = None  # until `_list` has returned it
+        self._list_wanted = False  # messages since the last one may be missing
+        self._requested_at, self._listed_at = -math.inf, time.monotonic()
         self._values = account_downloads.PortfolioDownloads(login, self.book, on_change=self._rate)
         self._newest: dict[Key, Position | None] = {}  # None: its newest row is a portfolio row
         self._portfolio: dict[Key, _PortfolioQuantity] = {}
@@ -261,7 +190,9 @@ class AccountFeed:
     @property
     def positions_due(self) -> bool:
         """Return whether a new list of the positions should be requested now."""
-        return self._list.is_due or self.emptied.is_due or bool(self._contradicted)
+        age_s = time.monotonic() - self._listed_at
+        is_old = self._list_wanted or age_s >= self._login.settings.positions_interval_s
+        return is_old or self.emptied.is_due or bool(self._contradicted)
 
     @property
     def overdue(self) -> list[str]:
@@ -303,7 +234,7 @@ class AccountFeed:
 
     def restored(self) -> None:
         """Make the positions and missing values due: the gateway has IB again."""
-        self._list.request()
+        self._list_wanted = True
         self._values.restored()
 
     def invalidate(self) -> None:
@@ -323,19 +254,53 @@ class AccountFeed:
             BrokerUnavailableError: The gateway has lost IB; nothing was changed.
         """
         async with self._requesting:
-            if self._list.is_awaited:  # its request was cancelled: the rows do not count
-                await self._list.fetch()
+            if self._listing is not None:  # its request was cancelled: the rows do not count
+                await self._list()
             while True:
                 interruptions = self.connectivity.interruptions
                 self.odd_rows.reasons.clear()
                 self._newest.clear()
                 self._contradicted.clear()
-                rows = await self._list.fetch()
+                rows = await self._list()
                 self.connectivity.require_ib()
                 if interruptions == self.connectivity.interruptions:
                     break
-            self._list.listed_at = time.monotonic()
+            self._listed_at = time.monotonic()
             self._take_positions(rows)
+
+    async def _list(self) -> list[Position]:
+        """Wait for the list that is under way; request one where there is none.
+
+        Messages of positions do not name their request, and at any end message ib_async ends the
+        request that it waits for (2.1.0, wrapper.py). Therefore no list is requested while another
+        one is under way, and a timeout ends the connection: the late rows of that list would be
+        taken for the whole answer to the next request.
+        """
+        login, timeout_s = self._login, self._timeout_s
+        try:
+            listing = self._listing
+            if listing is None:
+                listing = self._listing = asyncio.ensure_future(login.ib.reqPositionsAsync())
+                # Its error is retrieved in any case: asyncio logs one that nobody awaits any more.
+                listing.add_done_callback(lambda one: one.cancelled() or one.exception())
+                self._list_wanted, self._requested_at = False, time.monotonic()
+            await asyncio.wait({listing}, timeout=timeout_s)
+            if listing.done():
+                self._listing = None
+                return listing.result()
+            if not login.ib.isConnected():
+                raise ConnectionError
+        except ConnectionError as error:
+            self._listing = None
+            raise login.lost("the positions") from error
+        timeout = errors.GatewayTimeoutError(
+            f"The gateway at {login.settings.gateway_id} did not send the whole list of positions "
+            f"(reqPositions) within {timeout_s:g} s.",
+            remedy="It is requested again on a new connection. If this goes on, "
+            "restart TWS or IB Gateway.",
+        )
+        self._give_up(timeout.what)
+        raise timeout
 
     def _take_positions(self, rows: Iterable[Position]) -> None:
         """Merge a whole list; of several rows of a holding the last one counts.
@@ -447,7 +412,7 @@ class AccountFeed:
         if self._may_be_late(key, row.position):
             self._contradicted[key] = row.position
         else:
-            if self._list.is_awaited:
+            if self._listing is not None:
                 self._newest[key] = row
             self.book.put_position(*position_of(row))
         self._hear(row.account, row.position)
@@ -460,7 +425,7 @@ class AccountFeed:
         newer = self._portfolio.get(key)
         if newer is None or newer.position == position:
             return False
-        if self._list.is_awaited and newer.at_s < self._list.requested_at:
+        if self._listing is not None and newer.at_s < self._requested_at:
             return False
         return time.monotonic() - newer.at_s <= LATE_S
 
@@ -471,7 +436,7 @@ class AccountFeed:
         self._portfolio[row.key] = _PortfolioQuantity(time.monotonic(), row.position)
         if self._contradicted and self._contradicted.get(row.key) == row.position:
             del self._contradicted[row.key]
-        if self._list.is_awaited:
+        if self._listing is not None:
             self._newest[row.key] = None
         self._values.put_row(row)
         self._hear(row.key[0], row.position)

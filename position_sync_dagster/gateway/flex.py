@@ -37,7 +37,7 @@ from position_sync_dagster.domain.instrument import (
     zone_of,
 )
 from position_sync_dagster.errors import FlexServiceError, SettingsError, StatementError, shown
-from position_sync_dagster.gateway_settings import FLEX_URL, SECURITY_TYPES, address_flaw
+from position_sync_dagster.settings import FLEX_URL, SECURITY_TYPES, address_flaw
 
 # The earliest day of a statement: the broker's first customers traded later.
 FIRST_DAY = date(1990, 1, 1)
@@ -512,22 +512,20 @@ class _Content:
 
     def _holdings(self) -> list[statement.StatementPosition]:
         """Return one position for each holding and day, without the lots that it sums up."""
-        found: dict[tuple[str, date, int], statement.StatementPosition] = {}
-        flaws, twice = self._flaws["positions"], set[tuple[str, date, int]]()
+        groups: defaultdict[tuple[str, date, int], list[tuple[Fields, Any]]] = defaultdict(list)
         for fields, one in self._rows["positions"]:
-            key = (one.account, one.day, one.conid)
-            if key in found and key not in twice:
-                what = f"{fields}: {one.account} has conid {one.conid} twice on {one.day}."
-                flaws.append(_flaw(what, "model"))
-                twice.add(key)
-            found[key] = one
+            groups[one.account, one.day, one.conid].append((fields, one))
         lots = {(one.account, one.day, one.conid): fields for fields, one in self._rows["lots"]}
-        flaws += [
+        self._flaws["positions"] += [
+            _flaw(f"{found[0][0]}: {account} has conid {conid} twice on {day}.", "model")
+            for (account, day, conid), found in groups.items()
+            if len(found) > 1
+        ] + [
             fields.error("is a lot, and its summary is not there", "level")
             for key, fields in lots.items()
-            if key not in found
+            if key not in groups
         ]
-        return [one for key, one in found.items() if key not in twice]
+        return [found[0][1] for found in groups.values() if len(found) == 1]
 
     def _executions(self) -> list[statement.Execution]:
         """Return the executions. A row without an id and a level may be the sum of others."""

@@ -400,19 +400,15 @@ class HoldingsBook:
 
         None without a value, or where that time is not known.
         """
-        holding, profit = self._holdings.get(key), self._profits.get(key)
+        holding = self._holdings.get(key)
         if holding is None or not holding.position:
             return None
-        value: float | None
-        at: datetime | None
-        if profit is not None and profit.counts(holding):
-            value, at = profit.sent.value, profit.at
-        else:
-            of_pnl = holding.value_source is ValueOrigin.PNL_SINGLE
-            value, at = holding.market_value, holding.received_at if of_pnl else holding.value_time
-        if value is None or at is None:
+        row = self._valued(key, holding, self._clock())
+        of_pnl = row.value_source is ValueOrigin.PNL_SINGLE
+        at = row.received_at if of_pnl else row.value_time
+        if row.market_value is None or at is None:
             return None
-        return value / (holding.position * holding.instrument.multiplier), at
+        return row.market_value / (row.position * row.instrument.multiplier), at
 
     def reported(self, keys: Iterable[Key] | None = None) -> dict[Key, BrokerPosition]:
         """Return holdings as their last messages left them, with the completeness of their account.

@@ -1,11 +1,10 @@
 """Log in at a gateway with the first free client id; errors say why that failed."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from random import Random
 
 from ib_async import IB, StartupFetchNONE
@@ -15,8 +14,6 @@ from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.codes import Connectivity, GatewayCode, said
 from position_sync_dagster.settings import Settings
-
-logger = logging.getLogger(__name__)
 
 # Pace of our messages: never more than 50 in any second, as the gateway counts them. ib_async's
 # own 45 per second come in bursts, of which two may fall into one second at the gateway.
@@ -75,7 +72,6 @@ async def log_in(
         TooManyAccountsError: The login has more accounts than a gateway lists positions of.
     """
     ib_async_internals.quiet_loggers()
-    _warn_of_version(ib_async_internals.version_problem())
     pool = settings.client_id_pool
     for taken, client_id in enumerate(pool):
         if taken:
@@ -88,13 +84,6 @@ async def log_in(
         remedy="End the other program, or set POSITION_SYNC_GATEWAY_CLIENT_ID to a free one; "
         "after a dropped connection the gateway frees an id by itself within a minute or so.",
     )
-
-
-@cache
-def _warn_of_version(problem: tuple[str, str] | None) -> None:
-    """Log once that another version of ib_async is installed."""
-    if problem is not None:
-        logger.warning("%s. %s", *problem)
 
 
 async def _log_in_as(client_id: int, settings: Settings) -> Login:

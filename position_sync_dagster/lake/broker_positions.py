@@ -21,30 +21,21 @@ from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
-from position_sync_dagster.lake.ledger_append import AppendResult, append_rows
-from position_sync_dagster.lake.ledger_rows import ADDED, added_after, rows_between
+from position_sync_dagster.lake.ledger_rows import (
+    ADDED,
+    AppendResult,
+    added_after,
+    append_rows,
+    newest_version,
+    rows_between,
+)
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.codec import account_rows, records_of
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES, BROKER_POSITIONS, CONTRACTS
+from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
-from position_sync_dagster.lake.storage.table import (
-    EVERY,
-    Table,
-    append,
-    check_mode,
-    data_files,
-    fence,
-    fencing,
-    files_in,
-    first_mode,
-    may_have_one_of,
-    newest_token,
-    overwrite,
-    refuse_stale_owner,
-    set_properties,
-    text_literal,
-)
+from position_sync_dagster.lake.storage.table import Table
 
 # At this number of data files all rows are rewritten into one: each file takes time to read.
 FOLD_FILES = 24
@@ -209,12 +200,10 @@ class BrokerPositionsTable:
         rows = rows_to_publish(gateway_id, list(positions), session, captured_at, accounts or {})
 
         def step(handle: DeltaTable) -> int:
-            due = first_mode(handle, _modes_of(rows), self.table.path)
-            if session is not None:
-                due |= fencing(handle, gateway_id, session.fencing_token)
-            set_properties(handle, due, action="fence")
+            owner = None if session is None else (gateway_id, session.fencing_token)
+            storage.bind(handle, self.table.path, _modes_of(rows), owner)
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
-            overwrite(handle, numbered, _rows_of(gateway_id), _commit_info(session))
+            storage.overwrite(handle, numbered, _rows_of(gateway_id), _commit_info(session))
             self._replaced[gateway_id] = self._base(handle, session)
             # The cached rows are outdated now; an owner reads its rows only when it starts.
             self._cached.pop(gateway_id, None)
@@ -254,25 +243,24 @@ class BrokerPositionsTable:
         rows = rows_to_publish(gateway_id, list(changed), session, captured_at, accounts)
 
         def step(handle: DeltaTable) -> int | None:
-            check_mode(handle, _modes_of(rows), self.table.path)
+            storage.bind(handle, self.table.path, _modes_of(rows))
             if session is not None:
-                stored = newest_token(handle, gateway_id)
-                refuse_stale_owner(session.fencing_token, stored, gateway_id)
-                if stored != session.fencing_token:
+                token = session.fencing_token
+                if storage.refuse_stale_owner(handle, gateway_id, token) != token:
                     return None
             if self._replaced.get(gateway_id) != self._base(handle, session):
                 return None
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
-            files = files_in(handle, gateway_id=gateway_id)
+            files = storage.files_in(handle, gateway_id=gateway_id)
             if is_fragmented(files, rows.height):
-                overwrite(
+                storage.overwrite(
                     handle,
                     newest(pl.concat([self.table.read_rows(files), numbered])),
                     _rows_of(gateway_id),
                     _commit_info(session),
                 )
             else:
-                append(handle, numbered, _commit_info(session))
+                storage.append(handle, numbered, _commit_info(session))
             return handle.version()
 
         return self.table.transact(step)
@@ -296,7 +284,7 @@ class BrokerPositionsTable:
 
     def _read(self, handle: DeltaTable, gateway_id: str, before: CachedRows) -> CachedRows:
         """Read a gateway's rows, from files that were not read before."""
-        key, present = self.table.cache_key(handle), files_in(handle, gateway_id=gateway_id)
+        key, present = self.table.cache_key(handle), storage.files_in(handle, gateway_id=gateway_id)
         files = frozenset(present.get_column("path"))
         if before.key[0] != key[0] or not before.files <= files:
             before = _NOTHING_READ
@@ -321,7 +309,7 @@ def _commit_info(session: GatewaySession | None) -> dict[str, str]:
 
 
 def _rows_of(gateway_id: str) -> str:
-    return f"gateway_id = {text_literal(gateway_id)}"
+    return f"gateway_id = {storage.text_literal(gateway_id)}"
 
 
 # The application id in the Delta transaction of every commit. Concurrent commits with equal ids
@@ -340,16 +328,18 @@ class ContractsTable:
         rows = codec.contract_rows(details).unique("conid", keep="last", maintain_order=True)
         if rows.is_empty():
             return
-        is_among = may_have_one_of("conid", rows.get_column("conid"))
+        is_among = storage.may_have_one_of("conid", rows.get_column("conid"))
 
         def step(handle: DeltaTable) -> None:
             marks = [Transaction(WRITER, handle.version() + 1)]
-            stored = self.table.read_rows(data_files(handle).filter(is_among), ["conid"])
+            stored = self.table.read_rows(storage.data_files(handle).filter(is_among), ["conid"])
             if stored.join(rows, on="conid", how="semi").is_empty():
-                append(handle, rows, {}, marks)
+                storage.append(handle, rows, {}, marks)
                 return
-            kept = self.table.scan(handle).join(rows.select("conid"), on="conid", how="anti")
-            overwrite(handle, pl.concat([kept, rows]), "true", {}, marks)
+            kept = self.table.read_rows(storage.data_files(handle)).join(
+                rows.select("conid"), on="conid", how="anti"
+            )
+            storage.overwrite(handle, pl.concat([kept, rows]), "true", {}, marks)
 
         self.table.transact(step)
         compact_if_needed(self.table)
@@ -369,12 +359,12 @@ class ContractsTable:
         ).select("conid", *names)
 
         def step(handle: DeltaTable) -> None:
-            stored = self.table.scan(handle)
+            stored = self.table.read_rows(storage.data_files(handle))
             among = stored.join(news, on="conid", how="semi").drop(*names)
             rows = news.join(among, on="conid", how="left").select(stored.columns)
             kept = stored.join(news, on="conid", how="anti")
             marks = [Transaction(WRITER, handle.version() + 1)]
-            overwrite(handle, pl.concat([kept, rows]), "true", {}, marks)
+            storage.overwrite(handle, pl.concat([kept, rows]), "true", {}, marks)
 
         if asked:
             self.table.transact(step)
@@ -397,13 +387,11 @@ class ContractsTable:
 
     def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
         """Return the details of these contracts, or of all, by conid; unknown ones are absent."""
-        return self._details(EVERY if conids is None else codec.one_of("conid", set(conids)))
+        wanted = storage.EVERY if conids is None else codec.one_of("conid", set(conids))
+        return self._details(wanted)
 
     def _details(self, only: pl.Expr) -> dict[int, ContractDetails]:
-        def step(handle: DeltaTable) -> pl.DataFrame:
-            return self.table.scan_files(data_files(handle)).filter(only).collect()
-
-        return {one.conid: one for one in codec.contracts_of(self.table.snapshot(step))}
+        return {one.conid: one for one in codec.contracts_of(self.table.rows(only))}
 
 
 # How far `latest` looks back from the day of the last commit, so that its cost does not grow with
@@ -426,7 +414,7 @@ class AccountValuesTable:
     def __init__(self, table: Table, clock: Clock = utc_now) -> None:
         self.table = table
         self._clock = clock
-        self._newest: tuple[tuple[int, int], pl.DataFrame] | None = None
+        self._newest = ((-1, -1), ACCOUNT_VALUES.empty)
         self._summaries: tuple[pl.DataFrame, list[AccountSummary]] | None = None
 
     def append(self, summaries: Iterable[AccountSummary]) -> AppendResult:
@@ -449,7 +437,7 @@ class AccountValuesTable:
         Raises:
             LeaseLostError: An owner with a greater token has fenced the table already.
         """
-        self.table.transact(lambda handle: fence(handle, gateway_id, token))
+        self.table.fence(gateway_id, token)
 
     def latest(self) -> pl.DataFrame:
         """Return the newest row of the gateway for each account, in the order of accounts.
@@ -461,30 +449,22 @@ class AccountValuesTable:
 
         def step(handle: DeltaTable) -> pl.DataFrame:
             key = self.table.cache_key(handle)
-            if self._newest is None or self._newest[0] != key:
-                self._newest = (key, self._newest_since(self._newest, key[0], data_files(handle)))
+            before, rows = self._newest
+            if before != key:
+                known = rows if before[0] == key[0] else rows.clear()
+                self._newest = (key, self._newest_since(known, storage.data_files(handle)))
             return self._newest[1]
 
         return self.table.snapshot(step)
 
-    def _newest_since(
-        self,
-        before: tuple[tuple[int, int], pl.DataFrame] | None,
-        generation: int,
-        files: pl.DataFrame,
-    ) -> pl.DataFrame:
-        """Return the newest rows; if those of before are known, only what came since is read."""
-        known = None if before is None or before[0][0] != generation else before[1]
-        version = None if known is None else known.get_column(ADDED).max()
-        if known is None or version is None:
-            return self._newest_in(_recent(files))
-        added = added_after(self.table, files, int(str(version)))
-        rows = _newest(pl.concat([known.lazy(), added.select(known.columns)]))
-        last = rows.sort(ADDED).get_column("date")[-1]
-        return rows.filter(pl.col("date") >= last - LOOK_BACK)
-
-    def _newest_in(self, files: pl.DataFrame) -> pl.DataFrame:
-        return _newest(self.table.scan_files(files))
+    def _newest_since(self, known: pl.DataFrame, files: pl.DataFrame) -> pl.DataFrame:
+        """Return the newest rows; of what is known already only the rest is read."""
+        # The greatest date is not used: one row of a clock that ran ahead would hide the others.
+        days = files.sort(LAST_ADDED, nulls_last=False)["partition.date"]
+        first = pl.lit(days[-1] - LOOK_BACK if len(days) else None)
+        recent = files.filter(pl.col("partition.date") >= first)
+        rows = added_after(self.table, recent, newest_version(known))
+        return _newest(pl.concat([known.lazy(), rows]).filter(pl.col("date") >= first))
 
     def latest_summaries(self) -> list[AccountSummary]:
         """Return the newest row of each account as values; see `latest`."""
@@ -525,12 +505,3 @@ def _identified(summary: AccountSummary) -> AccountSummary:
         row_id=summary.row_id or content_id(summary.timestamp, *content),
         trading_mode=summary.trading_mode or trading_mode_of(summary.account).value,
     )
-
-
-def _recent(files: pl.DataFrame) -> pl.DataFrame:
-    """Return the files from two weeks before the day of the last commit on; read the log only.
-
-    The greatest date is not used: one row of a clock that ran ahead would hide the others.
-    """
-    day = pl.col("partition.date")
-    return files.filter(day >= day.sort_by(LAST_ADDED, nulls_last=False).last() - LOOK_BACK)

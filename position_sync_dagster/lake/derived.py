@@ -27,7 +27,7 @@ from position_sync_dagster.lake.ledger_rows import HOLDING, newest_version
 from position_sync_dagster.lake.position_updates import SyncUpdates
 from position_sync_dagster.lake.schema.codec import fields_of, frame_of
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
-from position_sync_dagster.lake.storage.table import Table, overwrite
+from position_sync_dagster.lake.storage.table import EVERY, Table, data_files, overwrite
 
 # Maximum age of the value at a close, in days: a long weekend.
 LOOK_BACK_DAYS = 4
@@ -52,12 +52,12 @@ def replace(
     table: Table,
     frame: pl.DataFrame,
     *,
-    predicate: str | None = None,
+    days: Iterable[date] | None = None,
     run_id: str | None = None,
     forward: bool = False,
     before: pl.DataFrame | None = None,
 ) -> Replaced:
-    """Make a table, or the rows that match a predicate of constants, equal to the frame.
+    """Make a table, or its partitions of some days, equal to the frame.
 
     Args:
         forward: Whether to leave rows that were made from newer rows of the ledger.
@@ -68,10 +68,11 @@ def replace(
         NewerRowError: The table has newer or other rows than these; nothing was changed.
     """
     spec = table.spec
+    predicate, chosen = ("true", EVERY) if days is None else _of_days(table, days)
     wanted = frame.select(list(spec.columns)).cast(spec.polars)
 
     def step(handle: DeltaTable) -> Replaced:
-        stored = table.scan(handle, predicate)
+        stored = table.read_rows(data_files(handle).filter(chosen))
         is_newer = forward and newest_version(stored) > newest_version(wanted)
         if is_newer or (before is not None and not _same(stored, before)):
             raise NewerRowError(
@@ -81,7 +82,7 @@ def replace(
         changed = not _same(stored, wanted)
         if changed:
             commit_info = {"step": f"replace {spec.name}", "run_id": run_id or ""}
-            overwrite(handle, wanted, predicate or "true", commit_info)
+            overwrite(handle, wanted, predicate, commit_info)
         return Replaced(version=handle.version(), rows=wanted.height, changed=changed)
 
     return table.transact(step)
@@ -105,18 +106,20 @@ def replace_days(
     """
     if before is not None:
         before = before.filter(pl.col(table.spec.partition_by[0]).is_in(list(frames)))
-    rows, predicate = pl.concat(list(frames.values())), _of_days(table, frames)
-    return replace(table, rows, predicate=predicate, run_id=run_id, before=before)
+    rows = pl.concat(list(frames.values()))
+    return replace(table, rows, days=frames, run_id=run_id, before=before)
 
 
 def rows_of_days(table: Table, days: Iterable[date]) -> pl.DataFrame:
     """Return the rows of these days; a table that is missing is not created."""
-    return table.rows(_of_days(table, days)) if table.exists() else table.spec.empty
+    return table.rows(chosen=_of_days(table, days)[1]) if table.exists() else table.spec.empty
 
 
-def _of_days(table: Table, days: Iterable[date]) -> str:
-    listed = ", ".join(f"'{day.isoformat()}'" for day in sorted(days))
-    return f"{table.spec.partition_by[0]} IN ({listed})"
+def _of_days(table: Table, days: Iterable[date]) -> tuple[str, pl.Expr]:
+    """Return the predicate of the rows of these days, and which data files have them."""
+    [name], wanted = table.spec.partition_by, sorted(days)
+    listed = ", ".join(f"'{day.isoformat()}'" for day in wanted)
+    return f"{name} IN ({listed})", pl.col(f"partition.{name}").is_in(wanted)
 
 
 def values_at_close(

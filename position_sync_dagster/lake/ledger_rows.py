@@ -1,31 +1,54 @@
-"""The rows of the ledger: its data files, and the newest row of each holding.
+"""The rows of the ledger: each written once, and the newest row of each holding.
 
 Files are chosen by the statistics in the log, and read directly. The newest rows are kept up to
-date by reading only what was added.
+date by reading only what was added. A row whose id the ledger holds is not written again: a
+repeated update or batch has the same id.
+
+Updates that other code made are checked before they are written: other spellings are converted, and
+values that cannot be stored are refused. The checks follow the columns of `position_updates` (see
+`PositionUpdate`). They are plain functions and not a pydantic model: such a model needs a Python
+function for nearly every field (IB's spellings, local times, DBL_MAX) and a second list of the
+fields, and it copies updates in which nothing has to change.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from operator import index
 from threading import Lock
+from typing import Any
 
 import polars as pl
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Transaction
 
-from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.schema.ids import LAST
-from position_sync_dagster.lake.storage.table import (
-    EVERY,
-    Table,
-    data_files,
-    may_have,
-    may_have_one_of,
+from position_sync_dagster.domain.clock import Clock
+from position_sync_dagster.domain.instrument import Right, parse_expiry, parse_right
+from position_sync_dagster.domain.update import (
+    OwnUpdates,
+    PositionUpdate,
+    QueuedPosition,
+    Source,
+    TradingMode,
+    trading_mode_of,
 )
+from position_sync_dagster.errors import (
+    InvalidLegError,
+    InvalidRequestError,
+    LakeError,
+    NewerRowError,
+)
+from position_sync_dagster.lake.schema.codec import moment, update_rows
+from position_sync_dagster.lake.schema.ids import LAST, content_id
+from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn
+from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
+from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage.maintenance import compact_if_needed
+from position_sync_dagster.lake.storage.table import Table
 
 
 def stored_ids(table: Table, files: pl.DataFrame, column: str, ids: pl.Series) -> set[str]:
     """Return which of the ids a column holds; reads only the files that may hold one."""
-    files = files.filter(may_have_one_of(column, ids))
+    files = files.filter(storage.may_have_one_of(column, ids))
     if files.is_empty():
         return set()
     rows = table.scan_files(files).select(column)
@@ -33,23 +56,19 @@ def stored_ids(table: Table, files: pl.DataFrame, column: str, ids: pl.Series) -
     return set(found.get_column(column).to_list())
 
 
-def rows_between(
-    table: Table, handle: DeltaTable, first: datetime, last: datetime, *, twice: bool = False
-) -> pl.LazyFrame:
+def rows_between(table: Table, handle: DeltaTable, first: datetime, last: datetime) -> pl.LazyFrame:
     """Return the rows with `first` <= timestamp <= `last`, from the files that may hold one.
 
     Args:
         first: The start; one without a time zone is local time.
         last: The end, likewise.
-        twice: Read only the files that may hold an `update_id` twice; see `_doubtful`.
     """
     first, last = first.astimezone(UTC), last.astimezone(UTC)
-    files = data_files(handle).filter(
+    files = storage.data_files(handle).filter(
         pl.col("partition.date").is_between(first.date(), last.date()),
-        may_have("timestamp", first, last),
+        storage.may_have("timestamp", first, last),
     )
-    rows = table.scan_files(_doubtful(files) if twice else files)
-    return rows.filter(pl.col("timestamp").is_between(first, last))
+    return table.scan_files(files).filter(pl.col("timestamp").is_between(first, last))
 
 
 def added_after(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:
@@ -60,7 +79,7 @@ def added_after(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame
 
 def added_by(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:
     """Return the rows that the commit of a version added."""
-    around = files.filter(may_have("ledger_version", version, version))
+    around = files.filter(storage.may_have("ledger_version", version, version))
     return table.scan_files(around).filter(pl.col("ledger_version") == version)
 
 
@@ -68,24 +87,6 @@ def last_added(files: pl.DataFrame) -> int:
     """Return the greatest `ledger_version` of the files, from the log alone; 0 where none is."""
     last = files.get_column("max.ledger_version").max()
     return last if isinstance(last, int) else 0
-
-
-def _doubtful(files: pl.DataFrame) -> pl.DataFrame:
-    """Return the files that may hold an `update_id` which is there twice.
-
-    An append writes each id once, in a file of one `ledger_version`. An id can be there twice only
-    in a merged file, which has several versions, or in two files whose ranges of ids overlap.
-    """
-    ranges = [f"{end}.{name}" for name in ("update_id", ADDED) for end in ("min", "max")]
-    if any(files.select(ranges).null_count().row(0)):
-        return files
-    smallest, greatest, oldest, newest = map(pl.col, ranges)
-    ordered = files.sort(ranges)
-    return ordered.filter(
-        (oldest < newest)
-        | (smallest <= greatest.cum_max().shift(1))
-        | (smallest.shift(-1) <= greatest)
-    )
 
 
 # The columns that name a holding.
@@ -177,7 +178,6 @@ class LatestRows:
         self._known = known
         self._mutex = Lock()
         self._generation = 0
-        self._seen: frozenset[str] = frozenset()
         self._through = 0
         self._rows = self._ordered = table.spec.empty
 
@@ -200,13 +200,9 @@ class LatestRows:
                 self._rows = self._ordered = self._rows.sort(HOLDING)
             return self._rows, self._through
 
-    def _forget(self) -> None:
-        self._seen, self._through = frozenset(), 0
-        self._rows = self._rows.clear()
-
     def _follow(self) -> None:
         # The known rows are read first, so that the ledger is the newer of the two.
-        known = None if self._seen else self._known_rows()
+        known = None if self._through else self._known_rows()
         self._table.snapshot(lambda handle: self._refresh(handle, known))
 
     def _known_rows(self) -> pl.DataFrame | None:
@@ -226,27 +222,18 @@ class LatestRows:
             handle: The ledger.
             known: What the first read begins with.
         """
-        # Rows are only added: the newest row of the files that were read does not change, and the
-        # next read needs only the files that came since.
-        generation = self._table.cache_key(handle)[0]
-        if generation != self._generation:
-            self._generation = generation
-            self._forget()
-        files = data_files(handle)
-        if last_added(files) < self._through:
-            self._forget()  # somebody took rows back, such as with `DeltaTable.restore`
-        present = frozenset(files.get_column("path"))
-        new = present - self._seen
-        if new:
-            if self._seen:
-                rows = self._table.scan_files(files.filter(pl.col("path").is_in(list(new))))
-            else:
-                rows = self._first_rows(files, known)
-            if self._through:
-                # A merged file repeats rows that were read before; later rows may contradict them.
-                rows = rows.filter((pl.col(ADDED) > self._through) | pl.col(ADDED).is_null())
-            self._take(rows)
-        self._seen, self._through = present, last_added(files)
+        # Rows are only added: of those that were read the newest stays the newest, and the next
+        # read needs only the rows that came since. A file that was merged has no others.
+        files, generation = storage.data_files(handle), self._table.cache_key(handle)[0]
+        last = last_added(files)
+        # A smaller version: somebody took rows back, such as with `DeltaTable.restore`.
+        if generation != self._generation or last < self._through:
+            self._generation, self._through = generation, 0
+        if not self._through:
+            self._rows = newest_rows(self._first_rows(files, known))
+        elif last > self._through:
+            self._take(added_after(self._table, files, self._through).collect())
+        self._through = last
 
     def _first_rows(self, files: pl.DataFrame, known: pl.DataFrame | None) -> pl.LazyFrame:
         """Return as few rows as possible that include the newest row of each holding held lately.
@@ -263,12 +250,8 @@ class LatestRows:
                 return pl.concat([known.lazy(), added_after(self._table, files, through)])
         return self._table.scan_files(files)
 
-    def _take(self, rows: pl.LazyFrame) -> None:
+    def _take(self, added: pl.DataFrame) -> None:
         """Determine the newest row of each holding that has a new row."""
-        if self._rows.is_empty():
-            self._rows = newest_rows(rows)
-            return
-        added = rows.collect()
         # By contract: two joins by holding would cost twice as much at 20,000 holdings.
         touched = self._rows.get_column("conid").is_in(added.get_column("conid").unique().implode())
         newest = newest_rows(pl.concat([self._rows.filter(touched), added]).lazy())
@@ -306,37 +289,49 @@ class LedgerProvenance:
         The statistics of files narrow `update_id` and `batch_id`; `run_id` is read from every file.
         """
         is_indexed = column in self._table.spec.indexed
-        chosen = may_have(column, prefix, prefix + LAST) if is_indexed else EVERY
-        rows = self._where(pl.col(column).str.starts_with(prefix), chosen, [column])
+        chosen = storage.may_have(column, prefix, prefix + LAST) if is_indexed else storage.EVERY
+        rows = self._table.rows(pl.col(column).str.starts_with(prefix), chosen, [column])
         return sorted(rows.get_column(column).unique())
 
-    def with_id(self, column: str, value: str) -> pl.DataFrame:
-        """Return the rows with this `update_id` or `batch_id`, in the order of writing."""
-        return self._where(pl.col(column) == value, may_have(column, value, value))
+    def with_id(self, column: str, value: str, *, limit: int) -> LastRows:
+        """Return the last rows with this id and their batches, and count all.
 
-    def of_request(self, request_id: str, ids: Collection[str], since: date) -> pl.DataFrame:
-        """Return the rows that answer a request.
-
-        Args:
-            ids: Ids from the time of the request; files with ids near them are searched first.
-            since: No row is older; if the first search finds none, files since then are searched.
+        Those of a `run_id` are searched for in every file.
         """
-        begins = [one[:13] for one in ids]  # the milliseconds of the id
-        wanted = pl.col("request_id") == request_id
-        near = self._where(wanted, may_have("update_id", min(begins), max(begins) + LAST))
-        return self._where(wanted, pl.col("partition.date") >= since) if near.is_empty() else near
+        is_indexed = column in self._table.spec.indexed
+        chosen = storage.may_have(column, value, value) if is_indexed else storage.EVERY
+        return self._last(pl.col(column) == value, chosen, limit)
 
-    def of_run(self, run_id: str, *, limit: int) -> LastRows:
-        """Return the last rows and batches of a run and count all; reads a column of every file.
+    def of_request(self, request: QueuedPosition, ids: Collection[str], *, limit: int) -> LastRows:
+        """Return the rows that were written for a request, and the older one that answers it.
 
         Args:
-            run_id: The run.
+            request: The request.
+            ids: Ids from its time: files with ids near them are searched first. If none has a row,
+                those since the day before are searched.
             limit: The maximum number of rows, and of batches, to return.
         """
+        begins = [one[:13] for one in ids]  # the milliseconds of the id
+        wanted = pl.col("request_id") == request.request_id
+        near = storage.may_have("update_id", min(begins), max(begins) + LAST)
+        if (answer := request.update_id) is not None:
+            wanted |= pl.col("update_id") == answer
+            near |= storage.may_have("update_id", answer, answer)
+        found = self._last(wanted, near, limit)
+        since = (request.created_at - timedelta(days=1)).date()
+        return (
+            found if found.count else self._last(wanted, pl.col("partition.date") >= since, limit)
+        )
 
+    def _last(self, wanted: pl.Expr, chosen: pl.Expr, limit: int) -> LastRows:
         def step(handle: DeltaTable) -> LastRows:
-            rows = self._table.scan_files(data_files(handle)).filter(pl.col("run_id") == run_id)
-            batches = batches_of(rows).collect()
+            rows = self._table.scan_files(storage.data_files(handle).filter(chosen)).filter(wanted)
+            batches = (
+                rows.group_by("batch_id", version="ledger_version")
+                .agg(rows=pl.len().cast(pl.Int64), committed_at=pl.col("committed_at").max())
+                .sort("version", "batch_id")
+                .collect()
+            )
             newest = batches.tail(limit)
             written = rows.filter(pl.col("batch_id").is_in(newest.get_column("batch_id").implode()))
             return LastRows(
@@ -354,44 +349,267 @@ class LedgerProvenance:
         """Return the newest rows of a holding in order of time, and whether there are more.
 
         Args:
-            day: Only rows of this UTC date; None: the newest, day by day until there are enough.
+            day: Only rows of this UTC date; None: the newest of all.
         """
         wanted = (pl.col("account") == account) & (pl.col("conid") == conid)
-
-        def step(handle: DeltaTable) -> tuple[pl.DataFrame, bool]:
-            files = data_files(handle)
-            frames = [self._table.spec.empty]
-            for one in files.get_column("partition.date").unique().sort(descending=True):
-                if day is not None and one != day:
-                    continue
-                of_day = files.filter(pl.col("partition.date") == one)
-                frames.append(self._table.scan_files(of_day).filter(wanted).collect())
-                if sum(frame.height for frame in frames) > limit:
-                    break
-            found = pl.concat(frames).sort(BY_TIME)
-            return found.tail(limit), found.height > limit
-
-        return self._table.snapshot(step)
-
-    def _where(
-        self,
-        wanted: pl.Expr,
-        chosen: pl.Expr,
-        columns: Sequence[str] | None = None,
-    ) -> pl.DataFrame:
-        """Return the wanted rows of the chosen files, in the order of writing."""
-
-        def step(handle: DeltaTable) -> pl.DataFrame:
-            rows = self._table.scan_files(data_files(handle).filter(chosen)).filter(wanted)
-            return (rows.sort(IN_ORDER) if columns is None else rows.select(columns)).collect()
-
-        return self._table.snapshot(step)
+        on_day = storage.EVERY if day is None else pl.col("partition.date") == day
+        found = self._table.rows(wanted, on_day).sort(BY_TIME)
+        return found.tail(limit), found.height > limit
 
 
-def batches_of(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Return one row per batch: its id, version, number of rows and time of commit."""
-    return (
-        rows.group_by("batch_id", version="ledger_version")
-        .agg(rows=pl.len().cast(pl.Int64), committed_at=pl.col("committed_at").max())
-        .sort("version", "batch_id")
+# Greater numbers count as unknown: IB writes DBL_MAX for a number that it does not know.
+UNSET = 1e300
+
+
+def coerce_update(update: PositionUpdate) -> PositionUpdate:
+    """Return the update in the form in which it is stored; the same object if nothing changes.
+
+    A time without a zone is local time, as `datetime.now()` returns it. A right or an expiry may
+    be text as IB writes it, "" for none. A number that is not finite, or IB's DBL_MAX, becomes
+    None (unknown).
+
+    Raises:
+        InvalidRequestError: A field holds a value that cannot be stored, or a field that each row
+            needs, such as the position, is unknown.
+    """
+    changes: dict[str, Any] = {}
+    for name, column, coerce in _CHECKS:
+        value = getattr(update, name)
+        try:
+            found = None if value is None or _is_blank(value, column) else coerce(value)
+        except (ValueError, TypeError, OverflowError, OSError, InvalidLegError):
+            raise _refused(name, value, column) from None
+        if found is None and not column.nullable:
+            raise _refused(name, value, column)
+        if found is not value:
+            changes[name] = found
+    return replace(update, **changes) if changes else update
+
+
+def _is_blank(value: object, column: StoredColumn) -> bool:
+    may_be_blank = column.choices is not None or column.kind is Kind.DAY
+    return may_be_blank and isinstance(value, str) and not value.strip()
+
+
+def _refused(name: str, value: object, column: StoredColumn) -> InvalidRequestError:
+    wanted = f"one of {', '.join(column.choices)}" if column.choices else _WANTED[column.kind]
+    return InvalidRequestError(
+        f"The update's {name} {value!r:.80} cannot be stored: it is not {wanted}.",
+        remedy=f"Pass {name} as {wanted}.",
     )
+
+
+_WANTED = {
+    Kind.NUMBER: "a finite number",
+    Kind.TEXT: "a str",
+    Kind.COUNT: "a whole number",
+    Kind.MOMENT: "a datetime, such as datetime.now(UTC)",
+    Kind.DAY: "a date, or text such as 20260220",
+}
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool | str | bytes):
+        raise TypeError
+    number = float(value)
+    return number if -UNSET < number < UNSET else None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _count(value: Any) -> int:
+    count = index(value)
+    if isinstance(value, bool) or not -(2**63) <= count < 2**63:
+        raise TypeError
+    return count
+
+
+def _moment(value: Any) -> datetime:
+    if not isinstance(value, datetime):
+        raise TypeError
+    return value if value.tzinfo is not None else value.astimezone(UTC)
+
+
+_BY_KIND: dict[Kind, Callable[[Any], object]] = {
+    Kind.NUMBER: _number,
+    Kind.TEXT: _text,
+    Kind.COUNT: _count,
+    Kind.MOMENT: _moment,
+    Kind.DAY: parse_expiry,
+}
+
+
+def _check_of(column: StoredColumn) -> Callable[[Any], object]:
+    if column.choices is Right:
+        return parse_right
+    return column.choices or _BY_KIND[column.kind]
+
+
+_CHECKS = [(name, column, _check_of(column)) for name, column in UPDATE_COLUMNS.items()]
+
+_NUMBERS = [name for name, column in UPDATE_COLUMNS.items() if column.kind is Kind.NUMBER]
+
+
+def identified(
+    updates: Iterable[PositionUpdate], batch_id: str = "", run_id: str | None = None
+) -> pl.DataFrame:
+    """Return updates as rows of the table, with the empty ids and the trading mode filled in.
+
+    The update of a request takes the id of the request. Any other update takes the UUID of its
+    content, and a batch that of its rows. The trading mode is that of the account. If several
+    updates have one id, the first counts. For `OwnUpdates` only the numbers are checked, a column
+    at a time.
+
+    Raises:
+        InvalidRequestError: A field of an update cannot be stored; see `coerce_update`.
+    """
+    own = isinstance(updates, OwnUpdates)
+    listed = list(updates) if own else [coerce_update(update) for update in updates]
+    if not listed:
+        return update_rows([])
+    ids = [update.update_id or _update_id(update) for update in listed]
+    batch = batch_id or content_id(max(update.timestamp for update in listed), *sorted(ids))
+    found: dict[str, list[Any]] = {
+        "update_id": ids,
+        "batch_id": [batch_id or update.batch_id or batch for update in listed],
+        "run_id": [update.run_id or run_id for update in listed],
+        "trading_mode": [update.trading_mode or _trading_mode(update) for update in listed],
+    }
+    rows = update_rows(listed, found)
+    if own and not all(rows.select(pl.col(_NUMBERS).is_finite().all()).row(0)):
+        return identified(listed, batch_id, run_id)
+    if len(set(ids)) == len(ids):
+        return rows
+    return rows.unique("update_id", keep="first", maintain_order=True)
+
+
+def _trading_mode(update: PositionUpdate) -> TradingMode | None:
+    return trading_mode_of(update.account) if update.account else None
+
+
+def _update_id(update: PositionUpdate) -> str:
+    if update.source is Source.QUEUE and update.request_id:
+        return update.request_id
+    content = (
+        update.gateway_id,
+        update.account,
+        update.conid,
+        update.timestamp.astimezone(UTC).isoformat(),
+        update.source.value,
+        update.position,
+        update.market_price,
+        update.market_value,
+        update.average_cost,
+        update.unrealized_pnl,
+    )
+    return content_id(update.timestamp, *content)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppendResult:
+    """The outcome of an append.
+
+    Attributes:
+        version: The table's version that holds the rows.
+        rows: Rows written; 0 when the table held all of them already.
+        batch_id: The batch of the rows; empty without any.
+    """
+
+    version: int
+    rows: int
+    batch_id: str = ""
+
+
+def append_rows(
+    table: Table,
+    frame: pl.DataFrame,
+    *,
+    clock: Clock,
+    guard: Callable[[], None] | None = None,
+    through: int | None = None,
+) -> AppendResult:
+    """Write the rows that the table does not hold, in one commit; see `SyncUpdates.append`.
+
+    The application transaction of each append is named like the table. Concurrent appends with
+    equal ids conflict, so that each one checks its ids against all earlier rows.
+
+    Args:
+        table: `position_updates`, or another table whose rows have an id, a `ledger_version` and
+            the owner that wrote them.
+        frame: Its rows, as `identified` returned them.
+    """
+    if frame.is_empty():
+        return AppendResult(version=table.version(), rows=0)
+    first = frame.row(0, named=True)
+    batch_id = first.get("batch_id", "")
+    known = {"batch_id": batch_id, "run_id": first.get("run_id")}
+    commit_info = {name: text for name, text in known.items() if text}
+    checked = through
+    tried: tuple[AppendResult, datetime] | None = None
+    written_by = set(frame.select("gateway_id", "fencing_token").iter_rows())
+    owners = {(gateway_id, token) for gateway_id, token in written_by if token is not None}
+    modes = [TradingMode(mode) for mode in set(frame.get_column("trading_mode")) if mode]
+
+    def step(handle: DeltaTable) -> AppendResult:
+        nonlocal checked, tried
+        for gateway_id, token in owners:
+            storage.refuse_stale_owner(handle, gateway_id, token)
+        storage.bind(handle, table.path, modes)
+        present = storage.data_files(handle)
+        new = _without_stored(table, present, frame)
+        if new.is_empty():
+            if tried is not None and _is_committed(table, present, *tried):
+                return tried[0]  # the answer to that commit was lost
+            return AppendResult(version=handle.version(), rows=0)
+        if checked is not None:
+            _refuse_newer(table, present, checked, new)
+            # After a conflict only the rows that the winner added are checked. Otherwise each
+            # commit of others would make the next attempt longer, and beside several streams no
+            # attempt would win.
+            checked = max(checked, last_added(present))
+        if guard is not None:
+            guard()
+        version = handle.version() + 1
+        # Rows that were copied from another table may have greater versions.
+        added = max(version, last_added(present) + 1)
+        at = clock()
+        new = new.with_columns(ledger_version=pl.lit(added, pl.Int64), committed_at=moment(at))
+        tried = (AppendResult(version=added, rows=new.height, batch_id=batch_id), at)
+        storage.append(handle, new, commit_info, [Transaction(table.spec.name, version)])
+        return AppendResult(version=handle.version(), rows=new.height, batch_id=batch_id)
+
+    result = table.transact(step)
+    compact_if_needed(table)
+    return result
+
+
+def _is_committed(table: Table, present: pl.DataFrame, tried: AppendResult, at: datetime) -> bool:
+    """Return whether the table has the rows of this try, not the same rows of another writer."""
+    rows = added_by(table, present, tried.version).select("committed_at").collect()
+    return not rows.filter(pl.col("committed_at") == moment(at)).is_empty()
+
+
+def _without_stored(table: Table, present: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows whose batch and id the table does not hold, whatever the clocks say."""
+    batch = [name for name in table.spec.indexed if name == "batch_id"]
+    for column in (*batch, *table.spec.key):
+        stored = stored_ids(table, present, column, rows.get_column(column))
+        if stored:
+            rows = rows.filter(~pl.col(column).is_in(stored))
+    return rows
+
+
+def _refuse_newer(table: Table, present: pl.DataFrame, through: int, rows: pl.DataFrame) -> None:
+    """Raise an error if a row of one of the holdings was added after that version."""
+    added = added_after(table, present, through).select(HOLDING)
+    newer = added.join(rows.lazy().select(HOLDING), on=HOLDING, how="semi").collect()
+    if not newer.is_empty():
+        account, conid = newer.row(0)
+        raise NewerRowError(
+            f"Another row of the conid {conid} in {account} was written meanwhile.",
+            remedy="Read the newest rows again and decide anew.",
+        )

@@ -9,13 +9,14 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from random import Random
 from threading import Lock
-from typing import TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
 import polars as pl
 
@@ -31,6 +32,7 @@ from position_sync_dagster.domain.update import (
 )
 from position_sync_dagster.errors import (
     InvalidRequestError,
+    LeaseLostError,
     RequestStateError,
     UnknownRequestError,
     shown,
@@ -94,7 +96,7 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
         raise UnknownRequestError(
             f"The request {unknown[0][:80]!r} is not in the queue"
             + (f", nor are {len(unknown) - 1} others." if len(unknown) > 1 else "."),
-            remedy="Use ids that `insert` or `claim_batch` returned.",
+            remedy=_CLAIMED,
         )
     return found
 
@@ -160,85 +162,45 @@ class QueueOverview:
     last_success_at: datetime | None = None
 
 
-def check_request(request: QueueRequest) -> QueueRequest:
-    """Check every field of a request, and return the request."""
-    conid, symbol = request.conid, request.symbol
-    if isinstance(conid, bool) or not isinstance(conid, int) or not 0 < conid < 2**63:
-        raise InvalidRequestError(
-            f"The conid {shown(conid)} of a request is not a whole number above zero.",
-            remedy="Use the contract id that TWS shows.",
-        )
-    check_priority(request.priority, f" of the request for {conid}")
-    check_text("account", request.account)
-    if not isinstance(request.reason, Reason):
-        raise InvalidRequestError(
-            f"The reason {shown(request.reason)} of the request for {conid} is not a Reason.",
-            remedy=f"Use a Reason: {', '.join(Reason)}.",
-        )
-    if not isinstance(symbol, str) or not symbol.strip():
-        raise InvalidRequestError(
-            f"The symbol {shown(symbol)} of the request for {conid} is empty.",
-            remedy="Use the symbol of the position's underlying.",
-        )
-    return request
+def _any(_value: object) -> bool:
+    return True
 
 
-def check_priority(priority: object, whose: str = "") -> None:
-    """Check that a priority is 1 or 2."""
-    if isinstance(priority, (bool, float)) or priority not in (1, 2):
-        raise InvalidRequestError(
-            f"The priority {shown(priority)}{whose} is neither 1 nor 2.",
-            remedy="Use 1 for an active leg without a line, 2 for everything else.",
-        )
+_CLAIMED = "Use ids that `insert` or `claim_batch` returned."
+
+# For each argument: its type, which values of the type are right, and the remedy.
+_RULES: Mapping[str, tuple[Any, Callable[[Any], object], str]] = {
+    "conid": (int, range(1, 2**63).__contains__, "Use the contract id that TWS shows."),
+    "symbol": (str, str.strip, "Use the symbol of the position's underlying."),
+    "priority": (int, (1, 2).__contains__, "Use 1 for an active leg without a line, else 2."),
+    "account": (str | None, _any, "Pass the account as a str, or None."),
+    "reason": (Reason, _any, f"Use a Reason: {', '.join(Reason)}."),
+    "owner": (str | None, _any, "Pass the owner as a str, or None."),
+    "limit": (int, range(2**32).__contains__, "Use a whole number of requests, 0 or more."),
+    "lease_s": (int | float, lambda s: 0 < s < 10**9, "Use seconds above 0, such as 60."),
+    "status": (str, list(QueueStatus).__contains__, f"Use {', '.join(QueueStatus)}."),
+    "request_ids": (Iterable, _any, _CLAIMED),
+}
 
 
-def check_text(name: str, text: object) -> None:
-    """Check that an argument is a text or None."""
-    if text is not None and not isinstance(text, str):
-        raise InvalidRequestError(
-            f"The {name} {shown(text)} is not a text.", remedy=f"Pass the {name} as a str, or None."
-        )
+def check(whose: str = "", /, **arguments: object) -> None:
+    """Check arguments by the rules of their names.
 
-
-def check_limit(limit: object) -> None:
-    """Check that a limit is a number of requests."""
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit < 2**32:
-        raise InvalidRequestError(
-            f"The limit {shown(limit)} is not a number of requests.",
-            remedy="Use a whole number, 0 or more.",
-        )
-
-
-def check_lease(lease_s: object) -> None:
-    """Check that the length of a lease is a positive, finite number of seconds."""
-    number = isinstance(lease_s, (int, float)) and not isinstance(lease_s, bool)
-    if not number or not 0 < lease_s < 10**9:  # type: ignore[operator]
-        raise InvalidRequestError(
-            f"A lease cannot last {shown(lease_s)} s.",
-            remedy="Use a number of seconds above 0, such as 60.",
-        )
-
-
-def status_of(status: QueueStatus | str) -> QueueStatus:
-    """Return the status with this name."""
-    try:
-        return QueueStatus(status)
-    except ValueError:
-        raise InvalidRequestError(
-            f"{shown(status)} is not a status of a request.",
-            remedy=f"Use {', '.join(QueueStatus)}.",
-        ) from None
+    Raises:
+        InvalidRequestError: One is wrong.
+    """
+    for name, value in arguments.items():
+        kind, is_right, remedy = _RULES[name]
+        if not isinstance(value, kind) or isinstance(value, bool) or not is_right(value):
+            raise InvalidRequestError(
+                f"The {name} {shown(value)}{whose} is not valid.", remedy=remedy
+            )
 
 
 def ids_of(request_ids: str | Iterable[str]) -> list[str]:
     """Return ids as a list, each once."""
-    try:
-        ids = [request_ids] if isinstance(request_ids, str) else list(request_ids)
-    except TypeError:
-        raise InvalidRequestError(
-            f"{shown(request_ids)} are not ids of requests.",
-            remedy="Use ids that `insert` or `claim_batch` returned.",
-        ) from None
+    check(request_ids=request_ids)
+    ids = [request_ids] if isinstance(request_ids, str) else request_ids
     return list(dict.fromkeys(codec.storable(str(one)) for one in ids))
 
 
@@ -300,7 +262,9 @@ class SyncQueue:
         Raises:
             InvalidRequestError: As `insert`; nothing was inserted.
         """
-        checked = [check_request(request) for request in requests]
+        checked = list(requests)
+        for one in checked:
+            check(f" of the request for {shown(one.conid)}", **codec.fields_of(one))
         if not checked:
             return []
         now = self._clock()
@@ -328,11 +292,11 @@ class SyncQueue:
             priority: Only requests of this priority; None for all.
             status: Live requests come in claim order, finished ones newest first.
         """
-        check_limit(limit)
-        status = status_of(status)
+        check(limit=limit, status=status)
+        status = QueueStatus(status)
         wanted = pl.col("status") == status.value
         if priority is not None:
-            check_priority(priority)
+            check(priority=priority)
             wanted &= pl.col("priority") == priority
         if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
             order = claim_order(self._clock(), self._promote_after_s)
@@ -377,9 +341,7 @@ class SyncQueue:
             lease_s: The length of the lease, in seconds.
             except_accounts: Requests of these accounts are not claimed.
         """
-        check_limit(limit)
-        check_lease(lease_s)
-        check_text("owner", owner)
+        check(limit=limit, lease_s=lease_s, owner=owner)
         if limit == 0:
             return []
         token, owner = os.urandom(16).hex(), codec.storable(owner or f"pid-{os.getpid()}")
@@ -534,7 +496,7 @@ class SyncQueue:
             LeaseLostError: A lease has expired, or another worker holds it.
         """
         ids = ids_of(request_ids)
-        check_lease(lease_s)
+        check(lease_s=lease_s)
         step, info = partial(transitions.renew, lease_s=lease_s), {"action": "renew"}
         self._change_claimed(ids, transitions.Action.HOLD, lease_token, step, info, ends=False)
 
@@ -573,17 +535,12 @@ class SyncQueue:
         A worker checks this before it writes: without its lease it must not write.
         """
         ids = ids_of(request_ids)
-        live = self.store.snapshot().live.filter(pl.col("request_id").is_in(ids))
-        now = self._clock()
-        held = {
-            request_id: token
-            for request_id, token, until in live.select(
-                "request_id", "lease_token", "lease_expires_at"
-            ).iter_rows()
-            if token is not None and until > now
-        }
-        tokens = self._tokens.of(ids, lease_token)
-        return all(i in held and held[i] == tokens.get(i) for i in ids)
+        live = self.store.snapshot().live
+        rows, tokens = live.filter(transitions.has_id(live, ids)), self._tokens.of(ids, lease_token)
+        action, now = transitions.Action.HOLD, self._clock()
+        with suppress(LeaseLostError, RequestStateError):
+            return not transitions.check_leases(rows, ids, tokens, action=action, now=now)
+        return False
 
     def confirmations(self, since: datetime, until: datetime) -> pl.DataFrame:
         """Return `update_id` and `confirmed_at` of requests inserted and answered in a span.

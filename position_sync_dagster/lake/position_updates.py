@@ -23,15 +23,17 @@ from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import TokenError
-from position_sync_dagster.lake.ledger_append import AppendResult, append_rows, identified
 from position_sync_dagster.lake.ledger_rows import (
     ADDED,
     BY_TIME,
     COMMITTED,
     HOLDING,
+    AppendResult,
     LatestRows,
     added_after,
     added_by,
+    append_rows,
+    identified,
     last_added,
     newest_rows,
     rows_between,
@@ -39,7 +41,7 @@ from position_sync_dagster.lake.ledger_rows import (
 )
 from position_sync_dagster.lake.schema.codec import one_of, storable, updates_of
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
-from position_sync_dagster.lake.storage.table import Table, TableOptions, data_files, fence
+from position_sync_dagster.lake.storage.table import Table, TableOptions, data_files
 from position_sync_dagster.lake.storage.threads import offload, offloaded
 
 # Instead of a token: begin with the oldest row, or with the next commit.
@@ -124,39 +126,46 @@ class AddedRows:
     """What was added to one ledger, read once for all followers at the same place.
 
     The table serves one call at a time, and so do these methods, which take its open handle.
-
-    Attributes:
-        removals: Grows whenever a file is no longer in the ledger: it was merged, or somebody took
-            rows back, such as with `DeltaTable.restore`.
     """
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self._files_of: tuple[Snapshot, pl.DataFrame] | None = None
-        self._paths = frozenset[str]()
-        self.removals = 0
-        self._last: tuple[tuple[Snapshot, int], pl.DataFrame] | None = None
+        self._key: Snapshot | None = None
+        self._files = pl.DataFrame()
+        # The places whose rows the ledger has.
+        self._checked: set[Place] = set()
+        self._last: tuple[Place, Added, Place] | None = None
 
-    def after(self, handle: DeltaTable, version: int) -> pl.DataFrame | None:
-        """Return the rows of the commits after a version, the oldest first; None if there are none.
+    def after(self, handle: DeltaTable, place: Place) -> tuple[Added, Place] | None:
+        """Return the first rows behind a place, and the place behind these; None without any.
 
         They are at most MOST_ROWS, or one whole commit.
+
+        Raises:
+            TokenError: As `_check`.
         """
-        files = self.look(handle)
-        if last_added(files) <= version:
+        files = self._look(handle)
+        if place not in self._checked:
+            self._check(handle, place)
+            self._checked.add(place)
+        if last_added(files) <= place.version:
             return None
-        place = (self._table.cache_key(handle), version)
         if self._last is None or self._last[0] != place:
-            self._last = (place, self._read(files, version))
-        return self._last[1]
+            rows = self._read(files, place.version)
+            behind = Place(place.ledger, *rows.select(ADDED, "update_id", _AT).row(-1))
+            self._checked.add(behind)
+            self._last = (place, Added(rows, behind.token), behind)
+        return self._last[1:]
 
     def place(self, handle: DeltaTable, version: int) -> Place:
         """Return the place behind the rows of a version."""
-        rows = added_by(self._table, self.look(handle), version).select("update_id", _AT)
+        rows = added_by(self._table, self._look(handle), version).select("update_id", _AT)
         last = rows.sort("update_id").tail(1).collect().rows()
-        return Place(_ledger(handle), version, *(last[0] if last else ("",)))
+        found = Place(_ledger(handle), version, *(last[0] if last else ("",)))
+        self._checked.add(found)
+        return found
 
-    def check(self, handle: DeltaTable, place: Place) -> None:
+    def _check(self, handle: DeltaTable, place: Place) -> None:
         """Check that the ledger has the row of a place.
 
         Raises:
@@ -167,7 +176,7 @@ class AddedRows:
                 f"The token is of another ledger than {self._table.path}.",
                 remedy=f"Pass it with the lake that it was printed for. {_BEGIN_AGAIN}",
             )
-        files = self.look(handle)
+        files = self._look(handle)
         added = added_by(self._table, files, place.version)
         named = added.filter(pl.col("update_id") == place.update_id).select(_AT).collect()
         if place.version and (
@@ -180,15 +189,19 @@ class AddedRows:
                 remedy=_BEGIN_AGAIN,
             )
 
-    def look(self, handle: DeltaTable) -> pl.DataFrame:
-        """Return the data files; count in `removals` whether one is gone."""
+    def _look(self, handle: DeltaTable) -> pl.DataFrame:
+        """Return the data files. Places are checked again once a file is no longer in the ledger.
+
+        It was merged, or somebody took rows back, such as with `DeltaTable.restore`.
+        """
         key = self._table.cache_key(handle)
-        if self._files_of is None or self._files_of[0] != key:
-            self._files_of = (key, data_files(handle))
-            paths = frozenset(self._files_of[1].get_column("path"))
-            self.removals += not self._paths <= paths
-            self._paths = paths
-        return self._files_of[1]
+        if self._key != key:
+            before, files = self._files, data_files(handle)
+            is_same = self._key is not None and self._key[0] == key[0]
+            if not is_same or not set(before["path"]) <= set(files["path"]):
+                self._checked.clear()
+            self._key, self._files, self._last = key, files, None
+        return self._files
 
     def _read(self, files: pl.DataFrame, version: int) -> pl.DataFrame:
         """Read the first rows after a version; files that can only have later ones are not read."""
@@ -214,9 +227,6 @@ def _ledger(handle: DeltaTable) -> str:
 class Follower:
     """One reader of the ledger, at one place.
 
-    Before its first read, and when files of the table are gone or the table was replaced, it checks
-    that the ledger has the row that its place names.
-
     Args:
         table: The ledger.
         added: What was added to it.
@@ -234,8 +244,6 @@ class Follower:
         self._table = table
         self._added = added
         self._latest = latest
-        self._seen: Snapshot | None = None
-        self._removals = -1
         self._since = since
         self._place = None if since in (None, START, NOW) else Place.of(since)
 
@@ -251,30 +259,13 @@ class Follower:
             rows, through = self._latest.read_through()
             if self._since is not None:
                 rows, through = rows.clear(), 0 if self._since == START else through
-            self._place, key = self._table.snapshot(
-                lambda handle: (self._added.place(handle, through), self._table.cache_key(handle))
-            )
-            self._seen, self._removals = (key[0], -1), self._added.removals
+            self._place = self._table.snapshot(lambda handle: self._added.place(handle, through))
             return Added(rows.sort(ORDER), self._place.token)
 
-        found, seen = self._table.snapshot(lambda handle: self._after(handle, place))
-        if found is None:
-            self._seen = seen
-            return None
-        self._seen = (seen[0], -1)  # there may be more
-        self._place = Place(place.ledger, *found.select(ADDED, "update_id", _AT).row(-1))
-        return Added(found, self._place.token)
-
-    def _after(self, handle: DeltaTable, place: Place) -> tuple[pl.DataFrame | None, Snapshot]:
-        key = self._table.cache_key(handle)
-        if key == self._seen:
-            return None, key
-        self._added.look(handle)
-        is_same = self._seen is not None and self._seen[0] == key[0]
-        if not is_same or self._removals != self._added.removals:
-            self._added.check(handle, place)
-            self._removals = self._added.removals
-        return self._added.after(handle, place.version), key
+        found = self._table.snapshot(lambda handle: self._added.after(handle, place))
+        if found is not None:
+            self._place = found[1]
+        return found[0] if found else None
 
     async def rows_async(self, poll_s: float = POLL_S) -> AsyncIterator[Added]:
         """Yield what is committed, for ever; other tasks run while there is nothing."""
@@ -399,9 +390,9 @@ class SyncUpdates:
 
         Args:
             guard: Called right before the commit, again in each retry after a conflict, and not at
-                all when there is nothing to write. Its errors reach the caller unchanged, and
-                nothing is written. It runs in a thread of the lake, while this table's lock is
-                held: keep it short, and do not call this table in it.
+                all when there is nothing to write. Its errors reach the caller, and nothing is
+                written (an OSError counts as one of the table). It runs in a thread of the lake,
+                while this table's lock is held: keep it short, and do not call this table in it.
             through: The `through` that `newest_of` returned: nothing is written if any process
                 added a row of one of the holdings since.
 
@@ -422,7 +413,7 @@ class SyncUpdates:
         Raises:
             LeaseLostError: An owner with a greater token has fenced the table already.
         """
-        self.table.transact(lambda handle: fence(handle, gateway_id, token))
+        self.table.fence(gateway_id, token)
 
     def existing(self, update_ids: Iterable[str]) -> set[str]:
         """Return which of these ids the table holds."""

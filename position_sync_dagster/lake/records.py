@@ -18,14 +18,8 @@ from position_sync_dagster.domain.statement import (
 )
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import CLOSURES
-from position_sync_dagster.lake.storage.table import (
-    EVERY,
-    Table,
-    append,
-    data_files,
-    may_have,
-    may_have_one_of,
-)
+from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage.table import Table
 
 
 def add_unknown(
@@ -46,11 +40,11 @@ def add_unknown(
     """
 
     def step(handle: DeltaTable) -> int:
-        files = data_files(handle)
+        files = storage.data_files(handle)
         is_stated = "stated_at" in {*rows.columns} - {*same}
         by = same[:1] if is_stated else same  # a statement may correct all but the id
         for column in {*by} & {*table.spec.indexed} & {*rows.columns}:
-            files = files.filter(may_have_one_of(column, rows.get_column(column)))
+            files = files.filter(storage.may_have_one_of(column, rows.get_column(column)))
         known = table.read_rows(files, [*same, "stated_at"] if is_stated else same)
         new = rows.join(known, on=same, how="anti", nulls_equal=True, maintain_order="left")
         if is_stated:
@@ -60,7 +54,7 @@ def add_unknown(
             guard()
             # Concurrent appends with equal ids conflict: each one sees what the other stored.
             mark = Transaction(table.spec.name, handle.version() + 1)
-            append(handle, new, commit_info, [mark])
+            storage.append(handle, new, commit_info, [mark])
         return new.height
 
     return table.transact(step)
@@ -136,20 +130,16 @@ class RecordsTable(Generic[codec.Record]):
         """
         spec, order = self.table.spec, self.table.spec.order
         names = [*(columns or spec.columns)]
-        chosen, wanted = EVERY, EVERY if only is None else only
+        chosen, wanted = storage.EVERY, storage.EVERY if only is None else only
         if since is not None:
             first = codec.moment(since) if isinstance(since, datetime) else pl.lit(since)
-            chosen, wanted = may_have(order, since), wanted & (pl.col(order) >= first)
+            chosen, wanted = storage.may_have(order, since), wanted & (pl.col(order) >= first)
 
-        def step(handle: DeltaTable) -> pl.DataFrame:
-            rows = self.table.scan_files(data_files(handle).filter(chosen))
-            return rows.filter(wanted).select(names).collect()
-
-        return self.table.snapshot(step)
+        return self.table.rows(wanted, chosen, names)
 
     def files(self, until: datetime | None = None) -> frozenset[str]:
         """Return the names of the files that may have a row of before a time; None: of all."""
-        files = self.table.snapshot(data_files)
+        files = self.table.snapshot(storage.data_files)
         first = f"min.{self.table.spec.order}"
         if until is not None and first in files.columns:
             files = files.filter((pl.col(first) < pl.lit(until)).fill_null(value=True))

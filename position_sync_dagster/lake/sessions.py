@@ -26,11 +26,13 @@ from position_sync_dagster.lake.storage.lifecycle_table import (
     Change,
     LifecycleTable,
     Snapshot,
-    Step,
 )
-from position_sync_dagster.lake.storage.table import Table, check_mode, mode_of
+from position_sync_dagster.lake.storage.table import Table, bind, mode_of
 
-T = TypeVar("T")
+T = TypeVar("T", GatewaySession, GatewaySession | None)
+
+# Decides on the session that follows the newest one of a login; the same one: nothing changes.
+Decide = Callable[[GatewaySession | None, datetime], T]
 
 
 # The bucket of sessions that a newer session has followed.
@@ -67,14 +69,12 @@ class GatewaySessions:
         """
         [session_id] = new_ids(self._clock(), 1)
 
-        def step(snapshot: Snapshot) -> Change[GatewaySession]:
-            before = codec.records_of(GatewaySession, snapshot.live)
-            last, now = _newest_of(before, gateway_id), self._clock()
+        def begun(last: GatewaySession | None, now: datetime) -> GatewaySession:
             if last is not None and last.session_id == session_id:
-                return Change(last)  # the answer to the commit was lost
+                return last  # the answer to the commit was lost
             if last is not None and last.is_alive(now):
                 raise _login_owned(last)
-            session = GatewaySession(
+            return GatewaySession(
                 gateway_id=gateway_id,
                 owner=Owner(owner),
                 session_id=session_id,
@@ -93,11 +93,8 @@ class GatewaySessions:
                 else None,
                 gateway_started_at=last.gateway_started_at if last else None,
             )
-            past = [last.as_followed(now)] if last else []
-            moved = codec.session_rows(past).with_columns(bucket=pl.lit(PAST))
-            return Change(session, _live_rows(before, session), moved)
 
-        return self._change(gateway_id, step, action="acquire", run_id=run_id or "")
+        return self._change(gateway_id, begun, action="acquire", run_id=run_id or "")
 
     def renew(
         self,
@@ -168,7 +165,7 @@ class GatewaySessions:
         Raises:
             TradingModeError: The lake belongs to another trading mode.
         """
-        self.table.transact(lambda handle: check_mode(handle, [mode], self.table.path))
+        self.table.transact(lambda handle: bind(handle, self.table.path, [mode]))
 
     def mode(self) -> TradingMode | None:
         """Return the trading mode that the lake is bound to; None before the first connection."""
@@ -181,16 +178,15 @@ class GatewaySessions:
         the detail is recorded already.
         """
 
-        def step(snapshot: Snapshot) -> Change[None]:
-            before = codec.records_of(GatewaySession, snapshot.live)
-            stored = _newest_of(before, session.gateway_id)
+        def annotated(stored: GatewaySession | None, now: datetime) -> GatewaySession | None:
             if stored is None or stored.session_id != session.session_id:
-                return Change(None)
-            if stored.is_alive(self._clock()) or stored.detail == detail:
-                return Change(None)
-            return Change(None, _live_rows(before, replace(stored, detail=detail)))
+                return stored
+            if stored.is_alive(now) or stored.detail == detail:
+                return stored
+            return replace(stored, detail=detail)
 
-        self._change(session.gateway_id, step, action="annotate", session_id=session.session_id)
+        named = session.session_id
+        self._change(session.gateway_id, annotated, action="annotate", session_id=named)
 
     def current(self, gateway_id: str) -> GatewaySession | None:
         """Return the newest session of a login, alive or not; None if there never was one."""
@@ -224,31 +220,36 @@ class GatewaySessions:
         change: Callable[[GatewaySession, datetime], GatewaySession],
         action: str,
     ) -> GatewaySession:
-        def step(snapshot: Snapshot) -> Change[GatewaySession]:
-            before = codec.records_of(GatewaySession, snapshot.live)
-            stored = _newest_of(before, session.gateway_id)
+        def changed(stored: GatewaySession | None, now: datetime) -> GatewaySession:
             if stored is None or stored.session_id != session.session_id:
                 raise _lease_lost(session, "a newer session has followed")
             if stored.state not in ALIVE:
                 raise _lease_lost(session, f"it is {stored.state.value}")
-            after = change(stored, self._clock())
-            return Change(after, _live_rows(before, after))
+            return change(stored, now)
 
-        return self._change(session.gateway_id, step, action=action, session_id=session.session_id)
+        named = session.session_id
+        return self._change(session.gateway_id, changed, action=action, session_id=named)
 
-    def _change(self, gateway_id: str, step: Step[T], **commit_info: str) -> T:
-        """Change a login's session in its part; in the whole table if a new login has none yet."""
+    def _change(self, gateway_id: str, decide: Decide[T], **commit_info: str) -> T:
+        """Replace the newest session of a login by what is decided from it, and return that.
+
+        It is changed in its part; in the whole table if a new login has none yet.
+        """
+
+        def step(snapshot: Snapshot) -> Change[T]:
+            is_own = snapshot.live.select(pl.col("gateway_id") == gateway_id).to_series()
+            own = codec.records_of(GatewaySession, snapshot.live.filter(is_own))
+            stored, now = next(iter(own), None), self._clock()
+            after = decide(stored, now)
+            if after is None or after is stored:
+                return Change(after)
+            is_next = stored is not None and stored.session_id != after.session_id
+            past = [stored.as_followed(now)] if stored and is_next else []
+            moved = codec.session_rows(past).with_columns(bucket=pl.lit(PAST))
+            return Change(after, codec.session_rows([after]), moved, replaced=is_own)
+
         done = self._lifecycle.change_part(part_named(gateway_id), step, commit_info)
         return self._lifecycle.change(step, commit_info) if done is None else done
-
-
-def _newest_of(sessions: list[GatewaySession], gateway_id: str) -> GatewaySession | None:
-    return next((s for s in sessions if s.gateway_id == gateway_id), None)
-
-
-def _live_rows(before: list[GatewaySession], session: GatewaySession) -> pl.DataFrame:
-    """Return the live rows, with this session as the newest of its gateway."""
-    return codec.session_rows([*(s for s in before if s.gateway_id != session.gateway_id), session])
 
 
 def _login_owned(by: GatewaySession) -> errors.LoginOwnedError:

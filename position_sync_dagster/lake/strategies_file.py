@@ -112,18 +112,8 @@ def limits_at(file: YamlFile, at: Place, value: object, subject: Mapping[str, st
     return limits
 
 
-# The setting that holds the path of the file.
-NAMED_BY = "POSITION_SYNC_STRATEGIES_FILE"
-
-
 Priority = Annotated[int, BeforeValidator(READERS["priority"])]
 Right = Annotated[instrument.Right, BeforeValidator(instrument.parse_right)]
-
-
-class UnderlyingPart(Part):
-    """The underlying of a leg."""
-
-    symbol: Text
 
 
 def _unless_none(read: Callable[[Any], Any], value: object) -> object:
@@ -135,7 +125,7 @@ _READ: dict[str, Any] = {
     for name, read in READERS.items()
 }
 # A leg as the file describes it.
-LegPart = create_model("LegPart", __base__=UnderlyingPart, **_READ)
+LegPart = create_model("LegPart", __base__=Part, symbol=(Text, ...), **_READ)
 
 
 class StrategyPart(Part):
@@ -235,17 +225,14 @@ class StrategiesFile:
 
     Args:
         path: The file.
-        named_by: The setting that holds the path, named in the error when there is no such file.
 
     Raises:
         StrategiesFileError: The file is missing, is not a regular file, is too large or nested too
             deeply, or has a mistake. The message names file, line, column, cause and remedy.
     """
 
-    def __init__(self, path: str | Path, *, named_by: str = NAMED_BY) -> None:
-        self._file = YamlFile(
-            Path(path), named_by=named_by, holds="strategies", error=StrategiesFileError
-        )
+    def __init__(self, path: str | Path) -> None:
+        self._file = YamlFile(Path(path), holds="strategies", error=StrategiesFileError)
         whole = self._file.parse(StrategiesPart, self._file.data)
         self._accounts = whole.accounts
         self._strategies: list[tuple[Place, StrategyPart]] = []
@@ -380,16 +367,12 @@ class StrategiesFile:
             new.unlink(missing_ok=True)
 
 
-def load_strategies(
-    path: str | Path, clock: Clock = utc_now, *, named_by: str = NAMED_BY
-) -> list[Leg]:
+def load_strategies(path: str | Path, clock: Clock = utc_now) -> list[Leg]:
     """Read the legs that a strategies file lists; see `StrategiesFile`."""
-    return StrategiesFile(path, named_by=named_by).legs(clock())
+    return StrategiesFile(path).legs(clock())
 
 
-def follow_file(
-    registry: SyncRegistry, path: str | Path, *, named_by: str = NAMED_BY
-) -> tuple[int, int]:
+def follow_file(registry: SyncRegistry, path: str | Path) -> tuple[int, int]:
     """Make the active legs equal to those of a strategies file, in one commit.
 
     The legs of its rules stay as the owner of the login chose them.
@@ -400,7 +383,7 @@ def follow_file(
     Raises:
         StrategiesFileError: The file cannot be read, or has a mistake.
     """
-    file = StrategiesFile(path, named_by=named_by)
+    file = StrategiesFile(path)
     return registry.replace_all(
         file.legs(registry.clock()),
         following=file.following_rolls,
@@ -408,22 +391,17 @@ def follow_file(
     )
 
 
-def load_limits(path: str | Path) -> list[Limit]:
-    """Read the limits of a strategies file; see `StrategiesFile`.
+def saved_limits(path: Path | None) -> list[Limit]:
+    """Read the limits of a strategies file, once for each time that it is saved; none without one.
 
     A file that does not contain the word `limits` is not parsed, since it may name many legs.
     """
-    return [] if _lacks(Path(path), b"limits") else StrategiesFile(path).limits()
-
-
-def saved_limits(path: Path | None) -> list[Limit]:
-    """Read the limits as `load_limits`, once for each time that the file is saved; none without."""
     return [] if path is None else list(_saved_limits(path, saved_state(path)))
 
 
 @lru_cache(maxsize=1)
-def _saved_limits(path: Path, _saved: tuple[int, int, int]) -> tuple[Limit, ...]:
-    return tuple(load_limits(path))
+def _saved_limits(path: Path, _saved: tuple[int, int, int]) -> list[Limit]:
+    return [] if _lacks(path, b"limits") else StrategiesFile(path).limits()
 
 
 def load_rules(path: str | Path) -> list[Rule]:
@@ -431,11 +409,11 @@ def load_rules(path: str | Path) -> list[Rule]:
     return [] if _lacks(Path(path), b"rule") else StrategiesFile(path).rules
 
 
-def following_rolls(path: str | Path, *, named_by: str = NAMED_BY) -> frozenset[str]:
+def following_rolls(path: str | Path) -> frozenset[str]:
     """Read which strategies follow rolls; a file without these words is not parsed."""
     if _lacks(Path(path), b"follow_rolls"):
         return frozenset()
-    return StrategiesFile(path, named_by=named_by).following_rolls
+    return StrategiesFile(path).following_rolls
 
 
 def _lacks(path: Path, word: bytes) -> bool:

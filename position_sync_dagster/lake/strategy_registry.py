@@ -18,6 +18,7 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.leg import (
     READERS,
     ActiveContract,
+    Description,
     Leg,
     LegWords,
     Terms,
@@ -43,52 +44,34 @@ _Legs = Mapping[LegKey, Leg]
 REMOVED = "removed"
 
 
-class LegIndex:
-    """The active legs by conid, and separately those whose contract is not known."""
-
-    def __init__(self, legs: Iterable[Leg] = ()) -> None:
-        listed = list(legs)
-        known = [leg for leg in listed if isinstance(leg, ActiveContract)]
-        known.sort(key=lambda leg: (leg.conid, leg.account or "", leg.strategy_id))
-        described = [leg for leg in listed if isinstance(leg, UnresolvedLeg)]
-        described.sort(key=lambda leg: (leg.strategy_id, leg.described, leg.account or ""))
-        self.legs, self.unresolved = tuple(known), tuple(described)
-        self._accounts: dict[int, set[str | None]] = {}
-        for leg in self.legs:
-            self._accounts.setdefault(leg.conid, set()).add(leg.account)
-
-    def is_active(self, conid: int, account: str | None = None) -> bool:
-        """Return whether a strategy has the leg; without an account, in any account."""
-        accounts = self._accounts.get(conid)
-        if accounts is None:
-            return False
-        return account is None or account in accounts or None in accounts
+def in_order(
+    legs: Iterable[Leg],
+) -> tuple[tuple[ActiveContract, ...], tuple[UnresolvedLeg, ...]]:
+    """Return legs by conid, account and strategy, and separately those without a conid."""
+    listed = list(legs)
+    known = [leg for leg in listed if isinstance(leg, ActiveContract)]
+    known.sort(key=lambda leg: (leg.conid, leg.account or "", leg.strategy_id))
+    described = [leg for leg in listed if isinstance(leg, UnresolvedLeg)]
+    described.sort(key=lambda leg: (leg.strategy_id, leg.described, leg.account or ""))
+    return tuple(known), tuple(described)
 
 
 class SyncRegistry:
-    """The registry with blocking calls; see `StrategyRegistry`."""
+    """The registry with blocking calls; see `StrategyRegistry`.
+
+    Attributes:
+        version: The version of the table that was read last; -1 before the first read.
+        legs: The active legs whose contract is known, as last read.
+        unresolved: The active legs whose contract is still to be found, as last read.
+    """
 
     def __init__(self, table: Table, clock: Clock) -> None:
         self._memberships = LifecycleTable(table, clock)
         self.clock = clock
-        self._index = LegIndex()
-        self._version = -1
+        self.version = -1
+        self.legs, self.unresolved = in_order(())
+        self._accounts: dict[int, set[str | None]] = {}
         self._rows: pl.DataFrame | None = None
-
-    @property
-    def version(self) -> int:
-        """The version of the table that was read last; -1 before the first read."""
-        return self._version
-
-    @property
-    def legs(self) -> tuple[ActiveContract, ...]:
-        """The active legs whose contract is known, as last read."""
-        return self._index.legs
-
-    @property
-    def unresolved(self) -> tuple[UnresolvedLeg, ...]:
-        """The active legs whose contract is still to be found, as last read."""
-        return self._index.unresolved
 
     def initialize(self) -> None:
         """Create the table, or check and migrate it, and read the active legs."""
@@ -96,32 +79,38 @@ class SyncRegistry:
         self.refresh()
 
     def is_active(self, conid: int, account: str | None = None) -> bool:
-        """Return, from memory, whether a strategy has the leg."""
-        return self._index.is_active(conid, account)
+        """Return, from memory, whether a strategy has the leg; without an account, in any."""
+        accounts = self._accounts.get(conid, set())
+        return bool(accounts if account is None else accounts & {account, None})
 
     def refresh(self) -> bool:
         """Read the changes of other processes, and return whether the active legs differ now."""
         snapshot = self._memberships.snapshot()
-        if snapshot.version == self._version and snapshot.live is self._rows:
+        if snapshot.version == self.version and snapshot.live is self._rows:
             return False
+        before = (self.legs, self.unresolved)
+        self.legs, self.unresolved = in_order(legs_of(snapshot.live))
+        accounts: dict[int, set[str | None]] = {}
+        for leg in self.legs:
+            accounts.setdefault(leg.conid, set()).add(leg.account)
         # One assignment, since `is_active` is called from other threads without a lock.
-        before, after = self._index, LegIndex(legs_of(snapshot.live))
-        self._index, self._version, self._rows = after, snapshot.version, snapshot.live
-        return (before.legs, before.unresolved) != (after.legs, after.unresolved)
+        self._accounts = accounts
+        self.version, self._rows = snapshot.version, snapshot.live
+        return before != (self.legs, self.unresolved)
 
     def get_all_active(self) -> list[ActiveContract]:
         """Read the active legs whose contract is known, by conid, account and strategy."""
         self.refresh()
-        return list(self._index.legs)
-
-    def history(self) -> pl.DataFrame:
-        """Return the row of every leg that has a conid, also of those that were removed."""
-        return self._memberships.table.rows().filter(pl.col("conid").is_not_null())
+        return list(self.legs)
 
     def get_unresolved(self) -> list[UnresolvedLeg]:
         """Read the active legs whose contract is still to be found, by strategy."""
         self.refresh()
-        return list(self._index.unresolved)
+        return list(self.unresolved)
+
+    def history(self) -> pl.DataFrame:
+        """Return the row of every leg that has a conid, also of those that were removed."""
+        return self._memberships.table.rows().filter(pl.col("conid").is_not_null())
 
     def add_active(
         self,
@@ -189,12 +178,7 @@ class SyncRegistry:
         conid: int | str | None = None,
         strategy_id: int | str | None = None,
         account: str | None = None,
-        *,
-        symbol: str | None = None,
-        right: str | None = None,
-        strike: float | str | None = None,
-        expiry: str | date | None = None,
-        trading_class: str | None = None,
+        **described: Unpack[Description],
     ) -> Leg:
         """Remove a leg from a strategy, and return the ended membership.
 
@@ -204,25 +188,19 @@ class SyncRegistry:
             conid: The contract; None for a leg that is named by its symbol.
             strategy_id: May be left out when only one strategy has the leg.
             account: May be left out likewise; "any" is that of a leg that names no account.
-            symbol: Needed without a conid; right, strike, expiry and trading class narrow it.
+            described: The `symbol`, needed without a conid; `right`, `strike`, `expiry` and
+                `trading_class` narrow it.
 
         Raises:
             InvalidLegError: Neither conid nor symbol is given, or one does not parse.
             UnknownLegError: No strategy has the leg.
             AmbiguousRemovalError: Several memberships match; the message names them.
         """
-        if conid is None and not symbol:
+        if conid is None and not described.get("symbol"):
             raise errors.InvalidLegError(
                 "The leg has neither conid nor symbol.", remedy="Give one."
             )
-        given = {
-            "conid": conid,
-            "symbol": symbol,
-            "right": right,
-            "strike": strike,
-            "expiry": expiry,
-            "trading_class": trading_class,
-        }
+        given = {"conid": conid, **described}
         wanted = {
             name: READERS.get(name, str)(value)
             for name, value in given.items()

@@ -16,7 +16,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PARENT_LOOK_S = 0.5
 
 # Polling interval of the signals during a pause, in seconds.
-POLL_INTERVAL_S = 0.05
+POLL_INTERVAL_S = 0.2
 
 REASONS = {
     signal.SIGINT: "interrupted",

@@ -27,11 +27,6 @@ from position_sync_dagster import dagster_files
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.processes.child_process import ChildProcess, end_group
 from position_sync_dagster.processes.ports import LOOPBACK, exchange_json, first_free
-from position_sync_dagster.sync.stream.memory_and_threads import (
-    ALLOCATOR,
-    VARIABLES,
-    one_native_thread_each,
-)
 
 # Seconds between two looks at the programs.
 LOOK_S = 0.5
@@ -212,19 +207,17 @@ MODULE = "position_sync_dagster.processes.supervisor"
 def start(
     *, env: Mapping[str, str], dagster_home: Path, ui_port: int, cwd: Path, log: Path | None
 ) -> ChildProcess:
-    """Start Dagster on 127.0.0.1 under the supervisor, with one thread each for native libraries.
+    """Start Dagster on 127.0.0.1 under the supervisor.
 
     Args:
         env: The whole environment, without DAGSTER_HOME.
         dagster_home: An absolute path.
         log: As for `ChildProcess`.
     """
-    with one_native_thread_each():
-        threads = {name: os.environ[name] for name in (*VARIABLES, ALLOCATOR)}
     return ChildProcess(
         "Dagster",
         [sys.executable, "-m", MODULE, str(ui_port), str(os.getpid())],
-        env={**env, **threads, "DAGSTER_HOME": str(dagster_home)},
+        env={**env, "DAGSTER_HOME": str(dagster_home)},
         cwd=cwd,
         log=log,
         grace_s=GRACE_S + 2,

@@ -55,12 +55,8 @@ def explain(
     size = pl.coalesce("multiplier_0", "multiplier_1", "trade_multiplier")
     price_0 = _price("_0", size)
     # What is gone has the price at which it went: 0 if it was booked.
-    price_1 = pl.coalesce(_price("_1", size), pl.col("last_price"))
-    price_1 = (
-        pl.when((pl.col("position_1") == 0) & (pl.col("booked_quantity") != 0))
-        .then(0.0)
-        .otherwise(price_1)
-    )
+    is_gone = (pl.col("position_1") == 0) & (pl.col("booked_quantity") != 0)
+    price_1 = pl.when(is_gone).then(0.0).otherwise(pl.coalesce(_price("_1", size), "last_price"))
     rows = joined.with_columns(size=size, price_0=price_0, price_1=price_1).with_columns(
         held=pl.when(pl.col("position_0") == 0)
         .then(0.0)
@@ -99,31 +95,26 @@ def _split(rows: pl.DataFrame, days: float) -> pl.DataFrame:
         "vega": units * pl.col("vega_0") * points,
         "theta": units * pl.col("theta_0") * days,
     }
-    is_booked = pl.col("booked_quantity") != 0
-    held = pl.col("held").fill_null(0.0)
-    parts = {
-        name: pl.when(is_booked).then(0.0).otherwise(value.fill_null(0.0))
-        for name, value in by_greeks.items()
-    }
+    # 0 of what was booked for an assignment: all that it earned is of that.
+    kept = pl.when(pl.col("booked_quantity") == 0).then(1.0).otherwise(0.0)
+    held, earned = pl.col("held").fill_null(0.0), pl.col("earned").fill_null(0.0)
     # A share or a future has no greeks: its price is its delta.
-    of_share = pl.col("right_0").is_null() & ~is_booked
-    parts["delta"] = pl.when(of_share).then(held).otherwise(parts["delta"])
-    rows = rows.with_columns(**parts)
-    by_all = sum((pl.col(name) for name in BY_GREEKS), pl.lit(0.0))
-    earned = pl.col("earned").fill_null(0.0)
+    is_share = pl.col("right_0").is_null()
+    parts = {name: kept * value.fill_null(0.0) for name, value in by_greeks.items()}
+    parts["delta"] = pl.when(is_share).then(kept * held).otherwise(parts["delta"])
     # A quantity that came or went without a trade has its whole value unexplained.
     unknown = pl.col("missing") * pl.col("size") * pl.col("price_1").fill_null(pl.col("price_0"))
-    rows = rows.with_columns(
-        repricing=pl.when(is_booked).then(0.0).otherwise(held - by_all),
-        trades=pl.when(is_booked).then(0.0).otherwise(earned),
-        assignments=pl.when(is_booked).then(held + earned).otherwise(0.0),
+    rows = rows.with_columns(**parts).with_columns(
+        repricing=kept * held - pl.sum_horizontal(BY_GREEKS),
+        trades=kept * earned,
+        assignments=(1 - kept) * (held + earned),
         cash=pl.lit(0.0),
         unexplained=unknown.fill_null(0.0),
-        without_greeks=(pl.col("position_0") != 0) & pl.col("delta_0").is_null() & ~of_share,
+        without_greeks=(pl.col("position_0") != 0) & pl.col("delta_0").is_null() & ~is_share,
     )
-    total = sum((pl.col(name) for name in PARTS), pl.lit(0.0))
-    size = sum((pl.col(name).abs() for name in PARTS), pl.lit(0.0))
-    return rows.with_columns(profit=total, gross_move=size)
+    return rows.with_columns(
+        profit=pl.sum_horizontal(PARTS), gross_move=pl.sum_horizontal(pl.col(PARTS).abs())
+    )
 
 
 def of_newest_day(rows: pl.DataFrame) -> pl.DataFrame:

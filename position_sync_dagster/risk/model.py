@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,9 @@ SMALLEST_VEGA = 0.002
 CLOSE_ENOUGH = 1e-5
 
 MOST_STEPS = 40
+
+# How far beside the present price delta and gamma are measured, in standard deviations to expiry.
+ASIDE = 0.03
 
 
 class Exercise(StrEnum):
@@ -157,12 +160,13 @@ class VanillaOptions:
             share *= np.where(paid, 1.0 - part, 1.0)
         return money, share
 
-    def forwards(self, spots: Array) -> tuple[Array, Array]:
-        """Return the forward price at expiry for rows of prices, and its slope by the price."""
+    def forwards(self, spots: Array) -> Array:
+        """Return the forward price at expiry for rows of prices."""
         money, share = self.kept(np.zeros((len(self), 1)))
         years = np.maximum(self.years, 0.0)
         slope = share * np.exp(np.where(self.on_future, 0.0, self.rate) * years)[:, None]
-        return np.maximum((spots - money) * slope, 1e-9 * self.strike[:, None]), slope
+        found: Array = np.maximum((spots - money) * slope, 1e-9 * self.strike[:, None])
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,14 +180,6 @@ class Greeks:
     theta: Array
 
 
-class _Values(NamedTuple):
-    """Prices and their first and second derivatives by the price of the underlying."""
-
-    price: Array
-    delta: Array
-    gamma: Array
-
-
 def prices(options: VanillaOptions, spots: Array, volatility: Array, steps: Steps = STEPS) -> Array:
     """Return the prices of options at several prices of their underlyings.
 
@@ -193,30 +189,45 @@ def prices(options: VanillaOptions, spots: Array, volatility: Array, steps: Step
         volatility: That of each option, per year.
         steps: Steps of a lattice, by the greatest time to expiry.
     """
-    return _values(options, spots, volatility, steps).price
+    worth = options.exercised(spots)
+    found = worth.copy()
+    alive = np.flatnonzero(options.years > 0)
+    found[alive] = _european(options.at(alive), spots[alive], volatility[alive])
+    for size, places in _lattices(options, steps):
+        part = options.at(places)
+        added = _early_exercise(part, spots[places], volatility[places], size)
+        price = found[places] + np.maximum(0.0, added)
+        exercised = price < worth[places] + NEGLIGIBLE * part.strike[:, None]
+        found[places] = np.where(exercised & (worth[places] > 0), worth[places], price)
+    return found
 
 
 def greeks(options: VanillaOptions, spot: Array, volatility: Array, steps: Steps = STEPS) -> Greeks:
     """Return prices and greeks of options.
 
-    Theta follows from the other greeks, as the equation of Black and Scholes says: between two
-    dividends the underlying costs interest and pays nothing. It is 0 where an option is worth its
-    exercise.
+    Delta and gamma follow from prices of the underlying beside the present one. Theta follows from
+    the other greeks, as the equation of Black and Scholes says: between two dividends the
+    underlying costs interest and pays nothing. It is 0 where an option is worth its exercise.
     """
-    now = _values(options, spot[:, None], volatility, steps)
-    price, delta, gamma = (one[:, 0] for one in now)
-    higher = 0.01 * volatility
-    more = _values(options, spot[:, None], volatility + higher, steps).price[:, 0]
-    less = _values(options, spot[:, None], volatility - higher, steps).price[:, 0]
+    root = volatility * np.sqrt(np.maximum(options.years, 0.0))
+    step = spot * np.clip(ASIDE * root, 1e-4, 0.5)
+    beside = np.stack([spot - step, spot, spot + step], axis=1)
+    lower, price, higher = prices(options, beside, volatility, steps).T
+    delta, gamma = (higher - lower) / (2 * step), (higher - 2 * price + lower) / step**2
+    change = 0.01 * volatility
+    more, less = (
+        prices(options, spot[:, None], volatility + by, steps)[:, 0] for by in (change, -change)
+    )
     growth = np.where(options.on_future, 0.0, options.rate)
-    worth = options.exercised(spot[:, None])[:, 0]
     decay = options.rate * price - growth * spot * delta - (volatility * spot) ** 2 * gamma / 2
+    worth = options.exercised(spot[:, None])[:, 0]
     exercised = options.is_american & (worth > 0) & (price <= worth)
+    lowest = np.where(options.is_call, 0.0, -1.0)
     return Greeks(
         price=price,
-        delta=delta,
-        gamma=gamma,
-        vega=np.maximum(0.0, more - less) / (2 * higher) / 100,
+        delta=np.where(exercised, options.side, np.clip(delta, lowest, lowest + 1.0)),
+        gamma=np.where(exercised, 0.0, np.maximum(0.0, gamma)),
+        vega=np.maximum(0.0, more - less) / (2 * change) / 100,
         theta=np.where(exercised | (options.years <= 0), 0.0, decay / DAYS_PER_YEAR),
     )
 
@@ -296,35 +307,10 @@ _EARLY = (Exercise.AMERICAN, Exercise.FUTURE)
 def _least(options: VanillaOptions, spot: Array) -> Array:
     """Return the least value of each option: that of its exercise, if European at expiry."""
     discount = np.exp(-options.rate * options.years)
-    forward = options.forwards(spot[:, None])[0][:, 0]
+    forward = options.forwards(spot[:, None])[:, 0]
     later = np.maximum(0.0, discount * options.side * (forward - options.strike))
     early = options.exercised(spot[:, None])[:, 0]
     return np.where(options.is_american, np.maximum(later, early), later)
-
-
-def _values(options: VanillaOptions, spots: Array, volatility: Array, steps: Steps) -> _Values:
-    """Return prices and derivatives for a row of prices of the underlying of each option."""
-    worth, side = options.exercised(spots), options.side[:, None]
-    found = _Values(worth.copy(), np.where(worth > 0, side, 0.0), np.zeros(spots.shape))
-    alive = np.flatnonzero(options.years > 0)
-    if alive.size:
-        part = options.at(alive)
-        european = _european(part, spots[alive], volatility[alive])
-        for whole, one in zip(found, european, strict=True):
-            whole[alive] = one
-    for size, places in _lattices(options, steps):
-        part = options.at(places)
-        added = _early_exercise(part, spots[places], volatility[places], size)
-        price = found.price[places] + np.maximum(0.0, added.price)
-        exercised = (worth[places] > 0) & (
-            price < worth[places] + NEGLIGIBLE * part.strike[:, None]
-        )
-        found.price[places] = np.where(exercised, worth[places], price)
-        delta = np.clip(found.delta[places] + added.delta, *_delta_bounds(part))
-        found.delta[places] = np.where(exercised, side[places], delta)
-        gamma = np.maximum(0.0, found.gamma[places] + added.gamma)
-        found.gamma[places] = np.where(exercised, 0.0, gamma)
-    return found
 
 
 def _lattices(options: VanillaOptions, steps: Steps) -> Iterator[tuple[int, NDArray[np.int64]]]:
@@ -335,11 +321,6 @@ def _lattices(options: VanillaOptions, steps: Steps) -> Iterator[tuple[int, NDAr
         for begin in range(0, found.size, AT_ONCE):
             yield size, found[begin : begin + AT_ONCE]
         least = most
-
-
-def _delta_bounds(options: VanillaOptions) -> tuple[Array, Array]:
-    lowest = np.where(options.is_call, 0.0, -1.0)[:, None]
-    return lowest, lowest + 1.0
 
 
 def _may_gain(options: VanillaOptions) -> Flags:
@@ -360,25 +341,18 @@ def _normal(x: Array) -> Array:
     return 0.5 * np.fromiter(map(math.erfc, scaled), float, x.size).reshape(x.shape)
 
 
-def _european(options: VanillaOptions, spots: Array, volatility: Array) -> _Values:
-    """Return the values of European options, by Black's formula on the forward."""
-    forward, slope = options.forwards(spots)
+def _european(options: VanillaOptions, spots: Array, volatility: Array) -> Array:
+    """Return the prices of European options, by Black's formula on the forward."""
+    forward = options.forwards(spots)
     discount = np.exp(-options.rate * options.years)[:, None]
     root = (volatility * np.sqrt(options.years))[:, None]
     strike, side = options.strike[:, None], options.side[:, None]
     first = np.log(forward / strike) / root + root / 2
     n1, n2 = _normal(side * first), _normal(side * (first - root))
-    density = np.exp(-first * first / 2) / math.sqrt(2 * math.pi)
-    return _Values(
-        np.maximum(0.0, discount * side * (forward * n1 - strike * n2)),
-        discount * slope * side * n1,
-        discount * slope * slope * density / (forward * root),
-    )
+    return np.maximum(0.0, discount * side * (forward * n1 - strike * n2))
 
 
-def _early_exercise(
-    options: VanillaOptions, spots: Array, volatility: Array, steps: int
-) -> _Values:
+def _early_exercise(options: VanillaOptions, spots: Array, volatility: Array, steps: int) -> Array:
     """Return what the right to exercise early adds, from one lattice for each option.
 
     The nodes are prices of the forward to expiry, which has no drift, in equal steps of their
@@ -389,7 +363,7 @@ def _early_exercise(
     reach = math.ceil(WIDTH * math.sqrt(steps / 3))
     nodes = options.strike[:, None] * np.exp(width * np.arange(-reach, reach + 1))
     added = _addition(options, nodes, width, steps)
-    forward, slope = options.forwards(spots)
+    forward = options.forwards(spots)
     place = np.log(forward / options.strike[:, None]) / width + reach
     node = np.clip(np.rint(place), 2, 2 * reach - 2).astype(np.int64)
     x = place - node
@@ -399,16 +373,11 @@ def _early_exercise(
     d1, d2 = (a - 8 * b + 8 * d - e) / 12, (-a + 16 * b - 30 * c + 16 * d - e) / 12
     d3, d4 = (-a + 2 * b - 2 * d + e) / 2, a - 4 * b + 6 * c - 4 * d + e
     value = c + x * (d1 + x / 2 * (d2 + x / 3 * (d3 + x / 4 * d4)))
-    first = (d1 + x * (d2 + x / 2 * (d3 + x / 3 * d4))) / width
-    second = (d2 + x * (d3 + x / 2 * d4)) / width**2
-    delta, gamma = first / forward * slope, (second - first) / forward**2 * slope**2
     for edge, inner, outside in ((0, 1, place < 2), (-1, -2, place > 2 * reach - 2)):
         line = (added[:, edge] - added[:, inner]) / (nodes[:, edge] - nodes[:, inner])
         beyond = added[:, edge, None] + line[:, None] * (forward - nodes[:, edge, None])
         value = np.where(outside, beyond, value)
-        delta = np.where(outside, line[:, None] * slope, delta)
-        gamma = np.where(outside, 0.0, gamma)
-    return _Values(value, delta, gamma)
+    return value
 
 
 def _addition(options: VanillaOptions, nodes: Array, width: Array, steps: int) -> Array:

@@ -7,7 +7,7 @@ zero. The value of a leg is that of the broker, plus what the model says it chan
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -65,7 +65,6 @@ class NotShifted(StrEnum):
     NO_VOLATILITY = "its implied volatility is not known"
     NO_PRICE = "the price of its underlying is not known"
     OTHER_TYPE = "it is neither an option, a share nor a future"
-    NO_BETA = "its underlying has no beta"
 
 
 class Point(Part):
@@ -113,25 +112,6 @@ class Point(Part):
             beta, of_named = betas.get(symbol), betas.get(self.underlying)
             share *= np.nan if beta is None or not of_named else beta / of_named
         return 1.0 + share
-
-
-def grid(
-    spots: Iterable[float],
-    vols: Iterable[float] = (0.0,),
-    days: Iterable[float] = (0.0,),
-    *,
-    rate: float = 0.0,
-    in_moves: bool = False,
-    is_ratio: bool = False,
-) -> list[Point]:
-    """Return a point for each combination."""
-    vols, days = list(vols), list(days)
-    return [
-        Point(spot=spot, vol=vol, days=day, rate=rate, in_moves=in_moves, is_ratio=is_ratio)
-        for spot in spots
-        for vol in vols
-        for day in days
-    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,15 +203,12 @@ class PricedLegs:
             return np.empty((0, len(points)))
         moves = self.moves() if any(point.in_moves for point in points) else {}
         symbols = units.get_column("symbol").to_list()
-        places_of = {symbol: n for n, symbol in enumerate(dict.fromkeys(symbols))}
-        factors = np.array(
-            [
-                [point.factor(symbol, moves.get(symbol), self.given.betas) for point in points]
-                for symbol in places_of
-            ]
-        )
+        factors = {
+            symbol: [point.factor(symbol, moves.get(symbol), self.given.betas) for point in points]
+            for symbol in dict.fromkeys(symbols)
+        }
         spot = units.get_column("spot").fill_null(np.nan).to_numpy()
-        shifted = factors[[places_of[symbol] for symbol in symbols]] * spot[:, None]
+        shifted = np.array([factors[symbol] for symbol in symbols]) * spot[:, None]
         left_out = units.get_column("reason").is_not_null().to_numpy()
         found: model.Array = shifted - spot[:, None]
         found[left_out] = np.nan
@@ -251,23 +228,18 @@ class PricedLegs:
             The columns `point` (its number), those that name the group, `currency`, `value`,
             `profit` and `left_out`. A sum leaves out unknown numbers; it is null if all are.
         """
-        found_changes = self.changes(points)
-        changes = pl.DataFrame(
-            {str(n): found_changes[:, n] for n in range(len(points))}
-        ).with_row_index("unit")
-        joined = self.parts.select(
-            *dict.fromkeys([*_GROUPS[level], "currency", "unit"]),
+        changes = self.changes(points)[self.parts.get_column("unit").to_numpy()]
+        by = [*_GROUPS[level], "currency"]
+        parts = self.parts.select(
+            *by,
             size=pl.col("position") * pl.col("multiplier") * pl.col("share"),
             # A future has no value of its own: its market value is what it stands for.
             now=pl.when(pl.col("sec_type") == "FUT").then(0.0).otherwise("market_value"),
         )
-        by = [*_GROUPS[level], "currency"]
         found = []
         for number in range(len(points)):
-            change = changes.select("unit", change=pl.col(str(number)).fill_nan(None))
-            rows = joined.join(change, on="unit").with_columns(
-                profit=pl.col("change") * pl.col("size")
-            )
+            change = pl.Series(changes[:, number], dtype=pl.Float64).fill_nan(None)
+            rows = parts.with_columns(profit=change * pl.col("size"))
             known = pl.col("profit").is_not_null()
             value = (pl.col("now") + pl.col("profit")).filter(known)
             found.append(
@@ -443,7 +415,10 @@ def read_scenarios(folder: Path) -> OwnScenarios:
     path = folder / SCENARIOS_FILE
     if not path.exists():
         return OwnScenarios()
-    file = YamlFile(path, named_by="its name", holds="scenarios", error=ScenariosFileError)
+    file = YamlFile(path, holds="scenarios", error=ScenariosFileError)
+    entries = file.data.get("scenarios") if isinstance(file.data, dict) else None
+    for number, entry in enumerate(entries if isinstance(entries, list) else ()):
+        file.parse(Scenario, entry, ("scenarios", number))
     return file.parse(OwnScenarios, file.data)
 
 

@@ -134,35 +134,10 @@ def follow(
     return AlertCursor(breaks=breaks, outbox=tuple(outbox[-MOST_KEPT:]), failing=failing)
 
 
-def due(cursor: AlertCursor, now: datetime) -> dict[int, list[Message]]:
-    """Return the messages to send now, by receiver, oldest first."""
-    waiting: dict[int, list[Message]] = {}
-    for message in cursor.outbox:
-        for place in message.to:
-            if has_come(cursor.failing.get(place, now), now, RETRY):
-                waiting.setdefault(place, []).append(message)
-    return waiting
-
-
-def after_delivery(cursor: AlertCursor, place: int, *, ok: bool, now: datetime) -> AlertCursor:
-    """Return the cursor after an attempt to send one receiver all messages that wait for it."""
-    if not ok:
-        return replace(cursor, failing=cursor.failing | {place: now + RETRY})
-    outbox = [
-        replace(message, to=tuple(one for one in message.to if one != place))
-        for message in cursor.outbox
-    ]
-    return replace(
-        cursor,
-        outbox=tuple(message for message in outbox if message.to),
-        failing={one: at for one, at in cursor.failing.items() if one != place},
-    )
-
-
 def send_due(
     cursor: AlertCursor, urls: Sequence[SecretStr], clock: Clock, *, until: datetime | None = None
 ) -> tuple[AlertCursor, int]:
-    """Send the due messages, one delivery for each receiver.
+    """Send each receiver the messages that wait for it, all in one.
 
     Args:
         until: After this time no delivery begins.
@@ -170,15 +145,22 @@ def send_due(
     Returns:
         The cursor after the deliveries, and how many receivers accepted theirs.
     """
-    sent = 0
-    for place, messages in due(cursor, clock()).items():
-        if until is not None and clock() > until:
-            break
+    outbox, failing, sent = cursor.outbox, dict(cursor.failing), 0
+    for place, url in enumerate(urls):
+        now = clock()
+        messages = [message for message in outbox if place in message.to]
+        is_late = until is not None and now > until
+        if is_late or not messages or not has_come(failing.get(place, now), now, RETRY):
+            continue
         title, body = together(messages)
-        ok = deliver(urls[place], place, title=title, body=body)
-        cursor = after_delivery(cursor, place, ok=ok, now=clock())
-        sent += ok
-    return cursor, sent
+        if not deliver(url, place, title=title, body=body):
+            failing[place] = clock() + RETRY
+            continue
+        failing.pop(place, None)
+        outbox = tuple(replace(m, to=tuple(n for n in m.to if n != place)) for m in outbox)
+        sent += 1
+    kept = tuple(message for message in outbox if message.to)
+    return replace(cursor, outbox=kept, failing=failing), sent
 
 
 def together(messages: Collection[Message]) -> tuple[str, str]:
@@ -222,8 +204,7 @@ def not_understood(urls: Iterable[SecretStr]) -> list[int]:
     Raises:
         MissingExtraError: The extra `alerts` is not installed.
     """
-    with _silent("apprise"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _silent("apprise"):
         try:
             import apprise
         except ImportError as error:
@@ -248,8 +229,7 @@ def deliver(url: SecretStr, place: int, *, title: str, body: str) -> bool:
         body: The body of the message, as plain text.
     """
     why = "it did not accept the message"
-    with _silent("apprise", "requests", "urllib3"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # plugins import deprecated modules
+    with _silent("apprise", "requests", "urllib3"):
         try:
             import apprise
         except ImportError:
@@ -270,13 +250,15 @@ def deliver(url: SecretStr, place: int, *, title: str, body: str) -> bool:
 
 @contextmanager
 def _silent(*names: str) -> Iterator[None]:
-    """Silence these loggers and their children."""
+    """Silence these loggers and their children, and the warnings of modules that are imported."""
     loggers = [logging.getLogger(name) for name in names]
     before = [one.level for one in loggers]
     for one in loggers:
         one.setLevel(logging.CRITICAL + 1)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         for one, level in zip(loggers, before, strict=True):
             one.setLevel(level)

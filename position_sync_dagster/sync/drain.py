@@ -27,7 +27,7 @@ from position_sync_dagster.domain.update import (
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
-from position_sync_dagster.lake.ledger_append import AppendResult
+from position_sync_dagster.lake.ledger_rows import AppendResult
 from position_sync_dagster.lake.position_queue import PositionQueue, QueueOverview
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.schema.ids import new_ids

@@ -93,9 +93,6 @@ def _is_recent(at: datetime | None, span: timedelta, now: datetime) -> bool:
     return at is not None and now - span <= at <= now + SKEW
 
 
-_WAIT = "Nothing to do: the requests wait, and none is lost or marked FAILED."
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
     """Which accounts the broker's current holdings cover.
@@ -198,10 +195,9 @@ class LakeValues:
         reasons: list[str] = []
         for login in self.settings.logins:
             accounts = login.accounts or ()
-            try:
-                rows = await self._rows_of(login)
-            except errors.BrokerUnavailableError as error:
-                reasons.append(error.what)
+            rows, why = await self._rows_of(login)
+            if why is not None:
+                reasons.append(why)
                 unavailable.update(accounts)
                 covered |= dict.fromkeys(accounts, False)
                 continue
@@ -210,22 +206,23 @@ class LakeValues:
             complete.append(rows.height > 0 and is_whole.all())
             covered |= dict.fromkeys(accounts, complete[-1])
         if not found:
-            raise errors.BrokerUnavailableError(" ".join(reasons), remedy=_WAIT)
+            raise errors.BrokerUnavailableError(
+                " ".join(reasons),
+                remedy="Nothing to do: the requests wait, and none is lost or marked FAILED.",
+            )
         return pl.concat(found), Coverage(
             complete=not reasons and all(complete),
             covered=covered,
             unavailable=frozenset(unavailable),
         )
 
-    async def _rows_of(self, login: Settings) -> pl.DataFrame:
+    async def _rows_of(self, login: Settings) -> tuple[pl.DataFrame, str | None]:
+        """Return the rows of a login, and why they are not current."""
         now = self.clock()
         session = await offload(self.lake.sessions.current, login.gateway_id)
         rows = await offload(broker_rows, self.lake, login)
         last = last_time(rows.get_column("confirmed_at"), now)
-        why = unavailable_reason(session, last, login, now)
-        if why is not None:
-            raise errors.BrokerUnavailableError(why, remedy=_WAIT)
-        return rows
+        return rows, unavailable_reason(session, last, login, now)
 
     async def close(self) -> None:
         """Do nothing: the tables are shared with others."""

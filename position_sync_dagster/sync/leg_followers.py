@@ -200,7 +200,7 @@ def _held(lake: Lake) -> set[Key]:
     The rows of a gateway stay in the table when its address or the name of its login changes.
     """
     table = lake.broker_positions
-    logins = table.table.rows(None, ["gateway_id"]).get_column("gateway_id").unique()
+    logins = table.table.rows(columns=["gateway_id"]).get_column("gateway_id").unique()
     rows = pl.concat([NO_HOLDINGS, *(table.rows(login) for login in logins)])
     written = pl.col("published_version").fill_null(0).max()
     is_newest = written.over("gateway_id", "account") == written.over("account")

@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
-from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -95,13 +94,11 @@ class _Known:
 
     Attributes:
         state: Size and time of change of the file.
-        digest: Of its content, in case that only its time changed.
         found: What it has.
         stored_in: The lakes that have its rows.
     """
 
     state: tuple[int, int]
-    digest: str
     found: list[StatedFile]
     stored_in: set[str] = field(default_factory=set)
 
@@ -227,13 +224,8 @@ class StatementFolder:
         state = saved_state(path)[1:]
         if known is not None and known.state == state:
             return known, None
-        data = _content(path)
-        digest = sha256(data).hexdigest()
-        if known is not None and known.digest == digest:
-            return replace(known, state=state), None
-        parsed = flex.read_statements(data, path.name)
-        found = [StatedFile.of(one) for one in parsed]
-        return _Known(state=state, digest=digest, found=found), parsed
+        parsed = _statements_in(path)
+        return _Known(state=state, found=[StatedFile.of(one) for one in parsed]), parsed
 
     def _index(self) -> dict[str, _Known]:
         try:
@@ -420,11 +412,6 @@ class StatementService:
         done = self.import_new(run_id)
         read = replace(done.read, unreadable=(*failed, *done.read.unreadable))
         return downloaded, done._replace(read=read)
-
-    def read(self) -> Statements:
-        """Return every statement of the folder, newest first, and the errors of the others."""
-        read = self._folder.read()
-        return read.without_foreign(*self._own()) if read.found else read
 
     def import_new(self, run_id: str | None = None) -> Imported:
         """Store what statements say that the lake does not have: of new and of changed files.

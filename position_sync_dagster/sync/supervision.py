@@ -39,22 +39,26 @@ class SensorCursor:
 
 
 class RunState(StrEnum):
-    """The state of a run, as far as the decisions need it."""
+    """The states of a run, with the names that Dagster gives them.
 
-    WAITING = "WAITING"
+    A run is NOT_STARTED until it is put into Dagster's queue, which follows its creation at once.
+    """
+
+    NOT_STARTED = "NOT_STARTED"
+    QUEUED = "QUEUED"
     STARTING = "STARTING"
-    RUNNING = "RUNNING"
+    STARTED = "STARTED"
     CANCELING = "CANCELING"
-    ENDED = "ENDED"
-    FAILED = "FAILED"
+    SUCCESS = "SUCCESS"
+    FAILURE = "FAILURE"
     CANCELED = "CANCELED"
 
 
 # The beginning of the reason if the stream was terminated; the session keeps it as its detail.
 PAUSED = "paused by a person"
 
-# The states of a run that has not ended, as far as Dagster knows.
-IN_PROGRESS = frozenset({RunState.WAITING, RunState.STARTING, RunState.RUNNING, RunState.CANCELING})
+# The states of a run that has ended.
+ENDED = frozenset({RunState.SUCCESS, RunState.FAILURE, RunState.CANCELED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +69,6 @@ class JobRun:
         since: When it began; before that, when it was created or launched.
         ended_at: None while it is in progress.
         own_fault: It failed by an error of its own; it was not interrupted, killed or given up.
-        submitted: Whether it was put into Dagster's queue, which follows its creation at once.
     """
 
     run_id: str
@@ -73,7 +76,6 @@ class JobRun:
     since: datetime
     ended_at: datetime | None = None
     own_fault: bool = False
-    submitted: bool = True
 
 
 def consecutive(outcomes: Iterable[bool]) -> int:
@@ -144,7 +146,7 @@ def supervise(
     """
     owner = session if session is not None and session.is_alive(now) else None
     lost = tuple(r.run_id for r in runs if _is_lost(r, session, owner, now))
-    in_progress = [r for r in runs if r.state in IN_PROGRESS and r.run_id not in lost]
+    in_progress = [r for r in runs if r.state not in ENDED and r.run_id not in lost]
     if owner is not None and [r.run_id for r in in_progress] == [owner.run_id]:
         due_s = (owner.started_at - now).total_seconds() + rotate_after_s
         if due_s <= min(ROTATION_LEAD_S, rotate_after_s / 2):
@@ -152,7 +154,7 @@ def supervise(
             return Supervision(start=True, lost=lost, reason=reason, tag="rotation")
     if in_progress:
         return Supervision(start=False, lost=lost, reason=_describe(in_progress[0], owner, now))
-    ended = {*lost, *(r.run_id for r in runs if r.state not in IN_PROGRESS)}
+    ended = {*lost, *(r.run_id for r in runs if r.state in ENDED)}
     if owner is not None and owner.owner is Owner.STREAM and owner.run_id not in ended:
         reason = f"process {owner.pid} on {owner.host} streams outside Dagster"
         return Supervision(start=False, lost=lost, reason=reason)
@@ -184,16 +186,16 @@ def _after(runs: Sequence[JobRun], now: datetime, supervised_since: datetime | N
     if crashes > 1 and wait_s > 0 and past_s > -CLOCK_SLACK_S:
         reason = f"{crashes} runs failed in a row soon after their start; next in {wait_s:.0f} s"
         return Supervision(start=False, reason=reason)
-    reason = f"the last run {newest.state.value.lower()}"
+    reason = f"the last run ended as {newest.state.value.lower()}"
     return Supervision(start=True, reason=reason, tag="last_run_ended")
 
 
 def _is_lost(
     run: JobRun, session: GatewaySession | None, owner: GatewaySession | None, now: datetime
 ) -> bool:
-    if not run.submitted:
+    if run.state is RunState.NOT_STARTED:
         return _is_over(run.since, now, START_GRACE)
-    if run.state not in (RunState.STARTING, RunState.RUNNING) or owner is not None:
+    if run.state not in (RunState.STARTING, RunState.STARTED) or owner is not None:
         return False
     if session is None or session.run_id != run.run_id:
         return _is_over(run.since, now, START_GRACE)
@@ -208,13 +210,13 @@ def _is_over(since: datetime, now: datetime, span: timedelta) -> bool:
 
 
 def _crashed(run: JobRun) -> bool:
-    if run.state is not RunState.FAILED or not run.own_fault or run.ended_at is None:
+    if run.state is not RunState.FAILURE or not run.own_fault or run.ended_at is None:
         return False
     return run.ended_at - run.since < SHORT_LIFE
 
 
 def _describe(run: JobRun, owner: GatewaySession | None, now: datetime) -> str:
     if owner is None or owner.run_id != run.run_id:
-        return f"run {run.run_id[:8]} is {run.state.value.lower()}"
+        return f"run {run.run_id[:8]} is {run.state.value.lower().replace('_', ' ')}"
     left_s = (owner.expires_at - now).total_seconds()
     return f"run {run.run_id[:8]} is {owner.state.value.lower()}, its lease holds {left_s:.0f} s"

@@ -160,7 +160,7 @@ def board(
         # The worst first: what is cut hurts least.
         worst = sorted(money.strategies, key=lambda one: one["daily_pnl"] or 0.0)
         worst = worst[: max(room - len(ends) - LEAST_CHANGES - 2, 1)]
-        head.append(sums_table("strategy", [*worst, *ends], width, totals=len(ends)))
+        head += sums_table("strategy", [*worst, *ends], width, totals=len(ends))
         more = _more(len(money.strategies) - len(worst))
         head += more
         room -= 1 + len(worst) + len(ends) + len(more)

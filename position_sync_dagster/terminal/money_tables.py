@@ -4,17 +4,15 @@ A table shows the columns that fit into the width.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import polars as pl
-from rich.cells import cell_len
-from rich.console import Group
 from rich.text import Text
 
 from position_sync_dagster.sync.reports.book import KEY, Book, BookMoney, Sums
 from position_sync_dagster.sync.reports.exposure import figure_of, summed
 from position_sync_dagster.sync.reports.status import seconds_since
+from position_sync_dagster.terminal.output import FittedColumn, fitted_table
 from position_sync_dagster.terminal.text import (
     amounts,
     duration,
@@ -24,87 +22,6 @@ from position_sync_dagster.terminal.text import (
     number,
     quantity,
 )
-
-# Characters; in a terminal of this width or more, two spaces separate the columns.
-WIDE = 110
-
-
-@dataclass(frozen=True, slots=True)
-class FittedColumn:
-    """One column of a table; one without any text is not shown.
-
-    Attributes:
-        cells: One text per row.
-        rank: 0 for a column that is always shown; the others are shown if they fit, lowest rank
-            first.
-        left: Whether the cells are aligned to the left.
-        signed: Whether a negative number is red and a positive one green.
-        most: The most characters of a cell in a narrow table; None for no limit.
-    """
-
-    heading: str
-    cells: Sequence[str]
-    rank: int = 0
-    _: KW_ONLY
-    left: bool = False
-    signed: bool = False
-    most: int | None = None
-
-
-def fitted_table(columns: Iterable[FittedColumn], width: int, *, totals: int = 0) -> Group:
-    """Return a table of the columns that fit, in their order, one line of text a row.
-
-    The live status draws it again and again; a table of Rich, which measures each cell, takes four
-    times as long.
-
-    Args:
-        totals: The number of rows at the end that are totals.
-    """
-    gap, room = (2 if width >= WIDE else 1), width
-    sized = [(column, _width(column, width)) for column in columns if any(column.cells)]
-    chosen = set()
-    for at, (column, wide) in sorted(enumerate(sized), key=lambda one: one[1][0].rank):
-        room -= wide + gap
-        if column.rank and room + gap < 0:
-            break  # a column of a higher rank does not take the place of this one
-        chosen.add(at)
-    shown = [sized[at] for at in sorted(chosen)]
-    rows = len(shown[0][0].cells) if shown else 0
-
-    def line(cells: Sequence[Text], style: str) -> Text:
-        for cell, (column, wide) in zip(cells, shown, strict=True):
-            cell.align("left" if column.left else "right", wide)
-        found = Text(" " * gap).join(cells)
-        found.style, found.no_wrap, found.overflow = style, True, "ellipsis"
-        return found
-
-    def cells_of(row: int) -> list[Text]:
-        return [
-            Text(_cut(column, column.cells[row], width), style=_colour(column, row))
-            for column, _wide in shown
-        ]
-
-    headings = line([Text(column.heading) for column, _wide in shown], "bold")
-    styles = [*[""] * (rows - totals), *["bold"] * totals]
-    return Group(headings, *(line(cells_of(row), style) for row, style in enumerate(styles)))
-
-
-def _width(column: FittedColumn, width: int) -> int:
-    return max(cell_len(_cut(column, text, width)) for text in (column.heading, *column.cells))
-
-
-def _cut(column: FittedColumn, text: str, width: int) -> str:
-    if column.most is None or width >= WIDE or len(text) <= column.most:
-        return text
-    return text[: column.most - 1] + "…"
-
-
-def _colour(column: FittedColumn, row: int) -> str:
-    text = column.cells[row]
-    if not column.signed or not any(char in "123456789" for char in text):
-        return ""
-    return "red" if text.startswith("-") else "green"
-
 
 # The heading of each sum, its name, and the rank of its column.
 _SUMS = (
@@ -123,7 +40,7 @@ _SUMS = (
 _NOT_ALWAYS = ("beta_delta", "realized_pnl", "campaign_pnl")
 
 
-def sums_table(heading: str, rows: Iterable[Sums], width: int, *, totals: int = 0) -> Group:
+def sums_table(heading: str, rows: Iterable[Sums], width: int, *, totals: int = 0) -> list[Text]:
     """Return sums of strategies or of underlyings, and those of totals below them.
 
     A star marks a sum that leaves out a holding.
@@ -205,7 +122,7 @@ def money_notes(money: BookMoney) -> list[Text]:
 _GREEKS = ("delta", "gamma", "theta", "vega")
 
 
-def positions_table(rows: pl.DataFrame, book: Book, width: int) -> Group:
+def positions_table(rows: pl.DataFrame, book: Book, width: int) -> list[Text]:
     """Return positions of a book (`open_positions`), with a total for each currency.
 
     The greeks are those of the whole position: per unit × quantity × multiplier.
@@ -275,7 +192,7 @@ def positions_table(rows: pl.DataFrame, book: Book, width: int) -> Group:
     if known == options and not modelled:
         return table
     share = f", {modelled} of them MODEL" if modelled else ""
-    return Group(table, Text(f"greeks of {known} of {options} options{share}", style="dim"))
+    return [*table, Text(f"greeks of {known} of {options} options{share}", style="dim")]
 
 
 def _source(row: Mapping[str, Any]) -> str:

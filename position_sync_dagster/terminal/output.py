@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -60,6 +61,87 @@ def show(data: Any, lines: Iterable[str], *, json: bool) -> None:
         sys.stdout.write(f"{foreign(line, MOST_OF_A_LINE)}\n")
 
 
+# Characters; in a terminal of this width or more, two spaces separate the columns.
+WIDE = 110
+
+
+@dataclass(frozen=True, slots=True)
+class FittedColumn:
+    """One column of a table; one without any text is not shown.
+
+    Attributes:
+        cells: One text per row.
+        rank: 0 for a column that is always shown; the others are shown if they fit, lowest rank
+            first.
+        left: Whether the cells are aligned to the left.
+        signed: Whether a negative number is red and a positive one green.
+        most: The most characters of a cell in a narrow table; None for no limit.
+    """
+
+    heading: str
+    cells: Sequence[str]
+    rank: int = 0
+    _: KW_ONLY
+    left: bool = False
+    signed: bool = False
+    most: int | None = None
+
+
+def fitted_table(columns: Iterable[FittedColumn], width: int, *, totals: int = 0) -> list[Text]:
+    """Return a table of the columns that fit, in their order, one line of text a row.
+
+    The live status draws it again and again; a table of Rich, which measures each cell, takes four
+    times as long.
+
+    Args:
+        totals: The number of rows at the end that are totals.
+    """
+    gap, room = (2 if width >= WIDE else 1), width
+    sized = [(column, _width(column, width)) for column in columns if any(column.cells)]
+    chosen = set()
+    for at, (column, wide) in sorted(enumerate(sized), key=lambda one: one[1][0].rank):
+        room -= wide + gap
+        if column.rank and room + gap < 0:
+            break  # a column of a higher rank does not take the place of this one
+        chosen.add(at)
+    shown = [sized[at] for at in sorted(chosen)]
+    rows = len(shown[0][0].cells) if shown else 0
+
+    def line(cells: Sequence[Text], style: str) -> Text:
+        for cell, (column, wide) in zip(cells, shown, strict=True):
+            cell.align("left" if column.left else "right", wide)
+        found = Text(" " * gap).join(cells)
+        found.style, found.no_wrap, found.overflow = style, True, "ellipsis"
+        return found
+
+    def cells_of(row: int) -> list[Text]:
+        return [
+            Text(_cut(column, column.cells[row], width), style=_colour(column, row))
+            for column, _wide in shown
+        ]
+
+    headings = line([Text(column.heading) for column, _wide in shown], "bold")
+    styles = [*[""] * (rows - totals), *["bold"] * totals]
+    return [headings, *(line(cells_of(row), style) for row, style in enumerate(styles))]
+
+
+def _width(column: FittedColumn, width: int) -> int:
+    return max(cell_len(_cut(column, text, width)) for text in (column.heading, *column.cells))
+
+
+def _cut(column: FittedColumn, text: str, width: int) -> str:
+    if column.most is None or width >= WIDE or len(text) <= column.most:
+        return text
+    return text[: column.most - 1] + "…"
+
+
+def _colour(column: FittedColumn, row: int) -> str:
+    text = column.cells[row]
+    if not column.signed or not any(char in "123456789" for char in text):
+        return ""
+    return "red" if text.startswith("-") else "green"
+
+
 def print_table(
     rows: Sequence[Mapping[str, str]], notes: Sequence[str] = (), *, right: Collection[str]
 ) -> None:
@@ -70,21 +152,15 @@ def print_table(
         notes: A note for each row, on the next line; an empty one has no line.
         right: The headings of the columns that are aligned to the right.
     """
-    listed = [[foreign(cell) for cell in row.values()] for row in rows]
-    headings = [*rows[0]]
-    widths = [max(map(cell_len, cells)) for cells in zip(headings, *listed, strict=True)]
-
-    def line(cells: Iterable[str]) -> str:
-        padded = []
-        for cell, width, heading in zip(cells, widths, headings, strict=True):
-            space = " " * (width - cell_len(cell))
-            padded.append(space + cell if heading in right else cell + space)
-        return "  ".join(padded).rstrip()
-
-    console = Console()
-    console.print(Text(line(headings), style="bold"), soft_wrap=True)
-    for cells, note in zip(listed, notes or [""] * len(listed), strict=True):
-        console.print(Text(line(cells)), soft_wrap=True)
+    columns = [
+        FittedColumn(heading, [foreign(row[heading]) for row in rows], left=heading not in right)
+        for heading in rows[0]
+    ]
+    console, table = Console(), fitted_table(columns, sys.maxsize)
+    for line, note in zip(table, ["", *(notes or [""] * len(rows))], strict=True):
+        line.rstrip()
+        line.overflow = "ignore"
+        console.print(line, soft_wrap=True)
         if note:
             console.print(Text(f"  {foreign(note, MOST_OF_A_LINE)}"), soft_wrap=True)
 

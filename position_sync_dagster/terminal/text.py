@@ -4,7 +4,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,31 +170,25 @@ def not_in_sums(money: "BookMoney") -> list[str]:
 
 def money_lines(money: "BookMoney") -> list[str]:
     """Return what has no column in the tables of the money."""
-    lines = not_in_sums(money)
-    lines += [
-        f"{_title(one)}: greeks of {one['options_with_greeks']} of {one['options']} options"
-        f"{_share_computed(one)}"
-        for one in money.totals
-        if one["options"]
-    ]
-    lines += [f"{_title(one)}: {_of_rates(one)}" for one in money.in_base]
-    lines += [f"{one['name']}: {_legs(one)}" for one in money.strategies if one["closed"]]
-    lines += [
-        f"{_title(one)}: {_campaign(one['campaign'])}"
-        for one in money.strategies
-        if one["closes"] and one["campaign"]
-    ]
-    lines += [
-        f"{_title(one)}: {_closes(one)}"
-        for one in money.totals
-        if one["closes"] and one["account"] is None
-    ]
-    return lines + [
-        f"{one['name']}: {text}"
-        for one in (*money.strategies, *money.rest)
-        for text in (one["differences"] or "").split("; ")
-        if text
-    ]
+    return [*not_in_sums(money), *_notes(money)]
+
+
+def _notes(money: "BookMoney") -> Iterator[str]:
+    for one in money.totals:
+        if one["options"]:
+            known = f"{one['options_with_greeks']} of {one['options']} options"
+            yield f"{_title(one)}: greeks of {known}{_share_computed(one)}"
+        if one["closes"] and one["account"] is None:
+            yield f"{_title(one)}: {_closes(one)}"
+    for one in money.in_base:
+        yield f"{_title(one)}: {_of_rates(one)}"
+    for one in (*money.strategies, *money.rest):
+        if one["closed"]:
+            yield f"{one['name']}: {_legs(one)}"
+        if one["closes"] and one["campaign"]:
+            yield f"{_title(one)}: {_campaign(one['campaign'])}"
+        for text in filter(None, (one["differences"] or "").split("; ")):
+            yield f"{one['name']}: {text}"
 
 
 def _title(one: Mapping[str, Any]) -> str:

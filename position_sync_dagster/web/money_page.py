@@ -112,12 +112,16 @@ def _packed(sequence: int, rows: list[list[Any]], figures: Mapping[str, Any], **
 
 
 class Feed:
-    """Reads the figures while somebody looks, in a thread, and keeps the newest state."""
+    """Reads the figures while somebody looks, in a thread, and keeps the newest state.
+
+    Args:
+        open_figures: Returns what is read, the same each time.
+        more: Figures that stay as they are.
+    """
 
     def __init__(self, open_figures: Callable[[], FiguresSource], more: Mapping[str, Any]) -> None:
         self._open = open_figures
         self._more = more
-        self._figures: FiguresSource | None = None
         self._state: State | None = None
         self._asked_at = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -161,9 +165,7 @@ class Feed:
         # The time makes the numbers of two starts of the server differ.
         sequence = before.sequence + 1 if before else round(time.time() * 1000)
         try:
-            if self._figures is None:
-                self._figures = self._open()
-            rows, figures = self._figures.read(utc_now())
+            rows, figures = self._open().read(utc_now())
             return next_state(before, sequence, rows, figures | {**self._more, "trouble": None})
         except Exception as error:  # the values from before must not look like present ones
             trouble = str(error)
@@ -183,11 +185,21 @@ def _open_figures() -> FiguresSource:
 
 
 @cache
-def _content(path: Path, *, compressed: bool) -> bytes:
+def _content(path: Path) -> bytes:
     content = path.read_bytes()
     if path.parent == STATIC:
         content = content.replace(b"{perspective}", metadata.version("perspective-python").encode())
-    return gzip.compress(content, 6, mtime=0) if compressed else content
+    return gzip.compress(content, 6, mtime=0)
+
+
+def _answer(request: Request, packed: bytes, kind: str, headers: Mapping[str, str]) -> Response:
+    """Return compressed content, unpacked for a client that does not take it so."""
+    takes_it = "gzip" in request.headers.get("accept-encoding", "")
+    return Response(
+        packed if takes_it else gzip.decompress(packed),
+        headers={**HEADERS, **headers, **({"Content-Encoding": "gzip"} if takes_it else {})},
+        media_type=kind,
+    )
 
 
 def _perspective() -> Path | None:
@@ -228,11 +240,9 @@ def money_routes(
 
     def static(path: str, found: Path, cached: str) -> Route:
         async def answer(request: Request) -> Response:
-            packed = _accepts_gzip(request)
-            body = await asyncio.to_thread(_content, found, compressed=packed)
-            headers = {**HEADERS, "Cache-Control": cached, "Vary": "Accept-Encoding"}
-            headers |= {"Content-Encoding": "gzip"} if packed else {}
-            return Response(body, headers=headers, media_type=kinds[found.suffix])
+            packed = await asyncio.to_thread(_content, found)
+            headers = {"Cache-Control": cached, "Vary": "Accept-Encoding"}
+            return _answer(request, packed, kinds[found.suffix], headers)
 
         return Route(path, answer, methods=["GET"])
 
@@ -244,15 +254,11 @@ def money_routes(
             return PlainTextResponse("Too many viewers look at the page.", 503, HEADERS)
         found = await feed.after(int(after))
         # The ages that a viewer sees count to this moment, however old the state is.
-        clock = {"Server-Time": str(round(utc_now().timestamp() * 1000))}
-        headers = {**HEADERS, **clock, "Cache-Control": "no-store"}
+        at = str(round(utc_now().timestamp() * 1000))
+        headers = {"Server-Time": at, "Cache-Control": "no-store"}
         if found is None:
-            return Response(status_code=204, headers=headers)
-        if _accepts_gzip(request):
-            headers["Content-Encoding"] = "gzip"
-        else:
-            found = gzip.decompress(found)
-        return Response(found, headers=headers, media_type="application/json")
+            return Response(status_code=204, headers={**HEADERS, **headers})
+        return _answer(request, found, "application/json", headers)
 
     @in_thread
     def api(request: Request) -> Response:
@@ -298,7 +304,3 @@ def money_routes(
         risks,
         served,
     ]
-
-
-def _accepts_gzip(request: Request) -> bool:
-    return "gzip" in request.headers.get("accept-encoding", "")

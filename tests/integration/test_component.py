@@ -125,7 +125,7 @@ def test_attributes_count_before_the_environment_and_paths_begin_at_the_project(
 
 def statuses(repository: dg.RepositoryDefinition) -> set[str]:
     found = [*repository.sensor_defs, *repository.schedule_defs]
-    assert len(found) == 8
+    assert len(found) == 7
     return {one.default_status.value for one in found}
 
 

@@ -15,11 +15,10 @@ from deltalake import DeltaTable
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import QueueRequest
-from position_sync_dagster.lake import ledger_append
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import SyncQueue
 from position_sync_dagster.lake.position_updates import SyncUpdates
-from position_sync_dagster.lake.storage import lifecycle_table, maintenance
+from position_sync_dagster.lake.storage import maintenance, table
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain import QueueWorker
 from position_sync_dagster.sync.drain_batch import BrokerView
@@ -106,32 +105,34 @@ def is_commit_of(action: str) -> Call:
 
 
 ARM: dict[str, Callable[[str], None]] = {
-    "before the claim": lambda p: before(lifecycle_table, "overwrite", p, is_commit_of("claim")),
+    "before the claim": lambda p: before(table, "overwrite", p, is_commit_of("claim")),
     "the claim's file is written": lambda p: uncommitted(
-        lifecycle_table, "overwrite", p, is_commit_of("claim")
+        table, "overwrite", p, is_commit_of("claim")
     ),
     "after the claim": lambda p: after(SyncQueue, "claim_batch", p),
     "after the value": lambda p: before(SyncUpdates, "append", p),
     "the ledger's file is written": lambda p: uncommitted(
-        ledger_append, "append", p, lambda handle, frame, *_: frame.height > 0
+        table, "append", p, lambda handle, frame, *_: frame.height > 0
     ),
     "after the ledger": lambda p: after(SyncUpdates, "append", p),
     "the mark's files are written": lambda p: uncommitted(
-        lifecycle_table, "overwrite", p, is_commit_of("success")
+        table, "overwrite", p, is_commit_of("success")
     ),
     "after the mark": lambda p: after(SyncQueue, "mark_success", p),
-    "before the merge": lambda p: before(maintenance, "overwrite", p),
-    "the merge's file is written": lambda p: uncommitted(maintenance, "overwrite", p),
-    "after the merge": lambda p: after(maintenance, "overwrite", p),
+    "before the merge": lambda p: before(table, "overwrite", p, is_commit_of("compact")),
+    "the merge's file is written": lambda p: uncommitted(
+        table, "overwrite", p, is_commit_of("compact")
+    ),
+    "after the merge": lambda p: after(table, "overwrite", p, is_commit_of("compact")),
     "before the checkpoint": lambda p: before(DeltaTable, "create_checkpoint", p),
     "after the checkpoint": lambda p: after(DeltaTable, "create_checkpoint", p),
     "after the cleanup": lambda p: after(DeltaTable, "cleanup_metadata", p),
     "after the vacuum": lambda p: after(DeltaTable, "vacuum", p),
     "the insert's file is written": lambda p: uncommitted(
-        lifecycle_table, "overwrite", p, is_commit_of("insert")
+        table, "overwrite", p, is_commit_of("insert")
     ),
     "the large insert's file is written": lambda p: uncommitted(
-        lifecycle_table, "append", p, is_commit_of("insert")
+        table, "append", p, is_commit_of("insert")
     ),
     "after the insert": lambda p: after(SyncQueue, "insert_many", p),
 }

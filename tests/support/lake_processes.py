@@ -1,18 +1,12 @@
 """Start, await and kill the worker processes of the tests on races."""
 
 import json
-import os
-import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from tests.support.forked_workers import worker_forker
-from tests.support.waiting import DEADLINE_S, POLL_S
 
 MODULE = "tests.support.lake_worker"
 
@@ -34,15 +28,6 @@ class Worker:
     def dies(self) -> bool:
         """Wait for its end; return whether it ended without a result."""
         return self._process.output() == ""
-
-    def wait_until_it_stands_still(self) -> None:
-        process, deadline = psutil.Process(self._process.pid), time.monotonic() + DEADLINE_S
-        while process.status() != psutil.STATUS_STOPPED:
-            assert time.monotonic() < deadline, "the process did not reach the point"
-            time.sleep(POLL_S)
-
-    def go_on(self) -> None:
-        os.kill(self._process.pid, signal.SIGCONT)
 
     def kill(self) -> None:
         self._process.kill()

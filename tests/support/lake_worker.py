@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,7 +16,6 @@ from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.update import PositionUpdate, QueueRequest, Source
 from position_sync_dagster.errors import LakeError, LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.storage import maintenance, writer_lock
 
 
 def claim(lake: Lake, limit: int) -> list[str]:
@@ -112,26 +110,6 @@ def maintain(lake: Lake) -> None:
         lake.maintain()
 
 
-def merge(lake: Lake, table: str, stop: str, files: int) -> int:
-    """Merge so many small files of a table; stand still before or after the first commit."""
-    commit, stops = maintenance.overwrite, [stop]
-    maintenance.COMPACT_FROM = files
-    writer_lock.FAIR_WAIT_S = 0.001  # another one stands still
-
-    def stopping(*arguments: Any) -> None:
-        here = stops.pop() if stops else ""
-        if here == "before":
-            os.kill(os.getpid(), signal.SIGSTOP)
-        commit(*arguments)
-        if here == "after":
-            os.kill(os.getpid(), signal.SIGSTOP)
-
-    if stop:
-        maintenance.overwrite = stopping
-    [found] = [one for one in lake.tables if one.spec.name == table]
-    return maintenance.compact(found, maintenance.SMALL_BYTES)
-
-
 def create(lake: Lake) -> list[int]:
     """Create all tables; return their versions."""
     lake.initialize_sync()
@@ -173,7 +151,6 @@ WORK: dict[str, Callable[..., object]] = {
         insert,
         insert_the_same,
         maintain,
-        merge,
         own,
     )
 }

@@ -110,3 +110,13 @@ class RawClient:
             self.writer.close()
             with suppress(ConnectionError):
                 await self.writer.wait_closed()
+
+
+async def logged_in(port: int, client_id: int = 4) -> RawClient:
+    """Return a client that has logged in."""
+    raw = RawClient()
+    await raw.open(port)
+    raw.greet()
+    raw.send(71, 2, client_id, "")
+    await raw.wait_id(9)
+    return raw

@@ -10,7 +10,7 @@ from position_sync_dagster import errors
 from position_sync_dagster.domain import gateway_session
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.line_allocation import route
+from position_sync_dagster.domain.leg import route
 from position_sync_dagster.domain.update import Reason
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import IBConnectionManager
@@ -93,7 +93,7 @@ async def _download_and_enqueue(
     own.status = lambda: {"state": gateway_session.SessionState.LIVE}
     own.final_detail = "; ".join(feed.problems) or None
     publisher.follow(feed)
-    await publisher.publish(feed, session=own.session)
+    await publisher.publish(feed)
     routes = route(feed.holdings, lake.registry.legs, frozenset(), sec_types=settings.sec_types)
     enqueued = await publisher.enqueue_all(routes, Reason.REFRESH)
     with suppress(errors.LakeError):  # a cause waits for the next look, a value does not

@@ -62,7 +62,7 @@ ROWS: tuple[Row, ...] = (
         "one change inside another; each change alone first",
     ),
     Row(
-        r"tests/integration/lake/storage/test_(two_merges|delta_conflicts)\.py",
+        r"tests/integration/lake/storage/test_delta_conflicts\.py",
         V,
         "every pair of commits of Delta Lake",
     ),
@@ -85,7 +85,7 @@ ROWS: tuple[Row, ...] = (
     Row(r"tests/integration/sync/test_logins\.py::\S+\[(hung|storm)\]", V, "other troubles"),
     Row(r"tests/integration/lake/\S+(_after_many_days|::test_weeks_of)", C, "many days"),
     Row(r"tests/integration/lake/test_broker_positions\.py::test_many_changes", C, "many changes"),
-    Row(r"tests/integration/lake/test_commit_log\.py::test_entries_of_every_kind", V, "every cut"),
+    Row(r"tests/integration/lake/test_torn_commits\.py::test_entries_of", V, "every cut"),
     Row(r"tests/unit/domain/test_causes_of_histories\.py", C, "random histories of closes"),
     Row(r"tests/contract/lake/test_queue_model\.py::TestDeltaInParts", V, "TestDelta is first"),
 )

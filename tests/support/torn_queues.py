@@ -1,10 +1,12 @@
-"""Queues whose newest commit a test tears: the commits, and the files of the log."""
+"""Queues whose newest commit a test tears: the commits, and the files and rows of the log."""
 
+import json
 from pathlib import Path
 
 from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.durability import parse_entry
+from position_sync_dagster.lake.storage.table import Table
 
 
 def entry(table: Path, version: int) -> Path:
@@ -17,6 +19,12 @@ def newest_entry(table: Path) -> Path:
 
 def written_by(table: Path, version: int) -> list[Path]:
     return [table / file for file in parse_entry(version, entry(table, version).read_bytes()).added]
+
+
+def written(table: Table) -> int:
+    """Return the rows of the files that the newest commit added, by the log."""
+    actions = map(json.loads, newest_entry(Path(table.path)).read_text().splitlines())
+    return sum(json.loads(one["add"]["stats"])["numRecords"] for one in actions if "add" in one)
 
 
 def insert(queue: PositionQueue) -> None:

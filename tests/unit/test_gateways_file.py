@@ -1,13 +1,11 @@
 """The gateways file: what it may say, and that each mistake is named by its place."""
 
-import os
 from pathlib import Path
 
 import pytest
 
 from position_sync_dagster.errors import GatewaysFileError, SettingsError
-from position_sync_dagster.gateway_settings import load_gateways
-from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.settings import Settings, load_gateways, load_settings
 from tests.support.settings import make_settings
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "gateways.yaml"
@@ -51,7 +49,7 @@ def test_without_a_file_there_is_one_login_named_by_its_address() -> None:
     assert settings.logins == (settings,)
     assert settings.gateway_id == settings.gateway_address == "127.0.0.1:4002"
     assert settings.for_login(None) is settings
-    with pytest.raises(SettingsError, match="no gateways file is configured"):
+    with pytest.raises(SettingsError, match="no login 'main'"):
         settings.for_login("main")
 
 
@@ -61,7 +59,7 @@ def test_with_a_file_a_login_must_be_chosen_and_must_be_there(tmp_path: Path) ->
     with pytest.raises(SettingsError, match="none of them was chosen"):
         _ = whole.gateway_id
     for name in (None, "third"):
-        with pytest.raises(SettingsError, match="Choose one of its logins: main, second"):
+        with pytest.raises(SettingsError, match="Choose one of the logins: main, second"):
             settings.for_login(name)
 
 
@@ -112,29 +110,17 @@ TAGGED = "gateways:\n- name: a\n  port: 4001\n  accounts: [U1]\n"
             "line 2",
             "'U 1' cannot",
         ),
-        (ONE + "- {name: b, port: 4002, accounts: [DU2]}", "line 3", "DU2 of 'b' is PAPER and U1"),
-        (
-            "gateways:\n- {name: a, port: 1, trading_mode: PAPER, accounts: [U1]}",
-            "line 2",
-            "U1 is LIVE and not PAPER",
-        ),
         (
             "gateways:\n- {name: a, port: 1, trading_mode: live, accounts: [U1]}",
             "line 2",
             "'live' cannot be used",
         ),
         ("gateways:\n- {name: a, port: 0, accounts: [U1]}", "line 2", "port '0'"),
-        ("gateways:\n- {name: a, port: 1e3, accounts: [U1]}", "line 2", "port '1e3'"),
         ("gateways:\n- {name: a, port: 65536, accounts: [U1]}", "line 2", "port '65536'"),
         (
             "gateways:\n- {name: a, port: 1, client_id: 0, accounts: [U1]}",
             "line 2",
             "client_id '0'",
-        ),
-        (
-            "gateways:\n- {name: a, port: 1, client_ids: 33, accounts: [U1]}",
-            "line 2",
-            "client_ids '33'",
         ),
         (
             "gateways:\n- {name: a, port: 1, max_lines: 5, accounts: [U1]}",
@@ -149,13 +135,11 @@ TAGGED = "gateways:\n- name: a\n  port: 4001\n  accounts: [U1]\n"
             "line 2",
             "'x y' cannot",
         ),
-        (TAGGED + "  tags: [x]\n", "line 5", "tags must be names with values"),
+        (TAGGED + "  tags: [x]\n", "line 5", "tags .*cannot be used"),
         (TAGGED + "  tags: {a: }\n", "line 5", "tags.a has no value"),
         (TAGGED + "  tags: {a: b, a: c}\n", "line 5", "'a' is there twice"),
         (TAGGED + "  tags: {a b: c}\n", "line 5", "'a b' cannot be used"),
         (TAGGED + "  tags: {dagster/partition: b}\n", "line 5", "'dagster/partition' cannot"),
-        (TAGGED + "  tags: {position_sync/reason: b}\n", "line 5", "'position_sync/reason' cannot"),
-        ("gateways: " + "[" * 200_000, "line 1", "nested more than"),
     ],
 )
 def test_a_mistake_is_named_by_its_place_with_a_remedy(
@@ -163,20 +147,9 @@ def test_a_mistake_is_named_by_its_place_with_a_remedy(
 ) -> None:
     (tmp_path / "g.yaml").write_text(text)
     with pytest.raises(GatewaysFileError, match=f"g.yaml.*{place}.*{cause}") as caught:
-        load_gateways(tmp_path / "g.yaml")
+        load_gateways(tmp_path / "g.yaml", load_settings())
     assert caught.value.remedy
     assert len(str(caught.value)) < 600
-
-
-def test_what_is_no_regular_file_or_too_large_is_refused_without_waiting(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path, tmp_path / "pipe"):
-        with pytest.raises(GatewaysFileError, match="not a regular file"):
-            load_gateways(path)
-    with (tmp_path / "large").open("wb") as file:
-        file.truncate(2**40)
-    with pytest.raises(GatewaysFileError, match="more than 4 MB"):
-        load_gateways(tmp_path / "large")
 
 
 def test_a_changed_tag_is_a_changed_login(tmp_path: Path) -> None:
@@ -188,4 +161,4 @@ def test_a_changed_tag_is_a_changed_login(tmp_path: Path) -> None:
 
 
 def test_the_example_can_be_read() -> None:
-    assert [login.name for login in load_gateways(EXAMPLE)] == ["main", "second"]
+    assert [login.name for login in load_gateways(EXAMPLE, load_settings())] == ["main", "second"]

@@ -13,7 +13,6 @@ from position_sync_dagster.domain.gateway_session import (
     unknown_accounts,
 )
 from position_sync_dagster.domain.update import Source
-from position_sync_dagster.lake import inspection
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
 
@@ -119,13 +118,11 @@ def lines_suffice(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     text = f"{used} of {limit} lines are in use by legs."
     if used < NEAR * limit:
         return check_results.passed(text, **numbers)
-    newest = inspection.newest_values(lake, login).select("account", "conid", "source")
-    held = inspection.held_at_the_broker(lake, login).join(
-        newest, on=["account", "conid"], how="left"
+    without = (
+        check_results.newest_values(lake, login)
+        .filter(pl.col("conid").is_in(list(active)), pl.col("source") != Source.STREAM.value)
+        .select("account", "conid", "symbol", "position")
     )
-    without = held.filter(
-        pl.col("conid").is_in(list(active)), pl.col("source").ne_missing(Source.STREAM.value)
-    ).select("account", "conid", "symbol", "position")
     return check_results.failed(
         f"{text} {without.height} active holdings are without one. {TO_DO}",
         what_to_do=TO_DO,
@@ -146,7 +143,7 @@ def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckRe
 
     They may be ten minutes older than the newest change of its holdings.
     """
-    held, now = inspection.held_at_the_broker(lake, login), datetime.now(UTC)
+    held, now = check_results.held_at_the_broker(lake, login), datetime.now(UTC)
     session = lake.sessions.current(login.gateway_id)
     return judge_accounts(
         held,

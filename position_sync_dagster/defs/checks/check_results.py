@@ -1,4 +1,4 @@
-"""Functions that the checks share: their definition, their results, and results as events."""
+"""Functions that the checks share: their definition, what they read, and their results."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -11,6 +11,7 @@ import polars as pl
 from position_sync_dagster.defs.assets.table_asset import FOLLOWED, table_of
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import dagster_failures
+from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
 
@@ -44,10 +45,13 @@ def table_check(
     """
 
     def define(evaluate: Evaluate) -> dg.AssetChecksDefinition:
-        def of_all(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
-            return merged({one.gateway_id: evaluate(lake, one) for one in settings.logins})
-
-        evaluation = of_all if each_login else evaluate
+        def evaluation(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+            try:
+                if not each_login:
+                    return evaluate(lake, settings)
+                return merged({one.gateway_id: evaluate(lake, one) for one in settings.logins})
+            except PositionSyncError as error:
+                return unknown_result(str(error))
 
         @dg.asset_check(
             name=name or evaluate.__name__,
@@ -170,6 +174,17 @@ def _shown(value: object) -> str | int:
     if isinstance(value, int):
         return value
     return f"{value:.10g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def held_at_the_broker(lake: tables.Lake, login: Settings) -> pl.DataFrame:
+    """Return the broker's newest row of each open holding of a login."""
+    return tables.broker_rows(lake, login).filter(pl.col("position") != 0)
+
+
+def newest_values(lake: tables.Lake, login: Settings) -> pl.DataFrame:
+    """Return the newest row of the ledger of each open holding of a login."""
+    rows = lake.updates.sync.latest()
+    return rows.filter(pl.col("gateway_id") == login.gateway_id, pl.col("position") != 0)
 
 
 def check_evaluation(key: dg.AssetCheckKey, result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:

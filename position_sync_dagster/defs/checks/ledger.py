@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -11,19 +12,20 @@ import polars as pl
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.checks import check_results
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.instrument import digits
 from position_sync_dagster.domain.reconciliation import (
     Break,
     BreakState,
-    Discrepancy,
     DiscrepancyType,
 )
 from position_sync_dagster.domain.update import QueueStatus, Source
-from position_sync_dagster.errors import GatewayError
-from position_sync_dagster.lake import derived, inspection
+from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.ledger_rows import rows_between
 from position_sync_dagster.lake.schema import codec
+from position_sync_dagster.lake.schema.ids import id_prefix
 from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
+from position_sync_dagster.lake.storage.lifecycle_table import in_bucket
+from position_sync_dagster.lake.storage.table import may_have
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import reconciliation
 
@@ -37,6 +39,16 @@ ANSWERED_WITHIN = timedelta(hours=1)
 _COLUMNS = ["request_id", "account", "conid", "symbol", "status", "since", "error_message"]
 
 
+def _finished(lake: tables.Lake, status: QueueStatus, since: datetime) -> pl.DataFrame:
+    """Return the requests with a final status that were inserted since then."""
+    first = id_prefix(since)
+    chosen = in_bucket(status.value) & may_have("request_id", first)
+    columns = [*_COLUMNS, "created_at", "updated_at"]
+    columns.remove("since")
+    rows = lake.queue.sync.store.finished(chosen, columns)
+    return rows.filter(pl.col("request_id") >= first)
+
+
 @check_results.table_check("position_queue")
 def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether requests are FAILED and their holding has had no value since, or wait for long.
@@ -44,50 +56,39 @@ def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetChec
     Long is more than ten minutes.
     """
     now = datetime.now(UTC)
-    failed = inspection.finished_requests(lake, QueueStatus.FAILED.value, now - LOOK_BACK)
+    failed = _finished(lake, QueueStatus.FAILED, now - LOOK_BACK)
     answered = failed.clear().select("account", "conid", at="updated_at")
     if not failed.is_empty():
-        success = QueueStatus.SUCCESS.value
-        done = inspection.finished_requests(lake, success, now - ANSWERED_WITHIN)
+        done = _finished(lake, QueueStatus.SUCCESS, now - ANSWERED_WITHIN)
         closed = pl.col("position") == 0  # a closed holding needs no value
         at = pl.when(closed).then(pl.lit(now)).otherwise("timestamp").alias("at")
         rows = lake.updates.sync.latest().select("account", "conid", at)
         any_account = rows.with_columns(account=pl.lit(None, pl.String))
         done = done.select("account", "conid", at="updated_at")
         answered = pl.concat([done, rows, any_account])
-    live = inspection.live_requests(lake)
-    foreign = inspection.foreign_requests(live)
+    live = lake.queue.sync.store.snapshot().live
     old_after = timedelta(seconds=settings.stale_after_s)
     waited = f"have waited for more than {old_after.total_seconds() / 60:.0f} min"
     newest = answered.group_by("account", "conid").agg(pl.col("at").max())
     lasting = failed.join(newest, on=["account", "conid"], how="left", nulls_equal=True).filter(
         pl.col("at").is_null() | (pl.col("at") < pl.col("updated_at"))
     )
-    live = live.join(foreign, on="request_id", how="anti", nulls_equal=True)
     old = live.filter(pl.col("created_at") < now - old_after)
     named = (
         (lasting.sort("updated_at"), "updated_at"),
         (old.sort("created_at"), "created_at"),
-        (foreign, "created_at"),
     )
     return check_results.rows_result(
         pl.concat([of.with_columns(since=at).select(_COLUMNS) for of, at in named]),
         none=f"No request failed for good; {live.height} wait, none for long.",
-        found=f"requests are FAILED, {waited}, or are none"
-        if foreign.height
-        else f"requests are FAILED or {waited}",
+        found=f"requests are FAILED or {waited}",
         what_to_do="Read error_message; `position-sync queue retry --all` tries FAILED requests "
-        "again. Old ones wait for the broker: see the check a_stream_watches. Rows without an id, "
-        "a conid or a known status are of another Delta writer, and never claimed: delete them.",
+        "again. Old ones wait for the broker: see the check a_stream_watches.",
         failed_for_good=lasting.height,
         old=old.height,
         waiting=live.height,
-        foreign=foreign.height,
     )
 
-
-# Maximum number of discrepancies shown; the table `reconciliation_breaks` has all.
-MAX_DISCREPANCIES = 20
 
 # Discrepancy types that concern the holding itself; they make the check an ERROR.
 ERROR_TYPES = frozenset(
@@ -111,11 +112,7 @@ def agrees_with_the_broker(lake: tables.Lake, settings: Settings) -> dg.AssetChe
     A difference that the next drain resolves is no failure: it fails the check after 15 s. A
     snapshot that is missing or incomplete does not pass either.
     """
-    service = reconciliation.ReconciliationService(lake, settings)
-    try:
-        result = asyncio.run(service.run())
-    except GatewayError as error:
-        return check_results.unknown_result(str(error))
+    result = asyncio.run(reconciliation.ReconciliationService(lake, settings).run())
     confirmed = result.confirmed
     passed = result.complete and not confirmed
     is_error = any(d.type in ERROR_TYPES for d in confirmed)
@@ -129,6 +126,10 @@ def agrees_with_the_broker(lake: tables.Lake, settings: Settings) -> dg.AssetChe
         summary += f", and {result.accepted} that a person accepted"
     if not result.complete:
         summary += "; the snapshot does not cover every account, so what is absent proves nothing"
+    shown = [
+        asdict(one) | {"type": one.type.value}
+        for one in result.discrepancies[: check_results.SHOWN]
+    ]
     return dg.AssetCheckResult(
         passed=passed,
         severity=dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN,
@@ -140,27 +141,9 @@ def agrees_with_the_broker(lake: tables.Lake, settings: Settings) -> dg.AssetChe
             **({} if passed else {check_results.WHAT_TO_DO: TO_DO}),
             "snapshot_complete": result.complete,
             **{kind.value.lower(): result.count(kind) for kind in DiscrepancyType},
-            "discrepancies": table_asset.event_table(
-                [_shown(one) for one in result.discrepancies[:MAX_DISCREPANCIES]]
-            ),
+            "discrepancies": check_results.table_of_rows(pl.DataFrame(shown)),
         },
     )
-
-
-def _shown(one: Discrepancy) -> dict[str, table_asset.Cell]:
-    return {
-        "type": one.type.value,
-        "account": one.account,
-        "conid": one.conid,
-        "symbol": one.symbol,
-        "expected": _number(one.expected),
-        "actual": _number(one.actual),
-        "detail": one.detail,
-    }
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else digits(value)
 
 
 # Time span of the checked rows: twice the longest time between two evaluations.
@@ -174,12 +157,20 @@ COUNT_ONCE = (
 
 @check_results.table_check("position_updates")
 def ids_are_unique(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
-    """Whether each row of the ledger of the last half hour is there once.
-
-    It does not find an id that another Delta writer wrote twice within one file.
-    """
-    now = datetime.now(UTC)
-    repeated = inspection.repeated_ids(lake, now - WINDOW, now + SKEW)
+    """Whether each row of the ledger of the last half hour is there once."""
+    now, ledger = datetime.now(UTC), lake.updates.table
+    rows = ledger.snapshot(
+        lambda handle: (
+            rows_between(ledger, handle, now - WINDOW, now + SKEW)
+            .select("update_id", "account", "conid")
+            .collect()
+        )
+    )
+    repeated = (
+        rows.group_by("update_id")
+        .agg(pl.col("account", "conid").first(), rows=pl.len())
+        .filter(pl.col("rows") > 1)
+    )
     return check_results.rows_result(
         repeated.sort("rows", "update_id", descending=True),
         none="Each row of the last half hour has an id of its own.",
@@ -192,7 +183,7 @@ def ids_are_unique(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult
 @check_results.table_check("position_updates", each_login=True)
 def legs_have_values(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether the newest row of each open holding has a value."""
-    newest = inspection.newest_values(lake, login)
+    newest = check_results.newest_values(lake, login)
     if newest.is_empty():
         return check_results.unknown_result("the ledger has no open holding of this gateway yet.")
     without = newest.filter(pl.col("market_value").is_null()).sort("timestamp")
@@ -218,9 +209,9 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
     3 %. Differences below five cents of the price are ignored, since one tick
     of a cheap option is a large part of its price.
     """
-    band, broker = login.value_band, inspection.held_at_the_broker(lake, login)
+    band, broker = login.value_band, check_results.held_at_the_broker(lake, login)
     pairs = (
-        inspection.newest_values(lake, login)
+        check_results.newest_values(lake, login)
         .filter(pl.col("source") == Source.STREAM.value)
         .select("account", "conid", "position", "market_value", "timestamp", "price_kind")
         .join(broker, on=["account", "conid"], suffix="_broker")

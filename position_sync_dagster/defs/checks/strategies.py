@@ -64,8 +64,8 @@ def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
         rows,
         none=f"{resolved} legs with their contract, {len(unresolved)} that wait for the gateway.",
         found="legs have no contract, and are not streamed",
-        what_to_do="Add the field that differs between the candidates (trading_class, multiplier, "
-        "exchange), or the conid: `position-sync strategies add`.",
+        what_to_do="Name the conid of one candidate (`position-sync strategies add`), or in the "
+        "file a field by which they differ (trading_class, multiplier, exchange).",
         legs=resolved + len(unresolved),
     )
 
@@ -150,14 +150,9 @@ def limits_are_read(_lake: tables.Lake, settings: Settings) -> dg.AssetCheckResu
 
 def _evaluate_alone(name: str, lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Return the result of one limit with a book that is read for it."""
-    limit = next(
-        (one for one in strategies_file.saved_limits(settings.strategies_file) if one.name == name),
-        None,
-    )
-    if limit is None:
-        return check_results.unknown_result("the strategies file has no such limit any more.")
-    book = read_book(lake, settings, utc_now())
-    return result_of(limit_readings.evaluate([limit], book)[0])
+    found = evaluated_limits(settings, read_book(lake, settings, utc_now()))
+    gone = check_results.unknown_result("the strategies file has no such limit any more.")
+    return found.get(dg.AssetCheckKey(EXPOSURE, name), gone)
 
 
 @dg.definitions

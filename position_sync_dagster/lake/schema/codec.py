@@ -11,7 +11,6 @@ from position_sync_dagster.domain.broker_position import (
     GREEKS_COLUMNS,
     AccountSummary,
     BrokerPosition,
-    Completeness,
     HoldingGreeks,
 )
 from position_sync_dagster.domain.gateway_session import GatewaySession
@@ -79,22 +78,14 @@ def new_request_rows(
     ids: Sequence[str], requests: Sequence[QueueRequest], now: datetime
 ) -> pl.DataFrame:
     """Return the live rows of new requests."""
-    asked = {
-        "request_id": ids,
-        "account": [request.account for request in requests],
-        "conid": [request.conid for request in requests],
-        "symbol": [request.symbol for request in requests],
-        "priority": [request.priority for request in requests],
-        "reason": [request.reason for request in requests],
-    }
-    rows = _frame(tables.POSITION_QUEUE, asked).with_columns(
+    asked = _columns(tuple(QueueRequest.__dataclass_fields__), requests)
+    return _frame(tables.POSITION_QUEUE, {"request_id": ids, **asked}).with_columns(
         *LIVE_COLUMNS,
         status=pl.lit(QueueStatus.PENDING.value),
         attempts=pl.lit(0, pl.Int64),
         created_at=moment(now),
         updated_at=moment(now),
     )
-    return _with_all_columns(tables.POSITION_QUEUE, rows)
 
 
 def leg_rows(legs: Iterable[Leg]) -> pl.DataFrame:
@@ -123,8 +114,7 @@ def update_rows(
     """
     columns = _columns(_UPDATE, updates) | dict(ids or {})
     rows = _frame(tables.POSITION_UPDATES, columns)
-    dated = rows.with_columns(date=pl.col("timestamp").dt.date())
-    return _with_all_columns(tables.POSITION_UPDATES, dated)
+    return rows.with_columns(date=pl.col("timestamp").dt.date())
 
 
 def _columns(names: Sequence[str], values: Sequence[Any]) -> dict[str, list[Any]]:
@@ -133,18 +123,9 @@ def _columns(names: Sequence[str], values: Sequence[Any]) -> dict[str, list[Any]
 
 
 def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:
-    """Return the updates in a frame.
-
-    An unknown text in a column of choices becomes None (NONE in `value_source`), so that one row
-    never hides the others.
-    """
-    of_choice = {name: one.choices for name, one in tables.UPDATE_COLUMNS.items() if one.choices}
-    known = [
-        pl.when(pl.col(name).is_in([one.value for one in choices])).then(name).alias(name)
-        for name, choices in of_choice.items()
-    ]
+    """Return the updates in a frame."""
     none = pl.col("value_source").fill_null(ValueOrigin.NONE.value)
-    return records_of(PositionUpdate, frame.with_columns(known).with_columns(none))
+    return records_of(PositionUpdate, frame.with_columns(none))
 
 
 def broker_rows(
@@ -164,28 +145,18 @@ def broker_rows(
     if session is not None:
         columns["session_id"] = [session.session_id] * len(listed)
         columns["fencing_token"] = [session.fencing_token] * len(listed)
-    spec = tables.BROKER_POSITIONS
-    return _with_all_columns(spec, _frame(spec, columns))
+    return _frame(tables.BROKER_POSITIONS, columns)
 
 
 def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
     """Return the broker positions in a frame."""
-    known = frame.select(_BROKER).with_columns(pl.col("followed").fill_null(value=False))
-    values = known.to_dict(as_series=False)
-    values["completeness"] = [Completeness(text) for text in values["completeness"]]
-    values["value_source"] = [ValueOrigin(text) for text in values["value_source"]]
     greeks = records_of(HoldingGreeks, frame)
-    instruments = records_of(Instrument, frame)
-    return [
-        BrokerPosition(
-            instrument=instrument,
-            greeks=None if modelled.implied_vol is None else modelled,
-            **dict(zip(_BROKER, row, strict=True)),
-        )
-        for instrument, modelled, row in zip(
-            instruments, greeks, zip(*values.values(), strict=True), strict=True
-        )
-    ]
+    return records_of(
+        BrokerPosition,
+        frame.with_columns(pl.col("followed").fill_null(value=False)),
+        instrument=records_of(Instrument, frame),
+        greeks=[None if one.implied_vol is None else one for one in greeks],
+    )
 
 
 def contract_rows(details: Iterable[ContractDetails]) -> pl.DataFrame:
@@ -215,42 +186,47 @@ def session_rows(sessions: Iterable[GatewaySession]) -> pl.DataFrame:
 Record = TypeVar("Record")
 
 
-def records_of(kind: type[Record], frame: pl.DataFrame) -> list[Record]:
+def records_of(kind: type[Record], frame: pl.DataFrame, **parts: list[Any]) -> list[Record]:
     """Return the rows of a frame as records of a dataclass, in their order.
 
     A choice that a later release added stays a text.
+
+    Args:
+        parts: The values of fields that are no columns, by the name of the field.
     """
-    columns = columns_of(kind)
+    columns = columns_of(kind, besides=parts)
     values = frame.select(list(columns)).to_dict(as_series=False)
     for name, column in columns.items():
         if column.choices:
             members = {one.value: one for one in column.choices}
             values[name] = [members.get(text, text) for text in values[name]]
+    values |= parts
     rows = zip(*values.values(), strict=True)
-    if getattr(kind, "__match_args__", ()) == tuple(columns):  # by position takes half the time
+    if getattr(kind, "__match_args__", ()) == tuple(values):  # by position takes half the time
         return [kind(*row) for row in rows]
-    return [kind(**dict(zip(columns, row, strict=True))) for row in rows]
-
-
-def _with_all_columns(spec: TableSpec, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return rows with the columns of the table in their order; those that they lack are null."""
-    return pl.concat([spec.empty, rows], how="diagonal")
+    return [kind(**dict(zip(values, row, strict=True))) for row in rows]
 
 
 def _frame(spec: TableSpec, columns: Mapping[str, Sequence[Any]]) -> pl.DataFrame:
+    """Return a frame with the table's schema; columns that are not given are null."""
+    kinds = spec.polars
     try:
-        return pl.DataFrame(
-            [_series(name, values, spec.polars[name]) for name, values in columns.items()]
+        given = pl.DataFrame(
+            [
+                moments(values, name)
+                if kinds[name] == pl.Datetime
+                else pl.Series(name, values, kinds[name])
+                for name, values in columns.items()
+            ]
         )
     except UnicodeEncodeError as error:
         raise InvalidRequestError(
             f"A text for {spec.name} is not valid Unicode: {error.object[:40]!r}.",
             remedy="Remove the lone surrogate at position " + str(error.start) + ".",
         ) from None
-
-
-def _series(name: str, values: Sequence[Any], kind: pl.DataType) -> pl.Series:
-    return moments(values, name) if kind == pl.Datetime else pl.Series(name, values, kind)
+    return given.select(
+        name if name in columns else pl.lit(None, kind).alias(name) for name, kind in kinds.items()
+    )
 
 
 def fields_of(value: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Columns can be derived from the fields of the dataclass that is stored in the ta
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from datetime import date, datetime
 from enum import StrEnum
@@ -36,6 +36,7 @@ _KINDS: Mapping[type, Kind] = {
     float: Kind.NUMBER,
     datetime: Kind.MOMENT,
     date: Kind.DAY,
+    bool: Kind.FLAG,
 }
 
 
@@ -79,8 +80,10 @@ def described(
     return columns
 
 
-def columns_of(record: type) -> dict[str, StoredColumn]:
+def columns_of(record: type, besides: Collection[str] = ()) -> dict[str, StoredColumn]:
     """Return the columns in which a dataclass is stored: one per field, in the order of fields.
+
+    Fields in `besides` have none.
 
     The description of a column is what the docstring of the dataclass says under "Attributes".
 
@@ -91,6 +94,7 @@ def columns_of(record: type) -> dict[str, StoredColumn]:
     return {
         field.name: _column(field.name, field.type, texts.get(field.name, ""))
         for field in fields(record)
+        if field.name not in besides
     }
 
 

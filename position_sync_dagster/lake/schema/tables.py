@@ -4,7 +4,11 @@ Where one dataclass holds exactly a table's columns, they are derived from it; t
 table is defined here.
 """
 
-from position_sync_dagster.domain.broker_position import GREEKS_COLUMNS, AccountSummary
+from position_sync_dagster.domain.broker_position import (
+    GREEKS_COLUMNS,
+    AccountSummary,
+    BrokerPosition,
+)
 from position_sync_dagster.domain.closures import Closure, PositionChange
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails, ExpectedDividend
@@ -86,32 +90,23 @@ POSITION_UPDATES = TableSpec(
     key=("update_id",),
 )
 
+_OF_HOLDINGS = {
+    name: column
+    for name, column in columns_of(BrokerPosition, besides={"instrument", "greeks"}).items()
+    if column.description
+}
+
 BROKER_POSITIONS = TableSpec(
     "broker_positions",
     {
         **described(
             """
             same: gateway_id account conid symbol sec_type currency multiplier right strike expiry
-            local_symbol text IB's local symbol of the contract, such as the OCC symbol of an
-                option.
-            trading_class text IB's trading class of the contract.
+            same: local_symbol trading_class
             exchange text Listing exchange; empty where the broker leaves it out.
-            same: position average_cost
-            market_price number The broker's price of the position, of PNL_SINGLE its value for one
-                unit. Unit: as the broker sends.
-            market_value number The broker's value of the position. Unit: `currency`.
-            unrealized_pnl number The broker's unrealized profit and loss. Unit: `currency`.
-            same: realized_pnl daily_pnl
-            value_source text PORTFOLIO, PNL_SINGLE, or NONE before the broker sent a value.
-            value_time moment The broker's time of the values; null where it is not certain.
-            received_at moment When this row last changed here; of a PNL_SINGLE value, when its
-                newest message came.
-            position_time moment When position last changed here; of a closed row, when it closed.
-            snapshot_id text The account download that the row belongs to.
-            completeness text How much of the account that download covered: COMPLETE, PARTIAL or
-                UNKNOWN.
-            confirmed_at moment Until when the broker is known to have confirmed these values.
-            same: trading_mode
+            same: position average_cost market_price market_value unrealized_pnl realized_pnl
+            same: daily_pnl value_source value_time received_at position_time snapshot_id
+            same: completeness confirmed_at trading_mode
             session_id text The session of gateway_sessions that wrote the row.
             same: fencing_token
             captured_at moment When that session took its rows from the account feed.
@@ -120,12 +115,11 @@ BROKER_POSITIONS = TableSpec(
             account_confirmed_at moment Until when the broker is known to have confirmed the
                 holdings of the account, apart from rows that have a value and no confirmed_at. With
                 completeness, it holds for older rows of the account as well.
-            followed flag Whether messages of the holding's profit subscription (PnLSingle) arrive:
-                each confirms the value until it moves.
+            same: followed
             account_followed_until moment Until when such messages have confirmed every followed
                 holding of the account. It holds for older rows of the account as well.
             """,
-            UPDATE_COLUMNS,
+            UPDATE_COLUMNS | _OF_HOLDINGS,
         ),
         **{name: UPDATE_COLUMNS[name] for name in GREEKS_COLUMNS},
     },

@@ -13,6 +13,10 @@ from polars.exceptions import ComputeError
 
 from position_sync_dagster import errors
 
+# The length to which an error's text is cut.
+_LONGEST = 600
+
+_BACKTRACE = re.compile(r"\n\s*(stack backtrace|0: )")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _NOT_LOADED = "error occurred while loading credentials"
 # Each error of a request to a store contains one of these texts, with either client.
@@ -27,64 +31,53 @@ _BODY = re.compile(r"<(\?xml|Error)\b.*", re.DOTALL)
 
 
 class StoreFault(NamedTuple):
-    """A fault of a store that does not damage a table; an operator must correct it.
+    """A fault of a store that does not damage a table; an operator must correct it."""
 
-    Attributes:
-        marks: The codes of the store's answer, or the words of the client, that mean it.
-    """
-
-    marks: tuple[str, ...]
     cause: str
     remedy: str
 
 
 # The store cannot be reached now, or asks for patience: it passes.
-UNAVAILABLE = StoreFault((), "", "")
+UNAVAILABLE = StoreFault("", "")
 
 DENIED = StoreFault(
-    (),
     "the object store denies access",
     "Give the credentials the right to list the bucket and to read, write and delete under the "
     "lake's path, or name other credentials.",
 )
-_FAULTS = (
-    StoreFault(
-        ("RequestTimeTooSkewed",),
+# By the codes of the store's answer, or the words of the client, that mean a fault.
+_FAULTS = {
+    ("RequestTimeTooSkewed",): StoreFault(
         "the object store's clock and this machine's are too far apart",
         "Set this machine's clock right (NTP).",
     ),
-    StoreFault(
-        ("NoSuchBucket",),
+    ("NoSuchBucket",): StoreFault(
         "the object store has no such bucket",
         "Create it, or correct POSITION_SYNC_LAKE and AWS_ENDPOINT_URL.",
     ),
-    StoreFault(
-        ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"),
+    ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"): StoreFault(
         "the credentials for the object store have expired",
         "Renew them. If they are environment variables, start the program again: it reads them "
         "only at its start. The file of AWS_SHARED_CREDENTIALS_FILE is read again.",
     ),
-    StoreFault(
-        (
-            *("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
-            *("PermanentRedirect", "TemporaryRedirect", "incorrectly configured region"),
-        ),
+    (
+        *("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
+        *("PermanentRedirect", "TemporaryRedirect", "incorrectly configured region"),
+    ): StoreFault(
         "the bucket is in another region",
         "Set AWS_REGION to the region of the bucket.",
     ),
-    StoreFault(
-        ("169.254.169.254", "CredentialsNotLoaded", "no providers in chain", _NOT_LOADED),
+    ("169.254.169.254", "CredentialsNotLoaded", "no providers in chain", _NOT_LOADED): StoreFault(
         "there are no credentials for the object store",
         "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where the platform gives "
         "credentials (docs/object-store.md).",
     ),
-    StoreFault(
-        ("URL scheme is not allowed",),
+    ("URL scheme is not allowed",): StoreFault(
         "AWS_ENDPOINT_URL is an http:// address, which is not allowed",
         "Use an https:// address, or set AWS_ALLOW_HTTP=true for a store on a network that you "
         "trust.",
     ),
-)
+}
 
 
 def store_fault(text: str) -> StoreFault | None:
@@ -98,10 +91,8 @@ def store_fault(text: str) -> StoreFault | None:
     if not any(mark in text for mark in _MARKS):
         return None
     found, status = _CODE.search(text), _STATUS.search(text)
-    for fault in _FAULTS:
-        if (found and found[1] in fault.marks) or any(
-            mark in text for mark in fault.marks if not mark.isalpha()
-        ):
+    for marks, fault in _FAULTS.items():
+        if (found and found[1] in marks) or any(m in text for m in marks if not m.isalpha()):
             return fault
     if status and status[1] in ("401", "403"):
         return DENIED
@@ -117,14 +108,14 @@ def plain(text: str) -> str:
     signed. Of an answer only its code and its message are kept.
 
     >>> plain("403: <Error><Code>AccessDenied</Code><Message>No.</Message><Token>t</Token></Error>")
-    '403: AccessDenied: No.'
+    '403: AccessDenied: No'
     """
-    line = _COLOUR.sub("", text)
+    line = _BACKTRACE.split(_COLOUR.sub("", text), maxsplit=1)[0]
     body = _BODY.search(line)
     if body:
         parts = (pattern.search(body[0]) for pattern in (_CODE, _SAYS))
         line = line[: body.start()] + ": ".join(part[1] for part in parts if part)
-    return " ".join(_USER.sub("", line).replace("↳", "").split())
+    return " ".join(_USER.sub("", line).replace("↳", "").split())[:_LONGEST].rstrip(".")
 
 
 def summary(text: str) -> str:
@@ -162,10 +153,8 @@ class ErrorKind(Enum):
     UNWRITABLE = auto()
     EXHAUSTED = auto()  # no memory or open files left: the table is whole
     STORE = auto()  # the object store is out of reach, or refuses: the table is whole
-    QUERY = auto()  # an expression of ours: the table is whole, and a retry is of no use
 
 
-_BACKTRACE = re.compile(r"\n\s*(stack backtrace|0: )")
 # The number of an error of the operating system in the text of delta-rs or Polars.
 _ERRNO = re.compile(r"\(os error (\d+)\)|Os \{ code: (\d+)")
 
@@ -175,8 +164,6 @@ _UNWRITABLE = {
 }
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _CONFLICT = ("Invalid table version", "already exists")
-# What Polars says of a file that is damaged or out of reach, and not of an expression.
-_OF_FILES = ("parquet:", "Parquet error", "Object Store error", "Object at location", " S3 error")
 
 
 def classify(error: Exception) -> ErrorKind:
@@ -193,8 +180,6 @@ def classify(error: Exception) -> ErrorKind:
         return ErrorKind.EXHAUSTED
     if isinstance(error, CommitFailedError) or any(mark in text for mark in _CONFLICT):
         return ErrorKind.CONFLICT
-    if isinstance(error, ComputeError) and not any(mark in text for mark in _OF_FILES):
-        return ErrorKind.QUERY
     return ErrorKind.STALE
 
 
@@ -203,8 +188,6 @@ def fail(error: Exception, path: str) -> NoReturn:
 
     Its cause has no secrets: a store repeats parts of a request in its answers.
     """
-    if classify(error) is ErrorKind.QUERY:
-        raise error
     raise to_lake_error(error, path) from without_secrets(error)
 
 
@@ -213,7 +196,7 @@ def to_lake_error(error: Exception, path: str) -> errors.LakeError:
     match classify(error):
         case ErrorKind.UNWRITABLE:
             return errors.LakeNotWritableError(
-                f"The table {path} cannot be written: {line(error)}.",
+                f"The table {path} cannot be written: {plain(str(error))}.",
                 remedy="Check the folder, its permissions and free space, or set "
                 "POSITION_SYNC_LAKE to another place.",
             )
@@ -221,7 +204,7 @@ def to_lake_error(error: Exception, path: str) -> errors.LakeError:
             return _store_error(error, path)
         case ErrorKind.EXHAUSTED:
             return errors.LakeError(
-                f"The table {path} cannot be used now: {line(error)}.",
+                f"The table {path} cannot be used now: {plain(str(error))}.",
                 remedy="Raise the limit of this process (`ulimit -n` for files), or free memory; "
                 "the table itself is whole.",
             )
@@ -232,7 +215,7 @@ def to_lake_error(error: Exception, path: str) -> errors.LakeError:
             )
         case _:
             return errors.BrokenTableError(
-                f"The table {path} cannot be read whole: {line(error)}.",
+                f"The table {path} cannot be read whole: {plain(str(error))}.",
                 remedy="A file was deleted or damaged. `position-sync doctor --repair` sets a torn "
                 "last commit aside; everything else comes back from a backup.",
             )
@@ -249,9 +232,3 @@ def _store_error(error: Exception, path: str) -> errors.LakeError:
     return errors.StoreRefusedError(
         f"The lake {lake} cannot be used: {fault.cause} ({summary(text)}).", remedy=fault.remedy
     )
-
-
-def line(error: Exception) -> str:
-    """Return the text of a failure of storage in one line, without secrets."""
-    text = plain(_BACKTRACE.split(str(error), maxsplit=1)[0])
-    return text[:600].rstrip(".")

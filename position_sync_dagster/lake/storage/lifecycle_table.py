@@ -23,17 +23,9 @@ from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.lake.schema.ids import LIVE, LIVE_PART, new_ids, new_part
+from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
-from position_sync_dagster.lake.storage.table import (
-    EVERY,
-    Table,
-    append,
-    data_files,
-    files_in,
-    in_parts,
-    last_of,
-    overwrite,
-)
+from position_sync_dagster.lake.storage.table import Table
 
 # Rows of a part. Writing that many takes about as long as the rest of a commit.
 PART_ROWS = 1_000
@@ -168,7 +160,9 @@ class LifecycleTable:
         """Read the newest live rows."""
         return self.table.snapshot(self._snapshot)
 
-    def finished(self, chosen: pl.Expr = EVERY, columns: list[str] | None = None) -> pl.DataFrame:
+    def finished(
+        self, chosen: pl.Expr = storage.EVERY, columns: list[str] | None = None
+    ) -> pl.DataFrame:
         """Read the finished rows of the data files that are chosen; see `Snapshot`."""
         return self.table.snapshot(lambda handle: self._finished(handle, chosen, columns))
 
@@ -180,14 +174,16 @@ class LifecycleTable:
         last = "max.updated_at"
 
         def step(handle: DeltaTable) -> pl.DataFrame:
-            files = files_in(handle, bucket=bucket).sort(last, descending=True, nulls_last=False)
+            files = storage.files_in(handle, bucket=bucket).sort(
+                last, descending=True, nulls_last=False
+            )
             count = 1
             while True:
                 rows = self.table.read_rows(files.head(count)).filter(only)
                 newest = rows.top_k(limit, by="updated_at")
                 if count >= files.height:
                     return newest
-                others = pl.lit(last_of(files[last][count]))
+                others = pl.lit(storage.last_of(files[last][count]))
                 if newest.filter(pl.col("updated_at") >= others).height == limit:
                     return newest
                 count *= 2
@@ -206,13 +202,13 @@ class LifecycleTable:
     def _snapshot(self, handle: DeltaTable) -> Snapshot:
         key = self.table.cache_key(handle)
         if self._live is None or self._live[0] != key:
-            self._live = (key, self.table.read_rows(files_in(handle, bucket=LIVE)))
+            self._live = (key, self.table.read_rows(storage.files_in(handle, bucket=LIVE)))
         return Snapshot(handle.version(), self._live[1], partial(self._finished, handle))
 
     def _finished(
         self, handle: DeltaTable, chosen: pl.Expr, columns: list[str] | None
     ) -> pl.DataFrame:
-        files = data_files(handle).filter(~in_bucket(LIVE), chosen)
+        files = storage.data_files(handle).filter(~in_bucket(LIVE), chosen)
         return self.table.read_rows(files, columns)
 
     def _commit(self, handle: DeltaTable, step: Step[T], commit_info: Mapping[str, str]) -> T:
@@ -229,7 +225,7 @@ class LifecycleTable:
             # that the live rows stay in few files.
             if self._in_parts and count > PART_ROWS:
                 added = _in_new_parts(added, now)
-            append(handle, added, commit_info, transactions)
+            storage.append(handle, added, commit_info, transactions)
             live = pl.concat([kept, added], rechunk=True)
         else:
             live, names = pl.concat([kept, added], rechunk=True), list[str]()
@@ -237,21 +233,21 @@ class LifecycleTable:
                 live = placed(live, now).rechunk()
                 names = _changed_parts(before, kept, live, change.replaced)
             frame, predicate = self._replacement(live, names, change)
-            overwrite(handle, frame, predicate, commit_info, transactions)
+            storage.overwrite(handle, frame, predicate, commit_info, transactions)
         self._live = (self.table.cache_key(handle), live)
         return change.result
 
     def _commit_part(
         self, handle: DeltaTable, part: str, step: Step[T], commit_info: Mapping[str, str]
     ) -> T | None:
-        before = self.table.read_rows(files_in(handle, bucket=LIVE, part=part))
+        before = self.table.read_rows(storage.files_in(handle, bucket=LIVE, part=part))
         if before.is_empty():
             return None
         change = step(Snapshot(handle.version(), before, partial(self._finished, handle)))
         if change.live is not None:
             live = pl.concat([change.kept(before), change.live])
             frame, predicate = self._replacement(live, [part], change)
-            overwrite(handle, frame, predicate, commit_info)
+            storage.overwrite(handle, frame, predicate, commit_info)
         return change.result
 
     def _replacement(
@@ -265,14 +261,14 @@ class LifecycleTable:
         replaced, terms = live, [f"bucket = '{LIVE}'"]
         if names:
             replaced = live.filter(pl.col("part").is_in(names))
-            terms = [in_parts(LIVE, names)]
+            terms = [storage.in_parts(LIVE, names)]
         terms += [change.reopened] if change.reopened else []
         finished = change.finished
         if finished is None or finished.is_empty():
             return replaced, " OR ".join(terms)
         part = new_part(self._clock())
         buckets = sorted(finished.get_column("bucket").unique())
-        terms += [in_parts(bucket, [part]) for bucket in buckets]
+        terms += [storage.in_parts(bucket, [part]) for bucket in buckets]
         moved = finished.with_columns(part=pl.lit(part))
         return pl.concat([replaced, moved], rechunk=True), " OR ".join(terms)
 
@@ -301,6 +297,6 @@ def _changed_parts(
 
 def _counts(handle: DeltaTable) -> pl.DataFrame:
     """Return the buckets of finished rows, as `counted_snapshot` does, from the log alone."""
-    finished = data_files(handle).filter(~in_bucket(LIVE))
+    finished = storage.data_files(handle).filter(~in_bucket(LIVE))
     by_bucket = finished.group_by("partition.bucket")
     return by_bucket.agg(pl.col("num_records").sum(), pl.col("max.updated_at").max())

@@ -11,17 +11,9 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.errors import CommitContentionError, LakeError, LakeNotWritableError
 from position_sync_dagster.lake.schema.ids import LIVE, new_part
+from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, plain
-from position_sync_dagster.lake.storage.table import (
-    Table,
-    data_files,
-    files_in,
-    in_parts,
-    last_of,
-    may_have,
-    overwrite,
-    text_literal,
-)
+from position_sync_dagster.lake.storage.table import Table
 
 logger = logging.getLogger(__name__)
 
@@ -86,13 +78,13 @@ def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
     table.snapshot(partial(_cut_log, table))
     if full:  # the deleted files may have made room
         compacted = compact(table, SMALL_BYTES)
-    files, version = table.snapshot(lambda handle: (data_files(handle).height, handle.version()))
+    files = table.snapshot(storage.data_files).height
     return MaintenanceResult(
         table=table.spec.name,
         compacted=compacted,
         deleted=deleted,
         files=files,
-        version=version,
+        version=table.version(),
         skipped=skipped,
     )
 
@@ -135,7 +127,7 @@ def compact(table: Table, small_bytes: int) -> int:
     merged along their `order`: rows that are appended meanwhile come after the merged ones.
     """
     if "part" in table.spec.partition_by:
-        buckets = set(table.snapshot(data_files).get_column("partition.bucket")) - {LIVE}
+        buckets = set(table.snapshot(storage.data_files).get_column("partition.bucket")) - {LIVE}
         return sum(_merge_parts(table, bucket, small_bytes) for bucket in sorted(buckets))
     if not table.spec.order:
         return 0
@@ -147,7 +139,7 @@ def compact(table: Table, small_bytes: int) -> int:
 
 def _merge_parts(table: Table, bucket: str, small_bytes: int) -> int:
     def step(handle: DeltaTable) -> int:
-        files = files_in(handle, bucket=bucket)
+        files = storage.files_in(handle, bucket=bucket)
         sizes = files.group_by("partition.part").agg(
             pl.col("size_bytes").sum(), pl.len().alias("files")
         )
@@ -159,7 +151,9 @@ def _merge_parts(table: Table, bucket: str, small_bytes: int) -> int:
         names = chosen.get_column("partition.part").to_list()
         rows = table.read_rows(files.filter(pl.col("partition.part").is_in(names)))
         ordered = rows.with_columns(part=pl.lit(part)).sort(table.spec.indexed[0])
-        overwrite(handle, ordered, in_parts(bucket, [*names, part]), {"action": "compact"})
+        storage.overwrite(
+            handle, ordered, storage.in_parts(bucket, [*names, part]), {"action": "compact"}
+        )
         return int(chosen.get_column("files").sum())
 
     return table.transact(step)
@@ -172,7 +166,7 @@ def _merge_in_order(table: Table, handle: DeltaTable, small_bytes: int) -> int:
     be merged. Files are read side by side: in an object store, a predicate takes three requests for
     each, one after the other.
     """
-    spec, files = table.spec, data_files(handle)
+    spec, files = table.spec, storage.data_files(handle)
     first, last = f"min.{spec.order}", f"max.{spec.order}"
     keys = [f"partition.{name}" for name in spec.partition_by]
     known = files.filter(pl.col(first).is_not_null(), pl.col(f"null_count.{spec.order}") == 0)
@@ -193,15 +187,15 @@ def _merge_in_order(table: Table, handle: DeltaTable, small_bytes: int) -> int:
     if runs.is_empty():
         return 0
     run = runs.row(0, named=True)
-    until = last_of(run[last])
+    until = storage.last_of(run[last])
     predicate = f"{spec.order} >= {_literal(run[first])} AND {spec.order} <= {_literal(until)}"
     for name, key in zip(spec.partition_by, keys, strict=True):
         predicate += f" AND {name} = {_literal(run[key])}"
-    overlaps = may_have(spec.order, run[first], until)
+    overlaps = storage.may_have(spec.order, run[first], until)
     within = files.filter(overlaps, *(pl.col(key).eq_missing(run[key]) for key in keys))
     in_range = pl.col(spec.order).is_between(run[first], until)
     rows = table.read_rows(within).filter(in_range).sort(spec.order)
-    overwrite(handle, rows, predicate, {"action": "compact"})
+    storage.overwrite(handle, rows, predicate, {"action": "compact"})
     return int(run["files"])
 
 
@@ -210,7 +204,7 @@ def _literal(value: object) -> str:
         return str(value)
     if isinstance(value, datetime):
         value = value.isoformat(timespec="microseconds")
-    return text_literal(str(value))
+    return storage.text_literal(str(value))
 
 
 def _vacuum(handle: DeltaTable, *, clean_now: bool) -> int:

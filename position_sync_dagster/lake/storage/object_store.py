@@ -5,10 +5,8 @@ this package ever holds a secret, and errors are shown without one. Keys of a fi
 a table is opened, so that a process need not start again when they expire.
 """
 
-import logging
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
 from configparser import Error as UnreadableFileError
 from contextlib import suppress
@@ -23,8 +21,9 @@ from deltalake.schema import PrimitiveType
 
 from position_sync_dagster import errors
 from position_sync_dagster.errors import InvalidRequestError, shown
-from position_sync_dagster.gateway_settings import lake_path_error
 from position_sync_dagster.lake.storage import commit_errors
+from position_sync_dagster.lake.storage.threads import together
+from position_sync_dagster.settings import lake_path_error
 
 _RETRIES = 4
 # The client's default is three minutes of retries. An answer may have 30 s, since it may be a file
@@ -188,7 +187,7 @@ def _race(table: str, options: dict[str, str] | None) -> list[Exception | None]:
     """
     start = Barrier(2)
 
-    def create() -> Exception | None:
+    def create(_number: int) -> Exception | None:
         start.wait()
         try:
             _Probe.create(
@@ -203,14 +202,9 @@ def _race(table: str, options: dict[str, str] | None) -> list[Exception | None]:
             return error
         return None
 
-    with ThreadPoolExecutor(2) as pool:
-        racers = [pool.submit(create) for _ in range(2)]
-        ends = [racer.result() for racer in racers]
+    ends = together(create, range(2))
     delete_log(table, options)
     return ends
-
-
-logger = logging.getLogger(__name__)
 
 
 def delete_log(table: str, options: dict[str, str] | None) -> None:
@@ -223,12 +217,4 @@ def delete_log(table: str, options: dict[str, str] | None) -> None:
         table: The path or URI of the table.
         options: Those of the object store.
     """
-    handler = getattr(_internal, "DeltaFileSystemHandler", None)
-    if handler is None:
-        logger.warning(
-            "This release of deltalake cannot delete a folder: delete %s, whose tables were made "
-            "to test the store.",
-            table.rpartition("/")[0],
-        )
-        return
-    handler(table, options).delete_dir("_delta_log")
+    _internal.DeltaFileSystemHandler(table, options).delete_dir("_delta_log")

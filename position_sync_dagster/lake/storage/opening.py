@@ -20,9 +20,6 @@ from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK, make_pri
 
 logger = logging.getLogger(__name__)
 
-# Attempts to open a table that another process may be creating or cleaning.
-_TRIES = 3
-
 # For what a table is opened: to work, for which it is created or migrated if it has to be; or to
 # look at it, and leave it as it is.
 Use = Literal["work", "look"]
@@ -66,40 +63,27 @@ class TableLocation:
 
         Raises:
             ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError.
-            RetryCommit: The table was migrated; open it again.
+            RetryCommit: The table was migrated or created meanwhile; open it again.
         """
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                handle = DeltaTable(self.path, storage_options=self._options())
-            except TableNotFoundError as missing:
-                # Another process may be creating it: unexpected content must be found twice.
-                unexpected = self.unexpected_content()
-                if unexpected and attempt > 1:
-                    raise unexpected from missing
-                if unexpected:
-                    continue
-                if self.use == "look" or not create:
-                    raise self._vanished() from missing
-            except commit_errors.STORAGE_ERRORS as unreadable:
-                if not self.remote and os.path.isfile(self.path):
-                    raise self._foreign("it is a file") from unreadable
-                kind = commit_errors.classify(unreadable)
-                if kind is commit_errors.ErrorKind.STALE and attempt < _TRIES:
-                    continue  # another process may be cleaning the log
-                if not self.remote:
-                    refuse_torn(Path(self.path))
-                commit_errors.fail(unreadable, self.path)
-            else:
-                self.check(handle)
-                return handle
-            try:
-                return self._create()
-            except commit_errors.STORAGE_ERRORS as lost:
-                lasts = (commit_errors.ErrorKind.UNWRITABLE, commit_errors.ErrorKind.STORE)
-                if attempt == _TRIES or commit_errors.classify(lost) in lasts:
-                    commit_errors.fail(lost, self.path)
+        try:
+            handle = DeltaTable(self.path, storage_options=self._options())
+        except TableNotFoundError as missing:
+            unexpected = self.unexpected_content()
+            if unexpected and self.exists():
+                raise commit_errors.RetryCommit from missing  # another process has created it
+            if unexpected:
+                raise unexpected from missing
+            if self.use == "look" or not create:
+                raise self._vanished() from missing
+            return self._create()
+        except commit_errors.STORAGE_ERRORS as unreadable:
+            if not self.remote and os.path.isfile(self.path):
+                raise self._foreign("it is a file") from unreadable
+            if not self.remote:
+                refuse_torn(Path(self.path))
+            raise
+        self.check(handle)
+        return handle
 
     def _create(self) -> DeltaTable:
         make_private_folder(self.path)
@@ -160,7 +144,12 @@ class TableLocation:
         text = properties.get(table_spec.VERSION_PROPERTY, "")
         if name != self.spec.name or not text.isdigit():
             raise self._foreign(f"it holds {f'the table {name!r}' if name else 'a foreign table'}")
-        self.refuse_newer(handle)
+        if int(text) > self.spec.version:
+            raise errors.NewerTableError(
+                f"The table {self.path} has schema version {text}; this release knows "
+                f"{self.spec.version}.",
+                remedy="Install the release that wrote it, or a later one.",
+            )
         found = {f.name: str(getattr(f.type, "type", f.type)) for f in handle.schema().fields}
         wanted = {column: kind.value for column, kind in self.spec.columns.items()}
         different = [column for column, kind in found.items() if wanted.get(column) != kind]
@@ -174,19 +163,10 @@ class TableLocation:
         elif missing:
             raise self._foreign(f"its schema lacks {', '.join(missing)}")
 
-    def refuse_newer(self, handle: DeltaTable) -> None:
-        """Refuse a table that a later release has migrated, even while this process had it open.
-
-        Raises:
-            NewerTableError: Its schema has a greater version than this release knows.
-        """
-        text = handle.metadata().configuration.get(table_spec.VERSION_PROPERTY, "")
-        if text.isdigit() and int(text) > self.spec.version:
-            raise errors.NewerTableError(
-                f"The table {self.path} has schema version {text}; this release knows "
-                f"{self.spec.version}.",
-                remedy="Install the release that wrote it, or a later one.",
-            )
+    def fits(self, handle: DeltaTable) -> bool:
+        """Return whether the table has the version of the schema that this release writes."""
+        stored = handle.metadata().configuration.get(table_spec.VERSION_PROPERTY)
+        return stored == str(self.spec.version)
 
     def _migrate(self, handle: DeltaTable, missing: list[str]) -> None:
         logger.info("migrating %s to schema version %d", self.path, self.spec.version)

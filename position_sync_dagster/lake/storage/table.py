@@ -50,59 +50,23 @@ NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_log
 _PROPERTY = "positionSync.owner."
 
 
-def newest_token(handle: DeltaTable, gateway_id: str) -> int | None:
-    """Return the fencing token of the newest owner of a gateway; None before the first."""
-    text = handle.metadata().configuration.get(_PROPERTY + codec.storable(gateway_id))
-    return None if text is None else int(text)
-
-
-def refuse_stale_owner(token: int, newest: int | None, gateway_id: str) -> None:
+def refuse_stale_owner(handle: DeltaTable, gateway_id: str, token: int) -> int | None:
     """Refuse an owner if the gateway has a newer one.
 
+    Returns:
+        The fencing token of the gateway's newest owner; None before the first.
+
     Raises:
-        LeaseLostError: `newest` is greater than `token`.
+        LeaseLostError: The newest token is greater.
     """
+    text = handle.metadata().configuration.get(_PROPERTY + codec.storable(gateway_id))
+    newest = None if text is None else int(text)
     if newest is not None and token < newest:
         raise errors.LeaseLostError(
             f"The login {gateway_id} has a newer owner (token {newest}; this session has {token}).",
             remedy="End this session; the newer owner writes for the login.",
         )
-
-
-def fence(handle: DeltaTable, gateway_id: str, token: int) -> None:
-    """Refuse owners of the gateway with a smaller token from now on; call it in a step only.
-
-    Afterwards the handle is at the version of the fence, so that the step may continue.
-
-    Raises:
-        LeaseLostError: An owner with a greater token has fenced the table already.
-    """
-    set_properties(handle, fencing(handle, gateway_id, token), action="fence")
-
-
-def fencing(handle: DeltaTable, gateway_id: str, token: int) -> dict[str, str]:
-    """Return what a table must store to refuse owners with a smaller token; {} if it has that.
-
-    Raises:
-        LeaseLostError: An owner with a greater token has fenced the table already.
-    """
-    newest = newest_token(handle, gateway_id)
-    refuse_stale_owner(token, newest, gateway_id)
-    return {} if newest == token else {_PROPERTY + codec.storable(gateway_id): str(token)}
-
-
-def set_properties(handle: DeltaTable, properties: Mapping[str, str], *, action: str) -> None:
-    """Store properties of the table, in one commit; call it in a step, before it reads.
-
-    Nothing else of the process runs meanwhile: delta-rs keeps the interpreter for itself.
-    """
-    if properties:
-        handle.alter.set_table_properties(
-            dict(properties),
-            raise_if_not_exists=False,
-            commit_properties=CommitProperties(custom_metadata={"action": action}),
-            post_commithook_properties=NO_HOOKS,
-        )
+    return newest
 
 
 def mode_of(handle: DeltaTable) -> TradingMode | None:
@@ -111,35 +75,47 @@ def mode_of(handle: DeltaTable) -> TradingMode | None:
     return TradingMode(text) if text else None
 
 
-def check_mode(handle: DeltaTable, modes: Iterable[TradingMode], path: str) -> None:
-    """Check that data of these trading modes may go into the table; call it in a step only.
+def bind(
+    handle: DeltaTable,
+    path: str,
+    modes: Iterable[TradingMode] = (),
+    owner: tuple[str, int] | None = None,
+) -> None:
+    """Check that data of these trading modes and of this owner may go into the table.
 
-    The mode of the first data is stored in a commit of its own, after which the step goes on.
+    The mode of the first data is stored, and the owner as the newest of its gateway: owners with a
+    smaller token are refused from now on. Call it in a step, before it reads: what is new is a
+    commit of its own, after which the step goes on. Nothing else of the process runs meanwhile:
+    delta-rs keeps the interpreter for itself.
+
+    Args:
+        path: The table's path, for the error.
+        owner: A gateway and the fencing token of its owner.
 
     Raises:
         TradingModeError: The table holds another mode's data, or the data are of several.
+        LeaseLostError: An owner with a greater token has fenced the table already.
     """
-    set_properties(handle, first_mode(handle, modes, path), action="mode")
-
-
-def first_mode(handle: DeltaTable, modes: Iterable[TradingMode], path: str) -> dict[str, str]:
-    """Return the trading mode that a table must store; {} if it has that, or without data.
-
-    Raises:
-        TradingModeError: The table holds another mode's data, or the data are of several.
-    """
-    offered = sorted(set(modes))
-    remembered = mode_of(handle)
-    if not offered or (remembered is not None and offered == [remembered]):
-        return {}
+    new: dict[str, str] = {}
+    offered, remembered = sorted(set(modes)), mode_of(handle)
     if remembered is None and len(offered) == 1:
-        return {table_spec.MODE_PROPERTY: offered[0].value}
-    wrong = ", ".join(mode.value for mode in offered if mode is not remembered)
-    raise errors.TradingModeError(
-        f"{path} holds {remembered.value if remembered else 'no'} data and was given {wrong}.",
-        remedy="Give each trading mode its own lake: set POSITION_SYNC_LAKE to another folder, or "
-        "point POSITION_SYNC_GATEWAY_PORT at the account that this lake belongs to.",
-    )
+        new[table_spec.MODE_PROPERTY] = offered[0].value
+    elif offered and offered != [remembered]:
+        wrong = ", ".join(mode.value for mode in offered if mode is not remembered)
+        raise errors.TradingModeError(
+            f"{path} holds {remembered.value if remembered else 'no'} data and was given {wrong}.",
+            remedy="Give each trading mode its own lake: set POSITION_SYNC_LAKE to another folder, "
+            "or point POSITION_SYNC_GATEWAY_PORT at the account that this lake belongs to.",
+        )
+    if owner is not None and refuse_stale_owner(handle, *owner) != owner[1]:
+        new[_PROPERTY + codec.storable(owner[0])] = str(owner[1])
+    if new:
+        handle.alter.set_table_properties(
+            new,
+            raise_if_not_exists=False,
+            commit_properties=CommitProperties(custom_metadata={"action": "bind"}),
+            post_commithook_properties=NO_HOOKS,
+        )
 
 
 # Room for what a commit writes besides its rows: footers of files, the log entry, folders.
@@ -179,22 +155,29 @@ _FILE = "file"
 def overwrite(
     handle: DeltaTable,
     frame: pl.DataFrame,
-    predicate: str,
+    predicate: str | None,
     commit_info: Mapping[str, str],
     transactions: list[Transaction] | None = None,
 ) -> None:
     """Replace the rows that match the predicate.
 
     Conflicts with every commit that changes or adds rows that match it.
+
+    Args:
+        predicate: Of partitions and of the column of order; None adds rows, as `append`.
     """
     check_room(handle.table_uri, frame.estimated_size())
+    metadata = {**commit_info, durability.TRANSACTIONS: str(len(transactions or []))}
+    properties = CommitProperties(custom_metadata=metadata, app_transactions=transactions)
+    options: dict[str, Any] = {"mode": "append"}
+    if predicate is not None:
+        options = {"mode": "overwrite", "predicate": predicate}
     write_deltalake(
         handle,
         frame,
-        mode="overwrite",
-        predicate=predicate,
-        commit_properties=_properties(commit_info, transactions),
+        commit_properties=properties,
         post_commithook_properties=NO_HOOKS,
+        **options,
     )
 
 
@@ -205,14 +188,7 @@ def append(
     transactions: list[Transaction] | None = None,
 ) -> None:
     """Append rows; conflicts only with a commit that names the same application transaction."""
-    check_room(handle.table_uri, frame.estimated_size())
-    write_deltalake(
-        handle,
-        frame,
-        mode="append",
-        commit_properties=_properties(commit_info, transactions),
-        post_commithook_properties=NO_HOOKS,
-    )
+    overwrite(handle, frame, None, commit_info, transactions)
 
 
 def text_literal(text: str) -> str:
@@ -297,13 +273,6 @@ def files_in(handle: DeltaTable, **partition: str) -> pl.DataFrame:
     """Return one row for each data file of a partition; no path is ever given twice."""
     wanted = (pl.col(f"partition.{name}") == value for name, value in partition.items())
     return data_files(handle).filter(*wanted)
-
-
-def _properties(
-    commit_info: Mapping[str, str], transactions: list[Transaction] | None
-) -> CommitProperties:
-    metadata = {**commit_info, durability.TRANSACTIONS: str(len(transactions or []))}
-    return CommitProperties(custom_metadata=metadata, app_transactions=transactions)
 
 
 T = TypeVar("T")
@@ -407,16 +376,11 @@ class TableHandle:
     def newest(self) -> DeltaTable:
         """Return the handle at the newest version."""
         handle = self._handle
-        if handle is not None and not (self._is_aged(handle) or self._is_replaced()):
+        if handle is not None and not (self._is_outdated(handle) or self._is_replaced()):
             # Between two steps only: an update between plan and commit would hide a conflict.
             if self._is_behind(handle):
                 handle.update_incremental()
-                try:
-                    self._location.refuse_newer(handle)
-                except errors.NewerTableError:
-                    self._handle = None  # the next use would find it up to date, and write
-                    raise
-            if not self._is_aged(handle):
+            if not self._is_outdated(handle):
                 self.record(handle.version())
                 return handle
         self._handle = None
@@ -430,9 +394,11 @@ class TableHandle:
         """Record the newest version that this process read or committed."""
         self._last_entry = self._entry(version)
 
-    def _is_aged(self, handle: DeltaTable) -> bool:
-        aged = time.monotonic() - self._opened_at > REOPEN_AFTER_S
-        return aged or handle.version() - self._opened_version >= REOPEN_EVERY
+    def _is_outdated(self, handle: DeltaTable) -> bool:
+        is_aged = time.monotonic() - self._opened_at > REOPEN_AFTER_S
+        is_far = handle.version() - self._opened_version >= REOPEN_EVERY
+        # A later release that migrates the table is noticed: opened again, it is refused.
+        return is_aged or is_far or not self._location.fits(handle)
 
     def _is_behind(self, handle: DeltaTable) -> bool:
         # Versions have no gaps, so one look-up answers it; listing the log takes 1.6 ms.
@@ -592,25 +558,11 @@ class Table:
         """
         return self._run(step, change=True)
 
-    def rows(self, predicate: str | None = None, columns: list[str] | None = None) -> pl.DataFrame:
-        """Read rows; `predicate` holds constants or checked literals only."""
-        return self.snapshot(lambda handle: self.scan(handle, predicate, columns))
-
-    def scan(
-        self, handle: DeltaTable, predicate: str | None = None, columns: list[str] | None = None
-    ) -> pl.DataFrame:
-        """Read rows of a snapshot, in no particular order."""
-        names = columns or list(self.spec.columns)
-        if predicate is None:
-            return self.read_rows(data_files(handle), names)
-        found = pl.DataFrame(handle.scan(columns=columns, predicate=predicate))
-        return (found if found.width else self.spec.empty).select(names)
-
     def scan_files(self, files: pl.DataFrame) -> pl.LazyFrame:
         """Return the rows of data files of a snapshot, read side by side.
 
-        In an object store each file takes one request, where `scan` with a predicate takes three,
-        one file after the other.
+        In an object store each file takes one request, where a predicate of Delta takes three, one
+        file after the other.
 
         Args:
             files: Rows of `data_files`.
@@ -644,6 +596,32 @@ class Table:
             columns: Of the table; all by default.
         """
         return self.scan_files(files).select(columns or list(self.spec.columns)).collect()
+
+    def fence(self, gateway_id: str, token: int) -> None:
+        """Refuse, from now on, owners of the gateway with a smaller fencing token.
+
+        Raises:
+            LeaseLostError: An owner with a greater token has fenced the table already.
+        """
+        self.transact(lambda handle: bind(handle, self.path, owner=(gateway_id, token)))
+
+    def rows(
+        self,
+        only: pl.Expr = EVERY,
+        chosen: pl.Expr = EVERY,
+        columns: Sequence[str] | None = None,
+    ) -> pl.DataFrame:
+        """Read the rows that one expression chooses, from data files that another one chooses.
+
+        They come in no particular order.
+        """
+        names = columns or list(self.spec.columns)
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            rows = self.scan_files(data_files(handle).filter(chosen))
+            return rows.filter(only).select(names).collect()
+
+        return self.snapshot(step)
 
     def count(self) -> int:
         """Count the rows, from the log alone."""

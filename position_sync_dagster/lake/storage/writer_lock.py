@@ -8,9 +8,10 @@ import fcntl
 import logging
 import os
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Condition, Thread
+from threading import Thread
 
 from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.lake.storage import commit_errors
@@ -62,9 +63,8 @@ class WriterLock:
 
     It is an advisory lock (`flock`) on a file, which ends with the process that holds it. On a file
     system without such locks (some NFS and FUSE mounts) that is said once, and work goes on. The
-    kernel wakes a thread that waits for the lock. That thread cannot be interrupted: if a wait ends
-    without the lock, the next wait uses the same thread. If the thread gets the lock between two
-    waits, it releases it.
+    kernel wakes a thread that waits for the lock. That thread cannot be interrupted: after a wait
+    that ended without the lock, all go on without it until the thread gets it, and releases it.
 
     Args:
         path: The table's folder or URI.
@@ -73,62 +73,44 @@ class WriterLock:
     def __init__(self, path: str) -> None:
         self._path = path
         self._is_usable = "://" not in path
-        self._changed = Condition()
-        self._is_wanted = self._is_waiting = False
-        self._held: int | None = None
+        self._taken = Future[None]()
+        self._taken.set_result(None)
 
     @contextmanager
     def fair(self) -> Iterator[None]:
         """Wait for the lock for a bounded time, and continue with or without it."""
-        if not self._is_usable:
+        if not self._is_usable or not self._taken.done():
             yield
             return
         make_private_folder(self._path)
         try:
-            self._take(FAIR_WAIT_S)
+            opened = os.open(f"{self._path}/{WRITER_LOCK}", os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            commit_errors.fail(error, self._path)
+        self._taken = taken = Future[None]()
+        Thread(target=_take, args=(opened, taken), daemon=True).start()
+        try:
+            with suppress(TimeoutError):
+                self._is_usable = taken.exception(FAIR_WAIT_S) is None
+            if not self._is_usable:
+                logger.warning(
+                    "the file system of %s has no file locks (%s): writers that meet may wait "
+                    "longer for each other",
+                    self._path,
+                    taken.exception(),
+                )
             yield
         finally:
-            self._release()
+            taken.add_done_callback(lambda _taken: _unlock(opened))
 
-    def _take(self, timeout_s: float) -> None:
-        """Wait for the lock."""
-        with self._changed:
-            if not self._is_waiting:
-                try:
-                    opened = os.open(f"{self._path}/{WRITER_LOCK}", os.O_RDWR | os.O_CREAT)
-                except OSError as error:
-                    commit_errors.fail(error, self._path)
-                Thread(target=self._wait, args=(opened,), daemon=True).start()
-                self._is_waiting = True
-            self._is_wanted = True
-            try:
-                self._changed.wait_for(lambda: not self._is_waiting, timeout_s)
-            finally:
-                self._is_wanted = False
 
-    def _wait(self, opened: int) -> None:
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX)
-        except OSError as error:
-            self._is_usable = False
-            logger.warning(
-                "the file system of %s has no file locks (%s): writers that meet may wait longer "
-                "for each other",
-                self._path,
-                error.strerror,
-            )
-        with self._changed:
-            self._is_waiting = False
-            if self._is_usable and self._is_wanted:
-                self._held = opened
-            else:
-                _unlock(opened)
-            self._changed.notify()
-
-    def _release(self) -> None:
-        if self._held is not None:
-            _unlock(self._held)
-            self._held = None
+def _take(opened: int, taken: Future[None]) -> None:
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+    except OSError as error:
+        taken.set_exception(error)
+    else:
+        taken.set_result(None)
 
 
 def _unlock(opened: int) -> None:

@@ -271,7 +271,7 @@ def read_closes(
     anywhere = legs.filter(pl.col("account").is_null(), pl.col("quantity").is_not_null())
     held = [changes.select(*_KEY, most=name) for name in ("before", "after")]
     if not anywhere.is_empty():
-        published = lake.broker_positions.table.rows(None, [*_KEY, "position"])
+        published = lake.broker_positions.table.rows(columns=[*_KEY, "position"])
         held.append(published.select(*_KEY, most="position"))
     most = pl.concat(held).join(anywhere, on="conid", how="semi")
     most = most.group_by(_KEY).agg(pl.col("most").abs().max())

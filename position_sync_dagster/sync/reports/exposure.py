@@ -160,8 +160,7 @@ def split(
         and (difference := contract_mismatch(leg, contract)) is not None
     }
     named = latest.filter(pl.col("conid").is_in([leg.conid for leg in active]))
-    known = named.select("account", "conid", "position", "currency", "sec_type")
-    held = {(account, conid): position for account, conid, position, *_ in known.iter_rows()}
+    held = {(one, conid): quantity for one, conid, quantity in named.select(_HELD).iter_rows()}
     right = [n for n in range(len(active)) if n not in wrong]
     claims = [
         Claim(right[n], key, share) for n, key, share in claims_of([active[n] for n in right], held)
@@ -170,13 +169,14 @@ def split(
     parts = _parts(latest, claims, active, contracts)
     parts = parts.with_columns(beta_delta=pl.col("dollar_delta") * beta)
     rest = parts.filter(pl.col("leg") < 0)
-    rows = _legs(active, wrong, known, claims)
+    rows = _legs(active, wrong, named, held, claims)
     absent = set(rows.filter(pl.col("is_held").not_()).get_column("leg"))
     ends = {n: text for n in absent if (text := end_of(active[n])) is not None}
     closed = pl.col("leg").replace_strict(ends, default=None, return_dtype=pl.String)
     return Split(parts, pl.concat([rows, _rest(rest, held)]).with_columns(closed.alias("closed")))
 
 
+_HELD = ("account", "conid", "position")
 _MONEY = ("unrealized_pnl", "daily_pnl")
 _GREEKS = ("delta", "gamma", "vega", "theta")
 # The sums of parts. `gamma_1pct` is the change of dollar delta when the underlying moves by 1 %;
@@ -283,14 +283,14 @@ def _legs(
     legs: Sequence[ActiveContract],
     wrong: Mapping[int, str],
     newest: pl.DataFrame,
+    positions: Mapping[Key, float],
     claims: Iterable[Claim],
 ) -> pl.DataFrame:
     """Return the rows of legs: where each has a part, and what is wrong with it."""
     has: dict[int, dict[str, float]] = defaultdict(dict)
-    of_conid = newest.rows_by_key("conid", named=True)
-    positions = dict(newest.rows_by_key(["account", "conid"], named=True, unique=True))
+    of_conid = newest.select(*_HELD, "currency", "sec_type").rows_by_key("conid", named=True)
     for n, key, share in claims:
-        has[n][key[0]] = share * positions[key]["position"]
+        has[n][key[0]] = share * positions[key]
     whole: dict[int, list[ActiveContract]] = defaultdict(list)
     for n, leg in enumerate(legs):
         if leg.quantity is None and has[n]:

@@ -45,7 +45,13 @@ from position_sync_dagster.sync.reports.changes import (
 from position_sync_dagster.sync.reports.confirmations import PRICED
 from position_sync_dagster.sync.reports.exposure import newest_version
 from position_sync_dagster.sync.reports.limit_readings import Evaluated, evaluate
-from position_sync_dagster.sync.reports.status import Status, plain, read_status, seconds_since
+from position_sync_dagster.sync.reports.status import (
+    LoginStatus,
+    Status,
+    plain,
+    read_status,
+    seconds_since,
+)
 
 Kept = TypeVar("Kept")
 
@@ -281,19 +287,17 @@ def in_base(rows: pl.DataFrame, name: str, of: AccountSummary) -> tuple[float | 
     return (None if unknown == found.len() and unknown else float(found.sum())), unknown
 
 
-def gateway_of(one: Any) -> dict[str, Any]:
+# The names in the JSON, and those of the status of a login.
+_GATEWAY = {
+    "gateway_id": "gateway_id", "state": "session_state", "since": "session_since",
+    "blind_since": "blind_since", "reason": "session_detail", "owner": "session_owner",
+    "run_id": "run_id", "lines": "lines_in_use", "line_limit": "line_limit",
+}  # fmt: skip
+
+
+def gateway_of(one: LoginStatus) -> dict[str, Any]:
     """Return the state of a login for the JSON."""
-    return {
-        "gateway_id": one.gateway_id,
-        "state": one.session_state,
-        "since": one.session_since,
-        "blind_since": one.blind_since,
-        "reason": one.session_detail,
-        "owner": one.session_owner,
-        "run_id": one.run_id,
-        "lines": one.lines_in_use,
-        "line_limit": one.line_limit,
-    }
+    return {name: getattr(one, of) for name, of in _GATEWAY.items()}
 
 
 def limit_of(one: Evaluated) -> dict[str, Any]:

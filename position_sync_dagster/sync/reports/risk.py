@@ -8,7 +8,7 @@ import polars as pl
 
 from position_sync_dagster.domain.closures import Cause
 from position_sync_dagster.domain.instrument import MULTIPLIED_TYPES, ContractDetails, Right
-from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.statement import EventKind, Side
 from position_sync_dagster.lake.lake import Lake, legs_at, rows_of_logins
 from position_sync_dagster.lake.schema.tables import PROFIT_EXPLAINED
@@ -78,20 +78,12 @@ def risk_rows(
     ]
 
 
-BOOKED_CODES = frozenset({"A", "Ex", "Ep", "GEA"})
-
-_BY_BOOKING = frozenset(
-    {Cause.ASSIGNED, Cause.EXERCISED, Cause.EXPIRED_WORTHLESS, Cause.CASH_SETTLED}
-)
+_BOOKED_CODES = ["A", "Ex", "Ep", "GEA"]
+_DELIVERIES = [Cause.ASSIGNED, Cause.EXERCISED]
+_BY_BOOKING = [*_DELIVERIES, Cause.EXPIRED_WORTHLESS, Cause.CASH_SETTLED]
 
 # Types of cash that are no profit.
 _OWN_CASH = ("Deposits", "Withdrawals", "Deposits/Withdrawals", "Deposits & Withdrawals")
-
-_TRADES = {
-    "account": pl.String, "conid": pl.Int64, "symbol": pl.String, "currency": pl.String,
-    "quantity": pl.Float64, "price": pl.Float64, "multiplier": pl.Float64,
-    "commission": pl.Float64, "booked": pl.Boolean,
-}  # fmt: skip
 
 
 def explain_day(
@@ -116,8 +108,16 @@ def explain_day(
             return PROFIT_EXPLAINED.empty  # what was held already would count as profit
     conids = {*before.get_column("conid"), *after.get_column("conid")}
     details = lake.contracts.get(conids)
-    before, after = (_with_magnifier(one, details) for one in (before, after))
-    trades = _trades(lake, details, since, closed)
+    magnifier = _of_contract(details, "price_magnifier", pl.lit(1.0))
+    before, after = (one.with_columns(magnifier=magnifier) for one in (before, after))
+    of_type = pl.when(pl.col("sec_type").is_in(list(MULTIPLIED_TYPES))).then(100.0).otherwise(1.0)
+    multiplier = _of_contract(details, "multiplier", of_type)
+    trades = _trades(lake, multiplier, since, closed).select(
+        *explained.KEY,
+        *("symbol", "currency", "quantity", "commission", "booked"),
+        price=pl.col("price").fill_null(0.0) / magnifier,
+        multiplier=multiplier,
+    )
     found = explained.explain(before, after, trades, days=(closed - since) / timedelta(days=1))
     rows = explained.by_strategy(found, _shares(lake, before, after, since, closed))
     rows = _with_cash(rows, lake, day)
@@ -128,79 +128,47 @@ def explain_day(
     ).select(list(PROFIT_EXPLAINED.columns))
 
 
-def _with_magnifier(rows: pl.DataFrame, details: Mapping[int, ContractDetails]) -> pl.DataFrame:
-    known = {conid: one.price_magnifier for conid, one in details.items()}
-    magnifier = pl.col("conid").replace_strict(known, default=1, return_dtype=pl.Int64)
-    return rows.with_columns(magnifier=magnifier)
+def _of_contract(details: Mapping[int, ContractDetails], name: str, otherwise: pl.Expr) -> pl.Expr:
+    """Return an attribute of the details of the contract of each row."""
+    known = {conid: float(getattr(one, name)) for conid, one in details.items()}
+    conid = pl.col("conid")
+    return conid.replace_strict(known, default=otherwise, return_dtype=pl.Float64)
 
 
-def _trades(
-    lake: Lake, details: Mapping[int, ContractDetails], since: datetime, closed: datetime
-) -> pl.DataFrame:
+def _trades(lake: Lake, multiplier: pl.Expr, since: datetime, closed: datetime) -> pl.DataFrame:
     """Return executions of the time, and what was booked without one."""
-    rows: list[dict[str, Any]] = []
-    executions = lake.executions.read()
-    during = executions.filter(pl.col("time") > since, pl.col("time") <= closed)
-    for one in during.iter_rows(named=True):
-        codes = {*(one["codes"] or "").split(";")}
-        is_booked = one["transaction_type"] == "BookTrade" or bool(codes & BOOKED_CODES)
-        if one["price"] is None and not is_booked:
-            continue  # what it earned is not known: its quantity stays unexplained
-        sign = 1.0 if one["side"] == Side.BUY else -1.0
-        rows.append(
-            _trade(one, sign * one["quantity"], one["price"] or 0.0, details, booked=is_booked)
-            | {"commission": one["commission"]}
-        )
-    booked = {(row["account"], row["conid"]) for row in rows if row["booked"]}
-    for closure in lake.closures.current():
-        key = (closure.account, closure.conid)
-        if not since < closure.closed_at <= closed or key in booked:
-            continue
-        is_delivery = closure.cause in (Cause.ASSIGNED, Cause.EXERCISED)
-        if is_delivery and closure.right is None:
-            continue  # the option says what came of it, at its strike
-        if closure.cause in _BY_BOOKING:
-            terms = {name: getattr(closure, name) for name in ("account", "conid", "symbol")}
-            terms |= {"currency": closure.currency, "sec_type": closure.sec_type}
-            paid = closure.price if closure.cause is Cause.CASH_SETTLED else 0.0
-            rows.append(_trade(terms, -closure.quantity, paid or 0.0, details, booked=True))
-            delivered = closure.counter_conid
-            if delivered is not None and is_delivery and (closure.account, delivered) not in booked:
-                side = 1.0 if closure.right is Right.CALL else -1.0
-                terms |= {"conid": delivered, "sec_type": "STK"}
-                units = side * closure.quantity * _multiplier(closure.conid, "OPT", details)
-                price = closure.strike or 0.0
-                rows.append(_trade(terms, units, price, details, booked=True))
-    return pl.DataFrame(rows, schema=_TRADES, orient="row")
-
-
-def _trade(
-    one: Mapping[str, Any],
-    quantity: float,
-    price: float,
-    details: Mapping[int, ContractDetails],
-    *,
-    booked: bool,
-) -> dict[str, Any]:
-    known = details.get(one["conid"])
-    return {
-        "account": one["account"],
-        "conid": one["conid"],
-        "symbol": one["symbol"],
-        "currency": one["currency"],
-        "quantity": quantity,
-        "price": price / (known.price_magnifier if known else 1),
-        "multiplier": _multiplier(one["conid"], one["sec_type"], details),
-        "commission": 0.0,
-        "booked": booked,
-    }
-
-
-def _multiplier(conid: int, sec_type: str, details: Mapping[int, ContractDetails]) -> float:
-    known = details.get(conid)
-    if known is not None:
-        return known.multiplier
-    return 100.0 if sec_type in MULTIPLIED_TYPES else 1.0
+    codes = pl.col("codes").fill_null("").str.split(";")
+    is_coded = codes.list.set_intersection(_BOOKED_CODES).list.len() > 0
+    executed = lake.executions.read().filter(pl.col("time") > since, pl.col("time") <= closed)
+    executed = executed.with_columns(
+        booked=(pl.col("transaction_type") == "BookTrade").fill_null(value=False) | is_coded,
+        quantity=pl.when(side=Side.BUY).then("quantity").otherwise(-pl.col("quantity")),
+    ).filter(pl.col("booked") | pl.col("price").is_not_null())
+    # One without a price is left out: what it earned is not known, its quantity is unexplained.
+    booked = executed.filter("booked").select(explained.KEY)
+    is_delivery, is_option = pl.col("cause").is_in(_DELIVERIES), pl.col("right").is_not_null()
+    closes = lake.closures.current_rows().filter(
+        pl.col("cause").is_in(_BY_BOOKING),
+        pl.col("closed_at") > since,
+        pl.col("closed_at") <= closed,
+        is_option | ~is_delivery,  # of what is delivered the option says it, at its strike
+    )
+    closes = closes.join(booked, on=explained.KEY, how="anti", maintain_order="left")
+    paid = pl.when(cause=Cause.CASH_SETTLED).then("price")
+    side = pl.when(right=Right.CALL).then(1.0).otherwise(-1.0)
+    delivered = closes.filter(is_delivery).drop_nulls("counter_conid")
+    delivered = delivered.with_columns(
+        quantity=-side * pl.col("quantity") * multiplier,
+        price="strike",
+        conid="counter_conid",
+        sec_type=pl.lit("STK"),
+    ).join(booked, on=explained.KEY, how="anti")
+    free = pl.concat([closes.with_columns(price=paid), delivered]).with_columns(
+        quantity=-pl.col("quantity"), commission=0.0, booked=pl.lit(value=True)
+    )
+    names = [*explained.KEY, "symbol", "currency", "sec_type"]
+    names += ["quantity", "price", "commission", "booked"]
+    return pl.concat([executed.select(names), free.select(names)])
 
 
 def _shares(
@@ -222,21 +190,14 @@ def _shares(
 
 def _with_cash(rows: pl.DataFrame, lake: Lake, day: date) -> pl.DataFrame:
     """Add what a statement names of dividends, interest and fees, to what is in no strategy."""
-    cash: dict[tuple[str, str], float] = {}
-    for event in lake.statement_events.records(since=day):
-        is_own = event.kind is EventKind.CASH and event.day == day
-        if is_own and event.amount and event.currency and event.type not in _OWN_CASH:
-            key = (event.account, event.currency)
-            cash[key] = cash.get(key, 0.0) + event.amount
-    if not cash:
+    is_own = pl.col("type").is_in(_OWN_CASH).fill_null(value=False)
+    events = lake.statement_events.rows(since=day).drop_nulls("currency")
+    events = events.filter(pl.col("amount") != 0, ~is_own, kind=EventKind.CASH, day=day)
+    if events.is_empty():
         return rows
-    added = pl.DataFrame(
-        [
-            {"strategy_id": "UNATTRIBUTED", "account": account, "currency": currency}
-            | dict.fromkeys(("profit", "cash"), amount)
-            | {"gross_move": abs(amount)}
-            for (account, currency), amount in cash.items()
-        ]
+    total = pl.col("amount").sum()
+    added = events.group_by("account", "currency").agg(
+        strategy_id=pl.lit(UNATTRIBUTED), profit=total, cash=total, gross_move=total.abs()
     )
     names = ["strategy_id", "account", "currency"]
     numbers = [name for name in rows.columns if rows.schema[name].is_numeric()]

@@ -92,15 +92,11 @@ class LoginStatus:
 
     @property
     def lines_text(self) -> str | None:
-        """The lines in use, such as "20 legs + 5 underlyings of 100"; None without an owner."""
-        used, others, limit = self.lines_in_use, self.underlying_lines, self.line_limit
-        if used is None or limit is None:
+        """The lines in use, such as "25 of 100 (5 for underlyings)"; None without an owner."""
+        if self.lines_in_use is None or self.line_limit is None:
             return None
-        if not others:
-            return f"{used} of {limit}"
-        legs = used - others
-        names = f"leg{'' if legs == 1 else 's'}", f"underlying{'' if others == 1 else 's'}"
-        return f"{legs} {names[0]} + {others} {names[1]} of {limit}"
+        others = f" ({self.underlying_lines} for underlyings)" if self.underlying_lines else ""
+        return f"{self.lines_in_use} of {self.line_limit}{others}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -442,22 +442,22 @@ class LegResolver:
         """
         legs = list(legs)
         answers = await asyncio.gather(*(look_up(connection, leg) for leg in legs))
+        found: list[ContractDetails] = []
+        findings: list[tuple[UnresolvedLeg, int | str]] = []
         for leg, answer in zip(legs, answers, strict=True):
             key, now_s = _membership(leg), self.context.monotonic()
             tries = self._attempts.get(key, (0, 0.0))[0] + 1
-            if answer is None:
+            if isinstance(answer, ContractDetails):
+                found.append(answer)
+                findings.append((leg, answer.conid))
+            elif answer is None:
                 tries = min(tries, UNANSWERED)
+            elif answer != leg.problem:
+                findings.append((leg, answer))
             self._attempts[key] = (tries, now_s + LOOK_UP.delay_s(tries))
-        found = [answer for answer in answers if isinstance(answer, ContractDetails)]
-        findings = [
-            (leg, answer.conid if isinstance(answer, ContractDetails) else answer)
-            for leg, answer in zip(legs, answers, strict=True)
-            if answer is not None and answer != leg.problem
-        ]
         if findings:
             self.context.lease.check()
-            if found:
-                await self.contracts.remember(found)
+            await self.contracts.remember(found)
             await self.registry.settle(findings)
         problems = {leg.key: leg.problem for leg in self.registry.unresolved}
         for leg, _finding in findings:

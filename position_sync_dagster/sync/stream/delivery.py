@@ -112,6 +112,7 @@ class StreamPricer:
             valued: Holdings with a new profit or value by PnLSingle.
         """
         now, now_s = self.context.clock(), self.context.monotonic()
+        by = self.context.lease.provenance
         quotes = {conid: connection.lines.quote(conid) for conid in ticked}
         self.lines.ticked(quotes, now, now_s)
         for key in valued:
@@ -137,7 +138,7 @@ class StreamPricer:
                     Moment(
                         now=now,
                         now_s=now_s,
-                        by=self.context.lease.provenance,
+                        by=by,
                         hours=self.contracts.hours(conid),
                         price_magnifier=self.contracts.magnifier(conid),
                     ),
@@ -217,12 +218,9 @@ class Delivery:
         self._batched = getattr(self.handler, "on_position_updates", None)
         self._failed_s: dict[str, float] = {}
         self._pending: dict[Key, PositionUpdate] = {}
-        self._is_closed = False
+        self._is_closing = self._is_closed = False
         self._in_delivery = 0
-        self._filled = asyncio.Event()
         self._urgent = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._task: asyncio.Task[None] | None = None
 
     def put(self, updates: Iterable[PositionUpdate], *, urgent: bool = False) -> None:
@@ -234,38 +232,33 @@ class Delivery:
         if urgent:
             self._urgent.set()
         self._pending |= {(one.account, one.conid): one for one in updates}
-        if self._pending:
-            self._idle.clear()
-            self._filled.set()
-            if self._task is None or self._task.done():
-                self._task = asyncio.create_task(self._run())
+        if self._pending and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._run())
 
     async def close(self, *, timeout_s: float) -> None:
         """Deliver the remaining updates, for at most `timeout_s` seconds, and end."""
-        self._urgent.set()
-        try:
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
-        except TimeoutError:
+        self._is_closing = True
+        self.put((), urgent=True)
+        if self._task is None:
+            return
+        await asyncio.wait({self._task}, timeout=timeout_s)
+        if not self._task.done():
             logger.error(
                 "%s did not accept its last %d updates",
                 type(self.handler).__name__,
                 self._in_delivery + len(self._pending),
             )
-        if self._task is not None:
             self._is_closed = True
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=CANCEL_TIMEOUT_S)
-            self._task = None
 
     async def _run(self) -> None:
-        failures = 0
-        while not self._is_closed:
-            await self._filled.wait()
-            self._filled.clear()
+        """Deliver until nothing is pending."""
+        failures, loop = 0, asyncio.get_running_loop()
+        while self._pending and not self._is_closed:
             self._urgent.clear()
             updates, self._pending = list(self._pending.values()), {}
             self._in_delivery = len(updates)
-            loop = asyncio.get_running_loop()
             began = loop.time()
             timer = loop.call_later(SLOW_S, self._log_slow, len(updates))
             try:
@@ -282,9 +275,7 @@ class Delivery:
                 await asyncio.sleep(RETRY.delay_s(failures))
                 continue
             failures = 0
-            if not self._pending:
-                self._idle.set()
-            if self._batched is not None:
+            if self._batched is not None and not self._is_closing:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._urgent.wait(), rest_s(loop.time() - began))
 
@@ -330,12 +321,17 @@ class Delivery:
         )
 
 
+# Minimum seconds between two commits of the amounts of accounts: one costs as much as a commit of
+# the ledger.
+ACCOUNT_EVERY_S = 5.0
+
+
 @dataclass(eq=False, repr=False)
 class AccountRecorder:
     """Writes a row for each account whose amounts changed, in one commit.
 
-    Net liquidation and profit change with each tick: there is at most one commit for each flush of
-    the holdings, with the newest amounts. It runs in a task, and no flush waits for it.
+    Net liquidation and profit change with each tick: there is at most one commit each
+    `ACCOUNT_EVERY_S`, with the newest amounts. It runs in a task, and no flush waits for it.
 
     After a commit that failed, the table is read again, and what it lacks is due again.
 
@@ -361,7 +357,12 @@ class AccountRecorder:
         is_writing = self._task is not None and not self._task.done()
         if is_writing or self.context.monotonic() < self._next_at:
             return
-        rows = changed(connection.summaries.current(), self._written or {})
+        written = self._written or {}
+        rows = [
+            row
+            for row in connection.summaries.current()
+            if (before := written.get(row.account)) is None or before.amounts != row.amounts
+        ]
         if rows or self._written is None:
             rows = [replace(row, **asdict(provenance)) for row in rows]
             self._task = asyncio.create_task(self._write(table, rows, self._written))
@@ -392,24 +393,7 @@ class AccountRecorder:
             self._written = None
             self._outage.report(f"account_values: {error}")
         ended = self.context.monotonic()
-        self._next_at = ended + rest_s(ended - began)
-
-
-def changed(
-    current: Iterable[AccountSummary], written: dict[str, AccountSummary]
-) -> list[AccountSummary]:
-    """Return the accounts whose amounts differ from their last row, by a cent or more.
-
-    >>> from datetime import UTC, datetime
-    >>> row = AccountSummary(account="U1", cash=5.0, timestamp=datetime(2027, 1, 4, tzinfo=UTC))
-    >>> changed([row], {"U1": row}), changed([row], {}) == [row]
-    ([], True)
-    """
-    return [
-        row
-        for row in current
-        if (before := written.get(row.account)) is None or before.amounts != row.amounts
-    ]
+        self._next_at = ended + max(ACCOUNT_EVERY_S, rest_s(ended - began))
 
 
 # Time limit for each handler to accept its last updates at the end of the stream.

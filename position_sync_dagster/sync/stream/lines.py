@@ -1,19 +1,20 @@
 """The market data lines of the stream: apply the decisions of `domain.login_lines`."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 
 from position_sync_dagster.domain.clock import Backoff
-from position_sync_dagster.domain.line_allocation import (
+from position_sync_dagster.domain.login_lines import (
+    Awaited,
+    Demand,
+    Denial,
     LineLimit,
+    LoginLines,
     demands,
     rank,
-    underlying_demand,
 )
-from position_sync_dagster.domain.login_lines import Awaited, Denial, LoginLines
 from position_sync_dagster.gateway import codes
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines, Refusal
@@ -64,7 +65,7 @@ class LineManager:
     def __post_init__(self) -> None:
         self._wanted_as_of: tuple[object, ...] | None = None
         self._underlyings: tuple[int, ...] = ()
-        self._on_refusal: Callable[[Refusal], None] | None = None
+        self._connected: MarketDataLines | None = None
         self.login = LoginLines(
             silence_s=self.context.settings.line_silence_s,
             session_open=self.contracts.session_open,
@@ -176,15 +177,15 @@ class LineManager:
         now = self.context.monotonic()
         self.login.arrived(self.login.waiting_for(awaited, now), now)
 
-    def refused(self, refusal: Refusal, lines: MarketDataLines) -> None:
+    def refused(self, refusal: Refusal) -> None:
         """Record a refusal: the line limit is lower, or a conid has no market data."""
         line, now = self.login.line(refusal.conid), self.context.monotonic()
-        if not line.held:
+        if not line.held or self._connected is None:
             return
         text = f"{refusal.code} {refusal.text}"
         line.ended(now, f"{ENDED}: {text}")
         if refusal.code == codes.GatewayCode.TOO_MANY_LINES:
-            self.login.limit = self.login.limit.refused(lines.in_use, now)
+            self.login.limit = self.login.limit.refused(self._connected.in_use, now)
             return
         fallback = (
             self.context.settings.delayed_fallback
@@ -230,8 +231,8 @@ class LineManager:
         """
         self.login.clear()
         self._wanted_as_of = None
-        self._on_refusal = partial(self.refused, lines=lines)
-        lines.on_refusal.append(self._on_refusal)
+        self._connected = lines
+        lines.on_refusal.append(self.refused)
 
     def reopened(self) -> None:
         """Record that the connection opens again, with a snapshot of the positions."""
@@ -242,9 +243,7 @@ class LineManager:
         for conid in self.held:
             self.login.line(conid).cancelled()
             lines.cancel(conid)
-        if self._on_refusal is not None:
-            lines.on_refusal.remove(self._on_refusal)
-            self._on_refusal = None
+        lines.on_refusal.remove(self.refused)
 
     def _update_wanted(self, connection: GatewayConnection) -> None:
         """Compute the demand for lines again, if holdings opened or closed or a leg changed."""
@@ -255,7 +254,7 @@ class LineManager:
                 book.of_conid, contracts.matching, sec_types=self.context.settings.sec_types
             )
             of_options = {
-                conid: underlying_demand(conid, place)
+                conid: Demand(conid=conid, priority=place, of_options=True)
                 for place, conid in enumerate(self._underlyings)
             }
             self.login.wanted = of_options | {demand.conid: demand for demand in found}

@@ -43,9 +43,10 @@ def rare_garbage_collection() -> Iterator[None]:
         gc.set_threshold(*_USUAL)
 
 
-# Environment variables with the thread counts of Polars and of Delta Lake; the default is the
-# number of processors. Each library reads its own once, when it is first used.
-VARIABLES = ("POLARS_MAX_THREADS", "TOKIO_WORKER_THREADS")
+# Environment variables with the thread counts of Polars and of Delta Lake, and the number of
+# glibc's arenas; the defaults are the number of processors, and eight times that. Each library
+# reads its own once, when it is first used.
+VARIABLES = ("POLARS_MAX_THREADS", "TOKIO_WORKER_THREADS", "MALLOC_ARENA_MAX")
 
 # Environment variable with the options of jemalloc. Polars and Delta Lake have one jemalloc each.
 # They read the variable when they are loaded; Polars puts its own options before those it finds.
@@ -58,24 +59,16 @@ ALLOCATOR = "_RJEM_MALLOC_CONF"
 ONE_ARENA = "narenas:1,dirty_decay_ms:500,muzzy_decay_ms:0,background_thread:false"
 
 
-@contextmanager
-def one_native_thread_each() -> Iterator[None]:
-    """Limit Polars and Delta Lake to one thread and arena each; no effect once they have been used.
+def limit_native_threads() -> None:
+    """Limit Polars and Delta Lake to one thread and arena each, here and in processes to come.
 
     A stream writes a hundred rows a second; sensors and the live status read a few. With several
     threads, up to a fifth of the processor time for these rows is overhead between the threads, and
-    each thread has its own memory. A variable that is already set is kept.
+    each thread has its own memory. A variable that is already set is kept. It has no effect here on
+    a library that has been used.
     """
-    before = {name: os.environ.get(name) for name in (*VARIABLES, ALLOCATOR)}
-    options = before[ALLOCATOR] or ""
+    options = os.environ.get(ALLOCATOR, "")
     if "narenas" not in options:
         os.environ[ALLOCATOR] = f"{options},{ONE_ARENA}".strip(",")
     for name in VARIABLES:
         os.environ.setdefault(name, "1")
-    try:
-        yield
-    finally:
-        for name, text in before.items():
-            os.environ.pop(name, None)
-            if text is not None:
-                os.environ[name] = text

@@ -10,16 +10,17 @@ import asyncio
 import logging
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from operator import itemgetter
+from operator import attrgetter, itemgetter
+from typing import TypeVar
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, HoldingGreeks, Key
 from position_sync_dagster.domain.clock import elapsed
-from position_sync_dagster.domain.instrument import ExpectedDividend, Instrument
+from position_sync_dagster.domain.instrument import ExpectedDividend
 from position_sync_dagster.domain.leg import QUEUED, LegState, few
-from position_sync_dagster.domain.line_allocation import largest
+from position_sync_dagster.domain.login_lines import largest
 from position_sync_dagster.domain.valuation import Quote, price_of
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import ChangeNotifier, PendingChanges
@@ -109,11 +110,10 @@ def underlying_price(
 # A price of the underlying that is older counts only while its session is closed.
 OLD = timedelta(minutes=1)
 
+Turn = TypeVar("Turn")
+
 # How long prices of an underlying are kept: account rows arrive every three minutes.
 KEPT = timedelta(minutes=5)
-
-# Older prices of an underlying are kept at this distance from each other.
-SPACING = timedelta(seconds=1)
 
 
 class _Prices:
@@ -123,15 +123,11 @@ class _Prices:
         self._known: list[tuple[datetime, float]] = []
 
     def add(self, price: float, at: datetime) -> None:
-        known = self._known
-        while known and known[-1][0] > at:  # the clock was set back
-            known.pop()
-        # The newest two are always kept; of those before, one in each second.
-        if len(known) > 1 and known[-1][0] - known[-2][0] < SPACING:
-            known.pop()
-        known.append((at, price))
-        if at - known[0][0] > 2 * KEPT:
-            del known[: bisect_right(known, at - KEPT, key=itemgetter(0))]
+        # Later ones are from before the clock was set back.
+        del self._known[bisect_right(self._known, at, key=itemgetter(0)) :]
+        self._known.append((at, price))
+        if at - self._known[0][0] > 2 * KEPT:
+            del self._known[: bisect_right(self._known, at - KEPT, key=itemgetter(0))]
 
     def at(self, moment: datetime) -> tuple[datetime, float] | None:
         """Return the price at a moment; None before the first one."""
@@ -141,6 +137,14 @@ class _Prices:
     @property
     def newest(self) -> tuple[datetime, float] | None:
         return self._known[-1] if self._known else None
+
+
+async def _in_turns(conids: Iterable[Turn]) -> AsyncIterator[Turn]:
+    """Yield many options, with a turn for the stream after every few."""
+    for n, one in enumerate(conids):
+        yield one
+        if n % SLICE == SLICE - 1:
+            await asyncio.sleep(0)
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -335,8 +339,6 @@ class ModelGreeks:
         self._most_lines = usual if chosen is None else chosen
         self._clock = self.context.clock
         self._monotonic = self.context.monotonic
-        self._rates = dict(settings.interest_rates)
-        self._max_last_age = timedelta(seconds=settings.max_last_age_s)
         self._greeks = AccountGreeks(session_open=self.contracts.session_open)
         self._ticks: PendingChanges[int] = PendingChanges()
         self._routed: int | None = None
@@ -446,7 +448,8 @@ class ModelGreeks:
             if state in QUEUED or (state is LegState.STREAMED and key[1] in self._silent):
                 keys[key[1]].append(key)
         for conid in self._keys.keys() - keys.keys():
-            self._remove(conid)
+            self.published.take(conid, None)
+            self._greeks.remove(conid)
         self._unknown &= keys.keys()
         self._unknown |= keys.keys() - self._keys.keys()
         self._keys = dict(keys)
@@ -515,9 +518,11 @@ class ModelGreeks:
 
         The row of a holding shows the terms first that change, as after a split.
         """
+        rates = dict(self.context.settings.interest_rates)
         dividends = dated_dividends(row for rows in self._dividends.values() for row in rows)
         for conid in conids:
-            details, row = self.contracts.known(conid), self._row(connection, conid)
+            details = self.contracts.known(conid)
+            row = connection.feed.book.instrument(self._keys[conid][0])
             if details is None or row is None:
                 continue
             self._unknown.discard(conid)
@@ -530,56 +535,39 @@ class ModelGreeks:
                 continue
             details = replace(details, under_sec_type=underlying.sec_type)
             known = dividends.get(underlying.conid)
-            terms: OptionTerms | Reason = option_terms(row, details, self._rates, known)
+            terms: OptionTerms | Reason = option_terms(row, details, rates, known)
             if isinstance(terms, OptionTerms) and terms.exercise is Exercise.EUROPEAN_FUTURE:
                 terms = NoGreeks.FOLLOWS_A_FUTURE
             self._greeks.add(conid, terms, underlying.conid)
 
-    def _row(self, connection: GatewayConnection, conid: int) -> Instrument | None:
-        return connection.feed.book.instrument(self._keys[conid][0])
-
-    def _remove(self, conid: int) -> None:
-        self.published.take(conid, None)
-        self._greeks.remove(conid)
-
     def _read_prices(self, connection: GatewayConnection) -> None:
         """Record the newest prices of underlyings."""
-        now = self._clock()
-        for conid in self._ticks.take():
-            details = self.contracts.known(conid)
-            if details is None or conid not in self._underlyings:
-                continue
+        now, oldest = self._clock(), timedelta(seconds=self.context.settings.max_last_age_s)
+        for conid, details in self.contracts.of(self._underlyings & self._ticks.take()).items():
             line = self.lines.login.line(conid)
             quote = line.counted(connection.lines.quote(conid), now)
             if quote is None:
                 continue
-            found = underlying_price(
-                quote, details.sec_type, now=now, max_last_age=self._max_last_age
-            )
+            found = underlying_price(quote, details.sec_type, now=now, max_last_age=oldest)
             if found is not None:
-                price, at = found
-                self._greeks.underlying_ticked(conid, price / details.price_magnifier, at)
+                self._greeks.underlying_ticked(conid, found[0] / details.price_magnifier, found[1])
 
     async def _compute(self, connection: GatewayConnection) -> None:
         """Read the newest values, compute what moved as one batch, and publish it."""
         now = self._clock()
-        for n, conid in enumerate(self._greeks.underlyings):
+        async for conid in _in_turns(self._greeks.underlyings):
             value = self._value_of(connection, conid)
             if value is not None:
                 self._greeks.valued(conid, *value, now)
-            if n % SLICE == SLICE - 1:
-                await asyncio.sleep(0)
         due = self._greeks.due(now)
         moved = [leg for leg in due if leg.reason is None]
         await asyncio.to_thread(compute, moved, now)
         self._greeks.computed(moved)
         options = self.contracts.of(self._greeks.underlyings)
-        for n, leg in enumerate(due):
+        async for leg in _in_turns(due):
             if leg.conid in options:  # it may have left meanwhile
                 magnifier = options[leg.conid].price_magnifier
                 self.published.take(leg.conid, self._as_quoted(leg, magnifier))
-            if n % SLICE == SLICE - 1:
-                await asyncio.sleep(0)
 
     def _as_quoted(self, leg: ModelledLeg, magnifier: int) -> HoldingGreeks | None:
         """Return the greeks of an option, with the underlying's price as it is quoted."""
@@ -604,11 +592,9 @@ class ModelGreeks:
 
 def _differ(rows: Sequence[ExpectedDividend], before: Sequence[ExpectedDividend]) -> bool:
     """Return whether dividends changed by more than the rounding of `pvDividend` explains."""
-    if len(rows) != len(before):
-        return True
-    return any(
-        (one.source, one.ex_date, one.amount, one.next_year)
-        != (old.source, old.ex_date, old.amount, old.next_year)
-        or abs((one.share or 0.0) - (old.share or 0.0)) > SHARE_MOVE * (old.share or 0.0)
-        for one, old in zip(rows, before, strict=True)
-    )
+    moves = [
+        abs((one.share or 0.0) - (old.share or 0.0)) > SHARE_MOVE * (old.share or 0.0)
+        for one, old in zip(rows, before, strict=False)
+    ]
+    of = attrgetter("source", "ex_date", "amount", "next_year")
+    return any(moves) or [*map(of, rows)] != [*map(of, before)]

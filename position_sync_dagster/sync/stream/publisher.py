@@ -6,7 +6,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -22,7 +22,6 @@ from position_sync_dagster.domain.broker_position import (
     is_repeated,
 )
 from position_sync_dagster.domain.closures import PositionChange
-from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import QUEUED, LegState
 from position_sync_dagster.domain.statement import Execution
@@ -158,8 +157,7 @@ class CloseWatcher:
             LakeError: The table cannot be written, or it has them and did not confirm it.
         """
         self.context.lease.check()
-        if changes:
-            self._due = sorted({*self._due, *self._looks()})
+        self._due = sorted({*self._due, *self._looks()})
         await offload(self.explainer.record, changes)
 
     async def unpublished(
@@ -383,7 +381,7 @@ class Publisher:
         """Collect the changes of an account feed from now on; all its holdings are due."""
         self._changes, self._all_due = feed.book.watch_all(), True
 
-    async def publish(self, feed: AccountFeed, *, session: GatewaySession | None) -> None:
+    async def publish(self, feed: AccountFeed) -> None:
         """Write the changes of the followed feed to `broker_positions`, in one commit.
 
         The first time, and when most holdings changed, all rows of the gateway are replaced. A
@@ -392,6 +390,7 @@ class Publisher:
         Requests are made of the published holdings, not of the feed: a drain takes the values from
         the table. Later changes are due in the next step.
         """
+        self.context.lease.check()
         changes, accounts = self._changes.take(), _accounts_of(feed)
         of_greeks = self._greeks_changes.take()
         by_greeks = (key for conid in of_greeks for key in feed.book.keys_of(conid))
@@ -417,13 +416,11 @@ class Publisher:
         try:
             await self._record_changes(changed)
             if self._all_due:
-                recent = self._recent(published.values())
-                if self.broker_positions is not None:
-                    await self._write(self.broker_positions.replace, recent, accounts, session)
-            elif not await self._update(feed, changed, accounts, session):
+                await self._write("replace", self._recent(published.values()), accounts)
+            elif not await self._update(feed, changed, accounts):
                 self._all_due = True
                 self._changes.give_back(changes)
-                await self.publish(feed, session=session)
+                await self.publish(feed)
                 return
         except BaseException:
             self._changes.give_back(changes)
@@ -468,11 +465,7 @@ class Publisher:
         )
 
     async def _update(
-        self,
-        feed: AccountFeed,
-        changed: Mapping[Key, BrokerPosition],
-        accounts: _Accounts,
-        session: GatewaySession | None,
+        self, feed: AccountFeed, changed: Mapping[Key, BrokerPosition], accounts: _Accounts
     ) -> bool:
         """Write the changed rows; return False if the table needs all rows instead.
 
@@ -487,26 +480,20 @@ class Publisher:
             if key is not None and (holding := self._published.get(key)) is not None:
                 completeness, _confirmation = accounts[account]
                 rows.append(replace(holding, completeness=completeness))
-        if not rows or self.broker_positions is None:
-            return True
-        version = await self._write(self.broker_positions.update, rows, accounts, session)
-        return version is not None
+        return not rows or await self._write("update", rows, accounts)
 
-    async def _write(
-        self,
-        write: Callable[..., int | None],
-        rows: list[BrokerPosition],
-        accounts: _Accounts,
-        session: GatewaySession | None,
-    ) -> int | None:
-        return await offload(
-            write,
+    async def _write(self, how: str, rows: list[BrokerPosition], accounts: _Accounts) -> bool:
+        if self.broker_positions is None:
+            return True
+        version = await offload(
+            getattr(self.broker_positions, how),
             self.context.settings.gateway_id,
             rows,
-            session=session,
+            session=self.context.lease.session,
             captured_at=self.context.clock(),
             accounts={name: confirmation for name, (_, confirmation) in accounts.items()},
         )
+        return version is not None
 
     async def enqueue_all(
         self, routes: Mapping[Key, LegState], reason: Reason = Reason.SNAPSHOT

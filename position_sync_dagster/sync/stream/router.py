@@ -10,12 +10,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
-from functools import partial
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import rest_s
-from position_sync_dagster.domain.leg import QUEUED, LegState
-from position_sync_dagster.domain.line_allocation import largest, route
+from position_sync_dagster.domain.leg import QUEUED, LegState, route
+from position_sync_dagster.domain.login_lines import largest
 from position_sync_dagster.domain.update import Reason
 from position_sync_dagster.errors import LakeError, NewerTableError
 from position_sync_dagster.gateway.account_feed import AccountFeed
@@ -139,44 +138,27 @@ class AccountRefresh:
         """Add changed holdings; an account that sends no values by itself is downloaded next."""
         self._accounts_to_download |= feed.unsubscribed(keys)
 
-    async def step(
-        self,
-        feed: AccountFeed,
-        routes: Mapping[Key, LegState],
-        publish: Callable[[], Awaitable[None]],
-    ) -> None:
+    async def step(self, feed: AccountFeed, routes: Mapping[Key, LegState]) -> None:
         """Finish a download that has ended, or start the next one that is due.
-
-        Args:
-            publish: Writes `broker_positions`.
 
         Raises:
             GatewayError: The download failed.
             LakeError: A table is busy; the same step is due again.
         """
         if feed.lapse():
-            await publish()
+            await self.publisher.publish(feed)
         download = self._download
-        if download is not None and download.cancelled():
+        if download is None:
+            self._begin_due(feed)
+        elif download.cancelled():
             self._download = None
-        elif download is not None and download.done():
+        elif download.done():
             if download.exception() is None:
-                await publish()
+                await self.publisher.publish(feed)
                 if self._reason is not Reason.CHANGED:
                     await self.publisher.enqueue_all(routes, self._reason)
             self._download = None
             download.result()
-        elif download is None and self.context.monotonic() >= self._next_at:
-            self.start(feed, Reason.REFRESH)
-        elif download is None and feed.positions_due:
-            self._begin(Reason.CHANGED, feed.snapshot())
-        elif download is None and (overdue := feed.overdue):
-            self._begin(Reason.CHANGED, feed.download(overdue))
-        elif download is None and self._accounts_to_download:
-            accounts, self._accounts_to_download = self._accounts_to_download, set()
-            # The login may have lost an account since the connection on which it changed.
-            if accounts := accounts & set(feed.accounts):
-                self._begin(Reason.CHANGED, feed.download(accounts))
 
     def interrupt(self) -> None:
         """Cancel the running download: the gateway dropped its subscriptions.
@@ -192,6 +174,19 @@ class AccountRefresh:
         download, self._download = self._download, None
         if download is not None:
             await asyncio.gather(download, return_exceptions=True)
+
+    def _begin_due(self, feed: AccountFeed) -> None:
+        # The login may have lost an account since the connection on which it changed.
+        changed = self._accounts_to_download & set(feed.accounts)
+        if self.context.monotonic() >= self._next_at:
+            self.start(feed, Reason.REFRESH)
+        elif feed.positions_due:
+            self._begin(Reason.CHANGED, feed.snapshot())
+        elif overdue := feed.overdue:
+            self._begin(Reason.CHANGED, feed.download(overdue))
+        elif changed:
+            self._accounts_to_download = set()
+            self._begin(Reason.CHANGED, feed.download(changed))
 
     def _begin(self, reason: Reason, download: Awaitable[None]) -> None:
         self._reason = reason
@@ -231,25 +226,15 @@ class FollowedHoldings:
     publisher: Publisher
 
     def __post_init__(self) -> None:
-        self._interval_s = self.context.settings.overflow_interval_s
-        self._max_monitored = self.context.settings.pnl_subscriptions
         self._publish_at = self._queue_at = self._moved_at = self._choose_at = float("-inf")
         self._chosen_as_of: int | None = None
         self._legs: list[Key] = []
         self._monitored: list[Key] = []
 
-    async def step(
-        self,
-        connection: GatewayConnection,
-        routes: Routes,
-        publish: Callable[[], Awaitable[None]],
-        *,
-        may_queue: bool,
-    ) -> None:
+    async def step(self, connection: GatewayConnection, routes: Routes, *, may_queue: bool) -> None:
         """Subscribe to the values of holdings; publish and queue them when that is due.
 
         Args:
-            publish: Writes `broker_positions`.
             may_queue: False while a download runs, which may queue every holding anyway. Until
                 the first one has ended, no monitored holding is followed: their values are unknown.
         """
@@ -261,7 +246,7 @@ class FollowedHoldings:
         followed = legs or self._monitored or greeks_moved
         if queue_now or (followed and now >= self._publish_at):
             if connection.pnl.take_fresh() or greeks_moved:
-                await publish()
+                await self.publisher.publish(connection.feed)
             ended = self.context.monotonic()
             many = len(legs) + len(self._monitored) > MANY
             pause_s = PUBLISH_MANY_S if many else PUBLISH_S
@@ -269,7 +254,7 @@ class FollowedHoldings:
             self._publish_at = max(now + pause_s, ended + rest_s(ended - now))
         if queue_now:
             await self.publisher.enqueue(routes.states, legs)
-            self._queue_at = now + self._interval_s
+            self._queue_at = now + self.context.settings.overflow_interval_s
         if may_queue and now >= self._moved_at and self.publisher.moved:
             await self.publisher.enqueue_moved(routes.states)
             self._moved_at = now + MOVED_S
@@ -290,7 +275,8 @@ class FollowedHoldings:
         monitored, self._legs = held[LegState.MONITORED], sorted(held[LegState.OVERFLOW])
         if values_known:
             values = connection.feed.book.values(monitored)
-            self._monitored = largest(values, connection.pnl.keys, self._max_monitored)
+            most = self.context.settings.pnl_subscriptions
+            self._monitored = largest(values, connection.pnl.keys, most)
         else:
             still = set(monitored)
             self._monitored = [key for key in self._monitored if key in still]
@@ -322,8 +308,6 @@ class Router:
     rules: RuleFollower | None = None
 
     def __post_init__(self) -> None:
-        self._lease = self.context.lease
-        self._sec_types = self.context.settings.sec_types
         self._registry_outage = OutageLog(logger)
         self.routes = Routes()
         self._changes: PendingChanges[Key] = PendingChanges()
@@ -435,7 +419,7 @@ class Router:
             self._account_refresh.start(feed)
             await asyncio.sleep(0)
         if first or changed:
-            await self._publish(connection)
+            await self.publisher.publish(feed)
         self.lines.renew(connection)
         self._account_refresh.add_changes(feed, changed)
         streamed = {key for key in changed if self._is_streamed(key)}
@@ -450,20 +434,14 @@ class Router:
             number = Counter(self.routes.states.values())
             queued = sum(number[state] for state in QUEUED)
             logger.info("%d streamed, %d queued", number[LegState.STREAMED], queued)
-        states, publish = self.routes.states, partial(self._publish, connection)
+        states = self.routes.states
         if not self._account_refresh.opening:
             await self.publisher.enqueue_changed(states, changed - streamed)
-        await self._account_refresh.step(feed, states, publish)
-        await self._followed.step(
-            connection, self.routes, publish, may_queue=self._account_refresh.idle
-        )
+        await self._account_refresh.step(feed, states)
+        await self._followed.step(connection, self.routes, may_queue=self._account_refresh.idle)
 
     def _is_streamed(self, key: Key) -> bool:
         return self.routes.states.get(key) is LegState.STREAMED or self.pricer.is_due(key)
-
-    async def _publish(self, connection: GatewayConnection) -> None:
-        self._lease.check()
-        await self.publisher.publish(connection.feed, session=self._lease.session)
 
     async def _read_registry(self, feed: AccountFeed, changed: Collection[Key] | None) -> None:
         """Apply the rules to what changed, and read the registry.
@@ -486,11 +464,11 @@ class Router:
         except LakeError as error:
             text = f"the legs known so far stay active: {error}"
             if self._registry_outage.report(error.what, text=text):
-                self._lease.renew_now()
+                self.context.lease.renew_now()
             return
         if self._registry_outage.fault is not None:
             self._registry_outage.fault = None
-            self._lease.renew_now()
+            self.context.lease.renew_now()
 
     def _as_of(self, book: HoldingsBook) -> tuple[object, ...]:
         """Return what changes when a holding opens or closes, or a leg or a line changes."""
@@ -504,7 +482,7 @@ class Router:
         holdings, legs = book.holdings, self.contracts.matching
         self.contracts.want(h.instrument.conid for h in holdings if h.position)
         self.contracts.want(leg.conid for leg in self.registry.legs)
-        routed = route(holdings, legs, lines, sec_types=self._sec_types)
+        routed = route(holdings, legs, lines, sec_types=self.context.settings.sec_types)
         changed = self.routes.update(routed)
         self.routes.log(changed, self.lines.reason_for)
         for key, before in changed.items():

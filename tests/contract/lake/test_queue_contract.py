@@ -74,29 +74,6 @@ async def test_a_second_insert_returns_the_first_id_and_raises_its_priority(queu
 
 
 @pytest.mark.in_store
-async def test_a_second_insert_raises_the_priority_of_a_request_being_processed(queue):
-    await queue.insert(1, "SPY", priority=P2)
-    [claimed] = await queue.claim_batch()
-    await queue.insert(1, "SPY", priority=P1)
-    await queue.release([claimed.request_id])
-    [stored] = await queue.get_batch(priority=None)
-    assert (stored.request_id, stored.priority) == (claimed.request_id, P1)
-
-
-async def test_the_same_contract_in_another_account_is_another_request(queue):
-    ids = await queue.insert_many(
-        [
-            QueueRequest(1, "SPY", account="A"),
-            QueueRequest(1, "SPY", account="B"),
-            QueueRequest(1, "SPY"),
-            QueueRequest(1, "SPY", account="A"),
-        ]
-    )
-    assert len(set(ids)) == 3
-    assert ids[3] == ids[0]
-
-
-@pytest.mark.in_store
 async def test_claims_come_by_priority_then_by_age_then_in_order_of_insertion(queue, clock):
     await queue.insert_many([QueueRequest(c, "SPY", P2) for c in (1, 2)])
     clock.advance(1)
@@ -134,15 +111,6 @@ async def test_a_steady_stream_of_priority_1_does_not_starve_priority_2(queue, c
     pytest.fail("the request of priority 2 was never claimed")
 
 
-async def test_a_claim_carries_a_lease(queue, clock):
-    await queue.insert(1, "SPY")
-    [claimed] = await queue.claim_batch(owner="worker-1", lease_s=30)
-    assert claimed.status is PROCESSING
-    assert claimed.lease_owner == "worker-1"
-    assert claimed.lease_token
-    assert (claimed.lease_expires_at - clock.now).total_seconds() == 30
-
-
 @pytest.mark.in_store
 async def test_a_claimed_request_is_granted_again_only_after_its_rescue(queue, clock):
     request_id = await queue.insert(1, "SPY")
@@ -156,18 +124,6 @@ async def test_a_claimed_request_is_granted_again_only_after_its_rescue(queue, c
     assert (again.request_id, again.attempts) == (request_id, 0)
 
 
-async def test_a_request_is_rescued_however_often_it_failed(queue, clock):
-    request_id = await queue.insert(1, "SPY")
-    for attempts in range(3):
-        await queue.claim_batch(lease_s=30)
-        clock.advance(30)
-        assert await queue.rescue() == [request_id]
-        [claimed] = await queue.claim_batch()
-        assert claimed.attempts == attempts
-        await queue.mark_failed(request_id, "no answer")
-        clock.advance(60)
-
-
 @pytest.mark.in_store
 async def test_success_ends_a_request_once(queue):
     await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2, 3)])
@@ -179,14 +135,6 @@ async def test_success_ends_a_request_once(queue):
     with pytest.raises(RequestStateError):
         await queue.mark_failed(claimed[0], "late")
     assert await counts_of(queue) == (1, 0, 2, 0)
-
-
-async def test_requests_that_were_only_read_may_be_marked(queue):
-    await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2)])
-    first, second = ids_of(await queue.get_batch())
-    await queue.mark_success([first])
-    await queue.mark_failed(second, "no such contract", retryable=False)
-    assert await counts_of(queue) == (0, 0, 1, 1)
 
 
 async def test_requests_that_the_caller_valued_end_as_processed_only_if_it_claimed_them(queue):
@@ -215,17 +163,6 @@ async def test_nothing_is_marked_under_an_expired_lease(queue, clock, step):
     with pytest.raises(LeaseLostError, match=claimed.request_id):
         await getattr(queue, step)(*args)
     assert await queue.get_batch(priority=None, status=PROCESSING) == before
-
-
-async def test_a_rescued_request_is_lost_to_its_first_worker_even_while_it_waits(queue, clock):
-    await queue.insert(1, "SPY")
-    [claimed] = await queue.claim_batch(lease_s=30)
-    clock.advance(31)
-    await queue.rescue()
-    assert not await queue.holds([claimed.request_id])
-    with pytest.raises(LeaseLostError):
-        await queue.mark_success([claimed.request_id])
-    assert await counts_of(queue) == (1, 0, 0, 0)
 
 
 @pytest.mark.in_store
@@ -310,14 +247,6 @@ async def test_a_released_request_is_claimable_at_once_with_its_attempts_unchang
     assert (again.request_id, again.attempts) == (request_id, 0)
 
 
-async def test_a_pending_request_cannot_be_released_or_renewed(queue):
-    request_id = await queue.insert(1, "SPY")
-    with pytest.raises(RequestStateError):
-        await queue.release([request_id])
-    with pytest.raises(RequestStateError):
-        await queue.renew([request_id])
-
-
 @pytest.mark.in_store
 async def test_a_renewed_lease_lasts_longer(queue, clock):
     await queue.insert(1, "SPY")
@@ -342,61 +271,6 @@ async def test_unknown_requests_are_named(queue):
         with pytest.raises(UnknownRequestError):
             await queue.retry([unknown])
         assert not await queue.holds([unknown])
-
-
-async def test_a_mark_that_is_wrong_for_one_request_marks_none(queue):
-    good, done = await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2)])
-    await queue.mark_success([done])
-    for wrong, error in (("nope", UnknownRequestError), (done, RequestStateError)):
-        with pytest.raises(error):
-            await queue.mark_success([good, wrong])
-        with pytest.raises(error):
-            await queue.mark_failed_many({good: "x", wrong: "x"})
-        assert await counts_of(queue) == (1, 0, 1, 0)
-
-
-async def test_no_requests_is_no_work(queue):
-    assert await queue.insert_many([]) == []
-    await queue.mark_success([])
-    await queue.mark_failed_many({})
-    await queue.release([])
-    assert await queue.retry([]) == []
-    assert await queue.claim_batch(limit=0) == []
-    assert await queue.holds([])
-
-
-async def test_a_limit_or_lease_out_of_range_is_refused_and_changes_nothing(queue):
-    await queue.insert(1, "SPY")
-    for limit in (-1, 1.5, "5", True, None):
-        with pytest.raises(InvalidRequestError, match="limit"):
-            await queue.claim_batch(limit=limit)
-    for lease_s in (0, -5, float("nan"), float("inf")):
-        with pytest.raises(InvalidRequestError):
-            await queue.claim_batch(lease_s=lease_s)
-    with pytest.raises(InvalidRequestError):
-        await queue.get_batch(limit=-1)
-    assert await counts_of(queue) == (1, 0, 0, 0)
-
-
-@pytest.mark.parametrize("conid", [0, -1, 2**63, 1.5, "1", True, None])
-async def test_a_value_that_is_not_a_contract_id_is_refused(queue, conid):
-    with pytest.raises(InvalidRequestError, match="conid"):
-        await queue.insert(conid, "SPY")
-    assert await counts_of(queue) == (0, 0, 0, 0)
-
-
-@pytest.mark.parametrize("priority", [0, 3, -1, 1.0, "1", True, None])
-async def test_a_value_that_is_not_a_priority_is_refused(queue, priority):
-    with pytest.raises(InvalidRequestError, match="priority"):
-        await queue.insert(1, "SPY", priority)
-    assert await counts_of(queue) == (0, 0, 0, 0)
-
-
-@pytest.mark.parametrize("symbol", ["", "  ", None, 5])
-async def test_a_request_without_a_symbol_is_refused(queue, symbol):
-    with pytest.raises(InvalidRequestError, match="symbol"):
-        await queue.insert_many([QueueRequest(1, "SPY"), QueueRequest(2, symbol)])
-    assert await counts_of(queue) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("text", NASTY, ids=range(len(NASTY)))
@@ -438,15 +312,6 @@ async def test_a_change_during_processing_is_followed_by_a_new_request(queue, cl
     assert await counts_of(queue) == (1, 0, 1, 0)
 
 
-async def test_a_refresh_during_processing_is_not_followed_by_a_new_request(queue):
-    first = await queue.insert(1, "SPY")
-    await queue.claim_batch()
-    for reason in (Reason.REFRESH, Reason.MANUAL, Reason.SNAPSHOT):
-        assert await queue.insert(1, "SPY", reason=reason) == first
-    await queue.mark_success([first])
-    assert await counts_of(queue) == (0, 0, 1, 0)
-
-
 @pytest.mark.in_store
 async def test_the_overview_counts_what_waits_and_since_when(queue, clock):
     began = clock.now
@@ -464,15 +329,6 @@ async def test_the_overview_counts_what_waits_and_since_when(queue, clock):
     clock.advance(30)
     overview = await queue.overview()
     assert (overview.claimable, overview.expired) == (1, 2)
-
-
-async def test_finished_requests_are_read_newest_first(queue, clock):
-    ids = await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2, 3)])
-    for request_id in ids:
-        clock.advance(1)
-        await queue.mark_success([request_id])
-    assert ids_of(await queue.get_batch(status=SUCCESS, limit=2)) == [ids[2], ids[1]]
-    assert await queue.get_batch(priority=P1, status=SUCCESS) == []
 
 
 @pytest.mark.parametrize("ahead_s", [3600, 365 * 86_400])
@@ -545,23 +401,34 @@ async def test_a_change_during_processing_that_fails_is_followed_by_a_new_reques
     assert await counts_of(queue) == (1, 0, 0, 1)
 
 
-async def test_as_many_as_were_claimed_can_be_marked(queue):
-    ids = await queue.insert_many([QueueRequest(c, "SPY") for c in range(1, 12_001)])
-    await queue.claim_batch(limit=12_000)
-    await queue.mark_success(ids)
-    assert await counts_of(queue) == (0, 0, 12_000, 0)
+WRONG = {
+    "conid": [0, -1, 2**63, 1.5, "1", True, None],
+    "symbol": ["", "  ", None, 5],
+    "priority": [0, 3, -1, 1.0, "1", True, None],
+    "account": [5],
+    "reason": ["MANUAL", None],
+}
 
 
 async def test_an_argument_of_a_wrong_type_is_named_and_changes_nothing(queue):
     request_id = await queue.insert(1, "SPY")
+    for name, values in WRONG.items():
+        for value in values:
+            wrong = QueueRequest(**({"conid": 2, "symbol": "SPY"} | {name: value}))
+            with pytest.raises(InvalidRequestError, match=name):
+                await queue.insert_many([QueueRequest(3, "SPY"), wrong])
+    for limit in (-1, 1.5, "5", True, None):
+        with pytest.raises(InvalidRequestError, match="limit"):
+            await queue.claim_batch(limit=limit)
+    for lease_s in (0, -5, float("nan"), float("inf"), "5", True):
+        with pytest.raises(InvalidRequestError, match="lease"):
+            await queue.claim_batch(lease_s=lease_s)
     refused = {
-        "account": lambda: queue.insert(2, "SPY", account=5),
-        "reason": lambda: queue.insert(2, "SPY", reason="MANUAL"),
         "owner": lambda: queue.claim_batch(owner=5),
-        "lease": lambda: queue.claim_batch(lease_s="5"),
         "ids": lambda: queue.mark_success(None),
         "status": lambda: queue.get_batch(status="bogus"),
         "priority": lambda: queue.get_batch(priority="x"),
+        "limit": lambda: queue.get_batch(limit=-1),
     }
     for name, step in refused.items():
         with pytest.raises(InvalidRequestError, match=name):

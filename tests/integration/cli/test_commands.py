@@ -199,7 +199,6 @@ def test_the_error_for_a_missing_file_to_import_names_the_path_and_no_setting(re
     code, printed = refuse("strategies", "import", "missing.yaml")
     assert code == 2
     assert "missing.yaml: there is no such file" in printed
-    assert "Correct the path." in printed
     assert "POSITION_SYNC" not in printed
 
 

@@ -14,8 +14,6 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.closures import Cause
 from position_sync_dagster.domain.instrument import DividendSource, ExpectedDividend, Right
 from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.lake import derived
-from position_sync_dagster.lake.schema.tables import PROFIT_EXPLAINED
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.risk import explain_day, read_risk, risk_rows
 from position_sync_dagster.web.risk_page import risk_html
@@ -82,12 +80,8 @@ def test_a_person_sees_a_table_and_what_is_left_out(lake):
 
 
 def test_a_scenario_by_name_uses_betas_and_is_recorded_with_its_limit(lake):
-    Path("scenarios.yaml").write_text(
-        "betas: {SPY: 1.0}\n"
-        "scenarios:\n"
-        "  - {name: crash, underlying: SPY, spot: -8, vol: 12, "
-        "largest_loss: {UNATTRIBUTED: 100}}\n"
-    )
+    own = "{name: crash, underlying: SPY, spot: -8, vol: 12, largest_loss: {UNATTRIBUTED: 100}}"
+    Path("scenarios.yaml").write_text(f"betas: {{SPY: 1.0}}\nscenarios: [{own}]\n")
     (found,) = json.loads(run("--scenario", "crash", "--level", "account", "--json"))
     assert (found["spot"], found["vol"], found["scenario"]) == (-8, 12, "crash")
     _book, own, legs = read_risk(lake, load_settings(), utc_now())
@@ -102,26 +96,6 @@ def test_a_mistake_in_the_file_of_scenarios_names_it(lake):
     result = CliRunner().invoke(app, ["what-if"])
     assert result.exit_code != 0
     assert "spott" in str(result.exception)
-
-
-def test_the_profit_of_a_day_is_explained_and_stored(lake):
-    closed = datetime.now(UTC) + timedelta(seconds=1)
-    later = replace(
-        rows(closed)[0],
-        timestamp=closed - timedelta(seconds=0.5),
-        market_price=21.0,
-        market_value=-4200.0,
-        underlying_price=594.0,
-    )
-    since = datetime.now(UTC)
-    lake.updates.sync.append([later])
-    day = date(2026, 11, 25)
-    frame = explain_day(lake, load_settings(), day, since=since, closed=closed)
-    derived.replace_days(lake.derived_table(PROFIT_EXPLAINED), {day: frame})
-    (found,) = lake.derived_table(PROFIT_EXPLAINED).rows().to_dicts()
-    assert found["profit"] == pytest.approx(800.0)
-    assert found["delta"] == pytest.approx(-200 * -0.5 * -6.0)
-    assert found["unexplained"] == 0
 
 
 def test_an_option_that_was_sold_and_assigned_on_one_day_is_explained(lake):

@@ -10,10 +10,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
-from dagster._config.field_utils import IntEnvVar
 
 from position_sync_dagster.definitions import defs
-from position_sync_dagster.defs.resources import shown_resource
 
 ROOT = Path(__file__).parents[3]
 
@@ -151,19 +149,6 @@ def test_what_a_run_materializes_again_and_again_says_how_old_it_may_be(
     assert judged == {"position_queue", "position_updates", "risk_scenarios", *DERIVED}
 
 
-def test_the_resource_shows_the_value_of_each_setting_or_its_variable(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delenv("POSITION_SYNC_GATEWAY_HOST", raising=False)
-    monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", "4002")
-    resource = shown_resource()
-    assert resource.host == "127.0.0.1"
-    assert isinstance(resource.port, IntEnvVar)
-    with resource.process_config_and_initialize_cm() as running:
-        assert running.read_settings().gateway_port == 4002
-    assert None not in (resource.path, resource.client_id)
-
-
 def test_all_sensors_and_schedules_run_from_the_start(
     repository: dg.RepositoryDefinition,
 ) -> None:
@@ -187,7 +172,7 @@ def test_no_sensor_misses_a_check_because_the_one_before_was_late(
 ) -> None:
     """The daemon checks every 5 s: an interval of 5 s would pass over every second check."""
     intervals = {s.name: s.minimum_interval_seconds for s in repository.sensor_defs}
-    assert intervals == {"tell_people": 60, "drain_queue": 4, "supervise_stream": 4}
+    assert intervals == {"tell_people": 60, "drain_queue": 2, "supervise_stream": 7}
 
 
 def test_both_ways_to_start_it_use_one_location_name() -> None:

@@ -56,8 +56,9 @@ class Ticks:
 
 
 @pytest.fixture
-def tick(instance: dg.DagsterInstance, lake: Lake) -> Ticks:
+def tick(instance: dg.DagsterInstance, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Ticks:
     runs.cached_lake.cache_clear()
+    monkeypatch.setattr(defs_drain, "RISK_WAIT_S", 60.0)
     return Ticks(instance)
 
 
@@ -138,7 +139,7 @@ def test_a_drain_does_not_wait_for_the_scenarios_of_a_large_book(
 
     may_end, calls = threading.Event(), []
     monkeypatch.setattr(defs_drain, "RISK_WAIT_S", 0.0)
-    monkeypatch.setattr(defs_drain.risk_scenarios, "record_risk", record)
+    monkeypatch.setattr(defs_drain.derived_tables, "record_risk", record)
     write_holdings(own_login(), 1, 2)
     enqueue(1)
     assert RISK not in names(tick())

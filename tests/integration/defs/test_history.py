@@ -1,7 +1,9 @@
 """Maintenance: of the tables, and of what Dagster keeps, in SQLite and in Postgres."""
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -68,9 +70,23 @@ def test_old_events_and_results_go_but_the_newest_and_those_of_others(stored) ->
     for number in range(3):
         report(stored, number)
     assert history.delete_old_events(stored, OWN_ASSETS, LONG_AGO) == 0
+    assert (numbers(stored, TABLE), results(stored, TABLE)) == ([2, 1, 0], 3)
     assert history.delete_old_events(stored, OWN_ASSETS, SOON) > 0
     assert (numbers(stored, TABLE), results(stored, TABLE)) == ([2], 1)
     assert (numbers(stored, FOREIGN), results(stored, FOREIGN)) == ([2, 1, 0], 3)
+
+
+def test_the_second_copy_that_sqlite_has_of_an_event_goes_at_once(tmp_path: Path) -> None:
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        for number in range(3):
+            report(instance, number)
+        history.delete_old_events(instance, OWN_ASSETS, LONG_AGO)
+        assert numbers(instance, TABLE) == [2, 1, 0]
+    (copies,) = tmp_path.rglob(".db")
+    with closing(sqlite3.connect(copies)) as read:
+        query = "SELECT COUNT(*) FROM event_logs WHERE asset_key = ?"
+        left = [read.execute(query, [key.to_string()]).fetchone()[0] for key in (TABLE, FOREIGN)]
+    assert left == [1, 3]  # the newest; those of another project
 
 
 def test_old_runs_go_but_those_in_progress_and_those_of_days(instance) -> None:

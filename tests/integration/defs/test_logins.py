@@ -25,10 +25,9 @@ from position_sync_dagster.defs.stream import (
     stream_job,
     supervise_stream,
 )
-from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
+from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
-from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.lake.lake import Lake
@@ -37,6 +36,7 @@ from position_sync_dagster.sync.reports.reconciliation import OF_STRATEGIES
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream import streamer
 from position_sync_dagster.sync.stream.ownership import StreamCounts
+from tests.support.holdings import make_holding
 
 ACCOUNTS = {"east": "DUSIM0001", "west": "DUSIM0002"}
 PARTITION = "dagster/partition"
@@ -80,25 +80,14 @@ def own(lake: Lake) -> Callable[..., GatewaySession]:
             name, Owner.STREAM, lease_s=60, run_id=run_id, host="here", pid=os.getpid()
         )
         now = utc_now()
-        holding = BrokerPosition(
-            gateway_id=name,
-            account=ACCOUNTS.get(name, "DUSIM9000"),
-            instrument=Instrument(conid=1, symbol="SPY", sec_type="OPT", currency="USD"),
-            position=1.0,
-            average_cost=100.0,
-            market_price=1.5,
-            market_value=150.0,
-            unrealized_pnl=50.0,
-            received_at=now,
-            position_time=now,
-            snapshot_id=f"of {name}",
-            completeness=completeness,
-            confirmed_at=now,
-        )
         rows = [
-            replace(holding, instrument=replace(holding.instrument, conid=conid))
+            make_holding(
+                conid, now, gateway_id=name, account=ACCOUNTS.get(name, "DUSIM9000"),
+                average_cost=100.0, market_price=1.5, market_value=150.0, unrealized_pnl=50.0,
+                snapshot_id=f"of {name}", completeness=completeness, confirmed_at=now,
+            )
             for conid in conids
-        ]
+        ]  # fmt: skip
         lake.broker_positions.replace(name, rows, session=session)
         return sessions.renew(session, lease_s=60, state=state)
 
@@ -175,20 +164,6 @@ def test_the_streams_of_many_logins_start_four_at_a_time(supervise, instance, fi
     assert "sixth: 4 other streams are starting" in found.skip_reason.skip_message
     own("north", run_id=ids["north"])
     assert started(supervise()) == ["fifth"]
-
-
-def test_streams_whose_host_died_start_four_at_a_time_too(
-    supervise, instance, file, own, lake
-) -> None:
-    names = ("east", "west", "north", "south", "fifth", "sixth")
-    write_file(file, *names)
-    supervise()
-    for name in names:
-        lake.sessions.renew(own(name, run_id=begin(instance, name)), lease_s=0.001)
-    assert started(supervise()) == ["east", "west", "north", "south"]
-    for name in names[:4]:
-        own(name, run_id=begin(instance, name))
-    assert started(supervise()) == ["fifth", "sixth"]
 
 
 def test_the_run_of_a_stream_carries_the_tags_of_its_login(supervise, file) -> None:

@@ -16,7 +16,7 @@ from position_sync_dagster.lake.lake import Lake
 def steps_of_a_run(instance: dg.DagsterInstance):
     """Run two assets and return what each of them read from the resource."""
 
-    def run(resource: PositionSyncResource, read, **launch: Any) -> list[Any]:
+    def run(resource: PositionSyncResource, read) -> list[Any]:
         found: list[Any] = []
 
         @dg.asset
@@ -27,31 +27,16 @@ def steps_of_a_run(instance: dg.DagsterInstance):
         def second(position_sync: PositionSyncResource) -> None:
             found.append(read(position_sync))
 
-        dg.materialize(
-            [first, second],
-            resources={"position_sync": resource},
-            instance=instance,
-            run_config={"resources": {"position_sync": {"config": launch}}} if launch else None,
-        )
+        resources = {"position_sync": resource}
+        dg.materialize([first, second], resources=resources, instance=instance)
         return found
 
     return run
 
 
-def test_values_on_the_resource_win_over_the_environment(steps_of_a_run, settings) -> None:
-    resource = PositionSyncResource(path="elsewhere", host="10.0.0.1", port=4002, client_id=30)
-    found, _ = steps_of_a_run(resource, lambda given: given.settings)
-    assert (found.lake, found.gateway_id, found.gateway_client_id) == (
-        "elsewhere", "10.0.0.1:4002", 30,
-    )  # fmt: skip
-
-
-def test_values_given_at_the_launch_of_a_run_win_over_the_environment(
-    steps_of_a_run, settings
-) -> None:
-    found, _ = steps_of_a_run(PositionSyncResource(), lambda given: given.settings, port=4002)
-    assert found.gateway_id == "127.0.0.1:4002"
-    assert found.lake == settings.lake
+def test_the_path_of_the_resource_wins_over_the_environment(steps_of_a_run, settings) -> None:
+    found, _ = steps_of_a_run(PositionSyncResource(path="elsewhere"), lambda given: given.settings)
+    assert (found.lake, found.gateway_id) == ("elsewhere", settings.gateway_id)
 
 
 def test_every_run_reads_the_settings_anew_and_once(

@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from position_sync_dagster.defs import stream as stream_job_module
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.stream import StreamThread, run_is_gone, stream_positions
+from position_sync_dagster.defs.stream import StreamThread, status_of, stream_positions
 from position_sync_dagster.errors import LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
@@ -71,13 +71,13 @@ def test_a_stream_whose_run_was_deleted_or_ended_ends_as_if_asked(
 )
 def test_a_storage_that_is_away_ends_no_stream(instance, monkeypatch, error) -> None:
     run = instance.create_run_for_job(stream_positions)
-    assert not run_is_gone(instance, run.run_id)
+    assert status_of(instance, run.run_id) is run.status
 
     def away(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(dg.DagsterInstance, "get_run_by_id", away)
-    assert not run_is_gone(instance, run.run_id)
+    assert status_of(instance, run.run_id) is None
 
 
 def interrupted(instance: dg.DagsterInstance, ended: list[bool], *, by_a_person: bool) -> Stream:

@@ -11,7 +11,6 @@ from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.runs import STREAM_JOB
 from position_sync_dagster.defs.stream import supervise_stream
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import StoreUnavailableError
 from position_sync_dagster.sync import supervision
 from position_sync_dagster.sync.reports.status import read_status
@@ -43,10 +42,6 @@ def begin(instance: dg.DagsterInstance, status: dg.DagsterRunStatus) -> str:
     return run.run_id
 
 
-def test_the_stream_is_started_where_none_ran(tick: Tick) -> None:
-    assert isinstance(tick(), dg.RunRequest)
-
-
 def test_a_stream_that_is_alive_is_left_alone(tick: Tick, instance, own_login) -> None:
     own_login(run_id=begin(instance, dg.DagsterRunStatus.STARTED))
     assert "its lease holds" in tick().skip_message
@@ -59,11 +54,6 @@ def test_a_run_whose_lease_is_dead_is_failed_and_followed(tick: Tick, instance, 
     assert isinstance(tick(), dg.RunRequest)
     assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.FAILURE
     assert isinstance(tick(), dg.RunRequest)
-
-
-def test_a_run_that_has_not_begun_is_waited_for(tick: Tick, instance) -> None:
-    begin(instance, dg.DagsterRunStatus.NOT_STARTED)
-    assert "is waiting" in tick().skip_message
 
 
 def test_a_run_whose_creator_was_killed_before_it_was_submitted_is_failed_and_followed(
@@ -105,11 +95,6 @@ def test_a_pause_whose_stream_did_not_end_its_lease_is_noted_when_the_lease_is_o
     status = read_status(lake, settings, utc_now())
     assert status.session_state == "LOST"
     assert "paused by a person" in status.session_detail
-
-
-def test_a_blind_stream_is_alive(tick: Tick, instance, own_login) -> None:
-    own_login(run_id=begin(instance, dg.DagsterRunStatus.STARTED), state=SessionState.BLIND)
-    assert "is blind" in tick().skip_message
 
 
 def test_a_tick_of_a_code_server_opens_the_instance_once(

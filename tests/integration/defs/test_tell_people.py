@@ -10,7 +10,6 @@ import pytest
 from position_sync_dagster.definitions import defs as definitions
 from position_sync_dagster.defs import alerts as alerts_module
 from position_sync_dagster.defs.alerts import WATCHED, check_states, tell_people
-from position_sync_dagster.defs.checks.check_results import unknown_result
 from position_sync_dagster.defs.checks.ledger import requests_are_answered
 from position_sync_dagster.defs.checks.strategies import OF_VALUE
 from position_sync_dagster.defs.resources import POSITION_SYNC
@@ -94,18 +93,6 @@ def test_a_message_waits_for_a_receiver_that_is_away_and_no_url_is_stored(
     result = tick(replace(cursor, failing={0: datetime.now(UTC)}).to_text())
     assert [title.split(":")[0] for title, _ in receiver.taken()] == ["WARN"]
     assert AlertCursor.from_text(result.cursor).outbox == ()
-
-
-def test_an_unknown_result_is_not_sent(tick, evaluated, receiver) -> None:
-    result = unknown_result("the gateway is away")
-    evaluated(
-        passed=False,
-        severity=result.severity,
-        description=result.description,
-        metadata=result.metadata,
-    )
-    tick()
-    assert receiver.messages == []
 
 
 def test_severities_that_are_not_asked_for_are_not_sent(

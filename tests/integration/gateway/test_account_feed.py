@@ -148,72 +148,52 @@ async def test_a_second_ensure_requests_nothing_while_the_values_are_recent(open
     assert after == before | {"reqCurrentTime": 2}
 
 
-async def test_an_account_that_another_client_holds_stays_partial(simulate, settings_for):
-    async with simulate() as sim:
-        other = await connect(settings_for(sim, gateway_client_id=50))
-        other.ib.client.reqAccountUpdates(True, "DUSIM0002")
-        connection = await connect(settings_for(sim))
-        await connection.feed.snapshot()
-        await connection.feed.download(["DUSIM0001"])
-        assert connection.feed.completeness["DUSIM0001"] is Completeness.PARTIAL
-        assert {h.position for h in connection.feed.holdings} != {0.0}
-        await connection.close()
-        await other.close()
-
-
-async def test_a_fill_and_a_close_are_reported_at_once(
-    simulate, settings_for, eventually, monkeypatch
-):
+async def test_a_fill_and_a_close_are_reported_at_once(opened, eventually, monkeypatch):
     monkeypatch.setattr(account_feed, "LATE_S", 0.0)  # as long after the download
-    async with simulate() as sim:
-        connection = await connect(settings_for(sim))
-        feed = connection.feed
-        await feed.ensure(timedelta(seconds=60))
-        changes = feed.book.watch()
-        opened_key, closed_key = ("DUSIM0001", 921000007), ("DUSIM0001", 921000002)
-        sim.fill("DUSIM0001", 921000007, 4)
-        sim.close_position("DUSIM0001", 921000002)
-        await eventually(lambda: feed.get(opened_key) and feed.get(closed_key).position == 0)
-        assert feed.get(opened_key).position == 4.0
-        assert {opened_key, closed_key} <= set(changes.take())
-        await connection.close()
+    sim, connection = opened
+    feed = connection.feed
+    await feed.ensure(timedelta(seconds=60))
+    changes = feed.book.watch()
+    opened_key, closed_key = ("DUSIM0001", 921000007), ("DUSIM0001", 921000002)
+    sim.fill(*opened_key, 4)
+    sim.close_position(*closed_key)
+    await eventually(lambda: feed.get(opened_key) and feed.get(closed_key).position == 0)
+    assert feed.get(opened_key).position == 4.0
+    assert {opened_key, closed_key} <= set(changes.take())
 
 
 async def test_a_holding_closed_while_disconnected_is_found_by_the_next_snapshot(
-    simulate, settings_for
+    opened, settings_for
 ):
-    async with simulate() as sim:
-        first = await connect(settings_for(sim))
-        await first.feed.snapshot()
-        await first.close()
-        sim.close_position("DUSIM0001", 921000002)
-        second = await connect(settings_for(sim, gateway_client_id=30))
-        second.feed.book.remember(first.feed.holdings)
-        await second.feed.snapshot()
-        assert second.feed.get(("DUSIM0001", 921000002)).position == 0.0
-        await second.close()
+    sim, first = opened
+    await first.feed.snapshot()
+    await first.close()
+    sim.close_position("DUSIM0001", 921000002)
+    second = await connect(settings_for(sim, gateway_client_id=30))
+    second.feed.book.remember(first.feed.holdings)
+    await second.feed.snapshot()
+    assert second.feed.get(("DUSIM0001", 921000002)).position == 0.0
+    await second.close()
 
 
-async def test_a_lost_connection_closes_no_holding(simulate, settings_for, eventually):
-    async with simulate() as sim:
-        connection = await connect(settings_for(sim))
+async def test_a_lost_connection_closes_no_holding(opened, eventually):
+    sim, connection = opened
+    await connection.feed.snapshot()
+    held = connection.feed.holdings
+    sim.disconnect()
+    await eventually(lambda: not connection.is_connected)
+    with pytest.raises((GatewayLostError, ConnectionError)):
         await connection.feed.snapshot()
-        held = connection.feed.holdings
-        sim.disconnect()
-        await eventually(lambda: not connection.is_connected)
-        with pytest.raises((GatewayLostError, ConnectionError)):
-            await connection.feed.snapshot()
-        assert connection.feed.holdings == held
+    assert connection.feed.holdings == held
 
 
-async def test_a_gateway_that_goes_silent_is_a_timeout_and_changes_nothing(simulate, settings_for):
-    async with simulate() as sim:
-        connection = await connect(settings_for(sim, gateway_timeout_s=0.3))
+async def test_a_gateway_that_goes_silent_is_a_timeout_and_changes_nothing(opened, monkeypatch):
+    sim, connection = opened
+    await connection.feed.snapshot()
+    held = connection.feed.holdings
+    monkeypatch.setattr(connection.feed, "_timeout_s", 0.3)
+    sim.pause()
+    with pytest.raises(GatewayTimeoutError, match="list of positions"):
         await connection.feed.snapshot()
-        held = connection.feed.holdings
-        sim.pause()
-        with pytest.raises(GatewayTimeoutError, match="list of positions"):
-            await connection.feed.snapshot()
-        assert connection.feed.holdings == held
-        sim.resume()
-        await connection.close()
+    assert connection.feed.holdings == held
+    sim.resume()

@@ -187,6 +187,8 @@ async def test_an_account_that_another_program_holds_is_named_with_2101(simulate
         (problem,) = connection.feed.problems
         assert problem.startswith("account DUSIM0001: ")
         assert "2101" in problem
+        assert connection.feed.completeness["DUSIM0001"] is Completeness.PARTIAL
+        assert {h.position for h in connection.feed.holdings} != {0.0}
         await connection.close()
         await other.close()
 

@@ -71,19 +71,6 @@ async def test_a_second_list_that_names_one_counts_and_the_account_is_downloaded
         assert feed.is_complete
 
 
-async def test_after_a_row_of_an_open_holding_the_next_list_is_a_first_one(
-    emptied, eventually, monkeypatch
-):
-    monkeypatch.setattr(account_feed, "LATE_S", 0.0)  # as long after the download
-    async with emptied() as (sim, feed):
-        sim.fill(A, CALL, 1)
-        await eventually(lambda: feed.get((A, CALL)).position == 6.0)
-        await feed.snapshot()
-        assert held(feed) == 5
-        await feed.snapshot()
-        assert held(feed) == 0
-
-
 @pytest.mark.parametrize("restored", ["restored_data_kept", "restored_data_lost"])
 async def test_after_an_interruption_the_next_list_is_a_first_one(emptied, eventually, restored):
     async with emptied() as (sim, feed):

@@ -115,23 +115,18 @@ async def test_a_worthless_option_has_no_bid(line, eventually):
     assert connection.lines.quote(WORTHLESS).bid is None
 
 
-async def test_a_mark_that_falls_to_zero_is_a_mark(line, eventually):
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_mark_of_zero_is_a_mark(line, eventually, is_first):
     sim, connection, details = line
+    if is_first:
+        sim.pin_quote(CALL, ask=0.05, mark=0.0)
+        sim.step()
     connection.lines.subscribe(details[CALL])
-    await eventually(lambda: connection.lines.quote(CALL).mark)
+    await eventually(lambda: connection.lines.quote(CALL).mark is not None)
     before = connection.lines.quote(CALL).mark_time
     sim.pin_quote(CALL, ask=0.05, mark=0.0)
     await eventually(lambda: connection.lines.quote(CALL).mark == 0.0)
-    assert connection.lines.quote(CALL).mark_time > before
-
-
-async def test_a_first_mark_of_zero_is_a_mark(line, eventually):
-    sim, connection, details = line
-    sim.pin_quote(CALL, ask=0.05, mark=0.0)
-    sim.step()
-    connection.lines.subscribe(details[CALL])
-    await eventually(lambda: connection.lines.quote(CALL).mark == 0.0)
-    assert connection.lines.quote(CALL).mark_time is not None
+    assert is_first or connection.lines.quote(CALL).mark_time > before
 
 
 async def test_two_callers_share_a_line_and_the_last_one_frees_it(line, eventually):

@@ -10,7 +10,7 @@ from ib_gateway_simulator.protocol.contract import Contract, SecType
 from ib_gateway_simulator.protocol.wire import frame
 from position_sync_dagster.errors import BrokerUnavailableError, GatewayTimeoutError
 from position_sync_dagster.gateway import account_feed
-from position_sync_dagster.gateway.connection import IBConnectionManager
+from position_sync_dagster.gateway.connection import IBConnectionManager, connect
 from position_sync_dagster.sync.drain import ConnectionValues
 
 HELD = 9
@@ -61,62 +61,52 @@ async def test_the_library_worker_never_takes_a_late_rest_for_a_whole_list(gatew
     await values.close()
 
 
-async def test_a_list_whose_request_was_cancelled_is_awaited_before_the_next(
-    simulate, settings_for, eventually
-):
-    async with simulate() as sim:
-        manager = IBConnectionManager(settings_for(sim))
-        connection = await manager.get_connection()
-        feed = connection.feed
-        await feed.snapshot()
-        sim.positions_end(delay_s=0.2, late_rows=4)
-        sent = sim.stats()["requests"]["17"]["reqPositions"]
-        listing = asyncio.create_task(feed.snapshot())
-        await eventually(lambda: sim.stats()["requests"]["17"]["reqPositions"] > sent)
-        listing.cancel()
-        await asyncio.gather(listing, return_exceptions=True)
-        sim.positions_end()
-        await feed.snapshot()
-        assert sim.stats()["requests"]["17"]["reqPositions"] == sent + 2
-        assert {h.position for h in feed.holdings} & {0.0} == set()
-        await manager.close()
+def lists_of(sim):
+    return sim.stats()["requests"]["17"]["reqPositions"]
 
 
-async def test_rows_right_behind_the_end_of_a_list_are_newer_than_the_list(simulate, settings_for):
+async def test_a_list_whose_request_was_cancelled_is_awaited_before_the_next(opened, eventually):
+    sim, connection = opened
+    feed = connection.feed
+    await feed.snapshot()
+    sim.positions_end(delay_s=0.2, late_rows=4)
+    sent = lists_of(sim)
+    listing = asyncio.create_task(feed.snapshot())
+    await eventually(lambda: lists_of(sim) > sent)
+    listing.cancel()
+    await asyncio.gather(listing, return_exceptions=True)
+    sim.positions_end()
+    await feed.snapshot()
+    assert lists_of(sim) == sent + 2
+    assert {h.position for h in feed.holdings} & {0.0} == set()
+
+
+@pytest.fixture
+async def still(simulate, settings_for):
+    """Return a simulator whose market stands still, and a connection to it."""
     async with simulate(autostep=False) as sim:
-        manager = IBConnectionManager(settings_for(sim))
-        connection = await manager.get_connection()
-        sim.pause()
-        listing = asyncio.create_task(connection.feed.snapshot())
-        await asyncio.sleep(0.2)  # the request lies at the gateway
-        # The list, its end and both trades arrive in one packet.
-        sim.resume()
-        sim.fill("DUSIM0001", 921000007, 3)
-        sim.fill("DUSIM0001", 921000001, 2)
-        await listing
-        await connection.ib.reqCurrentTimeAsync()
-        held = {h.key: h.position for h in connection.feed.holdings}
-        assert held["DUSIM0001", 921000007] == 3
-        assert held["DUSIM0001", 921000001] == 7
-        await manager.close()
+        connection = await connect(settings_for(sim))
+        yield sim, connection
+        await connection.close()
 
 
-async def test_a_value_right_behind_the_end_of_a_list_is_newer_than_the_list(
-    simulate, settings_for
-):
-    async with simulate(autostep=False) as sim:
-        manager = IBConnectionManager(settings_for(sim))
-        connection = await manager.get_connection()
-        sim.pause()
-        listing = asyncio.create_task(connection.feed.snapshot())
-        await asyncio.sleep(0.2)  # the request lies at the gateway
-        # The list, its end and the portfolio row arrive in one packet.
-        sim.resume()
+@pytest.mark.parametrize("by_row", [True, False], ids=["portfolio row", "trades"])
+async def test_what_comes_right_behind_the_end_of_a_list_is_newer_than_the_list(still, by_row):
+    sim, connection = still
+    sim.pause()
+    listing = asyncio.create_task(connection.feed.snapshot())
+    await asyncio.sleep(0.2)  # the request lies at the gateway
+    # The list, its end and what follows arrive in one packet.
+    sim.resume()
+    if by_row:
         sim.send_raw(_portfolio_row(3, OPENED))
-        await listing
-        held = {h.key: h.position for h in connection.feed.holdings}
-        assert held[ACCOUNT, OPENED] == 3
-        await manager.close()
+    else:
+        sim.fill(ACCOUNT, OPENED, 3)
+        sim.fill(ACCOUNT, HELD_CALL, 2)
+    await listing
+    await connection.ib.reqCurrentTimeAsync()
+    held = {h.key: h.position for h in connection.feed.holdings}
+    assert (held[ACCOUNT, OPENED], held[ACCOUNT, HELD_CALL]) == (3, 5 if by_row else 7)
 
 
 ACCOUNT, HELD_CALL, OPENED = "DUSIM0001", 921000001, 921000007
@@ -172,20 +162,14 @@ async def test_a_position_message_long_after_a_portfolio_row_counts(gateway, mon
     assert not feed.positions_due
 
 
-async def test_a_list_that_began_before_a_portfolio_row_does_not_replace_it(
-    simulate, settings_for, eventually
-):
-    async with simulate(autostep=False) as sim:
-        manager = IBConnectionManager(settings_for(sim))
-        connection = await manager.get_connection()
-        sim.positions_end(delay_s=0.3, late_rows=20)
-        listing = asyncio.create_task(connection.feed.snapshot())
-        requests = lambda: sim.stats()["requests"]["17"]["reqPositions"]  # noqa: E731
-        await eventually(lambda: requests() == 2)
-        sim.send_raw(_portfolio_row(4))
-        await listing
-        assert connection.feed.get((ACCOUNT, HELD_CALL)).position == 4
-        assert connection.feed.positions_due
-        await connection.feed.snapshot()
-        assert connection.feed.get((ACCOUNT, HELD_CALL)).position == 5
-        await manager.close()
+async def test_a_list_that_began_before_a_portfolio_row_does_not_replace_it(still, eventually):
+    sim, connection = still
+    sim.positions_end(delay_s=0.3, late_rows=20)
+    listing = asyncio.create_task(connection.feed.snapshot())
+    await eventually(lambda: lists_of(sim) == 2)
+    sim.send_raw(_portfolio_row(4))
+    await listing
+    assert connection.feed.get((ACCOUNT, HELD_CALL)).position == 4
+    assert connection.feed.positions_due
+    await connection.feed.snapshot()
+    assert connection.feed.get((ACCOUNT, HELD_CALL)).position == 5

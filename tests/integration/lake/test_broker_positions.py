@@ -12,15 +12,12 @@ from position_sync_dagster.domain.broker_position import AccountConfirmation, Co
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
-from position_sync_dagster.lake import broker_positions as module
-from position_sync_dagster.lake.broker_positions import FOLD_FILES, BrokerPositionsTable
+from position_sync_dagster.lake.broker_positions import FOLD_FILES
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.codec import broker_rows
-from position_sync_dagster.lake.schema.table_spec import TableSpec
-from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
 from position_sync_dagster.lake.storage import maintenance
+from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.maintenance import maintain
-from position_sync_dagster.lake.storage.table import Table, append, data_files
+from position_sync_dagster.lake.storage.table import append, data_files
 from tests.support.holdings import make_holding
 
 LOGIN = "127.0.0.1:7497"
@@ -156,20 +153,18 @@ async def test_a_confirmation_of_an_account_holds_for_its_rows_from_before(lake,
     assert {r.completeness for r in table.read(LOGIN)} == {Completeness.PARTIAL}
 
 
-async def test_all_rows_of_a_replacement_are_confirmed_with_their_account(lake, clock):
-    rows = [holding(clock, 1), holding(clock, 1, account="DUSIM2")]
+async def test_rows_of_a_replacement_are_confirmed_with_their_account_but_for_a_mere_value(
+    lake, clock
+):
+    rows = [
+        holding(clock, 1),
+        holding(clock, 2, market_value=5.0),  # which no message confirmed
+        holding(clock, 1, account="DUSIM2"),
+    ]
     confirmed = {"DUSIM1": AccountConfirmation(clock.now), "DUSIM2": AccountConfirmation(None)}
     lake.broker_positions.replace(LOGIN, rows, accounts=confirmed)
     read = lake.broker_positions.read(LOGIN)
-    assert [row.confirmed_at for row in read] == [clock.now, None]
-
-
-async def test_an_account_confirms_no_value_that_no_message_confirmed(lake, clock):
-    confirmed = {"DUSIM1": AccountConfirmation(clock.now)}
-    rows = [holding(clock, 1), holding(clock, 2, market_value=5.0)]
-    lake.broker_positions.replace(LOGIN, rows, accounts=confirmed)
-    read = lake.broker_positions.read(LOGIN)
-    assert [row.confirmed_at for row in read] == [clock.now, None]
+    assert [row.confirmed_at for row in read] == [clock.now, None, None]
 
 
 async def test_many_changes_are_folded_and_lose_nothing(lake, clock):
@@ -184,24 +179,6 @@ async def test_many_changes_are_folded_and_lose_nothing(lake, clock):
         read = {row.instrument.conid: row.position for row in table.read(LOGIN)}
         assert read == expected
     assert len(table.table.snapshot(data_files)) <= FOLD_FILES
-
-
-async def test_a_reader_reads_only_the_rows_that_were_added(lake, clock, monkeypatch):
-    lake.broker_positions.replace(LOGIN, [holding(clock, conid) for conid in range(100)])
-    reader = Lake(lake.path).broker_positions
-    reader.read(LOGIN)
-    seen, read_rows = [], Table.read_rows
-
-    def counted(*args):
-        found = read_rows(*args)
-        seen.append(found.height)
-        return found
-
-    monkeypatch.setattr(Table, "read_rows", counted)
-    lake.broker_positions.update(LOGIN, [holding(clock, 7, 9.0)], **CHANGES)
-    read = reader.read(LOGIN)
-    assert [row.position for row in read if row.instrument.conid == 7] == [9.0]
-    assert (len(read), seen) == (100, [1])
 
 
 async def test_changes_without_rows_of_the_same_session_are_refused(lake, clock):
@@ -235,7 +212,7 @@ async def test_of_a_commit_race_with_a_newer_owner_the_older_one_writes_nothing(
         append(*args)
 
     # The writer lock only keeps the order; what is proved here must hold without it.
-    monkeypatch.setattr(module, "append", overtaken)
+    monkeypatch.setattr(storage, "append", overtaken)
     monkeypatch.setattr(other.table._writer_lock, "fair", nullcontext)
     with pytest.raises(LeaseLostError, match="newer owner"):
         lake.broker_positions.update(LOGIN, [holding(clock, 1, 9.0)], first, **CHANGES)
@@ -263,30 +240,6 @@ async def test_a_merge_keeps_the_newest_row_of_each_holding(lake, clock, monkeyp
     assert found == dict.fromkeys(range(60), 2.0) | {1: 19.0}
     table.update(LOGIN, [holding(clock, 1, 77.0)], **CHANGES)
     assert {r.position for r in table.read(LOGIN)} == {2.0, 77.0}
-
-
-async def test_rows_of_an_older_release_are_read_and_changed(tmp_path, clock):
-    added = (
-        "published_version", "account_confirmed_at", "followed", "account_followed_until",
-    )  # fmt: skip
-    older = TableSpec(
-        name=BROKER_POSITIONS.name,
-        version=2,
-        described={n: c for n, c in BROKER_POSITIONS.described.items() if n not in added},
-        partition_by=BROKER_POSITIONS.partition_by,
-        indexed=("confirmed_at", "fencing_token"),
-    )
-    before = Table(tmp_path / "broker_positions", older)
-    before.initialize()
-    rows = broker_rows([holding(clock, 1), holding(clock, 2)], None).drop(added)
-    before.transact(lambda handle: append(handle, rows, {}))
-    table = BrokerPositionsTable(Table(tmp_path / "broker_positions", BROKER_POSITIONS))
-    table.table.initialize()
-    assert table.read(LOGIN) == [holding(clock, 1), holding(clock, 2)]
-    assert table.update(LOGIN, [holding(clock, 1, 3.0)], **CHANGES) is None
-    table.replace(LOGIN, [holding(clock, 1), holding(clock, 2)])
-    table.update(LOGIN, [holding(clock, 1, 3.0)], **CHANGES)
-    assert [row.position for row in table.read(LOGIN)] == [3.0, 2.0]
 
 
 async def test_followed_holdings_are_as_new_as_their_account_says(lake, clock):

@@ -5,23 +5,20 @@ import os
 import signal
 import time
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import polars as pl
 import pytest
-from deltalake import DeltaTable
 
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.update import PositionUpdate, QueueRequest, QueueStatus
 from position_sync_dagster.errors import (
     LeaseLostError,
     LoginOwnedError,
-    NewerTableError,
     StoreRefusedError,
     StoreUnavailableError,
 )
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.sync.stream.ownership import Ownership
 from tests.support.empty_lakes import put_tables
@@ -161,24 +158,6 @@ def test_missing_credentials_are_named(store, monkeypatch):
         Lake(store.lake()).initialize_sync()
 
 
-def test_an_older_release_refuses_the_tables_of_a_newer_one_and_writes_nothing(store, lake):
-    table = DeltaTable(lake.queue.table.path)
-    table.alter.set_table_properties({VERSION_PROPERTY: "999"}, raise_if_not_exists=False)
-    before = stored_under(lake.queue.table.path)
-    older = Lake(lake.path)
-    for call in (
-        older.initialize_sync,
-        older.queue.sync.counts,
-        lambda: older.queue.sync.insert_many([QueueRequest(99, "SPY")]),
-        lambda: older.queue.sync.claim_batch(limit=1, lease_s=600),
-        older.maintain,
-        lake.queue.sync.counts,
-    ):
-        with pytest.raises(NewerTableError, match="999"):
-            call()
-    assert stored_under(lake.queue.table.path) == before
-
-
 def test_no_credential_is_in_a_log_an_error_or_the_store(store, lake, make_update, caplog):
     caplog.set_level(logging.DEBUG)
     drained(lake, make_update)
@@ -229,16 +208,6 @@ def test_an_owner_whose_clock_is_off_never_writes_after_its_successor(lake, cloc
     tokens = lake.updates.table.rows().sort("ledger_version")["fencing_token"].to_list()
     assert tokens == sorted(tokens)
     assert set(tokens) == {session.fencing_token - 1, session.fencing_token}
-
-
-def test_a_successor_whose_clock_is_a_minute_behind_waits_and_one_ahead_fences(store, lake):
-    first = lake.sessions.acquire("g", Owner.STREAM, lease_s=30, run_id=None, host="h", pid=1)
-    ahead = Lake(lake.path, clock=lambda: datetime.now(UTC) + timedelta(minutes=1))
-    second = ahead.sessions.acquire("g", Owner.STREAM, lease_s=30, run_id=None, host="i", pid=2)
-    assert second.fencing_token > first.fencing_token
-    lake.updates.sync.fence("g", second.fencing_token)
-    with pytest.raises(LeaseLostError):
-        lake.updates.sync.fence("g", first.fencing_token)
 
 
 def _owner_that_writes(lake, *options):

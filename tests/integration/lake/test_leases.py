@@ -12,7 +12,6 @@ import pytest
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
-from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.sessions import GatewaySessions
@@ -150,17 +149,3 @@ async def test_a_killed_owner_is_followed_when_its_lease_is_over_and_not_before(
     after = await eventually(acquired)
     assert after.fencing_token == 2
     assert after.started_at >= ends
-
-
-def test_the_ledger_refuses_the_rows_of_an_owner_that_was_followed(leases):
-    first = leases.sessions().acquire(LOGIN, Owner.STREAM, **WHO)
-    leases.pass_time(1600)
-    second = leases.sessions().acquire(LOGIN, Owner.STREAM, **WHO)
-    ledger = Lake(leases.path, clock=leases.clock, fsync=False).updates.sync
-    ledger.fence(LOGIN, second.fencing_token)
-    row = PositionUpdate(
-        1, "SPY", None, 1.0, 1.0, 1.0, 1.0, 1.0, leases.clock(),
-        gateway_id=LOGIN, fencing_token=first.fencing_token,
-    )  # fmt: skip
-    with pytest.raises(LeaseLostError, match="newer owner"):
-        ledger.append([row])

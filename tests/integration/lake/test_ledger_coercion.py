@@ -4,16 +4,14 @@ import math
 from dataclasses import replace
 from datetime import UTC, date, datetime
 
-import polars as pl
 import pytest
 
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.update import OwnUpdates, PriceKind, Source
 from position_sync_dagster.errors import InvalidRequestError
-from position_sync_dagster.lake import ledger_append as append
-from position_sync_dagster.lake.ledger_append import coerce_update, identified
+from position_sync_dagster.lake import ledger_rows as append
+from position_sync_dagster.lake.ledger_rows import coerce_update, identified
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
-from position_sync_dagster.lake.schema.codec import updates_of
 
 DBL_MAX = 1.7976931348623157e308
 
@@ -109,18 +107,6 @@ def test_texts_and_whole_numbers_are_converted_to_the_types_of_the_columns(make_
 def test_an_update_that_needs_no_change_is_returned_as_it_is(make_update):
     update = make_update()
     assert coerce_update(update) is update
-
-
-def test_a_row_with_an_unknown_text_does_not_hide_the_others(make_update):
-    frame = identified([make_update(1), make_update(2)])
-    first = pl.col("conid") == 1
-    for name in ("right", "price_kind", "trading_mode", "value_source"):
-        odd = pl.when(first).then(pl.lit("odd")).otherwise(name).alias(name)
-        frame = frame.with_columns(odd)
-    read = {u.conid: u for u in updates_of(frame)}
-    assert (read[1].right, read[1].price_kind, read[1].trading_mode) == (None, None, None)
-    assert read[1].value_source == "NONE"
-    assert read[2].trading_mode == "SIMULATED"
 
 
 def test_our_own_updates_are_not_checked_field_by_field(make_update, monkeypatch):

@@ -144,15 +144,6 @@ def test_a_ledger_that_was_taken_back_since_is_read_whole(
     assert reader().latest()["position"].to_list() == [1.0, 3.0]
 
 
-@pytest.mark.on_disk  # it looks for a folder
-def test_a_ledger_without_derived_rows_is_read_whole_and_none_are_made(
-    open_ledger, reader, make_update, known
-) -> None:
-    open_ledger().append([make_update(1, position=1.0)])
-    assert reader().latest()["position"].to_list() == [1.0]
-    assert not known.exists()
-
-
 @pytest.mark.on_disk  # it spoils files
 def test_derived_rows_that_cannot_be_read_are_left_aside(
     open_ledger, reader, derive, make_update, known

@@ -15,7 +15,7 @@ from position_sync_dagster.errors import (
     TradingModeError,
 )
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.storage import lifecycle_table
+from position_sync_dagster.lake.storage import table
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import overwrite
 from position_sync_dagster.lake.storage.threads import offload
@@ -243,7 +243,7 @@ def overtaken_by(other, monkeypatch):
         overwrite(*args)
 
     # The writer lock only keeps the order; what is proved here must hold without it.
-    monkeypatch.setattr(lifecycle_table, "overwrite", late)
+    monkeypatch.setattr(table, "overwrite", late)
     return commits
 
 

@@ -1,7 +1,5 @@
 """How many rows a change reads and writes, counted at the table: not more in a larger queue."""
 
-import json
-
 import pytest
 
 from position_sync_dagster.domain.clock import RetryPolicy
@@ -9,52 +7,25 @@ from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import lifecycle_table
 from position_sync_dagster.lake.storage.lifecycle_table import PART_ROWS
-from position_sync_dagster.lake.storage.table import Table
+from tests.support.torn_queues import written
 
 SMALL, LARGE = 2 * PART_ROWS, 10 * PART_ROWS
 
 
-@pytest.fixture
-def scanned(monkeypatch):
-    """Return the heights of all frames that are read from the table, in order."""
-    heights = []
-
-    def counted(method):
-        def call(*arguments, **more):
-            frame = method(*arguments, **more)
-            heights.append(frame.height)
-            return frame
-
-        return call
-
-    for method in (Table.scan, Table.read_rows):
-        monkeypatch.setattr(Table, method.__name__, counted(method))
-    return heights
-
-
-def written(path, version):
-    """Return the rows of the files that a commit added, by the log."""
-    entries = (path / "_delta_log" / f"{version:020}.json").read_text().splitlines()
-    actions = [json.loads(entry) for entry in entries]
-    return sum(
-        json.loads(action["add"]["stats"])["numRecords"] for action in actions if "add" in action
-    )
-
-
 @pytest.mark.parametrize("waiting", [SMALL, LARGE])
 def test_a_claim_a_mark_a_release_and_an_insert_rewrite_few_rows_and_read_none(
-    tmp_path, scanned, waiting
+    tmp_path, files_read, waiting
 ):
     path = tmp_path / "queue"
     queue = PositionQueue(path, fsync=False).sync
     queue.initialize()
     queue.insert_many(QueueRequest(conid, "SPY", account="A") for conid in range(1, waiting + 1))
     queue.claim_batch(1)  # the live rows are in memory from here on
-    scanned.clear()
+    files_read.clear()
     rows = []
 
     def count():
-        rows.append(written(path, queue.store.table.version()))
+        rows.append(written(queue.store.table))
 
     batch = queue.claim_batch(50)
     count()
@@ -66,7 +37,7 @@ def test_a_claim_a_mark_a_release_and_an_insert_rewrite_few_rows_and_read_none(
     count()
     queue.insert(waiting + 1, "SPY")
     count()
-    assert scanned == []
+    assert files_read == []
     assert max(rows) <= 2 * PART_ROWS + 50
     fresh = PositionQueue(path, fsync=False).sync
     assert fresh.counts() == {
@@ -75,27 +46,6 @@ def test_a_claim_a_mark_a_release_and_an_insert_rewrite_few_rows_and_read_none(
         QueueStatus.SUCCESS: 40,
         QueueStatus.FAILED: 0,
     }
-
-
-def test_rows_that_older_releases_wrote_in_one_part_are_divided_by_the_next_change(
-    tmp_path, monkeypatch
-):
-    path = tmp_path / "queue"
-    old = PositionQueue(path, fsync=False).sync
-    old.initialize()
-    with monkeypatch.context() as older:
-        older.setattr(lifecycle_table, "PART_ROWS", 10**9)
-        ids = old.insert_many(QueueRequest(conid, "SPY") for conid in range(1, 2_501))
-    assert old.store.snapshot().live["part"].unique().to_list() == ["0"]
-    queue = PositionQueue(path, fsync=False).sync
-    queue.claim_batch(50)
-    live = PositionQueue(path, fsync=False).sync.store.snapshot().live
-    assert sorted(live["request_id"]) == sorted(ids)
-    assert sorted(live.group_by("part").len()["len"]) == [500, 1_000, 1_000]
-    queue.mark_success(ids[:2_000])
-    live = PositionQueue(path, fsync=False).sync.store.snapshot().live
-    assert sorted(live["request_id"]) == sorted(ids[2_000:])
-    assert live["part"].unique().to_list() == ["0"], "a few rows lie in one part"
 
 
 def test_a_step_that_ends_one_request_and_changes_one_of_another_part_rewrites_both_parts(

@@ -8,7 +8,7 @@ from pathlib import Path
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
-from position_sync_dagster.lake.storage import lifecycle_table, writer_lock
+from position_sync_dagster.lake.storage import table, writer_lock
 from position_sync_dagster.lake.storage.table import append
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
@@ -74,11 +74,11 @@ def test_the_first_inserts_of_two_hosts_at_once_are_one_request(tmp_path, monkey
     ids = []
 
     def after_the_other(*arguments, **more):
-        monkeypatch.setattr(lifecycle_table, "append", append)
+        monkeypatch.setattr(table, "append", append)
         ids.append(other.insert(1, "SPY"))
         append(*arguments, **more)
 
-    monkeypatch.setattr(lifecycle_table, "append", after_the_other)
+    monkeypatch.setattr(table, "append", after_the_other)
     ids.append(one.insert(1, "SPY"))
     assert len(set(ids)) == 1 < len(ids)
     assert one.counts()[QueueStatus.PENDING] == 1

@@ -9,7 +9,6 @@ import pytest
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.errors import AmbiguousRemovalError, InvalidLegError, UnknownLegError
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.codec import leg_rows
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
 from position_sync_dagster.lake.storage.lifecycle_table import LifecycleTable
@@ -43,14 +42,6 @@ async def test_an_added_leg_is_active_and_read_by_others(registry, tmp_path, clo
     assert await other.get_all_active() == [added]
 
 
-async def test_a_lake_that_is_initialized_knows_the_active_legs(lake):
-    await lake.registry.add_active(conid=1, strategy_id="s", **LEG)
-    other = Lake(lake.path)
-    assert not other.registry.is_active(1)
-    await other.initialize()
-    assert other.registry.is_active(1)
-
-
 async def test_a_stock_and_a_future_are_legs_too(registry, tmp_path, clock):
     stock = await registry.add_active(conid=1, symbol="SPY", strategy_id="a", quantity=100)
     future = await registry.add_active(conid=2, symbol="ES", expiry="20260320", strategy_id="a")
@@ -74,11 +65,6 @@ async def test_a_strategy_that_was_given_as_a_number_equals_it(registry, tmp_pat
     assert [one.strategy_id for one in load_strategies(tmp_path / "file.yaml")] == [1]
     await registry.remove_active(7, 1)
     assert await registry.get_all_active() == []
-
-
-async def test_the_parameters_may_be_given_by_position(registry):
-    await registry.add_active(1, "SPY", "PUT", 450.0, "20260220", 7)
-    assert registry.is_active(1)
 
 
 async def test_the_same_leg_again_changes_nothing(registry, clock):
@@ -130,15 +116,6 @@ async def test_two_strategies_cannot_both_hold_the_whole_of_a_leg(registry, firs
         await registry.add_active(conid=1, strategy_id="b", account=second, **LEG)
     assert registry.version == version
     await registry.add_active(conid=1, strategy_id="b", account=second, quantity=1, **LEG)
-
-
-async def test_two_strategies_may_each_hold_the_whole_in_accounts_of_their_own(registry):
-    await registry.add_active(conid=1, strategy_id="a", account="DU1", **LEG)
-    await registry.add_active(conid=1, strategy_id="b", account="DU2", **LEG)
-    with pytest.raises(AmbiguousRemovalError):
-        await registry.remove_active(1)
-    await registry.remove_active(1, account="DU1")
-    assert [x.account for x in await registry.get_all_active()] == ["DU2"]
 
 
 async def test_a_leg_that_nobody_holds_cannot_be_removed(registry):
@@ -210,25 +187,6 @@ async def test_many_legs_come_in_one_commit_or_none_of_them(registry, clock):
     with pytest.raises(InvalidLegError, match="twice"):
         await registry.add_many([leg(clock, 60, "a"), leg(clock, 60, "a", strike=1.0)])
     assert not registry.is_active(60)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"conid": 0},
-        {"conid": "x"},
-        {"right": "CALLS"},
-        {"expiry": "2026-02-30"},
-        {"strike": float("nan")},
-        {"symbol": " "},
-        {"priority": 0},
-    ],
-    ids=str,
-)
-async def test_a_field_that_does_not_parse_is_refused(registry, wrong):
-    with pytest.raises(InvalidLegError):
-        await registry.add_active(**({"conid": 1, "strategy_id": "a"} | LEG | wrong))
-    assert await registry.get_all_active() == []
 
 
 @pytest.mark.parametrize("text", ["it's", "'; --", "\0", "🙂\n", "a b%41"])
@@ -341,19 +299,3 @@ async def test_a_roll_that_is_followed_while_a_file_is_applied_stays(registry, c
     monkeypatch.setattr(LifecycleTable, "change", after_the_roll)
     assert await registry.replace_all([described], following={"s"}) == (0, 0)
     assert [one.conid for one in await registry.get_all_active()] == [2]
-
-
-async def test_a_file_of_thousands_of_legs_is_applied_in_one_commit_and_so_is_a_change_of_all(
-    registry, clock, tmp_path
-):
-    book = tmp_path / "strategies.yaml"
-    line = "      - {{conid: {0}, symbol: SPY, right: C, strike: 450, expiry: 20281215}}"
-    legs = "\n".join(line.format(conid) for conid in range(1, 5_001))
-    book.write_text(f"strategies:\n  - strategy_id: s\n    legs:\n{legs}\n")
-    before = registry.table.version()
-    assert await registry.replace_all(load_strategies(book, clock)) == (5_000, 0)
-    assert registry.table.version() == before + 1
-    book.write_text(book.read_text().replace("strike: 450", "strike: 460"))
-    assert await registry.replace_all(load_strategies(book, clock)) == (5_000, 5_000)
-    assert registry.table.version() == before + 2
-    assert {leg.strike for leg in await registry.get_all_active()} == {460.0}

@@ -1,9 +1,7 @@
 """How many rows of the ledger and of `broker_positions` a change reads and writes: not the book."""
 
-import json
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -14,6 +12,7 @@ from position_sync_dagster.domain.broker_position import (
 )
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.lake.storage.table import Table
+from tests.support.torn_queues import written
 
 LOGIN, ACCOUNT = "127.0.0.1:7497", "DUSIM1"
 BATCH = 50
@@ -32,13 +31,6 @@ def read(monkeypatch) -> list[int]:
 
     monkeypatch.setattr(Table, "scan_files", counted)
     return rows
-
-
-def written(table) -> int:
-    """Return the rows of the files that the newest commit added, by the log."""
-    entries = (Path(table.path) / "_delta_log" / f"{table.version():020}.json").read_text()
-    actions = [json.loads(entry) for entry in entries.splitlines()]
-    return sum(json.loads(one["add"]["stats"])["numRecords"] for one in actions if "add" in one)
 
 
 @pytest.mark.on_disk  # it reads the log's files

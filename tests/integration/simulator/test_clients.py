@@ -147,33 +147,14 @@ def _listen(name: str) -> Callable[..., None]:
     return method
 
 
-_EVENTS = (
-    "error",
-    "managedAccounts",
-    "nextValidId",
-    "position",
-    "positionEnd",
-    "updateAccountValue",
-    "updatePortfolio",
-    "updateAccountTime",
-    "accountDownloadEnd",
-    "contractDetails",
-    "contractDetailsEnd",
-    "tickPrice",
-    "tickSize",
-    "tickString",
-    "tickGeneric",
-    "tickOptionComputation",
-    "marketDataType",
-    "tickReqParams",
-    "pnlSingle",
-    "currentTime",
-    "openOrderEnd",
-    "completedOrdersEnd",
-    "execDetailsEnd",
-    "tickSnapshotEnd",
-)
-for _name in _EVENTS:
+_EVENTS = """
+    error managedAccounts nextValidId position positionEnd updateAccountValue
+    updatePortfolio updateAccountTime accountDownloadEnd contractDetails contractDetailsEnd
+    tickPrice tickSize tickString tickGeneric tickOptionComputation marketDataType
+    tickReqParams pnlSingle currentTime openOrderEnd completedOrdersEnd execDetailsEnd
+    tickSnapshotEnd
+"""
+for _name in _EVENTS.split():
     setattr(Original, _name, _listen(_name))
 
 

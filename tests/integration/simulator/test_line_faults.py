@@ -73,11 +73,6 @@ async def test_a_silenced_line_speaks_again_after_a_reset(sim, post, ib, eventua
     assert await post("silence_line", conid=PUT) == 0
 
 
-async def test_a_line_is_not_silenced_for_an_unknown_contract(sim):
-    with pytest.raises(ActionError, match="conid"):
-        sim.silence_line(7)
-
-
 async def outage(post, kind: str) -> None:
     """Lose and restore a farm, or the connection to IB."""
     if kind == "farm":
@@ -158,12 +153,6 @@ async def test_a_new_line_may_have_nothing_but_the_model_price(sim, post, ib, ev
     await post("ticking", conid=CALL, only=None)
     sim.step()
     await eventually(lambda: ticker.bid > 0 and ticker.markPrice > 0)
-
-
-async def test_the_kinds_of_tick_are_checked(sim):
-    for only in ([], ["greeks"]):
-        with pytest.raises(ActionError, match="only"):
-            sim.ticking(CALL, only)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mark", [9.5, 0.0])

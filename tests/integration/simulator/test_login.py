@@ -136,24 +136,6 @@ async def test_garbage_closes_its_connection_and_no_other(sim, connect, garbage)
     assert sim.stats()["connections"]["now"] == 1
 
 
-async def test_garbage_after_the_login_closes_that_client_only(sim, connect):
-    good, bad = await connect(sim.port, 1), await connect(sim.port, 2)
-    bad.writer.write(struct.pack(">I", 0xFFFFFFF) + b"x" * 100)
-    await bad.wait_closed()
-    await good.barrier()
-    assert sim.stats()["refused"] == {"not the protocol": 1}
-
-
-async def test_connections_without_a_handshake_are_not_counted_as_clients(sim, connect, eventually):
-    for _ in range(20):
-        _, writer = await asyncio.open_connection("127.0.0.1", sim.port)
-        writer.close()
-        await writer.wait_closed()
-    await eventually(lambda: sim.stats()["connections"]["sockets"] == 0)
-    assert sim.stats()["connections"]["total"] == 0
-    await (await connect(sim.port)).barrier()
-
-
 async def test_a_frame_may_arrive_byte_by_byte(sim, connect):
     client = await connect(sim.port, start=False)
     offer = b"v157..178"

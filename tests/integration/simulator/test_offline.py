@@ -46,27 +46,6 @@ async def test_without_answers_a_login_waits_and_ends_after_the_restore(
         ib.disconnect()
 
 
-@pytest.mark.parametrize(("restore", "code"), RESTORES)
-async def test_connectivity_lost_and_restored_during_a_login(sim, post, eventually, restore, code):
-    ib, codes = IB(), []
-    ib.errorEvent += lambda _id, code, _text, _contract: codes.append(code)
-    await post("positions_end", delay_s=None)
-    login = asyncio.create_task(log_in(ib, sim))
-    try:
-        await eventually(lambda: len(ib.positions()) == 9)
-        await post("positions_end")
-        await post("connectivity", state="lost", answers="none")
-        ib.client.reqPositions()
-        await eventually(lambda: 1100 in codes)
-        assert not login.done()
-        await post("connectivity", state=restore)
-        await login
-        assert codes[-2:] == [1100, code]
-    finally:
-        login.cancel()
-        ib.disconnect()
-
-
 async def test_with_cached_answers_a_login_ends_while_the_gateway_is_offline(sim, post):
     await post("connectivity", state="lost", answers="cached")
     ib = IB()
@@ -151,12 +130,6 @@ async def test_kept_requests_are_answered_in_their_order_and_not_to_a_client_tha
     await stays.wait_error(2100, since=since - 1)
     kinds = [m[0] for m in stays.messages if m[0] in ("62", "54") or m[3:4] == ["2100"]]
     assert kinds == ["62", "54", "4"]
-
-
-async def test_answers_are_none_or_cached(sim):
-    with pytest.raises(ActionError, match="answers"):
-        sim.connectivity("lost", "some")  # type: ignore[arg-type]
-    assert sim.stats()["connectivity"] == "up"
 
 
 async def test_a_farm_that_is_still_broken_is_named_when_the_connection_is_restored(

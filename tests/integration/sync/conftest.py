@@ -1,9 +1,11 @@
 """A streamer over a simulator and real tables."""
 
+import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
 
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import DeltaLakePositionWriter
@@ -80,6 +82,26 @@ def streaming(lake, settings_for, monkeypatch):
             yield streamer, received
         finally:
             await streamer.stop()
+
+    return run
+
+
+@pytest.fixture
+def running_streamer(lake, settings_for):
+    """Run a streamer that connects by itself, until the end of the block."""
+
+    @asynccontextmanager
+    async def run(sim, *, clock=utc_now, **more):
+        streamer = IBPositionStreamer(
+            lake.registry, lake.queue, clock=clock,
+            tables=StreamTables(broker_positions=lake.broker_positions),
+            settings=settings_for(sim, **{"flush_interval_s": 0.1} | more),
+        )  # fmt: skip
+        stop = asyncio.Event()
+        task = asyncio.create_task(streamer.run(stop))
+        yield streamer
+        stop.set()
+        await task
 
     return run
 

@@ -40,13 +40,6 @@ def test_a_receiver_that_cannot_be_reached_is_logged_by_its_place(url, caplog, c
     assert PASSWORD not in "".join(capfd.readouterr())
 
 
-def test_a_refusal_is_no_delivery(caplog) -> None:
-    with running_receiver() as receiver:
-        receiver.answer = 500
-        assert not deliver(SecretStr(receiver.url), 0, title="t", body="b")
-    assert PASSWORD not in caplog.text
-
-
 def test_other_loggers_write_again_afterwards(caplog) -> None:
     with running_receiver() as receiver:
         deliver(SecretStr(receiver.url), 0, title="t", body="b")

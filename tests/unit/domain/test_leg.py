@@ -20,6 +20,11 @@ def test_a_leg_reads_ibs_spellings():
     assert leg.strategy_id == "12"
 
 
+@pytest.mark.parametrize("expiry", ["20260220", "2026-02-20", 20260220, date(2026, 2, 20)])
+def test_an_expiry_is_read_in_each_spelling(expiry):
+    assert make_leg(**GOOD | {"expiry": expiry}).expiry == date(2026, 2, 20)
+
+
 def test_the_id_of_a_strategy_equals_its_number_and_is_found_by_its_text_in_sets():
     number = make_leg(**GOOD).strategy_id
     assert number == 12
@@ -27,13 +32,6 @@ def test_the_id_of_a_strategy_equals_its_number_and_is_found_by_its_text_in_sets
     assert {number: "collar"}["12"] == "collar"
     assert number not in {12}  # the cost of being found by its text, as docs/library.md says
     assert make_leg(**GOOD | {"strategy_id": "012"}).strategy_id != 12
-
-
-def test_a_stock_or_a_future_has_no_right_and_no_strike():
-    hedge = dict(conid=8, symbol="SPY", strategy_id="s", added_at=NOW)
-    stock, future = make_leg(**hedge), make_leg(**hedge, expiry="20260320")
-    assert (stock.right, stock.strike, stock.expiry) == (None, None, None)
-    assert (future.right, future.strike, future.expiry) == (None, None, date(2026, 3, 20))
 
 
 @pytest.mark.parametrize("missing", ["right", "strike", "expiry"])
@@ -47,6 +45,7 @@ def test_an_option_has_right_strike_and_expiry(missing):
     ("field", "value", "named"),
     [
         ("conid", 0, "conid 0"),
+        ("conid", 2**31, "2147483648 is no contract id"),
         ("conid", "12x", "'12x'"),
         ("conid", 1.5, "1.5"),
         ("conid", True, "True"),

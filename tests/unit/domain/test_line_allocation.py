@@ -7,12 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from position_sync_dagster.domain.clock import Backoff
-from position_sync_dagster.domain.line_allocation import (
+from position_sync_dagster.domain.login_lines import (
     Demand,
     LineLimit,
     allocate_lines,
     demands,
-    underlying_demand,
 )
 from tests.support.holdings import make_holding
 from tests.support.legs import ADDED_AT, leg
@@ -47,6 +46,10 @@ def allocate(wanted, held_for=(), limit=10, reserve=0, hold_s=0.0):
 def want(conid, priority=1, age_s=0, strategy="s"):
     since = NOW - timedelta(seconds=age_s)
     return Demand(conid=conid, priority=priority, since=since, strategy=strategy)
+
+
+def underlying(conid, place):
+    return Demand(conid=conid, priority=place, of_options=True)
 
 
 def test_a_leg_that_its_account_does_not_hold_wants_no_line():
@@ -169,7 +172,7 @@ def test_a_limit_that_falls_further_without_a_probe_does_not_wait_longer():
 
 def test_an_underlying_gives_its_line_to_a_leg_at_once_and_a_leg_keeps_its_own():
     legs = wanted_of([held(1), held(2)], [leg(1), leg(2)])
-    underlyings = [underlying_demand(conid, place) for place, conid in enumerate((8, 9))]
+    underlyings = [underlying(conid, place) for place, conid in enumerate((8, 9))]
     young = {8: 0.0, 9: 0.0}
     assert allocate([*legs, *underlyings], young, limit=4) == {1, 2, 8, 9}
     assert allocate([*legs, *underlyings], young, limit=3, hold_s=5.0) == {1, 2, 8}
@@ -179,5 +182,5 @@ def test_an_underlying_gives_its_line_to_a_leg_at_once_and_a_leg_keeps_its_own()
 
 
 def test_underlyings_leave_the_reserve_free():
-    underlyings = [underlying_demand(conid, conid) for conid in range(10)]
+    underlyings = [underlying(conid, conid) for conid in range(10)]
     assert len(allocate(underlyings, limit=8, reserve=5)) == 3

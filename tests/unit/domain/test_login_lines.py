@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from position_sync_dagster.domain.clock import Backoff
-from position_sync_dagster.domain.line_allocation import LineLimit
-from position_sync_dagster.domain.login_lines import LOGIN_SILENT, LoginLines
+from position_sync_dagster.domain.login_lines import LOGIN_SILENT, LineLimit, LoginLines
 from position_sync_dagster.domain.valuation import Quote
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
@@ -61,20 +60,6 @@ def test_silence_after_a_restore_counts_from_the_opening_of_the_session(login):
     assert {login.lines.line(c).reason for c in (1, 2)} == {"a farm broke"}
     login.closed = {2}
     assert login.renewals(1000, 1040) == [(1029, 1)]  # it opened right after 999
-
-
-def test_a_new_line_that_is_silent_outside_its_session_goes_on_waiting(login):
-    login.closed = {3}
-    login.lines.line(3).requested(5.0)
-    login.renewals(6, 50)
-    assert not login.lines.line(3).suspect
-    assert login.lines.problems() == []
-
-
-def test_a_line_that_the_broker_contradicts_is_requested_again_outside_its_session_too(login):
-    login.closed = {1, 2}
-    assert login.lines.line(1).disagrees(100.0)
-    assert login.pass_to(100.0) == [1]
 
 
 def test_a_line_that_became_suspect_before_its_session_ended_waits_for_the_next(login):

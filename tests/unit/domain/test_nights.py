@@ -8,8 +8,7 @@ import pytest
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.instrument import Instrument, parse_trading_hours
-from position_sync_dagster.domain.line_allocation import Demand, LineLimit
-from position_sync_dagster.domain.login_lines import Denial, LoginLines
+from position_sync_dagster.domain.login_lines import Demand, Denial, LineLimit, LoginLines
 from position_sync_dagster.domain.streamed_holding import Moment, StreamedHolding, StreamRules
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.domain.valuation import Provenance, Quote

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy, propose
-from position_sync_dagster.domain.structures import Shape
+from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy, Shape, propose
 from tests.support.legs import leg
 from tests.support.option_books import book, contract, holding, order
 
@@ -175,6 +174,11 @@ def test_two_debit_spreads_are_no_reverse_iron_condor_but_may_be_one() -> None:
     found = propose(book(spreads | {"200C": 1}))
     assert Counter(kinds(found)) == {Shape.VERTICAL: 2, Shape.SINGLE: 2}
     assert all(one.alternatives for one in found.strategies if one.kind is Shape.VERTICAL)
+
+
+def test_a_put_among_calls_makes_no_condor() -> None:
+    found = propose(book({"85C": 3, "95P": -3, "105C": -3, "110C": 3}))
+    assert Shape.CONDOR not in kinds(found)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,7 @@
 
 from datetime import UTC, datetime
 
-from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.line_allocation import route
+from position_sync_dagster.domain.leg import LegState, route
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
 

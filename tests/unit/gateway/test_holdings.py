@@ -266,13 +266,6 @@ def test_a_profit_message_is_forgotten_with_what_it_valued(held, change):
     assert held.holdings == (held.get(KEY),)
 
 
-def test_a_holding_that_is_put_whole_does_not_get_the_values_from_before_it(held):
-    whole = held.get(KEY)
-    held.put_pnl(KEY, pnl(6300.0))
-    held.put(whole)
-    assert held.get(KEY).market_value is None
-
-
 def test_the_realized_profit_of_yesterday_is_not_that_of_today(book):
     """It is unset again until the position trades: recorded of positions not traded on a day."""
     book.put_portfolio(KEY, LISTED, 10.0, VALUES)
@@ -293,16 +286,6 @@ def test_a_profit_message_from_before_the_gateway_lost_its_data_confirms_nothing
     holding = held.get(KEY)
     assert (holding.market_value, holding.confirmed_at) == (6300.0, None)
     assert holding.completeness is Completeness.UNKNOWN
-
-
-def test_what_an_earlier_connection_knew_is_remembered_without_its_confirmation(book, clock):
-    earlier = make_book(clock, account=ACCOUNT)
-    earlier.put_position(ACCOUNT, LISTED, 10.0, 600.0)
-    earlier.confirmed.completeness[ACCOUNT] = Completeness.COMPLETE
-    earlier.confirmed.confirm(ACCOUNT)
-    book.remember(earlier.holdings)
-    assert (book.get(KEY).position, book.get(KEY).confirmed_at) == (10.0, None)
-    assert book.get(KEY).completeness is Completeness.UNKNOWN
 
 
 def test_a_value_confirms_its_own_holding_alone(book, clock):

@@ -7,7 +7,7 @@ import pytest
 
 from position_sync_dagster.domain.leg import Bound, Measure
 from position_sync_dagster.errors import StrategiesFileError
-from position_sync_dagster.lake.strategies_file import load_limits, load_strategies
+from position_sync_dagster.lake.strategies_file import load_strategies, saved_limits
 
 GOOD = """\
 strategies:
@@ -33,7 +33,7 @@ accounts:
 def read(tmp_path, text):
     file = tmp_path / "strategies.yaml"
     file.write_text(text)
-    return load_limits(file)
+    return saved_limits(file)
 
 
 def test_limits_are_read_in_the_order_of_the_file(tmp_path) -> None:
@@ -63,9 +63,7 @@ def one(limits: str) -> str:
     [
         (one("{vegas: {max: 1}}"), "line 4, column 14", "the field 'vegas' is not known"),
         (one("{value_age_s: {maximum: 1}}"), "line 4, column 28", "'maximum' is not known"),
-        (one("{value_age_s: {max: .nan}}"), "line 4, column 33", "max '.nan' cannot be used"),
         (one("{value_age_s: {max: nan}}"), "line 4, column 33", "max 'nan' cannot be used"),
-        (one("{value_age_s: {max: inf}}"), "line 4, column 33", "max 'inf' cannot be used"),
         (one("{value_age_s: {max: much}}"), "line 4, column 33", "max 'much' cannot be used"),
         (one("{value_age_s: 5}"), "line 4, column 27", "fields are expected here"),
         (one("{value_age_s: {}}"), "line 4, column 27", "it has neither min nor max"),

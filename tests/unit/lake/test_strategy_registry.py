@@ -8,8 +8,8 @@ import pytest
 from position_sync_dagster.domain.leg import UnresolvedLeg, make_leg
 from position_sync_dagster.errors import InvalidLegError
 from position_sync_dagster.lake.strategy_registry import (
-    LegIndex,
     distinct_legs,
+    in_order,
     refuse_two_whole_holders,
     two_whole_holders,
     with_rolls,
@@ -17,21 +17,9 @@ from position_sync_dagster.lake.strategy_registry import (
 from tests.support.legs import ADDED_AT, leg
 
 
-def test_nothing_is_active_in_an_empty_registry():
-    assert not LegIndex().is_active(1)
-
-
-def test_a_leg_is_active_in_its_account_and_without_one_everywhere():
-    index = LegIndex([leg(1, account="DU1"), leg(1, "b", account="DU2"), leg(2)])
-    assert index.is_active(1)
-    assert index.is_active(1, "DU2")
-    assert not index.is_active(1, "DU3")
-    assert index.is_active(2, "DU3")
-
-
 def test_legs_come_in_a_fixed_order():
     legs = [leg(2), leg(1, account="DU2"), leg(1, "b", account="DU1"), leg(1, "a", account="DU1")]
-    assert LegIndex(legs).legs == LegIndex(reversed(legs)).legs
+    assert in_order(legs) == in_order(reversed(legs))
 
 
 @pytest.mark.parametrize("name", ["UNATTRIBUTED", " unattributed"])

@@ -12,7 +12,7 @@ from ib_gateway_simulator.market.market import Market
 from position_sync_dagster.domain.instrument import parse_expiry, parse_right
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.risk.scenarios import Assumptions, Breakdown, Point, PricedLegs, grid
+from position_sync_dagster.risk.scenarios import Assumptions, Breakdown, Point, PricedLegs
 from position_sync_dagster.risk.terms import DatedDividend, dividends_stated
 from tests.support import money_rows
 from tests.support.legs import leg
@@ -117,7 +117,9 @@ def predicted_and_moved(points: list[Point]) -> pl.DataFrame:
 
 
 def test_each_strategy_and_the_account_are_within_one_percent_of_the_move() -> None:
-    found = predicted_and_moved(grid([-10, 0, 10], [-5, 0, 5]))
+    found = predicted_and_moved(
+        [Point(spot=spot, vol=vol) for spot in (-10, 0, 10) for vol in (-5, 0, 5)]
+    )
     account = found.group_by("point").agg(pl.col("profit", "moved", "gross", "contracts").sum())
     for row in [*found.iter_rows(named=True), *account.iter_rows(named=True)]:
         # The simulator's own prices are exact to two cents a share, where moves cancel.

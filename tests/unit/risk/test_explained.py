@@ -20,16 +20,10 @@ def held(conid: int, position: float, price: float, **values: Any) -> dict[str, 
 
 SHARE = dict.fromkeys(("underlying_price", "implied_vol", "delta", "gamma", "vega", "theta"))
 SHARE |= {"multiplier": 1.0, "right": None}  # type: ignore[dict-item]
-STATE = list(held(1, 1.0, 1.0))
-TYPES = dict.fromkeys(STATE, pl.Float64) | {
-    "account": pl.String, "conid": pl.Int64, "symbol": pl.String, "currency": pl.String,
-    "right": pl.String,
-}  # fmt: skip
-TRADES = {
-    "account": pl.String, "conid": pl.Int64, "symbol": pl.String, "currency": pl.String,
-    "quantity": pl.Float64, "price": pl.Float64, "multiplier": pl.Float64,
-    "commission": pl.Float64, "booked": pl.Boolean,
-}  # fmt: skip
+TYPES = {
+    name: pl.Int64 if name == "conid" else pl.String if isinstance(value, str) else pl.Float64
+    for name, value in held(1, 1.0, 1.0).items()
+}
 
 
 def trade(conid: int, quantity: float, price: float, **values: Any) -> dict[str, Any]:
@@ -44,7 +38,7 @@ def explained(
     return explain(
         pl.DataFrame(before, schema=TYPES),
         pl.DataFrame(after, schema=TYPES),
-        pl.DataFrame(trades, schema=TRADES),
+        pl.DataFrame([*trades, trade(0, 0.0, 0.0)]).head(len(trades)),
         days=1.0,
     )
 

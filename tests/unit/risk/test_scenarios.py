@@ -1,7 +1,7 @@
 """The holdings under other prices, volatilities and days."""
 
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 
 import numpy as np
 import polars as pl
@@ -9,7 +9,7 @@ import pytest
 
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.risk.scenarios import Assumptions, Breakdown, Point, PricedLegs, grid
+from position_sync_dagster.risk.scenarios import Assumptions, Breakdown, Point, PricedLegs
 from position_sync_dagster.risk.terms import DatedDividend, NotPriced
 from tests.support import money_rows
 from tests.support.contracts import contract_details
@@ -60,8 +60,7 @@ def priced(rows: list[PositionUpdate] = ROWS, **given: object) -> PricedLegs:
     return PricedLegs(parts, Assumptions(now=NOW, **{"rates": RATES} | given))  # type: ignore[arg-type]
 
 
-POINTS = grid([-10, 0, 5], [-5, 0], [0, 30])
-NO_SHIFT = POINTS.index(Point())
+POINTS = [Point(spot=s, vol=v, days=d) for s in (-10, 0, 5) for v in (-5, 0) for d in (0, 30)]
 
 
 def test_no_shift_changes_nothing() -> None:
@@ -144,16 +143,6 @@ def test_what_the_model_does_not_fit_is_left_out_with_the_reason() -> None:
     assert priced([adjusted], details=details).left_out() == {NotPriced.ADJUSTED.value: 1}
     foreign = option(2, currency="SEK")
     assert priced([foreign]).left_out() == {NotPriced.NO_RATE.value: 1}
-
-
-def test_expired_legs_are_worth_their_exercise() -> None:
-    days = (EXPIRY - NOW.date()).days + 1
-    row = priced(ROWS[:1]).rows([Point(spot=-10, days=days)], Breakdown.LEG)[0]
-    base = tree_price(
-        call=False, spot=600, strike=575, volatility=0.2, rate=0.04,
-        years=(datetime(2026, 6, 19, 20, tzinfo=UTC) - NOW) / timedelta(days=365),
-    )  # fmt: skip
-    assert row["profit"] == pytest.approx(-100 * (35.0 - base), rel=1e-3)
 
 
 def test_a_strategy_has_its_share_of_a_holding() -> None:

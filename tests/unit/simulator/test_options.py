@@ -68,20 +68,21 @@ def test_every_argument_reaches_its_option(started, invoke):
 
 
 @pytest.mark.parametrize(
-    "arguments", ["--tick-interval 0", "--max-lines 0", "--port x", "--port 70000", "--nonsense"]
+    ("arguments", "named"),
+    [
+        ("--tick-interval 0", "--tick-interval"),
+        ("--port x", "--port"),
+        ("--nonsense", "--nonsense"),
+        ("--time-zone Mars/Base", "time_zone"),
+        ("--time-zone ../etc", "time_zone"),
+    ],
 )
-def test_a_wrong_argument_ends_it_with_exit_code_2_and_the_reason(started, invoke, arguments):
+def test_a_wrong_argument_ends_it_with_exit_code_2_and_the_reason(
+    started, invoke, arguments, named
+):
     ended = invoke(arguments)
     assert ended.exit_code == 2
-    assert arguments.split()[0] in ended.output
-    assert started == []
-
-
-@pytest.mark.parametrize("zone", ["Mars/Base", "../etc", "America"])
-def test_an_unknown_time_zone_ends_it_with_exit_code_2_and_the_reason(started, invoke, zone):
-    ended = invoke(f"--time-zone {zone}")
-    assert ended.exit_code == 2
-    assert "time_zone" in ended.output
+    assert named in ended.output
     assert started == []
 
 

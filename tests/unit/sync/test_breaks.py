@@ -13,8 +13,6 @@ from position_sync_dagster.sync.alerts import (
     RETRY,
     AlertCursor,
     CheckState,
-    after_delivery,
-    due,
     follow,
     send_due,
     together,
@@ -109,48 +107,61 @@ def test_a_check_that_is_gone_is_forgotten() -> None:
     assert told(told(AlertCursor(), BAD)).breaks == {}
 
 
-def test_each_receiver_is_tried_again_by_itself_and_loses_nothing() -> None:
-    cursor = told(AlertCursor(), BAD, receivers=2)
-    messages = due(cursor, NOW)
-    assert sorted(messages) == [0, 1]
-    cursor = after_delivery(cursor, 0, ok=True, now=NOW)
-    cursor = after_delivery(cursor, 1, ok=False, now=NOW)
-    cursor = told(cursor, GOOD, at=timedelta(seconds=10), receivers=2)
-    assert {p: len(m) for p, m in due(cursor, NOW + timedelta(seconds=10)).items()} == {0: 1}
-    later = NOW + RETRY
-    found = due(cursor, later)[1]
-    assert [m.title.split(":")[0] for m in found] == ["WARN", "Passes again"]
-    cursor = after_delivery(cursor, 1, ok=True, now=later)
-    assert sorted(due(cursor, later)) == [0]
-    assert cursor.failing == {}
+class Post:
+    """Sends messages at NOW + `at`, and records the receiver and the title of each."""
+
+    def __init__(self) -> None:
+        self.refusing: set[int] = set()
+        self.sent: list[tuple[int, str]] = []
+
+    def deliver(self, _url: SecretStr, place: int, *, title: str, body: str) -> bool:
+        self.sent.append((place, title.split(":")[0]))
+        return place not in self.refusing
+
+    def send(self, cursor: AlertCursor, at: timedelta = timedelta()) -> AlertCursor:
+        self.sent.clear()
+        return send_due(cursor, [SecretStr("json://example")] * 2, lambda: NOW + at)[0]
 
 
-def test_each_of_several_receivers_gets_a_message_once(monkeypatch) -> None:
-    received: list[int] = []
-    monkeypatch.setattr(alerts, "deliver", lambda _url, place, **_: received.append(place) or True)
-    cursor, urls = told(AlertCursor(), BAD, receivers=3), [SecretStr("json://example")] * 3
-    for _ in range(3):
-        cursor, _sent = send_due(cursor, urls, lambda: NOW)
-    assert received == [0, 1, 2]
-    assert cursor.outbox == ()
+@pytest.fixture
+def post(monkeypatch: pytest.MonkeyPatch) -> Post:
+    found = Post()
+    monkeypatch.setattr(alerts, "deliver", found.deliver)
+    return found
 
 
-def test_a_clock_that_was_set_back_holds_up_no_message() -> None:
+def test_each_receiver_is_tried_again_by_itself_and_loses_nothing(post: Post) -> None:
+    post.refusing = {1}
+    cursor = post.send(told(AlertCursor(), BAD, receivers=2))
+    assert post.sent == [(0, "WARN"), (1, "WARN")]
+    cursor = post.send(told(cursor, GOOD, at=MINUTE / 6, receivers=2), MINUTE / 6)
+    assert post.sent == [(0, "Passes again")]
+    post.refusing = set()
+    cursor = post.send(cursor, RETRY)
+    assert post.sent == [(1, "Position Sync")], "both messages in one"
+    assert (cursor.outbox, cursor.failing) == ((), {})
+    post.send(cursor, RETRY)
+    assert post.sent == []
+
+
+def test_a_clock_that_was_set_back_holds_up_no_message(post: Post) -> None:
     back = timedelta(hours=-1)
     waiting = told(AlertCursor(), BAD, after=MINUTE)
     assert waiting.outbox == ()
     cursor = told(waiting, BAD, at=back, after=MINUTE)
     assert titles(cursor) == ["WARN: position_queue: requests_are_answered"]
-    failed = after_delivery(cursor, 0, ok=False, now=NOW)
-    assert due(failed, NOW) == {}
-    assert sorted(due(failed, NOW + back)) == [0]
+    post.refusing = {0}
+    cursor = post.send(post.send(cursor))
+    assert post.sent == []
+    post.send(cursor, back)
+    assert post.sent == [(0, "WARN")]
 
 
-def test_a_receiver_that_was_removed_is_not_waited_for() -> None:
-    cursor = after_delivery(told(AlertCursor(), BAD, receivers=2), 1, ok=False, now=NOW)
-    cursor = told(cursor, BAD, receivers=1)
+def test_a_receiver_that_was_removed_is_not_waited_for(post: Post) -> None:
+    post.refusing = {0, 1}
+    cursor = told(post.send(told(AlertCursor(), BAD, receivers=2)), BAD, receivers=1)
     assert [message.to for message in cursor.outbox] == [(0,)]
-    assert cursor.failing == {}
+    assert set(cursor.failing) == {0}
 
 
 def test_messages_that_cannot_be_sent_are_bounded() -> None:

@@ -9,10 +9,10 @@ import pytest
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.errors import BrokerUnavailableError, NewerRowError
-from position_sync_dagster.lake.ledger_append import AppendResult
+from position_sync_dagster.lake.ledger_rows import AppendResult
 from position_sync_dagster.lake.position_updates import NewestRows
 from position_sync_dagster.sync.drain import QueueWorker
-from position_sync_dagster.sync.drain_batch import BrokerView, batch_limit
+from position_sync_dagster.sync.drain_batch import BrokerView
 from tests.support.holdings import make_holding
 from tests.support.memory_queue import InMemoryPositionQueue
 from tests.support.settings import make_settings
@@ -237,26 +237,6 @@ async def test_a_zero_row_that_the_stream_writes_meanwhile_is_not_followed_by_an
     assert (report.rows, report.unchanged) == (0, 1)
     (done,) = await queue.get_batch(priority=None, status=QueueStatus.SUCCESS)
     assert done.update_id == "zero"
-
-
-@pytest.mark.parametrize(
-    ("waiting", "batch_size", "largest", "expected"),
-    [
-        (0, 50, 5_000, 50),
-        (200, 50, 5_000, 50),
-        (204, 50, 5_000, 51),
-        (1_000, 50, 5_000, 250),
-        (1_000, 400, 5_000, 400),
-        (10**6, 50, 5_000, 5_000),
-        (10**6, 9_000, 10_000, 10_000),
-        (10**6, 50, 60, 60),
-        (10**6, 50, 20, 20),
-    ],
-)
-def test_a_batch_is_a_quarter_of_what_waits_within_its_two_settings(
-    waiting, batch_size, largest, expected
-):
-    assert batch_limit(waiting, batch_size, largest) == expected
 
 
 async def test_a_drain_of_many_requests_takes_a_few_batches_and_looks_at_the_broker_for_each(

@@ -47,7 +47,7 @@ def run(
         state=state,
         since=ago(began_s),
         ended_at=None if ended_s is None else ago(ended_s),
-        own_fault=state is RunState.FAILED,
+        own_fault=state is RunState.FAILURE,
     )
 
 
@@ -66,25 +66,59 @@ def decide(
     )
 
 
-def test_the_first_run_is_started_at_once() -> None:
-    assert decide().start
+ENDED = run(RunState.SUCCESS, ended_s=1)
+KILLED = [
+    replace(run(RunState.FAILURE, began_s=20, ended_s=0, name=str(n)), own_fault=False)
+    for n in range(8)
+]
+LONG = [run(RunState.FAILURE, began_s=700 * n + 600, ended_s=700 * n, name=str(n)) for n in (0, 1)]
 
 
-@pytest.mark.parametrize("state", [RunState.WAITING, RunState.STARTING, RunState.RUNNING])
-def test_a_run_that_is_starting_is_waited_for(state: RunState) -> None:
-    decided = decide(run(state, began_s=5))
-    assert not decided.start
-    assert not decided.lost
+STARTED = {
+    "none": ([], None),
+    "a clean end, before the end of its lease": ([ENDED], lease("new", left_s=12)),
+    "a clean end, and a drain owns the login": ([ENDED], lease("x", owner=Owner.REFRESH)),
+    "a launch by hand after a pause": (
+        [ENDED, run(RunState.CANCELED, ended_s=100, name="old")],
+        None,
+    ),
+    "one failure": ([run(RunState.FAILURE, began_s=5, ended_s=0)], None),
+    "runs that were killed": (KILLED, None),
+    "failures after a long life": (LONG, None),
+}
+
+
+@pytest.mark.parametrize(("runs", "session"), STARTED.values(), ids=STARTED)
+def test_a_run_is_started_at_once_after(runs, session) -> None:
+    assert decide(*runs, session=session).start
+
+
+NEXT = [run(RunState.STARTED, began_s=40, name="next"), run(RunState.STARTED)]
+
+
+WAITED_FOR = {
+    "a run that is queued": ([run(RunState.QUEUED, began_s=4000)], lease("old", left_s=-100)),
+    "a run that is starting": ([run(RunState.STARTING, began_s=5)], None),
+    "a run that has started": ([run(RunState.STARTED, began_s=5)], None),
+    "a run that is being terminated": ([run(RunState.CANCELING)], lease(left_s=-5)),
+    "a successor that waits for the lease": (NEXT, lease(age_s=595)),
+}
+
+
+@pytest.mark.parametrize(("runs", "session"), WAITED_FOR.values(), ids=WAITED_FOR)
+def test_no_run_is_started_or_lost_beside(runs, session) -> None:
+    decided = decide(*runs, session=session, rotate_after_s=600)
+    assert (decided.start, decided.lost) == (False, ())
 
 
 def test_a_run_whose_lease_holds_is_left_alone() -> None:
-    decided = decide(run(RunState.RUNNING), session=lease())
+    decided = decide(run(RunState.STARTED), session=lease())
     assert not decided.start
     assert "its lease holds 10 s" in decided.reason
 
 
 def test_a_run_whose_lease_ended_is_reported_as_lost_and_followed() -> None:
-    decided = decide(run(RunState.RUNNING), session=lease(left_s=-1))
+    decided = decide(run(RunState.STARTED), session=lease(left_s=-1))
     assert decided.start
     assert decided.lost == ("new",)
 
@@ -98,20 +132,14 @@ def test_a_run_killed_before_it_had_a_lease_is_lost_after_a_grace() -> None:
 
 def test_a_run_whose_session_ended_cleanly_gets_time_to_end_itself() -> None:
     ended = lease(state=SessionState.ENDED, left_s=13)
-    assert decide(run(RunState.RUNNING), session=ended).lost == ()
+    assert decide(run(RunState.STARTED), session=ended).lost == ()
     ended = lease(state=SessionState.ENDED, left_s=-25)
-    assert decide(run(RunState.RUNNING), session=ended).lost == ("new",)
-
-
-def test_a_run_in_the_queue_is_never_taken_for_dead() -> None:
-    decided = decide(run(RunState.WAITING, began_s=4000), session=lease("old", left_s=-100))
-    assert not decided.start
-    assert not decided.lost
+    assert decide(run(RunState.STARTED), session=ended).lost == ("new",)
 
 
 @pytest.mark.parametrize("owner", [None, lease("old")])
 def test_a_run_that_was_created_and_never_submitted_is_lost_after_a_grace(owner) -> None:
-    created = replace(run(RunState.WAITING, began_s=59), submitted=False)
+    created = run(RunState.NOT_STARTED, began_s=59)
     assert decide(created, session=owner).lost == ()
     decided = decide(replace(created, since=ago(61)), session=owner)
     assert decided.lost == ("new",)
@@ -120,21 +148,11 @@ def test_a_run_that_was_created_and_never_submitted_is_lost_after_a_grace(owner)
 
 def test_several_runs_left_behind_by_a_host_crash_are_all_reported() -> None:
     decided = decide(
-        run(RunState.RUNNING, name="b"),
-        run(RunState.RUNNING, name="a", began_s=9000),
+        run(RunState.STARTED, name="b"),
+        run(RunState.STARTED, name="a", began_s=9000),
         session=lease("b", left_s=-60),
     )
     assert decided.lost == ("b", "a")
-    assert decided.start
-
-
-def test_a_clean_end_is_followed_without_waiting_for_its_lease() -> None:
-    decided = decide(run(RunState.ENDED, ended_s=1), session=lease("new", left_s=12))
-    assert decided.start
-
-
-def test_a_drain_that_owns_the_login_does_not_keep_the_stream_from_starting() -> None:
-    decided = decide(run(RunState.ENDED, ended_s=1), session=lease("x", owner=Owner.REFRESH))
     assert decided.start
 
 
@@ -152,21 +170,15 @@ def test_a_terminated_run_is_a_pause_until_the_sensor_is_switched_on_again() -> 
     assert decide(paused, supervised_since=ago(50)).start
 
 
-def test_a_launch_by_hand_ends_the_pause() -> None:
-    runs = (run(RunState.ENDED, ended_s=1), run(RunState.CANCELED, ended_s=100, name="old"))
-    assert decide(*runs).start
-
-
-def test_one_failure_is_followed_at_once() -> None:
-    assert decide(run(RunState.FAILED, began_s=5, ended_s=0)).start
-
-
 @pytest.mark.parametrize(("crashes", "pause_s"), [(2, 10), (3, 20), (4, 40), (8, 120)])
 def test_the_delay_of_a_crash_loop_grows(crashes: int, pause_s: int) -> None:
     def crashed(last_s: float) -> list[JobRun]:
         return [
             run(
-                RunState.FAILED, began_s=last_s + 5 + n * 200, ended_s=last_s + n * 200, name=str(n)
+                RunState.FAILURE,
+                began_s=last_s + 5 + n * 200,
+                ended_s=last_s + n * 200,
+                name=str(n),
             )
             for n in range(crashes)
         ]
@@ -179,10 +191,10 @@ def test_the_delay_of_a_crash_loop_grows(crashes: int, pause_s: int) -> None:
 
 def test_a_crash_loop_is_not_paused_for_longer_because_the_clock_went_back() -> None:
     runs = [
-        run(RunState.FAILED, began_s=-3595 + n, ended_s=-3600 + n, name=str(n)) for n in range(8)
+        run(RunState.FAILURE, began_s=-3595 + n, ended_s=-3600 + n, name=str(n)) for n in range(8)
     ]
     assert decide(*runs).start
-    again = run(RunState.FAILED, began_s=6, ended_s=1, name="again")
+    again = run(RunState.FAILURE, began_s=6, ended_s=1, name="again")
     early = decide(again, *runs)
     assert not early.start
     assert "next in 119 s" in early.reason
@@ -196,47 +208,14 @@ def test_a_run_that_began_in_the_future_and_has_no_lease_is_lost() -> None:
 
 def test_a_lease_from_the_future_counts_for_nothing() -> None:
     """A clock was set back: a living owner ends with its run, and its successor waits for it."""
-    running = run(RunState.RUNNING)
+    running = run(RunState.STARTED)
     for ahead_s in (0, 250):
         assert not decide(running, session=lease(left_s=ahead_s + 15)).start
     decided = decide(running, session=lease(left_s=7200))
     assert (decided.start, decided.lost) == (True, ("new",))
 
 
-def test_runs_that_were_killed_are_no_crash_loop() -> None:
-    killed = [
-        replace(run(RunState.FAILED, began_s=20, ended_s=0, name=str(n)), own_fault=False)
-        for n in range(8)
-    ]
-    assert decide(*killed).start
-
-
-def test_a_failure_after_a_long_life_is_no_crash_loop() -> None:
-    runs = [
-        run(RunState.FAILED, began_s=700 * n + 600, ended_s=700 * n, name=str(n)) for n in (0, 1)
-    ]
-    assert decide(*runs).start
-
-
 def test_a_successor_starts_shortly_before_the_end_of_a_session() -> None:
-    running = run(RunState.RUNNING)
+    running = run(RunState.STARTED)
     assert not decide(running, session=lease(age_s=569), rotate_after_s=600).start
     assert decide(running, session=lease(age_s=571), rotate_after_s=600).start
-
-
-def test_a_rotation_starts_one_successor_only() -> None:
-    runs = (run(RunState.RUNNING, began_s=3, name="next"), run(RunState.RUNNING))
-    decided = decide(*runs, session=lease(age_s=590), rotate_after_s=600)
-    assert not decided.start
-    assert not decided.lost
-
-
-def test_a_successor_that_waits_for_the_lease_is_not_lost() -> None:
-    runs = (run(RunState.RUNNING, began_s=40, name="next"), run(RunState.RUNNING))
-    assert not decide(*runs, session=lease(age_s=595), rotate_after_s=600).lost
-
-
-def test_a_run_that_is_being_terminated_is_waited_for() -> None:
-    decided = decide(run(RunState.CANCELING), session=lease(left_s=-5))
-    assert not decided.start
-    assert not decided.lost

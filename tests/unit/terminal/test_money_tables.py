@@ -5,7 +5,8 @@ from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 import pytest
-from rich.console import Console
+from rich.console import Console, Group
+from rich.text import Text
 
 from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.update import PositionUpdate, PriceKind, ValueOrigin
@@ -21,9 +22,9 @@ from tests.support.legs import leg
 from tests.support.money_rows import NOW, book_of, money, row
 
 
-def shown(table: object, width: int) -> list[str]:
+def shown(table: list[Text], width: int) -> list[str]:
     console = Console(width=width, file=io.StringIO(), record=True)
-    console.print(table)
+    console.print(Group(*table))
     return [line.rstrip() for line in console.export_text().splitlines()]
 
 

@@ -72,11 +72,6 @@ def test_a_malformed_file_fails_with_line_and_remedy_and_leaves_the_table_alone(
     assert len(lake.registry.sync.get_all_active()) == 2
 
 
-def test_without_a_file_the_table_rules(materialize, lake: Lake) -> None:
-    event = materialized(materialize(active_strategies), "active_strategies")
-    assert numbers(event)["dagster/row_count"] == 0
-
-
 def test_materializing_the_queue_enqueues_what_is_in_no_strategy(
     materialize, lake: Lake, own_login, write_holdings, strategies_file: Path
 ) -> None:

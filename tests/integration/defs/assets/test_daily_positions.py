@@ -4,7 +4,6 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime
 
 import dagster as dg
-import polars as pl
 import pytest
 
 from position_sync_dagster.defs.assets.past_days import (
@@ -279,13 +278,6 @@ def test_the_last_three_trading_days_are_recorded_again_by_night(settings, insta
         (request,) = schedule.evaluate_tick(context).run_requests
     assert request.tags["dagster/asset_partition_range_start"] == "2035-03-07"
     assert request.tags["dagster/asset_partition_range_end"] == "2035-03-09"
-
-
-def test_rows_of_a_day_are_those_of_the_ledger(fill, append_row, table, lake) -> None:
-    append_row(1, utc("2026-03-05T19:00:00"))
-    fill("2026-03-05", "2026-03-05")
-    assert table.rows()["update_id"].to_list() == lake.updates.sync.latest()["update_id"].to_list()
-    assert table.rows().schema == pl.Schema(DAILY_POSITIONS.polars)
 
 
 def test_a_close_has_the_greeks_of_the_gateway_and_none_that_were_computed(

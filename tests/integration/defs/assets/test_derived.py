@@ -1,7 +1,7 @@
 """Latest positions and exposure, derived from the ledger."""
 
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime
 from operator import itemgetter
 from typing import Any
 
@@ -20,6 +20,16 @@ from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS, STRATEGY_EXPOSURE
 from position_sync_dagster.lake.storage.table import Table
 from tests.support.contracts import contract_details
+
+SPY = {"symbol": "SPY", "right": "C", "strike": 500, "expiry": date(2028, 12, 15)}
+
+
+def add_legs(lake, at: datetime) -> None:
+    """Make two legs of a strategy and one of another active."""
+    lake.registry.sync.add_many(
+        make_leg(conid=conid, strategy_id=strategy, added_at=at, **SPY)
+        for conid, strategy in ((1, "a"), (2, "a"), (3, "b"))
+    )
 
 
 def rows(settings, spec) -> pl.DataFrame:
@@ -57,9 +67,7 @@ def test_a_holding_that_closed_two_weeks_ago_leaves_the_table_unless_a_leg_names
         lake.derived_table(LATEST_POSITIONS),
         lake.updates.sync.latest().with_columns(confirmed_at="timestamp"),
     )
-    lake.registry.sync.add_active(
-        conid=2, symbol="SPY", right="C", strike=500, expiry=date(2028, 12, 15), strategy_id="a"
-    )
+    lake.registry.sync.add_active(conid=2, strategy_id="a", **SPY)
     for _ in range(2):
         materialize(latest_positions, strategy_exposure)
         assert rows(settings, LATEST_POSITIONS).sort("conid")["conid"].to_list() == [2, 3, 4]
@@ -67,18 +75,6 @@ def test_a_holding_that_closed_two_weeks_ago_leaves_the_table_unless_a_leg_names
         assert leg.select("currency", "asset_class").rows() == [("USD", "OPTION")]
         append_row(4, seconds_ago(0))
     assert lake.updates.sync.as_of(seconds_ago(0))["conid"].to_list() == [1, 2, 3, 4]
-
-
-def test_later_rows_replace_earlier_ones_and_leave_the_others(
-    materialize, settings, append_row, seconds_ago
-) -> None:
-    append_row(1, seconds_ago(7200), market_value=1.0)
-    append_row(2, seconds_ago(20), market_value=2.0)
-    materialize(latest_positions)
-    append_row(2, seconds_ago(5), market_value=3.0)
-    materialize(latest_positions)
-    found = rows(settings, LATEST_POSITIONS).sort("conid")
-    assert found["market_value"].to_list() == [1.0, 3.0]
 
 
 def test_a_row_of_a_clock_that_ran_days_ahead_hides_no_later_row(
@@ -108,20 +104,7 @@ def test_deriving_again_from_the_same_rows_makes_no_new_version(
 def test_exposure_is_summed_per_strategy_and_says_how_old_it_is(
     materialize, settings, lake, append_row, seconds_ago
 ) -> None:
-    now = seconds_ago(0)
-    legs = [
-        make_leg(
-            conid=conid,
-            symbol="SPY",
-            right="C",
-            strike=500,
-            expiry=date(2028, 12, 15),
-            strategy_id=strategy,
-            added_at=now,
-        )
-        for conid, strategy in ((1, "a"), (2, "a"), (3, "b"))
-    ]
-    lake.registry.sync.add_many(legs)
+    add_legs(lake, seconds_ago(0))
     append_row(1, seconds_ago(60), market_value=150.0, delta=0.5)
     append_row(2, seconds_ago(10), market_value=50.0)
     result = materialize(strategy_exposure)
@@ -139,9 +122,7 @@ def test_rows_that_no_strategy_names_become_no_objects(
     for conid in range(1, 21):
         append_row(conid, seconds_ago(30), market_value=10.0 * conid)
     for conid in (3, 30):  # the second is not held
-        lake.registry.sync.add_active(
-            conid=conid, symbol="SPY", strategy_id="a", expiry=date(2028, 12, 15)
-        )
+        lake.registry.sync.add_active(conid=conid, strategy_id="a", **SPY)
     made = []
 
     def counted(kind, make):
@@ -184,14 +165,7 @@ def test_an_exposure_table_of_the_version_before_gets_the_new_columns(
     columns = {name: kind for name, kind in STRATEGY_EXPOSURE.described.items() if name not in new}
     before = replace(STRATEGY_EXPOSURE, version=1, described=columns)
     derived.replace(Table(settings.table(before.name), before), pl.DataFrame(schema=before.polars))
-    lake.registry.sync.add_active(
-        conid=1,
-        symbol="SPY",
-        right="C",
-        strike=500,
-        expiry=date(2028, 12, 15),
-        strategy_id="a",
-    )
+    lake.registry.sync.add_active(conid=1, strategy_id="a", **SPY)
     append_row(1, seconds_ago(60), market_value=150.0, daily_pnl=7.0)
     assert materialize(strategy_exposure).success
     (found,) = rows(settings, STRATEGY_EXPOSURE).iter_rows(named=True)
@@ -222,13 +196,7 @@ def records(found: dg.AssetMaterialization, key: str) -> list[dict[str, Any]]:
 @pytest.fixture
 def two_strategies(lake, append_row, seconds_ago) -> None:
     """Hold a dollar strategy of two legs, one without a value, and one in euro."""
-    lake.registry.sync.add_many(
-        make_leg(
-            conid=conid, symbol="SPY", right="C", strike=500, expiry=date(2028, 12, 15),
-            strategy_id=strategy, added_at=seconds_ago(0),
-        )
-        for conid, strategy in ((1, "a"), (2, "a"), (3, "b"))
-    )  # fmt: skip
+    add_legs(lake, seconds_ago(0))
     append_row(1, seconds_ago(60), market_value=150.0, unrealized_pnl=-20.0, daily_pnl=7.0)
     append_row(2, seconds_ago(10), market_value=None, unrealized_pnl=None)
     append_row(3, seconds_ago(5), market_value=70.0, currency="EUR", daily_pnl=-3.0)
@@ -272,14 +240,11 @@ def test_the_exposure_page_shows_money_first_and_never_adds_currencies(
 
 
 def test_figures_are_aligned_to_the_right_with_separators() -> None:
+    left, right = {"leg": itemgetter("leg")}, {"value {}": itemgetter("value")}
     rows = [{"leg": "a", "value": "-13,844.80"}, {"leg": "b", "value": "7.00"}]
-    table = aligned_table(
-        rows, "USD", {"leg": itemgetter("leg")}, {"value {}": itemgetter("value")}
-    )
-    assert [record.data for record in table.records] == [
-        {"leg": "a", "value USD": "-13,844.80"},
-        {"leg": "b", "value USD": "\u00a0" * 6 + "7.00"},
-    ]
+    one, other = aligned_table(rows, "USD", left, right).records
+    assert one.data == {"leg": "a", "value USD": "-13,844.80"}
+    assert other.data == {"leg": "b", "value USD": "\u00a0" * 6 + "7.00"}
 
 
 @pytest.mark.usefixtures("two_strategies")
@@ -351,12 +316,3 @@ def test_the_largest_positions_are_listed_by_value_of_each_currency(
     assert [row["conid"] for row in listed] == [str(conid) for conid in range(12, 2, -1)]
     figures = ["qty", "value USD", "unrealised", "daily", "age"]
     assert list(listed[0]) == ["leg", "account", "conid", *figures]
-
-
-def test_a_count_that_is_always_zero_is_not_shown(materialize, append_row, seconds_ago) -> None:
-    append_row(1, seconds_ago(9))
-    found = event(materialize(latest_positions), "latest_positions")
-    assert "without_value" not in found.metadata
-    append_row(2, seconds_ago(9), market_value=None)
-    found = event(materialize(latest_positions), "latest_positions")
-    assert found.metadata["without_value"].value == "1"

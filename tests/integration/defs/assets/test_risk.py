@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs.assets import risk_scenarios as risk
+from position_sync_dagster.defs.assets import derived_tables as risk
 from position_sync_dagster.defs.assets.past_days import (
     exchange_partitions,
     explained_asset,

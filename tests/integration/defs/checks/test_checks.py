@@ -123,11 +123,6 @@ def test_without_data_of_the_broker_the_result_is_unknown(check, lake) -> None:
     assert (found.description or "").startswith("Unknown: ")
 
 
-def test_checks_block_nothing() -> None:
-    for definition in (agrees_with_the_broker, a_stream_watches):
-        assert not any(spec.blocking for spec in definition.check_specs)
-
-
 def test_a_connected_stream_passes(check, own_login) -> None:
     own_login()
     assert check(a_stream_watches).passed

@@ -1,11 +1,6 @@
 """The checks of the queue, over real tables."""
 
-import polars as pl
-from deltalake import write_deltalake
-
-from position_sync_dagster.defs.checks.ledger import (
-    requests_are_answered,
-)
+from position_sync_dagster.defs.checks.ledger import requests_are_answered
 from position_sync_dagster.domain.update import Answer
 from position_sync_dagster.settings import Settings
 
@@ -74,15 +69,3 @@ def test_requests_that_wait_for_too_long_are_counted_and_twenty_are_shown(
     assert not found.passed
     assert {row["status"] for row in shown(found)} == {"PENDING"}
     assert (len(shown(found)), found.metadata["found"].value) == (20, 100)
-
-
-def test_a_row_of_another_writer_is_named_and_left_alone(check, lake, enqueue) -> None:
-    enqueue(1)
-    table = lake.queue.table
-    row = table.rows().with_columns(request_id=pl.lit(None, pl.String))
-    write_deltalake(table.path, row.to_arrow(), mode="append")
-    found = check(requests_are_answered)
-    assert not found.passed
-    assert found.metadata["foreign"].value == 1
-    assert "another Delta writer" in found.metadata["what_to_do"].value
-    assert table.rows().height == 2

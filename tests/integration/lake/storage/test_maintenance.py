@@ -6,7 +6,6 @@ import pkgutil
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -25,7 +24,7 @@ from position_sync_dagster.lake.schema.tables import (
     LATEST_POSITIONS,
     POSITION_UPDATES,
 )
-from position_sync_dagster.lake.storage import lifecycle_table, maintenance, opening
+from position_sync_dagster.lake.storage import lifecycle_table, maintenance
 from position_sync_dagster.lake.storage.maintenance import COMPACT_FROM, maintain
 from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY, Table, append, data_files
 
@@ -79,15 +78,6 @@ async def test_in_an_object_store_no_change_waits_for_a_merge(store, monkeypatch
     assert not merged
     go_on.set()
     await eventually(lambda: set(merged) == {queue.table.path})
-
-
-def test_a_claim_made_before_a_compaction_is_marked_after_it(queue):
-    finish_some(queue, 40)
-    queue.sync.insert_many([QueueRequest(1000, "SPY")])
-    claimed = queue.sync.claim_batch()
-    maintain(PositionQueue(queue.table.path).table, clean_now=True)
-    queue.sync.mark_success([r.request_id for r in claimed])
-    assert queue.sync.counts()[QueueStatus.SUCCESS] == 41
 
 
 def test_a_failed_request_is_put_back_out_of_a_merged_file(queue):
@@ -175,29 +165,6 @@ def test_maintenance_that_meets_a_log_cut_by_another_one_looks_again(queue, tmp_
 
     queue.table.snapshot(work)
     assert seen == ([4] if step == "cleanup_metadata" else [4, 5])
-
-
-def test_a_table_is_opened_again_whose_checkpoint_was_replaced_meanwhile(
-    queue, tmp_path, monkeypatch
-):
-    finish_some(queue, 6)
-    log = tmp_path / "q" / "_delta_log"
-    (old,) = log.glob("*.checkpoint.parquet")
-    tried = []
-
-    def opened(path: str, **options: Any) -> DeltaTable:
-        tried.append(path)
-        if len(tried) > 1:
-            return DeltaTable(path, **options)
-        away = old.rename(tmp_path / old.name)  # between its name and it
-        try:
-            return DeltaTable(path, **options)
-        finally:
-            away.rename(old)
-
-    monkeypatch.setattr(opening, "DeltaTable", opened)
-    assert PositionQueue(tmp_path / "q").sync.counts()[QueueStatus.SUCCESS] == 6
-    assert len(tried) == 2
 
 
 def test_a_whole_lake_is_maintained_in_one_call(tmp_path):
@@ -296,6 +263,30 @@ def test_one_small_file_is_left_of_each_day_that_is_over(tmp_path, spec):
     files = table.snapshot(data_files).group_by("partition.date").len().sort("partition.date")
     assert files.get_column("len").to_list() == [1, 1, 2]  # the last day may get more
     assert maintain(table).compacted == 0
+
+
+@pytest.mark.parametrize("spec", [POSITION_UPDATES, ACCOUNT_VALUES])
+def test_rows_that_are_appended_meanwhile_do_not_delay_a_merge(tmp_path, spec, monkeypatch):
+    monkeypatch.setattr(maintenance, "COMPACT_FROM", DUE)
+    table, other = (Table(tmp_path / spec.name, spec, fsync=False) for _ in range(2))
+    table.initialize()
+    for number in range(DUE):
+        write(table, number)
+    tries, transact = [], table.transact
+
+    def beside(step):
+        def once(handle):
+            tries.append(handle.version())
+            if len(tries) == 1:
+                write(other, DUE)
+            return step(handle)
+
+        return transact(once)
+
+    monkeypatch.setattr(table, "transact", beside)
+    result = maintain(table)
+    assert (result.compacted, result.files, result.skipped) == (DUE, 2, None)
+    assert len(tries) == 2  # the merge, and the look that found nothing more
 
 
 def test_small_files_behind_some_larger_ones_are_merged(tmp_path, monkeypatch):

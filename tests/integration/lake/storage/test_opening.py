@@ -61,51 +61,43 @@ def test_a_relative_path_does_not_move_with_the_working_directory(tmp_path, monk
     assert list(elsewhere.iterdir()) == []
 
 
-def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
-    (tmp_path / "q").mkdir()
-    (tmp_path / "q" / "thesis.txt").write_text("years of work")
-    with pytest.raises(ForeignTableError, match="thesis"):
-        PositionQueue(tmp_path / "q").sync.initialize()
-    assert [p.name for p in (tmp_path / "q").iterdir()] == ["thesis.txt"]
-
-
-def test_a_file_at_the_path_is_refused(tmp_path):
-    (tmp_path / "q").write_text("a file")
-    with pytest.raises(ForeignTableError, match="it is a file"):
-        PositionQueue(tmp_path / "q").sync.initialize()
-
-
-def test_a_foreign_delta_table_is_refused_and_left_alone(tmp_path):
-    write_deltalake(tmp_path / "q", pl.DataFrame({"a": [1]}))
-    with pytest.raises(ForeignTableError, match="foreign table"):
-        PositionQueue(tmp_path / "q").sync.insert_many([QueueRequest(1, "SPY")])
-    assert DeltaTable(tmp_path / "q").version() == 0
-
-
-def test_another_table_of_the_lake_is_refused_by_name(tmp_path):
-    Lake(tmp_path).initialize_sync()
-    with pytest.raises(ForeignTableError, match="'position_updates'"):
-        PositionQueue(tmp_path / "position_updates").sync.initialize()
-
-
 def new(kind: Kind) -> StoredColumn:
     return StoredColumn(kind=kind, description="New.")
 
 
-def test_a_foreign_schema_under_our_name_is_refused_with_its_columns(tmp_path):
+def thesis(path: Path) -> None:
+    path.mkdir()
+    (path / "thesis.txt").write_text("years of work")
+
+
+def foreign_schema(path: Path) -> None:
     columns = {**POSITION_QUEUE.described, "conid": new(Kind.TEXT)}
-    Table(tmp_path / "q", replace(POSITION_QUEUE, described=columns)).initialize()
-    with pytest.raises(ForeignTableError, match="conid"):
-        PositionQueue(tmp_path / "q").sync.initialize()
+    Table(path, replace(POSITION_QUEUE, described=columns)).initialize()
 
 
-def test_a_table_of_a_newer_release_is_refused_and_left_alone(tmp_path):
-    columns = {**POSITION_QUEUE.described, "later": new(Kind.TEXT)}
-    newer = replace(POSITION_QUEUE, version=POSITION_QUEUE.version + 1, described=columns)
-    Table(tmp_path / "q", newer).initialize()
-    with pytest.raises(NewerTableError, match="Install the release"):
-        filled_queue(tmp_path / "q")
-    assert DeltaTable(tmp_path / "q").version() == 0
+@pytest.mark.parametrize(
+    ("make", "error", "said"),
+    [
+        (thesis, ForeignTableError, "thesis"),
+        (lambda path: path.write_text("a file"), ForeignTableError, "it is a file"),
+        (lambda path: write_deltalake(path, pl.DataFrame({"a": [1]})), ForeignTableError,
+         "foreign table"),
+        (lambda path: Lake(path.parent).updates.table.initialize(), ForeignTableError,
+         "'position_updates'"),
+        (foreign_schema, ForeignTableError, "conid"),
+        (lambda path: path.parent.write_text(""), LakeNotWritableError, "POSITION_SYNC_LAKE"),
+    ],
+    ids=["a folder", "a file", "a foreign table", "another table", "a foreign schema", "no folder"],
+)  # fmt: skip
+def test_what_is_no_table_of_this_name_is_refused_and_left_alone(tmp_path, make, error, said):
+    path = tmp_path / "lake" / "position_updates"
+    if error is ForeignTableError:
+        path.parent.mkdir()
+    make(path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(error, match=said):
+        PositionQueue(path).sync.insert_many([QueueRequest(1, "SPY")])
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_table_of_an_older_release_gets_the_new_columns_and_keeps_its_rows(tmp_path, clock):
@@ -207,16 +199,3 @@ def test_a_reader_that_is_idle_during_a_cleanup_of_the_log_logs_no_error(tmp_pat
         entry.unlink()
     assert idle.sync.counts()[QueueStatus.PENDING] == 14
     assert "another table" not in caplog.text
-
-
-def test_a_path_under_a_file_is_not_writable(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(LakeNotWritableError, match="POSITION_SYNC_LAKE"):
-        PositionQueue(tmp_path / "file" / "q").sync.initialize()
-
-
-def test_a_path_where_no_folder_can_be_made_is_not_writable():
-    if not Path("/proc/self").exists():
-        pytest.skip("no file system here that refuses folders to everybody")
-    with pytest.raises(LakeNotWritableError):
-        PositionQueue("/proc/lake/q").sync.initialize()

@@ -6,8 +6,8 @@ import string
 import pytest
 
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.gateway_settings import lake_path_error
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.settings import lake_path_error
 
 ODD = "".join(mark for mark in string.punctuation if mark not in r"/[]^|\ ") + " é日😀\xa0"
 

@@ -9,10 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
-import polars as pl
 import pytest
-from deltalake import DeltaTable
-from polars.exceptions import ComputeError
 
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.errors import (
@@ -48,44 +45,9 @@ def test_a_disk_that_cannot_sync_is_reported_and_the_change_is_not_made_twice(
     assert (counts[QueueStatus.PENDING], counts[QueueStatus.PROCESSING]) == (2, 1)
 
 
-def test_a_change_whose_files_cannot_be_looked_up_for_the_sync_is_reported_as_made(
-    tmp_path, monkeypatch
-):
-    queue = filled_queue(tmp_path / "q", 3)
-    read_entry, tried = durability.read_entry, []
-
-    def exhausted(log: Path, version: int) -> durability.LogEntry:
-        tried.append(version)
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-    monkeypatch.setattr(durability, "read_entry", exhausted)
-    with pytest.raises(LakeNotWritableError, match="is made, but the disk did not confirm"):
-        queue.sync.claim_batch(limit=1)
-    monkeypatch.setattr(durability, "read_entry", read_entry)
-    assert tried
-    assert queue.sync.counts()[QueueStatus.PROCESSING] == 1
-
-
 def no_long_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a writer go on without the lock that another one in the same test holds."""
     monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", 0.01)
-
-
-def test_finished_requests_are_read_again_if_a_file_is_missing_for_a_moment(tmp_path, monkeypatch):
-    queue = filled_queue(tmp_path / "q", 3)
-    queue.sync.mark_success([one.request_id for one in queue.sync.claim_batch()])
-    read, reads = table.Table.read_rows, []
-
-    def vanished(*arguments, **more):
-        reads.append(arguments)
-        if len(reads) == 1:
-            raise FileNotFoundError("part-0.parquet not found")
-        return read(*arguments, **more)
-
-    monkeypatch.setattr(table.Table, "read_rows", vanished)
-    found = queue.sync.get_batch(None, status=QueueStatus.SUCCESS)
-    assert sorted(one.conid for one in found) == [1, 2, 3]
-    assert len(reads) == 2
 
 
 def test_a_writer_that_never_wins_gives_up_in_bounded_time_and_changes_nothing(
@@ -259,13 +221,3 @@ def test_the_files_of_an_empty_table_have_every_column_that_readers_choose_by(tm
     partitions = [f"partition.{name}" for name in spec.partition_by]
     assert {*statistics, *partitions, "path", "size_bytes", "num_records"} <= set(files.columns)
     assert files.is_empty()
-
-
-def test_an_error_in_an_expression_is_raised_as_it_is_and_not_called_a_broken_table(tmp_path):
-    stored = filled_queue(tmp_path / "q").table
-
-    def compared(handle: DeltaTable) -> pl.DataFrame:
-        return stored.scan_files(table.data_files(handle)).filter(pl.col("symbol") > 1).collect()
-
-    with pytest.raises(ComputeError, match="cannot compare"):
-        stored.snapshot(compared)

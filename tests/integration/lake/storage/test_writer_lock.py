@@ -6,6 +6,8 @@ import os
 import threading
 import time
 
+import pytest
+
 from position_sync_dagster.lake.storage import writer_lock
 from position_sync_dagster.lake.storage.writer_lock import WriterLock
 from tests.support.filled_queue import filled_queue
@@ -48,12 +50,14 @@ def test_waits_that_ended_leave_one_thread_and_do_not_keep_the_lock_from_others(
         before = set(threading.enumerate())
         for _ in range(3):
             with late.fair():
-                assert late._held is None
+                assert not late._taken.done()
         assert len(set(threading.enumerate()) - before) == 1
     monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", LONG_S)
     for lock in (WriterLock(str(tmp_path)), late):
-        with lock.fair():
-            assert lock._held is not None
+        lock._taken.result(LONG_S)
+        file = (tmp_path / writer_lock.WRITER_LOCK).open()
+        with file, lock.fair(), pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_without_file_locks_writers_go_on_at_once_and_it_is_said_once(

@@ -16,7 +16,7 @@ from ib_gateway_simulator.recording.recorder import Recorder
 from ib_gateway_simulator.recordings.recording import load_recording
 from tests.support.messages import frame
 from tests.support.ports import free_port
-from tests.support.raw_client import RawClient
+from tests.support.raw_client import RawClient, logged_in
 
 
 @pytest.fixture
@@ -126,11 +126,7 @@ async def test_the_end_of_the_recording_ends_its_connections_and_says_so(
 ):
     async with simulate() as sim:
         async with recorded(sim.port) as proxy:
-            raw = RawClient()
-            await raw.open(proxy.port)
-            raw.greet()
-            raw.send(71, 2, 4, "")
-            await raw.wait_id(9)
+            raw = await logged_in(proxy.port)
         await raw.wait_closed()
         await raw.close()
         await eventually(lambda: sim.stats()["connections"]["now"] == 0)
@@ -167,11 +163,7 @@ async def test_a_gateway_that_is_not_there_cuts_the_client_with_a_log_line(recor
 async def test_who_ended_a_connection_is_recorded(simulate, recorded, eventually):
     async with simulate() as sim, recorded(sim.port) as proxy:
         for end in ("client", "gateway"):
-            raw = RawClient()
-            await raw.open(proxy.port)
-            raw.greet()
-            raw.send(71, 2, 4, "")
-            await raw.wait_id(9)
+            raw = await logged_in(proxy.port)
             if end == "gateway":
                 sim.disconnect()
                 await raw.wait_closed()
@@ -207,11 +199,7 @@ async def test_the_command_records_until_a_signal(simulate, tmp_path):
         )  # fmt: skip
         try:
             ready = json.loads(await process.stdout.readline())
-            raw = RawClient()
-            await raw.open(ready["port"])
-            raw.greet()
-            raw.send(71, 2, 4, "")
-            await raw.wait_id(9)
+            raw = await logged_in(ready["port"])
             process.send_signal(signal.SIGINT)
             output, errors = await process.communicate()
         finally:
@@ -237,7 +225,7 @@ async def test_the_command_records_the_login_that_is_named(simulate, tmp_path, m
         for words in ((), ("--login", "north")):
             code, errors = refuse(*command, *words)
             assert code == 2
-            assert "Choose one of its logins: east, west." in errors
+            assert "Choose one of the logins: east, west." in errors
         assert not out.exists()
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", "from position_sync_dagster.cli import main; main()",
@@ -252,10 +240,7 @@ async def test_the_id_of_the_next_order_reaches_neither_the_recording_nor_the_cl
     simulate, recorded
 ):
     async with simulate(first_order_id=987654) as sim, recorded(sim.port) as proxy:
-        raw = RawClient()
-        await raw.open(proxy.port)
-        raw.greet()
-        raw.send(71, 2, 4, "")
-        assert (await raw.wait_id(9))[2] == "1"
+        raw = await logged_in(proxy.port)
+        assert raw.of(9)[0][2] == "1"
         await raw.close()
     assert "987654" not in proxy.path.read_text()

@@ -16,20 +16,11 @@ from ib_gateway_simulator.recording.recorder import Recorder
 from ib_gateway_simulator.recordings.entry import Closed, Message
 from ib_gateway_simulator.recordings.recording import load_recording
 from ib_gateway_simulator.replay.server import Replay
-from tests.support.raw_client import RawClient
+from tests.support.raw_client import RawClient, logged_in
 from tests.support.waiting import DEADLINE_S, eventually
 
 A, B = "DUSIM0001", "DUSIM0002"
 CALL, PUT = 921000001, 921000002
-
-
-async def log_in(port, client_id=4):
-    raw = RawClient()
-    await raw.open(port)
-    raw.greet()
-    raw.send(71, 2, client_id, "")
-    await raw.wait_id(9)
-    return raw
 
 
 @pytest.fixture
@@ -38,7 +29,7 @@ def session(simulate, recorded):
 
     async def run(**options):
         async with simulate(tick_interval_s=0.02) as sim, recorded(sim.port, **options) as proxy:
-            raw = await log_in(proxy.port)
+            raw = await logged_in(proxy.port)
             raw.send(61, 1)
             await raw.wait_id(62)
             raw.send(6, 2, 1, A)
@@ -63,7 +54,7 @@ def session(simulate, recorded):
             await raw.barrier()
             sim.disconnect()
             await raw.wait_closed()
-            again = await log_in(proxy.port)
+            again = await logged_in(proxy.port)
             again.send(61, 1)
             await again.wait_id(62)
             again.market_data(7, PUT)
@@ -167,7 +158,7 @@ async def test_a_replay_through_the_recorder_gives_the_same_recording_to_the_byt
 async def test_request_ids_of_another_client_are_mapped(session):
     path = await session()
     async with replayed(path, cut=False) as replay:
-        raw = await log_in(replay.port, client_id=9)
+        raw = await logged_in(replay.port, client_id=9)
         raw.send(61, 1)
         await raw.wait_id(62)
         raw.send(6, 2, 1, A)
@@ -191,7 +182,7 @@ async def test_request_ids_of_another_client_are_mapped(session):
 async def test_what_was_not_recorded_is_answered_from_what_is_known_or_refused_by_name(session):
     path = await session()
     async with replayed(path, cut=False, patience_s=0.1) as replay:
-        raw = await log_in(replay.port)
+        raw = await logged_in(replay.port)
         raw.send(61, 1)
         await raw.wait_id(62)
         raw.send(6, 2, 1, A)
@@ -221,7 +212,7 @@ async def test_what_was_not_recorded_is_answered_from_what_is_known_or_refused_b
 async def test_a_late_request_gets_at_once_what_it_missed(session):
     path = await session()
     async with replayed(path, cut=False, patience_s=0.01) as replay:
-        raw = await log_in(replay.port)
+        raw = await logged_in(replay.port)
         await raw.wait_error(1102)
         assert raw.of(61, 62, 7, 1) == []  # nothing that was not requested
         raw.send(61, 1)
@@ -241,7 +232,7 @@ async def test_the_command_plays_a_recording(session, tmp_path):
     )  # fmt: skip
     try:
         ready = json.loads(await process.stdout.readline())
-        raw = await log_in(ready["port"])
+        raw = await logged_in(ready["port"])
         raw.send(61, 1)
         await raw.wait_id(62)
         await raw.wait_closed()  # as recorded

@@ -131,54 +131,32 @@ async def test_a_change_is_a_row_and_silence_is_none(recording, lake, arrives, o
         assert after.timestamp > before.timestamp
 
 
-async def test_unset_profits_are_null_and_never_a_number(recording, arrives):
-    def prepare(sim):
-        sim.account_pnl(A, "unset")
-
-    async with recording(prepare=prepare) as (sim, _):
-        row = await arrives(lambda row: row.net_liquidation is not None)
-        assert (row.daily_pnl, row.unrealized_pnl, row.realized_pnl) == (None, None, None)
-        assert row.pnl_received_at is not None
-        assert is_whole(await arrives(is_whole, B))
-        sim.account_pnl(A, "values")
-        await arrives(is_whole)
-        sim.account_pnl(A, "unset")
-        await arrives(lambda row: row.daily_pnl is None and row.net_liquidation is not None)
-
-
-async def test_a_refused_profit_harms_nothing_else_and_is_requested_again(recording, arrives):
-    def prepare(sim):
-        sim.account_pnl(A, "refused")
-
-    async with recording(prepare=prepare) as (sim, streamer):
-        row = await arrives(lambda row: row.net_liquidation is not None)
-        assert (row.daily_pnl, row.pnl_received_at) == (None, None)
-        assert is_whole(await arrives(is_whole, B))
-        assert streamer.state is SessionState.LIVE
-        sim.account_pnl(A, "values")
-        await arrives(is_whole)
-        sim.account_pnl(A, "refused")
-        row = await arrives(lambda row: row.daily_pnl is None)
-        assert (row.net_liquidation is not None, row.pnl_received_at) == (True, None)
-        sim.account_pnl(A, "values")
-        await arrives(is_whole)
-
-
-async def test_a_silent_subscription_is_null_and_is_requested_again(recording, arrives, eventually):
-    def prepare(sim):
-        sim.account_pnl(A, "silent")
-
+@pytest.mark.parametrize("answer", ["unset", "refused", "silent"])
+async def test_profits_that_do_not_come_are_null_harm_nothing_else_and_are_requested_again(
+    recording, arrives, eventually, answer
+):
     def requests(sim):
         return sim.stats()["requests"]["17"]["reqPnL"]
 
     settings = {"gateway_timeout_s": 2.0}
-    async with recording(prepare=prepare, settings=settings) as (sim, _):
+    prepare = lambda sim: sim.account_pnl(A, answer)  # noqa: E731
+    async with recording(prepare=prepare, settings=settings) as (sim, streamer):
         row = await arrives(lambda row: row.net_liquidation is not None)
-        assert (row.daily_pnl, row.unrealized_pnl, row.pnl_received_at) == (None, None, None)
-        await eventually(lambda: requests(sim) >= 4)
-        assert sim.stats()["account_pnl_subscriptions"] == {A: 1, B: 1}
+        assert (row.daily_pnl, row.unrealized_pnl, row.realized_pnl) == (None, None, None)
+        assert (row.pnl_received_at is None) == (answer != "unset")
+        assert is_whole(await arrives(is_whole, B))
+        assert streamer.state is SessionState.LIVE
+        if answer != "unset":
+            await eventually(lambda: requests(sim) >= 4)
         sim.account_pnl(A, "values")
         await arrives(is_whole)
+        if answer != "silent":
+            sim.account_pnl(A, answer)
+            row = await arrives(lambda row: row.daily_pnl is None)
+            assert row.net_liquidation is not None
+            sim.account_pnl(A, "values")
+            await arrives(is_whole)
+        await eventually(lambda: sim.stats()["account_pnl_subscriptions"] == {A: 1, B: 1})
 
 
 @pytest.mark.parametrize("state", ["restored_data_lost", "restored_data_kept"])

@@ -357,7 +357,7 @@ async def test_a_change_that_was_stored_although_its_table_failed_is_not_stored_
     watcher = CloseWatcher(context, CloseExplainer(lake))
     publisher = Publisher(context, None, lake.broker_positions, Announcements(), watcher=watcher)
     publisher.follow(feed)
-    await publisher.publish(feed, session=None)
+    await publisher.publish(feed)
 
     def fail(*_):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -366,8 +366,8 @@ async def test_a_change_that_was_stored_although_its_table_failed_is_not_stored_
     with monkeypatch.context() as broken:
         broken.setattr(lake.position_changes.table._synced, "sync_through", fail)
         with pytest.raises(LakeError):
-            await publisher.publish(feed, session=None)
+            await publisher.publish(feed)
     feed.put(replace(held, position=0.0, position_time=NOW + timedelta(seconds=2)))
-    await publisher.publish(feed, session=None)
+    await publisher.publish(feed)
     changes = [(one.before, one.after) for one in lake.position_changes.records()]
     assert changes == [(2.0, 5.0), (5.0, 0.0)]

@@ -15,7 +15,7 @@ from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_con
 from position_sync_dagster.sync.stream import router
 
 A, B = "DUSIM0001", "DUSIM0002"
-PUT, ES_PUT, SPX_PUT, FUTURE = 921000002, 921000005, 921000006, 920000002
+PUT, SPX_PUT, FUTURE = 921000002, 921000006, 920000002
 IN_CENTS = 921000004
 OPEN = 9
 STILL = {"autostep": True, "tick_interval_s": 3600.0}
@@ -151,18 +151,6 @@ async def test_a_value_that_stands_still_is_confirmed_and_has_no_further_row(
         newest = table.rows(streamer.settings.gateway_id)["published_version"].max()
         written = table.rows(streamer.settings.gateway_id)["published_version"] == newest
         assert written.sum() <= 2  # one row of each account carries the confirmation
-
-
-async def test_the_largest_values_are_followed_and_none_where_that_is_off(
-    following, published, eventually
-):
-    async with following(pnl_subscriptions=2) as (sim, streamer):
-        await published(streamer, (B, FUTURE), by_pnl)
-        await published(streamer, (B, ES_PUT), by_pnl)
-        assert sim.stats()["pnl_subscriptions"] == 2
-    async with following(pnl_subscriptions=0) as (sim, streamer):
-        await published(streamer, (A, PUT), by_portfolio)
-        assert sim.stats()["requests"]["17"].get("reqPnLSingle") is None
 
 
 @pytest.mark.parametrize("answer", ["unset", "closed", "other"])

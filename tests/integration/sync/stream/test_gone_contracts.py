@@ -8,9 +8,8 @@ import pytest
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.processes.preflight import Level, of_gateway
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.contract_cache import MOST_TIMES, ContractCache, LegResolver
+from position_sync_dagster.sync.stream.contract_cache import ContractCache, LegResolver
 from position_sync_dagster.sync.stream.ownership import OwnerContext
-from tests.support.clock import HandClock
 from tests.support.legs import leg
 
 # A contract that the simulator does not know, as a gateway an expired one.
@@ -34,27 +33,6 @@ def gateway(simulate, settings_for):
             await connection.close()
 
     return run
-
-
-async def test_an_unknown_contract_is_asked_for_a_few_times_in_all_processes(
-    gateway, lake, caplog
-) -> None:
-    clock = HandClock()
-    async with gateway() as (_sim, connection, asked):
-        for _process in range(3):
-            cache = ContractCache(lake.contracts, clock=clock)
-            await cache.load([leg(GONE, "a", added_at=clock.now)] if not asked() else [])
-            for _day in range(MOST_TIMES + 5):
-                cache.want([GONE])
-                cache.fetch_in_background(connection, streamed=())
-                if cache._task is not None:
-                    await asyncio.wait({cache._task})
-                assert await cache.details(connection, [GONE]) == {}
-                clock.advance(86_400)
-        assert asked() == MOST_TIMES
-    ((conid, (times, _at)),) = lake.contracts.not_given().items()
-    assert (conid, times) == (GONE, MOST_TIMES)
-    assert caplog.text.count("is not asked for again") == 1
 
 
 async def test_a_described_leg_that_has_expired_is_told_and_not_looked_up(gateway, lake) -> None:

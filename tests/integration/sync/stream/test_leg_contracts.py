@@ -32,14 +32,6 @@ async def test_a_leg_with_another_strike_than_its_contract_is_not_streamed(
             await eventually(lambda: streamer.detail is None)
 
 
-async def test_a_leg_that_nobody_holds_is_compared_too(stream_legs, lake, leg, eventually):
-    async with stream_legs(CALL) as (_sim, streamer, _received):
-        await lake.registry.add_active(**leg(UNHELD, right="P"))
-        await eventually(lambda: streamer.detail)
-        assert "its right is CALL, not PUT" in streamer.detail
-        await eventually(lambda: UNHELD in lake.contracts.get([UNHELD]))
-
-
 async def test_the_details_of_a_leg_that_is_added_are_read_from_the_table(
     simulate, settings_for, streaming, lake, leg, eventually
 ):

@@ -1,7 +1,5 @@
 """Values that a trader can trust: quiet lines, old trades, dead lines, and what a row is worth."""
 
-import asyncio
-from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
@@ -13,73 +11,23 @@ from position_sync_dagster.domain.update import PriceKind, ValueOrigin
 from position_sync_dagster.sync.reports.book import open_positions, read_book
 
 A = "DUSIM0001"
-CALL, PUT, WORTHLESS, CENTS, STOCK = 921000001, 921000002, 921000003, 921000004, 920000001
-
-
-@pytest.fixture
-def stream_pinned(simulate, streaming, lake, leg):
-    """Stream one leg whose quote is pinned before its line is requested."""
-
-    @asynccontextmanager
-    async def run(conid, quote, **more):
-        async with simulate(pnl_interval_s=0.1) as sim:
-            sim.pin_quote(conid, **quote)
-            await lake.registry.add_active(**leg(conid))
-            async with streaming(sim, **more) as (streamer, received):
-                yield sim, streamer, received
-
-    return run
-
-
-async def test_a_quiet_short_wing_keeps_the_value_of_its_mark(stream_pinned, eventually):
-    wing = {"ask": 0.05, "last": 1.2, "mark": 0.02}
-    settings = {"row_interval_s": 0.2}
-    async with stream_pinned(WORTHLESS, wing, **settings) as (sim, _streamer, received):
-        first = await eventually(lambda: received.newest(A, WORTHLESS))
-        sim.freeze()
-
-        def much_later():
-            newest = received.newest(A, WORTHLESS)
-            return newest.timestamp - newest.value_time > timedelta(seconds=2) and newest
-
-        last = await eventually(much_later)
-        assert last.value_time >= first.value_time
-        values = {(r.market_value, r.price_kind, r.note) for r in received.updates}
-        assert values == {(-4.0, PriceKind.MARK, None)}
-
-
-async def test_a_mark_of_zero_without_a_quote_is_never_a_value_of_zero(stream_pinned, eventually):
-    nothing = {"mark": 0.0}
-    async with stream_pinned(PUT, nothing, pnl_subscriptions=0) as (_sim, _streamer, received):
-        row = await eventually(lambda: received.newest(A, PUT))
-        assert row.price_kind is not PriceKind.MARK
-        assert row.market_value != 0
+CALL, PUT, CENTS, STOCK = 921000001, 921000002, 921000004, 920000001
 
 
 async def test_an_old_last_trade_inside_a_wide_quote_gives_way_to_the_mid(
-    stream_pinned, eventually
+    simulate, streaming, lake, leg, eventually
 ):
-    wide = {"bid": 1.0, "ask": 3.0, "last": 1.1, "no_mark": True}
-    settings = {"max_last_age_s": 1.5, "pnl_subscriptions": 0}
-    async with stream_pinned(CALL, wide, **settings) as (sim, _streamer, received):
-        row = await eventually(lambda: received.newest(A, CALL))
-        sim.freeze()
-        assert row.price_kind in (PriceKind.LAST, PriceKind.MID)
-        row = await eventually(
-            lambda: (found := received.newest(A, CALL)).price_kind is PriceKind.MID and found
-        )
-        assert row.market_price == 2.0
-
-
-async def test_without_a_mark_and_without_a_bid_the_gateways_model_values_a_leg(
-    stream_pinned, eventually
-):
-    wing = {"ask": 0.05, "last": 1.2, "no_mark": True}
-    async with stream_pinned(WORTHLESS, wing) as (_sim, _streamer, received):
-        row = await eventually(lambda: received.newest(A, WORTHLESS))
-        assert (row.price_kind, row.value_source) == (PriceKind.MODEL, ValueOrigin.TICK)
-        assert row.market_value == pytest.approx(-2 * row.market_price * 100)
-        assert row.value_time == row.greeks_time
+    async with simulate() as sim:
+        sim.pin_quote(CALL, bid=1.0, ask=3.0, last=1.1, no_mark=True)
+        await lake.registry.add_active(**leg(CALL))
+        async with streaming(sim, max_last_age_s=1.5, pnl_subscriptions=0) as (_, received):
+            row = await eventually(lambda: received.newest(A, CALL))
+            sim.freeze()
+            assert row.price_kind in (PriceKind.LAST, PriceKind.MID)
+            row = await eventually(
+                lambda: (found := received.newest(A, CALL)).price_kind is PriceKind.MID and found
+            )
+            assert row.market_price == 2.0
 
 
 async def test_a_dead_line_among_live_ones_is_found_by_the_brokers_value_and_requested_again(
@@ -168,18 +116,6 @@ async def test_lines_that_all_stop_without_a_notice_are_found_and_requested_agai
         assert sim.stats()["requests"]["17"]["reqMktData"] == 6
 
 
-async def test_ticks_of_sizes_alone_write_nothing(stream_legs, eventually):
-    async with stream_legs(PUT, pnl_subscriptions=0) as (sim, _streamer, received):
-        await eventually(lambda: received.newest(A, PUT))
-        sim.ticking(PUT, ["size"])
-        await asyncio.sleep(0.5)  # until what was under way is written
-        count = len(received.updates)
-        await asyncio.sleep(0.7)  # what must not happen cannot be waited for
-        assert len(received.updates) == count
-        sim.ticking(PUT, None)
-        await eventually(lambda: len(received.updates) > count)
-
-
 @pytest.mark.parametrize("notice", [None, 2103])
 async def test_a_model_that_ticks_keeps_no_dead_quote_alive(
     stream_legs, eventually, monkeypatch, notice
@@ -217,48 +153,6 @@ async def test_in_the_list_of_positions_a_dead_mark_grows_old_while_greeks_tick(
         await eventually(price_is_older_than_greeks)
 
 
-async def test_greeks_that_end_while_the_quote_goes_on_are_unknown(stream_legs, eventually):
-    async with stream_legs(PUT, line_silence_s=0.5) as (sim, _streamer, received):
-        await eventually(lambda: (row := received.newest(A, PUT)) and row.delta is not None)
-        sim.ticking(PUT, ["quote", "mark"])
-        row = await eventually(lambda: (found := received.newest(A, PUT)).delta is None and found)
-        assert (row.theta, row.implied_vol, row.greeks_time) == (None, None, None)
-        assert (row.price_kind, row.value_source) == (PriceKind.MARK, ValueOrigin.TICK)
-        assert row.bid is not None
-        sim.ticking(PUT, None)
-        await eventually(lambda: received.newest(A, PUT).delta is not None)
-
-
-async def test_a_mark_that_ends_while_the_quote_goes_on_gives_way_to_the_quote(
-    stream_legs, eventually
-):
-    async with stream_legs(PUT, pnl_subscriptions=0) as (sim, _streamer, received):
-        await eventually(lambda: (row := received.newest(A, PUT)) and row.price_kind == "MARK")
-        sim.ticking(PUT, ["quote"])
-        sim.pin_quote(PUT, bid=60.0, ask=60.2, mark=60.1)
-        row = await eventually(
-            lambda: (
-                (found := received.newest(A, PUT)).market_price == 60.1
-                and found.value_source == "TICK"
-                and found
-            )
-        )
-        assert (row.price_kind, row.note) == (PriceKind.MID, None)
-
-
-async def test_after_a_farm_broke_a_part_that_stays_silent_is_requested_again(
-    stream_legs, eventually
-):
-    async with stream_legs(PUT, line_silence_s=0.5, pnl_subscriptions=0) as (sim, _, received):
-        await eventually(lambda: (row := received.newest(A, PUT)) and row.price_kind == "MARK")
-        sim.farm("usfarm", 2103)
-        sim.ticking(PUT, ["quote"])
-        sim.farm("usfarm", 2104)
-        await eventually(lambda: sim.stats()["requests"]["17"]["reqMktData"] == 2)
-        sim.ticking(PUT, None)
-        await eventually(lambda: received.newest(A, PUT).price_kind == "MARK")
-
-
 @pytest.mark.parametrize("unit", ["quoted", "major"])
 async def test_greeks_of_a_cent_quoted_contract_are_in_dollars_whatever_the_model_counts_in(
     simulate, streaming, lake, leg, eventually, unit
@@ -275,19 +169,3 @@ async def test_greeks_of_a_cent_quoted_contract_are_in_dollars_whatever_the_mode
     assert -0.01 < row.theta < 0
     assert 0.05 < row.gamma < 5  # a dollar
     assert row.market_price == pytest.approx(row.market_value * 100 / row.position / 5000)
-
-
-async def test_greeks_whose_unit_nobody_can_tell_are_unknown(
-    simulate, streaming, lake, leg, eventually
-):
-    async with simulate() as sim:
-        sim.model_unit(CENTS, "major")
-        # The price of the model looks like cents, that of the underlying like dollars.
-        sim.pin_quote(CENTS, bid=0.3, ask=0.35, mark=0.32)
-        await lake.registry.add_active(**leg(CENTS))
-        async with streaming(sim) as (_streamer, received):
-            row = await eventually(
-                lambda: (row := received.newest(A, CENTS)) and row.delta is not None and row
-            )
-    assert (row.gamma, row.vega, row.theta, row.underlying_price) == (None, None, None, None)
-    assert (row.price_kind, row.market_price) == (PriceKind.MARK, 0.32)

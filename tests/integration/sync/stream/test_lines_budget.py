@@ -150,29 +150,6 @@ async def test_a_refused_leg_is_the_one_that_comes_last(manage_lines, eventually
         assert managed.streams == {PUT, INDEX_OPTION}
 
 
-async def test_more_lines_than_the_learned_limit_are_tried_more_and_more_rarely_until_granted(
-    manage_lines, eventually
-):
-    async with manage_lines(lines=3, max_lines=10, reserved_lines=1) as managed:
-        managed.add(*ALL)
-        await managed.tick()
-        await eventually(lambda: managed.manager.limit == 3)
-        assert len(await managed.tick(after_s=59)) == 2
-        refused = managed.requests.total()
-        await managed.tick(after_s=1)
-        await eventually(lambda: managed.manager.limit == 3)
-        assert managed.requests.total() == refused + len(ALL) - 2
-        await managed.tick(after_s=5)
-        managed.sim.set_line_limit(10)
-        assert len(await managed.tick(after_s=110)) == 2
-        assert len(await managed.tick(after_s=5)) == len(ALL)
-        await eventually(lambda: managed.sim.stats()["lines_in_use"] == len(ALL))
-        await managed.tick(after_s=60)
-        await managed.tick(after_s=60)
-        assert managed.manager.limit == 10
-        assert managed.sim.stats()["peak_lines"] == len(ALL)
-
-
 @pytest.mark.parametrize(
     ("code", "first_s", "second_s"),
     [(354, 1800, 3600), (10197, 60, 120)],
@@ -246,44 +223,19 @@ async def test_on_a_new_connection_every_line_is_requested_again(manage_lines, e
         assert managed.connection.lines.quote(PUT).market_data_type == 1
 
 
-async def test_a_leg_that_left_its_strategy_is_no_problem_and_keeps_its_wait(
-    manage_lines, eventually
+@pytest.mark.parametrize("code", [300, 322], ids=["lost by the gateway", "request failed"])
+async def test_a_line_that_the_gateway_lost_or_failed_is_soon_requested_with_another_id(
+    manage_lines, eventually, code
 ):
-    async with manage_lines() as managed:
-        managed.sim.set_permission(PUT, 354)
-        managed.add(PUT)
-        await managed.tick()
-        await eventually(lambda: not managed.streams)
-        managed.remove(PUT)
-        await managed.tick()
-        assert managed.manager.problems() == []
-        managed.add(PUT)
-        await managed.tick(after_s=60)
-        assert managed.requests[PUT] == 1
-
-
-async def test_a_line_that_the_gateway_lost_is_soon_requested_again(manage_lines, eventually):
     async with manage_lines() as managed:
         managed.add(PUT, CALL)
         await managed.tick()
         await eventually(lambda: managed.sim.stats()["lines_in_use"] == 2)
-        managed.sim.send_error(300, "Can't find EId with tickerId", req_id=managed.request_ids[PUT])
+        refused_id = managed.request_ids[PUT]
+        managed.sim.send_error(code, "Can't find EId with tickerId", req_id=refused_id)
         await eventually(lambda: managed.streams == {CALL})
         assert len(managed.manager.held) == managed.connection.lines.in_use == 1
         assert await managed.tick(after_s=5) == managed.streams == {PUT, CALL}
-
-
-async def test_a_line_whose_request_failed_is_soon_requested_with_another_id(
-    manage_lines, eventually
-):
-    async with manage_lines() as managed:
-        managed.sim.answer_line(PUT, 322)
-        managed.add(PUT)
-        await managed.tick()
-        refused_id = managed.request_ids[PUT]
-        await eventually(lambda: not managed.streams)
-        managed.sim.answer_line(PUT)
-        assert await managed.tick(after_s=5) == managed.streams == {PUT}
         assert managed.request_ids[PUT] > refused_id
 
 

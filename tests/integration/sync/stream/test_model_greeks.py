@@ -91,13 +91,6 @@ async def test_ticks_of_underlyings_alone_show_that_a_reported_loss_of_ib_is_ove
         await eventually(lambda: streamer.state is SessionState.LIVE)
 
 
-async def test_without_lines_for_underlyings_nothing_is_computed(computing, published, eventually):
-    async with computing(underlying_lines=0) as (sim, streamer):
-        await eventually(lambda: sim.stats()["pnl_subscriptions"] == OPEN)
-        assert (sim.stats()["peak_lines"], streamer.greeks) == (0, None)
-        assert not published(streamer)
-
-
 async def test_without_a_spare_line_nothing_is_computed_and_the_underlyings_are_named(
     computing, lake, leg, published, eventually
 ):
@@ -113,13 +106,16 @@ async def test_without_a_spare_line_nothing_is_computed_and_the_underlyings_are_
         assert sim.stats()["peak_lines"] == 1
 
 
-async def test_a_streamer_used_alone_requests_no_line_for_an_underlying(
-    computing, lake, leg, eventually
+@pytest.mark.parametrize("lines", [0, None])  # None: a streamer that is used alone
+async def test_without_lines_for_underlyings_nothing_is_computed(
+    computing, lake, leg, published, eventually, lines
 ):
     await lake.registry.add_active(**leg(PUT))
-    async with computing(underlying_lines=None) as (sim, streamer):
+    async with computing(underlying_lines=lines) as (sim, streamer):
         await eventually(lambda: sim.stats()["pnl_subscriptions"] == OPEN)
         assert (sim.stats()["peak_lines"], streamer.underlying_lines) == (1, 0)
+        assert streamer.greeks is None
+        assert not published(streamer)
 
 
 async def test_an_active_leg_takes_the_line_of_an_underlying_at_once(
@@ -141,22 +137,6 @@ async def test_an_active_leg_takes_the_line_of_an_underlying_at_once(
         await eventually(lambda: not {(A, CALL), (A, PUT)} & published(streamer).keys())
 
 
-async def test_the_greeks_of_the_gateway_win_in_the_row_of_a_leg_with_a_line(
-    computing, lake, leg, eventually
-):
-    await lake.registry.add_active(**leg(CALL))
-    async with computing() as (_sim, streamer):
-        await eventually(lambda: streamer.underlying_lines == 4)
-
-        async def row():
-            rows = await lake.updates.latest()
-            found = rows.filter(conid=CALL, account=A)
-            return found.row(0, named=True) if found.height and found["delta"][0] else None
-
-        found = await eventually(row)
-        assert (found["greeks_source"], found["greeks_method"]) == ("GATEWAY", None)
-
-
 async def test_a_streamed_leg_without_greeks_of_the_gateway_has_computed_ones_until_they_come(
     computing, lake, leg, eventually, monkeypatch
 ):
@@ -164,15 +144,15 @@ async def test_a_streamed_leg_without_greeks_of_the_gateway_has_computed_ones_un
     monkeypatch.setattr(model_greeks, "GREEKS_WITHIN_S", 0.3)
     await lake.registry.add_active(**leg(CALL))
 
-    async def source() -> str | None:
+    async def source():
         rows = (await lake.updates.latest()).filter(conid=CALL, account=A, source="STREAM")
-        return rows["greeks_source"][0] if rows.height else None
+        return rows.select("greeks_source", "greeks_method").row(0) if rows.height else (None, None)
 
     async with computing(lambda sim: sim.ticking(CALL, ["quote", "mark"])) as (sim, streamer):
         await eventually(lambda: streamer.routes.get((A, CALL)) is LegState.STREAMED)
 
         async def computed():
-            return await source() == "MODEL"
+            return (await source())[0] == "MODEL"
 
         await eventually(computed)
         (found,) = (await lake.updates.latest()).filter(conid=CALL, account=A).to_dicts()
@@ -182,7 +162,7 @@ async def test_a_streamed_leg_without_greeks_of_the_gateway_has_computed_ones_un
         sim.ticking(CALL)
 
         async def sent():
-            return await source() == "GATEWAY"
+            return await source() == ("GATEWAY", None)
 
         await eventually(sent)
 

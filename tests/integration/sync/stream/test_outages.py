@@ -20,7 +20,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain import ConnectionValues
 from position_sync_dagster.sync.stream import delivery, model_greeks
 from position_sync_dagster.sync.stream import streamer as link
-from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
+from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 
 A = "DUSIM0001"
 CALL, PUT = 921000001, 921000002
@@ -145,7 +145,7 @@ async def test_a_loss_of_ib_from_before_the_log_in_is_doubted_after_a_while_too(
 
 @pytest.mark.parametrize(("settled_s", "failures"), [(60.0, [1, 2, 3, 4]), (0.0, [])])
 async def test_the_delay_grows_while_a_gateway_drops_each_connection_before_it_settled(
-    simulate, lake, leg, settings_for, eventually, monkeypatch, settled_s, failures
+    simulate, lake, leg, running_streamer, eventually, monkeypatch, settled_s, failures
 ):
     monkeypatch.setattr(link, "SETTLED_S", settled_s)
     failures_seen: list[int] = []
@@ -157,25 +157,18 @@ async def test_the_delay_grows_while_a_gateway_drops_each_connection_before_it_s
 
     remembered = Remembered(first_s=0.01, longest_s=0.01)
     monkeypatch.setattr(link, "RECONNECT", remembered)
-    async with simulate() as sim:
-        await lake.registry.add_active(**leg(PUT))
-        streamer = IBPositionStreamer(
-            lake.registry, lake.queue, settings=settings_for(sim, flush_interval_s=0.1)
-        )
-        stop = asyncio.Event()
-        task = asyncio.create_task(streamer.run(stop))
+    await lake.registry.add_active(**leg(PUT))
+    async with simulate() as sim, running_streamer(sim) as streamer:
         for reconnects in range(4):
             await eventually(lambda n=reconnects: streamer.counts.reconnects == n)
             await eventually(lambda: streamer.state is SessionState.LIVE)
             sim.disconnect()
         await eventually(lambda: streamer.counts.reconnects == 4)
-        stop.set()
-        await task
     assert failures_seen == failures
 
 
 async def test_a_lake_that_fails_while_it_connects_is_tried_again(
-    simulate, lake, leg, settings_for, eventually, monkeypatch
+    simulate, lake, running_streamer, eventually, monkeypatch
 ):
     monkeypatch.setattr(link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
     replace = lake.broker_positions.replace
@@ -187,42 +180,27 @@ async def test_a_lake_that_fails_while_it_connects_is_tried_again(
         return replace(*args, **more)
 
     monkeypatch.setattr(lake.broker_positions, "replace", full)
-    async with simulate() as sim:
-        streamer = IBPositionStreamer(
-            lake.registry,
-            lake.queue,
-            tables=StreamTables(broker_positions=lake.broker_positions),
-            settings=settings_for(sim, flush_interval_s=0.1),
-        )
-        stop = asyncio.Event()
-        task = asyncio.create_task(streamer.run(stop))
+    async with simulate() as sim, running_streamer(sim) as streamer:
         await eventually(lambda: "The disk is full" in (streamer.detail or ""))
         await eventually(lambda: streamer.state is SessionState.LIVE)
-        stop.set()
-        await task
 
 
 async def test_the_stream_waits_on_one_connection_for_a_gateway_without_ib(
-    simulate, lake, leg, settings_for, eventually
+    simulate, lake, leg, running_streamer, eventually
 ):
+    await lake.registry.add_active(**leg(PUT))
     async with simulate() as sim:
-        await lake.registry.add_active(**leg(PUT))
         sim.connectivity("lost")
-        settings = settings_for(sim, flush_interval_s=0.1)
-        streamer = IBPositionStreamer(lake.registry, lake.queue, settings=settings)
-        stop = asyncio.Event()
-        task = asyncio.create_task(streamer.run(stop))
-        await eventually(lambda: streamer.state is SessionState.BLIND)
-        assert "is broken" in streamer.detail  # code 2110
-        await asyncio.sleep(0.5)
-        assert sim.stats()["connections"]["total"] == 1
-        assert not streamer.routes
-        sim.connectivity("restored_data_kept")
-        await eventually(lambda: streamer.state is SessionState.LIVE)
-        await eventually(lambda: sim.stats()["lines_in_use"] == 1)
-        assert streamer.counts.reconnects == 0
-        stop.set()
-        await task
+        async with running_streamer(sim) as streamer:
+            await eventually(lambda: streamer.state is SessionState.BLIND)
+            assert "is broken" in streamer.detail  # code 2110
+            await asyncio.sleep(0.5)
+            assert sim.stats()["connections"]["total"] == 1
+            assert not streamer.routes
+            sim.connectivity("restored_data_kept")
+            await eventually(lambda: streamer.state is SessionState.LIVE)
+            await eventually(lambda: sim.stats()["lines_in_use"] == 1)
+            assert streamer.counts.reconnects == 0
 
 
 async def test_a_start_without_a_gateway_raises_an_error_that_names_it(lake):
@@ -301,18 +279,10 @@ async def test_a_tick_that_came_while_the_gateway_had_lost_ib_does_not_count_aft
 
 
 async def test_values_from_before_a_loss_of_ib_during_the_first_step_are_not_current(
-    simulate, lake, settings_for, eventually, monkeypatch
+    simulate, lake, running_streamer, eventually, monkeypatch
 ):
     slow, began = make_slow(lake.broker_positions, monkeypatch)
-    async with simulate() as sim:
-        streamer = IBPositionStreamer(
-            lake.registry,
-            lake.queue,
-            tables=StreamTables(broker_positions=lake.broker_positions),
-            settings=settings_for(sim, flush_interval_s=0.1),
-        )
-        stop = asyncio.Event()
-        task = asyncio.create_task(streamer.run(stop))
+    async with simulate() as sim, running_streamer(sim) as streamer:
         try:
             await eventually(began.is_set)
             connectivity = streamer._link._attached.connectivity
@@ -325,8 +295,6 @@ async def test_values_from_before_a_loss_of_ib_during_the_first_step_are_not_cur
             slow.set()
         await eventually(lambda: streamer.state is SessionState.LIVE)
         assert streamer.live_since > before
-        stop.set()
-        await task
 
 
 async def test_a_gateway_that_hangs_makes_the_stream_blind_until_it_answers(
@@ -371,18 +339,3 @@ async def test_a_farm_that_is_broken_at_the_log_in_is_known(
             assert streamer.detail == "data farm usfarm is broken"
             sim.farm("usfarm", 2104)
             await eventually(lambda: streamer.detail is None)
-
-
-async def test_farms_whose_names_end_alike_are_two_farms(stream_legs, eventually):
-    async with stream_legs(PUT) as (sim, streamer, received):
-        await eventually(lambda: received.newest(A, PUT))
-        sim.farm("usfarm.nj", 2103)
-        await eventually(lambda: streamer.detail)
-        sim.farm("hfarm.nj", 2104)
-        sim.farm("eufarm.nj", 2108)
-        sim.farm("ushmds.nj", 2105)
-        await eventually(lambda: "ushmds" in streamer.detail)
-        assert streamer.detail == ("data farm usfarm.nj is broken; data farm ushmds.nj is broken")
-        sim.farm("usfarm.nj", 2108)
-        sim.farm("ushmds.nj", 2106)
-        await eventually(lambda: streamer.detail is None)

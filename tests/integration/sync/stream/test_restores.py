@@ -1,7 +1,5 @@
 """What the stream trusts after a restore, a silence or an odd message of the gateway."""
 
-import asyncio
-
 import pytest
 
 from position_sync_dagster.domain.broker_position import Completeness
@@ -10,7 +8,6 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.gateway import account_downloads
 from position_sync_dagster.sync.stream import streamer as link
-from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 
 A, B = "DUSIM0001", "DUSIM0002"
 CALL, PUT = 921000001, 921000002
@@ -29,23 +26,17 @@ def positions_requests(sim):
 
 @pytest.mark.parametrize("restore", ["restored_data_kept", "restored_data_lost"])
 async def test_a_restore_before_the_login_ended_makes_the_stream_live_on_the_same_connection(
-    simulate, lake, leg, settings_for, eventually, restore
+    simulate, lake, leg, running_streamer, eventually, restore
 ):
+    await lake.registry.add_active(**leg(PUT))
     async with simulate() as sim:
-        await lake.registry.add_active(**leg(PUT))
         sim.connectivity("lost", "none")
-        streamer = IBPositionStreamer(
-            lake.registry, lake.queue, settings=settings_for(sim, gateway_timeout_s=600.0)
-        )
-        stop = asyncio.Event()
-        task = asyncio.create_task(streamer.run(stop))
-        await eventually(lambda: sim.stats()["requests"].get("17", {}).get("reqPositions"))
-        sim.connectivity(restore)
-        await eventually(lambda: streamer.state is SessionState.LIVE)
-        await eventually(lambda: sim.stats()["lines_in_use"] == 1)
-        assert sim.stats()["connections"]["total"] == 1
-        stop.set()
-        await task
+        async with running_streamer(sim, gateway_timeout_s=600.0) as streamer:
+            await eventually(lambda: sim.stats()["requests"].get("17", {}).get("reqPositions"))
+            sim.connectivity(restore)
+            await eventually(lambda: streamer.state is SessionState.LIVE)
+            await eventually(lambda: sim.stats()["lines_in_use"] == 1)
+            assert sim.stats()["connections"]["total"] == 1
 
 
 async def test_after_a_restore_that_kept_the_data_the_positions_are_listed_again(

@@ -124,7 +124,7 @@ async def test_a_stream_owns_the_login_writes_fenced_rows_and_reports(
         assert (session.state, session.owner, session.run_id) == ("LIVE", "STREAM", "run-1")
         await eventually(lambda: read_status(lake, settings, utc_now()).lines_in_use == 5)
         status = read_status(lake, settings, utc_now())
-        assert (status.session_state, status.lines_text) == ("LIVE", "1 leg + 4 underlyings of 100")
+        assert (status.session_state, status.lines_text) == ("LIVE", "5 of 100 (4 for underlyings)")
         assert (status.lines_in_use, status.underlying_lines, status.blind_since) == (5, 4, None)
         assert "of 5 options without greeks of IB" in status.greeks
         assert (status.active_legs, status.legs_held, status.positions) == (1, 1, 9)
@@ -460,30 +460,6 @@ async def test_a_successor_takes_over_and_its_rows_follow_those_of_the_owner_bef
         begun = rows.filter(rows["run_id"] == "run-2")["timestamp"].min()
         assert begun > last
         assert sim.stats()["connections"]["peak"] == 1
-
-
-async def test_a_leg_with_the_conid_of_another_contract_opens_a_break_until_it_is_corrected(
-    simulate, lake, settings_for, running, leg, eventually
-):
-    async with simulate() as sim:
-        await lake.registry.add_active(**leg(PUT, strike=230))
-        settings = settings_for(sim)
-        _task, stop = running(settings)
-        await eventually(lambda: _state(lake, settings, SessionState.LIVE))
-        service = ReconciliationService(lake, settings)
-
-        async def mismatches():
-            found = await service.run()
-            return [d for d in found.discrepancies if d.type == "LEG_MISMATCH"]
-
-        (found,) = await eventually(mismatches)
-        assert (found.account, found.conid) == ("", PUT)
-        assert found.detail == "strategy s: its strike is 220, not 230"
-        assert "LEG_MISMATCH" in {b.type.value for b in lake.breaks.open_breaks()}
-        await lake.registry.add_active(**leg(PUT))
-        assert await mismatches() == []
-        assert "LEG_MISMATCH" not in {b.type.value for b in lake.breaks.open_breaks()}
-        stop.set()
 
 
 @pytest.mark.parametrize("spec", [POSITION_UPDATES, ACTIVE_STRATEGIES], ids=lambda spec: spec.name)

@@ -22,13 +22,11 @@ from position_sync_dagster.gateway.connection import GatewayConnection, IBConnec
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
+from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 from tests.support.waiting import DEADLINE_S
 
 A, B = "DUSIM0001", "DUSIM0002"
-CALL, PUT, WORTHLESS, CENTS, STOCK, UNHELD = (
-    921000001, 921000002, 921000003, 921000004, 920000001, 921000007,
-)  # fmt: skip
+CALL, PUT, CENTS, STOCK, UNHELD = 921000001, 921000002, 921000004, 920000001, 921000007
 
 
 async def queued(lake):
@@ -103,16 +101,6 @@ async def test_a_leg_that_another_process_adds_streams_until_it_is_removed(
             await eventually(lambda: sim.stats()["lines_in_use"] == 0)
             assert streamer.routes[(A, PUT)] is LegState.MONITORED
             assert (A, PUT) in await queued(lake)
-
-
-async def test_an_armed_leg_gets_its_line_when_it_is_first_held(stream_legs, lake, eventually):
-    async with stream_legs(UNHELD) as (sim, streamer, received):
-        await eventually(lambda: queued(lake))
-        assert streamer.lines_in_use == 0
-        sim.fill(A, UNHELD, 3)
-        row = await eventually(lambda: received.newest(A, UNHELD))
-        assert row.position == 3.0
-        assert streamer.lines_in_use == 1
 
 
 async def test_a_streamed_position_that_closes_gives_a_zero_row_and_frees_its_line(
@@ -273,25 +261,15 @@ async def test_a_registry_that_vanishes_keeps_its_legs_until_it_is_back(
 
 
 async def test_a_clock_that_goes_back_stops_neither_refresh_nor_queue(
-    simulate, lake, leg, settings_for, eventually
+    simulate, running_streamer, eventually
 ):
-    behind = timedelta()
-    async with simulate() as sim:
-        streamer = IBPositionStreamer(
-            lake.registry,
-            lake.queue,
-            tables=StreamTables(broker_positions=lake.broker_positions),
-            settings=settings_for(sim, flush_interval_s=0.1, refresh_interval_s=1),
-            clock=lambda: utc_now() - behind,
-        )
-        stop = asyncio.Event()
-        task = asyncio.create_task(streamer.run(stop))
+    behind, clock = timedelta(), lambda: utc_now() - behind
+    settings = {"clock": clock, "refresh_interval_s": 1}
+    async with simulate() as sim, running_streamer(sim, **settings) as streamer:
         await eventually(lambda: streamer.counts.enqueued)
         behind = timedelta(hours=1)
         enqueued = streamer.counts.enqueued
         await eventually(lambda: streamer.counts.enqueued >= 3 * enqueued)
-        stop.set()
-        await task
 
 
 async def test_two_streamers_of_one_process_share_connection_lines_and_profit_feeds(
@@ -366,20 +344,6 @@ async def test_a_leg_whose_line_is_refused_is_queued_and_the_detail_names_the_re
             assert f"{PUT} has no market data: {why}" in streamer.detail
             assert streamer.lines_in_use == 0
             assert sim.stats()["requests"]["17"]["reqMktData"] == 1
-
-
-async def test_a_leg_without_live_permission_streams_delayed_data_where_that_is_allowed(
-    simulate, streaming, lake, leg, eventually
-):
-    async with simulate() as sim:
-        sim.set_permission(PUT, 354)
-        await lake.registry.add_active(**leg(PUT))
-        await lake.registry.add_active(**leg(CALL))
-        async with streaming(sim, delayed_fallback=True) as (streamer, received):
-            await eventually(lambda: received.newest(A, PUT) and received.newest(A, CALL))
-            assert received.newest(A, PUT).market_data_type == 3
-            assert received.newest(A, CALL).market_data_type == 1
-            assert sim.stats()["lines_in_use"] == streamer.lines_in_use == 2
 
 
 async def test_with_several_accounts_a_change_is_valued_soon_as_well(

@@ -1,4 +1,4 @@
-"""Failures of storage are told apart and explained to the caller."""
+"""Failures of storage are told apart, tried again or not, and explained to the caller."""
 
 import errno
 
@@ -10,17 +10,20 @@ from position_sync_dagster.errors import (
     BrokenTableError,
     CommitContentionError,
     LakeNotWritableError,
+    NewerTableError,
     StoreRefusedError,
     StoreUnavailableError,
 )
 from position_sync_dagster.lake.storage.commit_errors import (
     ErrorKind,
+    RetryCommit,
     classify,
     plain,
     summary,
     to_lake_error,
     without_secrets,
 )
+from position_sync_dagster.lake.storage.table import retried
 
 # What delta-rs says when another process deletes old entries of the log meanwhile.
 LOG_IS_CUT = (
@@ -46,7 +49,6 @@ LOG_IS_CUT = (
          ErrorKind.UNWRITABLE),
         (ComputeError("Object at location x not found: … (os error 2)"), ErrorKind.STALE),
         (ComputeError("parquet: File out of specification: file size (0) is …"), ErrorKind.STALE),
-        (ComputeError("cannot compare string with numeric type (i32)"), ErrorKind.QUERY),
         (DeltaError("Generic LocalFileSystem: … (os error 24)"), ErrorKind.EXHAUSTED),
         (DeltaError("Generic LocalFileSystem: Requested range was invalid"), ErrorKind.STALE),
         (DeltaError("Kernel error: Json error"), ErrorKind.STALE),
@@ -147,3 +149,38 @@ def test_credentials_that_cannot_be_loaded_are_no_damage_of_a_table():
     )
     error = to_lake_error(DeltaError(text), "s3://bucket/lake/runs")
     assert "there are no credentials" in str(error)
+
+
+CONFLICT = CommitFailedError("a concurrent transaction added new data")
+STALE = DeltaError("part-0.parquet not found")
+FULL = OSError("No space left on device (os error 28)")
+NEWER = NewerTableError("newer", remedy="install it")
+
+
+@pytest.mark.parametrize(
+    ("errors", "contention_s", "end"),
+    [
+        ([CONFLICT, STALE, RetryCommit(), CONFLICT], 15, "done"),
+        ([*[CONFLICT] * 4, STALE, CONFLICT, STALE], 15, "done"),
+        ([STALE] * 4, 15, BrokenTableError),
+        ([CONFLICT], 0, CommitContentionError),
+        ([FULL], 15, LakeNotWritableError),
+        ([NEWER], 15, NewerTableError),
+    ],
+)
+def test_conflicts_are_tried_for_a_time_missing_files_four_times_and_the_rest_once(
+    errors, contention_s, end
+):
+    left = [*errors]
+
+    def attempt() -> str:
+        if left:
+            raise left.pop(0)
+        return "done"
+
+    if end == "done":
+        assert retried(attempt, path="/lake/t", contention_s=contention_s) == end
+    else:
+        with pytest.raises(end):
+            retried(attempt, path="/lake/t", contention_s=contention_s)
+    assert left == []

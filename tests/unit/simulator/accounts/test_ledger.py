@@ -81,10 +81,3 @@ def test_an_assigned_futures_option_delivers_one_future_per_option():
     _, future = ledger().assign("DUSIM0002", 921000005)
     assert future.contract.conid == FUTURE
     assert future.quantity == 1 + 4
-
-
-def test_accounts_are_independent():
-    book = ledger()
-    book.fill("DUSIM0002", CALL, -1, 10.0)
-    held = book.holding(A, CALL)
-    assert held.quantity == 5

@@ -8,10 +8,8 @@ from hypothesis import strategies as st
 
 from ib_gateway_simulator import Book, load_book
 from ib_gateway_simulator.market.market import Market
-from ib_gateway_simulator.market.noise import mix
 from ib_gateway_simulator.market.pricing import Greeks, black_scholes, round_to
 from ib_gateway_simulator.market.quote import Pin
-from ib_gateway_simulator.protocol.contract import SecType
 
 
 def price(call: bool = True, **changes: float) -> Greeks:
@@ -142,22 +140,3 @@ def test_a_pin_holds_a_quote_until_it_is_released():
     assert pinned.quote(921000001).mark is None
     pinned.pin(921000001, None)
     assert pinned.quote(921000001) == free
-
-
-def test_a_worthless_short_option_has_no_bid_and_an_old_last():
-    quote = market(load_book("small")).quote(921000003)
-    assert (quote.bid, quote.ask, quote.last) == (None, 0.05, 1.2)
-    assert quote.mark <= 0.05
-
-
-def test_a_cent_quoted_option_is_worth_a_hundredth_in_its_currency():
-    book = load_book("small")
-    simulated = market(book)
-    conid = 921000004
-    assert book.contracts[conid].sec_type is SecType.FOP
-    assert simulated.value_price(conid) == pytest.approx((simulated.quote(conid).mark or 0) / 100)
-
-
-def test_noise_is_repeatable_and_well_spread():
-    assert mix(1, 2, 3) == mix(1, 2, 3)
-    assert len({mix(7, n) for n in range(1000)}) == 1000

@@ -86,7 +86,3 @@ def test_lists_of_orders_have_their_ends():
         "completedOrdersEnd",
     }
     assert not REPORTS_OF_ORDERS & ENDS_OF_ORDER_LISTS
-
-
-def test_the_id_of_the_next_order_is_not_written(disguise):
-    assert disguise.message(("9", "1", "4711")) == ("9", "1", "1")

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import polars as pl
 import pytest
-from rich.console import Console
+from rich.console import Console, Group
+from rich.text import Text
 
 from position_sync_dagster.defs.assets.derived_tables import money_metadata
 from position_sync_dagster.domain.closures import Cause, Closure, HoldingEnd
@@ -84,9 +85,9 @@ def book(found: Closes, strategy: str | None = None) -> BookMoney:
     return held.money(strategy)
 
 
-def shown(table: object) -> list[str]:
+def shown(table: list[Text]) -> list[str]:
     console = Console(width=160, file=io.StringIO(), record=True)
-    console.print(table)
+    console.print(Group(*table))
     return [line.rstrip() for line in console.export_text().splitlines()]
 
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from types import SimpleNamespace
 
 import hypothesis
@@ -41,22 +42,14 @@ def exposures(
     *,
     now: datetime = NOW,
     details: dict[int, ContractDetails] | None = None,
+    every: bool = False,
 ) -> list[SimpleNamespace]:
-    """Return the exposure of strategies; `every_part` has what belongs to none as well."""
-    found = every_part(legs, rows, now=now, details=details)
-    return [one for one in found if one.strategy_id != UNATTRIBUTED]
-
-
-def every_part(
-    legs: list[ActiveContract],
-    rows: list[PositionUpdate],
-    *,
-    now: datetime = NOW,
-    details: dict[int, ContractDetails] | None = None,
-) -> list[SimpleNamespace]:
-    """Return the rows of the table, with each column as an attribute."""
+    """Return the exposure of strategies, or of `every` part, with each column as an attribute."""
     found = exposure.exposures(exposure.split(legs, money_rows.priced_rows(rows), details), now)
-    return [SimpleNamespace(**one) for one in found]
+    return [SimpleNamespace(**one) for one in found if every or one["strategy_id"] != UNATTRIBUTED]
+
+
+every_part = partial(exposures, every=True)
 
 
 def only(found: list[SimpleNamespace]) -> SimpleNamespace:
@@ -75,11 +68,6 @@ def test_a_strategy_sums_its_legs_with_their_signs() -> None:
 def test_a_shared_leg_is_divided_by_quantity_and_the_rest_is_the_open_holders() -> None:
     found = exposures([leg(1, "a", quantity=1.0), leg(1, "b")], [row(1, 4.0)])
     assert [(e.strategy_id, e.market_value) for e in found] == [("a", 150.0), ("b", 450.0)]
-
-
-def test_a_claim_on_the_other_side_holds_nothing() -> None:
-    found = only(exposures([leg(1, quantity=-2.0)], [row(1, 4.0)]))
-    assert (found.legs_held, found.market_value) == (0, None)
 
 
 def test_a_leg_in_any_account_takes_its_part_of_all_of_them() -> None:
@@ -143,13 +131,6 @@ def test_dollar_delta_of_a_contract_quoted_in_cents_is_in_its_currency() -> None
 def test_the_hedge_in_stock_has_its_value_as_dollar_delta() -> None:
     stock = row(1, -100.0, sec_type="STK", right=None, multiplier=1.0, delta=None)
     assert only(exposures([leg(1)], [stock])).dollar_delta == stock.market_value
-
-
-def test_the_profit_of_the_day_is_summed_over_what_is_known() -> None:
-    rows = [row(1, daily_pnl=12.0), row(2, daily_pnl=-4.5), row(3)]
-    found = only(exposures([leg(1), leg(2), leg(3)], rows))
-    assert found.daily_pnl == pytest.approx(7.5)
-    assert only(exposures([leg(3)], [row(3)])).daily_pnl is None
 
 
 def test_the_worst_age_counts_from_now_and_unknown_times_are_counted() -> None:

@@ -183,18 +183,6 @@ def test_a_short_option_in_the_money_is_a_break_beside_one_that_is_not_known() -
     assert outcome(SHORT, book(LEGS, [ROWS[0], unknown]))[0] is UNKNOWN
 
 
-def test_currencies_without_a_rate_are_unknown_and_the_place_of_the_limit_is_named() -> None:
-    rows = [ROWS[0], row(2, 2.0, right=PUT, currency="CHF")]
-    found = book(LEGS, rows, accounts=(EURO,))
-    state, _number, text = in_usd("unrealized_pnl", found, place="s.yaml, line 3, column 7")
-    assert state is UNKNOWN
-    assert (
-        "s.yaml, line 3, column 7: account DUSIM1 has values in CHF, and the broker has sent no "
-        "exchange rate to USD" in text
-    )
-    assert in_usd("unrealized_pnl", book(LEGS, rows))[0] is UNKNOWN
-
-
 @pytest.mark.parametrize("bound", list(Bound))
 @pytest.mark.parametrize("measure", sorted(SUMS_OF_MONEY - OF_ACCOUNTS))
 def test_a_limit_in_a_currency_without_a_rate_is_unknown(measure, bound) -> None:

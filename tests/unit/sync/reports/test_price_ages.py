@@ -26,16 +26,9 @@ def ago(seconds: float) -> datetime:
 
 # A mark that came 50 s ago, in a row that greeks caused to be written a second ago.
 STREAMED = row(
-    1,
-    market_price=4.0,
-    market_value=-800.0,
-    bid=3.95,
-    ask=4.05,
-    price_kind=PriceKind.MARK,
-    value_source=ValueOrigin.TICK,
-    timestamp=ago(1),
-    value_time=ago(50),
-)
+    1, market_price=4.0, market_value=-800.0, bid=3.95, ask=4.05, price_kind=PriceKind.MARK,
+    value_source=ValueOrigin.TICK, timestamp=ago(1), value_time=ago(50),
+)  # fmt: skip
 
 AT_BROKER = BrokerPosition(
     gateway_id="g",

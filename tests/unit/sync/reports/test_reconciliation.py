@@ -219,7 +219,7 @@ CONTRACT = contract_details(
         ({"expiry": date(2026, 12, 16)}, "its expiry is 2026-12-18, not 2026-12-16"),
         (
             {"right": None, "strike": None, "expiry": None},
-            "its strike is 1, not none, its right is CALL, not none",
+            "its right is CALL, not none, its strike is 1, not none",
         ),
     ],
 )

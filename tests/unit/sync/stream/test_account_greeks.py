@@ -2,16 +2,18 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
 
 from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.valuation import Quote
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.account import ModelledLeg, NoGreeks, compute
 from position_sync_dagster.risk.model import Exercise
 from position_sync_dagster.risk.terms import DatedDividend, NotPriced, OptionTerms, as_options
-from position_sync_dagster.sync.stream.model_greeks import AccountGreeks
+from position_sync_dagster.sync.stream.model_greeks import AccountGreeks, underlying_price
 
 NOW = datetime(2028, 6, 1, 14, 0, tzinfo=UTC)
 STOCK = 1
@@ -28,10 +30,11 @@ def at(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
-def price(spot: float, seconds: float, volatility: float = 0.3) -> float:
+def value(greeks: AccountGreeks, spot: float, seconds: float, volatility: float = 0.3) -> None:
+    """Report the value that the option has at a price of its underlying."""
     option = as_options([PUT], [at(seconds)], [spot])
     found = model.prices(option, np.array([[spot]]), np.array([volatility]), model.COARSE)
-    return float(found[0, 0])
+    greeks.valued(7, float(found[0, 0]), at(seconds), at(seconds))
 
 
 def opened(session_open: bool | None = True) -> AccountGreeks:
@@ -57,7 +60,7 @@ def test_the_volatility_is_that_of_the_underlying_price_at_the_time_of_the_value
     greeks = opened()
     for seconds, spot in ((0, 100.0), (2, 95.0), (4, 90.0)):
         greeks.underlying_ticked(STOCK, spot, at(seconds))
-    greeks.valued(7, price(95.0, 3), at(3), at(3))
+    value(greeks, 95.0, 3)
     leg = only(computed(greeks, 5))
     assert leg.greeks is not None
     assert leg.greeks.implied_vol == pytest.approx(0.3, abs=1e-4)
@@ -65,32 +68,26 @@ def test_the_volatility_is_that_of_the_underlying_price_at_the_time_of_the_value
     assert (leg.value_at, leg.spot_at) == (at(3), at(4))
 
 
-def test_a_value_from_before_the_first_price_of_the_underlying_gives_no_greeks() -> None:
+@pytest.mark.parametrize("first_at", [10, 0])
+def test_a_value_from_before_a_price_or_from_a_gap_in_the_prices_gives_no_greeks(
+    first_at: int,
+) -> None:
     greeks = opened()
-    greeks.underlying_ticked(STOCK, 100.0, at(10))
-    greeks.valued(7, price(100.0, 5), at(5), at(5))
-    assert only(computed(greeks, 11)).reason is NoGreeks.NO_PRICE_THEN
-    greeks.valued(7, price(100.0, 12), at(12), at(12))
-    assert only(computed(greeks, 17)).greeks is not None
-    assert not greeks.without
-
-
-def test_a_value_from_a_gap_in_the_prices_of_the_underlying_gives_no_greeks() -> None:
-    greeks = opened()
-    greeks.underlying_ticked(STOCK, 100.0, at(0))
-    greeks.valued(7, price(90.0, 300), at(300), at(300))
+    greeks.underlying_ticked(STOCK, 100.0, at(first_at))
+    value(greeks, 90.0, first_at - 5 if first_at else 300)
     greeks.underlying_ticked(STOCK, 90.0, at(301))
     assert only(computed(greeks, 302)).reason is NoGreeks.NO_PRICE_THEN
-    greeks.valued(7, price(90.0, 303), at(303), at(303))
+    value(greeks, 90.0, 303)
     found = only(computed(greeks, 307)).greeks
     assert found is not None
     assert found.implied_vol == pytest.approx(0.3, abs=1e-4)
+    assert not greeks.without
 
 
 def test_an_older_value_than_the_last_is_not_used() -> None:
     greeks = opened()
     greeks.underlying_ticked(STOCK, 100.0, at(0))
-    greeks.valued(7, price(100.0, 10), at(10), at(10))
+    value(greeks, 100.0, 10)
     computed(greeks, 10)
     greeks.valued(7, 50.0, at(5), at(16))
     greeks.underlying_ticked(STOCK, 101.0, at(16))
@@ -102,14 +99,14 @@ def test_an_older_value_than_the_last_is_not_used() -> None:
 def test_after_the_clock_was_set_back_an_hour_only_what_comes_then_counts() -> None:
     greeks = opened()
     greeks.underlying_ticked(STOCK, 100.0, at(0))
-    greeks.valued(7, price(100.0, 0), at(0), at(0))
+    value(greeks, 100.0, 0)
     computed(greeks, 0)
     leg = only(computed(greeks, -3595))
     assert leg.reason is NoGreeks.UNDERLYING_OLD
     assert greeks.stale(at(-3595)) == [STOCK]
 
     greeks.underlying_ticked(STOCK, 120.0, at(-3593))
-    greeks.valued(7, price(120.0, -3592, volatility=0.5), at(-3592), at(-3592))
+    value(greeks, 120.0, -3592, volatility=0.5)
     leg = only(computed(greeks, -3590))
     assert leg.greeks is not None
     assert leg.greeks.underlying_price == 120.0
@@ -120,7 +117,7 @@ def test_after_the_clock_was_set_back_an_hour_only_what_comes_then_counts() -> N
 def test_only_what_moved_is_computed_again() -> None:
     greeks = opened()
     greeks.underlying_ticked(STOCK, 100.0, at(0))
-    greeks.valued(7, price(100.0, 0), at(0), at(0))
+    value(greeks, 100.0, 0)
     assert len(computed(greeks, 0)) == 1
     assert computed(greeks, 10) == []
     greeks.underlying_ticked(STOCK, 101.0, at(11))
@@ -136,7 +133,7 @@ def test_an_old_price_of_the_underlying_counts_only_while_it_does_not_trade(
 ) -> None:
     greeks = opened(session_open)
     greeks.underlying_ticked(STOCK, 100.0, at(0))
-    greeks.valued(7, price(100.0, 0), at(0), at(0))
+    value(greeks, 100.0, 0)
     leg = only(computed(greeks, 61))
     assert leg.reason is reason
     assert (leg.greeks is None) is (reason is not None)
@@ -156,7 +153,7 @@ def test_without_a_price_of_the_underlying_the_reason_is_counted() -> None:
 def test_greeks_end_when_the_option_expires() -> None:
     greeks = opened(session_open=False)
     greeks.underlying_ticked(STOCK, 100.0, at(0))
-    greeks.valued(7, price(100.0, 0), at(0), at(0))
+    value(greeks, 100.0, 0)
     assert only(computed(greeks, 0)).greeks is not None
     assert only(computed(greeks, 91 * 86_400)).reason is NoGreeks.EXPIRED
 
@@ -164,7 +161,7 @@ def test_greeks_end_when_the_option_expires() -> None:
 def test_changed_terms_are_used_with_the_next_computation() -> None:
     greeks = opened()
     greeks.underlying_ticked(STOCK, 100.0, at(0))
-    greeks.valued(7, price(100.0, 0), at(0), at(0))
+    value(greeks, 100.0, 0)
     before = only(computed(greeks, 0)).greeks
     greeks.add(7, replace(PUT, dividends=(DatedDividend(ex_date=at(9e5), share=0.02),)), STOCK)
     after = only(computed(greeks, 5)).greeks
@@ -182,3 +179,17 @@ def test_an_option_that_the_model_does_not_fit_is_counted_with_its_reason() -> N
     greeks.add(7, PUT, STOCK)
     computed(greeks, 10)
     assert greeks.without == {7: NoGreeks.NO_VALUE}
+
+
+def test_ticks_without_a_price_make_no_price_of_an_underlying_young() -> None:
+    def found(sec_type: str = "STK", **values: float | datetime) -> tuple[float, datetime] | None:
+        quote = Quote(conid=1, received_at=NOW, **values)  # type: ignore[arg-type]
+        return underlying_price(quote, sec_type, now=NOW, max_last_age=timedelta(seconds=60))
+
+    before = at(-300)
+    sides: Any = {"bid": 99.9, "ask": 100.1}
+    assert found(mark=100.0, mark_time=before) == (100.0, before)
+    assert found(**sides, quote_time=before) == (100.0, before)
+    assert found(**sides, quote_time=before, mark=100.0, mark_time=at(-540)) == (100.0, before)
+    assert found("IND", last=6500.0, quote_time=before) == (6500.0, before)
+    assert found(last=100.0, quote_time=before) is None

@@ -45,7 +45,10 @@ class Feed:
 
 class Publisher:
     def __init__(self):
-        self.enqueued = []
+        self.enqueued, self.published = [], 0
+
+    async def publish(self, _feed):
+        self.published += 1
 
     async def enqueue_all(self, _routes, reason):
         self.enqueued.append(reason)
@@ -55,7 +58,7 @@ class Refreshing:
     """An account refresh, and all that it works with."""
 
     def __init__(self):
-        self.now, self.published = 1000.0, 0
+        self.now = 1000.0
         self.feed, self.publisher = Feed(), Publisher()
         settings = Settings(refresh_interval_s=INTERVAL_S)
         context = OwnerContext(settings=settings, monotonic=lambda: self.now)
@@ -64,11 +67,12 @@ class Refreshing:
     async def step(self, *, after_s=0.0):
         self.now += after_s
         await asyncio.sleep(0)
-        await self.refresh.step(self.feed, {}, self._publish)
+        await self.refresh.step(self.feed, {})
         await asyncio.sleep(0)
 
-    async def _publish(self):
-        self.published += 1
+    @property
+    def published(self):
+        return self.publisher.published
 
     async def finish_download(self):
         self.feed.ended.set()

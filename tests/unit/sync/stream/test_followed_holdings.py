@@ -57,7 +57,7 @@ class Day:
     async def enqueue_moved(self, _routes):
         self.done.append(("moved", self.second))
 
-    async def publish(self):
+    async def publish(self, _feed):
         self.done.append(("published", self.second))
 
     async def enqueue(self, _routes, keys):
@@ -67,7 +67,7 @@ class Day:
     async def pass_(self, seconds, routes, *, may_queue=True, gateway=None):
         gateway = gateway or Gateway()
         for _ in range(seconds):
-            await self.legs.step(gateway, routes, self.publish, may_queue=may_queue)
+            await self.legs.step(gateway, routes, may_queue=may_queue)
             self.second += 1
 
     def at(self, what):
@@ -111,8 +111,8 @@ async def test_a_slow_commit_is_followed_by_a_rest_of_three_times_its_time(route
     day = Day(overflow_interval_s=30.0)
     publish = day.publish
 
-    async def slowly():
-        await publish()
+    async def slowly(feed):
+        await publish(feed)
         day.second += 2
 
     day.publish = slowly

@@ -10,12 +10,12 @@ import pytest
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.line_allocation import LineLimit
 from position_sync_dagster.domain.login_lines import (
     RENEWALS_AT_ONCE,
     SAMPLE,
     SAMPLE_S,
     UNANSWERED,
+    LineLimit,
     LoginLines,
 )
 from position_sync_dagster.domain.valuation import Quote
@@ -124,14 +124,6 @@ def two_lines():
     return two_lines
 
 
-def test_what_came_before_a_farm_broke_counts_again_with_its_next_tick(two_lines):
-    two_lines.second = 1
-    two_lines.interrupt("a farm broke")
-    assert two_lines.source(2, BUSY) is None  # it may return in a moment
-    assert two_lines.source(6, BUSY) == "PORTFOLIO"
-    assert two_lines.source(7, QUIET) == "TICK"
-
-
 def test_a_tick_that_waited_for_the_flush_while_the_farm_broke_gives_no_trust(two_lines):
     two_lines.second = 3
     two_lines.interrupt("a farm broke")
@@ -170,24 +162,6 @@ def test_a_dead_line_among_live_ones_is_found_by_the_brokers_value(two_lines, ca
     rows = two_lines.flush(27, QUIET)
     assert (rows[QUIET].value_source, rows[QUIET].note) == ("TICK", None)
     assert two_lines.lines.problems() == []
-
-
-def test_every_line_of_a_login_that_is_dead_after_a_restore_is_requested_again_some_at_once():
-    conids = range(1, 26)
-    lines = PricerWithLines(*conids)
-    lines.flush(0, *conids)
-    lines.second = 10
-    lines.interrupt("connectivity was lost")
-    lines.second = 20
-    lines.lines.restored(lines.second)
-    lines.flush(25, 3)
-    lines.flush(39.9)
-    assert lines.due_for_renewal() == []
-    lines.flush(40)
-    assert "and 21 more" in lines.lines.problems()[0]
-    batches = lines.renew_all()
-    assert [len(batch) for batch in batches] == [UNANSWERED, RENEWALS_AT_ONCE, 9]
-    assert {c for batch in batches for c in batch} == set(conids) - {3}
 
 
 def test_lines_that_do_not_answer_are_not_all_requested_again():
@@ -231,17 +205,6 @@ def test_a_line_that_the_gateway_ended_values_nothing_and_the_row_says_why(two_l
     assert (row.value_source, row.bid) == ("PORTFOLIO", None)
     assert row.note == "354 Not subscribed."
     assert two_lines.due_for_renewal() == []
-
-
-def test_a_line_that_was_granted_again_and_never_ticks_is_requested_again(two_lines):
-    two_lines.second = 1
-    two_lines.lines.line(QUIET).ended(1, "354 Not subscribed.")
-    two_lines.lines.line(QUIET).requested(2, delayed=True)
-    two_lines.flush(2)
-    two_lines.flush(31)
-    assert two_lines.due_for_renewal() == []
-    two_lines.flush(32)
-    assert two_lines.due_for_renewal() == [QUIET]
 
 
 def test_a_holding_without_its_line_is_left_to_the_queue(two_lines):

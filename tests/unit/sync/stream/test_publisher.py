@@ -86,21 +86,21 @@ async def drained(queue):
 async def test_a_close_that_arrives_while_the_positions_are_published_is_queued_by_the_next_step():
     feed, positions, queue = Feed(HELD), Positions(), InMemoryPositionQueue()
     publisher = publisher_of(feed, positions, queue)
-    await publisher.publish(feed, session=None)
+    await publisher.publish(feed)
     await publisher.enqueue_all(MONITORED)
     assert await drained(queue) == 1
 
     changed = replace(HELD, position=3.0)
     feed.put(changed)
     positions.meanwhile = lambda: feed.put(CLOSED)
-    await publisher.publish(feed, session=None)
+    await publisher.publish(feed)
     await publisher.enqueue_changed(MONITORED, [KEY])
     # This drain values the request by what is published: the quantity before the close.
     assert [row.position for row in positions.rows] == [3.0]
     assert await drained(queue) == 1
 
     positions.meanwhile = None
-    await publisher.publish(feed, session=None)
+    await publisher.publish(feed)
     await publisher.enqueue_changed({KEY: LegState.CLOSED}, [KEY])
     assert [row.position for row in positions.rows] == [0.0]
     assert await drained(queue) == 1
@@ -110,10 +110,10 @@ async def test_a_close_that_arrives_while_a_download_is_published_lacks_its_zero
     feed, positions, queue = Feed(HELD), Positions(), InMemoryPositionQueue()
     publisher = publisher_of(feed, positions, queue)
     positions.meanwhile = lambda: feed.put(CLOSED)
-    await publisher.publish(feed, session=None)
+    await publisher.publish(feed)
     assert await publisher.enqueue_all(MONITORED) == 1
     assert await drained(queue) == 1
-    await publisher.publish(feed, session=None)
+    await publisher.publish(feed)
     assert await publisher.enqueue_all({KEY: LegState.CLOSED}) == 1
 
 
@@ -139,7 +139,7 @@ async def test_after_a_pause_of_weeks_a_close_from_before_it_gets_no_second_zero
 async def test_a_holding_that_is_not_published_yet_is_not_queued():
     feed, queue = Feed(), InMemoryPositionQueue()
     publisher = publisher_of(feed, Positions(), queue)
-    await publisher.publish(feed, session=None)
+    await publisher.publish(feed)
     assert await publisher.enqueue(MONITORED, [KEY]) == 0
     assert await drained(queue) == 0
 
@@ -148,16 +148,16 @@ async def test_a_profit_message_that_values_nothing_is_no_reason_to_write():
     others = [make_holding(conid, NOW, position=1.0) for conid in (2, 3)]
     feed, positions = Feed(HELD, *others), Positions()
     publisher = publisher_of(feed, positions, None)
-    await publisher.publish(feed, session=None)
+    await publisher.publish(feed)
     feed.book.put_pnl(KEY, PnlValues(9.0, 5.0, 5.0, 0.0, 450.0))  # another quantity
-    await publisher.publish(feed, session=None)
+    await publisher.publish(feed)
     assert positions.updates == 0
     feed.book.put_pnl(KEY, PnlValues(2.0, 5.0, 5.0, 0.0, 450.0))
-    await publisher.publish(feed, session=None)
+    await publisher.publish(feed)
     assert positions.updates == 1
     assert [row.market_value for row in positions.rows] == [450.0, None, None]
     feed.book.confirmed.confirm("A", NOW)
-    await publisher.publish(feed, session=None)
+    await publisher.publish(feed)
     assert positions.updates == 2
 
 
@@ -181,13 +181,13 @@ async def test_each_value_is_published_and_a_holding_is_queued_when_it_moved(sen
     feed, positions, queue = Feed(HELD, *others), Positions(), InMemoryPositionQueue()
     publisher = publisher_of(feed, positions, queue)
     feed.book.put_pnl(KEY, profit(4_000.0))
-    await publisher.publish(feed, session=None)
+    await publisher.publish(feed)
     assert publisher.moved
     await publisher.enqueue_moved(MONITORED)
     assert (await drained(queue), publisher.moved) == (1, False)
 
     feed.book.put_pnl(KEY, sent)
-    await publisher.publish(feed, session=None)
+    await publisher.publish(feed)
     row = next(row for row in positions.rows if row.key == KEY)
     assert row.market_value == sent.value
     assert publisher.moved is queued
@@ -198,7 +198,7 @@ async def test_small_moves_in_one_direction_are_queued_together():
     publisher = publisher_of(feed, Positions(), queue)
     for value, queued in ((4_000.0, 1), (4_030.0, 0), (4_060.0, 1), (4_080.0, 0)):
         feed.book.put_pnl(KEY, profit(value))
-        await publisher.publish(feed, session=None)
+        await publisher.publish(feed)
         await publisher.enqueue_moved(MONITORED)
         assert await drained(queue) == queued
 
@@ -207,7 +207,7 @@ async def test_a_moved_holding_that_is_streamed_is_not_queued():
     feed, queue = Feed(HELD), InMemoryPositionQueue()
     publisher = publisher_of(feed, Positions(), queue)
     feed.book.put_pnl(KEY, profit(4_000.0))
-    await publisher.publish(feed, session=None)
+    await publisher.publish(feed)
     await publisher.enqueue_moved({KEY: LegState.STREAMED})
     assert (await drained(queue), publisher.moved) == (0, False)
 
@@ -219,7 +219,7 @@ async def test_another_sign_of_the_profit_is_a_move_with_a_move_of_the_part():
         (300.0, 1.0, 1), (302.0, -1.0, 0), (304.0, 1.0, 0), (304.0, -1.0, 1),
     ):  # fmt: skip
         feed.book.put_pnl(KEY, profit(value, unrealized=unrealized))
-        await publisher.publish(feed, session=None)
+        await publisher.publish(feed)
         await publisher.enqueue_moved(MONITORED)
         assert await drained(queue) == queued
 
@@ -229,9 +229,9 @@ async def test_a_repeated_value_confirms_the_row_and_writes_none():
     feed, positions = Feed(HELD, *others), Positions()
     publisher = publisher_of(feed, positions, None)
     feed.book.put_pnl(KEY, profit(4_000.0))
-    await publisher.publish(feed, session=None)
+    await publisher.publish(feed)
     feed.book.put_pnl(KEY, profit(4_000.0))
-    await publisher.publish(feed, session=None)
+    await publisher.publish(feed)
     assert positions.updates == 0
 
 
@@ -240,9 +240,9 @@ async def test_an_account_that_is_in_doubt_is_published_although_none_of_its_row
     feed, positions = Feed(HELD, *others), Positions()
     feed.completeness["A"] = Completeness.COMPLETE
     publisher = publisher_of(feed, positions, None)
-    await publisher.publish(feed, session=None)
+    await publisher.publish(feed)
     feed.completeness["A"] = Completeness.UNKNOWN
-    await publisher.publish(feed, session=None)
+    await publisher.publish(feed)
     assert positions.updates == 1
     # Of the rows of an account the one that was written last counts for all of them.
     assert positions.written[-1].completeness is Completeness.UNKNOWN
@@ -271,7 +271,7 @@ async def test_a_quantity_that_moves_again_after_a_failed_publication_is_recorde
     feed, positions, explainer = Feed(HELD), Positions(), Changes()
     publisher = publisher_of(feed, positions, None)
     publisher.watcher = CloseWatcher(publisher.context, explainer)
-    await publisher.publish(feed, session=None)
+    await publisher.publish(feed)
 
     def fail():
         raise LakeNotWritableError("The disk is full.", remedy="Make room.")
@@ -279,11 +279,11 @@ async def test_a_quantity_that_moves_again_after_a_failed_publication_is_recorde
     feed.put(replace(HELD, position=5.0))
     positions.meanwhile = fail
     with pytest.raises(LakeNotWritableError):
-        await publisher.publish(feed, session=None)
+        await publisher.publish(feed)
     positions.meanwhile = None
     feed.put(replace(CLOSED, position_time=NOW + timedelta(seconds=1)))
-    await publisher.publish(feed, session=None)
+    await publisher.publish(feed)
     assert explainer.known == [(2.0, 5.0), (5.0, 0.0)]
     feed.put(replace(HELD, position=1.0, position_time=NOW + timedelta(seconds=2)))
-    await publisher.publish(feed, session=None)
+    await publisher.publish(feed)
     assert explainer.known[2:] == [(0.0, 1.0)]
