@@ -141,7 +141,7 @@ class RecordsTable(Generic[codec.Record]):
         """Return the names of the files that may have a row of before a time; None: of all."""
         files = self.table.snapshot(storage.data_files)
         first = f"min.{self.table.spec.order}"
-        if until is not None and first in files.columns:
+        if until is not None:
             files = files.filter((pl.col(first) < pl.lit(until)).fill_null(value=True))
         return frozenset(files.get_column("path"))
 

@@ -196,7 +196,6 @@ class Closes:
         strategy: str | None = None,
         underlying: str | None = None,
         *,
-        judged_since: datetime | None = None,
         limit: int | None = None,
     ) -> list[tuple[Closure, list[str]]]:
         """Return closes with the strategies that had them, the newest first.
@@ -204,12 +203,9 @@ class Closes:
         Args:
             strategy: The only strategy of interest.
             underlying: The only underlying of interest, in any case.
-            judged_since: Only what was judged since then.
             limit: Maximum number of closes; None for all.
         """
         rows = self._of(strategy, underlying).reverse()
-        if judged_since is not None:
-            rows = rows.filter(pl.col("judged_at") >= moment(judged_since))
         rows = rows.head(rows.height if limit is None else limit)
         names = [names or [] for names in rows.get_column("strategies").to_list()]
         return list(zip(records_of(Closure, rows), names, strict=True))

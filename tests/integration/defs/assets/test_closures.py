@@ -144,6 +144,23 @@ def test_a_person_is_asked_about_a_close_also_after_the_clock_was_set_back(lake)
     assert (accepted.break_id, accepted.state) == (asked.break_id, "ACCEPTED")
 
 
+def test_a_fact_of_weeks_ago_is_looked_at_although_all_closes_of_its_days_were_settled(
+    lake,
+) -> None:
+    now = [AT + timedelta(days=20)]
+    explainer = CloseExplainer(lake, clock=lambda: now[0])
+    explainer.record([change(CALL, 2, 0, AT)])
+    explainer.explain([fill(CALL, -2, AT)])
+    assert explainer.explain().rows == 0
+    explainer.record([change(OTHER, 1, 0, AT)])
+    assert explainer.explain().rows == 1
+    now[0] += timedelta(days=1)
+    lake.executions.add([booked(OTHER, -1, "A;C", AT, stated_at=now[0])])
+    assert explainer.explain().rows == 1
+    causes = {one.conid: one.cause for one in lake.closures.current()}
+    assert causes == {CALL: "TRADED", OTHER: "ASSIGNED"}
+
+
 def test_an_unexplained_close_of_long_ago_stays_open_until_a_person_accepts_it(lake) -> None:
     CloseExplainer(lake).record([change(OTHER, 1, 0, AT)])
     CloseExplainer(lake).explain()
