@@ -123,9 +123,10 @@ def _columns(names: Sequence[str], values: Sequence[Any]) -> dict[str, list[Any]
 
 
 def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:
-    """Return the updates in a frame."""
-    none = pl.col("value_source").fill_null(ValueOrigin.NONE.value)
-    return records_of(PositionUpdate, frame.with_columns(none))
+    """Return the updates in a frame; a source that a later release added counts as NONE."""
+    known = pl.col("value_source").is_in([one.value for one in ValueOrigin])
+    source = pl.when(known).then("value_source").otherwise(pl.lit(ValueOrigin.NONE.value))
+    return records_of(PositionUpdate, frame.with_columns(value_source=source))
 
 
 def broker_rows(
