@@ -576,8 +576,8 @@ class ClosingService:
         closes = closing_times(self.settings.calendar, days)
         folder = StatementFolder(self.settings.flex_folder)
         read = folder.read()
-        concerned = [one for one in read.found if one.days & set(days)]
-        read = Statements(found=tuple(concerned), unreadable=read.unreadable)
+        concerned = tuple(one for one in read.found if one.days & set(days))
+        read = replace(read, found=concerned)
         if concerned:
             known = known_accounts(self.lake)
             read = read.without_foreign(known, self.settings.trading_mode)
@@ -643,12 +643,11 @@ class ClosingService:
             band=self.settings.value_band,
             traded=_traded(statements, closed, opened + timedelta(days=1)),
         )
-        from_statement = joined.rows.filter(pl.col("value_source") == FLEX).height
         return ClosedDay(
             closed_at=closed,
             rows=joined.rows,
             written=own.filter(pl.col("timestamp") >= opened).height,
-            stated=from_statement,
+            stated=joined.rows.filter(pl.col("value_source") == FLEX).height,
             files=tuple(files),
             left_out=tuple(what for one in statements for what, _remedy in one.left_out),
             differences=joined.differences,

@@ -190,11 +190,8 @@ def _first_day(settings: Settings) -> date:
     """Return the setting, or the first day of the ledger or of a statement; else today."""
     if settings.daily_start:
         return date.fromisoformat(settings.daily_start)
-
-    found = [first_ledger_day(settings.table("position_updates"))]
-    if settings.flex_folder.is_dir():
-        # Few users have statements, and the imports of their reader delay each first load.
-        found.append(statements.StatementFolder(settings.flex_folder).first_day())
+    stated = statements.StatementFolder(settings.flex_folder).first_day()
+    found = (first_ledger_day(settings.table("position_updates")), stated)
     return min((day for day in found if day is not None), default=datetime.now(UTC).date())
 
 
@@ -421,18 +418,15 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
             )
             for day in days
         }
-        result = derived.replace_days(
-            lake.derived_table(PROFIT_EXPLAINED), frames, run_id=context.run.run_id
-        )
+        table = lake.derived_table(PROFIT_EXPLAINED)
+        result = derived.replace_days(table, frames, run_id=context.run.run_id)
         for day, rows in frames.items():
             sums = {name: float(rows[name].sum()) for name in ("profit", "unexplained")}
             context.add_asset_metadata(
                 {"dagster/partition_row_count": rows.height, **sums}, partition_key=day.isoformat()
             )
         return dg.MaterializeResult(
-            metadata=table_asset.replacement_metadata(
-                lake.derived_table(PROFIT_EXPLAINED).path, result
-            ),
+            metadata=table_asset.replacement_metadata(table.path, result),
             data_version=dg.DataVersion(str(result.version)),
         )
 

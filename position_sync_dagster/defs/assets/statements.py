@@ -15,11 +15,7 @@ from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.sync import statements
 
 
-@table_asset.table_asset(
-    EXECUTIONS,
-    deps=["flex_statements"],
-    job=IMPORT_JOB,
-)
+@table_asset.table_asset(EXECUTIONS, deps=["flex_statements"], job=IMPORT_JOB)
 def executions(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult[None]:
@@ -37,11 +33,7 @@ def executions(
     return _added(position_sync.lake.executions.table, added)
 
 
-@table_asset.table_asset(
-    STATEMENT_EVENTS,
-    deps=["flex_statements"],
-    job=IMPORT_JOB,
-)
+@table_asset.table_asset(STATEMENT_EVENTS, deps=["flex_statements"], job=IMPORT_JOB)
 def statement_events(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult[None]:
@@ -60,13 +52,12 @@ def statement_events(
 
 
 def _added(table: storage.Table, added: int) -> dg.MaterializeResult[None]:
-    version = table.version()
     return dg.MaterializeResult(
         metadata={
             "added": added,
             "dagster/row_count": table.count(),
             "dagster/uri": table.path,
-            "delta_version": version,
+            "delta_version": table.version(),
         },
         data_version=dg.DataVersion(table_asset.FOLLOWED),
     )

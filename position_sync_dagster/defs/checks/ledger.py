@@ -12,11 +12,7 @@ import polars as pl
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.checks import check_results
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.reconciliation import (
-    Break,
-    BreakState,
-    DiscrepancyType,
-)
+from position_sync_dagster.domain.reconciliation import Break, BreakState, DiscrepancyType
 from position_sync_dagster.domain.update import QueueStatus, Source
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
@@ -36,16 +32,14 @@ LOOK_BACK = timedelta(days=1)
 # A holding whose values can be read is requested again far more often than this.
 ANSWERED_WITHIN = timedelta(hours=1)
 
-_COLUMNS = ["request_id", "account", "conid", "symbol", "status", "since", "error_message"]
+_COLUMNS = ["request_id", "account", "conid", "symbol", "status", "error_message"]
 
 
 def _finished(lake: tables.Lake, status: QueueStatus, since: datetime) -> pl.DataFrame:
     """Return the requests with a final status that were inserted since then."""
     first = id_prefix(since)
     chosen = in_bucket(status.value) & may_have("request_id", first)
-    columns = [*_COLUMNS, "created_at", "updated_at"]
-    columns.remove("since")
-    rows = lake.queue.sync.store.finished(chosen, columns)
+    rows = lake.queue.sync.store.finished(chosen, [*_COLUMNS, "created_at", "updated_at"])
     return rows.filter(pl.col("request_id") >= first)
 
 
@@ -74,12 +68,9 @@ def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetChec
         pl.col("at").is_null() | (pl.col("at") < pl.col("updated_at"))
     )
     old = live.filter(pl.col("created_at") < now - old_after)
-    named = (
-        (lasting.sort("updated_at"), "updated_at"),
-        (old.sort("created_at"), "created_at"),
-    )
+    named = ((lasting, "updated_at"), (old, "created_at"))
     return check_results.rows_result(
-        pl.concat([of.with_columns(since=at).select(_COLUMNS) for of, at in named]),
+        pl.concat([of.sort(at).select(*_COLUMNS, since=at) for of, at in named]),
         none=f"No request failed for good; {live.height} wait, none for long.",
         found=f"requests are FAILED or {waited}",
         what_to_do="Read error_message; `position-sync queue retry --all` tries FAILED requests "

@@ -37,11 +37,8 @@ def file_is_applied(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResul
     try:
         legs = list(strategies_file.load_strategies(path))
     except (StrategiesFileError, InvalidLegError) as error:
-        return check_results.failed(
-            f"The registry stays as it was. {error}",
-            what_to_do=error.remedy,
-            error=True,
-        )
+        text = f"The registry stays as it was. {error}"
+        return check_results.failed(text, what_to_do=error.remedy, error=True)
     return check_results.passed(f"{len(legs)} legs.")
 
 
@@ -134,11 +131,8 @@ def _read(settings: Settings) -> tuple[list[Limit], dg.AssetCheckResult]:
     try:
         limits = strategies_file.saved_limits(settings.strategies_file)
     except StrategiesFileError as error:
-        return [], check_results.failed(
-            f"No limit is evaluated. {error}",
-            what_to_do=error.remedy,
-            error=True,
-        )
+        text = f"No limit is evaluated. {error}"
+        return [], check_results.failed(text, what_to_do=error.remedy, error=True)
     return limits, check_results.passed(f"{len(limits)} limits.", limits=len(limits))
 
 
