@@ -15,8 +15,7 @@ from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.domain.update import QueueRequest, Reason
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain import QueueWorker, drain
-from position_sync_dagster.sync.drain_batch import SHARE, LakeValues
+from position_sync_dagster.sync.drain import SHARE, LakeValues, QueueWorker, drain
 from position_sync_dagster.sync.reports.book import open_positions, read_book
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status

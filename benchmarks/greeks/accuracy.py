@@ -18,9 +18,8 @@ from ib_gateway_simulator.market.market import Market
 from ib_gateway_simulator.market.underlying import OptionMarket, Underlying
 from ib_gateway_simulator.protocol.contract import Contract, SecType
 from position_sync_dagster.domain.instrument import Right, expiry_moment
-from position_sync_dagster.risk.account import ModelledLeg, compute
 from position_sync_dagster.risk.model import Exercise
-from position_sync_dagster.risk.terms import OptionTerms, dividends_of_shares
+from position_sync_dagster.risk.terms import ModelledLeg, OptionTerms, compute, dividends_of_shares
 
 RATE = 0.04
 NOW = datetime(2028, 6, 1, 18, 0, tzinfo=UTC)

@@ -13,7 +13,7 @@ from position_sync_dagster.domain.update import (
     TradingMode,
     ValueOrigin,
 )
-from position_sync_dagster.lake.schema.ids import new_ids
+from position_sync_dagster.lake.schema.codec import new_ids
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 
 ACCOUNTS = 4

@@ -30,8 +30,7 @@ from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.gateway.translate import details_of
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain import QueueWorker
-from position_sync_dagster.sync.drain_batch import LakeValues
+from position_sync_dagster.sync.drain import LakeValues, QueueWorker
 from position_sync_dagster.sync.reports.confirmations import (
     CONFIRMED,
     newest_values,

@@ -23,8 +23,7 @@ from position_sync_dagster.domain.update import QueuedPosition
 from position_sync_dagster.errors import AmbiguousIdError, UnknownIdError
 from position_sync_dagster.lake.lake import Lake, breaks_at, lasted
 from position_sync_dagster.lake.ledger_rows import LedgerProvenance
-from position_sync_dagster.lake.schema.codec import legs_of
-from position_sync_dagster.lake.schema.ids import new_ids
+from position_sync_dagster.lake.schema.codec import legs_of, new_ids
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import number, quantity
 

@@ -12,8 +12,13 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import Break, BreakState, Discrepancy
 from position_sync_dagster.errors import UnknownRequestError
 from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.codec import fields_of, frame_of, records_of
-from position_sync_dagster.lake.schema.ids import LIVE_COLUMNS, new_ids
+from position_sync_dagster.lake.schema.codec import (
+    LIVE_COLUMNS,
+    fields_of,
+    frame_of,
+    new_ids,
+    records_of,
+)
 from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import Table, files_in

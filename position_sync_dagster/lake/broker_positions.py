@@ -30,8 +30,7 @@ from position_sync_dagster.lake.ledger_rows import (
     rows_between,
 )
 from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.codec import account_rows, records_of
-from position_sync_dagster.lake.schema.ids import content_id
+from position_sync_dagster.lake.schema.codec import account_rows, content_id, records_of
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES, BROKER_POSITIONS, CONTRACTS
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed

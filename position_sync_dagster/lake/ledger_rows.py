@@ -37,8 +37,7 @@ from position_sync_dagster.errors import (
     LakeError,
     NewerRowError,
 )
-from position_sync_dagster.lake.schema.codec import moment, update_rows
-from position_sync_dagster.lake.schema.ids import LAST, content_id
+from position_sync_dagster.lake.schema.codec import LAST, content_id, moment, update_rows
 from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn
 from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
 from position_sync_dagster.lake.storage import table as storage

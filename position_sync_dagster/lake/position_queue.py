@@ -40,7 +40,7 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.lake import queue_transitions as transitions
 from position_sync_dagster.lake.queue_transitions import FAILED, IS_REQUEST, claim_order
 from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.ids import LAST, NewIds, id_prefix, new_ids
+from position_sync_dagster.lake.schema.codec import LAST, NewIds, id_prefix, new_ids
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
 from position_sync_dagster.lake.storage.lifecycle_table import (
     Change,

@@ -20,8 +20,13 @@ from position_sync_dagster.domain.update import (
     Reason,
 )
 from position_sync_dagster.errors import LeaseLostError, RequestStateError
-from position_sync_dagster.lake.schema.codec import moment, moments, new_request_rows
-from position_sync_dagster.lake.schema.ids import LIVE_COLUMNS, NewIds
+from position_sync_dagster.lake.schema.codec import (
+    LIVE_COLUMNS,
+    NewIds,
+    moment,
+    moments,
+    new_request_rows,
+)
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 from position_sync_dagster.lake.storage.table import in_parts
 

@@ -21,7 +21,7 @@ from position_sync_dagster.domain.gateway_session import (
 )
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.ids import new_ids, part_named
+from position_sync_dagster.lake.schema.codec import new_ids, part_named
 from position_sync_dagster.lake.storage.lifecycle_table import (
     Change,
     LifecycleTable,

@@ -33,7 +33,7 @@ from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.gateway import flex
 from position_sync_dagster.lake.derived import join_rows, stated_rows, values_at_close
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.ids import content_id
+from position_sync_dagster.lake.schema.codec import content_id
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.exchange_days import closing_times, time_zone_of
 from position_sync_dagster.yaml_file import first_bytes, saved_state

@@ -18,8 +18,7 @@ from position_sync_dagster.errors import LakeError, LeaseLostError, TokenError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import START
 from position_sync_dagster.lake.storage import maintenance
-from position_sync_dagster.sync.drain import QueueWorker
-from position_sync_dagster.sync.drain_batch import BrokerView
+from position_sync_dagster.sync.drain import BrokerView, QueueWorker
 from tests.support.settings import make_settings
 
 ACCOUNT = "DUSIM1"

@@ -20,8 +20,7 @@ from position_sync_dagster.lake.position_queue import SyncQueue
 from position_sync_dagster.lake.position_updates import SyncUpdates
 from position_sync_dagster.lake.storage import maintenance, table
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain import QueueWorker
-from position_sync_dagster.sync.drain_batch import BrokerView
+from position_sync_dagster.sync.drain import BrokerView, QueueWorker
 from tests.support.object_store import delete_stored
 
 POINTS = {

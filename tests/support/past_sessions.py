@@ -7,8 +7,7 @@ import polars as pl
 
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.codec import session_rows
-from position_sync_dagster.lake.schema.ids import new_part
+from position_sync_dagster.lake.schema.codec import new_part, session_rows
 from position_sync_dagster.lake.sessions import PAST
 from position_sync_dagster.lake.storage.table import append
 

@@ -18,7 +18,7 @@ from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.ledger_rows import rows_between
 from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.ids import id_prefix
+from position_sync_dagster.lake.schema.codec import id_prefix
 from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
 from position_sync_dagster.lake.storage.lifecycle_table import in_bucket
 from position_sync_dagster.lake.storage.table import may_have

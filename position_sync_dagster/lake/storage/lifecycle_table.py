@@ -22,7 +22,7 @@ import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.lake.schema.ids import LIVE, LIVE_PART, new_ids, new_part
+from position_sync_dagster.lake.schema.codec import LIVE, LIVE_PART, new_ids, new_part
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table

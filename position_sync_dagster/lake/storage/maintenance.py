@@ -10,7 +10,7 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.errors import CommitContentionError, LakeError, LakeNotWritableError
-from position_sync_dagster.lake.schema.ids import LIVE, new_part
+from position_sync_dagster.lake.schema.codec import LIVE, new_part
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, plain
 from position_sync_dagster.lake.storage.table import Table

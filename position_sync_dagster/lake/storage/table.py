@@ -41,8 +41,7 @@ from position_sync_dagster.lake.storage.object_store import (
     polars_options,
     require_conditional_put,
 )
-from position_sync_dagster.lake.storage.opening import TableLocation, Use
-from position_sync_dagster.lake.storage.writer_lock import WriterLock
+from position_sync_dagster.lake.storage.opening import TableLocation, Use, WriterLock
 
 # A commit writes no checkpoint and cuts no log: `Table` does, once the commit is synced.
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)

@@ -22,7 +22,7 @@ from position_sync_dagster.lake.schema.codec import broker_rows, update_rows
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.drain_batch import Coverage, LakeValues, ValueSource
+from position_sync_dagster.sync.drain import Coverage, LakeValues, ValueSource
 from position_sync_dagster.sync.reports import confirmations
 
 logger = logging.getLogger(__name__)

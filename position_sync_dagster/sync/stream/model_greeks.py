@@ -26,10 +26,13 @@ from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import ChangeNotifier, PendingChanges
 from position_sync_dagster.lake.records import DividendsTable
 from position_sync_dagster.lake.storage.threads import offload
-from position_sync_dagster.risk.account import ModelledLeg, NoGreeks, Reason, compute
 from position_sync_dagster.risk.model import Exercise
 from position_sync_dagster.risk.terms import (
+    ModelledLeg,
+    NoGreeks,
     OptionTerms,
+    Reason,
+    compute,
     dated_dividends,
     dividend_rows,
     expires_at,

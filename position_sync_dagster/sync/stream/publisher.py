@@ -39,7 +39,7 @@ from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
-from position_sync_dagster.lake.schema.ids import content_id
+from position_sync_dagster.lake.schema.codec import content_id
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RollFollower

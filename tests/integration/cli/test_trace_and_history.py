@@ -12,7 +12,7 @@ from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.update import Answer, PositionUpdate, QueueRequest, Source
-from position_sync_dagster.lake.schema.ids import content_id, new_ids
+from position_sync_dagster.lake.schema.codec import content_id, new_ids
 from tests.support.command_line import run
 
 ACCOUNT = "DUSIM0001"

@@ -15,10 +15,9 @@ from position_sync_dagster.lake.position_updates import (
     DeltaLakePositionWriter,
     PositionUpdatesTable,
 )
-from position_sync_dagster.lake.schema.codec import update_rows
-from position_sync_dagster.lake.schema.ids import new_ids
+from position_sync_dagster.lake.schema.codec import new_ids, update_rows
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
-from position_sync_dagster.lake.storage import maintenance, table, writer_lock
+from position_sync_dagster.lake.storage import maintenance, opening, table
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table, append
 
@@ -144,7 +143,7 @@ def test_an_id_longer_than_what_statistics_keep_of_it_is_written_once(
 async def test_a_guard_is_called_before_each_attempt_to_commit(
     ledger, make_update, clock, monkeypatch
 ):
-    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", 0.01)
+    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.01)
     other = PositionUpdatesTable(ledger.table.path)
     calls: list[int] = []
 
@@ -170,7 +169,7 @@ async def test_a_guard_is_called_before_each_attempt_to_commit(
 async def test_the_error_of_a_guard_reaches_the_caller_unchanged_and_nothing_is_written(
     ledger, make_update, monkeypatch, refusal
 ):
-    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", 0.01)
+    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.01)
     other = PositionUpdatesTable(ledger.table.path)
     cause = ValueError("why")
     calls: list[int] = []
@@ -272,7 +271,7 @@ def test_the_fence_survives_when_files_are_merged_and_the_log_is_cut(ledger, mak
 
 
 def test_an_append_that_was_planned_before_a_fence_is_refused(ledger, make_update, monkeypatch):
-    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", 0.001)
+    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.001)
     ledger.sync.append([make_update(1)])
     ledger.sync.fence("g:1", 1)
     other = PositionUpdatesTable(ledger.table.path)
@@ -292,7 +291,7 @@ def test_an_append_that_was_planned_before_a_fence_is_refused(ledger, make_updat
 def test_an_append_that_lost_looks_only_at_what_the_winners_added(
     ledger, make_update, files_read, monkeypatch
 ):
-    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", 0.001)
+    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.001)
     ledger.sync.append([make_update(1)])
     through = ledger.sync.newest_of([9], datetime(2026, 1, 1, tzinfo=UTC)).through
     other = PositionUpdatesTable(ledger.table.path)

@@ -30,7 +30,7 @@ from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
-from position_sync_dagster.lake.storage import maintenance, writer_lock
+from position_sync_dagster.lake.storage import maintenance, opening
 from position_sync_dagster.lake.storage import table as stored
 from position_sync_dagster.lake.storage.table import Table
 from tests.support.extent import part_of
@@ -276,7 +276,7 @@ def inside(monkeypatch: pytest.MonkeyPatch, path: Path, name: str, *works: Work)
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_two_changes_at_once_leave_what_one_of_the_two_orders_leaves(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", 0.001)
+    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.001)
     monkeypatch.setattr(maintenance, "COMPACT_FROM", FILES)
     filled = template(tmp_path / "filled", name)
     changes = changes_of(name)

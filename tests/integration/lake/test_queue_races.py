@@ -8,7 +8,7 @@ from pathlib import Path
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
-from position_sync_dagster.lake.storage import table, writer_lock
+from position_sync_dagster.lake.storage import opening, table
 from position_sync_dagster.lake.storage.table import append
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
@@ -68,7 +68,7 @@ def test_racing_inserts_keep_one_live_request_per_position(place):
 
 def test_the_first_inserts_of_two_hosts_at_once_are_one_request(tmp_path, monkeypatch):
     """Both are appends, which conflict with each other by the name of their transaction alone."""
-    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", 0.001)
+    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.001)
     one, other = (PositionQueue(tmp_path / "queue", fsync=False).sync for _ in range(2))
     one.initialize()
     ids = []

@@ -1,8 +1,7 @@
 """A drain beside a stream: no value is older than the request that it answers."""
 
 from position_sync_dagster.domain.update import QueueStatus
-from position_sync_dagster.sync.drain import drain
-from position_sync_dagster.sync.drain_batch import LakeValues
+from position_sync_dagster.sync.drain import LakeValues, drain
 
 A = "DUSIM0001"
 PUT = 921000002

@@ -8,7 +8,7 @@ import pytest
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain_batch import TIME_LIMIT_S, LakeValues
+from position_sync_dagster.sync.drain import TIME_LIMIT_S, LakeValues
 from tests.support.clock import HandClock
 from tests.support.holdings import make_holding
 

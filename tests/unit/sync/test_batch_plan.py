@@ -14,7 +14,7 @@ from position_sync_dagster.domain.update import (
     ValueOrigin,
 )
 from position_sync_dagster.domain.valuation import Provenance
-from position_sync_dagster.sync.drain_batch import (
+from position_sync_dagster.sync.drain import (
     BrokerView,
     match_holdings,
     own_ids,

@@ -11,8 +11,7 @@ from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.errors import BrokerUnavailableError, NewerRowError
 from position_sync_dagster.lake.ledger_rows import AppendResult
 from position_sync_dagster.lake.position_updates import NewestRows
-from position_sync_dagster.sync.drain import QueueWorker
-from position_sync_dagster.sync.drain_batch import BrokerView
+from position_sync_dagster.sync.drain import BrokerView, QueueWorker
 from tests.support.holdings import make_holding
 from tests.support.memory_queue import InMemoryPositionQueue
 from tests.support.settings import make_settings

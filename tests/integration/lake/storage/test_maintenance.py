@@ -16,7 +16,7 @@ from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
-from position_sync_dagster.lake.schema.ids import new_part
+from position_sync_dagster.lake.schema.codec import new_part
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import (
     ACCOUNT_VALUES,

@@ -24,7 +24,7 @@ from position_sync_dagster.lake.schema.tables import (
     POSITION_QUEUE,
     POSITION_UPDATES,
 )
-from position_sync_dagster.lake.storage import durability, table, writer_lock
+from position_sync_dagster.lake.storage import durability, opening, table
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 from tests.support.filled_queue import filled_queue
 
@@ -47,7 +47,7 @@ def test_a_disk_that_cannot_sync_is_reported_and_the_change_is_not_made_twice(
 
 def no_long_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a writer go on without the lock that another one in the same test holds."""
-    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", 0.01)
+    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.01)
 
 
 def test_a_writer_that_never_wins_gives_up_in_bounded_time_and_changes_nothing(
@@ -101,7 +101,7 @@ def test_a_change_is_made_although_its_checkpoint_finds_no_free_file(tmp_path, m
     open_file, locks = os.open, []
 
     def exhausted(path, *arguments, **more):
-        if str(path).endswith(writer_lock.WRITER_LOCK):
+        if str(path).endswith(opening.WRITER_LOCK):
             locks.append(path)
             if len(locks) > 1:  # the change had its file; the checkpoint finds none
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))

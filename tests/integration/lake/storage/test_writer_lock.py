@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from position_sync_dagster.lake.storage import writer_lock
-from position_sync_dagster.lake.storage.writer_lock import WriterLock
+from position_sync_dagster.lake.storage import opening
+from position_sync_dagster.lake.storage.opening import WriterLock
 from tests.support.filled_queue import filled_queue
 
 LONG_S = 60.0
@@ -25,7 +25,7 @@ def test_a_writer_that_waits_is_woken_and_does_not_ask_again(tmp_path, monkeypat
 
     with WriterLock(str(tmp_path)).fair():
         monkeypatch.setattr(fcntl, "flock", asking)
-        monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", LONG_S)
+        monkeypatch.setattr(opening, "FAIR_WAIT_S", LONG_S)
         done = threading.Event()
 
         def write() -> None:
@@ -46,16 +46,16 @@ def test_waits_that_ended_leave_one_thread_and_do_not_keep_the_lock_from_others(
 ):
     late = WriterLock(str(tmp_path))
     with WriterLock(str(tmp_path)).fair():
-        monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", 0.01)
+        monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.01)
         before = set(threading.enumerate())
         for _ in range(3):
             with late.fair():
                 assert not late._taken.done()
         assert len(set(threading.enumerate()) - before) == 1
-    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", LONG_S)
+    monkeypatch.setattr(opening, "FAIR_WAIT_S", LONG_S)
     for lock in (WriterLock(str(tmp_path)), late):
         lock._taken.result(LONG_S)
-        file = (tmp_path / writer_lock.WRITER_LOCK).open()
+        file = (tmp_path / opening.WRITER_LOCK).open()
         with file, lock.fair(), pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -74,7 +74,7 @@ def test_without_file_locks_writers_go_on_at_once_and_it_is_said_once(
     opened, began = len(os.listdir("/proc/self/fd")), time.monotonic()
     for conid in range(1002, 1006):
         queue.sync.insert(conid, "SPY")
-    assert time.monotonic() - began < writer_lock.FAIR_WAIT_S
+    assert time.monotonic() - began < opening.FAIR_WAIT_S
     assert len(os.listdir("/proc/self/fd")) <= opened
     [said] = [one for one in caplog.messages if "no file locks" in one]
     assert str(tmp_path / "q") in said

@@ -10,9 +10,16 @@ import pytest
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.valuation import Quote
 from position_sync_dagster.risk import model
-from position_sync_dagster.risk.account import ModelledLeg, NoGreeks, compute
 from position_sync_dagster.risk.model import Exercise
-from position_sync_dagster.risk.terms import DatedDividend, NotPriced, OptionTerms, as_options
+from position_sync_dagster.risk.terms import (
+    DatedDividend,
+    ModelledLeg,
+    NoGreeks,
+    NotPriced,
+    OptionTerms,
+    as_options,
+    compute,
+)
 from position_sync_dagster.sync.stream.model_greeks import AccountGreeks, underlying_price
 
 NOW = datetime(2028, 6, 1, 14, 0, tzinfo=UTC)
