@@ -356,8 +356,10 @@ def unreported(lake: tables.Lake, instance: dg.DagsterInstance, cursor: int | No
         instance: The Dagster instance with the events.
         cursor: The version that the last tick reported; None at the first tick.
     """
-    events = instance.fetch_materializations(LEDGER, limit=LOOKED_AT).records
-    found = [versions[1] for event in events if (versions := _reported(event)) is not None]
+    found: list[int] = []
+    for limit in (LOOKED_AT,) if cursor is None else (1, LOOKED_AT):
+        events = instance.fetch_materializations(LEDGER, limit=limit).records
+        found = found or [seen[1] for event in events if (seen := _reported(event)) is not None]
     since = cursor or 0
     if found:
         since = max(found) if cursor is None else found[0]

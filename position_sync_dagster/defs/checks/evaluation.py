@@ -41,9 +41,9 @@ CHECKS = (
 # The checks of the tables, in the order of their evaluation.
 KEYS = tuple(check.check_key for check in CHECKS)
 
-# Seconds between two evaluations of all checks, and of those that did not pass. `a_stream_watches`
-# is evaluated in each tick.
-ALL_EVERY_S, FAILED_EVERY_S = 60.0, 10.0
+# Seconds between two evaluations of all checks; and of those that did not pass, and of
+# `a_stream_watches`.
+ALL_EVERY_S, URGENT_EVERY_S = 60.0, 10.0
 
 # A result that stays the same is stored again after this time.
 STORED_EVERY = timedelta(hours=1)
@@ -78,9 +78,8 @@ class CheckDriver:
             yield key, result
 
     def _is_due(self, key: dg.AssetCheckKey, now: float) -> bool:
-        every_s = FAILED_EVERY_S if key in self._failing else ALL_EVERY_S
-        if key == broker.a_stream_watches.check_key:
-            every_s = 0.0
+        is_urgent = key in self._failing or key == broker.a_stream_watches.check_key
+        every_s = URGENT_EVERY_S if is_urgent else ALL_EVERY_S
         return key not in self._evaluated_at or now - self._evaluated_at[key] >= every_s
 
 

@@ -45,7 +45,7 @@ from position_sync_dagster.sync.stream.ownership import OwnerContext, Unowned
 logger = logging.getLogger(__name__)
 
 # Seconds between two batches. One is computed beside the stream, in a thread of its own.
-BATCH_S = 10.0
+BATCH_S = 15.0
 
 # Seconds between two batches until the first greeks are known.
 FIRST_S = 1.0
