@@ -41,9 +41,9 @@ CHECKS = (
 # The checks of the tables, in the order of their evaluation.
 KEYS = tuple(check.check_key for check in CHECKS)
 
-# Seconds between two evaluations of all checks; and of those that did not pass, and of
-# `a_stream_watches`.
-ALL_EVERY_S, URGENT_EVERY_S = 60.0, 10.0
+# Seconds between two evaluations of all checks, and of those that did not pass. `a_stream_watches`
+# is evaluated in each tick, and returned between them only when it has changed.
+ALL_EVERY_S, FAILED_EVERY_S = 60.0, 10.0
 
 # A result that stays the same is stored again after this time.
 STORED_EVERY = timedelta(hours=1)
@@ -68,18 +68,20 @@ class CheckDriver:
     ) -> Iterator[tuple[dg.AssetCheckKey, dg.AssetCheckResult]]:
         """Evaluate the checks that are due, those first that were not evaluated for longest."""
         began = time.monotonic()
-        due = [key for key in KEYS if self._is_due(key, began)]
+        watch = broker.a_stream_watches.check_key
+        due = [key for key in KEYS if key == watch or self._is_due(key, began)]
         for key in sorted(due, key=lambda one: self._evaluated_at.get(one, 0.0)):
             if time.monotonic() - began > TIME_LIMIT_S:
                 return
             result = evaluate(key, lake, settings)
+            if result.passed != (key in self._failing) and not self._is_due(key, began):
+                continue
             self._evaluated_at[key] = time.monotonic()
             (self._failing.discard if result.passed else self._failing.add)(key)
             yield key, result
 
     def _is_due(self, key: dg.AssetCheckKey, now: float) -> bool:
-        is_urgent = key in self._failing or key == broker.a_stream_watches.check_key
-        every_s = URGENT_EVERY_S if is_urgent else ALL_EVERY_S
+        every_s = FAILED_EVERY_S if key in self._failing else ALL_EVERY_S
         return key not in self._evaluated_at or now - self._evaluated_at[key] >= every_s
 
 
