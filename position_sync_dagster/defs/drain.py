@@ -359,7 +359,9 @@ def unreported(lake: tables.Lake, instance: dg.DagsterInstance, cursor: int | No
     found: list[int] = []
     for limit in (LOOKED_AT,) if cursor is None else (1, LOOKED_AT):
         events = instance.fetch_materializations(LEDGER, limit=limit).records
-        found = found or [seen[1] for event in events if (seen := _reported(event)) is not None]
+        found = [seen[1] for event in events if (seen := _reported(event)) is not None]
+        if found:
+            break
     since = cursor or 0
     if found:
         since = max(found) if cursor is None else found[0]
