@@ -27,7 +27,8 @@ from position_sync_dagster.sync.reports.book import read_curves
 from position_sync_dagster.sync.reports.figures import Figures, FiguresReader
 from position_sync_dagster.sync.reports.risk import read_risk
 from position_sync_dagster.sync.reports.status import plain
-from position_sync_dagster.terminal.text import cell_text, foreign, not_in_sums
+from position_sync_dagster.terminal.money_tables import not_in_sums
+from position_sync_dagster.terminal.text import cell_text, foreign
 
 # How often the curves of the day are read again: they read half a day of the ledger.
 CURVES_EVERY = timedelta(minutes=1)
