@@ -135,9 +135,8 @@ CONTRACTS = TableSpec(
     columns_of(ContractDetails)
     | described(
         """
-        not_given count How often the gateway gave no details since it gave them last; null if
-            it never refused. A row of a contract of which it never gave any has nothing else.
-        not_given_at moment When it was asked last without success.
+        not_given count Null; an earlier release counted refused requests for details here.
+        not_given_at moment Null, as `not_given`.
         """
     ),
     indexed=("conid",),
