@@ -28,7 +28,7 @@ from position_sync_dagster.lake.schema.tables import (
     RISK_SCENARIOS,
     STRATEGY_EXPOSURE,
 )
-from position_sync_dagster.risk.expiry import early_assignments
+from position_sync_dagster.risk.scenarios import early_assignments
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import confirmations, exposure, risk
 from position_sync_dagster.sync.reports.book import Book, BookMoney, read_book
