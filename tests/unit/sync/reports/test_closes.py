@@ -79,7 +79,7 @@ def book(found: Closes, strategy: str | None = None) -> BookMoney:
     legs = [leg(n, "condor") for n in (CALL, 5, 6, 7)]
     rows = [*(row(n) for n in (5, 6, 7)), row(CALL, position=0.0)]
     held = book_of(rows, legs, closes=found)
-    (of_table, *_rest) = exposures(held.split, NOW)
+    of_table = exposures(held.split, NOW).row(0, named=True)
     assert (of_table["legs"], of_table["legs_held"]) == (4, 3)
     assert (of_table["legs_closed"], of_table["closed"]) == (1, "one expired on 2026-03-20")
     return held.money(strategy)
