@@ -475,7 +475,6 @@ class ClosedDay:
 
     Attributes:
         rows: In the schema of `daily_positions`.
-        written: The number of our own rows that were written on the day.
         stated: The number of rows that come from a statement.
         files: The statements that cover the day.
         left_out: What is wrong of the rows of these that cannot be read: the day is incomplete.
@@ -483,7 +482,6 @@ class ClosedDay:
 
     closed_at: datetime
     rows: pl.DataFrame
-    written: int
     stated: int
     files: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -646,7 +644,6 @@ class ClosingService:
         return ClosedDay(
             closed_at=closed,
             rows=joined.rows,
-            written=own.filter(pl.col("timestamp") >= opened).height,
             stated=joined.rows.filter(pl.col("value_source") == FLEX).height,
             files=tuple(files),
             left_out=tuple(what for one in statements for what, _remedy in one.left_out),

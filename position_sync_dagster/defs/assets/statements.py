@@ -1,24 +1,29 @@
-"""The assets `flex_statements`, `executions` and `statement_events`.
+"""The broker's statements, what they name, and why holdings closed.
 
-These are the broker's statements, as XML files in a folder, the trades in them, and what else they
-name.
+The assets `flex_statements`, XML files in a folder; `executions` and `statement_events`, the trades
+in them and what else they name; and `closures`, with its check.
 """
+
+from collections.abc import Sequence
 
 import dagster as dg
 
 from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.checks.check_results import failed, passed
+from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
+from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import IMPORT_JOB
-from position_sync_dagster.lake.schema.tables import EXECUTIONS, STATEMENT_EVENTS
-from position_sync_dagster.lake.storage import table as storage
-from position_sync_dagster.sync import statements
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.closures import Closure
+from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.schema.codec import records_of
+from position_sync_dagster.lake.schema.tables import CLOSURES, EXECUTIONS, STATEMENT_EVENTS
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync import explain_closes, leg_followers, statements
 
 
-@table_asset.table_asset(EXECUTIONS, deps=["flex_statements"], job=IMPORT_JOB)
-def executions(
-    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-) -> dg.MaterializeResult[None]:
+@derived_asset(EXECUTIONS, deps=["flex_statements"], job=IMPORT_JOB)
+def executions(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
     """The trades in the broker's statements, with commission, realized profit and its codes.
 
     Written by the job import_statements, each night; executions of the day (source GATEWAY) by the
@@ -28,15 +33,12 @@ def executions(
     statement says something else, it has a further row: Lake.executions.read() returns the rows
     that count. A trade that was cancelled has a row with the opposite quantity (code Ca).
     """
-    service = statements.StatementService(position_sync.lake, position_sync.settings)
-    added = service.import_new(context.run.run_id).executions
-    return _added(position_sync.lake.executions.table, added)
+    added = statements.StatementService(lake, settings).import_new(run_id).executions
+    return Derived(metadata={"added": added, **table_asset.state_of(lake.executions.table)})
 
 
-@table_asset.table_asset(STATEMENT_EVENTS, deps=["flex_statements"], job=IMPORT_JOB)
-def statement_events(
-    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-) -> dg.MaterializeResult[None]:
+@derived_asset(STATEMENT_EVENTS, deps=["flex_statements"], job=IMPORT_JOB)
+def statement_events(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
     """What the broker's statements name besides positions and trades, and the days that they cover.
 
     Written by the job `import_statements`, each night.
@@ -46,24 +48,83 @@ def statement_events(
     has (PERIOD). `attributes` has everything that the broker wrote. A corrected event has a further
     row.
     """
-    service = statements.StatementService(position_sync.lake, position_sync.settings)
-    added = service.import_new(context.run.run_id).events
-    return _added(position_sync.lake.statement_events.table, added)
+    added = statements.StatementService(lake, settings).import_new(run_id).events
+    return Derived(metadata={"added": added, **table_asset.state_of(lake.statement_events.table)})
 
 
-def _added(table: storage.Table, added: int) -> dg.MaterializeResult[None]:
-    return dg.MaterializeResult(
+# Maximum number of closes listed with an event, and of those that the failing check names.
+LAST, MOST_NAMED = 50, 10
+
+
+@derived_asset(CLOSURES, deps=["position_changes", "executions", "statement_events", "contracts"])
+def closures(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
+    """Why each holding closed: its cause, with the evidence.
+
+    The causes are traded, expired worthless, assigned, exercised, settled in cash, split,
+    transferred, and unexplained.
+
+    Written by the stream, seconds after a close, and by the sensor drain_queue after each import of
+    statements.
+
+    How to read it: a cause is PROVISIONAL until a statement of the broker says it (STATED). Both
+    rows are kept: of the rows of a change_id those with the greatest judged_at count, and their
+    quantities add up to what was closed. What no fact explains is UNEXPLAINED, and opens a break.
+    """
+    found = explain_closes.CloseExplainer(lake, run_id=run_id).explain()
+    rolls = leg_followers.RollFollower(lake, settings.strategies_file).follow()
+    counted = lake.closures.current_rows(since=utc_now() - explain_closes.WINDOW)
+    last = records_of(Closure, counted.tail(LAST).reverse())
+    followed = {"rolls_followed": [*map(str, rolls.due)], "rolls_refused": rolls.refused}
+    return Derived(
         metadata={
-            "added": added,
-            "dagster/row_count": table.count(),
-            "dagster/uri": table.path,
-            "delta_version": table.version(),
+            "added": found.rows,
+            **table_asset.state_of(lake.closures.table),
+            "unexplained": len(found.unexplained),
+            **{name: "; ".join(texts) for name, texts in followed.items() if texts},
+            "last_closes": table_asset.event_table([*map(_close, last)]),
         },
-        data_version=dg.DataVersion(table_asset.FOLLOWED),
+        checks={closes_are_explained.check_key: judge_causes(found.unexplained)},
     )
 
 
-FILES_CHECK = "files_are_readable"
+@table_check(CLOSURES.name)
+def closes_are_explained(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    """Whether the cause of each close is known."""
+    (result,) = table_asset.DERIVE[CLOSURES.name](lake, settings, None).checks.values()
+    return result
+
+
+def judge_causes(unexplained: Sequence[Closure]) -> dg.AssetCheckResult:
+    """Return the result of the check for the closes without a cause; pure."""
+    if not unexplained:
+        return passed("The cause of each close is known.")
+    named = [
+        f"{one.quantity:+g} {one.name} of {one.account} at {one.closed_at:%Y-%m-%d %H:%M} UTC: "
+        f"{one.detail}"
+        for one in unexplained[: -MOST_NAMED - 1 : -1]
+    ]
+    return failed(
+        f"{len(unexplained)} closes have no known cause. " + "; ".join(named),
+        what_to_do="Look these up in TWS (Trades, Corporate Actions) or the broker's message "
+        "centre. The statement of the next night explains most; accept the others with "
+        "`position-sync breaks accept`.",
+        unexplained=len(unexplained),
+    )
+
+
+def _close(one: Closure) -> dict[str, table_asset.Cell]:
+    return {
+        "closed_at": f"{one.closed_at:%Y-%m-%d %H:%M:%S}",
+        "account": one.account,
+        "contract": one.name,
+        "quantity": one.quantity,
+        "cause": one.cause.value,
+        "stage": one.stage.value,
+        "realized_pnl": one.realized_pnl,
+        "currency": one.currency,
+        "detail": one.detail,
+    }
+
 
 # Maximum number of statements that a failing check names.
 FAULTS_SHOWN = 20
@@ -78,7 +139,7 @@ SHOWN = 400
     metadata=table_asset.written_by(IMPORT_JOB),
     check_specs=[
         dg.AssetCheckSpec(
-            FILES_CHECK,
+            "files_are_readable",
             asset="flex_statements",
             description="Whether the download succeeded, and each file of the folder is a "
             "statement of an account of the lake.",
@@ -115,7 +176,6 @@ def flex_statements(
             "executions": done.executions,
             "events": done.events,
             "account_rows": done.account_values,
-            "dagster/uri": str(position_sync.settings.flex_folder.absolute()),
             "listed": table_asset.event_table([_listed(one) for one in found[:SHOWN]]),
         },
         data_version=dg.DataVersion(table_asset.FOLLOWED),  # that of the events of ticks
