@@ -8,12 +8,15 @@ from benchmarks.bench import Bench
 from benchmarks.closes.history import ACCOUNT, FIRST_CONID, write_history
 from benchmarks.outcome import Line, Target
 from benchmarks.timing import median
+from position_sync_dagster.defs.assets.derived_tables import derive_exposure, derive_latest
 from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.statement import GATEWAY, Execution, Side
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RollFollower
+from position_sync_dagster.sync.reports.figures import FiguresReader
 
 SIZES = (1_000, 10_000, 100_000)
 # The number of holdings that close while it is measured.
@@ -56,6 +59,8 @@ def measured(bench: Bench, closes: int) -> dict[str, float]:
         strategy_id="roller", account=ACCOUNT,
     )  # fmt: skip
     CloseExplainer(lake).explain()
+    settings = Settings(lake=str(folder), _env_file=None)
+    reader = FiguresReader(lake, settings)
     of: dict[str, list[float]] = {}
 
     def timed(what: str, work: Callable[[], object]) -> None:
@@ -71,8 +76,16 @@ def measured(bench: Bench, closes: int) -> dict[str, float]:
         timed("explain new closes", lambda rows=rows: CloseExplainer(lake).explain(rows))
         timed("explain again", lambda: CloseExplainer(lake).explain())
         timed("follow rolls", lambda: RollFollower(lake, file).follow())
-        timed("derive in a new process", lambda: CloseExplainer(Lake(folder)).explain())
+        timed("explain in a new process", lambda: CloseExplainer(Lake(folder)).explain())
+        derive_exposure(lake, settings, at)
+        timed("read the page", lambda: reader.read(datetime.now(UTC)))
+        timed("derive the tables", lambda: _derive(lake, settings))
     return {what: median(samples) for what, samples in of.items()}
+
+
+def _derive(lake: Lake, settings: Settings) -> None:
+    for derive in (derive_latest, derive_exposure):
+        derive(lake, settings, datetime.now(UTC))
 
 
 def _change(conid: int, at: datetime) -> PositionChange:

@@ -150,11 +150,23 @@ class Known(NamedTuple):
 
 
 def read_known(lake: Lake) -> Known:
-    """Read what changes seldom; blocks.
+    """Return what changes seldom: it is read again when one of its tables has changed; blocks.
+
+    Seconds after a change of a holding that closed, its cause is in `closures`.
 
     Raises:
         LakeError: A table cannot be used.
     """
+    return _known(lake, versions_of(lake.closures, lake.registry, lake.contracts, lake.executions))
+
+
+def versions_of(*tables: Any) -> tuple[int, ...]:
+    """Return the newest version of each table."""
+    return tuple(one.table.version() for one in tables)
+
+
+@lru_cache(maxsize=2)
+def _known(lake: Lake, _versions: tuple[int, ...]) -> Known:
     legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
     return Known(read_closes(lake), lake.contracts.quoted_in_cents() | lake.contracts.get(legs))
 
@@ -165,13 +177,11 @@ def read_book(
     now: datetime,
     *,
     latest: pl.DataFrame | None = None,
-    known: Known | None = None,
 ) -> Book:
     """Read the holdings and the strategies; blocks.
 
     Args:
         latest: The newest row of each holding of the logins, if the caller has them.
-        known: What `read_known` returned before.
 
     Raises:
         LakeError: A table cannot be used.
@@ -192,7 +202,7 @@ def read_book(
         pl.col("position") != 0, pl.col("gateway_id").is_in(list(live_since))
     )
     return replace(
-        _book(now, legs, priced, known or read_known(lake), known_betas(settings)),
+        _book(now, legs, priced, read_known(lake), known_betas(settings)),
         reported=reported.filter(pl.col("sec_type").is_in(settings.sec_types)),
         live_since=live_since,
         streamed=frozenset(streamed.get_column("conid")) if live_since else None,

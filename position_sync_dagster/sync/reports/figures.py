@@ -33,6 +33,7 @@ from position_sync_dagster.sync.reports.book import (
     position_rows,
     read_book,
     read_known,
+    versions_of,
 )
 from position_sync_dagster.sync.reports.changes import (
     Day,
@@ -342,22 +343,21 @@ class FiguresReader:
         """
         lake, settings, since = self.lake, self.settings, day_began(now)
         latest = rows_of_logins(lake.updates.sync.latest(), settings)
-        # Seconds after a change of a holding that closed, its cause is in `closures`.
-        named = _versions(lake.closures, lake.registry, lake.contracts, lake.executions)
-        of_day = _versions(
+        named = versions_of(lake.registry, lake.contracts)
+        of_day = versions_of(
             lake.position_changes, lake.executions, lake.closures, lake.breaks, lake.sessions
         )
-        known = self._kept("known", named, lambda: read_known(lake))
+        closes = read_known(lake).closes
         day = self._kept(
             "day",
             (since, of_day),
-            lambda: read_day(lake, since, latest, known.closes.legs),
+            lambda: read_day(lake, since, latest, closes.legs),
         )
-        book = read_book(lake, settings, now, latest=latest, known=known)
-        ledger = _versions(lake.updates, lake.broker_positions, lake.account_values)
+        book = read_book(lake, settings, now, latest=latest)
+        ledger = versions_of(lake.updates, lake.broker_positions, lake.account_values)
         gone = latest.filter(pl.col("position") == 0, pl.col("timestamp") >= moment(since))
         return Figures(
-            status=read_status(lake, settings, now, latest=latest, closes=known.closes),
+            status=read_status(lake, settings, now, latest=latest, closes=closes),
             book=book,
             day=day,
             limits=evaluate(known_limits(settings), book),
@@ -368,10 +368,6 @@ class FiguresReader:
             ),
             versions=(named, of_day[:-1], ledger, *map(str, book.live_since.items())),
         )
-
-
-def _versions(*tables: Any) -> tuple[int, ...]:
-    return tuple(one.table.version() for one in tables)
 
 
 def _rows_before(lake: Lake, gone: pl.DataFrame, since: datetime, now: datetime) -> pl.DataFrame:
