@@ -32,7 +32,7 @@ WITHOUT_RECEIVERS_S = 60
 def watched() -> list[dg.AssetCheckKey]:
     """Return every check of the project, without those of limits."""
     others = (key for key in EVALUATE if not key.name.startswith(strategies.PREFIX))
-    return [*others, *statements.flex_statements.check_keys]
+    return [*others, *statements.imported.check_keys]
 
 
 @sensor(

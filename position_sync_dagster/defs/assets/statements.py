@@ -1,10 +1,11 @@
 """The broker's statements, what they name, and why holdings closed.
 
-The assets `flex_statements`, XML files in a folder; `executions` and `statement_events`, the trades
-in them and what else they name; and `closures`, with its check.
+One step imports `flex_statements`, XML files in a folder, and `executions` and `statement_events`,
+the trades in them and what else they name. `closures` has a check of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import dagster as dg
 
@@ -12,18 +13,41 @@ from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import IMPORT_JOB
+from position_sync_dagster.defs.runs import IMPORT_JOB, dagster_failures
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.closures import Closure
+from position_sync_dagster.domain.statement import Statement
+from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema.codec import records_of
 from position_sync_dagster.lake.schema.tables import CLOSURES, EXECUTIONS, STATEMENT_EVENTS
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import explain_closes, leg_followers, statements
 
+FOLDER = "flex_statements"
 
-@derived_asset(EXECUTIONS, deps=["flex_statements"], job=IMPORT_JOB)
-def executions(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
+# Maximum number of statements that a failing check names.
+FAULTS_SHOWN = 20
+
+# Maximum number of statements listed with an event; the folder has all.
+SHOWN = 400
+
+
+def folder() -> None:
+    """Activity Flex statements of the broker, XML files of a folder: its own record of past days.
+
+    Written by the job import_statements, which downloads the query of the settings, or by a
+    person who puts a file into POSITION_SYNC_FLEX_FOLDER.
+
+    Errors: a download that fails, and a file that cannot be read or is of a foreign account, are
+    left out and named by the check files_are_readable; so is a row. The others are imported.
+
+    How to read it: an event lists the statements and the days that they cover. Net liquidation
+    and cash of each day go to account_values (source FLEX).
+    """
+
+
+def executions() -> None:
     """The trades in the broker's statements, with commission, realized profit and its codes.
 
     Written by the job import_statements, each night; executions of the day (source GATEWAY) by the
@@ -33,12 +57,9 @@ def executions(lake: tables.Lake, settings: Settings, run_id: str | None) -> Der
     statement says something else, it has a further row: Lake.executions.read() returns the rows
     that count. A trade that was cancelled has a row with the opposite quantity (code Ca).
     """
-    added = statements.StatementService(lake, settings).import_new(run_id).executions
-    return Derived(metadata={"added": added, **table_asset.state_of(lake.executions.table)})
 
 
-@derived_asset(STATEMENT_EVENTS, deps=["flex_statements"], job=IMPORT_JOB)
-def statement_events(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
+def events() -> None:
     """What the broker's statements name besides positions and trades, and the days that they cover.
 
     Written by the job `import_statements`, each night.
@@ -48,8 +69,83 @@ def statement_events(lake: tables.Lake, settings: Settings, run_id: str | None) 
     has (PERIOD). `attributes` has everything that the broker wrote. A corrected event has a further
     row.
     """
-    added = statements.StatementService(lake, settings).import_new(run_id).events
-    return Derived(metadata={"added": added, **table_asset.state_of(lake.statement_events.table)})
+
+
+@dg.multi_asset(
+    name="statements",
+    specs=[
+        table_asset.external(FOLDER, kinds={"xml"}, metadata=table_asset.written_by(IMPORT_JOB))(
+            folder
+        ),
+        *(
+            table_asset.external(
+                spec.name,
+                FOLDER,
+                kinds={"deltalake", "python"},
+                metadata=table_asset.table_metadata(spec, job=IMPORT_JOB),
+            )(described)
+            for spec, described in ((EXECUTIONS, executions), (STATEMENT_EVENTS, events))
+        ),
+    ],
+    check_specs=[
+        dg.AssetCheckSpec(
+            "files_are_readable",
+            asset=FOLDER,
+            description="Whether the download succeeded, and each file of the folder is a "
+            "statement of an account of the lake.",
+        )
+    ],
+    can_subset=True,
+    config_schema={},  # without it, Launchpad would take any value
+)
+@dagster_failures
+def imported(
+    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Download the query of the settings, and import the folder, also if that fails."""
+    lake, settings = position_sync.lake, position_sync.settings
+    downloaded, done = statements.download_and_import(lake, settings, context.run.run_id)
+    for error in done.unreadable:
+        context.log.warning(f"A statement was left out: {error}")
+    listed = table_asset.event_table([_listed(one) for one in done.found[:SHOWN]])
+    of_asset: dict[str, dict[str, Any]] = {
+        FOLDER: {
+            "statements": len(done.found),
+            **table_asset.known(downloaded=downloaded),
+            "account_rows": done.account_values,
+            "listed": listed,
+        }
+    }
+    added = {lake.executions.table: done.executions, lake.statement_events.table: done.events}
+    for table, rows in added.items():
+        of_asset[table.spec.name] = {"added": rows, **table_asset.state_of(table)}
+    checks = [judge_files(len(done.found), done.unreadable)]
+    for name, metadata in of_asset.items():
+        if dg.AssetKey(name) in context.selected_asset_keys:
+            yield dg.MaterializeResult(
+                asset_key=name,
+                metadata=metadata,
+                data_version=dg.DataVersion(table_asset.FOLLOWED),  # that of the events of ticks
+                check_results=checks if name == FOLDER else (),
+            )
+
+
+def judge_files(found: int, unreadable: Sequence[PositionSyncError]) -> dg.AssetCheckResult:
+    """Return the result of the check for the download and the files of the folder; pure."""
+    if not unreadable:
+        return passed(f"All {found} statements of the folder can be used.")
+    return failed(
+        f"{len(unreadable)} statements or rows of them are left out: "
+        + " ".join(error.what for error in unreadable[:FAULTS_SHOWN]),
+        what_to_do=unreadable[0].remedy,
+        left_out=len(unreadable),
+        errors=[str(error) for error in unreadable[:FAULTS_SHOWN]],
+    )
+
+
+def _listed(one: Statement) -> dict[str, table_asset.Cell]:
+    days = {"first": one.first.isoformat(), "last": one.last.isoformat()}
+    return {"file": one.file, "account": one.account, **days}
 
 
 # Maximum number of closes listed with an event, and of those that the failing check names.
@@ -123,85 +219,4 @@ def _close(one: Closure) -> dict[str, table_asset.Cell]:
         "realized_pnl": one.realized_pnl,
         "currency": one.currency,
         "detail": one.detail,
-    }
-
-
-# Maximum number of statements that a failing check names.
-FAULTS_SHOWN = 20
-
-# Maximum number of statements listed with an event; the folder has all.
-SHOWN = 400
-
-
-@table_asset.described_asset(
-    "flex_statements",
-    kinds={"xml"},
-    metadata=table_asset.written_by(IMPORT_JOB),
-    check_specs=[
-        dg.AssetCheckSpec(
-            "files_are_readable",
-            asset="flex_statements",
-            description="Whether the download succeeded, and each file of the folder is a "
-            "statement of an account of the lake.",
-        )
-    ],
-)
-def flex_statements(
-    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    """Activity Flex statements of the broker, XML files of a folder: its own record of past days.
-
-    Written by the job import_statements, which downloads the query of the settings, or by a
-    person who puts a file into POSITION_SYNC_FLEX_FOLDER.
-
-    Errors: a download that fails, and a file that cannot be read or is of a foreign account, are
-    left out and named by the check files_are_readable; so is a row. The others are imported.
-
-    How to read it: an event lists the statements and the days that they cover. Net liquidation
-    and cash of each day go to account_values (source FLEX).
-    """
-    service = statements.StatementService(position_sync.lake, position_sync.settings)
-    downloaded, done = service.download_and_import(context.run.run_id)
-    read, found = done.read, done.read.found
-    for error in read.unreadable:
-        context.log.warning(f"A statement was left out: {error}")
-    days = {day for one in found for day in one.days}
-    return dg.MaterializeResult(
-        metadata={
-            "statements": len(found),
-            "days": len(days),
-            "first_day": min(days).isoformat() if days else "",
-            "last_day": max(days).isoformat() if days else "",
-            **table_asset.known(downloaded=downloaded),
-            "executions": done.executions,
-            "events": done.events,
-            "account_rows": done.account_values,
-            "listed": table_asset.event_table([_listed(one) for one in found[:SHOWN]]),
-        },
-        data_version=dg.DataVersion(table_asset.FOLLOWED),  # that of the events of ticks
-        check_results=[judge_files(read)],
-    )
-
-
-def judge_files(read: statements.Statements) -> dg.AssetCheckResult:
-    """Return the result of the check for the download and the files of the folder; pure."""
-    if not read.unreadable:
-        return passed(f"All {len(read.found)} statements of the folder can be used.")
-    return failed(
-        f"{len(read.unreadable)} statements or rows of them are left out: "
-        + " ".join(error.what for error in read.unreadable[:FAULTS_SHOWN]),
-        what_to_do=read.unreadable[0].remedy,
-        left_out=len(read.unreadable),
-        errors=[str(error) for error in read.unreadable[:FAULTS_SHOWN]],
-    )
-
-
-def _listed(one: statements.StatedFile) -> dict[str, table_asset.Cell]:
-    return {
-        "file": one.file,
-        "account": one.account,
-        "first": one.first.isoformat(),
-        "last": one.last.isoformat(),
-        "positions": one.positions,
-        "executions": one.executions,
     }

@@ -2,15 +2,17 @@
 
 import asyncio
 import logging
+import math
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ParamSpec, Self
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -28,6 +30,8 @@ from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
 
 # Seconds between two attempts to acquire a login that another process owns.
 POLL_S = 0.5
@@ -289,9 +293,54 @@ class OwnerContext:
     monotonic: Callable[[], float] = time.monotonic
 
 
-async def end_tasks(*tasks: asyncio.Task[Any] | None) -> None:
-    """Cancel tasks of an owner, and wait until they have ended; None: it was never begun."""
-    begun = [task for task in tasks if task is not None]
-    for task in begun:
+async def end_tasks(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel tasks of an owner, and wait until they have ended."""
+    for task in tasks:
         task.cancel()
-    await asyncio.gather(*begun, return_exceptions=True)
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+# Seconds from a failure of background work until it is begun again.
+AGAIN_S = 10.0
+
+
+class BackgroundWork:
+    """The work beside the steps of an owner: each kind is one task at a time.
+
+    An error ends the work of one kind until `AGAIN_S` later, and is logged once per outage.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._again_at: dict[str, float] = defaultdict(lambda: -math.inf)
+        self._outages: dict[str, OutageLog] = defaultdict(lambda: OutageLog(logger))
+
+    def begin(
+        self,
+        kind: str,
+        work: Callable[P, Coroutine[Any, Any, None]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Begin work, unless that of its kind is still running, or has just failed."""
+        task = self._tasks.get(kind)
+        if (task is None or task.done()) and self._monotonic() >= self._again_at[kind]:
+            self._tasks[kind] = asyncio.create_task(self._run(kind, work(*args, **kwargs)))
+
+    async def end(self, *, within_s: float = 0.0) -> None:
+        """Cancel what has not ended in a time, and wait until it has ended."""
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=within_s)
+            await end_tasks(*self._tasks.values())
+
+    async def _run(self, kind: str, work: Coroutine[Any, Any, None]) -> None:
+        outage = self._outages[kind]
+        try:
+            await work
+            outage.fault = None
+        except Exception as error:  # no error here may end the stream of values
+            self._again_at[kind] = self._monotonic() + AGAIN_S
+            is_known = isinstance(error, errors.PositionSyncError | ConnectionError)
+            if outage.report(f"{kind}, tried again later: {error}") and not is_known:
+                logger.error("%s", kind, exc_info=error)

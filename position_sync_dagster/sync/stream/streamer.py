@@ -45,7 +45,7 @@ from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RollFollower, RuleFollower
 from position_sync_dagster.sync.stream import memory_and_threads
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
-from position_sync_dagster.sync.stream.delivery import AccountRecorder, Flusher, StreamPricer
+from position_sync_dagster.sync.stream.delivery import Flusher, StreamPricer
 from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.model_greeks import ModelGreeks, PublishedGreeks
 from position_sync_dagster.sync.stream.ownership import (
@@ -462,8 +462,7 @@ class IBPositionStreamer:
             greeks=self._greeks,
             rules=tables.rules,
         )
-        accounts = AccountRecorder(context, tables.account_values)
-        self._flusher = Flusher(context, pricer, announced, accounts)
+        self._flusher = Flusher(context, pricer, announced, tables.account_values)
         self._link = BrokerLink(
             context,
             manager or IBConnectionManager(self.settings),

@@ -158,7 +158,7 @@ def test_all_sensors_and_schedules_run_from_the_start(
     )
     assert {s.name: s.default_status for s in repository.schedule_defs} == dict.fromkeys(
         [
-            "every_hour",
+            "every_three_hours",
             "after_the_close",
             "late_rows",
             "nightly_statements",
