@@ -6,9 +6,8 @@ tables an unknown number is a dash; in the numbers that the UI plots it is left 
 appended each quarter of an hour.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -29,11 +28,17 @@ from position_sync_dagster.lake.schema.tables import (
     RISK_SCENARIOS,
     STRATEGY_EXPOSURE,
 )
-from position_sync_dagster.risk.expiry import early_assignments
+from position_sync_dagster.risk.scenarios import early_assignments
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import confirmations, exposure, risk
 from position_sync_dagster.sync.reports.book import Book, BookMoney, read_book
-from position_sync_dagster.terminal.text import amount, duration, money_lines, partial_sum, quantity
+from position_sync_dagster.terminal.money_tables import (
+    POSITIONS,
+    SUMS,
+    money_lines,
+    sums_table,
+)
+from position_sync_dagster.terminal.text import Column, Row
 
 # Maximum length of each list of `latest_positions`.
 LARGEST = 10
@@ -65,8 +70,9 @@ def money_metadata(found: BookMoney) -> dict[str, dg.MetadataValue]:
     for label, columns in (("money", _MONEY), ("risk", _RISK)):
         for currency in list(currencies)[:MOST_CURRENCIES]:
             rows = [one for one in listed if one["currency"] == currency]
+            (title, *_others), lines = sums_table("strategy", rows)
             unit = currency or NOT_VALUED
-            shown[f"{label} {unit}"] = aligned_table(rows, unit, _NAME, columns)
+            shown[f"{label} {unit}"] = aligned_table([title, *columns], lines)
     numbers: dict[str, float | None] = {
         f"{label} {one['currency']}": one[of]
         for one in found.totals
@@ -83,63 +89,30 @@ def money_metadata(found: BookMoney) -> dict[str, dg.MetadataValue]:
     return shown | texts | plotted(numbers)
 
 
-# The columns of a table, each with the function that writes its cell; {} is the currency.
-_Texts = Mapping[str, Callable[[Mapping[str, Any]], str]]
+def _of(columns: Iterable[Column], *headings: str) -> list[Column]:
+    found = {one.heading: one for one in columns}
+    return [found[heading] for heading in headings]
 
 
-def _sums(**headings: str) -> _Texts:
-    return {heading: partial(partial_sum, name=name) for name, heading in headings.items()}
-
-
-_NAME: _Texts = {"strategy": lambda one: f"{one['name']} {one['account'] or ''}".rstrip()}
-_MONEY: _Texts = {
-    **_sums(value="value {}", unrealized_pnl="unrealised", daily_pnl="daily"),
-    "legs": lambda one: (
-        f"{one['legs_held']} of {one['legs']}"
-        if one["legs_held"] < one["legs"]
-        else str(one["legs"])
-    ),
-    "age": lambda one: duration(one["oldest_age_s"]) + (", delayed" if one["delayed"] else ""),
-}
-_RISK: _Texts = {
-    **_sums(dollar_delta="delta {}", gamma_1pct="gamma 1 %", theta="theta", vega="vega"),
-    "expires": lambda one: f"{at:%d%b%y}" if (at := one["nearest_expiry"]) else "",
-}
+_MONEY = _of(SUMS, "value", "unreal", "daily", "legs", "oldest")
+_RISK = _of(SUMS, "$delta", "$gamma 1%", "theta", "vega", "expiry")
+_POSITION = _of(POSITIONS, "leg", "account", "conid", "qty", "value", "unreal", "daily", "age")
 _TERMS = ("symbol", "right", "strike", "expiry")
-_LEG: _Texts = {
-    "leg": lambda row: leg_name(*(row[name] for name in _TERMS)),
-    "account": lambda row: row["account"],
-    "conid": lambda row: str(row["conid"]),
-}
-_POSITION: _Texts = {
-    "qty": lambda row: quantity(row["position"]),
-    "value {}": lambda row: amount(row["market_value"]),
-    "unrealised": lambda row: amount(row["unrealized_pnl"]),
-    "daily": lambda row: amount(row["daily_pnl"]),
-    "age": lambda row: duration(row["age_s"]),
-}
 
 
-def aligned_table(
-    rows: Sequence[Mapping[str, Any]], unit: str, left: _Texts, right: _Texts
-) -> dg.TableMetadataValue:
+def aligned_table(columns: Iterable[Column], rows: Sequence[Row]) -> dg.TableMetadataValue:
     """Return a table of texts for the UI, its figures aligned to the right; pure.
 
     The UI aligns each cell to the left, in letters of one width: no-break spaces fill the cells.
-
-    Args:
-        rows: The rows.
-        unit: The currency.
-        left: The first columns.
-        right: The columns with figures.
     """
-    cells = {heading: [text(row) for row in rows] for heading, text in left.items()}
-    for heading, text in right.items():
-        figures = [text(row) for row in rows]
-        widest = max(map(len, figures), default=0)
-        padded = [figure.rjust(widest).replace(" ", "\u00a0") for figure in figures]
-        cells[heading.format(unit)] = padded
-    return table_asset.table_of(cells)
+    found: dict[str, list[str]] = {}
+    for column in columns:
+        cells = column.cells(rows)
+        if not column.left:
+            widest = max(map(len, cells), default=0)
+            cells = [cell.rjust(widest).replace(" ", "\u00a0") for cell in cells]
+        found[column.heading] = cells
+    return table_asset.table_of(found)
 
 
 def plotted(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:
@@ -184,7 +157,11 @@ def positions_metadata(rows: "pl.DataFrame", now: datetime) -> dict[str, dg.Meta
     parts = valued.partition_by("currency", as_dict=True)
     return {
         f"by value {unit}": aligned_table(
-            parts[unit,].head(LARGEST).to_dicts(), unit, _LEG, _POSITION
+            _POSITION,
+            [
+                row | {"name": leg_name(*(row[name] for name in _TERMS)), "feed": None}
+                for row in parts[unit,].head(LARGEST).to_dicts()
+            ],
         )
         for (unit,) in sorted(parts)[:MOST_CURRENCIES]
     }
