@@ -38,6 +38,7 @@ from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain
+from position_sync_dagster.sync.stream.memory_and_threads import return_freed_memory
 from position_sync_dagster.sync.supervision import SensorCursor
 from position_sync_dagster.yaml_file import saved_state
 
@@ -127,6 +128,7 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     work = Work(lake, settings, runs.cached_instance(context), datetime.now(UTC), cursor)
     events = work.tick()
     dagster_files.note(dagster_files.FAILED_TICK if work.failed else dagster_files.SENSORS)
+    return_freed_memory()
     return dg.SensorResult(
         asset_events=events, skip_reason="; ".join(work.said), cursor=work.cursor.to_text()
     )
