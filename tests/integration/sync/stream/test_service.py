@@ -8,7 +8,6 @@ from datetime import timedelta
 
 import pytest
 
-from position_sync_dagster.defs.checks.broker import judge_stream_session
 from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.update import TradingMode
@@ -185,7 +184,7 @@ async def test_the_detail_of_a_wrong_leg_is_gone_when_the_leg_is_corrected(
         await eventually(detail_is_gone)
         after = lake.sessions.current(settings.gateway_id)
         assert (after.state, after.state_since) == (SessionState.LIVE, live.state_since)
-        assert "note" not in judge_stream_session(after, utc_now()).metadata
+        assert after.detail is None
 
 
 async def _is_live(lake, settings):

@@ -21,8 +21,8 @@ from position_sync_dagster.sync.reports.closes import (
     Closes,
 )
 from position_sync_dagster.sync.reports.exposure import exposures
-from position_sync_dagster.terminal.money_tables import money_notes, sums_table
-from position_sync_dagster.terminal.text import money_lines
+from position_sync_dagster.terminal.money_tables import money_lines, sums_table
+from position_sync_dagster.terminal.output import fitted_table
 from tests.support.legs import ADDED_AT, leg
 from tests.support.money_rows import NOW, book_of, row
 from tests.unit.domain.test_causes import CALL, CASES, OTHER
@@ -94,7 +94,7 @@ def shown(table: list[Text]) -> list[str]:
 def test_a_strategy_of_which_a_leg_expired_says_so_and_does_not_miss_it() -> None:
     found = book(closes(EXPIRED, _1=end(EXPIRED)))
     said = "condor: 3 of 4 legs, one expired on 2026-03-20"
-    assert said in [one.plain for one in money_notes(found)]
+    assert said in money_lines(found)
     assert said in money_metadata(found)["notes"].value
     found.strategies[0]["legs"] = 6
     assert f"{said.replace('4', '6')}, 2 missing" in money_lines(found)
@@ -169,9 +169,11 @@ def test_a_strategy_that_is_called_total_has_its_own_profit() -> None:
 
 def test_realised_profit_is_a_column_with_since_when_and_how_many_closes() -> None:
     found = book(closes(EXPIRED, _1=end(EXPIRED)))
-    heading, condor, *_rest = shown(sums_table("strategy", [*found.strategies, *found.totals], 160))
+    heading, condor, *_rest = shown(
+        fitted_table(*sums_table("strategy", [*found.strategies, *found.totals]), 160)
+    )
     assert "realised" in heading.split()
     assert "-112" in condor.split()
-    assert "total USD: 1 close since 2026-01-03" in [n.plain for n in money_notes(found)]
+    assert "total USD: 1 close since 2026-01-03" in money_lines(found)
     (of_one,) = book(closes(EXPIRED, _1=end(EXPIRED)), "condor").totals
     assert (of_one["realized_pnl"], of_one["closes"]) == (-112.0, 1)
