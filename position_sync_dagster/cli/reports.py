@@ -202,8 +202,7 @@ def positions(
         options.known_strategy(strategy, found.legs.get_column("strategy_id"))
         if past is not None:
             typer.echo(str(past), err=json)
-        listed = found.chosen(strategy, underlying, limit=limit)
-        _print_closes(listed, found.count(strategy, underlying), found.since, json=json)
+        _print_closes(*found.chosen(strategy, underlying, limit), found.since, json=json)
         return
 
     look = _looking(opened, strategy, past, json=json, watch=watch)
