@@ -628,7 +628,7 @@ class PositionQueue:
     ) -> None:
         self.table = Table(delta_lake_path, POSITION_QUEUE, **options)
         self.sync = SyncQueue(
-            LifecycleTable(self.table, clock, in_parts=True),
+            LifecycleTable(self.table, clock),
             retry=retry,
             clock=clock,
             random=random,
