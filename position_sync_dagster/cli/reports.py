@@ -121,11 +121,13 @@ def exposure(
         if not rows:
             yield as_typed("No leg is active: `position-sync strategies propose` helps.")
             return
-        yield from money_tables.sums_table("strategy", rows, width, totals=len(ends))
-        yield from money_tables.money_notes(found)
+        table = money_tables.sums_table("strategy", rows)
+        yield from output.fitted_table(*table, width, totals=len(ends))
+        yield from map(output.dim_line, money_tables.money_lines(found))
         if found.underlyings:
             yield ""
-            yield from money_tables.sums_table("underlying", found.underlyings, width)
+            table = money_tables.sums_table("underlying", found.underlyings)
+            yield from output.fitted_table(*table, width)
 
     look = _looking(options.opened(home), strategy, past)
     _report(look, render, lambda book: book.money(strategy).tables, past, watch=watch, json=json)
@@ -214,7 +216,9 @@ def positions(
         rows = open_positions(book, strategy, underlying)
         shown = rows[:limit]
         if shown.height:
-            yield from money_tables.positions_table(shown, book, width)
+            lines, totals, note = money_tables.positions_table(shown, book)
+            yield from output.fitted_table(money_tables.POSITIONS, lines, width, totals=totals)
+            yield from map(output.dim_line, filter(None, [note]))
         elif underlying is not None:
             yield "No position has this underlying."
         else:

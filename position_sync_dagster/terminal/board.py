@@ -14,6 +14,7 @@ from position_sync_dagster.sync.reports.figures import Figures
 from position_sync_dagster.sync.reports.status import LoginStatus, Status
 from position_sync_dagster.sync.supervision import PAUSED
 from position_sync_dagster.terminal.money_tables import sums_table
+from position_sync_dagster.terminal.output import fitted_table
 from position_sync_dagster.terminal.text import age, duration, number, printable
 
 
@@ -160,7 +161,9 @@ def board(
         # The worst first: what is cut hurts least.
         worst = sorted(money.strategies, key=lambda one: one["daily_pnl"] or 0.0)
         worst = worst[: max(room - len(ends) - LEAST_CHANGES - 2, 1)]
-        head += sums_table("strategy", [*worst, *ends], width, totals=len(ends))
+        head += fitted_table(
+            *sums_table("strategy", [*worst, *ends]), width=width, totals=len(ends)
+        )
         more = _more(len(money.strategies) - len(worst))
         head += more
         room -= 1 + len(worst) + len(ends) + len(more)

@@ -9,9 +9,9 @@ import pytest
 
 from position_sync_dagster.definitions import defs as definitions
 from position_sync_dagster.defs import alerts as alerts_module
-from position_sync_dagster.defs.alerts import WATCHED, check_states, tell_people
-from position_sync_dagster.defs.checks.ledger import requests_are_answered
+from position_sync_dagster.defs.alerts import check_states, tell_people, watched
 from position_sync_dagster.defs.checks.strategies import OF_VALUE
+from position_sync_dagster.defs.checks.tables import requests_are_answered
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.alerts import AlertCursor
@@ -110,7 +110,7 @@ def test_without_receivers_it_does_nothing(tick, settings) -> None:
 
 def test_every_check_is_watched(settings) -> None:
     graph = definitions().get_repository_def().asset_graph
-    assert set(WATCHED) == set(graph.asset_check_keys)
+    assert set(watched()) == set(graph.asset_check_keys)
 
 
 def test_a_check_whose_run_failed_is_a_break(instance, settings, lake, monkeypatch) -> None:
@@ -123,13 +123,14 @@ def test_a_check_whose_run_failed_is_a_break(instance, settings, lake, monkeypat
         raise_on_error=False,
     )
     assert not result.success
-    states = {state.name: state for state in check_states(instance, "http://ui")}
+    keys = watched()
+    states = {state.name: state for state in check_states(instance, "http://ui", keys)}
     state = states["position_queue: requests_are_answered"]
     assert state.passed is False
     assert f"http://ui/runs/{result.run_id}" in state.what_to_do
     # Of a limit, the newest record may be a plan as well.
     monkeypatch.setattr(alerts_module.strategies, "PREFIX", "requests_are")
-    states = {state.name: state for state in check_states(instance, "http://ui")}
+    states = {state.name: state for state in check_states(instance, "http://ui", keys)}
     assert states[f"position_queue: requests_are_answered{OF_VALUE}"].passed is None
 
 
