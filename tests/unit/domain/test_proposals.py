@@ -255,9 +255,7 @@ def test_a_proposal_takes_what_is_held_once_in_whatever_order_it_is_named(
     taken = total(found)
     for one in held:
         conid, position = one.instrument.conid, one.position
-        got = taken[conid] + sum(
-            one.quantity for one in found.left_over if one.conid == conid
-        )
+        got = taken[conid] + sum(one.quantity for one in found.left_over if one.conid == conid)
         claim = claimed.get(conid, 0.0)
         claim = position if claim is None else claim if claim * position > 0 else 0.0
         free = position - (position if abs(claim) > abs(position) else claim)
