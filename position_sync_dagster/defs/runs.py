@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache, wraps
-from threading import Lock
 from typing import Any, ParamSpec, TypeVar, cast
 
 import dagster as dg
@@ -147,22 +146,17 @@ def _translated() -> Iterator[None]:
 # second look, and with 4 over one after a tick that waited for another sensor.
 TICK_S = 2
 
-_lock = Lock()
-_instances: list[tuple[object, dg.DagsterInstance]] = []
-
 
 def cached_instance(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
     """Return the instance of a tick, opened at the first tick."""
     ref = context.instance_ref
-    if ref is None:
-        return context.instance
-    with _lock:
-        for known, instance in _instances:
-            if known == ref:
-                return instance
-        instance = dg.DagsterInstance.from_ref(ref)
-        _instances[:] = [(ref, instance)]
-        return instance
+    return context.instance if ref is None else _opened(dg.serialize_value(ref))
+
+
+@lru_cache(maxsize=1)
+def _opened(ref: str) -> dg.DagsterInstance:
+    found: Any = dg.deserialize_value(ref)
+    return dg.DagsterInstance.from_ref(found)
 
 
 @lru_cache(maxsize=2)
