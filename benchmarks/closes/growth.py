@@ -8,12 +8,16 @@ from benchmarks.bench import Bench
 from benchmarks.closes.history import ACCOUNT, FIRST_CONID, write_history
 from benchmarks.outcome import Line, Target
 from benchmarks.timing import median
+from position_sync_dagster.defs.assets import derived_tables  # noqa: F401 - defines them
+from position_sync_dagster.defs.assets.table_asset import DERIVE
 from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.statement import GATEWAY, Execution, Side
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RollFollower
+from position_sync_dagster.sync.reports.figures import FiguresReader
 
 SIZES = (1_000, 10_000, 100_000)
 # The number of holdings that close while it is measured.
@@ -56,6 +60,8 @@ def measured(bench: Bench, closes: int) -> dict[str, float]:
         strategy_id="roller", account=ACCOUNT,
     )  # fmt: skip
     CloseExplainer(lake).explain()
+    settings = Settings(lake=str(folder), _env_file=None)
+    reader = FiguresReader(lake, settings)
     of: dict[str, list[float]] = {}
 
     def timed(what: str, work: Callable[[], object]) -> None:
@@ -71,8 +77,16 @@ def measured(bench: Bench, closes: int) -> dict[str, float]:
         timed("explain new closes", lambda rows=rows: CloseExplainer(lake).explain(rows))
         timed("explain again", lambda: CloseExplainer(lake).explain())
         timed("follow rolls", lambda: RollFollower(lake, file).follow())
-        timed("derive in a new process", lambda: CloseExplainer(Lake(folder)).explain())
+        timed("explain in a new process", lambda: CloseExplainer(Lake(folder)).explain())
+        DERIVE["strategy_exposure"](lake, settings, None)
+        timed("read the page", lambda: reader.read(datetime.now(UTC)))
+        timed("derive the tables", lambda: _derive(lake, settings))
     return {what: median(samples) for what, samples in of.items()}
+
+
+def _derive(lake: Lake, settings: Settings) -> None:
+    for name in ("latest_positions", "strategy_exposure"):
+        DERIVE[name](lake, settings, None)
 
 
 def _change(conid: int, at: datetime) -> PositionChange:

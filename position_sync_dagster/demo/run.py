@@ -232,7 +232,9 @@ class Display:
         """Show the current state."""
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
-        """Show the results of the acceptance test."""
+        """Show the results of the acceptance test, as a table."""
+        with stop_if_closed():
+            Console(width=None if sys.stdout.isatty() else 100).print(acceptance_table(results))
 
     def __enter__(self) -> Self:
         return self
@@ -283,10 +285,6 @@ class LineDisplay(Display):
             self._next = time.monotonic() + LINE_INTERVAL_S
             self.note("; ".join(f"{label}: {value}" for label, value in look.figures))
 
-    def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
-        with stop_if_closed():
-            Console(width=100).print(acceptance_table(results))
-
 
 class LiveDisplay(Display):
     """Redraws the board in place on a terminal."""
@@ -312,10 +310,6 @@ class LiveDisplay(Display):
                 board(look.overview, look.changes, look.notes, look.addresses, self._console),
                 refresh=True,
             )
-
-    def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
-        with stop_if_closed():
-            self._console.print(acceptance_table(results))
 
     def __enter__(self) -> Self:
         with stop_if_closed():

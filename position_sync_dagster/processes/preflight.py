@@ -10,7 +10,7 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -21,15 +21,14 @@ from pathlib import Path
 from position_sync_dagster import dagster_files, errors
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession
+from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg, contract_mismatch
+from position_sync_dagster.domain.leg import ActiveContract, Leg, contract_mismatch
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.gateway.account_downloads import zone_of
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.gateway.ib_async_internals import version_problem
-from position_sync_dagster.gateway.market_data_lines import LineTrial
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.object_store import absolute_path
 from position_sync_dagster.lake.storage.table import Table
@@ -40,7 +39,6 @@ from position_sync_dagster.processes.home import LOCK_FILE, holder_of
 from position_sync_dagster.settings import Settings, warnings_of
 from position_sync_dagster.sync.alerts import not_understood
 from position_sync_dagster.sync.reports.exchange_days import require_known
-from position_sync_dagster.sync.reports.status import strategies_problem
 from position_sync_dagster.sync.stream.contract_cache import AT_ONCE, look_up
 
 
@@ -83,37 +81,36 @@ def bad(check: str, text: str, remedy: str) -> Finding:
     return Finding(check, Level.BAD, text, remedy)
 
 
-# A check's name, and what returns its findings.
-Look = tuple[str, Callable[[], list[Finding]]]
+# What returns the findings of a check, by its name.
+Looks = Mapping[str, Callable[[], list[Finding]]]
 
 
-def bounded(looks: Sequence[Look], *, within_s: float) -> list[Finding]:
+def bounded(looks: Looks, *, within_s: float) -> list[Finding]:
     """Run the checks side by side; return their findings, in order, and which timed out.
 
-    Each runs in a daemon thread: a disk or a store that hangs must not block the preflight.
+    An error of this package is a finding, which is bad. Each check runs in a daemon thread: a disk
+    or a store that hangs must not block the preflight.
     """
-    begun = [(check, _begun(check, look)) for check, look in looks]
-    wait([found for _, found in begun], within_s)
+    begun = {check: Future[list[Finding]]() for check in looks}
+
+    def work(check: str) -> None:
+        try:
+            begun[check].set_result(looks[check]())
+        except errors.PositionSyncError as error:
+            begun[check].set_result([bad(check, error.what, error.remedy)])
+        except Exception as error:  # noqa: BLE001 - it is raised in the caller's thread
+            begun[check].set_exception(error)
+
+    for check in looks:
+        threading.Thread(target=work, args=(check,), daemon=True).start()
+    wait(begun.values(), within_s)
     remedy = "Check whether a disk hangs, and try again."
     silent = f"no answer within {within_s:g} s"
     return [
         one
-        for check, found in begun
+        for check, found in begun.items()
         for one in (found.result() if found.done() else [bad(check, silent, remedy)])
     ]
-
-
-def _begun(check: str, look: Callable[[], list[Finding]]) -> Future[list[Finding]]:
-    found: Future[list[Finding]] = Future()
-
-    def work() -> None:
-        try:
-            found.set_result(look())
-        except Exception as error:  # noqa: BLE001 - it is raised in the caller's thread
-            found.set_exception(error)
-
-    threading.Thread(target=work, name=f"preflight {check}", daemon=True).start()
-    return found
 
 
 # Time limit of all checks at the gateway together, in seconds.
@@ -129,11 +126,8 @@ MOST_EXCHANGES = 8
 TRIALS_S = 20.0
 
 CLOCK_S = 2.0
-# Maximum number of legs compared with their contract details; each takes one request.
+# Maximum number of legs that are looked at; each takes one or two requests.
 MOST_LEGS = 100
-
-# Maximum number of legs without a conid that are looked up; each takes one or two requests.
-MOST_OPEN_LEGS = 40
 
 AGAIN = "Run it again; if this stays, check the gateway."
 CORRECT = "Correct the leg in the strategies file or with `position-sync strategies`."
@@ -149,6 +143,14 @@ UNKNOWN_READ_ONLY = (
 LIVE = 1
 _KINDS = {1: "live", 2: "frozen", 3: "delayed", 4: "delayed and frozen"}
 
+# What to do about a market data line, by what it lacks.
+_SUBSCRIBE = "Subscribe to its data in IB's client portal; until then the queue values it."
+_DELAYED = " Where delayed data will do, set POSITION_SYNC_DELAYED_FALLBACK=true."
+_GREEKS = (
+    "Subscribe to the data of its underlying as well: the gateway computes greeks from both. While "
+    "its exchange is closed there may be none."
+)
+
 
 def of_session(session: GatewaySession) -> Finding:
     """Return a finding from the session of a live owner, instead of a second connection."""
@@ -161,38 +163,32 @@ def of_session(session: GatewaySession) -> Finding:
 
 async def of_gateway(settings: Settings, legs: Iterable[Leg]) -> list[Finding]:
     """Connect, run the checks, and disconnect; return the findings, within `WITHIN_S` seconds."""
-    found: list[Finding] = []
+    found: list[Finding] = []  # what is found before a timeout counts
     patience = {"gateway_timeout_s": min(settings.gateway_timeout_s, ANSWER_S)}
     try:
         async with asyncio.timeout(WITHIN_S):
-            async for one in _survey(settings.model_copy(update=patience), list(legs)):
-                found.append(one)  # noqa: PERF401 - what is found before a timeout counts
+            await _survey(settings.model_copy(update=patience), list(legs), found)
     except TimeoutError:
-        text = f"not every check ended within {WITHIN_S:g} s"
-        found.append(bad("gateway", text, "Try again; if this stays, check the gateway."))
+        found.append(bad("gateway", f"not every check ended within {WITHIN_S:g} s", AGAIN))
     except (errors.GatewayError, errors.SettingsError) as error:
         found.append(bad("gateway", error.what, error.remedy))
     return found
 
 
-async def _survey(settings: Settings, legs: list[Leg]) -> AsyncIterator[Finding]:
-    """Yield what is found on one connection, as it is found."""
+async def _survey(settings: Settings, legs: list[Leg], found: list[Finding]) -> None:
+    """Add what is found on one connection, as it is found."""
     connection = await connect(settings)
     notices: list[tuple[int, str]] = []
     try:
         connection.on_message.append(lambda code, text: notices.append((code, text)))
-        for one in _identity(connection, settings):
-            yield one
-        yield await _clock(connection)
+        found += _identity(connection, settings)
+        found.append(await _clock(connection))
         connection.require_online()
         await connection.feed.ensure(timedelta(seconds=settings.refresh_interval_s))
-        yield of_account_time(connection.feed.account_time, utc_now())
-        for one in _accounts(connection, notices):
-            yield one
-        async for one in _lines(connection, settings, legs):
-            yield one
-        for one in await _legs(connection, legs):
-            yield one
+        found.append(of_account_time(connection.feed.account_time, utc_now()))
+        found += _accounts(connection, notices)
+        await _lines(connection, settings, legs, found)
+        found += await _legs(connection, legs)
     finally:
         await connection.close()
 
@@ -248,13 +244,13 @@ def _accounts(
 
 
 async def _lines(
-    connection: GatewayConnection, settings: Settings, legs: list[Leg]
-) -> AsyncIterator[Finding]:
+    connection: GatewayConnection, settings: Settings, legs: list[Leg], found: list[Finding]
+) -> None:
     """Try one line for each exchange with a holding, one after the other."""
     conids = trial_conids(connection.feed.holdings, legs, settings.sec_types)
     if not conids:
         remedy = "Run it again once a position is held."
-        yield warning("market data", "not tried: nothing is held", remedy)
+        found.append(warning("market data", "not tried: nothing is held", remedy))
         return
     details = await connection.details(conids)
     until = time.monotonic() + TRIALS_S
@@ -262,101 +258,85 @@ async def _lines(
     for at, conid in enumerate(conids):
         if time.monotonic() > until:
             text = f"not tried, because the time was up: {', '.join(map(str, conids[at:]))}"
-            yield warning("market data", text, "Run it again.")
+            found.append(warning("market data", text, "Run it again."))
             return
         if conid not in details:
             text = f"not tried: the gateway has no details of {conid}"
-            yield warning("market data", text, AGAIN)
+            found.append(warning("market data", text, AGAIN))
             continue
-        found = await _trial(connection, details[conid])
-        yield found
-        if found.check == "lines":
+        found.append(await _trial(connection, details[conid]))
+        if found[-1].check == "lines":
             return
         if not is_free:
             is_free = True
             free = f"at least one of {settings.max_lines} is free"
-            yield good("lines", f"{free}; no gateway reports how many others use")
+            found.append(good("lines", f"{free}; no gateway reports how many others use"))
 
 
 async def _trial(connection: GatewayConnection, details: ContractDetails) -> Finding:
-    """Return from a trial line whether market data is permitted, or that no line is free."""
+    """Return from a trial line what market data there is, or that no line is free."""
     trial = await connection.lines.trial(details, wait_s=ANSWER_S)
     name = f"{details.local_symbol or details.conid} ({details.sec_type}, {details.exchange})"
-    if (refusal := trial.refusal) is None:
-        return _ticked(trial, name)
-    if refusal.code == GatewayCode.TOO_MANY_LINES:
-        remedy = "End other programs on this login, or lower what they stream."
-        return bad("lines", "no line is free: others use all of them (101)", remedy)
-    text = f"{name} is refused ({refusal.code}): {refusal.text}"
-    remedy = "Subscribe to its data in IB's client portal; until then the queue values it."
-    if refusal.code in NOT_PERMITTED:
-        remedy = f"{remedy} Where delayed data will do, set POSITION_SYNC_DELAYED_FALLBACK=true."
-        return warning("market data", text, remedy)
-    return bad("market data", text, remedy)
-
-
-def _ticked(trial: LineTrial, name: str) -> Finding:
-    if trial.market_data_type is None:
+    if (refusal := trial.refusal) is not None:
+        if refusal.code == GatewayCode.TOO_MANY_LINES:
+            remedy = "End other programs on this login, or lower what they stream."
+            return bad("lines", "no line is free: others use all of them (101)", remedy)
+        text = f"{name} is refused ({refusal.code}): {refusal.text}"
+        if refusal.code in NOT_PERMITTED:
+            return warning("market data", text, _SUBSCRIBE + _DELAYED)
+        return bad("market data", text, _SUBSCRIBE)
+    if (kind := trial.market_data_type) is None:
         text = f"{name} did not tick within {ANSWER_S:g} s"
         return warning("market data", text, "Run it again while its exchange is open.")
-    text = f"{name} ticks, {_KINDS.get(trial.market_data_type, str(trial.market_data_type))}"
+    text = f"{name} ticks, {_KINDS.get(kind, str(kind))}"
     if trial.greeks is False:
-        text = f"{text}; no greeks (tick 13) came within {ANSWER_S:g} s"
-        remedy = "Subscribe to the data of its underlying as well: the gateway computes greeks "
-        remedy += "from both. While its exchange is closed there may be none."
-        return warning("market data", text, remedy)
-    if trial.market_data_type == LIVE:
+        text += f"; no greeks (tick 13) came within {ANSWER_S:g} s"
+        return warning("market data", text, _GREEKS)
+    if kind == LIVE:
         return good("market data", text)
     remedy = "Subscribe to the exchange's live data, or accept values that are not live."
     return warning("market data", text, remedy)
 
 
 async def _legs(connection: GatewayConnection, legs: list[Leg]) -> list[Finding]:
+    """Compare each leg with its contract, or look that up, as the stream will; store nothing."""
     yesterday = (utc_now() - timedelta(days=1)).date()
     gone = [leg for leg in legs if leg.expiry is not None and leg.expiry < yesterday]
-    known = [leg for leg in legs if isinstance(leg, ActiveContract) and leg not in gone]
-    conids = list(dict.fromkeys(leg.conid for leg in known))
-    compared = conids[:MOST_LEGS]
-    details = await connection.details(compared)
-    wrong = [
-        warning("legs", f"{leg.described} of {leg.strategy_id}: expired", "Remove the leg.")
-        for leg in gone
-    ]
-    for leg in known:
-        if leg.conid not in compared:
-            continue
-        one = details.get(leg.conid)
-        absent = leg.conid in connection.unknown
-        none = "the gateway knows no such contract" if absent else "the gateway gave no details"
-        differs = contract_mismatch(leg, one) if one else none
-        if differs:
-            wrong.append(bad("legs", f"{leg.conid} of {leg.strategy_id}: {differs}", CORRECT))
-    rest = len(conids) - len(compared)
-    more = f"; {rest} more were not compared" if rest else ""
-    text = f"{len(compared)} of the active legs agree with their contracts{more}"
-    unresolved = [leg for leg in legs if isinstance(leg, UnresolvedLeg) and leg not in gone]
-    return [*(wrong or [good("legs", text)]), *await _open_legs(connection, unresolved)]
+    left = [leg for leg in legs if leg not in gone]
+    details = await connection.details(
+        {leg.conid for leg in left[:MOST_LEGS] if isinstance(leg, ActiveContract)}
+    )
+    few = asyncio.Semaphore(AT_ONCE)
 
-
-async def _open_legs(connection: GatewayConnection, legs: list[UnresolvedLeg]) -> list[Finding]:
-    """Look up the legs without a conid, as the stream will; nothing is stored."""
-    answers: list[ContractDetails | str | None] = []
-    for at in range(0, min(len(legs), MOST_OPEN_LEGS), AT_ONCE):
-        some = legs[at : min(at + AT_ONCE, MOST_OPEN_LEGS)]
-        answers += await asyncio.gather(*(look_up(connection, leg) for leg in some))
-    found = []
-    for leg, answer in zip(legs, answers, strict=False):
+    async def one(leg: Leg) -> Finding | None:
         name = f"{leg.described} of {leg.strategy_id}"
+        if isinstance(leg, ActiveContract):
+            absent = leg.conid in connection.unknown
+            none = "the gateway knows no such contract" if absent else "the gateway gave no details"
+            known = details.get(leg.conid)
+            differs = contract_mismatch(leg, known) if known else none
+            text = f"{leg.conid} of {leg.strategy_id}: {differs}"
+            return bad("legs", text, CORRECT) if differs else None
+        async with few:
+            answer = await look_up(connection, leg)
         if isinstance(answer, ContractDetails):
-            found.append(good("legs", f"{name} is {answer.conid}"))
-        elif answer is None:
-            found.append(warning("legs", f"{name}: the gateway did not answer", AGAIN))
-        else:
-            found.append(bad("legs", f"{name}: {answer}", CORRECT))
-    if len(legs) > len(answers):
-        text = f"{len(legs) - len(answers)} more without a conid were not looked up"
-        found.append(good("legs", f"{text}; the stream does it"))
-    return found
+            return good("legs", f"{name} is {answer.conid}")
+        if answer is None:
+            return warning("legs", f"{name}: the gateway did not answer", AGAIN)
+        return bad("legs", f"{name}: {answer}", CORRECT)
+
+    found = await asyncio.gather(*map(one, left[:MOST_LEGS]))
+    rest = len(left) - len(found)
+    more = f"; {rest} more were not compared" if rest else ""
+    text = f"{found.count(None)} of the active legs agree with their contracts{more}"
+    return [
+        *([good("legs", text)] if None in found or not legs else []),
+        *(
+            warning("legs", f"{leg.described} of {leg.strategy_id}: expired", "Remove the leg.")
+            for leg in gone
+        ),
+        *filter(None, found),
+    ]
 
 
 def of_account_time(newest: str, now: datetime) -> Finding:
@@ -396,59 +376,64 @@ LITTLE_DISK, TOO_LITTLE_DISK = 5 * 2**30, 2**29
 def check_settings(
     settings: Settings, environ: Mapping[str, str], *, env_file: str | None
 ) -> list[Finding]:
-    """Return a finding for each unknown setting; a malformed setting fails before this check."""
+    """Return a finding for each unknown setting; a malformed setting fails before this check.
+
+    Raises:
+        SettingsError: The exchange is not known.
+    """
     remedy = "Correct the name, or remove it."
-    lines = warnings_of(environ, env_file=env_file)
-    found = [warning("settings", line, remedy) for line in lines]
-    try:
-        _ = settings.logins  # reads the file
-    except errors.GatewaysFileError as error:
-        return [*found, bad("gateways file", error.what, error.remedy)]
-    if not found:
-        mode, named = settings.trading_mode or "the mode that is found", settings.gateways_file
-        text = f"gateway {named or settings.gateway_address}, lake {settings.lake}, {mode}"
-        found.append(good("settings", text))
-    try:
-        require_known(settings.calendar)
-    except errors.SettingsError as error:
-        found.append(bad("settings", error.what, error.remedy))
-    try:
-        wrong = not_understood(settings.alert_urls) if settings.alert_urls else []
-    except errors.MissingExtraError as missing:
-        wrong = []
-        found.append(bad("alerts", f"{missing.what} No message can be sent.", missing.remedy))
+    unknown = warnings_of(environ, env_file=env_file)
+    require_known(settings.calendar)
+    mode = settings.trading_mode or "the mode that is found"
+    gateway = settings.gateways_file or settings.gateway_address
+    text = f"gateway {gateway}, lake {settings.lake}, {mode}"
+    return [warning("settings", line, remedy) for line in unknown] or [good("settings", text)]
+
+
+def check_alerts(settings: Settings) -> list[Finding]:
+    """Return the receivers of messages that apprise does not understand.
+
+    Raises:
+        MissingExtraError: There are receivers, and apprise is not installed.
+    """
     remedy = "https://appriseit.com/services/ says how each service is written."
-    found += [bad("alerts", f"apprise does not understand receiver {n}", remedy) for n in wrong]
-    return found
+    wrong = not_understood(settings.alert_urls) if settings.alert_urls else []
+    return [bad("alerts", f"apprise does not understand receiver {n}", remedy) for n in wrong]
 
 
-def check_strategies_file(settings: Settings) -> list[Finding]:
-    """Return whether the strategies file can be read."""
+def check_strategies_file(settings: Settings, legs: list[Leg]) -> list[Finding]:
+    """Read the legs of the strategies file, if there is one, into `legs`.
+
+    Raises:
+        StrategiesFileError: It cannot be read.
+    """
     if settings.strategies_file is None:
         return [good("strategies file", "none is configured: the registry's table decides")]
-    problem = strategies_problem(settings.strategies_file)
-    if problem is not None:
-        return [bad("strategies file", problem, "Correct the file.")]
+    legs += load_strategies(settings.strategies_file)
     return [good("strategies file", f"{settings.strategies_file} can be read")]
 
 
 def check_lake(lake: Lake) -> list[Finding]:
-    """Return whether each table can be used, and whether a store keeps two writers apart.
+    """Return whether each table can be used.
 
     In an object store each table takes dozens of requests: they are examined at once.
     """
-    try:
-        found = [good("tables", f"none at {lake.path} yet: the first start makes them")]
-        if lake.exists:
-            examined = together(Table.examine, lake.all_tables)
-            text = f"{len(examined)} at {lake.path}, each whole or not there yet"
-            ill = [bad("tables", one.what, one.remedy) for one in examined if one is not None]
-            found = ill or [good("tables", text)]
-        if lake.queue.table.probe_store():
-            found.append(good("store", "it refuses the second of two writers (conditional put)"))
-    except errors.LakeError as error:
-        found = [bad("tables", error.what, error.remedy)]
-    return found
+    if not lake.exists:
+        return [good("tables", f"none at {lake.path} yet: the first start makes them")]
+    examined = together(Table.examine, lake.all_tables)
+    text = f"{len(examined)} at {lake.path}, each whole or not there yet"
+    ill = [bad("tables", one.what, one.remedy) for one in examined if one is not None]
+    return ill or [good("tables", text)]
+
+
+def check_store(lake: Lake) -> list[Finding]:
+    """Return that an object store keeps two writers apart; nothing about a disk.
+
+    Raises:
+        LakeError: It does not, or it does not answer.
+    """
+    text = "it refuses the second of two writers (conditional put)"
+    return [good("store", text)] if lake.queue.table.probe_store() else []
 
 
 def check_disk(path: str) -> list[Finding]:
@@ -473,7 +458,7 @@ def check_disk(path: str) -> list[Finding]:
 LOCAL_S = 17.0
 
 # The check that reads who owns each login, and the legs that are compared at the gateway.
-READ = "sessions and legs"
+READ = "logins and legs"
 
 
 def run_preflight(
@@ -495,27 +480,25 @@ def run_preflight(
         ui_port: The port of the Dagster UI.
     """
     lake = Lake(settings.lake, use="look")
-    found = check_settings(settings, environ, env_file=env_file)
     sessions: dict[str, GatewaySession] = {}
     legs: list[Leg] = []
-    looks: list[Look] = [
-        ("strategies file", lambda: check_strategies_file(settings)),
-        ("tables", lambda: check_lake(lake)),
-        ("disk", lambda: check_disk(settings.lake)),
-        ("programs", lambda: check_programs(dagster_home)),
-        ("Dagster home", lambda: check_dagster(dagster_home, ui_port)),
-    ]
-    try:
-        logins = settings.logins
-    except errors.GatewaysFileError:
-        return found + bounded(looks, within_s=LOCAL_S)  # it has a finding of its own
-    looks.append((READ, lambda: _read(lake, logins, sessions, legs)))
-    found += bounded(looks, within_s=LOCAL_S)
-    if any(one.check == READ and one.level is Level.BAD for one in found):
+    looks: Looks = {
+        "settings": lambda: check_settings(settings, environ, env_file=env_file),
+        "alerts": lambda: check_alerts(settings),
+        "strategies file": lambda: check_strategies_file(settings, legs),
+        "tables": lambda: check_lake(lake),
+        "store": lambda: check_store(lake),
+        "disk": lambda: check_disk(settings.lake),
+        "programs": lambda: check_programs(dagster_home),
+        "Dagster home": lambda: check_dagster(dagster_home, ui_port),
+        READ: lambda: _read(lake, settings, sessions, legs),
+    }
+    found = bounded(looks, within_s=LOCAL_S)
+    if any(one.check == READ for one in found):
         # Who owns the login is not known: to connect could take a client id from a stream.
-        text = "not asked: the tables do not say whether a stream owns the login"
-        return [*found, bad("gateway", text, "Correct the tables first.")]
-    return [*found, *asyncio.run(_gateways(logins, sessions, legs))]
+        text = "not asked: it is not known whether a stream owns the login"
+        return [*found, bad("gateway", text, "Correct what is bad above first.")]
+    return [*found, *asyncio.run(_gateways(settings.logins, sessions, legs))]
 
 
 async def _gateways(
@@ -529,16 +512,11 @@ async def _gateways(
     async def one(login: Settings) -> list[Finding]:
         session = sessions.get(login.gateway_id)
         found = await of_gateway(login, legs) if session is None else [of_session(session)]
-        return _named(login, logins, found)
+        if len(logins) == 1:
+            return found
+        return [replace(one, check=f"{login.gateway_id}: {one.check}") for one in found]
 
     return [*chain(*await asyncio.gather(*map(one, logins)))]
-
-
-def _named(login: Settings, logins: Sequence[Settings], found: list[Finding]) -> list[Finding]:
-    """Return the findings of a login, which name it if there are several."""
-    if len(logins) == 1:
-        return found
-    return [replace(one, check=f"{login.gateway_id}: {one.check}") for one in found]
 
 
 def check_programs(home: Path) -> list[Finding]:
@@ -556,54 +534,39 @@ def check_dagster(home: Path, ui_port: int) -> list[Finding]:
     """Return the state of Dagster's home and of the UI's port."""
     # The lock of a demo's home is in the folder above it.
     holder = holder_of(home / LOCK_FILE) or holder_of(home.parent / LOCK_FILE)
-    found = []
     if not home.is_dir():
-        found.append(good("Dagster home", f"{home} is created by the first start"))
+        found = good("Dagster home", f"{home} is created by the first start")
     elif not os.access(home, os.W_OK | os.X_OK):
         remedy = "Correct its owner, or set DAGSTER_HOME elsewhere."
-        found.append(bad("Dagster home", f"{home} cannot be written", remedy))
+        found = bad("Dagster home", f"{home} cannot be written", remedy)
     elif stat.S_IMODE(home.stat().st_mode) & 0o077:
         text = f"{home} is open to other users of this machine"
-        found.append(warning("Dagster home", text, f"chmod 700 {home}"))
+        found = warning("Dagster home", text, f"chmod 700 {home}")
     else:
-        found.append(good("Dagster home", f"{home}, in use by {holder or 'nobody'}"))
+        found = good("Dagster home", f"{home}, in use by {holder or 'nobody'}")
     if ports.is_free(ui_port) or holder is not None:
         text = f"{ui_port} is free" if holder is None else f"{holder} runs"
-        return [*found, good("UI port", text)]
+        return [found, good("UI port", text)]
     remedy = "End the program that listens there, or choose another port with `dev --ui-port`."
-    return [*found, warning("UI port", f"{ui_port} is taken", remedy)]
+    return [found, warning("UI port", f"{ui_port} is taken", remedy)]
 
 
 def _read(
-    lake: Lake, logins: Sequence[Settings], sessions: dict[str, GatewaySession], legs: list[Leg]
+    lake: Lake, settings: Settings, sessions: dict[str, GatewaySession], legs: list[Leg]
 ) -> list[Finding]:
-    """Read the sessions of living owners, and the active legs, into what the caller passes.
+    """Read the sessions of living owners, and the registry's legs, into what the caller passes.
 
     No table is created or migrated.
 
-    Returns:
-        What was found about the weekly logins, or that a table cannot be read.
+    Raises:
+        PositionSyncError: The gateways file or a table cannot be read.
     """
-    settings, now, found = logins[0], utc_now(), list[Finding]()
-    try:
-        for login in logins if lake.sessions.table.exists() else ():
-            session = lake.sessions.current(login.gateway_id)
-            if session is None:
-                continue
-            week = session.login_week(now, lake.sessions.mode(), login.login_notice_h)
-            if week is not None:
-                asks = warning("login", week.text, CONFIRM)
-                due = asks if week.asks else good("login", week.text)
-                found += _named(login, logins, [due])
-            if session.is_alive(now):
-                sessions[login.gateway_id] = session
-        if settings.strategies_file is not None:
-            legs += load_strategies(settings.strategies_file)
-        elif lake.registry.table.exists():
-            registry = lake.registry.sync
-            legs += [*registry.get_all_active(), *registry.get_unresolved()]
-    except errors.StrategiesFileError:
-        pass  # it has a finding of its own
-    except errors.PositionSyncError as error:
-        found.append(bad(READ, error.what, error.remedy))
-    return found
+    logins, now = settings.logins, utc_now()
+    for login in logins if lake.sessions.table.exists() else ():
+        session = lake.sessions.current(login.gateway_id)
+        if session is not None and session.is_alive(now):
+            sessions[login.gateway_id] = session
+    if settings.strategies_file is None and lake.registry.table.exists():
+        registry = lake.registry.sync
+        legs += [*registry.get_all_active(), *registry.get_unresolved()]
+    return []

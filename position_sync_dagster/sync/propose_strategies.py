@@ -12,7 +12,7 @@ from position_sync_dagster.domain.leg import few, leg_of
 from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy, propose
 from position_sync_dagster.domain.statement import current_executions
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
-from position_sync_dagster.lake.schema.codec import broker_positions_of
+from position_sync_dagster.lake.schema.codec import broker_positions_of, one_of
 from position_sync_dagster.lake.strategies_file import StrategiesFile
 from position_sync_dagster.settings import Settings
 
@@ -64,7 +64,9 @@ def read_proposal(
     only += [] if underlyings is None else [pl.col("symbol").is_in(underlyings)]
     holdings = held(lake, settings, *only)
     keys = {one.key for one in holdings}
-    trades = (one for one in lake.executions.records() if (one.account, one.conid) in keys)
+    conids = {conid for _account, conid in keys}
+    trades = lake.executions.records(None, one_of("conid", conids)) if keys else []
+    trades = [one for one in trades if (one.account, one.conid) in keys]
     registry = lake.registry.sync
     legs = registry.get_all_active()
     names = {leg.strategy_id for leg in (*legs, *registry.unresolved)}

@@ -5,8 +5,10 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 from pydantic import SecretStr
 
+from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.processes import preflight
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.alerts import deliver
@@ -39,8 +41,8 @@ def test_an_extra_that_is_not_installed_is_named_where_it_is_needed(monkeypatch,
     alerts = "pip install 'position-sync-dagster[alerts]'"
     assert not deliver(url, 0, title="t", body="b")
     assert alerts in caplog.text
-    *_, found = preflight.check_settings(load_settings(alert_urls=(url,)), {}, env_file=None)
-    assert (found.level, found.remedy) == (preflight.Level.BAD, f"Run: {alerts}")
+    with pytest.raises(MissingExtraError, match=re.escape(f"Run: {alerts}")):
+        preflight.check_alerts(load_settings(alert_urls=(url,)))
     assert {"alerts", "mcp"} <= set(PROJECT["optional-dependencies"])
 
 

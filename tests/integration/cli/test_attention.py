@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from io import BytesIO, TextIOWrapper
 
 import pytest
@@ -10,8 +11,8 @@ from typer.testing import CliRunner
 from position_sync_dagster import cli
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.update import QueueRequest
-from position_sync_dagster.errors import LakeError
-from position_sync_dagster.processes.preflight import Level, check_settings
+from position_sync_dagster.errors import LakeError, SettingsError
+from position_sync_dagster.processes.preflight import check_settings
 from position_sync_dagster.settings import load_settings
 from tests.support.demo_program import wait_for
 from tests.support.object_store import stored_under
@@ -91,8 +92,8 @@ def test_an_exchange_that_is_not_known_is_named_before_dagster_loads_nothing(
     code, printed = refuse("dev", "--ui-port", str(free_port()))
     assert (code, list(tmp_path.iterdir())) == (2, [])
     assert named in printed
-    found = check_settings(load_settings(), {}, env_file=None)
-    assert [one.text for one in found if one.level is Level.BAD] == [named]
+    with pytest.raises(SettingsError, match=re.escape(named)):
+        check_settings(load_settings(), {}, env_file=None)
 
 
 @pytest.mark.parametrize("content", [None, "strategies: 7\n"])

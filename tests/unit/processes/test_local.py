@@ -8,6 +8,7 @@ from pydantic import SecretStr
 from position_sync_dagster.processes import preflight
 from position_sync_dagster.processes.preflight import Level
 from position_sync_dagster.settings import load_settings
+from tests.support.ports import free_port
 
 
 @pytest.mark.parametrize(
@@ -38,12 +39,22 @@ def test_unknown_settings_are_a_warning_each():
 
 def test_a_receiver_that_apprise_does_not_understand_is_bad():
     settings = load_settings(alert_urls=(SecretStr("json://127.0.0.1"), SecretStr("secret")))
-    [_settings, found] = preflight.check_settings(settings, {}, env_file=None)
+    [found] = preflight.check_alerts(settings)
     assert (found.level, found.text) == (Level.BAD, "apprise does not understand receiver 2")
 
 
-def test_an_unknown_setting_does_not_hide_a_gateways_file_that_is_missing():
-    settings = load_settings(gateways_file="no-such-file.yaml")
-    found = preflight.check_settings(settings, {"POSITION_SYNC_LAKES": "x"}, env_file=None)
-    assert [one.level for one in found] == [Level.WARNING, Level.BAD]
-    assert "no-such-file.yaml: there is no such file" in found[1].text
+def test_a_gateways_file_that_is_missing_is_named_and_no_gateway_is_asked(tmp_path):
+    settings = load_settings(gateways_file="no-such-file.yaml", lake=str(tmp_path))
+    found = preflight.run_preflight(
+        settings, {}, env_file=None, dagster_home=tmp_path, ui_port=free_port()
+    )
+    wrong = [one for one in found if one.level is Level.BAD]
+    assert [one.check for one in wrong] == [preflight.READ, "gateway"]
+    assert "no-such-file.yaml: there is no such file" in wrong[0].text
+
+
+def test_a_home_of_dagster_that_others_may_read_is_a_warning(tmp_path):
+    for mode, level in ((0o700, Level.GOOD), (0o750, Level.WARNING)):
+        tmp_path.chmod(mode)
+        [found, _port] = preflight.check_dagster(tmp_path, free_port())
+        assert (found.level, found.remedy.startswith("chmod 700")) == (level, mode != 0o700)

@@ -4,13 +4,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.defs.checks.broker import (
+from position_sync_dagster.defs.checks.strategies import legs_are_resolved
+from position_sync_dagster.defs.checks.tables import (
     holdings_are_usable,
-    judge_detail,
     lines_suffice,
     login_is_made,
 )
-from position_sync_dagster.defs.checks.strategies import legs_are_resolved
 from position_sync_dagster.domain.gateway_session import (
     EMPTIED,
     NOT_MANAGED,
@@ -36,14 +35,14 @@ def live(own_login, lake):
     return renew
 
 
-def test_holdings_set_aside_and_unknown_accounts_are_named_as_the_feed_says_it(live) -> None:
+def test_holdings_set_aside_and_unknown_accounts_are_named_as_the_feed_says_it(check, live) -> None:
     odd = describe_odd_rows({("DU1", 7): "quantity 'nan, or (so)'"})
     others = [
         f"account DU2 {EMPTIED}: all 3 are unknown until a second list or trades confirm it",
         f"account DU3 {NOT_MANAGED}: its 4 holdings are unknown",
     ]
-    detail = "; ".join(["account DU4: its download did not end", *others, odd])
-    result = judge_detail(live(detail=detail), datetime.now(UTC))
+    live(detail="; ".join(["account DU4: its download did not end", *others, odd]))
+    result = check(holdings_are_usable)
     assert not result.passed
     problems = [record.data["problem"] for record in result.metadata["rows"].records]
     assert problems == [*others, odd]

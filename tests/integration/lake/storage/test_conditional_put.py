@@ -5,7 +5,7 @@ import pytest
 from position_sync_dagster.errors import StoreRefusedError, StoreUnavailableError, UnsafeStoreError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import object_store as store_probe
-from position_sync_dagster.processes.preflight import Level, check_lake
+from position_sync_dagster.processes.preflight import check_store
 from tests.support.object_store import stored_under
 from tests.support.store_proxy import CUT_AFTER, Rule
 
@@ -17,21 +17,17 @@ def lake(store):
     return made
 
 
-def store_findings(lake: Lake) -> list[str]:
-    return [one.text for one in check_lake(lake) if one.check == "store"]
-
-
 def test_a_safe_store_is_called_so_and_the_probe_leaves_nothing_in_it(lake):
     before = stored_under(lake.path)
-    assert store_findings(lake) == ["it refuses the second of two writers (conditional put)"]
+    [found] = check_store(lake)
+    assert found.text == "it refuses the second of two writers (conditional put)"
     assert stored_under(lake.path) == before
 
 
 def test_a_store_that_lost_its_conditional_put_is_named_with_those_that_have_it(store, lake):
     store.proxy.change(stripped=("if-none-match",))
-    [found] = [one for one in check_lake(lake) if one.level is Level.BAD]
-    assert "no conditional put" in found.text
-    assert "MinIO" in found.remedy
+    with pytest.raises(UnsafeStoreError, match=r"no conditional put.*MinIO"):
+        check_store(lake)
 
 
 def test_a_client_that_may_not_use_conditional_put_is_named(lake, monkeypatch):
@@ -61,4 +57,4 @@ def test_a_store_that_cannot_be_written_now_is_not_called_unsafe(store, lake, fa
 
 
 def test_a_folder_needs_no_probe(tmp_path):
-    assert store_findings(Lake(tmp_path / "lake")) == []
+    assert check_store(Lake(tmp_path / "lake")) == []
