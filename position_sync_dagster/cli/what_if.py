@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from itertools import product
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,15 +12,18 @@ from pydantic import ValidationError
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
-from position_sync_dagster.risk.expiry import early_assignments, expiries
-from position_sync_dagster.risk.scenarios import Breakdown, Point
+from position_sync_dagster.risk.scenarios import (
+    Breakdown,
+    OwnScenarios,
+    Point,
+    PricedLegs,
+    early_assignments,
+    expiries,
+)
 from position_sync_dagster.sync.reports.risk import read_risk
 from position_sync_dagster.terminal import output
-from position_sync_dagster.terminal.text import printable
 
 MOST_POINTS = 2000
-
-USUAL_SPOTS = "-10,-5,-2,0,2,5,10"
 
 
 def _numbers(text: str) -> list[float]:
@@ -34,18 +38,11 @@ def _numbers(text: str) -> list[float]:
 def what_if(
     spot: Annotated[
         str, typer.Option(metavar="LIST", help="Moves of the underlyings in percent.")
-    ] = USUAL_SPOTS,
+    ] = "-10,-5,-2,0,2,5,10",
     vol: Annotated[
         str, typer.Option(metavar="LIST", help="Changes of the volatilities in points.")
     ] = "0",
     days: Annotated[str, typer.Option(metavar="LIST", help="Days that have passed.")] = "0",
-    rate: Annotated[float, typer.Option(help="Change of the interest rates in points.")] = 0.0,
-    in_moves: Annotated[
-        bool, typer.Option("--in-moves", help="--spot is in implied moves of one day.")
-    ] = False,
-    ratio: Annotated[
-        bool, typer.Option("--ratio", help="--vol is a list of factors, such as 0.8,1,1.25.")
-    ] = False,
     scenario: Annotated[
         str | None, typer.Option(metavar="NAME", help="A scenario of scenarios.yaml instead.")
     ] = None,
@@ -61,32 +58,22 @@ def what_if(
     Each option keeps its own volatility. A leg that cannot be priced is left out and counted. The
     strategies and UNATTRIBUTED together are the account; currencies are never added.
     """
-    if ratio and vol == "0":
-        vol = "1"
-    lists = [_numbers(text) for text in (spot, vol, days)]
-    if ratio and min(lists[1]) <= 0:
-        raise typer.BadParameter("With --ratio each number of --vol is above 0.")
-    if len(lists[0]) * len(lists[1]) * len(lists[2]) > MOST_POINTS:
+    moves = [*product(*(_numbers(text) for text in (spot, vol, days)))]
+    if len(moves) > MOST_POINTS:
         raise typer.BadParameter(f"These are more than {MOST_POINTS:,} scenarios.")
     try:
-        points = [
-            Point(spot=s, vol=v, days=d, rate=rate, in_moves=in_moves, is_ratio=ratio)
-            for s, v, d in product(*lists)
-        ]
+        points = [Point(spot=s, vol=v, days=d) for s, v, d in moves]
     except ValidationError as error:
         wrong = error.errors()[0]
         why = f"--{wrong['loc'][0]} {wrong['input']:g}: {wrong['msg']}."
         raise typer.BadParameter(why) from None
-    settings, lake = options.opened(home)
-    book, own, legs = read_risk(lake, settings, utc_now())
+    own, legs = _read(strategy, home)
     if scenario is not None:
         named = own.points.get(scenario)
         if named is None:
             known = ", ".join(own.points) or "none"
             raise typer.BadParameter(f"{scenario!r} is no scenario; scenarios.yaml has {known}.")
         points = [named]
-    options.known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
-    legs = legs.of_strategy(strategy)
     rows = legs.rows(points, level)
     if json:
         output.print_json(rows)
@@ -103,12 +90,20 @@ def what_if(
         output.show(None, notes, json=False)
 
 
+def _read(strategy: str | None, home: Path | None) -> tuple[OwnScenarios, PricedLegs]:
+    """Return the file of scenarios, and the legs of a strategy; None: all."""
+    settings, lake = options.opened(home)
+    book, own, legs = read_risk(lake, settings, utc_now())
+    options.known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
+    return own, legs.of_strategy(strategy)
+
+
 _TEXTS = ("name", "strategy", "account", "currency")
 
 
 def _head(row: Mapping[str, Any]) -> dict[str, str]:
     return {
-        "name": printable(str(row["name"])),
+        "name": str(row["name"]),
         **({"strategy": row["strategy"]} if row["conid"] else {}),
         "account": row["account"],
         "currency": row["currency"] or "–",
@@ -135,28 +130,20 @@ def expiry(
     A short option may be assigned early if its holder gains more by exercise than the option is
     worth above it: a call by a dividend, a put by interest.
     """
-    settings, lake = options.opened(home)
-    now = utc_now()
-    book, _own, legs = read_risk(lake, settings, now)
-    options.known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
-    legs = legs.of_strategy(strategy)
-    ending = expiries(legs, until=(now + timedelta(days=days)).date())
+    _own, legs = _read(strategy, home)
+    ending = expiries(legs, until=(legs.given.now + timedelta(days=days)).date())
     early = early_assignments(legs)
-    if json:
-        output.print_json({"expiries": ending, "early_assignments": early})
-        return
-    if ending:
-        texts = [_expiring(one) for one in ending]
-        output.print_table(texts, right=("qty", "units", "cash"))
-    else:
-        output.show(None, [f"Nothing expires within {days} days."], json=False)
     lines = [
         f"{one['strategy_id']}: {digits(-one['position'])} short of {one['conid']} "
         f"({one['symbol']}) may be assigned early: {one['extrinsic']:,.2f} above its exercise, "
         f"which gains {one['gain']:,.2f}"
         for one in early
     ]
-    output.show(None, lines, json=False)
+    if ending and not json:
+        output.print_table([*map(_expiring, ending)], right=("qty", "units", "cash"))
+    elif not ending:
+        lines.insert(0, f"Nothing expires within {days} days.")
+    output.show({"expiries": ending, "early_assignments": early}, lines, json=json)
 
 
 _MARKS = {

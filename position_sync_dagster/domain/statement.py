@@ -1,10 +1,11 @@
 """The content of a broker's statement: holdings, trades, cash, and what else happened."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import StrEnum
 
+from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.instrument import Right
 
@@ -195,26 +196,16 @@ class StatementEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StatementCash:
-    """Net liquidation and cash of an account at the end of a day, in its base currency."""
-
-    account: str
-    day: date
-    currency: str | None
-    net_liquidation: float | None
-    cash: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
     """The content of one file for one account.
 
     Attributes:
         file: The name of the file.
         first, last: The days that it covers.
-        states_positions: Whether it has the section of positions, and each can be read. Without
-            that, an account without positions is not known to be flat.
-        states_trades: Whether it has the section of trades, and each can be read.
+        days: The days whose positions it states. Without the section of positions, an account
+            without positions is not known to be flat.
+        accounts: The accounts that it names.
+        events: With that of the PERIOD, if it has the section of trades, and each can be read.
         lacks_positions: Whether a position cannot be read: what it does not list may be held.
         left_out: The rows that cannot be read: for each, what is wrong and the remedy.
     """
@@ -224,37 +215,18 @@ class Statement:
     first: date
     last: date
     generated_at: datetime | None
-    states_positions: bool
-    states_trades: bool
-    positions: tuple[StatementPosition, ...]
-    executions: tuple[Execution, ...]
-    cash: tuple[StatementCash, ...]
+    days: frozenset[date]
+    accounts: frozenset[str]
+    positions: tuple[StatementPosition, ...] = ()
+    executions: tuple[Execution, ...] = ()
+    cash: tuple[AccountSummary, ...] = ()
     events: tuple[StatementEvent, ...] = ()
     lacks_positions: bool = False
     left_out: tuple[tuple[str, str], ...] = ()
 
-    def period(self) -> StatementEvent | None:
-        """Return the days whose trades it names, as an event; None without that section."""
-        if not self.states_trades:
-            return None
-        made = f":{self.generated_at.isoformat()}" if self.generated_at else ""
-        return StatementEvent(
-            event_id=f"{EventKind.PERIOD}:{self.account}:{self.first}:{self.last}{made}",
-            kind=EventKind.PERIOD,
-            account=self.account,
-            day=self.last,
-            first_day=self.first,
-            attributes="{}",
-            source=FLEX,
-            statement=self.file,
-            stated_at=self.generated_at,
-        )
-
-    @property
-    def days(self) -> frozenset[date]:
-        """Return the days whose positions it states."""
-        stated = {one.day for one in self.positions}
-        return frozenset(stated | {self.last} if self.states_positions else stated)
+    def without_rows(self) -> "Statement":
+        """Return what it covers, without its rows."""
+        return replace(self, positions=(), executions=(), cash=(), events=())
 
 
 def current_executions(executions: Iterable[Execution]) -> list[Execution]:

@@ -11,7 +11,7 @@ import logging
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -19,7 +19,7 @@ from datetime import time as clock_time
 from hashlib import sha256
 from http.client import HTTPException
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple, get_args, get_type_hints
 from urllib.error import HTTPError
 from urllib.parse import quote_plus, urlencode, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
@@ -28,12 +28,14 @@ from xml.etree import ElementTree as Xml
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from position_sync_dagster.domain import statement
+from position_sync_dagster.domain.broker_position import AccountSource, AccountSummary
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import (
     CONIDS,
     MULTIPLIED_TYPES,
     NEW_YORK,
     RIGHTS,
+    Right,
     zone_of,
 )
 from position_sync_dagster.errors import FlexServiceError, SettingsError, StatementError, shown
@@ -53,29 +55,108 @@ LONGEST_TEXT = 1000
 # Source: IB, "Flex Queries", times are Eastern.
 STATEMENT_ZONE = NEW_YORK
 
+# The time in New York that the values of a statement's day get: a statement has only the date.
+STATED_AT = clock_time(16, 0)
+
 # The types of statements that a gateway names otherwise: options with the margin of a future.
 SEC_TYPES = {"FSFOP": "FOP", "FSOPT": "OPT"}
 
 # A comma groups thousands only before a decimal point: 2,500 may be two and a half.
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+|\d{1,3}(?:,\d{3})+\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
+
+def _number(text: str) -> float:
+    if _NUMBER.fullmatch(text) is None:
+        raise ValueError(text)
+    return float(text.replace(",", ""))
+
+
+def _conid(text: str) -> int | None:
+    # More digits are out of range, and Python refuses to parse thousands of them.
+    is_number = text.isascii() and text.isdigit() and len(text) <= 10
+    return int(text) if is_number and int(text) in CONIDS else None
+
+
+def _day(text: str) -> date:
+    found = date.fromisoformat(text)
+    if not FIRST_DAY <= found <= utc_now().date() + timedelta(days=1):
+        raise ValueError(text)
+    return found
+
+
+def _moment(text: str) -> datetime:
+    """Return a time such as 20260305;153000 in UTC; a day alone is its midnight in New York."""
+    day, clock, *zone = [*re.sub("[;,T]", " ", text, count=1).split(maxsplit=2), ""][:3]
+    digits = (clock or "000000").replace(":", "")
+    known = zone_of(zone[0]) if zone and zone[0] else STATEMENT_ZONE
+    if known is None or len(digits) != 6:  # strptime takes 1530 for 15:03
+        raise ValueError(text)
+    at = datetime.strptime(digits, "%H%M%S").time()  # noqa: DTZ007 - its zone is below
+    return datetime.combine(_day(day), at, known).astimezone(UTC)
+
+
 _FIELDS = "In the Flex query choose the fields that docs/operations.md lists"
-# What to change, by what cannot be read.
-_TO_CHOOSE = {
-    "number": "In the Client Portal choose numbers with a decimal point and without separators",
-    "day": "In the Flex query choose the date format yyyyMMdd or yyyy-MM-dd",
-    "time": "In the Flex query choose the date format yyyyMMdd or yyyy-MM-dd and the time format "
-    "HHmmss or HH:mm:ss",
-    "id": "In the Flex query choose the fields IB Execution ID, Trade ID and Transaction ID",
-    "level": "In the Flex query choose Summary for Open Positions and Execution for Trades",
-    "model": "In the Flex query leave the field Model of Open Positions out: a part in a model has "
-    "a row of its own",
+_DAYS = "In the Flex query choose the date format yyyyMMdd or yyyy-MM-dd"
+
+
+class _Kind(NamedTuple):
+    """A kind of value: how it is read, its name in a message, and what to choose in the query.
+
+    `parse` raises ValueError for a text that is of another kind, or returns None if that is no
+    error.
+    """
+
+    parse: Callable[[str], Any]
+    noun: str
+    remedy: str = _FIELDS
+
+
+TEXT = _Kind(str, f"text of at most {LONGEST_TEXT:,} characters")
+NUMBER = _Kind(
+    _number,
+    "number",
+    "In the Client Portal choose numbers with a decimal point and without separators",
+)
+CONID = _Kind(_conid, "conid")
+DAY = _Kind(_day, "day from 1990 to tomorrow", _DAYS)
+TIME = _Kind(
+    _moment,
+    "time from 1990 to tomorrow, in a zone that is known",
+    f"{_DAYS} and the time format HHmmss or HH:mm:ss",
+)
+
+_OF_TYPE = {str: TEXT, float: NUMBER, int: CONID, date: DAY, datetime: TIME} | {
+    Right: _Kind(lambda text: RIGHTS.get(text.upper()), "right")
+}
+_OF_COLUMN = {
+    "sec_type": _Kind(lambda text: SEC_TYPES.get(text, text), "type"),
+    "expiry": _Kind(date.fromisoformat, "day", _DAYS),
 }
 
 
-def _flaw(what: str, kind: str = "") -> StatementError:
-    remedy = f"{_TO_CHOOSE.get(kind, _FIELDS)}, and download it again."
-    return StatementError(what, remedy=remedy)
+class _Column(NamedTuple):
+    """A column, the fields of which the first that is there has its value, and their kind."""
+
+    name: str
+    fields: str
+    kind: _Kind
+    is_required: bool
+
+
+def _columns(record: type, **fields: str) -> list[_Column]:
+    """Return how columns of a record are read; their types say of what kind they are.
+
+    A column that cannot be None is required.
+    """
+    types, found = get_type_hints(record), []
+    for name, written in fields.items():
+        kind, *optional = get_args(types[name]) or (types[name],)
+        found.append(_Column(name, written, _OF_COLUMN.get(name, _OF_TYPE[kind]), not optional))
+    return found
+
+
+def _flaw(what: str, remedy: str = _FIELDS) -> StatementError:
+    return StatementError(what, remedy=f"{remedy}, and download it again.")
 
 
 def _known(attributes: Mapping[str, str]) -> dict[str, str]:
@@ -102,152 +183,59 @@ class Fields:
         known = ", ".join(found)
         return f"{self.file}: {self.element}{f' ({known})' if known else ''}"
 
-    def text(self, *names: str) -> str | None:
-        """Return the first of these texts that is there.
+    def get(self, kind: _Kind, names: str) -> Any:
+        """Return the value of the first of these fields that is there; None if none is.
 
         Raises:
-            StatementError: It is longer than any that the broker writes.
+            StatementError: It is of another kind.
         """
-        name = next((name for name in names if name in self.attributes), None)
+        name = next((one for one in names.split() if one in self.attributes), None)
         if name is None:
             return None
-        found = self.attributes[name].strip()
-        if len(found) > LONGEST_TEXT:
-            raise self.error(f"has a {name} of {len(found):,} characters")
-        return found
+        text = self.attributes[name].strip()
+        with suppress(ValueError):
+            if len(text) <= LONGEST_TEXT:
+                return kind.parse(text)
+        raise self.error(f"has {name}={shown(text)}, which is no {kind.noun}", kind.remedy)
 
-    def required(self, *names: str) -> str:
-        """Return the first of these texts that is there.
+    def required(self, kind: _Kind, names: str) -> Any:
+        """Return the value of the first of these fields that is there.
 
         Raises:
-            StatementError: None is.
+            StatementError: None is, or it is of another kind.
         """
-        found = self.text(*names)
+        found = self.get(kind, names)
         if found is None:
-            raise self.error(f"has no {names[-1]}")
+            raise self.error(f"has no valid {names.split()[-1]}", kind.remedy)
         return found
 
-    def number(self, *names: str) -> float | None:
-        """Return the first of these numbers that is there.
+    def row(self, columns: Iterable[_Column]) -> dict[str, Any]:
+        """Return the values of columns.
 
         Raises:
-            StatementError: It is not a number with a decimal point.
+            StatementError: One is missing or cannot be read.
         """
-        name = next((name for name in names if name in self.attributes), None)
-        if name is None:
-            return None
-        if _NUMBER.fullmatch(found := self.required(name)) is None:
-            raise self._no(name, "number")
-        return float(found.replace(",", ""))
-
-    def required_number(self, name: str) -> float:
-        """Return a number that must be there.
-
-        Raises:
-            StatementError: It is absent or no number.
-        """
-        found = self.number(name)
-        if found is None:
-            raise self._no(name, "number")
-        return found
-
-    def conid(self) -> int:
-        """Return the conid, which must be there.
-
-        Raises:
-            StatementError: It is absent or no conid.
-        """
-        found = self.conid_of("conid")
-        if found is None:
-            raise self._no("conid", "conid")
-        return found
-
-    def conid_of(self, name: str) -> int | None:
-        """Return a conid that may be absent, None also where it is no conid."""
-        found = self.attributes.get(name, "").strip()
-        # More digits are out of range, and Python refuses to parse thousands of them.
-        is_number = found.isascii() and found.isdigit() and len(found) <= 10
-        return int(found) if is_number and int(found) in CONIDS else None
-
-    def sec_type(self, among: Collection[str] = ()) -> str:
-        """Return the type of the contract as a gateway names it.
-
-        Args:
-            among: The types that can be read; any by default.
-
-        Raises:
-            StatementError: It is absent, or none of these.
-        """
-        found = self.required("assetCategory")
-        kind = SEC_TYPES.get(found, found)
-        if among and kind not in among:
-            raise self.error(f"has assetCategory={shown(found)}, which is not known")
-        return kind
+        return {
+            one.name: (self.required if one.is_required else self.get)(one.kind, one.fields)
+            for one in columns
+        }
 
     def as_json(self) -> str:
         """Return the attributes as JSON in the order of names."""
         return json.dumps(self.attributes, sort_keys=True, ensure_ascii=False)
 
-    def expiry(self) -> date | None:
-        """Return the day on which the contract expires, None where it names none.
-
-        Raises:
-            StatementError: It is there, but not a day.
-        """
-        return self._date("expiry", found) if (found := self.text("expiry")) else None
-
-    def day(self, name: str) -> date:
-        """Return a past day that must be there, written as yyyyMMdd or yyyy-MM-dd.
-
-        Raises:
-            StatementError: It is absent, written otherwise, before 1990 or after tomorrow.
-        """
-        return self._past(name, self._date(name, self.required(name)))
-
-    def moment(self, name: str, clock: str = "") -> datetime:
-        """Return a time that must be there, in UTC; a day alone is its midnight in New York.
-
-        Args:
-            name: The field of the time, or of its day.
-            clock: The field of its time of day, if that is apart.
-
-        Raises:
-            StatementError: It is absent, written in another way than 20260305;153000, of a zone
-                that is not known, before 1990 or after tomorrow.
-        """
-        text = " ".join(filter(None, (self.required(name), self.text(clock))))
-        day, *rest = re.sub("[;,T]", " ", text, count=1).split(maxsplit=2) or [""]
-        digits = rest[0].replace(":", "") if rest else "000000"
-        zone = zone_of(rest[1]) if rest[1:] else STATEMENT_ZONE
-        if zone is None:
-            raise self.error(f"has {name}={shown(text)}, whose time zone is not known", "time")
-        try:
-            if len(digits) != 6:  # strptime takes 1530 for 15:03
-                raise ValueError
-            at = datetime.strptime(digits, "%H%M%S").time()  # noqa: DTZ007 - its zone is below
-        except ValueError:
-            raise self._no(name, "time") from None
-        found = self._past(name, self._date(name, day))
-        return datetime.combine(found, at, zone).astimezone(UTC)
-
-    def error(self, what: str, kind: str = "") -> StatementError:
+    def error(self, what: str, remedy: str = _FIELDS) -> StatementError:
         """Return the error of this row."""
-        return _flaw(f"{self} {what}.", kind)
+        return _flaw(f"{self} {what}.", remedy)
 
-    def _date(self, name: str, text: str) -> date:
-        try:
-            return date.fromisoformat(text)
-        except ValueError:
-            raise self._no(name, "day") from None
 
-    def _no(self, name: str, kind: str) -> StatementError:
-        """Return the error of a text that is of another kind; raise one where it is absent."""
-        return self.error(f"has {name}={shown(self.required(name))}, which is no {kind}", kind)
-
-    def _past(self, name: str, day: date) -> date:
-        if not FIRST_DAY <= day <= utc_now().date() + timedelta(days=1):
-            raise self.error(f"has {name}={day}, which is before 1990 or after tomorrow", "day")
-        return day
+_POSITION = _columns(
+    statement.StatementPosition,
+    account="accountId", day="reportDate", conid="conid", symbol="underlyingSymbol symbol",
+    sec_type="assetCategory", right="putCall", strike="strike", expiry="expiry",
+    currency="currency", local_symbol="symbol", position="position", market_price="markPrice",
+    market_value="positionValue", unrealized_pnl="fifoPnlUnrealized",
+)  # fmt: skip
 
 
 def position_of(fields: Fields) -> statement.StatementPosition:
@@ -256,34 +244,29 @@ def position_of(fields: Fields) -> statement.StatementPosition:
     Raises:
         StatementError: A field is missing or cannot be read.
     """
-    quantity = fields.required_number("position")
-    cost = fields.number("costBasisMoney")
-    sec_type = fields.sec_type(among=SECURITY_TYPES)
-    multiplier = fields.number("multiplier") or 1.0
-    if sec_type in MULTIPLIED_TYPES:
-        multiplier = fields.required_number("multiplier")
-    price = fields.number("costBasisPrice")
-    average = price * multiplier if price is not None else None
-    if cost is not None and quantity:
-        average = abs(cost / quantity)
-    return statement.StatementPosition(
-        account=fields.required("accountId"),
-        day=fields.day("reportDate"),
-        conid=fields.conid(),
-        symbol=fields.required("underlyingSymbol", "symbol"),
-        sec_type=sec_type,
-        right=RIGHTS.get((fields.text("putCall") or "").upper()),
-        strike=fields.number("strike"),
-        expiry=fields.expiry(),
-        multiplier=multiplier,
-        currency=fields.required("currency"),
-        local_symbol=fields.text("symbol"),
-        position=quantity,
-        market_price=fields.number("markPrice"),
-        market_value=fields.number("positionValue"),
-        average_cost=average,
-        unrealized_pnl=fields.number("fifoPnlUnrealized"),
-    )
+    row = fields.row(_POSITION)
+    if row["sec_type"] not in SECURITY_TYPES:
+        raise fields.error(f"has assetCategory={shown(row['sec_type'])}, which is not known")
+    multiplier = fields.get(NUMBER, "multiplier") or 1.0
+    if row["sec_type"] in MULTIPLIED_TYPES:
+        multiplier = fields.required(NUMBER, "multiplier")
+    cost, price = (fields.get(NUMBER, name) for name in ("costBasisMoney", "costBasisPrice"))
+    average = None if price is None else price * multiplier
+    if cost is not None and row["position"]:
+        average = abs(cost / row["position"])
+    return statement.StatementPosition(**row, multiplier=multiplier, average_cost=average)
+
+
+_EXECUTION = _columns(
+    statement.Execution,
+    account="accountId", conid="conid", symbol="underlyingSymbol symbol", sec_type="assetCategory",
+    price="tradePrice", commission_currency="ibCommissionCurrency", realized_pnl="fifoPnlRealized",
+    currency="currency", codes="notes code", open_close="openCloseIndicator",
+    transaction_type="transactionType", order_id="ibOrderID",
+    brokerage_order_id="brokerageOrderID", trade_id="tradeID transactionID",
+    corrects="origTradeID origTransactionID", fx_rate_to_base="fxRateToBase",
+    underlying_conid="underlyingConid",
+)  # fmt: skip
 
 
 def execution_of(fields: Fields) -> statement.Execution:
@@ -295,37 +278,31 @@ def execution_of(fields: Fields) -> statement.Execution:
     Raises:
         StatementError: A field is missing or cannot be read.
     """
-    quantity = fields.required_number("quantity")
-    commission = fields.number("ibCommission")
-    when = ("dateTime",) if fields.text("dateTime") else ("tradeDate", "tradeTime")
+    quantity = fields.required(NUMBER, "quantity")
+    commission = fields.get(NUMBER, "ibCommission")
+    parts = (fields.attributes.get(name, "") for name in ("tradeDate", "tradeTime"))
+    dated = replace(fields, attributes={"dateTime": " ".join(parts), **fields.attributes})
     return statement.Execution(
-        execution_id=fields.text("ibExecID", "tradeID", "transactionID") or "",
-        account=fields.required("accountId"),
-        conid=fields.conid(),
-        symbol=fields.required("underlyingSymbol", "symbol"),
-        sec_type=fields.sec_type(),
-        time=fields.moment(*when),
+        **fields.row(_EXECUTION),
+        execution_id=fields.get(TEXT, "ibExecID tradeID transactionID") or "",
+        time=dated.required(TIME, "dateTime"),
         side=statement.Side.SELL if quantity < 0 else statement.Side.BUY,
         quantity=abs(quantity),
-        price=fields.number("tradePrice"),
         commission=None if commission is None else 0.0 - commission,
-        commission_currency=fields.text("ibCommissionCurrency"),
-        realized_pnl=fields.number("fifoPnlRealized"),
-        currency=fields.required("currency"),
         source=statement.FLEX,
         statement=fields.file,
-        codes=fields.text("notes", "code"),
-        open_close=fields.text("openCloseIndicator"),
-        transaction_type=fields.text("transactionType"),
-        order_id=fields.text("ibOrderID"),
-        brokerage_order_id=fields.text("brokerageOrderID"),
-        trade_id=fields.text("tradeID", "transactionID"),
-        corrects=fields.text("origTradeID", "origTransactionID"),
-        fx_rate_to_base=fields.number("fxRateToBase"),
-        underlying_conid=fields.conid_of("underlyingConid"),
         attributes=fields.as_json(),
     )
 
+
+_EVENT = _columns(
+    statement.StatementEvent,
+    account="accountId", type="transactionType type", conid="conid",
+    symbol="underlyingSymbol symbol", sec_type="assetCategory", currency="currency",
+    quantity="quantity", price="tradePrice transferPrice", amount="amount proceeds cashTransfer",
+    realized_pnl="fifoPnlRealized realizedPnl pnl", codes="code notes", direction="direction",
+    fx_rate_to_base="fxRateToBase", description="actionDescription description",
+)  # fmt: skip
 
 # The elements that are events.
 _KINDS = {
@@ -342,72 +319,64 @@ def event_of(fields: Fields) -> statement.StatementEvent:
     Raises:
         StatementError: A field is missing or cannot be read.
     """
-    dates = ("dateTime", "date", "reportDate")
-    at = fields.moment(next((name for name in dates if fields.text(name)), "reportDate"))
+    at = fields.required(TIME, "dateTime date reportDate")
+    local = at.astimezone(STATEMENT_ZONE)
     attributes = fields.as_json()
-    own_id = fields.text("transactionID", "tradeID", "actionID")
+    own_id = fields.get(TEXT, "transactionID tradeID actionID")
     return statement.StatementEvent(
+        **fields.row(_EVENT),
         event_id=f"{fields.element}:{own_id or sha256(attributes.encode()).hexdigest()[:32]}",
         kind=_KINDS[fields.element],
-        account=fields.required("accountId"),
-        day=at.astimezone(STATEMENT_ZONE).date(),
-        time=at if at.astimezone(STATEMENT_ZONE).time() != clock_time() else None,
-        type=fields.text("transactionType", "type"),
-        conid=fields.conid_of("conid"),
-        symbol=fields.text("underlyingSymbol", "symbol"),
-        sec_type=fields.sec_type() if fields.text("assetCategory") else None,
-        currency=fields.text("currency"),
-        quantity=fields.number("quantity"),
-        price=fields.number("tradePrice", "transferPrice"),
-        amount=fields.number("amount", "proceeds", "cashTransfer"),
-        realized_pnl=fields.number("fifoPnlRealized", "realizedPnl", "pnl"),
-        codes=fields.text("code", "notes"),
-        direction=fields.text("direction"),
-        fx_rate_to_base=fields.number("fxRateToBase"),
-        description=fields.text("actionDescription", "description"),
+        day=local.date(),
+        time=at if local.time() != clock_time() else None,
         attributes=attributes,
         source=statement.FLEX,
         statement=fields.file,
     )
 
 
-def cash_of(fields: Fields) -> statement.StatementCash:
+_CASH = _columns(
+    AccountSummary, account="accountId", currency="currency", net_liquidation="total", cash="cash"
+)
+
+
+def cash_of(fields: Fields) -> AccountSummary:
     """Return net liquidation and cash of an account in its base currency.
 
     Raises:
         StatementError: A field is missing or cannot be read.
     """
-    return statement.StatementCash(
-        account=fields.required("accountId"),
-        day=fields.day("reportDate"),
-        currency=fields.text("currency"),
-        net_liquidation=fields.number("total"),
-        cash=fields.number("cash"),
+    at = datetime.combine(fields.required(DAY, "reportDate"), STATED_AT, STATEMENT_ZONE)
+    return AccountSummary(
+        **fields.row(_CASH), timestamp=at.astimezone(UTC), source=AccountSource.FLEX
     )
 
 
 # The largest statement, in bytes; a day of 20,000 holdings takes some 15 MB.
 LARGEST_STATEMENT = 512 * 2**20
 
-_RECORDS: Mapping[str, tuple[str, Callable[[Fields], Any]]] = {
-    "OpenPosition": ("positions", position_of),
-    "Trade": ("executions", execution_of),
-    "EquitySummaryByReportDateInBase": ("cash", cash_of),
-} | dict.fromkeys(_KINDS, ("events", event_of))
+
+class _Record(NamedTuple):
+    """An element that is read: what it is, and the levels of detail that do not repeat others."""
+
+    kind: str
+    parse: Callable[[Fields], Any]
+    levels: Collection[str] = ("DETAIL", "TRANSFER", "TRANSACTION")
+
+
+_RECORDS = {
+    "OpenPosition": _Record("positions", position_of, ("SUMMARY",)),
+    "Trade": _Record("executions", execution_of, ("EXECUTION",)),
+    "EquitySummaryByReportDateInBase": _Record("cash", cash_of, ()),
+    **dict.fromkeys(_KINDS, _Record("events", event_of)),
+    "CashTransaction": _Record("money", event_of),
+}
 
 # The attributes that only say where an element belongs: one with no others is a section.
 _PLACE = {"accountId", "acctAlias", "model", "currency", "reportDate", "date", "levelOfDetail"}
 
 # What a lot names and its summary does not. Source: ibflex, Types.py, OpenPosition.
 _LOT = {"openDateTime", "holdingPeriodDateTime", "originatingOrderID", "originatingTransactionID"}
-
-# The levels of detail that are read; the others repeat them.
-_LEVELS = {
-    "positions": {"SUMMARY"},
-    "executions": {"EXECUTION"},
-    "cash": set[str](),
-    "events": {"DETAIL", "TRANSFER", "TRANSACTION"},
-}
 
 # The elements that state positions and executions, also in the levels of detail that are not read:
 # beside them, none at all does not mean that the account is flat or has not traded.
@@ -422,6 +391,12 @@ _SECTIONS = {
     "CashTransactions", *_RECORDS, *_IN_DETAIL["executions"],
 }  # fmt: skip
 
+_LEVELS = "In the Flex query choose Summary for Open Positions and Execution for Trades"
+_IDS = "In the Flex query choose the fields IB Execution ID, Trade ID and Transaction ID"
+_MODELS = (
+    "In the Flex query leave the field Model of Open Positions out: a part in a model has a row of "
+    "its own"
+)
 _ONE_FILE = "Put the XML of an activity Flex query into the folder, and nothing else."
 
 
@@ -441,32 +416,29 @@ class _Content:
         self._sections: set[str] = set()
         self._rows: defaultdict[str, list[tuple[Fields, Any]]] = defaultdict(list)
         self._flaws: defaultdict[str, list[StatementError]] = defaultdict(list)
-        self._is_idle = True
 
     def add(self, tag: str, attributes: Mapping[str, str]) -> None:
         """Read an element. Where a row names no account or day, they are the statement's.
 
         A row that names a dash as its account is a sum over several.
         """
-        own = _known(attributes)
-        if tag in _RECORDS and not own.keys() - _PLACE:
+        own, record = _known(attributes), _RECORDS.get(tag)
+        if record is not None and not own.keys() - _PLACE:
             return
         self._sections.add(tag)
-        if tag not in _RECORDS or attributes.get("accountId", "").strip() in ("-", "--"):
+        if record is None or attributes.get("accountId", "").strip() in ("-", "--"):
             return
-        kind, parse = _RECORDS[tag]
-        level = own.get("levelOfDetail")
+        kind, level = record.kind, own.get("levelOfDetail")
         is_lot = level == "LOT" or (level is None and bool(own.keys() & _LOT))
         if kind == "positions" and is_lot:
             kind = "lots"
-        elif level is not None and level not in _LEVELS[kind]:
+        elif level is not None and level not in record.levels:
             return
         fields = replace(self._fields, attributes=self._inherited | own, element=tag)
         try:
-            self._rows[kind].append((fields, parse(fields)))
+            self._rows[kind].append((fields, record.parse(fields)))
         except StatementError as error:
-            self._flaws["positions" if kind == "lots" else kind].append(error)
-            self._is_idle &= kind != "events" or tag == "CashTransaction"
+            self._flaws[record.kind].append(error)
 
     def stated(self) -> statement.Statement:
         """Return what was read.
@@ -474,10 +446,9 @@ class _Content:
         Raises:
             StatementError: It is no activity statement, or its days cannot be read.
         """
-        fields = self._fields
-        first, last = fields.day("fromDate"), fields.day("toDate")
-        made = fields.moment("whenGenerated") if fields.text("whenGenerated") else None
-        account = fields.required("accountId")
+        fields, made = self._fields, self._fields.get(TIME, "whenGenerated")
+        first, last = (fields.required(DAY, name) for name in ("fromDate", "toDate"))
+        account = fields.required(TEXT, "accountId")
         if not self._sections & _SECTIONS:
             listed = ", ".join(sorted(self._sections)[:5]) or "nothing"
             raise StatementError(
@@ -490,24 +461,29 @@ class _Content:
             unread = not self._rows[kind] and not self._flaws[kind]
             if unread and (found := tags & self._sections):
                 listed = ", ".join(sorted(found))
-                flaw = _flaw(f"{fields.file}: {account} has no {kind}, but {listed}.", "level")
-                self._flaws[kind].append(flaw)
-        lacks_positions, lacks_trades = (bool(self._flaws[kind]) for kind in _IN_DETAIL)
-        every = (flaw for kind in _LEVELS for flaw in self._flaws[kind])
+                what = f"{fields.file}: {account} has no {kind}, but {listed}."
+                self._flaws[kind].append(_flaw(what, _LEVELS))
+        events = [one for kind in ("events", "money") for _fields, one in self._rows[kind]]
+        if "Trades" in self._sections and not self._flaws["executions"] + self._flaws["events"]:
+            events.append(_period(account, (first, last), made, fields.file))
+        days = {one.day for one in positions}
+        if "OpenPositions" in self._sections and not self._flaws["positions"]:
+            days.add(last)
         return statement.Statement(
             file=fields.file,
             account=account,
             first=first,
             last=last,
             generated_at=made,
-            states_positions="OpenPositions" in self._sections and not lacks_positions,
-            states_trades="Trades" in self._sections and not lacks_trades and self._is_idle,
+            days=frozenset(days),
+            accounts=frozenset(one.account for one in (*positions, *executions, *events))
+            | {account},
             positions=tuple(positions),
             executions=tuple(replace(one, stated_at=made) for one in executions),
-            cash=tuple(one for _, one in self._rows["cash"]),
-            events=tuple(replace(one, stated_at=made) for _, one in self._rows["events"]),
-            lacks_positions=lacks_positions,
-            left_out=tuple((one.what, one.remedy) for one in every),
+            cash=tuple(one for _fields, one in self._rows["cash"]),
+            events=tuple(replace(one, stated_at=made) for one in events),
+            lacks_positions=bool(self._flaws["positions"]),
+            left_out=tuple((one.what, one.remedy) for ones in self._flaws.values() for one in ones),
         )
 
     def _holdings(self) -> list[statement.StatementPosition]:
@@ -517,11 +493,11 @@ class _Content:
             groups[one.account, one.day, one.conid].append((fields, one))
         lots = {(one.account, one.day, one.conid): fields for fields, one in self._rows["lots"]}
         self._flaws["positions"] += [
-            _flaw(f"{found[0][0]}: {account} has conid {conid} twice on {day}.", "model")
+            _flaw(f"{found[0][0]}: {account} has conid {conid} twice on {day}.", _MODELS)
             for (account, day, conid), found in groups.items()
             if len(found) > 1
         ] + [
-            fields.error("is a lot, and its summary is not there", "level")
+            fields.error("is a lot, and its summary is not there", _LEVELS)
             for key, fields in lots.items()
             if key not in groups
         ]
@@ -538,11 +514,29 @@ class _Content:
                     totals[one.conid, order] += one.change
         for fields, one in self._rows["executions"]:
             key = (one.conid, one.order_id or one.brokerage_order_id)
-            is_sum = fields.text("levelOfDetail") is None and totals.get(key) == one.change
+            is_sum = "levelOfDetail" not in fields.attributes and totals.get(key) == one.change
             if not one.execution_id and not is_sum:
-                flaw = fields.error("has no ibExecID, tradeID or transactionID", "id")
+                flaw = fields.error("has no ibExecID, tradeID or transactionID", _IDS)
                 self._flaws["executions"].append(flaw)
         return found
+
+
+def _period(
+    account: str, days: tuple[date, date], made: datetime | None, file: str
+) -> statement.StatementEvent:
+    """Return the days whose trades a statement names, as an event."""
+    first, last = days
+    again = f":{made.isoformat()}" if made else ""
+    return statement.StatementEvent(
+        event_id=f"{statement.EventKind.PERIOD}:{account}:{first}:{last}{again}",
+        kind=statement.EventKind.PERIOD,
+        account=account,
+        day=last,
+        first_day=first,
+        attributes="{}",
+        source=statement.FLEX,
+        statement=file,
+    )
 
 
 def read_statements(data: bytes, file: str) -> list[statement.Statement]:
@@ -582,14 +576,10 @@ def read_statements(data: bytes, file: str) -> list[statement.Statement]:
             f"{file} is not complete XML in UTF-8: {str(error)[:80]}.",
             remedy="Download it again and replace the file.",
         ) from None
-    if root == "FlexQueryResponse" and not found:
+    if not found:
         raise StatementError(
-            f"{file} has no statement of an account.",
-            remedy="Choose at least one account in the Flex query.",
-        )
-    if root != "FlexQueryResponse":
-        raise StatementError(
-            f"{file} is no Flex statement: its root is {shown(root)}.", remedy=_ONE_FILE
+            f"{file} has no statement of an account: its root is {shown(root)}.",
+            remedy=f"Choose at least one account in the Flex query. {_ONE_FILE}",
         )
     return found
 
@@ -658,24 +648,6 @@ FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 30.0
 
 
-# The domains of IB, to whose hosts a token may be sent.
-_BROKER = ("interactivebrokers.com", "interactivebrokers.co.uk", "ibkr.com")
-
-
-def is_of_broker(url: str) -> bool:
-    """Return whether an address is one of IB's, over https.
-
-    >>> is_of_broker("https://gdcdyn.interactivebrokers.com/Universal/servlet/GetStatement")
-    True
-    >>> is_of_broker("https://interactivebrokers.com.example/GetStatement")
-    False
-    """
-    if not url.startswith("https://") or "?" in url or address_flaw(url) is not None:
-        return False
-    host, port = urlsplit(url).hostname or "", urlsplit(url).port
-    return port in (None, 443) and any(host == one or host.endswith(f".{one}") for one in _BROKER)
-
-
 class _NoRedirects(HTTPRedirectHandler):
     """Makes a redirect an error: the request has the token in its address."""
 
@@ -718,19 +690,16 @@ class FlexService:
             raise SettingsError(
                 f"The address of the Flex service {flaw}.", remedy="Use an https address."
             )
-        asked = answer_of(
-            self._until_ready(f"{self.url.rstrip('/')}/SendRequest", token, query_id, query_id)
-        )
+        asked = answer_of(self._until_ready("SendRequest", token, query_id, query_id))
         reference = asked.get("ReferenceCode", "")
         if not reference:
             raise refusal(_without(token, asked), f"query {query_id}")
         logger.info("the Flex service makes the statement of query %s", query_id)
-        named = asked.get("Url", "")
-        url = named if is_of_broker(named) else f"{self.url.rstrip('/')}/GetStatement"
-        return self._until_ready(url, token, reference, query_id)
+        return self._until_ready("GetStatement", token, reference, query_id)
 
-    def _ask(self, url: str, token: str, subject: str, query_id: str) -> bytes:
-        address = f"{url}?" + urlencode({"t": token, "q": subject, "v": 3})
+    def _ask(self, step: str, token: str, subject: str, query_id: str) -> bytes:
+        asked = urlencode({"t": token, "q": subject, "v": 3})
+        address = f"{self.url.rstrip('/')}/{step}?{asked}"
         request = Request(address, headers={"User-Agent": USER_AGENT})  # noqa: S310 - checked above
         try:
             with _OPENER.open(request, timeout=self.timeout_s) as answer:

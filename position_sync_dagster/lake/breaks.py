@@ -163,13 +163,10 @@ class ReconciliationBreaks:
             break_id,
             "accept",
             tuple(BreakState),
-            lambda one: replace(
-                one,
-                state=BreakState.ACCEPTED,
-                accepted_at=self._clock(),
-                accepted_by=codec.storable(by),
-                note=codec.storable(note) or None,
-            ),
+            state=pl.lit(BreakState.ACCEPTED.value),
+            accepted_at=codec.moment(self._clock()),
+            accepted_by=pl.lit(codec.storable(by)),
+            note=pl.lit(codec.storable(note) or None, pl.String),
         )
 
     def reopen(self, break_id: str, by: str) -> Break:
@@ -182,36 +179,30 @@ class ReconciliationBreaks:
             break_id,
             "reopen",
             (BreakState.ACCEPTED,),
-            lambda one: replace(
-                one,
-                state=BreakState.CONFIRMED,
-                confirmed_at=one.confirmed_at or self._clock(),
-                accepted_at=None,
-                accepted_by=None,
-                note=f"{codec.storable(by)} reopened it",
-            ),
+            state=pl.lit(BreakState.CONFIRMED.value),
+            confirmed_at=pl.coalesce("confirmed_at", codec.moment(self._clock())),
+            accepted_at=codec.moment(None),
+            accepted_by=pl.lit(None, pl.String),
+            note=pl.lit(f"{codec.storable(by)} reopened it"),
         )
 
     def _decide(
-        self,
-        break_id: str,
-        action: str,
-        states: Collection[BreakState],
-        decide: Callable[[Break], Break],
+        self, break_id: str, action: str, states: Collection[BreakState], **changes: pl.Expr
     ) -> Break:
         """Change the one open break in one of the states whose id begins so, in one commit."""
 
         def step(snapshot: Snapshot) -> Change[Break]:
             is_it = pl.col("break_id").str.starts_with(break_id) & pl.col("state").is_in(states)
-            found = records_of(Break, snapshot.live.filter(is_it))
-            if len(found) != 1 or not break_id:
+            found = snapshot.live.filter(is_it)
+            if found.height != 1 or not break_id:
                 raise UnknownRequestError(
-                    f"{len(found) or 'No'} open breaks that one can {action} have the id "
+                    f"{found.height or 'No'} open breaks that one can {action} have the id "
                     f"{break_id[:80]!r}.",
                     remedy="List them with `position-sync breaks`, and take the id from there.",
                 )
-            after = decide(found[0])
-            return Change(after, pl.concat([snapshot.live.filter(~is_it), _rows_of([after])]))
+            after = found.with_columns(**changes)
+            rows = pl.concat([snapshot.live.filter(~is_it), after])
+            return Change(records_of(Break, after)[0], rows)
 
         return self._lifecycle.change(step, {"action": action})
 

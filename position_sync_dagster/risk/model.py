@@ -75,6 +75,16 @@ class Exercise(StrEnum):
     FUTURE = "FUTURE"
     EUROPEAN_FUTURE = "EUROPEAN_FUTURE"
 
+    @property
+    def is_early(self) -> bool:
+        """Whether exercise is possible at any time."""
+        return self in (Exercise.AMERICAN, Exercise.FUTURE)
+
+    @property
+    def is_on_future(self) -> bool:
+        """Whether the underlying costs no interest."""
+        return self in (Exercise.FUTURE, Exercise.EUROPEAN_FUTURE)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VanillaOptions:
@@ -104,18 +114,16 @@ class VanillaOptions:
         dividends: Sequence[Sequence[tuple[float, float, float]]],
     ) -> Self:
         """Return options by (is call, strike, years, rate, exercise) and the dividends of each."""
-        columns = list(zip(*terms, strict=True)) or [()] * 5
-        exercise = columns[4]
-        most = max((len(one) for one in dividends), default=0)
+        is_call, strike, years, rate, exercise = zip(*terms, strict=True)
+        most = max(map(len, dividends))
         padded = [[*one, *[(math.inf, 0.0, 0.0)] * (most - len(one))] for one in dividends]
-        on_future = [one in (Exercise.FUTURE, Exercise.EUROPEAN_FUTURE) for one in exercise]
         return cls(
-            is_call=np.array(columns[0], dtype=bool),
-            strike=np.array(columns[1], dtype=float),
-            years=np.array(columns[2], dtype=float),
-            rate=np.array(columns[3], dtype=float),
-            is_american=np.array([one in _EARLY for one in exercise], dtype=bool),
-            on_future=np.array(on_future, dtype=bool),
+            is_call=np.array(is_call),
+            strike=np.array(strike, dtype=float),
+            years=np.array(years, dtype=float),
+            rate=np.array(rate, dtype=float),
+            is_american=np.array([one.is_early for one in exercise]),
+            on_future=np.array([one.is_on_future for one in exercise]),
             dividends=np.array(padded, dtype=float).reshape(len(exercise), most, 3),
         )
 
@@ -126,11 +134,11 @@ class VanillaOptions:
         """Return some of the options."""
         return replace(self, **{one.name: getattr(self, one.name)[places] for one in fields(self)})
 
-    def later(self, days: float, rate: float = 0.0) -> Self:
-        """Return the options after some days, at a rate that differs by so much per year."""
+    def later(self, days: float) -> Self:
+        """Return the options after some days."""
         passed = days / DAYS_PER_YEAR
         dividends = self.dividends - np.array([passed, 0.0, 0.0])
-        return replace(self, years=self.years - passed, rate=self.rate + rate, dividends=dividends)
+        return replace(self, years=self.years - passed, dividends=dividends)
 
     @property
     def side(self) -> Array:
@@ -299,9 +307,6 @@ def implied_volatility(
         for is_below, is_flat, is_inner in zip(below, flat, inner, strict=True)
     ]  # fmt: skip
     return np.where(inner & ~flat, found, np.nan), reasons
-
-
-_EARLY = (Exercise.AMERICAN, Exercise.FUTURE)
 
 
 def _least(options: VanillaOptions, spot: Array) -> Array:

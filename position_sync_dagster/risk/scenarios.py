@@ -1,18 +1,20 @@
-"""The holdings under other prices, volatilities, days and rates.
+"""The holdings under other prices, volatilities and days; what expires, and what it leaves.
 
 Each leg keeps its own volatility, whatever the price of its underlying (sticky strike). Shares and
 futures follow their price. A leg that cannot be priced is left out and counted, never taken as
 zero. The value of a leg is that of the broker, plus what the model says it changes by.
 """
 
+import math
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from itertools import repeat
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,12 +33,11 @@ from position_sync_dagster.risk.terms import (
     OptionTerms,
     as_options,
     option_terms,
+    years_between,
 )
 from position_sync_dagster.yaml_file import Part, YamlFile
 
 LINEAR_TYPES = frozenset({"STK", "FUT"})
-
-TRADING_DAYS = 252.0
 
 
 class Breakdown(StrEnum):
@@ -59,26 +60,16 @@ _GROUPS = {
 }
 
 
-class NotShifted(StrEnum):
-    """Why a leg is left out of a scenario, besides `NotPriced`."""
-
-    NO_VOLATILITY = "its implied volatility is not known"
-    NO_PRICE = "the price of its underlying is not known"
-    OTHER_TYPE = "it is neither an option, a share nor a future"
-
-
 class Point(Part):
     """One scenario.
 
     Attributes:
-        spot: The move of the underlyings: in percent, or in moves of one day as their implied
-            volatility has them.
-        vol: The change of each volatility: in points, or as a ratio.
-        days: Days that have passed.
-        rate: The change of the interest rates, in points.
+        name: The name of a scenario that a person wrote.
+        spot: The move of the underlyings, in percent.
         underlying: The only underlying that moves by `spot`; the others follow it by their betas.
             None: all move by it.
-        name: The name of a scenario that a person wrote.
+        vol: The change of each volatility, in points.
+        days: Days that have passed.
         largest_loss: For some strategies the largest allowed loss.
     """
 
@@ -87,28 +78,17 @@ class Point(Part):
     underlying: str | None = None
     vol: Annotated[float, Field(ge=-500, le=500)] = 0.0
     days: Annotated[float, Field(ge=0, le=3650)] = 0.0
-    rate: Annotated[float, Field(ge=-100, le=100)] = 0.0
-    in_moves: bool = False
-    is_ratio: bool = False
     largest_loss: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
 
-    def volatility(self, known: model.Array) -> model.Array:
-        """Return the volatilities in this scenario, within what the model can price."""
-        moved: model.Array = known * self.vol if self.is_ratio else known + self.vol / 100
-        return moved.clip(model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)
-
-    def factor(self, symbol: str, move: float | None, betas: Mapping[str, float]) -> float:
+    def factor(self, symbol: str, betas: Mapping[str, float]) -> float:
         """Return what the price of an underlying is multiplied by; NaN if that is not known.
 
         Args:
             symbol: The underlying.
-            move: Its move of one day, as a part of its price.
             betas: By how much each underlying moves when the index moves by 1.
         """
         share = self.spot / 100
-        if self.in_moves:
-            share = self.spot * (np.nan if move is None else move)
-        if self.underlying is not None and symbol != self.underlying and share:
+        if self.underlying not in (None, symbol) and share:
             beta, of_named = betas.get(symbol), betas.get(self.underlying)
             share *= np.nan if beta is None or not of_named else beta / of_named
         return 1.0 + share
@@ -133,10 +113,6 @@ class Assumptions:
     betas: Mapping[str, float] = field(default_factory=dict)
 
 
-# The columns in which rows are equal that have one price in each scenario.
-_PRICED = ["conid", "implied_vol", "spot"]
-
-
 @dataclass(eq=False, repr=False)
 class PricedLegs:
     """The parts of the holdings, ready for scenarios.
@@ -146,78 +122,61 @@ class PricedLegs:
         given: What they are priced with.
 
     Attributes:
-        parts: With `spot`, with why a leg is left out (`reason`), and with the number of its row in
-            `units` and `terms` (`unit`).
-        units: What has one price in each scenario.
-        terms: The terms of each of them; None: they are not known, or it is no option.
+        parts: With `spot`, and with why a leg is left out (`reason`).
+        terms: The terms of each part; None: they are not known, or it is no option.
     """
 
     parts: pl.DataFrame
     given: Assumptions
 
     def __post_init__(self) -> None:
-        parts = self.parts.drop("unit", "reason", strict=False).with_columns(spot=_spot())
-        rows = parts.unique(_PRICED, keep="first", maintain_order=True).with_row_index("unit")
+        rows = self.parts.with_columns(spot=_spot())
         read = [self._read(row) for row in rows.iter_rows(named=True)]
-        self.terms: list[OptionTerms | None] = [terms for _reason, terms in read]
-        reasons = pl.Series("reason", [reason for reason, _terms in read], pl.String)
-        self.units = rows.select(*_PRICED, "symbol", "unit", reasons)
-        of = self.units.drop("symbol")
-        self.parts = parts.join(of, on=_PRICED, nulls_equal=True, maintain_order="left")
-
-    def narrowed(self, only: pl.Expr) -> "PricedLegs":
-        """Return some of the parts."""
-        return PricedLegs(self.parts.filter(only), self.given)
+        self.terms = [terms for _reason, terms in read]
+        reasons = pl.Series([reason for reason, _terms in read], dtype=pl.String)
+        self.parts = rows.with_columns(reason=reasons)
 
     def of_strategy(self, strategy: str | None) -> "PricedLegs":
         """Return the parts of one strategy; None: all."""
-        return self if strategy is None else self.narrowed(pl.col("strategy_id") == strategy)
+        if strategy is None:
+            return self
+        return PricedLegs(self.parts.filter(strategy_id=strategy), self.given)
 
-    def _read(self, row: dict[str, Any]) -> tuple[str | None, OptionTerms | None]:
+    def _read(self, row: dict[str, Any]) -> tuple[NotPriced | None, OptionTerms | None]:
         """Return why a leg is left out, if it is, and the terms of an option."""
-        spot = row["spot"]
+        spot, given = row["spot"], self.given
         if row["sec_type"] in LINEAR_TYPES:
-            return (NotShifted.NO_PRICE.value if spot is None else None), None
+            return (NotPriced.NO_PRICE if spot is None else None), None
         if row["sec_type"] not in OPTION_TYPES:
-            return NotShifted.OTHER_TYPE.value, None
+            return NotPriced.OTHER_TYPE, None
         option = Instrument(**{name: row[name] for name in CONTRACT_FIELDS})
-        given = self.given
         dividends = given.dividends.get(option.symbol)
         terms = option_terms(option, given.details.get(option.conid), given.rates, dividends)
         if isinstance(terms, NotPriced):
-            return terms.value, None
+            return terms, None
         if not row["implied_vol"] or row["implied_vol"] <= 0:
-            return NotShifted.NO_VOLATILITY.value, terms
-        return (None if spot and spot > 0 else NotShifted.NO_PRICE.value), terms
-
-    def moves(self) -> dict[str, float]:
-        """Return the move of one day of each underlying: from the median of its volatilities."""
-        known = self.units.drop_nulls("implied_vol").group_by("symbol")
-        found = known.agg(pl.col("implied_vol").median()).iter_rows()
-        return {symbol: vol / TRADING_DAYS**0.5 for symbol, vol in found}
+            return NotPriced.NO_VOLATILITY, terms
+        return (None if spot and spot > 0 else NotPriced.NO_PRICE), terms
 
     def changes(self, points: Sequence[Point]) -> model.Array:
-        """Return by how much one unit of each of `units` changes at each point; NaN: unknown."""
-        units, now = self.units, self.given.now
-        if units.is_empty():
-            return np.empty((0, len(points)))
-        moves = self.moves() if any(point.in_moves for point in points) else {}
-        symbols = units.get_column("symbol").to_list()
+        """Return by how much one unit of each part changes at each point; NaN: unknown."""
+        symbols = self.parts.get_column("symbol").to_list()
         factors = {
-            symbol: [point.factor(symbol, moves.get(symbol), self.given.betas) for point in points]
+            symbol: [point.factor(symbol, self.given.betas) for point in points]
             for symbol in dict.fromkeys(symbols)
         }
-        spot = units.get_column("spot").fill_null(np.nan).to_numpy()
-        shifted = np.array([factors[symbol] for symbol in symbols]) * spot[:, None]
-        left_out = units.get_column("reason").is_not_null().to_numpy()
+        spot = self.parts.get_column("spot").fill_null(np.nan).to_numpy()
+        moves = np.array([factors[symbol] for symbol in symbols]).reshape(-1, len(points))
+        shifted = moves * spot[:, None]
+        left_out = self.parts.get_column("reason").is_not_null().to_numpy()
         found: model.Array = shifted - spot[:, None]
         found[left_out] = np.nan
         options = {n: one for n, one in enumerate(self.terms) if one and not left_out[n]}
         if options:
             places, terms = np.array(list(options)), list(options.values())
-            volatility = units.get_column("implied_vol").to_numpy()[places]
+            volatility = self.parts.get_column("implied_vol").to_numpy()[places]
             found[places] = _option_changes(
-                terms, spot[places], shifted[places], volatility, points, now
+                terms, spot[places], shifted[places], volatility, points, self.given.now
             )
         return found
 
@@ -228,7 +187,7 @@ class PricedLegs:
             The columns `point` (its number), those that name the group, `currency`, `value`,
             `profit` and `left_out`. A sum leaves out unknown numbers; it is null if all are.
         """
-        changes = self.changes(points)[self.parts.get_column("unit").to_numpy()]
+        changes = self.changes(points)
         by = [*_GROUPS[level], "currency"]
         parts = self.parts.select(
             *by,
@@ -255,7 +214,10 @@ class PricedLegs:
     def rows(self, points: Sequence[Point], level: Breakdown) -> list[dict[str, Any]]:
         """Return the rows of `scenarios` for a program; those of legs with what prices them."""
         name = _GROUPS[level][0]
-        priced = self._priced_with() if level is Breakdown.LEG else {}
+        priced = {}
+        if level is Breakdown.LEG:
+            pairs = zip(self.parts.iter_rows(named=True), self.terms, strict=True)
+            priced = {(row["account"], row["conid"]): _priced_with(row, of) for row, of in pairs}
         found = []
         for row in self.scenarios(points, level).iter_rows(named=True):
             point, conid = points[row["point"]], row.get("conid")
@@ -276,43 +238,37 @@ class PricedLegs:
             )
         return found
 
-    def _priced_with(self) -> dict[tuple[str, int | None], dict[str, Any]]:
-        """Return what each leg is priced with, by account and conid."""
-        found: dict[tuple[str, int | None], dict[str, Any]] = {}
-        for row in self.parts.iter_rows(named=True):
-            terms = self.terms[row["unit"]]
-            found[row["account"], row["conid"]] = {
-                "leg": leg_name(row["symbol"], row["right"], row["strike"], row["expiry"]),
-                "underlying_price": row["spot"],
-                "implied_vol": row["implied_vol"],
-                "rate": terms.rate if terms else None,
-                "dividends": _dividends(terms, row["spot"]),
-                "exercise": terms.exercise.value if terms else None,
-                "expires_at": terms.expires_at if terms else None,
-                "reason": row["reason"],
-            }
-        return found
-
     def left_out(self) -> dict[str, int]:
         """Return how many legs are left out of every scenario, by reason."""
         reasons = self.parts.drop_nulls("reason").group_by("reason").len()
         return dict(reasons.sort("len", descending=True).iter_rows())
 
+    def options(self) -> Iterator[tuple[dict[str, Any], OptionTerms]]:
+        """Yield each part of an option whose terms and price are known, with its terms."""
+        for row, terms in zip(self.parts.iter_rows(named=True), self.terms, strict=True):
+            if terms is not None and row["spot"]:
+                yield row, terms
 
-def _dividends(terms: OptionTerms | None, spot: float | None) -> list[dict[str, Any]] | None:
-    """Return the dividends that an option is priced with; None: nothing is known of them.
 
-    Those with a share follow the price; their amount is that at the present price.
-    """
-    if terms is None or terms.dividends is None:
-        return None
-    found = []
-    for one in terms.dividends:
-        if one.ex_date <= terms.expires_at and spot:
-            share = one.amount / spot if one.is_forecast else one.share or None
-            amount = one.amount or one.share * spot
-            found.append({"ex_date": one.ex_date, "amount": amount, "share": share})
-    return found
+def _priced_with(row: Mapping[str, Any], terms: OptionTerms | None) -> dict[str, Any]:
+    """Return what a leg is priced with."""
+    dividends = None
+    if terms is not None and terms.dividends is not None and row["spot"]:
+        dividends = [
+            {"ex_date": one.ex_date, "amount": one.amount or one.share * row["spot"]}
+            for one in terms.dividends
+            if one.ex_date <= terms.expires_at
+        ]
+    return {
+        "leg": leg_name(row["symbol"], row["right"], row["strike"], row["expiry"]),
+        "underlying_price": row["spot"],
+        "implied_vol": row["implied_vol"],
+        "rate": terms.rate if terms else None,
+        "dividends": dividends,
+        "exercise": terms.exercise.value if terms else None,
+        "expires_at": terms.expires_at if terms else None,
+        "reason": row["reason"],
+    }
 
 
 def _spot() -> pl.Expr:
@@ -336,34 +292,125 @@ def _option_changes(
     now: datetime,
 ) -> model.Array:
     options = as_options(terms, repeat(now), spot.tolist())
-    base = model.prices(options, spot[:, None], Point().volatility(volatility))
-    alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+
+    def priced(options: model.VanillaOptions, prices: model.Array, vol: float) -> model.Array:
+        moved = volatility + vol / 100
+        within = moved.clip(model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)
+        return model.prices(options, prices, within)
+
+    base = priced(options, spot[:, None], 0.0)
+    alike: dict[tuple[float, float], list[int]] = defaultdict(list)
     for number, point in enumerate(points):
-        alike[point.vol, point.is_ratio, point.days, point.rate].append(number)
+        alike[point.vol, point.days].append(number)
     found = np.empty(shifted.shape)
 
-    def price(numbers: list[int]) -> None:
-        point = points[numbers[0]]
-        later = options.later(point.days, point.rate / 100)
+    def price(vol: float, days: float) -> None:
+        prices = shifted[:, alike[vol, days]]
         # An unknown price stays unknown; the model is not asked for it.
-        known = np.where(np.isnan(shifted[:, numbers]), spot[:, None], shifted[:, numbers])
-        priced = model.prices(later, known, point.volatility(volatility))
-        found[:, numbers] = np.where(np.isnan(shifted[:, numbers]), np.nan, priced - base)
+        known = np.where(np.isnan(prices), spot[:, None], prices)
+        change = priced(options.later(days), known, vol) - base
+        found[:, alike[vol, days]] = np.where(np.isnan(prices), np.nan, change)
 
     # numpy computes outside the interpreter's lock.
     with ThreadPoolExecutor(min(len(alike), os.cpu_count() or 1)) as pool:
-        list(pool.map(price, alike.values()))
+        list(pool.map(lambda key: price(*key), alike))
+    return found
+
+
+# An option is pinned whose strike is within this share of the price.
+PINNED = 0.005
+
+_LEG = ("strategy_id", "account", "conid", "symbol")
+
+
+def expiries(legs: PricedLegs, *, until: date) -> list[dict[str, Any]]:
+    """Return what each leg leaves that expires until a day, if it ended at the present price.
+
+    A leg without a price is left out.
+
+    Returns:
+        Rows with the leg (strategy_id, account, conid, symbol, currency, expires_at, position) and
+
+        - units: Shares or futures that come; below 0 they go. 0 of what is settled in cash.
+        - cash: Money that comes, in the currency; below 0 it is needed.
+        - is_pinned: The strike is so near to the price that either may happen.
+        - is_cash_settled: Money alone changes hands.
+        - is_in_the_morning: The settlement follows the open of the day.
+        - is_uncovered: Shares must be delivered that the strategy does not have.
+    """
+    of = ("strategy_id", "account", "symbol")
+    stock = legs.parts.filter(sec_type="STK").group_by(of)
+    held = stock.agg((pl.col("position") * pl.col("share")).sum()).rows_by_key(of, unique=True)
+    found = []
+    for row, terms in legs.options():
+        if terms.expires_at.date() > until:
+            continue
+        side = 1.0 if terms.right == "CALL" else -1.0
+        above = side * (row["spot"] - terms.strike)
+        details = legs.given.details.get(row["conid"])
+        in_cash = details is not None and details.under_sec_type == "IND"
+        quantity = row["position"] * row["share"]
+        size = quantity * row["multiplier"]
+        units = 0.0 if in_cash or above <= 0 else side * size
+        (shares,) = held.get(tuple(row[name] for name in of), (0.0,))
+        found.append(
+            {name: row[name] for name in (*_LEG, "currency")}
+            | {
+                "expires_at": terms.expires_at,
+                "position": quantity,
+                "units": units / row["multiplier"] if terms.exercise.is_on_future else units,
+                "cash": size * max(0.0, above) if in_cash else -units * terms.strike,
+                "is_pinned": abs(above) <= PINNED * row["spot"],
+                "is_cash_settled": in_cash,
+                "is_in_the_morning": details is not None and details.is_settled_at_the_open,
+                "is_uncovered": units < 0 and shares + units < 0,
+            }
+        )
+    return sorted(found, key=itemgetter("expires_at", "strategy_id", "conid"))
+
+
+def early_assignments(legs: PricedLegs) -> list[dict[str, Any]]:
+    """Return the short American options whose holder gains more by exercise than they are worth.
+
+    A call is exercised for the dividends before its expiry, a put for the interest on its strike.
+    Where no dividend is known, nothing is said of a call.
+
+    Returns:
+        Rows with the leg (strategy_id, account, conid, symbol, position), `extrinsic` (what one
+        unit is worth above its exercise), `gain` (what its holder gains by exercise: the dividend,
+        or the interest until expiry) and `ex_date` (when the dividend goes, of a call).
+    """
+    found, now = [], legs.given.now
+    for row, terms in legs.options():
+        size, spot = row["position"] * row["multiplier"] * row["share"], row["spot"]
+        is_american = terms.exercise is model.Exercise.AMERICAN and terms.expires_at > now
+        if size >= 0 or row["market_value"] is None or not is_american:
+            continue
+        worth, ex_date = terms.strike - spot, None
+        gain = terms.strike * -math.expm1(-terms.rate * years_between(now, terms.expires_at))
+        if terms.right == "CALL":
+            coming = [one for one in terms.dividends or () if now < one.ex_date <= terms.expires_at]
+            if not coming:
+                continue
+            paid = min(coming, key=attrgetter("ex_date"))
+            worth, gain, ex_date = -worth, paid.amount or paid.share * spot, paid.ex_date
+        extrinsic = row["market_value"] / size - worth
+        if worth > 0 and gain > 0 and extrinsic < gain:
+            found.append(
+                {name: row[name] for name in _LEG}
+                | {"position": row["position"] * row["share"], "gain": gain, "ex_date": ex_date}
+                | {"extrinsic": max(0.0, extrinsic)}
+            )
     return found
 
 
 SCENARIOS_FILE = "scenarios.yaml"
 
-# The scenarios that are recorded without a file.
+# The scenarios that are recorded without a file: moves, and changes of the volatilities.
 STANDARD = tuple(
     Point(spot=spot, vol=vol, name=f"{spot:+g} %" + (f", volatility {vol:+g}" if vol else ""))
     for spot, vol in (
-        (-20.0, 0.0), (-10.0, 0.0), (-5.0, 0.0), (5.0, 0.0), (10.0, 0.0), (20.0, 0.0),
-        (-10.0, 10.0), (0.0, 5.0), (0.0, -5.0),
+        *((move, 0) for move in (-20, -10, -5, 5, 10, 20)), (-10, 10), (0, 5), (0, -5)
     )
 )  # fmt: skip
 

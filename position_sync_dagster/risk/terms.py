@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import partial
+from itertools import repeat
 
 import numpy as np
 
@@ -38,12 +39,15 @@ AT_THE_OPEN = "09:00:00"
 
 
 class NotPriced(StrEnum):
-    """Why the terms of an option are not those of the model."""
+    """Why a leg has no price of the model: its terms, or a price that is not known."""
 
     NO_TERMS = "its right, strike or expiry is not known"
     NO_RATE = "no interest rate of its currency is set"
     ADJUSTED = "its class is not its symbol: what it delivers is not known"
     OTHER_PAYOFF = "its payoff is not that of a share, an index or a future"
+    OTHER_TYPE = "it is neither an option, a share nor a future"
+    NO_VOLATILITY = "its implied volatility is not known"
+    NO_PRICE = "the price of its underlying is not known"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +220,7 @@ class OptionTerms:
         'AMERICAN, rate 0.04, dividends unknown: none assumed'
         """
         found = f"{self.exercise}, rate {self.rate:g}"
-        if self.exercise in ON_FUTURE:
+        if self.exercise.is_on_future:
             return found
         if self.dividends is None:
             return f"{found}, dividends unknown: none assumed"
@@ -225,9 +229,6 @@ class OptionTerms:
         known = [f"{money:.4g} paid"] if money else []
         known += [f"{share:.4g} of the price"] if share else []
         return f"{found}, dividends {' and '.join(known) or 'none'}"
-
-
-ON_FUTURE = (Exercise.FUTURE, Exercise.EUROPEAN_FUTURE)
 
 
 def years_between(now: datetime, at: datetime) -> float:
@@ -256,7 +257,7 @@ def option_terms(
         rates: Interest rates by currency.
         dividends: Those of the underlying; None: unknown.
     """
-    exercise = exercise_of(contract, details)
+    exercise = _exercise_of(contract, details)
     if isinstance(exercise, NotPriced):
         return exercise
     ends = expires_at(contract.expiry, details)
@@ -275,46 +276,40 @@ def option_terms(
         expires_at=ends,
         exercise=exercise,
         rate=rate,
-        dividends=() if exercise in ON_FUTURE else known,
+        dividends=() if exercise.is_on_future else known,
     )
 
 
-def exercise_of(contract: Instrument, details: ContractDetails | None) -> Exercise | NotPriced:
+def _exercise_of(contract: Instrument, details: ContractDetails | None) -> Exercise | NotPriced:
     """Return how an option is exercised, and on what; or why the model does not fit it."""
     if contract.sec_type == "FOP":
         return Exercise.FUTURE
     if contract.sec_type not in OPTION_TYPES:
         return NotPriced.OTHER_PAYOFF
     on = details.under_sec_type if details else None
-    if is_without_carry(contract.symbol):
+    if contract.symbol.upper() in WITHOUT_CARRY:
         return Exercise.EUROPEAN_FUTURE
     if on == "IND":
         return Exercise.EUROPEAN
     if on not in (None, "STK"):
         return NotPriced.OTHER_PAYOFF
     known = details.trading_class if details else contract.trading_class
-    return NotPriced.ADJUSTED if is_adjusted(contract, known) else Exercise.AMERICAN
+    return NotPriced.ADJUSTED if _is_adjusted(contract, known) else Exercise.AMERICAN
 
 
-def is_without_carry(symbol: str) -> bool:
-    """Return whether a symbol is an index that nobody can hold, such as a volatility."""
-    return symbol.upper() in WITHOUT_CARRY
-
-
-def is_adjusted(contract: Instrument, trading_class: str | None) -> bool:
+def _is_adjusted(contract: Instrument, trading_class: str | None) -> bool:
     """Return whether an option on a share delivers something else than shares of its symbol.
 
     The class of an adjusted option in the US is its symbol and a digit, such as LCID1. Elsewhere
     classes have names of their own, and a digit after the symbol says the same.
     """
-    symbol, name = (_letters(text) for text in (contract.symbol, trading_class or ""))
+    symbol, name = (
+        "".join(filter(str.isalnum, (text or "").upper()))
+        for text in (contract.symbol, trading_class)
+    )
     if not name or name == symbol:
         return False
     return contract.currency == "USD" or name.removeprefix(symbol).isdigit()
-
-
-def _letters(text: str) -> str:
-    return "".join(char for char in text.upper() if char.isalnum())
 
 
 def expires_at(expiry: date | None, details: ContractDetails | None) -> datetime | None:
@@ -337,15 +332,12 @@ def as_options(
     terms: Sequence[OptionTerms], at: Iterable[datetime], spots: Iterable[float]
 ) -> VanillaOptions:
     """Return options as the model takes them, each at its own moment and price."""
-    dated = list(zip(terms, at, spots, strict=False))
-    years = [years_between(now, one.expires_at) for one, now, _spot in dated]
-    return VanillaOptions.of(
-        [
-            (one.right == "CALL", one.strike, time, one.rate, one.exercise)
-            for one, time in zip(terms, years, strict=True)
-        ],
-        [[paid.after(now, spot) for paid in one.dividends or ()] for one, now, spot in dated],
-    )
+    given, paid = [], []
+    for one, now, spot in zip(terms, at, spots, strict=False):
+        years = years_between(now, one.expires_at)
+        given.append((one.right == "CALL", one.strike, years, one.rate, one.exercise))
+        paid.append([dividend.after(now, spot) for dividend in one.dividends or ()])
+    return VanillaOptions.of(given, paid)
 
 
 FIRST_GUESS = 0.3
@@ -412,9 +404,11 @@ def compute(legs: Sequence[ModelledLeg], now: datetime) -> None:
             alive.append((leg, terms))
     if not alive:
         return
-    spot = np.array([leg.spot for leg, _terms in alive], dtype=float)
-    volatility = np.array([leg.volatility for leg, _terms in alive], dtype=float)
-    options = as_options([terms for _leg, terms in alive], [now] * len(alive), spot.tolist())
+    spot, volatility = (
+        np.array([getattr(leg, name) for leg, _terms in alive], dtype=float)
+        for name in ("spot", "volatility")
+    )
+    options = as_options([terms for _leg, terms in alive], repeat(now), spot.tolist())
     found = model.greeks(options, spot, volatility, model.COARSE)
     rows = np.stack([volatility, found.delta, found.gamma, found.vega, found.theta, spot])
     for (leg, terms), row in zip(alive, rows.T, strict=True):

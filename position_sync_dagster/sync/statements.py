@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -17,19 +18,17 @@ import polars as pl
 from pydantic import TypeAdapter
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.broker_position import AccountSource, AccountSummary, Key
+from position_sync_dagster.domain.broker_position import AccountSummary, Key
 from position_sync_dagster.domain.clock import NEVER, Clock, utc_now
-from position_sync_dagster.domain.instrument import NEW_YORK
 from position_sync_dagster.domain.reconciliation import Discrepancy
 from position_sync_dagster.domain.statement import (
     FLEX,
     EventKind,
     Statement,
-    StatementCash,
     StatementPosition,
     current_executions,
 )
-from position_sync_dagster.domain.update import TradingMode, trading_mode_of
+from position_sync_dagster.domain.update import trading_mode_of
 from position_sync_dagster.gateway import flex
 from position_sync_dagster.lake.derived import join_rows, stated_rows, values_at_close
 from position_sync_dagster.lake.lake import Lake
@@ -48,44 +47,34 @@ def known_accounts(lake: Lake) -> set[str]:
     return set(pl.concat([held, own, changed, valued]).get_column("account").unique()) - {""}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatedFile:
-    """What a file of the folder has for one account; the statement itself is read when needed.
+# What finds the error of a statement that must not be used; it returns None for the others.
+Refusal = Callable[[Statement], errors.PositionSyncError | None]
 
-    Attributes:
-        days: The days whose positions it states.
-        accounts: The accounts that it names.
-        positions, executions: How many it has.
-        left_out: The rows that cannot be read: for each, what is wrong and the remedy.
+
+def foreign_to(lake: Lake, settings: Settings) -> Refusal:
+    """Return what refuses statements of accounts that the tables do not know.
+
+    Where the tables know no account yet, the trading mode of the settings decides.
     """
+    known, mode = cache(partial(known_accounts, lake)), settings.trading_mode
 
-    file: str
-    account: str
-    first: date
-    last: date
-    generated_at: datetime | None
-    days: frozenset[date]
-    accounts: frozenset[str]
-    positions: int
-    executions: int
-    left_out: tuple[tuple[str, str], ...] = ()
+    def error_of(one: Statement) -> errors.ForeignStatementError | None:
+        for account in sorted(one.accounts):
+            if account in known():
+                continue
+            if known():
+                why = f"the tables hold {', '.join(sorted(known()))}"
+            elif mode is not None and trading_mode_of(account) is not mode:
+                why = f"the trading mode is {mode.value}"
+            else:
+                continue
+            return errors.ForeignStatementError(
+                f"{one.file} is a statement of the account {account}, and {why}.",
+                remedy="Remove the file from the folder, or choose this account's lake.",
+            )
+        return None
 
-    @staticmethod
-    def of(one: Statement) -> "StatedFile":
-        """Return what a statement has."""
-        named = {row.account for row in one.positions} | {row.account for row in one.executions}
-        return StatedFile(
-            file=one.file,
-            account=one.account,
-            first=one.first,
-            last=one.last,
-            generated_at=one.generated_at,
-            days=one.days,
-            accounts=frozenset(named | {one.account, *(row.account for row in one.events)}),
-            positions=len(one.positions),
-            executions=len(one.executions),
-            left_out=one.left_out,
-        )
+    return error_of
 
 
 @dataclass(slots=True, kw_only=True)
@@ -94,12 +83,12 @@ class _Known:
 
     Attributes:
         state: Size and time of change of the file.
-        found: What it has.
+        found: Its statements, without their rows.
         stored_in: The lakes that have its rows.
     """
 
     state: tuple[int, int]
-    found: list[StatedFile]
+    found: list[Statement]
     stored_in: set[str] = field(default_factory=set)
 
 
@@ -111,41 +100,16 @@ INDEX_FILE = ".position-sync.json"
 AT_ONCE_BYTES = 16 * 2**20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Statements:
-    """The statements in the files of a folder.
+class Statements(NamedTuple):
+    """The statements in the files of a folder, without their rows.
 
     Attributes:
         found: The newest first: of two for one day, the one that was made later counts.
         unreadable: The errors of other files and of rows, which name both. The others are used.
     """
 
-    found: tuple[StatedFile, ...]
+    found: tuple[Statement, ...]
     unreadable: tuple[errors.PositionSyncError, ...]
-
-    def require_readable(self) -> None:
-        """Raise for the first file or row that cannot be read.
-
-        Raises:
-            StatementError, FlexServiceError: As `read_statements`.
-        """
-        if self.unreadable:
-            raise self.unreadable[0]
-
-    def without_foreign(self, accounts: Collection[str], mode: TradingMode | None) -> "Statements":
-        """Return the statements, with files that name a foreign account moved to `unreadable`.
-
-        Args:
-            accounts, mode: As `foreign_error` takes them.
-        """
-        foreign: dict[str, errors.PositionSyncError] = {}
-        for one in self.found:
-            if (error := foreign_error(one, accounts, mode)) is not None:
-                foreign.setdefault(one.file, error)
-        return Statements(
-            found=tuple(one for one in self.found if one.file not in foreign),
-            unreadable=(*self.unreadable, *foreign.values()),
-        )
 
 
 @dataclass(eq=False, repr=False)
@@ -160,10 +124,10 @@ class StatementFolder:
 
     def read(
         self,
+        refused: Refusal = lambda _one: None,
         *,
         lake_id: str = "",
         store: Callable[[list[Statement]], None] | None = None,
-        is_foreign: Callable[[StatedFile], object] = lambda _one: None,
     ) -> Statements:
         """Return what the files have; one that cannot be read does not affect the others.
 
@@ -171,15 +135,12 @@ class StatementFolder:
         a time, apart from those that are stored with one commit.
 
         Args:
+            refused: Refuses a file for what one of its statements is.
             lake_id: Names the tables that have the rows of files that were stored.
             store: Stores statements.
-            is_foreign: Returns what is wrong about a file that is not to be stored.
         """
-        try:
-            paths = self._files()
-        except errors.StatementError as error:
-            return Statements(found=(), unreadable=(error,))
         before, index = self._index(), dict[str, _Known]()
+        found: list[Statement] = []
         unreadable: list[errors.PositionSyncError] = []
         waiting: list[tuple[_Known, list[Statement]]] = []
 
@@ -191,33 +152,55 @@ class StatementFolder:
                 waiting.clear()
                 self._keep(before | index)
 
-        for path in paths:
-            try:
-                known, parsed = self._look(path, before.get(path.name))
-                index[path.name] = known
-                is_new = store is not None and lake_id not in known.stored_in
-                if is_new and not any(map(is_foreign, known.found)):
-                    waiting.append((known, parsed or _statements_in(path)))
-                    if sum(one.state[0] for one, _listed in waiting) >= AT_ONCE_BYTES:
-                        flush()
-            except (errors.StatementError, errors.FlexServiceError) as error:
-                unreadable.append(error)
+        try:
+            for path in self._files():
+                try:
+                    known, parsed = self._look(path, before.get(path.name))
+                    index[path.name] = known
+                    if foreign := next(filter(None, map(refused, known.found)), None):
+                        raise foreign
+                    found += known.found
+                    if store is not None and lake_id not in known.stored_in:
+                        waiting.append((known, parsed or _statements_in(path)))
+                except errors.PositionSyncError as error:
+                    unreadable.append(error)
+                if sum(one.state[0] for one, _listed in waiting) >= AT_ONCE_BYTES:
+                    flush()
+        except errors.StatementError as error:
+            unreadable.append(error)
         flush()
         if index != before:
             self._keep(index)
-        found = [one for known in index.values() for one in known.found]
         found.sort(key=lambda one: (one.generated_at or NEVER, one.last, one.file), reverse=True)
-        unreadable += [
+        rows = [
             errors.StatementError(what, remedy=remedy)
             for one in found
             for what, remedy in one.left_out
         ]
-        return Statements(found=tuple(found), unreadable=tuple(unreadable))
+        return Statements(tuple(found), (*unreadable, *rows))
 
     def statements(self, files: Iterable[str]) -> Iterator[Statement]:
         """Yield the statements of some files, of which one at a time is in memory."""
         for name in dict.fromkeys(files):
             yield from _statements_in(self.folder / name)
+
+    def first_day(self) -> date | None:
+        """Return the first day that a statement covers."""
+        return min((one.first for one in self.read().found), default=None)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file of the folder atomically.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        draft = self.folder / f".{name}.{os.getpid()}.draft"
+        try:
+            draft.write_bytes(data)
+            draft.replace(self.folder / name)
+        finally:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
 
     def _look(self, path: Path, known: _Known | None) -> tuple[_Known, list[Statement] | None]:
         """Return what a file has, and its statements if it had to be parsed."""
@@ -225,7 +208,7 @@ class StatementFolder:
         if known is not None and known.state == state:
             return known, None
         parsed = _statements_in(path)
-        return _Known(state=state, found=[StatedFile.of(one) for one in parsed]), parsed
+        return _Known(state=state, found=[one.without_rows() for one in parsed]), parsed
 
     def _index(self) -> dict[str, _Known]:
         try:
@@ -236,52 +219,7 @@ class StatementFolder:
     def _keep(self, index: dict[str, _Known]) -> None:
         """Store the index; in a folder that cannot be written, each read parses all files."""
         with suppress(OSError):
-            self._write(INDEX_FILE, _INDEX.dump_json(index))
-
-    def _write(self, name: str, data: bytes) -> None:
-        draft = self.folder / f".{name}.{os.getpid()}.draft"
-        try:
-            draft.write_bytes(data)
-            draft.replace(self.folder / name)
-        finally:
-            with suppress(OSError):
-                draft.unlink(missing_ok=True)
-
-    def first_day(self) -> date | None:
-        """Return the first day that a statement covers."""
-        return min((one.first for one in self.read().found), default=None)
-
-    def store(
-        self, data: bytes, query_id: str, *, check: Callable[[list[StatedFile]], None]
-    ) -> int:
-        """Store a downloaded answer under its query and days, if it can be read.
-
-        The file is written atomically. The same statement, stored again, replaces it.
-
-        Args:
-            check: Called before anything is stored; raises an error to refuse the statements.
-
-        Returns:
-            The number of statements in it.
-
-        Raises:
-            StatementError, FlexServiceError: It is no statement, or the folder cannot be written;
-                nothing was stored.
-        """
-        found = flex.read_statements(data, f"query {query_id}")
-        check([StatedFile.of(one) for one in found])
-        first, last = min(one.first for one in found), max(one.last for one in found)
-        safe = "".join(letter for letter in query_id if letter.isalnum()) or "query"
-        safe = safe.encode()[:100].decode(errors="ignore")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._write(f"{safe}-{first:%Y%m%d}-{last:%Y%m%d}.xml", data)
-        except OSError as error:
-            raise errors.StatementError(
-                f"query {query_id}: the folder {self.folder} cannot be written: {error.strerror}.",
-                remedy="Make room in it, make it writable, or correct POSITION_SYNC_FLEX_FOLDER.",
-            ) from None
-        return len(found)
+            self.write(INDEX_FILE, _INDEX.dump_json(index))
 
     def _files(self) -> list[Path]:
         try:
@@ -303,166 +241,120 @@ def _statements_in(path: Path) -> list[Statement]:
     return flex.read_statements(_content(path), path.name)
 
 
-def foreign_error(
-    one: StatedFile, accounts: Collection[str], mode: TradingMode | None
-) -> errors.ForeignStatementError | None:
-    """Return the error of a statement of an account that the tables do not know.
-
-    Args:
-        one: The statement.
-        accounts: The accounts that the tables know; where there are none yet, the mode decides.
-        mode: The trading mode of the settings, None for any.
-
-    Returns:
-        An error that names file and account; None for a statement that may be stored.
-    """
-    for account in sorted(one.accounts):
-        if accounts and account not in accounts:
-            why = f"the tables hold {', '.join(sorted(accounts))}"
-        elif not accounts and mode is not None and trading_mode_of(account) is not mode:
-            why = f"the trading mode is {mode.value}"
-        else:
-            continue
-        return errors.ForeignStatementError(
-            f"{one.file} is a statement of the account {account}, and {why}.",
-            remedy="Remove the file from the folder, or choose this account's lake.",
-        )
-    return None
-
-
 def _content(path: Path) -> bytes:
     """Return the content of a regular file.
 
     Raises:
         StatementError: It is no regular file, it cannot be read, or its name is not printable.
     """
-    if not path.name.isprintable():  # rows and messages contain it
-        name = path.name.encode("ascii", "backslashreplace").decode()
-        raise errors.StatementError(
-            f"{name} has a name with unprintable characters.", remedy="Rename the file."
-        )
+    name = path.name
     try:
-        if path.stat().st_size > flex.LARGEST_STATEMENT:
-            raise errors.StatementError(
-                f"{path.name} has more than {flex.LARGEST_STATEMENT // 2**20} MB.",
-                remedy="Download fewer days at once.",
-            )
-        return first_bytes(path, flex.LARGEST_STATEMENT)
+        if not name.isprintable():  # rows and messages contain it
+            name = name.encode("ascii", "backslashreplace").decode()
+            what, remedy = "has a name with unprintable characters", "Rename the file."
+        elif path.stat().st_size > flex.LARGEST_STATEMENT:
+            what = f"has more than {flex.LARGEST_STATEMENT // 2**20} MB"
+            remedy = "Download fewer days at once."
+        else:
+            return first_bytes(path, flex.LARGEST_STATEMENT)
     except OSError as error:
-        raise errors.StatementError(
-            f"{path.name} cannot be read: {error.strerror}.",
-            remedy="Make it a readable file, or remove it from the folder.",
-        ) from None
-
-
-# The time in New York that the values of a statement's day get: a statement has only the date.
-STATED_AT = time(16, 0)
+        what = f"cannot be read: {error.strerror}"
+        remedy = "Make it a readable file, or remove it from the folder."
+    raise errors.StatementError(f"{name} {what}.", remedy=remedy)
 
 
 class Imported(NamedTuple):
-    """The statements of the folder, and how many rows of them were new in each table."""
+    """The statements of the folder, what could not be read, and the rows new in each table."""
 
-    read: Statements
+    found: tuple[Statement, ...]
+    unreadable: tuple[errors.PositionSyncError, ...]
     executions: int
     events: int
     account_values: int
 
 
-class StatementService:
-    """Downloads the query of the settings, reads the folder, and stores what it says.
+def download_and_import(
+    lake: Lake, settings: Settings, run_id: str | None = None
+) -> tuple[int | None, Imported]:
+    """Download the query, then import the folder, whose files count also if that fails.
 
-    Example:
-        StatementService(lake, settings).import_new()
+    Returns:
+        The number of downloaded statements, None if the download failed; and what was imported,
+        with the error of the download before those of files.
     """
+    downloaded, failed = None, list[errors.PositionSyncError]()
+    try:
+        downloaded = download(settings, foreign_to(lake, settings))
+    except (errors.FlexServiceError, errors.StatementError, errors.SettingsError) as error:
+        failed = [error]
+    done = import_statements(lake, settings, run_id)
+    return downloaded, done._replace(unreadable=(*failed, *done.unreadable))
 
-    def __init__(
-        self, lake: Lake, settings: Settings, *, service: flex.FlexService | None = None
-    ) -> None:
-        self._lake = lake
-        self._settings = settings
-        self._folder = StatementFolder(settings.flex_folder)
-        self._service = service or flex.FlexService()
 
-    def download(self) -> int:
-        """Download the query of the settings, if any; return the number of statements.
+def download(settings: Settings, refused: Refusal) -> int:
+    """Download the query of the settings, if any, into the folder, under the query and its days.
 
-        Raises:
-            FlexServiceError: The service gave no statement.
-            StatementError: What came cannot be read, or is of a foreign account. In both cases
-                the folder is unchanged.
-        """
-        token, query_id = self._settings.flex_token, self._settings.flex_query_id
-        if token is None or not token.get_secret_value() or not query_id:
-            return 0
-        data = self._service.download(token.get_secret_value(), query_id)
-        return self._folder.store(data, query_id, check=self._refuse_foreign)
+    Returns:
+        The number of its statements.
 
-    def download_and_import(self, run_id: str | None = None) -> tuple[int | None, Imported]:
-        """Download the query, then import the folder, whose files count also if that fails.
+    Raises:
+        PositionSyncError: The service gave no statement, what came cannot be read or is refused, or
+            the folder cannot be written. The folder is unchanged.
+    """
+    token, query_id = settings.flex_token, settings.flex_query_id
+    if token is None or not token.get_secret_value() or not query_id:
+        return 0
+    data = flex.FlexService().download(token.get_secret_value(), query_id)
+    found = flex.read_statements(data, f"query {query_id}")
+    for error in filter(None, map(refused, found)):
+        raise error
+    first, last = min(one.first for one in found), max(one.last for one in found)
+    safe = "".join(letter for letter in query_id if letter.isalnum()) or "query"
+    safe = safe.encode()[:100].decode(errors="ignore")
+    try:
+        settings.flex_folder.mkdir(parents=True, exist_ok=True)
+        folder = StatementFolder(settings.flex_folder)
+        folder.write(f"{safe}-{first:%Y%m%d}-{last:%Y%m%d}.xml", data)
+    except OSError as error:
+        raise errors.StatementError(
+            f"query {query_id}: the folder {settings.flex_folder} cannot be written: "
+            f"{error.strerror}.",
+            remedy="Make room in it, make it writable, or correct POSITION_SYNC_FLEX_FOLDER.",
+        ) from None
+    return len(found)
 
-        Returns:
-            The number of downloaded statements, None if the download failed; and what was imported,
-            with the error of the download before those of files.
-        """
-        downloaded, failed = None, list[errors.PositionSyncError]()
-        try:
-            downloaded = self.download()
-        except (errors.FlexServiceError, errors.StatementError, errors.SettingsError) as error:
-            failed = [error]
-        done = self.import_new(run_id)
-        read = replace(done.read, unreadable=(*failed, *done.read.unreadable))
-        return downloaded, done._replace(read=read)
 
-    def import_new(self, run_id: str | None = None) -> Imported:
-        """Store what statements say that the lake does not have: of new and of changed files.
+def import_statements(lake: Lake, settings: Settings, run_id: str | None = None) -> Imported:
+    """Store what statements say that the lake does not have: of new and of changed files.
 
-        Their executions are stored first: a day that is covered has no others.
-        """
-        own = self._own()
-        tables = (self._lake.executions, self._lake.statement_events, self._lake.account_values)
-        counts = [(0, 0, 0)]
-        read = self._folder.read(
-            lake_id=" ".join(one.table.table_id() for one in tables),
-            store=lambda found: counts.append(self._store(found, run_id)),
-            is_foreign=lambda one: foreign_error(one, *own),
-        ).without_foreign(*own)
-        return Imported(read, *map(sum, zip(*counts, strict=True)))
+    Their executions are stored first: a day that is covered has no others.
+    """
+    tables = (lake.executions, lake.statement_events, lake.account_values)
+    counts = [(0, 0, 0)]
 
-    def _store(self, found: list[Statement], run_id: str | None) -> tuple[int, int, int]:
-        lake = self._lake
+    def store(found: list[Statement]) -> None:
         executions = (row for one in found for row in one.executions)
         events = (row for one in found for row in one.events)
-        periods = (period for one in found if (period := one.period()) is not None)
-        values = (summary_of(cash, run_id) for one in found for cash in one.cash)
-        return (
-            lake.executions.add(executions, run_id=run_id),
-            lake.statement_events.add(chain(events, periods), run_id=run_id),
-            lake.account_values.append(values).rows,
+        values = (_identified(row, run_id) for one in found for row in one.cash)
+        counts.append(
+            (
+                lake.executions.add(executions, run_id=run_id),
+                lake.statement_events.add(events, run_id=run_id),
+                lake.account_values.append(values).rows,
+            )
         )
 
-    def _own(self) -> tuple[set[str], TradingMode | None]:
-        return known_accounts(self._lake), self._settings.trading_mode
-
-    def _refuse_foreign(self, found: list[StatedFile]) -> None:
-        own = self._own()
-        Statements(found=tuple(found), unreadable=()).without_foreign(*own).require_readable()
+    lake_id = " ".join(one.table.table_id() for one in tables)
+    folder = StatementFolder(settings.flex_folder)
+    read = folder.read(foreign_to(lake, settings), lake_id=lake_id, store=store)
+    return Imported(*read, *map(sum, zip(*counts, strict=True)))
 
 
-def summary_of(cash: StatementCash, run_id: str | None = None) -> AccountSummary:
+def _identified(cash: AccountSummary, run_id: str | None) -> AccountSummary:
     """Return the row of `account_values`; the same amounts of a day have the same id."""
-    at = datetime.combine(cash.day, STATED_AT, NEW_YORK).astimezone(UTC)
     amounts = (cash.currency, cash.net_liquidation, cash.cash)
-    return AccountSummary(
-        row_id=content_id(at, AccountSource.FLEX.value, cash.account, *amounts),
-        account=cash.account,
-        currency=cash.currency,
-        net_liquidation=cash.net_liquidation,
-        cash=cash.cash,
-        timestamp=at,
-        source=AccountSource.FLEX,
-        trading_mode=trading_mode_of(cash.account).value,
-        run_id=run_id,
-    )
+    row_id = content_id(cash.timestamp, cash.source.value, cash.account, *amounts)
+    return replace(cash, row_id=row_id, run_id=run_id)
 
 
 # Prefix of the gateway_id of breaks between rows and a statement; the day follows it.
@@ -475,7 +367,6 @@ class ClosedDay:
 
     Attributes:
         rows: In the schema of `daily_positions`.
-        written: The number of our own rows that were written on the day.
         stated: The number of rows that come from a statement.
         files: The statements that cover the day.
         left_out: What is wrong of the rows of these that cannot be read: the day is incomplete.
@@ -483,7 +374,6 @@ class ClosedDay:
 
     closed_at: datetime
     rows: pl.DataFrame
-    written: int
     stated: int
     files: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -575,12 +465,7 @@ class ClosingService:
         now = self.clock()
         closes = closing_times(self.settings.calendar, days)
         folder = StatementFolder(self.settings.flex_folder)
-        read = folder.read()
-        concerned = tuple(one for one in read.found if one.days & set(days))
-        read = replace(read, found=concerned)
-        if concerned:
-            known = known_accounts(self.lake)
-            read = read.without_foreign(known, self.settings.trading_mode)
+        read = folder.read(foreign_to(self.lake, self.settings))
         result = ClosedDays(unreadable=read.unreadable)
         zone = time_zone_of(self.settings.calendar)
         for day in sorted(days):
@@ -592,7 +477,8 @@ class ClosingService:
             files = [one.file for one in read.found if day in one.days]
             found = self._day(day, closed, opened, list(folder.statements(files)))
             if found is None:
-                read.require_readable()
+                for error in read.unreadable:
+                    raise error
                 result.skipped[day] = "no row of the ledger and no statement is of this day"
             else:
                 result.filled[day] = found
@@ -635,7 +521,7 @@ class ClosingService:
         if own.is_empty() and not covered and not positions:
             return None
         theirs = stated_rows(positions, day, closed)
-        joined = join_rows(
+        rows, differences = join_rows(
             own,
             theirs,
             covered,
@@ -645,10 +531,9 @@ class ClosingService:
         )
         return ClosedDay(
             closed_at=closed,
-            rows=joined.rows,
-            written=own.filter(pl.col("timestamp") >= opened).height,
-            stated=joined.rows.filter(pl.col("value_source") == FLEX).height,
+            rows=rows,
+            stated=rows.filter(pl.col("value_source") == FLEX).height,
             files=tuple(files),
             left_out=tuple(what for one in statements for what, _remedy in one.left_out),
-            differences=joined.differences,
+            differences=tuple(differences),
         )

@@ -1,201 +1,240 @@
-"""Sums of money, and positions, as tables for a terminal of any width.
+"""The columns and notes in which money and positions are shown, on a terminal and by Dagster."""
 
-A table shows the columns that fit into the width.
-"""
-
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable
+from datetime import date, datetime
 from typing import Any
 
 import polars as pl
-from rich.text import Text
 
 from position_sync_dagster.sync.reports.book import KEY, Book, BookMoney, Sums
 from position_sync_dagster.sync.reports.exposure import figure_of, summed
 from position_sync_dagster.sync.reports.status import seconds_since
-from position_sync_dagster.terminal.output import FittedColumn, fitted_table
 from position_sync_dagster.terminal.text import (
-    amounts,
+    Column,
+    Row,
+    amount,
     duration,
-    foreign,
-    greeks_age,
-    money_lines,
     number,
     quantity,
 )
 
-# The heading of each sum, its name, and the rank of its column.
-_SUMS = (
-    ("value", "value", 0),
-    ("unreal", "unrealized_pnl", 0),
-    ("daily", "daily_pnl", 0),
-    ("$delta", "dollar_delta", 1),
-    ("$gamma 1%", "gamma_1pct", 3),
-    ("theta", "theta", 1),
-    ("vega", "vega", 2),
-    ("β $delta", "beta_delta", 2),
-    ("realised", "realized_pnl", 3),
-    ("campaign", "campaign_pnl", 2),
+
+def _short(one: Row) -> str:
+    unknown = f" + {one['short_unknown']}?" if one["short_unknown"] else ""
+    return f"{one['short_in_money']}{unknown}"
+
+
+def _known(one: Row) -> str:
+    modelled = f" ({one['options_modelled']} MODEL)" if one["options_modelled"] else ""
+    return f"{one['options_with_greeks']}/{one['options']}{modelled}"
+
+
+def _age(one: Row) -> str:
+    """Return the age of a price, and whether it is of delayed or frozen data."""
+    if one["feed"] in (None, "live"):
+        return duration(one["age_s"])
+    return str(one["feed"]) if one["age_s"] is None else f"{duration(one['age_s'])} {one['feed']}"
+
+
+# Greeks whose age differs by less than this from that of the price are not shown apart.
+NEAR_S = 5.0
+
+
+def _greeks(one: Row) -> str:
+    """Return the age of greeks where it differs from that of the price, else nothing.
+
+    Of greeks without a known age it is a dash.
+    """
+    price, greeks = one["age_s"], one["greeks_age_s"]
+    if greeks is None:
+        return duration(None) if one["has_greeks"] and price is not None else ""
+    return "" if price is not None and abs(greeks - price) < NEAR_S else duration(greeks)
+
+
+def _day(day: date | None) -> str:
+    return f"{day:%d%b%y}" if day else ""
+
+
+def _source(one: Row) -> str:
+    """Return which price valued a row, such as MARK, or the source of a value without a price."""
+    words = (one["price_kind"] or one["value_source"], one["feed"])
+    return " ".join(str(word) for word in words if word not in (None, "live"))
+
+
+# The columns of sums, behind their names.
+SUMS = (
+    Column("", "currency", 0, lambda one: one["currency"] or "–", left=True),
+    Column("legs", "legs", 0, lambda one: f"{one['legs_held']}/{one['legs']}"),
+    Column("value", "value"),
+    Column("unreal", "unrealized_pnl", signed=True),
+    Column("daily", "daily_pnl", signed=True),
+    Column("$delta", "dollar_delta", 1),
+    Column("$gamma 1%", "gamma_1pct", 3),
+    Column("theta", "theta", 1),
+    Column("vega", "vega", 2),
+    Column("β $delta", "beta_delta", 2),
+    Column("realised", "realized_pnl", 3, signed=True),
+    Column("campaign", "campaign_pnl", 2, signed=True),
+    Column("lines", "lines", 4, lambda one: quantity(one["lines"])),
+    Column("with greeks", "options", 6, _known),
+    Column("expiry", "nearest_expiry", 5, lambda one: _day(one["nearest_expiry"])),
+    Column("short ITM", "short_in_money", 5, _short),
+    Column("no value", "unvalued", 5, lambda one: str(one["unvalued"] or "")),
+    Column("oldest", "age_s", 0, _age),
+    Column("greeks", "greeks_age_s", 0, _greeks),
 )
 # These columns are shown where a value is known.
 _NOT_ALWAYS = ("beta_delta", "realized_pnl", "campaign_pnl")
 
+POSITIONS = (
+    Column("account", "account", 4, lambda one: one["account"], left=True),
+    Column("conid", "conid", 6, lambda one: str(one["conid"]), left=True),
+    Column("leg", "name", 0, lambda one: one["name"], left=True),
+    Column("qty", "position", 0, lambda one: quantity(one["position"])),
+    Column("price", "market_price", 0, lambda one: number(one["market_price"])),
+    Column("value", "market_value"),
+    Column("notional", "notional", 3),
+    Column("unreal", "unrealized_pnl", signed=True),
+    Column("daily", "daily_pnl", 1, signed=True),
+    Column("delta", "delta"),
+    Column("gamma", "gamma", 9),
+    Column("theta", "theta"),
+    Column("vega", "vega", 7),
+    Column("currency", "currency", 5, lambda one: one["currency"], left=True),
+    Column(
+        "strategy", "strategies", 0, lambda one: ",".join(one["strategies"]), left=True, most=12
+    ),
+    Column("by", "source", 5, lambda one: one["source"], left=True),
+    Column("source", "value_source", 2, _source, left=True),
+    Column("age", "age_s", 0, _age),
+    Column("greeks", "greeks_age_s", 0, _greeks),
+)
 
-def sums_table(heading: str, rows: Iterable[Sums], width: int, *, totals: int = 0) -> list[Text]:
-    """Return sums of strategies or of underlyings, and those of totals below them.
 
-    A star marks a sum that leaves out a holding.
+def sums_table(heading: str, sums: Iterable[Sums]) -> tuple[list[Column], list[Sums]]:
+    """Return columns and rows of sums; a star marks a sum that leaves out a holding.
 
     Args:
         heading: What the rows are sums of.
-        totals: The number of rows at the end that are totals.
+        sums: The sums of strategies or of underlyings, and totals.
     """
-    lines = [
+    listed = list(sums)
+    several = len({one["account"] for one in listed if one["account"]}) > 1
+    rows = [
         one
         | {
+            "title": f"{one['name']} {(several and one['account']) or ''}".rstrip(),
             "campaign_pnl": one["campaign"] and one["campaign"]["profit"],
-            "ages": _ages(one, one["oldest_age_s"], one["oldest_greeks_s"]),
+            **_aged(one, one["oldest_age_s"], one["oldest_greeks_s"]),
         }
-        for one in rows
+        for one in listed
     ]
-    several = len({one["account"] for one in lines if one["account"]}) > 1
-
-    def name(one: Sums) -> str:
-        account = f" {one['account']}" if several and one["account"] else ""
-        return foreign(f"{one['name']}{account}")
-
-    def texts(
-        heading: str, text: Callable[[Sums], str], rank: int = 0, **more: Any
-    ) -> FittedColumn:
-        return FittedColumn(heading, [text(one) for one in lines], rank, **more)
-
-    def sums(heading: str, name: str, rank: int) -> FittedColumn:
-        values = [one[name] for one in lines]
-        cells = amounts(values, [name in one["unknown"] for one in lines])
-        shown = name not in _NOT_ALWAYS or any(value is not None for value in values)
-        return FittedColumn(heading, cells if shown else [], rank, signed=name.endswith("_pnl"))
-
-    def short(one: Sums) -> str:
-        unknown = f" + {one['short_unknown']}?" if one["short_unknown"] else ""
-        return f"{one['short_in_money']}{unknown}"
-
-    def known(one: Sums) -> str:
-        modelled = f" ({one['options_modelled']} MODEL)" if one["options_modelled"] else ""
-        return f"{one['options_with_greeks']}/{one['options']}{modelled}"
-
-    columns = [
-        texts(heading, name, left=True, most=18),
-        texts("", lambda one: one["currency"] or "–", left=True),
-        texts("legs", lambda one: f"{one['legs_held']}/{one['legs']}"),
-        *(sums(*of) for of in _SUMS),
-        texts("lines", lambda one: quantity(one["lines"]), 4),
-        texts("with greeks", known, 6),
-        texts("expiry", lambda one: f"{at:%d%b%y}" if (at := one["nearest_expiry"]) else "", 5),
-        texts("short ITM", short, 5),
-        texts("no value", lambda one: str(one["unvalued"] or ""), 5),
-        texts("oldest", lambda one: one["ages"][0]),
-        texts("greeks", lambda one: one["ages"][1]),
-    ]
-    return fitted_table(columns, width, totals=totals)
+    empty = {name for name in _NOT_ALWAYS if all(row[name] is None for row in rows)}
+    title = Column(heading, "title", 0, lambda one: one["title"], left=True, most=18)
+    return [title, *(one for one in SUMS if one.name not in empty)], rows
 
 
-def _ages(one: Mapping[str, Any], age_s: float | None, greeks_s: float | None) -> tuple[str, str]:
-    """Return the ages of a sum as texts: of the price, and of the greeks where it differs."""
-    age = _price_age(age_s, "delayed" if one["delayed"] else None)
-    return age, greeks_age(greeks_s, age_s, has_greeks=one["options_with_greeks"] > 0)
-
-
-def _price_age(age_s: float | None, feed: str | None) -> str:
-    """Return the age of a price, and whether it is of delayed or frozen data."""
-    if feed in (None, "live"):
-        return duration(age_s)
-    return str(feed) if age_s is None else f"{duration(age_s)} {feed}"
-
-
-def money_notes(money: BookMoney) -> list[Text]:
-    """Return what has no column in the tables of the money, one line each."""
-    return [
-        Text(foreign(line, 1000), style="dim", no_wrap=True, overflow="ellipsis")
-        for line in money_lines(money)
-    ]
+def _aged(one: Row, age_s: float | None, greeks_age_s: float | None) -> dict[str, Any]:
+    """Return what a sum has under the names of a position: the ages, and what they are of."""
+    return {
+        "age_s": age_s,
+        "greeks_age_s": greeks_age_s,
+        "has_greeks": one["options_with_greeks"] > 0,
+        "feed": "delayed" if one["delayed"] else None,
+    }
 
 
 _GREEKS = ("delta", "gamma", "theta", "vega")
+_SUMMED = ("market_value", "notional", "unrealized_pnl", "daily_pnl")
 
 
-def positions_table(rows: pl.DataFrame, book: Book, width: int) -> list[Text]:
-    """Return positions of a book (`open_positions`), with a total for each currency.
+def positions_table(rows: pl.DataFrame, book: Book) -> tuple[list[Row], int, str]:
+    """Return rows of positions (`open_positions`) with a total for each currency.
 
-    The greeks are those of the whole position: per unit × quantity × multiplier.
+    The greeks are those of the whole position: per unit × quantity × multiplier. They have no
+    total, which is of no use across underlyings.
+
+    Returns:
+        The rows for POSITIONS, how many of them are totals, and how many options have greeks if
+        not all have them of the gateway.
     """
     size = pl.col("position") * pl.col("multiplier")
-    rows = rows.with_columns(*(pl.col(name) * size for name in _GREEKS), notional="market_value")
-    lines = rows.to_dicts()
-    parts = book.split.parts.join(rows, on=KEY, how="semi")
-    totals = summed(parts, ["currency"], book.now).to_dicts()
-    several = len(totals) > 1 or rows.get_column("account").n_unique() > 1
-
-    def texts(
-        heading: str,
-        text: Callable[[Mapping[str, Any]], str],
-        rank: int = 0,
-        of_totals: Sequence[str] = (),
-        **more: Any,
-    ) -> FittedColumn:
-        cells = [foreign(text(one)) for one in lines] + [*(of_totals or [""] * len(totals))]
-        return FittedColumn(heading, cells, rank, **{"most": 40, **more})
-
-    def sums(heading: str, name: str, rank: int = 0) -> FittedColumn:
-        has = rows.with_columns(has=figure_of(name)).get_column("has")
-        summable = name not in _GREEKS  # the total of greeks is of no use across underlyings
-        cells = amounts(
-            [*rows.get_column(name), *(one[name] if summable else None for one in totals)],
-            [*[False] * len(lines), *(one[f"without_{name}"] > 0 for one in totals)],
-        )
-        there = [*has, *[summable and any(has)] * len(totals)]
-        shown = [cell if one else "" for cell, one in zip(cells, there, strict=True)]
-        return FittedColumn(heading, shown, rank, signed=name.endswith("_pnl"))
-
-    def age_of_greeks(one: Mapping[str, Any]) -> str:
-        return greeks_age(one["greeks_age_s"], one["age_s"], has_greeks=one["delta"] is not None)
-
-    ages = [
-        _ages(one, *(seconds_since(one[at], book.now) for at in ("priced_at", "greeks_at")))
-        for one in totals
+    sized = rows.with_columns(
+        *(pl.col(name) * size for name in _GREEKS),
+        notional="market_value",
+        has_greeks=pl.col("delta").is_not_null(),
+    )
+    has = sized.select(figure_of(name).alias(name) for name in (*_GREEKS, *_SUMMED)).to_dicts()
+    lines: list[Row] = [
+        {name: value for name, value in row.items() if there.get(name, True)}
+        for row, there in zip(sized.to_dicts(), has, strict=True)
     ]
-    columns = [
-        texts("account", lambda one: one["account"], 3 if several else 8, left=True),
-        texts("conid", lambda one: str(one["conid"]), 6),
-        texts(
-            "leg", lambda one: one["name"], 0, [f"total {one['currency']}" for one in totals],
-            left=True, most=None,
-        ),
-        texts("qty", lambda one: quantity(one["position"])),
-        texts("price", lambda one: number(one["market_price"])),
-        sums("value", "market_value"),
-        sums("notional", "notional", 3),
-        sums("unreal", "unrealized_pnl"),
-        sums("daily", "daily_pnl", 1),
-        sums("delta", "delta"),
-        sums("gamma", "gamma", 9),
-        sums("theta", "theta"),
-        sums("vega", "vega", 7),
-        texts("currency", lambda one: one["currency"], 4 if several else 10, left=True),
-        texts("strategy", lambda one: ",".join(one["strategies"]), left=True, most=12),
-        texts("by", lambda one: one["source"], 5, left=True),
-        texts("source", _source, 2, left=True),
-        texts("age", lambda one: _price_age(one["age_s"], one["feed"]), 0, [a for a, _g in ages]),
-        texts("greeks", age_of_greeks, 0, [greeks for _age, greeks in ages]),
-    ]  # fmt: skip
-    table = fitted_table(columns, width, totals=len(totals))
+    totals = summed(book.split.parts.join(rows, on=KEY, how="semi"), ["currency"], book.now)
+    names = [name for name in _SUMMED if any(name in line for line in lines)]
+    lines += [
+        {name: one[name] for name in names}
+        | {
+            "name": f"total {one['currency']}",
+            "unknown": [name for name in names if one[f"without_{name}"]],
+            **_aged(one, *(seconds_since(one[at], book.now) for at in ("priced_at", "greeks_at"))),
+        }
+        for one in totals.iter_rows(named=True)
+    ]
     counts = ("options", "options_with_greeks", "options_modelled")
-    options, known, modelled = (sum(one[name] for one in totals) for name in counts)
-    if known == options and not modelled:
-        return table
-    share = f", {modelled} of them MODEL" if modelled else ""
-    return [*table, Text(f"greeks of {known} of {options} options{share}", style="dim")]
+    of_all = {name: totals.get_column(name).sum() for name in counts}
+    is_plain = of_all["options"] == of_all["options_with_greeks"] and not of_all["options_modelled"]
+    return lines, totals.height, "" if is_plain else _known_greeks(of_all)
 
 
-def _source(row: Mapping[str, Any]) -> str:
-    """Return which price valued a row, such as MARK, or the source of a value without a price."""
-    words = (row["price_kind"] or row["value_source"], row["feed"])
-    return " ".join(str(word) for word in words if word not in (None, "live"))
+def _known_greeks(one: Row) -> str:
+    known = f"greeks of {one['options_with_greeks']} of {one['options']} options"
+    modelled = f", {one['options_modelled']} of them MODEL" if one["options_modelled"] else ""
+    return known + modelled
+
+
+def not_in_sums(money: BookMoney) -> list[str]:
+    """Return a line about holdings whose present quantity is in no sum; none without any."""
+    count = money.book.unwritten.height
+    if not count:
+        return []
+    holdings = "1 holding is" if count == 1 else f"{count} holdings are"
+    return [f"{holdings} new or changed: the sums have the quantity from before, or nothing"]
+
+
+def money_lines(money: BookMoney) -> list[str]:
+    """Return what has no column in the tables of the money."""
+    lines = not_in_sums(money)
+
+    def add(one: Row, text: str, *names: str) -> None:
+        title = " ".join(one[name] for name in ("name", *names) if one[name])
+        lines.append(f"{title}: {text}")
+
+    for one in money.totals:
+        if one["options"]:
+            add(one, _known_greeks(one), "account", "currency")
+        if one["closes"] and one["account"] is None:
+            count, unknown = one["closes"], one["closes_without_profit"]
+            closes = f"{count} {'close' if count == 1 else 'closes'}{_since(one['realized_since'])}"
+            without = f", {unknown} of them without a known profit" if unknown else ""
+            add(one, closes + without, "currency")
+    for one in money.in_base:
+        text = f"by the broker's exchange rates, {duration(one['rates_age_s'])} old"
+        if one["without_rate"]:
+            text = f"unknown, no exchange rate of {', '.join(one['without_rate'])}"
+        add(one, text, "account", "currency")
+    for one in (*money.strategies, *money.rest):
+        if one["closed"]:
+            missing = one["legs"] - one["legs_held"] - one["legs_closed"]
+            rest = f", {'one' if missing == 1 else missing} missing" if missing else ""
+            add(one, f"{one['legs_held']} of {one['legs']} legs, {one['closed']}{rest}")
+        if one["closes"] and (campaign := one["campaign"]):
+            parts = (f"{name} {amount(campaign[name])}" for name in ("realised", "open"))
+            text = f"campaign{_since(campaign['since'])}: {', '.join(parts)}"
+            add(one, text, "account", "currency")
+        for text in filter(None, (one["differences"] or "").split("; ")):
+            add(one, text)
+    return lines
+
+
+def _since(at: datetime | None) -> str:
+    return f" since {at:%Y-%m-%d}" if at else ""

@@ -4,9 +4,10 @@ import json
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from contextlib import nullcontext, suppress
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
@@ -14,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from position_sync_dagster.sync.reports.status import plain
-from position_sync_dagster.terminal.text import foreign
+from position_sync_dagster.terminal.text import Column, Row, foreign
 
 # Maximum length of a line, in characters: a text of others may have any length.
 MOST_OF_A_LINE = 4000
@@ -65,29 +66,9 @@ def show(data: Any, lines: Iterable[str], *, json: bool) -> None:
 WIDE = 110
 
 
-@dataclass(frozen=True, slots=True)
-class FittedColumn:
-    """One column of a table; one without any text is not shown.
-
-    Attributes:
-        cells: One text per row.
-        rank: 0 for a column that is always shown; the others are shown if they fit, lowest rank
-            first.
-        left: Whether the cells are aligned to the left.
-        signed: Whether a negative number is red and a positive one green.
-        most: The most characters of a cell in a narrow table; None for no limit.
-    """
-
-    heading: str
-    cells: Sequence[str]
-    rank: int = 0
-    _: KW_ONLY
-    left: bool = False
-    signed: bool = False
-    most: int | None = None
-
-
-def fitted_table(columns: Iterable[FittedColumn], width: int, *, totals: int = 0) -> list[Text]:
+def fitted_table(
+    columns: Iterable[Column], rows: Sequence[Row], width: int, *, totals: int = 0
+) -> list[Text]:
     """Return a table of the columns that fit, in their order, one line of text a row.
 
     The live status draws it again and again; a table of Rich, which measures each cell, takes four
@@ -97,49 +78,49 @@ def fitted_table(columns: Iterable[FittedColumn], width: int, *, totals: int = 0
         totals: The number of rows at the end that are totals.
     """
     gap, room = (2 if width >= WIDE else 1), width
-    sized = [(column, _width(column, width)) for column in columns if any(column.cells)]
+    sized: list[tuple[Column, list[str], int]] = []
+    for column in columns:
+        cells = column.cells(rows)
+        if any(cells):
+            texts = [_cut(column, text, width) for text in (column.heading, *cells)]
+            sized.append((column, texts, max(map(cell_len, texts))))
     chosen = set()
-    for at, (column, wide) in sorted(enumerate(sized), key=lambda one: one[1][0].rank):
+    for at, (column, _texts, wide) in sorted(enumerate(sized), key=lambda one: one[1][0].rank):
         room -= wide + gap
         if column.rank and room + gap < 0:
             break  # a column of a higher rank does not take the place of this one
         chosen.add(at)
     shown = [sized[at] for at in sorted(chosen)]
-    rows = len(shown[0][0].cells) if shown else 0
 
-    def line(cells: Sequence[Text], style: str) -> Text:
-        for cell, (column, wide) in zip(cells, shown, strict=True):
+    def line(row: int, style: str) -> Text:
+        cells = []
+        for column, texts, wide in shown:
+            cell = Text(texts[row], style=_colour(column, texts[row]) if row else "")
             cell.align("left" if column.left else "right", wide)
+            cells.append(cell)
         found = Text(" " * gap).join(cells)
         found.style, found.no_wrap, found.overflow = style, True, "ellipsis"
         return found
 
-    def cells_of(row: int) -> list[Text]:
-        return [
-            Text(_cut(column, column.cells[row], width), style=_colour(column, row))
-            for column, _wide in shown
-        ]
-
-    headings = line([Text(column.heading) for column, _wide in shown], "bold")
-    styles = [*[""] * (rows - totals), *["bold"] * totals]
-    return [headings, *(line(cells_of(row), style) for row, style in enumerate(styles))]
+    bold = {0, *range(len(rows) - totals + 1, len(rows) + 1)}
+    return [line(row, "bold" if row in bold else "") for row in range(len(rows) + 1)]
 
 
-def _width(column: FittedColumn, width: int) -> int:
-    return max(cell_len(_cut(column, text, width)) for text in (column.heading, *column.cells))
-
-
-def _cut(column: FittedColumn, text: str, width: int) -> str:
+def _cut(column: Column, text: str, width: int) -> str:
     if column.most is None or width >= WIDE or len(text) <= column.most:
         return text
     return text[: column.most - 1] + "…"
 
 
-def _colour(column: FittedColumn, row: int) -> str:
-    text = column.cells[row]
+def _colour(column: Column, text: str) -> str:
     if not column.signed or not any(char in "123456789" for char in text):
         return ""
     return "red" if text.startswith("-") else "green"
+
+
+def dim_line(text: str) -> Text:
+    """Return a note below a table, on one line."""
+    return Text(foreign(text, 1000), style="dim", no_wrap=True, overflow="ellipsis")
 
 
 def print_table(
@@ -153,10 +134,10 @@ def print_table(
         right: The headings of the columns that are aligned to the right.
     """
     columns = [
-        FittedColumn(heading, [foreign(row[heading]) for row in rows], left=heading not in right)
+        Column(heading, heading, 0, itemgetter(heading), left=heading not in right)
         for heading in rows[0]
     ]
-    console, table = Console(), fitted_table(columns, sys.maxsize)
+    console, table = Console(), fitted_table(columns, rows, sys.maxsize)
     for line, note in zip(table, ["", *(notes or [""] * len(rows))], strict=True):
         line.rstrip()
         line.overflow = "ignore"
@@ -181,18 +162,9 @@ def print_or_watch(render: Callable[[int], RenderableType], *, watch: bool) -> N
     if not watch:
         output.print(render(output.width))
         return
-    try:
-        if output.is_terminal:
-            _watch_in_place(output, render)
+    live = Live(console=output, auto_refresh=False, vertical_overflow="crop", screen=True)
+    with suppress(KeyboardInterrupt), live if output.is_terminal else nullcontext():
         while True:
-            output.print(render(output.width))
-            time.sleep(INTERVAL_S)
-    except KeyboardInterrupt:
-        return
-
-
-def _watch_in_place(output: Console, render: Callable[[int], RenderableType]) -> NoReturn:
-    with Live(console=output, auto_refresh=False, vertical_overflow="crop", screen=True) as live:
-        while True:
-            live.update(render(output.width), refresh=True)
+            found = render(output.width)
+            live.update(found, refresh=True) if live.is_started else output.print(found)
             time.sleep(INTERVAL_S)

@@ -4,13 +4,13 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from position_sync_dagster.sync.reports.book import BookMoney
+Row = Mapping[str, Any]
 
 
 def printable(text: str) -> str:
@@ -111,9 +111,40 @@ def amounts(values: Sequence[float | None], partial: Sequence[bool] = ()) -> lis
     ]
 
 
-def partial_sum(one: Mapping[str, Any], name: str) -> str:
-    """Return a sum of money or of a greek; a star marks one that leaves out a holding."""
-    return amount(one[name]) + ("*" if name in one["unknown"] and one[name] is not None else "")
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table of texts; one without any text is not shown.
+
+    Attributes:
+        name: A row that lacks this name has an empty cell.
+        text: Returns the cell of a row. None: the name is that of an amount, with a star in the
+            rows that have it in `unknown`.
+        rank: 0 for a column that is always shown; the others are shown if they fit, lowest rank
+            first.
+        left: Whether the cells are aligned to the left.
+        signed: Whether a negative number is red and a positive one green.
+        most: The most characters of a cell in a narrow table; None for no limit.
+    """
+
+    heading: str
+    name: str
+    rank: int = 0
+    text: Callable[[Row], str] | None = None
+    _: KW_ONLY
+    left: bool = False
+    signed: bool = False
+    most: int | None = None
+
+    def cells(self, rows: Sequence[Row]) -> list[str]:
+        """Return the cell of each row, without control characters."""
+        having = [row for row in rows if self.name in row]
+        if self.text is None:
+            values = [row[self.name] for row in having]
+            texts = amounts(values, [self.name in row.get("unknown", ()) for row in having])
+        else:
+            texts = [foreign(self.text(row)) for row in having]
+        found = iter(texts)
+        return [next(found) if self.name in row else "" for row in rows]
 
 
 def age(since: datetime | None, now: datetime) -> str:
@@ -140,96 +171,6 @@ def duration(seconds: float | None) -> str:
     if length.days:
         return f"{length.days} d {hours} h"
     return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min"
-
-
-# Greeks whose age differs by less than this from that of the price are not shown apart.
-NEAR_S = 5.0
-
-
-def greeks_age(greeks_s: float | None, price_s: float | None, *, has_greeks: bool = False) -> str:
-    """Return the age of greeks where it differs from that of the price, else nothing.
-
-    Of greeks without a known age it is a dash.
-
-    >>> greeks_age(71.0, 0.8), greeks_age(1.5, 0.8), greeks_age(71.0, None), greeks_age(None, 0.8)
-    ('71 s', '', '71 s', '')
-    """
-    if greeks_s is None:
-        return duration(None) if has_greeks and price_s is not None else ""
-    return "" if price_s is not None and abs(greeks_s - price_s) < NEAR_S else duration(greeks_s)
-
-
-def not_in_sums(money: "BookMoney") -> list[str]:
-    """Return a line about holdings whose present quantity is in no sum; none without any."""
-    count = money.book.unwritten.height
-    if not count:
-        return []
-    holdings = "1 holding is" if count == 1 else f"{count} holdings are"
-    return [f"{holdings} new or changed: the sums have the quantity from before, or nothing"]
-
-
-def money_lines(money: "BookMoney") -> list[str]:
-    """Return what has no column in the tables of the money."""
-    return [*not_in_sums(money), *_notes(money)]
-
-
-def _notes(money: "BookMoney") -> Iterator[str]:
-    for one in money.totals:
-        if one["options"]:
-            known = f"{one['options_with_greeks']} of {one['options']} options"
-            yield f"{_title(one)}: greeks of {known}{_share_computed(one)}"
-        if one["closes"] and one["account"] is None:
-            yield f"{_title(one)}: {_closes(one)}"
-    for one in money.in_base:
-        yield f"{_title(one)}: {_of_rates(one)}"
-    for one in (*money.strategies, *money.rest):
-        if one["closed"]:
-            yield f"{one['name']}: {_legs(one)}"
-        if one["closes"] and one["campaign"]:
-            yield f"{_title(one)}: {_campaign(one['campaign'])}"
-        for text in filter(None, (one["differences"] or "").split("; ")):
-            yield f"{one['name']}: {text}"
-
-
-def _title(one: Mapping[str, Any]) -> str:
-    return " ".join(one[name] for name in ("name", "account", "currency") if one[name])
-
-
-def _legs(one: Mapping[str, Any]) -> str:
-    """Return how many legs are held, and what became of the others.
-
-    Such as "3 of 4 legs, one expired on 2026-11-20, one missing".
-    """
-    missing = one["legs"] - one["legs_held"] - one["legs_closed"]
-    rest = f"{'one' if missing == 1 else missing} missing" if missing else ""
-    held = f"{one['legs_held']} of {one['legs']} legs"
-    return ", ".join(part for part in (held, one["closed"], rest) if part)
-
-
-def _share_computed(one: Mapping[str, Any]) -> str:
-    """Return which part of the known greeks this package computed, as the end of a sentence."""
-    if not one["options_modelled"]:
-        return ""
-    return f", {one['options_modelled'] / one['options_with_greeks']:.0%} of them MODEL"
-
-
-def _campaign(found: Mapping[str, Any]) -> str:
-    since = f" since {found['since']:%Y-%m-%d}" if found["since"] else ""
-    amounts = (f"{name} {amount(found[name])}" for name in ("realised", "open", "fees"))
-    return f"campaign{since}: {', '.join(amounts)}"
-
-
-def _closes(one: Mapping[str, Any]) -> str:
-    closes, unknown = one["closes"], one["closes_without_profit"]
-    without = f", {unknown} of them without a known profit" if unknown else ""
-    word = "close" if closes == 1 else "closes"
-    return f"{closes} {word} since {one['realized_since']:%Y-%m-%d}{without}"
-
-
-def _of_rates(one: Mapping[str, Any]) -> str:
-    if one["without_rate"]:
-        return f"unknown, no exchange rate of {', '.join(one['without_rate'])}"
-    return f"by the broker's exchange rates, {duration(one['rates_age_s'])} old"
 
 
 NAME = "position-sync"

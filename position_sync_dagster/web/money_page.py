@@ -15,7 +15,7 @@ import json
 import logging
 import shlex
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, cached_property
@@ -42,6 +42,12 @@ WAIT_S = 10.0
 MOST_VIEWERS = 100
 
 STATIC = Path(__file__).parent / "static"
+KINDS = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".json": "application/json",
+}
 FOR_EVER = "public, max-age=31536000, immutable"
 POLICY = "; ".join(
     (
@@ -210,17 +216,6 @@ def _perspective() -> Path | None:
     return Path(found.origin).parent / "widget" / "static"
 
 
-def in_thread(
-    answer: Callable[[Request], Response],
-) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-    """Return an endpoint that blocks no other request: it answers in a thread."""
-
-    async def endpoint(request: Request) -> Response:
-        return await asyncio.to_thread(answer, request)
-
-    return endpoint
-
-
 def money_routes(
     *,
     dagster: bool = True,
@@ -236,13 +231,12 @@ def money_routes(
     """
     opened = cache(open_figures)
     feed = Feed(opened, {"dagster": dagster, "home": home and shlex.quote(home)})
-    kinds = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
-    def static(path: str, found: Path, cached: str) -> Route:
-        async def answer(request: Request) -> Response:
-            packed = await asyncio.to_thread(_content, found)
+    # Starlette calls an endpoint that is no coroutine in a thread: it blocks no other request.
+    def static(path: str, found: Path, cached: str = "no-cache") -> Route:
+        def answer(request: Request) -> Response:
             headers = {"Cache-Control": cached, "Vary": "Accept-Encoding"}
-            return _answer(request, packed, kinds[found.suffix], headers)
+            return _answer(request, _content(found), KINDS[found.suffix], headers)
 
         return Route(path, answer, methods=["GET"])
 
@@ -260,7 +254,6 @@ def money_routes(
             return Response(status_code=204, headers={**HEADERS, **headers})
         return _answer(request, found, "application/json", headers)
 
-    @in_thread
     def api(request: Request) -> Response:
         from position_sync_dagster.web import served_figures
 
@@ -269,38 +262,38 @@ def money_routes(
         found.headers.update({**HEADERS, "Cache-Control": "no-cache"})
         return found
 
-    @in_thread
-    def risk(request: Request) -> Response:
+    def risk(_request: Request) -> Response:
         from position_sync_dagster.lake.lake import Lake
         from position_sync_dagster.settings import load_settings
         from position_sync_dagster.web.risk_page import risk_html
 
         settings = load_settings()
         try:
-            strategy = request.query_params.get("strategy")
-            text = risk_html(Lake.of(settings), settings, utc_now(), strategy)
+            text = risk_html(Lake.of(settings), settings, utc_now())
         except PositionSyncError as error:
             return PlainTextResponse(str(error), 503, HEADERS)
         headers = {**HEADERS, "Cache-Control": "no-store"}
         return Response(text, headers=headers, media_type="text/html")
 
-    async def missing(_: Request) -> Response:
+    def missing(_: Request) -> Response:
         why = MissingExtraError("perspective-python", "money")
         return PlainTextResponse(str(why), 503, HEADERS)
 
-    served = Route("/api/v1/{name}", api, methods=["GET"])
-    risks = Route("/money/risk", risk, methods=["GET"])
+    always = [
+        Route("/money/risk", risk, methods=["GET"]),
+        static("/api/v1/openapi.json", STATIC / "openapi.json"),
+        Route("/api/v1/{name}", api, methods=["GET"]),
+    ]
     vendor = _perspective()
     if vendor is None:
-        return [Route("/money", missing, methods=["GET"]), risks, served]
+        return [Route("/money", missing, methods=["GET"]), *always]
     folder = f"/money/{metadata.version('perspective-python')}"
     return [
-        static("/money", STATIC / "money.html", "no-cache"),
-        static("/money/money.js", STATIC / "money.js", "no-cache"),
-        static("/money/money.css", STATIC / "money.css", "no-cache"),
+        static("/money", STATIC / "money.html"),
+        static("/money/money.js", STATIC / "money.js"),
+        static("/money/money.css", STATIC / "money.css"),
         static(f"{folder}/perspective.js", vendor / "perspective-anywidget.js", FOR_EVER),
         static(f"{folder}/perspective.css", vendor / "perspective-anywidget.css", FOR_EVER),
         Route("/money/data", data, methods=["GET"]),
-        risks,
-        served,
+        *always,
     ]

@@ -23,11 +23,12 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.risk.scenarios import STANDARD, Breakdown
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import COLUMNS as POSITION_COLUMNS
-from position_sync_dagster.sync.reports.book import GREEKS, read_curves
-from position_sync_dagster.sync.reports.figures import VERSION, Figures, FiguresReader
+from position_sync_dagster.sync.reports.book import read_curves
+from position_sync_dagster.sync.reports.figures import Figures, FiguresReader
 from position_sync_dagster.sync.reports.risk import read_risk
 from position_sync_dagster.sync.reports.status import plain
-from position_sync_dagster.terminal.text import cell_text, foreign, not_in_sums
+from position_sync_dagster.terminal.money_tables import not_in_sums
+from position_sync_dagster.terminal.text import cell_text, foreign
 
 # How often the curves of the day are read again: they read half a day of the ledger.
 CURVES_EVERY = timedelta(minutes=1)
@@ -185,15 +186,11 @@ def _printable(value: Any) -> Any:
 
 def positions_csv(figures: Figures) -> str:
     """Return the open positions as CSV; unknown cells are empty, texts begin no formula."""
-    names = [name for name in POSITION_COLUMNS if name != "greeks"]
+    rows = figures.positions.select(POSITION_COLUMNS).unnest("greeks")
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow([*names, *GREEKS])
-    rows = figures.positions.select(*names, "greeks").iter_rows(named=True)
-    for row in rows:
-        table.writerow(
-            [*map(cell_text, (row[n] for n in names)), *map(cell_text, row["greeks"].values())]
-        )
+    table.writerow(rows.columns)
+    table.writerows(map(cell_text, row) for row in rows.iter_rows())
     return text.getvalue()
 
 
@@ -225,12 +222,10 @@ def answer(name: str, known: str, read: Callable[[], Figures]) -> Response:
     """Return the answer to a request; blocks.
 
     Args:
-        name: What is asked for: a name of BODIES, or openapi.json.
+        name: What is asked for: a name of BODIES.
         known: The entity tags that the client has (If-None-Match).
         read: Reads the figures.
     """
-    if name == "openapi.json":
-        return JSONResponse(openapi())
     if name not in BODIES:
         return JSONResponse({"error": "Not found", "remedy": "/api/v1/openapi.json"}, 404)
     kind, body = BODIES[name]
@@ -244,49 +239,3 @@ def answer(name: str, known: str, read: Callable[[], Figures]) -> Response:
         return Response(body(figures), headers=headers, media_type=kind)
     except PositionSyncError as error:
         return JSONResponse({"error": error.what, "remedy": error.remedy}, 503)
-
-
-def openapi() -> dict[str, Any]:
-    """Return the OpenAPI description of the routes."""
-    number, text = {"type": ["number", "null"]}, {"type": ["string", "null"]}
-    texts = (
-        "name", "symbol", "account", "currency", "right", "sec_type", "price_kind", "expiry",
-        "greeks_source", "feed", "source",
-    )  # fmt: skip
-    columns: dict[str, Any] = dict.fromkeys(POSITION_COLUMNS, number) | dict.fromkeys(texts, text)
-    columns |= {
-        "greeks": {"type": "object", "properties": dict.fromkeys(GREEKS, number)},
-        "current": {"type": "boolean"},
-        "strategies": {"type": "array", "items": {"type": "string"}},
-        "shares": {"type": "array", "items": {"type": "number"}},
-    }
-    listed = {"type": "array", "items": {"type": "object"}}
-    position = {"type": "array", "items": {"type": "object", "properties": columns}}
-    names = ("accounts", "strategies", "underlyings", "expiries", "totals", "changes", "limits")
-    figures = {
-        "type": "object",
-        "properties": {
-            "version": {"const": VERSION},
-            "at": {"type": "string", "format": "date-time"},
-            "ledger_version": {"type": ["integer", "null"]},
-            "gateway": {"type": "object"},
-            **dict.fromkeys(names, listed),
-            "positions": position,
-            "closed_today": position,
-        },
-    }
-
-    def get(summary: str, kind: str, schema: Any) -> dict[str, Any]:
-        ok = {"description": summary, "content": {kind: {"schema": schema}}}
-        same = {"description": "Nothing has changed since the entity tag in If-None-Match."}
-        away = {"description": "The tables cannot be read: `error` and `remedy`."}
-        return {"get": {"summary": summary, "responses": {"200": ok, "304": same, "503": away}}}
-
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "Position Sync", "version": str(VERSION)},
-        "paths": {
-            "/api/v1/figures": get("All figures", "application/json", figures),
-            "/api/v1/positions.csv": get("Open positions", "text/csv", {"type": "string"}),
-        },
-    }

@@ -345,7 +345,7 @@ def test_the_exposure_page_has_a_table_of_strategies(demo):
             records = event["money USD"]["table"]["records"] if "money USD" in event else []
             rows = [json.loads(record) for record in records]
             found = [r for r in rows if not r["strategy"].startswith(("UNATTRIBUTED", "total"))]
-            if found and all("–" not in (row["value USD"], row["daily"]) for row in found):
+            if found and all("–" not in (row["value"], row["daily"]) for row in found):
                 return found
         return []
 

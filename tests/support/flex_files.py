@@ -2,6 +2,8 @@
 
 from datetime import date
 
+from position_sync_dagster.domain.statement import EventKind, Statement, StatementEvent
+
 ACCOUNT = "DUSIM0001"
 
 
@@ -72,6 +74,11 @@ def statement(
         f"<Trades>{''.join(trades)}</Trades>{more}"
         "</FlexStatement></FlexStatements></FlexQueryResponse>"
     ).encode()
+
+
+def period(found: Statement) -> StatementEvent | None:
+    """Return the days whose trades a statement names."""
+    return next((one for one in found.events if one.kind is EventKind.PERIOD), None)
 
 
 def refused(code: str, message: str, status: str = "Fail") -> bytes:

@@ -1,69 +1,30 @@
-"""The assets `flex_statements`, `executions` and `statement_events`.
+"""The broker's statements, what they name, and why holdings closed.
 
-These are the broker's statements, as XML files in a folder, the trades in them, and what else they
-name.
+One step imports `flex_statements`, XML files in a folder, and `executions` and `statement_events`,
+the trades in them and what else they name. `closures` has a check of its own.
 """
+
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import dagster as dg
 
 from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.checks.check_results import failed, passed
+from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
+from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import IMPORT_JOB
-from position_sync_dagster.lake.schema.tables import EXECUTIONS, STATEMENT_EVENTS
-from position_sync_dagster.lake.storage import table as storage
-from position_sync_dagster.sync import statements
+from position_sync_dagster.defs.runs import IMPORT_JOB, dagster_failures
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.closures import Closure
+from position_sync_dagster.domain.statement import Statement
+from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.schema.codec import records_of
+from position_sync_dagster.lake.schema.tables import CLOSURES, EXECUTIONS, STATEMENT_EVENTS
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync import explain_closes, leg_followers, statements
 
-
-@table_asset.table_asset(EXECUTIONS, deps=["flex_statements"], job=IMPORT_JOB)
-def executions(
-    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-) -> dg.MaterializeResult[None]:
-    """The trades in the broker's statements, with commission, realized profit and its codes.
-
-    Written by the job import_statements, each night; executions of the day (source GATEWAY) by the
-    stream, when a holding changes.
-
-    How to read it: an execution is stored once, however many statements name it alike. If a later
-    statement says something else, it has a further row: Lake.executions.read() returns the rows
-    that count. A trade that was cancelled has a row with the opposite quantity (code Ca).
-    """
-    service = statements.StatementService(position_sync.lake, position_sync.settings)
-    added = service.import_new(context.run.run_id).executions
-    return _added(position_sync.lake.executions.table, added)
-
-
-@table_asset.table_asset(STATEMENT_EVENTS, deps=["flex_statements"], job=IMPORT_JOB)
-def statement_events(
-    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-) -> dg.MaterializeResult[None]:
-    """What the broker's statements name besides positions and trades, and the days that they cover.
-
-    Written by the job `import_statements`, each night.
-
-    How to read it: one row per event: exercises, assignments and expiries (OPTION_EVENT), corporate
-    actions, transfers, interest, fees and dividends (CASH), and the days whose trades a statement
-    has (PERIOD). `attributes` has everything that the broker wrote. A corrected event has a further
-    row.
-    """
-    service = statements.StatementService(position_sync.lake, position_sync.settings)
-    added = service.import_new(context.run.run_id).events
-    return _added(position_sync.lake.statement_events.table, added)
-
-
-def _added(table: storage.Table, added: int) -> dg.MaterializeResult[None]:
-    return dg.MaterializeResult(
-        metadata={
-            "added": added,
-            "dagster/row_count": table.count(),
-            "dagster/uri": table.path,
-            "delta_version": table.version(),
-        },
-        data_version=dg.DataVersion(table_asset.FOLLOWED),
-    )
-
-
-FILES_CHECK = "files_are_readable"
+FOLDER = "flex_statements"
 
 # Maximum number of statements that a failing check names.
 FAULTS_SHOWN = 20
@@ -72,22 +33,7 @@ FAULTS_SHOWN = 20
 SHOWN = 400
 
 
-@table_asset.described_asset(
-    "flex_statements",
-    kinds={"xml"},
-    metadata=table_asset.written_by(IMPORT_JOB),
-    check_specs=[
-        dg.AssetCheckSpec(
-            FILES_CHECK,
-            asset="flex_statements",
-            description="Whether the download succeeded, and each file of the folder is a "
-            "statement of an account of the lake.",
-        )
-    ],
-)
-def flex_statements(
-    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-) -> dg.MaterializeResult:  # type: ignore[type-arg]
+def folder() -> None:
     """Activity Flex statements of the broker, XML files of a folder: its own record of past days.
 
     Written by the job import_statements, which downloads the query of the settings, or by a
@@ -99,49 +45,176 @@ def flex_statements(
     How to read it: an event lists the statements and the days that they cover. Net liquidation
     and cash of each day go to account_values (source FLEX).
     """
-    service = statements.StatementService(position_sync.lake, position_sync.settings)
-    downloaded, done = service.download_and_import(context.run.run_id)
-    read, found = done.read, done.read.found
-    for error in read.unreadable:
+
+
+def executions() -> None:
+    """The trades in the broker's statements, with commission, realized profit and its codes.
+
+    Written by the job import_statements, each night; executions of the day (source GATEWAY) by the
+    stream, when a holding changes.
+
+    How to read it: an execution is stored once, however many statements name it alike. If a later
+    statement says something else, it has a further row: Lake.executions.read() returns the rows
+    that count. A trade that was cancelled has a row with the opposite quantity (code Ca).
+    """
+
+
+def events() -> None:
+    """What the broker's statements name besides positions and trades, and the days that they cover.
+
+    Written by the job `import_statements`, each night.
+
+    How to read it: one row per event: exercises, assignments and expiries (OPTION_EVENT), corporate
+    actions, transfers, interest, fees and dividends (CASH), and the days whose trades a statement
+    has (PERIOD). `attributes` has everything that the broker wrote. A corrected event has a further
+    row.
+    """
+
+
+@dg.multi_asset(
+    name="statements",
+    specs=[
+        table_asset.external(FOLDER, kinds={"xml"}, metadata={"written_by": IMPORT_JOB})(folder),
+        *(
+            table_asset.external(
+                spec.name,
+                FOLDER,
+                kinds={"deltalake", "python"},
+                metadata=table_asset.table_metadata(spec, job=IMPORT_JOB),
+            )(described)
+            for spec, described in ((EXECUTIONS, executions), (STATEMENT_EVENTS, events))
+        ),
+    ],
+    check_specs=[
+        dg.AssetCheckSpec(
+            "files_are_readable",
+            asset=FOLDER,
+            description="Whether the download succeeded, and each file of the folder is a "
+            "statement of an account of the lake.",
+        )
+    ],
+    can_subset=True,
+    config_schema={},  # without it, Launchpad would take any value
+)
+@dagster_failures
+def imported(
+    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Download the query of the settings, and import the folder, also if that fails."""
+    lake, settings = position_sync.lake, position_sync.settings
+    downloaded, done = statements.download_and_import(lake, settings, context.run.run_id)
+    for error in done.unreadable:
         context.log.warning(f"A statement was left out: {error}")
-    days = {day for one in found for day in one.days}
-    return dg.MaterializeResult(
-        metadata={
-            "statements": len(found),
-            "days": len(days),
-            "first_day": min(days).isoformat() if days else "",
-            "last_day": max(days).isoformat() if days else "",
+    listed = table_asset.event_table([_listed(one) for one in done.found[:SHOWN]])
+    of_asset: dict[str, dict[str, Any]] = {
+        FOLDER: {
+            "statements": len(done.found),
             **table_asset.known(downloaded=downloaded),
-            "executions": done.executions,
-            "events": done.events,
             "account_rows": done.account_values,
-            "dagster/uri": str(position_sync.settings.flex_folder.absolute()),
-            "listed": table_asset.event_table([_listed(one) for one in found[:SHOWN]]),
-        },
-        data_version=dg.DataVersion(table_asset.FOLLOWED),  # that of the events of ticks
-        check_results=[judge_files(read)],
-    )
+            "listed": listed,
+        }
+    }
+    added = {lake.executions.table: done.executions, lake.statement_events.table: done.events}
+    for table, rows in added.items():
+        of_asset[table.spec.name] = {"added": rows, **table_asset.state_of(table)}
+    checks = [judge_files(len(done.found), done.unreadable)]
+    for name, metadata in of_asset.items():
+        if dg.AssetKey(name) in context.selected_asset_keys:
+            yield dg.MaterializeResult(
+                asset_key=name,
+                metadata=metadata,
+                data_version=dg.DataVersion(table_asset.FOLLOWED),  # that of the events of ticks
+                check_results=checks if name == FOLDER else (),
+            )
 
 
-def judge_files(read: statements.Statements) -> dg.AssetCheckResult:
+def judge_files(found: int, unreadable: Sequence[PositionSyncError]) -> dg.AssetCheckResult:
     """Return the result of the check for the download and the files of the folder; pure."""
-    if not read.unreadable:
-        return passed(f"All {len(read.found)} statements of the folder can be used.")
+    if not unreadable:
+        return passed(f"All {found} statements of the folder can be used.")
     return failed(
-        f"{len(read.unreadable)} statements or rows of them are left out: "
-        + " ".join(error.what for error in read.unreadable[:FAULTS_SHOWN]),
-        what_to_do=read.unreadable[0].remedy,
-        left_out=len(read.unreadable),
-        errors=[str(error) for error in read.unreadable[:FAULTS_SHOWN]],
+        f"{len(unreadable)} statements or rows of them are left out: "
+        + " ".join(error.what for error in unreadable[:FAULTS_SHOWN]),
+        what_to_do=unreadable[0].remedy,
+        left_out=len(unreadable),
+        errors=[str(error) for error in unreadable[:FAULTS_SHOWN]],
     )
 
 
-def _listed(one: statements.StatedFile) -> dict[str, table_asset.Cell]:
+def _listed(one: Statement) -> dict[str, table_asset.Cell]:
+    days = {"first": one.first.isoformat(), "last": one.last.isoformat()}
+    return {"file": one.file, "account": one.account, **days}
+
+
+# Maximum number of closes listed with an event, and of those that the failing check names.
+LAST, MOST_NAMED = 50, 10
+
+
+@derived_asset(CLOSURES, deps=["position_changes", "executions", "statement_events", "contracts"])
+def closures(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
+    """Why each holding closed: its cause, with the evidence.
+
+    The causes are traded, expired worthless, assigned, exercised, settled in cash, split,
+    transferred, and unexplained.
+
+    Written by the stream, seconds after a close, and by the sensor drain_queue after each import of
+    statements.
+
+    How to read it: a cause is PROVISIONAL until a statement of the broker says it (STATED). Both
+    rows are kept: of the rows of a change_id those with the greatest judged_at count, and their
+    quantities add up to what was closed. What no fact explains is UNEXPLAINED, and opens a break.
+    """
+    found = explain_closes.CloseExplainer(lake, run_id=run_id).explain()
+    rolls = leg_followers.RollFollower(lake, settings.strategies_file).follow()
+    counted = lake.closures.current_rows(since=utc_now() - explain_closes.WINDOW)
+    last = records_of(Closure, counted.tail(LAST).reverse())
+    followed = {"rolls_followed": [*map(str, rolls.due)], "rolls_refused": rolls.refused}
+    return Derived(
+        metadata={
+            "added": found.rows,
+            **table_asset.state_of(lake.closures.table),
+            "unexplained": len(found.unexplained),
+            **{name: "; ".join(texts) for name, texts in followed.items() if texts},
+            "last_closes": table_asset.event_table([*map(_close, last)]),
+        },
+        checks={closes_are_explained.check_key: judge_causes(found.unexplained)},
+    )
+
+
+@table_check(CLOSURES.name)
+def closes_are_explained(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    """Whether the cause of each close is known."""
+    (result,) = table_asset.DERIVE[CLOSURES.name](lake, settings, None).checks.values()
+    return result
+
+
+def judge_causes(unexplained: Sequence[Closure]) -> dg.AssetCheckResult:
+    """Return the result of the check for the closes without a cause; pure."""
+    if not unexplained:
+        return passed("The cause of each close is known.")
+    named = [
+        f"{one.quantity:+g} {one.name} of {one.account} at {one.closed_at:%Y-%m-%d %H:%M} UTC: "
+        f"{one.detail}"
+        for one in unexplained[: -MOST_NAMED - 1 : -1]
+    ]
+    return failed(
+        f"{len(unexplained)} closes have no known cause. " + "; ".join(named),
+        what_to_do="Look these up in TWS (Trades, Corporate Actions) or the broker's message "
+        "centre. The statement of the next night explains most; accept the others with "
+        "`position-sync breaks accept`.",
+        unexplained=len(unexplained),
+    )
+
+
+def _close(one: Closure) -> dict[str, table_asset.Cell]:
     return {
-        "file": one.file,
+        "closed_at": f"{one.closed_at:%Y-%m-%d %H:%M:%S}",
         "account": one.account,
-        "first": one.first.isoformat(),
-        "last": one.last.isoformat(),
-        "positions": one.positions,
-        "executions": one.executions,
+        "contract": one.name,
+        "quantity": one.quantity,
+        "cause": one.cause.value,
+        "stage": one.stage.value,
+        "realized_pnl": one.realized_pnl,
+        "currency": one.currency,
+        "detail": one.detail,
     }

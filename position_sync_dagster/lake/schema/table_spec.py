@@ -5,14 +5,13 @@ Columns can be derived from the fields of the dataclass that is stored in the ta
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 from functools import cached_property
 from inspect import cleandoc
-from textwrap import dedent
 from types import MappingProxyType, NoneType
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import polars as pl
 from deltalake import Field, Schema
@@ -56,45 +55,21 @@ class StoredColumn:
     choices: type[StrEnum] | None = None
 
 
-def described(
-    text: str, like: Mapping[str, StoredColumn] = MappingProxyType({})
-) -> dict[str, StoredColumn]:
-    """Return the columns that a text describes, in its order.
-
-    Args:
-        text: A line for each column: its name, its kind and its description, which goes on in
-            lines that are indented further. A line `same: NAMES` stands for columns of `like`.
-        like: Columns of another table.
-
-    >>> described("seen_at moment When the details were requested.")["seen_at"].kind
-    <Kind.MOMENT: 'timestamp'>
-    """
-    columns: dict[str, StoredColumn] = {}
-    for line in dedent(text).strip().replace("\n    ", " ").splitlines():
-        first, rest = line.split(" ", 1)
-        if first == "same:":
-            columns |= {name: like[name] for name in rest.split()}
-        else:
-            kind, description = rest.split(" ", 1)
-            columns[first] = StoredColumn(kind=Kind[kind.upper()], description=description)
-    return columns
-
-
 def columns_of(record: type, besides: Collection[str] = ()) -> dict[str, StoredColumn]:
-    """Return the columns in which a dataclass is stored: one per field, in the order of fields.
+    """Return the columns that a class names: one per annotated field, in the order of fields.
 
     Fields in `besides` have none.
 
-    The description of a column is what the docstring of the dataclass says under "Attributes".
+    The description of a column is what the docstring of the class says under "Attributes".
 
     Raises:
         TypeError: A field has a type for which there is no column type.
     """
     texts = descriptions_of(record)
     return {
-        field.name: _column(field.name, field.type, texts.get(field.name, ""))
-        for field in fields(record)
-        if field.name not in besides
+        name: _column(name, hint, texts.get(name, ""))
+        for name, hint in get_type_hints(record).items()
+        if name not in besides
     }
 
 

@@ -5,8 +5,7 @@ Errors of an object store are shown without secrets: a store repeats parts of a 
 
 import errno
 import re
-from enum import Enum, auto
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from deltalake.exceptions import CommitFailedError, DeltaError
 from polars.exceptions import ComputeError
@@ -30,49 +29,43 @@ _USER = re.compile(r"(?<=://)[^/@\s]*@")
 _BODY = re.compile(r"<(\?xml|Error)\b.*", re.DOTALL)
 
 
-class StoreFault(NamedTuple):
-    """A fault of a store that does not damage a table; an operator must correct it."""
-
-    cause: str
-    remedy: str
-
+# The cause and the remedy of a fault of a store that an operator must correct; tables are whole.
+Fault = tuple[str, str]
 
 # The store cannot be reached now, or asks for patience: it passes.
-UNAVAILABLE = StoreFault("", "")
+UNAVAILABLE: Fault = ("", "")
 
-DENIED = StoreFault(
+DENIED: Fault = (
     "the object store denies access",
     "Give the credentials the right to list the bucket and to read, write and delete under the "
     "lake's path, or name other credentials.",
 )
 # By the codes of the store's answer, or the words of the client, that mean a fault.
-_FAULTS = {
-    ("RequestTimeTooSkewed",): StoreFault(
+_FAULTS: dict[str, Fault] = {
+    "RequestTimeTooSkewed": (
         "the object store's clock and this machine's are too far apart",
         "Set this machine's clock right (NTP).",
     ),
-    ("NoSuchBucket",): StoreFault(
+    "NoSuchBucket": (
         "the object store has no such bucket",
         "Create it, or correct POSITION_SYNC_LAKE and AWS_ENDPOINT_URL.",
     ),
-    ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"): StoreFault(
+    "ExpiredToken|ExpiredTokenException|TokenRefreshRequired|RequestExpired": (
         "the credentials for the object store have expired",
         "Renew them. If they are environment variables, start the program again: it reads them "
         "only at its start. The file of AWS_SHARED_CREDENTIALS_FILE is read again.",
     ),
-    (
-        *("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
-        *("PermanentRedirect", "TemporaryRedirect", "incorrectly configured region"),
-    ): StoreFault(
+    "AuthorizationHeaderMalformed|IllegalLocationConstraintException|PermanentRedirect"
+    "|TemporaryRedirect|incorrectly configured region": (
         "the bucket is in another region",
         "Set AWS_REGION to the region of the bucket.",
     ),
-    ("169.254.169.254", "CredentialsNotLoaded", "no providers in chain", _NOT_LOADED): StoreFault(
+    f"169.254.169.254|CredentialsNotLoaded|no providers in chain|{_NOT_LOADED}": (
         "there are no credentials for the object store",
         "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where the platform gives "
         "credentials (docs/object-store.md).",
     ),
-    ("URL scheme is not allowed",): StoreFault(
+    "URL scheme is not allowed": (
         "AWS_ENDPOINT_URL is an http:// address, which is not allowed",
         "Use an https:// address, or set AWS_ALLOW_HTTP=true for a store on a network that you "
         "trust.",
@@ -80,7 +73,7 @@ _FAULTS = {
 }
 
 
-def store_fault(text: str) -> StoreFault | None:
+def store_fault(text: str) -> Fault | None:
     """Return the fault that an error's text reports.
 
     Returns:
@@ -91,7 +84,8 @@ def store_fault(text: str) -> StoreFault | None:
     if not any(mark in text for mark in _MARKS):
         return None
     found, status = _CODE.search(text), _STATUS.search(text)
-    for marks, fault in _FAULTS.items():
+    for names, fault in _FAULTS.items():
+        marks = names.split("|")
         if (found and found[1] in marks) or any(m in text for m in marks if not m.isalpha()):
             return fault
     if status and status[1] in ("401", "403"):
@@ -145,16 +139,6 @@ class RetryCommit(Exception):
     """The step must run again on a fresh handle; a signal, not a failure."""
 
 
-class ErrorKind(Enum):
-    """The kinds of failures that are treated differently."""
-
-    CONFLICT = auto()  # another writer committed first: plan again
-    STALE = auto()  # a file of the snapshot or the log is missing, or not whole yet: open again
-    UNWRITABLE = auto()
-    EXHAUSTED = auto()  # no memory or open files left: the table is whole
-    STORE = auto()  # the object store is out of reach, or refuses: the table is whole
-
-
 # The number of an error of the operating system in the text of delta-rs or Polars.
 _ERRNO = re.compile(r"\(os error (\d+)\)|Os \{ code: (\d+)")
 
@@ -166,23 +150,6 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _CONFLICT = ("Invalid table version", "already exists")
 
 
-def classify(error: Exception) -> ErrorKind:
-    """Return the kind of a failure of storage."""
-    text = str(error)
-    if store_fault(text) is not None:
-        return ErrorKind.STORE
-    found = _ERRNO.search(text)
-    number = error.errno if isinstance(error, OSError) else None
-    number = number or (int(found[1] or found[2]) if found else None)
-    if number in _UNWRITABLE:
-        return ErrorKind.UNWRITABLE
-    if number in _EXHAUSTED:
-        return ErrorKind.EXHAUSTED
-    if isinstance(error, CommitFailedError) or any(mark in text for mark in _CONFLICT):
-        return ErrorKind.CONFLICT
-    return ErrorKind.STALE
-
-
 def fail(error: Exception, path: str) -> NoReturn:
     """Raise the `LakeError` for a failure that retries did not end.
 
@@ -192,43 +159,50 @@ def fail(error: Exception, path: str) -> NoReturn:
 
 
 def to_lake_error(error: Exception, path: str) -> errors.LakeError:
-    """Return the `LakeError` for a failure; it names the table."""
-    match classify(error):
-        case ErrorKind.UNWRITABLE:
-            return errors.LakeNotWritableError(
-                f"The table {path} cannot be written: {plain(str(error))}.",
-                remedy="Check the folder, its permissions and free space, or set "
-                "POSITION_SYNC_LAKE to another place.",
-            )
-        case ErrorKind.STORE:
-            return _store_error(error, path)
-        case ErrorKind.EXHAUSTED:
-            return errors.LakeError(
-                f"The table {path} cannot be used now: {plain(str(error))}.",
-                remedy="Raise the limit of this process (`ulimit -n` for files), or free memory; "
-                "the table itself is whole.",
-            )
-        case ErrorKind.CONFLICT:
-            return errors.CommitContentionError(
-                f"Other writers of {path} committed first each time; nothing was changed.",
-                remedy="Try again; if it repeats, look for a process that writes in a tight loop.",
-            )
-        case _:
-            return errors.BrokenTableError(
-                f"The table {path} cannot be read whole: {plain(str(error))}.",
-                remedy="A file was deleted or damaged. `position-sync doctor --repair` sets a torn "
-                "last commit aside; everything else comes back from a backup.",
-            )
+    """Return the `LakeError` for a failure; it names the table.
+
+    Returns:
+        CommitContentionError: Another writer committed first: plan again.
+        BrokenTableError: A file of the snapshot or the log is missing or not whole yet: open again.
+        Another error: The table is whole, and another attempt does not help now.
+    """
+    text = str(error)
+    if (fault := store_fault(text)) is not None:
+        return _store_error(fault, text, path.rpartition("/")[0])
+    found = _ERRNO.search(text)
+    number = error.errno if isinstance(error, OSError) else None
+    number = number or (int(found[1] or found[2]) if found else None)
+    if number in _UNWRITABLE:
+        return errors.LakeNotWritableError(
+            f"The table {path} cannot be written: {plain(text)}.",
+            remedy="Check the folder, its permissions and free space, or set "
+            "POSITION_SYNC_LAKE to another place.",
+        )
+    if number in _EXHAUSTED:
+        return errors.LakeError(
+            f"The table {path} cannot be used now: {plain(text)}.",
+            remedy="Raise the limit of this process (`ulimit -n` for files), or free memory; "
+            "the table itself is whole.",
+        )
+    if isinstance(error, CommitFailedError) or any(mark in text for mark in _CONFLICT):
+        return errors.CommitContentionError(
+            f"Other writers of {path} committed first each time; nothing was changed.",
+            remedy="Try again; if it repeats, look for a process that writes in a tight loop.",
+        )
+    return errors.BrokenTableError(
+        f"The table {path} cannot be read whole: {plain(text)}.",
+        remedy="A file was deleted or damaged. `position-sync doctor --repair` sets a torn "
+        "last commit aside; everything else comes back from a backup.",
+    )
 
 
-def _store_error(error: Exception, path: str) -> errors.LakeError:
-    text, lake = str(error), path.rpartition("/")[0]
-    fault = store_fault(text) or UNAVAILABLE
+def _store_error(fault: Fault, text: str, lake: str) -> errors.LakeError:
     if fault is UNAVAILABLE:
         return errors.StoreUnavailableError(
             f"The object store of {lake} cannot be reached now: {summary(text)}.",
             remedy="The program tries again by itself; check AWS_ENDPOINT_URL and the network.",
         )
+    cause, remedy = fault
     return errors.StoreRefusedError(
-        f"The lake {lake} cannot be used: {fault.cause} ({summary(text)}).", remedy=fault.remedy
+        f"The lake {lake} cannot be used: {cause} ({summary(text)}).", remedy=remedy
     )

@@ -64,20 +64,14 @@ def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
     Args:
         clean_now: Ignore the retention, for tests and for tables that nobody else has open.
     """
-    skipped = None
-    compacted = 0
-    full = False
+    compacted, skipped = 0, None
     try:
         compacted = compact(table, SMALL_BYTES)
-    except CommitContentionError:
-        skipped = "compaction: other writers committed first each time"
-    except LakeNotWritableError:
-        full = True
+    except (CommitContentionError, LakeNotWritableError) as error:
+        skipped = f"compaction: {error.what}"  # what is deleted next may make room
     deleted = table.snapshot(partial(_vacuum, clean_now=clean_now))
     table.remove_empty_folders(empty_for_s=0.0 if clean_now else EMPTY_S)
     table.snapshot(partial(_cut_log, table))
-    if full:  # the deleted files may have made room
-        compacted = compact(table, SMALL_BYTES)
     files = table.snapshot(storage.data_files).height
     return MaintenanceResult(
         table=table.spec.name,

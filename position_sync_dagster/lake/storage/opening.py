@@ -1,12 +1,12 @@
-"""Open the table at a path: create, check, migrate or refuse it; and the lock of its writers."""
+"""The open handle of a table: created, checked, migrated or refused; the lock of its writers."""
 
 import fcntl
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from typing import Literal
@@ -18,7 +18,13 @@ from deltalake.schema import PrimitiveType
 from position_sync_dagster import errors
 from position_sync_dagster.lake.schema import table_spec
 from position_sync_dagster.lake.storage import commit_errors, object_store
-from position_sync_dagster.lake.storage.durability import LOG, SET_ASIDE, refuse_torn, sync_paths
+from position_sync_dagster.lake.storage.durability import (
+    LOG,
+    SET_ASIDE,
+    entry_name,
+    refuse_torn,
+    sync_paths,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +50,7 @@ def make_private_folder(path: str) -> None:
     Raises:
         LakeNotWritableError: A folder cannot be made.
     """
-    if "://" in path or os.path.isdir(path):
+    if object_store.is_remote(path) or os.path.isdir(path):
         return
     lake = Path(path).parent
     new = [folder for folder in (lake, *lake.parents) if not folder.exists()]
@@ -68,9 +74,9 @@ class WriterLock:
     a tight loop keep each other waiting for seconds. A table in an object store has none.
 
     It is an advisory lock (`flock`) on a file, which ends with the process that holds it. On a file
-    system without such locks (some NFS and FUSE mounts) that is said once, and work goes on. The
-    kernel wakes a thread that waits for the lock. That thread cannot be interrupted: after a wait
-    that ended without the lock, all go on without it until the thread gets it, and releases it.
+    system without such locks (some NFS and FUSE mounts) work goes on without it. The kernel wakes a
+    thread that waits for the lock. That thread cannot be interrupted: after a wait that ended
+    without the lock, all go on without it until the thread gets it, and releases it.
 
     Args:
         path: The table's folder or URI.
@@ -78,14 +84,13 @@ class WriterLock:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._is_usable = "://" not in path
         self._taken = Future[None]()
         self._taken.set_result(None)
 
     @contextmanager
     def fair(self) -> Iterator[None]:
         """Wait for the lock for a bounded time, and continue with or without it."""
-        if not self._is_usable or not self._taken.done():
+        if object_store.is_remote(self._path) or not self._taken.done():
             yield
             return
         make_private_folder(self._path)
@@ -96,27 +101,16 @@ class WriterLock:
         self._taken = taken = Future[None]()
         Thread(target=_take, args=(opened, taken), daemon=True).start()
         try:
-            with suppress(TimeoutError):
-                self._is_usable = taken.exception(FAIR_WAIT_S) is None
-            if not self._is_usable:
-                logger.warning(
-                    "the file system of %s has no file locks (%s): writers that meet may wait "
-                    "longer for each other",
-                    self._path,
-                    taken.exception(),
-                )
+            wait([taken], FAIR_WAIT_S)
             yield
         finally:
             taken.add_done_callback(lambda _taken: _unlock(opened))
 
 
 def _take(opened: int, taken: Future[None]) -> None:
-    try:
+    with suppress(OSError):  # a file system without locks
         fcntl.flock(opened, fcntl.LOCK_EX)
-    except OSError as error:
-        taken.set_exception(error)
-    else:
-        taken.set_result(None)
+    taken.set_result(None)
 
 
 def _unlock(opened: int) -> None:
@@ -130,24 +124,55 @@ def _unlock(opened: int) -> None:
 Use = Literal["work", "look"]
 
 
-@dataclass(frozen=True, slots=True)
-class TableLocation:
-    """The place of a table, and the schema that it must have.
+# Versions after which a handle is opened anew: it never rebases onto newer checkpoints, so each
+# of its commits gets slower (3.8 to 42 ms after 560).
+REOPEN_EVERY = 10
+
+# Age at which a handle is opened anew, far below the retention of log and files.
+REOPEN_AFTER_S = 20.0
+
+# Version, inode and modification time of an entry of the log: the identity of the table.
+_Entry = tuple[int, int, int]
+
+
+class TableHandle:
+    """The open handle of the table at a path, which it creates, checks, migrates or refuses.
+
+    The table is opened again when the handle is old or the table was replaced.
+
+    Args:
+        path: An absolute path or a URI.
+        spec: The schema that the table must have.
+        options: Those of the object store.
+        use: For what it is opened.
+        on_replaced: Called when the table was deleted and created again, or repaired, since the
+            handle was opened.
 
     Attributes:
-        path: An absolute path or a URI.
-        use: For what it is opened.
+        is_remote: Whether the table lies in an object store.
+        generation: Grows by one each time the table was replaced while this process had it open.
     """
 
-    path: str
-    spec: table_spec.TableSpec
-    options: Mapping[str, str] | None
-    use: Use = "work"
-
-    @property
-    def remote(self) -> bool:
-        """Return whether the table lies in an object store."""
-        return object_store.is_remote(self.path)
+    def __init__(
+        self,
+        path: str,
+        spec: table_spec.TableSpec,
+        options: Mapping[str, str] | None,
+        use: Use,
+        on_replaced: Callable[[], None],
+    ) -> None:
+        self._path = path
+        self._spec = spec
+        self._given = options
+        self._use = use
+        self._on_replaced = on_replaced
+        self.is_remote = object_store.is_remote(path)
+        self._handle: DeltaTable | None = None
+        self._opened_at = 0.0
+        self._opened_version = -1
+        self._last_entry: _Entry | None = None
+        self._table_id: str | None = None
+        self.generation = 0
 
     def exists(self) -> bool:
         """Return whether there is a log at the path.
@@ -155,49 +180,129 @@ class TableLocation:
         Raises:
             OSError: The folder may not be read.
         """
-        if not self.remote:
+        if not self.is_remote:
             with suppress(FileNotFoundError, NotADirectoryError):
-                os.stat(f"{self.path}/{LOG}")
-        return DeltaTable.is_deltatable(self.path, self._options())
+                os.stat(f"{self._path}/{LOG}")
+        return DeltaTable.is_deltatable(self._path, self._options())
 
-    def open(self, *, create: bool = True) -> DeltaTable:
+    def ready(self) -> DeltaTable:
+        """Return the handle, opened if there is none; it may be behind the log."""
+        if self._handle is None:
+            handle = self._open()
+            if self._is_another(handle):
+                self.generation += 1
+                logger.error(
+                    "%s was deleted, replaced or repaired while this process had it open; the "
+                    "process continues with the table that is there now",
+                    self._path,
+                )
+                self._on_replaced()
+                self._last_entry = None
+            if self._last_entry is None and not self.is_remote:
+                refuse_torn(Path(self._path))
+            self._handle, self._table_id = handle, str(handle.metadata().id)
+            self._opened_at = time.monotonic()
+            self._opened_version = handle.version()
+            self.record(handle.version())
+        return self._handle
+
+    def newest(self) -> DeltaTable:
+        """Return the handle at the newest version."""
+        handle = self._handle
+        if handle is not None and not (self._is_outdated(handle) or self._is_replaced()):
+            # Between two steps only: an update between plan and commit would hide a conflict.
+            if self._is_behind(handle):
+                handle.update_incremental()
+            if not self._is_outdated(handle):
+                self.record(handle.version())
+                return handle
+        self._handle = None
+        return self.ready()
+
+    def drop(self) -> None:
+        """Drop the handle; the next use opens the table anew."""
+        self._handle = None
+
+    def record(self, version: int) -> None:
+        """Record the newest version that this process read or committed."""
+        self._last_entry = self._entry(version)
+
+    def _is_outdated(self, handle: DeltaTable) -> bool:
+        is_aged = time.monotonic() - self._opened_at > REOPEN_AFTER_S
+        is_far = handle.version() - self._opened_version >= REOPEN_EVERY
+        # A later release that migrates the table is noticed: opened again, it is refused.
+        stored = handle.metadata().configuration.get(table_spec.VERSION_PROPERTY)
+        return is_aged or is_far or stored != str(self._spec.version)
+
+    def _is_behind(self, handle: DeltaTable) -> bool:
+        # Versions have no gaps, so one look-up answers it; listing the log takes 1.6 ms.
+        return self.is_remote or os.path.exists(self._entry_path(handle.version() + 1))
+
+    def _is_another(self, handle: DeltaTable) -> bool:
+        if self.is_remote:
+            return self._table_id not in (None, str(handle.metadata().id))
+        return self._is_replaced() and not self._is_cleaned(handle)
+
+    def _is_replaced(self) -> bool:
+        # The folder may have been deleted: a commit would then create a log without its start.
+        last = self._last_entry
+        return last is not None and last != self._entry(last[0])
+
+    def _is_cleaned(self, handle: DeltaTable) -> bool:
+        # The last entry was deleted by a cleanup of the log: the table is the same one.
+        last = self._last_entry
+        return last is not None and handle.version() > last[0] and not self._entry(last[0])[1]
+
+    def _entry(self, version: int) -> _Entry:
+        with suppress(OSError):
+            if not self.is_remote:
+                found = os.stat(self._entry_path(version))
+                return (version, found.st_ino, found.st_mtime_ns)
+        return (version, 0, 0)
+
+    def _entry_path(self, version: int) -> str:
+        return f"{self._path}/{LOG}/{entry_name(version)}"
+
+    def _open(self) -> DeltaTable:
         """Open the newest version; create the table where there is none.
-
-        Args:
-            create: Whether to create a missing table; False if this process had it open before.
 
         Raises:
             ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError.
             RetryCommit: The table was migrated or created meanwhile; open it again.
         """
         try:
-            handle = DeltaTable(self.path, storage_options=self._options())
+            handle = DeltaTable(self._path, storage_options=self._options())
         except TableNotFoundError as missing:
             unexpected = self.unexpected_content()
             if unexpected and self.exists():
                 raise commit_errors.RetryCommit from missing  # another process has created it
             if unexpected:
                 raise unexpected from missing
-            if self.use == "look" or not create:
-                raise self._vanished() from missing
+            if self._use == "look" or self._last_entry is not None:
+                raise errors.BrokenTableError(
+                    f"The table {self._path} was deleted or moved away while this process had it "
+                    "open.",
+                    remedy="Put it back from a copy. To begin with an empty one, end the program "
+                    "and start it again.",
+                ) from missing
             return self._create()
         except commit_errors.STORAGE_ERRORS as unreadable:
-            if not self.remote and os.path.isfile(self.path):
+            if not self.is_remote and os.path.isfile(self._path):
                 raise self._foreign("it is a file") from unreadable
-            if not self.remote:
-                refuse_torn(Path(self.path))
+            if not self.is_remote:
+                refuse_torn(Path(self._path))
             raise
-        self.check(handle)
+        self._check(handle)
         return handle
 
     def _create(self) -> DeltaTable:
-        make_private_folder(self.path)
+        make_private_folder(self._path)
         return DeltaTable.create(
-            self.path,
-            schema=self.spec.delta,
-            partition_by=list(self.spec.partition_by),
-            name=self.spec.name,
-            configuration=self.spec.configuration,
+            self._path,
+            schema=self._spec.delta,
+            partition_by=list(self._spec.partition_by),
+            name=self._spec.name,
+            configuration=self._spec.configuration,
             storage_options=self._options(),
             raise_if_key_not_exists=False,
             # With retries the loser of a race would create the table again, as version 1, and
@@ -205,39 +310,32 @@ class TableLocation:
             commit_properties=CommitProperties(max_commit_retries=0),
         )
 
-    def _vanished(self) -> errors.BrokenTableError:
-        return errors.BrokenTableError(
-            f"The table {self.path} was deleted or moved away while this process had it open.",
-            remedy="Put it back from a copy. To begin with an empty one, end the program and "
-            "start it again.",
-        )
-
     def _options(self) -> dict[str, str] | None:
-        return object_store.delta_options(self.path, self.options)
+        return object_store.delta_options(self._path, self._given)
 
     def unexpected_content(self) -> errors.BrokenTableError | errors.ForeignTableError | None:
         """Return the error for a folder without a log; None where a table may be created."""
-        if self.remote or not os.path.exists(self.path):
+        if self.is_remote or not os.path.exists(self._path):
             return None
         try:
             found = sorted(
                 name
-                for name in os.listdir(self.path)
+                for name in os.listdir(self._path)
                 if name != WRITER_LOCK and not name.startswith(SET_ASIDE)
             )
         except OSError as error:
-            commit_errors.fail(error, self.path)
+            commit_errors.fail(error, self._path)
         if found in ([], [LOG]):
             return None
         if LOG in found:
             return errors.BrokenTableError(
-                f"The table {self.path} has data but no log.",
+                f"The table {self._path} has data but no log.",
                 remedy="Restore its _delta_log from a copy, or move the folder away to start with "
                 "an empty table.",
             )
         return self._foreign(f"it holds {found[0]!r} and no Delta table")
 
-    def check(self, handle: DeltaTable) -> None:
+    def _check(self, handle: DeltaTable) -> None:
         """Refuse a table of another schema; migrate one of an older release.
 
         Raises:
@@ -247,42 +345,37 @@ class TableLocation:
         properties = handle.metadata().configuration
         name = properties.get(table_spec.NAME_PROPERTY)
         text = properties.get(table_spec.VERSION_PROPERTY, "")
-        if name != self.spec.name or not text.isdigit():
+        if name != self._spec.name or not text.isdigit():
             raise self._foreign(f"it holds {f'the table {name!r}' if name else 'a foreign table'}")
-        if int(text) > self.spec.version:
+        if int(text) > self._spec.version:
             raise errors.NewerTableError(
-                f"The table {self.path} has schema version {text}; this release knows "
-                f"{self.spec.version}.",
+                f"The table {self._path} has schema version {text}; this release knows "
+                f"{self._spec.version}.",
                 remedy="Install the release that wrote it, or a later one.",
             )
         found = {f.name: str(getattr(f.type, "type", f.type)) for f in handle.schema().fields}
-        wanted = {column: kind.value for column, kind in self.spec.columns.items()}
+        wanted = {column: kind.value for column, kind in self._spec.columns.items()}
         different = [column for column, kind in found.items() if wanted.get(column) != kind]
-        if different or list(handle.metadata().partition_columns) != list(self.spec.partition_by):
+        if different or list(handle.metadata().partition_columns) != list(self._spec.partition_by):
             detail = ", ".join(different) or "partitions"
             raise self._foreign(f"its schema is another one ({detail})")
         missing = [column for column in wanted if column not in found]
-        if int(text) < self.spec.version:
-            if self.use != "look":
+        if int(text) < self._spec.version:
+            if self._use != "look":
                 self._migrate(handle, missing)
         elif missing:
             raise self._foreign(f"its schema lacks {', '.join(missing)}")
 
-    def fits(self, handle: DeltaTable) -> bool:
-        """Return whether the table has the version of the schema that this release writes."""
-        stored = handle.metadata().configuration.get(table_spec.VERSION_PROPERTY)
-        return stored == str(self.spec.version)
-
     def _migrate(self, handle: DeltaTable, missing: list[str]) -> None:
-        logger.info("migrating %s to schema version %d", self.path, self.spec.version)
+        logger.info("migrating %s to schema version %d", self._path, self._spec.version)
         # Columns first: if this process dies in between, the next one does the rest.
         if missing:
-            kinds = [(column, self.spec.columns[column].value) for column in missing]
+            kinds = [(column, self._spec.columns[column].value) for column in missing]
             handle.alter.add_columns([Field(c, PrimitiveType(kind)) for c, kind in kinds])
         handle.alter.set_table_properties(
             {
-                table_spec.VERSION_PROPERTY: str(self.spec.version),
-                table_spec.STATISTICS_PROPERTY: self.spec.configuration[
+                table_spec.VERSION_PROPERTY: str(self._spec.version),
+                table_spec.STATISTICS_PROPERTY: self._spec.configuration[
                     table_spec.STATISTICS_PROPERTY
                 ],
             },
@@ -292,6 +385,6 @@ class TableLocation:
 
     def _foreign(self, detail: str) -> errors.ForeignTableError:
         return errors.ForeignTableError(
-            f"{self.path} is not the table {self.spec.name!r} of this package: {detail}.",
+            f"{self._path} is not the table {self._spec.name!r} of this package: {detail}.",
             remedy="Point POSITION_SYNC_LAKE at another folder, or move this one away.",
         )

@@ -38,10 +38,11 @@ from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage import commit_errors, durability
 from position_sync_dagster.lake.storage.object_store import (
     absolute_path,
+    is_remote,
     polars_options,
     require_conditional_put,
 )
-from position_sync_dagster.lake.storage.opening import TableLocation, Use, WriterLock
+from position_sync_dagster.lake.storage.opening import TableHandle, Use, WriterLock
 
 # A commit writes no checkpoint and cuts no log: `Table` does, once the commit is synced.
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
@@ -303,11 +304,11 @@ def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
         except commit_errors.RetryCommit:
             pass
         except commit_errors.STORAGE_ERRORS as error:
-            match commit_errors.classify(error):
-                case commit_errors.ErrorKind.STALE:
+            match commit_errors.to_lake_error(error, path):
+                case errors.BrokenTableError():
                     stale += 1
                     is_last = stale == _STALE_ATTEMPTS
-                case commit_errors.ErrorKind.CONFLICT:
+                case errors.CommitContentionError():
                     is_last = time.monotonic() - begun >= contention_s
                 case _:
                     is_last = True
@@ -318,116 +319,6 @@ def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
 
 
 logger = logging.getLogger(__name__)
-
-# Versions after which a handle is opened anew: it never rebases onto newer checkpoints, so each
-# of its commits gets slower (3.8 to 42 ms after 560).
-REOPEN_EVERY = 10
-
-# Age at which a handle is opened anew, far below the retention of log and files.
-REOPEN_AFTER_S = 20.0
-
-# Version, inode and modification time of an entry of the log: the identity of the table.
-_Entry = tuple[int, int, int]
-
-
-class TableHandle:
-    """Opens a table, and opens it again when the handle is old or the table was replaced.
-
-    Args:
-        on_replaced: Called when the table was deleted and created again, or repaired, since the
-            handle was opened.
-
-    Attributes:
-        generation: Grows by one each time the table was replaced while this process had it open.
-    """
-
-    def __init__(self, location: TableLocation, on_replaced: Callable[[], None]) -> None:
-        self._location = location
-        self._on_replaced = on_replaced
-        self._handle: DeltaTable | None = None
-        self._opened_at = 0.0
-        self._opened_version = -1
-        self._last_entry: _Entry | None = None
-        self._table_id: str | None = None
-        self.generation = 0
-
-    def ready(self) -> DeltaTable:
-        """Return the handle, opened if there is none; it may be behind the log."""
-        if self._handle is None:
-            handle = self._location.open(create=self._last_entry is None)
-            if self._is_another(handle):
-                self.generation += 1
-                logger.error(
-                    "%s was deleted, replaced or repaired while this process had it open; the "
-                    "process continues with the table that is there now",
-                    self._location.path,
-                )
-                self._on_replaced()
-                self._last_entry = None
-            if self._last_entry is None and not self._location.remote:
-                durability.refuse_torn(Path(self._location.path))
-            self._handle, self._table_id = handle, str(handle.metadata().id)
-            self._opened_at = time.monotonic()
-            self._opened_version = handle.version()
-            self.record(handle.version())
-        return self._handle
-
-    def newest(self) -> DeltaTable:
-        """Return the handle at the newest version."""
-        handle = self._handle
-        if handle is not None and not (self._is_outdated(handle) or self._is_replaced()):
-            # Between two steps only: an update between plan and commit would hide a conflict.
-            if self._is_behind(handle):
-                handle.update_incremental()
-            if not self._is_outdated(handle):
-                self.record(handle.version())
-                return handle
-        self._handle = None
-        return self.ready()
-
-    def drop(self) -> None:
-        """Drop the handle; the next use opens the table anew."""
-        self._handle = None
-
-    def record(self, version: int) -> None:
-        """Record the newest version that this process read or committed."""
-        self._last_entry = self._entry(version)
-
-    def _is_outdated(self, handle: DeltaTable) -> bool:
-        is_aged = time.monotonic() - self._opened_at > REOPEN_AFTER_S
-        is_far = handle.version() - self._opened_version >= REOPEN_EVERY
-        # A later release that migrates the table is noticed: opened again, it is refused.
-        return is_aged or is_far or not self._location.fits(handle)
-
-    def _is_behind(self, handle: DeltaTable) -> bool:
-        # Versions have no gaps, so one look-up answers it; listing the log takes 1.6 ms.
-        return self._location.remote or os.path.exists(self._entry_path(handle.version() + 1))
-
-    def _is_another(self, handle: DeltaTable) -> bool:
-        if self._location.remote:
-            return self._table_id not in (None, str(handle.metadata().id))
-        return self._is_replaced() and not self._is_cleaned(handle)
-
-    def _is_replaced(self) -> bool:
-        # The folder may have been deleted: a commit would then create a log without its start.
-        last = self._last_entry
-        return last is not None and last != self._entry(last[0])
-
-    def _is_cleaned(self, handle: DeltaTable) -> bool:
-        # The last entry was deleted by a cleanup of the log: the table is the same one.
-        last = self._last_entry
-        return last is not None and handle.version() > last[0] and not self._entry(last[0])[1]
-
-    def _entry(self, version: int) -> _Entry:
-        with suppress(OSError):
-            if not self._location.remote:
-                found = os.stat(self._entry_path(version))
-                return (version, found.st_ino, found.st_mtime_ns)
-        return (version, 0, 0)
-
-    def _entry_path(self, version: int) -> str:
-        return f"{self._location.path}/{durability.LOG}/{durability.entry_name(version)}"
-
 
 # Versions after which a checkpoint is written: a process that opens the table reads each entry of
 # the log since the checkpoint.
@@ -485,13 +376,11 @@ class Table:
         self.path = absolute_path(path)
         self.spec = spec
         self.options = dict(storage_options) if storage_options else None
-        location = TableLocation(self.path, spec, self.options, use)
-        self._location = location
-        self.is_remote = location.remote
-        self._synced = durability.SyncedCommits(Path(self.path), on=fsync and not location.remote)
-        self._handle = TableHandle(location, on_replaced=self._synced.forget)
+        self.is_remote = is_remote(self.path)
+        self._synced = durability.SyncedCommits(Path(self.path), on=fsync and not self.is_remote)
+        self._handle = TableHandle(self.path, spec, self.options, use, self._synced.forget)
         self._writer_lock = WriterLock(self.path)
-        usual_s = REMOTE_CONTENTION_S if location.remote else CONTENTION_S
+        usual_s = REMOTE_CONTENTION_S if self.is_remote else CONTENTION_S
         self._contention_s = usual_s if contention_s is None else contention_s
         self._mutex = RLock()
         self._compaction_due = False
@@ -513,7 +402,7 @@ class Table:
         Raises:
             LakeError: The folder may not be read, or the store cannot be used.
         """
-        return retried(self._location.exists, path=self.path, contention_s=self._contention_s)
+        return retried(self._handle.exists, path=self.path, contention_s=self._contention_s)
 
     def probe_store(self) -> bool:
         """Check that the object store keeps two writers apart; False for a local table.
@@ -529,7 +418,7 @@ class Table:
         """Return why the table cannot be used; None if it can, or if it is not there yet."""
         try:
             if not self.exists():
-                return self._location.unexpected_content()
+                return self._handle.unexpected_content()
             self.version()
         except errors.LakeError as error:
             return error

@@ -5,20 +5,26 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import polars as pl
 
-from position_sync_dagster.domain import reconciliation
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import Clock, elapsed, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract, contract_mismatch
+from position_sync_dagster.domain.reconciliation import (
+    Break,
+    BreakState,
+    Discrepancy,
+    DiscrepancyType,
+    ReconciliationResult,
+)
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
-from position_sync_dagster.lake.schema.codec import broker_rows, update_rows
+from position_sync_dagster.lake.schema.codec import broker_rows, moment, update_rows
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
@@ -63,7 +69,7 @@ class PositionReconciler:
         *,
         complete: bool,
         details: Mapping[int, ContractDetails] | None = None,
-    ) -> reconciliation.ReconciliationResult:
+    ) -> ReconciliationResult:
         """Return every difference between the snapshot, the rows and the legs.
 
         Args:
@@ -71,15 +77,13 @@ class PositionReconciler:
                 difference.
             details: The known contract details by conid; each leg is compared with them.
         """
-        scope = reconciliation.Scope(
-            complete=complete,
+        scope = Scope(
+            coverage=Coverage(complete=complete),
             details=details or {},
             now=self._clock(),
             stale_after=self._stale_after,
         )
-        holdings = broker_rows(snapshot, None)
-        pairs = pairs_of(holdings, update_rows(list(latest)), scope.now)
-        return reconciliation.compare(pairs, legs, scope)
+        return compare(broker_rows(snapshot, None), update_rows(list(latest)), legs, scope)
 
 
 class ReconciliationService:
@@ -138,7 +142,7 @@ class ReconciliationService:
                 outage.report(error.what, text=str(error))
             await asyncio.sleep(self.interval)
 
-    async def run(self, run_id: str | None = None) -> reconciliation.ReconciliationResult:
+    async def run(self, run_id: str | None = None) -> ReconciliationResult:
         """Compare, record the breaks of each login in one commit, and return the result.
 
         Discrepancies that a person has accepted are counted apart; those that were first seen less
@@ -163,7 +167,7 @@ class ReconciliationService:
         )
         return self._judged(result)
 
-    async def look(self) -> reconciliation.ReconciliationResult:
+    async def look(self) -> ReconciliationResult:
         """Compare as `run` does, without a write.
 
         Raises:
@@ -173,7 +177,7 @@ class ReconciliationService:
 
     async def _compare(
         self,
-    ) -> tuple[reconciliation.ReconciliationResult, pl.DataFrame, Coverage]:
+    ) -> tuple[ReconciliationResult, pl.DataFrame, Coverage]:
         """Return the result, the broker's holdings, and which accounts they cover."""
         holdings, coverage = await self._holdings()
         await self._lake.registry.refresh()
@@ -191,27 +195,25 @@ class ReconciliationService:
         )
         now, legs = self._clock(), self._lake.registry.legs
         conids = {leg.conid for leg in legs}
-        result = reconciliation.compare(
-            pairs_of(holdings, latest, now),
+        result = compare(
+            holdings,
+            latest,
             legs,
-            reconciliation.Scope(
-                complete=coverage.complete,
+            Scope(
+                coverage=coverage,
                 details=await offload(self._lake.contracts.get, conids),
                 now=now,
                 stale_after=self._stale_after,
-                covers=coverage.covers,
             ),
         )
         return result, holdings, coverage
 
-    def _judged(
-        self, result: reconciliation.ReconciliationResult
-    ) -> reconciliation.ReconciliationResult:
+    def _judged(self, result: ReconciliationResult) -> ReconciliationResult:
         known = {(one.type, one.account, one.conid): one for one in self._lake.breaks.open_breaks()}
         left, unconfirmed = [], []
         for one in result.discrepancies:
             found = known.get((one.type, one.account, one.conid))
-            if found is not None and found.state is reconciliation.BreakState.ACCEPTED:
+            if found is not None and found.state is BreakState.ACCEPTED:
                 continue
             left.append(one)
             if found is not None and elapsed(found.opened_at, result.at) < CONFIRM_AFTER:
@@ -232,10 +234,10 @@ class ReconciliationService:
 
 
 # The types of breaks that other comparisons find.
-_OF_OTHERS = (reconciliation.DiscrepancyType.STATEMENT, reconciliation.DiscrepancyType.UNEXPLAINED)
+_OF_OTHERS = (DiscrepancyType.STATEMENT, DiscrepancyType.UNEXPLAINED)
 
 
-def _is_compared(one: reconciliation.Break, held: Collection[Key], coverage: Coverage) -> bool:
+def _is_compared(one: Break, held: Collection[Key], coverage: Coverage) -> bool:
     """Return whether a break would have been found again if it was still there.
 
     Args:
@@ -245,37 +247,55 @@ def _is_compared(one: reconciliation.Break, held: Collection[Key], coverage: Cov
     """
     if one.type in _OF_OTHERS:
         return False
-    if one.type is reconciliation.DiscrepancyType.LEG_MISMATCH or (one.account, one.conid) in held:
+    if one.type is DiscrepancyType.LEG_MISMATCH or (one.account, one.conid) in held:
         return True
     return coverage.covers(one.account or None)
 
 
 def _by_login(
-    discrepancies: Iterable[reconciliation.Discrepancy], settings: Settings
-) -> dict[str, list[reconciliation.Discrepancy]]:
+    discrepancies: Iterable[Discrepancy], settings: Settings
+) -> dict[str, list[Discrepancy]]:
     """Return the discrepancies by login; with several logins, OF_STRATEGIES has the rest."""
     login_of = {name: one.gateway_id for one in settings.logins for name in one.accounts or ()}
     others = OF_STRATEGIES if login_of else settings.logins[0].gateway_id
-    found = defaultdict[str, list[reconciliation.Discrepancy]](list)
+    found = defaultdict[str, list[Discrepancy]](list)
     for one in discrepancies:
         found[login_of.get(one.account, others)].append(one)
     return found
 
 
-def pairs_of(
-    holdings: pl.DataFrame, latest: pl.DataFrame, now: datetime
-) -> list[reconciliation.Pair]:
-    """Return each holding of the broker with its newest row, in the order of account and conid.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """The accounts that a comparison covers, its time, and the contract details.
 
-    An unknown quantity is NaN, which equals nothing: it is neither zero nor an absence.
+    Attributes:
+        coverage: Which accounts the holdings cover.
+        now: The moment of the comparison.
+        stale_after: A value that its source has not confirmed for longer is STALE.
+        details: The contract details that are known, by conid.
+    """
+
+    coverage: Coverage
+    now: datetime
+    stale_after: timedelta
+    details: Mapping[int, ContractDetails] = field(default_factory=dict)
+
+
+def compare(
+    holdings: pl.DataFrame, latest: pl.DataFrame, legs: Iterable[ActiveContract], scope: Scope
+) -> ReconciliationResult:
+    """Compare what the broker holds with the rows and the registry; pure.
 
     Args:
         holdings: Rows of `broker_positions`.
         latest: The newest row of each holding.
-        now: The current time.
+        legs: The legs of strategies.
+        scope: What the holdings cover.
     """
+    legs = [leg for leg in legs if leg.removed_at is None]
+    # An unknown quantity is NaN, which equals nothing: it is neither zero nor an absence.
     quantity = pl.col("position").fill_null(math.nan)
-    ours = confirmations.with_confirmed(latest, holdings, now).select(
+    ours = confirmations.with_confirmed(latest, holdings, scope.now).select(
         *_KEY, _symbol="symbol", ours=quantity, confirmed_at=confirmations.CONFIRMED
     )
     pairs = (
@@ -284,4 +304,113 @@ def pairs_of(
         .select(*_KEY, pl.coalesce("symbol", "_symbol"), "held", "ours", "confirmed_at")
         .sort(_KEY)
     )
-    return [reconciliation.Pair._make(row) for row in pairs.iter_rows()]
+    of_legs = pairs.filter(pl.col("conid").is_in([leg.conid for leg in legs])).drop_nulls("held")
+    held = {(account, conid): at for account, conid, at in of_legs[*_KEY, "held"].iter_rows()}
+    return ReconciliationResult(
+        at=scope.now,
+        complete=scope.coverage.complete,
+        checked=pairs.height,
+        discrepancies=(
+            *_differences(pairs, scope),
+            *_overclaimed(held, legs, complete=scope.coverage.complete),
+            *_mismatched(legs, scope.details),
+        ),
+    )
+
+
+_DETAILS = {
+    DiscrepancyType.MISSING: "held at the broker, no row",
+    DiscrepancyType.SURPLUS: "not held at the broker",
+    DiscrepancyType.QUANTITY: "quantities differ",
+}
+
+
+def _differences(pairs: pl.DataFrame, scope: Scope) -> Iterable[Discrepancy]:
+    """Yield where a holding of the broker differs from its newest row."""
+    held, ours = pl.col("held").fill_null(0.0), pl.col("ours")
+    absent = [one for one in pairs.get_column("account").unique() if scope.coverage.covers(one)]
+    is_absence_known = pl.col("held").is_not_null() | pl.col("account").is_in(absent)
+    is_fresh = pl.col("confirmed_at") >= moment(scope.now - scope.stale_after)
+    differs = (
+        pl.when(ours.is_null() & (held != 0))
+        .then(pl.lit("MISSING"))
+        .when((held == 0) & (ours != 0))
+        .then(pl.when(is_absence_known).then(pl.lit("SURPLUS")))
+        .when((held != ours) | held.is_nan())
+        .then(pl.lit("QUANTITY"))
+        .when(ours.is_not_null() & (held != 0) & ~is_fresh.fill_null(value=False))
+        .then(pl.lit("STALE"))
+    )
+    found = pairs.with_columns(held, kind=differs).drop_nulls("kind")
+    for account, conid, symbol, expected, actual, confirmed_at, name in found.iter_rows():
+        age = "the row's time lies in the future: its age is unknown"
+        if confirmed_at is not None:
+            age = f"the value is {(scope.now - confirmed_at).total_seconds():.0f} s old"
+        kind = DiscrepancyType(name)
+        detail = _DETAILS.get(kind, age)
+        yield _found(kind, (account, conid), symbol, (expected, actual), detail)
+
+
+def _found(
+    kind: DiscrepancyType,
+    key: Key,
+    symbol: str,
+    quantities: tuple[float | None, float | None],
+    detail: str,
+) -> Discrepancy:
+    (account, conid), (expected, actual) = key, quantities
+    return Discrepancy(
+        type=kind,
+        account=account,
+        conid=conid,
+        symbol=symbol,
+        expected=expected,
+        actual=actual,
+        detail=detail,
+    )
+
+
+def _overclaimed(
+    positions: Mapping[Key, float], legs: Iterable[ActiveContract], *, complete: bool
+) -> Iterable[Discrepancy]:
+    """Yield where strategies claim more than is held: in an account, then in all of them together.
+
+    All accounts together have the name "". They are compared if every account is covered, and only
+    for contracts with a leg without an account; the claims of legs with an account count too.
+    """
+    claiming = [leg for leg in legs if leg.quantity is not None]
+    anywhere = {leg.conid for leg in claiming if complete and leg.account is None}
+    held = defaultdict[Key, float](float, positions)
+    for (_account, conid), position in positions.items():
+        held["", conid] += position
+    claims: defaultdict[Key, float] = defaultdict(float)
+    symbols: dict[Key, str] = {}
+    for leg in claiming:
+        for account in (leg.account, "" if leg.conid in anywhere else None):
+            if account is not None:
+                claims[account, leg.conid] += leg.quantity or 0.0
+                symbols.setdefault((account, leg.conid), leg.symbol)
+    for key in sorted(claims, key=lambda one: (not one[0], one)):
+        there, claimed = held[key], claims[key]
+        too_much = abs(claimed) > abs(there) * (1 + NEGLIGIBLE) or claimed * there < 0
+        if abs(there) > NEGLIGIBLE and too_much:
+            detail = f"strategies claim more than {'is held' if key[0] else 'all accounts hold'}"
+            kind = DiscrepancyType.LEG_QUANTITY
+            yield _found(kind, key, symbols[key], (there, claimed), detail)
+
+
+def _mismatched(
+    legs: Iterable[ActiveContract], details: Mapping[int, ContractDetails]
+) -> Iterable[Discrepancy]:
+    """Yield where legs differ from the contract of their conid, once for each contract."""
+    found: dict[Key, list[str]] = defaultdict(list)
+    symbols: dict[Key, str] = {}
+    for leg in legs:
+        contract = details.get(leg.conid)
+        if contract and (difference := contract_mismatch(leg, contract)):
+            key = (leg.account or "", leg.conid)
+            found[key].append(f"strategy {leg.strategy_id}: {difference}")
+            symbols.setdefault(key, leg.symbol)
+    for key, differences in sorted(found.items()):
+        kind, detail = DiscrepancyType.LEG_MISMATCH, "; ".join(differences)
+        yield _found(kind, key, symbols[key], (None, None), detail)

@@ -5,9 +5,9 @@ import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from datetime import datetime, timedelta
-from itertools import islice, takewhile
+from itertools import islice
 from sys import intern
-from typing import Any, NamedTuple
+from typing import Any
 
 from position_sync_dagster.domain.clock import NEVER, Backoff, Clock, elapsed, has_come, utc_now
 from position_sync_dagster.domain.instrument import (
@@ -22,12 +22,11 @@ from position_sync_dagster.domain.leg import (
     matching_contracts,
     problem_of,
 )
-from position_sync_dagster.errors import LakeError, LeaseLostError
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.broker_positions import ContractsTable
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
-from position_sync_dagster.sync.stream.ownership import OwnerContext, end_tasks
+from position_sync_dagster.sync.stream.ownership import OwnerContext
 
 logger = logging.getLogger(__name__)
 
@@ -38,44 +37,13 @@ CHUNK = 10
 # Number of details per commit when they are fetched in the background; fewer in the last one.
 STORED_AT_ONCE = 500
 
-# Delay before the next attempt after a table could not be read or written.
-AGAIN = timedelta(seconds=10)
-
 # Minimum time between two requests for the trading hours of a contract whose listed days are over.
 # The gateway lists a few days ahead.
 HOURS_AGAIN = timedelta(hours=1)
 
-# Delays before details are fetched again if the gateway did not give them.
+# Delays before details are fetched again if the gateway did not give them: an expired option has no
+# details any more (nautilus_trader pull/3305).
 REFETCH = Backoff(first_s=60.0, longest_s=14_400.0)
-
-# Maximum number of requests for details, spread over eight hours: an expired option has no details
-# any more (nautilus_trader pull/3305). The table remembers how often details were not given.
-MOST_TIMES = 10
-
-# If details were fetched within this time, a contradiction counts without another fetch.
-FRESH = timedelta(minutes=1)
-
-_LegKey = tuple[str, str | None, int]
-
-
-class _NotGiven(NamedTuple):
-    """Details that the gateway did not give.
-
-    Attributes:
-        times: How often it said that it knows no such contract.
-        due_at: When they are fetched again, unless it has said so MOST_TIMES.
-        refused_at: When it last said so.
-    """
-
-    times: int
-    due_at: datetime
-    refused_at: datetime | None = None
-
-    def is_due(self, now: datetime) -> bool:
-        """Return whether they are fetched again now."""
-        longest = timedelta(seconds=REFETCH.longest_s)
-        return self.times < MOST_TIMES and has_come(self.due_at, now, longest)
-
 
 SHARED = ("trading_hours", "valid_exchanges", "time_zone", "symbol", "trading_class", "exchange")
 
@@ -87,8 +55,8 @@ EXPIRED_KEPT = timedelta(days=30)
 class ContractCache:
     """Contract details in memory: of legs, and of each contract that may still be held.
 
-    Stored details may be older than a change of the contract, as a new symbol. Details that
-    contradict a leg are fetched again before that counts.
+    Stored details may be older than a change of the contract, as a new symbol. If they contradict
+    a leg, they are fetched again before that counts.
 
     Args:
         table: Keeps the details across processes. Without it each process fetches them.
@@ -106,16 +74,15 @@ class ContractCache:
 
     def __post_init__(self) -> None:
         self._known: dict[int, ContractDetails] = {}
-        self._without_details: dict[int, _NotGiven] = {}
-        self._hours_at: dict[int, datetime] = {}
-        self._task: asyncio.Task[None] | None = None
+        # How often the gateway gave no details, and when they are fetched again.
+        self._not_given: dict[int, tuple[int, datetime]] = {}
         self._wanted: dict[int, None] = {}
         self._unstored: dict[int, ContractDetails] = {}
-        self._again_at = NEVER
+        self._asked: set[int] = set()
+        # Contracts whose stored details contradict a leg, and were not fetched since the start.
+        self._doubted: set[int] = set()
         self._legs: tuple[ActiveContract, ...] = ()
-        self._mismatches: dict[_LegKey, str] = {}
-        # Contracts that contradict a leg, and whether their details were fetched since.
-        self._doubts: dict[int, bool] = {}
+        self._mismatches: dict[tuple[str, str | None, int], str] = {}
         self.matching: tuple[ActiveContract, ...] = ()
         self.version = 0
 
@@ -133,11 +100,10 @@ class ContractCache:
         """Record the active legs, and compare new ones with their contracts."""
         legs = tuple(legs)
         if legs != self._legs:
+            for leg in set(legs).difference(self._legs):  # requests for a new leg begin anew
+                self._not_given.pop(leg.conid, None)
             self._legs = legs
-            for leg in legs:  # for a leg added since the refusal, requests begin anew
-                asked = self._without_details.get(leg.conid)
-                if asked is not None and asked.refused_at and asked.refused_at < leg.added_at:
-                    del self._without_details[leg.conid]
+            self._doubted.clear()
             self._compare({leg.conid for leg in legs})
 
     async def load(self, legs: Iterable[ActiveContract]) -> None:
@@ -149,11 +115,7 @@ class ContractCache:
         legs = tuple(legs)
         if self.table is not None:
             since = (self.clock() - EXPIRED_KEPT).date()
-            conids = {leg.conid for leg in legs}
-            self._keep(await offload(self.table.unexpired, since, conids))
-            for conid, (times, at) in (await offload(self.table.not_given)).items():
-                due_at = at + timedelta(seconds=REFETCH.delay_s(times))
-                self._without_details[conid] = _NotGiven(times, due_at, at)
+            self._keep(await offload(self.table.unexpired, since, {leg.conid for leg in legs}))
         self.follow(legs)
 
     def known(self, conid: int) -> ContractDetails | None:
@@ -181,14 +143,9 @@ class ContractCache:
         hours = self.hours(conid)
         return hours is None or hours.is_open(self.clock()) is not False
 
-    def missing(self, conids: Iterable[int]) -> set[int]:
-        """Return the conids whose details have to be fetched."""
-        wanted = set(conids)
-        return wanted - self.available(wanted)
-
     def available(self, conids: Iterable[int]) -> set[int]:
         """Return the conids whose details need not be fetched."""
-        return {c for c in conids if c in self._known and not self._is_doubted(c)}
+        return {conid for conid in conids if conid in self._known and conid not in self._doubted}
 
     async def details(
         self, connection: GatewayConnection, conids: Iterable[int]
@@ -199,10 +156,8 @@ class ContractCache:
         in the background alone: the caller would wait for each timeout.
         """
         wanted = set(conids)
-        missing = self.missing(wanted) - self._without_details.keys()
-        if missing:
+        if missing := wanted - self.available(wanted) - self._not_given.keys():
             await self._fetch(connection, missing)
-            await self._store()
         return self.of(wanted)
 
     def want(self, conids: Iterable[int], *, first: bool = False) -> None:
@@ -219,77 +174,59 @@ class ContractCache:
 
     def definitions_restored(self) -> None:
         """Request details soon that the gateway did not give: it knows contracts again."""
-        now = self.clock()
-        for conid, asked in self._without_details.items():
-            self._without_details[conid] = asked._replace(due_at=min(asked.due_at, now))
+        self._not_given = {conid: (times, NEVER) for conid, (times, _) in self._not_given.items()}
 
-    def fetch_in_background(
-        self, connection: GatewayConnection, *, streamed: Collection[int]
-    ) -> None:
-        """Fetch the details of the next few wanted conids, in a background task.
+    async def fetch_due(self, connection: GatewayConnection, streamed: Iterable[int]) -> None:
+        """Fetch the details of the next few contracts, and store what has been fetched.
 
         First come details that contradict a leg, then wanted ones, and those of streamed
         contracts whose trading hours have no listed days left.
+
+        Raises:
+            LakeError: The table cannot be written; the same details are due again.
         """
-        if self._task is not None and not self._task.done():
-            return
-        for conid in list(takewhile(lambda c: not self._is_missing(c), self._wanted)):
-            del self._wanted[conid]
-        now = self.clock()
-        missing = [c for c, is_fetched in self._doubts.items() if not is_fetched][:CHUNK]
-        missing = missing or list(islice(filter(self._is_missing, self._wanted), CHUNK))
-        if not missing:
-            missing = [c for c in streamed if self._hours_are_over(c, now)][:CHUNK]
-            self._hours_at |= dict.fromkeys(missing, now)
-        if missing:
-            self._task = asyncio.create_task(self._fetch_some(connection, missing))
-        elif self._unstored and has_come(self._again_at, now, AGAIN):
-            self._task = asyncio.create_task(self._store())
+        wanted = dict.fromkeys(self._doubted) | self._wanted
+        due = list(islice(filter(self._is_missing, wanted), CHUNK))
+        due = due or list(islice(filter(self._hours_are_over, streamed), CHUNK))
+        if due:
+            await self._fetch(connection, due)
+        details = dict(self._unstored)
+        if self.table is not None and details and (not due or len(details) >= STORED_AT_ONCE):
+            await offload(self.table.put, list(details.values()))
+            left = self._unstored.items()
+            self._unstored = {c: one for c, one in left if details.get(c) is not one}
 
-    async def remember(self, details: Iterable[ContractDetails]) -> None:
-        """Store fetched details in place of older ones."""
-        self._take({one.conid: one for one in details})
-        await self._store()
-
-    async def close(self) -> None:
-        """Cancel the background task."""
-        await end_tasks(self._task)
+    def take(self, found: Mapping[int, ContractDetails]) -> None:
+        """Keep details of the gateway; they are stored in place of older ones."""
+        self._asked |= found.keys()
+        if self.table is not None:
+            self._unstored |= found
+        self._keep(found)
 
     def _compare(self, conids: Collection[int]) -> None:
         """Compare the legs of these conids with their contracts, and log new mismatches."""
-        before, found, differing = self._mismatches, dict[_LegKey, str](), set[int]()
+        before, self._mismatches = self._mismatches, {}
+        self._doubted.difference_update(conids)
         for leg in self._legs:
             difference = before.get(leg.key)
             if leg.conid in conids:
                 details = self._known.get(leg.conid)
                 difference = contract_mismatch(leg, details) if details is not None else None
-                if details is not None and difference is not None:
-                    differing.add(leg.conid)
-                    text = f"strategy {leg.strategy_id} differs: {difference}"
-                    difference = None if self._doubt(details, text) else difference
-            if difference is not None:
-                found[leg.key] = difference
-        for conid in (self._doubts.keys() & set(conids)) - differing:
-            del self._doubts[conid]
-            logger.info("the details of contract %d agree with its legs again", conid)
-        for strategy, account, conid in found.keys() - before.keys():
+            if difference is not None and leg.conid not in self._asked:
+                self._doubted.add(leg.conid)
+            elif difference is not None:
+                self._mismatches[leg.key] = difference
+        for strategy, account, conid in self._mismatches.keys() - before.keys():
             logger.warning(
                 "the leg %d of strategy %s is not streamed: %s. Correct the leg.",
                 conid,
                 strategy,
-                found[strategy, account, conid],
+                self._mismatches[strategy, account, conid],
             )
-        self._mismatches = found
-        matching = tuple(leg for leg in self._legs if leg.key not in found)
+        matching = tuple(leg for leg in self._legs if leg.key not in self._mismatches)
         if matching != self.matching:
             self.matching = matching
             self.version += 1
-
-    def _take(self, found: Mapping[int, ContractDetails]) -> None:
-        """Keep details of the gateway; they are stored in place of older ones."""
-        if self.table is not None:
-            self._unstored.update(found)
-        self._keep(found)
 
     def _keep(self, found: Mapping[int, ContractDetails]) -> None:
         for conid, details in found.items():
@@ -298,89 +235,44 @@ class ContractCache:
                 name: intern(text) for name in SHARED if (text := getattr(details, name))
             }
             self._known[conid] = replace(details, **texts) if texts else details
-            self._without_details.pop(conid, None)
+            self._not_given.pop(conid, None)
         if changed := {leg.conid for leg in self._legs} & found.keys():
             self._compare(changed)
 
-    async def _fetch_some(self, connection: GatewayConnection, conids: list[int]) -> None:
-        await self._fetch(connection, conids)
-        if len(self._unstored) >= STORED_AT_ONCE or not any(map(self._is_missing, self._wanted)):
-            await self._store()
-
     async def _fetch(self, connection: GatewayConnection, conids: Collection[int]) -> None:
-        found = await connection.details(conids)
-        self._doubts |= dict.fromkeys(self._doubts.keys() & set(conids), True)
-        self._take(found)
-        self._compare(set(conids) - found.keys())
-        await self._not_given(connection, conids)
-
-    async def _store(self) -> None:
-        details = dict(self._unstored)
-        if self.table is None or not details or not has_come(self._again_at, self.clock(), AGAIN):
-            return
-        try:
-            await offload(self.table.put, list(details.values()))
-        except LakeError as error:
-            self._again_at = self.clock() + AGAIN
-            logger.warning("contract details could not be stored, they are due again: %s", error)
-            return
-        self._unstored = {c: one for c, one in self._unstored.items() if details.get(c) is not one}
-
-    def _is_missing(self, conid: int) -> bool:
-        asked = self._without_details.get(conid)
-        return conid not in self._known and (asked is None or asked.is_due(self.clock()))
-
-    async def _not_given(self, connection: GatewayConnection, conids: Iterable[int]) -> None:
-        """Record for which of these contracts the gateway gave no details.
+        """Fetch details, and record for which contracts the gateway gave none.
 
         Only its word that it knows no such contract is a refusal. Without an answer, or with one
         that cannot be read, they are due again a minute later.
         """
-        now, refused = self.clock(), dict[int, tuple[int, datetime]]()
-        for conid in filter(self._is_missing, list(conids)):
-            times, _due_at, at = self._without_details.get(conid, _NotGiven(0, now))
-            if conid in connection.unknown:
-                times, at = times + 1, now
-                refused[conid] = (times, now)
-            due_at = now + timedelta(seconds=REFETCH.delay_s(max(times, 1)))
-            self._without_details[conid] = _NotGiven(times, due_at, at)
-            if times == MOST_TIMES:
-                logger.warning(
-                    "the gateway gave no details of contract %d, %d times: it has expired or does "
-                    "not exist, and is not asked for again. Remove its leg, if it has one; a leg "
-                    "that is added anew is asked for again.",
-                    conid,
-                    times,
-                )
-        if self.table is None or not refused:
-            return
-        try:
-            await offload(self.table.put_not_given, refused)
-        except LakeError as error:
-            logger.warning("refused contract details could not be remembered: %s", error)
+        found = await connection.details(conids)
+        now, without = self.clock(), set(conids) - found.keys()
+        for conid in without:
+            times = self._not_given.get(conid, (0, now))[0] + (conid in connection.unknown)
+            wait_s = REFETCH.delay_s(max(times, 1))
+            self._not_given[conid] = times, now + timedelta(seconds=wait_s)
+        self._wanted = {conid: None for conid in self._wanted if conid not in found}
+        self._asked |= without
+        self.take(found)
+        self._compare(without)
 
-    def _doubt(self, details: ContractDetails, text: str) -> bool:
-        """Record a contradiction; return whether the details are fetched before it counts."""
-        conid = details.conid
-        if conid not in self._doubts:
-            self._doubts[conid] = timedelta() <= self.clock() - details.seen_at < FRESH
-            if self._is_doubted(conid):
-                logger.warning("the details of contract %d are fetched again: %s", conid, text)
-        return self._is_doubted(conid)
+    def _is_missing(self, conid: int) -> bool:
+        is_available = conid in self._known and conid not in self._doubted
+        return not is_available and self._may_be_asked(conid)
 
-    def _is_doubted(self, conid: int) -> bool:
-        return self._doubts.get(conid) is False
+    def _may_be_asked(self, conid: int) -> bool:
+        _times, due_at = self._not_given.get(conid, (0, NEVER))
+        return has_come(due_at, self.clock(), timedelta(seconds=REFETCH.longest_s))
 
-    def _hours_are_over(self, conid: int, now: datetime) -> bool:
-        hours, asked_at = self.hours(conid), self._hours_at.get(conid)
-        over = hours is not None and hours.ends <= now and not self._has_expired(conid, now)
-        return over and (asked_at is None or elapsed(asked_at, now) >= HOURS_AGAIN)
-
-    def _has_expired(self, conid: int, now: datetime) -> bool:
-        """Return whether a contract has no trading hours ahead, wherever it was listed."""
-        details = self._known.get(conid)
-        end = (details.expires_on or details.last_trade_date) if details is not None else None
-        return end is not None and end < (now - timedelta(days=1)).date()
+    def _hours_are_over(self, conid: int) -> bool:
+        """Return whether the days that a contract listed are over, unless it has expired."""
+        details, hours, now = self._known.get(conid), self.hours(conid), self.clock()
+        if details is None or hours is None or hours.ends > now:
+            return False
+        end = details.expires_on or details.last_trade_date
+        has_expired = end is not None and end < (now - timedelta(days=1)).date()
+        is_old = elapsed(details.seen_at, now) >= HOURS_AGAIN
+        return is_old and not has_expired and self._may_be_asked(conid)
 
 
 # Delays before a leg that fits no contract, or several, is looked up again: new contracts are
@@ -411,23 +303,18 @@ class LegResolver:
 
     def __post_init__(self) -> None:
         self._attempts: dict[object, tuple[int, float]] = {}
-        self._task: asyncio.Task[None] | None = None
 
-    def resolve_in_background(self, connection: GatewayConnection) -> None:
-        """Look up the legs that are due, in a background task."""
-        keys = {_membership(leg) for leg in self.registry.unresolved}
-        self._attempts = {key: tries for key, tries in self._attempts.items() if key in keys}
-        if self._task is not None and not self._task.done():
-            return
-        now_s = self.context.monotonic()
-        due = [
-            leg
-            for leg in self.registry.unresolved
-            if (gone := expired(leg, utc_now())) is None or gone != leg.problem
-            if self._attempts.get(_membership(leg), (0, now_s))[1] <= now_s
-        ]
-        if due:
-            self._task = asyncio.create_task(self._resolve_or_log(connection, due[:AT_ONCE]))
+    async def resolve_due(self, connection: GatewayConnection) -> None:
+        """Look up the legs that are due.
+
+        Raises:
+            LakeError: As `resolve`.
+        """
+        unresolved, now_s = self.registry.unresolved, self.context.monotonic()
+        tried = {key: self._attempts.get(key, (0, now_s)) for key in map(_membership, unresolved)}
+        self._attempts = tried
+        due = [leg for leg in unresolved if tried[_membership(leg)][1] <= now_s]
+        await self.resolve(connection, due[:AT_ONCE])
 
     def definitions_restored(self) -> None:
         """Look up every leg that waits: the gateway knows contracts again."""
@@ -457,7 +344,7 @@ class LegResolver:
             self._attempts[key] = (tries, now_s + LOOK_UP.delay_s(tries))
         if findings:
             self.context.lease.check()
-            await self.contracts.remember(found)
+            self.contracts.take({one.conid: one for one in found})
             await self.registry.settle(findings)
         problems = {leg.key: leg.problem for leg in self.registry.unresolved}
         for leg, _finding in findings:
@@ -466,18 +353,6 @@ class LegResolver:
                 logger.info("the contract of %s was found", name)
             else:
                 logger.warning("%s is not streamed: %s", name, problems[leg.key])
-
-    async def close(self) -> None:
-        """Cancel the background task."""
-        await end_tasks(self._task)
-
-    async def _resolve_or_log(
-        self, connection: GatewayConnection, legs: list[UnresolvedLeg]
-    ) -> None:
-        try:
-            await self.resolve(connection, legs)
-        except (LakeError, LeaseLostError, ConnectionError) as error:
-            logger.warning("legs could not be looked up, they are due again: %s", error)
 
 
 def _membership(leg: UnresolvedLeg) -> object:

@@ -19,15 +19,13 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.streamed_holding import Moment, StreamedHolding, StreamRules
 from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler
-from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.lake.broker_positions import AccountValuesTable
 from position_sync_dagster.lake.storage.threads import offload
-from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.model_greeks import PublishedGreeks
-from position_sync_dagster.sync.stream.ownership import OwnerContext, end_tasks
+from position_sync_dagster.sync.stream.ownership import BackgroundWork, OwnerContext
 from position_sync_dagster.sync.stream.publisher import Announcements
 
 logger = logging.getLogger(__name__)
@@ -60,7 +58,6 @@ class StreamPricer:
             closed_heartbeat_s=max(settings.row_interval_s, settings.monitored_row_interval_s),
         )
         self._holdings: dict[Key, StreamedHolding] = {}
-        self._suspects = OutageLog(logger)
 
     def reset(self) -> None:
         """Forget every holding: a snapshot of the positions comes next."""
@@ -147,7 +144,6 @@ class StreamPricer:
                     updates.append((update, holding))
             if holding is None or not (state.streamed or state.due):
                 del self._holdings[key]
-        self._log_suspects()
         return updates
 
     def _holding(self, key: Key) -> StreamedHolding:
@@ -156,15 +152,6 @@ class StreamPricer:
             line = self.lines.line(key[1])
             state = self._holdings[key] = StreamedHolding(key=key, line=line, rules=self._rules)
         return state
-
-    def _log_suspects(self) -> None:
-        """Log once per outage that lines are requested again."""
-        reasons = self.lines.suspect_reasons()
-        if reasons:
-            text = "; ".join(self.lines.problems())
-            self._suspects.report("; ".join(reasons), text=text, level=logging.WARNING)
-        else:
-            self._suspects.fault = None
 
 
 # Errors that another attempt cannot repair.
@@ -179,9 +166,6 @@ QUIET_S = 60.0
 
 # Maximum wait for a cancelled handler to end.
 CANCEL_TIMEOUT_S = 1.0
-
-# A delivery that takes longer is logged.
-SLOW_S = 10.0
 
 
 @dataclass(eq=False, repr=False)
@@ -219,7 +203,6 @@ class Delivery:
         self._failed_s: dict[str, float] = {}
         self._pending: dict[Key, PositionUpdate] = {}
         self._is_closing = self._is_closed = False
-        self._in_delivery = 0
         self._urgent = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -243,11 +226,7 @@ class Delivery:
             return
         await asyncio.wait({self._task}, timeout=timeout_s)
         if not self._task.done():
-            logger.error(
-                "%s did not accept its last %d updates",
-                type(self.handler).__name__,
-                self._in_delivery + len(self._pending),
-            )
+            logger.error("%s did not accept its last updates", type(self.handler).__name__)
             self._is_closed = True
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=CANCEL_TIMEOUT_S)
@@ -258,17 +237,12 @@ class Delivery:
         while self._pending and not self._is_closed:
             self._urgent.clear()
             updates, self._pending = list(self._pending.values()), {}
-            self._in_delivery = len(updates)
             began = loop.time()
-            timer = loop.call_later(SLOW_S, self._log_slow, len(updates))
             try:
                 failed = await self._deliver(updates)
             except BaseException:
                 self._put_back(updates)
                 raise
-            finally:
-                timer.cancel()
-                self._in_delivery = 0
             if failed:
                 self._put_back(updates)
                 failures += 1
@@ -312,14 +286,6 @@ class Delivery:
             name, text = type(self.handler).__name__, str(error) or kind
             logger.error("%s failed: %s", name, text, exc_info=trace)
 
-    def _log_slow(self, count: int) -> None:
-        logger.warning(
-            "%s has been busy with %d updates for more than %g s; newer values wait for it",
-            type(self.handler).__name__,
-            count,
-            SLOW_S,
-        )
-
 
 # Minimum seconds between two commits of the amounts of accounts: one costs as much as a commit of
 # the ledger.
@@ -331,69 +297,42 @@ class AccountRecorder:
     """Writes a row for each account whose amounts changed, in one commit.
 
     Net liquidation and profit change with each tick: there is at most one commit each
-    `ACCOUNT_EVERY_S`, with the newest amounts. It runs in a task, and no flush waits for it.
+    `ACCOUNT_EVERY_S`, with the newest amounts, and no flush waits for it.
 
     After a commit that failed, the table is read again, and what it lacks is due again.
-
-    Args:
-        table: The table; with None, nothing is subscribed and nothing is written.
     """
 
     context: OwnerContext
-    table: AccountValuesTable | None
+    table: AccountValuesTable
 
     def __post_init__(self) -> None:
         self._written: dict[str, AccountSummary] | None = None
         self._next_at = float("-inf")
-        self._task: asyncio.Task[None] | None = None
-        self._outage = OutageLog(logger)
 
-    def flush(self, connection: GatewayConnection, provenance: Provenance) -> None:
-        """Start to write the changes if that is due, and keep the subscriptions alive."""
-        table = self.table
-        if table is None:
+    async def record(self, connection: GatewayConnection) -> None:
+        """Write the changes since the last commit, if that is due.
+
+        Raises:
+            LakeError: The table cannot be used.
+        """
+        began = self.context.monotonic()
+        if began < self._next_at:
             return
-        connection.summaries.subscribe()
-        is_writing = self._task is not None and not self._task.done()
-        if is_writing or self.context.monotonic() < self._next_at:
-            return
-        written = self._written or {}
-        rows = [
-            row
+        written, self._written = self._written, None
+        if written is None:
+            summaries = await offload(self.table.latest_summaries)
+            written = {row.account: row for row in summaries}
+        provenance = asdict(self.context.lease.provenance)
+        rows = {
+            row.account: replace(row, **provenance)
             for row in connection.summaries.current()
             if (before := written.get(row.account)) is None or before.amounts != row.amounts
-        ]
-        if rows or self._written is None:
-            rows = [replace(row, **asdict(provenance)) for row in rows]
-            self._task = asyncio.create_task(self._write(table, rows, self._written))
-
-    async def close(self, *, timeout_s: float) -> None:
-        """Wait until the rows that are being written are in the table."""
-        if self._task is not None:
-            await asyncio.wait({self._task}, timeout=timeout_s)
-            await end_tasks(self._task)
-            self._task = None
-
-    async def _write(
-        self,
-        table: AccountValuesTable,
-        rows: list[AccountSummary],
-        written: dict[str, AccountSummary] | None,
-    ) -> None:
-        """Write rows; if it is not known what was written last, read that from the table."""
-        began = self.context.monotonic()
-        try:
-            if written is None:
-                rows, written = await offload(table.latest_summaries), {}
-            else:
-                await offload(table.append, rows)
-            self._written = written | {row.account: row for row in rows}
-            self._outage.fault = None
-        except errors.LakeError as error:
-            self._written = None
-            self._outage.report(f"account_values: {error}")
-        ended = self.context.monotonic()
-        self._next_at = ended + max(ACCOUNT_EVERY_S, rest_s(ended - began))
+        }
+        if rows:
+            await offload(self.table.append, list(rows.values()))
+            ended = self.context.monotonic()
+            self._next_at = ended + max(ACCOUNT_EVERY_S, rest_s(ended - began))
+        self._written = written | rows
 
 
 # Time limit for each handler to accept its last updates at the end of the stream.
@@ -406,24 +345,27 @@ class Flusher:
 
     Args:
         announced: States of holdings with a row or request already; a close is written once.
-        accounts: Records the values of the accounts with each flush.
+        account_values: Gets the values of the accounts; with None, they are not subscribed.
     """
 
     context: OwnerContext
     pricer: StreamPricer
     announced: Announcements
-    accounts: AccountRecorder
+    account_values: AccountValuesTable | None = None
 
     def __post_init__(self) -> None:
         self._ticks: PendingChanges[int] = PendingChanges()
         self._deliveries: list[Delivery] = []
+        table = self.account_values
+        self._accounts = None if table is None else AccountRecorder(self.context, table)
+        self._beside = BackgroundWork(self.context.monotonic)
 
     def add_handler(self, handler: PositionUpdateHandler) -> None:
         """Add a handler that gets each flush."""
         self._deliveries.append(Delivery(handler, monotonic=self.context.monotonic))
 
     def watch(self, connection: GatewayConnection) -> None:
-        """Collect the ticks and the profits of a new connection."""
+        """Collect the ticks of a new connection."""
         self._ticks = connection.lines.watch()
 
     async def run(self, live_connection: Callable[[], GatewayConnection | None]) -> None:
@@ -449,7 +391,7 @@ class Flusher:
         """Deliver the remaining updates, and end the deliveries."""
         for delivery in self._deliveries:
             await delivery.close(timeout_s=CLOSE_TIMEOUT_S)
-        await self.accounts.close(timeout_s=CLOSE_TIMEOUT_S)
+        await self._beside.end(within_s=CLOSE_TIMEOUT_S)
 
     def _flush(self, connection: GatewayConnection) -> None:
         self.context.lease.check()
@@ -465,4 +407,6 @@ class Flusher:
         self.announced.record(holding for _update, holding in due)
         for delivery in self._deliveries:
             delivery.put([update for update, _holding in due], urgent=urgent)
-        self.accounts.flush(connection, self.context.lease.provenance)
+        if self._accounts is not None:
+            connection.summaries.subscribe()
+            self._beside.begin("account_values", self._accounts.record, connection)

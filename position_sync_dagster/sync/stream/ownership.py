@@ -2,15 +2,16 @@
 
 import asyncio
 import logging
+import math
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
-from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ParamSpec, Self
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -29,12 +30,10 @@ from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+
 # Seconds between two attempts to acquire a login that another process owns.
 POLL_S = 0.5
-
-# Seconds by which wall clock and monotonic clock may differ between two heartbeats. A greater
-# difference means that the wall clock was set or the machine slept.
-CLOCK_CHANGE_S = 5.0
 
 
 @dataclass(eq=False, repr=False)
@@ -47,7 +46,6 @@ class Ownership:
 
     Attributes:
         status: Returns what `GatewaySessions.renew` writes with each heartbeat.
-        final_detail: The detail that the session keeps when it ends without an error.
         lost: Set when the lease is lost: nothing more may be written.
         store_fault: Why the lease was not renewed, if the store could not be used.
 
@@ -71,9 +69,8 @@ class Ownership:
 
     def __post_init__(self) -> None:
         self._session: GatewaySession | None = None
-        self._renewed_at = (self.clock(), self.monotonic())
+        self._renewed_s = self.monotonic()
         self._task: asyncio.Task[None] | None = None
-        self.final_detail: str | None = None
         self.status: Callable[[], dict[str, Any]] = lambda: {"state": SessionState.STARTING}
         self._renewal_requested = asyncio.Event()
         self._outage = OutageLog(logger)
@@ -115,7 +112,7 @@ class Ownership:
         if self.lost.is_set() or self._is_over():
             raise errors.LeaseLostError(
                 f"The lease on {self.session.gateway_id} ended at "
-                f"{self.session.expires_at:%H:%M:%S} UTC.{self._clock_change()}",
+                f"{self.session.expires_at:%H:%M:%S} UTC.",
                 remedy="Another process may own the login now; this one writes nothing more.",
             )
 
@@ -131,24 +128,8 @@ class Ownership:
 
     def _is_over(self) -> bool:
         """Return whether the lease is over by either clock: this machine's may have been set."""
-        held_s = self.monotonic() - self._renewed_at[1]
+        held_s = self.monotonic() - self._renewed_s
         return self.clock() >= self.session.expires_at or held_s >= self.settings.session_lease_s
-
-    def _both_clocks(self) -> tuple[datetime, float]:
-        """Return the time by both clocks; a lease counts from the beginning of its renewal."""
-        return self.clock(), self.monotonic()
-
-    def _clock_change(self) -> str:
-        """Return a sentence about a clock change since the last renewal; "" without one."""
-        at, at_s = self._renewed_at
-        change_s = (self.clock() - at).total_seconds() - (self.monotonic() - at_s)
-        if abs(change_s) < CLOCK_CHANGE_S:
-            return ""
-        direction = "forward" if change_s > 0 else "back"
-        return (
-            f" This machine's clock jumped {direction} by {abs(change_s):.0f} s since the last "
-            "heartbeat (it was set, or the machine slept)."
-        )
 
     async def claim_mode(self, mode: TradingMode) -> None:
         """Bind the lake to the trading mode of the login.
@@ -161,7 +142,7 @@ class Ownership:
     async def __aenter__(self) -> Self:
         deadline = asyncio.get_running_loop().time() + self.wait_s
         while self._session is None:
-            began = self._both_clocks()
+            began_s = self.monotonic()
             try:
                 session = await offload(
                     self.sessions.acquire,
@@ -172,7 +153,7 @@ class Ownership:
                     host=socket.gethostname(),
                     pid=os.getpid(),
                 )
-                self._session, self._renewed_at = session, began
+                self._session, self._renewed_s = session, began_s
             except errors.LoginOwnedError:
                 stopped = self.stop is not None and self.stop.is_set()
                 if stopped or asyncio.get_running_loop().time() >= deadline:
@@ -192,7 +173,7 @@ class Ownership:
             with suppress(asyncio.CancelledError):
                 await self._task
         if not self.lost.is_set():
-            detail = self.final_detail if kind is None else f"{kind.__name__}: {error}"
+            detail = None if kind is None else f"{kind.__name__}: {error}"
             with suppress(errors.LakeError):
                 await offload(self.sessions.end, self.session, detail=detail)
 
@@ -201,7 +182,8 @@ class Ownership:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._renewal_requested.wait(), self.settings.heartbeat_s)
             self._renewal_requested.clear()
-            session, began = self.session, self._both_clocks()
+            # A lease counts from the beginning of its renewal.
+            session, began_s = self.session, self.monotonic()
             try:
                 status = self.status()
                 if status["state"] not in ALIVE:
@@ -215,19 +197,18 @@ class Ownership:
                     late=self.store_fault is not None,
                     **status,
                 )
-                self._session, self._renewed_at = session, began
+                self._session, self._renewed_s = session, began_s
                 self._outage.fault = None
                 self.store_fault = None
             except errors.LeaseLostError as error:
-                logger.error("%s%s", error, self._clock_change())
+                logger.error("%s", error)
                 self.lost.set()
                 return
-            except (errors.StoreUnavailableError, errors.StoreRefusedError) as error:
-                self._outage.report(str(error))
-                self.store_fault = error
             except errors.LakeError as error:
                 self._outage.report(str(error))
-                if self._is_over():
+                if isinstance(error, errors.StoreUnavailableError | errors.StoreRefusedError):
+                    self.store_fault = error
+                elif self._is_over():
                     self.lost.set()
                     return
             except Exception:
@@ -289,9 +270,54 @@ class OwnerContext:
     monotonic: Callable[[], float] = time.monotonic
 
 
-async def end_tasks(*tasks: asyncio.Task[Any] | None) -> None:
-    """Cancel tasks of an owner, and wait until they have ended; None: it was never begun."""
-    begun = [task for task in tasks if task is not None]
-    for task in begun:
+async def end_tasks(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel tasks of an owner, and wait until they have ended."""
+    for task in tasks:
         task.cancel()
-    await asyncio.gather(*begun, return_exceptions=True)
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+# Seconds from a failure of background work until it is begun again.
+AGAIN_S = 10.0
+
+
+class BackgroundWork:
+    """The work beside the steps of an owner: each kind is one task at a time.
+
+    An error ends the work of one kind until `AGAIN_S` later, and is logged once per outage.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._again_at: dict[str, float] = defaultdict(lambda: -math.inf)
+        self._outages: dict[str, OutageLog] = defaultdict(lambda: OutageLog(logger))
+
+    def begin(
+        self,
+        kind: str,
+        work: Callable[P, Coroutine[Any, Any, None]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Begin work, unless that of its kind is still running, or has just failed."""
+        task = self._tasks.get(kind)
+        if (task is None or task.done()) and self._monotonic() >= self._again_at[kind]:
+            self._tasks[kind] = asyncio.create_task(self._run(kind, work(*args, **kwargs)))
+
+    async def end(self, *, within_s: float = 0.0) -> None:
+        """Cancel what has not ended in a time, and wait until it has ended."""
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=within_s)
+            await end_tasks(*self._tasks.values())
+
+    async def _run(self, kind: str, work: Coroutine[Any, Any, None]) -> None:
+        outage = self._outages[kind]
+        try:
+            await work
+            outage.fault = None
+        except Exception as error:  # no error here may end the stream of values
+            self._again_at[kind] = self._monotonic() + AGAIN_S
+            is_known = isinstance(error, errors.PositionSyncError | ConnectionError)
+            if outage.report(f"{kind}, tried again later: {error}") and not is_known:
+                logger.error("%s", kind, exc_info=error)

@@ -4,8 +4,6 @@
 `CloseWatcher` stores each change of a quantity before it is published, and asks the gateway why.
 """
 
-import asyncio
-import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import datetime, timedelta
@@ -32,7 +30,6 @@ from position_sync_dagster.domain.update import (
     Reason,
     ValueOrigin,
 )
-from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import DayExecutions, GatewayConnection
 from position_sync_dagster.gateway.holdings import PendingChanges
@@ -44,9 +41,7 @@ from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RollFollower
 from position_sync_dagster.sync.stream.model_greeks import PublishedGreeks
-from position_sync_dagster.sync.stream.ownership import OwnerContext, end_tasks
-
-logger = logging.getLogger(__name__)
+from position_sync_dagster.sync.stream.ownership import OwnerContext
 
 
 class Announcements:
@@ -148,7 +143,6 @@ class CloseWatcher:
 
     def __post_init__(self) -> None:
         self._due = self._looks()
-        self._task: asyncio.Task[None] | None = None
 
     async def record(self, changes: list[PositionChange]) -> None:
         """Store changes; looks for their executions are due at `LOOKS_S` from now on.
@@ -181,15 +175,20 @@ class CloseWatcher:
         now_s = self.context.monotonic()
         return [now_s + delay for delay in LOOKS_S]
 
-    def look_in_background(self, connection: GatewayConnection) -> None:
-        """Look for causes if it is due, in a background task."""
-        if self._task is not None and not self._task.done():
-            return
+    async def look_if_due(self, connection: GatewayConnection) -> None:
+        """Ask the gateway for the executions of the day if a look is due, and judge the closes.
+
+        Raises:
+            LakeError: A table cannot be used; the look is due again.
+        """
         now_s = self.context.monotonic()
         if not self._due or self._due[0] > now_s:
             return
+        answer = await connection.executions()
+        await self.look(connection.accounts, answer)
         self._due = [at for at in self._due if at > now_s]
-        self._task = asyncio.create_task(self._look_or_log(connection))
+        if answer is None and not self._due:
+            self._due = [self.context.monotonic() + LOOKS_S[-1]]
 
     async def look(self, accounts: Iterable[str], answer: DayExecutions | None) -> None:
         """Judge the closes by what the gateway answered; None if it did not answer.
@@ -204,20 +203,6 @@ class CloseWatcher:
         await offload(self.explainer.explain, executions, asked)
         if self.rolls is not None:
             await offload(self.rolls.follow)
-
-    async def close(self) -> None:
-        """Cancel the background task."""
-        await end_tasks(self._task)
-
-    async def _look_or_log(self, connection: GatewayConnection) -> None:
-        try:
-            answer = await connection.executions()
-            await self.look(connection.accounts, answer)
-            if answer is None and not self._due:
-                self._due = [self.context.monotonic() + LOOKS_S[-1]]
-        except LakeError as error:
-            logger.warning("the causes of closes are not stored, they are due later: %s", error)
-            self._due = [self.context.monotonic() + LOOKS_S[1], *self._due]
 
 
 _TERMS = ("conid", "symbol", "sec_type", "currency", "multiplier", "right", "strike", "expiry")
@@ -347,7 +332,6 @@ class Publisher:
         self._all_due = True
         self._changes: PendingChanges[Key] = PendingChanges()
         self._accounts: _Accounts = {}
-        self._moved: set[Key] = set()
         self._least = LeastMove(
             part=self.context.settings.monitored_move_part,
             amount=self.context.settings.monitored_move_amount,
@@ -408,11 +392,6 @@ class Publisher:
         # The completeness of an account changes in all its rows.
         self._all_due |= 2 * len(changed) > len(self._published)
         published = reported if self._all_due else self._published | changed
-        moved = {
-            key
-            for key, holding in changed.items()
-            if key not in self._moved and self._is_moved(key, holding)
-        }
         try:
             await self._record_changes(changed)
             if self._all_due:
@@ -428,7 +407,6 @@ class Publisher:
             raise
         self._published, self._accounts, self._all_due = published, accounts, False
         self._recorded = {}
-        self._moved |= moved
 
     @property
     def greeks_moved(self) -> bool:
@@ -455,9 +433,9 @@ class Publisher:
             self._recorded = None
             await self.watcher.record(found)
 
-    def _is_moved(self, key: Key, holding: BrokerPosition) -> bool:
+    def _is_moved(self, key: Key) -> bool:
         """Return whether a value of PnLSingle moved since the last request of the holding."""
-        before = self.announced.last(key)
+        holding, before = self._published[key], self.announced.last(key)
         return holding.value_source is ValueOrigin.PNL_SINGLE and (
             before is None
             or before.value_source is not ValueOrigin.PNL_SINGLE
@@ -527,16 +505,10 @@ class Publisher:
         ]
         await self.enqueue(routes, keys)
 
-    @property
-    def moved(self) -> bool:
-        """Return whether a published value of PnLSingle moved and is not queued yet."""
-        return bool(self._moved)
-
     async def enqueue_moved(self, routes: Mapping[Key, LegState]) -> None:
-        """Queue the monitored holdings whose value by PnLSingle moved."""
-        keys = [key for key in self._moved if routes.get(key) is LegState.MONITORED]
-        await self.enqueue(routes, keys)
-        self._moved.clear()
+        """Queue the monitored holdings whose published value by PnLSingle moved."""
+        monitored = (key for key in self._published if routes.get(key) is LegState.MONITORED)
+        await self.enqueue(routes, filter(self._is_moved, monitored))
 
     async def enqueue(
         self,
@@ -561,7 +533,6 @@ class Publisher:
             [_request(holding, routes.get(key), reason) for key, holding in holdings.items()]
         )
         self.announced.record(holdings.values())
-        self._moved -= holdings.keys()
         self.context.counts.enqueued += len(holdings)
         return len(holdings)
 

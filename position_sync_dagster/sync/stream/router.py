@@ -28,7 +28,7 @@ from position_sync_dagster.sync.stream.contract_cache import ContractCache, LegR
 from position_sync_dagster.sync.stream.delivery import StreamPricer
 from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.model_greeks import ModelGreeks
-from position_sync_dagster.sync.stream.ownership import OwnerContext
+from position_sync_dagster.sync.stream.ownership import BackgroundWork, OwnerContext
 from position_sync_dagster.sync.stream.publisher import Publisher
 
 logger = logging.getLogger(__name__)
@@ -202,8 +202,8 @@ PUBLISH_S, PUBLISH_MANY_S = 4.0, 6.0
 
 MANY = 1000
 
-# Minimum seconds between two times at which monitored holdings whose values moved are queued: each
-# time, a drain follows. Readers see the published values in the meantime.
+# Seconds between two times at which monitored holdings whose values moved are queued: each time, a
+# drain follows. Readers see the published values in the meantime.
 MOVED_S = 60.0
 
 # Seconds after which the holdings to follow are chosen again by their values.
@@ -255,7 +255,7 @@ class FollowedHoldings:
         if queue_now:
             await self.publisher.enqueue(routes.states, legs)
             self._queue_at = now + self.context.settings.overflow_interval_s
-        if may_queue and now >= self._moved_at and self.publisher.moved:
+        if may_queue and now >= self._moved_at:
             await self.publisher.enqueue_moved(routes.states)
             self._moved_at = now + MOVED_S
 
@@ -315,6 +315,7 @@ class Router:
         self._account_refresh = AccountRefresh(self.context, self.publisher)
         self._resolver = LegResolver(self.context, self.registry, self.contracts)
         self._followed = FollowedHoldings(self.context, self.publisher)
+        self._beside = BackgroundWork(self.context.monotonic)
 
     @property
     def urgent(self) -> asyncio.Event:
@@ -388,20 +389,18 @@ class Router:
         except Exception:
             self._changes.give_back(changed)
             raise
+        begin, watcher = self._beside.begin, self.publisher.watcher
         if self.registry.unresolved:
-            self._resolver.resolve_in_background(connection)
+            begin("looking up the contracts of legs", self._resolver.resolve_due, connection)
         await self.greeks.step(connection, self.routes.states, self.routes.version)
-        if self.publisher.watcher is not None:
-            self.publisher.watcher.look_in_background(connection)
-        self.contracts.fetch_in_background(connection, streamed=self.lines.held)
+        if watcher is not None:
+            begin("looking for the causes of closes", watcher.look_if_due, connection)
+        begin("contract details", self.contracts.fetch_due, connection, self.lines.held)
 
     async def close(self) -> None:
         """End the background tasks."""
         await self._account_refresh.end()
-        await self._resolver.close()
-        if self.publisher.watcher is not None:
-            await self.publisher.watcher.close()
-        await self.contracts.close()
+        await self._beside.end()
 
     def detach(self, connection: GatewayConnection) -> None:
         """Release the lines and subscriptions on a connection, and remove the routes."""

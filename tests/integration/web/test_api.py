@@ -86,9 +86,9 @@ async def test_the_csv_has_the_strategies_and_no_cell_that_a_spreadsheet_runs(cl
 
 
 async def test_the_description_names_every_column(client):
-    paths = (await client.get("/api/v1/openapi.json")).json()["paths"]
-    schema = paths["/api/v1/figures"]["get"]["responses"]["200"]["content"]["application/json"]
-    positions = schema["schema"]["properties"]["positions"]["items"]["properties"]
+    description = (await client.get("/api/v1/openapi.json")).json()
+    assert [*description["paths"]] == [f"/api/v1/{name}" for name in served_figures.BODIES]
+    positions = description["components"]["schemas"]["Position"]["properties"]
     assert [*positions] == [*COLUMNS]
 
 

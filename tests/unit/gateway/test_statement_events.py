@@ -19,7 +19,7 @@ from position_sync_dagster.gateway.flex import read_statements
 from position_sync_dagster.lake.schema.codec import fields_of, frame_of
 from position_sync_dagster.lake.schema.tables import STATEMENT_EVENTS
 from position_sync_dagster.sync.explain_closes import stated_days
-from tests.support.flex_files import element, statement, trade
+from tests.support.flex_files import element, period, statement, trade
 
 
 def one_trade(**attributes: str) -> Execution:
@@ -84,7 +84,7 @@ def test_each_kind_of_event_is_read(name: str) -> None:
     attributes, expected = EVENTS[name]
     more = element(name, {"accountId": "DUSIM0001", "currency": "USD"} | attributes)
     (found,) = read_statements(statement(more=more), "a.xml")
-    (one,) = found.events
+    one = found.events[0]
     values = (one.kind, one.type, one.conid, one.quantity, one.amount, one.realized_pnl)
     assert values == expected
     assert (one.day, one.account, one.statement) == (date(2026, 3, 5), "DUSIM0001", "a.xml")
@@ -102,23 +102,23 @@ def test_an_event_without_an_id_has_one_of_its_content() -> None:
 
 def test_only_a_statement_with_its_trades_says_what_did_not_happen() -> None:
     (found,) = read_statements(statement(), "a.xml")
-    period = found.period()
-    assert period is not None
-    assert (period.first_day, period.day) == (date(2026, 3, 5), date(2026, 3, 5))
+    covered = period(found)
+    assert covered is not None
+    assert (covered.first_day, covered.day) == (date(2026, 3, 5), date(2026, 3, 5))
     (silent,) = read_statements(statement().replace(b"<Trades></Trades>", b""), "a.xml")
-    assert silent.period() is None
+    assert period(silent) is None
 
 
 def test_a_statement_that_is_made_again_covers_its_last_day_further() -> None:
-    def period(generated: str) -> StatementEvent:
+    def covered(generated: str) -> StatementEvent:
         text = statement(first="20260304", last="20260305", generated=generated)
         (found,) = read_statements(text, "a.xml")
-        made = found.period()
+        made = period(found)
         assert made is not None
         return made
 
-    early, late = period("20260305;120000"), period("20260306;010000")
-    assert early.event_id != late.event_id == period("20260306;010000").event_id
+    early, late = covered("20260305;120000"), covered("20260306;010000")
+    assert early.event_id != late.event_id == covered("20260306;010000").event_id
     for known, hour in (([early], 12), ([late, early], 25)):
         rows = frame_of(STATEMENT_EVENTS, map(fields_of, known))
         (days,) = stated_days(rows).values()

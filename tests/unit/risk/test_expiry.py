@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from position_sync_dagster.risk.expiry import early_assignments, expiries
+from position_sync_dagster.risk.scenarios import early_assignments, expiries
 from position_sync_dagster.risk.terms import DatedDividend
 from tests.support.contracts import contract_details
 from tests.unit.risk.test_scenarios import EXPIRY, NOW, option, priced, share

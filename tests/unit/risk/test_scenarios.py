@@ -129,13 +129,6 @@ def test_the_others_follow_a_named_underlying_by_their_betas() -> None:
     assert found == {"SPY": pytest.approx(-4800), "AAPL": pytest.approx(-7200), "GLD": None}
 
 
-def test_moves_of_a_day_follow_from_the_volatilities_of_an_underlying() -> None:
-    legs = priced([ROWS[0], ROWS[4]])
-    found = legs.scenarios([Point(spot=2, in_moves=True)], Breakdown.LEG)
-    of_share = found.filter(pl.col("conid") == 5).get_column("profit").item()
-    assert of_share == pytest.approx(60_000 * 2 * 0.2 / 252**0.5)
-
-
 def test_what_the_model_does_not_fit_is_left_out_with_the_reason() -> None:
     usual = {"under_sec_type": "STK", "last_trade_date": EXPIRY, "expires_on": EXPIRY}
     adjusted = option(11, symbol="LCID", trading_class="LCID1", strike=3.0, underlying_price=25.0)

@@ -1,6 +1,7 @@
 """The money on a terminal: what fits into 80 columns, and what a wide one shows besides."""
 
 import io
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 
@@ -11,15 +12,21 @@ from rich.text import Text
 from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.update import PositionUpdate, PriceKind, ValueOrigin
 from position_sync_dagster.lake.schema.codec import broker_rows
-from position_sync_dagster.sync.reports.book import BookMoney, open_positions
+from position_sync_dagster.sync.reports.book import BookMoney, Sums, open_positions
 from position_sync_dagster.terminal.money_tables import (
-    money_notes,
+    POSITIONS,
+    money_lines,
     positions_table,
     sums_table,
 )
+from position_sync_dagster.terminal.output import fitted_table
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
 from tests.support.money_rows import NOW, book_of, money, row
+
+
+def sums_shown(heading: str, rows: Iterable[Sums], width: int) -> list[str]:
+    return shown(fitted_table(*sums_table(heading, rows), width), width)
 
 
 def shown(table: list[Text], width: int) -> list[str]:
@@ -30,12 +37,14 @@ def shown(table: list[Text], width: int) -> list[str]:
 
 def strategies_shown(found: BookMoney, width: int) -> list[str]:
     rows = [*found.strategies, *found.rest, *found.totals, *found.in_base]
-    return shown(sums_table("strategy", rows, width), width)
+    return sums_shown("strategy", rows, width)
 
 
 def positions_shown(rows: list[PositionUpdate], width: int, legs: object = ()) -> list[str]:
     book = book_of(rows, legs)
-    return shown(positions_table(open_positions(book), book, width), width)
+    lines, totals, note = positions_table(open_positions(book), book)
+    table = fitted_table(POSITIONS, lines, width, totals=totals)
+    return [*shown(table, width), *filter(None, [note])]
 
 
 LEGS = [leg(1, "iron-condor-with-a-very-long-name"), leg(2, "b"), leg(3, "c")]
@@ -60,7 +69,7 @@ def test_strategies_fit_and_no_currency_is_added_to_another(width):
 def test_the_total_says_how_many_options_have_greeks_and_what_strategies_lack():
     rows = [row(1), row(2, delta=None, gamma=None, vega=None, theta=None, daily_pnl=None)]
     found = money(rows, [leg(1, "a", quantity=-3.0), leg(2, "b", quantity=-1.0)])
-    assert [one.plain for one in money_notes(found)] == [
+    assert money_lines(found) == [
         "total USD: greeks of 1 of 2 options",
         "a: SPY 575P 15Dec28: claims -3, has -2",
         "UNATTRIBUTED: SPY 575P 15Dec28: -1 of -2 in no strategy",
@@ -79,7 +88,7 @@ def test_the_delta_by_betas_leaves_out_what_has_none_and_is_absent_without_betas
     assert total["dollar_delta"] == 3 * 60_000.0
     assert (total["beta_delta"], total["unknown"]["beta_delta"]) == (60_000.0 * 2.5, 1)
     assert "150,000*" in strategies_shown(found, 160)[-1]
-    assert "β $delta" in shown(sums_table("underlying", found.underlyings, 160), 160)[0]
+    assert "β $delta" in sums_shown("underlying", found.underlyings, 160)[0]
 
 
 def test_a_stock_without_a_value_is_missing_in_the_dollar_delta():
@@ -105,7 +114,7 @@ def test_the_notes_say_that_the_sums_lack_quantities_that_the_broker_reports(rep
     ]
     note = note and f"{note}: the sums have the quantity from before, or nothing"
     found = book_of([row(1)], [leg(1, "a")], reported=broker_rows(rows, None)).money()
-    notes = [one.plain for one in money_notes(found)]
+    notes = money_lines(found)
     assert [one for one in notes if "changed" in one] == ([note] if note else [])
 
 
@@ -128,7 +137,7 @@ def test_the_total_in_the_base_currency_is_by_the_rates_of_the_broker_and_says_t
     assert (total["legs_held"], total["options"]) == (2, 2)
     line = next(ln for ln in strategies_shown(found, 140) if ln.startswith("total in base"))
     assert {"EUR", "-444,420", "-9,876*"} <= set(line.split())
-    notes = [one.plain for one in money_notes(found)]
+    notes = money_lines(found)
     assert "total in base DUSIM0001 EUR: by the broker's exchange rates, 12 s old" in notes
 
 
@@ -137,7 +146,7 @@ def test_without_the_rate_of_a_currency_the_total_in_the_base_currency_is_unknow
     found = money(rows, [leg(1, "a")], accounts=[IN_EURO])
     (total,) = found.in_base
     assert (total["value"], total["theta"], total["without_rate"]) == (None, None, ("JPY",))
-    notes = [one.plain for one in money_notes(found)]
+    notes = money_lines(found)
     assert "total in base DUSIM0001 EUR: unknown, no exchange rate of JPY" in notes
 
 
@@ -153,7 +162,7 @@ def test_underlyings_have_dollar_greeks_the_nearest_expiry_and_short_options_in_
         row(1, underlying_price=500.0),
         row(2, symbol="SPX", expiry=date(2026, 4, 17), underlying_price=None),
     ]
-    heading, *lines = shown(sums_table("underlying", money(rows, []).underlyings, 160), 160)
+    heading, *lines = sums_shown("underlying", money(rows, []).underlyings, 160)
     for wanted in ("$delta", "$gamma 1%", "theta", "vega", "expiry", "short ITM", "with greeks"):
         assert wanted in heading
     spx, spy = lines

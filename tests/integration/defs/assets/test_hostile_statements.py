@@ -9,16 +9,18 @@ import dagster as dg
 import pytest
 
 from position_sync_dagster.defs.assets.past_days import known_days
-from position_sync_dagster.defs.assets.statements import executions, flex_statements
+from position_sync_dagster.defs.assets.statements import imported
 from position_sync_dagster.errors import StatementError
 from position_sync_dagster.gateway import flex
 from position_sync_dagster.gateway.flex import LARGEST_STATEMENT
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.statements import StatementFolder
+from position_sync_dagster.sync.statements import StatementFolder, download, foreign_to
 from tests.support.flex_files import element, position, refused, statement, trade
 
 GOOD = statement(position(), trades=(trade("good"),))
 LONG = "9" * 5000
+KEPT = "kept-to-itself"
 
 
 def nested(levels: int) -> bytes:
@@ -100,7 +102,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def check_bad_is_named_and_good_is_read(folder: Path) -> None:
     settings = load_settings(flex_folder=folder, lake=str(folder / "absent"))
-    read = StatementFolder(folder).read().without_foreign((), settings.trading_mode)
+    read = StatementFolder(folder).read(foreign_to(Lake(settings.lake), settings))
     assert [one.file for one in read.found] == ["good.xml"]
     (error,) = read.unreadable
     assert error.what.startswith("bad.xml")
@@ -140,12 +142,14 @@ def test_a_name_that_is_no_text_is_an_error_of_its_file(folder) -> None:
     assert str(read.unreadable[0]).startswith("\\udcff.xml has a name with unprintable characters")
 
 
-def test_a_folder_that_is_none_is_named(folder) -> None:
+def test_a_folder_that_is_none_is_named(folder, monkeypatch) -> None:
     found = StatementFolder(folder / "good.xml")
     assert "cannot be read" in str(found.read().unreadable[0])
     assert found.first_day() is None
+    monkeypatch.setattr(flex.FlexService, "download", lambda *_: GOOD)
+    settings = load_settings(flex_folder=folder / "good.xml", flex_token=KEPT, flex_query_id="7")
     with pytest.raises(StatementError, match=r"query 7: the folder .* cannot be written"):
-        found.store(GOOD, "7", check=lambda _: None)
+        download(settings, lambda _: None)
 
 
 def test_all_others_are_imported_and_the_check_names_the_bad_ones(
@@ -154,7 +158,7 @@ def test_all_others_are_imported_and_the_check_names_the_bad_ones(
     for number, content in enumerate((*CONTENTS.values(), *ROWS.values())):
         (folder / f"bad-{number:02}.xml").write_bytes(content)
     fifo(folder / "pipe.xml")
-    result = materialize(flex_statements, executions)
+    result = materialize(imported)
     assert result.success
     assert lake.executions.read()["execution_id"].to_list() == ["good"]
     (check,) = result.get_asset_check_evaluations()
@@ -163,22 +167,23 @@ def test_all_others_are_imported_and_the_check_names_the_bad_ones(
     assert check.severity is dg.AssetCheckSeverity.WARN
     for path in folder.glob("[bp]*.xml"):
         path.unlink()
-    (check,) = materialize(flex_statements).get_asset_check_evaluations()
+    (check,) = materialize(imported).get_asset_check_evaluations()
     assert check.passed
 
 
 def test_a_download_that_fails_keeps_no_file_back_and_the_check_names_it(
     folder, materialize, lake, monkeypatch
 ) -> None:
-    monkeypatch.setenv("POSITION_SYNC_FLEX_TOKEN", "kept-to-itself")
+    monkeypatch.setenv("POSITION_SYNC_FLEX_TOKEN", KEPT)
     monkeypatch.setenv("POSITION_SYNC_FLEX_QUERY_ID", "123456")
     service = flex.FlexService(url="http://127.0.0.1:1/flex", patience_s=0.001)
     monkeypatch.setattr(flex, "FlexService", lambda: service)
-    result = materialize(flex_statements, executions)
+    result = materialize(imported)
     assert result.success
     assert lake.executions.read()["execution_id"].to_list() == ["good"]
     (check,) = result.get_asset_check_evaluations()
     assert (check.passed, check.metadata["left_out"].value) == (False, 1)
     assert "query 123456: the Flex service at 127.0.0.1 gave no answer" in check.description
-    (event,) = result.asset_materializations_for_node("flex_statements")
+    event = result.asset_materializations_for_node("statements")[0]
+    assert event.asset_key.to_user_string() == "flex_statements"
     assert "downloaded" not in event.metadata

@@ -10,11 +10,7 @@ import polars as pl
 import pytest
 
 from position_sync_dagster.defs.assets.past_days import daily_asset, exchange_partitions
-from position_sync_dagster.defs.assets.statements import (
-    executions,
-    flex_statements,
-    statement_events,
-)
+from position_sync_dagster.defs.assets.statements import imported
 from position_sync_dagster.domain.statement import Statement
 from position_sync_dagster.gateway import flex
 from position_sync_dagster.gateway.flex import read_statements
@@ -29,7 +25,7 @@ from position_sync_dagster.sync.statements import (
     INDEX_FILE,
     ClosingService,
     StatementFolder,
-    StatementService,
+    import_statements,
     known_accounts,
 )
 from tests.support.flex_files import element, of_day, position, statement, trade
@@ -246,12 +242,12 @@ def test_trades_are_stored_once_however_many_statements_name_them(
 ) -> None:
     (folder / "a.xml").write_bytes(statement(trades=(trade("e1"), trade("e2"))))
     (folder / "b.xml").write_bytes(statement(trades=(trade("e2"), trade("e3"))))
-    assert materialize(executions).success
+    assert materialize(imported).success
     assert lake.executions.read()["execution_id"].to_list() == ["e1", "e2", "e3"]
     version = lake.executions.table.version()
-    result = materialize(executions)
-    (event,) = result.asset_materializations_for_node("executions")
-    assert event.metadata["added"].value == 0
+    events = materialize(imported).asset_materializations_for_node("statements")
+    added = [event.metadata["added"].value for event in events if "added" in event.metadata]
+    assert added == [0, 0]
     assert lake.executions.table.version() == version
     assert set(lake.executions.read()["source"]) == {"FLEX"}
 
@@ -261,12 +257,11 @@ def test_an_import_reads_each_file_once_and_a_changed_one_again(
 ) -> None:
     for name in ("a", "b"):
         (folder / f"{name}.xml").write_bytes(statement(trades=(trade(name),)))
-    for asset in (flex_statements, executions, statement_events):
-        assert materialize(asset).success
-    assert materialize(executions).success
+    for _ in range(2):
+        assert materialize(imported).success
     assert parsed == ["a.xml", "b.xml"]
     (folder / "b.xml").write_bytes(statement(trades=(trade("b"), trade("c"))))
-    assert materialize(executions).success
+    assert materialize(imported).success
     assert parsed == ["a.xml", "b.xml", "b.xml"]
     assert lake.executions.read()["execution_id"].to_list() == ["a", "b", "c"]
 
@@ -289,7 +284,7 @@ def test_what_the_newest_statement_says_counts_also_if_an_older_one_said_it(lake
 
     def add(*found: Statement) -> int:
         trades = lake.executions.add(row for one in found[::-1] for row in one.executions)
-        return trades + lake.statement_events.add(row for one in found[::-1] for row in one.events)
+        return trades + lake.statement_events.add(one.events[0] for one in found[::-1])
 
     assert add(first) == 3
     assert sum(add(*some) for some in ([others] if at_once else [others[:1], others[1:]])) == 4
@@ -302,14 +297,14 @@ def test_what_the_newest_statement_says_counts_also_if_an_older_one_said_it(lake
 def test_a_day_is_covered_only_with_the_trades_of_its_statement(materialize, folder, lake) -> None:
     """The import may end between its steps, and a person may launch one of them."""
     (folder / "a.xml").write_bytes(statement(trades=(trade("e1"),)))
-    assert materialize(statement_events).success
+    assert materialize(imported, selection="statement_events").success
     at = utc("2026-03-05T20:30:05")
     closed = change(CALL, 2, 0, at, account="DUSIM0001")
     explainer = CloseExplainer(lake, clock=lambda: utc("2026-03-06T12:00:00"))
     explainer.record([closed])
     explainer.explain()
     assert [one.cause for one in lake.closures.current()] == ["TRADED"]
-    assert materialize(executions).success
+    assert materialize(imported).success
     assert lake.executions.table.count() == 1
 
 
@@ -333,10 +328,10 @@ def test_another_lake_and_one_that_was_made_anew_get_the_rows_of_known_files(
     for number in range(2):
         for expected in (1, 0):
             lake = Lake(tmp_path / f"lake-{number}")
-            assert StatementService(lake, settings).import_new().executions == expected
+            assert import_statements(lake, settings).executions == expected
     rmtree(lake.executions.table.path)
     lake = Lake(tmp_path / "lake-1")
-    assert StatementService(lake, settings).import_new().executions == 1
+    assert import_statements(lake, settings).executions == 1
     assert parsed == ["a.xml"] * 3
 
 
@@ -378,8 +373,8 @@ def test_an_incomplete_statement_adds_what_it_has_and_contradicts_nothing(
 def test_net_liquidation_and_cash_of_a_statement_are_stored_once(materialize, folder, lake) -> None:
     row = {"reportDate": "20260305", "currency": "USD", "cash": "10.5", "total": "99"}
     (folder / "a.xml").write_bytes(statement(more=element("EquitySummaryByReportDateInBase", row)))
-    assert materialize(flex_statements).success
-    assert materialize(flex_statements).success
+    assert materialize(imported).success
+    assert materialize(imported).success
     found = lake.account_values.table.rows()
     assert found.select("net_liquidation", "cash", "source").rows() == [(99.0, 10.5, "FLEX")]
     assert found["timestamp"].to_list() == [utc("2026-03-05T21:00:00")]

@@ -128,9 +128,10 @@ def test_maintenance_makes_room_on_a_disk_that_is_full_of_replaced_files(small_d
         [request_id] = queue.sync.insert_many([QueueRequest(conid, "SPY")])
         queue.sync.mark_success(request_id)
     fill(small_disk / "filler", leaving=12 * 1024)
-    result = maintain(queue.table, clean_now=True)
-    assert result.compacted >= 32
-    assert result.deleted > 40
+    first, second = (maintain(queue.table, clean_now=True) for _ in range(2))
+    assert "space" in str(first.skipped)
+    assert first.deleted > 40
+    assert second.compacted >= 32
     assert queue.sync.counts()[QueueStatus.SUCCESS] == 40
 
 

@@ -60,9 +60,7 @@ def test_waits_that_ended_leave_one_thread_and_do_not_keep_the_lock_from_others(
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_without_file_locks_writers_go_on_at_once_and_it_is_said_once(
-    tmp_path, monkeypatch, caplog
-):
+def test_without_file_locks_writers_go_on_at_once(tmp_path, monkeypatch):
     """As on NFS and some FUSE mounts."""
     queue = filled_queue(tmp_path / "q")
 
@@ -76,5 +74,3 @@ def test_without_file_locks_writers_go_on_at_once_and_it_is_said_once(
         queue.sync.insert(conid, "SPY")
     assert time.monotonic() - began < opening.FAIR_WAIT_S
     assert len(os.listdir("/proc/self/fd")) <= opened
-    [said] = [one for one in caplog.messages if "no file locks" in one]
-    assert str(tmp_path / "q") in said

@@ -12,6 +12,7 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.lake.broker_positions import AccountValuesTable
 from position_sync_dagster.sync.reports.status import read_status
+from position_sync_dagster.sync.stream import ownership
 from position_sync_dagster.sync.stream.streamer import stream
 from position_sync_dagster.terminal.board import describe
 
@@ -207,6 +208,7 @@ async def test_a_new_stream_writes_no_row_for_what_the_last_one_wrote(
 async def test_a_table_that_cannot_be_written_harms_no_position_and_loses_no_change(
     recording, lake, arrives, eventually, monkeypatch
 ):
+    monkeypatch.setattr(ownership, "AGAIN_S", 0.1)
     failures = iter([LakeNotWritableError("The disk is full.", remedy="Make room.")] * 3)
     append = AccountValuesTable.append
 

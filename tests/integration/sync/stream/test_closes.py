@@ -211,7 +211,7 @@ def import_statements(lake, sim):
     for account, text in sim.statements().items():
         for one in read_statements(text.encode(), f"{account}.xml"):
             lake.executions.add(one.executions)
-            lake.statement_events.add([*one.events, one.period()])
+            lake.statement_events.add(one.events)
     CloseExplainer(lake).explain()
 
 

@@ -1,6 +1,5 @@
 """Contracts of which the gateway has no details any more: the simulator counts the requests."""
 
-import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
@@ -44,9 +43,7 @@ async def test_a_described_leg_that_has_expired_is_told_and_not_looked_up(gatewa
         context = OwnerContext(settings=Settings(), monotonic=lambda: float(next(times)))
         resolver = LegResolver(context, lake.registry, ContractCache(None))
         for _day in range(3):
-            resolver.resolve_in_background(connection)
-            if resolver._task is not None:
-                await asyncio.wait({resolver._task})
+            await resolver.resolve_due(connection)
         (one,) = lake.registry.unresolved
         assert one.problem.startswith("It expired on 2024-01-19")
         version = lake.registry.table.version()

@@ -10,8 +10,7 @@ from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.sync.stream import contract_cache
-from tests.integration.sync.conftest import CALL, PUT, STOCK, UNHELD, A
-from tests.support.booked_legs import holding_only
+from tests.integration.sync.conftest import CALL, PUT, STOCK, A
 
 
 async def test_a_leg_with_another_strike_than_its_contract_is_not_streamed(
@@ -32,24 +31,6 @@ async def test_a_leg_with_another_strike_than_its_contract_is_not_streamed(
             await eventually(lambda: streamer.detail is None)
 
 
-async def test_the_details_of_a_leg_that_is_added_are_read_from_the_table(
-    simulate, settings_for, streaming, lake, leg, eventually
-):
-    # The details of other holdings would be requested meanwhile.
-    async with simulate(holding_only(CALL)) as sim:
-        connection = await connect(settings_for(sim))
-        lake.contracts.put((await connection.details([UNHELD])).values())
-        await connection.close()
-        await lake.registry.add_active(**leg(CALL))
-        async with streaming(sim) as (streamer, received):
-            await eventually(lambda: received.newest(A, CALL))
-            before = sim.stats()["requests"]["17"]["reqContractDetails"]
-            await lake.registry.add_active(**leg(UNHELD, right="P"))
-            await eventually(lambda: streamer.detail)
-            assert "its right is CALL, not PUT" in streamer.detail
-            assert sim.stats()["requests"]["17"]["reqContractDetails"] == before
-
-
 async def test_a_stock_is_streamed_as_a_leg(stream_legs, eventually):
     async with stream_legs(STOCK) as (_sim, streamer, received):
         row = await eventually(lambda: received.newest(A, STOCK))
@@ -59,7 +40,7 @@ async def test_a_stock_is_streamed_as_a_leg(stream_legs, eventually):
 
 
 async def test_a_leg_that_only_old_details_contradict_is_streamed_and_the_details_renewed(
-    simulate, settings_for, streaming, lake, leg, eventually, caplog
+    simulate, settings_for, streaming, lake, leg, eventually
 ):
     async with simulate() as sim:
         connection = await connect(settings_for(sim))
@@ -72,8 +53,7 @@ async def test_a_leg_that_only_old_details_contradict_is_streamed_and_the_detail
             await eventually(lambda: received.newest(A, PUT))
             assert streamer.routes[(A, PUT)] is LegState.STREAMED
             assert streamer.detail is None
-        assert lake.contracts.get([PUT])[PUT].symbol == details.symbol
-    assert f"the details of contract {PUT} are fetched again: strategy s differs" in caplog.text
+            await eventually(lambda: lake.contracts.get([PUT])[PUT].symbol == details.symbol)
 
 
 @pytest.mark.parametrize("farm_is_away", [True, False])
@@ -98,7 +78,6 @@ async def test_a_leg_streams_as_soon_as_its_refused_details_come(
             await eventually(lambda: streamer.routes[(A, PUT)] is LegState.STREAMED)
             assert time.monotonic() - began < 30.0
             await eventually(lambda: streamer.detail is None)
-        assert lake.contracts.not_given() == {}
 
 
 async def test_a_line_that_a_broken_farm_cut_is_requested_when_the_farm_is_back(

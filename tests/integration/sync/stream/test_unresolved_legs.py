@@ -49,7 +49,7 @@ async def test_a_leg_without_a_conid_is_found_stored_and_streamed(
         assert (found.conid, found.added_at) == (CALL, leg.added_at)
         assert found.resolved_at >= leg.added_at
         assert lake.registry.unresolved == ()
-        assert CALL in lake.contracts.get([CALL])
+        await eventually(lambda: CALL in lake.contracts.get([CALL]))
         await eventually(lambda: streamer.routes[(A, CALL)] is LegState.STREAMED)
         assert streamer.detail is None
 

@@ -9,15 +9,14 @@ from polars.exceptions import ComputeError
 from position_sync_dagster.errors import (
     BrokenTableError,
     CommitContentionError,
+    LakeError,
     LakeNotWritableError,
     NewerTableError,
     StoreRefusedError,
     StoreUnavailableError,
 )
 from position_sync_dagster.lake.storage.commit_errors import (
-    ErrorKind,
     RetryCommit,
-    classify,
     plain,
     summary,
     to_lake_error,
@@ -40,23 +39,23 @@ LOG_IS_CUT = (
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (CommitFailedError("a concurrent transactions added new data"), ErrorKind.CONFLICT),
-        (CommitFailedError("No space left on device (os error 28)"), ErrorKind.UNWRITABLE),
-        (DeltaError("Invalid table version: 7"), ErrorKind.CONFLICT),
-        (OSError(errno.EDQUOT, "Disk quota exceeded"), ErrorKind.UNWRITABLE),
-        (DeltaError("Unable to create dir: … (os error 13)"), ErrorKind.UNWRITABLE),
+        (CommitFailedError("a concurrent transactions added new data"), CommitContentionError),
+        (CommitFailedError("No space left on device (os error 28)"), LakeNotWritableError),
+        (DeltaError("Invalid table version: 7"), CommitContentionError),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), LakeNotWritableError),
+        (DeltaError("Unable to create dir: … (os error 13)"), LakeNotWritableError),
         (DeltaError('Error: Os { code: 20, kind: NotADirectory, message: "…" }'),
-         ErrorKind.UNWRITABLE),
-        (ComputeError("Object at location x not found: … (os error 2)"), ErrorKind.STALE),
-        (ComputeError("parquet: File out of specification: file size (0) is …"), ErrorKind.STALE),
-        (DeltaError("Generic LocalFileSystem: … (os error 24)"), ErrorKind.EXHAUSTED),
-        (DeltaError("Generic LocalFileSystem: Requested range was invalid"), ErrorKind.STALE),
-        (DeltaError("Kernel error: Json error"), ErrorKind.STALE),
-        *((DeltaError(f"Kernel error: {text}"), ErrorKind.STALE) for text in LOG_IS_CUT),
+         LakeNotWritableError),
+        (ComputeError("Object at location x not found: … (os error 2)"), BrokenTableError),
+        (ComputeError("parquet: File out of specification: file size (0) is …"), BrokenTableError),
+        (DeltaError("Generic LocalFileSystem: … (os error 24)"), LakeError),
+        (DeltaError("Generic LocalFileSystem: Requested range was invalid"), BrokenTableError),
+        (DeltaError("Kernel error: Json error"), BrokenTableError),
+        *((DeltaError(f"Kernel error: {text}"), BrokenTableError) for text in LOG_IS_CUT),
     ],
 )  # fmt: skip
 def test_failures_are_told_apart(error, kind):
-    assert classify(error) is kind
+    assert type(to_lake_error(error, "/lake/t")) is kind
 
 
 def test_each_failure_names_the_table_and_a_remedy_without_a_backtrace():

@@ -12,18 +12,19 @@ from hypothesis import strategies as st
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.domain.leg import make_leg
-from position_sync_dagster.domain.reconciliation import DiscrepancyType, Scope, compare
+from position_sync_dagster.domain.reconciliation import DiscrepancyType
 from position_sync_dagster.domain.streamed_holding import OUTSIDE_SESSION, confirmed_time
 from position_sync_dagster.domain.update import PositionUpdate, Source, ValueOrigin
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.lake.schema.codec import broker_rows, update_rows, updates_of
+from position_sync_dagster.sync.drain import Coverage
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
-from position_sync_dagster.sync.reports.reconciliation import PositionReconciler, pairs_of
+from position_sync_dagster.sync.reports.reconciliation import PositionReconciler, Scope, compare
 from tests.support.contracts import contract_details
 from tests.support.extent import examples
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
-SCOPE = Scope(complete=True, now=NOW, stale_after=timedelta(minutes=10))
+SCOPE = Scope(coverage=Coverage(complete=True), now=NOW, stale_after=timedelta(minutes=10))
 
 times = st.sampled_from([0, 0.5, 5, 9.99, 10, 10.1, 11, 60, -1, -5, -5.1, -600]).map(
     lambda minutes: NOW - timedelta(minutes=minutes)
@@ -94,9 +95,9 @@ def test_a_quantity_that_is_not_known_agrees_with_nothing_and_is_no_close(quanti
     row = update_rows([ROW])
     no_number = row.with_columns(position=pl.lit(quantity, pl.Float64))
     for holdings, latest in [(odd, row), (broker_rows([HELD], None), no_number), (odd, no_number)]:
-        result = compare(pairs_of(holdings, latest, NOW), [], SCOPE)
+        result = compare(holdings, latest, [], SCOPE)
         assert [d.type for d in result.discrepancies] == ["QUANTITY"]
-    result = compare(pairs_of(odd, row.clear(), NOW), [], SCOPE)
+    result = compare(odd, row.clear(), [], SCOPE)
     assert [d.type for d in result.discrepancies] == ["MISSING"]
 
 

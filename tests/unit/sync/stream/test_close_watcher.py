@@ -1,6 +1,5 @@
 """When the gateway is asked why holdings closed: after a change, and after a start."""
 
-import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -42,9 +41,7 @@ async def requests_of_a_start(*, answer=None, later_s=()):
     watcher = CloseWatcher(context, Explainer())
     for delay_s in (0.0, 1.0, *LOOKS_S[1:], *later_s):
         now_s = 50.0 + delay_s
-        watcher.look_in_background(gateway)
-        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
-    await watcher.close()
+        await watcher.look_if_due(gateway)
     return gateway.requests
 
 
@@ -63,8 +60,7 @@ async def test_a_close_is_looked_at_although_its_table_did_not_confirm_it():
     explainer.record = fail
     with pytest.raises(LakeNotWritableError):
         await watcher.record(changes_between({OPENED.key: OPENED}, {closed.key: closed}, {}))
-    watcher.look_in_background(gateway)
-    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
+    await watcher.look_if_due(gateway)
     assert gateway.requests == 1
 
 

@@ -1,13 +1,12 @@
 """Contract details in the background: few at once from the gateway, many at once to the table."""
 
-import asyncio
 from datetime import date, timedelta
 
 import pytest
 
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import CommitContentionError
-from position_sync_dagster.sync.stream.contract_cache import AGAIN, CHUNK, MOST_TIMES, ContractCache
+from position_sync_dagster.sync.stream.contract_cache import CHUNK, ContractCache
 from tests.support.clock import HandClock
 from tests.support.contracts import contract_details
 from tests.support.legs import leg
@@ -33,28 +32,17 @@ class Table:
     def __init__(self, *details, fails=0):
         self.commits = []
         self.stored = {one.conid: one for one in details}
-        self.refused = {}
         self.fails = fails
 
     def put(self, details):
-        self._may_fail()
+        if self.fails:
+            self.fails -= 1
+            raise CommitContentionError("busy", remedy="wait")
         self.commits.append([one.conid for one in details])
         self.stored |= {one.conid: one for one in details}
 
     def unexpired(self, _since, _besides):
         return dict(self.stored)
-
-    def put_not_given(self, asked):
-        self._may_fail()
-        self.refused |= asked
-
-    def not_given(self):
-        return {c: one for c, one in self.refused.items() if c not in self.stored}
-
-    def _may_fail(self):
-        if self.fails:
-            self.fails -= 1
-            raise CommitContentionError("busy", remedy="wait")
 
 
 @pytest.fixture
@@ -66,9 +54,7 @@ def clock():
 def steps(clock):
     async def take(cache, gateway, number):
         for _step in range(number):
-            cache.fetch_in_background(gateway, streamed=())
-            if cache._task is not None:
-                await asyncio.wait({cache._task})
+            await cache.fetch_due(gateway, ())
 
     return take
 
@@ -81,17 +67,6 @@ async def test_details_of_many_contracts_are_stored_in_few_commits(clock, steps)
     assert max(map(len, gateway.asked)) == CHUNK
     assert [len(commit) for commit in table.commits] == [500, 500, 50]
     assert sorted(conid for commit in table.commits for conid in commit) == list(range(1, 1051))
-
-
-async def test_a_table_that_failed_does_not_wait_for_a_clock_that_was_set_back(clock, steps):
-    gateway, table = Gateway(clock), Table(fails=1)
-    cache = ContractCache(table, clock=clock)
-    cache.want([1])
-    await steps(cache, gateway, 2)
-    assert not table.commits
-    clock.advance(-3600.0)
-    await steps(cache, gateway, 2)
-    assert table.commits == [[1]]
 
 
 async def test_details_of_legs_are_known_before_they_are_stored(clock, steps):
@@ -108,7 +83,7 @@ async def test_details_in_the_table_are_not_requested_again(clock, steps):
     gateway = Gateway(clock)
     table = Table(*(contract_details(conid, seen_at=clock.now) for conid in (1, 2)))
     cache = ContractCache(table, clock=clock)
-    await cache.load((leg(1, "a"),))
+    await cache.load(())
     cache.want([1, 2])
     await steps(cache, gateway, 3)
     assert (await cache.details(gateway, [2])).keys() == {2}
@@ -116,10 +91,8 @@ async def test_details_in_the_table_are_not_requested_again(clock, steps):
 
 
 async def test_new_legs_are_compared_before_they_are_routed(clock):
-    cache = ContractCache(
-        Table(contract_details(1, symbol="OTHER", seen_at=clock.now)), clock=clock
-    )
-    await cache.load(())
+    cache = ContractCache(None, clock=clock)
+    cache.take({1: contract_details(1, symbol="OTHER", seen_at=clock.now)})
     cache.follow((leg(1, "a"),))
     assert cache.matching == ()
 
@@ -128,21 +101,12 @@ async def test_details_that_could_not_be_stored_are_stored_later(clock, steps):
     gateway, table = Gateway(clock), Table(fails=1)
     cache = ContractCache(table, clock=clock)
     cache.want(range(1, 11))
-    await steps(cache, gateway, 5)
+    with pytest.raises(CommitContentionError):
+        await steps(cache, gateway, 5)
     assert not table.commits
-    clock.advance(AGAIN / timedelta(seconds=1))
     await steps(cache, gateway, 5)
     assert table.commits == [list(range(1, 11))]
     assert len(gateway.asked) == 1
-
-
-async def test_without_a_table_nothing_is_stored(clock, steps):
-    gateway = Gateway(clock)
-    cache = ContractCache(None, clock=clock)
-    cache.want([1])
-    await steps(cache, gateway, 5)
-    assert len(gateway.asked) == 1
-    assert cache._task.done()
 
 
 async def test_the_legs_are_other_ones_only_when_a_contract_turns_out_to_be_another(clock):
@@ -154,12 +118,12 @@ async def test_the_legs_are_other_ones_only_when_a_contract_turns_out_to_be_anot
     cache.follow(legs)
     version = cache.version
     assert cache.matching == legs
-    await cache.remember([contract_details(2, **fitting), contract_details(3)])
+    cache.take({2: contract_details(2, **fitting), 3: contract_details(3)})
     assert cache.version == version
-    await cache.remember([contract_details(1, symbol="OTHER", seen_at=clock.now)])
+    cache.take({1: contract_details(1, symbol="OTHER", seen_at=clock.now)})
     assert cache.matching == (second,)
     assert cache.version > version
-    await cache.remember([contract_details(2, **fitting)])
+    cache.take({2: contract_details(2, **fitting)})
     assert cache.matching == (second,)
     assert len(cache.mismatches) == 1
     cache.follow((second,))
@@ -177,14 +141,14 @@ async def test_stored_details_that_contradict_a_leg_are_fetched_before_that_coun
     cache = ContractCache(table, clock=clock)
     renamed = leg(1, "a", symbol="NEW", **TERMS)
     await cache.load([renamed])
-    assert (cache.matching, cache.missing([1])) == ((renamed,), {1})
+    assert (cache.matching, cache.available([1])) == ((renamed,), set())
     await steps(cache, gateway, 3)
     assert gateway.asked == [[1]]
-    assert (cache.matching, cache.mismatches, cache.missing([1])) == ((renamed,), [], set())
+    assert (cache.matching, cache.mismatches, cache.available([1])) == ((renamed,), [], {1})
     assert table.stored[1].symbol == "NEW"
 
 
-async def test_details_that_contradict_a_leg_still_are_fetched_once(clock, steps, caplog):
+async def test_details_that_contradict_a_leg_still_are_fetched_once(clock, steps):
     old = clock.now - timedelta(days=3)
     gateway, table = Gateway(clock), Table(contract_details(1, seen_at=old))
     cache = ContractCache(table, clock=clock)
@@ -194,7 +158,6 @@ async def test_details_that_contradict_a_leg_still_are_fetched_once(clock, steps
     clock.advance(A_DAY_S)
     await steps(cache, gateway, 3)
     assert (len(gateway.asked), len(cache.mismatches)) == (1, 1)
-    assert caplog.text.count("the details of contract 1 are fetched again") == 1
 
 
 async def test_a_gateway_that_does_not_answer_leaves_the_contradiction(clock, steps):
@@ -210,57 +173,42 @@ async def test_a_gateway_that_does_not_answer_leaves_the_contradiction(clock, st
 async def test_details_that_were_not_given_before_the_clock_was_set_back_are_requested_again(
     clock, steps
 ):
-    table, without = Table(), Gateway(clock, knows=False)
-    cache = ContractCache(table, clock=clock)
+    cache = ContractCache(Table(), clock=clock)
     cache.want([1])
-    await steps(cache, without, 2)
+    await steps(cache, Gateway(clock, knows=False), 2)
     clock.advance(-86_400)
-    for one in (cache, ContractCache(table, clock=clock)):
-        gateway = Gateway(clock)
-        await one.load(())
-        one.want([1])
-        await steps(one, gateway, 2)
-        assert gateway.asked == [[1]]
-        table.stored.clear()
+    gateway = Gateway(clock)
+    cache.want([1])
+    await steps(cache, gateway, 2)
+    assert gateway.asked == [[1]]
 
 
 A_DAY_S = 86_400.0
 
 
-async def test_a_contract_that_the_gateway_does_not_know_is_not_asked_for_forever(
-    clock, steps, caplog
-):
-    gateway, table = Gateway(clock, knows=False), Table()
-    mistyped = leg(1, "a", added_at=clock.now)
-    for process in range(3):
-        cache = ContractCache(table, clock=clock)
-        await cache.load([mistyped])
-        for _day in range(30 if process else 4):
-            cache.want([1])
-            await steps(cache, gateway, 2)
-            assert await cache.details(gateway, [1]) == {}
-            clock.advance(A_DAY_S)
-    assert len(gateway.asked) == MOST_TIMES
-    assert table.refused[1][0] == MOST_TIMES
-    assert clock.now - table.refused[1][1] > timedelta(days=50)
-    assert caplog.text.count("the gateway gave no details of contract 1, 10 times") == 1
-    cache.follow([leg(1, "a", added_at=clock.now)])
-    cache.want([1])
-    await steps(cache, gateway, 2)
-    assert len(gateway.asked) == MOST_TIMES + 1
-    assert table.refused[1][0] == 1
-
-
-async def test_silence_is_no_refusal_however_long_it_lasts(clock, steps, caplog):
-    gateway, table = Gateway(clock, knows=False, silent=True), Table()
-    cache = ContractCache(table, clock=clock)
-    for _minute in range(3 * MOST_TIMES):
+async def requests_of_an_hour(cache, gateway, steps, clock):
+    before = len(gateway.asked)
+    for _minute in range(60):
         cache.want([1])
         await steps(cache, gateway, 2)
         clock.advance(61)
-    assert len(gateway.asked) == 3 * MOST_TIMES
-    assert table.refused == {}
-    assert "expired" not in caplog.text
+    return len(gateway.asked) - before
+
+
+async def test_a_contract_that_the_gateway_does_not_know_is_asked_for_less_and_less_often(
+    clock, steps
+):
+    gateway, cache = Gateway(clock, knows=False), ContractCache(Table(), clock=clock)
+    mistyped = leg(1, "a", added_at=clock.now)
+    await cache.load([mistyped])
+    assert await requests_of_an_hour(cache, gateway, steps, clock) == 6
+    cache.follow([leg(1, "a", added_at=clock.now)])
+    assert await requests_of_an_hour(cache, gateway, steps, clock) == 6
+
+
+async def test_silence_is_no_refusal_however_long_it_lasts(clock, steps):
+    gateway, cache = Gateway(clock, knows=False, silent=True), ContractCache(None, clock=clock)
+    assert await requests_of_an_hour(cache, gateway, steps, clock) == 60
 
 
 async def test_details_that_were_not_given_once_are_fetched_in_the_background_alone(clock, steps):
@@ -286,7 +234,5 @@ async def test_trading_hours_of_an_expired_contract_are_not_asked_for(clock, day
     await cache.load([])
     for _hour in range(2):
         clock.advance(3601)
-        cache.fetch_in_background(gateway, streamed=[1])
-        if cache._task is not None:
-            await asyncio.wait({cache._task})
+        await cache.fetch_due(gateway, [1])
     assert len(gateway.asked) == asked

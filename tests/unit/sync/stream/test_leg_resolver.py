@@ -1,6 +1,5 @@
 """When a described leg is looked up again, by a clock that only the test moves."""
 
-import asyncio
 from datetime import UTC, datetime
 
 from position_sync_dagster.domain.leg import make_leg
@@ -42,8 +41,7 @@ async def requests_of_an_hour(answer):
     resolver = LegResolver(context, Registry(), ContractCache(None))
     for minute in range(60):
         now_s = 60.0 * minute
-        resolver.resolve_in_background(gateway)
-        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
+        await resolver.resolve_due(gateway)
     return gateway.requests
 
 
