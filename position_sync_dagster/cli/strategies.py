@@ -205,7 +205,7 @@ def _print_proposal(found: Proposal) -> None:
     else:
         typer.echo("No option is held that is in no strategy.")
     if found.left_over:
-        left = (f"{lot.part.quantity:+g} {lot.part.instrument.symbol}" for lot in found.left_over)
+        left = (f"{one.quantity:+g} {one.instrument.symbol}" for one in found.left_over)
         typer.echo(printable(f"Left over: {few(left, 20)}."))
 
 

@@ -22,7 +22,12 @@ import dagster as dg
 
 from position_sync_dagster import dagster_files
 from position_sync_dagster.defs import runs
-from position_sync_dagster.defs.assets import derived_tables, queue_and_ledger, table_asset
+from position_sync_dagster.defs.assets import (
+    derived_tables,
+    queue_and_ledger,
+    statements,  # noqa: F401 - it defines how closures are derived
+    table_asset,
+)
 from position_sync_dagster.defs.assets.table_asset import DERIVE, Derived
 from position_sync_dagster.defs.checks import evaluation
 from position_sync_dagster.defs.checks.tables import breaks_state
@@ -39,7 +44,6 @@ from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain
 from position_sync_dagster.sync.stream.memory_and_threads import return_freed_memory
-from position_sync_dagster.sync.supervision import SensorCursor
 from position_sync_dagster.yaml_file import saved_state
 
 logger = logging.getLogger(__name__)
@@ -78,7 +82,7 @@ Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TickCursor(SensorCursor):
+class TickCursor:
     """What one tick keeps for the next one.
 
     Attributes:
@@ -124,13 +128,13 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """
     settings = POSITION_SYNC.read_settings()
     lake = runs.cached_lake(settings)
-    cursor = TickCursor.from_text(context.cursor)
+    cursor = runs.cursor_of(TickCursor, context.cursor)
     work = Work(lake, settings, runs.cached_instance(context), datetime.now(UTC), cursor)
     events = work.tick()
     dagster_files.note(dagster_files.FAILED_TICK if work.failed else dagster_files.SENSORS)
     return_freed_memory()
     return dg.SensorResult(
-        asset_events=events, skip_reason="; ".join(work.said), cursor=work.cursor.to_text()
+        asset_events=events, skip_reason="; ".join(work.said), cursor=runs.cursor_text(work.cursor)
     )
 
 
@@ -397,14 +401,13 @@ def materialization(span: Span, report: drain.DrainReport) -> dg.AssetMaterializ
     """
     rows, batches = span.added.rows, span.added.batches
     drained, streamed = rows.get(Source.QUEUE, 0), rows.get(Source.STREAM, 0)
-    waits = [one.oldest_wait_s for one in report.batches if one.oldest_wait_s is not None]
     through = span.added.version
     metadata = table_asset.known(
         rows=sum(rows.values()),
         rows_drained=drained,
         rows_streamed=streamed,
         batches=sum(batches.values()),
-        oldest_wait_s=round(max(waits), 1) if waits else None,
+        oldest_wait_s=report.oldest_wait_s and round(report.oldest_wait_s, 1),
         failed=report.failed or None,
         released=report.released or None,
         **{SINCE: span.since, THROUGH: through},
