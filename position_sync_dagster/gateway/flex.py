@@ -38,8 +38,8 @@ from position_sync_dagster.domain.instrument import (
     Right,
     zone_of,
 )
-from position_sync_dagster.errors import FlexServiceError, SettingsError, StatementError, shown
-from position_sync_dagster.settings import FLEX_URL, SECURITY_TYPES, address_flaw
+from position_sync_dagster.errors import FlexServiceError, StatementError, shown
+from position_sync_dagster.settings import SECURITY_TYPES
 
 # The earliest day of a statement: the broker's first customers traded later.
 FIRST_DAY = date(1990, 1, 1)
@@ -658,12 +658,16 @@ class _NoRedirects(HTTPRedirectHandler):
 _OPENER = build_opener(_NoRedirects)
 
 
+# Source: IB, "Flex Web Service" (version 3).
+FLEX_URL = "https://ndcdyn.interactivebrokers.com/AccountManagement/FlexWebService"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlexService:
     """The service that makes statements; neither its messages nor its logs contain the token.
 
     Args:
-        url: Its address; https, or http on this machine.
+        url: Its address.
         timeout_s: Longest wait for one answer.
         patience_s: Longest wait for a statement that is being made, and for a busy service.
         sleep: Waits between two requests.
@@ -683,13 +687,7 @@ class FlexService:
         Raises:
             FlexServiceError: The service refused, or was not ready in time; it names the query,
                 the code and the remedy.
-            SettingsError: The address would send the token in the clear, or holds a password.
         """
-        flaw = address_flaw(self.url)
-        if flaw is not None:
-            raise SettingsError(
-                f"The address of the Flex service {flaw}.", remedy="Use an https address."
-            )
         asked = answer_of(self._until_ready("SendRequest", token, query_id, query_id))
         reference = asked.get("ReferenceCode", "")
         if not reference:
