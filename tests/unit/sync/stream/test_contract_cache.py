@@ -6,7 +6,7 @@ import pytest
 
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import CommitContentionError
-from position_sync_dagster.sync.stream.contract_cache import CHUNK, ContractCache
+from position_sync_dagster.sync.stream.contracts import CHUNK, ContractCache
 from tests.support.clock import HandClock
 from tests.support.contracts import contract_details
 from tests.support.legs import leg
