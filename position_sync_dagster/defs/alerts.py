@@ -16,7 +16,7 @@ from position_sync_dagster.defs.checks.evaluation import (
     evaluation_of,
 )
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.runs import TICK_S, cached_instance, sensor
+from position_sync_dagster.defs.runs import TICK_S, cached_instance, cursor_of, cursor_text, sensor
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.sync import alerts
 
@@ -48,7 +48,7 @@ def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
     if not urls:
         return dg.SkipReason("POSITION_SYNC_ALERT_URLS names no receiver")
     now = utc_now()
-    before = alerts.AlertCursor.from_text(context.cursor)
+    before = cursor_of(alerts.AlertCursor, context.cursor)
     keys = (*watched(), *strategies.watched_limits(settings, before.breaks))
     cursor = alerts.follow(
         before,
@@ -62,7 +62,7 @@ def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
     waiting = f"; {len(cursor.outbox)} messages wait" if cursor.outbox else ""
     return dg.SensorResult(
         skip_reason=f"{len(cursor.breaks)} checks do not pass; {sent} messages sent{waiting}",
-        cursor=cursor.to_text(),
+        cursor=cursor_text(cursor),
     )
 
 

@@ -39,7 +39,6 @@ from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain
 from position_sync_dagster.sync.stream.memory_and_threads import return_freed_memory
-from position_sync_dagster.sync.supervision import SensorCursor
 from position_sync_dagster.yaml_file import saved_state
 
 logger = logging.getLogger(__name__)
@@ -78,7 +77,7 @@ Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TickCursor(SensorCursor):
+class TickCursor:
     """What one tick keeps for the next one.
 
     Attributes:
@@ -124,13 +123,13 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """
     settings = POSITION_SYNC.read_settings()
     lake = runs.cached_lake(settings)
-    cursor = TickCursor.from_text(context.cursor)
+    cursor = runs.cursor_of(TickCursor, context.cursor)
     work = Work(lake, settings, runs.cached_instance(context), datetime.now(UTC), cursor)
     events = work.tick()
     dagster_files.note(dagster_files.FAILED_TICK if work.failed else dagster_files.SENSORS)
     return_freed_memory()
     return dg.SensorResult(
-        asset_events=events, skip_reason="; ".join(work.said), cursor=work.cursor.to_text()
+        asset_events=events, skip_reason="; ".join(work.said), cursor=runs.cursor_text(work.cursor)
     )
 
 

@@ -548,21 +548,18 @@ def append_rows(
     known = {"batch_id": batch_id, "run_id": first.get("run_id")}
     commit_info = {name: text for name, text in known.items() if text}
     checked = through
-    tried: tuple[AppendResult, datetime] | None = None
     written_by = set(frame.select("gateway_id", "fencing_token").iter_rows())
     owners = {(gateway_id, token) for gateway_id, token in written_by if token is not None}
     modes = [TradingMode(mode) for mode in set(frame.get_column("trading_mode")) if mode]
 
     def step(handle: DeltaTable) -> AppendResult:
-        nonlocal checked, tried
+        nonlocal checked
         for gateway_id, token in owners:
             storage.refuse_stale_owner(handle, gateway_id, token)
         storage.bind(handle, table.path, modes)
         present = storage.data_files(handle)
         new = _without_stored(table, present, frame)
         if new.is_empty():
-            if tried is not None and _is_committed(table, present, *tried):
-                return tried[0]  # the answer to that commit was lost
             return AppendResult(version=handle.version(), rows=0)
         if checked is not None:
             _refuse_newer(table, present, checked, new)
@@ -575,21 +572,13 @@ def append_rows(
         version = handle.version() + 1
         # Rows that were copied from another table may have greater versions.
         added = max(version, last_added(present) + 1)
-        at = clock()
-        new = new.with_columns(ledger_version=pl.lit(added, pl.Int64), committed_at=moment(at))
-        tried = (AppendResult(version=added, rows=new.height, batch_id=batch_id), at)
+        new = new.with_columns(ledger_version=pl.lit(added, pl.Int64), committed_at=moment(clock()))
         storage.append(handle, new, commit_info, [Transaction(table.spec.name, version)])
         return AppendResult(version=handle.version(), rows=new.height, batch_id=batch_id)
 
     result = table.transact(step)
     compact_if_needed(table)
     return result
-
-
-def _is_committed(table: Table, present: pl.DataFrame, tried: AppendResult, at: datetime) -> bool:
-    """Return whether the table has the rows of this try, not the same rows of another writer."""
-    rows = added_by(table, present, tried.version).select("committed_at").collect()
-    return not rows.filter(pl.col("committed_at") == moment(at)).is_empty()
 
 
 def _without_stored(table: Table, present: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:

@@ -8,7 +8,6 @@ appended each quarter of an hour.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -298,32 +297,36 @@ def strategy_exposure(lake: tables.Lake, settings: Settings, run_id: str | None)
     now = datetime.now(UTC)
     table = lake.derived_table(STRATEGY_EXPOSURE)
 
-    def make(forward: bool) -> "tuple[Book, Any, derived.Replaced]":
+    def make(forward: bool) -> "tuple[Book, pl.DataFrame, derived.Replaced]":
         book = read_book(lake, settings, now)
-        found = exposure.exposures(book.split, now)
-        version = {"ledger_version": exposure.newest_version(book.priced)}
-        frame = codec.frame_of(STRATEGY_EXPOSURE, (one | version for one in found))
-        return book, found, derived.replace(table, frame, run_id=run_id, forward=forward)
+        found = exposure.exposures(book.split, now, exposure.newest_version(book.priced))
+        return book, found, derived.replace(table, found, run_id=run_id, forward=forward)
 
     book, found, result = table_asset.derived_forward(make)
-    of_strategies = [e for e in found if e["strategy_id"] != UNATTRIBUTED]
+    is_rest = pl.col("strategy_id") == UNATTRIBUTED
+    counts = ("legs", "legs_held", "legs_without_value", "legs_without_greeks")
+    rest, sums = (
+        found.filter(of).select(pl.col(counts).sum()).row(0, named=True)
+        for of in (is_rest, ~is_rest)
+    )
     metadata: dict[str, dg.RawMetadataValue] = (
         money_metadata(book.money())
         | {"dagster/row_count": result.rows, "ledger_version": version_text(book.priced)}
         | counted(
-            strategies=len({e["strategy_id"] for e in of_strategies}),
-            legs=sum(e["legs"] for e in of_strategies),
-            legs_held=sum(e["legs_held"] for e in of_strategies),
-            unattributed=sum(e["legs"] for e in found if e["strategy_id"] == UNATTRIBUTED),
+            strategies=found.filter(~is_rest).get_column("strategy_id").n_unique(),
+            legs=sums["legs"],
+            legs_held=sums["legs_held"],
+            unattributed=rest["legs"],
             **seldom(
-                without_value=sum(e["legs_without_value"] for e in of_strategies),
-                without_greeks=sum(e["legs_without_greeks"] for e in of_strategies),
+                without_value=sums["legs_without_value"],
+                without_greeks=sums["legs_without_greeks"],
             ),
         )
         | table_asset.replacement_metadata(result)
     )
     for column, label in (("mismatches", "mismatches"), ("differences", "quantities")):
-        metadata |= {f"{label}/{e['strategy_id']}": e[column] for e in found if e[column]}
+        texts = found.select("strategy_id", column).drop_nulls().iter_rows()
+        metadata |= {f"{label}/{strategy}": text for strategy, text in texts}
     return Derived(metadata=metadata, checks=strategies.evaluated_limits(settings, book))
 
 

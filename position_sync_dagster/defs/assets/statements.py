@@ -74,9 +74,7 @@ def events() -> None:
 @dg.multi_asset(
     name="statements",
     specs=[
-        table_asset.external(FOLDER, kinds={"xml"}, metadata=table_asset.written_by(IMPORT_JOB))(
-            folder
-        ),
+        table_asset.external(FOLDER, kinds={"xml"}, metadata={"written_by": IMPORT_JOB})(folder),
         *(
             table_asset.external(
                 spec.name,

@@ -23,9 +23,6 @@ from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import Settings
 
-# The name of the code location in `workspace.yaml`; links to jobs contain it.
-LOCATION = "position_sync_dagster"
-
 # The tag for the Delta version of an event that no asset function returned.
 DATA_VERSION = "dagster/data_version"
 
@@ -51,63 +48,44 @@ _TYPES = {
 }
 
 
-def described_asset(
-    name: str,
-    *,
-    metadata: "Mapping[str, dg.RawMetadataValue]",
-    described: Callable[..., Any] | None = None,
-    **options: Any,
-) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """Return `dg.asset` without a configuration; its errors have cause and remedy.
-
-    Args:
-        name: The name of the asset.
-        metadata: Its metadata, without the code reference.
-        described: The function whose docstring is the description that Dagster shows; None is the
-            decorated one.
-        options: Other arguments of `dg.asset`, such as `deps`.
-    """
-
-    def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
-        shown = described or function
-        asset: dg.AssetsDefinition = dg.asset(
-            name=name,
-            description=inspect.getdoc(shown),
-            config_schema={},  # without it, Launchpad would take any value
-            metadata={**metadata, **code_reference(shown)},
-            **options,
-        )(dagster_failures(function))
-        return asset
-
-    return decorate
-
-
 def table_asset(
     spec: TableSpec,
     *,
+    described: Callable[..., Any] | None = None,
     metadata: "Mapping[str, dg.RawMetadataValue] | None" = None,
     job: str | None = None,
     money_first: bool = False,
     **options: Any,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """Return `described_asset` with the name, kinds and columns of a table.
+    """Return `dg.asset` with the name, kinds and columns of a table, and without a configuration.
+
+    Its errors have cause and remedy.
 
     Args:
         spec: The table; the asset has its name.
+        described: The function whose docstring is the description that Dagster shows; None is the
+            decorated one.
         metadata: Further metadata, such as `column_lineage` of a derived table.
-        job: The job that writes the table, for a link.
+        job: The job that writes the table.
         money_first: Whether the UI links the descriptions of the columns, instead of showing them
             above the money.
-        options: Other arguments of `described_asset`, such as `deps`.
+        options: Other arguments of `dg.asset`, such as `deps`.
     """
     DEPS[spec.name] = tuple(options.get("deps", ()))
     columns = table_metadata(spec, job=job, columns=COLUMNS if money_first else COLUMN_SCHEMA)
-    return described_asset(
-        spec.name,
-        kinds={"deltalake", "python"},
-        metadata={**columns, **(metadata or {})},
-        **options,
-    )
+
+    def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
+        asset: dg.AssetsDefinition = dg.asset(
+            name=spec.name,
+            description=inspect.getdoc(described or function),
+            kinds={"deltalake", "python"},
+            config_schema={},  # without it, Launchpad would take any value
+            metadata={**columns, **(metadata or {})},
+            **options,
+        )(dagster_failures(function))
+        return asset
+
+    return decorate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,23 +162,15 @@ def table_metadata(
 
     The URI is added when the definitions are loaded, since it depends on the settings.
     """
-    metadata: dict[str, dg.RawMetadataValue] = {
+    described = [
+        dg.TableColumn(name, _TYPES[column.kind], description=column.description)
+        for name, column in spec.described.items()
+    ]
+    return {
         "dagster/table_name": spec.name,
-        columns: dg.MetadataValue.table_schema(
-            dg.TableSchema(
-                [
-                    dg.TableColumn(name, _TYPES[column.kind], description=column.description)
-                    for name, column in spec.described.items()
-                ]
-            )
-        ),
+        columns: dg.MetadataValue.table_schema(dg.TableSchema(described)),
+        **({"written_by": job} if job is not None else {}),
     }
-    return metadata | (written_by(job) if job is not None else {})
-
-
-def written_by(job: str) -> "dict[str, dg.RawMetadataValue]":
-    """Return the link to the job that writes an asset as metadata."""
-    return {"written_by": dg.MetadataValue.job(job, location_name=LOCATION)}
 
 
 def column_lineage(lineage: Lineage) -> "dict[str, dg.RawMetadataValue]":
@@ -212,15 +182,6 @@ def column_lineage(lineage: Lineage) -> "dict[str, dg.RawMetadataValue]":
         for column, sources in lineage.items()
     }
     return {"dagster/column_lineage": dg.TableColumnLineage(deps)}
-
-
-def code_reference(function: Callable[..., Any]) -> "dict[str, dg.RawMetadataValue]":
-    """Return the code reference of an asset as metadata; that of Dagster names the decorator."""
-    code = inspect.unwrap(function).__code__
-    reference = dg.LocalFileCodeReference(
-        file_path=code.co_filename, line_number=code.co_firstlineno
-    )
-    return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
 
 
 def known(**values: float | str | None) -> "dict[str, float | str]":
@@ -322,7 +283,7 @@ def external(
             deps=deps,
             kinds=kinds,
             description=inspect.getdoc(described),
-            metadata={**metadata, **code_reference(described)},
+            metadata=metadata,
         )
 
     return decorate

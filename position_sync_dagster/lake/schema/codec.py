@@ -1,7 +1,7 @@
 """Rows of the tables as values, and values as rows: the one place where a frame meets an object.
 
 Also their ids, which sort by time, and the partitions of tables whose rows change. Rows of such a
-table lie in the bucket `live` until they are finished, in the part `0` or in several parts.
+table lie in the bucket `live` until they are finished, in the part `0`, sessions in one each.
 Finished rows lie in a bucket of their own kind, in a new part for each commit that finished them.
 """
 

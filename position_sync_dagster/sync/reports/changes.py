@@ -92,13 +92,8 @@ def day_began(now: datetime) -> datetime:
     return midnight.astimezone(UTC)
 
 
-def read_day(lake: Lake, since: datetime, latest: pl.DataFrame, legs: pl.DataFrame) -> Day:
-    """Return what the tables have of a day; blocks.
-
-    Args:
-        since: Its beginning.
-        latest: The newest row of each holding, which names its contract.
-        legs: The legs of strategies, also those that were removed.
+def read_day(lake: Lake, since: datetime) -> Day:
+    """Return what the tables have of a day that began then; blocks.
 
     Raises:
         LakeError: A table cannot be used.
@@ -107,9 +102,10 @@ def read_day(lake: Lake, since: datetime, latest: pl.DataFrame, legs: pl.DataFra
     changes = lake.position_changes.records(since)
     executions = current_executions(lake.executions.records(since))
     conids = {one.conid for one in changes} | {one.conid for one in executions}
-    held = legs.filter(pl.col("conid").is_in(conids)).group_by("conid")
-    strategies = held.agg(pl.col("strategy_id").unique()).iter_rows()
-    terms = latest.filter(pl.col("conid").is_in(conids)).select("conid", *TERMS).iter_rows()
+    named = pl.col("conid").is_in(conids)
+    legs = lake.registry.sync.history().filter(named).group_by("conid")  # also removed ones
+    strategies = legs.agg(pl.col("strategy_id").unique()).iter_rows()
+    terms = lake.updates.sync.latest().filter(named).select("conid", *TERMS).iter_rows()
     names = {conid: leg_name(*of) for conid, *of in terms}
     names |= {one.conid: contract_name(one) for one in changes}
     gone = lake.breaks.closed_breaks(MOST_BREAKS)

@@ -3,9 +3,10 @@
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from typing import Any
 
 import polars as pl
 
@@ -25,23 +26,6 @@ from position_sync_dagster.risk.campaigns import Campaigns, campaigns_of
 
 # A strategy, UNATTRIBUTED, or None for all closes; an account, or None for all; the currency.
 Group = tuple[str | None, str | None, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClosedProfit:
-    """The realised profit of closes in one currency.
-
-    Attributes:
-        profit: None if that of one of the closes is not known.
-        closes, unknown: The number of closes, and of those without a known profit.
-        since: For a group: earlier closes are not in it. It is the time of the first change that
-            was recorded, or of the first leg of the strategy if that is later.
-    """
-
-    profit: float | None = 0
-    closes: int = 0
-    unknown: int = 0
-    since: datetime | None = None
 
 
 _KEY = ("account", "conid")
@@ -128,7 +112,7 @@ class Closes:
         return rows.join(had, on="at", how="left", maintain_order="left").drop("at")
 
     @cached_property
-    def _profits(self) -> Mapping[Group, ClosedProfit]:
+    def _profits(self) -> Mapping[Group, Mapping[str, Any]]:
         rows = self._with_strategies
         nobody, everywhere = (
             pl.col("strategies").is_null(),
@@ -150,27 +134,35 @@ class Closes:
             .agg(profit.sum(), pl.len().alias("closes"), profit.null_count().alias("unknown"))
         )
         return {
-            (name, account, currency): ClosedProfit(
-                profit=None if unknown else profit, closes=closes, unknown=unknown
-            )
+            (name, account, currency): {
+                "realized_pnl": None if unknown else profit,
+                "closes": closes,
+                "closes_without_profit": unknown,
+            }
             for name, account, currency, profit, closes, unknown in sums.iter_rows()
         }
 
     def realized(
         self, name: str | None, account: str | None, currency: str | None
-    ) -> ClosedProfit | None:
+    ) -> dict[str, Any] | None:
         """Return the realised profit of a group; None where no change has been recorded yet.
 
         Args:
             name: A strategy, UNATTRIBUTED, or None for all closes.
             account: None for all accounts.
             currency: None for legs that were never valued.
+
+        Returns:
+            `realized_pnl`, None if that of one of the closes is not known; the number of `closes`,
+            and of `closes_without_profit`. Closes before `realized_since` are not in it: it is the
+            time of the first change that was recorded, or of the first leg of the strategy.
         """
         if self.since is None or currency is None:
             return None
-        first = None if name is None else self._first_legs.get(name)
-        found = self._profits.get((name, account, currency), ClosedProfit())
-        return replace(found, since=self.since if first is None else max(self.since, first))
+        none = {"realized_pnl": 0, "closes": 0, "closes_without_profit": 0}
+        first = self.since if name is None else self._first_legs.get(name, self.since)
+        found = self._profits.get((name, account, currency), none)
+        return {**found, "realized_since": max(self.since, first)}
 
     def end_of(self, leg: ActiveContract) -> str | None:
         """Return how a leg that is not held was closed, such as "expired on 2026-11-20".

@@ -306,7 +306,7 @@ def test_the_cursor_of_another_release_is_no_error(tick: Ticks, own_login) -> No
     own_login()
     tick.cursor = '{"unowned_since": {"a": "b"}}'
     tick()
-    assert TickCursor.from_text(tick.cursor).registry_version is not None
+    assert runs.cursor_of(TickCursor, tick.cursor).registry_version is not None
 
 
 def test_an_error_of_one_table_keeps_no_event_of_the_others_back(

@@ -19,7 +19,7 @@ from position_sync_dagster.defs.checks import tables
 from position_sync_dagster.defs.checks.evaluation import EVALUATE
 from position_sync_dagster.defs.drain import drain_queue
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.runs import LOGINS, REASON, STREAM_JOB
+from position_sync_dagster.defs.runs import LOGINS, STREAM_JOB
 from position_sync_dagster.defs.stream import (
     LOOK_S,
     stream_definitions,
@@ -175,7 +175,7 @@ def test_the_run_of_a_stream_carries_the_tags_of_its_login(supervise, file) -> N
     found = {request.partition_key: request.tags for request in supervise().run_requests}
     assert found["west"]["dagster-k8s/config"] == pin
     assert found["west"]["team"] == "options"
-    assert {name for name in found["east"] if not name.startswith("dagster/")} == {REASON}
+    assert {name for name in found["east"] if not name.startswith("dagster/")} == set()
     assert set(found["west"]) - set(found["east"]) == {"team", "dagster-k8s/config"}
 
 

@@ -13,6 +13,7 @@ from position_sync_dagster.defs.alerts import check_states, tell_people, watched
 from position_sync_dagster.defs.checks.strategies import OF_VALUE
 from position_sync_dagster.defs.checks.tables import requests_are_answered
 from position_sync_dagster.defs.resources import POSITION_SYNC
+from position_sync_dagster.defs.runs import cursor_of, cursor_text
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.alerts import AlertCursor
 from tests.support.receiver import PASSWORD
@@ -89,10 +90,10 @@ def test_a_message_waits_for_a_receiver_that_is_away_and_no_url_is_stored(
     tick()
     assert receiver.asked == 1, "it backs off"
     receiver.answer = 200
-    cursor = AlertCursor.from_text(result.cursor)
-    result = tick(replace(cursor, failing={0: datetime.now(UTC)}).to_text())
+    cursor = cursor_of(AlertCursor, result.cursor)
+    result = tick(cursor_text(replace(cursor, failing={0: datetime.now(UTC)})))
     assert [title.split(":")[0] for title, _ in receiver.taken()] == ["WARN"]
-    assert AlertCursor.from_text(result.cursor).outbox == ()
+    assert cursor_of(AlertCursor, result.cursor).outbox == ()
 
 
 def test_severities_that_are_not_asked_for_are_not_sent(
