@@ -521,7 +521,7 @@ class ClosingService:
         if own.is_empty() and not covered and not positions:
             return None
         theirs = stated_rows(positions, day, closed)
-        joined = join_rows(
+        rows, differences = join_rows(
             own,
             theirs,
             covered,
@@ -531,9 +531,9 @@ class ClosingService:
         )
         return ClosedDay(
             closed_at=closed,
-            rows=joined.rows,
-            stated=joined.rows.filter(pl.col("value_source") == FLEX).height,
+            rows=rows,
+            stated=rows.filter(pl.col("value_source") == FLEX).height,
             files=tuple(files),
             left_out=tuple(what for one in statements for what, _remedy in one.left_out),
-            differences=joined.differences,
+            differences=tuple(differences),
         )

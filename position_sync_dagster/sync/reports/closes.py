@@ -114,22 +114,25 @@ class Closes:
     @cached_property
     def _profits(self) -> Mapping[Group, Mapping[str, Any]]:
         rows = self._with_strategies
-        nobody, everywhere = (
-            pl.col("strategies").is_null(),
-            pl.lit(None, pl.String).alias("account"),
-        )
-        every = rows.with_columns(name=pl.lit(None, pl.String))
         # The parts of a profit that is divided are not known.
         own = pl.when(~pl.col("is_divided").fill_null(value=False)).then("realized_pnl")
-        parted = rows.with_columns(own.alias("realized_pnl"), name="strategies")
-        rest = parted.filter(nobody | pl.col("is_part")).with_columns(name=pl.lit(UNATTRIBUTED))
-        parts = [parted.filter(~nobody).explode("name").with_columns(everywhere)]
-        for one in (rest, every):
-            parts += [one, one.with_columns(everywhere)]
+        parted = rows.with_columns(own.alias("realized_pnl"))
+        nobody = pl.col("strategies").is_null() | pl.col("is_part")
         columns = ["name", "account", "currency", "realized_pnl"]
+        listed = pl.concat(
+            one.select(columns)
+            for one in (
+                rows.with_columns(name=pl.lit(None, pl.String)),
+                parted.filter(nobody).with_columns(name=pl.lit(UNATTRIBUTED)),
+                parted.explode("strategies")
+                .drop_nulls("strategies")
+                .rename({"strategies": "name"}),
+            )
+        )
+        everywhere = listed.with_columns(account=pl.lit(None, pl.String))
         profit = pl.col("realized_pnl")
         sums = (
-            pl.concat([one.select(columns) for one in parts])
+            pl.concat([listed, everywhere])
             .group_by(columns[:3])
             .agg(profit.sum(), pl.len().alias("closes"), profit.null_count().alias("unknown"))
         )
@@ -179,49 +182,32 @@ class Closes:
             return None
         return max(ends, key=lambda end: end.seen_at).text
 
-    def count(self, strategy: str | None = None, underlying: str | None = None) -> int:
-        """Return the number of closes of a strategy and of an underlying; None stands for all."""
-        return self._of(strategy, underlying).height
-
     def chosen(
-        self,
-        strategy: str | None = None,
-        underlying: str | None = None,
-        *,
-        limit: int | None = None,
-    ) -> list[tuple[Closure, list[str]]]:
-        """Return closes with the strategies that had them, the newest first.
+        self, strategy: str | None, underlying: str | None, limit: int | None
+    ) -> tuple[list[tuple[Closure, list[str]]], int]:
+        """Return closes with the strategies that had them, the newest first, and their number.
 
         Args:
-            strategy: The only strategy of interest.
-            underlying: The only underlying of interest, in any case.
+            strategy: The only strategy of interest; None: all.
+            underlying: The only underlying of interest, in any case; None: all.
             limit: Maximum number of closes; None for all.
         """
-        rows = self._of(strategy, underlying).reverse()
-        rows = rows.head(rows.height if limit is None else limit)
-        names = [names or [] for names in rows.get_column("strategies").to_list()]
-        return list(zip(records_of(Closure, rows), names, strict=True))
-
-    def _of(self, strategy: str | None, underlying: str | None) -> pl.DataFrame:
-        rows = self._with_strategies
+        rows = self._with_strategies.reverse()
         if strategy is not None:
             rows = rows.filter(pl.col("strategies").list.contains(pl.lit(strategy)))
         if underlying is not None:
             rows = rows.filter(pl.col("symbol").str.to_uppercase() == underlying.upper())
-        return rows
+        shown = rows[:limit]
+        names = [names or [] for names in shown.get_column("strategies").to_list()]
+        return list(zip(records_of(Closure, shown), names, strict=True)), rows.height
 
     @cached_property
     def campaigns(self) -> Campaigns:
         """What strategies have realised since their first leg, and what was left to them."""
-        magnifier = pl.col("conid").replace_strict(
-            dict(self.magnifiers), default=1, return_dtype=pl.Int64
-        )
-        return campaigns_of(
-            self._with_strategies.with_columns(magnifier=magnifier),
-            self.before,
-            self.executions,
-            self.legs,
-        )
+        known = dict(self.magnifiers)
+        magnifier = pl.col("conid").replace_strict(known, default=1, return_dtype=pl.Int64)
+        rows = self._with_strategies.with_columns(magnifier=magnifier)
+        return campaigns_of(rows, self.before, self.executions, self.legs)
 
 
 NO_CLOSES = Closes()

@@ -116,10 +116,11 @@ def test_realised_profit_is_summed_by_strategy_and_unknown_if_that_of_one_close_
     assert realized(alone, UNATTRIBUTED, ACCOUNT) == (7.0, 1, 0)
     assert realized(found, None) == (-112.0 + 12.0 + 7.0 + 50.0, 4, 0)
     assert replace(found, since=None).realized("condor", None, "USD") is None
-    ((chosen, strategies),) = found.chosen("other", "spy")
-    assert (chosen, strategies) == (shared, ["condor", "other"])
-    assert [one for one, _strategies in found.chosen(limit=2)] == [shared, elsewhere]
-    assert (found.count("condor"), found.count(), NO_CLOSES.count()) == (3, 4, 0)
+    assert found.chosen("other", "spy", None) == ([(shared, ["condor", "other"])], 1)
+    assert found.chosen("condor", None, 0) == ([], 3)
+    listed, count = found.chosen(None, None, 2)
+    assert ([one for one, _strategies in listed], count) == ([shared, elsewhere], 4)
+    assert NO_CLOSES.chosen(None, None, None) == ([], 0)
 
 
 @pytest.mark.parametrize(
