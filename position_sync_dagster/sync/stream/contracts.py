@@ -52,9 +52,12 @@ STORED_AT_ONCE = 500
 # The gateway lists a few days ahead.
 HOURS_AGAIN = timedelta(hours=1)
 
-# Delays before details are fetched again if the gateway did not give them: an expired option has no
-# details any more (nautilus_trader pull/3305).
+# Delays before details are fetched again if the gateway did not give them.
 REFETCH = Backoff(first_s=60.0, longest_s=14_400.0)
+
+# Maximum number of requests for details, spread over eight hours: an expired option has no details
+# any more (nautilus_trader pull/3305). The table remembers how often details were not given.
+MOST_TIMES = 10
 
 SHARED = ("trading_hours", "valid_exchanges", "time_zone", "symbol", "trading_class", "exchange")
 
@@ -85,7 +88,7 @@ class ContractCache:
 
     def __post_init__(self) -> None:
         self._known: dict[int, ContractDetails] = {}
-        # How often the gateway gave no details, and when they are fetched again.
+        # How often the gateway knew no such contract, and when it last gave no details.
         self._not_given: dict[int, tuple[int, datetime]] = {}
         self._wanted: dict[int, None] = {}
         self._unstored: dict[int, ContractDetails] = {}
@@ -111,8 +114,9 @@ class ContractCache:
         """Record the active legs, and compare new ones with their contracts."""
         legs = tuple(legs)
         if legs != self._legs:
-            for leg in set(legs).difference(self._legs):  # requests for a new leg begin anew
-                self._not_given.pop(leg.conid, None)
+            for leg in legs:  # for a leg added since the refusal, requests begin anew
+                if self._not_given.get(leg.conid, (0, leg.added_at))[1] < leg.added_at:
+                    del self._not_given[leg.conid]
             self._legs = legs
             self._doubted.clear()
             self._compare({leg.conid for leg in legs})
@@ -127,6 +131,7 @@ class ContractCache:
         if self.table is not None:
             since = (self.clock() - EXPIRED_KEPT).date()
             self._keep(await offload(self.table.unexpired, since, {leg.conid for leg in legs}))
+            self._not_given |= await offload(self.table.not_given)
         self.follow(legs)
 
     def known(self, conid: int) -> ContractDetails | None:
@@ -260,20 +265,32 @@ class ContractCache:
         now, without = self.clock(), set(conids) - found.keys()
         for conid in without:
             times = self._not_given.get(conid, (0, now))[0] + (conid in connection.unknown)
-            wait_s = REFETCH.delay_s(max(times, 1))
-            self._not_given[conid] = times, now + timedelta(seconds=wait_s)
+            self._not_given[conid] = times, now
+            if times == MOST_TIMES:
+                logger.warning(
+                    "the gateway gave no details of contract %d, %d times: it has expired or does "
+                    "not exist, and is not asked for again. Remove its leg, if it has one; a leg "
+                    "that is added anew is asked for again.",
+                    conid,
+                    times,
+                )
         self._wanted = {conid: None for conid in self._wanted if conid not in found}
         self._asked |= without
         self.take(found)
         self._compare(without)
+        refused = {conid: self._not_given[conid] for conid in without & connection.unknown}
+        if self.table is not None and refused:
+            await offload(self.table.put_not_given, refused)
 
     def _is_missing(self, conid: int) -> bool:
         is_available = conid in self._known and conid not in self._doubted
         return not is_available and self._may_be_asked(conid)
 
     def _may_be_asked(self, conid: int) -> bool:
-        _times, due_at = self._not_given.get(conid, (0, NEVER))
-        return has_come(due_at, self.clock(), timedelta(seconds=REFETCH.longest_s))
+        times, asked_at = self._not_given.get(conid, (0, NEVER))
+        due_at = asked_at + timedelta(seconds=REFETCH.delay_s(max(times, 1)))
+        is_due = has_come(due_at, self.clock(), timedelta(seconds=REFETCH.longest_s))
+        return is_due and times < MOST_TIMES
 
     def _hours_are_over(self, conid: int) -> bool:
         """Return whether the days that a contract listed are over, unless it has expired."""
