@@ -14,12 +14,16 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import chain, groupby
 from operator import attrgetter
+from typing import TypeVar
 
-from position_sync_dagster.domain.broker_position import BrokerPosition, Key
+from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.instrument import Instrument, Right, contract_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract
 from position_sync_dagster.domain.statement import Execution
+
+_Row = TypeVar("_Row")
+_Key = TypeVar("_Key")
 
 # Security types that an option can be an option on, and that are held themselves.
 STOCKS = frozenset({"STK", "FUT"})
@@ -126,6 +130,14 @@ _OF_TWO_EXPIRIES = {
 }
 
 
+def _by(key: Callable[[_Row], _Key], rows: Iterable[_Row]) -> defaultdict[_Key, list[_Row]]:
+    """Return rows by a key, in their order."""
+    found: defaultdict[_Key, list[_Row]] = defaultdict(list)
+    for row in rows:
+        found[key(row)].append(row)
+    return found
+
+
 def kind_of(parts: Iterable[Piece]) -> Shape | None:
     """Return the kind of structure that some contracts are together; None if they are none.
 
@@ -181,9 +193,8 @@ def _by_amounts(kind: Shape, legs: list[Piece]) -> Shape | None:
 
 def _of_two_expiries(options: Iterable[Piece]) -> Shape | None:
     """Return the kind of a pair of one right, or of a pair of each right, of two expiries."""
-    by_right: defaultdict[object, list[Piece]] = defaultdict(list)
-    for one in sorted(options, key=lambda one: str(one.instrument.expiry)):
-        by_right[one.instrument.right].append(one)
+    in_order = sorted(options, key=lambda one: str(one.instrument.expiry))
+    by_right = _by(lambda one: one.instrument.right, in_order)
     days, at_one_strike = set(), True
     for pair in by_right.values():
         near, far = pair[0], pair[-1]
@@ -335,11 +346,10 @@ def propose(
         claimed: The active legs: what they have stays as it is.
         names: The names that are taken.
     """
-    lots = open_lots(holdings, executions, claimed)
-    of_underlying: defaultdict[tuple[str, str, str], list[Lot]] = defaultdict(list)
-    for lot in lots:
-        one = lot.part.instrument
-        of_underlying[lot.account, one.symbol, one.currency].append(lot)
+    of_underlying = _by(
+        lambda lot: (lot.account, lot.part.instrument.symbol, lot.part.instrument.currency),
+        open_lots(holdings, executions, claimed),
+    )
     found: list[tuple[int, ProposedStrategy]] = []
     left: list[Lot] = []
     for (account, symbol, _currency), own in sorted(of_underlying.items()):
@@ -370,12 +380,9 @@ def open_lots(
     The oldest lots are closed first, and claimed first. What was held before the first known
     execution is a lot without an order.
     """
-    claims: defaultdict[int, list[ActiveContract]] = defaultdict(list)
-    for leg in claimed:
-        claims[leg.conid].append(leg)
-    traded: defaultdict[Key, list[Execution]] = defaultdict(list)
-    for one in sorted(executions, key=lambda one: (one.time, one.execution_id)):
-        traded[one.account, one.conid].append(one)
+    claims = _by(lambda leg: leg.conid, claimed)
+    in_order = sorted(executions, key=lambda one: (one.time, one.execution_id))
+    traded = _by(lambda one: (one.account, one.conid), in_order)
     found: list[Lot] = []
     for holding in sorted(holdings, key=lambda one: one.key):
         terms, deals = holding.instrument, traded[holding.key]
@@ -424,9 +431,7 @@ def _together(parts: Iterable[Piece]) -> list[Piece]:
 
 def _structures(lots: list[Lot]) -> tuple[list[_Group], list[Lot]]:
     """Return the structures of one underlying, and what is in none."""
-    by_order: defaultdict[str | None, list[Lot]] = defaultdict(list)
-    for lot in lots:
-        by_order[lot.order].append(lot)
+    by_order = _by(lambda lot: lot.order, lots)
     rest, alone = by_order.pop(None, []), list[Lot]()
     by_unit: defaultdict[object, list[list[Piece]]] = defaultdict(list)
     for order in sorted(by_order, key=str):
@@ -467,9 +472,7 @@ def _structures(lots: list[Lot]) -> tuple[list[_Group], list[Lot]]:
 
 def _without(lots: Iterable[Lot], groups: Iterable[_Group]) -> list[Lot]:
     """Return lots without the contracts of some groups, the oldest of which go first."""
-    of_conid: defaultdict[int, list[Lot]] = defaultdict(list)
-    for lot in lots:
-        of_conid[lot.part.conid].append(lot)
+    of_conid = _by(lambda lot: lot.part.conid, lots)
     for part in (one for group in groups for one in group.whole):
         of_conid[part.conid], _ = _changed(of_conid[part.conid], -part.quantity)
     return [lot for own in of_conid.values() for lot in own]
@@ -636,10 +639,8 @@ class _Matching:
         if len(parts) > 1 and kind_of(parts) is not None:
             self._groups.append(_grouped(parts, "all that is held of the underlying", 2))
             return
-        by_expiry: defaultdict[str, list[Piece]] = defaultdict(list)
-        for part in parts:
-            if part.is_option:
-                by_expiry[str(part.instrument.expiry)].append(part)
+        options = (part for part in parts if part.is_option)
+        by_expiry = _by(lambda part: str(part.instrument.expiry), options)
         for _expiry, own in sorted(by_expiry.items()):
             if len(own) > 1 and kind_of(own) not in APART:
                 self._groups.append(_grouped(own, "all options of the expiry", 2))
@@ -719,18 +720,15 @@ class _Matching:
                     elif one < other:
                         self._take(one, other, step.why)
 
-    def _unit(self, one: int, other: int) -> list[Piece]:
-        return _together([*self._groups[one].unit, *self._groups[other].unit])
-
     def _kind(self, one: int, other: int) -> Shape | None:
-        return kind_of(self._unit(one, other))
+        return kind_of(_together([*self._groups[one].unit, *self._groups[other].unit]))
 
     def _take(self, one: int, other: int, why: str) -> None:
         """Join two groups, as often as both are there."""
         first, second = self._groups[one], self._groups[other]
         count = min(first.units, second.units)
         first.units, second.units = first.units - count, second.units - count
-        self._groups.append(_Group(self._unit(one, other), count, why, 2))
+        self._groups.append(_Group(_together([*first.unit, *second.unit]), count, why, 2))
 
     def _add_alternative(self, one: int, other: int) -> None:
         if len(self._groups[one].alternatives) < MOST_ALTERNATIVES:
