@@ -5,6 +5,7 @@ is PROVISIONAL while it follows from what a gateway says, and STATED when a stat
 no fact explains is UNEXPLAINED; a fact that is missing never makes a cause.
 """
 
+import json
 import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
@@ -187,6 +188,10 @@ class History:
         for row in sorted(found, key=attrgetter("at")):
             if row.of.conid is not None:
                 self.rows[row.of.account, row.of.conid].append(row)
+        # By the broker's id of a corporate action.
+        self._actions: defaultdict[object, set[int | None]] = defaultdict(set)
+        for event in events:
+            self._actions[_action_of(event)].add(event.conid)
 
     def details(self, change: PositionChange) -> ContractDetails | None:
         """Return the contract details of what changed."""
@@ -202,10 +207,22 @@ class History:
         others = self.changes.get((change.account, conid), ())
         return any(abs(one.seen_at - change.seen_at) <= NEAR for one in others)
 
+    def counter_of(self, one: Execution | StatementEvent) -> int | None:
+        """Return the other contract of a corporate action; None if it is not known."""
+        action = _action_of(one) if isinstance(one, StatementEvent) else None
+        others = self._actions[action] - {one.conid} if action else set()
+        return others.pop() if len(others) == 1 else None
+
     def is_over(self, option: PositionChange) -> bool:
         """Return whether a change was seen after the last trade of its option."""
         ended = last_trade(option, self.details(option))
         return ended is not None and option.seen_at >= ended
+
+
+def _action_of(one: StatementEvent) -> tuple[str, str] | None:
+    found = json.loads(one.attributes).get("actionID")
+    is_action = one.kind is EventKind.CORPORATE_ACTION and found
+    return (one.account, str(found)) if is_action else None
 
 
 def _between(rows: Sequence[_Row], first: datetime, last: datetime) -> Sequence[_Row]:
@@ -560,7 +577,9 @@ def _judged(
         quantity = min(open_quantity, sum(abs(row.by) for row in rows))
         open_quantity = rounded(open_quantity - quantity)
         if quantity:
-            found.append(_explained(change, cause, quantity, rows))
+            counter_conid = history.counter_of(rows[0].of)
+            one = _explained(change, cause, quantity, rows)
+            found.append(replace(one, counter_conid=counter_conid))
     if open_quantity:
         found.append(_inferred(part, open_quantity, history, counter))
     under = history.under_conid(change) if change.is_option else None

@@ -443,8 +443,14 @@ CASES = {
         [change(SHARES, 100, 0), change(NEW_SHARES, 0, 33)],
         [(Cause.SPLIT, S, 100)],
         events=[
-            event(EventKind.CORPORATE_ACTION, -100, type="RS", conid=SHARES),
-            event(EventKind.CORPORATE_ACTION, 33, type="RS", conid=NEW_SHARES),
+            event(
+                EventKind.CORPORATE_ACTION, -100, type="RS", conid=SHARES,
+                attributes='{"actionID": "5"}',
+            ),
+            event(
+                EventKind.CORPORATE_ACTION, 33, type="RS", conid=NEW_SHARES,
+                attributes='{"actionID": "5"}',
+            ),
         ],
     ),
     "a change of the symbol": Case(
@@ -583,6 +589,11 @@ def test_an_assignment_names_the_shares_and_the_shares_name_the_option() -> None
     assert (option.counter_conid, shares.counter_conid) == (SHARES, CALL)
     (stated,) = CASES["an assignment, as stated, with its shares"].found()
     assert stated.counter_conid == SHARES
+
+
+def test_a_split_names_the_new_contract() -> None:
+    (one,) = CASES["a split into a new contract"].found()
+    assert one.counter_conid == NEW_SHARES
 
 
 def judged(name: str) -> list[Closure]:
