@@ -1,11 +1,12 @@
 """The Dagster component: Position Sync as a part of a Dagster project that exists."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import copy
 from pathlib import Path
 from typing import Annotated, Any
 
 import dagster as dg
+from dagster_shared import record
 
 from position_sync_dagster.definitions import load
 from position_sync_dagster.defs.resources import set_component_settings
@@ -101,10 +102,8 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
                 "docs/component.md says which of them counts.",
             ) from None
         set_component_settings(given)
-        found = load(settings, links=False)
-        if self.automation:
-            return found
-        return with_stopped_automation(found)
+        found = load(settings)
+        return found if self.automation else with_stopped_automation(found)
 
     def _given(self, root: Path) -> dict[str, object]:
         """Return the settings that the attributes give.
@@ -113,14 +112,12 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
             SettingsError: The attribute `settings` names no setting, or one that is an attribute.
         """
         own = {name: getattr(self, name) for name in type(self).model_fields if name in _SETTINGS}
-        for name in self.settings:
-            if name in own:
-                cause, remedy = "is an attribute of its own", "Write it beside `settings`."
-            elif name not in _SETTINGS:
-                cause, remedy = "is not a setting", ".env.example lists the settings."
-            else:
-                continue
-            raise SettingsError(f"settings.{name} of the component {cause}.", remedy=remedy)
+        wrong = [name for name in self.settings if name in own or name not in _SETTINGS]
+        if wrong:
+            raise SettingsError(
+                f"settings.{wrong[0]} of the component is not a setting, or it is an attribute.",
+                remedy="Write attributes beside `settings`; .env.example lists the settings.",
+            )
         given = {name: value for name, value in own.items() if value is not None}
         given |= self.settings
         for name in PATHS:
@@ -135,20 +132,14 @@ def with_stopped_automation(definitions: dg.Definitions) -> dg.Definitions:
     Dagster has no way to copy them with another status.
     """
 
-    def stopped(one: Any, status: Any) -> Any:
-        found = copy(one)
-        found._default_status = status
-        return found
+    def stopped(found: Iterable[Any] | None, status: Any) -> list[Any]:
+        ones = [copy(one) for one in found or ()]
+        for one in ones:
+            one._default_status = status
+        return ones
 
-    return dg.Definitions(
-        assets=definitions.assets,
-        asset_checks=definitions.asset_checks,
-        jobs=definitions.jobs,
-        resources=definitions.resources,
-        sensors=[stopped(one, dg.DefaultSensorStatus.STOPPED) for one in definitions.sensors or ()],
-        schedules=[
-            stopped(one, dg.DefaultScheduleStatus.STOPPED) for one in definitions.schedules or ()
-        ],
-        metadata=definitions.metadata,
-        component_tree=definitions.component_tree,
+    return record.copy(
+        definitions,
+        sensors=stopped(definitions.sensors, dg.DefaultSensorStatus.STOPPED),
+        schedules=stopped(definitions.schedules, dg.DefaultScheduleStatus.STOPPED),
     )

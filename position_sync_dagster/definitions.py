@@ -44,13 +44,11 @@ def _loaded() -> dg.Definitions:
     )
 
 
-def load(settings: Settings, *, links: bool = True) -> dg.Definitions:
+def load(settings: Settings) -> dg.Definitions:
     """Load the definitions of the package `defs`.
 
     Args:
         settings: The settings, for the addresses that the assets show.
-        links: Whether an asset links the job that writes it: a link contains the name of our own
-            code location. If not, it shows the name of the job.
     """
     # `dg.load_from_defs_folder` needs a pyproject.toml, which a container image lacks. It also
     # describes all component types for the UI: a third of the time to load our own definitions.
@@ -59,10 +57,10 @@ def load(settings: Settings, *, links: bool = True) -> dg.Definitions:
         for kind in (dg.BetaWarning, dg.PreviewWarning):
             warnings.simplefilter("ignore", kind)
         found = tree.build_defs(Path())
-        return found.map_asset_specs(func=partial(_completed, settings=settings, links=links))
+        return found.map_asset_specs(func=partial(_completed, settings=settings))
 
 
-def _completed(spec: dg.AssetSpec, settings: Settings, links: bool) -> dg.AssetSpec:
+def _completed(spec: dg.AssetSpec, settings: Settings) -> dg.AssetSpec:
     """Return an asset with what all assets have: owner, domain, group and address."""
     name = spec.key.to_user_string()
     if "dagster/table_name" in spec.metadata:
@@ -71,12 +69,8 @@ def _completed(spec: dg.AssetSpec, settings: Settings, links: bool) -> dg.AssetS
         uri = _gateways(settings)
     else:
         uri = str(settings.flex_folder.absolute())
-    metadata = {"dagster/uri": uri}
-    link = spec.metadata.get("written_by")
-    if isinstance(link, dg.DagsterJobMetadataValue) and not links:
-        metadata["written_by"] = link.job_name
     return spec.merge_attributes(
-        metadata=metadata, owners=["team:position-sync"], tags={"domain": "positions"}
+        metadata={"dagster/uri": uri}, owners=["team:position-sync"], tags={"domain": "positions"}
     ).replace_attributes(
         group_name=next((group for group, names in GROUPS.items() if name in names), "account")
     )

@@ -8,19 +8,16 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeGuard, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from yaml.events import CollectionEndEvent, CollectionStartEvent, Event
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from position_sync_dagster.errors import PositionSyncError, shown
 
 # The largest file, in bytes; a leg takes about a hundred.
 LARGEST_FILE = 4 * 2**20
-# The most levels of nesting; a correct file has 6.
-DEEPEST = 16
 
 _NULL = "tag:yaml.org,2002:null"
 
@@ -67,8 +64,8 @@ class YamlFile:
         data: What the file holds. An alias is the same object as the value that it repeats.
 
     Raises:
-        PositionSyncError: The file is missing, empty, not a regular file, not YAML, too large or
-            too deeply nested; or a field is there twice.
+        PositionSyncError: The file is missing, empty, not a regular file, not YAML or too large; or
+            a field is there twice.
     """
 
     def __init__(self, path: Path, *, holds: str, error: type[PositionSyncError]) -> None:
@@ -156,28 +153,14 @@ class YamlFile:
     def _compose(self) -> Node:
         text = self._read_text()
         try:
-            depth = 0
-            for event in yaml.parse(text, Loader=yaml.CSafeLoader):
-                depth += isinstance(event, CollectionStartEvent)
-                depth -= isinstance(event, CollectionEndEvent)
-                if depth > DEEPEST:
-                    cause = f"nested more than {DEEPEST} levels deep"
-                    raise self._error_at(event, cause, "Write it as the documents show")
             root = yaml.compose(text, Loader=yaml.CSafeLoader)
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+            cause = getattr(error, "problem", None) or getattr(error, "reason", "it is cut")
             raise self._error_of(
-                f"it is not YAML: {error.problem or error.context}",
+                f"it is not YAML: {cause}",
                 "Correct the text there; check indentation, quotes and brackets",
                 *((mark.line + 1, mark.column + 1) if mark else ()),
-            ) from None
-        except yaml.reader.ReaderError as error:
-            before = text.encode()[: error.position].decode()
-            raise self._error_of(
-                f"it is not YAML: {error.reason}",
-                "Remove the character",
-                before.count("\n") + 1,
-                len(before) - before.rfind("\n"),
             ) from None
         if root is None:
             holds = self._holds
@@ -202,7 +185,7 @@ class YamlFile:
                 f"it cannot be read: {why}", "Name a text file in UTF-8 that you may read"
             ) from None
 
-    def _error_at(self, node: Node | Event, cause: str, remedy: str) -> PositionSyncError:
+    def _error_at(self, node: Node, cause: str, remedy: str) -> PositionSyncError:
         mark: Any = node.start_mark
         return self._error_of(cause, remedy, mark.line + 1, mark.column + 1)
 
@@ -223,9 +206,14 @@ _KEY = "[key]"
 
 def _explain(kind: type[Part], error: Mapping[str, Any]) -> tuple[str, str]:
     """Return the cause and the remedy of an error of pydantic."""
-    place, given = error["loc"], error["input"]
-    name = ".".join(str(step) for step in place if step != _KEY)
-    field = kind.model_fields.get(str(place[0])) if place else None
+    place, given = [step for step in error["loc"] if step != _KEY], error["input"]
+    for number, step in enumerate(error["loc"]):  # to the part that has the mistake
+        hint = kind.model_fields[step].annotation if step in kind.model_fields else None
+        found = [one for one in (hint, *get_args(hint)) if _is_part(one)]
+        if found and (number + 1 < len(error["loc"]) or error["type"] == "model_type"):
+            kind, place = found[0], list(error["loc"][number + 1 :])
+    name = ".".join(step for step in place if isinstance(step, str))
+    field = kind.model_fields.get(name.split(".")[0])
     known = ", ".join(field.alias or name for name, field in kind.model_fields.items())
     match error["type"]:
         case "missing":
@@ -242,6 +230,10 @@ def _explain(kind: type[Part], error: Mapping[str, Any]) -> tuple[str, str]:
         return f"{name} has no value", "Write one"
     how = field.description if field else None
     return f"{name} {shown(given)} cannot be used", how or str(error["msg"])
+
+
+def _is_part(hint: object) -> TypeGuard[type[Part]]:
+    return isinstance(hint, type) and issubclass(hint, Part)
 
 
 def saved_state(path: Path) -> tuple[int, int, int]:

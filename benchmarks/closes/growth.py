@@ -8,7 +8,8 @@ from benchmarks.bench import Bench
 from benchmarks.closes.history import ACCOUNT, FIRST_CONID, write_history
 from benchmarks.outcome import Line, Target
 from benchmarks.timing import median
-from position_sync_dagster.defs.assets.derived_tables import derive_exposure, derive_latest
+from position_sync_dagster.defs.assets import derived_tables  # noqa: F401 - defines them
+from position_sync_dagster.defs.assets.table_asset import DERIVE
 from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.statement import GATEWAY, Execution, Side
@@ -77,15 +78,15 @@ def measured(bench: Bench, closes: int) -> dict[str, float]:
         timed("explain again", lambda: CloseExplainer(lake).explain())
         timed("follow rolls", lambda: RollFollower(lake, file).follow())
         timed("explain in a new process", lambda: CloseExplainer(Lake(folder)).explain())
-        derive_exposure(lake, settings, at)
+        DERIVE["strategy_exposure"](lake, settings, None)
         timed("read the page", lambda: reader.read(datetime.now(UTC)))
         timed("derive the tables", lambda: _derive(lake, settings))
     return {what: median(samples) for what, samples in of.items()}
 
 
 def _derive(lake: Lake, settings: Settings) -> None:
-    for derive in (derive_latest, derive_exposure):
-        derive(lake, settings, datetime.now(UTC))
+    for name in ("latest_positions", "strategy_exposure"):
+        DERIVE[name](lake, settings, None)
 
 
 def _change(conid: int, at: datetime) -> PositionChange:

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -113,9 +113,13 @@ def exposure(
     and is left out of the sums; `no value` counts the held legs without a value.
     """
     past = options.past_of(as_of, at_value_time=at_value_time, watch=watch)
+    look = _looking(options.opened(home), strategy, past, json=json, watch=watch)
+    if json:
+        output.print_json(look().money(strategy).tables)
+        return
 
-    def render(book: Book, width: int) -> Iterator[RenderableType]:
-        found = book.money(strategy)
+    def render(width: int) -> Iterator[RenderableType]:
+        found = look().money(strategy)
         ends = [*found.rest, *found.totals, *found.in_base]
         rows = [*found.strategies, *ends]
         if not rows:
@@ -129,14 +133,24 @@ def exposure(
             table = money_tables.sums_table("underlying", found.underlyings)
             yield from output.fitted_table(*table, width)
 
-    look = _looking(options.opened(home), strategy, past)
-    _report(look, render, lambda book: book.money(strategy).tables, past, watch=watch, json=json)
+    output.print_or_watch(lambda width: Group(*render(width)), watch=watch)
 
 
 def _looking(
-    opened: tuple[Settings, Lake], strategy: str | None, past: Past | None
+    opened: tuple[Settings, Lake],
+    strategy: str | None,
+    past: Past | None,
+    *,
+    json: bool,
+    watch: bool,
 ) -> Callable[[], Book]:
-    """Return what reads the book of now, or of a moment, in which the strategy must be known."""
+    """Return what reads the book of now, or of a moment, in which the strategy must be known.
+
+    The moment is printed above the report: with JSON to stderr, so that the JSON has the same shape
+    as that of a report about now.
+    """
+    if json and watch:
+        raise typer.BadParameter("--json does not go with --watch: `follow` prints each new row.")
     settings, lake = opened
 
     def look() -> Book:
@@ -145,31 +159,11 @@ def _looking(
         options.known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
         return book
 
-    return look
-
-
-def _report(
-    look: Callable[[], Book],
-    render: Callable[[Book, int], Iterable[RenderableType]],
-    plain: Callable[[Book], Any],
-    past: Past | None,
-    *,
-    watch: bool,
-    json: bool,
-) -> None:
-    """Read the tables and print the result: as JSON, or as lines for a terminal.
-
-    A report about the past begins with its moment. With JSON, the moment goes to stderr, so that
-    the JSON has the same shape as that of a report about now.
-    """
-    above = [] if past is None else [str(past)]
-    if json and watch:
-        raise typer.BadParameter("--json does not go with --watch: `follow` prints each new row.")
-    if json:
-        sys.stderr.writelines(f"{line}\n" for line in above)
-        output.print_json(plain(look()))
-        return
-    output.print_or_watch(lambda width: Group(*above, *render(look(), width)), watch=watch)
+    if past is None:
+        return look
+    then = look()
+    typer.echo(str(past), err=json)
+    return lambda: then
 
 
 def positions(
@@ -208,11 +202,17 @@ def positions(
         options.known_strategy(strategy, found.legs.get_column("strategy_id"))
         if past is not None:
             typer.echo(str(past), err=json)
-        listed = found.chosen(strategy, underlying, limit=limit)
-        _print_closes(listed, found.count(strategy, underlying), found.since, json=json)
+        _print_closes(*found.chosen(strategy, underlying, limit), found.since, json=json)
         return
 
-    def render(book: Book, width: int) -> Iterator[RenderableType]:
+    look = _looking(opened, strategy, past, json=json, watch=watch)
+    if json:
+        rows = open_positions(look(), strategy, underlying)[:limit]
+        output.print_json(rows.select(*UPDATE_COLUMNS, *_MORE).to_dicts())
+        return
+
+    def render(width: int) -> Iterator[RenderableType]:
+        book = look()
         rows = open_positions(book, strategy, underlying)
         shown = rows[:limit]
         if shown.height:
@@ -224,16 +224,10 @@ def positions(
         else:
             yield f"No leg of {strategy} is held." if strategy else "No position has a row yet."
         if 0 < shown.height < rows.height:
-            yield (
-                f"{shown.height:,} of {rows.height:,} positions are shown; the totals are of "
-                "those shown."
-            )
+            counts = f"{shown.height:,} of {rows.height:,} positions"
+            yield f"{counts} are shown; the totals are of those shown."
 
-    def plain(book: Book) -> list[dict[str, Any]]:
-        rows = open_positions(book, strategy, underlying)[:limit]
-        return rows.select(*UPDATE_COLUMNS, *_MORE).to_dicts()
-
-    _report(_looking(opened, strategy, past), render, plain, past, watch=watch, json=json)
+    output.print_or_watch(lambda width: Group(*render(width)), watch=watch)
 
 
 def _print_closes(

@@ -16,9 +16,8 @@ from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy
 from position_sync_dagster.lake.strategies_file import (
     as_strategies_file,
     follow_file,
-    following_rolls,
-    load_rules,
     load_strategies,
+    saved_file,
 )
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import leg_followers, propose_strategies
@@ -81,7 +80,7 @@ def list_legs(
     if explain is not None:
         file, active = settings.strategies_file, registry.get_all_active()
         held = propose_strategies.held(lake, settings)
-        conid, chosen = parse_conid(explain), [] if file is None else load_rules(file)
+        conid, chosen = parse_conid(explain), [] if file is None else saved_file(file).rules
         lines = rules.explain(conid, chosen, held, active, utc_now())
         output.show({"explanation": lines}, lines, json=json)
         return
@@ -206,7 +205,7 @@ def _print_proposal(found: Proposal) -> None:
     else:
         typer.echo("No option is held that is in no strategy.")
     if found.left_over:
-        left = (f"{lot.part.quantity:+g} {lot.part.instrument.symbol}" for lot in found.left_over)
+        left = (f"{one.quantity:+g} {one.instrument.symbol}" for one in found.left_over)
         typer.echo(printable(f"Left over: {few(left, 20)}."))
 
 
@@ -325,7 +324,10 @@ def list_rolls(
     lines = [*map(str, found)] or ["No leg of a strategy was rolled."]
     if found and apply:
         file = settings.strategies_file
-        if file is None or not {one.before.strategy_id for one in found} <= following_rolls(file):
+        if (
+            file is None
+            or not {one.before.strategy_id for one in found} <= saved_file(file).following_rolls
+        ):
             warn_of_file(settings)
         lines.append(f"{replaced} legs are replaced.")
     elif found:

@@ -7,27 +7,18 @@ from typing import Any
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets import derived_tables, past_days
-from position_sync_dagster.defs.assets.closures import CAUSES
-from position_sync_dagster.defs.assets.statements import FILES_CHECK
+from position_sync_dagster.defs.assets import statements
 from position_sync_dagster.defs.checks import strategies
-from position_sync_dagster.defs.checks.check_results import UNKNOWN, WHAT_TO_DO, evaluation_of
-from position_sync_dagster.defs.checks.evaluation import KEYS
+from position_sync_dagster.defs.checks.evaluation import (
+    EVALUATE,
+    UNKNOWN,
+    WHAT_TO_DO,
+    evaluation_of,
+)
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.runs import TICK_S, cached_instance, sensor
+from position_sync_dagster.defs.runs import TICK_S, cached_instance, cursor_of, cursor_text, sensor
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.sync import alerts
-
-# Every check of the project, without those of limits.
-WATCHED = (
-    *KEYS,
-    past_days.days_are_complete.check_key,
-    dg.AssetCheckKey(dg.AssetKey("flex_statements"), FILES_CHECK),
-    strategies.limits_are_read.check_key,
-    CAUSES,
-    past_days.profits_are_explained.check_key,
-    *derived_tables.RISK_CHECKS,
-)
 
 # A tick begins no delivery after this time; the next ticks send the remaining messages.
 BUDGET = timedelta(seconds=25)
@@ -36,6 +27,12 @@ BUDGET = timedelta(seconds=25)
 # Seconds between two ticks while there is no receiver: a tick costs as much as one of the
 # drain's sensor.
 WITHOUT_RECEIVERS_S = 60
+
+
+def watched() -> list[dg.AssetCheckKey]:
+    """Return every check of the project, without those of limits."""
+    others = (key for key in EVALUATE if not key.name.startswith(strategies.PREFIX))
+    return [*others, *statements.imported.check_keys]
 
 
 @sensor(
@@ -51,8 +48,8 @@ def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
     if not urls:
         return dg.SkipReason("POSITION_SYNC_ALERT_URLS names no receiver")
     now = utc_now()
-    before = alerts.AlertCursor.from_text(context.cursor)
-    keys = (*WATCHED, *strategies.watched_limits(settings, before.breaks))
+    before = cursor_of(alerts.AlertCursor, context.cursor)
+    keys = (*watched(), *strategies.watched_limits(settings, before.breaks))
     cursor = alerts.follow(
         before,
         check_states(cached_instance(context), settings.ui_url, keys),
@@ -65,12 +62,12 @@ def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
     waiting = f"; {len(cursor.outbox)} messages wait" if cursor.outbox else ""
     return dg.SensorResult(
         skip_reason=f"{len(cursor.breaks)} checks do not pass; {sent} messages sent{waiting}",
-        cursor=cursor.to_text(),
+        cursor=cursor_text(cursor),
     )
 
 
 def check_states(
-    instance: dg.DagsterInstance, ui_url: str, keys: Sequence[dg.AssetCheckKey] = WATCHED
+    instance: dg.DagsterInstance, ui_url: str, keys: Sequence[dg.AssetCheckKey]
 ) -> Iterator[alerts.CheckState]:
     """Return the newest result of each check that has one.
 

@@ -23,14 +23,14 @@ import dagster as dg
 from position_sync_dagster import dagster_files
 from position_sync_dagster.defs import runs
 from position_sync_dagster.defs.assets import (
-    closures,
     derived_tables,
     queue_and_ledger,
+    statements,  # noqa: F401 - it defines how closures are derived
     table_asset,
 )
+from position_sync_dagster.defs.assets.table_asset import DERIVE, Derived
 from position_sync_dagster.defs.checks import evaluation
-from position_sync_dagster.defs.checks.check_results import Derived, unknown_result
-from position_sync_dagster.defs.checks.ledger import breaks_event
+from position_sync_dagster.defs.checks.tables import breaks_state
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.clock import elapsed
 from position_sync_dagster.domain.gateway_session import SessionState
@@ -39,9 +39,11 @@ from position_sync_dagster.errors import InvalidLegError, PositionSyncError, Str
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.position_updates import AddedBatches
 from position_sync_dagster.lake.schema import tables as specs
+from position_sync_dagster.lake.schema.table_spec import TableSpec
+from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain
-from position_sync_dagster.sync.supervision import SensorCursor
+from position_sync_dagster.sync.stream.memory_and_threads import return_freed_memory
 from position_sync_dagster.yaml_file import saved_state
 
 logger = logging.getLogger(__name__)
@@ -80,7 +82,7 @@ Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TickCursor(SensorCursor):
+class TickCursor:
     """What one tick keeps for the next one.
 
     Attributes:
@@ -126,12 +128,13 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """
     settings = POSITION_SYNC.read_settings()
     lake = runs.cached_lake(settings)
-    cursor = TickCursor.from_text(context.cursor)
+    cursor = runs.cursor_of(TickCursor, context.cursor)
     work = Work(lake, settings, runs.cached_instance(context), datetime.now(UTC), cursor)
     events = work.tick()
     dagster_files.note(dagster_files.FAILED_TICK if work.failed else dagster_files.SENSORS)
+    return_freed_memory()
     return dg.SensorResult(
-        asset_events=events, skip_reason="; ".join(work.said), cursor=work.cursor.to_text()
+        asset_events=events, skip_reason="; ".join(work.said), cursor=runs.cursor_text(work.cursor)
     )
 
 
@@ -151,7 +154,7 @@ def _recording(
     lake: tables.Lake, settings: Settings, _cursor: tuple[datetime | None, int | None]
 ) -> Future[Derived]:
     """Begin to record the scenarios that follow those of a cursor, or return what was begun."""
-    return _BACKGROUND.submit(derived_tables.record_risk, lake, settings, datetime.now(UTC))
+    return _BACKGROUND.submit(DERIVE[specs.RISK_SCENARIOS.name], lake, settings, None)
 
 
 @dataclass(eq=False)
@@ -239,12 +242,21 @@ class Work:
 
     def _report_tables(self, states: dict[str, str]) -> None:
         """Report the gateways, and the tables that the stream writes."""
-        self._events.append(gateway_event(self.lake, self.settings, states))
-        strategies = partial(queue_and_ledger.strategies_event, self.lake, self.settings)
-        self._report(specs.ACTIVE_STRATEGIES.name, strategies)
-        for spec in FOLLOWED_TABLES:
-            self._report(spec.name, partial(table_asset.followed_table, self.lake, spec))
-        self._report(specs.RECONCILIATION_BREAKS.name, partial(breaks_event, self.lake))
+        lake = self.lake
+        reports: dict[str, Callable[[], Derived]] = {
+            runs.GATEWAY: partial(gateway_state, lake, states),
+            specs.ACTIVE_STRATEGIES.name: partial(
+                queue_and_ledger.strategies_state, lake, self.settings
+            ),
+            **{
+                table.spec.name: partial(followed_state, table)
+                for table in lake.tables
+                if table.spec in FOLLOWED_TABLES
+            },
+            specs.RECONCILIATION_BREAKS.name: partial(breaks_state, lake),
+        }
+        for name, report in reports.items():
+            self._report(name, report)
 
     def _report_rows(self, report: drain.DrainReport, *, all_due: bool, is_live: bool) -> None:
         """Report the rows that no event has yet; derive what follows from them."""
@@ -264,23 +276,19 @@ class Work:
             return
         all_derived = all_due or self._is_due(self.cursor.derived_reported_at, DERIVED_EVERY)
         if all_derived:
-            name = specs.POSITION_QUEUE.name
-            self._report(name, partial(queue_and_ledger.queue_event, self.lake))
+            queue_state = partial(queue_and_ledger.queue_state, self.lake)
+            self._report(specs.POSITION_QUEUE.name, queue_state)
             self._keep(derived_reported_at=self.now)
         self._events.append(materialization(span, report))
         self._keep(ledger_version=span.added.version, reported_at=self.now)
-        for spec, derive in (
-            (specs.LATEST_POSITIONS, derived_tables.derive_latest),
-            (specs.STRATEGY_EXPOSURE, derived_tables.derive_exposure),
-        ):
-            make = partial(derive, self.lake, self.settings, self.now)
-            self._derive(spec.name, make, is_shown=all_derived)
+        self._derive(specs.LATEST_POSITIONS, is_shown=all_derived)
+        self._derive(specs.STRATEGY_EXPOSURE, is_shown=all_derived)
 
     def _explain_closes(self, *, all_due: bool) -> None:
         """Explain closes after an import of statements, and each hour."""
         version = self.lake.statement_events.table.version()
         if version != self.cursor.statements or all_due:
-            self._derive(specs.CLOSURES.name, partial(closures.explain, self.lake, self.settings))
+            self._derive(specs.CLOSURES)
             self._keep(statements=version)
 
     def _record_risk(self) -> None:
@@ -294,26 +302,33 @@ class Work:
         if not recording.done():
             return
         _recording.cache_clear()
-        if not self._derive(specs.RISK_SCENARIOS.name, recording.result):
-            unknown = unknown_result(self.said[-1])
+        if not self._derive(specs.RISK_SCENARIOS, recording.result):
+            unknown = evaluation.unknown_result(self.said[-1])
             self._results += [(key, unknown) for key in derived_tables.RISK_CHECKS]
             registry = None  # it is tried again in a minute
         self._keep(risk_at=self.now, risk_registry=registry)
 
-    def _report(self, name: str, event: Callable[[], Event]) -> None:
-        made = self._alone(f"{name} is not reported", event)
-        self._events += [] if made is None else [made]
+    def _report(self, name: str, state: Callable[[], Derived]) -> None:
+        made = self._alone(f"{name} is not reported", state)
+        self._events += [] if made is None else [table_asset.runless(name, made)]
 
-    def _derive(self, name: str, make: Callable[[], Derived], *, is_shown: bool = True) -> bool:
+    def _derive(
+        self,
+        spec: TableSpec,
+        result: Callable[[], Derived] | None = None,
+        *,
+        is_shown: bool = True,
+    ) -> bool:
         """Derive a table with its checks, and report it; return whether that succeeded."""
-        made = self._alone(f"{name} stays as it was", make)
+        derive = result or partial(DERIVE[spec.name], self.lake, self.settings, None)
+        made = self._alone(f"{spec.name} stays as it was", derive)
         if made is None:
             return False
         self._results += made.checks.items()
         if is_shown:
             # The data versions of sources that are not followed all the time.
             sources = {specs.ACTIVE_STRATEGIES.name: str(self.cursor.registry_version)}
-            self._events.append(table_asset.runless(name, made.metadata, sources=sources))
+            self._events.append(table_asset.runless(spec.name, made, sources))
         return True
 
     def _alone(self, what: str, make: Callable[[], T]) -> T | None:
@@ -386,20 +401,19 @@ def materialization(span: Span, report: drain.DrainReport) -> dg.AssetMaterializ
     """
     rows, batches = span.added.rows, span.added.batches
     drained, streamed = rows.get(Source.QUEUE, 0), rows.get(Source.STREAM, 0)
-    waits = [one.oldest_wait_s for one in report.batches if one.oldest_wait_s is not None]
     through = span.added.version
     metadata = table_asset.known(
         rows=sum(rows.values()),
         rows_drained=drained,
         rows_streamed=streamed,
         batches=sum(batches.values()),
-        oldest_wait_s=round(max(waits), 1) if waits else None,
+        oldest_wait_s=report.oldest_wait_s and round(report.oldest_wait_s, 1),
         failed=report.failed or None,
         released=report.released or None,
         **{SINCE: span.since, THROUGH: through},
         note=report.reason,
     )
-    return table_asset.runless(specs.POSITION_UPDATES.name, metadata)
+    return table_asset.runless(specs.POSITION_UPDATES.name, Derived(metadata=metadata))
 
 
 def gateway_states(lake: tables.Lake, settings: Settings, now: datetime) -> dict[str, str]:
@@ -414,14 +428,11 @@ def gateway_states(lake: tables.Lake, settings: Settings, now: datetime) -> dict
     }
 
 
-def gateway_event(
-    lake: tables.Lake, settings: Settings, states: dict[str, str]
-) -> dg.AssetMaterialization:
-    """Return the event of the gateway: the state of each login, its lines, and why."""
+def gateway_state(lake: tables.Lake, states: dict[str, str]) -> Derived:
+    """Return the state of each login, its lines, and why."""
     sessions = lake.sessions.current_of(states)
     metadata: dict[str, dg.RawMetadataValue] = {}
     for name, state in states.items():
-        prefix = f"{name}/" if len(states) > 1 else ""
         session = sessions.get(name)
         numbers = table_asset.known(
             state=state,
@@ -429,8 +440,14 @@ def gateway_event(
             **{of: getattr(session, of, None) for of in ("lines_in_use", "line_limit")},
             note=session.detail if session else None,
         )
+        prefix = f"{name}/" if len(states) > 1 else ""
         metadata |= {f"{prefix}{key}": value for key, value in numbers.items()}
-    return table_asset.runless(runs.GATEWAY, metadata)
+    return Derived(metadata=metadata)
+
+
+def followed_state(table: Table) -> Derived:
+    """Return what the event of a table says that the owner of the login writes all the time."""
+    return Derived(metadata=table_asset.state_of(table))
 
 
 # Number of events that `events_with` reads at once, and in all: the newest ones.

@@ -42,7 +42,7 @@ def delete_old_runs(instance: dg.DagsterInstance, jobs: Iterable[str], before: d
     }
     deleted = 0
     for job in jobs:
-        old = dg.RunsFilter(job_name=job, statuses=runs.ENDED, created_before=before)
+        old = dg.RunsFilter(job_name=job, statuses=[*runs.ENDED], created_before=before)
         for run_id in instance.get_run_ids(old):
             if run_id not in held:
                 instance.delete_run(run_id)

@@ -8,19 +8,18 @@ tick. Opening the tables takes another 30 ms. Both can be kept open and shared b
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache, wraps
-from threading import Lock
+from functools import cache, lru_cache, wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
 import dagster as dg
+from pydantic import TypeAdapter, ValidationError
 
 from position_sync_dagster import dagster_files
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync import supervision
-from position_sync_dagster.sync.supervision import JobRun, RunState
 
 STREAM_JOB = "stream_positions"
 CLOSE_JOB = "close_day"
@@ -34,10 +33,6 @@ GATEWAY = "gateway"
 # The supervisor adds and removes them according to the file, without a reload.
 LOGINS = dg.DynamicPartitionsDefinition(name="logins")
 
-# The tag with the reason why a sensor requested the run: a few stable words. The numbers are in
-# the skip reasons of its ticks.
-REASON = "position_sync/reason"
-
 # Dagster's tag with the partition of a run.
 PARTITION = "dagster/partition"
 
@@ -47,7 +42,29 @@ FAILURE_REASON = "dagster/failure_reason"
 # Failure reasons caused by the run itself; interrupted or killed runs have others, or none.
 OWN_FAULTS = frozenset({"STEP_FAILURE", "RUN_EXCEPTION", "JOB_INITIALIZATION_FAILURE"})
 
-ENDED = [status for status in dg.DagsterRunStatus if status.value in supervision.ENDED]
+# The states of a run that has ended.
+ENDED = (
+    dg.DagsterRunStatus.SUCCESS,
+    dg.DagsterRunStatus.FAILURE,
+    dg.DagsterRunStatus.CANCELED,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRun:
+    """A run of a job, as Dagster stores it.
+
+    Attributes:
+        since: When it began; before that, when it was created or launched.
+        ended_at: None while it is in progress.
+        own_fault: It failed by an error of its own; it was not interrupted, killed or given up.
+    """
+
+    run_id: str
+    state: dg.DagsterRunStatus
+    since: datetime
+    ended_at: datetime | None = None
+    own_fault: bool = False
 
 
 def recent_runs(
@@ -83,11 +100,11 @@ def streams_in_progress(instance: dg.DagsterInstance) -> dict[str, list[JobRun]]
 
 def _run_of(record: dg.RunRecord) -> JobRun:
     run = record.dagster_run
-    state = RunState(run.status.value)
-    launched = record.update_timestamp if state is RunState.STARTING else record.create_timestamp
+    is_starting = run.status is dg.DagsterRunStatus.STARTING
+    launched = record.update_timestamp if is_starting else record.create_timestamp
     return JobRun(
         run_id=run.run_id,
-        state=state,
+        state=run.status,
         since=utc(record.start_time) or launched,
         ended_at=utc(record.end_time),
         own_fault=run.tags.get(FAILURE_REASON) in OWN_FAULTS,
@@ -97,6 +114,25 @@ def _run_of(record: dg.RunRecord) -> JobRun:
 def utc(timestamp: float | None) -> datetime | None:
     """Convert a timestamp of Dagster's storage to UTC; None stays None."""
     return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
+
+
+C = TypeVar("C")
+
+_format: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
+
+
+def cursor_of(kind: type[C], text: str | None) -> C:
+    """Parse the cursor of a sensor; return an empty one for None or for text of another format."""
+    try:
+        found: C = _format(kind).validate_json(text) if text else kind()
+    except ValidationError:
+        return kind()
+    return found
+
+
+def cursor_text(cursor: object) -> str:
+    """Return the cursor of a sensor as the text that Dagster stores."""
+    return _format(type(cursor)).dump_json(cursor).decode()
 
 
 P = ParamSpec("P")
@@ -147,22 +183,17 @@ def _translated() -> Iterator[None]:
 # second look, and with 4 over one after a tick that waited for another sensor.
 TICK_S = 2
 
-_lock = Lock()
-_instances: list[tuple[object, dg.DagsterInstance]] = []
-
 
 def cached_instance(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
     """Return the instance of a tick, opened at the first tick."""
     ref = context.instance_ref
-    if ref is None:
-        return context.instance
-    with _lock:
-        for known, instance in _instances:
-            if known == ref:
-                return instance
-        instance = dg.DagsterInstance.from_ref(ref)
-        _instances[:] = [(ref, instance)]
-        return instance
+    return context.instance if ref is None else _opened(dg.serialize_value(ref))
+
+
+@lru_cache(maxsize=1)
+def _opened(ref: str) -> dg.DagsterInstance:
+    found: Any = dg.deserialize_value(ref)
+    return dg.DagsterInstance.from_ref(found)
 
 
 @lru_cache(maxsize=2)

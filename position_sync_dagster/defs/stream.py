@@ -11,29 +11,34 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import takewhile
 from logging.handlers import QueueHandler, QueueListener
 from queue import SimpleQueue
+from typing import NamedTuple
 
 import dagster as dg
 
 from position_sync_dagster.defs import runs
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
-from position_sync_dagster.defs.runs import LOGINS, STREAM_JOB, dagster_failures
+from position_sync_dagster.defs.runs import LOGINS, STREAM_JOB, JobRun, dagster_failures
+from position_sync_dagster.domain.clock import SKEW, Backoff
+from position_sync_dagster.domain.gateway_session import ALIVE, PAUSED, GatewaySession, Owner
 from position_sync_dagster.errors import GatewaysFileError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream import streamer
 from position_sync_dagster.sync.stream.memory_and_threads import limit_native_threads
 from position_sync_dagster.sync.stream.ownership import StreamCounts
-from position_sync_dagster.sync.supervision import Supervision, supervise
 
 PACKAGE = "position_sync_dagster"
+
+Status = dg.DagsterRunStatus
 
 # Seconds of each wait of the main thread: an interrupt is raised between two waits.
 POLL_S = 0.5
@@ -59,9 +64,10 @@ class StreamThread:
     """
 
     def __init__(self, lake: tables.Lake, settings: Settings, *, run_id: str | None) -> None:
-        self._lake, self._settings, self._run_id = lake, settings, run_id
-        self._request_stop: Callable[[], object] = lambda: None
-        self._ready = threading.Event()
+        self._asked = asyncio.Event()
+        self._stream = partial(streamer.stream, lake, settings, run_id=run_id, stop=self._asked)
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self._loop = self._runner.get_loop()
         self._ended: Future[StreamCounts] = Future()
         self._thread = threading.Thread(target=self._work, name="stream", daemon=True)
 
@@ -80,8 +86,7 @@ class StreamThread:
         while not self._ended.done() and time.monotonic() < until:
             # RuntimeError: its event loop has closed, so the stream has ended.
             with suppress(dg.DagsterExecutionInterruptedError, RuntimeError):
-                self._ready.wait(CLEAN_END_S)
-                self._request_stop()
+                self._loop.call_soon_threadsafe(self._asked.set)
                 wait([self._ended], CLEAN_END_S)
 
     def wait(self, until: Callable[[], bool]) -> None:
@@ -106,17 +111,11 @@ class StreamThread:
 
     def _work(self) -> None:
         try:
-            self._ended.set_result(asyncio.run(self._stream()))
+            with self._runner as runner:
+                counts = runner.run(self._stream())
+            self._ended.set_result(counts)
         except BaseException as error:  # noqa: BLE001 - carried to the main thread by result()
             self._ended.set_exception(error)
-        finally:
-            self._ready.set()
-
-    async def _stream(self) -> StreamCounts:
-        stop = asyncio.Event()
-        self._request_stop = partial(asyncio.get_running_loop().call_soon_threadsafe, stop.set)
-        self._ready.set()
-        return await streamer.stream(self._lake, self._settings, run_id=self._run_id, stop=stop)
 
 
 @dg.op(tags={"domain": "positions"}, config_schema={})
@@ -144,7 +143,7 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
                     )
                 )
         except dg.DagsterExecutionInterruptedError:
-            if status_of(instance, context.run_id) is dg.DagsterRunStatus.CANCELING:
+            if status_of(instance, context.run_id) is Status.CANCELING:
                 raise
         total = thread.result()
     context.log.info(
@@ -191,7 +190,7 @@ def login_is_gone(login: Settings) -> bool:
     return False
 
 
-def status_of(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus | None:
+def status_of(instance: dg.DagsterInstance, run_id: str) -> Status | None:
     """Return the status of a run; a run that was deleted has ended.
 
     Returns:
@@ -199,7 +198,7 @@ def status_of(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus 
     """
     with suppress(Exception):
         run = instance.get_run_by_id(run_id)
-        return dg.DagsterRunStatus.SUCCESS if run is None else run.status
+        return Status.SUCCESS if run is None else run.status
     return None
 
 
@@ -221,6 +220,127 @@ def stream_job(partitions: dg.PartitionsDefinition | None = None) -> dg.JobDefin
 
 
 stream_positions = stream_job()
+
+
+# Maximum time from the start of a run to its lease. It takes 3 to 10 s, and over 30 s where other
+# processes use the processors: to give such a run up would add another one to them.
+START_GRACE = timedelta(seconds=60)
+
+# Maximum time from the end of a run's lease to its own end.
+END_GRACE = timedelta(seconds=30)
+
+# Seconds before a session's end at which its successor starts: the gap is then only the hand-over
+# of the lease, without the start of a run.
+ROTATION_LEAD_S = 30.0
+
+# The largest difference between the clocks of Dagster's database and of this process.
+CLOCK_SLACK_S = 5.0
+
+# Delays between runs in a crash loop.
+RESTART = Backoff(first_s=10.0, longest_s=120.0)
+
+# A run that fails within this time after its start counts towards a crash loop.
+SHORT_LIFE = timedelta(seconds=30)
+
+
+class Supervision(NamedTuple):
+    """The decision of the supervisor.
+
+    Attributes:
+        reason: Why a new run is requested, or why none is.
+        start: Request a new run.
+        lost: Runs to report as failed: Dagster shows them as running, but their lease has ended; or
+            they were created and never submitted.
+        paused: The stream was terminated by a user and not resumed since.
+    """
+
+    reason: str
+    start: bool = False
+    lost: tuple[str, ...] = ()
+    paused: bool = False
+
+
+def supervise(
+    recent: Sequence[JobRun],
+    session: GatewaySession | None,
+    *,
+    now: datetime,
+    supervised_since: datetime | None,
+    rotate_after_s: float,
+) -> Supervision:
+    """Decide whether the stream needs a new run, by its lease and never by the status of a run.
+
+    Args:
+        recent: The recent stream runs, newest first.
+        session: The newest session of the gateway, alive or not.
+        supervised_since: When the supervisor's sensor was last switched on.
+        rotate_after_s: Length of a session; its successor starts a little before the end and
+            waits for the lease.
+    """
+    owner = session if session is not None and session.is_alive(now) else None
+    lost = tuple(r.run_id for r in recent if _is_lost(r, session, owner, now))
+    in_progress = [r for r in recent if r.state not in runs.ENDED and r.run_id not in lost]
+    if owner is not None and [r.run_id for r in in_progress] == [owner.run_id]:
+        due_s = (owner.started_at - now).total_seconds() + rotate_after_s
+        if due_s <= min(ROTATION_LEAD_S, rotate_after_s / 2):
+            reason = f"run {in_progress[0].run_id[:8]} ends in {due_s:.0f} s: its successor starts"
+            return Supervision(reason, start=True, lost=lost)
+    if in_progress:
+        return Supervision(_describe(in_progress[0], owner, now), lost=lost)
+    ended = {*lost, *(r.run_id for r in recent if r.state in runs.ENDED)}
+    if owner is not None and owner.owner is Owner.STREAM and owner.run_id not in ended:
+        reason = f"process {owner.pid} on {owner.host} streams outside Dagster"
+        return Supervision(reason, lost=lost)
+    if lost:
+        reason = "the lease of the last stream expired, or it was never submitted"
+        return Supervision(reason, start=True, lost=lost)
+    if not recent:
+        return Supervision("no stream has run yet", start=True)
+    newest, ended_at = recent[0], recent[0].ended_at or now
+    if newest.state is Status.CANCELED and (
+        supervised_since is None or ended_at > supervised_since
+    ):
+        how = "switch this sensor off and on, or launch the job, to resume"
+        reason = f"{PAUSED} at {ended_at:%Y-%m-%d %H:%M:%S} UTC: {how}"
+        return Supervision(reason, paused=True)
+    crashes = sum(takewhile(bool, map(_crashed, recent)))
+    past_s = (now - ended_at).total_seconds()
+    wait_s = RESTART.delay_s(crashes - 1) - past_s
+    # An end in the future means that the clock was set back: its age is unknown.
+    if crashes > 1 and wait_s > 0 and past_s > -CLOCK_SLACK_S:
+        reason = f"{crashes} runs failed in a row soon after their start; next in {wait_s:.0f} s"
+        return Supervision(reason)
+    return Supervision(f"the last run ended as {newest.state.value.lower()}", start=True)
+
+
+def _is_lost(
+    run: JobRun, session: GatewaySession | None, owner: GatewaySession | None, now: datetime
+) -> bool:
+    if run.state is Status.NOT_STARTED:
+        return _is_over(run.since, now, START_GRACE)
+    if run.state not in (Status.STARTING, Status.STARTED) or owner is not None:
+        return False
+    if session is None or session.run_id != run.run_id:
+        return _is_over(run.since, now, START_GRACE)
+    return session.state in ALIVE or _is_over(session.heartbeat_at, now, END_GRACE)
+
+
+def _is_over(since: datetime, now: datetime, span: timedelta) -> bool:
+    """Return whether a span is over; a time ahead by less than SKEW is of another host's clock."""
+    return not now - span <= since <= now + SKEW
+
+
+def _crashed(run: JobRun) -> bool:
+    if run.state is not Status.FAILURE or not run.own_fault or run.ended_at is None:
+        return False
+    return run.ended_at - run.since < SHORT_LIFE
+
+
+def _describe(run: JobRun, owner: GatewaySession | None, now: datetime) -> str:
+    if owner is None or owner.run_id != run.run_id:
+        return f"run {run.run_id[:8]} is {run.state.value.lower().replace('_', ' ')}"
+    left_s = (owner.expires_at - now).total_seconds()
+    return f"run {run.run_id[:8]} is {owner.state.value.lower()}, its lease holds {left_s:.0f} s"
 
 
 # Number of runs read: enough to recognize a crash loop up to its longest delay.
@@ -319,8 +439,7 @@ class _Supervisor:
                 reason = f"{starting} other streams are starting: this one follows them"
             elif decision.start:
                 starting += is_first
-                tags = {**login.run_tags, runs.REASON: decision.tag}
-                requests.append(dg.RunRequest(partition_key=partition, tags=tags))
+                requests.append(dg.RunRequest(partition_key=partition, tags=login.run_tags))
             self.reasons.append(f"{partition}: {reason}" if partition else reason)
         return requests
 
@@ -356,7 +475,7 @@ class _Supervisor:
             run = self.instance.get_run_by_id(run_id)
             if run is not None and not run.is_finished:
                 why = "Its process is gone: its lease on the gateway ended and was not given up."
-                if run.status is dg.DagsterRunStatus.NOT_STARTED:
+                if run.status is Status.NOT_STARTED:
                     why = "It was created, and what created it ended before it was submitted."
                 self.instance.report_run_failed(run, why)
         if decision.paused and session is not None:

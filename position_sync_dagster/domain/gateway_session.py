@@ -24,6 +24,9 @@ RESTART_TAKES = timedelta(seconds=10)
 # A gateway that is out of sight for longer than this does more than an automatic restart.
 RESTART_LASTS = timedelta(minutes=10)
 
+# The beginning of a session's detail if its stream was terminated.
+PAUSED = "paused by a person"
+
 CONFIRM = (
     "Restart the gateway on Sunday after 01:00 in New York, and confirm the login with the second "
     "factor (IBKR Mobile)."

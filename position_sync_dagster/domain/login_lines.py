@@ -1022,10 +1022,6 @@ class LoginLines:
             f"requested again: {few(conids, NAMED)}: {reason}" for reason, conids in reasons.items()
         ]
 
-    def suspect_reasons(self) -> list[str]:
-        """Return why lines are suspect, in order."""
-        return sorted({line.reason or "" for line in self._lines.values() if line.suspect})
-
     def _begin_anew(self) -> None:
         self._login = SilentLogin(silence_s=2 * self.silence_s)
         self._probe: Probe | None = None

@@ -1,7 +1,6 @@
 """Strategies proposed from what is held: by the orders that opened it, then by its structure; pure.
 
-First which kind some contracts are together, and what they lose at most; then the proposals. The
-legs of one order come first, then what was opened within a minute, then all that is held of an
+The legs of one order come first, then what was opened within a minute, then all that is held of an
 underlying or an expiry, then pairs, and pairs of pairs. A pair that has several equal partners is
 left as it is, with these as alternatives. Every option ends in one structure, alone at least.
 """
@@ -12,8 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from itertools import chain, groupby
-from operator import attrgetter
+from itertools import chain, combinations, groupby, pairwise, product
+from operator import attrgetter, itemgetter
 from typing import TypeVar
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
@@ -27,6 +26,15 @@ _Key = TypeVar("_Key")
 
 # Security types that an option can be an option on, and that are held themselves.
 STOCKS = frozenset({"STK", "FUT"})
+
+# Orders of one underlying within this time may have opened one structure.
+TOGETHER = timedelta(minutes=1)
+
+# Maximum number of alternatives that a proposal names.
+MOST_ALTERNATIVES = 3
+
+# Why an option is proposed that is in no structure.
+ALONE = "nothing else goes with it"
 
 
 class Shape(StrEnum):
@@ -47,18 +55,11 @@ class Shape(StrEnum):
     SYNTHETIC = "synthetic"
     CALENDAR = "calendar"
     DIAGONAL = "diagonal"
-    DOUBLE_CALENDAR = "double-calendar"
-    DOUBLE_DIAGONAL = "double-diagonal"
     BUTTERFLY = "butterfly"
     BROKEN_WING = "broken-wing-butterfly"
     CONDOR = "condor"
     IRON_BUTTERFLY = "iron-butterfly"
     IRON_CONDOR = "iron-condor"
-    REVERSE_IRON_BUTTERFLY = "reverse-iron-butterfly"
-    REVERSE_IRON_CONDOR = "reverse-iron-condor"
-    JADE_LIZARD = "jade-lizard"
-    REVERSE_JADE_LIZARD = "reverse-jade-lizard"
-    BOX = "box"
     COMBINATION = "combination"
 
 
@@ -92,42 +93,70 @@ class Piece:
         """The strike of an option."""
         return self.instrument.strike or 0.0
 
+    @property
+    def day(self) -> str:
+        """The expiry of an option; empty for anything else."""
+        return str(self.instrument.expiry) if self.is_option else ""
 
-# What contracts are together, by the side and the kind of each: a stock or future (S) first, then
-# options of one expiry by strike, the put first where two have the same one.
-_PATTERNS = {
-    Shape.SINGLE: "+P -P +C -C",
-    Shape.COVERED_CALL: "+S-C",
-    Shape.COVERED_PUT: "-S-P",
-    Shape.PROTECTIVE_PUT: "+S+P",
-    Shape.PROTECTIVE_CALL: "-S+C",
-    Shape.COLLAR: "+S+P-C +S-C+P -S+C-P -S-P+C",
-    Shape.VERTICAL: "+P-P -P+P +C-C -C+C",
-    Shape.STRANGLE: "+P+C +C+P -P-C -C-P",
-    Shape.RISK_REVERSAL: "+P-C -C+P -P+C +C-P",
-    Shape.BUTTERFLY: "+P-P+P -P+P-P +C-C+C -C+C-C",
-    Shape.CONDOR: "+P-P-P+P -P+P+P-P +C-C-C+C -C+C+C-C",
-    Shape.IRON_CONDOR: "+P-P-C+C",
-    Shape.REVERSE_IRON_CONDOR: "-P+P+C-C",
-    Shape.JADE_LIZARD: "-P-C+C -C-P+C -C+C-P",
-    Shape.REVERSE_JADE_LIZARD: "+P-P-C +P-C-P -C+P-P",
-    Shape.BOX: "-P+C+P-C +P-C-P+C",
-}
-_KINDS = {pattern: kind for kind, patterns in _PATTERNS.items() for pattern in patterns.split()}
+    @property
+    def order(self) -> tuple[str, float, bool, int]:
+        """The sort key of a leg: stocks, then options by expiry and strike, the put first."""
+        return self.day, self.strike, self.instrument.right is Right.CALL, self.conid
 
-# What these are called where the inner strikes are the same.
-_AT_ONE_STRIKE = {
-    Shape.STRANGLE: Shape.STRADDLE,
-    Shape.RISK_REVERSAL: Shape.SYNTHETIC,
-    Shape.IRON_CONDOR: Shape.IRON_BUTTERFLY,
-    Shape.REVERSE_IRON_CONDOR: Shape.REVERSE_IRON_BUTTERFLY,
-}
 
-# The kinds of one and of two pairs of two expiries: at several strikes, and at one.
-_OF_TWO_EXPIRIES = {
-    1: (Shape.DIAGONAL, Shape.CALENDAR),
-    2: (Shape.DOUBLE_DIAGONAL, Shape.DOUBLE_CALENDAR),
-}
+def _fits_stock(legs: Sequence[Piece]) -> bool:
+    stock, whole = legs[0], abs(legs[0].quantity)
+    return all(abs(one.quantity) * _units_of(one, stock) == whole for one in legs[1:])
+
+
+def _units_of(option: Piece, stock: Piece) -> float:
+    """Return how much of its underlying a contract of an option stands for."""
+    return option.instrument.multiplier / stock.instrument.multiplier
+
+
+def _net(legs: Sequence[Piece]) -> float:
+    return sum(one.quantity for one in legs)
+
+
+def _is_even(legs: Sequence[Piece]) -> bool:
+    return legs[0].quantity == legs[-1].quantity and not _net(legs)
+
+
+def _has_even_wings(legs: Sequence[Piece]) -> bool:
+    low, middle, high = (one.strike for one in legs)
+    return _is_even(legs) and middle - low == high - middle
+
+
+_Rule = Callable[[Sequence[Piece]], bool]
+_SPREADS = "+P<-P -P<+P +C<-C -C<+C"
+_BUTTERFLIES = "+P<-P<+P -P<+P<-P +C<-C<+C -C<+C<-C"
+
+# What contracts are together: the side and the kind of each in their order, S for a stock or a
+# future. "<": the strike of the next option is above the one before, "=": equal. "/": it expires
+# later, at an equal strike ("=") or another ("~"). Then what quantities and strikes must fit; the
+# first structure that fits counts.
+_STRUCTURES: tuple[tuple[Shape, str, _Rule | None], ...] = (
+    (Shape.SINGLE, "+P -P +C -C", None),
+    (Shape.COVERED_CALL, "+S-C", _fits_stock),
+    (Shape.COVERED_PUT, "-S-P", _fits_stock),
+    (Shape.PROTECTIVE_PUT, "+S+P", _fits_stock),
+    (Shape.PROTECTIVE_CALL, "-S+C", _fits_stock),
+    (Shape.COLLAR, "+S+P-C +S-C+P -S+C-P -S-P+C", _fits_stock),
+    (Shape.VERTICAL, _SPREADS, lambda legs: _net(legs) == 0),
+    (Shape.RATIO_SPREAD, _SPREADS, lambda legs: _net(legs) < 0),
+    (Shape.BACK_SPREAD, _SPREADS, lambda legs: _net(legs) > 0),
+    (Shape.STRADDLE, "+P=+C -P=-C", None),
+    (Shape.STRANGLE, "+P<+C +C<+P -P<-C -C<-P", None),
+    (Shape.RISK_REVERSAL, "+P<-C -C<+P -P<+C +C<-P", None),
+    (Shape.SYNTHETIC, "+P=-C -P=+C", None),
+    (Shape.CALENDAR, "+P/=-P -P/=+P +C/=-C -C/=+C", None),
+    (Shape.DIAGONAL, "+P/~-P -P/~+P +C/~-C -C/~+C", None),
+    (Shape.BUTTERFLY, _BUTTERFLIES, _has_even_wings),
+    (Shape.BROKEN_WING, _BUTTERFLIES, lambda legs: _net(legs) == 0),
+    (Shape.CONDOR, "+P<-P<-P<+P -P<+P<+P<-P +C<-C<-C<+C -C<+C<+C<-C", _is_even),
+    (Shape.IRON_BUTTERFLY, "+P<-P=-C<+C", None),
+    (Shape.IRON_CONDOR, "+P<-P<-C<+C", None),
+)
 
 
 def _by(key: Callable[[_Row], _Key], rows: Iterable[_Row]) -> defaultdict[_Key, list[_Row]]:
@@ -138,21 +167,35 @@ def _by(key: Callable[[_Row], _Key], rows: Iterable[_Row]) -> defaultdict[_Key, 
     return found
 
 
+_KINDS = _by(
+    lambda row: row[0],
+    ((text, kind, rule) for kind, texts, rule in _STRUCTURES for text in texts.split()),
+)
+
+
 def kind_of(parts: Iterable[Piece]) -> Shape | None:
     """Return the kind of structure that some contracts are together; None if they are none.
 
     Args:
         parts: Contracts of one underlying, each once.
     """
-    legs = sorted(parts, key=lambda one: (one.strike, one.instrument.right is Right.CALL))
-    legs.sort(key=lambda one: one.is_option)
-    if legs and legs[0].is_option:
-        if len({one.instrument.multiplier for one in legs}) != 1:
-            return None
-        if len({one.instrument.expiry for one in legs}) > 1:
-            return _of_two_expiries(legs)
-    kind = _KINDS.get("".join(("+" if one.quantity > 0 else "-") + _letter(one) for one in legs))
-    return None if kind is None else _by_amounts(kind, legs)
+    legs = sorted(parts, key=attrgetter("order"))
+    with_stock = any(not one.is_option for one in legs)
+    if not with_stock and len({one.instrument.multiplier for one in legs}) > 1:
+        return None
+    words = ["", *("" if with_stock else _step(one, after) for one, after in pairwise(legs))]
+    text = "".join(
+        f"{word}{'+' if one.quantity > 0 else '-'}{_letter(one)}"
+        for word, one in zip(words, legs, strict=True)
+    )
+    fitting = (kind for _text, kind, rule in _KINDS.get(text, ()) if rule is None or rule(legs))
+    return next(fitting, None)
+
+
+def _step(one: Piece, after: Piece) -> str:
+    if one.day != after.day:
+        return "/=" if one.strike == after.strike else "/~"
+    return "<" if one.strike < after.strike else "="
 
 
 def _letter(one: Piece) -> str:
@@ -161,66 +204,28 @@ def _letter(one: Piece) -> str:
     return "S" if one.instrument.sec_type in STOCKS else "?"
 
 
-def _by_amounts(kind: Shape, legs: list[Piece]) -> Shape | None:
-    """Return a kind as quantities and strikes of its legs make it; None if they do not fit."""
-    amounts, strikes = [one.quantity for one in legs], [one.strike for one in legs]
-    net, is_even, half = sum(amounts), amounts[0] == amounts[-1], len(legs) // 2
-    at_one_strike = strikes[half - 1] == strikes[half]
-    fits = True
-    match kind:
-        case Shape.VERTICAL:
-            fits = not at_one_strike
-            if net:
-                kind = Shape.RATIO_SPREAD if net < 0 else Shape.BACK_SPREAD
-        case Shape.BUTTERFLY:
-            fits = net == 0
-            if not is_even or strikes[1] - strikes[0] != strikes[2] - strikes[1]:
-                kind = Shape.BROKEN_WING
-        case Shape.CONDOR:
-            fits = is_even and net == 0
-        case Shape.JADE_LIZARD | Shape.REVERSE_JADE_LIZARD:
-            right = Right.CALL if kind is Shape.JADE_LIZARD else Right.PUT
-            fits = sum(one.quantity for one in legs if one.instrument.right is right) == 0
-        case Shape.BOX:
-            fits = strikes[::2] == strikes[1::2] and len(set(map(abs, amounts))) == 1
-        case _ if not legs[0].is_option:
-            whole = abs(amounts[0])
-            fits = all(abs(one.quantity) * units_of(one, legs[0]) == whole for one in legs[1:])
-        case _ if at_one_strike and len(legs) > 1:
-            kind = _AT_ONE_STRIKE[kind]
-    return kind if fits else None
-
-
-def _of_two_expiries(options: Iterable[Piece]) -> Shape | None:
-    """Return the kind of a pair of one right, or of a pair of each right, of two expiries."""
-    in_order = sorted(options, key=lambda one: str(one.instrument.expiry))
-    by_right = _by(lambda one: one.instrument.right, in_order)
-    days, at_one_strike = set(), True
-    for pair in by_right.values():
-        near, far = pair[0], pair[-1]
-        if len(pair) != 2 or near.quantity * far.quantity > 0:
-            return None
-        days.add((near.instrument.expiry, far.instrument.expiry, near.quantity > 0))
-        at_one_strike = at_one_strike and near.strike == far.strike
-    return _OF_TWO_EXPIRIES[len(by_right)][at_one_strike] if len(days) == 1 else None
-
-
-def units_of(option: Piece, stock: Piece) -> float:
-    """Return how much of its underlying a contract of an option stands for."""
-    return option.instrument.multiplier / stock.instrument.multiplier
-
-
-def least_payoff(parts: Sequence[Piece]) -> float | None:
-    """Return the least worth of some contracts at the first expiry; None: it has no bound.
+def risk_of(parts: Sequence[Piece]) -> tuple[float | None, float | None, bool]:
+    """Return credit and greatest loss of a structure, in the currency of its contracts.
 
     Options that expire later count with their intrinsic value, which is the least that a long one
     is worth.
+
+    Returns:
+        What was received for it, negative if it was paid, None: unknown; what it loses at most
+        until its first expiry, None: unknown or without bound; and whether it has no bound.
     """
-    top = max((one.strike for one in parts if one.is_option), default=0.0)
-    slope = _payoff(parts, top + 1.0) - _payoff(parts, top)
-    if slope < -1e-9:
-        return None
-    return min(_payoff(parts, at) for at in {0.0, *(one.strike for one in parts)})
+    paid = [one.quantity * one.cost for one in parts if one.cost is not None]
+    credit = 0.0 - sum(paid) if len(paid) == len(parts) else None
+    prices = {0.0, *(one.strike for one in parts)}
+    top = max(prices)
+    if _payoff(parts, top + 1.0) - _payoff(parts, top) < -1e-9:
+        return credit, None, True
+    first = min((one.day for one in parts if one.is_option), default="")
+    # A short option that expires later may be worth any amount more than its intrinsic value.
+    is_short_later = any(one.day > first and one.quantity < 0 for one in parts)
+    if credit is None or is_short_later:
+        return credit, None, False
+    return credit, max(0.0, -credit - min(_payoff(parts, at) for at in prices)) + 0.0, False
 
 
 def _payoff(parts: Sequence[Piece], price: float) -> float:
@@ -232,41 +237,6 @@ def _payoff(parts: Sequence[Piece], price: float) -> float:
             worth = max(0.0, above if one.instrument.right is Right.CALL else -above)
         total += one.quantity * one.instrument.multiplier * worth
     return total
-
-
-def risk_of(parts: Sequence[Piece]) -> tuple[float | None, float | None, bool]:
-    """Return credit and greatest loss of a structure, in the currency of its contracts.
-
-    Returns:
-        What was received for it, negative if it was paid, None: unknown; what it loses at most
-        until its first expiry, None: unknown or without bound; and whether it has no bound.
-    """
-    paid = [None if one.cost is None else one.quantity * one.cost for one in parts]
-    known = [one for one in paid if one is not None]
-    credit = 0.0 - sum(known) if len(known) == len(paid) else None
-    expiries = [one.instrument.expiry for one in parts if one.instrument.expiry is not None]
-    first = min(expiries, default=None)
-    # A short option that expires later may be worth any amount more than its intrinsic value.
-    later = [one for one in parts if one.is_option and one.instrument.expiry != first]
-    is_short_later = any(one.quantity < 0 for one in later)
-    least = least_payoff(parts)
-    if least is None:
-        return credit, None, True
-    loss = None if credit is None or is_short_later else max(0.0, -(least + credit)) + 0.0
-    return credit, loss, False
-
-
-# Orders of one underlying within this time may have opened one structure.
-TOGETHER = timedelta(minutes=1)
-
-# Maximum number of alternatives that a proposal names.
-MOST_ALTERNATIVES = 3
-
-# Why an option is proposed that is in no structure.
-ALONE = "nothing else goes with it"
-
-# The most contracts against one of the other side in a ratio spread that no order shows.
-HIGHEST_RATIO = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,12 +277,17 @@ class Proposal:
     """The proposed strategies, and what is left over: holdings that are no options."""
 
     strategies: tuple[ProposedStrategy, ...]
-    left_over: tuple[Lot, ...]
+    left_over: tuple[Piece, ...]
 
 
 @dataclass(eq=False, slots=True)
 class _Group:
-    """Contracts that belong together: `units` times those of `unit`, by expiry and strike."""
+    """Contracts that belong together: `units` times those of `unit`, by expiry and strike.
+
+    Attributes:
+        labels: By what the steps of the matching know it: its kind; the side and the right of a
+            single option; "stock" of the underlying.
+    """
 
     unit: list[Piece]
     units: float
@@ -320,15 +295,29 @@ class _Group:
     rank: int = 3
     alternatives: list[str] = field(default_factory=list)
     kind: Shape | None = field(init=False)
+    labels: set[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.unit.sort(key=_order)
-        self.kind = kind_of(self.unit)
+        self.unit.sort(key=attrgetter("order"))
+        self.kind, first = kind_of(self.unit), self.unit[0]
+        self.labels = {self.kind or "stock"}
+        if self.kind is Shape.SINGLE:
+            self.labels = {"long" if first.quantity > 0 else "short", str(first.instrument.right)}
 
     @property
     def whole(self) -> list[Piece]:
         """All of its contracts."""
         return [replace(one, quantity=one.quantity * self.units) for one in self.unit]
+
+    def kind_with(self, other: "_Group") -> Shape | None:
+        """Return the kind that a unit is together with one of another group."""
+        return kind_of(_together([*self.unit, *other.unit]))
+
+    def add_alternative(self, other: "_Group") -> None:
+        """Name what it may be together with another group."""
+        if len(self.alternatives) < MOST_ALTERNATIVES:
+            names = " / ".join(contract_name(part.instrument) for part in other.unit)
+            self.alternatives.append(f"{self.kind_with(other)} with {names}")
 
 
 def propose(
@@ -351,21 +340,21 @@ def propose(
         open_lots(holdings, executions, claimed),
     )
     found: list[tuple[int, ProposedStrategy]] = []
-    left: list[Lot] = []
+    left: list[Piece] = []
     for (account, symbol, _currency), own in sorted(of_underlying.items()):
-        groups, rest = _structures(own)
+        groups = _structures(own)
         found += [(group.rank, _proposed(group, account, symbol)) for group in groups]
-        left += rest
+        left += _without([lot.part for lot in own], groups)
     found.sort(
-        key=lambda one: (one[0], one[1].account, one[1].underlying, tuple(map(_order, one[1].legs)))
+        key=lambda one: (one[0], one[1].account, one[1].underlying, [p.order for p in one[1].legs])
     )
-    taken, strategies = set(names), []
+    taken_names, strategies = set(names), []
     for _rank, strategy in found:
         name, number = strategy.name, 1
-        while name in taken:
+        while name in taken_names:
             number += 1
             name = f"{strategy.name}-{number}"
-        taken.add(name)
+        taken_names.add(name)
         strategies.append(replace(strategy, name=name))
     return Proposal(strategies=tuple(strategies), left_over=tuple(left))
 
@@ -426,13 +415,19 @@ def _together(parts: Iterable[Piece]) -> list[Piece]:
                 cost = (before.quantity * before.cost + one.quantity * cost) / quantity
             one = Piece(one.instrument, quantity, cost)
         found[one.conid] = one
-    return [one for one in found.values() if one.quantity]
+    return [one for one in found.values() if abs(one.quantity) > NEGLIGIBLE]
 
 
-def _structures(lots: list[Lot]) -> tuple[list[_Group], list[Lot]]:
-    """Return the structures of one underlying, and what is in none."""
+def _without(parts: Iterable[Piece], groups: Iterable[_Group]) -> list[Piece]:
+    """Return contracts without those of some groups."""
+    taken = (replace(one, quantity=-one.quantity) for group in groups for one in group.whole)
+    return _together([*parts, *taken])
+
+
+def _structures(lots: list[Lot]) -> list[_Group]:
+    """Return the structures of one underlying: each option is in one."""
     by_order = _by(lambda lot: lot.order, lots)
-    rest, alone = by_order.pop(None, []), list[Lot]()
+    rest, alone = [lot.part for lot in by_order.pop(None, [])], list[Lot]()
     by_unit: defaultdict[object, list[list[Piece]]] = defaultdict(list)
     for order in sorted(by_order, key=str):
         parts = _together(lot.part for lot in by_order[order])
@@ -446,7 +441,7 @@ def _structures(lots: list[Lot]) -> tuple[list[_Group], list[Lot]]:
         many = f"{len(orders)} orders of the same legs" if len(orders) > 1 else "one order"
         groups.append(_grouped(chain(*orders), f"opened by {many}", 0))
     alone.sort(key=lambda lot: (lot.at, lot.part.conid))
-    separate: list[Lot] = []
+    separate: list[Piece] = []
     while alone:
         near = [lot for lot in alone if lot.at - alone[0].at <= TOGETHER]
         group = _grouped((lot.part for lot in near), "opened within a minute", 1)
@@ -454,46 +449,34 @@ def _structures(lots: list[Lot]) -> tuple[list[_Group], list[Lot]]:
             groups.append(group)
         else:
             near = near[:1]
-            separate += near
+            separate.append(near[0].part)
         alone = alone[len(near) :]
-    known, has_underlying = [], not all(lot.part.is_option for lot in lots)
-    for group in _Matching(separate).result:
+    known, has_stock = [], not all(lot.part.is_option for lot in lots)
+    for group in _matched(separate):
         # A long option needs no other one; a short one may go with what was opened before, and
         # either with the underlying.
-        is_own = len(group.unit) == 1 and group.unit[0].quantity > 0 and not has_underlying
-        if is_own:
+        if len(group.unit) > 1:
+            known.append(group)
+        elif group.unit[0].quantity > 0 and not has_stock:
             group.why, group.rank = "opened by an order of its own", 1
-        if is_own or len(group.unit) > 1:
             known.append(group)
     rest += _without(separate, known)
-    others = _Matching(rest).result
-    return groups + known + others, _without(rest, others)
-
-
-def _without(lots: Iterable[Lot], groups: Iterable[_Group]) -> list[Lot]:
-    """Return lots without the contracts of some groups, the oldest of which go first."""
-    of_conid = _by(lambda lot: lot.part.conid, lots)
-    for part in (one for group in groups for one in group.whole):
-        of_conid[part.conid], _ = _changed(of_conid[part.conid], -part.quantity)
-    return [lot for own in of_conid.values() for lot in own]
+    return groups + known + _matched(rest)
 
 
 def _grouped(parts: Iterable[Piece], why: str = ALONE, rank: int = 3) -> _Group:
     """Return all of some contracts as one group, by their greatest common divisor."""
     whole = _together(parts)
-    units = _divisor(one.quantity for one in whole)
+    amounts, units = [abs(one.quantity) for one in whole], 1
+    if all(one == int(one) for one in amounts):
+        units = math.gcd(*map(int, amounts))
     return _Group([replace(one, quantity=one.quantity / units) for one in whole], units, why, rank)
-
-
-def _divisor(quantities: Iterable[float]) -> float:
-    listed = [abs(one) for one in quantities]
-    return float(math.gcd(*map(int, listed))) if all(one == int(one) for one in listed) else 1.0
 
 
 def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
     legs, kind = tuple(group.whole), group.kind or Shape.COMBINATION
     credit, greatest_loss, unlimited = risk_of(legs)
-    first = min((str(one.instrument.expiry) for one in legs if one.is_option), default="")
+    first = min((one.day for one in legs if one.is_option), default="")
     return ProposedStrategy(
         name=f"{underlying}-{kind}-{first}",
         kind=kind,
@@ -508,17 +491,8 @@ def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
     )
 
 
-def _order(one: Piece) -> tuple[str, float, str, int]:
-    """Return the sort key of a leg: stocks, then options by expiry, strike and right."""
-    day = str(one.instrument.expiry) if one.is_option else ""
-    return day, one.strike, str(one.instrument.right), one.conid
-
-
 # What all options of one expiry are not at once: each may go with something of the underlying.
 APART = frozenset({Shape.STRADDLE, Shape.STRANGLE, Shape.RISK_REVERSAL, Shape.SYNTHETIC, None})
-
-# What two spreads are that need no less margin together: it is named, and they stay apart.
-ONLY_NAMED = frozenset({Shape.REVERSE_IRON_BUTTERFLY, Shape.REVERSE_IRON_CONDOR})
 
 # Sorts the pairs of a step, those with the smallest one first; None: they do not go together.
 Score = tuple[float | str | bool, ...] | None
@@ -529,240 +503,134 @@ class _Step:
     """One way to join pairs of groups, if the two are a structure.
 
     Attributes:
-        first, second: Which groups are the ones and the others of the pairs.
+        first, second: The labels of the ones and of the others of the pairs.
         key: Only groups whose last contract has an equal one are compared.
     """
 
     why: str
-    first: Callable[[_Group], bool]
-    second: Callable[[_Group], bool]
+    first: Collection[str]
+    second: Collection[str]
     key: Callable[[Instrument], object]
     score: Callable[[_Group, _Group], Score]
 
 
-def _of(*kinds: Shape | None) -> Callable[[_Group], bool]:
-    return lambda group: group.kind in kinds
+def _by_strikes(short: _Group, long: _Group) -> Score:
+    return (_distance(short, long), long.unit[0].strike)
 
 
-def _single(fits: Callable[[Piece], bool]) -> Callable[[_Group], bool]:
-    return lambda group: group.kind is Shape.SINGLE and fits(group.unit[0])
+def _by_width(one: _Group, other: _Group) -> Score:
+    """Prefer what needs the least margin: condors and butterflies."""
+    width = min(group.unit[1].strike - group.unit[0].strike for group in (one, other))
+    return (one.units != other.units, -width)
 
 
-def _is_uneven(one: _Group, other: _Group) -> Score:
-    return (one.units != other.units,)
+def _by_time(short: _Group, long: _Group) -> Score:
+    days = short.unit[0].day, long.unit[0].day
+    return (_distance(short, long), days[1], long.unit[0].strike) if days[0] < days[1] else None
 
 
-def _of_spread(one: _Group, other: _Group) -> Score:
-    return (_distance(one.unit[0], other.unit[0]), other.unit[0].strike)
-
-
-def _of_four(one: _Group, other: _Group) -> Score:
-    """Prefer boxes, then what needs the least margin: condors and butterflies."""
-    if one.unit[0].strike > other.unit[0].strike:
-        one, other = other, one
-    (first, inner), (outer, last) = one.unit, other.unit
-    is_box = (first.strike, inner.strike) == (outer.strike, last.strike)
-    of_one_right = first.instrument.right is outer.instrument.right
-    if not is_box and (inner.strike > outer.strike or (first.quantity < 0 and of_one_right)):
-        return None
-    width = min(inner.strike - first.strike, last.strike - outer.strike)
-    return (not is_box, one.units != other.units, -width)
-
-
-def _of_time(short: _Group, long: _Group) -> Score:
-    near, far = short.unit[0].instrument.expiry, long.unit[0].instrument.expiry
-    days = 0 if near is None or far is None else (far - near).days
-    part = long.unit[0]
-    return (_distance(short.unit[0], part), days, part.strike) if days > 0 else None
-
-
-def _of_call_and_put(one: _Group, other: _Group) -> Score:
+def _by_sides(call: _Group, put: _Group) -> Score:
     """Prefer two short ones, then two long ones."""
-    call, put = one.unit[0], other.unit[0]
-    order = {0: 0, 2: 1, 1: 2}[(call.quantity > 0) + (put.quantity > 0)]
-    return (order, one.units != other.units, abs(call.strike - put.strike))
-
-
-def _beside_spread(spread: _Group, short: _Group) -> Score:
-    rights = {group.unit[0].instrument.right for group in (spread, short)}
-    return _is_uneven(spread, short) if len(rights) == 2 else None
+    sides = [group.unit[0].quantity > 0 for group in (call, put)]
+    return (any(sides) + (len({*sides}) > 1), call.units != put.units, _distance(call, put))
 
 
 def _by_day(_: _Group, option: _Group) -> Score:
-    return (str(option.unit[0].instrument.expiry),)
+    return (option.unit[0].day,)
 
 
-def _distance(short: Piece, long: Piece) -> float:
-    """Return how far two strikes are apart, twice if the long option is behind: margin counts."""
-    behind = long.strike - short.strike
-    if short.instrument.right is Right.PUT:
-        behind = -behind
-    return abs(behind) + max(0.0, behind)
+def _equally(_one: _Group, _other: _Group) -> Score:
+    return ()
 
 
-SHORT, LONG = _single(lambda one: one.quantity < 0), _single(lambda one: one.quantity > 0)
-CALL = _single(lambda one: one.instrument.right is Right.CALL)
-PUT = _single(lambda one: one.instrument.right is Right.PUT)
-SPREAD, STOCK = _of(Shape.VERTICAL), _of(None)
-COVERED = _of(Shape.COVERED_CALL, Shape.COVERED_PUT)
-OF_TWO_EXPIRIES = _of(Shape.CALENDAR, Shape.DIAGONAL)
+def _distance(one: _Group, other: _Group) -> float:
+    return abs(one.unit[0].strike - other.unit[0].strike)
+
+
+SHORT, LONG, STOCK = {"short"}, {"long"}, {"stock"}
+PAIR = {Shape.VERTICAL, Shape.RATIO_SPREAD, Shape.BACK_SPREAD}
+COVERED = {Shape.COVERED_CALL, Shape.COVERED_PUT}
 EXPIRY, ANY = attrgetter("expiry"), attrgetter("symbol")
 SERIES = attrgetter("expiry", "right", "trading_class", "multiplier")
 
-VERTICALS = _Step("same expiry and opposite sides", SHORT, LONG, SERIES, _of_spread)
-BEFORE_STOCKS = (
-    VERTICALS,
-    _Step("two spreads of one expiry", SPREAD, SPREAD, EXPIRY, _of_four),
-    _Step("opposite sides of two expiries", SHORT, LONG, attrgetter("right"), _of_time),
-    _Step("two spreads of the same expiries", OF_TWO_EXPIRIES, OF_TWO_EXPIRIES, EXPIRY, _is_uneven),
-)
-WITH_STOCKS = (
+STEPS = (
+    _Step("same expiry and opposite sides", SHORT, LONG, SERIES, _by_strikes),
+    _Step("two spreads of one expiry", {Shape.VERTICAL}, {Shape.VERTICAL}, EXPIRY, _by_width),
+    _Step("opposite sides of two expiries", SHORT, LONG, attrgetter("right"), _by_time),
     _Step("the underlying covers it", STOCK, SHORT, ANY, _by_day),
     _Step("the underlying between a short and a long option", COVERED, LONG, EXPIRY, _by_day),
     _Step("it protects the underlying", STOCK, LONG, ANY, _by_day),
-)
-AFTER_STOCKS = (
-    _Step("a short option beside a spread of its expiry", SPREAD, SHORT, EXPIRY, _beside_spread),
-    _Step("a call and a put of one expiry", CALL, PUT, EXPIRY, _of_call_and_put),
+    _Step("a call and a put of one expiry", {Right.CALL}, {Right.PUT}, EXPIRY, _by_sides),
+    *[_Step("more of one side of a spread", PAIR, SHORT | LONG, SERIES, _equally)] * 2,
 )
 
 
-class _Matching:
-    """Divides lots of one underlying into structures.
+def _matched(given: Iterable[Piece]) -> list[_Group]:
+    """Divide contracts of one underlying into structures; a stock or a future alone is none.
 
     Each option begins as a group of its own; each step joins pairs of groups.
     """
+    parts = sorted(_together(given), key=lambda part: part.conid)
+    if len(parts) > 1 and kind_of(parts) is not None:
+        return [_grouped(parts, "all that is held of the underlying", 2)]
+    groups: list[_Group] = []
+    options = [part for part in parts if part.is_option]
+    for _day, own in sorted(_by(attrgetter("day"), options).items()):
+        if len(own) > 1 and kind_of(own) not in APART:
+            groups.append(_grouped(own, "all options of the expiry", 2))
+        else:
+            groups += [_grouped([part]) for part in own]
+    for stock in parts:
+        if options and stock.instrument.sec_type in STOCKS:
+            per = min(_units_of(one, stock) for one in options)
+            share = replace(stock, quantity=math.copysign(per, stock.quantity))
+            groups.append(_Group([share], math.floor(abs(stock.quantity) / per + 1e-9)))
+    for step in STEPS:
+        _join(groups, step)
+    return [one for one in groups if one.units > 0 and one.kind is not None]
 
-    def __init__(self, lots: Sequence[Lot]) -> None:
-        parts = sorted(_together(lot.part for lot in lots), key=lambda part: part.conid)
-        self._groups: list[_Group] = []
-        if len(parts) > 1 and kind_of(parts) is not None:
-            self._groups.append(_grouped(parts, "all that is held of the underlying", 2))
-            return
-        options = (part for part in parts if part.is_option)
-        by_expiry = _by(lambda part: str(part.instrument.expiry), options)
-        for _expiry, own in sorted(by_expiry.items()):
-            if len(own) > 1 and kind_of(own) not in APART:
-                self._groups.append(_grouped(own, "all options of the expiry", 2))
-            else:
-                self._groups += [_grouped([part]) for part in own]
-        self._pair_balanced(VERTICALS)
-        for step in BEFORE_STOCKS:
-            self._join(step)
-        self._cover([one for one in parts if one.instrument.sec_type in STOCKS])
-        for step in AFTER_STOCKS:
-            self._join(step)
-        self._join_ratios()
 
-    @property
-    def result(self) -> list[_Group]:
-        """The structures; a stock or a future alone is none."""
-        return [group for group in self._groups if group.units > 0]
+def _join(groups: list[_Group], step: _Step) -> None:
+    """Join pairs of groups, those with the smallest score first.
 
-    def _candidates(self, step: _Step) -> list[tuple[list[int], list[int]]]:
-        """Return the places of the groups that a step compares with each other."""
-        found: defaultdict[object, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
-        for place, group in enumerate(self._groups):
-            if group.units > 0:
-                for number, fits in enumerate((step.first, step.second)):
-                    if fits(group):
-                        found[step.key(group.unit[-1].instrument)][number].append(place)
-        return list(found.values())
-
-    def _pair_balanced(self, step: _Step) -> None:
-        """Pair, by strikes, what is balanced: this has the least sum of distances and margins."""
-        for sides in self._candidates(step):
-            totals = {sum(self._groups[place].units for place in own) for own in sides}
-            for own in sides:
-                own.sort(key=lambda place: _order(self._groups[place].unit[0]))
-            while len(totals) == 1 and all(sides):
-                self._take(sides[0][0], sides[1][0], step.why)
-                for own in sides:
-                    if not self._groups[own[0]].units:
-                        del own[0]
-
-    def _join(self, step: _Step) -> None:
-        """Join pairs, those with the smallest score first.
-
-        Pairs with equal scores that exclude each other are not joined: each is an alternative.
-        """
-        pairs = [
-            (score, one, other)
-            for firsts, seconds in self._candidates(step)
-            for one in firsts
-            for other in seconds
-            if (one < other or step.first is not step.second)
-            and (score := step.score(self._groups[one], self._groups[other])) is not None
+    Pairs with equal scores that exclude each other are not joined: each is an alternative.
+    """
+    firsts, seconds = (
+        _by(
+            lambda group: step.key(group.unit[-1].instrument),
+            (one for one in groups if one.units > 0 and not one.labels.isdisjoint(labels)),
+        )
+        for labels in (step.first, step.second)
+    )
+    pairs = []
+    for key, own in firsts.items():
+        is_same = step.first == step.second
+        for one, other in combinations(own, 2) if is_same else product(own, seconds[key]):
+            if (score := step.score(one, other)) is not None:
+                pairs.append((score, one, other))
+    closed = set[_Group]()
+    for _score, same in groupby(sorted(pairs, key=itemgetter(0)), key=itemgetter(0)):
+        fitting = [
+            (one, other)
+            for _, one, other in same
+            if one.units
+            and other.units
+            and closed.isdisjoint((one, other))
+            and one.kind_with(other)
         ]
-        closed = set[int]()
-        for _score, same in groupby(sorted(pairs), key=lambda pair: pair[0]):
-            partners: defaultdict[int, list[int]] = defaultdict(list)
-            for _, *places in same:
-                if closed.isdisjoint(places) and all(self._groups[n].units for n in places):
-                    kind, [one, other] = self._kind(*places), places
-                    if kind in ONLY_NAMED:
-                        self._add_alternative(one, other)
-                        self._add_alternative(other, one)
-                    elif kind is not None:
-                        partners[one].append(other)
-                        partners[other].append(one)
-            contested = {
-                place
-                for place, others in partners.items()
-                if len(others) > 1
-                and sum(self._groups[n].units for n in others) > self._groups[place].units
-            }
-            for one, others in partners.items():
-                for other in others:
-                    if contested & {one, other}:
-                        closed |= {one, other}
-                        self._add_alternative(one, other)
-                    elif one < other:
-                        self._take(one, other, step.why)
-
-    def _kind(self, one: int, other: int) -> Shape | None:
-        return kind_of(_together([*self._groups[one].unit, *self._groups[other].unit]))
-
-    def _take(self, one: int, other: int, why: str) -> None:
-        """Join two groups, as often as both are there."""
-        first, second = self._groups[one], self._groups[other]
-        count = min(first.units, second.units)
-        first.units, second.units = first.units - count, second.units - count
-        self._groups.append(_Group(_together([*first.unit, *second.unit]), count, why, 2))
-
-    def _add_alternative(self, one: int, other: int) -> None:
-        if len(self._groups[one].alternatives) < MOST_ALTERNATIVES:
-            names = " / ".join(contract_name(part.instrument) for part in self._groups[other].unit)
-            self._groups[one].alternatives.append(f"{self._kind(one, other)} with {names}")
-
-    def _cover(self, stocks: Iterable[Piece]) -> None:
-        for stock in stocks:
-            singles = [
-                one.unit[0] for one in self._groups if one.units and one.kind is Shape.SINGLE
-            ]
-            free = abs(stock.quantity)
-            for per in sorted({units_of(one, stock) for one in singles}):
-                share = replace(stock, quantity=math.copysign(per, stock.quantity))
-                shares = _Group([share], math.floor(free / per + 1e-9))
-                free -= shares.units * per
-                self._groups.append(shares)
-                for step in WITH_STOCKS:
-                    self._join(step)
-                free += shares.units * per
-                shares.units = 0.0
-
-    def _join_ratios(self) -> None:
-        """Add to each spread what is left of one of its contracts, in small numbers."""
-        spreads: defaultdict[int, list[_Group]] = defaultdict(list)
-        for group in self.result:
-            for part in group.unit if group.kind is Shape.VERTICAL else ():
-                spreads[part.conid].append(group)
-        for single in [one for one in self.result if one.kind is Shape.SINGLE]:
-            own = [one for one in spreads[single.unit[0].conid] if one.units > 0]
-            if len(own) != 1:
-                continue
-            [spread] = own
-            count = _divisor((single.units, spread.units))
-            if (single.units + spread.units) / count <= HIGHEST_RATIO:
-                self._groups.append(_grouped([*spread.whole, *single.whole], spread.why, 2))
-                spread.units = single.units = 0.0
+        partners: defaultdict[_Group, list[float]] = defaultdict(list)
+        for one, other in fitting:
+            partners[one].append(other.units)
+            partners[other].append(one.units)
+        contested = {
+            one for one, units in partners.items() if len(units) > 1 and sum(units) > one.units
+        }
+        for one, other in fitting:
+            if contested & {one, other}:
+                closed |= {one, other}
+                one.add_alternative(other)
+                other.add_alternative(one)
+            else:
+                count = min(one.units, other.units)
+                one.units, other.units = one.units - count, other.units - count
+                groups.append(_Group(_together([*one.unit, *other.unit]), count, step.why, 2))

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import accumulate
-from typing import Any
 
 import polars as pl
 from deltalake import DeltaTable
@@ -191,19 +190,6 @@ def _same(found: pl.DataFrame, wanted: pl.DataFrame) -> bool:
 LEAST_DIFFERENCE = 0.05
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JoinedDay:
-    """The rows of one day.
-
-    Attributes:
-        rows: Our own rows, completed by the statement.
-        differences: Where our own rows of the day differ from the statement.
-    """
-
-    rows: pl.DataFrame
-    differences: tuple[Discrepancy, ...]
-
-
 def stated_rows(
     positions: Iterable[tuple[StatementPosition, str]], day: date, closed: datetime
 ) -> pl.DataFrame:
@@ -245,8 +231,8 @@ def join_rows(
     opened: datetime,
     band: float,
     traded: Mapping[Key, Sequence[float]],
-) -> JoinedDay:
-    """Return our own rows of a day, completed by the broker's statement, and what differs.
+) -> tuple[pl.DataFrame, list[Discrepancy]]:
+    """Return our own rows of a day, completed by the broker's statement, and where they differ.
 
     A row that was written on the day is kept. A row from before the day is replaced by that of the
     statement. Accounts that no statement covers are left alone. A statement has the quantities of
@@ -266,49 +252,44 @@ def join_rows(
     compared = fresh.filter(is_covered).select(_COMPARED)
     of_seen = stated.join(compared, on="account", how="semi").select(_COMPARED)
     pairs = compared.join(of_seen, on=HOLDING, how="full", suffix="_stated", coalesce=True)
-    moved: list[Key] = []
-    differences: list[Discrepancy] = []
-    for pair in pairs.sort(HOLDING).iter_rows(named=True):
-        if _is_of_later_trades(pair, traded):
-            moved.append((pair["account"], pair["conid"]))
-        elif (difference := _difference(pair, band)) is not None:
-            differences.append(difference)
+    # Where some trades after the close lead from our quantity to the stated one, both are right.
+    quantities = pl.col("position", "position_stated").fill_null(0.0)
+    moved = [
+        (account, conid)
+        for account, conid, mine, theirs in pairs.select(*HOLDING, quantities).iter_rows()
+        for change in accumulate(traded.get((account, conid), ()))
+        if rounded(mine + change) == rounded(theirs)
+    ]
     later = pl.DataFrame(moved, {name: stated.schema[name] for name in HOLDING}, orient="row")
     added = stated.join(pl.concat([fresh.select(HOLDING), later]), on=HOLDING, how="anti")
-    return JoinedDay(rows=pl.concat([fresh, added]).sort(HOLDING), differences=tuple(differences))
+    differing = _differing(pairs.join(later, on=HOLDING, how="anti"), band).sort(HOLDING)
+    differences = [
+        Discrepancy(type=DiscrepancyType.STATEMENT, **row)
+        for row in differing.iter_rows(named=True)
+    ]
+    return pl.concat([fresh, added]).sort(HOLDING), differences
 
 
 _COMPARED = [*HOLDING, "symbol", "position", "market_value", "multiplier"]
 
 
-def _is_of_later_trades(pair: dict[str, Any], traded: Mapping[Key, Sequence[float]]) -> bool:
-    """Return whether some trades after the close lead from our quantity to the stated one."""
-    changes = traded.get((pair["account"], pair["conid"]), ())
-    stated = rounded(pair["position_stated"] or 0.0)
-    mine = pair["position"] or 0.0
-    return any(rounded(mine + change) == stated for change in accumulate(changes))
-
-
-def _difference(pair: dict[str, Any], band: float) -> Discrepancy | None:
-    mine, theirs = pair["position"], pair["position_stated"]
-    if (mine or 0.0) != (theirs or 0.0):
-        detail = "the quantity differs from the broker's statement"
-        if mine is None:
-            detail = "the broker's statement lists it, and we have no row of the day"
-    else:
-        value, stated = pair["market_value"], pair["market_value_stated"]
-        if value is None or stated is None:
-            return None
-        units = abs(mine or 0.0) * (pair["multiplier"] or 1.0)
-        if abs(value - stated) <= max(band * abs(stated), LEAST_DIFFERENCE * units):
-            return None
-        detail = f"the value is {value:.2f}, the broker's statement says {stated:.2f}"
-    return Discrepancy(
-        type=DiscrepancyType.STATEMENT,
-        account=pair["account"],
-        conid=pair["conid"],
-        symbol=pair["symbol"] or pair["symbol_stated"] or "",
+def _differing(pairs: pl.DataFrame, band: float) -> pl.DataFrame:
+    """Return the holdings of which quantity or value differs, with the fields of a Discrepancy."""
+    mine, theirs = pl.col("position"), pl.col("position_stated")
+    value, stated = pl.col("market_value"), pl.col("market_value_stated")
+    size = LEAST_DIFFERENCE * mine.abs() * pl.col("multiplier").fill_null(1.0)
+    detail = (
+        pl.when(mine.is_null() & (theirs != 0))
+        .then(pl.lit("the broker's statement lists it, and we have no row of the day"))
+        .when(mine.fill_null(0.0) != theirs.fill_null(0.0))
+        .then(pl.lit("the quantity differs from the broker's statement"))
+        .when((value - stated).abs() > pl.max_horizontal(stated.abs() * band, size))
+        .then(pl.format("the value is {}, the broker's statement says {}", value, stated))
+    )
+    return pairs.select(
+        *HOLDING,
+        symbol=pl.coalesce("symbol", "symbol_stated", pl.lit("")),
         expected=theirs,
         actual=mine,
         detail=detail,
-    )
+    ).drop_nulls("detail")

@@ -4,17 +4,14 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Unpack
 
 import polars as pl
 
 from position_sync_dagster.domain.clock import Clock, RetryPolicy, utc_now
-from position_sync_dagster.domain.closures import PositionChange
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.reconciliation import Break
-from position_sync_dagster.domain.statement import StatementEvent
 from position_sync_dagster.errors import MomentError
 from position_sync_dagster.lake import records
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
@@ -47,6 +44,12 @@ class Lake:
         contention_s: How long a change is retried while other writers commit first, in seconds.
         fsync: Whether a change is synced to the disk before the call returns.
 
+    Attributes:
+        registry, queue, updates: The tables active_strategies, position_queue, position_updates.
+        derived_tables: The tables that are computed from the others; their first rows create them.
+
+    The other tables have their names.
+
     >>> lake = Lake("data/lake")          # doctest: +SKIP
     >>> await lake.initialize()           # doctest: +SKIP
     >>> await lake.queue.counts()         # doctest: +SKIP
@@ -62,8 +65,28 @@ class Lake:
     ) -> None:
         self.path = str(path).rstrip("/")
         self._clock = clock
-        self._retry = retry
         self._options = options
+        path_of, table = self.table_path, self._table
+        self.derived_tables = tuple(map(table, specs.DERIVED))
+        self.registry = StrategyRegistry(path_of("active_strategies"), clock=clock, **options)
+        self.queue = PositionQueue(path_of("position_queue"), retry=retry, clock=clock, **options)
+        self.updates = PositionUpdatesTable(
+            path_of("position_updates"),
+            clock=clock,
+            known=self.derived_table(specs.LATEST_POSITIONS),
+            **options,
+        )
+        self.broker_positions = BrokerPositionsTable(table(specs.BROKER_POSITIONS))
+        self.contracts = ContractsTable(table(specs.CONTRACTS))
+        self.sessions = self.open_sessions()
+        self.breaks = ReconciliationBreaks(table(specs.RECONCILIATION_BREAKS), clock)
+        self.executions = records.ExecutionsTable(table(specs.EXECUTIONS))
+        self.statement_events = records.events_table(table(specs.STATEMENT_EVENTS))
+        self.position_changes = records.changes_table(table(specs.POSITION_CHANGES))
+        self.closures = records.ClosuresTable(table(specs.CLOSURES))
+        self.dividends = records.DividendsTable(table(specs.DIVIDENDS))
+        self.risk_scenarios = records.RiskScenariosTable(table(specs.RISK_SCENARIOS))
+        self.account_values = AccountValuesTable(table(specs.ACCOUNT_VALUES), clock)
 
     @classmethod
     def of(cls, settings: Settings, *, clock: Clock = utc_now) -> "Lake":
@@ -79,45 +102,6 @@ class Lake:
         """
         return any(table.exists() for table in self.tables)
 
-    @cached_property
-    def registry(self) -> StrategyRegistry:
-        """The table active_strategies."""
-        return StrategyRegistry(
-            self.table_path("active_strategies"), clock=self._clock, **self._options
-        )
-
-    @cached_property
-    def queue(self) -> PositionQueue:
-        """The table position_queue."""
-        return PositionQueue(
-            self.table_path("position_queue"), retry=self._retry, clock=self._clock, **self._options
-        )
-
-    @cached_property
-    def updates(self) -> PositionUpdatesTable:
-        """The table position_updates."""
-        return PositionUpdatesTable(
-            self.table_path("position_updates"),
-            clock=self._clock,
-            known=self.derived_table(specs.LATEST_POSITIONS),
-            **self._options,
-        )
-
-    @cached_property
-    def broker_positions(self) -> BrokerPositionsTable:
-        """The table broker_positions."""
-        return BrokerPositionsTable(self._table(specs.BROKER_POSITIONS))
-
-    @cached_property
-    def contracts(self) -> ContractsTable:
-        """The table contracts."""
-        return ContractsTable(self._table(specs.CONTRACTS))
-
-    @cached_property
-    def sessions(self) -> GatewaySessions:
-        """The table gateway_sessions."""
-        return self.open_sessions()
-
     def open_sessions(self) -> GatewaySessions:
         """Return a separate object for the table gateway_sessions.
 
@@ -128,46 +112,6 @@ class Lake:
         options["storage_options"] = LEASE_OPTIONS | dict(options.get("storage_options") or {})
         table = Table(self.table_path("gateway_sessions"), specs.GATEWAY_SESSIONS, **options)
         return GatewaySessions(table, self._clock)
-
-    @cached_property
-    def breaks(self) -> ReconciliationBreaks:
-        """The table reconciliation_breaks."""
-        return ReconciliationBreaks(self._table(specs.RECONCILIATION_BREAKS), self._clock)
-
-    @cached_property
-    def executions(self) -> records.ExecutionsTable:
-        """The table executions."""
-        return records.ExecutionsTable(self._table(specs.EXECUTIONS))
-
-    @cached_property
-    def statement_events(self) -> records.RecordsTable[StatementEvent]:
-        """The table statement_events."""
-        return records.events_table(self._table(specs.STATEMENT_EVENTS))
-
-    @cached_property
-    def position_changes(self) -> records.RecordsTable[PositionChange]:
-        """The table position_changes."""
-        return records.changes_table(self._table(specs.POSITION_CHANGES))
-
-    @cached_property
-    def closures(self) -> records.ClosuresTable:
-        """The table closures."""
-        return records.ClosuresTable(self._table(specs.CLOSURES))
-
-    @cached_property
-    def dividends(self) -> records.DividendsTable:
-        """The table dividends."""
-        return records.DividendsTable(self._table(specs.DIVIDENDS))
-
-    @cached_property
-    def risk_scenarios(self) -> records.RiskScenariosTable:
-        """The table risk_scenarios."""
-        return records.RiskScenariosTable(self._table(specs.RISK_SCENARIOS))
-
-    @cached_property
-    def account_values(self) -> AccountValuesTable:
-        """The table account_values."""
-        return AccountValuesTable(self._table(specs.ACCOUNT_VALUES), self._clock)
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -188,11 +132,6 @@ class Lake:
             self.risk_scenarios.table,
             self.account_values.table,
         )
-
-    @cached_property
-    def derived_tables(self) -> tuple[Table, ...]:
-        """The tables that are computed from the others; their first rows create them."""
-        return tuple(map(self._table, specs.DERIVED))
 
     def derived_table(self, spec: TableSpec) -> Table:
         """Return one of `derived_tables`."""

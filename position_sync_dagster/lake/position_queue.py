@@ -7,7 +7,6 @@ lease tokens of its claims, so that marking needs the ids alone.
 
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,8 +14,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from random import Random
-from threading import Lock
-from typing import Any, TypeVar, Unpack
+from typing import Any, Unpack
 
 import polars as pl
 
@@ -39,8 +37,16 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.lake import queue_transitions as transitions
 from position_sync_dagster.lake.queue_transitions import FAILED, IS_REQUEST, claim_order
-from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.codec import LAST, NewIds, id_prefix, new_ids
+from position_sync_dagster.lake.schema.codec import (
+    LAST,
+    NewIds,
+    fields_of,
+    id_prefix,
+    moment,
+    new_ids,
+    records_of,
+    storable,
+)
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
 from position_sync_dagster.lake.storage.lifecycle_table import (
     Change,
@@ -52,8 +58,6 @@ from position_sync_dagster.lake.storage.table import Table, TableOptions, may_ha
 from position_sync_dagster.lake.storage.threads import offloaded
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -107,38 +111,6 @@ def wrong_state(statuses: Mapping[str, str], why: str) -> RequestStateError:
     return RequestStateError(
         f"The request {request_id} is {status}.", remedy=f"Leave it as it is: {why}."
     )
-
-
-# Maximum number of tokens of earlier claims that are remembered.
-REMEMBERED = 10_000
-
-
-class LeaseTokens:
-    """The newest lease token of each claimed request; safe to use from any thread."""
-
-    def __init__(self) -> None:
-        # An OrderedDict: a dict scans all deleted keys to find its first key.
-        self._tokens: OrderedDict[str, str] = OrderedDict()
-        self._lock = Lock()
-
-    def of(self, ids: Sequence[str], lease_token: str | None) -> Mapping[str, str]:
-        """Return the caller's tokens by request: the given one for all, or the remembered ones."""
-        return self._tokens if lease_token is None else dict.fromkeys(ids, lease_token)
-
-    def remember(self, ids: Sequence[str], token: str) -> None:
-        """Remember the token of a claim; drop the oldest tokens beyond `REMEMBERED`."""
-        with self._lock:
-            for request_id in ids:
-                self._tokens.pop(request_id, None)
-                self._tokens[request_id] = token
-            while len(self._tokens) > REMEMBERED + len(ids):
-                self._tokens.popitem(last=False)
-
-    def forget(self, ids: Iterable[str]) -> None:
-        """Drop the tokens of requests that are no longer claimed."""
-        with self._lock:
-            for request_id in ids:
-                self._tokens.pop(request_id, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +173,7 @@ def ids_of(request_ids: str | Iterable[str]) -> list[str]:
     """Return ids as a list, each once."""
     check(request_ids=request_ids)
     ids = [request_ids] if isinstance(request_ids, str) else request_ids
-    return list(dict.fromkeys(codec.storable(str(one)) for one in ids))
+    return list(dict.fromkeys(storable(str(one)) for one in ids))
 
 
 # A pending request older than this is claimed as if it had priority 1.
@@ -227,7 +199,8 @@ class SyncQueue:
         self._random = random or Random()  # noqa: S311 - jitter, not a secret
         self._new_ids = new_ids
         self._promote_after_s = promote_after_s
-        self._tokens = LeaseTokens()
+        # The newest lease token of each request that this object has claimed and not ended.
+        self._tokens: dict[str, str] = {}
 
     def initialize(self) -> None:
         """Create the queue's table, or check and migrate the one that is there."""
@@ -264,7 +237,7 @@ class SyncQueue:
         """
         checked = list(requests)
         for one in checked:
-            check(f" of the request for {shown(one.conid)}", **codec.fields_of(one))
+            check(f" of the request for {shown(one.conid)}", **fields_of(one))
         if not checked:
             return []
         now = self._clock()
@@ -298,16 +271,14 @@ class SyncQueue:
         if priority is not None:
             check(priority=priority)
             wanted &= pl.col("priority") == priority
+        wanted &= IS_REQUEST
         if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
             order = claim_order(self._clock(), self._promote_after_s)
-            live = self.store.snapshot().live
-            return codec.records_of(
-                QueuedPosition, live.filter(wanted & IS_REQUEST).sort(order).head(limit)
-            )
-        newest = self.store.newest_finished(status.value, wanted & IS_REQUEST, limit)
-        return codec.records_of(
-            QueuedPosition, newest.sort("updated_at", "request_id", descending=True)
-        )
+            found = self.store.snapshot().live.filter(wanted).sort(order).head(limit)
+        else:
+            newest = self.store.newest_finished(status.value, wanted, limit)
+            found = newest.sort("updated_at", "request_id", descending=True)
+        return records_of(QueuedPosition, found)
 
     def beginning_with(self, prefix: str) -> list[QueuedPosition]:
         """Read the live and finished requests whose id begins with a prefix."""
@@ -315,9 +286,8 @@ class SyncQueue:
         finished = self.store.finished(may_have("request_id", prefix, prefix + LAST))
         is_wanted = pl.col("request_id").str.starts_with(prefix)
         found = pl.concat([live, finished]).filter(is_wanted, IS_REQUEST)
-        return codec.records_of(
-            QueuedPosition, found.unique("request_id", keep="first", maintain_order=True)
-        )
+        single = found.unique("request_id", keep="first", maintain_order=True)
+        return records_of(QueuedPosition, single)
 
     def claim_batch(
         self,
@@ -344,26 +314,27 @@ class SyncQueue:
         check(limit=limit, lease_s=lease_s, owner=owner)
         if limit == 0:
             return []
-        token, owner = os.urandom(16).hex(), codec.storable(owner or f"pid-{os.getpid()}")
+        token, owner = os.urandom(16).hex(), storable(owner or f"pid-{os.getpid()}")
 
         def step(snapshot: Snapshot) -> Change[pl.DataFrame]:
             now = self._clock()
-            until = now + timedelta(seconds=lease_s)
+            order = claim_order(now, self._promote_after_s)
             claimed = snapshot.live.filter(pl.col("lease_token") == token)
             if not claimed.is_empty():  # the answer to the commit was lost
-                return Change(claimed.sort(claim_order(now, self._promote_after_s)))
+                return Change(claimed.sort(order))
+            lease = {
+                "lease_owner": pl.lit(owner),
+                "lease_token": pl.lit(token),
+                "lease_expires_at": moment(now + timedelta(seconds=lease_s)),
+            }
+            live = snapshot.live
             return transitions.claim(
-                snapshot.live,
-                limit,
-                transitions.Lease(owner=owner, token=token, expires_at=until),
-                now=now,
-                promote_after_s=self._promote_after_s,
-                except_accounts=except_accounts,
+                live, limit, lease, order, now=now, except_accounts=except_accounts
             )
 
         claimed = self.store.change(step, {"action": "claim", "lease_token": token})
-        granted = codec.records_of(QueuedPosition, claimed)
-        self._tokens.remember([request.request_id for request in granted], token)
+        granted = records_of(QueuedPosition, claimed)
+        self._tokens |= {request.request_id: token for request in granted}
         if granted:
             logger.info("claimed %d requests", len(granted))
         return granted
@@ -451,9 +422,7 @@ class SyncQueue:
         Args:
             errors: Error message by request id.
         """
-        texts = {
-            codec.storable(request_id): codec.storable(text) for request_id, text in errors.items()
-        }
+        texts = {storable(request_id): storable(text) for request_id, text in errors.items()}
         following = partial(
             next_attempt, retryable=retryable, policy=self._retry, random=self._random
         )
@@ -476,12 +445,9 @@ class SyncQueue:
         For cases in which the gateway failed and not the request. The errors are those of
         `mark_success`.
         """
-        ids, info = (
-            ids_of(request_ids),
-            {"action": "release", "reason": codec.storable(reason)[:200]},
-        )
-        step = transitions.release
-        self._change_claimed(ids, transitions.Action.RELEASE, lease_token, step, info)
+        ids, info = ids_of(request_ids), {"action": "release", "reason": storable(reason)[:200]}
+        action, step = transitions.Action.RELEASE, transitions.release
+        self._change_claimed(ids, action, lease_token, step, info)
 
     def renew(
         self,
@@ -536,7 +502,7 @@ class SyncQueue:
         """
         ids = ids_of(request_ids)
         live = self.store.snapshot().live
-        rows, tokens = live.filter(transitions.has_id(live, ids)), self._tokens.of(ids, lease_token)
+        rows, tokens = live.filter(transitions.has_id(live, ids)), self._tokens_of(ids, lease_token)
         action, now = transitions.Action.HOLD, self._clock()
         with suppress(LeaseLostError, RequestStateError):
             return not transitions.check_leases(rows, ids, tokens, action=action, now=now)
@@ -609,7 +575,7 @@ class SyncQueue:
         def checked(snapshot: Snapshot) -> Change[None]:
             named = transitions.has_id(snapshot.live, ids)
             rows = snapshot.live.filter(named)
-            tokens = self._tokens.of(ids, lease_token)
+            tokens = self._tokens_of(ids, lease_token)
             missing = transitions.check_leases(rows, ids, tokens, action=action, now=now)
             lost = [request_id for request_id in missing if request_id in tokens]
             if lost:
@@ -619,8 +585,12 @@ class SyncQueue:
             return replace(step(rows, now), replaced=named)
 
         self.store.change(checked, commit_info)
-        if ends:
-            self._tokens.forget(ids)
+        for request_id in ids if ends else ():
+            self._tokens.pop(request_id, None)
+
+    def _tokens_of(self, ids: Iterable[str], lease_token: str | None) -> Mapping[str, str]:
+        """Return the caller's tokens by request: the given one for all, or the remembered ones."""
+        return self._tokens if lease_token is None else dict.fromkeys(ids, lease_token)
 
 
 class PositionQueue:
@@ -659,7 +629,7 @@ class PositionQueue:
     ) -> None:
         self.table = Table(delta_lake_path, POSITION_QUEUE, **options)
         self.sync = SyncQueue(
-            LifecycleTable(self.table, clock, in_parts=True),
+            LifecycleTable(self.table, clock),
             retry=retry,
             clock=clock,
             random=random,

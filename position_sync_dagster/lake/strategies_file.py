@@ -1,7 +1,7 @@
 """The YAML file of strategies: legs, rules and limits, with line and column of each mistake."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import lru_cache, partial
 from pathlib import Path
@@ -59,57 +59,9 @@ class CurrencyPart(Part):
     )
 
 
-_MEASURES: dict[str, Any] = dict.fromkeys(Measure, (Any, None))
+_MEASURES: dict[str, Any] = dict.fromkeys(Measure, (BoundsPart | None, None))
 # The limits of one strategy or account: the field of each measure, and their currency.
 LimitsPart = create_model("LimitsPart", __base__=CurrencyPart, **_MEASURES)
-
-
-def limits_at(file: YamlFile, at: Place, value: object, subject: Mapping[str, str]) -> list[Limit]:
-    """Return the limits of one strategy or account, in the order of the measures.
-
-    Args:
-        file: The strategies file.
-        at: The place of `limits` in it.
-        value: The content of that place; None is no limit.
-        subject: The strategy or the account that has the limits, by the field of `Limit`.
-
-    Raises:
-        StrategiesFileError: There is a mistake.
-    """
-    if value is None:
-        return []
-    part = file.parse(LimitsPart, value, at)
-    limits: list[Limit] = []
-    for measure in Measure:
-        given = getattr(part, measure)
-        if given is None:
-            continue
-        place = (*at, measure.value)
-        bounds = file.parse(BoundsPart, given, place)
-        if measure in OF_ACCOUNTS and "account" not in subject:
-            file.fail(
-                place, f"only an account has {measure}", "Move it to the limits of an account"
-            )
-        is_money = measure in SUMS_OF_MONEY
-        if is_money and part.currency is None:
-            file.fail(
-                place,
-                f"{measure} is a sum of money, and these limits have no currency",
-                "Add the field currency beside it, as `currency: USD`",
-            )
-        limits += [
-            Limit(
-                **subject,
-                measure=measure,
-                bound=bound,
-                value=number,
-                currency=part.currency if is_money else None,
-                place=file.named_place(place),
-            )
-            for bound in Bound
-            if (number := getattr(bounds, bound)) is not None
-        ]
-    return limits
 
 
 Priority = Annotated[int, BeforeValidator(READERS["priority"])]
@@ -136,7 +88,7 @@ class StrategyPart(Part):
     )
     legs: list[Any]
     priority: Priority | None = None
-    limits: Any = None
+    limits: LimitsPart | None = None  # type: ignore[valid-type]
     follow_rolls: bool = Field(default=False, description="Write true or false")
 
 
@@ -144,14 +96,14 @@ class AccountPart(Part):
     """An account that has limits."""
 
     account: Text
-    limits: Any = None
+    limits: LimitsPart | None = None  # type: ignore[valid-type]
 
 
 class StrategiesPart(Part):
-    """The whole file."""
+    """The whole file; its entries are strategies and rules."""
 
     strategies: list[Any]
-    accounts: list[Any] = Field(default_factory=list)
+    accounts: list[AccountPart] = Field(default_factory=list)
 
 
 def _days(text: object) -> tuple[int, int]:
@@ -191,7 +143,7 @@ class RulePart(Part):
     rule: Annotated[str, AfterValidator(strategy_name)] = Field(
         pattern=r".*\S", description="Write its name"
     )
-    match: Any
+    match: MatchPart
     priority: Priority = 1
     limit: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Write the most contracts that it takes"
@@ -234,7 +186,7 @@ class StrategiesFile:
     def __init__(self, path: str | Path) -> None:
         self._file = YamlFile(Path(path), holds="strategies", error=StrategiesFileError)
         whole = self._file.parse(StrategiesPart, self._file.data)
-        self._accounts = whole.accounts
+        self._accounts = [(("accounts", n), one) for n, one in enumerate(whole.accounts)]
         self._strategies: list[tuple[Place, StrategyPart]] = []
         self._rules: list[tuple[Place, RulePart]] = []
         for number, entry in enumerate(whole.strategies):
@@ -262,7 +214,7 @@ class StrategiesFile:
             if one.rule in names:
                 self._file.fail(at, f"the name {one.rule!r} is taken", "Give the rule another name")
             names.add(one.rule)
-            match = self._file.parse(MatchPart, one.match, (*at, "match")).model_dump()
+            match = one.match.model_dump()
             found.append(Rule(name=one.rule, limit=one.limit, priority=one.priority, **match))
         return found
 
@@ -315,27 +267,52 @@ class StrategiesFile:
             StrategiesFileError: One has a mistake, or a strategy or an account has limits at two
                 places.
         """
-        file = self._file
-        given: list[tuple[Place, object, dict[str, str]]] = [
-            (at, one.limits, {"strategy_id": one.strategy_id}) for at, one in self._strategies
-        ]
-        for number, entry in enumerate(self._accounts):
-            account = file.parse(AccountPart, entry, ("accounts", number))
-            given.append((("accounts", number), account.limits, {"account": account.account}))
         found: list[Limit] = []
         places: dict[str, Place] = {}
-        for of, value, subject in given:
+        subjects: list[tuple[Place, Any, dict[str, Any]]] = [
+            *((at, one.limits, {"strategy_id": one.strategy_id}) for at, one in self._strategies),
+            *((at, one.limits, {"account": one.account}) for at, one in self._accounts),
+        ]
+        for of, part, subject in subjects:
             at = (*of, "limits")
-            of_subject = limits_at(file, at, value, subject)
-            if of_subject and (before := places.get(of_subject[0].subject)):
-                file.fail(
+            limits = [] if part is None else self._limits_of(part, at, subject)
+            if limits and (before := places.get(limits[0].subject)):
+                self._file.fail(
                     at,
-                    f"the {of_subject[0].subject} has limits already, in line {file.line(before)}",
+                    f"the {limits[0].subject} has limits already, in line "
+                    f"{self._file.line(before)}",
                     "Write them at one place",
                 )
-            places |= {one.subject: at for one in of_subject[:1]}
-            found += of_subject
+            places |= {one.subject: at for one in limits[:1]}
+            found += limits
         return found
+
+    def _limits_of(self, part: Any, at: Place, subject: dict[str, Any]) -> list[Limit]:
+        """Return the limits of one strategy or account, in the order of the measures."""
+        limits: list[Limit] = []
+        for measure in Measure:
+            bounds = getattr(part, measure)
+            if bounds is None:
+                continue
+            place = (*at, measure.value)
+            if measure in OF_ACCOUNTS and "account" not in subject:
+                self._file.fail(
+                    place, f"only an account has {measure}", "Move it to the limits of an account"
+                )
+            currency = part.currency if measure in SUMS_OF_MONEY else None
+            if measure in SUMS_OF_MONEY and currency is None:
+                self._file.fail(
+                    place,
+                    f"{measure} is a sum of money, and these limits have no currency",
+                    "Add the field currency beside it, as `currency: USD`",
+                )
+            named = subject | {"currency": currency, "place": self._file.named_place(place)}
+            limits += [
+                Limit(**named, measure=measure, bound=bound, value=number)
+                for bound in Bound
+                if (number := getattr(bounds, bound)) is not None
+            ]
+        return limits
 
     def add(self, legs: Iterable[Leg]) -> None:
         """Add strategies before those of the file; the rest of its text stays.
@@ -391,37 +368,19 @@ def follow_file(registry: SyncRegistry, path: str | Path) -> tuple[int, int]:
     )
 
 
-def saved_limits(path: Path | None) -> list[Limit]:
-    """Read the limits of a strategies file, once for each time that it is saved; none without one.
-
-    A file that does not contain the word `limits` is not parsed, since it may name many legs.
-    """
-    return [] if path is None else list(_saved_limits(path, saved_state(path)))
+def saved_file(path: Path) -> StrategiesFile:
+    """Return a strategies file, which is read once for each time that it is saved."""
+    return _saved_file(path, saved_state(path))
 
 
 @lru_cache(maxsize=1)
-def _saved_limits(path: Path, _saved: tuple[int, int, int]) -> list[Limit]:
-    return [] if _lacks(path, b"limits") else StrategiesFile(path).limits()
+def _saved_file(path: Path, _saved: tuple[int, int, int]) -> StrategiesFile:
+    return StrategiesFile(path)
 
 
-def load_rules(path: str | Path) -> list[Rule]:
-    """Read the rules of a strategies file; one without the word `rule` is not parsed."""
-    return [] if _lacks(Path(path), b"rule") else StrategiesFile(path).rules
-
-
-def following_rolls(path: str | Path) -> frozenset[str]:
-    """Read which strategies follow rolls; a file without these words is not parsed."""
-    if _lacks(Path(path), b"follow_rolls"):
-        return frozenset()
-    return StrategiesFile(path).following_rolls
-
-
-def _lacks(path: Path, word: bytes) -> bool:
-    """Return whether a file can be read and lacks a word."""
-    try:
-        return path.is_file() and word not in path.read_bytes()
-    except OSError:
-        return False
+def saved_limits(path: Path | None) -> list[Limit]:
+    """Read the limits of a strategies file; none without one."""
+    return [] if path is None else saved_file(path).limits()
 
 
 def as_strategies_file(legs: Iterable[Leg]) -> str:

@@ -15,7 +15,6 @@ from pydantic import SecretStr
 
 from position_sync_dagster.domain.clock import Clock, elapsed, has_come
 from position_sync_dagster.errors import MissingExtraError
-from position_sync_dagster.sync.supervision import SensorCursor
 
 # How long a receiver that could not be reached is left alone; the others are not.
 RETRY = timedelta(minutes=1)
@@ -79,7 +78,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AlertCursor(SensorCursor):
+class AlertCursor:
     """The state that one evaluation keeps for the next one.
 
     Attributes:

@@ -22,7 +22,7 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.lake.lake import NO_HOLDINGS, Lake
 from position_sync_dagster.lake.schema.codec import one_of, records_of
-from position_sync_dagster.lake.strategies_file import follow_file, following_rolls, load_rules
+from position_sync_dagster.lake.strategies_file import follow_file, saved_file
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.sync.explain_closes import BEFORE, IS_CLOSE, WINDOW
 from position_sync_dagster.yaml_file import saved_state
@@ -62,13 +62,9 @@ def proposed(lake: Lake, now: datetime) -> list[LegChange]:
     legs = lake.registry.sync.get_all_active()
     rolls, _unclear = _rolls(lake, legs, now)
     keys = {leg.key for leg in legs}
-    return [
-        change
-        for roll in rolls
-        for leg in legs
-        if _is_of(leg, roll) and _is_whole(leg, roll)
-        if (change := _change(leg, roll, now)).after.key not in keys
-    ]
+    whole = ((leg, roll) for roll in rolls for leg in legs if _is_of(leg, roll))
+    changes = [_change(leg, roll, now) for leg, roll in whole if _is_whole(leg, roll)]
+    return [change for change in changes if change.after.key not in keys]
 
 
 def apply(lake: Lake, changes: Sequence[LegChange]) -> list[LegChange]:
@@ -103,7 +99,7 @@ def rolls_to_follow(lake: Lake, file: Path | None, now: datetime) -> Followed:
         LakeError: A table cannot be used.
         StrategiesFileError: The strategies file cannot be read.
     """
-    following = following_rolls(file) if file is not None else frozenset()
+    following = saved_file(file).following_rolls if file is not None else frozenset()
     if not following:
         return Followed()
     legs = lake.registry.sync.get_all_active()
@@ -309,7 +305,7 @@ class RuleFollower:
             try:
                 # Also what is listed: an older state of the rules may have been written since.
                 follow_file(self.registry.sync, self.file)
-                self._rules = load_rules(self.file)
+                self._rules = saved_file(self.file).rules
             except (StrategiesFileError, InvalidLegError) as error:
                 logger.warning("the legs stay as they were read last: %s", error)
             self._saved = inputs[0]

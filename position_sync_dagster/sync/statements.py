@@ -367,7 +367,6 @@ class ClosedDay:
 
     Attributes:
         rows: In the schema of `daily_positions`.
-        written: The number of our own rows that were written on the day.
         stated: The number of rows that come from a statement.
         files: The statements that cover the day.
         left_out: What is wrong of the rows of these that cannot be read: the day is incomplete.
@@ -375,7 +374,6 @@ class ClosedDay:
 
     closed_at: datetime
     rows: pl.DataFrame
-    written: int
     stated: int
     files: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -523,7 +521,7 @@ class ClosingService:
         if own.is_empty() and not covered and not positions:
             return None
         theirs = stated_rows(positions, day, closed)
-        joined = join_rows(
+        rows, differences = join_rows(
             own,
             theirs,
             covered,
@@ -533,10 +531,9 @@ class ClosingService:
         )
         return ClosedDay(
             closed_at=closed,
-            rows=joined.rows,
-            written=own.filter(pl.col("timestamp") >= opened).height,
-            stated=joined.rows.filter(pl.col("value_source") == FLEX).height,
+            rows=rows,
+            stated=rows.filter(pl.col("value_source") == FLEX).height,
             files=tuple(files),
             left_out=tuple(what for one in statements for what, _remedy in one.left_out),
-            differences=joined.differences,
+            differences=tuple(differences),
         )

@@ -8,11 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from position_sync_dagster.domain.broker_position import AccountSummary
-from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.gateway_session import PAUSED, SessionState
 from position_sync_dagster.sync.reports.changes import DayChange
 from position_sync_dagster.sync.reports.figures import Figures
 from position_sync_dagster.sync.reports.status import LoginStatus, Status
-from position_sync_dagster.sync.supervision import PAUSED
 from position_sync_dagster.terminal.money_tables import sums_table
 from position_sync_dagster.terminal.output import fitted_table
 from position_sync_dagster.terminal.text import age, duration, number, printable
@@ -20,9 +19,8 @@ from position_sync_dagster.terminal.text import age, duration, number, printable
 
 def paused(login: LoginStatus) -> bool:
     """Return whether a person terminated the stream: nothing is wrong with the gateway."""
-    return login.session_state == SessionState.ENDED and (login.session_detail or "").startswith(
-        PAUSED
-    )
+    detail = login.session_detail or ""
+    return login.session_state == SessionState.ENDED and detail.startswith(PAUSED)
 
 
 # The mark of a program that should work and does not.
@@ -31,32 +29,24 @@ LATE = "(late)"
 
 def describe(status: Status) -> list[tuple[str, str]]:
     """Return the label and the value of each figure."""
-    queue = status.queue
     away_first = sorted(status.each_login, key=lambda one: one.session_state == SessionState.LIVE)
+    closed = f"{status.legs_closed}, " if status.legs_closed else ""
+    held = f"{status.legs_held} of {status.active_legs} active legs held"
+    paths = f"{status.legs_streamed} streamed, {status.legs_queued} monitored"
+    requests = ", ".join(f"{count:,} {name.lower()}" for name, count in status.queue.items())
+    drained = f"{age(status.last_drained_at, status.at)} ago" if status.last_drained_at else None
     return [
         *(("gateway", _gateway(login, status)) for login in away_first),
         *(("login", one.login) for one in status.each_login if one.login and not one.login_asks),
         ("programs", _programs(status)),
         *(("attention", printable(text)) for text in status.attention),
         ("lines", _lines_used(status)),
-        (
-            "legs",
-            f"{status.legs_streamed} streamed, {status.legs_queued} monitored "
-            f"({status.legs_held} of {status.active_legs} active legs held, "
-            f"{f'{status.legs_closed}, ' if status.legs_closed else ''}"
-            f"{status.positions} positions)",
-        ),
+        ("legs", f"{paths} ({held}, {closed}{status.positions} positions)"),
         *(("without contract", printable(text)) for text in status.unresolved_legs),
-        (
-            "queue",
-            ", ".join(f"{count:,} {name.lower()}" for name, count in queue.items()) or "empty",
-        ),
+        ("queue", requests or "empty"),
         ("oldest pending", duration(status.oldest_pending_age_s)),
         ("updates", f"{status.updates_rows:,} rows, version {status.updates_version}"),
-        (
-            "last drain",
-            f"{age(at, status.at)} ago" if (at := status.last_drained_at) else "none yet",
-        ),
+        ("last drain", drained or "none yet"),
         *((printable(one.account), _account(one, status.at)) for one in status.accounts),
         *(("greeks", one.greeks) for one in status.each_login if one.greeks),
     ]
@@ -91,18 +81,11 @@ def _account(summary: AccountSummary, at: datetime) -> str:
         ("net liquidation", summary.net_liquidation, summary.values_received_at),
         ("daily P&L", summary.daily_pnl, summary.pnl_received_at),
     )
-    currency = f" {printable(summary.currency)}" if summary.currency else ""
-    known = ", ".join(
-        f"{label} –"
-        if amount is None
-        else f"{label} {number(amount)}{currency} ({age(received, at)} ago)"
+    unit = f" {printable(summary.currency)}" if summary.currency else ""
+    return ", ".join(
+        f"{label} {number(amount)}{'' if amount is None else f'{unit} ({age(received, at)} ago)'}"
         for label, amount, received in figures
     )
-    others = {unit: rate for unit, rate in summary.rates.items() if unit != summary.currency}
-    rates = "".join(
-        f", 1 {printable(unit)} = {rate:.6g}{currency}" for unit, rate in others.items()
-    )
-    return known + (f"{rates} ({age(summary.rates_received_at, at)} ago)" if rates else "")
 
 
 def _gateway(login: LoginStatus, status: Status) -> str:
@@ -151,21 +134,19 @@ def board(
     accounts = {printable(one.account) for one in status.accounts}
     lines = figures_of(overview)
     gateways, most = [line for line in lines if line[0] == "gateway"], console.height // 4
+    others = [line for line in lines if line[0] in SHOWN | accounts]
     # The end of a detail says what to do: it is shown whole, unless there are many gateways.
     head.append(_shown_lines(gateways[:most], width if status.logins else None))
-    head += _more(len(gateways) - most)
-    head.append(_shown_lines([line for line in lines if line[0] in SHOWN | accounts], width))
+    head += [*_more(len(gateways) - most), _shown_lines(others, width)]
     room = console.height - len(console.render_lines(Group(*head, *foot))) - 1
     if money.strategies or money.rest:
         ends = [*money.rest, *money.totals, *money.in_base]
         # The worst first: what is cut hurts least.
         worst = sorted(money.strategies, key=lambda one: one["daily_pnl"] or 0.0)
         worst = worst[: max(room - len(ends) - LEAST_CHANGES - 2, 1)]
-        head += fitted_table(
-            *sums_table("strategy", [*worst, *ends]), width=width, totals=len(ends)
-        )
+        table = sums_table("strategy", [*worst, *ends])
         more = _more(len(money.strategies) - len(worst))
-        head += more
+        head += [*fitted_table(*table, width, totals=len(ends)), *more]
         room -= 1 + len(worst) + len(ends) + len(more)
     return Group(*head, *(_change(one, width) for one in changes[: max(room, 0)]), *foot)
 

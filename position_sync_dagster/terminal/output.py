@@ -4,9 +4,10 @@ import json
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
@@ -161,18 +162,9 @@ def print_or_watch(render: Callable[[int], RenderableType], *, watch: bool) -> N
     if not watch:
         output.print(render(output.width))
         return
-    try:
-        if output.is_terminal:
-            _watch_in_place(output, render)
+    live = Live(console=output, auto_refresh=False, vertical_overflow="crop", screen=True)
+    with suppress(KeyboardInterrupt), live if output.is_terminal else nullcontext():
         while True:
-            output.print(render(output.width))
-            time.sleep(INTERVAL_S)
-    except KeyboardInterrupt:
-        return
-
-
-def _watch_in_place(output: Console, render: Callable[[int], RenderableType]) -> NoReturn:
-    with Live(console=output, auto_refresh=False, vertical_overflow="crop", screen=True) as live:
-        while True:
-            live.update(render(output.width), refresh=True)
+            found = render(output.width)
+            live.update(found, refresh=True) if live.is_started else output.print(found)
             time.sleep(INTERVAL_S)

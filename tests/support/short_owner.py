@@ -91,7 +91,6 @@ async def _download_and_enqueue(
         await manager.close()
     own.check()
     own.status = lambda: {"state": gateway_session.SessionState.LIVE}
-    own.final_detail = "; ".join(feed.problems) or None
     publisher.follow(feed)
     await publisher.publish(feed)
     routes = route(feed.holdings, lake.registry.legs, frozenset(), sec_types=settings.sec_types)

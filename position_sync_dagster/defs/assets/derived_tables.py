@@ -8,16 +8,14 @@ appended each quarter of an hour.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import dagster as dg
 import polars as pl
 
 from position_sync_dagster.defs.assets import table_asset
+from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.defs.checks import strategies
-from position_sync_dagster.defs.checks.check_results import Derived, failed, table_check
-from position_sync_dagster.defs.checks.evaluation import evaluate
-from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.defs.checks.evaluation import evaluate, failed, passed, table_check
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake import derived
@@ -25,6 +23,7 @@ from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import (
     LATEST_POSITIONS,
+    POSITION_UPDATES,
     RISK_SCENARIOS,
     STRATEGY_EXPOSURE,
 )
@@ -167,41 +166,27 @@ def positions_metadata(rows: "pl.DataFrame", now: datetime) -> dict[str, dg.Meta
     }
 
 
-def day_metadata(rows: pl.DataFrame) -> dict[str, dg.MetadataValue]:
-    """Return the profit and loss of a day by currency, and the number of holdings left out."""
-    held = rows.filter(pl.col("position") != 0)
-    numbers: dict[str, float | None] = {}
-    for (currency,), part in rows.group_by("currency", maintain_order=True):
-        for name in ("daily_pnl", "unrealized_pnl"):
-            known = part.get_column(name).drop_nulls()
-            numbers[f"{name}/{currency}"] = sum(known) if known.len() else None
-    missing = seldom(without_daily_pnl=held.get_column("daily_pnl").null_count())
-    return plotted(numbers) | {n: dg.MetadataValue.int(count) for n, count in missing.items()}
-
-
 # How long a closed holding stays in the table. Its cost must not grow with the history: the table
 # is replaced whole, and each process that asks for the newest rows begins with it.
 CLOSED_KEPT = timedelta(days=14)
 
-LATEST_LINEAGE = {name: [("position_updates", name)] for name in LATEST_POSITIONS.columns} | {
+LEDGER = POSITION_UPDATES.name
+LATEST_LINEAGE = {name: [(LEDGER, name)] for name in LATEST_POSITIONS.columns} | {
     "confirmed_at": [
         ("broker_positions", "confirmed_at"),
-        ("position_updates", "value_time"),
-        ("position_updates", "timestamp"),
+        *((LEDGER, name) for name in ("value_time", "timestamp")),
     ]
 }
 
 
-@table_asset.table_asset(
+@derived_asset(
     LATEST_POSITIONS,
     deps=["position_updates", "broker_positions"],
     metadata=table_asset.column_lineage(LATEST_LINEAGE),
     money_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
-def latest_positions(
-    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-) -> dg.MaterializeResult[None]:
+def latest_positions(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
     """The newest row of every holding that is open or closed lately, for readers without code.
 
     Written by the sensor drain_queue after each report of the ledger; the table is replaced whole.
@@ -213,25 +198,7 @@ def latest_positions(
 
     Live: `position-sync money` shows these figures as they move, second by second.
     """
-    lake, settings, now = position_sync.lake, position_sync.settings, datetime.now(UTC)
-    return derive_latest(lake, settings, now, run_id=context.run.run_id).result(context)
-
-
-def derive_latest(
-    lake: tables.Lake,
-    settings: Settings,
-    now: datetime,
-    *,
-    run_id: str | None = None,
-) -> Derived:
-    """Replace the table by the newest rows of the ledger.
-
-    Args:
-        lake: The tables.
-        settings: Which logins count.
-        now: The current time.
-        run_id: The run, for the commit.
-    """
+    now = datetime.now(UTC)
     table = lake.derived_table(LATEST_POSITIONS)
 
     def make(forward: bool) -> "tuple[pl.DataFrame, pl.DataFrame, derived.Replaced]":
@@ -250,11 +217,8 @@ def derive_latest(
             held=rows.filter(rows["position"] != 0).height,
             **seldom(without_value=rows["market_value"].null_count()),
         )
-        | {
-            "dagster/row_count": result.rows,
-            "ledger_version": version_text(found),
-        }
-        | table_asset.replacement_metadata(table.path, result),
+        | {"dagster/row_count": result.rows, "ledger_version": version_text(found)}
+        | table_asset.replacement_metadata(result),
     )
 
 
@@ -272,61 +236,53 @@ def listed(rows: pl.DataFrame, legs: Collection[int], now: datetime) -> pl.DataF
     return rows.filter(~closed_long_ago.fill_null(value=False) | pl.col("conid").is_in(legs))
 
 
-_LEGS = [("active_strategies", "conid"), ("active_strategies", "removed_at")]
-_MEMBER = [("active_strategies", "strategy_id")]
-_HELD = [("position_updates", "position"), *_LEGS]
-_SHARE = [("active_strategies", "quantity"), *_HELD]
-_SIZE = [("position_updates", "multiplier"), *_SHARE]
-_AGE = [("position_updates", "value_time"), ("position_updates", "timestamp")]
-_UNDERLYING = ("position_updates", "underlying_price")
-_GREEKS = [("position_updates", name) for name in ("delta", "gamma", "vega", "theta")]
-
-EXPOSURE_LINEAGE = {
-    "strategy_id": _MEMBER,
-    "account": [("position_updates", "account"), ("active_strategies", "account")],
-    "currency": [("position_updates", "currency")],
-    "asset_class": [("position_updates", "sec_type")],
-    "legs": _LEGS,
-    "legs_held": _HELD,
-    "notional": [("position_updates", "market_value"), *_SHARE],
-    **{
-        name: [("position_updates", name), *_SHARE]
-        for name in ("market_value", "unrealized_pnl", "daily_pnl")
-    },
-    **{of: [("position_updates", of), *_SIZE] for of in ("delta", "gamma", "vega", "theta")},
-    "dollar_delta": [("position_updates", "delta"), _UNDERLYING, *_SIZE],
-    "gamma_1pct": [("position_updates", "gamma"), _UNDERLYING, *_SIZE],
-    "by_underlying": [("position_updates", "symbol"), *_GREEKS, _UNDERLYING, *_SIZE],
-    "legs_without_value": [("position_updates", "market_value"), *_HELD],
-    "legs_without_greeks": [*_GREEKS, *_HELD],
-    "legs_without_value_time": [("position_updates", "value_time"), *_HELD],
-    "oldest_value_at": _AGE,
-    "worst_value_age_s": _AGE,
-    "legs_expiring": [("contracts", "expires_on"), *_HELD],
-    "nearest_expiry": [("position_updates", "expiry"), *_HELD],
-    "short_legs_in_money": [("active_strategies", "strike"), _UNDERLYING, *_HELD],
-    "short_legs_unknown": [_UNDERLYING, *_HELD],
-    "mismatches": [("contracts", "conid"), *_LEGS],
-    "options": [("position_updates", "right"), *_HELD],
-    "options_with_greeks": [("position_updates", "delta"), *_HELD],
-    "options_modelled": [("position_updates", "greeks_source"), *_HELD],
-    "differences": _SHARE,
-    "ledger_version": [("position_updates", "ledger_version")],
-    "legs_closed": [("closures", "cause"), *_HELD],
-    "closed": [("closures", "cause"), ("closures", "closed_at"), *_HELD],
+# What each column of exposures is made of, beside the legs and their holdings: columns of the
+# ledger, or of another table; without an entry, the column of the same name.
+_MADE_OF = {
+    "asset_class": "sec_type",
+    "notional": "market_value",
+    "dollar_delta": "delta underlying_price",
+    "gamma_1pct": "gamma underlying_price",
+    "by_underlying": "symbol delta gamma vega theta underlying_price",
+    "legs_without_value": "market_value",
+    "legs_without_greeks": "delta gamma vega theta",
+    "legs_without_value_time": "value_time",
+    "oldest_value_at": "value_time timestamp",
+    "worst_value_age_s": "value_time timestamp",
+    "legs_expiring": "contracts.expires_on",
+    "nearest_expiry": "expiry",
+    "short_legs_in_money": "active_strategies.strike underlying_price",
+    "short_legs_unknown": "underlying_price",
+    "mismatches": "contracts.conid",
+    "options": "right",
+    "options_with_greeks": "delta",
+    "options_modelled": "greeks_source",
+    "legs_closed": "closures.cause",
+    "closed": "closures.cause closures.closed_at",
 }
+_LEGS = (
+    *(("active_strategies", name) for name in ("strategy_id", "conid", "quantity", "removed_at")),
+    *((LEDGER, name) for name in ("position", "multiplier")),
+)
 
 
-@table_asset.table_asset(
+def _made_of(column: str) -> list[tuple[str, str]]:
+    """Return the source columns of a column of exposures."""
+    same = column if column in POSITION_UPDATES.columns else ""
+    pairs = (name.rpartition(".") for name in _MADE_OF.get(column, same).split())
+    return [*((table or LEDGER, name) for table, _, name in pairs), *_LEGS]
+
+
+@derived_asset(
     STRATEGY_EXPOSURE,
     deps=["position_updates", "active_strategies", "contracts", "closures"],
-    metadata=table_asset.column_lineage(EXPOSURE_LINEAGE),
+    metadata=table_asset.column_lineage(
+        {name: _made_of(name) for name in STRATEGY_EXPOSURE.columns}
+    ),
     money_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
-def strategy_exposure(
-    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-) -> dg.MaterializeResult[None]:
+def strategy_exposure(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
     """The holdings of each strategy, and their value.
 
     Written by the sensor drain_queue after each report of the ledger; the table is replaced whole.
@@ -338,53 +294,39 @@ def strategy_exposure(
 
     Live: `position-sync money` shows these figures as they move, second by second.
     """
-    lake, settings, now = position_sync.lake, position_sync.settings, datetime.now(UTC)
-    return derive_exposure(lake, settings, now, run_id=context.run.run_id).result(context)
-
-
-def derive_exposure(
-    lake: tables.Lake,
-    settings: Settings,
-    now: datetime,
-    *,
-    run_id: str | None = None,
-) -> Derived:
-    """Sum the newest rows over the legs of each strategy; evaluate the limits.
-
-    Args:
-        lake: The tables.
-        settings: Which logins count, and the strategies file with the limits.
-        now: The current time.
-        run_id: The run, for the commit.
-    """
+    now = datetime.now(UTC)
     table = lake.derived_table(STRATEGY_EXPOSURE)
 
-    def make(forward: bool) -> "tuple[Book, Any, derived.Replaced]":
+    def make(forward: bool) -> "tuple[Book, pl.DataFrame, derived.Replaced]":
         book = read_book(lake, settings, now)
-        found = exposure.exposures(book.split, now)
-        version = {"ledger_version": exposure.newest_version(book.priced)}
-        frame = codec.frame_of(STRATEGY_EXPOSURE, (one | version for one in found))
-        return book, found, derived.replace(table, frame, run_id=run_id, forward=forward)
+        found = exposure.exposures(book.split, now, exposure.newest_version(book.priced))
+        return book, found, derived.replace(table, found, run_id=run_id, forward=forward)
 
     book, found, result = table_asset.derived_forward(make)
-    of_strategies = [e for e in found if e["strategy_id"] != UNATTRIBUTED]
+    is_rest = pl.col("strategy_id") == UNATTRIBUTED
+    counts = ("legs", "legs_held", "legs_without_value", "legs_without_greeks")
+    rest, sums = (
+        found.filter(of).select(pl.col(counts).sum()).row(0, named=True)
+        for of in (is_rest, ~is_rest)
+    )
     metadata: dict[str, dg.RawMetadataValue] = (
         money_metadata(book.money())
         | {"dagster/row_count": result.rows, "ledger_version": version_text(book.priced)}
         | counted(
-            strategies=len({e["strategy_id"] for e in of_strategies}),
-            legs=sum(e["legs"] for e in of_strategies),
-            legs_held=sum(e["legs_held"] for e in of_strategies),
-            unattributed=sum(e["legs"] for e in found if e["strategy_id"] == UNATTRIBUTED),
+            strategies=found.filter(~is_rest).get_column("strategy_id").n_unique(),
+            legs=sums["legs"],
+            legs_held=sums["legs_held"],
+            unattributed=rest["legs"],
             **seldom(
-                without_value=sum(e["legs_without_value"] for e in of_strategies),
-                without_greeks=sum(e["legs_without_greeks"] for e in of_strategies),
+                without_value=sums["legs_without_value"],
+                without_greeks=sums["legs_without_greeks"],
             ),
         )
-        | table_asset.replacement_metadata(table.path, result)
+        | table_asset.replacement_metadata(result)
     )
     for column, label in (("mismatches", "mismatches"), ("differences", "quantities")):
-        metadata |= {f"{label}/{e['strategy_id']}": e[column] for e in found if e[column]}
+        texts = found.select("strategy_id", column).drop_nulls().iter_rows()
+        metadata |= {f"{label}/{strategy}": text for strategy, text in texts}
     return Derived(metadata=metadata, checks=strategies.evaluated_limits(settings, book))
 
 
@@ -392,14 +334,12 @@ def derive_exposure(
 MOST_NAMED = 5
 
 
-@table_asset.table_asset(
+@derived_asset(
     RISK_SCENARIOS,
     deps=["position_updates", "active_strategies"],
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
-def risk_scenarios(
-    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-) -> dg.MaterializeResult[None]:
+def risk_scenarios(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
     """What each strategy would gain and lose under other prices and volatilities.
 
     Written by the sensor drain_queue each quarter of an hour, and when the active strategies
@@ -409,17 +349,7 @@ def risk_scenarios(
     that the risk of yesterday can be read tomorrow. A leg that cannot be priced is counted in
     left_out and is in no number. `position-sync what-if` computes other scenarios.
     """
-    lake, settings, now = position_sync.lake, position_sync.settings, datetime.now(UTC)
-    return record_risk(lake, settings, now, run_id=context.run.run_id).result(context)
-
-
-def record_risk(
-    lake: tables.Lake, settings: Settings, now: datetime, *, run_id: str | None = None
-) -> Derived:
-    """Append what each strategy would gain and lose in each recorded scenario; blocks.
-
-    A book of 20,000 legs takes about 7 s.
-    """
+    now = datetime.now(UTC)
     _book, own, legs = risk.read_risk(lake, settings, now)
     rows = risk.risk_rows(legs, own, run_id)
     lake.risk_scenarios.record(rows)
@@ -453,7 +383,7 @@ def losses_are_within_their_limits(lake: tables.Lake, settings: Settings) -> dg.
         name, count = unknown.select("strategy_id", "left_out").row(0)
         text = f"{name} has {count} legs that are not priced"
     if not text:
-        return dg.AssetCheckResult(passed=True, metadata={"limits": rows.height})
+        return passed("", limits=rows.height)
     return failed(
         f"{text}.",
         what_to_do="Look at `position-sync what-if`, and close or hedge what loses; or correct the "
@@ -474,8 +404,7 @@ def early_assignment(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResu
     _book, own, legs = risk.read_risk(lake, settings, datetime.now(UTC))
     found = early_assignments(legs)
     if not found or not own.early_assignment:
-        text = f"{len(found)} short options may be assigned early."
-        return dg.AssetCheckResult(passed=True, description=text)
+        return passed(f"{len(found)} short options may be assigned early.")
     named = "; ".join(
         f"{one['strategy_id']}: {one['symbol']} {one['conid']} gains {one['gain']:,.2f} by "
         f"exercise, and is worth {one['extrinsic']:,.2f} above it"

@@ -5,7 +5,7 @@ day came from. The trading days of an exchange are the partitions of both; each 
 close on. The job `close_day` records them after the close, and again at night.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import count, groupby, islice
 from typing import Any, NamedTuple
@@ -15,8 +15,8 @@ import dagster as dg
 import polars as pl
 
 from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.assets.derived_tables import day_metadata, seldom
-from position_sync_dagster.defs.checks.check_results import failed, passed, table_check
+from position_sync_dagster.defs.assets.derived_tables import plotted, seldom
+from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
 from position_sync_dagster.defs.runs import CLOSE_JOB, IMPORT_JOB
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -24,7 +24,6 @@ from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS, PROFIT_EXPLAINED
 from position_sync_dagster.lake.storage.object_store import first_ledger_day
-from position_sync_dagster.risk.explained import of_newest_day
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import statements
 from position_sync_dagster.sync.reports.exchange_days import (
@@ -33,7 +32,7 @@ from position_sync_dagster.sync.reports.exchange_days import (
     closing_times,
     exchange_days,
 )
-from position_sync_dagster.sync.reports.risk import explain_day, unexplained
+from position_sync_dagster.sync.reports.risk import explain_day, of_newest_day, unexplained
 
 # A trading day is recorded after its close; an exchange is never closed for more than four
 # days.
@@ -100,20 +99,21 @@ def daily_asset(
         for error in found.unreadable:
             context.log.warning(f"A statement was left out: {error}")
         if result is not None:
-            shared = table_asset.replacement_metadata(table.path, result)
+            shared = table_asset.replacement_metadata(result)
             version = str(result.version)
-            if not found.skipped:
-                for day, closed in found.filled.items():
-                    context.add_asset_metadata(describe(closed), partition_key=day.isoformat())
-                yield dg.MaterializeResult(metadata=shared, data_version=dg.DataVersion(version))
-                return
             for day, closed in found.filled.items():
+                key, described = day.isoformat(), describe(closed)
+                if not found.skipped:
+                    context.add_asset_metadata(described, partition_key=key)
+                    continue
                 yield dg.AssetMaterialization(
                     DAILY_POSITIONS.name,
-                    partition=day.isoformat(),
-                    metadata={**shared, **describe(closed)},
+                    partition=key,
+                    metadata={**shared, **described},
                     tags={table_asset.DATA_VERSION: version},
                 )
+            if not found.skipped:
+                yield dg.MaterializeResult(metadata=shared, data_version=dg.DataVersion(version))
         for day, why in found.skipped.items():
             context.log.warning(f"{day} is not filled: {why}.")
             yield dg.AssetObservation(
@@ -127,21 +127,28 @@ def daily_asset(
 
 
 def describe(closed: statements.ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
-    """Return the metadata of one day."""
+    """Return the metadata of one day: counts, and the profit and loss by currency."""
     rows = closed.rows
+    held = rows.filter(rows["position"] != 0)
     oldest_s: Any = None if rows["age_s"].has_nulls() else rows["age_s"].max()
+    numbers: dict[str, float | None] = {"oldest_value_age_s": oldest_s}
+    for (currency,), part in rows.group_by("currency", maintain_order=True):
+        for name in ("daily_pnl", "unrealized_pnl"):
+            known = part.get_column(name).drop_nulls()
+            numbers[f"{name}/{currency}"] = sum(known) if known.len() else None
     return {
         "dagster/partition_row_count": rows.height,
-        "held": rows.filter(rows["position"] != 0).height,
-        **seldom(without_value=rows["market_value"].null_count()),
-        **day_metadata(rows),
-        **table_asset.known(oldest_value_age_s=oldest_s),
+        "held": held.height,
+        **seldom(
+            without_value=rows["market_value"].null_count(),
+            without_daily_pnl=held["daily_pnl"].null_count(),
+            rows_left_out=len(closed.left_out),
+        ),
+        **plotted(numbers),
         "closed_at": dg.MetadataValue.timestamp(closed.closed_at),
-        "written_that_day": closed.written,
         "from_statement": closed.stated,
         "differences": len(closed.differences),
         "statements": ", ".join(closed.files),
-        **seldom(rows_left_out=len(closed.left_out)),
     }
 
 
@@ -320,33 +327,17 @@ def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
         .agg(pl.col("timestamp").max().dt.convert_time_zone(exchange.timezone).dt.date())
     )
     found = dict(newest.iter_rows())
-    missing = set(over) - found.keys()
-    if first in missing and not settings.daily_start:
+    without = set(over) - found.keys()
+    if first in without and not settings.daily_start:
         (closed,) = closing_times(settings.calendar, [first]).values()
         stated = statements.StatementFolder(settings.flex_folder).first_day()
         if stated != first and lake.updates.sync.last_before(closed).is_empty():
             over.remove(first)
-    return judge_days(
-        over,
-        recorded=found.keys() | statements.ClosingService(lake, settings).flat_days(missing),
-        old=[day for day, last in found.items() if last is not None and last < day],
-    )
-
-
-def judge_days(
-    over: Sequence[date], *, recorded: Collection[date], old: Collection[date]
-) -> dg.AssetCheckResult:
-    """Return the check's result; pure.
-
-    Args:
-        over: The past trading days, ascending.
-        recorded: The days with rows.
-        old: Recorded days whose values are all from before the day.
-    """
     if not over:
         return passed("No trading day is over yet.")
-    missing, older = [day for day in over if day not in recorded], {*old} & {*over}
-    ranges = ranges_of(over, {*missing} | older)
+    missing = without & {*over} - statements.ClosingService(lake, settings).flat_days(without)
+    older = {day for day in over if (last := found.get(day)) is not None and last < day}
+    ranges = ranges_of(over, missing | older)
     numbers: dict[str, dg.RawMetadataValue] = {
         "days": len(over),
         "missing": len(missing),
@@ -355,7 +346,7 @@ def judge_days(
     if not ranges:
         return passed(f"{len(over)} trading days, all recorded", **numbers)
     to_do = (
-        f"Put statements of {ranges[0][0]} to {ranges[-1][1]} into the folder of "
+        f"Put statements of {ranges[0]['first']} to {ranges[-1]['last']} into the folder of "
         "POSITION_SYNC_FLEX_FOLDER and materialize these ranges of daily_positions."
     )
     return failed(
@@ -363,23 +354,18 @@ def judge_days(
         f"{to_do}",
         what_to_do=to_do,
         **numbers,
-        to_fill=table_asset.event_table(
-            [
-                {"first": str(first), "last": str(last), "days": days}
-                for first, last, days in ranges[:RANGES_SHOWN]
-            ]
-        ),
+        to_fill=table_asset.event_table(ranges[:RANGES_SHOWN]),
     )
 
 
-def ranges_of(days: Sequence[date], chosen: Iterable[date]) -> list[tuple[date, date, int]]:
-    """Return the chosen days as ranges of consecutive days: first, last, number."""
+def ranges_of(days: Sequence[date], chosen: Iterable[date]) -> list[Mapping[str, table_asset.Cell]]:
+    """Return the chosen days as ranges of consecutive days."""
     index = {day: number for number, day in enumerate(days)}
-    ranges = []
+    ranges = list[Mapping[str, table_asset.Cell]]()
     # For consecutive days, the index in `days` and the index among the chosen days both grow by 1.
     for _, run in groupby(enumerate(sorted(chosen)), lambda one: index[one[1]] - one[0]):
-        listed = [day for _number, day in run]
-        ranges.append((listed[0], listed[-1], len(listed)))
+        listed = [str(day) for _number, day in run]
+        ranges.append({"first": listed[0], "last": listed[-1], "days": len(listed)})
     return ranges
 
 
@@ -426,7 +412,7 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
                 {"dagster/partition_row_count": rows.height, **sums}, partition_key=day.isoformat()
             )
         return dg.MaterializeResult(
-            metadata=table_asset.replacement_metadata(table.path, result),
+            metadata=table_asset.replacement_metadata(result),
             data_version=dg.DataVersion(str(result.version)),
         )
 

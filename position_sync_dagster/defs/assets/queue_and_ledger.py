@@ -1,15 +1,11 @@
 """The assets on the way of a value to its row: strategies, queue and ledger."""
 
 import asyncio
-from collections.abc import Sequence
-
-import dagster as dg
 
 from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.defs.runs import STREAM_JOB
 from position_sync_dagster.domain.instrument import contract_name
-from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import tables as specs
@@ -21,10 +17,8 @@ from position_sync_dagster.sync import drain
 MOST_ROLLED = 50
 
 
-@table_asset.table_asset(specs.ACTIVE_STRATEGIES)
-def active_strategies(
-    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-) -> dg.MaterializeResult[None]:
+@derived_asset(specs.ACTIVE_STRATEGIES)
+def active_strategies(lake: tables.Lake, settings: Settings, _run_id: str | None) -> Derived:
     """The legs of active strategies: these are valued by market data lines.
 
     Written by position-sync strategies, the library, or the strategies file, which the sensor
@@ -33,10 +27,8 @@ def active_strategies(
     How to read it: a row is the membership of a leg in a strategy, from added_at until
     removed_at, which is null while the leg is active. A leg without an account is held in any.
     """
-    apply_file(position_sync.lake, position_sync.settings)
-    found = strategies_event(position_sync.lake, position_sync.settings)
-    version = position_sync.lake.registry.sync.version
-    return dg.MaterializeResult(metadata=found.metadata, data_version=dg.DataVersion(str(version)))
+    apply_file(lake, settings)
+    return strategies_state(lake, settings)
 
 
 def apply_file(lake: tables.Lake, settings: Settings) -> None:
@@ -46,46 +38,37 @@ def apply_file(lake: tables.Lake, settings: Settings) -> None:
         StrategiesFileError: The file cannot be read or has a mistake; nothing was changed.
         InvalidLegError: A leg is impossible; nothing was changed.
     """
-    path = settings.strategies_file
-    if path is not None:
-        follow_file(lake.registry.sync, path)
+    if settings.strategies_file is not None:
+        follow_file(lake.registry.sync, settings.strategies_file)
 
 
-def strategies_event(lake: tables.Lake, settings: Settings) -> dg.AssetMaterialization:
-    """Return the event of the table: how many legs and strategies are active, and which rolled."""
-    registry = lake.registry.sync
-    legs = registry.get_all_active()
-    metadata: dict[str, dg.RawMetadataValue] = {
-        "dagster/row_count": len(legs),
-        "strategies": len({leg.strategy_id for leg in legs}),
-        "conids": len({leg.conid for leg in legs}),
-        "delta_version": str(registry.version),
-        "strategies_file": str(settings.strategies_file or "none: the table rules"),
-        **_rolled(legs),
-    }
-    return table_asset.runless(specs.ACTIVE_STRATEGIES.name, metadata, str(registry.version))
-
-
-def _rolled(legs: Sequence[ActiveContract]) -> dict[str, dg.MetadataValue]:
-    """Return the legs that took the place of others by rolls, one line each."""
-    lines = [
-        f"- {leg.strategy_id}: {contract_name(leg)} "
-        f"({leg.conid}) in the place of {leg.rolled_from} since {leg.added_at:%Y-%m-%d %H:%M} UTC"
+def strategies_state(lake: tables.Lake, settings: Settings) -> Derived:
+    """Return how many legs and strategies are active, and which rolled."""
+    legs, version = lake.registry.sync.get_all_active(), str(lake.registry.sync.version)
+    rolled = [
+        f"{leg.strategy_id}: {contract_name(leg)} ({leg.conid}) in the place of {leg.rolled_from} "
+        f"since {leg.added_at:%Y-%m-%d %H:%M} UTC"
         for leg in legs
         if leg.rolled_from
     ]
-    return {"rolled": dg.MetadataValue.md("\n".join(lines[:MOST_ROLLED]))} if lines else {}
+    metadata = {
+        "dagster/row_count": len(legs),
+        "strategies": len({leg.strategy_id for leg in legs}),
+        "conids": len({leg.conid for leg in legs}),
+        "delta_version": version,
+        "strategies_file": str(settings.strategies_file or "none: the table rules"),
+        **({"rolled": "; ".join(rolled[:MOST_ROLLED])} if rolled else {}),
+    }
+    return Derived(metadata=metadata, version=version)
 
 
-@table_asset.table_asset(
+@derived_asset(
     specs.POSITION_QUEUE,
     deps=["active_strategies", "broker_positions"],
     job=STREAM_JOB,
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
-def position_queue(
-    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-) -> dg.MaterializeResult[None]:
+def position_queue(lake: tables.Lake, settings: Settings, _run_id: str | None) -> Derived:
     """Requests to value a position without a market data line.
 
     Written by the stream, which inserts a request when a position changed, and by interval.
@@ -94,41 +77,25 @@ def position_queue(
     How to read it: a request is PENDING, then PROCESSING under a lease, then SUCCESS or FAILED;
     error_message says why. position-sync queue list shows the same.
     """
-    lake, settings = position_sync.lake, position_sync.settings
     requests = asyncio.run(drain.enqueue_monitored(lake, settings))
-    if not requests:
-        context.log.warning(
-            "Nothing is queued: broker_positions has no holding outside the strategies. The job "
-            "stream_positions reads the holdings from the gateway."
-        )
-    found = queue_event(lake)
-    return dg.MaterializeResult(
-        metadata={"requests": len(requests), **found.metadata},
-        data_version=dg.DataVersion(table_asset.FOLLOWED),
-    )
+    return Derived(metadata={"requests": len(requests), **queue_state(lake).metadata})
 
 
-def queue_event(lake: tables.Lake) -> dg.AssetMaterialization:
-    """Return the event of the table: how many requests wait, and how many failed."""
+def queue_state(lake: tables.Lake) -> Derived:
+    """Return how many requests wait, and how many failed."""
     backlog = lake.queue.sync.overview()
-    metadata: dict[str, dg.RawMetadataValue] = {
-        "pending": backlog.counts[QueueStatus.PENDING],
-        "processing": backlog.counts[QueueStatus.PROCESSING],
-        "failed": backlog.counts[QueueStatus.FAILED],
-        "delta_version": str(backlog.version),
-    }
-    return table_asset.runless(specs.POSITION_QUEUE.name, metadata)
+    statuses = (QueueStatus.PENDING, QueueStatus.PROCESSING, QueueStatus.FAILED)
+    counts = {status.lower(): backlog.counts[status] for status in statuses}
+    return Derived(metadata={**counts, "delta_version": str(backlog.version)})
 
 
-@table_asset.table_asset(
+@derived_asset(
     specs.POSITION_UPDATES,
     deps=["position_queue", "active_strategies", "broker_positions", "contracts"],
     job=STREAM_JOB,
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
-def position_updates(
-    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-) -> dg.MaterializeResult[None]:
+def position_updates(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
     """The ledger: every value of every position, streamed or drained, and what reports are made of.
 
     Written by the job stream_positions, with one commit a second, and by the sensor drain_queue,
@@ -144,19 +111,15 @@ def position_updates(
 
     Live: `position-sync money` shows these figures as they move, second by second.
     """
-    lake, run_id = position_sync.lake, context.run.run_id
-    report = asyncio.run(drain.drain(lake, position_sync.settings, run_id=run_id))
+    report = asyncio.run(drain.drain(lake, settings, run_id=run_id))
     if report.error is not None:
         raise report.error
-    return dg.MaterializeResult(
-        metadata=table_asset.known(
-            claimed=report.claimed,
-            succeeded=report.succeeded,
-            failed=report.failed,
-            released=report.released,
-            pending_after=lake.queue.sync.counts()[QueueStatus.PENDING],
-            duration_s=round(report.duration_s, 2),
-            note=report.reason,
-        ),
-        data_version=dg.DataVersion(table_asset.FOLLOWED),
+    metadata = table_asset.known(
+        claimed=report.claimed,
+        succeeded=report.succeeded,
+        failed=report.failed,
+        released=report.released,
+        pending_after=lake.queue.sync.counts()[QueueStatus.PENDING],
+        note=report.reason,
     )
+    return Derived(metadata=metadata)

@@ -1,7 +1,7 @@
-"""The assets `flex_statements`, `executions` and `statement_events`, which one step imports.
+"""The broker's statements, what they name, and why holdings closed.
 
-These are the broker's statements, as XML files in a folder, the trades in them, and what else they
-name.
+One step imports `flex_statements`, XML files in a folder, and `executions` and `statement_events`,
+the trades in them and what else they name. `closures` has a check of its own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,16 +10,21 @@ from typing import Any
 import dagster as dg
 
 from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.checks.check_results import failed, passed
+from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
+from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import IMPORT_JOB, dagster_failures
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.domain.statement import Statement
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.lake.schema.tables import EXECUTIONS, STATEMENT_EVENTS
-from position_sync_dagster.sync import statements
+from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.schema.codec import records_of
+from position_sync_dagster.lake.schema.tables import CLOSURES, EXECUTIONS, STATEMENT_EVENTS
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync import explain_closes, leg_followers, statements
 
 FOLDER = "flex_statements"
-FILES_CHECK = "files_are_readable"
 
 # Maximum number of statements that a failing check names.
 FAULTS_SHOWN = 20
@@ -69,9 +74,7 @@ def events() -> None:
 @dg.multi_asset(
     name="statements",
     specs=[
-        table_asset.external(FOLDER, kinds={"xml"}, metadata=table_asset.written_by(IMPORT_JOB))(
-            folder
-        ),
+        table_asset.external(FOLDER, kinds={"xml"}, metadata={"written_by": IMPORT_JOB})(folder),
         *(
             table_asset.external(
                 spec.name,
@@ -84,7 +87,7 @@ def events() -> None:
     ],
     check_specs=[
         dg.AssetCheckSpec(
-            FILES_CHECK,
+            "files_are_readable",
             asset=FOLDER,
             description="Whether the download succeeded, and each file of the folder is a "
             "statement of an account of the lake.",
@@ -111,8 +114,9 @@ def imported(
             "listed": listed,
         }
     }
-    for spec, added in ((EXECUTIONS, done.executions), (STATEMENT_EVENTS, done.events)):
-        of_asset[spec.name] = {"added": added, **table_asset.state_of(lake, spec)}
+    added = {lake.executions.table: done.executions, lake.statement_events.table: done.events}
+    for table, rows in added.items():
+        of_asset[table.spec.name] = {"added": rows, **table_asset.state_of(table)}
     checks = [judge_files(len(done.found), done.unreadable)]
     for name, metadata in of_asset.items():
         if dg.AssetKey(name) in context.selected_asset_keys:
@@ -140,3 +144,77 @@ def judge_files(found: int, unreadable: Sequence[PositionSyncError]) -> dg.Asset
 def _listed(one: Statement) -> dict[str, table_asset.Cell]:
     days = {"first": one.first.isoformat(), "last": one.last.isoformat()}
     return {"file": one.file, "account": one.account, **days}
+
+
+# Maximum number of closes listed with an event, and of those that the failing check names.
+LAST, MOST_NAMED = 50, 10
+
+
+@derived_asset(CLOSURES, deps=["position_changes", "executions", "statement_events", "contracts"])
+def closures(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
+    """Why each holding closed: its cause, with the evidence.
+
+    The causes are traded, expired worthless, assigned, exercised, settled in cash, split,
+    transferred, and unexplained.
+
+    Written by the stream, seconds after a close, and by the sensor drain_queue after each import of
+    statements.
+
+    How to read it: a cause is PROVISIONAL until a statement of the broker says it (STATED). Both
+    rows are kept: of the rows of a change_id those with the greatest judged_at count, and their
+    quantities add up to what was closed. What no fact explains is UNEXPLAINED, and opens a break.
+    """
+    found = explain_closes.CloseExplainer(lake, run_id=run_id).explain()
+    rolls = leg_followers.RollFollower(lake, settings.strategies_file).follow()
+    counted = lake.closures.current_rows(since=utc_now() - explain_closes.WINDOW)
+    last = records_of(Closure, counted.tail(LAST).reverse())
+    followed = {"rolls_followed": [*map(str, rolls.due)], "rolls_refused": rolls.refused}
+    return Derived(
+        metadata={
+            "added": found.rows,
+            **table_asset.state_of(lake.closures.table),
+            "unexplained": len(found.unexplained),
+            **{name: "; ".join(texts) for name, texts in followed.items() if texts},
+            "last_closes": table_asset.event_table([*map(_close, last)]),
+        },
+        checks={closes_are_explained.check_key: judge_causes(found.unexplained)},
+    )
+
+
+@table_check(CLOSURES.name)
+def closes_are_explained(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    """Whether the cause of each close is known."""
+    (result,) = table_asset.DERIVE[CLOSURES.name](lake, settings, None).checks.values()
+    return result
+
+
+def judge_causes(unexplained: Sequence[Closure]) -> dg.AssetCheckResult:
+    """Return the result of the check for the closes without a cause; pure."""
+    if not unexplained:
+        return passed("The cause of each close is known.")
+    named = [
+        f"{one.quantity:+g} {one.name} of {one.account} at {one.closed_at:%Y-%m-%d %H:%M} UTC: "
+        f"{one.detail}"
+        for one in unexplained[: -MOST_NAMED - 1 : -1]
+    ]
+    return failed(
+        f"{len(unexplained)} closes have no known cause. " + "; ".join(named),
+        what_to_do="Look these up in TWS (Trades, Corporate Actions) or the broker's message "
+        "centre. The statement of the next night explains most; accept the others with "
+        "`position-sync breaks accept`.",
+        unexplained=len(unexplained),
+    )
+
+
+def _close(one: Closure) -> dict[str, table_asset.Cell]:
+    return {
+        "closed_at": f"{one.closed_at:%Y-%m-%d %H:%M:%S}",
+        "account": one.account,
+        "contract": one.name,
+        "quantity": one.quantity,
+        "cause": one.cause.value,
+        "stage": one.stage.value,
+        "realized_pnl": one.realized_pnl,
+        "currency": one.currency,
+        "detail": one.detail,
+    }

@@ -7,20 +7,21 @@ stream changes, and each hour.
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import dagster as dg
 
+from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import GATEWAY, STREAM_JOB, dagster_failures
 from position_sync_dagster.errors import NewerRowError
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import tables as specs
 from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec
-
-# The name of the code location in `workspace.yaml`; links to jobs contain it.
-LOCATION = "position_sync_dagster"
+from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.settings import Settings
 
 # The tag for the Delta version of an event that no asset function returned.
 DATA_VERSION = "dagster/data_version"
@@ -47,24 +48,39 @@ _TYPES = {
 }
 
 
-def described_asset(
-    name: str, *, metadata: "Mapping[str, dg.RawMetadataValue]", **options: Any
+def table_asset(
+    spec: TableSpec,
+    *,
+    described: Callable[..., Any] | None = None,
+    metadata: "Mapping[str, dg.RawMetadataValue] | None" = None,
+    job: str | None = None,
+    money_first: bool = False,
+    **options: Any,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """Return `dg.asset` without a configuration; its errors have cause and remedy.
+    """Return `dg.asset` with the name, kinds and columns of a table, and without a configuration.
 
-    The docstring of the function is the description that Dagster shows.
+    Its errors have cause and remedy.
 
     Args:
-        name: The name of the asset.
-        metadata: Its metadata, without the code reference.
+        spec: The table; the asset has its name.
+        described: The function whose docstring is the description that Dagster shows; None is the
+            decorated one.
+        metadata: Further metadata, such as `column_lineage` of a derived table.
+        job: The job that writes the table.
+        money_first: Whether the UI links the descriptions of the columns, instead of showing them
+            above the money.
         options: Other arguments of `dg.asset`, such as `deps`.
     """
+    DEPS[spec.name] = tuple(options.get("deps", ()))
+    columns = table_metadata(spec, job=job, columns=COLUMNS if money_first else COLUMN_SCHEMA)
 
     def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
         asset: dg.AssetsDefinition = dg.asset(
-            name=name,
+            name=spec.name,
+            description=inspect.getdoc(described or function),
+            kinds={"deltalake", "python"},
             config_schema={},  # without it, Launchpad would take any value
-            metadata={**metadata, **code_reference(function)},
+            metadata={**columns, **(metadata or {})},
             **options,
         )(dagster_failures(function))
         return asset
@@ -72,35 +88,63 @@ def described_asset(
     return decorate
 
 
-def table_asset(
-    spec: TableSpec,
-    *,
-    metadata: "Mapping[str, dg.RawMetadataValue] | None" = None,
-    job: str | None = None,
-    money_first: bool = False,
-    **options: Any,
-) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """Return `described_asset` with the name, kinds and columns of a table.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derived:
+    """What the event of a table says that was written, and what its checks found.
 
-    Args:
-        spec: The table; the asset has its name.
-        metadata: Further metadata, such as `column_lineage` of a derived table.
-        job: The job that writes the table, for a link.
-        money_first: Whether the UI links the descriptions of the columns, instead of showing them
-            above the money.
-        options: Other arguments of `dg.asset`, such as `deps`.
+    Attributes:
+        metadata: The metadata of the event.
+        checks: The results of the checks that were evaluated with the same rows.
+        version: The data version of the event.
+    """
+
+    metadata: "Mapping[str, dg.RawMetadataValue]"
+    checks: Mapping[dg.AssetCheckKey, dg.AssetCheckResult] = field(default_factory=dict)
+    version: str = FOLLOWED
+
+
+# Writes a table; the last argument is the id of the run, or None in a tick.
+Derive = Callable[[tables.Lake, Settings, str | None], Derived]
+
+# The function of each asset that `derived_asset` defined; ticks call it too.
+DERIVE: dict[str, Derive] = {}
+
+
+def derived_asset(spec: TableSpec, **options: Any) -> Callable[[Derive], dg.AssetsDefinition]:
+    """Return the decorator of a function that writes a table: it defines the asset of the table.
 
     Example:
-        @table_asset(LATEST_POSITIONS, deps=["position_updates"])
-        def latest_positions(position_sync: PositionSyncResource) -> dg.MaterializeResult: ...
+        @derived_asset(LATEST_POSITIONS, deps=["position_updates"])
+        def latest_positions(lake: Lake, settings: Settings, run_id: str | None) -> Derived: ...
     """
-    DEPS[spec.name] = tuple(options.get("deps", ()))
-    described = table_metadata(spec, job=job, columns=COLUMNS if money_first else COLUMN_SCHEMA)
-    return described_asset(
-        spec.name,
-        kinds={"deltalake", "python"},
-        metadata={**described, **(metadata or {})},
-        **options,
+
+    def decorate(derive: Derive) -> dg.AssetsDefinition:
+        DERIVE[spec.name] = derive
+
+        @table_asset(spec, described=derive, **options)
+        def materialize(
+            context: dg.AssetExecutionContext, position_sync: PositionSyncResource
+        ) -> dg.MaterializeResult[None]:
+            made = derive(position_sync.lake, position_sync.settings, context.run.run_id)
+            for key, found in made.checks.items():
+                context.log_event(check_evaluation(key, found))
+            version = dg.DataVersion(made.version)
+            return dg.MaterializeResult(metadata=made.metadata, data_version=version)
+
+        return materialize
+
+    return decorate
+
+
+def check_evaluation(key: dg.AssetCheckKey, result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
+    """Return a result as an event of a check that was not planned in a run."""
+    return dg.AssetCheckEvaluation(
+        asset_key=key.asset_key,
+        check_name=key.name,
+        passed=result.passed,
+        severity=result.severity,
+        description=result.description,
+        metadata=result.metadata,
     )
 
 
@@ -118,23 +162,15 @@ def table_metadata(
 
     The URI is added when the definitions are loaded, since it depends on the settings.
     """
-    metadata: dict[str, dg.RawMetadataValue] = {
+    described = [
+        dg.TableColumn(name, _TYPES[column.kind], description=column.description)
+        for name, column in spec.described.items()
+    ]
+    return {
         "dagster/table_name": spec.name,
-        columns: dg.MetadataValue.table_schema(
-            dg.TableSchema(
-                [
-                    dg.TableColumn(name, _TYPES[column.kind], description=column.description)
-                    for name, column in spec.described.items()
-                ]
-            )
-        ),
+        columns: dg.MetadataValue.table_schema(dg.TableSchema(described)),
+        **({"written_by": job} if job is not None else {}),
     }
-    return metadata | (written_by(job) if job is not None else {})
-
-
-def written_by(job: str) -> "dict[str, dg.RawMetadataValue]":
-    """Return the link to the job that writes an asset as metadata."""
-    return {"written_by": dg.MetadataValue.job(job, location_name=LOCATION)}
 
 
 def column_lineage(lineage: Lineage) -> "dict[str, dg.RawMetadataValue]":
@@ -146,15 +182,6 @@ def column_lineage(lineage: Lineage) -> "dict[str, dg.RawMetadataValue]":
         for column, sources in lineage.items()
     }
     return {"dagster/column_lineage": dg.TableColumnLineage(deps)}
-
-
-def code_reference(function: Callable[..., Any]) -> "dict[str, dg.RawMetadataValue]":
-    """Return the code reference of an asset as metadata; that of Dagster names the decorator."""
-    code = inspect.unwrap(function).__code__
-    reference = dg.LocalFileCodeReference(
-        file_path=code.co_filename, line_number=code.co_firstlineno
-    )
-    return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
 
 
 def known(**values: float | str | None) -> "dict[str, float | str]":
@@ -188,13 +215,12 @@ def table_of(columns: Mapping[str, Sequence[Cell]]) -> dg.TableMetadataValue:
     return dg.MetadataValue.table(records, dg.TableSchema(schema))
 
 
-def replacement_metadata(uri: str, result: derived.Replaced) -> "dict[str, dg.RawMetadataValue]":
+def replacement_metadata(result: derived.Replaced) -> "dict[str, dg.RawMetadataValue]":
     """Return the metadata of a derived table that was replaced.
 
     Counts are texts, since the UI plots each number beside those of money.
     """
     return {
-        "dagster/uri": uri,
         "rows": str(result.rows),
         "delta_version": str(result.version),
         "changed": result.changed,
@@ -221,10 +247,7 @@ DEPS: dict[str, tuple[str, ...]] = {}
 
 
 def runless(
-    asset: str,
-    metadata: "Mapping[str, dg.RawMetadataValue]",
-    version: str = FOLLOWED,
-    sources: Mapping[str, str] | None = None,
+    asset: str, made: Derived, sources: Mapping[str, str] | None = None
 ) -> dg.AssetMaterialization:
     """Return a materialization that belongs to no run.
 
@@ -233,18 +256,17 @@ def runless(
 
     Args:
         asset: The name of the asset.
-        metadata: The metadata of the event.
-        version: The data version.
+        made: What the event says.
         sources: The data versions of its sources, where they are not FOLLOWED; None: no tags. The
             event must then follow each of its sources.
     """
-    tags = {DATA_VERSION: version}
+    tags = {DATA_VERSION: made.version}
     if sources is not None:
         tags["dagster/code_version"] = FOLLOWED
         for source in DEPS.get(asset, ()):
             tags[f"dagster/input_data_version/{source}"] = sources.get(source, FOLLOWED)
             tags[f"dagster/input_event_pointer/{source}"] = "NULL"
-    return dg.AssetMaterialization(asset, metadata=metadata, tags=tags)
+    return dg.AssetMaterialization(asset, metadata=made.metadata, tags=tags)
 
 
 def external(
@@ -261,7 +283,7 @@ def external(
             deps=deps,
             kinds=kinds,
             description=inspect.getdoc(described),
-            metadata={**metadata, **code_reference(described)},
+            metadata=metadata,
         )
 
     return decorate
@@ -366,12 +388,6 @@ def dividends() -> None:
     """
 
 
-def followed_table(lake: tables.Lake, spec: TableSpec) -> dg.AssetMaterialization:
-    """Return a materialization of a table that the owner of the login writes all the time."""
-    return runless(spec.name, state_of(lake, spec), FOLLOWED)
-
-
-def state_of(lake: tables.Lake, spec: TableSpec) -> "dict[str, dg.RawMetadataValue]":
+def state_of(table: Table) -> "dict[str, dg.RawMetadataValue]":
     """Return the number of rows and the Delta version of a table as metadata."""
-    table = next(found for found in lake.tables if found.spec.name == spec.name)
     return {"dagster/row_count": table.count(), "delta_version": str(table.version())}

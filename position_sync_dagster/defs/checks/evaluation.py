@@ -1,49 +1,220 @@
-"""The one driver of the checks: it evaluates them in the tick of `drain_queue`, and stores news.
+"""The checks: how one is defined, its results, and the one driver, which the ticks use.
 
-A result without a run counts as that of the newest materialization without a run. For that reason a
-result is stored only when it changed, and each two hours; one that fails in other words, such as
-with another number, after five minutes.
+The driver evaluates the checks in the tick of `drain_queue`, and stores news. A result without a
+run counts as that of the newest materialization without a run. For that reason a result is stored
+only when it changed, and each two hours; one that fails in other words, such as with another
+number, after five minutes.
 """
 
+import inspect
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
-from position_sync_dagster.defs.checks import broker, check_results, ledger, strategies
-from position_sync_dagster.defs.checks.check_results import UNKNOWN, check_evaluation, evaluation_of
+from position_sync_dagster.defs.assets.table_asset import check_evaluation, table_of
+from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.defs.runs import dagster_failures
 from position_sync_dagster.domain.clock import SKEW
+from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-CHECKS = (
-    broker.a_stream_watches,
-    ledger.agrees_with_the_broker,
-    ledger.legs_have_values,
-    ledger.values_match_the_broker,
-    ledger.ids_are_unique,
-    ledger.requests_are_answered,
-    strategies.file_is_applied,
-    strategies.legs_are_resolved,
-    strategies.rolls_are_followed,
-    broker.holdings_are_usable,
-    broker.lines_suffice,
-    broker.login_is_made,
-    broker.account_values_follow,
-    ledger.breaks_are_decided,
-)
+# Maximum number of rows that a failing check shows.
+SHOWN = 20
 
-# The checks of the tables, in the order of their evaluation.
-KEYS = tuple(check.check_key for check in CHECKS)
+# Metadata key of a result that could not compare anything; alerts ignore such a result.
+UNKNOWN = "unknown"
 
-# Seconds between two evaluations of all checks, and of those that did not pass. `a_stream_watches`
-# is evaluated in each tick, and returned between them only when it has changed.
+# Metadata key of a failing check: what its reader should do.
+WHAT_TO_DO = "what_to_do"
+
+Key = dg.AssetCheckKey
+Evaluate = Callable[[tables.Lake, Settings], dg.AssetCheckResult]
+
+# The function of each check that `table_check` defined; the tick calls it too.
+EVALUATE: dict[Key, Evaluate] = {}
+
+# The checks that the driver evaluates; the others are evaluated with their tables.
+DRIVEN: dict[Key, None] = {}
+
+# Seconds between two evaluations of a check by the driver, and of one that did not pass.
 ALL_EVERY_S, FAILED_EVERY_S = 60.0, 10.0
+
+# The check that is evaluated in each tick, and returned between them only when it has changed.
+WATCH = Key(dg.AssetKey("position_updates"), "a_stream_watches")
+
+
+def table_check(
+    asset: str,
+    name: str | None = None,
+    *,
+    description: str | None = None,
+    each_login: bool = False,
+    driven: bool = False,
+) -> Callable[[Evaluate], dg.AssetChecksDefinition]:
+    """Return the decorator of a function that evaluates a table: it defines a non-blocking check.
+
+    Args:
+        asset: The asset that the check is of.
+        name: The name of the check; None is that of the function.
+        description: The description that Dagster shows; None is the docstring of the function.
+        each_login: Whether the function gets the settings of one login: the results of all logins
+            are then merged.
+        driven: Whether the driver evaluates it.
+    """
+
+    def define(evaluate: Evaluate) -> dg.AssetChecksDefinition:
+        def evaluation(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+            try:
+                if not each_login:
+                    return evaluate(lake, settings)
+                return merged({one.gateway_id: evaluate(lake, one) for one in settings.logins})
+            except PositionSyncError as error:
+                return unknown_result(str(error))
+
+        @dg.asset_check(
+            name=name or evaluate.__name__,
+            asset=asset,
+            description=description or inspect.getdoc(evaluate),
+            config_schema={},
+        )
+        @dagster_failures
+        def check(position_sync: PositionSyncResource) -> dg.AssetCheckResult:
+            return evaluation(position_sync.lake, position_sync.settings)
+
+        EVALUATE[check.check_key] = evaluation
+        if driven:
+            DRIVEN[check.check_key] = None
+        return check
+
+    return define
+
+
+def unknown_result(why: str, **metadata: "dg.RawMetadataValue") -> dg.AssetCheckResult:
+    """Return the warning of a check that could not compare anything."""
+    return dg.AssetCheckResult(
+        passed=False,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"Unknown: {why}",
+        metadata={**metadata, "snapshot_complete": False, UNKNOWN: True},
+    )
+
+
+def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
+    """Return the results of several logins as one; pure.
+
+    It fails if one of them fails, and names those logins. An unknown result makes it unknown,
+    unless another login fails.
+
+    Args:
+        results: The results by login; a single one is returned unchanged.
+    """
+    if len(results) == 1:
+        return next(iter(results.values()))
+    wrong = {name: one for name, one in results.items() if not one.passed}
+    failing = {name: one for name, one in wrong.items() if UNKNOWN not in one.metadata}
+    metadata: dict[str, dg.RawMetadataValue] = {
+        "logins": len(results),
+        "logins_failing": len(failing),
+        "logins_unknown": len(wrong) - len(failing),
+    }
+    shown = dict(list((failing | wrong or results).items())[:SHOWN])
+    for name, one in shown.items():
+        metadata |= {f"{name}/{key}": value for key, value in one.metadata.items()}
+    first = next(iter(shown.values()))
+    metadata |= {key: first.metadata[key] for key in (WHAT_TO_DO, UNKNOWN) if key in first.metadata}
+    errors = [one for one in failing.values() if one.severity is dg.AssetCheckSeverity.ERROR]
+    return dg.AssetCheckResult(
+        passed=not wrong,
+        severity=dg.AssetCheckSeverity.ERROR if errors else dg.AssetCheckSeverity.WARN,
+        description=" ".join(f"{name}: {one.description}" for name, one in shown.items()),
+        metadata=metadata,
+    )
+
+
+def passed(description: str, **metadata: "dg.RawMetadataValue") -> dg.AssetCheckResult:
+    """Return the result of a check that passes; pure."""
+    return dg.AssetCheckResult(passed=True, description=description, metadata=metadata)
+
+
+def failed(
+    description: str, *, what_to_do: str, error: bool = False, **metadata: "dg.RawMetadataValue"
+) -> dg.AssetCheckResult:
+    """Return the result of a check that does not pass, with what its reader should do; pure."""
+    return dg.AssetCheckResult(
+        passed=False,
+        severity=dg.AssetCheckSeverity.ERROR if error else dg.AssetCheckSeverity.WARN,
+        description=description,
+        metadata={**metadata, WHAT_TO_DO: what_to_do},
+    )
+
+
+def rows_result(
+    rows: pl.DataFrame,
+    *,
+    none: str,
+    found: str,
+    what_to_do: str,
+    error: bool = False,
+    **numbers: float,
+) -> dg.AssetCheckResult:
+    """Return the result of a check that fails when it found rows; pure.
+
+    Args:
+        rows: The problems, worst first; the first ones are shown.
+        none: The description if there are none.
+        found: The description otherwise; the number of rows precedes it.
+        what_to_do: The advice if there are rows.
+        error: Whether the severity of a failure is ERROR.
+        numbers: Metadata in both cases.
+    """
+    if rows.is_empty():
+        return passed(none, **numbers)
+    return failed(
+        f"{rows.height} {found}. {what_to_do}",
+        what_to_do=what_to_do,
+        error=error,
+        **numbers,
+        found=rows.height,
+        rows=table_of_rows(rows),
+    )
+
+
+def table_of_rows(rows: pl.DataFrame) -> dg.TableMetadataValue:
+    """Return the first rows of a frame as a table of an event; pure."""
+    columns = rows.head(SHOWN).to_dict(as_series=False)
+    return table_of({name: [*map(_shown, cells)] for name, cells in columns.items()})
+
+
+def _shown(value: object) -> str | int:
+    if isinstance(value, int):
+        return value
+    return f"{value:.10g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def held_at_the_broker(lake: tables.Lake, login: Settings) -> pl.DataFrame:
+    """Return the broker's newest row of each open holding of a login."""
+    return tables.broker_rows(lake, login).filter(pl.col("position") != 0)
+
+
+def newest_values(lake: tables.Lake, login: Settings) -> pl.DataFrame:
+    """Return the newest row of the ledger of each open holding of a login."""
+    rows = lake.updates.sync.latest()
+    return rows.filter(pl.col("gateway_id") == login.gateway_id, pl.col("position") != 0)
+
+
+def evaluation_of(record: Any) -> dg.AssetCheckEvaluation | None:
+    """Return the result in Dagster's newest record of a check; None while a run has planned it."""
+    found = record.evaluation if record is not None else None
+    return found if isinstance(found, dg.AssetCheckEvaluation) else None
+
 
 # A result that stays the same is stored again after this time. It takes 3.5 kB in SQLite.
 STORED_EVERY = timedelta(hours=2)
@@ -60,16 +231,15 @@ class CheckDriver:
     """Decides which checks are due, and evaluates them; one object for each lake and process."""
 
     def __init__(self) -> None:
-        self._evaluated_at: dict[dg.AssetCheckKey, float] = {}
-        self._failing: set[dg.AssetCheckKey] = set()
+        self._evaluated_at: dict[Key, float] = {}
+        self._failing: set[Key] = set()
 
     def results(
         self, lake: tables.Lake, settings: Settings
-    ) -> Iterator[tuple[dg.AssetCheckKey, dg.AssetCheckResult]]:
+    ) -> Iterator[tuple[Key, dg.AssetCheckResult]]:
         """Evaluate the checks that are due, those first that were not evaluated for longest."""
         began = time.monotonic()
-        watch = broker.a_stream_watches.check_key
-        due = [key for key in KEYS if key == watch or self._is_due(key, began)]
+        due = [key for key in DRIVEN if key == WATCH or self._is_due(key, began)]
         for key in sorted(due, key=lambda one: self._evaluated_at.get(one, 0.0)):
             if time.monotonic() - began > TIME_LIMIT_S:
                 return
@@ -80,25 +250,23 @@ class CheckDriver:
             (self._failing.discard if result.passed else self._failing.add)(key)
             yield key, result
 
-    def _is_due(self, key: dg.AssetCheckKey, now: float) -> bool:
+    def _is_due(self, key: Key, now: float) -> bool:
         every_s = FAILED_EVERY_S if key in self._failing else ALL_EVERY_S
         return key not in self._evaluated_at or now - self._evaluated_at[key] >= every_s
 
 
-def evaluate(key: dg.AssetCheckKey, lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+def evaluate(key: Key, lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Evaluate one check; a mistake of ours is an unknown result too, and stops nothing else."""
     try:
-        return check_results.EVALUATE[key](lake, settings)
+        return EVALUATE[key](lake, settings)
     except Exception as error:
         logger.exception("the check %s cannot be evaluated", key.name)
-        return check_results.unknown_result(
-            f"the check itself failed: {type(error).__name__}: {error}"
-        )
+        return unknown_result(f"the check itself failed: {type(error).__name__}: {error}")
 
 
 def news(
     instance: dg.DagsterInstance,
-    results: Iterable[tuple[dg.AssetCheckKey, dg.AssetCheckResult]],
+    results: Iterable[tuple[Key, dg.AssetCheckResult]],
     now: datetime,
 ) -> list[dg.AssetCheckEvaluation]:
     """Return the results that Dagster does not have yet, as events."""

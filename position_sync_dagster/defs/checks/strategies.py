@@ -12,7 +12,7 @@ from functools import partial
 import dagster as dg
 import polars as pl
 
-from position_sync_dagster.defs.checks import check_results
+from position_sync_dagster.defs.checks import evaluation
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
@@ -28,21 +28,21 @@ from position_sync_dagster.sync.reports.book import Book, read_book
 from position_sync_dagster.sync.reports.status import NOT_LOOKED_UP
 
 
-@check_results.table_check("active_strategies")
+@evaluation.table_check("active_strategies", driven=True)
 def file_is_applied(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the strategies file, if there is one, can be read; the table follows it."""
     path = settings.strategies_file
     if path is None:
-        return check_results.passed("No file is named: the table rules.")
+        return evaluation.passed("No file is named: the table rules.")
     try:
         legs = list(strategies_file.load_strategies(path))
     except (StrategiesFileError, InvalidLegError) as error:
         text = f"The registry stays as it was. {error}"
-        return check_results.failed(text, what_to_do=error.remedy, error=True)
-    return check_results.passed(f"{len(legs)} legs.")
+        return evaluation.failed(text, what_to_do=error.remedy, error=True)
+    return evaluation.passed(f"{len(legs)} legs.")
 
 
-@check_results.table_check("active_strategies")
+@evaluation.table_check("active_strategies", driven=True)
 def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether exactly one contract was found for each leg without a conid."""
     lake.registry.sync.refresh()
@@ -57,7 +57,7 @@ def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
         schema=dict.fromkeys(("strategy_id", "account", "leg", "problem"), pl.String),
         orient="row",
     )
-    return check_results.rows_result(
+    return evaluation.rows_result(
         rows,
         none=f"{resolved} legs with their contract, {len(unresolved)} that wait for the gateway.",
         found="legs have no contract, and are not streamed",
@@ -67,11 +67,11 @@ def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
     )
 
 
-@check_results.table_check("active_strategies")
+@evaluation.table_check("active_strategies", driven=True)
 def rolls_are_followed(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether each roll of a strategy with `follow_rolls: true` is clear."""
     found = leg_followers.rolls_to_follow(lake, settings.strategies_file, datetime.now(UTC))
-    return check_results.rows_result(
+    return evaluation.rows_result(
         pl.DataFrame({"roll": list(found.refused)}, schema={"roll": pl.String}),
         none="Nothing is left to a person.",
         found="rolls are not followed",
@@ -111,10 +111,10 @@ def result_of(one: limit_readings.Evaluated) -> dg.AssetCheckResult:
     if one.reading.number is not None:
         metadata["number"] = float(one.reading.number)
     if one.outcome is LimitState.UNKNOWN:
-        return check_results.unknown_result(one.text, **metadata)
+        return evaluation.unknown_result(one.text, **metadata)
     if one.outcome is LimitState.HOLDS:
-        return check_results.passed(one.text, **metadata)
-    return check_results.failed(one.text, what_to_do=DECIDE, error=True, **metadata)
+        return evaluation.passed(one.text, **metadata)
+    return evaluation.failed(one.text, what_to_do=DECIDE, error=True, **metadata)
 
 
 def evaluated_limits(settings: Settings, book: Book) -> dict[dg.AssetCheckKey, dg.AssetCheckResult]:
@@ -132,11 +132,11 @@ def _read(settings: Settings) -> tuple[list[Limit], dg.AssetCheckResult]:
         limits = strategies_file.saved_limits(settings.strategies_file)
     except StrategiesFileError as error:
         text = f"No limit is evaluated. {error}"
-        return [], check_results.failed(text, what_to_do=error.remedy, error=True)
-    return limits, check_results.passed(f"{len(limits)} limits.", limits=len(limits))
+        return [], evaluation.failed(text, what_to_do=error.remedy, error=True)
+    return limits, evaluation.passed(f"{len(limits)} limits.", limits=len(limits))
 
 
-@check_results.table_check(STRATEGY_EXPOSURE.name)
+@evaluation.table_check(STRATEGY_EXPOSURE.name)
 def limits_are_read(_lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the limits in the strategies file can be read. Without a file there are none."""
     return _read(settings)[1]
@@ -145,7 +145,7 @@ def limits_are_read(_lake: tables.Lake, settings: Settings) -> dg.AssetCheckResu
 def _evaluate_alone(name: str, lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Return the result of one limit with a book that is read for it."""
     found = evaluated_limits(settings, read_book(lake, settings, utc_now()))
-    gone = check_results.unknown_result("the strategies file has no such limit any more.")
+    gone = evaluation.unknown_result("the strategies file has no such limit any more.")
     return found.get(dg.AssetCheckKey(EXPOSURE, name), gone)
 
 
@@ -161,7 +161,7 @@ def strategies_checks() -> dg.Definitions:
 
 
 def _check_of(limit: Limit) -> dg.AssetChecksDefinition:
-    return check_results.table_check(
+    return evaluation.table_check(
         STRATEGY_EXPOSURE.name,
         limit.name,
         description=f"The {limit.bound} of {limit.measure} of {limit.subject} is "

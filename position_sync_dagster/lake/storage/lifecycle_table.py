@@ -6,15 +6,13 @@ makes, in one overwrite whose predicate names partitions only; a change that onl
 append instead. All changes share one application transaction, so that two changes always conflict
 and one of them runs again. No change scans finished rows.
 
-Up to `PART_ROWS` live rows lie in the one part `0`. More rows lie in parts of about that size, and
-a change of a few rows rewrites only their parts. Changes of two parts do not conflict if each step
-looks at one part alone (`change_part`). Every other change of such a table names all its live rows
-and conflicts with each of them.
+Live rows lie in the part `0`, unless a table gives each a part of its own. Changes of two parts do
+not conflict if each step looks at one part alone (`change_part`). Every other change names all live
+rows and conflicts with each of them.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -22,45 +20,10 @@ import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.lake.schema.codec import LIVE, LIVE_PART, new_ids, new_part
+from position_sync_dagster.lake.schema.codec import LIVE, new_part
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table
-
-# Rows of a part. Writing that many takes about as long as the rest of a commit.
-PART_ROWS = 1_000
-
-
-def placed(live: pl.DataFrame, now: datetime) -> pl.DataFrame:
-    """Return live rows with their parts; up to `PART_ROWS` rows are all in the part `0`.
-
-    Of more rows, those in the part `0` move to the smallest other part until it is full, then to
-    new parts; the others keep their part.
-
-    Args:
-        live: All live rows after a change.
-        now: The time, for the names of new parts.
-    """
-    part = pl.col("part")
-    if live.height <= PART_ROWS:
-        return live.with_columns(part=pl.lit(LIVE_PART))
-    loose = live.filter(part == LIVE_PART)
-    if loose.is_empty():
-        return live
-    kept = live.filter(part != LIVE_PART)
-    sizes = kept.group_by("part").len().sort("len", "part")
-    room = 0
-    if not sizes.is_empty():
-        smallest, size = sizes.row(0)
-        room = max(PART_ROWS - size, 0)
-        kept = pl.concat([kept, loose.head(room).with_columns(part=pl.lit(smallest))])
-    return pl.concat([kept, _in_new_parts(loose.slice(room), now)])
-
-
-def _in_new_parts(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
-    names = [name for name in new_ids(now, -(-rows.height // PART_ROWS)) for _ in range(PART_ROWS)]
-    return rows.with_columns(part=pl.Series(names[: rows.height], dtype=pl.String))
-
 
 T = TypeVar("T")
 
@@ -117,21 +80,10 @@ Step = Callable[[Snapshot], Change[T]]
 
 
 class LifecycleTable:
-    """A `Table` whose rows are split into live and finished ones.
+    """A `Table` whose rows are split into live and finished ones."""
 
-    Args:
-        in_parts: Whether to split many live rows into parts; a change rewrites only its own parts.
-    """
-
-    def __init__(
-        self,
-        table: Table,
-        clock: Clock,
-        *,
-        in_parts: bool = False,
-    ) -> None:
+    def __init__(self, table: Table, clock: Clock) -> None:
         self.table = table
-        self._in_parts = in_parts
         self._clock = clock
         self._live: tuple[tuple[int, int], pl.DataFrame] | None = None
 
@@ -216,23 +168,16 @@ class LifecycleTable:
         change = step(snapshot)
         if change.live is None:
             return change.result
-        before, kept, now = snapshot.live, change.kept(snapshot.live), self._clock()
-        added, transactions = change.live, [Transaction(CHANGE_TRANSACTION, handle.version() + 1)]
-        count = kept.height + added.height
+        before, kept, added = snapshot.live, change.kept(snapshot.live), change.live
+        live = pl.concat([kept, added], rechunk=True)
+        transactions = [Transaction(CHANGE_TRANSACTION, handle.version() + 1)]
         only_adds = kept.height == before.height and change.finished is None
-        if only_adds and added.height >= before.height and count > 0:
+        if only_adds and added.height >= max(before.height, 1):
             # An append costs a quarter less. It is used only if it at least doubles the rows, so
             # that the live rows stay in few files.
-            if self._in_parts and count > PART_ROWS:
-                added = _in_new_parts(added, now)
             storage.append(handle, added, commit_info, transactions)
-            live = pl.concat([kept, added], rechunk=True)
         else:
-            live, names = pl.concat([kept, added], rechunk=True), list[str]()
-            if self._in_parts and max(before.height, count) > PART_ROWS:
-                live = placed(live, now).rechunk()
-                names = _changed_parts(before, kept, live, change.replaced)
-            frame, predicate = self._replacement(live, names, change)
+            frame, predicate = self._replacement(live, f"bucket = '{LIVE}'", change)
             storage.overwrite(handle, frame, predicate, commit_info, transactions)
         self._live = (self.table.cache_key(handle), live)
         return change.result
@@ -246,53 +191,27 @@ class LifecycleTable:
         change = step(Snapshot(handle.version(), before, partial(self._finished, handle)))
         if change.live is not None:
             live = pl.concat([change.kept(before), change.live])
-            frame, predicate = self._replacement(live, [part], change)
+            frame, predicate = self._replacement(live, storage.in_parts(LIVE, [part]), change)
             storage.overwrite(handle, frame, predicate, commit_info)
         return change.result
 
     def _replacement(
-        self, live: pl.DataFrame, names: list[str], change: Change[T]
+        self, live: pl.DataFrame, replaced: str, change: Change[T]
     ) -> tuple[pl.DataFrame, str]:
         """Return the rows to write, and the predicate of those that they replace.
 
         Args:
-            names: The parts of live rows that are written; empty for all.
+            live: The live rows after the change.
+            replaced: The predicate of those before it.
         """
-        replaced, terms = live, [f"bucket = '{LIVE}'"]
-        if names:
-            replaced = live.filter(pl.col("part").is_in(names))
-            terms = [storage.in_parts(LIVE, names)]
-        terms += [change.reopened] if change.reopened else []
-        finished = change.finished
+        terms, finished = [replaced, *filter(None, [change.reopened])], change.finished
         if finished is None or finished.is_empty():
-            return replaced, " OR ".join(terms)
+            return live, " OR ".join(terms)
         part = new_part(self._clock())
         buckets = sorted(finished.get_column("bucket").unique())
         terms += [storage.in_parts(bucket, [part]) for bucket in buckets]
         moved = finished.with_columns(part=pl.lit(part))
-        return pl.concat([replaced, moved], rechunk=True), " OR ".join(terms)
-
-
-def _changed_parts(
-    before: pl.DataFrame, kept: pl.DataFrame, after: pl.DataFrame, replaced: pl.Series | bool
-) -> list[str]:
-    """Return the parts whose rows differ before and after a change; an empty list means all parts.
-
-    Args:
-        before: All live rows before the change.
-        kept: The rows of `before` that stay as they are.
-        after: All live rows after the change, as `placed` returned them.
-        replaced: As in the change.
-    """
-    parts = after.get_column("part")
-    if not kept.get_column("part").equals(parts.head(kept.height)):
-        return []  # some of the kept rows moved to another part
-    gone = before.get_column("part")
-    if isinstance(replaced, pl.Series):
-        gone = gone.filter(replaced)
-    elif not replaced:
-        gone = gone.clear()
-    return sorted({*gone.unique(), *parts.slice(kept.height).unique()})
+        return pl.concat([live, moved], rechunk=True), " OR ".join(terms)
 
 
 def _counts(handle: DeltaTable) -> pl.DataFrame:

@@ -6,7 +6,7 @@ sum has one currency. The curves are the profit of the day over the last hours, 
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
@@ -19,34 +19,16 @@ from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract, contract_mismatch
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.domain.update import Source
-from position_sync_dagster.lake.lake import (
-    NO_HOLDINGS,
-    Lake,
-    Past,
-    all_broker_rows,
-    legs_at,
-    rows_at,
-    rows_of_logins,
-)
+from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.lake import NO_HOLDINGS, Lake, Past
 from position_sync_dagster.lake.schema.codec import moment
-from position_sync_dagster.risk.campaigns import Campaign, open_profit
+from position_sync_dagster.risk.campaigns import open_profit
 from position_sync_dagster.risk.scenarios import ScenariosFileError, folder_of, read_scenarios
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports import confirmations, exposure
 from position_sync_dagster.sync.reports.closes import NO_CLOSES, Closes, read_closes
-from position_sync_dagster.sync.reports.confirmations import (
-    CONFIRMED,
-    FEEDS,
-    PRICED,
-    newest_values,
-    with_priced,
-)
-from position_sync_dagster.sync.reports.exposure import (
-    Split,
-    claims_of,
-    split,
-    summed,
-    summed_legs,
-)
+from position_sync_dagster.sync.reports.confirmations import CONFIRMED, PRICED
+from position_sync_dagster.sync.reports.exposure import Split
 from position_sync_dagster.sync.reports.status import (
     current_since,
     is_current,
@@ -187,10 +169,12 @@ def read_book(
         LakeError: A table cannot be used.
     """
     if latest is None:
-        latest = rows_of_logins(lake.updates.sync.latest(), settings)
+        latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
     legs = lake.registry.sync.get_all_active()
-    reported = all_broker_rows(lake, settings)
-    priced = with_priced(newest_values(latest, reported), reported, now, band=settings.value_band)
+    reported = tables.all_broker_rows(lake, settings)
+    priced = confirmations.with_priced(
+        confirmations.newest_values(latest, reported), reported, now, band=settings.value_band
+    )
     since = current_since(settings, now)
     sessions = (lake.sessions.current(login.gateway_id) for login in settings.logins)
     live_since = {
@@ -202,7 +186,7 @@ def read_book(
         pl.col("position") != 0, pl.col("gateway_id").is_in(list(live_since))
     )
     return replace(
-        _book(now, legs, priced, read_known(lake), known_betas(settings)),
+        _book(now, legs, priced, read_known(lake), settings),
         reported=reported.filter(pl.col("sec_type").is_in(settings.sec_types)),
         live_since=live_since,
         streamed=frozenset(streamed.get_column("conid")) if live_since else None,
@@ -212,28 +196,24 @@ def read_book(
     )
 
 
-def known_betas(settings: Settings) -> Mapping[str, float]:
-    """Return the betas of scenarios.yaml; none while it has a mistake (`what-if` names it)."""
-    try:
-        return read_scenarios(folder_of(settings.strategies_file)).betas
-    except ScenariosFileError:
-        return {}
-
-
 def _book(
     now: datetime,
     legs: Sequence[ActiveContract],
     priced: pl.DataFrame,
     known: Known,
-    betas: Mapping[str, float],
+    settings: Settings,
 ) -> Book:
     closes, details = known
+    try:
+        betas = read_scenarios(folder_of(settings.strategies_file)).betas
+    except ScenariosFileError:  # `what-if` names the mistake
+        betas = {}
     return Book(
         now=now,
         priced=priced,
         legs=tuple(legs),
         matching=tuple(matching_legs(legs, details)),
-        split=split(legs, priced, details, closes.end_of, betas),
+        split=exposure.split(legs, priced, details, closes.end_of, betas),
         closes=closes,
     )
 
@@ -247,13 +227,12 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
         LakeError: A table cannot be used.
         MomentError: The moment is in the future, or before the first row.
     """
-    rows = rows_at(lake, settings, past, now)
-    legs = legs_at(lake, past.at)
-    priced = with_priced(rows, NO_HOLDINGS, past.at, band=settings.value_band)
-    known = lake.contracts.get({leg.conid for leg in legs})
-    details = lake.contracts.quoted_in_cents() | known
-    known_then = Known(read_closes(lake, past), details)
-    return _book(past.at, legs, priced, known_then, known_betas(settings))
+    rows = tables.rows_at(lake, settings, past, now)
+    legs = tables.legs_at(lake, past.at)
+    priced = confirmations.with_priced(rows, NO_HOLDINGS, past.at, band=settings.value_band)
+    of_legs = lake.contracts.get({leg.conid for leg in legs})
+    known = Known(read_closes(lake, past), lake.contracts.quoted_in_cents() | of_legs)
+    return _book(past.at, legs, priced, known, settings)
 
 
 # Sums in one currency over the known values; None if all are unknown. The names:
@@ -284,7 +263,8 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
 #   realized_pnl: The realised profit of what closed since `realized_since`; None if that of one of
 #     the closes is not known, or if no change of a quantity has been recorded yet.
 #   closes, closes_without_profit: The number of these closes, and of those without a known profit.
-#   campaign: What a strategy has earned since its first leg: the fields of `Campaign`, `profit`.
+#   campaign: What a strategy has earned since its first leg: `since`, `realised`,
+#     `open` and `profit` (both together).
 #   unknown: Of how many holdings a sum leaves out the value, by the name of the sum.
 #   rates_age_s: For a total in the base currency: the age of the oldest exchange rate used.
 #   without_rate: For a total in the base currency: the currencies whose rate is not known. The sums
@@ -375,12 +355,12 @@ class BookMoney:
         now, streamed = self.book.now, self.book.streamed
         parts, legs = self._chosen.parts, self._chosen.legs
         if not {*names} <= {*legs.columns}:  # of underlyings and expiries there are parts alone
-            rows = summed(parts if where is None else parts.filter(where), names, now)
+            rows = exposure.summed(parts if where is None else parts.filter(where), names, now)
             return [_sums(row, now, streamed) for row in rows.iter_rows(named=True)]
         found = self._chosen if where is None else self._chosen.filter(where)
         return [
             self._with_profit(_sums(row, now, streamed), row.get("strategy_id", self.strategy))
-            for row in summed_legs(found, names, now).iter_rows(named=True)
+            for row in exposure.summed_legs(found, names, now).iter_rows(named=True)
         ]
 
     def _with_profit(self, one: Sums, name: str | None) -> Sums:
@@ -390,25 +370,19 @@ class BookMoney:
         found = self.book.closes.realized(name, one["account"], one["currency"])
         if found is None:
             return one
-        return one | {
-            "realized_pnl": found.profit,
-            "realized_since": found.since,
-            "closes": found.closes,
-            "closes_without_profit": found.unknown,
-            "campaign": None
-            if name in (None, UNATTRIBUTED)
-            else self._campaign(name, one, found.since),
-        }
+        if name not in (None, UNATTRIBUTED):
+            found["campaign"] = self._campaign(str(name), one, found["realized_since"])
+        return one | found
 
     def _campaign(self, name: str, one: Sums, since: datetime | None) -> dict[str, Any]:
         campaigns, currency = self.book.closes.campaigns, one["currency"]
-        realised, fees = campaigns.realised.get((name, currency), (0.0, 0.0))
+        realised = campaigns.realised.get((name, currency), 0.0)
         opened = None if "unrealized_pnl" in one["unknown"] else one["unrealized_pnl"] or 0.0
         if lots := campaigns.lots.get((name, currency)):
             parts = self.book.split.parts.filter(strategy_id=name, currency=currency)
             opened = open_profit(lots, parts, self.book.priced)
-        found = Campaign(since=since, realised=realised, open=opened, fees=fees)
-        return asdict(found) | {"profit": found.profit}
+        profit = None if realised is None or opened is None else realised + opened
+        return {"since": since, "realised": realised, "open": opened, "profit": profit}
 
     def _in_base(self, account: AccountSummary) -> Sums | None:
         base, rates = account.currency, account.rates
@@ -427,7 +401,9 @@ class BookMoney:
             found.parts.with_columns(*(pl.col(name) * rate for name in _SUMS.values()), in_base),
             found.legs.with_columns(in_base),
         )
-        row = summed_legs(converted, ("account", "currency"), self.book.now).row(0, named=True)
+        row = exposure.summed_legs(converted, ("account", "currency"), self.book.now).row(
+            0, named=True
+        )
         # The lines are in the total of each currency.
         return _sums(row, self.book.now, streamed=None) | {
             "name": BASE_TOTAL,
@@ -503,7 +479,9 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
     inside = sign * (pl.col("underlying_price") - pl.col("strike"))
     names = map(_name, *(rows.get_column(name) for name in ("symbol", "right", "strike", "expiry")))
     is_tick = pl.col("value_source") == "TICK"
-    feed = pl.col("market_data_type").replace_strict(FEEDS, default="live", return_dtype=pl.String)
+    feed = pl.col("market_data_type").replace_strict(
+        confirmations.FEEDS, default="live", return_dtype=pl.String
+    )
 
     def age(name: str) -> pl.Expr:
         passed = (moment(book.now) - pl.col(name)).dt.total_milliseconds() / 1000
@@ -598,7 +576,7 @@ def curves_of(
         newest |= {(row["account"], row["conid"]): row for row in part.iter_rows(named=True)}
         held = {key: row["position"] for key, row in newest.items()}
         sums: dict[tuple[str, str], list[float | None]] = defaultdict(list)
-        for n, holding, share in claims_of(legs, held):
+        for n, holding, share in exposure.claims_of(legs, held):
             row = newest[holding]
             is_of_day = row["daily_pnl"] is not None and slot - row["timestamp"] <= A_DAY
             profit = row["daily_pnl"] * share if is_of_day else None

@@ -21,9 +21,6 @@ from position_sync_dagster.domain.statement import Execution, current_executions
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.codec import moment, records_of
 
-# How far apart the two sides of an assignment may be seen.
-TOGETHER = timedelta(minutes=10)
-
 # Maximum delay between an execution and the change of the quantity: there are two clocks.
 SLACK = timedelta(minutes=2)
 
@@ -92,13 +89,8 @@ def day_began(now: datetime) -> datetime:
     return midnight.astimezone(UTC)
 
 
-def read_day(lake: Lake, since: datetime, latest: pl.DataFrame, legs: pl.DataFrame) -> Day:
-    """Return what the tables have of a day; blocks.
-
-    Args:
-        since: Its beginning.
-        latest: The newest row of each holding, which names its contract.
-        legs: The legs of strategies, also those that were removed.
+def read_day(lake: Lake, since: datetime) -> Day:
+    """Return what the tables have of a day that began then; blocks.
 
     Raises:
         LakeError: A table cannot be used.
@@ -107,9 +99,10 @@ def read_day(lake: Lake, since: datetime, latest: pl.DataFrame, legs: pl.DataFra
     changes = lake.position_changes.records(since)
     executions = current_executions(lake.executions.records(since))
     conids = {one.conid for one in changes} | {one.conid for one in executions}
-    held = legs.filter(pl.col("conid").is_in(conids)).group_by("conid")
-    strategies = held.agg(pl.col("strategy_id").unique()).iter_rows()
-    terms = latest.filter(pl.col("conid").is_in(conids)).select("conid", *TERMS).iter_rows()
+    named = pl.col("conid").is_in(conids)
+    legs = lake.registry.sync.history().filter(named).group_by("conid")  # also removed ones
+    strategies = legs.agg(pl.col("strategy_id").unique()).iter_rows()
+    terms = lake.updates.sync.latest().filter(named).select("conid", *TERMS).iter_rows()
     names = {conid: leg_name(*of) for conid, *of in terms}
     names |= {one.conid: contract_name(one) for one in changes}
     gone = lake.breaks.closed_breaks(MOST_BREAKS)
@@ -169,10 +162,9 @@ def _trades(day: Day) -> Iterable[DayChange]:
         of_conid: dict[int, list[Execution]] = defaultdict(list)
         for one in made:
             of_conid[one.conid].append(one)
-        parts = [_traded(ones, day.names) for ones in of_conid.values()]
-        common = frozenset.intersection(
-            *(day.strategies.get(conid, frozenset()) for conid in of_conid)
-        )
+        parts = ", ".join(_traded(ones, day.names) for ones in of_conid.values())
+        none: frozenset[str] = frozenset()
+        common = frozenset.intersection(*(day.strategies.get(conid, none) for conid in of_conid))
         of = f"{', '.join(sorted(common))}: " if len(of_conid) > 1 and common else ""
         profits = [one.realized_pnl for one in made if one.realized_pnl is not None]
         amount, currency = (sum(profits) if profits else None), made[0].currency
@@ -181,7 +173,7 @@ def _trades(day: Day) -> Iterable[DayChange]:
             kind=ChangeKind.TRADE,
             account=account,
             conids=tuple(of_conid),
-            text=f"{of}{', '.join(parts)}{_gain(amount, currency)}",
+            text=f"{of}{parts}{_gain(amount, currency)}",
             amount=amount,
             currency=currency,
         )
@@ -210,50 +202,26 @@ def _moves(day: Day) -> Iterable[DayChange]:
     for cause in day.closures:
         if cause.cause is not Cause.UNEXPLAINED:
             causes[cause.change_id].append(cause)
-    sides = _other_sides(day, causes)
-    named = {one.change_id for one in sides.values()}
     for change in day.changes:
         known = causes[change.change_id]
         untraded = [one for one in known if one.cause is not Cause.TRADED]
-        if change.change_id in named:
-            continue  # the line of the option has it
         if not untraded and any(_explains(one, change) for one in made[change.key]):
             continue
-        told, other = untraded or known, sides.get(change.change_id)
-        causes_of = dict.fromkeys(one.cause.lower().replace("_", " ") for one in told)
-        word = " and ".join(causes_of) or ("quantity" if change.after else "closed")
+        told = untraded or known
+        names = dict.fromkeys(one.cause.lower().replace("_", " ") for one in told)
+        word = " and ".join(names) or ("quantity" if change.after else "closed")
         profits = [one.realized_pnl for one in told if one.realized_pnl is not None]
         amount = sum(profits) if told and len(profits) == len(told) else None
-        both = [change] if other is None else [change, other]
-        text = ", ".join(f"{contract_name(one)}  {_step(one)}" for one in both)
+        step = f"{digits(change.before)} → {digits(change.after)}"
         yield DayChange(
             at=change.seen_at,
             kind=ChangeKind.CLOSE if told or not change.after else ChangeKind.QUANTITY,
             account=change.account,
-            conids=tuple(one.conid for one in both),
-            text=f"{word}: {text}{_gain(amount, change.currency)}",
+            conids=(change.conid,),
+            text=f"{word}: {contract_name(change)}  {step}{_gain(amount, change.currency)}",
             amount=amount,
             currency=change.currency,
         )
-
-
-def _step(change: PositionChange) -> str:
-    return f"{digits(change.before)} → {digits(change.after)}"
-
-
-def _other_sides(day: Day, causes: Mapping[str, Sequence[Closure]]) -> dict[str, PositionChange]:
-    """Return, by the change of an option, the change of what came or went with it."""
-    of_key: dict[Key, list[PositionChange]] = defaultdict(list)
-    for change in day.changes:
-        of_key[change.key].append(change)
-    found: dict[str, PositionChange] = {}
-    for change in day.changes:
-        for one in causes.get(change.change_id, ()):
-            for other in of_key.get((change.account, one.counter_conid or 0), ()):
-                near = abs(other.seen_at - change.seen_at) <= TOGETHER
-                if near and other not in found.values() and not causes.get(other.change_id):
-                    found[change.change_id] = other
-    return found
 
 
 def _explains(one: Execution, change: PositionChange) -> bool:
@@ -263,24 +231,21 @@ def _explains(one: Execution, change: PositionChange) -> bool:
 
 def _gateways(day: Day) -> Iterable[DayChange]:
     """Yield when owners of logins started and ended, and each outage."""
-
-    def line(at: datetime, text: str) -> DayChange:
-        return DayChange(at=at, kind=ChangeKind.GATEWAY, text=text)
-
     for one in day.sessions:
         if one.owner is not Owner.STREAM:
             continue
-        name = f"gateway {one.gateway_id}"
-        yield line(one.started_at, f"{name}: the stream started")
-        for began, ended, why in one.outages_over:
-            because = f" – {why}" if why else ""
-            span = f"{began.astimezone():%H:%M:%S} to {ended.astimezone():%H:%M:%S}"
-            yield line(began, f"{name}: outage from {span}{because}")
         detail = f" – {one.detail}" if one.detail else ""
+        found = [(one.started_at, "the stream started")]
+        for began, ended, why in one.outages_over:
+            span = f"{began.astimezone():%H:%M:%S} to {ended.astimezone():%H:%M:%S}"
+            found.append((began, f"outage from {span}{f' – {why}' if why else ''}"))
         if one.state is SessionState.BLIND:
-            yield line(one.state_since, f"{name}: outage, not over yet{detail}")
+            found.append((one.state_since, f"outage, not over yet{detail}"))
         elif one.state in (SessionState.ENDED, SessionState.LOST):
-            yield line(one.heartbeat_at, f"{name}: {one.state}{detail}")
+            found.append((one.heartbeat_at, f"{one.state}{detail}"))
+        for at, text in found:
+            text = f"gateway {one.gateway_id}: {text}"
+            yield DayChange(at=at, kind=ChangeKind.GATEWAY, text=text)
 
 
 def _breaks(day: Day) -> Iterable[DayChange]:

@@ -3,9 +3,10 @@
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from typing import Any
 
 import polars as pl
 
@@ -14,7 +15,7 @@ from position_sync_dagster.domain.closures import Closure, HoldingEnd
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.statement import current_executions
 from position_sync_dagster.lake.lake import Lake, Past
-from position_sync_dagster.lake.schema.codec import fields_of, frame_of, moment, one_of, records_of
+from position_sync_dagster.lake.schema.codec import frame_of, moment, one_of, records_of
 from position_sync_dagster.lake.schema.tables import (
     ACTIVE_STRATEGIES,
     CLOSURES,
@@ -25,23 +26,6 @@ from position_sync_dagster.risk.campaigns import Campaigns, campaigns_of
 
 # A strategy, UNATTRIBUTED, or None for all closes; an account, or None for all; the currency.
 Group = tuple[str | None, str | None, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClosedProfit:
-    """The realised profit of closes in one currency.
-
-    Attributes:
-        profit: None if that of one of the closes is not known.
-        closes, unknown: The number of closes, and of those without a known profit.
-        since: For a group: earlier closes are not in it. It is the time of the first change that
-            was recorded, or of the first leg of the strategy if that is later.
-    """
-
-    profit: float | None = 0
-    closes: int = 0
-    unknown: int = 0
-    since: datetime | None = None
 
 
 _KEY = ("account", "conid")
@@ -128,49 +112,60 @@ class Closes:
         return rows.join(had, on="at", how="left", maintain_order="left").drop("at")
 
     @cached_property
-    def _profits(self) -> Mapping[Group, ClosedProfit]:
+    def _profits(self) -> Mapping[Group, Mapping[str, Any]]:
         rows = self._with_strategies
-        nobody, everywhere = (
-            pl.col("strategies").is_null(),
-            pl.lit(None, pl.String).alias("account"),
-        )
-        every = rows.with_columns(name=pl.lit(None, pl.String))
         # The parts of a profit that is divided are not known.
         own = pl.when(~pl.col("is_divided").fill_null(value=False)).then("realized_pnl")
-        parted = rows.with_columns(own.alias("realized_pnl"), name="strategies")
-        rest = parted.filter(nobody | pl.col("is_part")).with_columns(name=pl.lit(UNATTRIBUTED))
-        parts = [parted.filter(~nobody).explode("name").with_columns(everywhere)]
-        for one in (rest, every):
-            parts += [one, one.with_columns(everywhere)]
+        parted = rows.with_columns(own.alias("realized_pnl"))
+        nobody = pl.col("strategies").is_null() | pl.col("is_part")
         columns = ["name", "account", "currency", "realized_pnl"]
+        listed = pl.concat(
+            one.select(columns)
+            for one in (
+                rows.with_columns(name=pl.lit(None, pl.String)),
+                parted.filter(nobody).with_columns(name=pl.lit(UNATTRIBUTED)),
+                parted.explode("strategies")
+                .drop_nulls("strategies")
+                .rename({"strategies": "name"}),
+            )
+        )
+        everywhere = listed.with_columns(account=pl.lit(None, pl.String))
         profit = pl.col("realized_pnl")
         sums = (
-            pl.concat([one.select(columns) for one in parts])
+            pl.concat([listed, everywhere])
             .group_by(columns[:3])
             .agg(profit.sum(), pl.len().alias("closes"), profit.null_count().alias("unknown"))
         )
         return {
-            (name, account, currency): ClosedProfit(
-                profit=None if unknown else profit, closes=closes, unknown=unknown
-            )
+            (name, account, currency): {
+                "realized_pnl": None if unknown else profit,
+                "closes": closes,
+                "closes_without_profit": unknown,
+            }
             for name, account, currency, profit, closes, unknown in sums.iter_rows()
         }
 
     def realized(
         self, name: str | None, account: str | None, currency: str | None
-    ) -> ClosedProfit | None:
+    ) -> dict[str, Any] | None:
         """Return the realised profit of a group; None where no change has been recorded yet.
 
         Args:
             name: A strategy, UNATTRIBUTED, or None for all closes.
             account: None for all accounts.
             currency: None for legs that were never valued.
+
+        Returns:
+            `realized_pnl`, None if that of one of the closes is not known; the number of `closes`,
+            and of `closes_without_profit`. Closes before `realized_since` are not in it: it is the
+            time of the first change that was recorded, or of the first leg of the strategy.
         """
         if self.since is None or currency is None:
             return None
-        first = None if name is None else self._first_legs.get(name)
-        found = self._profits.get((name, account, currency), ClosedProfit())
-        return replace(found, since=self.since if first is None else max(self.since, first))
+        none = {"realized_pnl": 0, "closes": 0, "closes_without_profit": 0}
+        first = self.since if name is None else self._first_legs.get(name, self.since)
+        found = self._profits.get((name, account, currency), none)
+        return {**found, "realized_since": max(self.since, first)}
 
     def end_of(self, leg: ActiveContract) -> str | None:
         """Return how a leg that is not held was closed, such as "expired on 2026-11-20".
@@ -187,49 +182,32 @@ class Closes:
             return None
         return max(ends, key=lambda end: end.seen_at).text
 
-    def count(self, strategy: str | None = None, underlying: str | None = None) -> int:
-        """Return the number of closes of a strategy and of an underlying; None stands for all."""
-        return self._of(strategy, underlying).height
-
     def chosen(
-        self,
-        strategy: str | None = None,
-        underlying: str | None = None,
-        *,
-        limit: int | None = None,
-    ) -> list[tuple[Closure, list[str]]]:
-        """Return closes with the strategies that had them, the newest first.
+        self, strategy: str | None, underlying: str | None, limit: int | None
+    ) -> tuple[list[tuple[Closure, list[str]]], int]:
+        """Return closes with the strategies that had them, the newest first, and their number.
 
         Args:
-            strategy: The only strategy of interest.
-            underlying: The only underlying of interest, in any case.
+            strategy: The only strategy of interest; None: all.
+            underlying: The only underlying of interest, in any case; None: all.
             limit: Maximum number of closes; None for all.
         """
-        rows = self._of(strategy, underlying).reverse()
-        rows = rows.head(rows.height if limit is None else limit)
-        names = [names or [] for names in rows.get_column("strategies").to_list()]
-        return list(zip(records_of(Closure, rows), names, strict=True))
-
-    def _of(self, strategy: str | None, underlying: str | None) -> pl.DataFrame:
-        rows = self._with_strategies
+        rows = self._with_strategies.reverse()
         if strategy is not None:
             rows = rows.filter(pl.col("strategies").list.contains(pl.lit(strategy)))
         if underlying is not None:
             rows = rows.filter(pl.col("symbol").str.to_uppercase() == underlying.upper())
-        return rows
+        shown = rows[:limit]
+        names = [names or [] for names in shown.get_column("strategies").to_list()]
+        return list(zip(records_of(Closure, shown), names, strict=True)), rows.height
 
     @cached_property
     def campaigns(self) -> Campaigns:
         """What strategies have realised since their first leg, and what was left to them."""
-        magnifier = pl.col("conid").replace_strict(
-            dict(self.magnifiers), default=1, return_dtype=pl.Int64
-        )
-        return campaigns_of(
-            self._with_strategies.with_columns(magnifier=magnifier),
-            self.before,
-            self.executions,
-            self.legs,
-        )
+        known = dict(self.magnifiers)
+        magnifier = pl.col("conid").replace_strict(known, default=1, return_dtype=pl.Int64)
+        rows = self._with_strategies.with_columns(magnifier=magnifier)
+        return campaigns_of(rows, self.before, self.executions, self.legs)
 
 
 NO_CLOSES = Closes()
@@ -283,7 +261,7 @@ def read_closes(
         made = [one for one in made if one.time <= past.at]
     return Closes(
         rows=rows,
-        executions=frame_of(EXECUTIONS, map(fields_of, made)),
+        executions=frame_of(EXECUTIONS, made),
         magnifiers={n: one.price_magnifier for n, one in lake.contracts.quoted_in_cents().items()},
         since=changes.get_column("seen_at").min(),  # type: ignore[arg-type]
         ends={

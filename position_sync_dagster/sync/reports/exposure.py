@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar
 
 import polars as pl
@@ -27,6 +26,7 @@ from position_sync_dagster.domain.leg import (
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.domain.update import GreeksSource
 from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
+from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.sync.reports.confirmations import FEEDS, PRICED
 
@@ -91,22 +91,9 @@ def claims_of(legs: Sequence[ActiveContract], held: Mapping[Key, float]) -> list
     return [Claim(n, key, amount / held[key]) for (n, key), amount in taken.items() if amount]
 
 
-class AssetClass(StrEnum):
-    """Classes of assets with separate sums: a future's value is notional, an option's a premium."""
-
-    OPTION = "OPTION"
-    STOCK = "STOCK"
-    FUTURE = "FUTURE"
-    OTHER = "OTHER"
-    UNKNOWN = "UNKNOWN"
-
-
-_CLASSES = {
-    "OPT": AssetClass.OPTION,
-    "FOP": AssetClass.OPTION,
-    "STK": AssetClass.STOCK,
-    "FUT": AssetClass.FUTURE,
-}
+# Classes of assets with separate sums: a future's value is notional, an option's a premium. The
+# class of other holdings is OTHER, and that of a leg without a holding UNKNOWN.
+_CLASSES = {"OPT": "OPTION", "FOP": "OPTION", "STK": "STOCK", "FUT": "FUTURE"}
 
 # A leg that expires within this time is counted in `legs_expiring`.
 EXPIRES_SOON = timedelta(days=5)
@@ -210,11 +197,11 @@ def _parts(
         )
     )
     found = pl.concat([rows.join(claimed, on=key, how="inner"), rest], how="diagonal").with_columns(
-        pl.col("sec_type").replace_strict(_CLASSES, default=AssetClass.OTHER).alias("asset_class"),
+        pl.col("sec_type").replace_strict(_CLASSES, default="OTHER").alias("asset_class"),
         _magnifier(contracts).alias("magnifier"),
     )
     is_option, share = pl.col("right").is_not_null(), pl.col("share")
-    is_future = pl.col("asset_class") == AssetClass.FUTURE.value
+    is_future = pl.col("asset_class") == "FUTURE"
     size = pl.col("position") * pl.col("multiplier") * share
     value, price = pl.col("market_value") * share, pl.col("underlying_price")
     is_short = is_option & (pl.col("position") < 0)
@@ -252,14 +239,10 @@ def _magnifier(contracts: Mapping[int, ContractDetails]) -> pl.Expr:
     quoted = pl.col("position") * pl.col("market_price") * pl.col("multiplier")
     tried = [
         pl.when(
-            (quoted != 0)
-            & (pl.col("market_value") != 0)
-            & (
-                (pl.col("market_value") - quoted / by).abs()
-                <= FACTOR_TOLERANCE * (quoted / by).abs()
-            )
+            quoted != 0, (pl.col("market_value") - of).abs() <= FACTOR_TOLERANCE * of.abs()
         ).then(by)
         for by in (1, 100)
+        for of in (quoted / by,)
     ]
     named = pl.col("conid").replace_strict(known, default=None, return_dtype=pl.Int64)
     # Computed greeks need details, and `contracts` has all details with a magnifier other than 1.
@@ -291,53 +274,26 @@ def _legs(
     of_conid = newest.select(*_HELD, "currency", "sec_type").rows_by_key("conid", named=True)
     for n, key, share in claims:
         has[n][key[0]] = share * positions[key]
-    whole: dict[int, list[ActiveContract]] = defaultdict(list)
-    for n, leg in enumerate(legs):
-        if leg.quantity is None and has[n]:
-            whole[leg.conid].append(leg)
     found: list[tuple[Any, ...]] = []
     for n, leg in enumerate(legs):
         known = [row for row in of_conid[leg.conid] if leg.account in (None, row["account"])]
         held = [row for row in known if row["position"]]
         first = next(iter(held or known), None)
-        kind = _CLASSES.get(first["sec_type"], AssetClass.OTHER) if first else AssetClass.UNKNOWN
+        kind = _CLASSES.get(first["sec_type"], "OTHER") if first else "UNKNOWN"
         currency = first["currency"] if first else None
         account = first["account"] if first else leg.account
         mismatch = f"{leg.conid}: {wrong[n]}" if n in wrong else None
         is_held = bool(has[n]) or (n in wrong and bool(held))
-        difference = None
-        if held and n not in wrong:
-            difference = _difference(leg, has[n], whole[leg.conid])
+        difference, quantity = None, sum(has[n].values())
+        if held and n not in wrong and leg.quantity is not None:
+            wanted = f"{contract_name(leg)}: claims {digits(leg.quantity)}, has {digits(quantity)}"
+            is_less = abs(leg.quantity - quantity) > NEGLIGIBLE * abs(leg.quantity)
+            difference = wanted if is_less else None
         found.extend(
-            (n, leg.strategy_id, place, currency, kind.value, is_held, mismatch, difference)
+            (n, leg.strategy_id, place, currency, kind, is_held, mismatch, difference)
             for place in has[n] or (account,)
         )
     return pl.DataFrame(found, schema=_LEG_COLUMNS, orient="row")
-
-
-def _difference(
-    leg: ActiveContract, has: Mapping[str, float], whole: Iterable[ActiveContract]
-) -> str | None:
-    """Return how a leg has less than it claims: too little is held, or others have it as well.
-
-    Args:
-        leg: The leg.
-        has: What it has in each account.
-        whole: The legs of its contract that claim no quantity and have a part.
-    """
-    if leg.quantity is not None:
-        quantity = sum(has.values())
-        if abs(leg.quantity - quantity) <= NEGLIGIBLE * abs(leg.quantity):
-            return None
-        return f"{contract_name(leg)}: claims {digits(leg.quantity)}, has {digits(quantity)}"
-    also = {
-        other.strategy_id
-        for other in whole
-        if other is not leg and (leg.account is None or other.account in (None, leg.account))
-    }
-    if not has or not also:
-        return None
-    return f"{contract_name(leg)}: in equal parts with {', '.join(sorted(also))}"
 
 
 def _rest(rest: pl.DataFrame, of_legs: Mapping[Key, float]) -> pl.DataFrame:
@@ -353,18 +309,10 @@ def _rest(rest: pl.DataFrame, of_legs: Mapping[Key, float]) -> pl.DataFrame:
         f"{digits(row['position'] * row['share'])} of {digits(row['position'])} in no strategy"
         for row in of_contracts.iter_rows(named=True)
     }
-    return rest.select(
-        "leg",
-        "strategy_id",
-        "account",
-        "currency",
-        "asset_class",
-        pl.lit(value=True).alias("is_held"),
-        pl.lit(None, pl.String).alias("mismatch"),
-        pl.col("leg")
-        .replace_strict(surplus, default=None, return_dtype=pl.String)
-        .alias("difference"),
-    )
+    difference = pl.col("leg").replace_strict(surplus, default=None, return_dtype=pl.String)
+    return rest.with_columns(
+        is_held=pl.lit(value=True), mismatch=pl.lit(None, pl.String), difference=difference
+    ).select(*_LEG_COLUMNS)
 
 
 def figure_of(name: str) -> pl.Expr:
@@ -449,36 +397,35 @@ def summed_legs(found: Split, by: Sequence[str], now: datetime) -> pl.DataFrame:
 
 
 _GROUP = ("strategy_id", "account", "currency", "asset_class")
-_DERIVED = ("oldest_value_at", "worst_value_age_s", "by_underlying", "ledger_version")
-_AS_THEY_ARE = tuple(name for name in STRATEGY_EXPOSURE.columns if name not in _DERIVED)
 _OF_UNDERLYING = (*_GREEKS, "dollar_delta", "gamma_1pct")
 
 
-def exposures(found: Split, now: datetime) -> list[dict[str, Any]]:
+def exposures(found: Split, now: datetime, version: int | None = None) -> pl.DataFrame:
     """Return the exposure of each strategy, and of the rest, by account, currency and class.
 
     Args:
         found: The parts.
         now: The reference time of ages and days to expiry.
+        version: The version of the ledger.
 
     Returns:
-        Rows of the table `strategy_exposure`, which describes its columns, without the version of
-        the ledger. Their sums leave out unknown values.
+        Rows of the table `strategy_exposure`, which describes its columns. Their sums leave out
+        unknown values.
     """
     underlyings: dict[tuple[Any, ...], dict[str, Any]] = defaultdict(dict)
-    for row in summed(found.parts, (*_GROUP, "symbol"), now).iter_rows(named=True):
-        group = tuple(row[name] for name in _GROUP)
-        underlyings[group][row["symbol"]] = {name: row[name] for name in _OF_UNDERLYING}
-    rows = []
-    for row in summed_legs(found, _GROUP, now).iter_rows(named=True):
-        sums, at = underlyings.get(tuple(row[name] for name in _GROUP)), row["priced_at"]
-        derived = {
-            "oldest_value_at": at,
-            "worst_value_age_s": (now - at).total_seconds() if at else None,
-            "by_underlying": json.dumps(sums) if sums else None,
-        }
-        rows.append({name: row[name] for name in _AS_THEY_ARE} | derived)
-    return rows
+    by_symbol = summed(found.parts, (*_GROUP, "symbol"), now)
+    for row in by_symbol.select(*_GROUP, "symbol", *_OF_UNDERLYING).iter_rows():
+        (*group, symbol), sums = row[:5], row[5:]
+        underlyings[tuple(group)][symbol] = dict(zip(_OF_UNDERLYING, sums, strict=True))
+    rows = summed_legs(found, _GROUP, now)
+    groups = (underlyings.get(group) for group in rows.select(_GROUP).iter_rows())
+    texts = [json.dumps(sums) if sums else None for sums in groups]
+    return rows.with_columns(
+        pl.Series("by_underlying", texts, pl.String),
+        oldest_value_at=PRICED,
+        worst_value_age_s=(moment(now) - pl.col(PRICED)).dt.total_microseconds() / 1e6,
+        ledger_version=pl.lit(version, pl.Int64),
+    ).select(*STRATEGY_EXPOSURE.columns)
 
 
 def newest_version(rows: pl.DataFrame) -> int | None:

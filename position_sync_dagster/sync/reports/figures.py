@@ -6,11 +6,11 @@ Unknown is null, never zero; a sum that leaves something out says of how many ho
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
-from typing import Any, TypeVar
+from functools import cached_property, lru_cache
+from typing import Any
 
 import polars as pl
 
@@ -24,17 +24,8 @@ from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.strategies_file import saved_limits
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.book import (
-    COLUMNS,
-    KEY,
-    Book,
-    Sums,
-    open_positions,
-    position_rows,
-    read_book,
-    read_known,
-    versions_of,
-)
+from position_sync_dagster.sync.reports import book as books
+from position_sync_dagster.sync.reports.book import COLUMNS, KEY, Book, Sums
 from position_sync_dagster.sync.reports.changes import (
     Day,
     DayChange,
@@ -53,8 +44,6 @@ from position_sync_dagster.sync.reports.status import (
     read_status,
     seconds_since,
 )
-
-Kept = TypeVar("Kept")
 
 # The version of the shape of the JSON.
 VERSION = 1
@@ -126,7 +115,7 @@ class Figures:
     @cached_property
     def positions(self) -> pl.DataFrame:
         """The open holdings: the columns of the JSON, and the times that ages count from."""
-        return open_positions(self.book)
+        return books.open_positions(self.book)
 
     @cached_property
     def closed_today(self) -> pl.DataFrame:
@@ -150,7 +139,7 @@ class Figures:
             .filter(~(pl.col("_opened").fill_null(value=False) & pl.col("realized_pnl").is_null()))
             .drop("_stated", "_realized", "_base", "_opened")
         )
-        return position_rows(rows, self.book).sort("timestamp", descending=True)
+        return books.position_rows(rows, self.book).sort("timestamp", descending=True)
 
     @property
     def _realized(self) -> pl.DataFrame:
@@ -304,36 +293,22 @@ def gateway_of(one: LoginStatus) -> dict[str, Any]:
 def limit_of(one: Evaluated) -> dict[str, Any]:
     """Return a limit for the JSON."""
     limit = one.limit
-    return {
-        "subject": limit.subject,
+    names = ("subject", "account", "measure", "bound", "currency")
+    return {name: getattr(limit, name) for name in names} | {
         "strategy": limit.strategy_id,
-        "account": limit.account,
-        "measure": limit.measure,
-        "bound": limit.bound,
         "limit": limit.value,
-        "currency": limit.currency,
         "number": one.reading.number,
         "state": one.outcome,
         "text": one.text,
     }
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(frozen=True)
 class FiguresReader:
     """Reads the figures repeatedly, and each time only the new data."""
 
     lake: Lake
     settings: Settings
-
-    def __post_init__(self) -> None:
-        self._last: dict[str, tuple[object, Any]] = {}
-
-    def _kept(self, name: str, key: object, read: Callable[[], Kept]) -> Kept:
-        """Return what was read last, or read it again if its key differs."""
-        if name not in self._last or self._last[name][0] != key:
-            self._last[name] = (key, read())
-        found: Kept = self._last[name][1]
-        return found
 
     def read(self, now: datetime) -> Figures:
         """Read everything that a person is shown; blocks.
@@ -343,36 +318,34 @@ class FiguresReader:
         """
         lake, settings, since = self.lake, self.settings, day_began(now)
         latest = rows_of_logins(lake.updates.sync.latest(), settings)
-        named = versions_of(lake.registry, lake.contracts)
-        of_day = versions_of(
-            lake.position_changes, lake.executions, lake.closures, lake.breaks, lake.sessions
-        )
-        closes = read_known(lake).closes
-        day = self._kept(
-            "day",
-            (since, of_day),
-            lambda: read_day(lake, since, latest, closes.legs),
-        )
-        book = read_book(lake, settings, now, latest=latest)
-        ledger = versions_of(lake.updates, lake.broker_positions, lake.account_values)
+        book = books.read_book(lake, settings, now, latest=latest)
+        of_day = (lake.position_changes, lake.executions, lake.closures, lake.breaks)
+        others = (lake.registry, lake.contracts, lake.updates, lake.broker_positions)
+        versions = books.versions_of(*of_day, *others, lake.account_values)
+        changed = (*versions[: len(of_day)], lake.sessions.table.version())
         gone = latest.filter(pl.col("position") == 0, pl.col("timestamp") >= moment(since))
         return Figures(
-            status=read_status(lake, settings, now, latest=latest, closes=closes),
+            status=read_status(lake, settings, now, latest=latest, closes=book.closes),
             book=book,
-            day=day,
+            day=_day(lake, since, changed),
             limits=evaluate(known_limits(settings), book),
-            before=self._kept(
-                "before",
-                (since, *gone.select(*KEY, "update_id").rows()),
-                lambda: _rows_before(lake, gone, since, now),
-            ),
-            versions=(named, of_day[:-1], ledger, *map(str, book.live_since.items())),
+            before=_rows_before(lake, since, tuple(gone.select("conid", "timestamp").rows())),
+            versions=(*versions, *map(str, book.live_since.items())),
         )
 
 
-def _rows_before(lake: Lake, gone: pl.DataFrame, since: datetime, now: datetime) -> pl.DataFrame:
+@lru_cache(maxsize=2)
+def _day(lake: Lake, since: datetime, _versions: tuple[int, ...]) -> Day:
+    return read_day(lake, since)
+
+
+@lru_cache(maxsize=2)
+def _rows_before(
+    lake: Lake, since: datetime, gone: tuple[tuple[int, datetime], ...]
+) -> pl.DataFrame:
     """Return today's rows, with a profit, of the holdings that closed today."""
-    rows = lake.updates.sync.between(since, now, set(gone.get_column("conid")))
+    last = max((at for _conid, at in gone), default=since)
+    rows = lake.updates.sync.between(since, last, {conid for conid, _at in gone})
     known = pl.col("daily_pnl").is_not_null() & pl.col("unrealized_pnl").is_not_null()
     return rows.filter(pl.col("position") != 0, known)
 

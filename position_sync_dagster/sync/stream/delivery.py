@@ -23,7 +23,6 @@ from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.lake.broker_positions import AccountValuesTable
 from position_sync_dagster.lake.storage.threads import offload
-from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.model_greeks import PublishedGreeks
 from position_sync_dagster.sync.stream.ownership import BackgroundWork, OwnerContext
@@ -59,7 +58,6 @@ class StreamPricer:
             closed_heartbeat_s=max(settings.row_interval_s, settings.monitored_row_interval_s),
         )
         self._holdings: dict[Key, StreamedHolding] = {}
-        self._suspects = OutageLog(logger)
 
     def reset(self) -> None:
         """Forget every holding: a snapshot of the positions comes next."""
@@ -146,7 +144,6 @@ class StreamPricer:
                     updates.append((update, holding))
             if holding is None or not (state.streamed or state.due):
                 del self._holdings[key]
-        self._log_suspects()
         return updates
 
     def _holding(self, key: Key) -> StreamedHolding:
@@ -155,15 +152,6 @@ class StreamPricer:
             line = self.lines.line(key[1])
             state = self._holdings[key] = StreamedHolding(key=key, line=line, rules=self._rules)
         return state
-
-    def _log_suspects(self) -> None:
-        """Log once per outage that lines are requested again."""
-        reasons = self.lines.suspect_reasons()
-        if reasons:
-            text = "; ".join(self.lines.problems())
-            self._suspects.report("; ".join(reasons), text=text, level=logging.WARNING)
-        else:
-            self._suspects.fault = None
 
 
 # Errors that another attempt cannot repair.
@@ -178,9 +166,6 @@ QUIET_S = 60.0
 
 # Maximum wait for a cancelled handler to end.
 CANCEL_TIMEOUT_S = 1.0
-
-# A delivery that takes longer is logged.
-SLOW_S = 10.0
 
 
 @dataclass(eq=False, repr=False)
@@ -218,7 +203,6 @@ class Delivery:
         self._failed_s: dict[str, float] = {}
         self._pending: dict[Key, PositionUpdate] = {}
         self._is_closing = self._is_closed = False
-        self._in_delivery = 0
         self._urgent = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -242,11 +226,7 @@ class Delivery:
             return
         await asyncio.wait({self._task}, timeout=timeout_s)
         if not self._task.done():
-            logger.error(
-                "%s did not accept its last %d updates",
-                type(self.handler).__name__,
-                self._in_delivery + len(self._pending),
-            )
+            logger.error("%s did not accept its last updates", type(self.handler).__name__)
             self._is_closed = True
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=CANCEL_TIMEOUT_S)
@@ -257,17 +237,12 @@ class Delivery:
         while self._pending and not self._is_closed:
             self._urgent.clear()
             updates, self._pending = list(self._pending.values()), {}
-            self._in_delivery = len(updates)
             began = loop.time()
-            timer = loop.call_later(SLOW_S, self._log_slow, len(updates))
             try:
                 failed = await self._deliver(updates)
             except BaseException:
                 self._put_back(updates)
                 raise
-            finally:
-                timer.cancel()
-                self._in_delivery = 0
             if failed:
                 self._put_back(updates)
                 failures += 1
@@ -310,14 +285,6 @@ class Delivery:
             trace = None if isinstance(error, errors.PositionSyncError) else error
             name, text = type(self.handler).__name__, str(error) or kind
             logger.error("%s failed: %s", name, text, exc_info=trace)
-
-    def _log_slow(self, count: int) -> None:
-        logger.warning(
-            "%s has been busy with %d updates for more than %g s; newer values wait for it",
-            type(self.handler).__name__,
-            count,
-            SLOW_S,
-        )
 
 
 # Minimum seconds between two commits of the amounts of accounts: one costs as much as a commit of

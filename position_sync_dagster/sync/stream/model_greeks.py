@@ -9,7 +9,7 @@ underlying at its time give the volatility; it and the price of the underlying n
 import asyncio
 import logging
 from bisect import bisect_right
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -119,29 +119,6 @@ Turn = TypeVar("Turn")
 KEPT = timedelta(minutes=5)
 
 
-class _Prices:
-    """The prices of one underlying in the last minutes, each since when it was known."""
-
-    def __init__(self) -> None:
-        self._known: list[tuple[datetime, float]] = []
-
-    def add(self, price: float, at: datetime) -> None:
-        # Later ones are from before the clock was set back.
-        del self._known[bisect_right(self._known, at, key=itemgetter(0)) :]
-        self._known.append((at, price))
-        if at - self._known[0][0] > 2 * KEPT:
-            del self._known[: bisect_right(self._known, at - KEPT, key=itemgetter(0))]
-
-    def at(self, moment: datetime) -> tuple[datetime, float] | None:
-        """Return the price at a moment; None before the first one."""
-        place = bisect_right(self._known, moment, key=itemgetter(0))
-        return self._known[place - 1] if place else None
-
-    @property
-    def newest(self) -> tuple[datetime, float] | None:
-        return self._known[-1] if self._known else None
-
-
 async def _in_turns(conids: Iterable[Turn]) -> AsyncIterator[Turn]:
     """Yield many options, with a turn for the stream after every few."""
     for n, one in enumerate(conids):
@@ -156,34 +133,27 @@ class AccountGreeks:
 
     Args:
         session_open: Returns whether an underlying trades now, by conid; None: unknown, as open.
+
+    Attributes:
+        legs: The options, by conid.
     """
 
     session_open: Callable[[int], bool | None]
 
     def __post_init__(self) -> None:
-        self._legs: dict[int, ModelledLeg] = {}
-        self._prices: dict[int, _Prices] = defaultdict(_Prices)
+        self.legs: dict[int, ModelledLeg] = {}
+        # The prices of each underlying in the last minutes, each since when it was known.
+        self._prices: dict[int, list[tuple[datetime, float]]] = defaultdict(list)
 
     def stale(self, now: datetime) -> list[int]:
         """Return the underlyings whose price is too old although they trade."""
-        return [
-            conid
-            for conid, prices in self._prices.items()
-            if prices.newest is not None and self._is_old(conid, prices.newest[0], now)
-        ]
-
-    def _is_old(self, underlying: int, at: datetime, now: datetime) -> bool:
-        return elapsed(at, now) > OLD and self.session_open(underlying) is not False
-
-    @property
-    def underlyings(self) -> dict[int, int]:
-        """The underlying of each option, by conid."""
-        return {conid: leg.underlying for conid, leg in self._legs.items()}
+        known = ((conid, prices[-1][0]) for conid, prices in self._prices.items() if prices)
+        return [conid for conid, at in known if self._is_old(conid, at, now)]
 
     @property
     def without(self) -> dict[int, Reason]:
         """Why options have no greeks, by conid, as of the last batch."""
-        reasons = ((conid, leg.reason) for conid, leg in self._legs.items())
+        reasons = ((conid, leg.reason) for conid, leg in self.legs.items())
         return {conid: reason for conid, reason in reasons if reason is not None}
 
     def add(self, conid: int, terms: OptionTerms | Reason, underlying: int) -> None:
@@ -194,54 +164,59 @@ class AccountGreeks:
             terms: Its terms, or why the model does not fit it.
             underlying: The conid of its underlying.
         """
-        new = ModelledLeg(conid=conid, terms=terms, underlying=underlying)
-        leg = self._legs.setdefault(conid, new)
-        if (leg.terms, leg.underlying) != (terms, underlying):
-            leg.terms, leg.underlying, leg.volatility = terms, underlying, None
-
-    def remove(self, conid: int) -> None:
-        """Follow an option no more."""
-        self._legs.pop(conid, None)
+        leg = self.legs.get(conid)
+        if leg is None:
+            self.legs[conid] = ModelledLeg(conid=conid, terms=terms, underlying=underlying)
+        elif (leg.terms, leg.underlying) != (terms, underlying):
+            # The present batch goes on with the leg as it was.
+            new = replace(leg, terms=terms, underlying=underlying, volatility=None)
+            self.legs[conid] = new
 
     def underlying_ticked(self, conid: int, price: float, at: datetime) -> None:
         """Record the price of an underlying."""
-        self._prices[conid].add(price, at)
+        known = self._prices[conid]
+        # Later ones are from before the clock was set back.
+        del known[bisect_right(known, at, key=itemgetter(0)) :]
+        known.append((at, price))
+        if at - known[0][0] > 2 * KEPT:
+            del known[: bisect_right(known, at - KEPT, key=itemgetter(0))]
 
     def valued(self, conid: int, value: float, at: datetime, now: datetime) -> None:
         """Record the broker's value of an option for one unit of its underlying.
 
         A value that is older than the last one is not used, unless the clock was set back since.
         """
-        leg = self._legs.get(conid)
-        if leg is None:
-            return
+        leg = self.legs[conid]
         before = leg.value_at
         if before is None or at > before or at <= now < before:
-            then = self._prices[leg.underlying].at(at)
-            is_known = then is not None and not self._is_old(leg.underlying, then[0], at)
-            leg.value, leg.value_at, leg.volatility = value, at, None
-            leg.spot_then = then[1] if then is not None and is_known else None
+            leg.value, leg.value_at, leg.volatility, leg.spot_then = value, at, None, None
+            prices = self._prices[leg.underlying]
+            place = bisect_right(prices, at, key=itemgetter(0))
+            if place and not self._is_old(leg.underlying, prices[place - 1][0], at):
+                leg.spot_then = prices[place - 1][1]
 
     def due(self, now: datetime) -> list[ModelledLeg]:
-        """Return copies of the options whose inputs moved.
+        """Return the options whose inputs moved.
 
         Those with a reason have no greeks, for that reason; the others are to be computed.
         """
         found = []
-        for leg in self._legs.values():
+        for leg in self.legs.values():
             ready = self._ready(leg, now)
             if isinstance(ready, OptionTerms):
                 is_new = leg.volatility is None or leg.spot != leg.used
                 if is_new or ready.expires_at <= now:
-                    found.append(replace(leg, reason=None))
+                    leg.reason = None
+                    found.append(leg)
             elif ready != leg.reason or leg.greeks is not None:
                 leg.greeks, leg.reason, leg.used = None, ready, None
-                found.append(replace(leg))
+                found.append(leg)
         return found
 
     def _ready(self, leg: ModelledLeg, now: datetime) -> OptionTerms | Reason:
         """Read the newest price of the underlying; return the terms, or which input is missing."""
-        leg.spot_at, leg.spot = self._prices[leg.underlying].newest or (None, None)
+        prices = self._prices[leg.underlying]
+        leg.spot_at, leg.spot = prices[-1] if prices else (None, None)
         if not isinstance(leg.terms, OptionTerms):
             return leg.terms
         if leg.value_at is None:
@@ -251,15 +226,8 @@ class AccountGreeks:
         is_old = self._is_old(leg.underlying, leg.spot_at, now)
         return NoGreeks.UNDERLYING_OLD if is_old else leg.terms
 
-    def computed(self, found: Iterable[ModelledLeg]) -> None:
-        """Record what a batch computed; what came in meanwhile is due at the next one."""
-        for one in found:
-            leg = self._legs.get(one.conid)
-            if leg is None:
-                continue
-            if (leg.value_at, leg.terms) == (one.value_at, one.terms):
-                leg.volatility = one.volatility
-            leg.near, leg.used, leg.greeks, leg.reason = one.near, one.used, one.greeks, one.reason
+    def _is_old(self, underlying: int, at: datetime, now: datetime) -> bool:
+        return elapsed(at, now) > OLD and self.session_open(underlying) is not False
 
 
 # A change of delta that is published at once.
@@ -345,16 +313,14 @@ class ModelGreeks:
         self._greeks = AccountGreeks(session_open=self.contracts.session_open)
         self._ticks: PendingChanges[int] = PendingChanges()
         self._routed: int | None = None
-        self._look_at = float("-inf")
+        self._look_at = self._choose_at = float("-inf")
         self._silent_since: dict[int, float] = {}
         self._silent: frozenset[int] = frozenset()
         self._keys: dict[int, list[Key]] = {}
+        # Options and underlyings without details of the contract.
         self._unknown: set[int] = set()
-        self._wanted: set[int] = set()
         self._underlyings: set[int] = set()
-        self._choose_at = float("-inf")
         self._dividends: dict[int, list[ExpectedDividend]] = {}
-        self._unstored: set[int] = set()
 
     def attach(self, connection: GatewayConnection) -> None:
         """Follow the lines and values of a new connection."""
@@ -406,22 +372,19 @@ class ModelGreeks:
         Returns:
             None if there is no option that needs computed greeks.
         """
-        options = self._greeks.underlyings
-        if not options:
+        if not self._greeks.legs:
             return None
-        without = self._greeks.without
-        counts: Counter[str] = Counter()
-        symbols: dict[str, set[str]] = defaultdict(set)
+        without, symbols = self._greeks.without, defaultdict[Reason, list[str]](list)
         for conid, details in self.contracts.of(without).items():
-            counts[without[conid]] += 1
-            symbols[without[conid]].add(details.symbol)
+            symbols[without[conid]].append(details.symbol)
         reasons = [
-            f"{count}: {reason} ({few(sorted(symbols[reason]), NAMED)})"
-            for reason, count in counts.most_common()
+            f"{len(of)}: {reason} ({few(sorted(set(of)), NAMED)})"
+            for reason, of in sorted(symbols.items(), key=lambda item: -len(item[1]))
         ]
-        if self._unknown:
-            reasons.append(f"{len(self._unknown)}: the details of the contract are not known")
-        known = len(options) + len(self._unknown)
+        unknown = len(self._unknown & self._keys.keys())
+        if unknown:
+            reasons.append(f"{unknown}: the details of the contract are not known")
+        known = len(self._greeks.legs) + unknown
         computed = f"{len(self.published)} of {known} options without greeks of IB"
         return "; ".join([f"computed greeks of {computed}", *reasons])
 
@@ -452,26 +415,23 @@ class ModelGreeks:
                 keys[key[1]].append(key)
         for conid in self._keys.keys() - keys.keys():
             self.published.take(conid, None)
-            self._greeks.remove(conid)
-        self._unknown &= keys.keys()
+            self._greeks.legs.pop(conid, None)
+            self._unknown.discard(conid)
         self._unknown |= keys.keys() - self._keys.keys()
         self._keys = dict(keys)
 
     def _learn(self, connection: GatewayConnection) -> None:
         """Look up options and underlyings whose details have been fetched since."""
-        if found := self.contracts.available(self._unknown):
-            self._add(connection, sorted(found)[:AT_ONCE])
-        if self._wanted:
-            self.contracts.want(sorted(self._wanted), first=True)
-            known = self.contracts.available(self._wanted)
-            if known:
-                self._underlyings |= known
-                self._wanted -= known
-                self._choose_at = float("-inf")
+        found = sorted(self.contracts.available(self._unknown))[:AT_ONCE]
+        self._unknown.difference_update(found)
+        self._add(connection, [conid for conid in found if conid in self._keys])
+        if not self._keys.keys() >= set(found):
+            self._choose_at = float("-inf")
 
     async def _choose(self, connection: GatewayConnection) -> None:
         """Determine the largest underlyings, the sizes of options, and dividends again."""
-        options = self._greeks.underlyings
+        options = {conid: leg.underlying for conid, leg in self._greeks.legs.items()}
+        self._underlyings = set(self.contracts.of(options.values()))
         keys = (key for conid in options for key in self._keys[conid])
         of_underlying: dict[int, float] = defaultdict(float)
         for (_account, conid), value in connection.feed.book.values(keys).items():
@@ -479,15 +439,14 @@ class ModelGreeks:
         known = {c: value for c, value in of_underlying.items() if c in self._underlyings}
         self.lines.want_underlyings(largest(known, self.lines.held, self._most_lines))
         self.contracts.want(self._unknown)
-        self._read_dividends(connection)
-        await self._store_dividends()
+        await self._read_dividends(connection)
         self._add(connection, options)
         for conid in self._greeks.stale(self._clock()):
             # A new request opens with the present price, or shows that trading is halted.
             self.lines.login.line(conid).doubted(self._monotonic(), STALE)
 
-    def _read_dividends(self, connection: GatewayConnection) -> None:
-        """Read what the lines say of dividends: of a stock, or until the expiries of its options.
+    async def _read_dividends(self, connection: GatewayConnection) -> None:
+        """Store what the lines say of dividends: of a stock, or until the expiries of its options.
 
         An underlying of which no line speaks any more keeps what was known of it.
         """
@@ -501,20 +460,17 @@ class ModelGreeks:
             if ends is not None and quote.pv_dividend is not None and quote.underlying_price:
                 share = round(quote.pv_dividend / quote.underlying_price, SHARE_DIGITS)
                 shares[details.under_conid].append((ends, share))
+        news: dict[int, list[ExpectedDividend]] = {}
         for conid, details in self.contracts.of(self._underlyings).items():
             quote = connection.lines.quote(conid)
             stated = quote.dividends if quote is not None else None
             rows = dividend_rows(details, stated, shares.get(conid, ()), now)
             if rows and _differ(rows, self._dividends.get(conid, [])):
-                self._dividends[conid] = rows
-                self._unstored.add(conid)
-
-    async def _store_dividends(self) -> None:
-        if self.dividends is None or not self._unstored:
-            return
-        rows = [row for conid in self._unstored for row in self._dividends[conid]]
-        await offload(self.dividends.add, rows, None, self.context.lease.check)
-        self._unstored.clear()
+                news[conid] = rows
+        if self.dividends is not None and news:
+            rows = [row for found in news.values() for row in found]
+            await offload(self.dividends.add, rows, None, self.context.lease.check)
+        self._dividends |= news
 
     def _add(self, connection: GatewayConnection, conids: Iterable[int]) -> None:
         """Follow these options from now on, by their present terms, as far as all is known.
@@ -527,15 +483,18 @@ class ModelGreeks:
             details = self.contracts.known(conid)
             row = connection.feed.book.instrument(self._keys[conid][0])
             if details is None or row is None:
+                self._unknown.add(conid)
                 continue
-            self._unknown.discard(conid)
             if details.under_conid is None:
                 continue
             underlying = self.contracts.known(details.under_conid)
-            if underlying is None or details.under_conid not in self._underlyings:
-                self._wanted.add(details.under_conid)
+            if underlying is None:
+                self._unknown.add(details.under_conid)
+                self.contracts.want([details.under_conid], first=True)
                 self._greeks.add(conid, NoGreeks.NO_UNDERLYING_PRICE, details.under_conid)
                 continue
+            if underlying.conid not in self._underlyings:
+                self._choose_at = float("-inf")
             details = replace(details, under_sec_type=underlying.sec_type)
             known = dividends.get(underlying.conid)
             terms: OptionTerms | Reason = option_terms(row, details, rates, known)
@@ -558,15 +517,13 @@ class ModelGreeks:
     async def _compute(self, connection: GatewayConnection) -> None:
         """Read the newest values, compute what moved as one batch, and publish it."""
         now = self._clock()
-        async for conid in _in_turns(self._greeks.underlyings):
+        async for conid in _in_turns(list(self._greeks.legs)):
             value = self._value_of(connection, conid)
-            if value is not None:
+            if value is not None and conid in self._greeks.legs:
                 self._greeks.valued(conid, *value, now)
         due = self._greeks.due(now)
-        moved = [leg for leg in due if leg.reason is None]
-        await asyncio.to_thread(compute, moved, now)
-        self._greeks.computed(moved)
-        options = self.contracts.of(self._greeks.underlyings)
+        await asyncio.to_thread(compute, [leg for leg in due if leg.reason is None], now)
+        options = self.contracts.of(self._greeks.legs)
         async for leg in _in_turns(due):
             if leg.conid in options:  # it may have left meanwhile
                 magnifier = options[leg.conid].price_magnifier

@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
-from datetime import datetime
 from types import TracebackType
 from typing import Any, ParamSpec, Self
 
@@ -36,10 +35,6 @@ P = ParamSpec("P")
 # Seconds between two attempts to acquire a login that another process owns.
 POLL_S = 0.5
 
-# Seconds by which wall clock and monotonic clock may differ between two heartbeats. A greater
-# difference means that the wall clock was set or the machine slept.
-CLOCK_CHANGE_S = 5.0
-
 
 @dataclass(eq=False, repr=False)
 class Ownership:
@@ -51,7 +46,6 @@ class Ownership:
 
     Attributes:
         status: Returns what `GatewaySessions.renew` writes with each heartbeat.
-        final_detail: The detail that the session keeps when it ends without an error.
         lost: Set when the lease is lost: nothing more may be written.
         store_fault: Why the lease was not renewed, if the store could not be used.
 
@@ -75,9 +69,8 @@ class Ownership:
 
     def __post_init__(self) -> None:
         self._session: GatewaySession | None = None
-        self._renewed_at = (self.clock(), self.monotonic())
+        self._renewed_s = self.monotonic()
         self._task: asyncio.Task[None] | None = None
-        self.final_detail: str | None = None
         self.status: Callable[[], dict[str, Any]] = lambda: {"state": SessionState.STARTING}
         self._renewal_requested = asyncio.Event()
         self._outage = OutageLog(logger)
@@ -119,7 +112,7 @@ class Ownership:
         if self.lost.is_set() or self._is_over():
             raise errors.LeaseLostError(
                 f"The lease on {self.session.gateway_id} ended at "
-                f"{self.session.expires_at:%H:%M:%S} UTC.{self._clock_change()}",
+                f"{self.session.expires_at:%H:%M:%S} UTC.",
                 remedy="Another process may own the login now; this one writes nothing more.",
             )
 
@@ -135,24 +128,8 @@ class Ownership:
 
     def _is_over(self) -> bool:
         """Return whether the lease is over by either clock: this machine's may have been set."""
-        held_s = self.monotonic() - self._renewed_at[1]
+        held_s = self.monotonic() - self._renewed_s
         return self.clock() >= self.session.expires_at or held_s >= self.settings.session_lease_s
-
-    def _both_clocks(self) -> tuple[datetime, float]:
-        """Return the time by both clocks; a lease counts from the beginning of its renewal."""
-        return self.clock(), self.monotonic()
-
-    def _clock_change(self) -> str:
-        """Return a sentence about a clock change since the last renewal; "" without one."""
-        at, at_s = self._renewed_at
-        change_s = (self.clock() - at).total_seconds() - (self.monotonic() - at_s)
-        if abs(change_s) < CLOCK_CHANGE_S:
-            return ""
-        direction = "forward" if change_s > 0 else "back"
-        return (
-            f" This machine's clock jumped {direction} by {abs(change_s):.0f} s since the last "
-            "heartbeat (it was set, or the machine slept)."
-        )
 
     async def claim_mode(self, mode: TradingMode) -> None:
         """Bind the lake to the trading mode of the login.
@@ -165,7 +142,7 @@ class Ownership:
     async def __aenter__(self) -> Self:
         deadline = asyncio.get_running_loop().time() + self.wait_s
         while self._session is None:
-            began = self._both_clocks()
+            began_s = self.monotonic()
             try:
                 session = await offload(
                     self.sessions.acquire,
@@ -176,7 +153,7 @@ class Ownership:
                     host=socket.gethostname(),
                     pid=os.getpid(),
                 )
-                self._session, self._renewed_at = session, began
+                self._session, self._renewed_s = session, began_s
             except errors.LoginOwnedError:
                 stopped = self.stop is not None and self.stop.is_set()
                 if stopped or asyncio.get_running_loop().time() >= deadline:
@@ -196,7 +173,7 @@ class Ownership:
             with suppress(asyncio.CancelledError):
                 await self._task
         if not self.lost.is_set():
-            detail = self.final_detail if kind is None else f"{kind.__name__}: {error}"
+            detail = None if kind is None else f"{kind.__name__}: {error}"
             with suppress(errors.LakeError):
                 await offload(self.sessions.end, self.session, detail=detail)
 
@@ -205,7 +182,8 @@ class Ownership:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._renewal_requested.wait(), self.settings.heartbeat_s)
             self._renewal_requested.clear()
-            session, began = self.session, self._both_clocks()
+            # A lease counts from the beginning of its renewal.
+            session, began_s = self.session, self.monotonic()
             try:
                 status = self.status()
                 if status["state"] not in ALIVE:
@@ -219,19 +197,18 @@ class Ownership:
                     late=self.store_fault is not None,
                     **status,
                 )
-                self._session, self._renewed_at = session, began
+                self._session, self._renewed_s = session, began_s
                 self._outage.fault = None
                 self.store_fault = None
             except errors.LeaseLostError as error:
-                logger.error("%s%s", error, self._clock_change())
+                logger.error("%s", error)
                 self.lost.set()
                 return
-            except (errors.StoreUnavailableError, errors.StoreRefusedError) as error:
-                self._outage.report(str(error))
-                self.store_fault = error
             except errors.LakeError as error:
                 self._outage.report(str(error))
-                if self._is_over():
+                if isinstance(error, errors.StoreUnavailableError | errors.StoreRefusedError):
+                    self.store_fault = error
+                elif self._is_over():
                     self.lost.set()
                     return
             except Exception:

@@ -332,7 +332,6 @@ class Publisher:
         self._all_due = True
         self._changes: PendingChanges[Key] = PendingChanges()
         self._accounts: _Accounts = {}
-        self._moved: set[Key] = set()
         self._least = LeastMove(
             part=self.context.settings.monitored_move_part,
             amount=self.context.settings.monitored_move_amount,
@@ -393,11 +392,6 @@ class Publisher:
         # The completeness of an account changes in all its rows.
         self._all_due |= 2 * len(changed) > len(self._published)
         published = reported if self._all_due else self._published | changed
-        moved = {
-            key
-            for key, holding in changed.items()
-            if key not in self._moved and self._is_moved(key, holding)
-        }
         try:
             await self._record_changes(changed)
             if self._all_due:
@@ -413,7 +407,6 @@ class Publisher:
             raise
         self._published, self._accounts, self._all_due = published, accounts, False
         self._recorded = {}
-        self._moved |= moved
 
     @property
     def greeks_moved(self) -> bool:
@@ -440,9 +433,9 @@ class Publisher:
             self._recorded = None
             await self.watcher.record(found)
 
-    def _is_moved(self, key: Key, holding: BrokerPosition) -> bool:
+    def _is_moved(self, key: Key) -> bool:
         """Return whether a value of PnLSingle moved since the last request of the holding."""
-        before = self.announced.last(key)
+        holding, before = self._published[key], self.announced.last(key)
         return holding.value_source is ValueOrigin.PNL_SINGLE and (
             before is None
             or before.value_source is not ValueOrigin.PNL_SINGLE
@@ -512,16 +505,10 @@ class Publisher:
         ]
         await self.enqueue(routes, keys)
 
-    @property
-    def moved(self) -> bool:
-        """Return whether a published value of PnLSingle moved and is not queued yet."""
-        return bool(self._moved)
-
     async def enqueue_moved(self, routes: Mapping[Key, LegState]) -> None:
-        """Queue the monitored holdings whose value by PnLSingle moved."""
-        keys = [key for key in self._moved if routes.get(key) is LegState.MONITORED]
-        await self.enqueue(routes, keys)
-        self._moved.clear()
+        """Queue the monitored holdings whose published value by PnLSingle moved."""
+        monitored = (key for key in self._published if routes.get(key) is LegState.MONITORED)
+        await self.enqueue(routes, filter(self._is_moved, monitored))
 
     async def enqueue(
         self,
@@ -546,7 +533,6 @@ class Publisher:
             [_request(holding, routes.get(key), reason) for key, holding in holdings.items()]
         )
         self.announced.record(holdings.values())
-        self._moved -= holdings.keys()
         self.context.counts.enqueued += len(holdings)
         return len(holdings)
 

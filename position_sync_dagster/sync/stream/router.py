@@ -202,8 +202,8 @@ PUBLISH_S, PUBLISH_MANY_S = 4.0, 6.0
 
 MANY = 1000
 
-# Minimum seconds between two times at which monitored holdings whose values moved are queued: each
-# time, a drain follows. Readers see the published values in the meantime.
+# Seconds between two times at which monitored holdings whose values moved are queued: each time, a
+# drain follows. Readers see the published values in the meantime.
 MOVED_S = 60.0
 
 # Seconds after which the holdings to follow are chosen again by their values.
@@ -255,7 +255,7 @@ class FollowedHoldings:
         if queue_now:
             await self.publisher.enqueue(routes.states, legs)
             self._queue_at = now + self.context.settings.overflow_interval_s
-        if may_queue and now >= self._moved_at and self.publisher.moved:
+        if may_queue and now >= self._moved_at:
             await self.publisher.enqueue_moved(routes.states)
             self._moved_at = now + MOVED_S
 

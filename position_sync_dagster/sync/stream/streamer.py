@@ -8,8 +8,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from gc import collect
@@ -247,12 +246,7 @@ class BrokerLink:
         events = [*until, self._lease.lost]
         if (connection := self.connection) is not None:
             events.append(connection.lost)
-        waits = [asyncio.create_task(event.wait()) for event in events]
-        try:
-            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+        await wait_for_first(events, timeout_s=seconds)
 
     def go_blind(self, reason: str) -> None:
         """Set the state BLIND, with the reason; earlier quotes no longer count."""
@@ -276,10 +270,6 @@ class BrokerLink:
         elif now >= self._blind_at + LONG_LOSS_S:
             self._blind_at = now  # of the next connection, too, a loss is doubted that late
             connection.drop(f"the gateway has not had IB for {LONG_LOSS_S:g} s, by its last word")
-
-    def ended(self) -> None:
-        """Record the end of the stream."""
-        self.state = SessionState.ENDED
 
     async def close(self) -> None:
         """Close the connection, and release everything that the stream holds on it."""
@@ -337,6 +327,18 @@ class BrokerLink:
             self._lease.renew_now()
 
 
+async def wait_for_first(
+    events: Iterable[asyncio.Event], *tasks: asyncio.Task[None], timeout_s: float | None = None
+) -> None:
+    """Wait until an event is set, a task has ended, or the time is over."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait({*waits, *tasks}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
 async def run_until(
     work: Coroutine[Any, Any, None], *until: asyncio.Event, grace_s: float = 0.0
 ) -> None:
@@ -346,15 +348,14 @@ async def run_until(
         grace_s: The time that it has left then to end by itself, in seconds.
     """
     task = asyncio.create_task(work)
-    waits = [asyncio.create_task(event.wait()) for event in until]
     try:
-        await asyncio.wait({task, *waits}, return_when=asyncio.FIRST_COMPLETED)
-        if grace_s and not task.done():
+        await wait_for_first(until, task)
+        if grace_s:
             await asyncio.wait({task}, timeout=grace_s)
         if task.done():
             task.result()
     finally:
-        await end_tasks(task, *waits)
+        await end_tasks(task)
 
 
 # Fills that arrive within this time, in seconds, are handled in one step: an order may have
@@ -645,14 +646,11 @@ class IBPositionStreamer:
         self._router.downloaded.clear()
 
     async def _close(self) -> None:
-        self._link.ended()
+        self._link.state = SessionState.ENDED
         await self._router.close()
         await self._flusher.close()
         await self._link.close()
 
-
-# Seconds between two checks of the streamer's detail.
-CHECK_INTERVAL_S = 1.0
 
 # Maximum wait for the present owner of the login to end, in seconds.
 LOGIN_WAIT_S = 60.0
@@ -661,7 +659,9 @@ LOGIN_WAIT_S = 60.0
 async def stream(
     lake: Lake, settings: Settings, *, run_id: str | None = None, stop: asyncio.Event
 ) -> StreamCounts:
-    """Stream until `stop` is set or the run's time is up, and return what was written.
+    """Stream until `stop` is set, and return what was written.
+
+    It is set here when the run's time is up.
 
     While there is no gateway, the stream tries again to connect, and its session is BLIND.
 
@@ -683,15 +683,14 @@ async def stream(
             offload(lake.account_values.fence, settings.gateway_id, token),
         )
         streamer = _streamer_of(lake, settings, own)
-        end = asyncio.Event()
-        beside = asyncio.create_task(_attend(streamer, own, stop, end))
+        rotation = asyncio.get_running_loop().call_later(settings.rotate_after_s, stop.set)
+        beside = asyncio.create_task(_return_freed_memory())
         try:
             with memory_and_threads.rare_garbage_collection():
-                await streamer.run(end)
+                await streamer.run(stop)
         finally:
+            rotation.cancel()
             await end_tasks(beside)
-        if not beside.cancelled():
-            beside.result()
         return streamer.counts
 
 
@@ -747,24 +746,7 @@ def _status(streamer: IBPositionStreamer) -> dict[str, Any]:
     }
 
 
-async def _attend(
-    streamer: IBPositionStreamer, own: Ownership, stop: asyncio.Event, end: asyncio.Event
-) -> None:
-    """Set `end` when `stop` is set, when the run's time is up, or after an error.
-
-    Meanwhile, renew the lease when the detail is not the stored one, since a problem that is gone
-    must not stay on display; and return freed memory to the system.
-    """
-    began = time.monotonic()
-    ends_at, trim_at = began + streamer.settings.rotate_after_s, began
-    try:
-        while not stop.is_set() and (now := time.monotonic()) < ends_at:
-            if streamer.detail != own.session.detail:
-                own.renew_now()
-            if now >= trim_at:
-                trim_at = now + memory_and_threads.RETURN_EVERY_S
-                await offload(memory_and_threads.return_freed_memory)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), min(CHECK_INTERVAL_S, ends_at - now))
-    finally:
-        end.set()
+async def _return_freed_memory() -> None:
+    while True:
+        await offload(memory_and_threads.return_freed_memory)
+        await asyncio.sleep(memory_and_threads.RETURN_EVERY_S)

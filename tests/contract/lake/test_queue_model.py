@@ -28,7 +28,7 @@ from position_sync_dagster.errors import (
     UnknownRequestError,
 )
 from position_sync_dagster.lake.position_queue import PROMOTE_AFTER_S, PositionQueue, SyncQueue
-from position_sync_dagster.lake.storage import lifecycle_table, maintenance
+from position_sync_dagster.lake.storage import maintenance
 from position_sync_dagster.lake.storage.maintenance import maintain
 from tests.support.extent import EVERYTHING
 from tests.support.memory_queue import InMemoryPositionQueue
@@ -384,13 +384,3 @@ class TestInMemory(QueueMachine.TestCase):
 
 class TestDelta(DeltaQueueMachine.TestCase):
     settings = settings(PROFILE, max_examples=8 if EVERYTHING else 3, stateful_step_count=40)
-
-
-class TestDeltaInParts(DeltaQueueMachine.TestCase):
-    """Two live rows count as many, so that each change rewrites some parts and keeps others."""
-
-    settings = settings(PROFILE, max_examples=8 if EVERYTHING else 3, stateful_step_count=40)
-
-    @pytest.fixture(autouse=True)
-    def _in_small_parts(self, monkeypatch):
-        monkeypatch.setattr(lifecycle_table, "PART_ROWS", 2)

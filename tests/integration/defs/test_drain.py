@@ -14,7 +14,8 @@ from position_sync_dagster import dagster_files
 from position_sync_dagster.defs import drain as defs_drain
 from position_sync_dagster.defs import runs
 from position_sync_dagster.defs.assets.queue_and_ledger import position_updates
-from position_sync_dagster.defs.checks.check_results import UNKNOWN, Derived
+from position_sync_dagster.defs.assets.table_asset import DERIVE, Derived
+from position_sync_dagster.defs.checks.evaluation import UNKNOWN
 from position_sync_dagster.defs.drain import TickCursor, drain_queue
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.update import QueueStatus
@@ -139,7 +140,7 @@ def test_a_drain_does_not_wait_for_the_scenarios_of_a_large_book(
 
     may_end, calls = threading.Event(), []
     monkeypatch.setattr(defs_drain, "RISK_WAIT_S", 0.0)
-    monkeypatch.setattr(defs_drain.derived_tables, "record_risk", record)
+    monkeypatch.setitem(DERIVE, RISK, record)
     write_holdings(own_login(), 1, 2)
     enqueue(1)
     assert RISK not in names(tick())
@@ -273,7 +274,7 @@ def test_a_tick_whose_derivation_fails_reports_its_rows_all_the_same(
 
     write_holdings(own_login(), 1)
     enqueue(1)
-    monkeypatch.setattr(defs_drain.derived_tables, "derive_exposure", fail)
+    monkeypatch.setitem(DERIVE, "strategy_exposure", fail)
     assert "strategy_exposure stays as it was: The disk is full." in said(tick())
     assert tick.rows() == 1
 
@@ -305,7 +306,7 @@ def test_the_cursor_of_another_release_is_no_error(tick: Ticks, own_login) -> No
     own_login()
     tick.cursor = '{"unowned_since": {"a": "b"}}'
     tick()
-    assert TickCursor.from_text(tick.cursor).registry_version is not None
+    assert runs.cursor_of(TickCursor, tick.cursor).registry_version is not None
 
 
 def test_an_error_of_one_table_keeps_no_event_of_the_others_back(
@@ -319,9 +320,9 @@ def test_an_error_of_one_table_keeps_no_event_of_the_others_back(
 
     write_holdings(own_login(), 1)
     enqueue(1)
-    monkeypatch.setattr(defs_drain, "breaks_event", fail)
-    monkeypatch.setattr(defs_drain.closures, "explain", fail)
-    monkeypatch.setattr(defs_drain.derived_tables, "derive_latest", is_a_mistake)
+    monkeypatch.setattr(defs_drain, "breaks_state", fail)
+    monkeypatch.setitem(DERIVE, "closures", fail)
+    monkeypatch.setitem(DERIVE, "latest_positions", is_a_mistake)
     result = tick()
     assert tick.rows() == 1
     assert {"contracts", "strategy_exposure"} <= set(names(result))
@@ -373,7 +374,7 @@ def test_while_nothing_can_be_drained_rows_and_checks_are_reported_all_the_same(
     own_login()
     append_row(7, datetime.now(UTC))
     monkeypatch.setattr(defs_drain.Work, "_drain", fail)
-    monkeypatch.setattr(defs_drain.queue_and_ledger, "queue_event", fail)
+    monkeypatch.setattr(defs_drain.queue_and_ledger, "queue_state", fail)
     result = tick()
     assert "Nothing is drained: The queue is damaged." in said(result)
     assert tick.rows() == 1

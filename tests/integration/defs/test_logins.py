@@ -15,10 +15,11 @@ import dagster as dg
 import pytest
 
 from position_sync_dagster.defs.assets.queue_and_ledger import position_updates
-from position_sync_dagster.defs.checks import broker, check_results, ledger
+from position_sync_dagster.defs.checks import tables
+from position_sync_dagster.defs.checks.evaluation import EVALUATE
 from position_sync_dagster.defs.drain import drain_queue
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.runs import LOGINS, REASON, STREAM_JOB
+from position_sync_dagster.defs.runs import LOGINS, STREAM_JOB
 from position_sync_dagster.defs.stream import (
     LOOK_S,
     stream_definitions,
@@ -174,7 +175,7 @@ def test_the_run_of_a_stream_carries_the_tags_of_its_login(supervise, file) -> N
     found = {request.partition_key: request.tags for request in supervise().run_requests}
     assert found["west"]["dagster-k8s/config"] == pin
     assert found["west"]["team"] == "options"
-    assert {name for name in found["east"] if not name.startswith("dagster/")} == {REASON}
+    assert {name for name in found["east"] if not name.startswith("dagster/")} == set()
     assert set(found["west"]) - set(found["east"]) == {"team", "dagster-k8s/config"}
 
 
@@ -295,8 +296,8 @@ def test_the_checks_and_the_status_name_the_login_that_is_down(
     own("west", 1)
     insert(lake, (1, "DUSIM0001"), (1, "DUSIM0002"))
     assert materialize(position_updates).success
-    assert check_results.EVALUATE[ledger.agrees_with_the_broker.check_key](lake, settings).passed
-    watched = check_results.EVALUATE[broker.a_stream_watches.check_key]
+    assert EVALUATE[tables.agrees_with_the_broker.check_key](lake, settings).passed
+    watched = EVALUATE[tables.a_stream_watches.check_key]
     assert watched(lake, settings).passed
     session = lake.sessions.current("west")
     lake.sessions.renew(session, lease_s=60, state=SessionState.BLIND, detail="no socket")
@@ -319,13 +320,13 @@ def test_breaks_of_a_login_without_data_stay_as_they_are(own, lake, settings, ma
     own("west", 1, 2)
     insert(lake, (1, "DUSIM0001"), (1, "DUSIM0002"))
     assert materialize(position_updates).success
-    found = check_results.EVALUATE[ledger.agrees_with_the_broker.check_key](lake, settings)
+    found = EVALUATE[tables.agrees_with_the_broker.check_key](lake, settings)
     assert not found.passed
     breaks = lake.breaks
     assert [one.conid for one in breaks.open_breaks("west")] == [2]
     session = lake.sessions.current("west")
     lake.sessions.renew(session, lease_s=60, state=SessionState.BLIND)
-    check_results.EVALUATE[ledger.agrees_with_the_broker.check_key](lake, settings)
+    EVALUATE[tables.agrees_with_the_broker.check_key](lake, settings)
     assert [one.conid for one in breaks.open_breaks("west")] == [2]
     assert breaks.open_breaks("east") == breaks.open_breaks(OF_STRATEGIES) == []
 
@@ -337,13 +338,13 @@ def test_a_break_of_all_accounts_together_stays_as_it_is_while_a_login_has_no_da
     own("east", 1)
     own("west", 1)
     lake.registry.sync.add_active(1, "SPY", strategy_id="s", quantity=3)
-    check_results.EVALUATE[ledger.agrees_with_the_broker.check_key](lake, settings)
+    EVALUATE[tables.agrees_with_the_broker.check_key](lake, settings)
     (found,) = lake.breaks.open_breaks(OF_STRATEGIES)
     accepted = lake.breaks.accept(found.break_id, "me")
     assert (accepted.expected, accepted.actual) == (2.0, 3.0)
     session = lake.sessions.current("west")
     lake.sessions.renew(session, lease_s=60, state=SessionState.BLIND)
-    check_results.EVALUATE[ledger.agrees_with_the_broker.check_key](lake, settings)
+    EVALUATE[tables.agrees_with_the_broker.check_key](lake, settings)
     assert lake.breaks.open_breaks(OF_STRATEGIES) == [accepted]
 
 
@@ -359,12 +360,12 @@ def test_a_row_without_a_holding_stays_a_break_while_its_account_is_not_listed_c
     ]
     lake.updates.sync.append(rows)
     lake.broker_positions.replace("west", holdings[:1], session=session)
-    check_results.EVALUATE[ledger.agrees_with_the_broker.check_key](lake, settings)
+    EVALUATE[tables.agrees_with_the_broker.check_key](lake, settings)
     before = lake.breaks.open_breaks("west")
     assert [(one.type, one.conid) for one in before] == [("SURPLUS", 2)]
     partly = replace(holdings[0], completeness=Completeness.PARTIAL)
     lake.broker_positions.replace("west", [partly], session=session)
-    check_results.EVALUATE[ledger.agrees_with_the_broker.check_key](lake, settings)
+    EVALUATE[tables.agrees_with_the_broker.check_key](lake, settings)
     assert lake.breaks.open_breaks("west") == before
 
 

@@ -7,12 +7,12 @@ from datetime import timedelta
 import dagster as dg
 import pytest
 
+from position_sync_dagster.defs import stream
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.runs import STREAM_JOB
 from position_sync_dagster.defs.stream import supervise_stream
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import StoreUnavailableError
-from position_sync_dagster.sync import supervision
 from position_sync_dagster.sync.reports.status import read_status
 from tests.support.store_proxy import Rule
 
@@ -60,7 +60,7 @@ def test_a_run_whose_creator_was_killed_before_it_was_submitted_is_failed_and_fo
     tick: Tick, instance, monkeypatch
 ) -> None:
     run_id = begin(instance, dg.DagsterRunStatus.NOT_STARTED)
-    monkeypatch.setattr(supervision, "START_GRACE", timedelta(0))
+    monkeypatch.setattr(stream, "START_GRACE", timedelta(0))
     assert isinstance(tick(), dg.RunRequest)
     assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.FAILURE
     assert isinstance(tick(), dg.RunRequest)

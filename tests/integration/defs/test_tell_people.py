@@ -9,10 +9,11 @@ import pytest
 
 from position_sync_dagster.definitions import defs as definitions
 from position_sync_dagster.defs import alerts as alerts_module
-from position_sync_dagster.defs.alerts import WATCHED, check_states, tell_people
-from position_sync_dagster.defs.checks.ledger import requests_are_answered
+from position_sync_dagster.defs.alerts import check_states, tell_people, watched
 from position_sync_dagster.defs.checks.strategies import OF_VALUE
+from position_sync_dagster.defs.checks.tables import requests_are_answered
 from position_sync_dagster.defs.resources import POSITION_SYNC
+from position_sync_dagster.defs.runs import cursor_of, cursor_text
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.alerts import AlertCursor
 from tests.support.receiver import PASSWORD
@@ -89,10 +90,10 @@ def test_a_message_waits_for_a_receiver_that_is_away_and_no_url_is_stored(
     tick()
     assert receiver.asked == 1, "it backs off"
     receiver.answer = 200
-    cursor = AlertCursor.from_text(result.cursor)
-    result = tick(replace(cursor, failing={0: datetime.now(UTC)}).to_text())
+    cursor = cursor_of(AlertCursor, result.cursor)
+    result = tick(cursor_text(replace(cursor, failing={0: datetime.now(UTC)})))
     assert [title.split(":")[0] for title, _ in receiver.taken()] == ["WARN"]
-    assert AlertCursor.from_text(result.cursor).outbox == ()
+    assert cursor_of(AlertCursor, result.cursor).outbox == ()
 
 
 def test_severities_that_are_not_asked_for_are_not_sent(
@@ -110,7 +111,7 @@ def test_without_receivers_it_does_nothing(tick, settings) -> None:
 
 def test_every_check_is_watched(settings) -> None:
     graph = definitions().get_repository_def().asset_graph
-    assert set(WATCHED) == set(graph.asset_check_keys)
+    assert set(watched()) == set(graph.asset_check_keys)
 
 
 def test_a_check_whose_run_failed_is_a_break(instance, settings, lake, monkeypatch) -> None:
@@ -123,13 +124,14 @@ def test_a_check_whose_run_failed_is_a_break(instance, settings, lake, monkeypat
         raise_on_error=False,
     )
     assert not result.success
-    states = {state.name: state for state in check_states(instance, "http://ui")}
+    keys = watched()
+    states = {state.name: state for state in check_states(instance, "http://ui", keys)}
     state = states["position_queue: requests_are_answered"]
     assert state.passed is False
     assert f"http://ui/runs/{result.run_id}" in state.what_to_do
     # Of a limit, the newest record may be a plan as well.
     monkeypatch.setattr(alerts_module.strategies, "PREFIX", "requests_are")
-    states = {state.name: state for state in check_states(instance, "http://ui")}
+    states = {state.name: state for state in check_states(instance, "http://ui", keys)}
     assert states[f"position_queue: requests_are_answered{OF_VALUE}"].passed is None
 
 

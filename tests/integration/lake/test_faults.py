@@ -7,7 +7,6 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 
-import polars as pl
 import pytest
 
 from position_sync_dagster.domain.gateway_session import Owner
@@ -105,16 +104,6 @@ def test_a_commit_whose_answer_is_lost_counts_once(store, lake, make_update):
     store.proxy.fail(Rule(CUT_AFTER, "PUT", "position_updates/_delta_log", times=1))
     drained(lake, make_update)
     assert_each_once(lake)
-
-
-def test_the_rows_of_a_commit_whose_answer_is_lost_are_counted(store, lake, make_update):
-    lake.updates.sync.append([make_update(3)])  # which also stores the trading mode
-    store.proxy.fail(Rule(CUT_AFTER, "PUT", "position_updates/_delta_log", times=1))
-    written = lake.updates.sync.append([make_update(1), make_update(2)])
-    rows = lake.updates.table.rows().filter(pl.col("conid") < 3)
-    assert written.rows == rows.height == 2
-    assert {(written.version, written.batch_id)} == {*rows["ledger_version", "batch_id"].rows()}
-    assert lake.updates.sync.append([make_update(1), make_update(2)]).rows == 0
 
 
 def test_a_claim_whose_answer_is_lost_is_granted_once(store, lake):

@@ -146,28 +146,18 @@ async def owning(lake, clock):
         yield own, seconds
 
 
-async def test_a_clock_that_jumped_forward_is_named_when_the_lease_is_lost(owning, clock, caplog):
+async def test_a_clock_that_jumped_forward_ends_the_lease(owning, clock, caplog):
     own, seconds = owning
     clock.advance(3600)
     seconds[0] += 3600
     own.check()
     clock.advance(7200)
     seconds[0] += 3
-    with pytest.raises(LeaseLostError, match=r"clock jumped forward by 7197 s since the last"):
+    with pytest.raises(LeaseLostError):
         own.check()
     own.renew_now()
     await asyncio.wait_for(own.lost.wait(), DEADLINE_S)
     assert "its lease has expired" in caplog.text
-    assert "clock jumped forward by 7197 s" in caplog.text
-
-
-async def test_a_lease_that_ran_out_by_both_clocks_says_nothing_of_them(owning, clock):
-    own, seconds = owning
-    clock.advance(4001)
-    seconds[0] += 4000
-    with pytest.raises(LeaseLostError) as caught:
-        own.check()
-    assert "jumped" not in str(caught.value)
 
 
 async def test_a_clock_that_went_back_ends_no_owner(owning, clock):

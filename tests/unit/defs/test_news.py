@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs.checks import check_results, evaluation
+from position_sync_dagster.defs.assets.table_asset import check_evaluation
+from position_sync_dagster.defs.checks import evaluation
 
 NOW = datetime(2026, 3, 9, 15, 30, tzinfo=UTC)
 KEY = dg.AssetCheckKey(dg.AssetKey("strategy_exposure"), "limit_x")
@@ -31,14 +32,14 @@ HOLDS, BROKEN = result(passed=True, text="1"), result(passed=False, text="daily 
         (BROKEN, 299, result(passed=False, text="daily profit -101"), False),
         (BROKEN, 301, result(passed=False, text="daily profit -101"), True),
         (BROKEN, 0, result(passed=False, severity=WARN), True),
-        (BROKEN, 0, check_results.unknown_result("no price"), True),
+        (BROKEN, 0, evaluation.unknown_result("no price"), True),
     ],
 )
 def test_a_result_is_stored_when_it_changed_and_other_words_alone_after_a_while(
     before, after_s, found, is_news
 ) -> None:
     record = SimpleNamespace(
-        evaluation=check_results.check_evaluation(KEY, before),
+        evaluation=check_evaluation(KEY, before),
         create_timestamp=(NOW - timedelta(seconds=after_s)).timestamp(),
     )
     assert evaluation.is_news(record, found, NOW) is is_news

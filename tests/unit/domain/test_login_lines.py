@@ -66,7 +66,7 @@ def test_a_line_that_became_suspect_before_its_session_ended_waits_for_the_next(
     login.lines.line(1).doubted(10.0, "why")
     login.closed = {1, 2}
     assert login.renewals(10, 500) == []
-    assert login.lines.suspect_reasons() == ["why"]
+    assert [text.endswith(": why") for text in login.lines.problems()] == [True]
     login.closed = set()
     assert login.pass_to(500.0) == [1]
 

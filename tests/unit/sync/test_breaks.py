@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import SecretStr
 
+from position_sync_dagster.defs.runs import cursor_of, cursor_text
 from position_sync_dagster.sync import alerts
 from position_sync_dagster.sync.alerts import (
     MOST_KEPT,
@@ -42,7 +43,7 @@ def told(
     receivers: int = 1,
 ) -> AlertCursor:
     """Follow results at NOW + `at`, through the text that Dagster stores."""
-    cursor = AlertCursor.from_text(cursor.to_text())
+    cursor = cursor_of(AlertCursor, cursor_text(cursor))
     return follow(
         cursor, states, now=NOW + at, after=after, severities=severities, receivers=receivers
     )
@@ -180,4 +181,4 @@ def test_several_messages_are_sent_as_one() -> None:
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", '{"breaks": 3}'])
 def test_a_cursor_of_another_format_begins_anew(text) -> None:
-    assert AlertCursor.from_text(text) == AlertCursor()
+    assert cursor_of(AlertCursor, text) == AlertCursor()

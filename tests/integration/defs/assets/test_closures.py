@@ -6,7 +6,7 @@ from itertools import count
 
 import pytest
 
-from position_sync_dagster.defs.assets.closures import closures
+from position_sync_dagster.defs.assets.statements import closures
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Past
 from position_sync_dagster.sync.explain_closes import BREAKS, CloseExplainer
@@ -54,8 +54,8 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(materia
     assert listed["SPY 575C 20Mar26"]["cause"] == "TRADED"
     assert listed["SPY 580C 20Mar26"]["cause"] == "UNEXPLAINED"
     found = read_closes(lake)
-    assert found.realized("ic", None, "USD").profit == 40.0
-    assert found.realized("UNATTRIBUTED", None, "USD").profit is None
+    assert found.realized("ic", None, "USD")["realized_pnl"] == 40.0
+    assert found.realized("UNATTRIBUTED", None, "USD")["realized_pnl"] is None
     (check,) = result.get_asset_check_evaluations()
     assert not check.passed
     assert "+1 SPY 580C 20Mar26 of DU1" in check.description
@@ -102,7 +102,7 @@ def test_a_quantity_in_any_account_is_claimed_of_all_of_them(
     explainer = CloseExplainer(lake)
     explainer.record([change(CALL, -10, 0, datetime.now(UTC))])
     explainer.explain([fill(CALL, 10, datetime.now(UTC), realized_pnl=12.0)])
-    assert read_closes(lake).realized("ic", None, "USD").profit == profit
+    assert read_closes(lake).realized("ic", None, "USD")["realized_pnl"] == profit
 
 
 def test_a_judgement_of_another_process_that_knew_less_and_ended_later_does_not_last(

@@ -1,9 +1,12 @@
 """Run one check as Dagster does."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
+
+from position_sync_dagster.defs.checks import tables
 
 
 @pytest.fixture
@@ -22,3 +25,18 @@ def check(materialize) -> Callable[[dg.AssetChecksDefinition], dg.AssetCheckEval
 def shown() -> Callable[[dg.AssetCheckEvaluation], list[dict]]:
     """Return the rows that a failing check names."""
     return lambda found: [dict(record.data) for record in found.metadata["rows"].records]
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
+    """Let the checks of the tables be evaluated this much later."""
+
+    def shift(delta: timedelta) -> None:
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz: object = None) -> datetime:
+                return datetime.now(UTC) + delta
+
+        monkeypatch.setattr(tables, "datetime", Clock)
+
+    return shift

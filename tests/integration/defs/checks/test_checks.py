@@ -6,11 +6,10 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs.checks.broker import (
+from position_sync_dagster.defs.checks.tables import (
     a_stream_watches,
-    judge_stream_session,
+    agrees_with_the_broker,
 )
-from position_sync_dagster.defs.checks.ledger import agrees_with_the_broker
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.sync.reports import reconciliation
@@ -136,9 +135,10 @@ def test_a_lake_without_a_stream_says_that_none_ran(check, lake) -> None:
 
 @pytest.mark.parametrize("state", [SessionState.BLIND, SessionState.STARTING])
 def test_a_stream_without_connection_is_a_warning_with_the_time_since_when(
-    own_login, state
+    check, own_login, state
 ) -> None:
-    result = judge_stream_session(own_login(state=state), datetime.now(UTC))
+    own_login(state=state)
+    result = check(a_stream_watches)
     assert not result.passed
     assert result.severity is dg.AssetCheckSeverity.WARN
     assert (result.description or "").startswith("The stream has not seen the gateway since")
@@ -166,8 +166,9 @@ def own_again(lake, settings, state):
     return lake.sessions.renew(session, lease_s=60.0, state=state)
 
 
-def test_a_lease_that_ran_out_counts_from_the_last_heartbeat(own_login) -> None:
-    session = own_login(lease_s=0.001)
-    result = judge_stream_session(session, datetime.now(UTC) + timedelta(minutes=5))
-    assert 299 < result.metadata["blind_for_s"].value < 302
+def test_a_lease_that_ran_out_counts_from_the_last_heartbeat(check, own_login, later) -> None:
+    own_login(lease_s=0.001)
+    later(timedelta(minutes=5))
+    result = check(a_stream_watches)
+    assert 299 < result.metadata["blind_for_s"].value < 330
     assert (result.description or "").startswith("No stream has seen the gateway since")

@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 
 from position_sync_dagster.cli.app import COMMANDS, app
 from position_sync_dagster.defs.assets.table_asset import reconciliation_breaks
-from position_sync_dagster.defs.checks.ledger import (
+from position_sync_dagster.defs.checks.tables import (
     DECIDE,
-    breaks_event,
-    judge_breaks,
+    breaks_are_decided,
+    breaks_state,
 )
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 
@@ -25,36 +25,37 @@ DIFFERENCE = Discrepancy(
     actual=2.0,
     detail="not held at the broker",
 )
-NOW = datetime(2026, 1, 2, 15, tzinfo=UTC)
-HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
 def breaks(lake):
-    lake.breaks.record({"gateway": [DIFFERENCE]}, NOW - HOUR)
+    lake.breaks.record({"gateway": [DIFFERENCE]}, datetime.now(UTC))
     return lake.breaks
 
 
-def test_a_difference_that_nobody_decides_about_for_an_hour_fails_the_check(breaks) -> None:
-    assert judge_breaks(breaks.open_breaks(), NOW).passed
-    late = judge_breaks(breaks.open_breaks(), NOW + timedelta(seconds=1))
+def test_a_difference_that_nobody_decides_about_for_an_hour_fails_the_check(
+    check, shown, breaks, later
+) -> None:
+    assert check(breaks_are_decided).passed
+    later(timedelta(hours=1, seconds=1))
+    late = check(breaks_are_decided)
     assert not late.passed
-    (row,) = late.metadata["rows"].records
-    assert (row.data["symbol"], row.data["broker"], row.data["tables"]) == ("SPY", "", "2")
+    (row,) = shown(late)
+    assert (row["symbol"], row["broker"], row["tables"]) == ("SPY", "", "2")
     (one,) = breaks.open_breaks()
     breaks.accept(one.break_id, "eva", "transferred out")
-    accepted = judge_breaks(breaks.open_breaks(), NOW + HOUR)
+    accepted = check(breaks_are_decided)
     assert accepted.passed
     assert accepted.metadata["accepted"].value == 1
 
 
 def test_an_observation_shows_the_open_differences(lake, breaks) -> None:
-    found = breaks_event(lake).metadata
-    assert (found["open/opened"].value, found["open/confirmed"].value) == (1, 0)
+    found = breaks_state(lake).metadata
+    assert (found["open/opened"], found["open/confirmed"]) == (1, 0)
     (row,) = found["open_breaks"].records
     assert row.data["detail"] == "not held at the broker"
-    breaks.record({"gateway": []}, NOW)
-    assert "open_breaks" not in breaks_event(lake).metadata
+    breaks.record({"gateway": []}, datetime.now(UTC))
+    assert "open_breaks" not in breaks_state(lake).metadata
 
 
 def test_the_command_compares_now_and_records_nothing(lake, own_login, write_holdings) -> None:

@@ -77,11 +77,12 @@ def test_a_combo_is_one_line_by_its_strategy_and_its_bag_counts_once():
     ]
 
 
-def test_an_assignment_and_the_shares_that_came_are_one_line():
+def test_an_assignment_is_a_line_and_the_shares_that_came_are_another():
     cause = closure(1, Cause.ASSIGNED, -55.0, counter_conid=3)
     both = [change(1, -1.0, 0.0), change(3, 0.0, 100.0)]
     assert lines(changes=both, closures=[cause]) == [
-        "CLOSE assigned: QQQ 555C  -1 → 0, QQQ  0 → 100, -55 USD"
+        "CLOSE assigned: QQQ 555C  -1 → 0, -55 USD",
+        "QUANTITY quantity: QQQ  0 → 100",
     ]
 
 

@@ -17,7 +17,6 @@ from position_sync_dagster.sync.reports.book import BookMoney
 from position_sync_dagster.sync.reports.closes import (
     NO_CLOSES,
     UNATTRIBUTED,
-    ClosedProfit,
     Closes,
 )
 from position_sync_dagster.sync.reports.exposure import exposures
@@ -79,7 +78,7 @@ def book(found: Closes, strategy: str | None = None) -> BookMoney:
     legs = [leg(n, "condor") for n in (CALL, 5, 6, 7)]
     rows = [*(row(n) for n in (5, 6, 7)), row(CALL, position=0.0)]
     held = book_of(rows, legs, closes=found)
-    (of_table, *_rest) = exposures(held.split, NOW)
+    of_table = exposures(held.split, NOW).row(0, named=True)
     assert (of_table["legs"], of_table["legs_held"]) == (4, 3)
     assert (of_table["legs_closed"], of_table["closed"]) == (1, "one expired on 2026-03-20")
     return held.money(strategy)
@@ -100,29 +99,28 @@ def test_a_strategy_of_which_a_leg_expired_says_so_and_does_not_miss_it() -> Non
     assert f"{said.replace('4', '6')}, 2 missing" in money_lines(found)
 
 
+def realized(found: Closes, name: str | None, account: str | None = None) -> tuple[object, ...]:
+    one = found.realized(name, account, "USD") or {}
+    return one["realized_pnl"], one["closes"], one["closes_without_profit"]
+
+
 def test_realised_profit_is_summed_by_strategy_and_unknown_if_that_of_one_close_is() -> None:
     elsewhere = replace(SOLD, conid=9, realized_pnl=7.0)
     shared = replace(SOLD, conid=OTHER, closed_at=LATER, realized_pnl=50.0)
     found = closes(EXPIRED, replace(SOLD, realized_pnl=12.0), elsewhere, shared, _1=end(EXPIRED))
-    of_condor = found.realized("condor", None, "USD")
-    assert of_condor is not None
-    assert (of_condor.profit, of_condor.closes, of_condor.unknown) == (None, 3, 1)
-    assert of_condor.since == ADDED_AT + timedelta(days=1)
+    assert realized(found, "condor") == (None, 3, 1)
+    of_condor = found.realized("condor", None, "USD") or {}
+    assert of_condor["realized_since"] == ADDED_AT + timedelta(days=1)
     alone = replace(found, rows=found.rows.head(3))
-    of_condor = alone.realized("condor", None, "USD")
-    assert of_condor is not None
-    assert (of_condor.profit, of_condor.closes) == (-112.0 + 12.0, 2)
-    rest = alone.realized(UNATTRIBUTED, ACCOUNT, "USD")
-    assert rest is not None
-    assert rest.profit == 7.0
-    total = found.realized(None, None, "USD")
-    assert total is not None
-    assert (total.profit, total.closes) == (-112.0 + 12.0 + 7.0 + 50.0, 4)
+    assert realized(alone, "condor") == (-112.0 + 12.0, 2, 0)
+    assert realized(alone, UNATTRIBUTED, ACCOUNT) == (7.0, 1, 0)
+    assert realized(found, None) == (-112.0 + 12.0 + 7.0 + 50.0, 4, 0)
     assert replace(found, since=None).realized("condor", None, "USD") is None
-    ((chosen, strategies),) = found.chosen("other", "spy")
-    assert (chosen, strategies) == (shared, ["condor", "other"])
-    assert [one for one, _strategies in found.chosen(limit=2)] == [shared, elsewhere]
-    assert (found.count("condor"), found.count(), NO_CLOSES.count()) == (3, 4, 0)
+    assert found.chosen("other", "spy", None) == ([(shared, ["condor", "other"])], 1)
+    assert found.chosen("condor", None, 0) == ([], 3)
+    listed, count = found.chosen(None, None, 2)
+    assert ([one for one, _strategies in listed], count) == ([shared, elsewhere], 4)
+    assert NO_CLOSES.chosen(None, None, None) == ([], 0)
 
 
 @pytest.mark.parametrize(
@@ -148,15 +146,9 @@ def test_a_strategy_with_a_part_of_what_closed_has_an_unknown_part_of_its_profit
         legs=leg_rows([leg(SOLD.conid, "condor", quantity=quantity) for quantity in quantities]),
         before=pl.DataFrame([change]),
     )
-    profits = {
-        "unknown": ClosedProfit(profit=None, closes=1, unknown=1),
-        None: ClosedProfit(),
-        12.0: ClosedProfit(profit=12.0, closes=1),
-    }
+    profits = {"unknown": (None, 1, 1), None: (0, 0, 0), 12.0: (12.0, 1, 0)}
     for name, profit in ((UNATTRIBUTED, of_rest), ("condor", of_condor)):
-        said = found.realized(name, None, "USD")
-        assert said is not None
-        assert replace(said, since=None) == profits[profit]
+        assert realized(found, name) == profits[profit]
 
 
 def test_a_strategy_that_is_called_total_has_its_own_profit() -> None:

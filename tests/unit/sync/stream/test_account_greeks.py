@@ -52,9 +52,7 @@ def opened(session_open: bool | None = True) -> AccountGreeks:
 
 def computed(greeks: AccountGreeks, seconds: float) -> list[ModelledLeg]:
     due = greeks.due(at(seconds))
-    moved = [leg for leg in due if leg.reason is None]
-    compute(moved, at(seconds))
-    greeks.computed(moved)
+    compute([leg for leg in due if leg.reason is None], at(seconds))
     return due
 
 
@@ -153,8 +151,6 @@ def test_without_a_price_of_the_underlying_the_reason_is_counted() -> None:
     greeks.valued(7, 5.0, at(5), at(5))
     assert only(computed(greeks, 5)).reason is NoGreeks.NO_UNDERLYING_PRICE
     assert [*greeks.without.values()] == [NoGreeks.NO_UNDERLYING_PRICE]
-    greeks.remove(7)
-    assert not greeks.without
 
 
 def test_greeks_end_when_the_option_expires() -> None:

@@ -81,7 +81,7 @@ async def test_a_handler_that_hangs_harms_no_other_and_does_not_block_the_end(ca
     for delivery in deliveries:
         await delivery.close(timeout_s=0.1)
     assert other.received == [(1, 1.0)]
-    assert "Table did not accept its last 1 updates" in caplog.text
+    assert "Table did not accept its last updates" in caplog.text
 
 
 async def test_an_error_that_another_attempt_cannot_repair_is_not_retried():
@@ -219,18 +219,6 @@ async def test_closing_a_delivery_ends_its_task_whatever_the_handler_does(swallo
     await eventually(lambda: table.task)
     await delivery.close(timeout_s=0.05)
     assert table.task.done()
-
-
-async def test_a_handler_that_hangs_is_reported_while_it_hangs(monkeypatch, caplog, eventually):
-    monkeypatch.setattr(module, "SLOW_S", 0.05)
-    table = Table()
-    table.open.clear()
-    delivery = Delivery(table)
-    delivery.put([pending(1, 1.0), pending(2, 2.0)])
-    await eventually(lambda: "Table has been busy with 2 updates for more than" in caplog.text)
-    table.open.set()
-    await delivery.close(timeout_s=5)
-    assert table.batches == [[(1, 1.0), (2, 2.0)]]
 
 
 async def turns():

@@ -49,7 +49,7 @@ class Day:
 
     def __init__(self, *, pnl_subscriptions=0, **settings):
         self.second, self.done = 0, []
-        self.moved = self.greeks_moved = False
+        self.greeks_moved = False
         settings = make_settings(pnl_subscriptions=pnl_subscriptions, **settings)
         context = OwnerContext(settings=settings, monotonic=lambda: float(self.second))
         self.legs = FollowedHoldings(context, self)
@@ -136,7 +136,7 @@ async def test_what_has_no_new_value_is_not_published(routes):
 async def test_without_such_legs_nothing_is_published_or_queued():
     day = Day()
     await day.pass_(40, Routes())
-    assert day.done == []
+    assert (day.at("published"), day.at("queued")) == ([], [])
 
 
 async def test_holdings_are_chosen_when_routes_change_and_when_values_may_have(routes):
@@ -178,7 +178,6 @@ async def test_values_that_moved_are_published_steadily_and_queued_together():
     routes, gateway = Routes(), Gateway()
     routes.update({KEY: LegState.MONITORED})
     day = Day(pnl_subscriptions=9)
-    day.moved = True
     await day.pass_(2 * int(MOVED_S) + 1, routes, gateway=gateway)
     assert day.at("published")[:3] == [0, 4, 8]
     assert day.at("moved") == [0, int(MOVED_S), 2 * int(MOVED_S)]
@@ -191,7 +190,6 @@ async def test_values_that_moved_are_published_steadily_and_queued_together():
 async def test_holdings_that_could_not_be_queued_are_due_at_the_next_step(state, method, what):
     routes, day = Routes(), Day(pnl_subscriptions=9)
     routes.update({KEY: state})
-    day.moved = True
     queue = getattr(day, method)
 
     async def refused(*_):

@@ -1,6 +1,5 @@
 """Events of lines and holdings become rows: which values count, and which lines are renewed."""
 
-import logging
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -147,7 +146,7 @@ def test_a_line_that_one_holding_finds_dead_counts_for_none_of_its_holdings(two_
     assert two_lines.rows[other].value_source == "PNL_SINGLE"
 
 
-def test_a_dead_line_among_live_ones_is_found_by_the_brokers_value(two_lines, caplog):
+def test_a_dead_line_among_live_ones_is_found_by_the_brokers_value(two_lines):
     assert two_lines.flush(1, BUSY, valued={QUIET: 110.0}).keys() <= {QUIET, BUSY}
     two_lines.flush(20, BUSY, valued={QUIET: 300.0, BUSY: 300.0})
     rows = two_lines.flush(25, BUSY)
@@ -158,7 +157,6 @@ def test_a_dead_line_among_live_ones_is_found_by_the_brokers_value(two_lines, ca
     assert two_lines.due_for_renewal() == []
     assert two_lines.lines.problems()[0].startswith("requested again: 1: the broker's newer")
     two_lines.flush(26, BUSY)
-    assert len(caplog.records) == 1
     rows = two_lines.flush(27, QUIET)
     assert (rows[QUIET].value_source, rows[QUIET].note) == ("TICK", None)
     assert two_lines.lines.problems() == []
@@ -179,14 +177,6 @@ def test_lines_that_do_not_answer_are_not_all_requested_again():
     assert len({conid for _, conid in requested}) == 4  # each trial is another line
     lines.flush(600, requested[-1][1])
     assert len(lines.due_for_renewal()) == RENEWALS_AT_ONCE
-
-
-def test_one_warning_is_logged_for_an_outage_of_all_lines(caplog):
-    lines = PricerWithLines(1, 2, 3)
-    with caplog.at_level(logging.WARNING):
-        for second in range(30, 60):
-            lines.flush(second)
-    assert len(caplog.records) == 1
 
 
 def test_a_holding_that_is_not_streamed_any_more_is_forgotten(two_lines):

@@ -4,9 +4,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from dagster import DagsterRunStatus as RunState
 
+from position_sync_dagster.defs.runs import JobRun
+from position_sync_dagster.defs.stream import Supervision, supervise
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
-from position_sync_dagster.sync.supervision import JobRun, RunState, Supervision, supervise
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
 

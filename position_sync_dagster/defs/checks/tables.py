@@ -1,0 +1,431 @@
+"""The checks of the broker's data, of queue and ledger, and of the differences between them."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import polars as pl
+
+from position_sync_dagster.defs.assets.table_asset import Derived, state_of
+from position_sync_dagster.defs.checks.evaluation import (
+    SHOWN,
+    WATCH,
+    failed,
+    held_at_the_broker,
+    newest_values,
+    passed,
+    rows_result,
+    table_check,
+    table_of_rows,
+    unknown_result,
+)
+from position_sync_dagster.domain.clock import SKEW
+from position_sync_dagster.domain.gateway_session import CONFIRM, set_aside, unknown_accounts
+from position_sync_dagster.domain.reconciliation import Break, BreakState, DiscrepancyType
+from position_sync_dagster.domain.update import QueueStatus, Source
+from position_sync_dagster.lake import derived
+from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.ledger_rows import rows_between
+from position_sync_dagster.lake.schema import codec
+from position_sync_dagster.lake.schema.codec import id_prefix
+from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
+from position_sync_dagster.lake.storage.lifecycle_table import in_bucket
+from position_sync_dagster.lake.storage.table import may_have
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports import reconciliation
+
+LEDGER = WATCH.asset_key.to_user_string()
+
+
+@table_check(LEDGER, each_login=True, driven=True)
+def a_stream_watches(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
+    """Whether a stream sees the gateway, and since when none does."""
+    session, now = lake.sessions.current(login.gateway_id), datetime.now(UTC)
+    if session is None:
+        return unknown_result("No stream has run yet.")
+    metadata: dict[str, dg.RawMetadataValue] = {
+        "state": session.state.value,
+        "owner": session.owner.value,
+        "lines_in_use": session.lines_in_use,
+        "line_limit": session.line_limit,
+        **({"note": session.detail} if session.detail else {}),
+    }
+    if session.is_live(now):
+        return passed("A stream sees the gateway.", **metadata)
+    since = session.seen_until(now)
+    who = "The stream has not" if session.is_alive(now) else "No stream has"
+    return failed(
+        f"{who} seen the gateway since {since:%Y-%m-%d %H:%M:%S} UTC.",
+        what_to_do="Check whether TWS or IB Gateway runs and is logged in; `position-sync status` "
+        "says what the stream tried.",
+        **metadata,
+        blind_for_s=(now - since).total_seconds(),
+    )
+
+
+@table_check("gateway_sessions", each_login=True, driven=True)
+def login_is_made(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
+    """Whether the live login of the week was made, and does not end soon.
+
+    IB asks for the second factor once a week. Soon is within POSITION_SYNC_LOGIN_NOTICE_H hours.
+    """
+    session, mode = lake.sessions.current(login.gateway_id), lake.sessions.mode()
+    notice_h = login.login_notice_h
+    week = None if session is None else session.login_week(datetime.now(UTC), mode, notice_h)
+    if week is None:
+        return passed("Nothing is due: no live login with a second factor is used.")
+    text = f"{week.text[0].upper()}{week.text[1:]}."
+    metadata: dict[str, dg.RawMetadataValue] = {
+        "login": week.state.value,
+        "week_ends_at": week.ends_at.isoformat(),
+    }
+    if not week.asks:
+        return passed(text, **metadata)
+    return failed(text, what_to_do=CONFIRM, **metadata)
+
+
+@table_check("broker_positions", each_login=True, driven=True)
+def holdings_are_usable(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
+    """Whether the holdings that the gateway sent can be used, and are known.
+
+    A row cannot be used if its quantity is no number, or its conid or account is impossible. The
+    holdings of an account are unknown if the login does not manage the account, or if a list of
+    positions emptied it.
+    """
+    session = lake.sessions.current(login.gateway_id)
+    if session is None or not session.is_live(datetime.now(UTC)):
+        return unknown_result("no owner of the login sees the gateway now.")
+    unknown, text = unknown_accounts(session.detail), set_aside(session.detail)
+    found = [*unknown.values(), *([text] if text else [])]
+    return rows_result(
+        pl.DataFrame({"problem": found}, schema={"problem": pl.String}),
+        none="The gateway sent no holding that cannot be used, and no account is unknown.",
+        found="shown: " + "; ".join(found),
+        what_to_do="Their newest usable values stay, with their age. Compare these holdings with "
+        "TWS; restart the gateway if TWS differs. For an account that is not managed, log in as "
+        "its user; remove an account that no longer exists with a gateways file.",
+    )
+
+
+# The check fails when this share of the line limit is in use.
+NEAR = 0.9
+
+
+@table_check("gateway_sessions", each_login=True, driven=True)
+def lines_suffice(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
+    """Whether legs use nine tenths of the market data lines or more, and which have none."""
+    lake.registry.sync.refresh()
+    active = list({leg.conid for leg in lake.registry.legs})
+    session = lake.sessions.current(login.gateway_id)
+    if session is None or not session.is_live(datetime.now(UTC)) or session.line_limit <= 0:
+        return unknown_result("no stream uses lines now.")
+    underlyings, limit = session.underlying_lines or 0, session.line_limit
+    used = session.lines_in_use - underlyings  # any leg may take the line of an underlying
+    numbers: dict[str, dg.RawMetadataValue] = {
+        "lines_in_use": used,
+        "underlying_lines": underlyings,
+        "line_limit": limit,
+        "active_legs": len(active),
+    }
+    text = f"{used} of {limit} lines are in use by legs."
+    if used < NEAR * limit:
+        return passed(text, **numbers)
+    is_without = pl.col("conid").is_in(active), pl.col("source") != Source.STREAM.value
+    without = newest_values(lake, login).filter(*is_without)
+    return failed(
+        f"{text} {without.height} active holdings are without one.",
+        what_to_do="Remove legs from strategies, or buy lines (quote boosters) and raise "
+        "POSITION_SYNC_MAX_LINES. Legs without a line are valued by the queue.",
+        **numbers,
+        rows=table_of_rows(without.select("account", "conid", "symbol", "position")),
+    )
+
+
+@table_check("account_values", each_login=True, driven=True)
+def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
+    """Whether each account with holdings has values that are as new as these.
+
+    They may be ten minutes older than the newest change of its holdings. A row is written when an
+    amount of the account changed: while no holding changes, as at night, an old row is correct.
+    """
+    held, now = held_at_the_broker(lake, login), datetime.now(UTC)
+    if held.is_empty():
+        return unknown_result("the broker has not reported a holding yet.")
+    session = lake.sessions.current(login.gateway_id)
+    # From then on an account without a row is due.
+    began = now if session is None else session.started_at
+    # Later changes are from before the clock was set back.
+    changed_at = pl.col("received_at").filter(pl.col("received_at") <= now).max()
+    accounts = (
+        held.group_by("account")
+        .agg(holdings_changed_at=changed_at)
+        .join(lake.account_values.latest().select("account", "timestamp"), on="account", how="left")
+    )
+    written, patience = pl.col("timestamp").fill_null(began), timedelta(seconds=login.stale_after_s)
+    late = accounts.filter(pl.col("holdings_changed_at") - written > patience)
+    waiting = accounts.get_column("timestamp").null_count()
+    if late.is_empty() and waiting:
+        return unknown_result(f"{waiting} accounts have no row yet.")
+    return rows_result(
+        late.sort("timestamp", nulls_last=False),
+        none=f"{accounts.height} accounts, all as new as their holdings.",
+        found=f"of {accounts.height} accounts have values that are more than "
+        f"{patience.total_seconds() / 60:.0f} min older than those of their holdings",
+        what_to_do="Net liquidation, cash and margin of these accounts are not current. See "
+        "whether TWS shows them; restart the stream if it does.",
+        accounts=accounts.height,
+    )
+
+
+# Maximum age of a failure in the check; `position-sync queue list --status FAILED` has older
+# ones.
+LOOK_BACK = timedelta(days=1)
+
+# A holding whose values can be read is requested again far more often than this.
+ANSWERED_WITHIN = timedelta(hours=1)
+
+_COLUMNS = ["request_id", "account", "conid", "symbol", "status", "error_message"]
+
+
+def _finished(lake: tables.Lake, status: QueueStatus, since: datetime) -> pl.DataFrame:
+    """Return the requests with a final status that were inserted since then."""
+    first = id_prefix(since)
+    chosen = in_bucket(status.value) & may_have("request_id", first)
+    rows = lake.queue.sync.store.finished(chosen, [*_COLUMNS, "created_at", "updated_at"])
+    return rows.filter(pl.col("request_id") >= first)
+
+
+@table_check("position_queue", driven=True)
+def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    """Whether requests are FAILED and their holding has had no value since, or wait for long.
+
+    Long is more than ten minutes.
+    """
+    now = datetime.now(UTC)
+    refused = _finished(lake, QueueStatus.FAILED, now - LOOK_BACK)
+    answered = refused.clear().select("account", "conid", at="updated_at")
+    if not refused.is_empty():
+        done = _finished(lake, QueueStatus.SUCCESS, now - ANSWERED_WITHIN)
+        closed = pl.col("position") == 0  # a closed holding needs no value
+        at = pl.when(closed).then(pl.lit(now)).otherwise("timestamp").alias("at")
+        rows = lake.updates.sync.latest().select("account", "conid", at)
+        any_account = rows.with_columns(account=pl.lit(None, pl.String))
+        done = done.select("account", "conid", at="updated_at")
+        answered = pl.concat([done, rows, any_account])
+    live = lake.queue.sync.store.snapshot().live
+    old_after = timedelta(seconds=settings.stale_after_s)
+    waited = f"have waited for more than {old_after.total_seconds() / 60:.0f} min"
+    newest = answered.group_by("account", "conid").agg(pl.col("at").max())
+    lasting = refused.join(newest, on=["account", "conid"], how="left", nulls_equal=True).filter(
+        pl.col("at").is_null() | (pl.col("at") < pl.col("updated_at"))
+    )
+    old = live.filter(pl.col("created_at") < now - old_after)
+    named = ((lasting, "updated_at"), (old, "created_at"))
+    return rows_result(
+        pl.concat([of.sort(at).select(*_COLUMNS, since=at) for of, at in named]),
+        none=f"No request failed for good; {live.height} wait, none for long.",
+        found=f"requests are FAILED or {waited}",
+        what_to_do="Read error_message; `position-sync queue retry --all` tries FAILED requests "
+        "again. Old ones wait for the broker: see the check a_stream_watches.",
+        failed_for_good=lasting.height,
+        old=old.height,
+        waiting=live.height,
+    )
+
+
+# Discrepancy types that concern the holding itself; they make the check an ERROR.
+ERROR_TYPES = (DiscrepancyType.MISSING, DiscrepancyType.SURPLUS, DiscrepancyType.QUANTITY)
+
+
+@table_check(LEDGER, driven=True)
+def agrees_with_the_broker(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    """Whether the newest rows agree with the broker's last complete snapshot and the registry.
+
+    A difference that the next drain resolves is no failure: it fails the check after 15 s. A
+    snapshot that is missing or incomplete does not pass either.
+    """
+    result = asyncio.run(reconciliation.ReconciliationService(lake, settings).run())
+    confirmed, young = result.confirmed, len(result.unconfirmed)
+    summary = f"{result.checked} holdings compared, {len(confirmed)} discrepancies"
+    if young:
+        summary += (
+            f", and {young} first seen less than {reconciliation.CONFIRM_AFTER.seconds} s ago, "
+            "which the next drain may resolve"
+        )
+    if result.accepted:
+        summary += f", and {result.accepted} that a person accepted"
+    if not result.complete:
+        summary += "; the snapshot does not cover every account, so what is absent proves nothing"
+    shown = [asdict(one) | {"type": one.type.value} for one in result.discrepancies[:SHOWN]]
+    metadata: dict[str, dg.RawMetadataValue] = {
+        "checked": result.checked,
+        "accepted": result.accepted,
+        **({"unconfirmed": young} if young else {}),
+        "snapshot_complete": result.complete,
+        **{kind.value.lower(): result.count(kind) for kind in DiscrepancyType},
+        "discrepancies": table_of_rows(pl.DataFrame(shown)),
+    }
+    if result.complete and not confirmed:
+        return passed(summary, **metadata)
+    return failed(
+        summary,
+        what_to_do="Compare the rows of the check with TWS. MISSING, SURPLUS and QUANTITY are "
+        "wrong positions here until the next refresh; correct LEG_QUANTITY and LEG_MISMATCH in "
+        "the strategies.",
+        error=any(one.type in ERROR_TYPES for one in confirmed),
+        **metadata,
+    )
+
+
+# Time span of the checked rows: twice the longest time between two evaluations.
+WINDOW = timedelta(minutes=30)
+
+
+@table_check(LEDGER, driven=True)
+def ids_are_unique(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    """Whether each row of the ledger of the last half hour is there once."""
+    now, ledger = datetime.now(UTC), lake.updates.table
+    rows = ledger.snapshot(
+        lambda handle: (
+            rows_between(ledger, handle, now - WINDOW, now + SKEW)
+            .select("update_id", "account", "conid")
+            .collect()
+        )
+    )
+    repeated = (
+        rows.group_by("update_id")
+        .agg(pl.col("account", "conid").first(), rows=pl.len())
+        .filter(pl.col("rows") > 1)
+    )
+    return rows_result(
+        repeated.sort("rows", "update_id", descending=True),
+        none="Each row of the last half hour has an id of its own.",
+        found="ids are in the ledger more than once",
+        what_to_do="A value was written twice, as by two programs that compact at once: count each "
+        "update_id once in your reports, and leave the compaction to `position-sync maintain`.",
+        error=True,
+    )
+
+
+@table_check(LEDGER, each_login=True, driven=True)
+def legs_have_values(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
+    """Whether the newest row of each open holding has a value."""
+    newest = newest_values(lake, login)
+    if newest.is_empty():
+        return unknown_result("the ledger has no open holding of this gateway yet.")
+    without = newest.filter(pl.col("market_value").is_null()).sort("timestamp")
+    return rows_result(
+        without.select("account", "conid", "symbol", "position", "source", "timestamp", "note"),
+        none=f"{newest.height} holdings, all with a value.",
+        found=f"of {newest.height} holdings have no value",
+        what_to_do="Their value is unknown, not zero, and in no total. Read note; check whether "
+        "TWS shows a price, and whether the login has market data permission for the contract.",
+        holdings=newest.height,
+    )
+
+
+# Maximum time between two compared values: further apart, the market may have moved.
+SAME_TIME = timedelta(seconds=5)
+
+
+@table_check(LEDGER, each_login=True, driven=True)
+def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
+    """Whether streamed values are close to the broker's own of the same time.
+
+    Drained values are the broker's own. The greatest relative difference is
+    3 %. Differences below five cents of the price are ignored, since one tick
+    of a cheap option is a large part of its price.
+    """
+    band, broker = login.value_band, held_at_the_broker(lake, login)
+    pairs = (
+        newest_values(lake, login)
+        .filter(pl.col("source") == Source.STREAM.value)
+        .select("account", "conid", "position", "market_value", "timestamp", "price_kind")
+        .join(broker, on=["account", "conid"], suffix="_broker")
+        .drop_nulls(["market_value", "market_value_broker"])
+        .filter(pl.col("position") == pl.col("position_broker"))
+    )
+    if pairs.is_empty():
+        return unknown_result("no holding has both our own value and one of the broker.")
+    difference = (pl.col("market_value") - pl.col("market_value_broker")).abs()
+    units = pl.col("position").abs() * pl.col("multiplier").fill_null(1.0)
+    allowed = pl.max_horizontal(
+        band * pl.col("market_value_broker").abs(), derived.LEAST_DIFFERENCE * units
+    )
+    apart = pairs.with_columns(difference=difference).filter(difference > allowed)
+    same_time = (pl.col("timestamp") - pl.col("received_at")).abs() <= SAME_TIME
+    wrong = apart.filter(same_time.fill_null(value=False))
+    return rows_result(
+        wrong.sort("difference", descending=True).select(
+            *("account", "conid", "symbol", "price_kind", "market_value"),
+            broker_value="market_value_broker",
+            at="timestamp",
+            broker_at="received_at",
+        ),
+        none=f"{pairs.height} values compared, none differs by more than {band:.0%} from the "
+        "broker's of the same time.",
+        found=f"of {pairs.height} values differ by more than {band:.0%} from the broker's of the "
+        "same time",
+        what_to_do="Compare the price in TWS. A wide quote explains it, and so does a multiplier "
+        "or a price magnifier.",
+        compared=pairs.height,
+        apart_at_another_time=apart.height - wrong.height,
+    )
+
+
+# How long a difference may stay before somebody has to decide about it; most end with the next
+# refresh of the account.
+UNDECIDED_AFTER = timedelta(hours=1)
+
+DECIDE = (
+    "Compare the holding with TWS. If the difference is right as it is, accept it: `position-sync "
+    "breaks accept ID --reason TEXT`; otherwise correct the strategies, or run `position-sync "
+    "doctor`."
+)
+
+
+@table_check(RECONCILIATION_BREAKS.name, driven=True)
+def breaks_are_decided(lake: tables.Lake, _settings: Settings) -> dg.AssetCheckResult:
+    """Whether each difference ends, or a person accepts it, within an hour.
+
+    The differences are those between broker and tables.
+    """
+    breaks, now = lake.breaks.open_breaks(), datetime.now(UTC)
+    others = [one for one in breaks if one.state is not BreakState.ACCEPTED]
+    accepted = len(breaks) - len(others)
+    return rows_result(
+        _rows_of_breaks([one for one in others if now - one.opened_at > UNDECIDED_AFTER]),
+        none=f"{len(breaks)} differences are open, {accepted} of them accepted; none of the "
+        "others is older than an hour.",
+        found="differences have been open for more than an hour, and nobody accepted them",
+        what_to_do=DECIDE,
+        open=len(breaks),
+        accepted=accepted,
+    )
+
+
+def breaks_state(lake: tables.Lake) -> Derived:
+    """Return how many breaks are open in each state, and which."""
+    found = lake.breaks.open_breaks()
+    counts = Counter(one.state for one in found)
+    metadata = state_of(lake.breaks.table) | {
+        f"open/{state.lower()}": counts[state]
+        for state in (BreakState.OPENED, BreakState.CONFIRMED, BreakState.ACCEPTED)
+    }
+    if found:
+        metadata["open_breaks"] = table_of_rows(_rows_of_breaks(found))
+    return Derived(metadata=metadata)
+
+
+def _rows_of_breaks(breaks: Sequence[Break]) -> pl.DataFrame:
+    """Return breaks as the rows of a page."""
+    return codec.frame_of(RECONCILIATION_BREAKS, breaks).select(
+        *("break_id", "state", "type", "account", "conid", "symbol"),
+        pl.col("expected").alias("broker"),
+        pl.col("actual").alias("tables"),
+        pl.col("opened_at").dt.strftime("%Y-%m-%d %H:%M"),
+        *("detail", "accepted_by", "note"),
+    )
