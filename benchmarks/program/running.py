@@ -58,9 +58,9 @@ class Running(SeenFromOutside):
         began = time.monotonic()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-        while self.process.poll() is None or find_marked(self.home):
+        while self.process.poll() is None or find_marked(self.home / "dagster_home"):
             if time.monotonic() - began > HANGS_S:
-                for process in find_marked(self.home):
+                for process in find_marked(self.home / "dagster_home"):
                     process.kill()
                 raise RuntimeError(f"It does not end: see {self.output.name}.")
             time.sleep(0.05)

@@ -20,7 +20,7 @@ from position_sync_dagster.domain.update import QueuedPosition
 from position_sync_dagster.errors import AmbiguousIdError, UnknownIdError
 from position_sync_dagster.lake.lake import Lake, breaks_at, lasted
 from position_sync_dagster.lake.ledger_rows import LedgerProvenance
-from position_sync_dagster.lake.schema.codec import legs_of, new_ids
+from position_sync_dagster.lake.schema.codec import legs_of
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import number, quantity
 
@@ -51,8 +51,7 @@ def find_trace(lake: Lake, text: str, *, limit: int) -> dict[str, Any]:
     requests: list[QueuedPosition] = []
     if kind == "REQUEST":
         requests = _requests(lake, [found])
-        near = [found, *new_ids(requests[0].created_at, 1)]
-        written = ledger.of_request(requests[0], near, limit=limit)
+        written = ledger.of_request(requests[0], limit=limit)
     else:
         written = ledger.with_id(f"{kind.lower()}_id", found, limit=limit)
         if kind != "RUN":

@@ -2,39 +2,32 @@
 
 import os
 import shutil
-import socket
 import sys
-import time
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ib_gateway_simulator.recording import program
-from position_sync_dagster import dagster_files, errors
+from position_sync_dagster import dagster_files
 from position_sync_dagster.cli import options
-from position_sync_dagster.demo.run import LiveDisplay, Options, look_at, stop_if_closed
+from position_sync_dagster.demo.programs import Options
+from position_sync_dagster.demo.run import LOOK_INTERVAL_S, LiveDisplay, frames
 from position_sync_dagster.demo.run import run as run_demo
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.processes import ports, supervisor
 from position_sync_dagster.processes.child_process import ChildProcess
-from position_sync_dagster.processes.home import MARKER, HomeError, exclusive_use
+from position_sync_dagster.processes.home import HomeError, exclusive_use
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
 from position_sync_dagster.settings import PREFIX, Settings, load_settings, read_env_file
 from position_sync_dagster.sync.reports.exchange_days import require_known
-from position_sync_dagster.sync.reports.figures import FiguresReader
-from position_sync_dagster.terminal.text import printable
+from position_sync_dagster.sync.reports.figures import Figures, FiguresReader
 
 UI_URL = f"{PREFIX}UI_URL"
 LOG_NAME = "dagster-dev.log"
-STARTING_INTERVAL_S = 1.0
-# Seconds between two reads of the tables: while the UI starts, and afterwards.
-INTERVAL_S = 5.0
-
-CONNECT_TIMEOUT_S = 2.0
 
 
 def dev(
@@ -44,7 +37,7 @@ def dev(
     """Run Dagster against your own TWS or IB Gateway, as the settings say.
 
     A terminal shows the live status, and Dagster's output goes to a file that the status names.
-    Otherwise Dagster's output and each change are lines of text.
+    Elsewhere Dagster's output is printed, with what the stream warns of.
 
     It runs until you stop it: with Ctrl-C, SIGTERM, or by closing the terminal. The exit code is
     then 0.
@@ -57,39 +50,33 @@ def run(*, ui_port: int, end_with: int | None) -> None:
 
     Raises:
         SettingsError: A setting, or the gateways file, is malformed, or the exchange is not known.
-        StrategiesFileError: A strategies file is configured and cannot be read.
+        StrategiesFileError: A strategies file is configured and cannot be read. Without it the
+            stream would follow what the registry held before, and nobody would notice.
         PortTakenError: The UI's port is taken.
         HomeError, HomeInUseError: The home cannot be used, or another one runs in it.
         ChildEndedError: Dagster has ended.
-        UnsafeStoreError: The object store of the tables has no conditional put.
     """
     settings = load_settings()
     options.warn_of_unknown_settings()
-    require_files(settings)
+    _ = settings.logins  # reads the gateways file
+    if settings.strategies_file is not None:
+        load_strategies(settings.strategies_file)
     require_known(settings.calendar)
     ports.require_free(ui_port, purpose="Dagster UI", option="--ui-port")
-    live = sys.stdout.isatty() and sys.stderr.isatty()
-    home = dagster_files.dagster_home()
-    with (
-        StopRequest(end_with=end_with) as stop,
-        exclusive_use(home, purpose="position-sync dev"),
-    ):
+    home, stop = dagster_files.dagster_home(), StopRequest(end_with=end_with)
+    log = home / LOG_NAME if sys.stdout.isatty() and sys.stderr.isatty() else None
+    known = "ui_url" in settings.model_fields_set
+    address = settings.ui_url if known else supervisor.url(ui_port)
+    with suppress(StopRequested), exclusive_use(home, purpose="position-sync dev"):
         put_instance(home)
-        log = home / LOG_NAME if live else None
-        known = "ui_url" in settings.model_fields_set
-        address = settings.ui_url if known else supervisor.url(ui_port)
-        try:
-            with supervisor.start(
-                env={**variables_of_the_folder(), **os.environ, UI_URL: address, MARKER: str(home)},
-                dagster_home=home,
-                ui_port=ui_port,
-                cwd=Path.cwd(),
-                log=log,
-            ) as dagster:
-                watch(dagster, settings, ui_port, stop, log)
-        except StopRequested as request:
-            with suppress(StopRequested):  # the terminal is closed
-                write_lines(f"Ended ({request.reason}).")
+        with supervisor.start(
+            env={**variables_of_the_folder(), **os.environ, UI_URL: address},
+            dagster_home=home,
+            ui_port=ui_port,
+            cwd=Path.cwd(),
+            log=log,
+        ) as dagster:
+            watch(dagster, settings, ui_port, stop)
 
 
 # What a `dagster.yaml` of an earlier release names: its launcher and its queue of runs.
@@ -121,140 +108,26 @@ def variables_of_the_folder() -> dict[str, str]:
     return {name: text for name, text in found.items() if not name.startswith(PREFIX)}
 
 
-def require_files(settings: Settings) -> None:
-    """Read the files of gateways and strategies that are configured.
-
-    Raises:
-        GatewaysFileError: It is missing or has a mistake.
-        StrategiesFileError: It is missing or has a mistake. Without it the stream would follow what
-            the registry held before, and nobody would notice.
-    """
-    _ = settings.logins  # reads the file
-    if settings.strategies_file is not None:
-        load_strategies(settings.strategies_file)
-
-
-def watch(
-    dagster: ChildProcess, settings: Settings, ui_port: int, stop: StopRequest, log: Path | None
-) -> None:
-    """Show the status on a terminal, with the last message above it; else each change as lines.
-
-    Args:
-        log: The file of Dagster's output; None where this output is no terminal.
+def watch(dagster: ChildProcess, settings: Settings, ui_port: int, stop: StopRequest) -> None:
+    """Show the status on a terminal; elsewhere Dagster's own output has what happens.
 
     Raises:
         StopRequested: This process shall stop, or the terminal is closed.
         ChildEndedError: Dagster has ended.
     """
-    lake, ui, serving, next_probe = Lake.of(settings), supervisor.url(ui_port), False, 0.0
-    reader, screen = FiguresReader(lake, settings), LiveDisplay() if log else None
-    problems: dict[str, str | None] = {}
-    states: dict[str, str] = {}
-    notes: list[tuple[str, str]] = []
-    with screen or nullcontext():
+    if dagster.log is None:
         while True:
             dagster.check()
-            news: list[str] = []
-            if not serving and supervisor.is_serving(ui_port):
-                serving = True
-                news += [] if screen else [f"The Dagster UI is at {ui}"]
-            # Each probe is a connection that the gateway logs.
-            if time.monotonic() >= next_probe:
-                next_probe = time.monotonic() + (INTERVAL_S if serving else STARTING_INTERVAL_S)
-                news += probe_gateways(settings, problems)
-            if screen is None:
-                before, states = states, session_states(settings, lake)
-                news += [f"Gateway {k}: {v}" for k, v in states.items() if v != before.get(k)]
-                write_lines("\n".join(news))
-            else:
-                notes = [("", line) for text in news for line in text.splitlines()] or notes
-                addresses = [
-                    ("Dagster UI", ui if serving else "starting"),
-                    ("money page", f"{ui}/money" if serving else "starting"),
-                    ("logs", str(log)),
-                ]
-                look = look_at(
-                    lambda: reader.read(utc_now()) if lake.exists else None,
-                    notes=notes,
-                    addresses=addresses,
-                )
-                screen.show(look)
-            interval_s = LiveDisplay.interval_s if screen else INTERVAL_S
-            stop.pause(interval_s if serving else STARTING_INTERVAL_S)
+            stop.pause(LOOK_INTERVAL_S)
+    lake = Lake.of(settings)
+    reader = FiguresReader(lake, settings)
 
+    def read() -> Figures | None:
+        return reader.read(utc_now()) if lake.exists else None
 
-def probe_gateways(settings: Settings, problems: dict[str, str | None]) -> list[str]:
-    """Probe the port of each gateway until something listens there; return what has changed.
-
-    Args:
-        problems: What was found before, by address, and what is found now.
-    """
-    try:
-        logins = settings.logins
-    except errors.SettingsError:  # the session states show it
-        return []
-    news = []
-    for login in logins:
-        address = login.gateway_address
-        before = problems.get(address, "")
-        if before is None:
-            continue
-        found = problems[address] = gateway_problem(login.gateway_host, login.gateway_port)
-        if found is not None and found != before:
-            news.append(found)
-        elif found is None and before:
-            news.append(f"Something listens at {address} now.")
-    return news
-
-
-def gateway_problem(host: str, port: int) -> str | None:
-    """Return why nothing answers at a gateway's port, and what to do; None where something does."""
-    try:
-        socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
-        return None
-    except ConnectionRefusedError:
-        why = "nothing listens there"
-    except (socket.gaierror, UnicodeError):  # the latter: no name of a host
-        why = "the address is not known"
-    except OSError:
-        why = "there is no answer"
-    return (
-        f"No gateway at {host}:{port}: {why}.\n"
-        "  Start TWS or IB Gateway and log in; in its API settings enable socket clients and\n"
-        "  compare the port. Another address: POSITION_SYNC_GATEWAY_HOST and\n"
-        "  POSITION_SYNC_GATEWAY_PORT (TWS live 7496, paper 7497; Gateway live 4001, paper 4002),\n"
-        "  in the environment or in .env. Everything keeps running, and the stream keeps trying."
-    )
-
-
-def session_states(settings: Settings, lake: Lake) -> dict[str, str]:
-    """Return the state and the detail of each gateway's current session, by gateway id.
-
-    If the gateways file or the table cannot be read, the value is the text of the error.
-    """
-    try:
-        sessions = (lake.sessions.current(login.gateway_id) for login in settings.logins)
-        return {
-            one.gateway_id: f"{one.state} – {one.detail}" if one.detail else str(one.state)
-            for one in sessions
-            if one is not None
-        }
-    except errors.SettingsError as error:
-        return {"file": str(error)}
-    except errors.LakeError as error:
-        return {"tables": str(error)}
-
-
-def write_lines(text: str) -> None:
-    """Write lines to stderr with a prefix that sets them apart from Dagster's own lines.
-
-    Raises:
-        StopRequested: The terminal is closed.
-    """
-    with stop_if_closed():
-        for line in text.splitlines():
-            sys.stderr.write(f"position-sync: {printable(line)}\n")
-        sys.stderr.flush()
+    with LiveDisplay() as screen:
+        for _ in frames(dagster.check, ui_port, screen, read, [("logs", str(dagster.log))]):
+            stop.pause(LOOK_INTERVAL_S)
 
 
 def demo(
@@ -268,18 +141,19 @@ def demo(
         ),
     ] = None,
     ui_port: Annotated[
-        int | None, options.port("Port of the Dagster UI.", default="3000 or the next free")
-    ] = None,
+        int, options.port("Port of the Dagster UI.", least=0, default="3000 or the next free")
+    ] = 0,
     gateway_port: Annotated[
-        int | None,
+        int,
         options.port(
             "Port of the simulated gateway.",
+            least=0,
             default="that of the start before, 17497, or the next free",
         ),
-    ] = None,
+    ] = 0,
     control_port: Annotated[
-        int | None, options.port("Port of the simulator's controls.", default="any free")
-    ] = None,
+        int, options.port("Port of the simulator's controls.", least=0, default="any free")
+    ] = 0,
     home: Annotated[
         Path | None,
         typer.Option(

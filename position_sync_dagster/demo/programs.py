@@ -21,14 +21,16 @@ from zoneinfo import ZoneInfo
 
 from ib_gateway_simulator.books.loader import BOOKS, load_book
 from ib_gateway_simulator.statements import write_statements
+from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.strategies_file import load_strategies
-from position_sync_dagster.processes import ports, supervisor
+from position_sync_dagster.processes import supervisor
 from position_sync_dagster.processes.child_process import ChildProcess
 from position_sync_dagster.processes.home import (
     DAGSTER_HOME,
+    MARKER,
     Home,
     adopt_environment,
     home_environment,
@@ -55,25 +57,20 @@ def prepare(settings: Settings) -> None:
     write_statements(load_book("demo"), days, settings.flex_folder)
 
 
-def record(settings: Settings, ui_port: int) -> None:
+def record(settings: Settings, demo_run: "DemoRun") -> None:
     """Launch the runs that import the statements and record the newest of the sessions.
 
     Raises:
         OSError, ValueError: Dagster's UI does not answer or refuses.
     """
     days = past_sessions(settings.calendar, datetime.now(UTC))[-RECORDED:]
-    launch(ui_port, "import_statements", {})
-    launch(
-        ui_port,
-        "close_day",
-        {
-            "dagster/asset_partition_range_start": days[0].isoformat(),
-            "dagster/asset_partition_range_end": days[-1].isoformat(),
-        },
-    )
+    launch(demo_run.ui_port, "import_statements", {})
+    span = {"start": days[0].isoformat(), "end": days[-1].isoformat()}
+    tags = {f"dagster/asset_partition_range_{end}": day for end, day in span.items()}
+    launch(demo_run.ui_port, "close_day", tags)
 
 
-def state_the_day(settings: Settings, ui_port: int, control_port: int) -> None:
+def state_the_day(settings: Settings, demo_run: "DemoRun") -> None:
     """Write the statements of the day, as the simulator makes them, and import them.
 
     Raises:
@@ -81,10 +78,10 @@ def state_the_day(settings: Settings, ui_port: int, control_port: int) -> None:
         OSError, ValueError: The folder cannot be written, or Dagster's UI does not answer.
     """
     day = datetime.now(UTC).date()
-    for account, text in statements(control_port).items():
+    for account, text in demo_run.ask("/statements").items():
         path = settings.flex_folder / f"{account}-{day:%Y%m%d}.xml"
         path.write_text(text, encoding="utf-8")
-    launch(ui_port, "import_statements", {})
+    launch(demo_run.ui_port, "import_statements", {})
 
 
 # The time limit of the launch of a run, in seconds: right after a start Dagster is busy.
@@ -149,23 +146,44 @@ class SimulatorPorts(NamedTuple):
     control: int
 
 
-def start_simulator(home: Home, wanted: SimulatorPorts, *, calm: bool) -> ChildProcess:
-    """Start the simulator with the demo's book, and its day unless `calm`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options of the command line; a port of 0 leaves the choice to the demo.
+
+    Attributes:
+        seconds: The time limit in seconds, after which the acceptance test decides. None runs
+            until a request to stop.
+        end_with: The process id of a parent. When it ends, the demo ends.
+        calm: Whether the simulated day has no fills and no outages.
+        empty: Whether a new home begins without a strategy: every holding is queued.
+    """
+
+    home: Path = Path(".demo")
+    seconds: float | None = None
+    ui_port: int = 0
+    gateway_port: int = 0
+    control_port: int = 0
+    as_json: bool = False
+    end_with: int | None = None
+    calm: bool = False
+    empty: bool = False
+
+
+def start_simulator(home: Home, options: Options, gateway_port: int) -> ChildProcess:
+    """Start the simulator with the demo's book, and its day unless the options say `calm`.
 
     Args:
-        home: The home of the demo.
-        wanted: The simulator listens at this gateway port, or at the next free one. It binds the
-            port itself, so that two demos that start together get different ones. A control port
-            of 0 means any free one.
+        gateway_port: The simulator listens there, or at the next free port. It binds the port
+            itself, so that two demos that start together get different ones.
     """
     command = [sys.executable, "-m", "ib_gateway_simulator", "--book", "demo"]
-    command += ["--host", LOOPBACK, "--port", str(wanted.gateway), "--next-ports", str(NEXT_PORTS)]
-    command += ["--control-port", str(wanted.control), "--end-with", str(os.getpid())]
-    command += [] if calm else ["--scenario", str(BOOKS / "demo_day.yaml")]
+    command += ["--host", LOOPBACK, "--port", str(gateway_port), "--next-ports", str(NEXT_PORTS)]
+    command += ["--control-port", str(options.control_port), "--end-with", str(os.getpid())]
+    command += [] if options.calm else ["--scenario", str(BOOKS / "demo_day.yaml")]
     return ChildProcess(
         "The simulator",
         command,
-        env=home_environment(home.path, {}),
+        env=home_environment({MARKER: str(home.dagster_home)}),
         cwd=home.path,
         log=home.log_file("simulator"),
         grace_s=SIMULATOR_GRACE_S,
@@ -196,46 +214,6 @@ def parse_ports(output: str) -> SimulatorPorts | None:
             values = json.loads(line)
             return SimulatorPorts(gateway=values["port"], control=values["control_port"])
     return None
-
-
-def stats(control_port: int) -> dict[str, Any]:
-    """Read the simulator's counts from its control port.
-
-    Raises:
-        SimulatorProcessError: The simulator does not answer.
-    """
-    counts: dict[str, Any] = _get(control_port, "/stats")
-    return counts
-
-
-def held(control_port: int) -> frozenset[tuple[str, int]]:
-    """Read the positions held from the control port, each as (account, conid).
-
-    Raises:
-        SimulatorProcessError: The simulator does not answer.
-    """
-    rows = _get(control_port, "/positions")
-    return frozenset((row["account"], row["conid"]) for row in rows if row["quantity"])
-
-
-def statements(control_port: int) -> dict[str, str]:
-    """Read the statement of each account since the start, as XML.
-
-    Raises:
-        SimulatorProcessError: The simulator does not answer.
-    """
-    found: dict[str, str] = _get(control_port, "/statements")
-    return found
-
-
-def _get(control_port: int, path: str) -> Any:
-    try:
-        return exchange_json(control_port, path, timeout_s=ANSWER_TIMEOUT_S)
-    except (OSError, ValueError) as error:
-        raise SimulatorProcessError(
-            f"The simulator's control port {control_port} does not answer: {error}.",
-            remedy="See the simulator's log.",
-        ) from error
 
 
 # The default port of the simulator. TWS and IB Gateway do not use it, and operating systems assign
@@ -271,12 +249,35 @@ class DemoRun:
         for child in self.children:
             child.check()
 
+    def ask(self, path: str) -> Any:
+        """Return what the simulator's control port has at a path.
+
+        Raises:
+            SimulatorProcessError: The simulator does not answer.
+        """
+        try:
+            return exchange_json(self.simulator.control, path, timeout_s=ANSWER_TIMEOUT_S)
+        except (OSError, ValueError) as error:
+            raise SimulatorProcessError(
+                f"The simulator's control port {self.simulator.control} does not answer: {error}.",
+                remedy="See the simulator's log.",
+            ) from error
+
+    def held(self) -> frozenset[Key]:
+        """Return the positions held at the simulator.
+
+        Raises:
+            SimulatorProcessError: The simulator does not answer.
+        """
+        rows = self.ask("/positions")
+        return frozenset((row["account"], row["conid"]) for row in rows if row["quantity"])
+
     def addresses(self) -> dict[str, str]:
         """Return the addresses and folders of the parts."""
         return {
             "ui": supervisor.url(self.ui_port),
-            "control": f"http://{ports.LOOPBACK}:{self.simulator.control}",
-            "gateway": f"{ports.LOOPBACK}:{self.simulator.gateway}",
+            "control": f"http://{LOOPBACK}:{self.simulator.control}",
+            "gateway": f"{LOOPBACK}:{self.simulator.gateway}",
             "home": str(self.home.path),
             "lake": str(self.home.lake),
             "logs": str(self.home.log_file("*")),
@@ -284,27 +285,16 @@ class DemoRun:
 
 
 @contextmanager
-def start(
-    home: Home,
-    *,
-    ui_port: int,
-    wanted: SimulatorPorts,
-    stop: StopRequest,
-    calm: bool,
-    empty: bool,
-) -> Iterator[DemoRun]:
+def start(home: Home, options: Options, *, ui_port: int, stop: StopRequest) -> Iterator[DemoRun]:
     """Start the programs; end them, and all that came from them, when the block ends.
 
-    The settings of the home become the settings of this process.
+    The settings of the home become the settings of this process. Without a port for the gateway it
+    is that of the previous start.
 
     Args:
         home: The home, whose lock this process holds.
         ui_port: The port of the Dagster UI.
-        wanted: The ports of the simulator. A gateway port of 0 means that of the previous start, a
-            control port of 0 any free one.
         stop: Raises when this process shall stop.
-        calm: Whether only prices change in the simulated market.
-        empty: Whether a new home begins without a strategy.
 
     Raises:
         PositionSyncError: A program cannot be started, or the home cannot be written.
@@ -315,14 +305,13 @@ def start(
     home.prepare()
     settings = {} if is_first else home.read_settings()
     before = int(settings.get(f"{PREFIX}GATEWAY_PORT", GATEWAY_PORT))
-    wanted = wanted._replace(gateway=wanted.gateway or before)
-    with start_simulator(home, wanted, calm=calm) as gateway:
+    with start_simulator(home, options, options.gateway_port or before) as gateway:
         if is_first:
-            import_strategies(home.lake, empty=empty)
+            import_strategies(home.lake, empty=options.empty)
         found = wait_until_ready(gateway, stop)
         settings = home.update_settings(
             {
-                f"{PREFIX}GATEWAY_HOST": ports.LOOPBACK,
+                f"{PREFIX}GATEWAY_HOST": LOOPBACK,
                 f"{PREFIX}GATEWAY_PORT": str(found.gateway),
                 f"{PREFIX}TRADING_MODE": "SIMULATED",
                 f"{PREFIX}UI_URL": supervisor.url(ui_port),
@@ -333,7 +322,7 @@ def start(
             prepare(load_settings(_env_file=None))
         stop.check()
         with supervisor.start(
-            env=home_environment(home.path, settings),
+            env=home_environment(settings),
             dagster_home=home.dagster_home,
             ui_port=ui_port,
             cwd=home.path,

@@ -10,11 +10,11 @@ The output is a live table on a terminal, lines in a log, or JSON for a program.
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import KW_ONLY, asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Self
 
 import polars as pl
@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from position_sync_dagster.demo import programs
+from position_sync_dagster.demo.programs import DemoRun, Options
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import ActiveContract
@@ -43,40 +44,8 @@ from position_sync_dagster.terminal.text import command_as_typed, printable
 # The time in seconds in which each leg must have a current row, if the tables already exist.
 TIME_LIMIT_S = 60.0
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expectation:
-    """The legs held at the broker, divided by the path that must value them."""
-
-    streamed: frozenset[Key]
-    queued: frozenset[Key]
-
-    @property
-    def legs(self) -> int:
-        """The number of legs held."""
-        return len(self.streamed) + len(self.queued)
-
-    @property
-    def lines(self) -> int:
-        """The number of market data lines that the stream needs: one per conid."""
-        return len({conid for _, conid in self.streamed})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CurrentLegs:
-    """The number of legs whose value is of this run, by the path that wrote the newest row.
-
-    A row of an earlier run counts if the broker has confirmed its value in this one.
-
-    Attributes:
-        legs: Legs with a current row from either path.
-        streamed: Streamed legs whose newest row came from the stream.
-        queued: Queued legs whose newest row came from the queue.
-    """
-
-    legs: int
-    streamed: int
-    queued: int
+# The path that values each leg.
+Paths = Mapping[Key, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,42 +58,35 @@ class AcceptanceResult:
     met: bool
 
 
-def expect_paths(held: Iterable[Key], legs: Iterable[ActiveContract]) -> Expectation:
-    """Divide the legs held by the registry: an active conid streams in each account."""
-    held = frozenset(held)
+def expect_paths(held: Iterable[Key], legs: Iterable[ActiveContract]) -> Paths:
+    """Return the path that must value each leg held: an active conid streams in each account."""
     active = {leg.conid for leg in legs if leg.removed_at is None}
-    streamed = frozenset(key for key in held if key[1] in active)
-    return Expectation(streamed=streamed, queued=held - streamed)
+    return {key: Source.STREAM if key[1] in active else Source.QUEUE for key in held}
 
 
-def count_coverage(expectation: Expectation, rows: pl.DataFrame, *, since: datetime) -> CurrentLegs:
-    """Count the legs whose newest row was written, or confirmed, at `since` or later.
+def current_paths(rows: pl.DataFrame, *, since: datetime) -> Paths:
+    """Return the legs whose newest row was written at `since` or later, and the path that did it.
+
+    A row of an earlier run counts if the broker has confirmed its value in this one.
 
     Args:
-        expectation: The legs held.
         rows: The newest row of each leg, with the time at which its source last confirmed it.
         since: The start of the run.
     """
     confirmed = pl.when(pl.col("position") != 0).then(CONFIRMED)
     recent = rows.filter(pl.max_horizontal("timestamp", confirmed) >= since)
     listed = recent.select("account", "conid", "source").iter_rows()
-    current = {(account, conid): source for account, conid, source in listed}
-    streamed = sum(current.get(key) == Source.STREAM for key in expectation.streamed)
-    queued = sum(current.get(key) == Source.QUEUE for key in expectation.queued)
-    legs = len(current.keys() & (expectation.streamed | expectation.queued))
-    return CurrentLegs(legs=legs, streamed=streamed, queued=queued)
+    return {(account, conid): source for account, conid, source in listed}
 
 
-def is_complete(expectation: Expectation, coverage: CurrentLegs) -> bool:
+def is_complete(expected: Paths, found: Paths) -> bool:
     """Return whether each leg has a current row from its own path."""
-    return coverage.streamed == len(expectation.streamed) and coverage.queued == len(
-        expectation.queued
-    )
+    return expected.items() <= found.items()
 
 
 def evaluate(
-    expectation: Expectation,
-    coverage: CurrentLegs,
+    expected: Paths,
+    found: Paths,
     *,
     complete_after_s: float | None,
     limit_s: float,
@@ -134,6 +96,8 @@ def evaluate(
     """Compare the figures of a run with the figures that the demo promises.
 
     Args:
+        expected: As `expect_paths` returns it.
+        found: As `current_paths` returns it.
         complete_after_s: Seconds from the start until each leg had a current row; None if that
             did not happen.
         limit_s: The time allowed for it, in seconds.
@@ -146,18 +110,20 @@ def evaluate(
     def count(name: str, wanted: int, found: int) -> AcceptanceResult:
         return AcceptanceResult(name, str(wanted), str(found), wanted == found)
 
+    wanted = Counter(expected.values())
+    valued = Counter(path for key, path in expected.items() if found.get(key) == path)
+    lines = len({conid for (_, conid), path in expected.items() if path == Source.STREAM})
     in_time = complete_after_s is not None and complete_after_s <= limit_s
     duration = "not complete" if complete_after_s is None else f"{complete_after_s:.1f} s"
     return (
-        count("legs with a current row", expectation.legs, coverage.legs),
-        count("  by STREAM", len(expectation.streamed), coverage.streamed),
-        count("  by QUEUE", len(expectation.queued), coverage.queued),
+        count("legs with a current row", len(expected), len(expected.keys() & found.keys())),
+        *(count(f"  by {path}", wanted[path], valued[path]) for path in Source),
         AcceptanceResult("all current after", f"at most {limit_s:.0f} s", duration, in_time),
         AcceptanceResult(
             "peak of market data lines",
-            f"{expectation.lines} legs + at most {underlyings} underlyings",
+            f"{lines} legs + at most {underlyings} underlyings",
             str(counts["peak_lines"]),
-            0 <= counts["peak_lines"] - expectation.lines <= underlyings,
+            0 <= counts["peak_lines"] - lines <= underlyings,
         ),
         count("order messages at the broker", 0, len(counts["orders_received"])),
     )
@@ -171,48 +137,8 @@ LINE_INTERVAL_S, QUIET_INTERVAL_S = 5.0, 10.0
 LOOK_INTERVAL_S = 2.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """The result of one read of the tables.
-
-    Attributes:
-        overview: For a terminal; None while the tables cannot be read.
-        changes: The last changes, the newest first.
-        notes: Messages above the status, such as errors.
-        figures: The state, as lines for a log.
-        addresses: Addresses, folders and commands, with their labels.
-        status: The state, for a program.
-    """
-
-    overview: Figures | None = None
-    changes: Sequence[DayChange] = ()
-    notes: Lines = ()
-    figures: Lines = ()
-    addresses: Lines = ()
-    status: Mapping[str, Any] = field(default_factory=dict)
-
-
-def look_at(read: Callable[[], Figures | None], *, notes: Lines, addresses: Lines) -> Look:
-    """Read the tables, and return their state or the error: the next read may succeed."""
-    try:
-        overview = read()
-    except PositionSyncError as error:
-        trouble = [("trouble", printable(line)) for line in str(error).splitlines()]
-        return Look(notes=[*notes, *trouble], figures=trouble, addresses=addresses)
-    if overview is None:
-        return Look(notes=notes, addresses=addresses)
-    return Look(
-        overview=overview,
-        changes=overview.changes,
-        notes=notes,
-        figures=figures_of(overview),
-        addresses=addresses,
-        status=overview.status.to_dict() | {"current": overview.current},
-    )
-
-
 class Display:
-    """The base of the displays: shows nothing by itself.
+    """The base of the displays: shows nothing by itself but the acceptance test.
 
     Each method raises `StopRequested` if the output was closed, so that the demo ends.
 
@@ -228,8 +154,14 @@ class Display:
     def event(self, name: str, values: Mapping[str, Any]) -> None:
         """Report an event to a program that reads the output."""
 
-    def show(self, look: Look) -> None:
-        """Show the current state."""
+    def show(self, overview: Figures | None, addresses: Lines, notes: Lines = ()) -> None:
+        """Show the current state.
+
+        Args:
+            overview: What the tables have; None where they could not be read.
+            addresses: Addresses, folders and commands, with their labels.
+            notes: Why they could not be read.
+        """
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         """Show the results of the acceptance test, as a table."""
@@ -251,10 +183,10 @@ class JsonDisplay(Display):
     def event(self, name: str, values: Mapping[str, Any]) -> None:
         _write_line(json.dumps({"event": name, **values}))
 
-    def show(self, look: Look) -> None:
-        if time.monotonic() >= self._next:
+    def show(self, overview: Figures | None, addresses: Lines, notes: Lines = ()) -> None:
+        if time.monotonic() >= self._next and overview is not None:
             self._next = time.monotonic() + LINE_INTERVAL_S
-            self.event("status", look.status)
+            self.event("status", overview.status.to_dict() | {"current": overview.current})
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         figures = [asdict(one) | {"name": one.name.strip()} for one in results]
@@ -273,17 +205,19 @@ class LineDisplay(Display):
     def note(self, text: str) -> None:
         _write_line(text)
 
-    def show(self, look: Look) -> None:
-        if look.addresses != self._addresses:
-            self._addresses = look.addresses
-            self.note("\n".join(f"{label}: {value}" for label, value in look.addresses))
-        for change in reversed(look.changes):
-            if change not in self._changes:
-                self.note(f"{change.at:%H:%M:%S} {printable(change.text)}")
-        self._changes = look.changes or self._changes  # a read that failed has none
+    def show(self, overview: Figures | None, addresses: Lines, notes: Lines = ()) -> None:
+        if addresses != self._addresses:
+            self._addresses = addresses
+            self.note("\n".join(f"{label}: {value}" for label, value in addresses))
+        if overview is not None:
+            for change in reversed(overview.changes):
+                if change not in self._changes:
+                    self.note(f"{change.at:%H:%M:%S} {printable(change.text)}")
+            self._changes = overview.changes
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_INTERVAL_S
-            self.note("; ".join(f"{label}: {value}" for label, value in look.figures))
+            figures = notes if overview is None else figures_of(overview)
+            self.note("; ".join(f"{label}: {value}" for label, value in figures))
 
 
 class LiveDisplay(Display):
@@ -300,15 +234,15 @@ class LiveDisplay(Display):
         with stop_if_closed():
             self._console.print(Text(text))
 
-    def show(self, look: Look) -> None:
+    def show(self, overview: Figures | None, addresses: Lines, notes: Lines = ()) -> None:
+        changes = () if overview is None else overview.changes
         with stop_if_closed():
             if self._console.size != self._size:
                 # The terminal has wrapped the lines of the last frame: what is above is unknown.
                 self._size = self._console.size
                 self._console.clear()
             self._live.update(
-                board(look.overview, look.changes, look.notes, look.addresses, self._console),
-                refresh=True,
+                board(overview, changes, notes, addresses, self._console), refresh=True
             )
 
     def __enter__(self) -> Self:
@@ -323,8 +257,7 @@ class LiveDisplay(Display):
 
 def acceptance_table(results: Sequence[AcceptanceResult]) -> Table:
     """Return the results of the acceptance test as a table."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("figure")
+    table = Table("figure", box=None, pad_edge=False, header_style="bold")
     table.add_column("wanted", justify="right")
     table.add_column("found", justify="right")
     table.add_column("")
@@ -356,30 +289,39 @@ def stop_if_closed() -> Iterator[None]:
         raise StopRequested("the output was closed", 1) from error
 
 
-UI_PORT = 3000
+def frames(
+    check: Callable[[], None],
+    ui_port: int,
+    screen: Display,
+    read: Callable[[], Figures | None],
+    addresses: Lines,
+) -> Iterator[bool]:
+    """Show the state of Dagster's programs again and again; yield whether their pages answer.
 
+    Args:
+        check: Raises if a program has ended.
+        read: Reads the tables; after an error, which is shown, the next read may succeed.
+        addresses: What is shown below the addresses of the pages.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """The options of the command line; None leaves the choice to the demo.
-
-    Attributes:
-        seconds: The time limit in seconds, after which the acceptance test decides. None runs
-            until a request to stop.
-        end_with: The process id of a parent. When it ends, the demo ends.
-        calm: Whether the simulated day has no fills and no outages.
-        empty: Whether a new home begins without a strategy: every holding is queued.
+    Raises:
+        StopRequested: The output was closed.
+        ChildEndedError: One of the programs has ended.
     """
+    serving, url = False, supervisor.url(ui_port)
+    while True:
+        check()
+        serving = serving or supervisor.is_serving(ui_port)
+        pages = [("Dagster UI", url), ("money page", f"{url}/money")]
+        pages = pages if serving else [(label, "starting") for label, _ in pages]
+        try:
+            screen.show(read(), [*pages, *addresses])
+        except PositionSyncError as error:
+            trouble = [("trouble", printable(line)) for line in str(error).splitlines()]
+            screen.show(None, [*pages, *addresses], trouble)
+        yield serving
 
-    home: Path = Path(".demo")
-    seconds: float | None = None
-    ui_port: int | None = None
-    gateway_port: int | None = None
-    control_port: int | None = None
-    as_json: bool = False
-    end_with: int | None = None
-    calm: bool = False
-    empty: bool = False
+
+UI_PORT = 3000
 
 
 def run(options: Options) -> int:
@@ -389,34 +331,26 @@ def run(options: Options) -> int:
         PositionSyncError: The demo could not start, or one of its programs ended.
     """
     screen = choose_display(as_json=options.as_json)
-    home = Home.at(options.home)
+    home, stop = Home.at(options.home), StopRequest(end_with=options.end_with)
     ending = time.monotonic()
-    with StopRequest(end_with=options.end_with) as stop:
-        try:
-            with exclusive_use(home.path, purpose="position-sync demo"):
-                ui_port, wanted = choose_ports(options, screen)
-                with programs.start(
-                    home,
-                    ui_port=ui_port,
-                    wanted=wanted,
-                    stop=stop,
-                    calm=options.calm,
-                    empty=options.empty,
-                ) as demo_run:
-                    try:
-                        results = watch(demo_run, options, screen, stop)
-                    finally:
-                        ending = time.monotonic()
-            screen.show_acceptance(results)
-        except StopRequested as request:
-            with suppress(StopRequested):  # the output is closed
-                screen.note(f"Ended ({request.reason}) in {time.monotonic() - ending:.1f} s.")
-            return 0 if options.seconds is None else request.exit_code
+    try:
+        with exclusive_use(home.dagster_home, purpose="position-sync demo"):
+            ui_port = choose_ports(options, screen)
+            with programs.start(home, options, ui_port=ui_port, stop=stop) as demo_run:
+                try:
+                    results = watch(demo_run, options, screen, stop)
+                finally:
+                    ending = time.monotonic()
+        screen.show_acceptance(results)
+    except StopRequested as request:
+        with suppress(StopRequested):  # the output is closed
+            screen.note(f"Ended ({request.reason}) in {time.monotonic() - ending:.1f} s.")
+        return 0 if options.seconds is None else request.exit_code
     return 0 if all(result.met for result in results) else 1
 
 
-def choose_ports(options: Options, screen: Display) -> tuple[int, programs.SimulatorPorts]:
-    """Return the UI's port, and the simulator's as `programs.start` takes them.
+def choose_ports(options: Options, screen: Display) -> int:
+    """Return the port of the UI.
 
     Raises:
         PortTakenError: A port that the options name is taken.
@@ -426,19 +360,16 @@ def choose_ports(options: Options, screen: Display) -> tuple[int, programs.Simul
         (options.control_port, "control port", "--control-port"),
         (options.ui_port, "Dagster UI", "--ui-port"),
     ):
-        if port is not None:
+        if port:
             ports.require_free(port, purpose=purpose, option=option)
-    wanted = programs.SimulatorPorts(
-        gateway=options.gateway_port or 0, control=options.control_port or 0
-    )
     ui_port = options.ui_port or ports.first_free(UI_PORT)
-    if options.ui_port is None and ui_port != UI_PORT:
+    if not options.ui_port and ui_port != UI_PORT:
         screen.note(f"Port {UI_PORT} is taken: the Dagster UI uses {ui_port}.")
-    return ui_port, wanted
+    return ui_port
 
 
 def watch(
-    demo_run: programs.DemoRun, options: Options, screen: Display, stop: StopRequest
+    demo_run: DemoRun, options: Options, screen: Display, stop: StopRequest
 ) -> tuple[AcceptanceResult, ...]:
     """Show the state until the time limit; return the results of the acceptance test.
 
@@ -449,113 +380,91 @@ def watch(
     addresses = demo_run.addresses()
     screen.event("started", addresses | {"first": demo_run.is_first})
     settings = load_settings(_env_file=None)
-    observer = Observer(
-        Lake.of(settings),
-        settings,
-        control_port=demo_run.simulator.control,
-        since=demo_run.since,
-    )
-    serving, unstated = False, not options.calm
+    observer = Observer(demo_run, settings)
     began = demo_run.since.timestamp()
-    deadline = None if options.seconds is None else began + options.seconds
-
-    def attempt(missing: str, act: Callable[..., None], *ports: int) -> None:
-        try:
-            act(settings, demo_run.ui_port, *ports)
-        except (OSError, ValueError, programs.SimulatorProcessError) as error:
-            screen.note(f"No {missing}: {printable(str(error))}")
-
+    deadline = began + (options.seconds or float("inf"))
+    # What is done once, so many seconds after the start, when the pages answer.
+    due = [(0.0, "history", programs.record)] if demo_run.is_first else []
+    if not options.calm:
+        due.append((programs.STATED_S, "statement of the day", programs.state_the_day))
+    shown = [
+        ("simulator", f"{addresses['control']}/stats"),
+        ("tables", command_as_typed("exposure", "--home", str(options.home), "--watch")),
+        ("logs", addresses["logs"]),
+    ]
+    was_serving = False
     with screen:
-        while deadline is None or time.time() < deadline:
-            demo_run.check()
-            if not serving and supervisor.is_serving(demo_run.ui_port):
-                serving = True
+        for serving in frames(demo_run.check, demo_run.ui_port, screen, observer.read, shown):
+            if serving and not was_serving:
+                was_serving = True
                 screen.event("serving", {"ui": addresses["ui"]})
-                if demo_run.is_first:
-                    attempt("history", programs.record)
-            if serving and unstated and time.time() - began >= programs.STATED_S:
-                unstated = False
-                attempt("statement of the day", programs.state_the_day, demo_run.simulator.control)
-            shown = [
-                ("Dagster UI", addresses["ui"] if serving else "starting"),
-                ("money page", f"{addresses['ui']}/money" if serving else "starting"),
-                ("simulator", f"{addresses['control']}/stats"),
-                ("tables", command_as_typed("exposure", "--home", str(options.home), "--watch")),
-                ("logs", addresses["logs"]),
-            ]
-            look = look_at(observer.overview, notes=(), addresses=shown)
-            if look.overview is not None:
-                times = {"complete_after_s": observer.complete_after_s}
-                look = replace(look, status={**look.status, **times})
-            screen.show(look)
+            if serving and due and time.time() - began >= due[0][0]:
+                _, missing, act = due.pop(0)
+                try:
+                    act(settings, demo_run)
+                except (OSError, ValueError, programs.SimulatorProcessError) as error:
+                    screen.note(f"No {missing}: {printable(str(error))}")
+            left_s = deadline - time.time()
+            if left_s <= 0:
+                break
             complete = observer.complete_after_s is not None
-            pause_s = screen.interval_s if complete else LOOK_INTERVAL_S
-            if deadline is not None:
-                pause_s = min(pause_s, max(0.0, deadline - time.time()))
-            stop.pause(pause_s)
+            stop.pause(min(left_s, screen.interval_s if complete else LOOK_INTERVAL_S))
         limit_s = (options.seconds or 0) if demo_run.is_first else TIME_LIMIT_S
         return observer.acceptance(limit_s=limit_s)
 
 
-@dataclass(eq=False, repr=False)
 class Observer:
     """Reads the state of one run of the demo.
 
     Args:
-        lake: The tables.
+        demo_run: The run; rows from before its start belong to an earlier one.
         settings: The settings of the demo's home.
-        control_port: The control port of the simulator, which knows the positions held.
-        since: The start of the run. Older rows belong to an earlier run.
+
+    Attributes:
+        complete_after_s: Seconds from the start until each leg had a current row; None until then.
     """
 
-    lake: Lake
-    settings: Settings
-    _: KW_ONLY
-    control_port: int
-    since: datetime
-
-    def __post_init__(self) -> None:
-        self._overviews = FiguresReader(self.lake, self.settings)
-        # Seconds from the start until each leg had a current row; None until then.
+    def __init__(self, demo_run: DemoRun, settings: Settings) -> None:
+        self._run, self._settings, self._lake = demo_run, settings, Lake.of(settings)
+        self._reader = FiguresReader(self._lake, settings)
         self.complete_after_s: float | None = None
 
-    def overview(self) -> Figures:
+    def read(self) -> Figures:
         """Read the values of the live status, from the tables only what is new.
 
         Raises:
             LakeError: A table cannot be used.
             SimulatorProcessError: The simulator does not answer.
         """
-        found = self._overviews.read(utc_now())
+        found = self._reader.read(utc_now())
         if self.complete_after_s is None:
-            self._coverage(found)
+            self._paths(found)
         return found
 
-    def _coverage(self, found: Figures) -> tuple[Expectation, CurrentLegs]:
-        """Compare the positions held with the rows of this run, and values published since."""
-        expectation = expect_paths(programs.held(self.control_port), found.book.legs)
-        coverage = count_coverage(expectation, found.book.priced, since=self.since)
-        if self.complete_after_s is None and is_complete(expectation, coverage):
-            self.complete_after_s = (found.status.at - self.since).total_seconds()
-        return expectation, coverage
+    def _paths(self, found: Figures) -> tuple[Paths, Paths]:
+        """Return the path that each leg must have, and those that it has in this run."""
+        expected = expect_paths(self._run.held(), found.book.legs)
+        current = current_paths(found.book.priced, since=self._run.since)
+        if self.complete_after_s is None and is_complete(expected, current):
+            self.complete_after_s = (found.status.at - self._run.since).total_seconds()
+        return expected, current
 
-    def _underlyings(self, expectation: Expectation) -> int:
+    def _underlyings(self, expected: Paths) -> int:
         """Return how many underlyings of the holdings need a line of their own."""
-        most = self.settings.underlying_lines
-        held = {conid for _account, conid in expectation.streamed | expectation.queued}
-        streamed = {conid for _account, conid in expectation.streamed}
-        found = {one.under_conid for one in self.lake.contracts.get(held).values()}
-        needed = len(found - streamed - {None})
+        most = self._settings.underlying_lines
+        streamed = {conid for (_, conid), path in expected.items() if path == Source.STREAM}
+        found = self._lake.contracts.get({conid for _, conid in expected}).values()
+        needed = len({one.under_conid for one in found} - streamed - {None})
         return needed if most is None else min(most, needed)
 
     def acceptance(self, *, limit_s: float) -> tuple[AcceptanceResult, ...]:
         """Read the tables a last time, and return the results of the acceptance test."""
-        expectation, coverage = self._coverage(self._overviews.read(utc_now()))
+        expected, current = self._paths(self._reader.read(utc_now()))
         return evaluate(
-            expectation,
-            coverage,
+            expected,
+            current,
             complete_after_s=self.complete_after_s,
             limit_s=limit_s,
-            underlyings=self._underlyings(expectation),
-            counts=programs.stats(self.control_port),
+            underlyings=self._underlyings(expected),
+            counts=self._run.ask("/stats"),
         )

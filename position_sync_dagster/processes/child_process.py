@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -116,23 +116,36 @@ class ChildProcess:
 
 def end_group(group: int, *, grace_s: float) -> None:
     """Interrupt each other process of a group, and kill those that still run after a time."""
+    end(lambda process: os.getpgid(process.pid) == group, grace_s=grace_s)
+
+
+def end(
+    belongs: Callable[[psutil.Process], bool], *, grace_s: float, interrupt: bool = True
+) -> None:
+    """Wait for the end of processes, which are killed after a time.
+
+    Args:
+        belongs: Whether a process is one of them.
+        grace_s: That time, in seconds.
+        interrupt: Whether each is interrupted once before.
+    """
     deadline = time.monotonic() + grace_s
     interrupted = set[psutil.Process]()
-    while remaining := in_group(group):
+    while remaining := set(living(belongs)):
         late = time.monotonic() >= deadline
-        for process in remaining if late else set(remaining) - interrupted:
+        for process in remaining if late else remaining - interrupted if interrupt else ():
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGKILL if late else signal.SIGINT)
-        interrupted.update(remaining)
+        interrupted |= remaining
         time.sleep(POLL_S)
 
 
-def in_group(group: int) -> list[psutil.Process]:
-    """List the living processes of a group, without this one and without zombies."""
+def living(belongs: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
+    """List the living processes that belong, without this one and without zombies."""
     found = []
     for process in psutil.process_iter():
-        with suppress(psutil.NoSuchProcess, ProcessLookupError, PermissionError):
-            own = process.pid == os.getpid() or os.getpgid(process.pid) != group
+        with suppress(psutil.Error, OSError):
+            own = process.pid == os.getpid() or not belongs(process)
             if not own and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found

@@ -6,11 +6,9 @@ one left.
 """
 
 import fcntl
-import json
 import os
 import shutil
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +17,18 @@ import psutil
 
 from position_sync_dagster import dagster_files
 from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.processes.child_process import end, living
 from position_sync_dagster.settings import PREFIX, read_env_file
 
 DAGSTER_HOME = "DAGSTER_HOME"
-# The environment variable that each process of a home carries: the home's absolute path.
+# The environment variable that each process of a home carries: the absolute path of the home of
+# Dagster in it.
 MARKER = "POSITION_SYNC_LAUNCHED_FROM"
 
 # The processes of a home never inherit variables with these prefixes.
 NOT_INHERITED = (PREFIX, "DAGSTER_")
 
 LOCK_FILE = ".lock"
-POLL_S = 0.1
 # Seconds that the processes of a killed start have to end by themselves: a stream gives its lease
 # up.
 LEFTOVER_S = 20.0
@@ -47,16 +46,15 @@ class HomeInUseError(PositionSyncError):
     exit_code = 2
 
 
-def home_environment(home: Path, values: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for the processes of a home.
+def home_environment(values: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for the processes of a home, with `values`.
 
-    It is the user's environment without the user's own settings, which belong to other tables,
-    with `values` and the marker of the home.
+    It is the user's environment without the user's own settings, which belong to other tables.
     """
     inherited = {
         name: text for name, text in os.environ.items() if not name.startswith(NOT_INHERITED)
     }
-    return inherited | dict(values) | {MARKER: str(home)}
+    return inherited | dict(values)
 
 
 def adopt_environment(values: Mapping[str, str]) -> None:
@@ -82,15 +80,9 @@ class Home:
     def at(cls, path: str | Path) -> "Home":
         """Return the home at `path`, which need not exist yet.
 
-        Raises:
-            HomeError: It begins with `~` and a name that no user has.
+        A `~` with a name that no user has stays as it is.
         """
-        try:
-            return cls(Path(path).expanduser().absolute())
-        except RuntimeError as error:
-            raise HomeError(
-                f"The home {path} cannot be found: {error}.", remedy="Write its whole path."
-            ) from None
+        return cls(Path(os.path.expanduser(path)).absolute())
 
     @property
     def lake(self) -> Path:
@@ -187,7 +179,7 @@ def quote(value: str) -> str:
 
 @contextmanager
 def exclusive_use(home: Path, *, purpose: str) -> Iterator[None]:
-    """Hold the lock of the folder `home`; end the processes that a killed start left there.
+    """Hold the lock of a home of Dagster; end the processes that a killed start left there.
 
     Raises:
         HomeInUseError: Another process uses the home.
@@ -205,52 +197,33 @@ def exclusive_use(home: Path, *, purpose: str) -> Iterator[None]:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = holder_of(home / LOCK_FILE) or "another process"
             raise HomeInUseError(
-                f"The home {home} is in use by {holder}.",
+                f"The home {home} is in use by {holder_of(home) or 'another process'}.",
                 remedy="End it first, or choose another home.",
             ) from None
-        end_leftovers(home)
+        end(_carries(home), grace_s=LEFTOVER_S, interrupt=False)
         os.ftruncate(fd, 0)
-        os.pwrite(fd, json.dumps({"purpose": purpose, "pid": os.getpid()}).encode(), 0)
+        os.pwrite(fd, f"{purpose} (process {os.getpid()})".encode(), 0)
         yield
         os.ftruncate(fd, 0)
     finally:
         os.close(fd)
 
 
-def end_leftovers(home: Path) -> None:
-    """Wait until the processes of a killed start have ended, and kill them after a time."""
-    deadline = time.monotonic() + LEFTOVER_S
-    while remaining := find_marked(home):
-        if time.monotonic() > deadline:
-            for process in remaining:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
-        time.sleep(POLL_S)
-
-
 def find_marked(home: Path) -> list[psutil.Process]:
     """List the living processes that carry the marker of `home`, without this one."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            marked = process.pid != os.getpid() and process.environ().get(MARKER) == str(home)
-            if marked and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+    return living(_carries(home))
 
 
-def holder_of(lock: Path) -> str | None:
-    """Return who holds a home, from its lock file; None if nobody does."""
-    try:
-        with lock.open("r+b") as file:
-            content = file.read(4096)
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                record = json.loads(content)
-                return f"{record['purpose']} (process {record['pid']})"
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+def _carries(home: Path) -> Callable[[psutil.Process], bool]:
+    return lambda process: process.environ().get(MARKER) == str(home)
+
+
+def holder_of(home: Path) -> str | None:
+    """Return who holds a home of Dagster, from its lock file; None if nobody does."""
+    with suppress(FileNotFoundError, PermissionError), (home / LOCK_FILE).open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return file.read(4096)
     return None

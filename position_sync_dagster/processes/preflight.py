@@ -35,7 +35,7 @@ from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.threads import together
 from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.processes import ports
-from position_sync_dagster.processes.home import LOCK_FILE, holder_of
+from position_sync_dagster.processes.home import holder_of
 from position_sync_dagster.settings import Settings, warnings_of
 from position_sync_dagster.sync.alerts import not_understood
 from position_sync_dagster.sync.reports.exchange_days import require_known
@@ -532,8 +532,7 @@ def check_programs(home: Path) -> list[Finding]:
 
 def check_dagster(home: Path, ui_port: int) -> list[Finding]:
     """Return the state of Dagster's home and of the UI's port."""
-    # The lock of a demo's home is in the folder above it.
-    holder = holder_of(home / LOCK_FILE) or holder_of(home.parent / LOCK_FILE)
+    holder = holder_of(home)
     if not home.is_dir():
         found = good("Dagster home", f"{home} is created by the first start")
     elif not os.access(home, os.W_OK | os.X_OK):

@@ -9,7 +9,6 @@ with this program, and this program ends with the process that started it.
 Run as `python -m position_sync_dagster.processes.supervisor PORT OWNER`, with DAGSTER_HOME.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -20,12 +19,12 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from position_sync_dagster import dagster_files
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.processes.child_process import ChildProcess, end_group
+from position_sync_dagster.processes.home import DAGSTER_HOME, MARKER
 from position_sync_dagster.processes.ports import LOOPBACK, exchange_json, first_free
 
 # Seconds between two looks at the programs.
@@ -53,15 +52,8 @@ GRACE_S = 15.0
 # The longest path of a Unix socket in bytes; a home that is deeper is served at a port.
 LONGEST_SOCKET = 100
 
-# After so many seconds between two looks, the machine or this process was suspended.
-SUSPENDED_S = 10.0
-
 # Seconds without a home after which everything ends.
 GONE_S = 30.0
-
-# The file of Dagster's home that the supervisor locks: `dev` and `demo` may name it differently,
-# and two code servers at one socket take each other's place.
-LOCK = "supervisor.lock"
 
 LOCATION = "position_sync_dagster"
 logger = logging.getLogger("position_sync_dagster.supervisor")
@@ -177,10 +169,6 @@ class Supervisor:
         if self.webserver.process or self.daemon.works or waited_s > FIRST_TICK_S:
             self.webserver.keep()
 
-    def forgive(self) -> None:
-        """Wait for a tick anew: nothing could be judged while this process was suspended."""
-        self._ticked = time.monotonic()
-
     def _judge_home(self) -> None:
         if os.path.exists(self._workspace):
             self._seen = time.monotonic()
@@ -210,14 +198,14 @@ def start(
     """Start Dagster on 127.0.0.1 under the supervisor.
 
     Args:
-        env: The whole environment, without DAGSTER_HOME.
-        dagster_home: An absolute path.
+        env: The whole environment, but for what names the home.
+        dagster_home: An absolute path; this process holds its lock.
         log: As for `ChildProcess`.
     """
     return ChildProcess(
         "Dagster",
         [sys.executable, "-m", MODULE, str(ui_port), str(os.getpid())],
-        env={**env, "DAGSTER_HOME": str(dagster_home)},
+        env={**env, DAGSTER_HOME: str(dagster_home), MARKER: str(dagster_home)},
         cwd=cwd,
         log=log,
         grace_s=GRACE_S + 2,
@@ -247,17 +235,6 @@ def listens(address: str | tuple[str, int]) -> bool:
         return probe.connect_ex(address) == 0
 
 
-def is_only_one() -> bool:
-    """Return whether no other supervisor runs in the home; none can until this process ends."""
-    with suppress(OSError):  # without file locks, those of `dev` and `demo` fail first
-        held = os.open(dagster_files.dagster_home() / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
-
-
 def main() -> int:
     """Keep the programs running until a stop signal, or until the owner has ended.
 
@@ -272,19 +249,12 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if not is_only_one():
-        home = dagster_files.dagster_home()
-        logger.error("Another supervisor runs in the home %s. End it, or choose another.", home)
-        return 1
     dagster_files.clear()
     dagster_files.note(dagster_files.SUPERVISOR)
     reason = ""
     try:
-        supervisor, looked = Supervisor(port), time.monotonic()
+        supervisor = Supervisor(port)
         while os.getppid() == owner and not stop.wait(LOOK_S):
-            if time.monotonic() - looked > SUSPENDED_S:
-                supervisor.forgive()
-            looked = time.monotonic()
             supervisor.look()
     except (CannotRunError, OSError) as error:
         reason = str(error)

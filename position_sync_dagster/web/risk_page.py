@@ -10,10 +10,9 @@ from typing import Any
 
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.tables import PROFIT_EXPLAINED
-from position_sync_dagster.risk.explained import PARTS, of_newest_day
 from position_sync_dagster.risk.scenarios import Breakdown, Point, PricedLegs
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports import risk
+from position_sync_dagster.sync.reports.risk import PARTS, of_newest_day, read_risk
 
 STYLE = (
     "body{font:14px system-ui;margin:1.5em;color-scheme:light dark}"
@@ -29,7 +28,7 @@ def risk_html(lake: Lake, settings: Settings, now: datetime) -> str:
     Raises:
         PositionSyncError: A table or the file of scenarios cannot be used.
     """
-    _book, own, legs = risk.read_risk(lake, settings, now)
+    _book, own, legs = read_risk(lake, settings, now)
     parts = [
         f"<p>{now:%Y-%m-%d %H:%M} UTC · <a href='/money'>money</a></p>",
         _scenarios("Strategies", legs, Breakdown.STRATEGY, own.recorded),

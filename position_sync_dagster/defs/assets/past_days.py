@@ -24,7 +24,6 @@ from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS, PROFIT_EXPLAINED
 from position_sync_dagster.lake.storage.object_store import first_ledger_day
-from position_sync_dagster.risk.explained import of_newest_day
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import statements
 from position_sync_dagster.sync.reports.exchange_days import (
@@ -33,7 +32,7 @@ from position_sync_dagster.sync.reports.exchange_days import (
     closing_times,
     exchange_days,
 )
-from position_sync_dagster.sync.reports.risk import explain_day, unexplained
+from position_sync_dagster.sync.reports.risk import explain_day, of_newest_day, unexplained
 
 # A trading day is recorded after its close; an exchange is never closed for more than four
 # days.

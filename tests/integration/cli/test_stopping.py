@@ -35,6 +35,7 @@ class Run:
         package.mkdir(parents=True)
         (package / "__init__.py").write_text("import time\ntime.sleep(600)\n")
         self.home = folder / "home"
+        self.dagster_home = self.home / "dagster_home" if command == "demo" else self.home
         Lake(str(self.home / "lake")).initialize_sync()
         # A port of its own: demos that start at once would find the same one free.
         (self.home / ".env").write_text(f"POSITION_SYNC_GATEWAY_PORT={free_port()}\n")
@@ -63,14 +64,14 @@ class Run:
     def exit_code(self) -> int:
         """Wait for the end, and check that no process is left."""
         code = self.process.wait(LIMIT_S)
-        assert not find_marked(self.home)
+        assert not find_marked(self.dagster_home)
         return code
 
     def close(self) -> None:
         """End all processes, in whatever state they are."""
         self.process.kill()
         self.process.wait()
-        for process in find_marked(self.home):
+        for process in find_marked(self.dagster_home):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
 

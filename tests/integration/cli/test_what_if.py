@@ -13,6 +13,7 @@ from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.closures import Cause
 from position_sync_dagster.domain.instrument import DividendSource, ExpectedDividend, Right
+from position_sync_dagster.domain.statement import EventKind, StatementEvent
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.risk import explain_day, read_risk, risk_rows
@@ -116,10 +117,17 @@ def test_an_option_that_was_sold_and_assigned_on_one_day_is_explained(lake):
     lake.closures.add(
         [assigned, replace(called, change_id="call"), replace(away, change_id="shares")]
     )
-    frame = explain_day(lake, load_settings(), date(2026, 11, 25), since=since, closed=closed)
-    (found,) = frame.to_dicts()
-    # The premium, and what the shares that came and those that went earned.
-    assert found["profit"] == pytest.approx(1100 - 1000 + 1000)
+    day = date(2026, 11, 25)
+    paid = StatementEvent(
+        event_id="d", kind=EventKind.CASH, account=account, day=day, attributes="{}", source="FLEX",
+        statement="", type="Dividends", currency="USD", amount=40.0,
+    )  # fmt: skip
+    own = replace(paid, event_id="own", type="Deposits", amount=900.0)
+    lake.statement_events.add([paid, own])
+    (found,) = explain_day(lake, load_settings(), day, since=since, closed=closed).to_dicts()
+    # The premium, what the shares that came and those that went earned, and a dividend.
+    assert found["profit"] == pytest.approx(1100 - 1000 + 1000 + 40)
+    assert found["cash"] == 40
     assert found["unexplained"] == 0
 
 

@@ -6,7 +6,7 @@ from datetime import date
 import pytest
 
 from position_sync_dagster.lake.broker_positions import ContractsTable
-from position_sync_dagster.lake.schema.codec import contract_rows
+from position_sync_dagster.lake.schema.codec import frame_of
 from position_sync_dagster.lake.schema.tables import CONTRACTS
 from position_sync_dagster.lake.storage.table import Table, append
 from tests.support.contracts import contract_details
@@ -23,7 +23,7 @@ async def test_contracts_of_the_version_before_are_read_without_what_it_did_not_
     columns = {name: kind for name, kind in CONTRACTS.described.items() if name not in new}
     before = Table(tmp_path / "contracts", replace(CONTRACTS, version=1, described=columns))
     before.initialize()
-    row = contract_rows([details(clock, 1)]).select(list(columns))
+    row = frame_of(CONTRACTS, [details(clock, 1)]).select(list(columns))
     before.transact(lambda handle: append(handle, row, {}))
     table = ContractsTable(Table(tmp_path / "contracts", CONTRACTS))
     table.table.initialize()

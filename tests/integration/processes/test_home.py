@@ -12,7 +12,6 @@ from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.processes import home as home_module
 from position_sync_dagster.processes.child_process import ChildProcess
 from position_sync_dagster.processes.home import (
-    LOCK_FILE,
     MARKER,
     Home,
     HomeError,
@@ -51,7 +50,7 @@ def holder(tmp_path):
 
 def test_a_home_in_use_is_refused_and_names_its_holder_until_that_is_killed(tmp_path, holder):
     named = f"a holder (process {holder.pid})"
-    assert holder_of(tmp_path / LOCK_FILE) == named
+    assert holder_of(tmp_path) == named
     with (
         pytest.raises(HomeInUseError) as refused,
         exclusive_use(tmp_path, purpose="another"),
@@ -60,7 +59,7 @@ def test_a_home_in_use_is_refused_and_names_its_holder_until_that_is_killed(tmp_
     assert f"is in use by {named}." in refused.value.what
     holder.kill()
     holder.wait()
-    assert holder_of(tmp_path / LOCK_FILE) is None
+    assert holder_of(tmp_path) is None
     with exclusive_use(tmp_path, purpose="the next"):
         pass
 
@@ -71,12 +70,10 @@ def test_processes_that_a_crash_left_are_ended_before_the_next_use_and_no_others
     monkeypatch.setattr(home_module, "LEFTOVER_S", 0.2)
     mine, other = tmp_path / "mine", tmp_path / "other"
     other.mkdir()
-    neighbour = ChildProcess(
-        "sleeper", SLEEP, env=home_environment(other, {}), cwd=other, grace_s=0.0
-    )
+    marked = home_environment({MARKER: str(mine)})
     with (
-        neighbour,
-        subprocess.Popen(SLEEP, env=home_environment(mine, {}), start_new_session=True) as stray,
+        ChildProcess("n", SLEEP, env={MARKER: str(other)}, cwd=other, grace_s=0.0) as neighbour,
+        subprocess.Popen(SLEEP, env=marked, start_new_session=True) as stray,
     ):
         try:
             wait_for("it can be found", lambda: find_marked(mine), poll_s=0.02)
@@ -87,15 +84,14 @@ def test_processes_that_a_crash_left_are_ended_before_the_next_use_and_no_others
             stray.kill()
 
 
-def test_the_users_settings_do_not_reach_into_a_home(monkeypatch, tmp_path):
+def test_the_users_settings_do_not_reach_into_a_home(monkeypatch):
     monkeypatch.setenv("POSITION_SYNC_LAKE", "/real/lake")
     monkeypatch.setenv("POSITION_SYNC_MAX_LINES", "40")
     monkeypatch.setenv("DAGSTER_HOME", "/real/home")
     monkeypatch.setenv("TZ", "America/New_York")
-    env = home_environment(tmp_path, {"POSITION_SYNC_LAKE": "/demo/lake"})
+    env = home_environment({"POSITION_SYNC_LAKE": "/demo/lake"})
     assert {k: v for k, v in env.items() if k.startswith(("POSITION_SYNC_", "DAGSTER_"))} == {
         "POSITION_SYNC_LAKE": "/demo/lake",
-        MARKER: str(tmp_path),
     }
     assert env["TZ"] == "America/New_York"
     adopt_environment({"POSITION_SYNC_LAKE": "/demo/lake", "OTHER": "x"})

@@ -7,7 +7,6 @@ from unittest.mock import Mock
 
 import pytest
 
-from position_sync_dagster.cli.dev import gateway_problem
 from position_sync_dagster.demo import programs
 from position_sync_dagster.processes import ports, supervisor
 from position_sync_dagster.processes.ports import exchange_json
@@ -40,15 +39,6 @@ def test_a_port_in_use_moments_ago_is_free():
     assert ports.is_free(port)
 
 
-def test_a_gateway_that_does_not_listen_is_named_with_what_to_do(taken):
-    free = free_port()
-    assert gateway_problem("127.0.0.1", taken) is None
-    text = gateway_problem("127.0.0.1", free)
-    assert f"127.0.0.1:{free}: nothing listens there" in text
-    assert "POSITION_SYNC_GATEWAY_PORT" in text
-    assert "the address is not known" in gateway_problem("tws..example", 7497)
-
-
 def test_a_server_that_is_not_dagster_is_not_the_ui(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # must not be asked
     handler = type(
@@ -77,8 +67,9 @@ def test_a_server_that_is_not_dagster_is_not_the_ui(monkeypatch):
 
 def test_a_simulator_that_does_not_answer_is_named():
     port = free_port()
+    ports_of = programs.SimulatorPorts(gateway=0, control=port)
     with pytest.raises(programs.SimulatorProcessError, match=str(port)):
-        programs.stats(port)
+        programs.DemoRun.ask(Mock(simulator=ports_of), "/stats")
 
 
 def test_the_ports_are_read_from_the_simulators_output():

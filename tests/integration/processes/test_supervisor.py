@@ -168,17 +168,6 @@ def test_a_deep_home_has_its_code_server_at_a_port(monkeypatch, tmp_path):
     assert '"port": ' in (home / "workspace.yaml").read_text()
 
 
-def test_a_second_supervisor_of_a_home_ends_and_leaves_the_first_one_alone(tmp_path):
-    assert module.is_only_one()
-    dagster_files.note(dagster_files.SUPERVISOR)
-    command = [sys.executable, "-m", module.MODULE, str(free_port()), str(os.getpid())]
-    second = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert second.returncode == 1
-    assert f"Another supervisor runs in the home {tmp_path}. End it" in second.stdout
-    assert dagster_files.changed_at(dagster_files.SUPERVISOR)
-    assert not (tmp_path / "workspace.yaml").exists()
-
-
 STUBBORN = (
     "import signal, subprocess, sys, time\n"
     "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"

@@ -4,15 +4,16 @@ import errno
 import io
 import json
 from datetime import UTC, datetime
+from unittest.mock import Mock
 
 import pytest
 
+from position_sync_dagster.demo import run
 from position_sync_dagster.demo.run import (
     AcceptanceResult,
     JsonDisplay,
     LineDisplay,
     LiveDisplay,
-    Look,
     choose_display,
 )
 from position_sync_dagster.processes.stop_request import StopRequested
@@ -22,11 +23,17 @@ RESULTS = [
     AcceptanceResult(name="legs", wanted="2", found="2", met=True),
     AcceptanceResult(name="  by QUEUE", wanted="1", found="0", met=False),
 ]
-LOOK = Look(
-    figures=[("lines", "20 of 100 in use")],
-    addresses=[("Dagster UI", "starting")],
-    status={"lines_in_use": 20},
-)
+AT = datetime(2026, 3, 9, 14, 30, tzinfo=UTC)
+CHANGE = DayChange(at=AT, kind=ChangeKind.GATEWAY, text="gateway: connected")
+ADDRESSES = [("Dagster UI", "starting")]
+
+
+@pytest.fixture
+def overview(monkeypatch):
+    """Return what the tables have, as far as the displays look at it."""
+    monkeypatch.setattr(run, "figures_of", lambda seen: [("lines", "20 of 100 in use")])
+    status = Mock(to_dict=lambda: {"lines_in_use": 20})
+    return Mock(status=status, current=7, changes=[CHANGE])
 
 
 class Closed(io.StringIO):
@@ -39,16 +46,16 @@ class Closed(io.StringIO):
         raise OSError(errno.EIO, "Input/output error")
 
 
-def test_a_program_reads_one_json_object_per_line(capsys):
+def test_a_program_reads_one_json_object_per_line(capsys, overview):
     with choose_display(as_json=True) as display:
         display.event("started", {"ui": "here"})
         display.note("not for a program")
         for _ in range(2):  # the second one comes too soon
-            display.show(LOOK)
+            display.show(overview, ADDRESSES)
         display.show_acceptance(RESULTS)
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
         {"event": "started", "ui": "here"},
-        {"event": "status", "lines_in_use": 20},
+        {"event": "status", "lines_in_use": 20, "current": 7},
         {
             "event": "verdict",
             "met": False,
@@ -60,33 +67,24 @@ def test_a_program_reads_one_json_object_per_line(capsys):
     ]
 
 
-def test_a_log_has_the_addresses_once_and_then_the_figures(capsys):
+def test_a_log_has_addresses_and_changes_once_also_after_a_read_that_failed(capsys, overview):
     with choose_display(as_json=False) as display:
         display.event("started", {"ui": "here"})
-        for _ in range(2):
-            display.show(LOOK)
+        for seen in (overview, None, overview):
+            display.show(seen, ADDRESSES, [("trouble", "away")])
         display.show_acceptance(RESULTS)
-    first, second, *table = capsys.readouterr().out.splitlines()
-    assert (first, second) == ("Dagster UI: starting", "lines: 20 of 100 in use")
-    assert [line.split()[-1] for line in table[1:]] == ["met", "missed"]
-
-
-def test_a_log_has_each_change_once_also_after_a_read_that_failed(capsys):
-    at = datetime(2026, 3, 9, 14, 30, tzinfo=UTC)
-    change = DayChange(at=at, kind=ChangeKind.GATEWAY, text="gateway: connected")
-    display = LineDisplay()
-    for look in (
-        Look(changes=[change]),
-        Look(figures=[("trouble", "away")]),
-        Look(changes=[change]),
-    ):
-        display.show(look)
-    assert capsys.readouterr().out.count("14:30:00 gateway: connected") == 1
+    *lines, _heading, first, second = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "Dagster UI: starting",
+        "14:30:00 gateway: connected",
+        "lines: 20 of 100 in use",
+    ]
+    assert [line.split()[-1] for line in (first, second)] == ["met", "missed"]
 
 
 @pytest.mark.parametrize("kind", [JsonDisplay, LineDisplay, LiveDisplay])
-def test_a_closed_output_stops_the_demo(kind, monkeypatch):
+def test_a_closed_output_stops_the_demo(kind, monkeypatch, overview):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stdout", Closed())
     with pytest.raises(StopRequested, match="the output was closed"), kind() as display:
-        display.show(LOOK)
+        display.show(overview, ADDRESSES)

@@ -5,7 +5,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from position_sync_dagster.risk.explained import PARTS, by_strategy, explain, is_explained
+from position_sync_dagster.sync.reports.risk import PARTS, by_strategy, explain, is_explained
 
 
 def held(conid: int, position: float, price: float, **values: Any) -> dict[str, Any]:
