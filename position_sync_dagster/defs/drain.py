@@ -22,7 +22,12 @@ import dagster as dg
 
 from position_sync_dagster import dagster_files
 from position_sync_dagster.defs import runs
-from position_sync_dagster.defs.assets import derived_tables, queue_and_ledger, table_asset
+from position_sync_dagster.defs.assets import (
+    derived_tables,
+    queue_and_ledger,
+    statements,  # noqa: F401 - it defines how closures are derived
+    table_asset,
+)
 from position_sync_dagster.defs.assets.table_asset import DERIVE, Derived
 from position_sync_dagster.defs.checks import evaluation
 from position_sync_dagster.defs.checks.tables import breaks_state
@@ -396,14 +401,13 @@ def materialization(span: Span, report: drain.DrainReport) -> dg.AssetMaterializ
     """
     rows, batches = span.added.rows, span.added.batches
     drained, streamed = rows.get(Source.QUEUE, 0), rows.get(Source.STREAM, 0)
-    waits = [one.oldest_wait_s for one in report.batches if one.oldest_wait_s is not None]
     through = span.added.version
     metadata = table_asset.known(
         rows=sum(rows.values()),
         rows_drained=drained,
         rows_streamed=streamed,
         batches=sum(batches.values()),
-        oldest_wait_s=round(max(waits), 1) if waits else None,
+        oldest_wait_s=report.oldest_wait_s and round(report.oldest_wait_s, 1),
         failed=report.failed or None,
         released=report.released or None,
         **{SINCE: span.since, THROUGH: through},

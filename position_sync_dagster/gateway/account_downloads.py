@@ -1,17 +1,15 @@
 """The values of the accounts: downloaded one account after the other, then followed by events.
 
-Portfolio rows are dated by time messages without a date or zone. A row that cannot be used is set
-aside by account and conid; the others are used. `AccountStanding` keeps which accounts have current
-values, and when the others are requested again.
+Portfolio rows are dated by time messages without a date or zone. `AccountValues` keeps whether an
+account has current values, and when they are requested again.
 """
 
 import asyncio
-import logging
 import math
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from random import Random
@@ -19,100 +17,12 @@ from random import Random
 from ib_async import AccountValue
 
 from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.clock import Backoff, utc_now
-from position_sync_dagster.domain.gateway_session import SET_ASIDE
-from position_sync_dagster.domain.instrument import CONIDS
-from position_sync_dagster.domain.leg import few
-from position_sync_dagster.errors import shown
-from position_sync_dagster.gateway import ib_async_internals, translate
+from position_sync_dagster.domain.clock import NEVER, Backoff, utc_now
+from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.codes import ACCOUNT_READY, GatewayCode, MessageType
 from position_sync_dagster.gateway.holdings import HoldingsBook
 from position_sync_dagster.gateway.login import Login
-
-logger = logging.getLogger(__name__)
-
-UNREADABLE = "a row that cannot be read"
-
-# Number of rows that the detail of the session names; the others are counted.
-NAMED = 3
-
-
-def oddness(row: ib_async_internals.RowFields, accounts: Collection[str]) -> str | None:
-    """Return why a row of a holding cannot be used, by its fields as sent; None for a usable one.
-
-    ib_async reads an empty quantity of a position as 0, which would be a close (2.1.0, decoder.py).
-
-    >>> oddness(ib_async_internals.RowFields("DU1", "7", "SPY", "OPT", "100", "nan"), {"DU1"})
-    "quantity 'nan'"
-    >>> oddness(ib_async_internals.RowFields("DU1", "7", "SPY", "OPT", "100", "2.0"), {"DU1"})
-    """
-    if row.account not in accounts:
-        return "an account of another login" if row.account else "no account"
-    number = translate.number_of(row.conid)
-    if number is None or not number.is_integer() or int(number) not in CONIDS:
-        return f"conid {shown(row.conid)}"
-    if not row.symbol.strip():
-        return "no symbol"
-    if translate.number_of(row.quantity) is None:
-        return f"quantity {shown(row.quantity)}"
-    if translate.multiplier_of(row.sec_type, row.multiplier) is None:
-        return f"multiplier {shown(row.multiplier)} ({row.sec_type})"
-    return None
-
-
-class OddRows:
-    """The rows that are set aside, by account and conid, each with the reason.
-
-    Args:
-        accounts: The accounts of the login.
-        on_change: Called with an account when one of its rows is set aside, or usable again.
-
-    Attributes:
-        reasons: Why the newest row of a holding cannot be used; cleared when a list begins.
-    """
-
-    def __init__(self, accounts: Collection[str], *, on_change: Callable[[str], None]) -> None:
-        self.reasons: dict[Key, str] = {}
-        self._accounts = accounts
-        self._on_change = on_change
-        self._logged: set[Key] = set()
-
-    def accepts(self, row: ib_async_internals.RowFields) -> bool:
-        """Return whether a row can be used, by its fields as sent; set it aside if not."""
-        why = oddness(row, self._accounts)
-        if why is not None:
-            self.set_aside(row.account, row.conid, why)
-        elif self.reasons and (key := key_as_sent(row.account, row.conid)) in self.reasons:
-            del self.reasons[key]
-            self._on_change(row.account)
-        return why is None
-
-    def set_aside(self, account: str, conid: str, reason: str = UNREADABLE) -> None:
-        """Set a row aside, by its account and conid as sent."""
-        key = key_as_sent(account, conid)
-        self.reasons[key] = reason
-        if key not in self._logged:
-            self._logged.add(key)
-            logger.warning("a holding (conid %s) is set aside: the gateway sent %s", key[1], reason)
-        if account in self._accounts:
-            self._on_change(account)
-
-    def problem(self) -> str | None:
-        """Return how many rows are set aside, with the first of them by name; None without one."""
-        if not self.reasons:
-            return None
-        named = [
-            f"conid {conid} of {account or 'no account'} ({reason})"
-            for (account, conid), reason in sorted(self.reasons.items())
-        ]
-        noun = "holding is" if len(named) == 1 else "holdings are"
-        return f"{len(named)} {noun} {SET_ASIDE}{few(named, NAMED)}"
-
-
-def key_as_sent(account: str, conid: str) -> Key:
-    """Return the key under which a row is set aside; 0 stands for a conid that is no number."""
-    return (account, int(translate.number_of(conid) or 0))
-
+from position_sync_dagster.gateway.translate import HoldingRow
 
 # Maximum by which a gateway's clock may be ahead of ours.
 AHEAD = timedelta(minutes=2)
@@ -164,256 +74,79 @@ def zone_of(text: str, *, now: datetime) -> tzinfo | None:
 
 
 # Delays before an account is requested again because its download did not end, or its subscription
-# ended soon after the download. After a subscription that lasted, the first delay is zero.
+# ended soon after the download. After a subscription that lasted there is none.
 AGAIN = Backoff(first_s=15.0, longest_s=300.0, jitter=(1.0, 1.2))
 
 
-class AccountStanding:
-    """Keeps whether the newest download of each account is whole, and the problem if it is not.
-
-    Args:
-        lasts_s: How long a subscription must last to count as a success.
-        random: The jitter of the waits.
-        monotonic: The clock of the waits, in seconds.
-    """
-
-    def __init__(
-        self, *, lasts_s: float, random: Random, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._lasts_s = lasts_s
-        self._random = random
-        self._monotonic = monotonic
-        self._whole_since: dict[str, float] = {}
-        self._problems: dict[str, str] = {}
-        self._failures: Counter[str] = Counter()
-        self._again_at: dict[str, float] = {}
-
-    @property
-    def overdue(self) -> list[str]:
-        """Return the accounts that should be requested again now."""
-        now = self._monotonic()
-        return [account for account, at in self._again_at.items() if at <= now]
-
-    @property
-    def problems(self) -> list[str]:
-        """Return why accounts have no current values, by account."""
-        return [f"account {account}: {why}" for account, why in sorted(self._problems.items())]
-
-    def is_whole(self, account: str | None) -> bool:
-        """Return whether the newest download of an account ended and its values are current."""
-        return account in self._whole_since
-
-    def has_failed(self, account: str) -> bool:
-        """Return whether the last request of an account failed."""
-        return self._failures[account] > 0
-
-    def invalidate(self) -> None:
-        """Forget the state of every account: the gateway dropped every subscription."""
-        self._whole_since.clear()
-        self._problems.clear()
-        self._again_at.clear()
-
-    def retry_now(self) -> None:
-        """Make every account overdue that waits to be requested again."""
-        now = self._monotonic()
-        self._again_at = dict.fromkeys(self._again_at, now)
-
-    def begin(self, account: str) -> None:
-        """Record that a download of an account begins."""
-        self._whole_since.pop(account, None)
-
-    def complete(self, account: str, *, stays_open: bool) -> None:
-        """Record that a download ended whole.
-
-        Args:
-            account: The account.
-            stays_open: Whether its subscription stays open; then it counts as a success only after
-                `lasts_s`.
-        """
-        self._whole_since[account] = self._monotonic()
-        self._problems.pop(account, None)
-        self._again_at.pop(account, None)
-        if not stays_open:
-            self._failures.pop(account, None)
-
-    def interrupt(self, account: str) -> None:
-        """Make an account overdue at once: messages may have been ignored, or a download ended."""
-        self._again_at[account] = self._monotonic()
-
-    def fail(self, account: str, why: str) -> None:
-        """Record that a download did not end whole."""
-        self._failures[account] += 1
-        self._await_again(account, why)
-
-    def end(self, account: str, why: str) -> None:
-        """Record that a subscription ended, after its download or in it."""
-        whole_since = self._whole_since.pop(account, None)
-        if whole_since is None:
-            self.fail(account, why)
-            return
-        if self._monotonic() - whole_since >= self._lasts_s:
-            self._failures[account] = 0
-        self._await_again(account, why)
-        self._failures[account] += 1
-
-    def _await_again(self, account: str, why: str) -> None:
-        delay_s = AGAIN.delay_s(self._failures[account], self._random)
-        self._again_at[account] = self._monotonic() + delay_s
-        self._problems[account] = why
-
-
-# A download that neither ends nor falls silent is given up after this many timeouts.
-LONGEST_TIMEOUTS = 4
-
-
+# Why the values of an account are not whole.
 REFUSED = "another program is subscribed to another account (code 2101)"
 UNFINISHED = "its download did not end"
 STOPPED = "its values stopped (code 2100)"
 IB_LOST = "the gateway had lost IB"
-# Why the values of an account are not whole.
 NOT_READY = "IB's server is being reset (AccountReady is false)"
+UNREADABLE = "a row that cannot be read"
 
 
-class AccountSubscription:
-    """Subscribes to the values of one account, and matches each end of a download to its account.
-
-    An end may come late, without the name of its account, or never (ib_insync issues/303 and /584;
-    ib_async issues/72). At any end, ib_async ends the download that it waits for. Here an end
-    counts for the account that it names. An end without a name counts only if it can mean just
-    one account.
-
-    Args:
-        on_late_end: Called with the account of an end that came after its download was given up.
-        on_stop: Called with the account when the gateway ends its subscription (code 2100).
+@dataclass(slots=True)
+class AccountValues:
+    """Whether the newest download of an account is whole, and when it is requested again.
 
     Attributes:
-        account: The account that is subscribed; None: none is.
-        heard_at: When its newest row, time or end arrived, in monotonic seconds.
+        lasts_s: How long a subscription must last to count as a success.
+        random: The jitter of the delays.
+        whole_since_s: When its download ended whole, if its values are current.
+        problem: Why they are not.
+        again_at_s: When it is overdue; infinite while it waits for nothing.
+        failures: Requests in a row that brought no lasting values.
+        requested_at: When its newest download began.
+        ended_at: When that ended, also if the gateway refused it.
+        spoiled: Why what came since its request is not whole.
+        end_is_due: No end has come since its request.
     """
 
-    def __init__(
-        self, login: Login, *, on_late_end: Callable[[str], None], on_stop: Callable[[str], None]
-    ) -> None:
-        self.account: str | None = None
-        self.heard_at = time.monotonic()
-        self._ib = ib = login.ib
-        self._timeout_s = login.settings.gateway_timeout_s
-        self._quiet_s = login.settings.account_quiet_s
-        self._on_late_end = on_late_end
-        self._on_stop = on_stop
-        self._active_at = self.heard_at
-        self._spoke = False
-        self._older_end_is_due = False
-        self._ends_due: set[str] = set()
-        self._own_stops = 0
-        self._result: asyncio.Future[str | None] | None = None
-        ib.errorEvent += self._on_error
-        ib.disconnectedEvent += self.reset
-        ib_async_internals.read_messages(ib, MessageType.ACCOUNT_DOWNLOAD_END, self._read_end)
+    lasts_s: float
+    random: Random
+    whole_since_s: float | None = None
+    problem: str | None = None
+    again_at_s: float = math.inf
+    failures: int = 0
+    requested_at: datetime = NEVER
+    ended_at: datetime | None = None
+    spoiled: str | None = None
+    end_is_due: bool = False
 
     @property
-    def is_awaited(self) -> bool:
-        """Return whether a download is under way."""
-        return self._result is not None
+    def is_whole(self) -> bool:
+        """Whether its newest download ended and its values are current."""
+        return self.whole_since_s is not None
 
-    async def download(self, account: str, *, impatient: bool = False) -> str | None:
-        """Subscribe to an account, and wait until its download ends or falls silent.
+    def invalidate(self) -> None:
+        """Forget its state: the gateway dropped every subscription."""
+        self.whole_since_s = self.problem = self.ended_at = None
+        self.again_at_s, self.end_is_due = math.inf, False
+
+    def complete(self, now_s: float, *, stays_open: bool) -> None:
+        """Record that a download ended whole.
 
         Args:
-            impatient: Wait for the first message no longer than for the others: the account did
-                not answer the last time.
-
-        Returns:
-            Why it is not whole; None for one that is.
-
-        Raises:
-            ConnectionError: There is no connection.
+            now_s: The time.
+            stays_open: Whether its subscription stays open; then it counts as a success only after
+                `lasts_s`.
         """
-        result = self._result = asyncio.get_running_loop().create_future()
-        self.account, self._spoke = account, False
-        self._older_end_is_due = account in self._ends_due
-        self._ends_due.add(account)
-        started = self.heard_at = self._active_at = time.monotonic()
-        try:
-            self._ib.client.reqAccountUpdates(True, account)
-            while not result.done():
-                now = time.monotonic()
-                patience_s = self._quiet_s if self._spoke or impatient else self._timeout_s
-                left_s = min(
-                    self._active_at + patience_s - now,
-                    started + LONGEST_TIMEOUTS * self._timeout_s - now,
-                )
-                if left_s <= 0:
-                    return UNFINISHED
-                # The first message makes the wait shorter.
-                await asyncio.wait({result}, timeout=min(left_s, self._quiet_s))
-            why: str | None = result.result()
-            return why
-        finally:
-            self._result = None
+        self.whole_since_s, self.problem, self.again_at_s = now_s, None, math.inf
+        if not stays_open:
+            self.failures = 0
 
-    def stop(self) -> None:
-        """End the subscription: the gateway serves one account at a time."""
-        account, self.account = self.account, None
-        if account is not None and self._ib.isConnected():
-            self._own_stops += 1
-            with suppress(ConnectionError):
-                self._ib.client.reqAccountUpdates(False, account)
+    def end(self, now_s: float, why: str) -> None:
+        """Record that a download did not end whole, or that a subscription ended after it."""
+        lasted = self.whole_since_s is not None and now_s - self.whole_since_s >= self.lasts_s
+        self.failures = 0 if lasted else self.failures + 1
+        self.whole_since_s, self.problem = None, why
+        self.again_at_s = now_s + AGAIN.delay_s(self.failures, self.random)
 
-    def reset(self) -> None:
-        """Forget the subscription: the gateway dropped it."""
-        self.account, self._own_stops = None, 0
-        self._ends_due.clear()
-        self._finish(STOPPED)
 
-    def record_message(self, account: str) -> None:
-        """Record that any message of an account arrived."""
-        if account == self.account:
-            self._active_at, self._spoke, self._own_stops = time.monotonic(), True, 0
-
-    def record_values(self, account: str) -> None:
-        """Record that a row or a time of an account arrived."""
-        self.record_message(account)
-        if account == self.account:
-            self.heard_at = self._active_at
-
-    def _finish(self, why: str | None) -> bool:
-        waiting = self._result
-        if waiting is None or waiting.done():
-            return False
-        waiting.set_result(why)
-        return True
-
-    def _read_end(self, fields: list[str]) -> bool:
-        account = fields[2] if len(fields) > 2 else ""
-        if not account and len(self._ends_due) == 1:
-            (account,) = self._ends_due
-        if account not in self._ends_due:
-            return True
-        current = account == self.account
-        if current and self._result and not self._spoke and self._older_end_is_due:
-            # It is the late end of the download before: no message of this one has arrived yet.
-            self._older_end_is_due = False
-        else:
-            self._ends_due.discard(account)
-            self.record_values(account)
-            if not (current and self._finish(None)):
-                self._on_late_end(account)
-        return True
-
-    def _on_error(self, _request: int, code: int, _text: str, _contract: object) -> None:
-        if code == GatewayCode.ACCOUNT_NOT_SERVED and self._result is not None:
-            if self.account is not None:
-                self._ends_due.discard(self.account)
-            self.account = None
-            self._finish(REFUSED)
-        elif code == GatewayCode.ACCOUNT_UNSUBSCRIBED:
-            if self._own_stops:
-                self._own_stops -= 1
-                return
-            account, self.account = self.account, None
-            if account is not None and not self._finish(STOPPED):
-                self._on_stop(account)
+# A download that neither ends nor falls silent is given up after this many timeouts.
+LONGEST_TIMEOUTS = 4
 
 
 class PortfolioDownloads:
@@ -424,84 +157,250 @@ class PortfolioDownloads:
     row is not confirmed: rows and times come from different parts of a gateway. For that reason a
     subscription whose rows are silent for two intervals is requested anew.
 
+    An end may come late, without the name of its account, or never (ib_insync issues/303 and /584;
+    ib_async issues/72). Here it counts for the account that it names, if that is subscribed, and no
+    late end may come before its first message. One without a name counts in a login with one
+    account.
+
     Args:
         book: Gets the values.
         on_change: Called with an account when its values become whole, or stop being whole.
 
     Attributes:
-        ended: When the newest download of each account ended, also if the gateway refused it.
+        accounts: What is known of the values of each account.
         account_time: The newest time of day that came with values; empty until one came.
-        standing: Whether the newest download of each account is whole.
     """
 
     def __init__(
         self, login: Login, book: HoldingsBook, *, on_change: Callable[[str], None]
     ) -> None:
-        self.ended: dict[str, datetime] = {}
+        settings, random = login.settings, Random()  # noqa: S311 - jitter of a delay
         self.account_time = ""
-        self._login, self._book = login, book
-        self._silence_s = 2 * login.settings.account_interval_s
-        self._only_one = len(login.accounts) == 1
-        self._on_change = on_change
+        self.accounts = {
+            account: AccountValues(settings.account_interval_s, random)
+            for account in login.accounts
+        }
+        self._login, self._ib, self._book = login, login.ib, book
         self._connectivity = login.connectivity
+        self._on_change = on_change
+        self._silence_s = 2 * settings.account_interval_s
+        self._timeout_s, self._quiet_s = settings.gateway_timeout_s, settings.account_quiet_s
+        self._only_one = len(login.accounts) == 1
+        self._subscribed: str | None = None
+        self._result: asyncio.Future[str | None] | None = None  # of the download under way
+        self._interruptions = 0
+        self._spoke = self._late_end_is_due = False
+        self._own_stops = 0
+        self._heard_s = self._row_s = -math.inf
         self._last_row: Key | None = None
         self._times: dict[Key, str] = {}
-        self._subscription = AccountSubscription(
-            login, on_late_end=self._on_late_end, on_stop=self._on_stop
-        )
-        self.standing = AccountStanding(
-            lasts_s=login.settings.account_interval_s,
-            random=Random(),  # noqa: S311 - jitter of a delay
-        )
-        self._heard: dict[str, datetime] = {}
-        self._requested: dict[str, datetime] = {}
-        self._row_at = -math.inf
-        self._interruptions: dict[str, int] = {}
-        self._spoiled: dict[str, str] = {}
-        login.ib.accountValueEvent += self._on_account_value
-        ib_async_internals.read_messages(login.ib, MessageType.ACCOUNT_TIME, self._read_time)
+        self._ib.accountValueEvent += self._on_account_value
+        self._ib.errorEvent += self._on_error
+        self._ib.disconnectedEvent += self._forget_subscription
+        for kind, read in (
+            (MessageType.ACCOUNT_TIME, self._read_time),
+            (MessageType.ACCOUNT_DOWNLOAD_END, self._read_end),
+        ):
+            ib_async_internals.read_messages(self._ib, kind, read)
 
     @property
     def follows(self) -> bool:
         """Return whether an open subscription keeps the values of the login current."""
-        return self.standing.is_whole(self._subscription.account)
+        return self._subscribed is not None and self.accounts[self._subscribed].is_whole
+
+    @property
+    def overdue(self) -> list[str]:
+        """Return the accounts that should be requested again now."""
+        now_s = time.monotonic()
+        return [account for account, one in self.accounts.items() if one.again_at_s <= now_s]
+
+    @property
+    def problems(self) -> list[str]:
+        """Return why accounts have no current values, by account."""
+        accounts = sorted(self.accounts.items())
+        return [f"account {name}: {one.problem}" for name, one in accounts if one.problem]
 
     def invalidate(self) -> None:
         """Forget every subscription: the gateway dropped them."""
-        self.ended.clear()
-        self.standing.invalidate()
-        self._subscription.reset()
+        for one in self.accounts.values():
+            one.invalidate()
+        self._forget_subscription()
 
     def restored(self) -> None:
         """Make missing values due, and those of an open subscription: it may lack changes."""
-        account = self._subscription.account
-        if account is not None and self.standing.is_whole(account):
-            self.standing.begin(account)
-            self.standing.interrupt(account)
+        account = self._subscribed
+        if account is not None and self.follows:
+            self.accounts[account].whole_since_s = None
+            self.request_again(account)
             self._on_change(account)
-        self.standing.retry_now()
+        for name, one in self.accounts.items():
+            if one.again_at_s < math.inf:
+                self.request_again(name)
 
-    def is_ready(self, account: str) -> bool:
-        """Return whether IB calls the values of an account valid, as far as it has said so."""
-        return self._spoiled.get(account) != NOT_READY
+    def request_again(self, account: str) -> None:
+        """Make an account overdue at once."""
+        self.accounts[account].again_at_s = time.monotonic()
 
-    def put_row(self, row: translate.PortfolioRow) -> None:
-        """Merge a portfolio row."""
-        self._row_at = time.monotonic()
+    def put_row(self, row: HoldingRow) -> bool:
+        """Merge a portfolio row; ignore it and return False while IB calls its account invalid."""
+        account = row.key[0]
+        if self.accounts[account].spoiled == NOT_READY:
+            return False
+        self._row_s = time.monotonic()
         self._last_row = row.key
-        self._book.put_portfolio(*row)
-        self._hear(row.key[0])
+        self._book.put_portfolio(row.key, row.instrument, row.position, row.amounts)
+        self._hear(account)
+        return True
+
+    def miss_row(self) -> None:
+        """Record that a row of the subscribed account cannot be read, not even which one it is."""
+        if self._subscribed is not None:
+            self._spoil(self._subscribed, UNREADABLE)
+
+    async def download(self, accounts: Iterable[str]) -> None:
+        """Download the accounts, first those that answered the last time.
+
+        Raises:
+            GatewayLostError: The connection ended.
+        """
+        for account in sorted(accounts, key=lambda name: self.accounts[name].failures > 0):
+            await self._download(account)
+
+    def check_silence(self) -> None:
+        """End a subscription that has been silent for two intervals, or whose rows have been."""
+        account, silent_since = self._subscribed, time.monotonic() - self._silence_s
+        if account is None or not self.follows:
+            return
+        if self._heard_s <= silent_since:
+            self._subscribed = None
+            self._end(account, f"its values have not come for {self._silence_s:g} s")
+        elif self._row_s <= silent_since and self._book.open_in(account):
+            self._stop()
+            self.request_again(account)
+
+    async def _download(self, account: str) -> None:
+        one = self.accounts[account]
+        self._interruptions = self._connectivity.interruptions
+        one.requested_at, one.whole_since_s, one.spoiled = utc_now(), None, None
+        self._last_row = None
+        self._times.clear()
+        why: str | None = None
+        try:
+            if self._ib.isConnected():
+                why = await self._subscribe(account, impatient=one.failures > 0)
+        except asyncio.CancelledError:
+            self.request_again(account)
+            self._on_change(account)
+            raise
+        finally:
+            self._result, one.ended_at = None, utc_now()
+        if not self._ib.isConnected():
+            raise self._login.lost(f"the values of account {account}")
+        why = one.spoiled or why
+        if why is None and self._is_uninterrupted:
+            self._complete(account)
+        else:
+            self._end(account, why or IB_LOST)
+        if not self._only_one:
+            self._stop()
+
+    async def _subscribe(self, account: str, *, impatient: bool) -> str | None:
+        """Subscribe to an account, and wait until its download ends or falls silent.
+
+        Args:
+            impatient: Wait for the first message no longer than for the others: the account did
+                not answer the last time.
+
+        Returns:
+            Why it is not whole; None for one that is.
+        """
+        result = self._result = asyncio.get_running_loop().create_future()
+        one = self.accounts[account]
+        self._subscribed, self._spoke = account, False
+        self._late_end_is_due, one.end_is_due = one.end_is_due, True
+        started_s = self._heard_s = self._row_s = time.monotonic()
+        self._ib.client.reqAccountUpdates(True, account)
+        while not result.done():
+            patience_s = self._quiet_s if self._spoke or impatient else self._timeout_s
+            until_s = min(
+                self._heard_s + patience_s, started_s + LONGEST_TIMEOUTS * self._timeout_s
+            )
+            left_s = until_s - time.monotonic()
+            if left_s <= 0:
+                return UNFINISHED
+            # The first message makes the wait shorter.
+            await asyncio.wait({result}, timeout=min(left_s, self._quiet_s))
+        why: str | None = result.result()
+        return why
+
+    def _stop(self) -> None:
+        """End the subscription: the gateway serves one account at a time."""
+        account, self._subscribed = self._subscribed, None
+        if account is not None and self._ib.isConnected():
+            self._own_stops += 1
+            with suppress(ConnectionError):
+                self._ib.client.reqAccountUpdates(False, account)
+
+    def _forget_subscription(self) -> None:
+        """Forget the subscription: the gateway dropped it."""
+        self._subscribed, self._own_stops = None, 0
+        self._finish(STOPPED)
+
+    def _finish(self, why: str | None) -> bool:
+        """End the wait for the download under way; return whether there is one."""
+        waiting = self._result
+        if waiting is None or waiting.done():
+            return False
+        waiting.set_result(why)
+        return True
+
+    @property
+    def _is_uninterrupted(self) -> bool:
+        """Whether the gateway has had IB since the newest download began."""
+        connectivity = self._connectivity
+        return connectivity.lost is None and connectivity.interruptions == self._interruptions
+
+    def _complete(self, account: str) -> None:
+        """Record that the download of an account ended whole, and what it confirms."""
+        self._date_rows()
+        one = self.accounts[account]
+        one.complete(time.monotonic(), stays_open=self._only_one)
+        self._book.doubt_before(account, one.requested_at)
+        self._book.confirmed.confirm(account)
+        self._on_change(account)
+
+    def _end(self, account: str, why: str) -> None:
+        self.accounts[account].end(time.monotonic(), why)
+        self._on_change(account)
+
+    def _spoil(self, account: str, why: str) -> None:
+        """Record that what came of an account since its request is not whole."""
+        one = self.accounts[account]
+        one.spoiled = why
+        if one.is_whole:
+            self._end(account, why)
+
+    def _record(self, account: str) -> None:
+        """Record that any message of an account arrived."""
+        if account == self._subscribed:
+            self._heard_s, self._spoke, self._own_stops = time.monotonic(), True, 0
+
+    def _hear(self, account: str) -> None:
+        """Record a row or a time of an account, which confirms it once its download ended."""
+        self._record(account)
+        if account == self._subscribed and self.follows:
+            self._book.confirmed.confirm(account)
 
     def _read_time(self, fields: list[str]) -> bool:
         """Read an account time, which is the only time of the values: that of the row before it."""
         self.account_time = fields[-1]
         key, self._last_row = self._last_row, None
-        if key is not None and self._subscription.account is not None:
-            self._times[key] = self.account_time
-            if not self._subscription.is_awaited:
-                self._date_rows()
-        if self._subscription.account is not None:
-            self._hear(self._subscription.account)
+        if self._subscribed is not None:
+            if key is not None:
+                self._times[key] = self.account_time
+                if self._result is None:
+                    self._date_rows()
+            self._hear(self._subscribed)
         return True
 
     def _date_rows(self) -> None:
@@ -517,103 +416,44 @@ class PortfolioDownloads:
             self._book.set_value_time(key, moment_of(text, now=now, zone=zone or UTC))
         self._times.clear()
 
-    async def download(self, accounts: Iterable[str]) -> None:
-        """Download the accounts, first those that answered the last time.
-
-        Raises:
-            GatewayLostError: The connection ended.
-        """
-        for account in sorted(accounts, key=self.standing.has_failed):
-            await self._download(account)
-
-    def check_silence(self) -> None:
-        """End a subscription that has been silent for two intervals, or whose rows have been."""
-        account, silent_since = self._subscription.account, time.monotonic() - self._silence_s
-        if account is None or not self.standing.is_whole(account):
-            return
-        if self._subscription.heard_at <= silent_since:
-            self._subscription.account = None
-            self.standing.end(account, f"its values have not come for {self._silence_s:g} s")
-            self._on_change(account)
-        elif self._row_at <= silent_since and self._book.open_in(account):
-            self._subscription.stop()
-            self.standing.interrupt(account)
-
-    async def _download(self, account: str) -> None:
-        interruptions = self._interruptions[account] = self._connectivity.interruptions
-        self._requested[account], self._row_at = utc_now(), time.monotonic()
-        self._last_row = None
-        self._times.clear()
-        self._spoiled.pop(account, None)
-        self.standing.begin(account)
-        try:
-            why = await self._subscription.download(
-                account, impatient=self.standing.has_failed(account)
-            )
-        except ConnectionError as error:
-            raise self._login.lost(f"the values of account {account}") from error
-        except asyncio.CancelledError:
-            self.standing.interrupt(account)
-            self._on_change(account)
-            raise
-        finally:
-            self.ended[account] = utc_now()
-        if not self._login.ib.isConnected():
-            raise self._login.lost(f"the values of account {account}")
-        uninterrupted = interruptions == self._connectivity.interruptions
-        why = self._spoiled.get(account, why)
-        if why is None and self._connectivity.lost is None and uninterrupted:
-            self._date_rows()
-            self._complete(account)
-        else:
-            self.standing.fail(account, why or IB_LOST)
-            self._on_change(account)
-        if not self._only_one:
-            self._subscription.stop()
-
-    def _complete(self, account: str, at: datetime | None = None) -> None:
-        """Record that the download of an account ended whole, and what it confirms."""
-        self.standing.complete(account, stays_open=self._only_one)
-        self._book.doubt_before(account, self._requested[account])
-        self._book.confirmed.confirm(account, at)
-        self._on_change(account)
-
-    def _on_late_end(self, account: str) -> None:
-        """Count an end that came late: what came before it was whole, unless IB was lost since."""
-        interrupted = self._interruptions.get(account) != self._connectivity.interruptions
-        if interrupted or account in self._spoiled:
-            return
-        at = None if account == self._subscription.account else self._heard.get(account)
-        if self._connectivity.lost is None and account in self._heard:
-            self._complete(account, at)
-
-    def _on_stop(self, account: str) -> None:
-        self.standing.end(account, STOPPED)
-        self._on_change(account)
-
-    def miss_row(self) -> None:
-        """Record that a row of the subscribed account cannot be read, not even which one it is."""
-        if self._subscription.account is not None:
-            self._spoil(self._subscription.account, UNREADABLE)
-
-    def _spoil(self, account: str, why: str) -> None:
-        """Record that what came of an account since its request is not whole."""
-        self._spoiled[account] = why
-        if self.standing.is_whole(account):
-            self.standing.end(account, why)
-            self._on_change(account)
+    def _read_end(self, fields: list[str]) -> bool:
+        account = fields[2] if len(fields) > 2 else ""
+        if not account and self._only_one:
+            account = self._subscribed or ""
+        one = self.accounts.get(account)
+        if one is None:
+            return True
+        is_current = account == self._subscribed
+        if is_current and self._late_end_is_due and not self._spoke:
+            self._late_end_is_due = False  # it is that of the download before
+            return True
+        one.end_is_due = False
+        if is_current:
+            self._hear(account)
+            is_late = not self._finish(None)
+            if is_late and self._is_uninterrupted and not one.spoiled:
+                self._complete(account)  # what came before it was whole
+        return True
 
     def _on_account_value(self, value: AccountValue) -> None:
+        one = self.accounts.get(value.account)
+        if one is None:
+            return
         if value.tag == ACCOUNT_READY and value.value == "false":
             self._spoil(value.account, NOT_READY)
-        elif value.tag == ACCOUNT_READY and not self.is_ready(value.account):
-            self.standing.interrupt(value.account)
-        self._subscription.record_message(value.account)
-        self._heard[value.account] = utc_now()
+        elif value.tag == ACCOUNT_READY and one.spoiled == NOT_READY:
+            self.request_again(value.account)
+        self._record(value.account)
 
-    def _hear(self, account: str) -> None:
-        """Record a row or a time of an account, which confirms it once its download ended."""
-        self._heard[account] = utc_now()
-        self._subscription.record_values(account)
-        if account == self._subscription.account and self.standing.is_whole(account):
-            self._book.confirmed.confirm(account)
+    def _on_error(self, _request: int, code: int, _text: str, _contract: object) -> None:
+        if code == GatewayCode.ACCOUNT_NOT_SERVED and self._result is not None:
+            if self._subscribed is not None:
+                self.accounts[self._subscribed].end_is_due = False
+            self._subscribed = None
+            self._finish(REFUSED)
+        elif code == GatewayCode.ACCOUNT_UNSUBSCRIBED and self._own_stops:
+            self._own_stops -= 1
+        elif code == GatewayCode.ACCOUNT_UNSUBSCRIBED:
+            account, self._subscribed = self._subscribed, None
+            if account is not None and not self._finish(STOPPED):
+                self._end(account, STOPPED)

@@ -4,24 +4,58 @@ One list of positions is requested at a time. The first list that empties an acc
 """
 
 import asyncio
+import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from ib_async import Position
-
 from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.gateway_session import EMPTIED, NOT_MANAGED
-from position_sync_dagster.gateway import account_downloads, ib_async_internals
+from position_sync_dagster.domain.gateway_session import EMPTIED, NOT_MANAGED, SET_ASIDE
+from position_sync_dagster.domain.leg import few
+from position_sync_dagster.gateway import ib_async_internals
+from position_sync_dagster.gateway.account_downloads import PortfolioDownloads
+from position_sync_dagster.gateway.codes import MessageType
 from position_sync_dagster.gateway.holdings import HoldingsBook
 from position_sync_dagster.gateway.login import Login
-from position_sync_dagster.gateway.translate import portfolio_row_of, position_of
+from position_sync_dagster.gateway.translate import (
+    PORTFOLIO_FIELDS,
+    POSITION_FIELDS,
+    HoldingRow,
+    OddRow,
+    portfolio_row,
+    position_row,
+)
+from position_sync_dagster.outage_log import LimitedLog
+
+logger = logging.getLogger(__name__)
+
+# Number of rows set aside that the detail of the session names; the others are counted.
+NAMED = 3
+
+# Seconds between two log lines for a holding whose row is set aside.
+LOG_EVERY_S = 86_400.0
+
+
+def describe_odd_rows(odd_rows: Mapping[Key, str]) -> str | None:
+    """Return how many rows are set aside, with the first of them by name; None without one.
+
+    >>> describe_odd_rows({("DU1", 7): "no symbol"})
+    '1 holding is set aside: conid 7 of DU1 (no symbol)'
+    """
+    if not odd_rows:
+        return None
+    named = [
+        f"conid {conid} of {account or 'no account'} ({why})"
+        for (account, conid), why in sorted(odd_rows.items())
+    ]
+    noun = "holding is" if len(named) == 1 else "holdings are"
+    return f"{len(named)} {noun} {SET_ASIDE}{few(named, NAMED)}"
 
 
 class _FirstList(NamedTuple):
@@ -130,7 +164,7 @@ class AccountFeed:
         snapshot_at: When the newest list of positions arrived whole; None: none is valid.
         downloaded_at: When the newest download of every account ended; None: none is valid.
         connectivity: Whether the gateway has IB.
-        odd_rows: The rows that were set aside.
+        odd_rows: Why the newest row of a holding cannot be used; cleared when a list begins.
         emptied: The accounts whose holdings are in doubt.
     """
 
@@ -147,25 +181,27 @@ class AccountFeed:
         self.accounts = accounts
         self.snapshot_at: datetime | None = None
         self.downloaded_at: datetime | None = None
-        self.odd_rows = account_downloads.OddRows(accounts, on_change=self._rate)
+        self.odd_rows: dict[Key, str] = {}
         self.emptied = EmptiedAccounts(second_s=settings.second_list_s, monotonic=time.monotonic)
         self.book.confirmed.doubted = self.emptied
         self._login, self._give_up = login, give_up
         self._timeout_s = settings.gateway_timeout_s
-        self._listing: asyncio.Future[list[Position]] | None = None  # until `_list` has returned it
+        self._log = LimitedLog(logger, every_s=LOG_EVERY_S)
+        self._listing: asyncio.Future[Any] | None = None  # until `_list` has returned
         self._list_wanted = False  # messages since the last one may be missing
         self._requested_at, self._listed_at = -math.inf, time.monotonic()
-        self._values = account_downloads.PortfolioDownloads(login, self.book, on_change=self._rate)
-        self._newest: dict[Key, Position | None] = {}  # None: its newest row is a portfolio row
+        self._values = PortfolioDownloads(login, self.book, on_change=self._rate)
+        self._named: set[Key] = set()  # since the list was requested
         self._portfolio: dict[Key, _PortfolioQuantity] = {}
         self._contradicted: dict[Key, float] = {}
         self._demoted = False
         self._requesting = asyncio.Lock()
         self._ensuring = asyncio.Lock()
-        ib.positionEvent += self._on_position
-        odd, on_cut = self.odd_rows, self._values.miss_row
-        ib_async_internals.filter_rows(ib, odd.accepts, odd.set_aside, on_cut)
-        ib_async_internals.deliver_portfolio(ib, self._on_portfolio)
+        for kind, read in (
+            (MessageType.POSITION, self._read_position),
+            (MessageType.PORTFOLIO_VALUE, self._read_portfolio),
+        ):
+            ib_async_internals.read_messages(ib, kind, read)
 
     @property
     def holdings(self) -> tuple[BrokerPosition, ...]:
@@ -197,13 +233,13 @@ class AccountFeed:
     @property
     def overdue(self) -> list[str]:
         """Return the accounts that should be requested again now: their values do not arrive."""
-        return self._values.standing.overdue
+        return self._values.overdue
 
     @property
     def problems(self) -> list[str]:
         """Return what a person should know: accounts without current values, rows set aside."""
-        odd = self.odd_rows.problem()
-        return [*self._unknown_accounts(), *self._values.standing.problems, *([odd] if odd else [])]
+        odd = describe_odd_rows(self.odd_rows)
+        return [*self._unknown_accounts(), *self._values.problems, *([odd] if odd else [])]
 
     def _unknown_accounts(self) -> Iterator[str]:
         for account in sorted(self.emptied):
@@ -224,9 +260,13 @@ class AccountFeed:
 
         A closed holding of a downloaded account is always known.
         """
-        account = holding.account
-        in_doubt = holding.position and account in self.emptied
-        return account in self._values.ended and not in_doubt
+        in_doubt = holding.position and holding.account in self.emptied
+        return self._ended_at(holding.account) is not None and not in_doubt
+
+    def _ended_at(self, account: str) -> datetime | None:
+        """Return when the newest download of an account ended."""
+        values = self._values.accounts.get(account)
+        return values.ended_at if values is not None else None
 
     def interrupted(self) -> None:
         """Count the next list that empties an account as a first one: the gateway has lost IB."""
@@ -248,27 +288,28 @@ class AccountFeed:
         """Request every position; only a list that ends with its end message counts.
 
         Raises:
-            GatewayTimeoutError: No end message came; nothing was changed, and the connection is
+            GatewayTimeoutError: No end message came; nothing was closed, and the connection is
                 given up.
-            GatewayLostError: The connection ended; nothing was changed.
-            BrokerUnavailableError: The gateway has lost IB; nothing was changed.
+            GatewayLostError: The connection ended; nothing was closed.
+            BrokerUnavailableError: The gateway has lost IB; nothing was closed.
         """
         async with self._requesting:
             if self._listing is not None:  # its request was cancelled: the rows do not count
                 await self._list()
             while True:
                 interruptions = self.connectivity.interruptions
-                self.odd_rows.reasons.clear()
-                self._newest.clear()
+                self.odd_rows.clear()
+                self._named.clear()
                 self._contradicted.clear()
-                rows = await self._list()
+                self.book.snapshot_id = str(uuid4())
+                await self._list()
                 self.connectivity.require_ib()
                 if interruptions == self.connectivity.interruptions:
                     break
             self._listed_at = time.monotonic()
-            self._take_positions(rows)
+            self._end_list()
 
-    async def _list(self) -> list[Position]:
+    async def _list(self) -> None:
         """Wait for the list that is under way; request one where there is none.
 
         Messages of positions do not name their request, and at any end message ib_async ends the
@@ -287,7 +328,8 @@ class AccountFeed:
             await asyncio.wait({listing}, timeout=timeout_s)
             if listing.done():
                 self._listing = None
-                return listing.result()
+                listing.result()
+                return
             if not login.ib.isConnected():
                 raise ConnectionError
         except ConnectionError as error:
@@ -302,26 +344,17 @@ class AccountFeed:
         self._give_up(timeout.what)
         raise timeout
 
-    def _take_positions(self, rows: Iterable[Position]) -> None:
-        """Merge a whole list; of several rows of a holding the last one counts.
-
-        Rows may have come between its end and now, in the same packet: they are newer.
-        """
-        self.book.snapshot_id = str(uuid4())
+    def _end_list(self) -> None:
+        """Close what a whole list does not name; its rows, and later ones, were merged before."""
         self.snapshot_at = utc_now()
-        newest = {(row.account, row.contract.conId): row for row in rows} | self._newest
-        self._newest.clear()
-        for row in filter(None, newest.values()):
-            self.book.put_position(*position_of(row))
-        odd = self.odd_rows.reasons.keys()
-        before, held = set(self.emptied), {h.key for h in self.book.holdings if h.position}
-        named = {
-            account for account, _conid in (held & newest.keys()) | self.odd_rows.reasons.keys()
-        }
-        self.emptied.take_list({account for account, _conid in held}, named)
-        self.book.close_absent(newest.keys() | odd, except_in=self.emptied)
-        for account in before & named:  # their latest messages may have been ignored
-            self._values.standing.interrupt(account)
+        named = self._named | self.odd_rows.keys()
+        before = set(self.emptied)
+        held = {h.key for h in self.book.holdings if h.position}
+        of_named = {account for account, _conid in (held & self._named) | self.odd_rows.keys()}
+        self.emptied.take_list({account for account, _conid in held}, of_named)
+        self.book.close_absent(named, except_in=self.emptied)
+        for account in before & of_named:
+            self._values.request_again(account)  # their latest messages may have been ignored
         for account in self.accounts:
             self._rate(account)
 
@@ -382,8 +415,8 @@ class AccountFeed:
             if (holding := self.get(key)) is not None
             and holding.position
             and holding.market_value is None
-            and holding.position_time
-            > self._values.ended.get(holding.account, holding.position_time)
+            and (ended_at := self._ended_at(holding.account)) is not None
+            and holding.position_time > ended_at
         }
 
     def _downloaded_within(self, max_age: timedelta) -> bool:
@@ -393,7 +426,7 @@ class AccountFeed:
 
     def _rate(self, account: str) -> None:
         """Set the completeness of an account, and doubt its holdings that were set aside."""
-        odd = [key for key in self.odd_rows.reasons if key[0] == account]
+        odd = [key for key in self.odd_rows if key[0] == account]
         for key in odd:
             self.book.doubt(key)
         if self.snapshot_at is None or account in self.emptied:
@@ -401,21 +434,43 @@ class AccountFeed:
         elif odd:
             rating = Completeness.PARTIAL
         else:
-            whole = self._values.standing.is_whole(account)
+            whole = self._values.accounts[account].is_whole
             rating = Completeness.COMPLETE if whole else Completeness.PARTIAL
         if rating is not self.completeness[account]:
             self._demoted |= self.completeness[account] is Completeness.COMPLETE
             self.completeness[account] = rating
 
-    def _on_position(self, row: Position) -> None:
-        key = (row.account, row.contract.conId)
-        if self._may_be_late(key, row.position):
-            self._contradicted[key] = row.position
+    def _usable(self, row: HoldingRow | OddRow) -> HoldingRow | None:
+        """Return a row that can be used; set another one aside by its account and conid."""
+        account = row.key[0]
+        if account not in self.accounts:
+            row = OddRow(row.key, "an account of another login" if account else "no account")
+        if isinstance(row, HoldingRow):
+            if self.odd_rows.pop(row.key, None) is not None:
+                self._rate(account)
+            return row
+        self.odd_rows[row.key] = row.why
+        text = f"a holding (conid {row.key[1]}) is set aside: the gateway sent {row.why}"
+        self._log.report(repr(row.key), text)
+        if account in self.accounts:
+            self._rate(account)
+        return None
+
+    def _read_position(self, fields: list[str]) -> bool:
+        if len(fields) != POSITION_FIELDS:
+            return False
+        row = self._usable(position_row(fields))
+        if row is None:
+            return True
+        self._named.add(row.key)
+        account, position = row.key[0], row.position
+        if self._may_be_late(row.key, position):
+            self._contradicted[row.key] = position
         else:
-            if self._listing is not None:
-                self._newest[key] = row
-            self.book.put_position(*position_of(row))
-        self._hear(row.account, row.position)
+            cost = row.amounts["average_cost"]
+            self.book.put_position(account, row.instrument, position, cost)
+        self._hear(account, position)
+        return True
 
     def _may_be_late(self, key: Key, position: float) -> bool:
         """Return whether a portfolio row of the last seconds has another quantity.
@@ -429,17 +484,19 @@ class AccountFeed:
             return False
         return time.monotonic() - newer.at_s <= LATE_S
 
-    def _on_portfolio(self, *sent: Any) -> None:
-        row = portfolio_row_of(*sent)
-        if not self._values.is_ready(row.key[0]):
-            return  # it may be out of date
+    def _read_portfolio(self, fields: list[str]) -> bool:
+        if len(fields) != PORTFOLIO_FIELDS:
+            self._values.miss_row()
+            return False
+        row = self._usable(portfolio_row(fields))
+        if row is None or not self._values.put_row(row):
+            return True
+        self._named.add(row.key)
         self._portfolio[row.key] = _PortfolioQuantity(time.monotonic(), row.position)
-        if self._contradicted and self._contradicted.get(row.key) == row.position:
+        if self._contradicted.get(row.key) == row.position:
             del self._contradicted[row.key]
-        if self._listing is not None:
-            self._newest[row.key] = None
-        self._values.put_row(row)
         self._hear(row.key[0], row.position)
+        return True
 
     def _hear(self, account: str, position: float) -> None:
         """Update the doubt about an account after one of its rows has arrived."""

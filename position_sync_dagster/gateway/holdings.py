@@ -23,7 +23,7 @@ from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.domain.valuation import ROUNDING, price_of_value
 from position_sync_dagster.gateway.codes import Connectivity
-from position_sync_dagster.gateway.translate import PortfolioValues, known
+from position_sync_dagster.gateway.translate import known
 
 K = TypeVar("K")
 
@@ -499,7 +499,7 @@ class HoldingsBook:
         self.put(self._row(key, instrument, position, before, now, average_cost=cost))
 
     def put_portfolio(
-        self, key: Key, instrument: Instrument, position: float, values: PortfolioValues
+        self, key: Key, instrument: Instrument, position: float, values: dict[str, float | None]
     ) -> None:
         """Merge a portfolio row; a closed holding that is not in the book is left out."""
         before = self._holdings.get(key)

@@ -10,13 +10,10 @@ import logging
 import sys
 from collections.abc import Callable
 from datetime import UTC
-from functools import partial
-from operator import itemgetter
 from types import SimpleNamespace
-from typing import Any, NamedTuple
 
 import ib_async
-from ib_async import IB, Contract, Event, Position, Ticker
+from ib_async import IB, Contract, Event, Ticker
 
 from position_sync_dagster.domain.instrument import read_time
 from position_sync_dagster.gateway.codes import MessageType
@@ -168,13 +165,7 @@ def forget_request(ib: IB, request_id: int) -> None:
     ib.wrapper.reqId2Ticker.pop(request_id, None)
 
 
-# The name under which ib_async collects the rows of a list of positions.
-_POSITIONS = "positions"
-
 _UNANSWERED_POSITIONS = "positions request timed out"
-
-# The number of fields of a whole position row; a portfolio row has more.
-WHOLE_ROW = 16
 
 
 def read_messages(ib: IB, kind: MessageType, read: Callable[[list[str]], bool]) -> None:
@@ -232,33 +223,9 @@ def read_times(ib: IB) -> None:
     read_messages(ib, MessageType.CONTRACT_DETAILS, zone_apart)
 
 
-def deliver_positions(ib: IB) -> None:
-    """Pass position rows to the event of `IB` and to the list that is awaited.
-
-    ib_async keeps each row, and writes the text of a log line that nobody reads. It also lists all
-    positions at the log-in.
-    """
-    wrapper = ib.wrapper
-
-    def position(account: str, contract: Contract, size: float, cost: float) -> None:
-        row = Position(account, contract, size, cost)
-        listed = wrapper._results.get(_POSITIONS)
-        if listed is not None:
-            listed.append(row)
-        ib.positionEvent.emit(row)
-
-    wrapper.position = position  # type: ignore[method-assign, assignment]
-
-
-def deliver_portfolio(ib: IB, on_row: Callable[..., Any]) -> None:
-    """Pass what portfolio rows have to a function; ib_async keeps and logs them like positions.
-
-    Args:
-        ib: The connection.
-        on_row: Gets contract, position, price, value, average cost, unrealized and realized profit,
-            and account.
-    """
-    ib.wrapper.updatePortfolio = on_row  # type: ignore[method-assign]
+def skip_positions(ib: IB) -> None:
+    """Keep no position rows: ib_async keeps and logs each, and lists all at the log-in."""
+    ib.wrapper.position = lambda *_row: None  # type: ignore[method-assign]
 
 
 def skip_account_summaries(ib: IB) -> None:
@@ -277,57 +244,3 @@ def is_unanswered(error: BaseException | None) -> bool:
     requests that timed out, and no code (2.1.0, `connectAsync`).
     """
     return isinstance(error, ConnectionError) and error.args == ([_UNANSWERED_POSITIONS],)
-
-
-class RowFields(NamedTuple):
-    """The fields that position rows and portfolio rows share, as sent."""
-
-    account: str
-    conid: str
-    symbol: str
-    sec_type: str
-    multiplier: str
-    quantity: str
-
-
-# Where the fields of `RowFields` stand in a row.
-_PLACES = {
-    MessageType.POSITION: itemgetter(2, 3, 4, 5, 9, -2),
-    MessageType.PORTFOLIO_VALUE: itemgetter(-1, 2, 3, 4, 8, -7),
-}
-
-
-def filter_rows(
-    ib: IB,
-    accepts: Callable[[RowFields], bool],
-    unreadable: Callable[[str, str], None],
-    on_cut: Callable[[], None],
-) -> None:
-    """Read a row of a holding only if a function accepts its fields as sent.
-
-    ib_async reads an empty quantity or cost as 0, and fails on other bad fields. An empty cost is
-    passed to it as one that is not known. A row that is too short goes to ib_async, which reports
-    it as unreadable.
-
-    Args:
-        ib: The connection.
-        accepts: Gets the fields of each row.
-        unreadable: Gets account and conid of an accepted row that ib_async cannot read.
-        on_cut: Called for a row that is too short to name its holding.
-    """
-    handlers = ib.client.decoder.handlers
-
-    def read(kind: MessageType, usual: Callable[[list[str]], None], fields: list[str]) -> None:
-        if len(fields) < WHOLE_ROW:
-            on_cut()
-            usual(fields)
-            return
-        row = RowFields(*_PLACES[kind](fields))
-        if accepts(row):
-            try:
-                usual([*fields[:-1], fields[-1] or "nan"])
-            except ValueError:
-                unreadable(row.account, row.conid)
-
-    for kind in _PLACES:
-        handlers[kind] = partial(read, kind, handlers[kind])

@@ -94,7 +94,7 @@ async def _log_in_as(client_id: int, settings: Settings) -> Login:
     """
     ib = IB()
     ib_async_internals.set_pace(ib, max_requests=MAX_REQUESTS, interval_s=REQUESTS_INTERVAL_S)
-    ib_async_internals.deliver_positions(ib)
+    ib_async_internals.skip_positions(ib)
     ib_async_internals.skip_account_summaries(ib)
     listener = _LoginListener(ib, client_id, f"{settings.gateway_host}:{settings.gateway_port}")
     attempt = asyncio.ensure_future(

@@ -2,13 +2,14 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
 from sys import intern
-from typing import Any, NamedTuple, TypedDict
+from typing import NamedTuple
 
-from ib_async import Contract, OptionComputation, Position, Ticker
+from ib_async import Contract, OptionComputation, Ticker
 from ib_async import ContractDetails as IBContractDetails
 
 from position_sync_dagster.domain.broker_position import Key, key_of
@@ -23,7 +24,7 @@ from position_sync_dagster.domain.instrument import (
     zone_of,
 )
 from position_sync_dagster.domain.valuation import Quote, StatedDividends
-from position_sync_dagster.errors import InvalidLegError
+from position_sync_dagster.errors import InvalidLegError, shown
 from position_sync_dagster.gateway import codes, ib_async_internals
 
 logger = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ def instrument_of(contract: Contract) -> Instrument:
     """
     multiplier = multiplier_of(contract.secType, contract.multiplier)
     if multiplier is None:
-        raise ValueError(f"the multiplier {contract.multiplier!r} of a {contract.secType}")
+        raise ValueError(f"multiplier {shown(contract.multiplier)} ({contract.secType})")
     option = contract.secType in OPTION_TYPES
     return Instrument(
         conid=contract.conId,
@@ -308,52 +309,91 @@ def _dividends(ticker: Ticker) -> StatedDividends | None:
     )
 
 
-def position_of(position: Position) -> tuple[str, Instrument, float, float | None]:
-    """Read (account, instrument, position, average cost) from message 61."""
-    return (
-        position.account,
-        instrument_of(position.contract),
-        float(position.position),
-        known(position.avgCost),
-    )
+class HoldingRow(NamedTuple):
+    """A row of a holding that can be used.
 
-
-class PortfolioValues(TypedDict):
-    """The values of a portfolio row; None where the broker gave none."""
-
-    market_price: float | None
-    market_value: float | None
-    average_cost: float | None
-    unrealized_pnl: float | None
-    realized_pnl: float | None
-
-
-class PortfolioRow(NamedTuple):
-    """A portfolio row: what an account holds of an instrument, and the broker's values of it."""
+    Attributes:
+        amounts: By the names of the columns; None where the broker gave none. A position row has
+            the average cost alone.
+    """
 
     key: Key
     instrument: Instrument
     position: float
-    values: PortfolioValues
+    amounts: dict[str, float | None]
 
 
-def portfolio_row_of(contract: Contract, position: float, *sent: Any) -> PortfolioRow:
-    """Read message 7.
+class OddRow(NamedTuple):
+    """A row of a holding that cannot be used, and why.
 
-    Args:
-        contract, position: What is held.
-        sent: Price, value, average cost, unrealized and realized profit, and the account.
+    A conid that is no number is 0 in the key.
     """
-    price, value, cost, unrealized, realized, account = sent
-    values = PortfolioValues(
-        market_price=known(price),
-        market_value=known(value),
-        average_cost=known(cost),
-        unrealized_pnl=known(unrealized),
-        realized_pnl=known(realized),
+
+    key: Key
+    why: str
+
+
+# The numbers of fields of the messages 61 and 7.
+POSITION_FIELDS, PORTFOLIO_FIELDS = 16, 20
+
+
+def position_row(fields: Sequence[str]) -> HoldingRow | OddRow:
+    """Read message 61. An empty cost is unknown; ib_async reads an empty quantity as 0, a close.
+
+    >>> terms = ["7", "SPY", "OPT", "20281215", "550", "C", "100", "", "USD", "SPY C", "SPY"]
+    >>> row = position_row(["61", "3", "DU1", *terms, "2.0", ""])
+    >>> row.key, row.position, row.amounts
+    (('DU1', 7), 2.0, {'average_cost': None})
+    >>> position_row(["61", "3", "DU1", *terms, "", "1"])
+    OddRow(key=('DU1', 7), why="quantity ''")
+    """
+    _, _, account, *terms, quantity, cost = fields
+    return _row(account, terms, quantity, average_cost=cost or "nan")
+
+
+def portfolio_row(fields: Sequence[str]) -> HoldingRow | OddRow:
+    """Read message 7."""
+    _, _, *terms, quantity, price, value, cost, unrealized, realized, account = fields
+    return _row(
+        account,
+        terms,
+        quantity,
+        market_price=price,
+        market_value=value,
+        average_cost=cost,
+        unrealized_pnl=unrealized,
+        realized_pnl=realized,
     )
-    key = key_of(account, contract.conId)
-    return PortfolioRow(key, instrument_of(contract), position, values)
+
+
+def _row(account: str, terms: Sequence[str], quantity: str, **sent: str) -> HoldingRow | OddRow:
+    conid, symbol, sec_type, day, strike, right, multiplier, exchange, currency, local, cls = terms
+    try:
+        if not conid.isdecimal() or int(conid) not in CONIDS:
+            raise ValueError(f"conid {shown(conid)}")
+        if not symbol.strip():
+            raise ValueError("no symbol")
+        position = number_of(quantity)
+        if position is None:
+            raise ValueError(f"quantity {shown(quantity)}")
+        contract = Contract(
+            conId=int(conid),
+            symbol=symbol,
+            secType=sec_type,
+            lastTradeDateOrContractMonth=day,
+            strike=float(strike or 0),
+            right=right,
+            multiplier=multiplier,
+            exchange=exchange,
+            currency=currency,
+            localSymbol=local,
+            tradingClass=cls,
+        )
+        amounts = {name: known(float(text)) for name, text in sent.items()}
+        key = key_of(account, contract.conId)
+        return HoldingRow(key, instrument_of(contract), position, amounts)
+    except ValueError as error:
+        return OddRow((account, int(number_of(conid) or 0)), str(error))
 
 
 def _side(price: float) -> float | None:

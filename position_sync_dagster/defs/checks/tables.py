@@ -422,7 +422,7 @@ def breaks_state(lake: tables.Lake) -> Derived:
 
 def _rows_of_breaks(breaks: Sequence[Break]) -> pl.DataFrame:
     """Return breaks as the rows of a page."""
-    return codec.frame_of(RECONCILIATION_BREAKS, map(codec.fields_of, breaks)).select(
+    return codec.frame_of(RECONCILIATION_BREAKS, breaks).select(
         *("break_id", "state", "type", "account", "conid", "symbol"),
         pl.col("expected").alias("broker"),
         pl.col("actual").alias("tables"),

@@ -55,29 +55,27 @@ def move_to_zone(monkeypatch):
     time.tzset()
 
 
-ONE_ACCOUNT = """\
-name: one
-as_of: 2028-06-01
-accounts: [{name: DUSIM0001}]
-underlyings: [{symbol: SPY, conid: 930000001, price: 620, volatility: 0.17}]
-positions: [{account: DUSIM0001, conid: 930000001, quantity: 10}]
-"""
-
-
 @pytest.mark.parametrize(
     ("before_h", "gateway_h", "here_h", "dated"),
     [(2, 1, 1, True), (2, 1, 2, False), (2, 3, 2, False), (0, 1, 0, False)],
     ids=["daylight saving ends", "our clock runs ahead", "our clock is behind", "behind, in UTC"],
 )
 async def test_the_time_of_a_later_row_is_read_anew_or_left_unknown(
-    simulate, settings_for, eventually, move_to_zone, tmp_path, before_h, gateway_h, here_h, dated
+    simulate,
+    settings_for,
+    eventually,
+    move_to_zone,
+    one_account,
+    before_h,
+    gateway_h,
+    here_h,
+    dated,
 ):
     """The simulator sends UTC, so its clock is set to what another zone's clocks show."""
-    book, key = tmp_path / "one.yaml", ("DUSIM0001", 930000001)
-    book.write_text(ONE_ACCOUNT)
+    key = ("DUSIM0001", 930000001)
     shown_h = before_h
     move_to_zone(before_h)
-    async with simulate(book, now=lambda: time.time() + shown_h * 3600) as sim:
+    async with simulate(one_account, now=lambda: time.time() + shown_h * 3600) as sim:
         connection = await connect(settings_for(sim))
         feed = connection.feed
         await feed.ensure(timedelta(seconds=60))
@@ -95,10 +93,11 @@ async def test_the_time_of_a_later_row_is_read_anew_or_left_unknown(
         await connection.close()
 
 
-async def test_the_times_of_a_gateway_in_another_zone_are_unknown(simulate, settings_for, tmp_path):
-    book, key = tmp_path / "one.yaml", ("DUSIM0001", 930000001)
-    book.write_text(ONE_ACCOUNT)
-    async with simulate(book, now=lambda: time.time() + 5.5 * 3600) as sim:
+async def test_the_times_of_a_gateway_in_another_zone_are_unknown(
+    simulate, settings_for, one_account
+):
+    key = ("DUSIM0001", 930000001)
+    async with simulate(one_account, now=lambda: time.time() + 5.5 * 3600) as sim:
         connection = await connect(settings_for(sim))
         for _ in range(2):
             await connection.feed.download()

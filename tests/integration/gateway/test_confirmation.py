@@ -16,14 +16,6 @@ ACCOUNT, CONID = "DUSIM0001", 930000001
 KEY = (ACCOUNT, CONID)
 NOW, LONG = timedelta(0), timedelta(hours=1)
 
-ONE_ACCOUNT = """\
-name: one
-as_of: 2028-06-01
-accounts: [{name: DUSIM0001}]
-underlyings: [{symbol: SPY, conid: 930000001, price: 620, volatility: 0.17}]
-positions: [{account: DUSIM0001, conid: 930000001, quantity: 10}]
-"""
-
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
@@ -31,19 +23,12 @@ def _quick(monkeypatch):
 
 
 @pytest.fixture
-def book(tmp_path):
-    path = tmp_path / "one.yaml"
-    path.write_text(ONE_ACCOUNT)
-    return path
-
-
-@pytest.fixture
-def following(simulate, settings_for, book):
+def following(simulate, settings_for, one_account):
     """Connect to a login with one account, and download it."""
 
     @asynccontextmanager
     async def run(*, refresh_interval_s=180.0, **more):
-        async with simulate(book, refresh_interval_s=refresh_interval_s) as sim:
+        async with simulate(one_account, refresh_interval_s=refresh_interval_s) as sim:
             connection = await connect(settings_for(sim, **more))
             await connection.feed.ensure(LONG)
             yield sim, connection
@@ -131,7 +116,7 @@ async def test_a_download_confirms_no_value_of_which_it_has_no_row(following, ev
 
 
 async def test_rows_that_stop_while_times_go_on_are_requested_anew(following, eventually):
-    async with following(refresh_interval_s=0.05, account_interval_s=0.2) as (sim, connection):
+    async with following(refresh_interval_s=0.05, account_interval_s=0.6) as (sim, connection):
         feed = connection.feed
         sim.portfolio_rows(ACCOUNT, sent=False)
         await eventually(lambda: feed.lapse() or feed.overdue)

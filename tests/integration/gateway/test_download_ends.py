@@ -54,37 +54,34 @@ async def test_an_account_whose_end_never_comes_is_partial_and_the_others_comple
         assert feed.problems == []
 
 
-async def test_the_late_end_of_one_account_does_not_end_the_download_of_another(
-    connected, eventually
-):
+async def test_the_late_end_of_one_account_does_not_end_the_download_of_another(connected):
     async with connected() as (sim, feed):
         sim.download_end(FIRST, delay_s=0.5)
         sim.download_end(SECOND, delay_s=None)
-        await feed.snapshot()
-        await feed.download()
-        assert feed.completeness[SECOND] is PARTIAL
-        await eventually(lambda: feed.completeness[FIRST] is COMPLETE)
-        assert feed.completeness[SECOND] is PARTIAL
-        rows = {h.account: h.confirmed_at for h in feed.holdings}
-        assert rows[FIRST] is not None
+        await feed.ensure(LONG)
+        assert feed.completeness == {FIRST: PARTIAL, SECOND: PARTIAL}
 
 
-async def test_a_late_end_after_a_loss_of_ib_confirms_nothing(connected, eventually):
-    async with connected() as (sim, feed):
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_late_end_of_an_open_subscription_counts_unless_ib_was_lost(
+    simulate, settings_for, one_account, lost
+):
+    async with simulate(one_account) as sim:
+        settings = settings_for(sim, gateway_timeout_s=HANGS_S, account_quiet_s=0.3)
+        connection = await connect(settings)
+        feed = connection.feed
         sim.download_end(FIRST, delay_s=None)
         await feed.snapshot()
-        await feed.download([FIRST])
-        sim.connectivity("reported_lost")
-        await eventually(lambda: feed.connectivity.lost)
-        sim.connectivity("restored_data_kept")
-        await eventually(lambda: feed.connectivity.lost is None)
-        subscription = feed._values._subscription
-        assert subscription._ends_due == {FIRST}
+        await feed.download()
+        assert feed.completeness == {FIRST: PARTIAL}
+        if lost:
+            sim.connectivity("reported_lost")
+            sim.connectivity("restored_data_kept")
         sim.send_raw(wire.frame(account_messages.account_download_end(FIRST)))
-        await eventually(lambda: not subscription._ends_due)
-        assert feed.completeness[FIRST] is PARTIAL
-        assert feed.book.confirmed.of_account(FIRST) is None
-        assert feed.overdue == [FIRST]
+        await connection.ib.reqCurrentTimeAsync()
+        assert feed.completeness == {FIRST: PARTIAL if lost else COMPLETE}
+        assert (feed.book.confirmed.of_account(FIRST) is None) == lost
+        await connection.close()
 
 
 async def test_an_account_whose_download_was_cancelled_is_downloaded_again(connected, eventually):
@@ -100,14 +97,6 @@ async def test_an_account_whose_download_was_cancelled_is_downloaded_again(conne
         sim.download_end(FIRST)
         await feed.ensure(LONG)
         assert feed.is_complete
-
-
-async def test_an_end_without_a_name_ends_the_download_that_alone_is_under_way(connected):
-    async with connected(account_quiet_s=HANGS_S) as (sim, feed):
-        for account in (FIRST, SECOND):
-            sim.download_end(account, blank=True)
-        await feed.ensure(LONG)
-        assert feed.completeness == {FIRST: COMPLETE, SECOND: COMPLETE}
 
 
 async def test_an_end_without_a_name_that_may_be_of_another_account_ends_nothing(connected):

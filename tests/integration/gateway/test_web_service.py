@@ -7,7 +7,8 @@ from urllib.parse import parse_qs, quote_plus, urlsplit
 
 import pytest
 
-from position_sync_dagster.errors import FlexServiceError
+from position_sync_dagster.errors import FlexServiceError, PositionSyncError, SettingsError
+from position_sync_dagster.gateway import flex
 from position_sync_dagster.gateway.flex import FlexService
 from tests.support.flex_files import position, refused, statement
 
@@ -117,6 +118,11 @@ def test_no_answer_is_named_without_the_token() -> None:
     assert caught.value.__cause__ is None
 
 
+def test_the_token_is_not_sent_in_the_clear() -> None:
+    with pytest.raises(SettingsError, match="in the clear"):
+        FlexService(url="http://example.invalid/flex").download(TOKEN, "123456")
+
+
 @pytest.mark.parametrize("token", [TOKEN, "kept/to itself+%"])
 def test_a_token_that_the_service_repeats_is_in_no_error(service, receiver, token) -> None:
     for said in (token, quote_plus(token)):
@@ -135,6 +141,33 @@ def test_a_token_that_the_service_repeats_is_in_no_error(service, receiver, toke
     assert token not in str(caught.value)
 
 
+def test_the_address_that_an_answer_names_is_followed_if_it_is_the_broker_s(
+    service, receiver, monkeypatch
+) -> None:
+    other = f"{receiver.url}/other/GetStatement"
+    monkeypatch.setattr(flex, "is_of_broker", lambda url: url == other)
+    data = statement(position())
+    named = ACCEPTED.replace(b"http://elsewhere.invalid/GetStatement", other.encode())
+    receiver.answers = [named, data]
+    assert service.download(TOKEN, "123456") == data
+    assert [path for path, _ in receiver.asked] == ["/flex/SendRequest", "/flex/other/GetStatement"]
+
+
+@pytest.mark.parametrize(
+    ("url", "is_followed"),
+    [
+        ("https://gdcdyn.interactivebrokers.com/Universal/servlet/FlexStatementService", True),
+        ("http://gdcdyn.interactivebrokers.com/flex", False),
+        ("https://interactivebrokers.com.example/flex", False),
+        ("https://gdcdyn.interactivebrokers.com:8443/flex", False),
+        ("https://ann:pa55word@gdcdyn.interactivebrokers.com/flex", False),
+        ("", False),
+    ],
+)
+def test_a_token_goes_to_the_broker_s_hosts_over_https_only(url, is_followed) -> None:
+    assert flex.is_of_broker(url) is is_followed
+
+
 @pytest.mark.parametrize("code", [302, 307])
 def test_a_redirect_is_not_followed(service, receiver, waits, code) -> None:
     receiver.answers = [code, ACCEPTED]
@@ -143,3 +176,20 @@ def test_a_redirect_is_not_followed(service, receiver, waits, code) -> None:
     assert len(receiver.asked) == 1
     assert waits == []
     assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://ann:pa55word@example.invalid/flex",
+        "http://pa55word@127.0.0.1/flex",
+        "http://127.0.0.1:pa55word/x",
+        "ftp://example.invalid/pa55word",
+        "https://[pa55word",
+    ],
+)
+def test_no_part_of_an_address_that_cannot_be_used_is_shown(url) -> None:
+    service = FlexService(url=url)
+    with pytest.raises(PositionSyncError) as caught:
+        service.download(TOKEN, "123456")
+    assert "pa55word" not in str(caught.value) + repr(service)

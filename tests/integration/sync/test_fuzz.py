@@ -411,8 +411,7 @@ def conid_of(row):
 def be_patient(feed, timeout_s):
     """Set how long a list or a download is waited for; a log-in has a minute."""
     feed._timeout_s = timeout_s
-    feed._values._subscription._timeout_s = timeout_s
-    feed._values._subscription._quiet_s = timeout_s / 2
+    feed._values._timeout_s, feed._values._quiet_s = timeout_s, timeout_s / 2
 
 
 def assert_finite(row):

@@ -9,7 +9,7 @@ from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.gateway.codes import Connectivity, GatewayCode
 from position_sync_dagster.gateway.holdings import PnlValues
-from position_sync_dagster.gateway.translate import UNSET, PortfolioValues
+from position_sync_dagster.gateway.translate import UNSET
 from tests.support.holdings import make_book
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
@@ -17,7 +17,7 @@ ACCOUNT = "DU1"
 LISTED = Instrument(conid=7, symbol="SPY", sec_type="STK", currency="USD", exchange="ARCA")
 UNLISTED = Instrument(conid=7, symbol="SPY", sec_type="STK", currency="USD")
 KEY = (ACCOUNT, 7)
-VALUES = PortfolioValues(
+VALUES = dict(
     average_cost=600.0,
     market_price=620.0,
     market_value=6200.0,

@@ -14,8 +14,6 @@ from ib_async import connection, decoder
 from ib_gateway_simulator.protocol import wire
 from position_sync_dagster import gateway
 from position_sync_dagster.gateway import ib_async_internals
-from position_sync_dagster.gateway.codes import MessageType
-from position_sync_dagster.gateway.translate import position_of
 
 # Attributes of `IB` and of its client that are no part of its documented interface.
 PRIVATE = {"wrapper", "decoder", "conn", "_data", "_logger", "MaxRequests", "RequestsInterval"}
@@ -59,18 +57,7 @@ SYMBOLS = {
     "decoder.handlers": dict,
     "decoder.interpret": ("fields",),
     "decoder.logger": logging.Logger,
-    "wrapper._results": dict,
     "wrapper.endTicker": ("ticker", "tickType"),
-    "wrapper.updatePortfolio": (
-        "contract",
-        "posSize",
-        "marketPrice",
-        "marketValue",
-        "averageCost",
-        "unrealizedPNL",
-        "realizedPNL",
-        "account",
-    ),
     "wrapper.position": ("account", "contract", "posSize", "avgCost"),
     "wrapper.reqId2Ticker": dict,
     "wrapper.ticker2ReqId": dict,
@@ -96,17 +83,6 @@ def test_each_private_symbol_is_in_the_installed_release_as_we_use_it(symbol):
 
 def test_no_private_symbol_is_used_without_its_test():
     assert _used({"client", "conn", "decoder", "wrapper"}) == SYMBOLS.keys()
-
-
-@pytest.mark.parametrize(("sent", "cost"), [("3.5", 3.5), ("0", 0.0), ("", None)])
-def test_an_empty_cost_of_a_position_is_unknown(sent, cost):
-    ib, rows = ib_async.IB(), []
-    ib_async_internals.deliver_positions(ib)
-    ib_async_internals.filter_rows(ib, lambda _row: True, lambda *_row: None, lambda: None)
-    ib.positionEvent += rows.append
-    row = ["DU1", "7", "SPY", "STK", "", "0", "", "", "NYSE", "USD", "SPY", "SPY", "-2", sent]
-    ib.client.decoder.handlers[MessageType.POSITION](["61", "3", *row])
-    assert [position_of(one)[2:] for one in rows] == [(-2.0, cost)]
 
 
 def test_ib_async_offers_gateways_the_versions_that_the_simulator_and_the_recorder_speak():

@@ -19,7 +19,7 @@ from position_sync_dagster.domain.gateway_session import (
 )
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.update import Source, TradingMode
-from position_sync_dagster.gateway.account_downloads import OddRows
+from position_sync_dagster.gateway.account_feed import describe_odd_rows
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.terminal.board import describe
 
@@ -36,18 +36,16 @@ def live(own_login, lake):
 
 
 def test_holdings_set_aside_and_unknown_accounts_are_named_as_the_feed_says_it(check, live) -> None:
-    odd = OddRows(["DU1"], on_change=lambda _account: None)
-    odd.set_aside("DU1", "7", "quantity 'nan, or (so)'")
+    odd = describe_odd_rows({("DU1", 7): "quantity 'nan, or (so)'"})
     others = [
         f"account DU2 {EMPTIED}: all 3 are unknown until a second list or trades confirm it",
         f"account DU3 {NOT_MANAGED}: its 4 holdings are unknown",
     ]
-    detail = "; ".join(["account DU4: its download did not end", *others, odd.problem()])
-    live(detail=detail)
+    live(detail="; ".join(["account DU4: its download did not end", *others, odd]))
     result = check(holdings_are_usable)
     assert not result.passed
     problems = [record.data["problem"] for record in result.metadata["rows"].records]
-    assert problems == [*others, odd.problem()]
+    assert problems == [*others, odd]
     assert all(text in result.description for text in problems)
     assert "conid 7 of DU1" in result.description
 

@@ -1,0 +1,82 @@
+"""Rows of holdings: what is read of them, and which cannot be used."""
+
+import pytest
+
+from position_sync_dagster.gateway.account_feed import describe_odd_rows
+from position_sync_dagster.gateway.translate import OddRow, portfolio_row, position_row
+
+TERMS = [
+    "921000001", "SPY", "OPT", "20281215", "550.5", "C", "100", "SMART", "USD", "SPY C", "2SPY",
+]  # fmt: skip
+OPTION = ["7", "8", *TERMS, "-2.0", "1.5", "-300.0", "151.25", "2.5", "0.0", "DU1"]
+NAMES = ["5", "SPY", "STK", "", "", "", "", "", "USD", "SPY", "SPY"]
+STOCK = ["7", "8", *NAMES, "10", "1.5", "15", "1.25", "nan", "1.7976931348623157E308", "DU1"]
+
+SHARE = ["17382246", "000660", "STK", "", "0", "", "", "KRX", "KRW", "000660.KS", "000660"]
+VALUES = ["4", "1941000.0", "7764000.0", "2228000.0", "-1148000.0", "0.0"]
+# Source: ibkr-go, account_updates.txt, with another account.
+RECORDED = ["7", "8", *SHARE, *VALUES, "DU1"]
+
+
+def changed(fields, place, value):
+    return [value if i == place % len(fields) else text for i, text in enumerate(fields)]
+
+
+def test_a_row_has_what_is_held_and_the_values_that_the_broker_knows():
+    option, stock, recorded = map(portfolio_row, (OPTION, STOCK, RECORDED))
+    assert (option.key, option.position) == (("DU1", 921000001), -2.0)
+    assert option.amounts == {
+        "market_price": 1.5,
+        "market_value": -300.0,
+        "average_cost": 151.25,
+        "unrealized_pnl": 2.5,
+        "realized_pnl": 0.0,
+    }
+    assert (option.instrument.strike, option.instrument.multiplier) == (550.5, 100.0)
+    assert (stock.amounts["unrealized_pnl"], stock.amounts["realized_pnl"]) == (None, None)
+    assert (recorded.position, recorded.instrument.exchange) == (4.0, "KRX")
+
+
+@pytest.mark.parametrize(("sent", "cost"), [("3.5", 3.5), ("0", 0.0), ("", None)])
+def test_an_empty_cost_of_a_position_is_unknown(sent, cost):
+    row = position_row(["61", "3", "DU1", *NAMES, "-2", sent])
+    assert (row.position, row.amounts) == (-2.0, {"average_cost": cost})
+
+
+@pytest.mark.parametrize(
+    ("place", "text", "why"),
+    [
+        (2, "0", "conid '0'"),
+        (2, "-7", "conid '-7'"),
+        (2, "", "conid ''"),
+        (2, "1.5", "conid '1.5'"),
+        (3, "  ", "no symbol"),
+        (-7, "", "quantity ''"),
+        (-7, "nan", "quantity 'nan'"),
+        (-7, "1.7976931348623157E308", "quantity '1.7976931348623157E308'"),
+        (6, "x", "could not convert string to float: 'x'"),
+        (-6, "x", "could not convert string to float: 'x'"),
+        (8, "", "multiplier '' (OPT)"),
+        (8, "0", "multiplier '0' (OPT)"),
+        (8, "-100", "multiplier '-100' (OPT)"),
+        (8, "x", "multiplier 'x' (OPT)"),
+    ],
+)
+def test_a_row_is_odd_for_a_reason(place, text, why):
+    row = portfolio_row(changed(OPTION, place, text))
+    assert isinstance(row, OddRow)
+    assert row.why == why
+
+
+@pytest.mark.parametrize(("conid", "named"), [("seven", 0), ("nan", 0), ("-7", -7)])
+def test_a_conid_that_is_no_number_is_set_aside_as_0(conid, named):
+    assert position_row(["61", "3", "DU1", conid, *NAMES[1:], "1", ""]).key == ("DU1", named)
+
+
+def test_rows_that_are_set_aside_are_counted_and_the_first_are_named():
+    assert describe_odd_rows({}) is None
+    rows = {("DU1", conid): "no symbol" for conid in range(1, 6)}
+    problem = describe_odd_rows(rows)
+    assert problem.startswith("5 holdings are set aside: conid 1 of DU1 (no symbol), ")
+    assert problem.endswith(" and 2 more")
+    assert describe_odd_rows({("", 5): "x"}) == "1 holding is set aside: conid 5 of no account (x)"
