@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from position_sync_dagster.domain.broker_position import AccountSummary
-from position_sync_dagster.domain.close_facts import A_DAY
+from position_sync_dagster.domain.causes import A_DAY
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract, contract_mismatch
 from position_sync_dagster.domain.rules import exchange_date
