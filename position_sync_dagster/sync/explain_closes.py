@@ -7,9 +7,8 @@ from datetime import date, datetime, timedelta
 
 import polars as pl
 
-from position_sync_dagster.domain.causes import BOOKED, closures_of
+from position_sync_dagster.domain.causes import A_DAY, BOOKED, NEAR, Facts, closures_of, last_trade
 from position_sync_dagster.domain.clock import NEVER, Clock, elapsed, utc_now
-from position_sync_dagster.domain.close_facts import A_DAY, NEAR, Facts, last_trade
 from position_sync_dagster.domain.closures import (
     SLACK,
     Cause,

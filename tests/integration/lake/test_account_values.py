@@ -3,12 +3,13 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import polars as pl
 import pytest
 
 from position_sync_dagster.domain.broker_position import AccountSource, AccountSummary
 from position_sync_dagster.errors import LeaseLostError
 from position_sync_dagster.lake.broker_positions import AccountValuesTable
-from position_sync_dagster.lake.schema.codec import account_rows
+from position_sync_dagster.lake.schema.codec import frame_of
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table, append, data_files
@@ -47,7 +48,11 @@ async def test_a_table_of_the_version_before_is_read_and_takes_exchange_rates(tm
     path = tmp_path / "account_values"
     before = Table(path, replace(ACCOUNT_VALUES, version=2, described=columns))
     before.initialize()
-    old = account_rows([row(row_id="1")]).drop(new).with_columns(ledger_version=1)
+    old = (
+        frame_of(ACCOUNT_VALUES, [row(row_id="1")])
+        .drop(new)
+        .with_columns(ledger_version=1, date=pl.col("timestamp").dt.date())
+    )
     before.transact(lambda handle: append(handle, old, {}, []))
     later = AccountValuesTable(Table(path, ACCOUNT_VALUES))
     [read] = later.latest_summaries()

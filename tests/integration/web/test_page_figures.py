@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from position_sync_dagster.domain.causes import A_DAY
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.close_facts import A_DAY
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.domain.update import PositionUpdate
