@@ -18,7 +18,7 @@ from position_sync_dagster.domain.closures import (
     knows_more,
 )
 from position_sync_dagster.domain.instrument import NEW_YORK, ContractDetails
-from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
+from position_sync_dagster.domain.reconciliation import Break, Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.statement import FLEX, EventKind, Execution
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.records import LookedAt
@@ -240,14 +240,13 @@ class CloseExplainer:
         self, waiting: Collection[Closure], closes: pl.DataFrame, now: datetime
     ) -> None:
         """Open, confirm and resolve breaks; one of a close before the window stays as it is."""
-        found = list(map(_discrepancy, waiting))
-        judged = set(closes.select(_KEY).iter_rows()) | {(one.account, one.conid) for one in found}
-        self.lake.breaks.record(
-            {BREAKS: found},
-            now,
-            compared=lambda one: one.gateway_id == BREAKS and (one.account, one.conid) in judged,
-            run_id=self.run_id,
-        )
+
+        def is_judged(one: Break) -> bool:
+            is_it = (pl.col("account") == one.account) & (pl.col("conid") == one.conid)
+            return one.gateway_id == BREAKS and not closes.filter(is_it).is_empty()
+
+        found = {BREAKS: list(map(_discrepancy, waiting))}
+        self.lake.breaks.record(found, now, compared=is_judged, run_id=self.run_id)
 
 
 _CLOSE = ("change_id", "account", "conid", "symbol", "since", "seen_at")
@@ -292,7 +291,8 @@ def due_closes(
         | (is_open & ~is_traded & (seen >= moment(now - AN_HOUR)))
     )
     facts = said.select(*_KEY, "stated_at", "source", at=pl.coalesce("time", "day"))
-    of_contracts = ones.join(facts, on=_KEY).filter(
+    of_contracts = ones.join(facts, on="conid").filter(
+        pl.col("account") == pl.col("account_right"),
         (pl.col("stated_at") > judged_at) | ((pl.col("source") == FLEX) & waits),
         pl.col("at").is_between(begin - BOOKED - A_DAY, seen + SLACK),
     )
