@@ -14,7 +14,7 @@ from datetime import timedelta
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import rest_s
 from position_sync_dagster.domain.leg import QUEUED, LegState, route
-from position_sync_dagster.domain.login_lines import largest
+from position_sync_dagster.domain.login_lines import Awaited, largest
 from position_sync_dagster.domain.update import Reason
 from position_sync_dagster.errors import LakeError, NewerTableError
 from position_sync_dagster.gateway.account_feed import AccountFeed
@@ -24,9 +24,8 @@ from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.leg_followers import RuleFollower
-from position_sync_dagster.sync.stream.contract_cache import ContractCache, LegResolver
+from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver, LineManager
 from position_sync_dagster.sync.stream.delivery import StreamPricer
-from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.model_greeks import ModelGreeks
 from position_sync_dagster.sync.stream.ownership import BackgroundWork, OwnerContext
 from position_sync_dagster.sync.stream.publisher import Publisher
@@ -342,7 +341,7 @@ class Router:
 
     def definitions_restored(self) -> None:
         """Request soon what the gateway refused as unknown lately: it knows contracts again."""
-        self.lines.definitions_restored()
+        self.lines.arrived(Awaited.DEFINITIONS)
         self.contracts.definitions_restored()
         self._resolver.definitions_restored()
 
@@ -351,7 +350,7 @@ class Router:
         await self._account_refresh.end()
         self.routes.clear()
         self.pricer.reset()
-        self.lines.reopened()
+        self.lines.login.reopened(self.context.monotonic())
 
     async def attach(self, connection: GatewayConnection, before: GatewayConnection | None) -> None:
         """Follow a new connection, from the holdings known before it.

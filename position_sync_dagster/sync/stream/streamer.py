@@ -43,9 +43,8 @@ from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RollFollower, RuleFollower
 from position_sync_dagster.sync.stream import memory_and_threads
-from position_sync_dagster.sync.stream.contract_cache import ContractCache
+from position_sync_dagster.sync.stream.contracts import ContractCache, LineManager
 from position_sync_dagster.sync.stream.delivery import Flusher, StreamPricer
-from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.model_greeks import ModelGreeks, PublishedGreeks
 from position_sync_dagster.sync.stream.ownership import (
     OwnerContext,
@@ -61,10 +60,6 @@ logger = logging.getLogger(__name__)
 
 # Delays between attempts to connect.
 RECONNECT = Backoff(first_s=2.0, longest_s=10.0, jitter=(0.5, 1.0))
-
-# After a connection that lasted this long, the first attempt to reconnect has no delay.
-SETTLED_S = 60.0
-
 
 # A loss of IB (1100) is doubted if ticks still arrive this long after it. The restore (1102) that
 # should have followed was not sent or not received, and a new log-in shows how things are.
@@ -115,7 +110,6 @@ class BrokerLink:
         self._outage = OutageLog(logger)
         self._random = Random()  # noqa: S311 - jitter of a delay
         self._attempts = 0
-        self._connected_at = -math.inf
         self._blind_at = math.inf
         self._attached: GatewayConnection | None = None
         self._opened: GatewayConnection | None = None
@@ -197,7 +191,7 @@ class BrokerLink:
             asyncio.get_running_loop().call_later(COLLECT_AFTER_S, collect)
 
     async def reconnect(self, stop: asyncio.Event) -> None:
-        """Wait for a delay that grows until a connection lasts, then try once to connect.
+        """Wait for a delay that grows until a connection is open, then try once to connect.
 
         Raises:
             LeaseLostError: The login belongs to another process now.
@@ -209,17 +203,13 @@ class BrokerLink:
             self._opened = None
         if self._ended_at is None and self._attached and not self._attached.is_connected:
             self._ended_at = self.context.clock()
-        if self.context.monotonic() - self._connected_at >= SETTLED_S:
-            self._attempts = 0
-        delay_s = RECONNECT.delay_s(self._attempts, self._random) if self._attempts else 0.0
-        await self.pause(delay_s, stop)
+        await self.pause(RECONNECT.delay_s(self._attempts, self._random), stop)
         if stop.is_set():
             return
         self._attempts += 1
-        self._connected_at = math.inf  # an attempt that fails does not last
         try:
             await run_until(self.open(), stop, self._lease.lost)
-            self._connected_at = self.context.monotonic()
+            self._attempts = 1
         except errors.BrokerUnavailableError as error:
             self._attempts = 0
             self.go_blind(error.what)
@@ -263,10 +253,7 @@ class BrokerLink:
         """End the connection if data arrive although the gateway lost IB, or the loss is long."""
         now = self.context.monotonic()
         if connection.lines.heard_at >= self._blind_at + DATA_DESPITE_LOSS_S:
-            connection.drop(
-                f"the gateway reported {DATA_DESPITE_LOSS_S:g} s ago that it lost IB, and its data "
-                "still arrive"
-            )
+            connection.drop("the gateway reported that it lost IB, and its data still arrive")
         elif now >= self._blind_at + LONG_LOSS_S:
             self._blind_at = now  # of the next connection, too, a loss is doubted that late
             connection.drop(f"the gateway has not had IB for {LONG_LOSS_S:g} s, by its last word")

@@ -18,8 +18,7 @@ from position_sync_dagster.domain.login_lines import Trust
 from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.connection import connect
-from position_sync_dagster.sync.stream.contract_cache import ContractCache
-from position_sync_dagster.sync.stream.lines import LineManager
+from position_sync_dagster.sync.stream.contracts import ContractCache, LineManager
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.support.booked_legs import terms_of
