@@ -15,7 +15,7 @@ import polars as pl
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.defs.checks import strategies
-from position_sync_dagster.defs.checks.evaluation import evaluate, failed, passed, table_check
+from position_sync_dagster.defs.checks.evaluation import EVALUATE, failed, passed, table_check
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake import derived
@@ -361,7 +361,7 @@ def risk_scenarios(lake: tables.Lake, settings: Settings, run_id: str | None) ->
             "left_out": sum(legs.left_out().values()),
             "scenarios": str(len(own.recorded)),
         },
-        checks={key: evaluate(key, lake, settings) for key in RISK_CHECKS},
+        checks={key: EVALUATE[key](lake, settings) for key in RISK_CHECKS},
     )
 
 
