@@ -336,6 +336,36 @@ class ContractsTable:
         self.table.transact(step)
         compact_if_needed(self.table)
 
+    def put_not_given(self, asked: Mapping[int, tuple[int, datetime]]) -> None:
+        """Store in one commit how often, and when last, the gateway gave no details of contracts.
+
+        What is known of them stays.
+        """
+        names = ("not_given", "not_given_at")
+        news = codec.frame_of(
+            CONTRACTS,
+            (
+                {"conid": conid, "not_given": times, "not_given_at": at}
+                for conid, (times, at) in asked.items()
+            ),
+        ).select("conid", *names)
+
+        def step(handle: DeltaTable) -> None:
+            stored = self.table.read_rows(storage.data_files(handle))
+            among = stored.join(news, on="conid", how="semi").drop(*names)
+            rows = news.join(among, on="conid", how="left").select(stored.columns)
+            kept = stored.join(news, on="conid", how="anti")
+            marks = [Transaction(WRITER, handle.version() + 1)]
+            storage.overwrite(handle, pl.concat([kept, rows]), "true", {}, marks)
+
+        self.table.transact(step)
+
+    def not_given(self) -> dict[int, tuple[int, datetime]]:
+        """Return how often, and when last, the gateway gave no details, by conid."""
+        rows = self.table.rows().filter(pl.col("not_given").is_not_null())
+        found = rows.select("conid", "not_given", "not_given_at").iter_rows()
+        return {conid: (times, at) for conid, times, at in found}
+
     def unexpired(self, since: date, besides: Iterable[int]) -> dict[int, ContractDetails]:
         """Return the details of contracts that had not expired on a day, and of some others."""
         ends = pl.coalesce("expires_on", "last_trade_date")
@@ -434,9 +464,7 @@ class AccountValuesTable:
 
     def between(self, first: datetime, last: datetime) -> pl.DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""
-        rows = self.table.snapshot(
-            lambda handle: rows_between(self.table, handle, first, last).collect()
-        )
+        rows = self.table.read(lambda files: rows_between(self.table, files, first, last).collect())
         return rows.sort("timestamp", "row_id")
 
 

@@ -138,7 +138,7 @@ def _any(_value: object) -> bool:
     return True
 
 
-_CLAIMED = "Use ids that `insert` or `claim_batch` returned."
+_CLAIMED = "Use ids of `insert`, `claim_batch` or `position-sync queue --status FAILED`."
 
 # For each argument: its type, which values of the type are right, and the remedy.
 _RULES: Mapping[str, tuple[Any, Callable[[Any], object], str]] = {

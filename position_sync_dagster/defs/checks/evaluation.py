@@ -71,6 +71,8 @@ def table_check(
     """
 
     def define(evaluate: Evaluate) -> dg.AssetChecksDefinition:
+        called = name or evaluate.__name__
+
         def evaluation(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
             try:
                 if not each_login:
@@ -78,9 +80,13 @@ def table_check(
                 return merged({one.gateway_id: evaluate(lake, one) for one in settings.logins})
             except PositionSyncError as error:
                 return unknown_result(str(error))
+            except Exception as error:  # a mistake of ours stops no other check
+                logger.exception("the check %s cannot be evaluated", called)
+                why = f"the check itself failed: {type(error).__name__}: {error}"
+                return unknown_result(why)
 
         @dg.asset_check(
-            name=name or evaluate.__name__,
+            name=called,
             asset=asset,
             description=description or inspect.getdoc(evaluate),
             config_schema={},
@@ -243,7 +249,7 @@ class CheckDriver:
         for key in sorted(due, key=lambda one: self._evaluated_at.get(one, 0.0)):
             if time.monotonic() - began > TIME_LIMIT_S:
                 return
-            result = evaluate(key, lake, settings)
+            result = EVALUATE[key](lake, settings)
             if result.passed != (key in self._failing) and not self._is_due(key, began):
                 continue
             self._evaluated_at[key] = time.monotonic()
@@ -253,15 +259,6 @@ class CheckDriver:
     def _is_due(self, key: Key, now: float) -> bool:
         every_s = FAILED_EVERY_S if key in self._failing else ALL_EVERY_S
         return key not in self._evaluated_at or now - self._evaluated_at[key] >= every_s
-
-
-def evaluate(key: Key, lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
-    """Evaluate one check; a mistake of ours is an unknown result too, and stops nothing else."""
-    try:
-        return EVALUATE[key](lake, settings)
-    except Exception as error:
-        logger.exception("the check %s cannot be evaluated", key.name)
-        return unknown_result(f"the check itself failed: {type(error).__name__}: {error}")
 
 
 def news(
@@ -292,14 +289,14 @@ def is_news(record: Any, result: dg.AssetCheckResult, now: datetime) -> bool:
     if before is None:
         return True
     at = datetime.fromtimestamp(record.create_timestamp, UTC)
-    if not now - STORED_EVERY < at <= now + SKEW or before.passed != result.passed:
+    if _outcome(before) != _outcome(result) or not now - STORED_EVERY < at <= now + SKEW:
         return True
-    if result.passed:
-        return False
-    is_unknown = UNKNOWN in result.metadata
-    if (before.severity, UNKNOWN in before.metadata) != (result.severity, is_unknown):
-        return True
-    return before.description != result.description and now - at >= REWORDED_EVERY
+    is_reworded = not result.passed and before.description != result.description
+    return is_reworded and now - at >= REWORDED_EVERY
+
+
+def _outcome(one: dg.AssetCheckResult | dg.AssetCheckEvaluation) -> object:
+    return one.passed or (one.severity, UNKNOWN in one.metadata)
 
 
 def _is_hidden(record: Any, materialization: dg.EventLogRecord | None) -> bool:

@@ -288,9 +288,9 @@ WINDOW = timedelta(minutes=30)
 def ids_are_unique(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether each row of the ledger of the last half hour is there once."""
     now, ledger = datetime.now(UTC), lake.updates.table
-    rows = ledger.snapshot(
-        lambda handle: (
-            rows_between(ledger, handle, now - WINDOW, now + SKEW)
+    rows = ledger.read(
+        lambda files: (
+            rows_between(ledger, files, now - WINDOW, now + SKEW)
             .select("update_id", "account", "conid")
             .collect()
         )

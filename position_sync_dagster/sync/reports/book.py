@@ -577,7 +577,7 @@ def curves_of(
         newest |= {(row["account"], row["conid"]): row for row in part.iter_rows(named=True)}
         held = {key: row["position"] for key, row in newest.items()}
         sums: dict[tuple[str, str], list[float | None]] = defaultdict(list)
-        for n, holding, share in exposure.claims_of(legs, held):
+        for n, holding, share in exposure.claims_of(dict(enumerate(legs)), held):
             row = newest[holding]
             is_of_day = row["daily_pnl"] is not None and slot - row["timestamp"] <= A_DAY
             profit = row["daily_pnl"] * share if is_of_day else None
