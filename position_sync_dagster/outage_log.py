@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from math import inf
 
 
 class OutageLog:
@@ -43,12 +43,6 @@ class OutageLog:
         return True
 
 
-@dataclass(slots=True)
-class _Kind:
-    logged_s: float
-    suppressed: int = 0
-
-
 class LimitedLog:
     """Logs each kind of event at most once per interval, and counts the lines left out.
 
@@ -73,7 +67,8 @@ class LimitedLog:
         self._logger = logger
         self._every_s = every_s
         self._monotonic = monotonic
-        self._kinds: dict[str, _Kind] = {}
+        # When a line of each kind was logged, and how many were left out since.
+        self._kinds: dict[str, tuple[float, int]] = {}
 
     def report(self, kind: str, text: str) -> bool:
         """Log a warning with the number of suppressed ones, unless one of its kind is too recent.
@@ -87,12 +82,12 @@ class LimitedLog:
             Whether the line was logged.
         """
         now_s = self._monotonic()
-        last = self._kinds.get(kind)
-        if last is not None and now_s < last.logged_s + self._every_s:
-            last.suppressed += 1
+        logged_s, suppressed = self._kinds.get(kind, (-inf, 0))
+        if now_s < logged_s + self._every_s:
+            self._kinds[kind] = (logged_s, suppressed + 1)
             return False
-        if last is not None and last.suppressed:
-            text += f"; {last.suppressed} more since the last such line"
-        self._kinds[kind] = _Kind(now_s)
+        if suppressed:
+            text += f"; {suppressed} more since the last such line"
+        self._kinds[kind] = (now_s, 0)
         self._logger.warning("%s", text)
         return True

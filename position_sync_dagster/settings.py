@@ -38,9 +38,6 @@ _CORRECT = "Correct it in the environment or in .env; .env.example lists each se
 
 
 DAY_S = 86_400
-# Bytes of a path, and of each name in it. Linux takes 4096 and 255, macOS 1024 and 255.
-LONGEST_PATH = 1024
-LONGEST_NAME = 255
 
 AnyPath = TypeVar("AnyPath", str, Path)
 
@@ -51,15 +48,6 @@ def _checked_path(value: AnyPath) -> AnyPath:
         raise ValueError("it names nothing: leave the setting out")
     if text.startswith("~"):
         raise ValueError("write the whole path: only a shell knows what ~ means")
-    inside = os.fsencode(text)
-    if (
-        b"\0" in inside
-        or len(inside) > LONGEST_PATH
-        or max(map(len, inside.split(b"/"))) > LONGEST_NAME
-    ):
-        raise ValueError(
-            f"a path has at most {LONGEST_PATH} bytes, each name in it {LONGEST_NAME}, and no NUL"
-        )
     return value
 
 
@@ -212,10 +200,9 @@ class LoginEntry(Part):
     max_lines: LineCount | None = None
     reserved_lines: Count | None = None
     trading_mode: TradingMode | None = Field(None, description=f"Use {', '.join(TradingMode)}")
-    tags: Annotated[
-        dict[Annotated[str, Field(pattern=_TAG)], Text],
-        BeforeValidator(lambda value: {} if value is None else value),
-    ] = Field({}, description="Name it as Dagster allows, and not dagster/… or position_sync/…")
+    tags: dict[Annotated[str, Field(pattern=_TAG)], Text] = Field(
+        {}, description="Name it as Dagster allows, and not dagster/… or position_sync/…"
+    )
 
 
 class GatewaysPart(Part):
@@ -227,8 +214,11 @@ class GatewaysPart(Part):
     )
 
 
-def load_gateways(path: Path, whole: "Settings") -> tuple[LoginEntry, ...]:
-    """Read the logins of a file, in the order of the file.
+@lru_cache(maxsize=4)
+def load_gateways(
+    path: Path, whole: "Settings", _saved: tuple[int, int, int] = (0, 0, 0)
+) -> tuple[LoginEntry, ...]:
+    """Read the logins of a file, in the order of the file; again only if it was saved since.
 
     Example of a file::
 
@@ -279,10 +269,8 @@ def load_gateways(path: Path, whole: "Settings") -> tuple[LoginEntry, ...]:
                 cause = f"{thing} belongs to two gateways ({other!r} in line {line})"
                 file.fail((*at, *where), cause, "Keep one of them")
             seen[thing] = (login.name, file.line((*at, *where)))
-        most = login.max_lines or whole.max_lines
-        reserved = login.reserved_lines
-        reserved = whole.reserved_lines if reserved is None else reserved
-        if reserved >= most:
+        own, most = login.reserved_lines, login.max_lines or whole.max_lines
+        if (reserved := whole.reserved_lines if own is None else own) >= most:
             file.fail(
                 (*at, "max_lines"),
                 f"{reserved} reserved lines leave none of {most} to stream with",
@@ -290,14 +278,6 @@ def load_gateways(path: Path, whole: "Settings") -> tuple[LoginEntry, ...]:
             )
         found.append(login)
     return tuple(found)
-
-
-@lru_cache(maxsize=4)
-def _gateways_as_saved(
-    path: Path, whole: "Settings", _state: tuple[int, int, int]
-) -> tuple[LoginEntry, ...]:
-    """Return the logins of a file; read it again only if it was saved since."""
-    return load_gateways(path, whole)
 
 
 class Settings(BaseSettings):
@@ -550,8 +530,7 @@ class Settings(BaseSettings):
         path = whole.gateways_file
         if path is None:
             return (whole,)
-        listed = _gateways_as_saved(path, whole, saved_state(path))
-        return tuple(whole._of(login) for login in listed)
+        return tuple(map(whole._of, load_gateways(path, whole, saved_state(path))))
 
     def for_login(self, name: str | None) -> Self:
         """Return the settings of one login.

@@ -3,8 +3,7 @@
 The rows are the record of what was written; Dagster's events are an index of them.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime
 from itertools import chain
 from typing import Annotated, Any
@@ -14,8 +13,6 @@ import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.dagster_files import dagster_home
-from position_sync_dagster.domain.closures import Closure
-from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import parse_conid
 from position_sync_dagster.domain.leg import Leg
 from position_sync_dagster.domain.reconciliation import Break
@@ -23,7 +20,7 @@ from position_sync_dagster.domain.update import QueuedPosition
 from position_sync_dagster.errors import AmbiguousIdError, UnknownIdError
 from position_sync_dagster.lake.lake import Lake, breaks_at, lasted
 from position_sync_dagster.lake.ledger_rows import LedgerProvenance
-from position_sync_dagster.lake.schema.codec import legs_of, new_ids
+from position_sync_dagster.lake.schema.codec import legs_of
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import number, quantity
 
@@ -31,30 +28,7 @@ from position_sync_dagster.terminal.text import number, quantity
 CANDIDATES = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trace:
-    """Everything that belongs to one id.
-
-    Attributes:
-        kind: RUN, BATCH, UPDATE or REQUEST.
-        run_ids: The runs that the rows name.
-        rows: The last rows, as in the table; `row_count` is the number of all.
-        batches: The last commits (`batch_id`, `version`, `rows` of the trace, `committed_at`), of
-            which `version` is null for rows of older releases; `batch_count` is the number of all.
-    """
-
-    kind: str
-    id: str
-    run_ids: tuple[str, ...]
-    sessions: tuple[GatewaySession, ...]
-    requests: tuple[QueuedPosition, ...]
-    batches: tuple[dict[str, Any], ...]
-    batch_count: int
-    rows: tuple[dict[str, Any], ...]
-    row_count: int
-
-
-def find_trace(lake: Lake, text: str, *, limit: int) -> Trace:
+def find_trace(lake: Lake, text: str, *, limit: int) -> dict[str, Any]:
     """Find everything that belongs to the id of a run, a batch, a row or a request.
 
     Args:
@@ -62,33 +36,38 @@ def find_trace(lake: Lake, text: str, *, limit: int) -> Trace:
         text: The id, or the beginning of it.
         limit: Maximum number of rows and of batches; the newest are returned.
 
+    Returns:
+        The `kind`: RUN, BATCH, UPDATE or REQUEST. `run_ids`: the runs that the rows name. `rows`:
+        the last ones, as in the table, of `row_count`. `batches`: the last commits (`batch_id`,
+        `version`, `rows` of the trace, `committed_at`), of `batch_count`; `version` is null for
+        rows of older releases. The `sessions` and `requests`.
+
     Raises:
         UnknownIdError: No table has such an id.
         AmbiguousIdError: Several ids begin with the text.
     """
     ledger = LedgerProvenance(lake.updates.table)
     kind, found = find_id(lake, ledger, text)
-    requests: tuple[QueuedPosition, ...] = ()
+    requests: list[QueuedPosition] = []
     if kind == "REQUEST":
         requests = _requests(lake, [found])
-        near = [found, *new_ids(requests[0].created_at, 1)]
-        written = ledger.of_request(requests[0], near, limit=limit)
+        written = ledger.of_request(requests[0], limit=limit)
     else:
         written = ledger.with_id(f"{kind.lower()}_id", found, limit=limit)
         if kind != "RUN":
             requests = _requests(lake, _named(written.rows, "request_id"))
     of_sessions = pl.col("session_id").is_in(_named(written.rows, "session_id"))
-    return Trace(
-        kind=kind,
-        id=found,
-        run_ids=tuple([found] if kind == "RUN" else _named(written.rows, "run_id")),
-        sessions=tuple(lake.sessions.history(None, of_sessions | (pl.col("run_id") == found))),
-        requests=requests,
-        batches=_plain(written.batches),
-        batch_count=written.batch_count,
-        rows=_plain(written.rows),
-        row_count=written.count,
-    )
+    return {
+        "kind": kind,
+        "id": found,
+        "run_ids": [found] if kind == "RUN" else _named(written.rows, "run_id"),
+        "sessions": lake.sessions.history(None, of_sessions | (pl.col("run_id") == found)),
+        "requests": requests,
+        "batches": written.batches.to_dicts(),
+        "batch_count": written.batch_count,
+        "rows": written.rows.to_dicts(),
+        "row_count": written.count,
+    }
 
 
 def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[str, str]:
@@ -124,10 +103,10 @@ def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[str, str]:
     return max(candidates)  # a row may have the id of its request: the row names the request too
 
 
-def _requests(lake: Lake, ids: Iterable[str]) -> tuple[QueuedPosition, ...]:
+def _requests(lake: Lake, ids: Iterable[str]) -> list[QueuedPosition]:
     """Return the requests with these ids."""
     queue = lake.queue.sync
-    return tuple(r for one in ids for r in queue.beginning_with(one) if r.request_id == one)
+    return [r for one in ids for r in queue.beginning_with(one) if r.request_id == one]
 
 
 def _named(rows: pl.DataFrame, column: str) -> list[str]:
@@ -135,36 +114,20 @@ def _named(rows: pl.DataFrame, column: str) -> list[str]:
     return rows.get_column(column).drop_nulls().unique(maintain_order=True).to_list()
 
 
-def _plain(frame: pl.DataFrame) -> tuple[dict[str, Any], ...]:
-    return tuple(frame.iter_rows(named=True))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HoldingHistory:
-    """The newest values of a holding, oldest first.
-
-    Attributes:
-        values: For each its `row`, as in the table, and what held at its time: the `strategies` of
-            the leg, and the open `breaks` of the holding, each with its id, type and state.
-        more: Whether older values exist.
-        closes: Why it closed, each time, as far as that is known now.
-    """
-
-    account: str
-    conid: int
-    values: tuple[dict[str, Any], ...]
-    more: bool
-    closes: tuple[Closure, ...] = ()
-
-
 def read_history(
     lake: Lake, account: str, conid: int, *, day: date | None = None, limit: int
-) -> HoldingHistory:
+) -> dict[str, Any]:
     """Read the newest values of a holding.
 
     Args:
         day: Only the values of this UTC date.
         limit: Maximum number of values.
+
+    Returns:
+        `values`, oldest first: for each its `row`, as in the table, and what held at its time: the
+        `strategies` of the leg, and the open `breaks` of the holding, each with its id, type and
+        state. `more`: whether older values exist. `closes`: why it closed, each time, as far as
+        that is known now.
 
     Raises:
         UnknownIdError: The holding has no row, on that day if one is given.
@@ -189,10 +152,14 @@ def read_history(
         for one in (*lake.breaks.open_breaks(), *lake.breaks.closed_breaks(None))
         if (one.account, one.conid) == (account, conid)
     ]
-    values = tuple(_past_value(row, memberships, breaks) for row in rows.iter_rows(named=True))
     of_holding = (pl.col("account") == account) & (pl.col("conid") == conid)
-    closes = tuple(lake.closures.current(of_holding))
-    return HoldingHistory(account=account, conid=conid, values=values, more=more, closes=closes)
+    return {
+        "account": account,
+        "conid": conid,
+        "values": [_past_value(row, memberships, breaks) for row in rows.iter_rows(named=True)],
+        "more": more,
+        "closes": lake.closures.current(of_holding),
+    }
 
 
 def _past_value(
@@ -236,10 +203,10 @@ def trace(
 ) -> None:
     """Show what belongs to an id: run, session, request, batches and rows, in both directions."""
     found = find_trace(options.opened(home)[1], id_, limit=limit)
-    versions = [one["version"] for one in found.batches if one["version"] is not None]
+    versions = [one["version"] for one in found["batches"] if one["version"] is not None]
     events = _events_of(versions)
     lines = chain(trace_lines(found), (f"event    {one}" for one in events))
-    output.show({**asdict(found), "events": events}, lines, json=json)
+    output.show({**found, "events": events}, lines, json=json)
 
 
 def _events_of(versions: list[int]) -> list[str]:
@@ -252,19 +219,19 @@ def _events_of(versions: list[int]) -> list[str]:
     return events_with(home, versions)
 
 
-def trace_lines(found: Trace) -> Iterator[str]:
+def trace_lines(found: Mapping[str, Any]) -> Iterator[str]:
     """Return a trace as lines of at most 80 columns; only a reason may be longer."""
-    yield f"{found.kind.lower():<8} {found.id}"
-    if found.kind != "RUN":
-        yield from (f"run      {run_id}" for run_id in found.run_ids)
-    for session in found.sessions:
+    yield f"{found['kind'].lower():<8} {found['id']}"
+    if found["kind"] != "RUN":
+        yield from (f"run      {run_id}" for run_id in found["run_ids"])
+    for session in found["sessions"]:
         yield f"session  {session.session_id}"
         yield (
             f"         {session.owner} {session.state}, {session.gateway_id}, "
             f"since {stamp(session.started_at)}"
         )
-    for request in found.requests:
-        if found.kind != "REQUEST":
+    for request in found["requests"]:
+        if found["kind"] != "REQUEST":
             yield f"request  {request.request_id}"
         yield (
             f"         {request.status}, {request.reason}, {request.account or 'any account'}:"
@@ -276,16 +243,16 @@ def trace_lines(found: Trace) -> Iterator[str]:
             yield f"         the broker confirmed its value at {stamp(request.confirmed_at)} UTC"
         if request.error_message:
             yield f"         {request.error_message}"
-    if not found.row_count:
+    if not found["row_count"]:
         yield "rows     none in position_updates"
         return
-    yield f"batches  {found.batch_count:,}{_last(len(found.batches), found.batch_count)}"
-    for batch in found.batches:
+    yield f"batches  {found['batch_count']:,}{_last(len(found['batches']), found['batch_count'])}"
+    for batch in found["batches"]:
         version = "–" if batch["version"] is None else f"v{batch['version']}"
         at = stamp(batch["committed_at"])
         yield f"  {batch['batch_id']} {version:>8} {batch['rows']:>5} rows  {at}"
-    yield f"rows     {found.row_count:,}{_last(len(found.rows), found.row_count)}"
-    for row in found.rows:
+    yield f"rows     {found['row_count']:,}{_last(len(found['rows']), found['row_count'])}"
+    for row in found["rows"]:
         value = f"{quantity(row['position'])} × {number(row['market_price'])}"
         yield f"  {row['update_id']}  {row['account']}:{row['conid']} {value}"
 
@@ -334,15 +301,15 @@ def parse_holding(text: str) -> tuple[str, int]:
     return account, int(conid)
 
 
-def history_lines(found: HoldingHistory) -> Iterator[str]:
+def history_lines(found: Mapping[str, Any]) -> Iterator[str]:
     """Return a history as lines of at most 80 columns."""
-    symbol = found.values[-1]["row"]["symbol"]
-    yield f"{found.account}:{found.conid} {symbol}"
-    if found.more:
-        yield f"the newest {len(found.values):,} values; --limit shows more"
-    for one in found.values:
+    symbol = found["values"][-1]["row"]["symbol"]
+    yield f"{found['account']}:{found['conid']} {symbol}"
+    if found["more"]:
+        yield f"the newest {len(found['values']):,} values; --limit shows more"
+    for one in found["values"]:
         yield from _value_lines(one)
-    for close in found.closes:
+    for close in found["closes"]:
         profit = "" if close.realized_pnl is None else f"  {close.realized_pnl:+,.2f}"
         yield f"{stamp(close.closed_at)}  closed {close.quantity:+g}: {close.cause}, {close.stage}"
         yield f"    why       {close.detail}{profit and f'{profit} {close.currency}'}"

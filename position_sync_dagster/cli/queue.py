@@ -10,7 +10,7 @@ import typer
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.update import QueuedPosition, QueueStatus
-from position_sync_dagster.errors import RequestStateError, UnknownRequestError
+from position_sync_dagster.errors import RequestStateError
 from position_sync_dagster.lake.position_queue import SyncQueue
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import age, duration
@@ -143,13 +143,7 @@ def retry(queue: SyncQueue, request_ids: Iterable[str]) -> dict[str, str]:
         RequestStateError: A request is not FAILED. None is changed.
     """
     ids = list(dict.fromkeys(request_ids))
-    try:
-        return dict(zip(ids, queue.retry(ids), strict=True))
-    except UnknownRequestError as error:
-        raise UnknownRequestError(
-            error.what,
-            remedy="Nothing was changed. `position-sync queue --status FAILED` lists the ids.",
-        ) from error
+    return dict(zip(ids, queue.retry(ids), strict=True))
 
 
 def retry_all(queue: SyncQueue) -> dict[str, str]:

@@ -5,32 +5,21 @@ is PROVISIONAL while it follows from what a gateway says, and STATED when a stat
 no fact explains is UNEXPLAINED; a fact that is missing never makes a cause.
 """
 
+import json
 import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
+from itertools import chain
 from math import copysign
 from operator import attrgetter
 from typing import Any
 
 from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.close_facts import (
-    A_DAY,
-    CLEAR,
-    LAST_TRADES,
-    NEAR,
-    Facts,
-    History,
-    Moneyness,
-    covers,
-    last_trade,
-    moneyness,
-    names_all,
-    rounded,
-    settles_in_cash,
-)
+from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.closures import (
     SLACK,
     TERMS,
@@ -39,13 +28,42 @@ from position_sync_dagster.domain.closures import (
     PositionChange,
     Stage,
 )
-from position_sync_dagster.domain.instrument import NEW_YORK, Right, digits
+from position_sync_dagster.domain.instrument import (
+    NEW_YORK,
+    ContractDetails,
+    Right,
+    digits,
+    expiry_moment,
+    parse_trading_hours,
+)
 from position_sync_dagster.domain.statement import (
     FLEX,
     EventKind,
     Execution,
     StatementEvent,
+    current_executions,
 )
+
+# Holdings that close and arrive within this time may belong to one event of the broker.
+NEAR = timedelta(minutes=15)
+
+A_DAY = timedelta(days=1)
+
+# An option that was quoted at this price or below, right before its end, was out of the money,
+# unless that is much for its strike: an option on a currency is quoted at 0.02 for one of 1.05.
+WORTHLESS = 0.05
+
+CLEAR = 0.01
+# An option is clearly in or out of the money if its underlying is at least this far from the
+# strike, as a part of the strike. Options that are settled at the open do not trade in the night
+# before.
+CLEAR_AT_THE_OPEN = 0.05
+
+# When the last session of listed options in the US ends (Cboe, curb session), in New York.
+LAST_TRADES = time(17)
+
+# The time of an option's last trade, if its contract names none; in New York.
+USUAL_CLOSE = time(16, 15)
 
 # The times of executions are cut to whole seconds: a trade may be a part of a second later.
 RESOLUTION = timedelta(seconds=1)
@@ -79,6 +97,227 @@ _OPTION_EVENTS = {
     "expiration": Cause.EXPIRED_WORTHLESS,
     "cash settlement": Cause.CASH_SETTLED,
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known when a close is judged.
+
+    Attributes:
+        changes: All changes of positions near the closes, also those that opened something.
+        executions: Rows of `executions`.
+        events: Rows of `statement_events`.
+        contracts: Contract details, by conid.
+        stated: For each account, the days whose trades a statement has, each with the time until
+            which the statement has them. If the statement was made on the day, that is when it was
+            made.
+        asked: From when and until when the gateway named all executions of an account. Without it
+            the absence of an execution proves nothing.
+        prices: The last price of the underlying before the end of options, by the option's conid,
+            each with its time.
+    """
+
+    changes: Sequence[PositionChange]
+    executions: Sequence[Execution] = ()
+    events: Sequence[StatementEvent] = ()
+    contracts: Mapping[int, ContractDetails] = field(default_factory=dict)
+    stated: Mapping[str, Mapping[date, datetime]] = field(default_factory=dict)
+    asked: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict)
+    prices: Mapping[int, tuple[float, datetime]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Row:
+    """An execution or an event, which may explain a change or a part of it.
+
+    Attributes:
+        at: Its time; of an event the beginning of its day in New York.
+        by: By how much it changed the position; of an option's event it has no sign: in statements
+            of different accounts it has either, and ends a holding in both cases.
+        lead: How much earlier `at` may be than the effect that a gateway shows.
+    """
+
+    at: datetime
+    by: float
+    lead: timedelta
+    of: Execution | StatementEvent
+
+    def by_of(self, change: PositionChange) -> float:
+        """Return by how much it changed the position, if it is a part of a change."""
+        is_event = isinstance(self.of, StatementEvent) and self.of.kind is EventKind.OPTION_EVENT
+        return copysign(self.by, change.by) if is_event else self.by
+
+
+def _row_of(one: Execution) -> _Row:
+    lead = timedelta()
+    if one.source == FLEX and (one.transaction_type == "BookTrade" or not one.price):
+        lead = BOOKED
+    elif one.source == FLEX and one.time.astimezone(NEW_YORK).time() == time():
+        lead = A_DAY  # without the field Date/Time a statement names the day alone
+    return _Row(one.time, one.change, lead, one)
+
+
+def _row_of_event(one: StatementEvent) -> _Row | None:
+    """Return the row of an event; None if it explains no change, or by how much is not known."""
+    is_option = one.kind is EventKind.OPTION_EVENT
+    # The event of an option has a row of the shares that came with it: Buy, Sell.
+    is_other = is_option and _type_of(one) not in _OPTION_EVENTS
+    if one.kind is EventKind.CASH or is_other or not one.quantity:
+        return None
+    by = one.quantity
+    if one.kind is EventKind.TRANSFER and one.direction is not None:
+        by = abs(by) * (1 if one.direction.strip().upper() == "IN" else -1)
+    return _Row(datetime.combine(one.day, time(), NEW_YORK).astimezone(UTC), by, BOOKED, one)
+
+
+class History:
+    """The facts, by holding and in order of time; each look-up costs what it finds."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        self.changes: defaultdict[Key, list[PositionChange]] = defaultdict(list)
+        for change in sorted(facts.changes, key=lambda one: (one.seen_at, one.change_id)):
+            self.changes[change.key].append(change)
+        versions = sorted(facts.events, key=lambda one: one.stated_at or NEVER)
+        newest = {(one.account, one.conid, one.event_id): one for one in versions}
+        events = sorted(newest.values(), key=lambda one: (one.day, one.event_id))
+        executions = map(_row_of, current_executions(facts.executions))
+        # Those that explain no change yet.
+        self.rows: defaultdict[Key, list[_Row]] = defaultdict(list)
+        found = filter(None, chain(map(_row_of_event, events), executions))
+        for row in sorted(found, key=attrgetter("at")):
+            if row.of.conid is not None:
+                self.rows[row.of.account, row.of.conid].append(row)
+        # By the broker's id of a corporate action.
+        self._actions: defaultdict[object, set[int | None]] = defaultdict(set)
+        for event in events:
+            self._actions[_action_of(event)].add(event.conid)
+
+    def details(self, change: PositionChange) -> ContractDetails | None:
+        """Return the contract details of what changed."""
+        return self.facts.contracts.get(change.conid)
+
+    def under_conid(self, option: PositionChange) -> int | None:
+        """Return the contract id of an option's underlying."""
+        details = self.details(option)
+        return details.under_conid if details is not None else None
+
+    def moved_with(self, change: PositionChange, conid: int) -> bool:
+        """Return whether another holding of the account changed at about the same time."""
+        others = self.changes.get((change.account, conid), ())
+        return any(abs(one.seen_at - change.seen_at) <= NEAR for one in others)
+
+    def counter_of(self, one: Execution | StatementEvent) -> int | None:
+        """Return the other contract of a corporate action; None if it is not known."""
+        action = _action_of(one) if isinstance(one, StatementEvent) else None
+        others = self._actions[action] - {one.conid} if action else set()
+        return others.pop() if len(others) == 1 else None
+
+    def is_over(self, option: PositionChange) -> bool:
+        """Return whether a change was seen after the last trade of its option."""
+        ended = last_trade(option, self.details(option))
+        return ended is not None and option.seen_at >= ended
+
+
+def _action_of(one: StatementEvent) -> tuple[str, str] | None:
+    found = json.loads(one.attributes).get("actionID")
+    is_action = one.kind is EventKind.CORPORATE_ACTION and found
+    return (one.account, str(found)) if is_action else None
+
+
+def _between(rows: Sequence[_Row], first: datetime, last: datetime) -> Sequence[_Row]:
+    begin = bisect_left(rows, first, key=attrgetter("at"))
+    return rows[begin : bisect_right(rows, last, key=attrgetter("at"))]
+
+
+def rounded(quantity: float) -> float:
+    """Return a quantity without the error of a binary sum; fractions of shares have four digits."""
+    return round(quantity, 6) + 0.0
+
+
+class Moneyness(StrEnum):
+    """Where an option stood when it was last known.
+
+    QUOTED_OUT: out of the money by its own price alone. Near the strike its holder may exercise it
+    all the same, and its shares come minutes later.
+    """
+
+    IN = "IN"
+    OUT = "OUT"
+    QUOTED_OUT = "QUOTED_OUT"
+    UNCLEAR = "UNCLEAR"
+
+
+def last_trade(change: PositionChange, details: ContractDetails | None) -> datetime | None:
+    """Return when a derivative could be traded last; None where it does not expire."""
+    day = details.last_trade_date if details and details.last_trade_date else change.expiry
+    if day is None:
+        return None
+    clock, zone = (details.last_trade_time, details.time_zone) if details else (None, None)
+    return expiry_moment(day, clock, zone, usual=USUAL_CLOSE).astimezone(UTC)
+
+
+def settles_in_cash(details: ContractDetails | None) -> bool | None:
+    """Return whether an option is settled in cash, as all options on an index; None: not known."""
+    kind = details.under_sec_type if details is not None else None
+    return None if not kind else kind == "IND"
+
+
+def moneyness(change: PositionChange, facts: Facts) -> Moneyness:
+    """Return where an option stood at its end, only if it is clear."""
+    details = facts.contracts.get(change.conid)
+    ended = last_trade(change, details)
+    if ended is None or change.strike is None or change.right is None:
+        return Moneyness.UNCLEAR
+    at_the_open = details is not None and details.is_settled_at_the_open
+    clear = change.strike * (CLEAR_AT_THE_OPEN if at_the_open else CLEAR)
+    price = facts.prices.get(change.conid)
+    if price is not None and abs(price[1] - ended) <= NEAR:
+        above = price[0] - change.strike
+        if abs(above) >= clear:
+            is_in = above > 0 if change.right is Right.CALL else above < 0
+            return Moneyness.IN if is_in else Moneyness.OUT
+    if change.market_price is None or change.since is None or change.since < ended - NEAR:
+        return Moneyness.UNCLEAR
+    if details is None:
+        return Moneyness.UNCLEAR  # its price is in dollars, its strike perhaps in cents
+    own = change.market_price * details.price_magnifier
+    if own >= clear and own > WORTHLESS:
+        return Moneyness.IN
+    quoted_out = own <= min(WORTHLESS, clear) and not at_the_open
+    return Moneyness.QUOTED_OUT if quoted_out else Moneyness.UNCLEAR
+
+
+def covers(facts: Facts, change: PositionChange) -> bool:
+    """Return whether every execution that may have made a change would be known.
+
+    That is so if the contract had ended when the previous quantity was confirmed, or if the
+    gateway named all executions from then until the change was seen or the contract ended.
+    """
+    details = facts.contracts.get(change.conid)
+    ended = last_trade(change, details)
+    if change.since is None:
+        return False
+    if ended is not None and change.since >= ended:
+        return True
+    _begin, end = facts.asked.get(change.account, (change.seen_at, change.since))
+    if end < change.seen_at and (ended is None or end < ended):
+        return False
+    return names_all(facts, change)
+
+
+def names_all(facts: Facts, change: PositionChange) -> bool:
+    """Return whether the gateway named all executions since the quantity before was confirmed."""
+    details = facts.contracts.get(change.conid)
+    begin, _end = facts.asked.get(change.account, (change.seen_at, change.seen_at))
+    if change.since is None:
+        return False
+    if begin <= change.since:
+        return True
+    hours = parse_trading_hours(details.trading_hours, details.time_zone) if details else None
+    if hours is None or not hours.begins <= change.since <= begin < hours.ends:
+        return False
+    return not any(opens < begin and closes > change.since for opens, closes in hours.sessions)
 
 
 def codes_of(text: str | None) -> frozenset[str]:
@@ -122,207 +361,8 @@ def cause_of_execution(one: Execution, *, long: bool) -> tuple[Cause, str]:
     return Cause.UNEXPLAINED, f"the statement books it as {kind or 'a trade at no price'}"
 
 
-def says_why(one: Execution) -> bool:
-    """Return whether a row is a statement's, with the fields that name a cause."""
-    return one.source == FLEX and (one.codes is not None or one.transaction_type is not None)
-
-
-@dataclass(slots=True)
-class Parts:
-    """A change, the executions and the events that explain it."""
-
-    change: PositionChange
-    taken: list[Execution] = field(default_factory=list)
-    events: list[tuple[StatementEvent, float]] = field(default_factory=list)
-    # Whether an execution of the day that went the same way fits no change: its time may be wrong,
-    # or a message lost.
-    spare: bool = False
-
-    @property
-    def rest(self) -> float:
-        """Return the part of the change that is not explained, with its sign."""
-        explained = sum(one.change for one in self.taken) + sum(by for _event, by in self.events)
-        return rounded(self.change.by - explained)
-
-
-class _Pool:
-    """The executions of a holding, in order of time, that explain no change yet."""
-
-    def __init__(self, listed: Sequence[Execution]) -> None:
-        self._listed = listed
-        self._taken: set[int] = set()
-
-    def between(self, first: datetime, last: datetime | None) -> list[Execution]:
-        """Return those from one time to another; None: to the end."""
-        begin = bisect_left(self._listed, first, key=attrgetter("time"))
-        end = (
-            len(self._listed)
-            if last is None
-            else bisect_right(self._listed, last, key=attrgetter("time"))
-        )
-        return [one for one in self._listed[begin:end] if id(one) not in self._taken]
-
-    def take(self, found: list[Execution]) -> list[Execution]:
-        """Return them; they explain no other change."""
-        self._taken.update(map(id, found))
-        return found
-
-
-def closures_of(facts: Facts, now: datetime, only: Container[str] | None = None) -> list[Closure]:
-    """Return the causes of closes among the changes, as far as the facts show them.
-
-    Args:
-        only: Ids of the changes to judge, all by default; the others are facts.
-    """
-    history = History(facts)
-    pools = {key: _Pool(listed) for key, listed in history.executions.items()}
-    events = _Events(history)
-    parts: dict[str, Parts] = {}
-    for key, changes in history.changes.items():
-        pool, of_key = pools.get(key, _Pool(())), [Parts(change) for change in changes]
-        # Exact matches come first: an execution whose time is a little off, or that was booked days
-        # before, may fit two changes.
-        for slack in (timedelta(), SLACK):
-            for part in of_key:
-                part.taken = part.taken or pool.take(_taken(part.change, pool, slack))
-        for part in of_key:
-            if not part.taken:
-                part.events = events.of(part.change, (), whole=True)
-        for part in of_key:
-            if not part.taken and not part.events:
-                part.taken = pool.take(_taken(part.change, pool, SLACK, booked=True))
-        for part in of_key:
-            part.events = part.events or events.of(part.change, part.taken)
-            at = part.change.seen_at
-            of_the_day = pool.between(at - A_DAY, at + A_DAY)
-            part.spare = any(one.change * part.change.by > 0 for one in of_the_day)
-            parts[part.change.change_id] = part
-    delivered = _delivered(history, parts.values(), pools)
-    found: list[Closure] = []
-    for change in facts.changes:
-        if change.closed and (only is None or change.change_id in only):
-            counter = delivered.get(change.change_id)
-            found += _judged(parts[change.change_id], history, counter, now)
-    return found
-
-
-def _begin(change: PositionChange) -> datetime:
-    return change.since or change.seen_at - BOOKED
-
-
-def _taken(
-    change: PositionChange, pool: _Pool, slack: timedelta, *, booked: bool = False
-) -> list[Execution]:
-    """Return the executions that make up a whole change, in order of time; none without a match.
-
-    Args:
-        slack: By how much their times may be off.
-        booked: Whether times may be earlier, as `_lead` says. Then executions that explain only a
-            part of the quantity are returned if none explain all of it: the rest has another cause.
-    """
-    begin, early = _begin(change), max(slack, RESOLUTION)
-    near = [
-        one
-        for one in pool.between(
-            begin - early - (BOOKED if booked else timedelta()), change.seen_at + slack
-        )
-        if begin - early - (_lead(one) if booked else timedelta()) < one.time
-    ]
-    old = sum(one.time <= begin - early for one in near)
-    until = sum(one.time <= change.seen_at for one in near)
-    before = sum(one.time <= change.seen_at - early for one in near)
-    # Try all executions until then first, then add later ones, and last leave out the newest ones,
-    # whose effect is the next change.
-    counts = (*range(until, len(near) + 1), *range(until - 1, before - 1, -1))
-    for first in range(old, -1, -1):
-        for count in counts:
-            found = near[first:count]
-            if found and rounded(sum(one.change for one in found)) == rounded(change.by):
-                return found
-    if booked:
-        for part in (near[old:until], near[:until]):
-            explained = rounded(sum(one.change for one in part))
-            if explained * change.by > 0 and abs(explained) < abs(change.by):
-                return part
-    return []
-
-
-def _lead(one: Execution) -> timedelta:
-    """Return how much earlier the time of an execution may be than its effect.
-
-    The broker may have booked it long before the gateway shows its effect. A statement without the
-    field Date/Time names the day alone.
-    """
-    if one.source == FLEX and (one.transaction_type == "BookTrade" or not one.price):
-        return BOOKED
-    is_day = one.source == FLEX and one.time.astimezone(NEW_YORK).time() == time()
-    return A_DAY if is_day else timedelta()
-
-
-class _Events:
-    """The events of statements, each of which explains one change."""
-
-    def __init__(self, history: History) -> None:
-        self._of = {
-            key: {one.event_id: one for one in listed if one.kind is not EventKind.CASH}
-            for key, listed in history.events.items()
-        }
-
-    def of(
-        self, change: PositionChange, taken: Sequence[Execution], *, whole: bool = False
-    ) -> list[tuple[StatementEvent, float]]:
-        """Return the events that explain what the executions leave open, each with its part.
-
-        Args:
-            whole: Return only events of the days of the change, and only if they explain all of it.
-        """
-        rest = rounded(change.by - sum(one.change for one in taken))
-        early = timedelta() if whole else BOOKED
-        first = (_begin(change) - early).astimezone(NEW_YORK).date()
-        last = change.seen_at.astimezone(NEW_YORK).date()
-        found: list[tuple[StatementEvent, float]] = []
-        pool = self._of.get(change.key, {})
-        if not pool or not rest:
-            return []
-        near = [
-            (one, by)
-            for one in pool.values()
-            if first <= one.day <= last
-            # The event of an option has a row of the shares that came with it: Buy, Sell.
-            and (one.kind is not EventKind.OPTION_EVENT or _type_of(one) in _OPTION_EVENTS)
-            and (by := _signed(one, rest))
-        ]
-        if rest and rounded(sum(by for _one, by in near)) == rest:
-            found = near  # a split takes the old shares away and brings the new ones
-        elif whole:
-            found = [(one, by) for one, by in near if rounded(by) == rest][:1]
-        else:
-            for one, by in near:
-                if abs(by) <= abs(rest) and by * rest > 0:
-                    found.append((one, by))
-                    rest = rounded(rest - by)
-        for one, _by in found:
-            del pool[one.event_id]
-        return found
-
-
 def _type_of(one: StatementEvent) -> str:
     return (one.type or "").strip().lower()
-
-
-def _signed(one: StatementEvent, rest: float) -> float:
-    """Return by how much an event changed the position; 0 where that is not known.
-
-    In statements of different accounts an option's event has either sign; it ends a holding in both
-    cases.
-    """
-    if one.quantity is None:
-        return 0.0
-    if one.kind is EventKind.OPTION_EVENT:
-        return abs(one.quantity) * (1 if rest > 0 else -1)
-    if one.kind is EventKind.TRANSFER and one.direction is not None:
-        return abs(one.quantity) * (1 if one.direction.strip().upper() == "IN" else -1)
-    return one.quantity
 
 
 def _cause_of_event(one: StatementEvent) -> tuple[Cause, str]:
@@ -338,13 +378,101 @@ def _cause_of_event(one: StatementEvent) -> tuple[Cause, str]:
     return cause, f"corporate action {words[:200]}"
 
 
+@dataclass(slots=True)
+class Parts:
+    """A change, and the executions and events that explain it."""
+
+    change: PositionChange
+    rows: list[_Row] = field(default_factory=list)
+    # Whether an execution of the day that went the same way fits no change: its time may be wrong,
+    # or a message lost.
+    spare: bool = False
+
+    @property
+    def rest(self) -> float:
+        """Return the part of the change that is not explained, with its sign."""
+        return rounded(self.change.by - sum(row.by_of(self.change) for row in self.rows))
+
+
+# How rows are looked for, one way after the other: by how much their times may be off, how much
+# earlier the broker may have booked them, and whether a part of the quantity is enough. Exact
+# matches come first: what is a little off, or was booked days before, may fit two changes.
+_WAYS = (
+    (timedelta(), timedelta(), False),
+    (SLACK, timedelta(), False),
+    (SLACK, A_DAY, False),
+    (SLACK, BOOKED, True),
+)
+
+
+def closures_of(facts: Facts, now: datetime, only: Container[str] | None = None) -> list[Closure]:
+    """Return the causes of closes among the changes, as far as the facts show them.
+
+    Args:
+        only: Ids of the changes to judge, all by default; the others are facts.
+    """
+    history = History(facts)
+    parts: dict[str, Parts] = {}
+    for key, changes in history.changes.items():
+        left, of_key = history.rows[key], [Parts(change) for change in changes]
+        for way in _WAYS:
+            for part in of_key:
+                if not part.rows:
+                    part.rows = _matching(part.change, left, *way)
+                    for row in part.rows:
+                        left.remove(row)
+        for part in of_key:
+            at = part.change.seen_at
+            part.spare = any(
+                row.by * part.change.by > 0 and isinstance(row.of, Execution)
+                for row in _between(left, at - A_DAY, at + A_DAY)
+            )
+            parts[part.change.change_id] = part
+    delivered = _delivered(history, parts.values())
+    found: list[Closure] = []
+    for change in facts.changes:
+        if change.closed and (only is None or change.change_id in only):
+            counter = delivered.get(change.change_id)
+            found += _judged(parts[change.change_id], history, counter, now)
+    return found
+
+
+def _matching(
+    change: PositionChange, rows: Sequence[_Row], slack: timedelta, most: timedelta, partly: bool
+) -> list[_Row]:
+    """Return the rows that make up a whole change, in order of time; none without a match."""
+    begin, early = change.since or change.seen_at - BOOKED, max(slack, RESOLUTION)
+    near = [
+        row
+        for row in _between(rows, begin - early - most, change.seen_at + slack)
+        if begin - early - min(most, row.lead) < row.at
+    ]
+
+    def explained(found: Sequence[_Row]) -> float:
+        return rounded(sum(row.by_of(change) for row in found))
+
+    old = sum(row.at <= begin - early for row in near)
+    until = sum(row.at <= change.seen_at for row in near)
+    before = sum(row.at <= change.seen_at - early for row in near)
+    # Try all rows until then first, then add later ones, and last leave out the newest ones, whose
+    # effect is the next change.
+    counts = (*range(until, len(near) + 1), *range(until - 1, before - 1, -1))
+    runs = (near[first:count] for first in range(old, -1, -1) for count in counts)
+    alone = ([row] for row in near if most)
+    for found in chain(runs, alone):
+        if found and explained(found) == rounded(change.by):
+            return found
+    for found in (near[old:until], near[:until]):
+        if partly and 0 < explained(found) / change.by < 1:
+            return found
+    return []
+
+
 # What shares that came or went say of an option, or an option of its shares; the other one.
 _Counter = tuple[Cause, int | None]
 
 
-def _delivered(
-    history: History, parts: Iterable[Parts], pools: Mapping[Key, _Pool]
-) -> dict[str, _Counter]:
+def _delivered(history: History, parts: Iterable[Parts]) -> dict[str, _Counter]:
     """Return which options and shares explain each other without an execution, by the change."""
     by_under: defaultdict[Key, list[Parts]] = defaultdict(list)
     for part in parts:
@@ -353,104 +481,78 @@ def _delivered(
         if part.rest and under is not None and (change.closed or not change.is_option):
             by_under[change.account, under].append(part)
     found: dict[str, _Counter] = {}
-    for (account, under), listed in by_under.items():
-        if not any(one.change.is_option for one in listed):
-            continue
-        left = pools.get((account, under), _Pool(()))
+    for (_account, under), listed in by_under.items():
         group: list[Parts] = []
         for one in sorted(listed, key=lambda one: one.change.seen_at):
             # A change seen after a gap may have happened right after the last confirmation.
             since = one.change.since
             if group and since is not None and since - group[-1].change.seen_at > NEAR:
-                found |= _exercised(history, under, group, left)
+                found |= _exercised(history, under, group)
                 group = []
             group.append(one)
-        found |= _exercised(history, under, group, left)
+        found |= _exercised(history, under, group)
     return found
 
 
-def _exercised(
-    history: History, under: int, group: Sequence[Parts], left: _Pool
-) -> dict[str, _Counter]:
+def _exercised(history: History, under: int, group: Sequence[Parts]) -> dict[str, _Counter]:
     """Return what a group of options and shares of one underlying says; nothing if it is unclear.
 
-    At its end an option is exercised if it was in the money, and worthless if it was out of it.
-    Of one that is near its strike, shares with its multiplier are the sign; two such options are
-    told apart by no sign. Before its end shares are the only sign.
+    The sign of an exercise are exactly the shares of the option. Each option in the money at its
+    end, or gone before it, has its own; without such an option it is one near its strike.
     """
-    options = [one for one in group if one.change.is_option]
+    options = [one.change for one in group if one.change.is_option]
     shares = [one for one in group if not one.change.is_option]
     if (
         not options
         or not all(covers(history.facts, one.change) and not one.spare for one in group)
-        or settles_in_cash(history.details(options[0].change))
+        or settles_in_cash(history.details(options[0]))
         # Shares may have come, and have been traded away, while nobody looked.
-        or left.between(group[0].change.seen_at - A_DAY, None)
+        or any(
+            row.at >= group[0].change.seen_at - A_DAY and isinstance(row.of, Execution)
+            for row in history.rows[options[0].account, under]
+        )
         # No exercise and no expiry turns a long position into a short one.
-        or any(rounded(one.change.by + one.change.closed) for one in options)
+        or any(rounded(one.by + one.closed) for one in options)
     ):
         return {}
-    # Before its end an option went for an exercise, or not at all.
-    states = [
-        (change, moneyness(change, history.facts) if _is_over(history, change) else Moneyness.IN)
-        for change in (one.change for one in options)
-    ]
-    ended = [change for change, stood in states if stood is Moneyness.IN]
-    unclear = [one for one in states if one[1] in (Moneyness.QUOTED_OUT, Moneyness.UNCLEAR)]
-    came = [one.rest for one in shares]
-    rest = rounded(sum(came) - sum(one.units or 0.0 for one in ended))
-    is_complete = _is_complete(history, options, shares)
-    if rest and is_complete and [rounded(one.units or 0.0) for one, _stood in unclear] == [rest]:
-        ended, unclear, rest = [*ended, unclear[0][0]], [], 0.0
-    # Before its end an option may also leave by a transfer: then shares are the only evidence.
-    is_over = all(_is_over(history, one) for one in ended)
-    units = sorted(rounded(one.units or 0.0) for one in ended)
-    one_by_one = not is_over and units == sorted(map(rounded, came))
-    if rest or not (came or is_over) or not (one_by_one or _may_be(ended)):
+    stood = {
+        one.change_id: moneyness(one, history.facts) if history.is_over(one) else Moneyness.IN
+        for one in options
+    }
+    near = [one for one in options if stood[one.change_id] not in (Moneyness.IN, Moneyness.OUT)]
+    ended = [one for one in options if stood[one.change_id] is Moneyness.IN]
+    is_complete = _is_complete(history, options, [one.change for one in shares])
+    if not ended and shares and is_complete:
+        ended, near = near, []
+    if sorted(rounded(one.units or 0.0) for one in ended) != sorted(one.rest for one in shares):
         return {}
-    found: dict[str, _Counter] = {
-        change.change_id: (Cause.EXPIRED_WORTHLESS, None)
-        for change, stood in states
-        if stood is Moneyness.OUT
-    } | {change.change_id: (_by_exercise(change), under) for change in ended}
-    if not all(is_complete and stood is Moneyness.QUOTED_OUT for _change, stood in unclear):
-        return found
-    found |= {change.change_id: (Cause.EXPIRED_WORTHLESS, None) for change, _stood in unclear}
-    if len(causes := {_by_exercise(one) for one in ended}) == 1:
-        of_shares = (causes.pop(), ended[-1].conid)
-        found |= {one.change.change_id: of_shares for one in shares if one.change.closed}
-    return found
+    found: dict[str, _Counter] = {one.change_id: (_by_exercise(one), under) for one in ended}
+    worthless = [one for one in options if stood[one.change_id] is Moneyness.OUT]
+    if all(is_complete and stood[one.change_id] is Moneyness.QUOTED_OUT for one in near):
+        worthless += near
+        for one in (one for one in shares if one.change.closed):
+            option = next(other for other in ended if rounded(other.units or 0.0) == one.rest)
+            found[one.change.change_id] = (_by_exercise(option), option.conid)
+    return found | {one.change_id: (Cause.EXPIRED_WORTHLESS, None) for one in worthless}
 
 
-def _is_over(history: History, option: PositionChange) -> bool:
-    ended = last_trade(option, history.details(option))
-    return ended is not None and option.seen_at >= ended
-
-
-def _may_be(options: Iterable[PositionChange]) -> bool:
-    """Return whether one price of the underlying, at their end, lets all of these be exercised."""
-    listed = list(options)
-    calls = [one.strike or 0.0 for one in listed if one.right is Right.CALL]
-    puts = [one.strike or 0.0 for one in listed if one.right is Right.PUT]
-    return not calls or not puts or max(calls) <= min(puts) * (1 + CLEAR)
-
-
-def _is_complete(history: History, options: Sequence[Parts], shares: Sequence[Parts]) -> bool:
+def _is_complete(
+    history: History, options: Sequence[PositionChange], shares: Sequence[PositionChange]
+) -> bool:
     """Return whether all shares that belong to these options must have come by now.
 
     Shares and options that changed in a longer gap may have come and gone at any time in it, and
     for other reasons.
     """
-    at_once = [
-        one.change.since is not None and one.change.seen_at - one.change.since <= NEAR
-        for one in (*options, *shares)
-    ]
-    last = max(one.change.seen_at for one in options)
-    _begin, asked_at = history.facts.asked.get(options[0].change.account, (last, last))
+    last = max(one.seen_at for one in options)
+    _begin, asked_at = history.facts.asked.get(options[0].account, (last, last))
     return (
         asked_at >= last + NEAR
-        and all(names_all(history.facts, one.change) for one in options)
-        and (not shares or all(at_once))
+        and all(names_all(history.facts, one) for one in options)
+        and (
+            not shares
+            or all(one.seen_at - (one.since or NEVER) <= NEAR for one in (*options, *shares))
+        )
     )
 
 
@@ -463,26 +565,21 @@ def _judged(
 ) -> list[Closure]:
     """Return the causes of one close, whose quantities add up to what was closed."""
     change = part.change
+    groups: dict[tuple[Cause, Stage, str], list[_Row]] = {}
+    in_cash = bool(settles_in_cash(history.details(change)))
+    for row in part.rows:
+        if row.by_of(change) * change.closed < 0:  # it reduced the holding
+            cause = _cause_of(row.of, long=change.closed > 0, in_cash=in_cash)
+            groups.setdefault(cause, []).append(row)
     found: list[Closure] = []
-    settled = _settled_in_cash(change, history)
-    groups: dict[tuple[Cause, Stage, str], list[Execution]] = {}
-    for one in part.taken:
-        if one.change * change.closed < 0:  # it reduced the holding
-            cause, why = cause_of_execution(one, long=change.closed > 0)
-            if settled and cause in _BY_EXERCISE:
-                cause, why = Cause.CASH_SETTLED, "settled in cash"
-            stage = Stage.STATED if says_why(one) else Stage.PROVISIONAL
-            if one.source == FLEX and stage is Stage.PROVISIONAL:
-                why = "a trade of a statement without the fields Notes/Codes and Transaction Type"
-            groups.setdefault((cause, stage, why), []).append(one)
-    explained = [_traded(change, *of_group, ones) for of_group, ones in groups.items()]
-    explained += [_stated(change, event, by, history) for event, by in part.events]
     open_quantity = abs(change.closed)
-    for closure in explained:
-        quantity = min(open_quantity, abs(closure.quantity))
+    for cause, rows in groups.items():
+        quantity = min(open_quantity, sum(abs(row.by) for row in rows))
         open_quantity = rounded(open_quantity - quantity)
         if quantity:
-            found.append(replace(closure, quantity=copysign(quantity, change.closed)))
+            counter_conid = history.counter_of(rows[0].of)
+            one = _explained(change, cause, quantity, rows)
+            found.append(replace(one, counter_conid=counter_conid))
     if open_quantity:
         found.append(_inferred(part, open_quantity, history, counter))
     under = history.under_conid(change) if change.is_option else None
@@ -497,13 +594,22 @@ def _judged(
     ]
 
 
-def _settled_in_cash(change: PositionChange, history: History) -> bool:
-    """Return whether a statement names the cash settlement of the contract in these days."""
-    last = change.seen_at.astimezone(NEW_YORK).date()
-    return any(
-        _type_of(one) == "cash settlement" and last - BOOKED <= one.day <= last
-        for one in history.events.get(change.key, ())
-    )
+def _cause_of(
+    one: Execution | StatementEvent, *, long: bool, in_cash: bool
+) -> tuple[Cause, Stage, str]:
+    """Return what a row states of a long or a short holding, which may be settled in cash."""
+    if isinstance(one, StatementEvent):
+        cause, why = _cause_of_event(one)
+        return cause, Stage.STATED, why
+    cause, why = cause_of_execution(one, long=long)
+    if in_cash and cause in _BY_EXERCISE:
+        cause, why = Cause.CASH_SETTLED, "settled in cash"
+    if one.source != FLEX:
+        return cause, Stage.PROVISIONAL, why
+    if one.codes is None and one.transaction_type is None:
+        why = "a trade of a statement without the fields Notes/Codes and Transaction Type"
+        return cause, Stage.PROVISIONAL, why
+    return cause, Stage.STATED, why
 
 
 def _closure(
@@ -517,22 +623,23 @@ def _closure(
     return Closure(**of_change | known, quantity=signed, cause=cause, stage=stage, detail=why)
 
 
-def _traded(
-    change: PositionChange, cause: Cause, stage: Stage, why: str, ones: Sequence[Execution]
+def _explained(
+    change: PositionChange, cause: tuple[Cause, Stage, str], quantity: float, rows: Sequence[_Row]
 ) -> Closure:
-    quantity = sum(one.quantity for one in ones)
-    paid = _sum(None if one.price is None else one.price * one.quantity for one in ones)
+    """Return the cause that rows state, with them as evidence."""
+    ones = [row.of for row in rows]
+    executions = [one for one in ones if isinstance(one, Execution)]
+    paid = _sum(None if row.of.price is None else row.of.price * abs(row.by) for row in rows)
     return _closure(
         change,
-        cause,
-        stage,
-        why,
+        *cause,
         quantity,
-        closed_at=max(one.time for one in ones),
-        price=None if paid is None else paid / quantity,
+        closed_at=max((one.time for one in executions), default=change.seen_at),
+        price=None if paid is None else paid / sum(abs(row.by) for row in rows),
         realized_pnl=_sum(one.realized_pnl for one in ones),
-        executions=",".join(one.execution_id for one in ones),
-        order_ids=_joined(one.order_id for one in ones),
+        executions=_joined(one.execution_id for one in executions),
+        order_ids=_joined(one.order_id for one in executions),
+        events=_joined(one.event_id for one in ones if isinstance(one, StatementEvent)),
         statement=_joined(one.statement for one in ones),
     )
 
@@ -540,22 +647,6 @@ def _traded(
 def _sum(values: Iterable[float | None]) -> float | None:
     listed = list(values)
     return None if None in listed else sum(value or 0.0 for value in listed)
-
-
-def _stated(change: PositionChange, event: StatementEvent, by: float, history: History) -> Closure:
-    cause, why = _cause_of_event(event)
-    return _closure(
-        change,
-        cause,
-        Stage.STATED,
-        why,
-        abs(by),
-        price=event.price,
-        realized_pnl=event.realized_pnl,
-        events=event.event_id,
-        statement=event.statement,
-        counter_conid=history.counter_of(event),
-    )
 
 
 def _joined(texts: Iterable[str | None]) -> str | None:
@@ -572,37 +663,29 @@ def _inferred(part: Parts, quantity: float, history: History, counter: _Counter 
     def provisional(cause: Cause, why: str, **known: Any) -> Closure:
         return _closure(change, cause, Stage.PROVISIONAL, why, quantity, **known)
 
-    cause, other = counter or (None, None)
+    is_covered, (cause, other) = covers(facts, change), counter or (None, None)
+    why_not = "no execution, and nothing that came with it, explains it"
+    if not is_covered:
+        why_not = "the executions of the time in which it closed are not known"
     if cause is not None and not change.is_option:
-        return provisional(
-            cause, f"with the option {other}, without an execution", counter_conid=other
-        )
-    if not change.is_option or part.taken or part.events or part.spare:
-        return provisional(Cause.UNEXPLAINED, _why_not(change, facts))
-    if cause is not None and cause is not Cause.EXPIRED_WORTHLESS:
+        why = f"with the option {other}, without an execution"
+        return provisional(cause, why, counter_conid=other)
+    if not change.is_option or part.rows or part.spare:
+        return provisional(Cause.UNEXPLAINED, why_not)
+    if cause in _BY_EXERCISE:
         units = change.units or 0.0
         why = f"{units:+g} of the underlying came without an execution, as the option has them"
         return provisional(cause, why, counter_conid=other, price=0.0)
-    details = history.details(change)
-    ended = last_trade(change, details)
-    if ended is not None and change.seen_at >= ended and covers(facts, change):
-        in_cash, where = settles_in_cash(details), moneyness(change, facts)
+    in_cash, where = settles_in_cash(history.details(change)), moneyness(change, facts)
+    if is_covered and history.is_over(change):
         if in_cash and where is Moneyness.IN:
             return provisional(Cause.CASH_SETTLED, "an index option, in the money at its end")
         if cause is Cause.EXPIRED_WORTHLESS or (in_cash and where is Moneyness.OUT):
-            day = f"{ended:%Y-%m-%d}"
-            why = f"out of the money at its end ({day}), and nothing came of the underlying"
             cost, held = change.average_cost, copysign(quantity, change.closed)
             lost = None if cost is None else -held * cost + 0.0
+            why = "out of the money at its end, and nothing came of the underlying"
             return provisional(Cause.EXPIRED_WORTHLESS, why, price=0.0, realized_pnl=lost)
-    return provisional(Cause.UNEXPLAINED, _why_not(change, facts))
-
-
-def _why_not(change: PositionChange, facts: Facts) -> str:
-    """Return why there is no provisional cause, for people."""
-    if not covers(facts, change):
-        return "the executions of the time in which it closed are not known"
-    return "no execution, and nothing that came with it, explains it"
+    return provisional(Cause.UNEXPLAINED, why_not)
 
 
 def _is_stated(change: PositionChange, facts: Facts) -> bool:

@@ -103,30 +103,6 @@ def whole_number(value: int | str, what: str, remedy: str) -> int:
     return number
 
 
-def parse_strike(value: float | str) -> float:
-    """Read a strike: a finite number, in the price unit of the contract.
-
-    Raises:
-        InvalidLegError: It is not a finite number.
-
-    >>> parse_strike("450")
-    450.0
-    """
-    return finite_number(value, "strike", "450.0")
-
-
-def parse_multiplier(value: float | str) -> float:
-    """Read a multiplier: a finite number above zero.
-
-    Raises:
-        InvalidLegError: It is not a finite number above zero.
-
-    >>> parse_multiplier("100")
-    100.0
-    """
-    return finite_number(value, "multiplier", "100", fits=lambda one: one > 0)
-
-
 def finite_number(
     value: float | str, name: str, example: str, fits: Callable[[float], bool] = math.isfinite
 ) -> float:

@@ -12,11 +12,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Self, TypedDict, Unpack
+from functools import partial
+from typing import Any, Self, TypedDict
 
 from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
-from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right, digits
+from position_sync_dagster.domain.instrument import (
+    ContractDetails,
+    Instrument,
+    Right,
+    digits,
+    finite_number,
+)
 from position_sync_dagster.errors import InvalidLegError, shown
 
 # The name, in place of a strategy, for the part of holdings that is in no strategy.
@@ -167,17 +174,12 @@ class ActiveContract(Membership):
         return [int(conid) for conid in (self.rolled_from or "").split(",") if conid]
 
 
-class LegShare(TypedDict, total=False):
-    """Which part of a holding a leg is, and who gets a line first."""
+class LegWords(TypedDict, total=False):
+    """Which part of a holding a leg is, and what distinguishes contracts of equal terms."""
 
     account: str | None
     quantity: float | None
     priority: int
-
-
-class LegWords(LegShare, total=False):
-    """The same, and what distinguishes contracts of equal symbol, right, strike and expiry."""
-
     sec_type: str | None
     trading_class: str | None
     multiplier: float | str | None
@@ -193,15 +195,6 @@ class Description(TypedDict, total=False):
     strike: float | str | None
     expiry: str | int | date | None
     trading_class: str | None
-
-
-class GivenLeg(LegWords, total=False):
-    """Everything that a person or a file says of a leg, apart from its symbol."""
-
-    conid: int | str | None
-    right: str | None
-    strike: float | str | None
-    expiry: str | int | date | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,9 +220,7 @@ class UnresolvedLeg(Membership):
         return ActiveContract(**known | {"conid": conid}, resolved_at=at)
 
 
-def leg_of(
-    terms: Instrument, strategy_id: str, added_at: datetime, **more: Unpack[LegShare]
-) -> ActiveContract:
+def leg_of(terms: Instrument, strategy_id: str, added_at: datetime, **more: Any) -> ActiveContract:
     """Return a leg of a strategy whose contract is known from a holding."""
     known = (terms.conid, terms.symbol, terms.right, terms.strike, terms.expiry)
     return ActiveContract(*known, strategy_id, added_at, **more)
@@ -241,20 +232,18 @@ _MEMBERSHIP = tuple(field.name for field in fields(Membership))
 Leg = ActiveContract | UnresolvedLeg
 
 
-def make_leg(
-    *, symbol: str, strategy_id: int | str, added_at: datetime, **given: Unpack[GivenLeg]
-) -> Leg:
+def make_leg(*, symbol: str, strategy_id: int | str, added_at: datetime, **given: Any) -> Leg:
     """Return a leg from the spellings that a person or a file uses.
 
     Args:
         symbol: Symbol of the underlying.
         strategy_id: The strategy.
         added_at: When the leg joins it.
-        given: Without a conid, these fields describe the contract. Right and strike are those of
-            an option; an expiry may be left out for a future. `sec_type` is needed for options on
-            futures (FOP), indices and currencies, `trading_class` and `multiplier` if contracts
-            differ by them alone, such as SPX and SPXW. Without a quantity it is the whole holding,
-            without an account that of any account.
+        given: Fields that READERS names. Without a conid, they describe the contract. Right and
+            strike are those of an option; an expiry may be left out for a future. `sec_type` is
+            needed for options on futures (FOP), indices and currencies, `trading_class` and
+            `multiplier` if contracts differ by them alone, such as SPX and SPXW. Without a quantity
+            it is the whole holding, without an account that of any account.
 
     Raises:
         InvalidLegError: A field does not parse; the message names field and value.
@@ -296,10 +285,6 @@ def strategy_name(strategy_id: str) -> str:
     return strategy_id
 
 
-def _quantity(value: float | str) -> float:
-    return instrument.finite_number(value, "quantity", "-1, with its sign", fits=bool)
-
-
 def _priority(value: int | str) -> int:
     what = f"The priority {shown(value)} is no whole number above zero, or too large."
     return instrument.whole_number(value, what, "Use 1 (first), 2 and so on.")
@@ -317,15 +302,15 @@ def _code(value: str) -> str | None:
 READERS: Mapping[str, Callable[[Any], Any]] = {
     "conid": instrument.parse_conid,
     "right": instrument.parse_right,
-    "strike": instrument.parse_strike,
+    "strike": partial(finite_number, name="strike", example="450.0"),
     "expiry": instrument.parse_expiry,
     "sec_type": _code,
     "trading_class": _text,
-    "multiplier": instrument.parse_multiplier,
+    "multiplier": partial(finite_number, name="multiplier", example="100", fits=lambda x: x > 0),
     "exchange": _code,
     "currency": _code,
     "account": lambda value: str(value) or None,
-    "quantity": _quantity,
+    "quantity": partial(finite_number, name="quantity", example="-1, with its sign", fits=bool),
     "priority": _priority,
 }
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import NEW_YORK, HasTerms, Right, contract_name
-from position_sync_dagster.domain.leg import ActiveContract, Leg, LegShare, few, leg_of
+from position_sync_dagster.domain.leg import ActiveContract, Leg, few, leg_of
 
 
 class HoldingSide(StrEnum):
@@ -88,7 +88,7 @@ def legs_of_rules(
             has_room = rule.limit is None or conid in conids or len(conids) < rule.limit
             if has_room and rule.refuses(one, today) is None:
                 conids.add(conid)
-                share = LegShare(account=one.account, priority=rule.priority)
+                share = {"account": one.account, "priority": rule.priority}
                 found.append(leg_of(one.instrument, rule.name, now, **share))
             else:
                 left.append(one)

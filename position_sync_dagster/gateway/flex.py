@@ -648,6 +648,24 @@ FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 30.0
 
 
+# The domains of IB, to whose hosts a token may be sent.
+_BROKER = ("interactivebrokers.com", "interactivebrokers.co.uk", "ibkr.com")
+
+
+def is_of_broker(url: str) -> bool:
+    """Return whether an address is one of IB's, over https.
+
+    >>> is_of_broker("https://gdcdyn.interactivebrokers.com/Universal/servlet/GetStatement")
+    True
+    >>> is_of_broker("https://interactivebrokers.com.example/GetStatement")
+    False
+    """
+    if not url.startswith("https://") or "?" in url or address_flaw(url) is not None:
+        return False
+    host, port = urlsplit(url).hostname or "", urlsplit(url).port
+    return port in (None, 443) and any(host == one or host.endswith(f".{one}") for one in _BROKER)
+
+
 class _NoRedirects(HTTPRedirectHandler):
     """Makes a redirect an error: the request has the token in its address."""
 
@@ -690,16 +708,18 @@ class FlexService:
             raise SettingsError(
                 f"The address of the Flex service {flaw}.", remedy="Use an https address."
             )
-        asked = answer_of(self._until_ready("SendRequest", token, query_id, query_id))
+        base = self.url.rstrip("/")
+        asked = answer_of(self._until_ready(f"{base}/SendRequest", token, query_id, query_id))
         reference = asked.get("ReferenceCode", "")
         if not reference:
             raise refusal(_without(token, asked), f"query {query_id}")
         logger.info("the Flex service makes the statement of query %s", query_id)
-        return self._until_ready("GetStatement", token, reference, query_id)
+        named = asked.get("Url", "")
+        url = named if is_of_broker(named) else f"{base}/GetStatement"
+        return self._until_ready(url, token, reference, query_id)
 
-    def _ask(self, step: str, token: str, subject: str, query_id: str) -> bytes:
-        asked = urlencode({"t": token, "q": subject, "v": 3})
-        address = f"{self.url.rstrip('/')}/{step}?{asked}"
+    def _ask(self, url: str, token: str, subject: str, query_id: str) -> bytes:
+        address = f"{url}?" + urlencode({"t": token, "q": subject, "v": 3})
         request = Request(address, headers={"User-Agent": USER_AGENT})  # noqa: S310 - checked above
         try:
             with _OPENER.open(request, timeout=self.timeout_s) as answer:

@@ -71,7 +71,7 @@ def _key(one: Break | Discrepancy) -> BreakKey:
 
 
 def _rows_of(breaks: Iterable[Break]) -> pl.DataFrame:
-    rows = frame_of(RECONCILIATION_BREAKS, map(fields_of, breaks))
+    rows = frame_of(RECONCILIATION_BREAKS, breaks)
     return rows.with_columns(*LIVE_COLUMNS)
 
 

@@ -30,8 +30,8 @@ from position_sync_dagster.lake.ledger_rows import (
     rows_between,
 )
 from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.codec import account_rows, content_id, records_of
-from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES, BROKER_POSITIONS
+from position_sync_dagster.lake.schema.codec import content_id, records_of
+from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES, BROKER_POSITIONS, CONTRACTS
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table
@@ -324,24 +324,47 @@ class ContractsTable:
 
     def put(self, details: Iterable[ContractDetails]) -> None:
         """Store the details of these contracts in one commit; older ones are replaced."""
-        rows = codec.contract_rows(details).unique("conid", keep="last", maintain_order=True)
+        rows = codec.frame_of(CONTRACTS, details).unique("conid", keep="last", maintain_order=True)
         if rows.is_empty():
             return
-        is_among = storage.may_have_one_of("conid", rows.get_column("conid"))
+        older = f"conid IN ({','.join(map(str, rows['conid']))})"
 
         def step(handle: DeltaTable) -> None:
             marks = [Transaction(WRITER, handle.version() + 1)]
-            stored = self.table.read_rows(storage.data_files(handle).filter(is_among), ["conid"])
-            if stored.join(rows, on="conid", how="semi").is_empty():
-                storage.append(handle, rows, {}, marks)
-                return
-            kept = self.table.read_rows(storage.data_files(handle)).join(
-                rows.select("conid"), on="conid", how="anti"
-            )
-            storage.overwrite(handle, pl.concat([kept, rows]), "true", {}, marks)
+            storage.overwrite(handle, rows, older, {}, marks)
 
         self.table.transact(step)
         compact_if_needed(self.table)
+
+    def put_not_given(self, asked: Mapping[int, tuple[int, datetime]]) -> None:
+        """Store in one commit how often, and when last, the gateway gave no details of contracts.
+
+        What is known of them stays.
+        """
+        names = ("not_given", "not_given_at")
+        news = codec.frame_of(
+            CONTRACTS,
+            (
+                {"conid": conid, "not_given": times, "not_given_at": at}
+                for conid, (times, at) in asked.items()
+            ),
+        ).select("conid", *names)
+
+        def step(handle: DeltaTable) -> None:
+            stored = self.table.read_rows(storage.data_files(handle))
+            among = stored.join(news, on="conid", how="semi").drop(*names)
+            rows = news.join(among, on="conid", how="left").select(stored.columns)
+            kept = stored.join(news, on="conid", how="anti")
+            marks = [Transaction(WRITER, handle.version() + 1)]
+            storage.overwrite(handle, pl.concat([kept, rows]), "true", {}, marks)
+
+        self.table.transact(step)
+
+    def not_given(self) -> dict[int, tuple[int, datetime]]:
+        """Return how often, and when last, the gateway gave no details, by conid."""
+        rows = self.table.rows().filter(pl.col("not_given").is_not_null())
+        found = rows.select("conid", "not_given", "not_given_at").iter_rows()
+        return {conid: (times, at) for conid, times, at in found}
 
     def unexpired(self, since: date, besides: Iterable[int]) -> dict[int, ContractDetails]:
         """Return the details of contracts that had not expired on a day, and of some others."""
@@ -359,7 +382,8 @@ class ContractsTable:
         return self._details(wanted)
 
     def _details(self, only: pl.Expr) -> dict[int, ContractDetails]:
-        return {one.conid: one for one in codec.contracts_of(self.table.rows(only))}
+        known = self.table.rows(only).filter(pl.col("symbol").is_not_null())
+        return {one.conid: one for one in records_of(ContractDetails, known)}
 
 
 # How far `latest` looks back from the day of the last commit, so that its cost does not grow with
@@ -383,7 +407,6 @@ class AccountValuesTable:
         self.table = table
         self._clock = clock
         self._newest = ((-1, -1), ACCOUNT_VALUES.empty)
-        self._summaries: tuple[pl.DataFrame, list[AccountSummary]] | None = None
 
     def append(self, summaries: Iterable[AccountSummary]) -> AppendResult:
         """Write rows in one commit; a row whose id the table holds is not written again.
@@ -395,9 +418,10 @@ class AccountValuesTable:
             TradingModeError: The table holds data of another trading mode.
             LeaseLostError: A later owner of the gateway has fenced the table.
         """
-        rows = account_rows(map(_identified, summaries))
+        rows = codec.frame_of(ACCOUNT_VALUES, map(_identified, summaries))
         single = rows.unique("row_id", keep="first", maintain_order=True)
-        return append_rows(self.table, single, clock=self._clock)
+        dated = single.with_columns(date=pl.col("timestamp").dt.date())
+        return append_rows(self.table, dated, clock=self._clock)
 
     def fence(self, gateway_id: str, token: int) -> None:
         """Refuse, from now on, rows of the gateway's owners with a smaller fencing token.
@@ -436,16 +460,11 @@ class AccountValuesTable:
 
     def latest_summaries(self) -> list[AccountSummary]:
         """Return the newest row of each account as values; see `latest`."""
-        rows = self.latest()
-        if self._summaries is None or self._summaries[0] is not rows:
-            self._summaries = (rows, records_of(AccountSummary, rows))
-        return list(self._summaries[1])
+        return records_of(AccountSummary, self.latest())
 
     def between(self, first: datetime, last: datetime) -> pl.DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""
-        rows = self.table.snapshot(
-            lambda handle: rows_between(self.table, handle, first, last).collect()
-        )
+        rows = self.table.read(lambda files: rows_between(self.table, files, first, last).collect())
         return rows.sort("timestamp", "row_id")
 
 

@@ -12,7 +12,7 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.domain.broker_position import GREEKS_COLUMNS, Key
-from position_sync_dagster.domain.close_facts import rounded
+from position_sync_dagster.domain.causes import rounded
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.statement import FLEX, StatementPosition
 from position_sync_dagster.domain.update import (

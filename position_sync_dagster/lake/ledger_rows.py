@@ -55,19 +55,21 @@ def stored_ids(table: Table, files: pl.DataFrame, column: str, ids: pl.Series) -
     return set(found.get_column(column).to_list())
 
 
-def rows_between(table: Table, handle: DeltaTable, first: datetime, last: datetime) -> pl.LazyFrame:
+def rows_between(
+    table: Table, files: pl.DataFrame, first: datetime, last: datetime
+) -> pl.LazyFrame:
     """Return the rows with `first` <= timestamp <= `last`, from the files that may hold one.
 
     Args:
+        table: The table.
+        files: Its data files.
         first: The start; one without a time zone is local time.
         last: The end, likewise.
     """
     first, last = first.astimezone(UTC), last.astimezone(UTC)
-    files = storage.data_files(handle).filter(
-        pl.col("partition.date").is_between(first.date(), last.date()),
-        storage.may_have("timestamp", first, last),
-    )
-    return table.scan_files(files).filter(pl.col("timestamp").is_between(first, last))
+    on_days = pl.col("partition.date").is_between(first.date(), last.date())
+    chosen = files.filter(on_days, storage.may_have("timestamp", first, last))
+    return table.scan_files(chosen).filter(pl.col("timestamp").is_between(first, last))
 
 
 def added_after(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:
@@ -178,7 +180,7 @@ class LatestRows:
         self._mutex = Lock()
         self._generation = 0
         self._through = 0
-        self._rows = self._ordered = table.spec.empty
+        self._rows = table.spec.empty
 
     def of(self, conids: Collection[int]) -> tuple[pl.DataFrame, int]:
         """Return the newest row of each holding of some contracts, as `read_through` does."""
@@ -195,8 +197,6 @@ class LatestRows:
         """
         with self._mutex:
             self._follow()
-            if self._ordered is not self._rows:
-                self._rows = self._ordered = self._rows.sort(HOLDING)
             return self._rows, self._through
 
     def _follow(self) -> None:
@@ -229,7 +229,7 @@ class LatestRows:
         if generation != self._generation or last < self._through:
             self._generation, self._through = generation, 0
         if not self._through:
-            self._rows = newest_rows(self._first_rows(files, known))
+            self._rows = newest_rows(self._first_rows(files, known)).sort(HOLDING)
         elif last > self._through:
             self._take(added_after(self._table, files, self._through).collect())
         self._through = last
@@ -254,7 +254,7 @@ class LatestRows:
         # By contract: two joins by holding would cost twice as much at 20,000 holdings.
         touched = self._rows.get_column("conid").is_in(added.get_column("conid").unique().implode())
         newest = newest_rows(pl.concat([self._rows.filter(touched), added]).lazy())
-        self._rows = pl.concat([self._rows.filter(~touched), newest])
+        self._rows = pl.concat([self._rows.filter(~touched), newest]).sort(HOLDING)
 
 
 IN_ORDER = ["ledger_version", "committed_at", "timestamp", "update_id"]
@@ -301,30 +301,25 @@ class LedgerProvenance:
         chosen = storage.may_have(column, value, value) if is_indexed else storage.EVERY
         return self._last(pl.col(column) == value, chosen, limit)
 
-    def of_request(self, request: QueuedPosition, ids: Collection[str], *, limit: int) -> LastRows:
+    def of_request(self, request: QueuedPosition, *, limit: int) -> LastRows:
         """Return the rows that were written for a request, and the older one that answers it.
+
+        Searched are the files of the request's days, and those that may have its answer.
 
         Args:
             request: The request.
-            ids: Ids from its time: files with ids near them are searched first. If none has a row,
-                those since the day before are searched.
             limit: The maximum number of rows, and of batches, to return.
         """
-        begins = [one[:13] for one in ids]  # the milliseconds of the id
+        ids, a_day = pl.Series([request.update_id or request.request_id]), timedelta(days=1)
+        days = ((request.created_at - a_day).date(), (request.updated_at + a_day).date())
         wanted = pl.col("request_id") == request.request_id
-        near = storage.may_have("update_id", min(begins), max(begins) + LAST)
-        if (answer := request.update_id) is not None:
-            wanted |= pl.col("update_id") == answer
-            near |= storage.may_have("update_id", answer, answer)
-        found = self._last(wanted, near, limit)
-        since = (request.created_at - timedelta(days=1)).date()
-        return (
-            found if found.count else self._last(wanted, pl.col("partition.date") >= since, limit)
-        )
+        wanted |= pl.col("update_id") == ids.item()
+        files = pl.col("partition.date").is_between(*days)
+        return self._last(wanted, files | storage.may_have_one_of("update_id", ids), limit)
 
     def _last(self, wanted: pl.Expr, chosen: pl.Expr, limit: int) -> LastRows:
-        def step(handle: DeltaTable) -> LastRows:
-            rows = self._table.scan_files(storage.data_files(handle).filter(chosen)).filter(wanted)
+        def step(files: pl.DataFrame) -> LastRows:
+            rows = self._table.scan_files(files.filter(chosen)).filter(wanted)
             batches = (
                 rows.group_by("batch_id", version="ledger_version")
                 .agg(rows=pl.len().cast(pl.Int64), committed_at=pl.col("committed_at").max())
@@ -340,7 +335,7 @@ class LedgerProvenance:
                 rows=written.sort(IN_ORDER).tail(limit).collect(),
             )
 
-        return self._table.snapshot(step)
+        return self._table.read(step)
 
     def of_holding(
         self, account: str, conid: int, *, day: date | None, limit: int

@@ -42,6 +42,7 @@ from position_sync_dagster.lake.schema.codec import (
     NewIds,
     fields_of,
     id_prefix,
+    moment,
     new_ids,
     records_of,
     storable,
@@ -137,7 +138,7 @@ def _any(_value: object) -> bool:
     return True
 
 
-_CLAIMED = "Use ids that `insert` or `claim_batch` returned."
+_CLAIMED = "Use ids of `insert`, `claim_batch` or `position-sync queue --status FAILED`."
 
 # For each argument: its type, which values of the type are right, and the remedy.
 _RULES: Mapping[str, tuple[Any, Callable[[Any], object], str]] = {
@@ -270,14 +271,14 @@ class SyncQueue:
         if priority is not None:
             check(priority=priority)
             wanted &= pl.col("priority") == priority
+        wanted &= IS_REQUEST
         if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
             order = claim_order(self._clock(), self._promote_after_s)
-            live = self.store.snapshot().live
-            return records_of(
-                QueuedPosition, live.filter(wanted & IS_REQUEST).sort(order).head(limit)
-            )
-        newest = self.store.newest_finished(status.value, wanted & IS_REQUEST, limit)
-        return records_of(QueuedPosition, newest.sort("updated_at", "request_id", descending=True))
+            found = self.store.snapshot().live.filter(wanted).sort(order).head(limit)
+        else:
+            newest = self.store.newest_finished(status.value, wanted, limit)
+            found = newest.sort("updated_at", "request_id", descending=True)
+        return records_of(QueuedPosition, found)
 
     def beginning_with(self, prefix: str) -> list[QueuedPosition]:
         """Read the live and finished requests whose id begins with a prefix."""
@@ -285,9 +286,8 @@ class SyncQueue:
         finished = self.store.finished(may_have("request_id", prefix, prefix + LAST))
         is_wanted = pl.col("request_id").str.starts_with(prefix)
         found = pl.concat([live, finished]).filter(is_wanted, IS_REQUEST)
-        return records_of(
-            QueuedPosition, found.unique("request_id", keep="first", maintain_order=True)
-        )
+        single = found.unique("request_id", keep="first", maintain_order=True)
+        return records_of(QueuedPosition, single)
 
     def claim_batch(
         self,
@@ -318,17 +318,18 @@ class SyncQueue:
 
         def step(snapshot: Snapshot) -> Change[pl.DataFrame]:
             now = self._clock()
-            until = now + timedelta(seconds=lease_s)
+            order = claim_order(now, self._promote_after_s)
             claimed = snapshot.live.filter(pl.col("lease_token") == token)
             if not claimed.is_empty():  # the answer to the commit was lost
-                return Change(claimed.sort(claim_order(now, self._promote_after_s)))
+                return Change(claimed.sort(order))
+            lease = {
+                "lease_owner": pl.lit(owner),
+                "lease_token": pl.lit(token),
+                "lease_expires_at": moment(now + timedelta(seconds=lease_s)),
+            }
+            live = snapshot.live
             return transitions.claim(
-                snapshot.live,
-                limit,
-                transitions.Lease(owner=owner, token=token, expires_at=until),
-                now=now,
-                promote_after_s=self._promote_after_s,
-                except_accounts=except_accounts,
+                live, limit, lease, order, now=now, except_accounts=except_accounts
             )
 
         claimed = self.store.change(step, {"action": "claim", "lease_token": token})

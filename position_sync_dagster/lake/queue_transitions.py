@@ -5,7 +5,6 @@ holds, and on requests that it only read while nobody else holds their lease.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
 
@@ -118,26 +117,13 @@ def claim_order(now: datetime, promote_after_s: float) -> list[pl.Expr]:
     return [rank, age, pl.col("request_id")]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
-    """The right to work on requests until a time.
-
-    Attributes:
-        token: Drawn anew at each claim; every later step is checked against it.
-    """
-
-    owner: str
-    token: str
-    expires_at: datetime
-
-
 def claim(
     live: pl.DataFrame,
     limit: int,
-    lease: Lease,
+    lease: Mapping[str, pl.Expr],
+    order: Sequence[pl.Expr],
     *,
     now: datetime,
-    promote_after_s: float,
     except_accounts: Collection[str] = (),
 ) -> Change[pl.DataFrame]:
     """Grant up to `limit` claimable requests under one lease.
@@ -145,25 +131,20 @@ def claim(
     Args:
         live: All live rows.
         limit: The most requests to grant.
-        lease: The lease that they get.
+        lease: Owner, token and end of the lease that they get, by column. The token is drawn anew
+            at each claim, and every later step is checked against it.
+        order: As `claim_order` returns it.
         now: The time.
-        promote_after_s: As in `claim_order`.
         except_accounts: Requests of these accounts are not granted.
 
     Returns:
         The granted rows, in claim order.
     """
-    waiting = live.filter(is_claimable(now, except_accounts))
-    chosen = waiting.sort(claim_order(now, promote_after_s)).head(limit)
+    chosen = live.filter(is_claimable(now, except_accounts)).sort(order).head(limit)
     if chosen.is_empty():
         return Change(chosen)
     granted = chosen.with_columns(
-        status=pl.lit(PROCESSING),
-        updated_at=moment(now),
-        available_at=moment(None),
-        lease_owner=pl.lit(lease.owner),
-        lease_token=pl.lit(lease.token),
-        lease_expires_at=moment(lease.expires_at),
+        status=pl.lit(PROCESSING), updated_at=moment(now), available_at=moment(None), **lease
     )
     return Change(granted, granted, replaced=has_id(live, granted.get_column("request_id")))
 

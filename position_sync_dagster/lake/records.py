@@ -105,15 +105,14 @@ class RecordsTable(Generic[codec.Record]):
             guard: As in `add_unknown`.
         """
         spec = self.table.spec
-        named = map(codec.fields_of, records)
-        rows = codec.frame_of(
-            spec, (row | {"run_id": run_id or row["run_id"]} for row in named)
-        ).unique(self._same, keep="first", maintain_order=True)
+        rows = codec.frame_of(spec, records)
+        if run_id:
+            rows = rows.with_columns(run_id=pl.lit(run_id))
+        rows = rows.unique(self._same, keep="first", maintain_order=True).sort(spec.order)
         if rows.is_empty():
             return 0
-
         info = {"action": "import", "run_id": run_id or ""}
-        return add_unknown(self.table, rows.sort(spec.order), self._same, info, guard)
+        return add_unknown(self.table, rows, self._same, info, guard)
 
     def rows(
         self,
@@ -161,9 +160,7 @@ class ExecutionsTable(RecordsTable[Execution]):
 
     def read(self) -> pl.DataFrame:
         """Return, for each execution, the row that counts; oldest first."""
-        return codec.frame_of(
-            self.table.spec, map(codec.fields_of, current_executions(self.records()))
-        )
+        return codec.frame_of(self.table.spec, current_executions(self.records()))
 
 
 def events_table(table: Table) -> RecordsTable[StatementEvent]:

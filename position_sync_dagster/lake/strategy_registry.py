@@ -413,12 +413,10 @@ def is_unchanged(before: Leg | None, leg: Leg) -> bool:
     The time at which it was added, the result of the search for its contract and its rolls are not
     compared.
     """
-    if isinstance(before, ActiveContract) and isinstance(leg, ActiveContract):
-        same = replace(leg, added_at=before.added_at, resolved_at=before.resolved_at)
-        return replace(same, rolled_from=before.rolled_from) == before
-    if isinstance(before, UnresolvedLeg) and isinstance(leg, UnresolvedLeg):
-        return replace(leg, added_at=before.added_at, problem=before.problem) == before
-    return False
+    if type(before) is not type(leg):
+        return False
+    apart = {"added_at", "resolved_at", "rolled_from", "problem"} & {*leg.__dataclass_fields__}
+    return replace(leg, **{name: getattr(before, name) for name in apart}) == before
 
 
 def with_known_contracts(legs: Iterable[Leg], before: Iterable[Leg]) -> list[Leg]:

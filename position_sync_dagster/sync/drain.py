@@ -10,9 +10,10 @@ import asyncio
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import chain
 from typing import Protocol
 from uuid import uuid4
 
@@ -211,31 +212,27 @@ class LakeValues:
             BrokerUnavailableError: No login has current rows; the message says why.
         """
         found: list[pl.DataFrame] = []
+        whole: list[bool] = []
         covered: dict[str, bool] = {}
-        complete: list[bool] = []
-        unavailable: set[str] = set()
-        reasons: list[str] = []
+        unavailable: dict[str, Collection[str]] = {}
         for login in self.settings.logins:
-            accounts = login.accounts or ()
             rows, why = await self._rows_of(login)
-            if why is not None:
-                reasons.append(why)
-                unavailable.update(accounts)
-                covered |= dict.fromkeys(accounts, False)
-                continue
-            found.append(rows)
-            is_whole = rows.get_column("completeness") == Completeness.COMPLETE.value
-            complete.append(rows.height > 0 and is_whole.all())
-            covered |= dict.fromkeys(accounts, complete[-1])
+            if why is None:
+                found.append(rows)
+            else:
+                unavailable[why] = login.accounts or ()
+            are_complete = rows.get_column("completeness") == Completeness.COMPLETE.value
+            whole.append(why is None and rows.height > 0 and are_complete.all())
+            covered |= dict.fromkeys(login.accounts or (), whole[-1])
         if not found:
             raise errors.BrokerUnavailableError(
-                " ".join(reasons),
+                " ".join(unavailable),
                 remedy="Nothing to do: the requests wait, and none is lost or marked FAILED.",
             )
         return pl.concat(found), Coverage(
-            complete=not reasons and all(complete),
+            complete=all(whole),
             covered=covered,
-            unavailable=frozenset(unavailable),
+            unavailable=frozenset(chain.from_iterable(unavailable.values())),
         )
 
     async def _rows_of(self, login: Settings) -> tuple[pl.DataFrame, str | None]:
@@ -448,8 +445,8 @@ class WorkerStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DrainCounts:
-    """The counts of a batch or of a drain.
+class DrainReport:
+    """The result of one batch, or of a drain: then its counts are the sums of those of its batches.
 
     Attributes:
         rows: Rows that were written.
@@ -458,6 +455,11 @@ class DrainCounts:
         unchanged: Those that ended with an older row, which has the same values.
         failed: Those that failed.
         released: Those that became PENDING again, without using up an attempt.
+        oldest_wait_s: Age of the oldest request when its rows were committed, in seconds.
+        reason: Why requests were released or left; None when none were.
+        error: The error after the commit of the rows of a batch: its requests may not be marked.
+        exhausted: Whether nothing more could be claimed.
+        unavailable: Whether the broker's data could not be read.
     """
 
     rows: int = 0
@@ -466,54 +468,22 @@ class DrainCounts:
     unchanged: int = 0
     failed: int = 0
     released: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchReport(DrainCounts):
-    """The result of one claimed batch.
-
-    Attributes:
-        oldest_wait_s: Age of its oldest request when its rows were committed, in seconds.
-        reason: Why requests were released; None when none were.
-        error: Why its requests could not be marked after the commit of its rows; None when they
-            were.
-    """
-
-    batch_id: str
-    oldest_wait_s: float | None
-    duration_s: float
+    oldest_wait_s: float | None = None
+    duration_s: float = 0.0
     reason: str | None = None
     error: errors.LakeError | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DrainReport(DrainCounts):
-    """The result of one drain; its counts are the sum of those of its batches.
-
-    Attributes:
-        exhausted: Whether nothing more could be claimed.
-        unavailable: Why the broker's data could not be read; None when it could.
-        error: The error that ended it after its first batch; None without one.
-    """
-
-    batches: tuple[BatchReport, ...]
-    duration_s: float
-    exhausted: bool
-    unavailable: str | None = None
-    error: errors.LakeError | None = None
+    exhausted: bool = False
+    unavailable: bool = False
+    batches: tuple["DrainReport", ...] = ()
 
     @property
     def may_continue(self) -> bool:
         """Whether another drain, at once, is likely to value more requests."""
-        if self.exhausted or self.unavailable is not None:
-            return False
-        return any(batch.released < batch.claimed for batch in self.batches)
+        return not (self.exhausted or self.unavailable) and self.released < self.claimed
 
-    @property
-    def reason(self) -> str | None:
-        """Why requests were released or left; None when none were."""
-        reasons = [b.reason for b in self.batches if b.reason is not None]
-        return self.unavailable or (reasons[-1] if reasons else None)
+
+# The counts of a drain, which are sums.
+_COUNTS = ("rows", "claimed", "succeeded", "unchanged", "failed", "released")
 
 
 class QueueWorker:
@@ -598,7 +568,7 @@ class QueueWorker:
         finally:
             await self._values.close()
 
-    async def process_batch(self) -> BatchReport:
+    async def process_batch(self) -> DrainReport:
         """Claim one batch, write its rows in one commit and mark its requests.
 
         Raises:
@@ -640,15 +610,14 @@ class QueueWorker:
         if overview.expired and await self.queue.rescue():
             overview = await self.queue.overview()
         limit = self._limit(overview)
-        batches: list[BatchReport] = []
+        batches: list[DrainReport] = []
         unreleased: list[Sequence[QueuedPosition]] = []
         exhausted, unavailable, failure = False, None, None
         try:
             while not (exhausted or self._stop.is_set()) and loop.time() < until:
                 report, not_covered = await self._process(limit)
                 unreleased.append(not_covered)
-                if report.claimed:
-                    batches.append(report)
+                batches += [report] if report.claimed else []
                 if report.error is not None:
                     raise report.error
                 exhausted = report.claimed < limit
@@ -661,14 +630,15 @@ class QueueWorker:
         finally:
             for requests in unreleased:
                 await self._release(requests, NOT_COVERED)
+        waits_s = [one.oldest_wait_s for one in batches if one.oldest_wait_s is not None]
         return DrainReport(
-            **{
-                of.name: sum(getattr(one, of.name) for one in batches) for of in fields(DrainCounts)
-            },
+            **{name: sum(getattr(one, name) for one in batches) for name in _COUNTS},
             batches=tuple(batches),
+            oldest_wait_s=max(waits_s, default=None),
             duration_s=loop.time() - started,
+            reason=unavailable or (NOT_COVERED if any(unreleased) else None),
             exhausted=exhausted,
-            unavailable=unavailable,
+            unavailable=unavailable is not None,
             error=failure,
         )
 
@@ -680,10 +650,10 @@ class QueueWorker:
             try:
                 # Half a lease: a batch claimed at the end still has time to be written.
                 result = await self.drain(self._settings.lease_s / 2)
-                if result.unavailable is None:
-                    outage.fault = None
+                if result.unavailable and result.reason:
+                    outage.report(result.reason, level=logging.WARNING)
                 else:
-                    outage.report(result.unavailable, level=logging.WARNING)
+                    outage.fault = None
                 may_continue = result.may_continue
             except errors.PositionSyncError as error:
                 # Text after the colon, such as a file name, may differ each time.
@@ -696,7 +666,7 @@ class QueueWorker:
         self._stats = replace(self._stats, waiting=overview.counts[QueueStatus.PENDING])
         return batch_limit(overview.claimable, self.batch_size, self._settings.max_batch_size)
 
-    async def _process(self, limit: int) -> tuple[BatchReport, Sequence[QueuedPosition]]:
+    async def _process(self, limit: int) -> tuple[DrainReport, Sequence[QueuedPosition]]:
         """Process one batch; return its report, and the requests that are still to be released.
 
         The view is read after the claim and contains what the owner published before it inserted a
@@ -725,8 +695,7 @@ class QueueWorker:
             plan, failure = BatchPlan(), error
         now = self._clock()
         waits_s = ((now - request.created_at).total_seconds() for request in batch)
-        report = BatchReport(
-            batch_id=batch_id,
+        report = DrainReport(
             rows=appended.rows if appended is not None else 0,
             claimed=len(batch),
             succeeded=len(plan.answers),
@@ -741,7 +710,7 @@ class QueueWorker:
         self._count(report)
         return report, [one for one in batch if one.request_id in plan.not_covered]
 
-    def _count(self, report: BatchReport) -> None:
+    def _count(self, report: DrainReport) -> None:
         if not report.claimed:
             return
         stats = self._stats
@@ -863,7 +832,7 @@ class ConnectionValues:
 
 
 # The report where nothing waits.
-NOTHING = DrainReport(batches=(), duration_s=0.0, exhausted=True)
+NOTHING = DrainReport(exhausted=True)
 
 
 async def drain(

@@ -62,13 +62,9 @@ def proposed(lake: Lake, now: datetime) -> list[LegChange]:
     legs = lake.registry.sync.get_all_active()
     rolls, _unclear = _rolls(lake, legs, now)
     keys = {leg.key for leg in legs}
-    return [
-        change
-        for roll in rolls
-        for leg in legs
-        if _is_of(leg, roll) and _is_whole(leg, roll)
-        if (change := _change(leg, roll, now)).after.key not in keys
-    ]
+    whole = ((leg, roll) for roll in rolls for leg in legs if _is_of(leg, roll))
+    changes = [_change(leg, roll, now) for leg, roll in whole if _is_whole(leg, roll)]
+    return [change for change in changes if change.after.key not in keys]
 
 
 def apply(lake: Lake, changes: Sequence[LegChange]) -> list[LegChange]:

@@ -43,25 +43,14 @@ MOST_VIEWERS = 100
 
 STATIC = Path(__file__).parent / "static"
 KINDS = {
-    ".html": "text/html",
-    ".css": "text/css",
-    ".js": "text/javascript",
-    ".json": "application/json",
-}
+    ".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".json": "application/json",
+}  # fmt: skip
 FOR_EVER = "public, max-age=31536000, immutable"
-POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self' blob: 'wasm-unsafe-eval'",
-        "worker-src 'self' blob:",
-        "style-src 'self' 'unsafe-inline'",  # Perspective sets the widths of columns
-        "img-src 'self' data:",
-        "font-src data:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
+# Perspective sets the widths of columns in the page: its styles are inline.
+POLICY = (
+    "default-src 'none'; script-src 'self' blob: 'wasm-unsafe-eval'; worker-src 'self' blob:; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
     "Content-Security-Policy": POLICY,
@@ -193,7 +182,7 @@ def _open_figures() -> FiguresSource:
 @cache
 def _content(path: Path) -> bytes:
     content = path.read_bytes()
-    if path.parent == STATIC:
+    if path.suffix == ".html":
         content = content.replace(b"{perspective}", metadata.version("perspective-python").encode())
     return gzip.compress(content, 6, mtime=0)
 
@@ -262,14 +251,15 @@ def money_routes(
         found.headers.update({**HEADERS, "Cache-Control": "no-cache"})
         return found
 
-    def risk(_request: Request) -> Response:
+    def risk(request: Request) -> Response:
         from position_sync_dagster.lake.lake import Lake
         from position_sync_dagster.settings import load_settings
         from position_sync_dagster.web.risk_page import risk_html
 
         settings = load_settings()
         try:
-            text = risk_html(Lake.of(settings), settings, utc_now())
+            strategy = request.query_params.get("strategy")
+            text = risk_html(Lake.of(settings), settings, utc_now(), strategy)
         except PositionSyncError as error:
             return PlainTextResponse(str(error), 503, HEADERS)
         headers = {**HEADERS, "Cache-Control": "no-store"}

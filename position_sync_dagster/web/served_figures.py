@@ -20,7 +20,8 @@ from starlette.responses import JSONResponse, Response
 from position_sync_dagster.domain.clock import elapsed
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.risk.scenarios import STANDARD, Breakdown
+from position_sync_dagster.risk.scenario_file import STANDARD
+from position_sync_dagster.risk.scenarios import Breakdown
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import COLUMNS as POSITION_COLUMNS
 from position_sync_dagster.sync.reports.book import read_curves
@@ -30,14 +31,12 @@ from position_sync_dagster.sync.reports.status import plain
 from position_sync_dagster.terminal.money_tables import not_in_sums
 from position_sync_dagster.terminal.text import cell_text, foreign
 
-# How often the curves of the day are read again: they read half a day of the ledger.
-CURVES_EVERY = timedelta(minutes=1)
+# How often the curves of the day are read again, which read half a day of the ledger, and scenarios
+# are computed.
+SLOW_EVERY = timedelta(minutes=1)
 
-# How often they are read while they have no line yet.
+# How often curves are read while they have no line yet.
 BEGINNING = timedelta(seconds=5)
-
-# How often scenarios are computed: beside the reads, in a thread.
-SCENARIOS_EVERY = timedelta(minutes=1)
 
 FRESH = timedelta(seconds=0.9)
 
@@ -65,14 +64,14 @@ class PageFigures:
     """Reads the figures repeatedly, and each time only the new data."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._lake = Lake.of(settings)
         self._reader = FiguresReader(self._lake, settings)
         self._lock = Lock()
         self._last: Figures | None = None
         self._curves: list[dict[str, Any]] = []
         self._curves_at: datetime | None = None
-        self._settings = settings
-        self._risk = ThreadPoolExecutor(1, "scenarios")
+        self._thread = ThreadPoolExecutor(1, "scenarios")
         self._computing: Future[dict[str, Any]] | None = None
         self._scenarios: dict[str, Any] = {"at": None, "names": [], "rows": []}
         self._scenarios_at: datetime | None = None
@@ -84,7 +83,7 @@ class PageFigures:
             LakeError: A table cannot be used.
         """
         figures = self.figures(now)
-        every = CURVES_EVERY if any(len(c["points"]) > 1 for c in self._curves) else BEGINNING
+        every = SLOW_EVERY if any(len(c["points"]) > 1 for c in self._curves) else BEGINNING
         if self._curves_at is None or elapsed(self._curves_at, now) >= every:
             self._curves, self._curves_at = read_curves(self._lake, figures.book), now
         more = {"curves": plain(self._curves), "scenarios": self._computed(now)}
@@ -95,8 +94,8 @@ class PageFigures:
         if self._computing is not None and self._computing.done():
             self._scenarios, self._computing = self._computing.result(), None
         at = self._scenarios_at
-        if self._computing is None and (at is None or elapsed(at, now) >= SCENARIOS_EVERY):
-            self._computing = self._risk.submit(scenarios_of, self._settings, now)
+        if self._computing is None and (at is None or elapsed(at, now) >= SLOW_EVERY):
+            self._computing = self._thread.submit(scenarios_of, self._settings, now)
             self._scenarios_at = now
         return self._scenarios
 
@@ -121,15 +120,15 @@ def scenarios_of(settings: Settings, now: datetime) -> dict[str, Any]:
         return {"at": plain(now), "names": [], "rows": [], "trouble": _printable(str(error))}
     points = [one for one in STANDARD if not one.vol and abs(one.spot) <= MOST_SHOWN_PERCENT]
     points = [*points, *own.points.values()][:MOST_SCENARIOS]
-    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    rows = []
     for level in (Breakdown.STRATEGY, Breakdown.UNDERLYING):
-        for row in legs.rows(points, level):
-            key = (level.value, row["name"], row["account"], row["currency"])
-            names = dict(zip(("level", "name", "account", "currency"), key, strict=True))
-            one = rows.setdefault(key, names | {"profits": [], "left_out": []})
-            one["profits"].append(row["profit"])
-            one["left_out"].append(row["left_out"])
-    found = {"at": now, "names": [one.name for one in points], "rows": [*rows.values()]}
+        of_level = legs.rows(points, level)
+        for start in range(0, len(of_level), len(points)):
+            group = of_level[start : start + len(points)]
+            names = {name: group[0][name] for name in ("name", "account", "currency")}
+            profits, left_out = ([row[of] for row in group] for of in ("profit", "left_out"))
+            rows.append({"level": level, **names, "profits": profits, "left_out": left_out})
+    found = {"at": now, "names": [one.name for one in points], "rows": rows}
     return dict(_printable(plain(found)))
 
 

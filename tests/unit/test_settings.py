@@ -86,22 +86,6 @@ def test_a_number_out_of_its_bounds_is_refused_by_name(monkeypatch, name):
         assert len(said) < 400
 
 
-@pytest.mark.parametrize("name", ["LAKE", "STRATEGIES_FILE"])
-@pytest.mark.parametrize(
-    ("path", "cause"),
-    [
-        ("a" * 5000, "at most 1024 bytes"),
-        ("a/" * 600, "at most 1024 bytes"),
-        ("data/" + "ä" * 128, "each name in it 255"),
-    ],
-)
-def test_a_path_that_no_file_system_takes_is_refused(monkeypatch, name, path, cause):
-    monkeypatch.setenv(f"POSITION_SYNC_{name}", path)
-    with pytest.raises(SettingsError, match=f"POSITION_SYNC_{name}=.*{cause}") as caught:
-        load_settings()
-    assert len(str(caught.value)) < 400
-
-
 def test_an_empty_lake_is_refused(monkeypatch):
     monkeypatch.setenv("POSITION_SYNC_LAKE", "")
     with pytest.raises(SettingsError, match="POSITION_SYNC_LAKE=''"):

@@ -16,12 +16,11 @@ import polars as pl
 
 from position_sync_dagster.domain.broker_position import (
     GREEKS_COLUMNS,
-    AccountSummary,
     BrokerPosition,
     HoldingGreeks,
 )
 from position_sync_dagster.domain.gateway_session import GatewaySession
-from position_sync_dagster.domain.instrument import ContractDetails, Instrument
+from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg
 from position_sync_dagster.domain.update import (
     PositionUpdate,
@@ -61,13 +60,17 @@ def storable(text: str) -> str:
     return str(text).encode("utf-8", "backslashreplace").decode()
 
 
-def frame_of(spec: TableSpec, rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
+def frame_of(spec: TableSpec, rows: Iterable[Any]) -> pl.DataFrame:
     """Return a frame with the table's schema; a column that a row lacks is null.
+
+    Args:
+        spec: The table.
+        rows: Dataclasses, or mappings by the names of columns.
 
     Raises:
         InvalidRequestError: A text cannot be stored, since it has half a surrogate pair.
     """
-    listed = list(rows)
+    listed = [row if isinstance(row, Mapping) else fields_of(row) for row in rows]
     return _frame(spec, {name: [row.get(name) for row in listed] for name in spec.columns})
 
 
@@ -108,7 +111,7 @@ def new_request_rows(
 
 def leg_rows(legs: Iterable[Leg]) -> pl.DataFrame:
     """Return the live rows of legs."""
-    return frame_of(tables.ACTIVE_STRATEGIES, map(fields_of, legs)).with_columns(*LIVE_COLUMNS)
+    return frame_of(tables.ACTIVE_STRATEGIES, legs).with_columns(*LIVE_COLUMNS)
 
 
 def legs_of(frame: pl.DataFrame) -> list[Leg]:
@@ -176,22 +179,6 @@ def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
         instrument=records_of(Instrument, frame),
         greeks=[None if one.implied_vol is None else one for one in greeks],
     )
-
-
-def contract_rows(details: Iterable[ContractDetails]) -> pl.DataFrame:
-    """Return the rows of contract details."""
-    return frame_of(tables.CONTRACTS, map(fields_of, details))
-
-
-def contracts_of(frame: pl.DataFrame) -> list[ContractDetails]:
-    """Return the contract details in a frame; rows of contracts without details are left out."""
-    return records_of(ContractDetails, frame.filter(pl.col("symbol").is_not_null()))
-
-
-def account_rows(summaries: Iterable[AccountSummary]) -> pl.DataFrame:
-    """Return the rows of account summaries; `date` is the UTC date of the timestamp."""
-    frame = frame_of(tables.ACCOUNT_VALUES, map(fields_of, summaries))
-    return frame.with_columns(date=pl.col("timestamp").dt.date())
 
 
 def session_rows(sessions: Iterable[GatewaySession]) -> pl.DataFrame:

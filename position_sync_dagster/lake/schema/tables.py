@@ -158,11 +158,12 @@ BROKER_POSITIONS = TableSpec(
 
 
 class _NotGiven:
-    """The columns of `contracts` that no release writes any more.
+    """The columns of `contracts` about refused requests for details.
 
     Attributes:
-        not_given: Null; an earlier release counted refused requests for details here.
-        not_given_at: Null, as `not_given`.
+        not_given: How often the gateway gave no details since it gave them last; null if it never
+            refused. A row of a contract of which it never gave any has nothing else.
+        not_given_at: When it was asked last without success.
     """
 
     not_given: int | None

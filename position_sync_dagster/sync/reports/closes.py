@@ -15,7 +15,7 @@ from position_sync_dagster.domain.closures import Closure, HoldingEnd
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.statement import current_executions
 from position_sync_dagster.lake.lake import Lake, Past
-from position_sync_dagster.lake.schema.codec import fields_of, frame_of, moment, one_of, records_of
+from position_sync_dagster.lake.schema.codec import frame_of, moment, one_of, records_of
 from position_sync_dagster.lake.schema.tables import (
     ACTIVE_STRATEGIES,
     CLOSURES,
@@ -261,7 +261,7 @@ def read_closes(
         made = [one for one in made if one.time <= past.at]
     return Closes(
         rows=rows,
-        executions=frame_of(EXECUTIONS, map(fields_of, made)),
+        executions=frame_of(EXECUTIONS, made),
         magnifiers={n: one.price_magnifier for n, one in lake.contracts.quoted_in_cents().items()},
         since=changes.get_column("seen_at").min(),  # type: ignore[arg-type]
         ends={

@@ -61,26 +61,16 @@ def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
     if calendar == "XNYS":
         from holidays import financial_holidays
 
-        closed = financial_holidays("XNYS", years=range(first.year, last.year + 1))
-        return ExchangeDays(
-            calendar=calendar,
-            timezone="America/New_York",
-            closes_at=time(16, 0),
-            holidays=tuple(
-                day for day in sorted(closed) if first <= day <= last and day.weekday() < 5
-            ),
-        )
-    found = _calendar(calendar)
-    last = min(last, found.last_session.date())
-    weekdays = (first + timedelta(days=n) for n in range((last - first).days + 1))
-    return ExchangeDays(
-        calendar=calendar,
-        timezone=str(found.tz),
-        closes_at=found.close_times[-1][1],
-        holidays=tuple(
-            day for day in weekdays if day.weekday() < 5 and not found.is_session(day.isoformat())
-        ),
-    )
+        closed = sorted(financial_holidays("XNYS", years=range(first.year, last.year + 1)))
+        zone, closes_at = "America/New_York", time(16, 0)
+    else:
+        found = _calendar(calendar)
+        last = min(last, found.last_session.date())
+        zone, closes_at = str(found.tz), found.close_times[-1][1]
+        days = (first + timedelta(days=n) for n in range((last - first).days + 1))
+        closed = [day for day in days if not found.is_session(day.isoformat())]
+    holidays = tuple(day for day in closed if first <= day <= last and day.weekday() < 5)
+    return ExchangeDays(calendar=calendar, timezone=zone, closes_at=closes_at, holidays=holidays)
 
 
 def require_known(calendar: str) -> None:
@@ -104,9 +94,8 @@ def closing_times(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
     closes: dict[date, datetime] = {}
     for day in days:
         if not found.is_session(day.isoformat()):
-            raise NoTradingDayError(
-                f"{calendar} does not trade on {day}.", remedy="Choose a trading day."
-            )
+            text = f"{calendar} does not trade on {day}."
+            raise NoTradingDayError(text, remedy="Choose a trading day.")
         closes[day] = found.session_close(day.isoformat()).to_pydatetime().astimezone(UTC)
     return closes
 

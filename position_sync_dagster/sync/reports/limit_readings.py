@@ -105,9 +105,7 @@ def _of_account(limit: Limit, book: Book) -> Reading:
     number: float | None = getattr(one, limit.measure.value)
     if number is None:
         return Reading(unknown="the broker has not sent it")
-    if limit.currency is None:
-        return Reading(number=round(number, 9))
-    rate = one.rates.get(limit.currency)
+    rate = one.rates.get(limit.currency) if limit.currency else 1.0
     if not rate:
         return Reading(unknown=f"the broker has sent no exchange rate to {limit.currency}")
     return Reading(number=round(number / rate, 9))
@@ -160,16 +158,14 @@ def _sum(limit: Limit, book: Book, parts: pl.DataFrame) -> Reading:
     total = 0.0
     sums = parts.group_by("account", "currency").agg(pl.col(name).sum()).sort("account", "currency")
     for account, currency, amount in sums.iter_rows():
-        of_account = rates.get(account, {})
-        if currency == limit.currency:
-            total += amount
-        elif currency in of_account and of_account.get(limit.currency or ""):
-            total += amount * of_account[currency] / of_account[limit.currency or ""]
-        else:
+        known = {} if currency == limit.currency else rates.get(account, {})
+        rate, to = known.get(currency), known.get(limit.currency or "")
+        if currency != limit.currency and not (rate and to):
             return Reading(
                 unknown=f"{limit.place}: account {account} has values in {currency}, and the "
                 f"broker has sent no exchange rate to {limit.currency}"
             )
+        total += amount * (rate / to if rate and to else 1.0)
     return Reading(number=round(total, 9))
 
 

@@ -23,7 +23,7 @@ from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.lake.broker_positions import AccountValuesTable
 from position_sync_dagster.lake.storage.threads import offload
-from position_sync_dagster.sync.stream.contract_cache import ContractCache
+from position_sync_dagster.sync.stream.contracts import ContractCache
 from position_sync_dagster.sync.stream.model_greeks import PublishedGreeks
 from position_sync_dagster.sync.stream.ownership import BackgroundWork, OwnerContext
 from position_sync_dagster.sync.stream.publisher import Announcements

@@ -27,15 +27,9 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import OwnUpdates, PositionUpdate, PositionUpdateHandler
 from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, GatewayCode, said
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
-from position_sync_dagster.lake.broker_positions import (
-    AccountValuesTable,
-    BrokerPositionsTable,
-    ContractsTable,
-)
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
-from position_sync_dagster.lake.records import DividendsTable
 from position_sync_dagster.lake.storage.threads import begin, offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
@@ -43,10 +37,7 @@ from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RollFollower, RuleFollower
 from position_sync_dagster.sync.stream import memory_and_threads
-from position_sync_dagster.sync.stream.contract_cache import ContractCache
-from position_sync_dagster.sync.stream.delivery import Flusher, StreamPricer
-from position_sync_dagster.sync.stream.lines import LineManager
-from position_sync_dagster.sync.stream.model_greeks import ModelGreeks, PublishedGreeks
+from position_sync_dagster.sync.stream.delivery import Flusher
 from position_sync_dagster.sync.stream.ownership import (
     OwnerContext,
     Ownership,
@@ -54,17 +45,12 @@ from position_sync_dagster.sync.stream.ownership import (
     Unowned,
     end_tasks,
 )
-from position_sync_dagster.sync.stream.publisher import Announcements, CloseWatcher, Publisher
-from position_sync_dagster.sync.stream.router import Router
+from position_sync_dagster.sync.stream.router import Router, StreamTables
 
 logger = logging.getLogger(__name__)
 
 # Delays between attempts to connect.
 RECONNECT = Backoff(first_s=2.0, longest_s=10.0, jitter=(0.5, 1.0))
-
-# After a connection that lasted this long, the first attempt to reconnect has no delay.
-SETTLED_S = 60.0
-
 
 # A loss of IB (1100) is doubted if ticks still arrive this long after it. The restore (1102) that
 # should have followed was not sent or not received, and a new log-in shows how things are.
@@ -104,7 +90,6 @@ class BrokerLink:
     manager: IBConnectionManager
     router: Router
     flusher: Flusher
-    lines: LineManager
 
     def __post_init__(self) -> None:
         self.state = SessionState.STARTING
@@ -115,7 +100,6 @@ class BrokerLink:
         self._outage = OutageLog(logger)
         self._random = Random()  # noqa: S311 - jitter of a delay
         self._attempts = 0
-        self._connected_at = -math.inf
         self._blind_at = math.inf
         self._attached: GatewayConnection | None = None
         self._opened: GatewayConnection | None = None
@@ -197,7 +181,7 @@ class BrokerLink:
             asyncio.get_running_loop().call_later(COLLECT_AFTER_S, collect)
 
     async def reconnect(self, stop: asyncio.Event) -> None:
-        """Wait for a delay that grows until a connection lasts, then try once to connect.
+        """Wait for a delay that grows until a connection is open, then try once to connect.
 
         Raises:
             LeaseLostError: The login belongs to another process now.
@@ -209,17 +193,13 @@ class BrokerLink:
             self._opened = None
         if self._ended_at is None and self._attached and not self._attached.is_connected:
             self._ended_at = self.context.clock()
-        if self.context.monotonic() - self._connected_at >= SETTLED_S:
-            self._attempts = 0
-        delay_s = RECONNECT.delay_s(self._attempts, self._random) if self._attempts else 0.0
-        await self.pause(delay_s, stop)
+        await self.pause(RECONNECT.delay_s(self._attempts, self._random), stop)
         if stop.is_set():
             return
         self._attempts += 1
-        self._connected_at = math.inf  # an attempt that fails does not last
         try:
             await run_until(self.open(), stop, self._lease.lost)
-            self._connected_at = self.context.monotonic()
+            self._attempts = 1
         except errors.BrokerUnavailableError as error:
             self._attempts = 0
             self.go_blind(error.what)
@@ -257,16 +237,13 @@ class BrokerLink:
         self.state = SessionState.BLIND
         self._lease.renew_now()
         if new:
-            self.lines.interrupted(NOT_SINCE_LOST)
+            self.router.lines.interrupted(NOT_SINCE_LOST)
 
     def end_doubtful_loss(self, connection: GatewayConnection) -> None:
         """End the connection if data arrive although the gateway lost IB, or the loss is long."""
         now = self.context.monotonic()
         if connection.lines.heard_at >= self._blind_at + DATA_DESPITE_LOSS_S:
-            connection.drop(
-                f"the gateway reported {DATA_DESPITE_LOSS_S:g} s ago that it lost IB, and its data "
-                "still arrive"
-            )
+            connection.drop("the gateway reported that it lost IB, and its data still arrive")
         elif now >= self._blind_at + LONG_LOSS_S:
             self._blind_at = now  # of the next connection, too, a loss is doubted that late
             connection.drop(f"the gateway has not had IB for {LONG_LOSS_S:g} s, by its last word")
@@ -305,11 +282,11 @@ class BrokerLink:
         if code in OFFLINE:
             self.go_blind(text)
         elif code == GatewayCode.RESTORED_DATA_KEPT:
-            self.lines.interrupted(NOT_SINCE_LOST)  # ticks that came without IB are old
+            self.router.lines.interrupted(NOT_SINCE_LOST)  # ticks that came without IB are old
             self._restored_at = self.context.clock()
             if self._opened is not None:
                 self._become_live(since=self._restored_at)
-            self.lines.restored()
+            self.router.lines.restored()
             self.router.definitions_restored()
         elif code == GatewayCode.RESTORED_DATA_LOST:
             # The connection has requested its lines again; positions come first, as after every
@@ -319,9 +296,9 @@ class BrokerLink:
             self.router.interrupt()
         elif code in FARM_BROKEN | FARM_OK:
             if code == GatewayCode.MARKET_DATA_FARM_BROKEN:
-                self.lines.interrupted(NOT_SINCE_BROKEN)
+                self.router.lines.interrupted(NOT_SINCE_BROKEN)
             elif code == GatewayCode.MARKET_DATA_FARM_OK:
-                self.lines.restored()
+                self.router.lines.restored()
             elif code == GatewayCode.SECURITY_DEFINITION_FARM_OK:
                 self.router.definitions_restored()
             self._lease.renew_now()
@@ -366,34 +343,6 @@ FILLS_S = 0.2
 # Seconds that a step has left after a stop: it may wait for an answer of the gateway. A commit
 # that has begun ends in this time, so that the next owner does not read a table before it.
 STEP_END_S = 3.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamTables:
-    """The tables that a stream uses besides the registry and the queue.
-
-    Attributes:
-        broker_positions, contracts: Keep the positions and the contract details of the broker.
-        dividends: Gets the dividends that are expected of underlyings.
-        account_values: Gets the net liquidation and profit of the accounts; with None, they are not
-            subscribed.
-        closes: Judges why holdings close; with None, no change of a quantity is stored.
-        rolls: Replaces the legs of strategies that follow rolls, after closes were judged.
-        rules: Chooses legs by the rules of the strategies file.
-        updates: The ledger. It shows at the start which closes have their row already.
-        ownership: The lease, checked before each write; the tables are then those of an initialized
-            lake. None if one process alone writes the tables.
-    """
-
-    broker_positions: BrokerPositionsTable | None = None
-    contracts: ContractsTable | None = None
-    account_values: AccountValuesTable | None = None
-    dividends: DividendsTable | None = None
-    closes: CloseExplainer | None = None
-    rolls: RollFollower | None = None
-    rules: RuleFollower | None = None
-    updates: PositionUpdatesTable | None = None
-    ownership: Ownership | None = None
 
 
 class IBPositionStreamer:
@@ -441,36 +390,10 @@ class IBPositionStreamer:
             monotonic=self._monotonic,
         )
         self.counts = context.counts
-        announced = Announcements(tables.updates)
-        greeks = PublishedGreeks()
-        watcher = None
-        if tables.closes is not None:
-            watcher = CloseWatcher(context, tables.closes, tables.rolls)
-        publisher = Publisher(
-            context, queue, tables.broker_positions, announced, greeks=greeks, watcher=watcher
-        )
-        self._contracts = ContractCache(tables.contracts, clock=clock)
-        self._lines = LineManager(context, self._contracts)
-        pricer = StreamPricer(context, self._lines.login, self._contracts, greeks)
-        self._greeks = ModelGreeks(context, self._contracts, self._lines, greeks, tables.dividends)
-        self._router = Router(
-            context,
-            registry=self.registry,
-            publisher=publisher,
-            contracts=self._contracts,
-            lines=self._lines,
-            pricer=pricer,
-            greeks=self._greeks,
-            rules=tables.rules,
-        )
-        self._flusher = Flusher(context, pricer, announced, tables.account_values)
-        self._link = BrokerLink(
-            context,
-            manager or IBConnectionManager(self.settings),
-            self._router,
-            self._flusher,
-            self._lines,
-        )
+        self._router = router = Router(context, self.registry, queue, tables)
+        self._flusher = Flusher(context, router.pricer, router.announced, tables.account_values)
+        manager = manager or IBConnectionManager(self.settings)
+        self._link = BrokerLink(context, manager, router, self._flusher)
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._early_step_at = float("-inf")
@@ -501,28 +424,28 @@ class IBPositionStreamer:
         """Why the stream is BLIND, or which legs it cannot stream while it is LIVE."""
         if self.state is not SessionState.LIVE:
             return self._link.fault
-        parts = (self._link, self._router, self._lines)
+        parts = (self._link, self._router, self._router.lines)
         return "; ".join(problem for part in parts for problem in part.problems()) or None
 
     @property
     def lines_in_use(self) -> int:
         """The number of market data lines held."""
-        return len(self._lines.held)
+        return len(self._router.lines.held)
 
     @property
     def underlying_lines(self) -> int:
         """How many of these lines are held for underlyings alone."""
-        return len(self._lines.held) - len(self._lines.of_legs)
+        return len(self._router.lines.held) - len(self._router.lines.of_legs)
 
     @property
     def greeks(self) -> str | None:
         """How many options without greeks of IB have computed ones, and why others have none."""
-        return self._greeks.summary()
+        return self._router.greeks.summary()
 
     @property
     def line_limit(self) -> int:
         """The number of lines of the login, as configured or learned."""
-        return self._lines.limit
+        return self._router.lines.limit
 
     @property
     def routes(self) -> dict[Key, LegState]:
@@ -586,12 +509,12 @@ class IBPositionStreamer:
                 if one is not None:
                     await offload(one.table.initialize)
         await self.registry.refresh()
-        await self._contracts.load(self.registry.legs)
+        await self._router.contracts.load(self.registry.legs)
 
     async def _run(self) -> None:
         tasks = [
             asyncio.create_task(self._flusher.run(self._link.live_connection)),
-            asyncio.create_task(self._greeks.run(self._link.live_connection)),
+            asyncio.create_task(self._router.greeks.run(self._link.live_connection)),
         ]
         try:
             while not self._stop.is_set():

@@ -127,7 +127,7 @@ def test_an_option_that_was_sold_and_assigned_on_one_day_is_explained(lake):
     (found,) = explain_day(lake, load_settings(), day, since=since, closed=closed).to_dicts()
     # The premium, what the shares that came and those that went earned, and a dividend.
     assert found["profit"] == pytest.approx(1100 - 1000 + 1000 + 40)
-    assert (found["cash"], found["legs"]) == (40, 4)
+    assert found["cash"] == 40
     assert found["unexplained"] == 0
 
 
@@ -138,7 +138,9 @@ def test_the_day_on_which_the_ledger_began_has_no_profit(lake):
     assert explain_day(lake, load_settings(), day, since=since, closed=closed).is_empty()
 
 
-def test_the_page_of_risk_has_scenarios_and_what_is_left_out(lake):
-    page = risk_html(lake, load_settings(), utc_now())
+def test_the_page_of_risk_has_scenarios_and_the_curve_of_a_strategy(lake):
+    page = risk_html(lake, load_settings(), utc_now(), "UNATTRIBUTED")
+    assert "Break-even" in page
+    assert "<svg" in page
     assert "-10 %" in page
     assert "1 left out: its implied volatility is not known" in page

@@ -3,14 +3,14 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import polars as pl
 import pytest
 
 from position_sync_dagster.domain.broker_position import AccountSource, AccountSummary
 from position_sync_dagster.errors import LeaseLostError
 from position_sync_dagster.lake.broker_positions import AccountValuesTable
-from position_sync_dagster.lake.schema.codec import account_rows
+from position_sync_dagster.lake.schema.codec import frame_of
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES
-from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table, append, data_files
 
 A, B = "DUSIM0001", "DUSIM0002"
@@ -47,7 +47,11 @@ async def test_a_table_of_the_version_before_is_read_and_takes_exchange_rates(tm
     path = tmp_path / "account_values"
     before = Table(path, replace(ACCOUNT_VALUES, version=2, described=columns))
     before.initialize()
-    old = account_rows([row(row_id="1")]).drop(new).with_columns(ledger_version=1)
+    old = (
+        frame_of(ACCOUNT_VALUES, [row(row_id="1")])
+        .drop(new)
+        .with_columns(ledger_version=1, date=pl.col("timestamp").dt.date())
+    )
     before.transact(lambda handle: append(handle, old, {}, []))
     later = AccountValuesTable(Table(path, ACCOUNT_VALUES))
     [read] = later.latest_summaries()
@@ -115,12 +119,3 @@ async def test_an_append_and_a_read_cost_the_same_after_many_days(lake, row, clo
     assert await net_of(lake) == {A: -1.0}
     # Fifteen days of eight rows, however long the table has grown, and the row of this test.
     assert files_read[-1] <= 15 * 8 + 1 < files
-
-
-async def test_maintenance_merges_its_files_and_the_doctor_finds_it_sound(lake, row, clock):
-    for net in range(40):
-        lake.account_values.append([row(net=net)])
-    result = maintain(lake.account_values.table)
-    assert (result.table, result.skipped) == ("account_values", None)
-    assert (result.compacted, result.files) == (40, 1)
-    assert await net_of(lake) == {A: 39.0}

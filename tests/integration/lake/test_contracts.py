@@ -6,7 +6,7 @@ from datetime import date
 import pytest
 
 from position_sync_dagster.lake.broker_positions import ContractsTable
-from position_sync_dagster.lake.schema.codec import contract_rows
+from position_sync_dagster.lake.schema.codec import frame_of
 from position_sync_dagster.lake.schema.tables import CONTRACTS
 from position_sync_dagster.lake.storage.table import Table, append
 from tests.support.contracts import contract_details
@@ -23,7 +23,7 @@ async def test_contracts_of_the_version_before_are_read_without_what_it_did_not_
     columns = {name: kind for name, kind in CONTRACTS.described.items() if name not in new}
     before = Table(tmp_path / "contracts", replace(CONTRACTS, version=1, described=columns))
     before.initialize()
-    row = contract_rows([details(clock, 1)]).select(list(columns))
+    row = frame_of(CONTRACTS, [details(clock, 1)]).select(list(columns))
     before.transact(lambda handle: append(handle, row, {}))
     table = ContractsTable(Table(tmp_path / "contracts", CONTRACTS))
     table.table.initialize()
@@ -62,6 +62,18 @@ async def test_details_of_new_contracts_are_added_without_a_look_at_the_others(
         *range(600, 700),
     }
     assert lake.contracts.get([450, 9_999]) == {450: found[450]}
+
+
+def test_how_often_a_contract_was_not_given_is_kept_beside_what_is_known_of_it(lake, clock):
+    lake.contracts.put([details(clock, 1)])
+    lake.contracts.put_not_given({1: (2, clock.now), 7: (10, clock.now)})
+    assert lake.contracts.not_given() == {1: (2, clock.now), 7: (10, clock.now)}
+    assert lake.contracts.get() == {1: details(clock, 1)}
+    assert lake.contracts.get([7]) == {}
+    assert lake.contracts.quoted_in_cents() == {}
+    lake.contracts.put([details(clock, 1), details(clock, 7)])
+    assert lake.contracts.not_given() == {}
+    assert lake.contracts.get().keys() == {1, 7}
 
 
 def test_contracts_that_expired_long_ago_are_read_only_if_they_are_named(lake, clock):

@@ -7,8 +7,7 @@ from random import Random
 
 import pytest
 
-from position_sync_dagster.domain.causes import closures_of
-from position_sync_dagster.domain.close_facts import Facts
+from position_sync_dagster.domain.causes import Facts, closures_of
 from position_sync_dagster.domain.closures import Closure, knows_more
 from position_sync_dagster.domain.statement import FLEX, EventKind, Execution, StatementEvent
 from position_sync_dagster.gateway.connection import day_begin

@@ -5,8 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.causes import closures_of
-from position_sync_dagster.domain.close_facts import Facts
+from position_sync_dagster.domain.causes import Facts, closures_of
 from position_sync_dagster.domain.closures import (
     Cause,
     Closure,
@@ -307,22 +306,21 @@ CASES = {
         [deep(PUT, -1), change(SHARES, 0, 100, NIGHT + timedelta(hours=1))],
         [(Cause.UNEXPLAINED, P, -1)],
     ),
-    "both legs of a spread in the money: no shares come": Case(
+    "both legs of a spread in the money, and no shares come: only the statement knows": Case(
         [deep(CALL, -1), deep(OTHER, 1)],
-        [(Cause.ASSIGNED, P, -1), (Cause.EXERCISED, P, 1)],
+        [(Cause.UNEXPLAINED, P, -1), (Cause.UNEXPLAINED, P, 1)],
+    ),
+    "one leg in the money with its shares, and the others out of it": Case(
+        [deep(PUT, -1), worthless(CALL, -1), worthless(OTHER, 1), change(SHARES, 0, 100)],
+        [
+            (Cause.ASSIGNED, P, -1),
+            (Cause.EXPIRED_WORTHLESS, P, -1),
+            (Cause.EXPIRED_WORTHLESS, P, 1),
+        ],
     ),
     "both legs of a spread, cheap right before its end: no shares came": Case(
         [worthless(CALL, -1), worthless(OTHER, 1)],
         [(Cause.EXPIRED_WORTHLESS, P, -1), (Cause.EXPIRED_WORTHLESS, P, 1)],
-    ),
-    "before their end, a put is assigned and a call with a higher strike is exercised": Case(
-        [
-            deep(PUT, -1, at=NOON),
-            change(SHARES, 0, 100, NOON),
-            deep(OTHER, 1, at=NOON + timedelta(minutes=5)),
-            change(SHARES, 100, 200, NOON + timedelta(minutes=5)),
-        ],
-        [(Cause.ASSIGNED, P, -1), (Cause.EXERCISED, P, 1)],
     ),
     "at their end, one price does not exercise a put and a call with a higher strike": Case(
         [deep(PUT, -1), deep(OTHER, 1), change(SHARES, 0, 200)],

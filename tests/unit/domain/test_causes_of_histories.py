@@ -7,8 +7,7 @@ from random import Random
 
 import pytest
 
-from position_sync_dagster.domain.causes import SLACK, closures_of
-from position_sync_dagster.domain.close_facts import NEAR, Facts
+from position_sync_dagster.domain.causes import NEAR, SLACK, Facts, closures_of
 from position_sync_dagster.domain.closures import Cause, Closure, PositionChange, Stage
 from position_sync_dagster.domain.statement import FLEX, EventKind, Execution, StatementEvent
 from position_sync_dagster.gateway.connection import day_begin

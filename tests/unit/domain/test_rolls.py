@@ -5,8 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from position_sync_dagster.domain.causes import closures_of
-from position_sync_dagster.domain.close_facts import Facts
+from position_sync_dagster.domain.causes import Facts, closures_of
 from position_sync_dagster.domain.closures import PositionChange, Roll, rolls_of
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.statement import Execution

@@ -16,7 +16,7 @@ from position_sync_dagster.domain.statement import (
     current_executions,
 )
 from position_sync_dagster.gateway.flex import read_statements
-from position_sync_dagster.lake.schema.codec import fields_of, frame_of
+from position_sync_dagster.lake.schema.codec import frame_of
 from position_sync_dagster.lake.schema.tables import STATEMENT_EVENTS
 from position_sync_dagster.sync.explain_closes import stated_days
 from tests.support.flex_files import element, period, statement, trade
@@ -120,7 +120,7 @@ def test_a_statement_that_is_made_again_covers_its_last_day_further() -> None:
     early, late = covered("20260305;120000"), covered("20260306;010000")
     assert early.event_id != late.event_id == covered("20260306;010000").event_id
     for known, hour in (([early], 12), ([late, early], 25)):
-        rows = frame_of(STATEMENT_EVENTS, map(fields_of, known))
+        rows = frame_of(STATEMENT_EVENTS, known)
         (days,) = stated_days(rows).values()
         until = datetime(2026, 3, 5, tzinfo=NEW_YORK) + timedelta(hours=hour)
         assert days == {date(2026, 3, 4): until, date(2026, 3, 5): until}

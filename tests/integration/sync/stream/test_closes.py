@@ -15,7 +15,7 @@ import pytest
 
 from ib_gateway_simulator import SimulatedGateway, load_book
 from ib_gateway_simulator.books.book import Opening
-from position_sync_dagster.domain import causes, close_facts
+from position_sync_dagster.domain import causes
 from position_sync_dagster.domain.closures import Cause, Stage
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway import connection
@@ -221,8 +221,7 @@ def quick(monkeypatch):
 
     Its day begins twelve hours ago, at whatever hour the test runs.
     """
-    for module in (causes, close_facts):
-        monkeypatch.setattr(module, "NEAR", timedelta(seconds=NEAR_S))
+    monkeypatch.setattr(causes, "NEAR", timedelta(seconds=NEAR_S))
     monkeypatch.setattr(leg_followers, "SETTLED", timedelta())
     monkeypatch.setattr(publisher, "LOOKS_S", (0.0, 1.0, 3.0, NEAR_S + 1.0))
     monkeypatch.setattr(connection, "_DAYS", (f"Etc/GMT{datetime.now(UTC).hour - 12:+d}",))

@@ -7,7 +7,7 @@ import pytest
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.processes.preflight import Level, of_gateway
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.contract_cache import ContractCache, LegResolver
+from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 from tests.support.legs import leg
 

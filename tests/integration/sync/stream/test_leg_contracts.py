@@ -9,7 +9,7 @@ import pytest
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.gateway.connection import connect
-from position_sync_dagster.sync.stream import contract_cache
+from position_sync_dagster.sync.stream import contracts
 from tests.integration.sync.conftest import CALL, PUT, STOCK, A
 
 
@@ -61,7 +61,7 @@ async def test_a_leg_streams_as_soon_as_its_refused_details_come(
     farm_is_away, simulate, streaming, lake, leg, eventually, monkeypatch
 ):
     if not farm_is_away:
-        monkeypatch.setattr(contract_cache, "REFETCH", Backoff(first_s=1.0, longest_s=1.0))
+        monkeypatch.setattr(contracts, "REFETCH", Backoff(first_s=1.0, longest_s=1.0))
     await lake.registry.add_active(**leg(PUT))
     async with simulate() as sim:
         sim.refuse_details(200 if farm_is_away else 100)

@@ -20,7 +20,7 @@ from position_sync_dagster.sync.stream import (
     router,
 )
 from position_sync_dagster.sync.stream import streamer as link
-from position_sync_dagster.sync.stream.contract_cache import ContractCache
+from position_sync_dagster.sync.stream.contracts import ContractCache
 
 A, B = "DUSIM0001", "DUSIM0002"
 STOCK, FUTURE, CORN, INDEX = 920000001, 920000002, 920000003, 920000004

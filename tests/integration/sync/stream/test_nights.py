@@ -4,7 +4,7 @@ import pytest
 
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.gateway.codes import GatewayCode
-from position_sync_dagster.sync.stream import lines
+from position_sync_dagster.sync.stream import contracts
 from tests.integration.sync.conftest import CALL, PUT, STOCK, A
 
 LEGS = (CALL, PUT, STOCK)
@@ -37,7 +37,7 @@ async def test_while_another_session_has_the_data_one_line_is_requested_for_all(
     stream_legs, eventually, stand_still, monkeypatch
 ):
     waits = {GatewayCode.COMPETING_SESSION: Backoff(first_s=0.5, longest_s=2.0)}
-    monkeypatch.setattr(lines, "RETRY_WAITS", waits)
+    monkeypatch.setattr(contracts, "RETRY_WAITS", waits)
     async with stream_legs(*LEGS, min_hold_s=0.1) as (sim, streamer, received):
         before = await stand_still(sim, received)
         sim.set_permission(code=10197)

@@ -126,7 +126,7 @@ async def test_a_file_that_is_read_again_changes_nothing(simulate, lake, setting
 
 async def test_without_an_answer_nothing_is_said_of_a_leg(simulate, lake, settings_for):
     from position_sync_dagster.gateway.connection import connect
-    from position_sync_dagster.sync.stream.contract_cache import ContractCache, LegResolver
+    from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
     from position_sync_dagster.sync.stream.ownership import OwnerContext
 
     await lake.registry.add_active(strategy_id="s", **terms_of(CALL))

@@ -15,7 +15,7 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import GreeksSource, ValueOrigin
 from position_sync_dagster.gateway import holdings, pnl_subscriptions
 from position_sync_dagster.sync.stream import (
-    lines,
+    contracts,
     model_greeks,
     router,
 )
@@ -60,10 +60,10 @@ def whole_book(tmp_path, monkeypatch):
         (model_greeks, "CHOOSE_S", 0.5),
         (pnl_subscriptions, "HOLDINGS_AT_ONCE", 1000),
         (link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1)),
-        (lines, "PROBE_WAIT", Backoff(first_s=0.5, longest_s=1.0)),
+        (contracts, "PROBE_WAIT", Backoff(first_s=0.5, longest_s=1.0)),
     ):
         monkeypatch.setattr(module, name, value)
-    monkeypatch.setitem(lines.RETRY_WAITS, 10197, Backoff(first_s=1.0, longest_s=2.0))
+    monkeypatch.setitem(contracts.RETRY_WAITS, 10197, Backoff(first_s=1.0, longest_s=2.0))
     path = tmp_path / "whole.yaml"
     path.write_text(BOOK)
     return replace(load_book(path), as_of=None)

@@ -6,7 +6,7 @@ import pytest
 
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import CommitContentionError
-from position_sync_dagster.sync.stream.contract_cache import CHUNK, ContractCache
+from position_sync_dagster.sync.stream.contracts import CHUNK, MOST_TIMES, ContractCache
 from tests.support.clock import HandClock
 from tests.support.contracts import contract_details
 from tests.support.legs import leg
@@ -32,6 +32,7 @@ class Table:
     def __init__(self, *details, fails=0):
         self.commits = []
         self.stored = {one.conid: one for one in details}
+        self.refused = {}
         self.fails = fails
 
     def put(self, details):
@@ -43,6 +44,12 @@ class Table:
 
     def unexpired(self, _since, _besides):
         return dict(self.stored)
+
+    def put_not_given(self, asked):
+        self.refused |= asked
+
+    def not_given(self):
+        return {c: one for c, one in self.refused.items() if c not in self.stored}
 
 
 @pytest.fixture
@@ -186,29 +193,40 @@ async def test_details_that_were_not_given_before_the_clock_was_set_back_are_req
 A_DAY_S = 86_400.0
 
 
-async def requests_of_an_hour(cache, gateway, steps, clock):
-    before = len(gateway.asked)
-    for _minute in range(60):
+async def test_a_contract_that_the_gateway_does_not_know_is_not_asked_for_forever(
+    clock, steps, caplog
+):
+    gateway, table = Gateway(clock, knows=False), Table()
+    mistyped = leg(1, "a", added_at=clock.now)
+    for process in range(3):
+        cache = ContractCache(table, clock=clock)
+        await cache.load([mistyped])
+        for _day in range(30 if process else 4):
+            cache.want([1])
+            await steps(cache, gateway, 2)
+            assert await cache.details(gateway, [1]) == {}
+            clock.advance(A_DAY_S)
+    assert len(gateway.asked) == MOST_TIMES
+    assert table.refused[1][0] == MOST_TIMES
+    assert clock.now - table.refused[1][1] > timedelta(days=50)
+    assert caplog.text.count("the gateway gave no details of contract 1, 10 times") == 1
+    cache.follow([leg(1, "a", added_at=clock.now)])
+    cache.want([1])
+    await steps(cache, gateway, 2)
+    assert len(gateway.asked) == MOST_TIMES + 1
+    assert table.refused[1][0] == 1
+
+
+async def test_silence_is_no_refusal_however_long_it_lasts(clock, steps, caplog):
+    gateway, table = Gateway(clock, knows=False, silent=True), Table()
+    cache = ContractCache(table, clock=clock)
+    for _minute in range(3 * MOST_TIMES):
         cache.want([1])
         await steps(cache, gateway, 2)
         clock.advance(61)
-    return len(gateway.asked) - before
-
-
-async def test_a_contract_that_the_gateway_does_not_know_is_asked_for_less_and_less_often(
-    clock, steps
-):
-    gateway, cache = Gateway(clock, knows=False), ContractCache(Table(), clock=clock)
-    mistyped = leg(1, "a", added_at=clock.now)
-    await cache.load([mistyped])
-    assert await requests_of_an_hour(cache, gateway, steps, clock) == 6
-    cache.follow([leg(1, "a", added_at=clock.now)])
-    assert await requests_of_an_hour(cache, gateway, steps, clock) == 6
-
-
-async def test_silence_is_no_refusal_however_long_it_lasts(clock, steps):
-    gateway, cache = Gateway(clock, knows=False, silent=True), ContractCache(None, clock=clock)
-    assert await requests_of_an_hour(cache, gateway, steps, clock) == 60
+    assert len(gateway.asked) == 3 * MOST_TIMES
+    assert table.refused == {}
+    assert "expired" not in caplog.text
 
 
 async def test_details_that_were_not_given_once_are_fetched_in_the_background_alone(clock, steps):

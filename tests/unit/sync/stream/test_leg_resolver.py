@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.contract_cache import ContractCache, LegResolver
+from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)

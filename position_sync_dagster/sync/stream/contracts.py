@@ -1,8 +1,8 @@
-"""Contract details: read from their table, fetched from the gateway, found for described legs."""
+"""The contracts of a stream: their details, legs without a conid, and market data lines."""
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
@@ -22,7 +22,18 @@ from position_sync_dagster.domain.leg import (
     matching_contracts,
     problem_of,
 )
+from position_sync_dagster.domain.login_lines import (
+    Awaited,
+    Demand,
+    Denial,
+    LineLimit,
+    LoginLines,
+    demands,
+    rank,
+)
+from position_sync_dagster.gateway import codes
 from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.gateway.market_data_lines import MarketDataLines, Refusal
 from position_sync_dagster.lake.broker_positions import ContractsTable
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
@@ -41,9 +52,12 @@ STORED_AT_ONCE = 500
 # The gateway lists a few days ahead.
 HOURS_AGAIN = timedelta(hours=1)
 
-# Delays before details are fetched again if the gateway did not give them: an expired option has no
-# details any more (nautilus_trader pull/3305).
+# Delays before details are fetched again if the gateway did not give them.
 REFETCH = Backoff(first_s=60.0, longest_s=14_400.0)
+
+# Maximum number of requests for details, spread over eight hours: an expired option has no details
+# any more (nautilus_trader pull/3305). The table remembers how often details were not given.
+MOST_TIMES = 10
 
 SHARED = ("trading_hours", "valid_exchanges", "time_zone", "symbol", "trading_class", "exchange")
 
@@ -74,7 +88,7 @@ class ContractCache:
 
     def __post_init__(self) -> None:
         self._known: dict[int, ContractDetails] = {}
-        # How often the gateway gave no details, and when they are fetched again.
+        # How often the gateway knew no such contract, and when it last gave no details.
         self._not_given: dict[int, tuple[int, datetime]] = {}
         self._wanted: dict[int, None] = {}
         self._unstored: dict[int, ContractDetails] = {}
@@ -100,8 +114,9 @@ class ContractCache:
         """Record the active legs, and compare new ones with their contracts."""
         legs = tuple(legs)
         if legs != self._legs:
-            for leg in set(legs).difference(self._legs):  # requests for a new leg begin anew
-                self._not_given.pop(leg.conid, None)
+            for leg in legs:  # for a leg added since the refusal, requests begin anew
+                if self._not_given.get(leg.conid, (0, leg.added_at))[1] < leg.added_at:
+                    del self._not_given[leg.conid]
             self._legs = legs
             self._doubted.clear()
             self._compare({leg.conid for leg in legs})
@@ -116,6 +131,7 @@ class ContractCache:
         if self.table is not None:
             since = (self.clock() - EXPIRED_KEPT).date()
             self._keep(await offload(self.table.unexpired, since, {leg.conid for leg in legs}))
+            self._not_given |= await offload(self.table.not_given)
         self.follow(legs)
 
     def known(self, conid: int) -> ContractDetails | None:
@@ -249,20 +265,32 @@ class ContractCache:
         now, without = self.clock(), set(conids) - found.keys()
         for conid in without:
             times = self._not_given.get(conid, (0, now))[0] + (conid in connection.unknown)
-            wait_s = REFETCH.delay_s(max(times, 1))
-            self._not_given[conid] = times, now + timedelta(seconds=wait_s)
+            self._not_given[conid] = times, now
+            if times == MOST_TIMES:
+                logger.warning(
+                    "the gateway gave no details of contract %d, %d times: it has expired or does "
+                    "not exist, and is not asked for again. Remove its leg, if it has one; a leg "
+                    "that is added anew is asked for again.",
+                    conid,
+                    times,
+                )
         self._wanted = {conid: None for conid in self._wanted if conid not in found}
         self._asked |= without
         self.take(found)
         self._compare(without)
+        refused = {conid: self._not_given[conid] for conid in without & connection.unknown}
+        if self.table is not None and refused:
+            await offload(self.table.put_not_given, refused)
 
     def _is_missing(self, conid: int) -> bool:
         is_available = conid in self._known and conid not in self._doubted
         return not is_available and self._may_be_asked(conid)
 
     def _may_be_asked(self, conid: int) -> bool:
-        _times, due_at = self._not_given.get(conid, (0, NEVER))
-        return has_come(due_at, self.clock(), timedelta(seconds=REFETCH.longest_s))
+        times, asked_at = self._not_given.get(conid, (0, NEVER))
+        due_at = asked_at + timedelta(seconds=REFETCH.delay_s(max(times, 1)))
+        is_due = has_come(due_at, self.clock(), timedelta(seconds=REFETCH.longest_s))
+        return is_due and times < MOST_TIMES
 
     def _hours_are_over(self, conid: int) -> bool:
         """Return whether the days that a contract listed are over, unless it has expired."""
@@ -386,3 +414,252 @@ async def look_up(
     if not matching:
         near = answer or await connection.candidates(leg, like=True) or []
     return problem_of(leg, matching, near)
+
+
+RETRY_WAITS: dict[int, Backoff] = {
+    codes.GatewayCode.COMPETING_SESSION: Backoff(first_s=60.0, longest_s=600.0),
+    codes.GatewayCode.CUT_BY_FARM: Backoff(first_s=30.0, longest_s=300.0),
+    codes.GatewayCode.LINE_UNKNOWN: Backoff(first_s=5.0, longest_s=300.0),
+    codes.GatewayCode.REQUEST_FAILED: Backoff(first_s=5.0, longest_s=300.0),
+    codes.GatewayCode.NO_CONTRACT: Backoff(first_s=60.0, longest_s=14_400.0),
+}
+# Delays before a new request for a line that never ticked after a code of unknown meaning.
+UNKNOWN_RETRY_WAIT = Backoff(first_s=60.0, longest_s=14_400.0)
+
+# Delays before a refused line is requested again. A competing session (10197) and a farm outage
+# (10182) may end at any moment, and one line is requested for all; a missing subscription is seldom
+# bought.
+OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
+
+# Delays before another attempt to get more lines than the limit that was learned from code 101.
+PROBE_WAIT = Backoff(first_s=60.0, longest_s=900.0)
+
+# What lifts a refusal with a code when it arrives.
+AWAITED: dict[int, Awaited] = {
+    codes.GatewayCode.NO_CONTRACT: Awaited.DEFINITIONS,
+    codes.GatewayCode.CUT_BY_FARM: Awaited.MARKET_DATA,
+}
+
+# The kind of market data to request, by whether it is delayed; None: that of the settings.
+KINDS = {False: None, True: codes.MarketDataType.DELAYED}
+
+# Text of the column `note`: why the broker's value is used.
+ENDED = "the gateway ended the line"
+
+
+@dataclass(eq=False, repr=False)
+class LineManager:
+    """Holds the lines that the allocation chooses, and learns the line limit from refusals.
+
+    Attributes:
+        login: The record of each line.
+    """
+
+    context: OwnerContext
+    contracts: ContractCache
+
+    def __post_init__(self) -> None:
+        self._wanted_as_of: tuple[object, ...] | None = None
+        self._underlyings: tuple[int, ...] = ()
+        self._connected: MarketDataLines | None = None
+        self.login = LoginLines(
+            silence_s=self.context.settings.line_silence_s,
+            session_open=self.contracts.session_open,
+            limit=LineLimit(
+                configured=self.context.settings.max_lines,
+                reserve=self.context.settings.reserved_lines,
+                wait=PROBE_WAIT,
+            ),
+            min_hold_s=self.context.settings.min_hold_s,
+        )
+        self._limit_before = self.limit
+
+    @property
+    def held(self) -> frozenset[int]:
+        """The conids that hold a line."""
+        return frozenset(self.login.held)
+
+    @property
+    def of_legs(self) -> frozenset[int]:
+        """The conids that hold a line, without those that hold it as an underlying alone."""
+        return frozenset(conid for conid in self.login.held if not self._is_underlying(conid))
+
+    @property
+    def limit(self) -> int:
+        """The number of lines of the login, as configured, or as learned from code 101."""
+        return self.login.limit.lines
+
+    def want_underlyings(self, conids: Sequence[int]) -> None:
+        """Request lines for these underlyings, in this order, as far as no leg needs the lines.
+
+        Args:
+            conids: Contracts whose details are in memory: no leg waits while details are fetched.
+        """
+        self._underlyings = tuple(conids)
+
+    def follow(self, connection: GatewayConnection) -> None:
+        """Advance the time, and record which holdings and legs need a line now."""
+        now = self.context.monotonic()
+        waiting = self.login.waiting_for(Awaited.DETAILS, now)
+        self.contracts.want(waiting, first=True)
+        self.login.arrived(self.contracts.available(set(waiting)), now)
+        self.login.limit = self.login.limit.probed(connection.lines.in_use, now)
+        if self.limit != self._limit_before:
+            text = "up to %d lines are requested now, as many as the gateway gives; %d before"
+            logger.warning(text, self.limit, self._limit_before)
+            self._limit_before = self.limit
+        self._update_wanted(connection)
+
+    def chosen(self, connection: GatewayConnection) -> frozenset[int]:
+        """Return the conids that should hold a line, as known before the requests."""
+        return self.login.chosen(connection.lines.in_use, self.context.monotonic())
+
+    def are_due(self, connection: GatewayConnection) -> bool:
+        """Return whether the lines must change, because a hold, a denial or a wait ended."""
+        if self.chosen(connection) != self.held:
+            return True
+        return bool(self.login.due_for_live(self.context.monotonic()))
+
+    async def allocate(self, connection: GatewayConnection) -> frozenset[int]:
+        """Subscribe and cancel lines as the allocation chooses.
+
+        Returns:
+            The conids that hold a line of a leg afterwards.
+        """
+        lines, login = connection.lines, self.login
+        requested = self.chosen(connection)
+        details = await self.contracts.details(connection, requested)
+        self._update_wanted(connection)  # a leg may turn out to be another contract
+        for conid in sorted(requested - details.keys() - self.held):
+            reason = "the gateway gave no contract details"
+            self._deny(conid, Denial(reason=reason, wait=REFETCH, awaits=Awaited.DETAILS))
+        chosen = self.chosen(connection)  # a line may have been refused in the meantime
+        now = self.context.monotonic()
+        for conid in self.held - chosen:
+            login.line(conid).cancelled()
+            lines.cancel(conid)
+        for conid in login.due_for_live(now):
+            lines.switch(conid)
+            login.line(conid).requested(now)
+        held = self.held
+        for conid in sorted(
+            (chosen - held) & details.keys(), key=lambda c: rank(login.wanted[c], held)
+        ):
+            delayed = login.denied(conid, now) is not None
+            lines.subscribe(details[conid], market_data_type=KINDS[delayed])
+            login.line(conid).requested(now, delayed=delayed)
+        return self.of_legs
+
+    def renew(self, connection: GatewayConnection) -> None:
+        """Cancel lines that seem dead, and request them again with new ids."""
+        for conid in self.login.take_due_for_renewal(self.context.monotonic()):
+            kind = KINDS[self.login.line(conid).delayed]
+            connection.lines.switch(conid, market_data_type=kind)
+
+    def interrupted(self, reason: str) -> None:
+        """Record that a farm broke or connectivity was lost: earlier quotes no longer count."""
+        self.login.interrupted(self.context.clock(), self.context.monotonic(), reason)
+
+    def restored(self) -> None:
+        """Record that data are expected again: each line must tick soon."""
+        self.login.restored(self.context.monotonic())
+        self.arrived(Awaited.MARKET_DATA)
+
+    def arrived(self, awaited: Awaited) -> None:
+        """Record that what some refusals wait for is there."""
+        now = self.context.monotonic()
+        self.login.arrived(self.login.waiting_for(awaited, now), now)
+
+    def refused(self, refusal: Refusal) -> None:
+        """Record a refusal: the line limit is lower, or a conid has no market data."""
+        line, now = self.login.line(refusal.conid), self.context.monotonic()
+        if not line.held or self._connected is None:
+            return
+        text = f"{refusal.code} {refusal.text}"
+        line.ended(now, f"{ENDED}: {text}")
+        if refusal.code == codes.GatewayCode.TOO_MANY_LINES:
+            self.login.limit = self.login.limit.refused(self._connected.in_use, now)
+            return
+        fallback = (
+            self.context.settings.delayed_fallback
+            and not self._is_underlying(refusal.conid)
+            and refusal.code in codes.NOT_PERMITTED
+            and refusal.market_data_type not in codes.DELAYED_TYPES
+        )
+        usual = OTHER_RETRY_WAIT if refusal.code in codes.ENDS_LINE else UNKNOWN_RETRY_WAIT
+        denial = Denial(
+            reason=text,
+            wait=RETRY_WAITS.get(refusal.code, usual),
+            delayed=fallback,
+            of_login=refusal.code in codes.REFUSES_LOGIN,
+            awaits=AWAITED.get(refusal.code),
+        )
+        self._deny(refusal.conid, denial)
+
+    def reason_for(self, conid: int) -> str:
+        """Return in brackets why a conid has no live market data; an empty text if it may."""
+        denial = self.login.denied(conid, self.context.monotonic())
+        if denial is None:
+            return ""
+        return f" ({'delayed data' if denial.delayed else 'no market data'}: {denial.reason})"
+
+    def problems(self) -> list[str]:
+        """Return the problems of legs and lines, the first few of each kind."""
+        now = self.context.monotonic()
+        denials = self.login.denials(now)
+        found = [(conid, denial) for conid, denial in denials.items() if conid in self.login.wanted]
+        texts = self.contracts.mismatches
+        for conid, denial in sorted(found, key=lambda pair: (pair[1].delayed, pair[0])):
+            has = "streams delayed data" if denial.delayed else "has no market data"
+            again = f"{self.context.clock() + timedelta(seconds=denial.until_s - now):%H:%M} UTC"
+            name = f"underlying {conid}" if self._is_underlying(conid) else str(conid)
+            texts.append(f"{name} {has}: {denial.reason} (requested again at {again})")
+        more = [f"and {len(texts) - 3} more"] if len(texts) > 3 else []
+        return texts[:3] + more + self.login.problems()
+
+    def attach(self, lines: MarketDataLines) -> None:
+        """Follow a new connection; lines and denials of the previous one have ended.
+
+        The permissions may differ after a new log-in. The line limit stays the same.
+        """
+        self.login.clear()
+        self._wanted_as_of = None
+        self._connected = lines
+        lines.on_refusal.append(self.refused)
+
+    def detach(self, lines: MarketDataLines) -> None:
+        """Release the lines held here; a line that another streamer shares stays subscribed."""
+        for conid in self.held:
+            self.login.line(conid).cancelled()
+            lines.cancel(conid)
+        lines.on_refusal.remove(self.refused)
+
+    def _update_wanted(self, connection: GatewayConnection) -> None:
+        """Compute the demand for lines again, if holdings opened or closed or a leg changed."""
+        book, contracts = connection.feed.book, self.contracts
+        as_of = (book.moves, contracts.version, self._underlyings)
+        if as_of != self._wanted_as_of:
+            found = demands(
+                book.of_conid, contracts.matching, sec_types=self.context.settings.sec_types
+            )
+            of_options = {
+                conid: Demand(conid=conid, priority=place, of_options=True)
+                for place, conid in enumerate(self._underlyings)
+            }
+            self.login.wanted = of_options | {demand.conid: demand for demand in found}
+            self._wanted_as_of = as_of
+
+    def _is_underlying(self, conid: int) -> bool:
+        demand = self.login.wanted.get(conid)
+        return demand is not None and demand.of_options
+
+    def _deny(self, conid: int, denial: Denial) -> None:
+        denial = self.login.line(conid).deny(self.context.monotonic(), denial)
+        self.login.share_refusals()
+        has = "has no market data, it is queued instead"
+        if denial.delayed:
+            has = "streams delayed data"
+        elif self._is_underlying(conid):
+            has = "has no market data, so that options on it have no computed greeks"
+        level = logging.WARNING if denial.times == 1 else logging.INFO
+        logger.log(level, "conid %d %s: %s", conid, has, denial.reason)
