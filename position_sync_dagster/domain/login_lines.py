@@ -609,8 +609,8 @@ class SilentLogin:
 
     Market data may stop on all lines at once while the gateway reports nothing. A line that is
     requested anew opens with its present quote, also in a quiet market. A quote that differs from
-    the last one of the old request shows that ticks were missed. The same quote only shows a quiet
-    book, and the next probe waits twice as long.
+    the last one of the old request shows that ticks were missed. The next probe waits twice as
+    long, unless many lines tick before.
 
     Attributes:
         silence_s: The length of the silence before the first probe.
@@ -650,10 +650,6 @@ class SilentLogin:
         """Record that a line is requested again; the next probe waits twice as long."""
         self._heard_at_s, self._ticks = now_s, 0
         self._probes += 1
-
-    def found_dead(self) -> None:
-        """Record that a probe showed missed ticks: the next silence is probed soon."""
-        self._probes = 0
 
 
 def missed(before: Quote, opened: Quote | None) -> bool | None:
@@ -1014,7 +1010,6 @@ class LoginLines:
             self._probe = None
             if found is not False and self._lines[probe.conid].held:
                 opened = set() if found is None else {probe.conid}
-                self._login.found_dead()
                 self._pace.interrupted()
                 for conid in self._lines.keys() - opened - set(priced):
                     self._lines[conid].doubted(now_s, LOGIN_SILENT)
