@@ -242,21 +242,14 @@ class Work:
 
     def _report_tables(self, states: dict[str, str]) -> None:
         """Report the gateways, and the tables that the stream writes."""
-        lake = self.lake
-        reports: dict[str, Callable[[], Derived]] = {
-            runs.GATEWAY: partial(gateway_state, lake, states),
-            specs.ACTIVE_STRATEGIES.name: partial(
-                queue_and_ledger.strategies_state, lake, self.settings
-            ),
-            **{
-                table.spec.name: partial(followed_state, table)
-                for table in lake.tables
-                if table.spec in FOLLOWED_TABLES
-            },
-            specs.RECONCILIATION_BREAKS.name: partial(breaks_state, lake),
-        }
-        for name, report in reports.items():
-            self._report(name, report)
+        lake, settings = self.lake, self.settings
+        self._report(runs.GATEWAY, partial(gateway_state, lake, states))
+        strategies_state = partial(queue_and_ledger.strategies_state, lake, settings)
+        self._report(specs.ACTIVE_STRATEGIES.name, strategies_state)
+        for table in lake.tables:
+            if table.spec in FOLLOWED_TABLES:
+                self._report(table.spec.name, partial(followed_state, table))
+        self._report(specs.RECONCILIATION_BREAKS.name, partial(breaks_state, lake))
 
     def _report_rows(self, report: drain.DrainReport, *, all_due: bool, is_live: bool) -> None:
         """Report the rows that no event has yet; derive what follows from them."""
@@ -268,16 +261,14 @@ class Work:
                 f"the ledger was restored: it has no row after version {span.since}, and had some "
                 f"through {reported}"
             )
-        is_due = all_due or report.claimed or "QUEUE" in came or went_back
-        if came or is_live:
-            every = STREAMED_EVERY if came else QUIET_EVERY
-            is_due = is_due or self._is_due(self.cursor.reported_at, every)
-        if not is_due:
+        every = STREAMED_EVERY if came else QUIET_EVERY
+        is_old = (came or is_live) and self._is_due(self.cursor.reported_at, every)
+        if not (all_due or report.claimed or "QUEUE" in came or went_back or is_old):
             return
         all_derived = all_due or self._is_due(self.cursor.derived_reported_at, DERIVED_EVERY)
         if all_derived:
-            queue_state = partial(queue_and_ledger.queue_state, self.lake)
-            self._report(specs.POSITION_QUEUE.name, queue_state)
+            name = specs.POSITION_QUEUE.name
+            self._report(name, partial(queue_and_ledger.queue_state, self.lake))
             self._keep(derived_reported_at=self.now)
         self._events.append(materialization(span, report))
         self._keep(ledger_version=span.added.version, reported_at=self.now)

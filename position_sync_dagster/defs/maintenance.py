@@ -5,18 +5,15 @@ results of checks. They are deleted here from the tables of its storage, which a
 SQLite and Postgres. An instance may serve other projects as well: theirs are kept.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
 
 import dagster as dg
 import sqlalchemy as sql
 from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
-from dagster._core.storage.event_log.schema import (
-    AssetCheckExecutionsTable,
-    AssetEventTagsTable,
-    SqlEventLogStorageTable,
-)
 
 from position_sync_dagster.defs import runs
 from position_sync_dagster.defs.resources import PositionSyncResource
@@ -50,6 +47,21 @@ def delete_old_runs(instance: dg.DagsterInstance, jobs: Iterable[str], before: d
     return deleted
 
 
+# Events without a run have an empty run id.
+_RUNLESS = "run_id = '' AND (asset_key IS NULL OR asset_key IN :own)"
+_OLD_EVENTS = f"""
+    SELECT id FROM event_logs WHERE {_RUNLESS} AND timestamp < :before AND id NOT IN (
+        SELECT MAX(id) FROM event_logs WHERE {_RUNLESS} GROUP BY dagster_event_type, asset_key)
+"""  # noqa: S608 - of constants
+DELETE_TAGS = f"DELETE FROM asset_event_tags WHERE event_id IN ({_OLD_EVENTS})"  # noqa: S608
+DELETE_EVENTS = f"DELETE FROM event_logs WHERE id IN ({_OLD_EVENTS})"  # noqa: S608
+DELETE_RESULTS = """
+    DELETE FROM asset_check_executions
+    WHERE asset_key IN :own AND evaluation_event_timestamp < :before AND id NOT IN (
+        SELECT MAX(id) FROM asset_check_executions GROUP BY asset_key, check_name, partition)
+"""
+
+
 def delete_old_events(instance: dg.DagsterInstance, assets: Iterable[str], before: datetime) -> int:
     """Delete old events without a run, and old results of checks; return their number.
 
@@ -64,45 +76,21 @@ def delete_old_events(instance: dg.DagsterInstance, assets: Iterable[str], befor
     if not isinstance(storage, SqlEventLogStorage):
         return 0
     own = [dg.AssetKey(name).to_string() for name in assets]
-    checks, events = AssetCheckExecutionsTable.c, SqlEventLogStorageTable.c
-    old = _old(
-        checks.evaluation_event_timestamp,
-        [checks.asset_key, checks.check_name, checks.partition],
-        before,
-        [checks.asset_key.in_(own)],
-    )
-    deleted = _delete(storage.index_connection, checks.id, old)
-    runless = [
-        events.run_id == NO_RUN,
-        sql.or_(events.asset_key.in_(own), events.asset_key.is_(None)),
-    ]
-    kinds = [events.dagster_event_type, events.asset_key]
-    old = _old(events.timestamp, kinds, before, runless)
-    _delete(storage.index_connection, AssetEventTagsTable.c.event_id, old)
-    deleted += _delete(storage.index_connection, events.id, old)
+
+    def delete(query: str, before: datetime, connect: Connect = storage.index_connection) -> int:
+        values: tuple[sql.BindParameter[Any], ...] = (
+            sql.bindparam("own", own, expanding=True),
+            sql.bindparam("before", before.astimezone(UTC).replace(tzinfo=None), sql.DateTime),
+        )
+        with connect() as connection:
+            return connection.execute(sql.text(query).bindparams(*values)).rowcount
+
+    delete(DELETE_TAGS, before)
+    deleted = delete(DELETE_EVENTS, before) + delete(DELETE_RESULTS, before)
     if isinstance(storage, SqliteEventLogStorage):
         # SQLite has each a second time, in a file for the log of a run: nothing shows it.
-        old = _old(events.timestamp, kinds, datetime.now(UTC), runless)
-        _delete(lambda: storage.run_connection(NO_RUN), events.id, old)
+        delete(DELETE_EVENTS, datetime.now(UTC), partial(storage.run_connection, NO_RUN))
     return deleted
-
-
-def _old(
-    at: "sql.Column[datetime]",
-    kinds: "Sequence[sql.Column[str]]",
-    before: datetime,
-    where: "Iterable[sql.ColumnElement[bool]]",
-) -> "sql.Select[tuple[int]]":
-    """Return the query of the ids of old rows, without the newest of each kind."""
-    ids = at.table.c.id
-    newest = sql.select(sql.func.max(ids)).where(*where).group_by(*kinds)
-    early = before.astimezone(UTC).replace(tzinfo=None)
-    return sql.select(ids).where(*where, at < early, ids.not_in(newest))
-
-
-def _delete(connect: Connect, column: "sql.Column[int]", old: "sql.Select[tuple[int]]") -> int:
-    with connect() as connection:
-        return connection.execute(column.table.delete().where(column.in_(old))).rowcount
 
 
 MAINTENANCE_JOB = "maintain_lake"

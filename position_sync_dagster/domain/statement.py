@@ -240,26 +240,18 @@ def current_executions(executions: Iterable[Execution]) -> list[Execution]:
     one as it should be, which may have the id of the first. All of these count, so that their sum
     is right. A row without the id of its booking says the same as one that has it.
     """
-    newest: dict[_Name, Execution] = {}
-    for one in executions:
-        before = newest.get(_name(one))
-        if before is None or _rank(one) > _rank(before):
-            newest[_name(one)] = one
+    newest = {_name(one): one for one in sorted(executions, key=_rank)}
     booked = {name[:2] for name in newest if name[2]}
-    last: dict[_Name, Execution] = {}
-    for named, one in newest.items():
-        if not named[2] and named[:2] in booked:
-            continue
-        name = named if one.source == FLEX else _uncorrected(one)
-        before = last.get(name)
-        if before is None or _revision(one) > _revision(before):
-            last[name] = one
-    # A statement names only the last revision.
-    stated = {_uncorrected(one) for one in last.values() if one.source == FLEX}
-    return sorted(
-        (one for one in last.values() if one.source == FLEX or _uncorrected(one) not in stated),
-        key=lambda one: (one.time, one.execution_id),
-    )
+    stated = [
+        one
+        for name, one in newest.items()
+        if one.source == FLEX and (name[2] or name[:2] not in booked)
+    ]
+    of_gateway = (one for one in newest.values() if one.source != FLEX)
+    last = {_uncorrected(one): one for one in sorted(of_gateway, key=_revision)}
+    for one in stated:  # a statement names only the last revision
+        last.pop(_uncorrected(one), None)
+    return sorted((*stated, *last.values()), key=lambda one: (one.time, one.execution_id))
 
 
 _Name = tuple[str, str, str]

@@ -464,9 +464,7 @@ class AccountValuesTable:
 
     def between(self, first: datetime, last: datetime) -> pl.DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""
-        rows = self.table.snapshot(
-            lambda handle: rows_between(self.table, handle, first, last).collect()
-        )
+        rows = self.table.read(lambda files: rows_between(self.table, files, first, last).collect())
         return rows.sort("timestamp", "row_id")
 
 

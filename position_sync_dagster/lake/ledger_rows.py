@@ -55,19 +55,21 @@ def stored_ids(table: Table, files: pl.DataFrame, column: str, ids: pl.Series) -
     return set(found.get_column(column).to_list())
 
 
-def rows_between(table: Table, handle: DeltaTable, first: datetime, last: datetime) -> pl.LazyFrame:
+def rows_between(
+    table: Table, files: pl.DataFrame, first: datetime, last: datetime
+) -> pl.LazyFrame:
     """Return the rows with `first` <= timestamp <= `last`, from the files that may hold one.
 
     Args:
+        table: The table.
+        files: Its data files.
         first: The start; one without a time zone is local time.
         last: The end, likewise.
     """
     first, last = first.astimezone(UTC), last.astimezone(UTC)
-    files = storage.data_files(handle).filter(
-        pl.col("partition.date").is_between(first.date(), last.date()),
-        storage.may_have("timestamp", first, last),
-    )
-    return table.scan_files(files).filter(pl.col("timestamp").is_between(first, last))
+    on_days = pl.col("partition.date").is_between(first.date(), last.date())
+    chosen = files.filter(on_days, storage.may_have("timestamp", first, last))
+    return table.scan_files(chosen).filter(pl.col("timestamp").is_between(first, last))
 
 
 def added_after(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:
@@ -316,8 +318,8 @@ class LedgerProvenance:
         return self._last(wanted, files | storage.may_have_one_of("update_id", ids), limit)
 
     def _last(self, wanted: pl.Expr, chosen: pl.Expr, limit: int) -> LastRows:
-        def step(handle: DeltaTable) -> LastRows:
-            rows = self._table.scan_files(storage.data_files(handle).filter(chosen)).filter(wanted)
+        def step(files: pl.DataFrame) -> LastRows:
+            rows = self._table.scan_files(files.filter(chosen)).filter(wanted)
             batches = (
                 rows.group_by("batch_id", version="ledger_version")
                 .agg(rows=pl.len().cast(pl.Int64), committed_at=pl.col("committed_at").max())
@@ -333,7 +335,7 @@ class LedgerProvenance:
                 rows=written.sort(IN_ORDER).tail(limit).collect(),
             )
 
-        return self._table.snapshot(step)
+        return self._table.read(step)
 
     def of_holding(
         self, account: str, conid: int, *, day: date | None, limit: int

@@ -41,7 +41,7 @@ from position_sync_dagster.lake.ledger_rows import (
 )
 from position_sync_dagster.lake.schema.codec import one_of, storable, updates_of
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
-from position_sync_dagster.lake.storage.table import Table, TableOptions, data_files
+from position_sync_dagster.lake.storage.table import EVERY, Table, TableOptions, data_files
 from position_sync_dagster.lake.storage.threads import offload, offloaded
 
 # Instead of a token: begin with the oldest row, or with the next commit.
@@ -355,8 +355,7 @@ class SyncUpdates:
     def count_after(self, version: int) -> AddedBatches:
         """Count the rows that were committed after a version; a merge of files adds none."""
 
-        def step(handle: DeltaTable) -> AddedBatches:
-            files = data_files(handle)
+        def step(files: pl.DataFrame) -> AddedBatches:
             newest = last_added(files)
             if newest <= version:
                 return AddedBatches({}, {}, newest)
@@ -370,7 +369,7 @@ class SyncUpdates:
                 version=newest,
             )
 
-        return self.table.snapshot(step)
+        return self.table.read(step)
 
     def append(
         self,
@@ -418,9 +417,7 @@ class SyncUpdates:
     def existing(self, update_ids: Iterable[str]) -> set[str]:
         """Return which of these ids the table holds."""
         ids = pl.Series(list(map(storable, update_ids)), dtype=pl.String)
-        return self.table.snapshot(
-            lambda handle: stored_ids(self.table, data_files(handle), "update_id", ids)
-        )
+        return self.table.read(lambda files: stored_ids(self.table, files, "update_id", ids))
 
     def latest(self) -> pl.DataFrame:
         """Return the newest row per (account, conid).
@@ -460,20 +457,15 @@ class SyncUpdates:
                 also if it was committed later.
         """
         wanted = (pl.col("timestamp") if as_known_now else COMMITTED) <= moment.astimezone(UTC)
-
-        def step(handle: DeltaTable) -> pl.DataFrame:
-            rows = self.table.scan_files(data_files(handle)).filter(wanted)
-            return newest_rows(rows)
-
-        return self.table.snapshot(step).sort(HOLDING)
+        scan = self.table.scan_files
+        rows = self.table.read(lambda files: newest_rows(scan(files).filter(wanted)))
+        return rows.sort(HOLDING)
 
     def begun_at(self) -> datetime | None:
         """Return when the first row was committed, and None without rows; reads two columns."""
-
-        def step(handle: DeltaTable) -> pl.DataFrame:
-            return self.table.scan_files(data_files(handle)).select(COMMITTED.min()).collect()
-
-        found: datetime | None = self.table.snapshot(step).item()
+        scan = self.table.scan_files
+        first = self.table.read(lambda files: scan(files).select(COMMITTED.min()).collect())
+        found: datetime | None = first.item()
         return found
 
     def last_before(self, moment: datetime, look_back_days: int = LOOK_BACK_DAYS) -> pl.DataFrame:
@@ -483,11 +475,10 @@ class SyncUpdates:
         """
         last = moment.astimezone(UTC)
         first = last - timedelta(days=look_back_days)
-
-        def step(handle: DeltaTable) -> pl.DataFrame:
-            return newest_rows(rows_between(self.table, handle, first, last))
-
-        return self.table.snapshot(step).sort(HOLDING)
+        rows = self.table.read(
+            lambda files: newest_rows(rows_between(self.table, files, first, last))
+        )
+        return rows.sort(HOLDING)
 
     def follow(self, since: str | None = None) -> Follower:
         """Return a reader of what is committed from a place on; see `Follower`.
@@ -507,9 +498,7 @@ class SyncUpdates:
 
     def added_after(self, version: int) -> pl.DataFrame:
         """Return the rows of all commits after a version, whatever their timestamps say."""
-        return self.table.snapshot(
-            lambda handle: added_after(self.table, data_files(handle), version).collect()
-        )
+        return self.table.read(lambda files: added_after(self.table, files, version).collect())
 
     def between(
         self, first: datetime, last: datetime, conids: Collection[int] | None = None
@@ -519,14 +508,10 @@ class SyncUpdates:
         Args:
             conids: The contracts that are wanted; None: all.
         """
-
-        def step(handle: DeltaTable) -> pl.DataFrame:
-            rows = rows_between(self.table, handle, first, last)
-            if conids is not None:
-                rows = rows.filter(one_of("conid", conids))
-            return rows.collect()
-
-        return self.table.snapshot(step).sort(BY_TIME)
+        wanted = EVERY if conids is None else one_of("conid", conids)
+        return self.table.read(
+            lambda files: rows_between(self.table, files, first, last).filter(wanted).collect()
+        ).sort(BY_TIME)
 
     def sampled(
         self, conids: Iterable[int], first: datetime, last: datetime, slots: int
@@ -540,11 +525,11 @@ class SyncUpdates:
         """
         last, wanted = last.astimezone(UTC), one_of("conid", conids)
 
-        def step(handle: DeltaTable) -> pl.DataFrame:
-            rows = rows_between(self.table, handle, first, last).filter(wanted)
+        def step(files: pl.DataFrame) -> pl.DataFrame:
+            rows = rows_between(self.table, files, first, last).filter(wanted)
             return sample(rows.select(SAMPLED), last, slots)
 
-        return self.table.snapshot(step)
+        return self.table.read(step)
 
     def count(self) -> int:
         """Count the rows, without reading them."""

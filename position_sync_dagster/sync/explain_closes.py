@@ -18,7 +18,7 @@ from position_sync_dagster.domain.closures import (
     knows_more,
 )
 from position_sync_dagster.domain.instrument import NEW_YORK, ContractDetails
-from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
+from position_sync_dagster.domain.reconciliation import Break, Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.statement import FLEX, EventKind, Execution
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.records import LookedAt
@@ -214,44 +214,39 @@ class CloseExplainer:
         The rows of all options on the underlying are searched: an option that ends worthless may
         have no greeks any more. The price is read once, for options that closed in the last day.
         """
-        now, ends = self.clock(), defaultdict[datetime, dict[int, int]](dict)
+        ends: defaultdict[datetime, dict[int, int]] = defaultdict(dict)
         for change in changes:
             details = contracts.get(change.conid)
             ended = last_trade(change, details) if change.is_option and change.closed else None
             under = details.under_conid if details is not None else None
-            is_new = now - change.seen_at <= A_DAY and change.conid not in self._prices
+            is_new = self.clock() - change.seen_at <= A_DAY and change.conid not in self._prices
             if ended is not None and under and is_new and ended <= change.seen_at:
                 ends[ended][change.conid] = under
-        if not ends:
-            return self._prices
-        known = self.lake.contracts.table.rows(columns=["conid", "under_conid"])
         for ended, unders in ends.items():
+            known = self.lake.contracts.table.rows(columns=["conid", "under_conid"])
             of_these = pl.col("under_conid").is_in(list(unders.values()))
             under_of = dict(known.filter(of_these).iter_rows())
             rows = self.lake.updates.sync.between(ended - NEAR, ended, under_of)
-            priced = rows.drop_nulls("underlying_price").select(
-                "conid", "underlying_price", "greeks_time"
-            )
-            priced = priced.filter(priced["greeks_time"].is_between(ended - NEAR, ended))
-            priced = priced.sort("greeks_time")
+            priced = rows.filter(
+                pl.col("underlying_price").is_not_null(),
+                pl.col("greeks_time").is_between(ended - NEAR, ended),
+            ).sort("greeks_time")
+            priced = priced.select("conid", "underlying_price", "greeks_time")
             last = {under_of[conid]: (price, at) for conid, price, at in priced.rows()}
-            for conid, under in unders.items():
-                if under in last:
-                    self._prices[conid] = last[under]
+            self._prices |= {conid: last[under] for conid, under in unders.items() if under in last}
         return self._prices
 
     def _ask_people(
         self, waiting: Collection[Closure], closes: pl.DataFrame, now: datetime
     ) -> None:
         """Open, confirm and resolve breaks; one of a close before the window stays as it is."""
-        found = list(map(_discrepancy, waiting))
-        judged = set(closes.select(_KEY).iter_rows()) | {(one.account, one.conid) for one in found}
-        self.lake.breaks.record(
-            {BREAKS: found},
-            now,
-            compared=lambda one: one.gateway_id == BREAKS and (one.account, one.conid) in judged,
-            run_id=self.run_id,
-        )
+
+        def is_judged(one: Break) -> bool:
+            is_it = (pl.col("account") == one.account) & (pl.col("conid") == one.conid)
+            return one.gateway_id == BREAKS and not closes.filter(is_it).is_empty()
+
+        found = {BREAKS: list(map(_discrepancy, waiting))}
+        self.lake.breaks.record(found, now, compared=is_judged, run_id=self.run_id)
 
 
 _CLOSE = ("change_id", "account", "conid", "symbol", "since", "seen_at")
@@ -289,38 +284,25 @@ def due_closes(
     is_stated = is_known & (pl.col("stage") == Stage.STATED.value)
     is_open = ~is_stated & pl.col("statement").is_null()
     waits = is_open & (~is_traded | (seen >= moment(now - WEEK)))
+    begin = pl.coalesce("since", "seen_at")
     due = ones.filter(
         judged_at.is_null()
         | (is_open & ~is_known & (seen >= moment(now - A_DAY)))
         | (is_open & ~is_traded & (seen >= moment(now - AN_HOUR)))
     )
-    said = said.with_columns(is_flex=pl.col("source") == FLEX)
-    newest = said.group_by("conid").agg(pl.col("stated_at").max(), pl.col("is_flex").any())
-    touched = pl.col("stated_at").gt(judged_at).fill_null(value=False) | (pl.col("is_flex") & waits)
-    maybe = ones.join(newest, on="conid").filter(touched).drop("stated_at", "is_flex")
-    begin = pl.coalesce("since", "seen_at")
-    of_these = said.drop("source").filter(one_of("conid", maybe["conid"].unique()))
-    of_days = (
-        _by_day(maybe, begin - BOOKED)
-        .join(
-            of_these.with_columns(day=pl.coalesce("day", _new_york(pl.col("time")))),
-            on=(*_KEY, "day"),
-        )
-        .filter(touched, pl.col("time").is_null() | (pl.col("time") <= seen + SLACK))
+    facts = said.select(*_KEY, "stated_at", "source", at=pl.coalesce("time", "day"))
+    of_contracts = ones.join(facts, on="conid").filter(
+        pl.col("account") == pl.col("account_right"),
+        (pl.col("stated_at") > judged_at) | ((pl.col("source") == FLEX) & waits),
+        pl.col("at").is_between(begin - BOOKED - A_DAY, seen + SLACK),
     )
-    periods = stated_periods(said).select("account", "day").unique()
-    covered = _by_day(ones.filter(waits), begin).join(periods, on=("account", "day"), how="semi")
-    return {
-        change_id
-        for found in (due, of_days, covered)
-        for change_id in found.get_column("change_id")
-    }
-
-
-def _by_day(closes: pl.DataFrame, begin: pl.Expr) -> pl.DataFrame:
-    """Return a row for each day of New York from a time until a close was seen."""
-    days = pl.date_ranges(_new_york(begin), _new_york(pl.col("seen_at")))
-    return closes.with_columns(day=days).explode("day")
+    periods = said.filter(pl.col("first_day").is_not_null())
+    of_days = ones.filter(waits).join(periods.select("account", "first_day", "day"), on="account")
+    of_days = of_days.filter(
+        pl.col("first_day") <= _new_york(seen), pl.col("day") >= _new_york(begin)
+    )
+    found = [one.get_column("change_id") for one in (due, of_contracts, of_days)]
+    return set(pl.concat(found))
 
 
 def stated_periods(said: pl.DataFrame) -> pl.DataFrame:

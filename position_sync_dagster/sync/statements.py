@@ -139,6 +139,18 @@ class StatementFolder:
             lake_id: Names the tables that have the rows of files that were stored.
             store: Stores statements.
         """
+        try:
+            paths = sorted(
+                path
+                for path in self.folder.iterdir()
+                if path.suffix.lower() == ".xml" and not path.name.startswith(".")
+            )
+        except FileNotFoundError:
+            paths = []
+        except OSError as error:
+            what = f"The folder {self.folder} cannot be read: {error.strerror}."
+            remedy = "Make it readable, or correct POSITION_SYNC_FLEX_FOLDER."
+            return Statements((), (errors.StatementError(what, remedy=remedy),))
         before, index = self._index(), dict[str, _Known]()
         found: list[Statement] = []
         unreadable: list[errors.PositionSyncError] = []
@@ -152,22 +164,19 @@ class StatementFolder:
                 waiting.clear()
                 self._keep(before | index)
 
-        try:
-            for path in self._files():
-                try:
-                    known, parsed = self._look(path, before.get(path.name))
-                    index[path.name] = known
-                    if foreign := next(filter(None, map(refused, known.found)), None):
-                        raise foreign
-                    found += known.found
-                    if store is not None and lake_id not in known.stored_in:
-                        waiting.append((known, parsed or _statements_in(path)))
-                except errors.PositionSyncError as error:
-                    unreadable.append(error)
-                if sum(one.state[0] for one, _listed in waiting) >= AT_ONCE_BYTES:
-                    flush()
-        except errors.StatementError as error:
-            unreadable.append(error)
+        for path in paths:
+            try:
+                known, parsed = self._look(path, before.get(path.name))
+                index[path.name] = known
+                if foreign := next(filter(None, map(refused, known.found)), None):
+                    raise foreign
+                found += known.found
+                if store is not None and lake_id not in known.stored_in:
+                    waiting.append((known, parsed or _statements_in(path)))
+            except errors.PositionSyncError as error:
+                unreadable.append(error)
+            if sum(one.state[0] for one, _listed in waiting) >= AT_ONCE_BYTES:
+                flush()
         flush()
         if index != before:
             self._keep(index)
@@ -220,21 +229,6 @@ class StatementFolder:
         """Store the index; in a folder that cannot be written, each read parses all files."""
         with suppress(OSError):
             self.write(INDEX_FILE, _INDEX.dump_json(index))
-
-    def _files(self) -> list[Path]:
-        try:
-            return sorted(
-                path
-                for path in self.folder.iterdir()
-                if path.suffix.lower() == ".xml" and not path.name.startswith(".")
-            )
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise errors.StatementError(
-                f"The folder {self.folder} cannot be read: {error.strerror}.",
-                remedy="Make it readable, or correct POSITION_SYNC_FLEX_FOLDER.",
-            ) from None
 
 
 def _statements_in(path: Path) -> list[Statement]:

@@ -15,11 +15,12 @@ import polars as pl
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.defs.checks import strategies
-from position_sync_dagster.defs.checks.evaluation import evaluate, failed, passed, table_check
+from position_sync_dagster.defs.checks.evaluation import EVALUATE, failed, passed, table_check
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.ledger_rows import newest_version
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import (
     LATEST_POSITIONS,
@@ -135,8 +136,7 @@ def counted(**counts: int) -> dict[str, str]:
 
 def version_text(rows: pl.DataFrame) -> str:
     """Return the newest version of the ledger as a text, which the UI does not plot."""
-    newest = exposure.newest_version(rows)
-    return "unknown" if newest is None else str(newest)
+    return str(newest_version(rows) or "unknown")
 
 
 def positions_metadata(rows: "pl.DataFrame", now: datetime) -> dict[str, dg.MetadataValue]:
@@ -299,7 +299,7 @@ def strategy_exposure(lake: tables.Lake, settings: Settings, run_id: str | None)
 
     def make(forward: bool) -> "tuple[Book, pl.DataFrame, derived.Replaced]":
         book = read_book(lake, settings, now)
-        found = exposure.exposures(book.split, now, exposure.newest_version(book.priced))
+        found = exposure.exposures(book.split, now, newest_version(book.priced) or None)
         return book, found, derived.replace(table, found, run_id=run_id, forward=forward)
 
     book, found, result = table_asset.derived_forward(make)
@@ -361,7 +361,7 @@ def risk_scenarios(lake: tables.Lake, settings: Settings, run_id: str | None) ->
             "left_out": sum(legs.left_out().values()),
             "scenarios": str(len(own.recorded)),
         },
-        checks={key: evaluate(key, lake, settings) for key in RISK_CHECKS},
+        checks={key: EVALUATE[key](lake, settings) for key in RISK_CHECKS},
     )
 
 
@@ -370,6 +370,9 @@ def losses_are_within_their_limits(lake: tables.Lake, settings: Settings) -> dg.
     """Whether no strategy would lose more than scenarios.yaml allows, by its newest rows.
 
     A strategy with a leg that cannot be priced has no certain loss: the check is yellow then.
+
+    What to do: Look at `position-sync what-if`, and close or hedge what loses; or correct the
+    limit in scenarios.yaml.
     """
     rows = lake.risk_scenarios.latest().drop_nulls("largest_loss")
     loss, allowed = -pl.col("profit"), pl.col("largest_loss")
@@ -386,8 +389,6 @@ def losses_are_within_their_limits(lake: tables.Lake, settings: Settings) -> dg.
         return passed("", limits=rows.height)
     return failed(
         f"{text}.",
-        what_to_do="Look at `position-sync what-if`, and close or hedge what loses; or correct the "
-        "limit in scenarios.yaml.",
         beyond=broken.height,
         not_certain=unknown.height,
     )
@@ -400,6 +401,9 @@ def early_assignment(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResu
     The holder of a short call gains the dividend before its expiry by exercise, that of a short put
     the interest on its strike. If that is more than the option is worth above its exercise, it may
     be exercised any day. Without a known dividend nothing is said of a call.
+
+    What to do: Close or roll them before the ex-date, or accept the shares. `position-sync
+    expiry` lists them.
     """
     _book, own, legs = risk.read_risk(lake, settings, datetime.now(UTC))
     found = early_assignments(legs)
@@ -412,8 +416,6 @@ def early_assignment(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResu
     )
     return failed(
         f"{len(found)} short options may be assigned early: {named}.",
-        what_to_do="Close or roll them before the ex-date, or accept the shares. `position-sync "
-        "expiry` lists them.",
         options=len(found),
     )
 

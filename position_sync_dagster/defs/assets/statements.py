@@ -14,12 +14,10 @@ from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import IMPORT_JOB, dagster_failures
-from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.domain.statement import Statement
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.schema.codec import records_of
 from position_sync_dagster.lake.schema.tables import CLOSURES, EXECUTIONS, STATEMENT_EVENTS
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import explain_closes, leg_followers, statements
@@ -146,8 +144,8 @@ def _listed(one: Statement) -> dict[str, table_asset.Cell]:
     return {"file": one.file, "account": one.account, **days}
 
 
-# Maximum number of closes listed with an event, and of those that the failing check names.
-LAST, MOST_NAMED = 50, 10
+# Maximum number of closes that the failing check names.
+MOST_NAMED = 10
 
 
 @derived_asset(CLOSURES, deps=["position_changes", "executions", "statement_events", "contracts"])
@@ -166,8 +164,6 @@ def closures(lake: tables.Lake, settings: Settings, run_id: str | None) -> Deriv
     """
     found = explain_closes.CloseExplainer(lake, run_id=run_id).explain()
     rolls = leg_followers.RollFollower(lake, settings.strategies_file).follow()
-    counted = lake.closures.current_rows(since=utc_now() - explain_closes.WINDOW)
-    last = records_of(Closure, counted.tail(LAST).reverse())
     followed = {"rolls_followed": [*map(str, rolls.due)], "rolls_refused": rolls.refused}
     return Derived(
         metadata={
@@ -175,7 +171,6 @@ def closures(lake: tables.Lake, settings: Settings, run_id: str | None) -> Deriv
             **table_asset.state_of(lake.closures.table),
             "unexplained": len(found.unexplained),
             **{name: "; ".join(texts) for name, texts in followed.items() if texts},
-            "last_closes": table_asset.event_table([*map(_close, last)]),
         },
         checks={closes_are_explained.check_key: judge_causes(found.unexplained)},
     )
@@ -204,17 +199,3 @@ def judge_causes(unexplained: Sequence[Closure]) -> dg.AssetCheckResult:
         "`position-sync breaks accept`.",
         unexplained=len(unexplained),
     )
-
-
-def _close(one: Closure) -> dict[str, table_asset.Cell]:
-    return {
-        "closed_at": f"{one.closed_at:%Y-%m-%d %H:%M:%S}",
-        "account": one.account,
-        "contract": one.name,
-        "quantity": one.quantity,
-        "cause": one.cause.value,
-        "stage": one.stage.value,
-        "realized_pnl": one.realized_pnl,
-        "currency": one.currency,
-        "detail": one.detail,
-    }

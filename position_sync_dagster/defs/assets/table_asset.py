@@ -19,7 +19,7 @@ from position_sync_dagster.errors import NewerRowError
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import tables as specs
-from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec
+from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import Settings
 
@@ -37,15 +37,6 @@ QUARTER_HOURLY = dg.FreshnessPolicy.time_window(
 
 # Column → its source columns, each as (asset, column).
 Lineage = Mapping[str, Sequence[tuple[str, str]]]
-
-_TYPES = {
-    Kind.TEXT: "string",
-    Kind.COUNT: "int",
-    Kind.NUMBER: "float",
-    Kind.MOMENT: "timestamp (UTC)",
-    Kind.DAY: "date",
-    Kind.FLAG: "bool",
-}
 
 
 def table_asset(
@@ -163,7 +154,7 @@ def table_metadata(
     The URI is added when the definitions are loaded, since it depends on the settings.
     """
     described = [
-        dg.TableColumn(name, _TYPES[column.kind], description=column.description)
+        dg.TableColumn(name, column.kind, description=column.description)
         for name, column in spec.described.items()
     ]
     return {

@@ -232,8 +232,6 @@ def _set_aside(table: Path, name: str) -> None:
 # together, and 15 ms one after the other (ext4).
 _THREADS = 8
 
-_MAX_FOLDERS = 1000
-
 _pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="fsync")
 
 
@@ -253,12 +251,10 @@ class SyncedCommits:
         self._log = table / LOG
         self._on = on
         self._through = -1
-        self._folders: set[Path] = set()
 
     def forget(self) -> None:
         """Start again from the last checkpoint: the table was replaced."""
         self._through = -1
-        self._folders.clear()
 
     def sync_through(self, version: int) -> None:
         """Sync all versions up to this one.
@@ -281,9 +277,6 @@ class SyncedCommits:
             paths |= self._written_by(range(after + 1, version + 1))
             sync_paths(paths)
         self._through = version
-        self._folders |= {path.parent for path in paths if path.suffix == ".parquet"}
-        if len(self._folders) > _MAX_FOLDERS:
-            self._folders.clear()
 
     def sync_checkpoint(self, version: int) -> None:
         """Sync the checkpoint of a version; entries before it may be deleted only afterwards."""
@@ -298,11 +291,8 @@ class SyncedCommits:
         for version in versions:
             paths.add(self._log / entry_name(version))
             for file in read_entry(self._log, version).added:
-                folder = (self._table / file).parent
-                paths |= {self._table / file, folder}
-                while folder != self._table and folder not in self._folders:
-                    folder = folder.parent
-                    paths.add(folder)
+                folders = Path(file).parents  # of partitions; the last one is the table's own
+                paths |= {self._table / file, *(self._table / folder for folder in folders)}
         return paths
 
     @contextmanager

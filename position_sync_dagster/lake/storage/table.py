@@ -432,6 +432,10 @@ class Table:
         """Read from the newest version; `step` may run more than once."""
         return self._run(step, change=False)
 
+    def read(self, step: Callable[[pl.DataFrame], T]) -> T:
+        """Read from the data files of the newest version; `step` may run more than once."""
+        return self.snapshot(lambda handle: step(data_files(handle)))
+
     def transact(self, step: Callable[[DeltaTable], T]) -> T:
         """Read, decide and commit on one handle; on a conflict all of it runs again.
 
@@ -504,16 +508,13 @@ class Table:
         They come in no particular order.
         """
         names = columns or list(self.spec.columns)
-
-        def step(handle: DeltaTable) -> pl.DataFrame:
-            rows = self.scan_files(data_files(handle).filter(chosen))
-            return rows.filter(only).select(names).collect()
-
-        return self.snapshot(step)
+        return self.read(
+            lambda files: self.scan_files(files.filter(chosen)).filter(only).select(names).collect()
+        )
 
     def count(self) -> int:
         """Count the rows, from the log alone."""
-        return int(self.snapshot(data_files).get_column("num_records").sum())
+        return int(self.read(lambda files: files.get_column("num_records").sum()))
 
     def version(self) -> int:
         """Return the newest version."""

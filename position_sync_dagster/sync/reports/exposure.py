@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -30,14 +30,12 @@ from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.sync.reports.confirmations import FEEDS, PRICED
 
-Number = TypeVar("Number", int, float)
-
 
 class Claim(NamedTuple):
     """What a leg has of one holding.
 
     Attributes:
-        leg: The index of the leg among those that were given.
+        leg: The number of the leg among those that were given.
         share: The part of the holding, above 0 and at most 1.
     """
 
@@ -46,7 +44,7 @@ class Claim(NamedTuple):
     share: float
 
 
-def claims_of(legs: Sequence[ActiveContract], held: Mapping[Key, float]) -> list[Claim]:
+def claims_of(legs: Mapping[int, ActiveContract], held: Mapping[Key, float]) -> list[Claim]:
     """Return what each leg has of the holdings; no part of a holding belongs to two legs.
 
     Legs with an account and a quantity come first, then those with a quantity of any account, which
@@ -55,11 +53,11 @@ def claims_of(legs: Sequence[ActiveContract], held: Mapping[Key, float]) -> list
     the legs without a quantity, in equal parts if there are several.
 
     Args:
-        legs: Active legs that match the contract of their conid.
+        legs: Active legs that match the contract of their conid, by any number.
         held: The quantity of each holding.
     """
     of_conid: dict[int, list[int]] = defaultdict(list)
-    for place, leg in enumerate(legs):
+    for place, leg in legs.items():
         of_conid[leg.conid].append(place)
     free_of: dict[int, dict[Key, float]] = defaultdict(dict)
     for key, quantity in held.items():
@@ -148,10 +146,7 @@ def split(
     }
     named = latest.filter(pl.col("conid").is_in([leg.conid for leg in active]))
     held = {(one, conid): quantity for one, conid, quantity in named.select(_HELD).iter_rows()}
-    right = [n for n in range(len(active)) if n not in wrong]
-    claims = [
-        Claim(right[n], key, share) for n, key, share in claims_of([active[n] for n in right], held)
-    ]
+    claims = claims_of({n: leg for n, leg in enumerate(active) if n not in wrong}, held)
     beta = pl.col("symbol").replace_strict(dict(betas or {}), default=None, return_dtype=pl.Float64)
     parts = _parts(latest, claims, active, contracts)
     parts = parts.with_columns(beta_delta=pl.col("dollar_delta") * beta)
@@ -426,15 +421,3 @@ def exposures(found: Split, now: datetime, version: int | None = None) -> pl.Dat
         worst_value_age_s=(moment(now) - pl.col(PRICED)).dt.total_microseconds() / 1e6,
         ledger_version=pl.lit(version, pl.Int64),
     ).select(*STRATEGY_EXPOSURE.columns)
-
-
-def newest_version(rows: pl.DataFrame) -> int | None:
-    """Return the greatest ledger version among the rows: the report is made of these rows."""
-    newest = rows.get_column("ledger_version").max()
-    return None if newest is None else int(str(newest))
-
-
-def add(values: Iterable[Number | None]) -> Number | None:
-    """Return the sum of the known values; None if all are unknown."""
-    known = [value for value in values if value is not None]
-    return sum(known[1:], known[0]) if known else None

@@ -21,6 +21,7 @@ from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
+from position_sync_dagster.lake.ledger_rows import newest_version
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.strategies_file import saved_limits
 from position_sync_dagster.settings import Settings
@@ -35,7 +36,6 @@ from position_sync_dagster.sync.reports.changes import (
     realized_of,
 )
 from position_sync_dagster.sync.reports.confirmations import PRICED
-from position_sync_dagster.sync.reports.exposure import newest_version
 from position_sync_dagster.sync.reports.limit_readings import Evaluated, evaluate
 from position_sync_dagster.sync.reports.status import (
     LoginStatus,
@@ -105,7 +105,7 @@ class Figures:
     @cached_property
     def ledger_version(self) -> int | None:
         """The newest version of the ledger among the rows."""
-        return newest_version(self.book.priced)
+        return newest_version(self.book.priced) or None
 
     @cached_property
     def changes(self) -> list[DayChange]:

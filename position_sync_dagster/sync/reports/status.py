@@ -5,7 +5,7 @@ requests.
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import date, datetime, timedelta
 from enum import Enum
@@ -35,7 +35,6 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.propose_strategies import next_step
 from position_sync_dagster.sync.reports.closes import Closes, read_closes
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
-from position_sync_dagster.sync.reports.exposure import add
 from position_sync_dagster.yaml_file import saved_state
 
 
@@ -195,7 +194,7 @@ def read_status(
     return Status(
         at=now,
         lake=settings.lake,
-        **asdict(worst) | {name: add(getattr(one, name) for one in logins) for name in _OF_LINES},
+        **asdict(worst) | {name: _sum(getattr(one, name) for one in logins) for name in _OF_LINES},
         active_legs=len(active),
         legs_held=len(active & held),
         legs_closed=counted_ends(ends.values()),
@@ -370,6 +369,11 @@ def _login_status(
 _OF_LINES = ("lines_in_use", "line_limit", "underlying_lines")
 # The fields that are known only while the owner is alive.
 _OF_OWNER = (*_OF_LINES, "greeks")
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
 def _trouble(login: LoginStatus, now: datetime) -> float:

@@ -2,8 +2,7 @@
 
 import getpass
 import json
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from typer.testing import CliRunner
@@ -73,11 +72,3 @@ def test_a_decision_needs_a_reason_and_a_break(breaks):
     breaks.record({"127.0.0.1:7497": []}, AT)
     assert run() == "No break is open.\n"
     assert one.break_id in run("--closed")
-
-
-def test_a_break_is_shown_however_many_closed_after_it(breaks):
-    [one] = breaks.open_breaks()
-    breaks.record({"127.0.0.1:7497": []}, AT)
-    for found in ([replace(NOT_HELD, conid=conid) for conid in range(100, 1_101)], []):
-        breaks.record({"127.0.0.1:7497": found}, AT + timedelta(minutes=1))
-    assert one.break_id in run("show", one.break_id)

@@ -113,7 +113,7 @@ def test_every_column_of_every_table_says_what_it_holds_and_in_which_unit(node) 
     assert node.metadata["dagster/table_name"] == name
     for column in schema_of(node).columns:
         assert len(column.description or "") > 10, column.name
-        assert column.type != "float" or "Unit" in column.description, column.name
+        assert column.type != "double" or "Unit" in column.description, column.name
 
 
 def test_every_column_of_a_derived_table_says_what_it_is_made_of(

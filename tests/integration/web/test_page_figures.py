@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.causes import A_DAY
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.rules import exchange_date
@@ -109,31 +108,24 @@ def test_the_curves_are_read_again_after_the_clock_was_set_back(lake, settings):
     assert [one["name"] for one in figures["curves"]] == ["a"]
 
 
-def test_a_point_of_a_curve_has_all_holdings_of_the_strategy_or_is_unknown(lake, settings):
-    lake.registry.sync.add_many([leg(1, "a"), leg(2, "a"), leg(3, "b")])
-    rows = [
+def test_a_point_of_a_curve_has_all_holdings_of_a_strategy_and_day_or_is_unknown(lake, settings):
+    """A daily profit of Friday is in none, as of a login that has been away since."""
+    names = {1: "a", 2: "a", 3: "b", 4: "away", 5: "both", 6: "both"}
+    lake.registry.sync.add_many(leg(conid, name) for conid, name in names.items())
+    lake.updates.sync.append(
         row(conid, daily_pnl=profit, timestamp=utc_now() - timedelta(hours=hours), update_id=name)
         for name, conid, hours, profit in (
             ("still", 1, 13, -7.0), ("first", 2, 3, -3.0), ("unknown", 2, 2, None),
-            ("last", 2, 1, -2.0), ("other", 3, 1, 4.0),
+            ("last", 2, 1, -2.0), ("other", 3, 1, 4.0), ("Friday", 4, 48, -7.0),
+            ("new", 5, 1, -7.0), ("a day", 6, 23.9, -7.0),
         )
-    ]  # fmt: skip
-    lake.updates.sync.append(rows)
+    )  # fmt: skip
     _, figures = PageFigures(settings).read(utc_now())
     found = {one["name"]: [profit for _, profit in one["points"]] for one in figures["curves"]}
-    assert found == {"a": [-10.0, None, -9.0], "b": [4.0]}
-
-
-def test_a_daily_profit_of_another_day_is_in_no_curve(lake, settings):
-    """As of a login that has been away since Friday, beside one that is connected."""
-    lake.registry.sync.add_many([leg(1, "away"), leg(2, "here"), leg(3, "both"), leg(4, "both")])
-    ages = {1: timedelta(days=2), 2: timedelta(hours=1), 3: timedelta(hours=1), 4: A_DAY}
-    now = utc_now()
-    rows = [row(conid, daily_pnl=-7.0, timestamp=now - age) for conid, age in ages.items()]
-    lake.updates.sync.append(rows)
-    _, figures = PageFigures(settings).read(utc_now())
-    found = {one["name"]: [profit for _, profit in one["points"]] for one in figures["curves"]}
-    assert found == {"away": [None], "both": [-14.0], "here": [-7.0]}
+    assert {name: points[-1] for name, points in found.items()} == {
+        "a": -9.0, "b": 4.0, "away": None, "both": -14.0,
+    }  # fmt: skip
+    assert found["a"] == [-10.0, None, -9.0]
 
 
 def test_nothing_is_current_without_a_gateway_and_ages_begin_with_the_price(lake, settings):

@@ -194,14 +194,6 @@ def test_positions_fit_with_greeks_strategy_age_and_totals(width):
     assert "total USD" in lines[-1]
 
 
-def test_a_total_that_leaves_something_out_has_a_star():
-    rows = [row(1), row(2, daily_pnl=None)]
-    lines = positions_shown(rows, 200)
-    assert "-1,234*" in lines[-1]
-    assert "-24,690*" not in lines[-1]
-    assert "-1,234*" in strategies_shown(money(rows, [leg(1, "a"), leg(2, "a")]), 140)[1]
-
-
 def test_an_age_that_is_not_known_makes_the_oldest_unknown():
     rows = [row(1), row(2, timestamp=NOW + timedelta(days=1))]
     (one,) = money(rows, [leg(1, "a"), leg(2, "a")]).strategies

@@ -49,10 +49,10 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(materia
     lake.executions.add([fill(CALL, -2, at, realized_pnl=40.0)])
     result = materialize(closures)
     assert result.success
-    (event,) = result.asset_materializations_for_node("closures")
-    listed = {one.data["contract"]: one.data for one in event.metadata["last_closes"].records}
-    assert listed["SPY 575C 20Mar26"]["cause"] == "TRADED"
-    assert listed["SPY 580C 20Mar26"]["cause"] == "UNEXPLAINED"
+    assert {one.name: one.cause for one in lake.closures.current()} == {
+        "SPY 575C 20Mar26": "TRADED",
+        "SPY 580C 20Mar26": "UNEXPLAINED",
+    }
     found = read_closes(lake)
     assert found.realized("ic", None, "USD")["realized_pnl"] == 40.0
     assert found.realized("UNATTRIBUTED", None, "USD")["realized_pnl"] is None

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from ib_gateway_simulator import SimulatedGateway, load_book
+from position_sync_dagster import IBPositionStreamer, StreamTables
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import LegState, make_leg
 from position_sync_dagster.domain.login_lines import Trust
@@ -20,7 +21,6 @@ from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.sync.stream.contracts import ContractCache, LineManager
 from position_sync_dagster.sync.stream.ownership import OwnerContext
-from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.support.booked_legs import terms_of
 from tests.support.waiting import DEADLINE_S
 

@@ -283,7 +283,7 @@ def test_strategies_and_the_rest_are_all_holdings_nothing_twice_and_nothing_miss
             known = [value for value in values if value is not None]
             assert (sum(known) if known else None) == pytest.approx(expected, abs=1e-6)
     held = {(r.account, r.conid): r.position for r in rows}
-    claims = claims_of(legs, held)
+    claims = claims_of(dict(enumerate(legs)), held)
     for key, position in held.items():
         shares = [claim.share for claim in claims if claim.key == key]
         assert all(share > 0 for share in shares)
