@@ -29,7 +29,8 @@ _HOMES = {
     "lake.position_updates": ("DeltaLakePositionWriter", "PositionUpdatesTable"),
     "settings": ("Settings", "load_settings"),
     "sync.reports.reconciliation": ("PositionReconciler", "ReconciliationService"),
-    "sync.stream.streamer": ("IBPositionStreamer", "StreamTables"),
+    "sync.stream.router": ("StreamTables",),
+    "sync.stream.streamer": ("IBPositionStreamer",),
     "sync.drain": ("QueueWorker", "WorkerStats"),
 }
 

@@ -41,5 +41,5 @@ from position_sync_dagster.sync.reports.reconciliation import (
 from position_sync_dagster.sync.reports.reconciliation import (
     ReconciliationService as ReconciliationService,
 )
+from position_sync_dagster.sync.stream.router import StreamTables as StreamTables
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer as IBPositionStreamer
-from position_sync_dagster.sync.stream.streamer import StreamTables as StreamTables

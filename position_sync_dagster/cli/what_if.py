@@ -12,10 +12,9 @@ from pydantic import ValidationError
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
+from position_sync_dagster.risk.scenario_file import OwnScenarios, Point
 from position_sync_dagster.risk.scenarios import (
     Breakdown,
-    OwnScenarios,
-    Point,
     PricedLegs,
     early_assignments,
     expiries,
@@ -43,6 +42,13 @@ def what_if(
         str, typer.Option(metavar="LIST", help="Changes of the volatilities in points.")
     ] = "0",
     days: Annotated[str, typer.Option(metavar="LIST", help="Days that have passed.")] = "0",
+    rate: Annotated[float, typer.Option(help="Change of the interest rates in points.")] = 0.0,
+    in_moves: Annotated[
+        bool, typer.Option("--in-moves", help="--spot is in implied moves of one day.")
+    ] = False,
+    ratio: Annotated[
+        bool, typer.Option("--ratio", help="--vol is a list of factors, such as 0.8,1,1.25.")
+    ] = False,
     scenario: Annotated[
         str | None, typer.Option(metavar="NAME", help="A scenario of scenarios.yaml instead.")
     ] = None,
@@ -58,11 +64,18 @@ def what_if(
     Each option keeps its own volatility. A leg that cannot be priced is left out and counted. The
     strategies and UNATTRIBUTED together are the account; currencies are never added.
     """
+    if ratio and vol == "0":
+        vol = "1"
     moves = [*product(*(_numbers(text) for text in (spot, vol, days)))]
+    if ratio and min(vol for _spot, vol, _days in moves) <= 0:
+        raise typer.BadParameter("With --ratio each number of --vol is above 0.")
     if len(moves) > MOST_POINTS:
         raise typer.BadParameter(f"These are more than {MOST_POINTS:,} scenarios.")
     try:
-        points = [Point(spot=s, vol=v, days=d) for s, v, d in moves]
+        points = [
+            Point(spot=s, vol=v, days=d, rate=rate, in_moves=in_moves, is_ratio=ratio)
+            for s, v, d in moves
+        ]
     except ValidationError as error:
         wrong = error.errors()[0]
         why = f"--{wrong['loc'][0]} {wrong['input']:g}: {wrong['msg']}."

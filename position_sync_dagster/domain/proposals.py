@@ -55,11 +55,18 @@ class Shape(StrEnum):
     SYNTHETIC = "synthetic"
     CALENDAR = "calendar"
     DIAGONAL = "diagonal"
+    DOUBLE_CALENDAR = "double-calendar"
+    DOUBLE_DIAGONAL = "double-diagonal"
     BUTTERFLY = "butterfly"
     BROKEN_WING = "broken-wing-butterfly"
     CONDOR = "condor"
     IRON_BUTTERFLY = "iron-butterfly"
     IRON_CONDOR = "iron-condor"
+    REVERSE_IRON_BUTTERFLY = "reverse-iron-butterfly"
+    REVERSE_IRON_CONDOR = "reverse-iron-condor"
+    JADE_LIZARD = "jade-lizard"
+    REVERSE_JADE_LIZARD = "reverse-jade-lizard"
+    BOX = "box"
     COMBINATION = "combination"
 
 
@@ -127,14 +134,20 @@ def _has_even_wings(legs: Sequence[Piece]) -> bool:
     return _is_even(legs) and middle - low == high - middle
 
 
+def _has_equal_strikes(legs: Sequence[Piece]) -> bool:
+    strikes, half = [one.strike for one in legs], len(legs) // 2
+    return strikes[:half] == strikes[half:]
+
+
 _Rule = Callable[[Sequence[Piece]], bool]
 _SPREADS = "+P<-P -P<+P +C<-C -C<+C"
+_OF_TIME, _DOUBLES = "-P/+P +P/-P -C/+C +C/-C", "-C-P/+C+P +C+P/-C-P"
 _BUTTERFLIES = "+P<-P<+P -P<+P<-P +C<-C<+C -C<+C<-C"
 
-# What contracts are together: the side and the kind of each in their order, S for a stock or a
-# future. "<": the strike of the next option is above the one before, "=": equal. "/": it expires
-# later, at an equal strike ("=") or another ("~"). Then what quantities and strikes must fit; the
-# first structure that fits counts.
+# What contracts are together, by the side and the kind of each. A stock or future (S) comes first.
+# Options of one expiry follow by strike, the put first where two have the same: "<" if it is above
+# the one before, "=" if it is equal. Those of two follow by right, with "/" between the expiries.
+# Then what quantities and strikes must fit: the first structure counts that does.
 _STRUCTURES: tuple[tuple[Shape, str, _Rule | None], ...] = (
     (Shape.SINGLE, "+P -P +C -C", None),
     (Shape.COVERED_CALL, "+S-C", _fits_stock),
@@ -149,13 +162,20 @@ _STRUCTURES: tuple[tuple[Shape, str, _Rule | None], ...] = (
     (Shape.STRANGLE, "+P<+C +C<+P -P<-C -C<-P", None),
     (Shape.RISK_REVERSAL, "+P<-C -C<+P -P<+C +C<-P", None),
     (Shape.SYNTHETIC, "+P=-C -P=+C", None),
-    (Shape.CALENDAR, "+P/=-P -P/=+P +C/=-C -C/=+C", None),
-    (Shape.DIAGONAL, "+P/~-P -P/~+P +C/~-C -C/~+C", None),
+    (Shape.CALENDAR, _OF_TIME, _has_equal_strikes),
+    (Shape.DIAGONAL, _OF_TIME, None),
+    (Shape.DOUBLE_CALENDAR, _DOUBLES, _has_equal_strikes),
+    (Shape.DOUBLE_DIAGONAL, _DOUBLES, None),
     (Shape.BUTTERFLY, _BUTTERFLIES, _has_even_wings),
     (Shape.BROKEN_WING, _BUTTERFLIES, lambda legs: _net(legs) == 0),
     (Shape.CONDOR, "+P<-P<-P<+P -P<+P<+P<-P +C<-C<-C<+C -C<+C<+C<-C", _is_even),
     (Shape.IRON_BUTTERFLY, "+P<-P=-C<+C", None),
     (Shape.IRON_CONDOR, "+P<-P<-C<+C", None),
+    (Shape.REVERSE_IRON_BUTTERFLY, "-P<+P=+C<-C", None),
+    (Shape.REVERSE_IRON_CONDOR, "-P<+P<+C<-C", None),
+    (Shape.JADE_LIZARD, "-P<-C<+C -P=-C<+C", lambda legs: _net(legs[1:]) == 0),
+    (Shape.REVERSE_JADE_LIZARD, "+P<-P<-C +P<-P=-C", lambda legs: _net(legs[:2]) == 0),
+    (Shape.BOX, "-P=+C<+P=-C +P=-C<-P=+C", lambda legs: len({abs(p.quantity) for p in legs}) == 1),
 )
 
 
@@ -180,22 +200,22 @@ def kind_of(parts: Iterable[Piece]) -> Shape | None:
         parts: Contracts of one underlying, each once.
     """
     legs = sorted(parts, key=attrgetter("order"))
-    with_stock = any(not one.is_option for one in legs)
-    if not with_stock and len({one.instrument.multiplier for one in legs}) > 1:
+    has_stock, days = any(not one.is_option for one in legs), {one.day for one in legs}
+    if not has_stock and len({one.instrument.multiplier for one in legs}) > 1:
         return None
-    words = ["", *("" if with_stock else _step(one, after) for one, after in pairwise(legs))]
-    text = "".join(
-        f"{word}{'+' if one.quantity > 0 else '-'}{_letter(one)}"
-        for word, one in zip(words, legs, strict=True)
-    )
+    if not has_stock and len(days) > 1:
+        legs.sort(key=lambda one: (one.day, str(one.instrument.right)))
+
+    def joint(one: Piece, after: Piece) -> str:
+        if has_stock or len(days) > 1:
+            return "" if has_stock or one.day == after.day else "/"
+        return "<" if one.strike < after.strike else "="
+
+    joints = ["", *(joint(one, after) for one, after in pairwise(legs))]
+    signs = ("+" if one.quantity > 0 else "-" for one in legs)
+    text = "".join(chain(*zip(joints, signs, map(_letter, legs), strict=True)))
     fitting = (kind for _text, kind, rule in _KINDS.get(text, ()) if rule is None or rule(legs))
     return next(fitting, None)
-
-
-def _step(one: Piece, after: Piece) -> str:
-    if one.day != after.day:
-        return "/=" if one.strike == after.strike else "/~"
-    return "<" if one.strike < after.strike else "="
 
 
 def _letter(one: Piece) -> str:
@@ -494,6 +514,9 @@ def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
 # What all options of one expiry are not at once: each may go with something of the underlying.
 APART = frozenset({Shape.STRADDLE, Shape.STRANGLE, Shape.RISK_REVERSAL, Shape.SYNTHETIC, None})
 
+# What two spreads are that need no less margin together: it is named, and they stay apart.
+ONLY_NAMED = frozenset({Shape.REVERSE_IRON_BUTTERFLY, Shape.REVERSE_IRON_CONDOR})
+
 # Sorts the pairs of a step, those with the smallest one first; None: they do not go together.
 Score = tuple[float | str | bool, ...] | None
 
@@ -515,53 +538,67 @@ class _Step:
 
 
 def _by_strikes(short: _Group, long: _Group) -> Score:
-    return (_distance(short, long), long.unit[0].strike)
+    return (_margin(short.unit[0], long.unit[0]), long.unit[0].strike)
 
 
 def _by_width(one: _Group, other: _Group) -> Score:
-    """Prefer what needs the least margin: condors and butterflies."""
-    width = min(group.unit[1].strike - group.unit[0].strike for group in (one, other))
-    return (one.units != other.units, -width)
+    """Prefer boxes, then what needs the least margin: condors and butterflies."""
+    strikes = [[part.strike for part in group.unit] for group in (one, other)]
+    width = min(high - low for low, high in strikes)
+    return (strikes[0] != strikes[1], one.units != other.units, -width)
 
 
 def _by_time(short: _Group, long: _Group) -> Score:
-    days = short.unit[0].day, long.unit[0].day
-    return (_distance(short, long), days[1], long.unit[0].strike) if days[0] < days[1] else None
+    near, far = short.unit[0], long.unit[0]
+    return (_margin(near, far), far.day, far.strike) if near.day < far.day else None
 
 
 def _by_sides(call: _Group, put: _Group) -> Score:
     """Prefer two short ones, then two long ones."""
     sides = [group.unit[0].quantity > 0 for group in (call, put)]
-    return (any(sides) + (len({*sides}) > 1), call.units != put.units, _distance(call, put))
+    apart = abs(call.unit[0].strike - put.unit[0].strike)
+    return (any(sides) + (len({*sides}) > 1), call.units != put.units, apart)
+
+
+def _by_units(one: _Group, other: _Group) -> Score:
+    return (one.units != other.units,)
+
+
+def _beside(spread: _Group, single: _Group) -> Score:
+    rights = {group.unit[0].instrument.right for group in (spread, single)}
+    return _by_units(spread, single) if len(rights) == 2 else None
 
 
 def _by_day(_: _Group, option: _Group) -> Score:
     return (option.unit[0].day,)
 
 
-def _equally(_one: _Group, _other: _Group) -> Score:
-    return ()
-
-
-def _distance(one: _Group, other: _Group) -> float:
-    return abs(one.unit[0].strike - other.unit[0].strike)
+def _margin(short: Piece, long: Piece) -> float:
+    """Return how far two strikes are apart, twice if the long option is behind."""
+    behind = long.strike - short.strike
+    if short.instrument.right is Right.PUT:
+        behind = -behind
+    return abs(behind) + max(0.0, behind)
 
 
 SHORT, LONG, STOCK = {"short"}, {"long"}, {"stock"}
 PAIR = {Shape.VERTICAL, Shape.RATIO_SPREAD, Shape.BACK_SPREAD}
-COVERED = {Shape.COVERED_CALL, Shape.COVERED_PUT}
+SPREAD, COVERED = {Shape.VERTICAL}, {Shape.COVERED_CALL, Shape.COVERED_PUT}
+OF_TIME = {Shape.CALENDAR, Shape.DIAGONAL}
 EXPIRY, ANY = attrgetter("expiry"), attrgetter("symbol")
 SERIES = attrgetter("expiry", "right", "trading_class", "multiplier")
 
 STEPS = (
     _Step("same expiry and opposite sides", SHORT, LONG, SERIES, _by_strikes),
-    _Step("two spreads of one expiry", {Shape.VERTICAL}, {Shape.VERTICAL}, EXPIRY, _by_width),
+    _Step("two spreads of one expiry", SPREAD, SPREAD, EXPIRY, _by_width),
     _Step("opposite sides of two expiries", SHORT, LONG, attrgetter("right"), _by_time),
+    _Step("two spreads of the same expiries", OF_TIME, OF_TIME, EXPIRY, _by_units),
     _Step("the underlying covers it", STOCK, SHORT, ANY, _by_day),
     _Step("the underlying between a short and a long option", COVERED, LONG, EXPIRY, _by_day),
     _Step("it protects the underlying", STOCK, LONG, ANY, _by_day),
+    _Step("a short option beside a spread of its expiry", SPREAD, SHORT, EXPIRY, _beside),
     _Step("a call and a put of one expiry", {Right.CALL}, {Right.PUT}, EXPIRY, _by_sides),
-    *[_Step("more of one side of a spread", PAIR, SHORT | LONG, SERIES, _equally)] * 2,
+    *[_Step("more of one side of a spread", PAIR, SHORT | LONG, SERIES, _by_units)] * 2,
 )
 
 
@@ -585,9 +622,39 @@ def _matched(given: Iterable[Piece]) -> list[_Group]:
             per = min(_units_of(one, stock) for one in options)
             share = replace(stock, quantity=math.copysign(per, stock.quantity))
             groups.append(_Group([share], math.floor(abs(stock.quantity) / per + 1e-9)))
+    _join_balanced(groups, STEPS[0])
     for step in STEPS:
         _join(groups, step)
     return [one for one in groups if one.units > 0 and one.kind is not None]
+
+
+def _sides(groups: Iterable[_Group], step: _Step) -> list[tuple[list[_Group], list[_Group]]]:
+    """Return the groups that a step compares with each other."""
+    ones, others = (
+        _by(
+            lambda group: step.key(group.unit[-1].instrument),
+            (one for one in groups if one.units > 0 and not one.labels.isdisjoint(labels)),
+        )
+        for labels in (step.first, step.second)
+    )
+    return [(own, others[key]) for key, own in ones.items()]
+
+
+def _joined(one: _Group, other: _Group, step: _Step) -> _Group:
+    """Return two groups as one, as often as both are there."""
+    count = min(one.units, other.units)
+    one.units, other.units = one.units - count, other.units - count
+    return _Group(_together([*one.unit, *other.unit]), count, step.why, 2)
+
+
+def _join_balanced(groups: list[_Group], step: _Step) -> None:
+    """Join pairs by strikes where all have one: this has the least sum of margins."""
+    for sides in _sides(groups, step):
+        totals = {sum(one.units for one in own) for own in sides}
+        ones, others = (sorted(own, key=lambda group: group.unit[0].order) for own in sides)
+        while len(totals) == 1 and ones and others:
+            groups.append(_joined(ones[0], others[0], step))
+            ones, others = ([one for one in own if one.units] for own in (ones, others))
 
 
 def _join(groups: list[_Group], step: _Step) -> None:
@@ -595,33 +662,26 @@ def _join(groups: list[_Group], step: _Step) -> None:
 
     Pairs with equal scores that exclude each other are not joined: each is an alternative.
     """
-    firsts, seconds = (
-        _by(
-            lambda group: step.key(group.unit[-1].instrument),
-            (one for one in groups if one.units > 0 and not one.labels.isdisjoint(labels)),
-        )
-        for labels in (step.first, step.second)
-    )
     pairs = []
-    for key, own in firsts.items():
+    for own, others in _sides(groups, step):
         is_same = step.first == step.second
-        for one, other in combinations(own, 2) if is_same else product(own, seconds[key]):
+        for one, other in combinations(own, 2) if is_same else product(own, others):
             if (score := step.score(one, other)) is not None:
                 pairs.append((score, one, other))
     closed = set[_Group]()
     for _score, same in groupby(sorted(pairs, key=itemgetter(0)), key=itemgetter(0)):
-        fitting = [
-            (one, other)
-            for _, one, other in same
-            if one.units
-            and other.units
-            and closed.isdisjoint((one, other))
-            and one.kind_with(other)
-        ]
+        fitting = []
         partners: defaultdict[_Group, list[float]] = defaultdict(list)
-        for one, other in fitting:
-            partners[one].append(other.units)
-            partners[other].append(one.units)
+        for _, one, other in same:
+            is_free = one.units and other.units and closed.isdisjoint((one, other))
+            kind = one.kind_with(other) if is_free else None
+            if kind in ONLY_NAMED:
+                one.add_alternative(other)
+                other.add_alternative(one)
+            elif kind is not None:
+                fitting.append((one, other))
+                partners[one].append(other.units)
+                partners[other].append(one.units)
         contested = {
             one for one, units in partners.items() if len(units) > 1 and sum(units) > one.units
         }
@@ -631,6 +691,4 @@ def _join(groups: list[_Group], step: _Step) -> None:
                 one.add_alternative(other)
                 other.add_alternative(one)
             else:
-                count = min(one.units, other.units)
-                one.units, other.units = one.units - count, other.units - count
-                groups.append(_Group(_together([*one.unit, *other.unit]), count, step.why, 2))
+                groups.append(_joined(one, other, step))

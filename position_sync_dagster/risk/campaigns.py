@@ -14,7 +14,8 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.domain.closures import Cause
+from position_sync_dagster.domain.closures import SLACK, Cause
+from position_sync_dagster.domain.leg import NEGLIGIBLE
 
 DELIVERED = (Cause.ASSIGNED.value, Cause.EXERCISED.value)
 # Maximum time between the change of an option and that of the shares: statements come late.
@@ -32,7 +33,7 @@ class DeliveredLot:
         quantity: What is left of them; None: not known, since others hold the same.
         size: Units of the underlying in one.
         cost: Cost of one unit.
-        realised: The profit of what is gone, after fees; None is not known.
+        realised: The profit of what is gone, after `fees`; None is not known.
     """
 
     strategy_id: str
@@ -44,6 +45,7 @@ class DeliveredLot:
     quantity: float | None = 0.0
     cost: float = 0.0
     realised: float | None = 0.0
+    fees: float | None = 0.0
 
     def trade(self, by: float, price: float, fees: float | None) -> None:
         """Close by the average cost, and open what is more than that."""
@@ -51,9 +53,11 @@ class DeliveredLot:
         if held * by < 0:
             gone = math.copysign(min(abs(held), abs(by)), held)
             held -= gone
-        if self.realised is not None:
-            earned = gone * self.size * (price - self.cost)
-            self.realised = None if fees is None else self.realised + earned - fees
+        if self.realised is None or self.fees is None or fees is None:
+            self.realised = self.fees = None
+        else:
+            self.realised += gone * self.size * (price - self.cost) - fees
+            self.fees += fees
         if by + gone:
             self.cost = (self.cost * held + price * (by + gone)) / (held + by + gone)
         self.quantity = held + by + gone
@@ -69,12 +73,12 @@ class Campaigns:
     """What strategies have realised.
 
     Attributes:
-        realised: By strategy and currency the realised profit, with that of the lots; None where it
-            is not known.
+        realised: By strategy and currency the realised profit, with that of the lots, and the fees
+            within it; None where it is not known.
         lots: By the same, what assignments and exercises left, also what is gone since.
     """
 
-    realised: Mapping[tuple[str, str], float | None]
+    realised: Mapping[tuple[str, str], tuple[float | None, float | None]]
     lots: Mapping[tuple[str, str], Sequence[DeliveredLot]]
 
 
@@ -179,15 +183,19 @@ def campaigns_of(
         .with_columns(pl.col("multiplier").fill_null(100.0))
     )
     lots = lots_of(closes, changes, legs)
-    own = _realised(closes, lots)
-    rows = [(one.strategy_id, one.currency, one.realised) for one in lots]
-    of_lots = pl.DataFrame(rows, schema=own.schema, orient="row")
-    sums = pl.concat([own, of_lots]).group_by("strategy_id", "currency")
+    own = _realised(closes, lots).with_columns(fees=0.0)
+    of_legs = _fees_of_legs(executions, changes, legs).with_columns(realised=0.0)
+    of_lots = pl.DataFrame(
+        [(one.strategy_id, one.currency, one.realised, one.fees) for one in lots],
+        schema=own.schema,
+        orient="row",
+    )
+    sums = pl.concat([own, of_legs.select(own.columns), of_lots])
+    sums = sums.group_by("strategy_id", "currency").agg(_known_sum("realised"), _known_sum("fees"))
     by_strategy = defaultdict(list)
     for one in lots:
         by_strategy[one.strategy_id, one.currency].append(one)
-    realised = {tuple(key): sum_ for *key, sum_ in sums.agg(_known_sum("realised")).iter_rows()}
-    return Campaigns(realised, by_strategy)
+    return Campaigns({tuple(key): (r, f) for *key, r, f in sums.iter_rows()}, by_strategy)
 
 
 def _known_sum(name: str) -> pl.Expr:
@@ -214,6 +222,47 @@ def _realised(closes: pl.DataFrame, lots: Iterable[DeliveredLot]) -> pl.DataFram
     is_before = (pl.col("closed_at") < pl.col("first")) & ~pl.col("cause").is_in(DELIVERED)
     rows = rows.join(since, on=key, how="left").filter(pl.col("first").is_null() | is_before)
     return rows.group_by(strategy_id="strategies", currency="currency").agg(_known_sum("realised"))
+
+
+def _fees_of_legs(
+    executions: pl.DataFrame, changes: pl.DataFrame, legs: pl.DataFrame
+) -> pl.DataFrame:
+    """Return the commissions of the contracts of legs, from when their holding was opened.
+
+    They are not known where several strategies had the contract, or all of them a part of it.
+    """
+    key = ["account", "conid"]
+    most = changes.group_by(key).agg(most=pl.max_horizontal(pl.col("before", "after").abs()).max())
+    opened = changes.filter(pl.col("before") == 0).select(*key, opened_at="seen_at")
+    of_leg = ["account", "strategy_id", "added_at", "removed_at", "quantity"]
+    removed, account = pl.col("removed_at"), pl.col("account_leg")
+    claim = pl.col("quantity_leg").abs().fill_null(math.inf).sum().over("at")
+    is_whole = claim >= pl.col("most").fill_null(0.0) * (1 - NEGLIGIBLE)
+    is_alone = pl.col("strategy_id").n_unique().over("at") == 1
+    is_same = pl.col("commission_currency").fill_null(pl.col("currency")) == pl.col("currency")
+    return (
+        executions.with_row_index("at")
+        .join(legs.select("conid", *of_leg), on="conid", suffix="_leg")
+        .filter(account.is_null() | (account == pl.col("account")))
+        .with_columns(until=pl.col("added_at") + SLACK)
+        .sort("until")
+        .join_asof(
+            opened.sort("opened_at"),
+            left_on="until",
+            right_on="opened_at",
+            by=key,
+            check_sortedness=False,
+        )
+        .filter(
+            pl.col("time") >= pl.coalesce("opened_at", "added_at") - SLACK,
+            removed.is_null() | (pl.col("time") <= removed),
+        )
+        .join(most, on=key, how="left")
+        .with_columns(fees=pl.when(is_whole & is_alone & is_same).then("commission"))
+        .unique(["at", "strategy_id"])
+        .group_by("strategy_id", "currency")
+        .agg(_known_sum("fees"))
+    )
 
 
 def open_profit(

@@ -134,11 +134,11 @@ class VanillaOptions:
         """Return some of the options."""
         return replace(self, **{one.name: getattr(self, one.name)[places] for one in fields(self)})
 
-    def later(self, days: float) -> Self:
-        """Return the options after some days."""
+    def later(self, days: float, rate: float = 0.0) -> Self:
+        """Return the options after some days, at a rate that differs by so much per year."""
         passed = days / DAYS_PER_YEAR
         dividends = self.dividends - np.array([passed, 0.0, 0.0])
-        return replace(self, years=self.years - passed, dividends=dividends)
+        return replace(self, years=self.years - passed, rate=self.rate + rate, dividends=dividends)
 
     @property
     def side(self) -> Array:

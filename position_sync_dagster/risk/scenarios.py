@@ -11,20 +11,18 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from enum import StrEnum
-from itertools import repeat
+from itertools import pairwise, repeat
 from operator import attrgetter, itemgetter
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
-from pydantic import Field
 
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, leg_name
-from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.risk import model
+from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.terms import (
     CONTRACT_FIELDS,
     OPTION_TYPES,
@@ -35,9 +33,13 @@ from position_sync_dagster.risk.terms import (
     option_terms,
     years_between,
 )
-from position_sync_dagster.yaml_file import Part, YamlFile
 
 LINEAR_TYPES = frozenset({"STK", "FUT"})
+
+TRADING_DAYS = 252.0
+
+# Units of the underlying in a part of a holding.
+_SIZE = pl.col("position") * pl.col("multiplier") * pl.col("share")
 
 
 class Breakdown(StrEnum):
@@ -58,40 +60,6 @@ _GROUPS = {
     Breakdown.EXPIRY: ["expiry", "account"],
     Breakdown.LEG: ["strategy_id", "account", "conid"],
 }
-
-
-class Point(Part):
-    """One scenario.
-
-    Attributes:
-        name: The name of a scenario that a person wrote.
-        spot: The move of the underlyings, in percent.
-        underlying: The only underlying that moves by `spot`; the others follow it by their betas.
-            None: all move by it.
-        vol: The change of each volatility, in points.
-        days: Days that have passed.
-        largest_loss: For some strategies the largest allowed loss.
-    """
-
-    name: str | None = None
-    spot: Annotated[float, Field(ge=-100, le=10_000)] = 0.0
-    underlying: str | None = None
-    vol: Annotated[float, Field(ge=-500, le=500)] = 0.0
-    days: Annotated[float, Field(ge=0, le=3650)] = 0.0
-    largest_loss: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
-
-    def factor(self, symbol: str, betas: Mapping[str, float]) -> float:
-        """Return what the price of an underlying is multiplied by; NaN if that is not known.
-
-        Args:
-            symbol: The underlying.
-            betas: By how much each underlying moves when the index moves by 1.
-        """
-        share = self.spot / 100
-        if self.underlying not in (None, symbol) and share:
-            beta, of_named = betas.get(symbol), betas.get(self.underlying)
-            share *= np.nan if beta is None or not of_named else beta / of_named
-        return 1.0 + share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,26 +126,66 @@ class PricedLegs:
             return NotPriced.NO_VOLATILITY, terms
         return (None if spot and spot > 0 else NotPriced.NO_PRICE), terms
 
+    def _moves(self) -> dict[str, float]:
+        """Return the move of one day of each underlying: from the median of its volatilities."""
+        known = self.parts.drop_nulls("implied_vol").unique(["conid", "implied_vol", "spot"])
+        found = known.group_by("symbol").agg(pl.col("implied_vol").median())
+        return {symbol: vol / TRADING_DAYS**0.5 for symbol, vol in found.iter_rows()}
+
     def changes(self, points: Sequence[Point]) -> model.Array:
         """Return by how much one unit of each part changes at each point; NaN: unknown."""
-        symbols = self.parts.get_column("symbol").to_list()
+        symbols, moves = self.parts.get_column("symbol").to_list(), self._moves()
         factors = {
-            symbol: [point.factor(symbol, self.given.betas) for point in points]
+            symbol: [point.factor(symbol, moves, self.given.betas) for point in points]
             for symbol in dict.fromkeys(symbols)
         }
         spot = self.parts.get_column("spot").fill_null(np.nan).to_numpy()
-        moves = np.array([factors[symbol] for symbol in symbols]).reshape(-1, len(points))
-        shifted = moves * spot[:, None]
+        of_rows = np.array([factors[symbol] for symbol in symbols]).reshape(-1, len(points))
+        shifted = of_rows * spot[:, None]
         left_out = self.parts.get_column("reason").is_not_null().to_numpy()
         found: model.Array = shifted - spot[:, None]
         found[left_out] = np.nan
         options = {n: one for n, one in enumerate(self.terms) if one and not left_out[n]}
         if options:
-            places, terms = np.array(list(options)), list(options.values())
-            volatility = self.parts.get_column("implied_vol").to_numpy()[places]
-            found[places] = _option_changes(
-                terms, spot[places], shifted[places], volatility, points, self.given.now
-            )
+            # Many accounts may hold the same: it is priced once.
+            rows = self.parts.select("conid", "implied_vol", "spot").rows()
+            places = {rows[n]: n for n in options}
+            once = {n: options[n] for n in places.values()}
+            found[[*once]] = self._option_changes(once, shifted[[*once]], points)
+            found[[*options]] = found[[places[rows[n]] for n in options]]
+        return found
+
+    def _option_changes(
+        self, of: Mapping[int, OptionTerms], shifted: model.Array, points: Sequence[Point]
+    ) -> model.Array:
+        """Return the changes of options, by the places of their parts."""
+        spot, volatility = (
+            self.parts.get_column(name).to_numpy()[[*of]] for name in ("spot", "implied_vol")
+        )
+        options = as_options([*of.values()], repeat(self.given.now), spot.tolist())
+
+        def priced(point: Point, prices: model.Array) -> model.Array:
+            later = options.later(point.days, point.rate / 100)
+            moved = volatility * point.vol if point.is_ratio else volatility + point.vol / 100
+            within = moved.clip(model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)
+            return model.prices(later, prices, within)
+
+        base = priced(Point(), spot[:, None])
+        alike: dict[tuple[float, ...], list[int]] = defaultdict(list)
+        for number, point in enumerate(points):
+            alike[point.vol, point.is_ratio, point.days, point.rate].append(number)
+        found = np.empty(shifted.shape)
+
+        def price(numbers: list[int]) -> None:
+            prices = shifted[:, numbers]
+            # An unknown price stays unknown; the model is not asked for it.
+            known = np.where(np.isnan(prices), spot[:, None], prices)
+            change = priced(points[numbers[0]], known) - base
+            found[:, numbers] = np.where(np.isnan(prices), np.nan, change)
+
+        # numpy computes outside the interpreter's lock.
+        with ThreadPoolExecutor(min(len(alike), os.cpu_count() or 1)) as pool:
+            list(pool.map(price, alike.values()))
         return found
 
     def scenarios(self, points: Sequence[Point], level: Breakdown) -> pl.DataFrame:
@@ -191,7 +199,7 @@ class PricedLegs:
         by = [*_GROUPS[level], "currency"]
         parts = self.parts.select(
             *by,
-            size=pl.col("position") * pl.col("multiplier") * pl.col("share"),
+            size=_SIZE,
             # A future has no value of its own: its market value is what it stands for.
             now=pl.when(pl.col("sec_type") == "FUT").then(0.0).otherwise("market_value"),
         )
@@ -274,47 +282,10 @@ def _priced_with(row: Mapping[str, Any], terms: OptionTerms | None) -> dict[str,
 def _spot() -> pl.Expr:
     """Return the price that moves, in the major unit: of a share or a future its own."""
     magnifier = pl.col("magnifier").fill_null(1)
-    size = pl.col("position") * pl.col("multiplier") * pl.col("share")
-    of_value = (
-        pl.coalesce("market_value", "notional") / size
-    )  # of a value that came without a price
+    of_value = pl.coalesce("market_value", "notional") / _SIZE  # which came without a price
     own = pl.coalesce(pl.col("market_price") / magnifier, of_value)
     is_linear = pl.col("sec_type").is_in(list(LINEAR_TYPES))
     return pl.when(is_linear).then(own).otherwise(pl.col("underlying_price") / magnifier)
-
-
-def _option_changes(
-    terms: Sequence[OptionTerms],
-    spot: model.Array,
-    shifted: model.Array,
-    volatility: model.Array,
-    points: Sequence[Point],
-    now: datetime,
-) -> model.Array:
-    options = as_options(terms, repeat(now), spot.tolist())
-
-    def priced(options: model.VanillaOptions, prices: model.Array, vol: float) -> model.Array:
-        moved = volatility + vol / 100
-        within = moved.clip(model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)
-        return model.prices(options, prices, within)
-
-    base = priced(options, spot[:, None], 0.0)
-    alike: dict[tuple[float, float], list[int]] = defaultdict(list)
-    for number, point in enumerate(points):
-        alike[point.vol, point.days].append(number)
-    found = np.empty(shifted.shape)
-
-    def price(vol: float, days: float) -> None:
-        prices = shifted[:, alike[vol, days]]
-        # An unknown price stays unknown; the model is not asked for it.
-        known = np.where(np.isnan(prices), spot[:, None], prices)
-        change = priced(options.later(days), known, vol) - base
-        found[:, alike[vol, days]] = np.where(np.isnan(prices), np.nan, change)
-
-    # numpy computes outside the interpreter's lock.
-    with ThreadPoolExecutor(min(len(alike), os.cpu_count() or 1)) as pool:
-        list(pool.map(lambda key: price(*key), alike))
-    return found
 
 
 # An option is pinned whose strike is within this share of the price.
@@ -404,71 +375,81 @@ def early_assignments(legs: PricedLegs) -> list[dict[str, Any]]:
     return found
 
 
-SCENARIOS_FILE = "scenarios.yaml"
-
-# The scenarios that are recorded without a file: moves, and changes of the volatilities.
-STANDARD = tuple(
-    Point(spot=spot, vol=vol, name=f"{spot:+g} %" + (f", volatility {vol:+g}" if vol else ""))
-    for spot, vol in (
-        *((move, 0) for move in (-20, -10, -5, 5, 10, 20)), (-10, 10), (0, 5), (0, -5)
-    )
-)  # fmt: skip
+# Moves in percent of a curve; at the last three only the slope of the profit is left.
+SPOTS = tuple(range(-30, 31))
+FAR_DOWN, FAR_UP, FURTHER_UP = -99.9, 400.0, 401.0
 
 
-class ScenariosFileError(PositionSyncError):
-    """The file of scenarios has a mistake."""
-
-
-class Scenario(Point):
-    """One scenario of the file."""
-
-    name: Annotated[str, Field(min_length=1, max_length=60)]
-
-
-class OwnScenarios(Part):
-    """The file `scenarios.yaml`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """The profit since the legs were opened, over the price of one underlying.
 
     Attributes:
-        betas: By how much each underlying moves when the index moves by 1.
-        early_assignment: Whether a short option that may be assigned early is beyond a limit.
+        spot: The price now.
+        prices: The prices of the underlying.
+        today, at_expiry: The profit at each of them now, and at the next expiry.
+        days: The days until that expiry.
+        break_evens: The prices at which the profit at the expiry is 0.
+        greatest_profit, greatest_loss: At the expiry; None: unbounded.
+        left_out: Legs that are in no number.
     """
 
-    betas: dict[str, float] = Field(default_factory=dict)
-    scenarios: list[Scenario] = Field(default_factory=list)
-    early_assignment: bool = False
-
-    @property
-    def points(self) -> dict[str, Point]:
-        """The scenarios of the file, by name."""
-        return {one.name: one for one in self.scenarios}
-
-    @property
-    def recorded(self) -> list[Point]:
-        """The scenarios that are recorded: the standard ones and those of the file."""
-        return [*({one.name: one for one in STANDARD} | self.points).values()]
+    symbol: str
+    currency: str
+    spot: float
+    prices: Sequence[float]
+    today: Sequence[float]
+    at_expiry: Sequence[float]
+    days: float
+    break_evens: Sequence[float]
+    greatest_profit: float | None
+    greatest_loss: float | None
+    left_out: int
 
 
-def read_scenarios(folder: Path) -> OwnScenarios:
-    """Read the file of a folder; without one there are no scenarios by name.
-
-    Example:
-        betas: {SPY: 1.0, AAPL: 1.3}
-        scenarios:
-          - {name: crash, underlying: SPY, spot: -8, vol: 12, largest_loss: {condor: 1500}}
-
-    Raises:
-        ScenariosFileError: The file cannot be read, or has a mistake.
-    """
-    path = folder / SCENARIOS_FILE
-    if not path.exists():
-        return OwnScenarios()
-    file = YamlFile(path, holds="scenarios", error=ScenariosFileError)
-    entries = file.data.get("scenarios") if isinstance(file.data, dict) else None
-    for number, entry in enumerate(entries if isinstance(entries, list) else ()):
-        file.parse(Scenario, entry, ("scenarios", number))
-    return file.parse(OwnScenarios, file.data)
+def curves(legs: PricedLegs) -> list[Curve]:
+    """Return the curve of each underlying and currency of some parts of holdings."""
+    groups = legs.parts.sort("symbol", "currency").partition_by(
+        "symbol", "currency", maintain_order=True
+    )
+    return [curve for parts in groups if (curve := _curve(parts, legs.given)) is not None]
 
 
-def folder_of(strategies_file: Path | None) -> Path:
-    """Return where the file is: beside the strategies file, else in the working directory."""
-    return strategies_file.parent if strategies_file is not None else Path()
+def _curve(parts: pl.DataFrame, given: Assumptions) -> Curve | None:
+    is_known = pl.col("reason").is_null() & pl.col("unrealized_pnl").is_not_null()
+    legs = PricedLegs(parts.filter(is_known), given)
+    spot = legs.parts.get_column("spot").median()
+    if not isinstance(spot, float):
+        return None
+    options = [one for one in legs.terms if one is not None]
+    ends = min((one.expires_at for one in options), default=given.now)
+    days = max(0.0, (ends - given.now) / timedelta(days=1))
+    kinks = {100 * (one.strike / spot - 1) for one in options}
+    moves = sorted({FAR_DOWN, *SPOTS, *(one for one in kinks if one < FAR_UP), FAR_UP, FURTHER_UP})
+    size, opened = (
+        legs.parts.select(one).to_series().to_numpy() for one in (_SIZE, "unrealized_pnl")
+    )
+    today, ended = (
+        (opened.sum() + size @ legs.changes([Point(spot=m, days=at) for m in moves])).tolist()
+        for at in (0.0, days + 1e-6)
+    )
+    prices, slope = [spot * (1 + move / 100) for move in moves], ended[-1] - ended[-2]
+    flat = 1e-6 * max(map(abs, ended))
+    shown = [n for n, move in enumerate(moves) if SPOTS[0] <= move <= SPOTS[-1]]
+    return Curve(
+        symbol=parts["symbol"][0],
+        currency=parts["currency"][0],
+        spot=spot,
+        prices=[prices[n] for n in shown],
+        today=[today[n] for n in shown],
+        at_expiry=[ended[n] for n in shown],
+        days=days,
+        break_evens=[
+            at + (later - at) * value / (value - after)
+            for (at, value), (later, after) in pairwise(zip(prices, ended, strict=True))
+            if value * after < 0
+        ],
+        greatest_profit=None if slope > flat else max(ended),
+        greatest_loss=None if slope < -flat else min(ended),
+        left_out=parts.height - legs.parts.height,
+    )

@@ -228,7 +228,7 @@ def money_lines(money: BookMoney) -> list[str]:
             rest = f", {'one' if missing == 1 else missing} missing" if missing else ""
             add(one, f"{one['legs_held']} of {one['legs']} legs, {one['closed']}{rest}")
         if one["closes"] and (campaign := one["campaign"]):
-            parts = (f"{name} {amount(campaign[name])}" for name in ("realised", "open"))
+            parts = (f"{name} {amount(campaign[name])}" for name in ("realised", "open", "fees"))
             text = f"campaign{_since(campaign['since'])}: {', '.join(parts)}"
             add(one, text, "account", "currency")
         for text in filter(None, (one["differences"] or "").split("; ")):

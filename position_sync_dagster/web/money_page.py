@@ -251,14 +251,15 @@ def money_routes(
         found.headers.update({**HEADERS, "Cache-Control": "no-cache"})
         return found
 
-    def risk(_request: Request) -> Response:
+    def risk(request: Request) -> Response:
         from position_sync_dagster.lake.lake import Lake
         from position_sync_dagster.settings import load_settings
         from position_sync_dagster.web.risk_page import risk_html
 
         settings = load_settings()
         try:
-            text = risk_html(Lake.of(settings), settings, utc_now())
+            strategy = request.query_params.get("strategy")
+            text = risk_html(Lake.of(settings), settings, utc_now(), strategy)
         except PositionSyncError as error:
             return PlainTextResponse(str(error), 503, HEADERS)
         headers = {**HEADERS, "Cache-Control": "no-store"}

@@ -1,4 +1,4 @@
-"""The page `/money/risk`: scenarios of strategies and underlyings, and explained profit.
+"""The page `/money/risk`: scenarios of strategies and underlyings, curves, and explained profit.
 
 It is made at each request, for a person who asks seldom; the browser runs no program for it.
 """
@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
 from typing import Any
+from urllib.parse import quote
 
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.tables import PROFIT_EXPLAINED
-from position_sync_dagster.risk.scenarios import Breakdown, Point, PricedLegs
+from position_sync_dagster.risk.scenario_file import Point
+from position_sync_dagster.risk.scenarios import Breakdown, Curve, PricedLegs, curves
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.risk import PARTS, of_newest_day, read_risk
 
@@ -22,8 +24,18 @@ STYLE = (
 )
 
 
-def risk_html(lake: Lake, settings: Settings, now: datetime) -> str:
+# The size of the picture of a curve.
+WIDTH, HEIGHT = 640, 260
+
+
+def risk_html(lake: Lake, settings: Settings, now: datetime, strategy: str | None) -> str:
     """Return the page; blocks.
+
+    Args:
+        lake: The tables.
+        settings: The logins, rates and file of scenarios.
+        now: The present moment.
+        strategy: The strategy whose curves are drawn; None: none.
 
     Raises:
         PositionSyncError: A table or the file of scenarios cannot be used.
@@ -35,6 +47,9 @@ def risk_html(lake: Lake, settings: Settings, now: datetime) -> str:
         _scenarios("Underlyings", legs, Breakdown.UNDERLYING, own.recorded),
         *(f"<p>{count} left out: {escape(why)}</p>" for why, count in legs.left_out().items()),
     ]
+    if strategy is not None:
+        chosen = curves(legs.of_strategy(strategy))
+        parts += [f"<h2>{escape(strategy)}</h2>", *map(_drawn, chosen)]
     table = lake.derived_table(PROFIT_EXPLAINED)
     if table.exists():
         parts.append(_explained(of_newest_day(table.rows()).to_dicts()))
@@ -55,11 +70,52 @@ def _scenarios(title: str, legs: PricedLegs, level: Breakdown, points: Sequence[
     rows, lines = legs.rows(points, level), []
     for start in range(0, len(rows), len(points)):
         of_group = rows[start : start + len(points)]
-        names = (escape(str(of_group[0][key])) for key in ("name", "account", "currency"))
-        left_out = max(row["left_out"] for row in of_group)
-        lines.append([*names, *(_money(row["profit"]) for row in of_group), str(left_out)])
+        first, left_out = of_group[0], max(row["left_out"] for row in of_group)
+        name, *rest = (escape(str(first[key])) for key in ("name", "account", "currency"))
+        if level is Breakdown.STRATEGY:
+            name = f"<a href='/money/risk?strategy={quote(first['name'])}'>{name}</a>"
+        profits = (_money(row["profit"]) for row in of_group)
+        lines.append([name, *rest, *profits, str(left_out)])
     names = (escape(one.name or "") for one in points)
     return _table(title, ["", "account", "currency", *names, "left out"], lines)
+
+
+def _drawn(curve: Curve) -> str:
+    profit, loss = (
+        "unbounded" if one is None else _money(one)
+        for one in (curve.greatest_profit, curve.greatest_loss)
+    )
+    evens = ", ".join(f"{at:,.2f}" for at in curve.break_evens) or "none"
+    return (
+        f"<h3>{escape(curve.symbol)} {escape(curve.currency)}</h3>{as_svg(curve)}"
+        f"<p>Dashed: today. Solid: in {curve.days:,.1f} days, at the next expiry. "
+        f"Break-even: {evens}. Greatest profit: {profit}; greatest loss: {loss}. "
+        f"Left out: {curve.left_out}.</p>"
+    )
+
+
+def as_svg(curve: Curve) -> str:
+    """Return the curve as a picture: today dashed, at the expiry solid."""
+    low, high = min(*curve.today, *curve.at_expiry, 0.0), max(*curve.today, *curve.at_expiry, 0.0)
+    span, first, last = (high - low) or 1.0, curve.prices[0], curve.prices[-1]
+
+    def line(prices: Sequence[float], profits: Sequence[float], look: str) -> str:
+        points = " ".join(
+            f"{WIDTH * (price - first) / (last - first):.1f},{HEIGHT * (high - profit) / span:.1f}"
+            for price, profit in zip(prices, profits, strict=True)
+        )
+        return f'<polyline points="{points}" fill="none" {look}/>'
+
+    marks = [at for at in curve.break_evens if first <= at <= last]
+    lines = [
+        line((first, last), (0.0, 0.0), 'stroke="gray"'),
+        line((curve.spot, curve.spot), (low, high), 'stroke="gray" stroke-dasharray="2 4"'),
+        *(line((at, at), (low, high), 'stroke="gray"') for at in marks),
+        line(curve.prices, curve.today, 'stroke="currentColor" stroke-dasharray="5 4"'),
+        line(curve.prices, curve.at_expiry, 'stroke="currentColor" stroke-width="2"'),
+    ]
+    size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
+    return f'<svg {size} role="img">{"".join(lines)}</svg>'
 
 
 def _explained(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -20,7 +20,8 @@ from starlette.responses import JSONResponse, Response
 from position_sync_dagster.domain.clock import elapsed
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.risk.scenarios import STANDARD, Breakdown
+from position_sync_dagster.risk.scenario_file import STANDARD
+from position_sync_dagster.risk.scenarios import Breakdown
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import COLUMNS as POSITION_COLUMNS
 from position_sync_dagster.sync.reports.book import read_curves

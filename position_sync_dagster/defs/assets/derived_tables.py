@@ -370,6 +370,9 @@ def losses_are_within_their_limits(lake: tables.Lake, settings: Settings) -> dg.
     """Whether no strategy would lose more than scenarios.yaml allows, by its newest rows.
 
     A strategy with a leg that cannot be priced has no certain loss: the check is yellow then.
+
+    What to do: Look at `position-sync what-if`, and close or hedge what loses; or correct the
+    limit in scenarios.yaml.
     """
     rows = lake.risk_scenarios.latest().drop_nulls("largest_loss")
     loss, allowed = -pl.col("profit"), pl.col("largest_loss")
@@ -386,8 +389,6 @@ def losses_are_within_their_limits(lake: tables.Lake, settings: Settings) -> dg.
         return passed("", limits=rows.height)
     return failed(
         f"{text}.",
-        what_to_do="Look at `position-sync what-if`, and close or hedge what loses; or correct the "
-        "limit in scenarios.yaml.",
         beyond=broken.height,
         not_certain=unknown.height,
     )
@@ -400,6 +401,9 @@ def early_assignment(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResu
     The holder of a short call gains the dividend before its expiry by exercise, that of a short put
     the interest on its strike. If that is more than the option is worth above its exercise, it may
     be exercised any day. Without a known dividend nothing is said of a call.
+
+    What to do: Close or roll them before the ex-date, or accept the shares. `position-sync
+    expiry` lists them.
     """
     _book, own, legs = risk.read_risk(lake, settings, datetime.now(UTC))
     found = early_assignments(legs)
@@ -412,8 +416,6 @@ def early_assignment(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResu
     )
     return failed(
         f"{len(found)} short options may be assigned early: {named}.",
-        what_to_do="Close or roll them before the ex-date, or accept the shares. `position-sync "
-        "expiry` lists them.",
         options=len(found),
     )
 

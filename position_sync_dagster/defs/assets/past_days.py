@@ -425,6 +425,9 @@ def profits_are_explained(lake: tables.Lake, settings: Settings) -> dg.AssetChec
 
     It looks at the newest recorded day. What is unexplained is a quantity that came or went without
     an execution, a close with a known cause, or a booking of a statement.
+
+    What to do: Import the statement of the day, which names trades and bookings, and fill the
+    day again; compare the quantities with TWS.
     """
     table = lake.derived_table(PROFIT_EXPLAINED)
     rows = table.rows() if table.exists() else PROFIT_EXPLAINED.empty
@@ -434,8 +437,6 @@ def profits_are_explained(lake: tables.Lake, settings: Settings) -> dg.AssetChec
         return passed("", strategies=newest.height)
     return failed(
         f"Not explained: {'; '.join(found[:STRATEGIES_SHOWN])}.",
-        what_to_do="Import the statement of the day, which names trades and bookings, and fill the "
-        "day again; compare the quantities with TWS.",
         strategies=newest.height,
         unexplained=len(found),
     )

@@ -35,6 +35,9 @@ UNKNOWN = "unknown"
 # Metadata key of a failing check: what its reader should do.
 WHAT_TO_DO = "what_to_do"
 
+# What stands before it in the docstring of a check.
+ADVICE = "What to do: "
+
 Key = dg.AssetCheckKey
 Evaluate = Callable[[tables.Lake, Settings], dg.AssetCheckResult]
 
@@ -64,20 +67,29 @@ def table_check(
     Args:
         asset: The asset that the check is of.
         name: The name of the check; None is that of the function.
-        description: The description that Dagster shows; None is the docstring of the function.
+        description: The description that Dagster shows; None is the docstring of the function. Its
+            last paragraph says what to do where a failing result does not.
         each_login: Whether the function gets the settings of one login: the results of all logins
             are then merged.
         driven: Whether the driver evaluates it.
     """
 
     def define(evaluate: Evaluate) -> dg.AssetChecksDefinition:
-        called = name or evaluate.__name__
+        called, shown = name or evaluate.__name__, description or inspect.getdoc(evaluate) or ""
+        advice = " ".join(shown.partition(ADVICE)[2].split())
+
+        def advised(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+            found = evaluate(lake, settings)
+            if found.passed or not advice or {UNKNOWN, WHAT_TO_DO} & found.metadata.keys():
+                return found
+            what_to_do = {WHAT_TO_DO: dg.MetadataValue.text(advice)}
+            return found._replace(metadata={**found.metadata, **what_to_do})
 
         def evaluation(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
             try:
                 if not each_login:
-                    return evaluate(lake, settings)
-                return merged({one.gateway_id: evaluate(lake, one) for one in settings.logins})
+                    return advised(lake, settings)
+                return merged({one.gateway_id: advised(lake, one) for one in settings.logins})
             except PositionSyncError as error:
                 return unknown_result(str(error))
             except Exception as error:  # a mistake of ours stops no other check
@@ -88,7 +100,7 @@ def table_check(
         @dg.asset_check(
             name=called,
             asset=asset,
-            description=description or inspect.getdoc(evaluate),
+            description=shown,
             config_schema={},
         )
         @dagster_failures
@@ -147,18 +159,37 @@ def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
 
 def passed(description: str, **metadata: "dg.RawMetadataValue") -> dg.AssetCheckResult:
     """Return the result of a check that passes; pure."""
-    return dg.AssetCheckResult(passed=True, description=description, metadata=metadata)
+    return judged(description, holds=True, **metadata)
 
 
 def failed(
-    description: str, *, what_to_do: str, error: bool = False, **metadata: "dg.RawMetadataValue"
+    description: str,
+    *,
+    what_to_do: str | None = None,
+    error: bool = False,
+    **metadata: "dg.RawMetadataValue",
 ) -> dg.AssetCheckResult:
-    """Return the result of a check that does not pass, with what its reader should do; pure."""
+    """Return the result of a check that does not pass; pure.
+
+    Args:
+        description: What was found.
+        what_to_do: What its reader should do; None is what the docstring of the check says.
+        error: Whether the severity is ERROR.
+        metadata: The metadata of the result.
+    """
+    advice = {} if what_to_do is None else {WHAT_TO_DO: what_to_do}
+    return judged(description, holds=False, error=error, **metadata, **advice)
+
+
+def judged(
+    description: str, *, holds: bool, error: bool = False, **metadata: "dg.RawMetadataValue"
+) -> dg.AssetCheckResult:
+    """Return the result of a check; pure."""
     return dg.AssetCheckResult(
-        passed=False,
+        passed=holds,
         severity=dg.AssetCheckSeverity.ERROR if error else dg.AssetCheckSeverity.WARN,
         description=description,
-        metadata={**metadata, WHAT_TO_DO: what_to_do},
+        metadata=metadata,
     )
 
 
@@ -167,9 +198,8 @@ def rows_result(
     *,
     none: str,
     found: str,
-    what_to_do: str,
     error: bool = False,
-    **numbers: float,
+    **numbers: Any,
 ) -> dg.AssetCheckResult:
     """Return the result of a check that fails when it found rows; pure.
 
@@ -177,15 +207,13 @@ def rows_result(
         rows: The problems, worst first; the first ones are shown.
         none: The description if there are none.
         found: The description otherwise; the number of rows precedes it.
-        what_to_do: The advice if there are rows.
         error: Whether the severity of a failure is ERROR.
         numbers: Metadata in both cases.
     """
     if rows.is_empty():
         return passed(none, **numbers)
     return failed(
-        f"{rows.height} {found}. {what_to_do}",
-        what_to_do=what_to_do,
+        f"{rows.height} {found}.",
         error=error,
         **numbers,
         found=rows.height,

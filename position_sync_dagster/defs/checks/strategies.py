@@ -44,7 +44,11 @@ def file_is_applied(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResul
 
 @evaluation.table_check("active_strategies", driven=True)
 def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
-    """Whether exactly one contract was found for each leg without a conid."""
+    """Whether exactly one contract was found for each leg without a conid.
+
+    What to do: Name the conid of one candidate (`position-sync strategies add`), or in the file
+    a field by which they differ (trading_class, multiplier, exchange).
+    """
     lake.registry.sync.refresh()
     unresolved, resolved = lake.registry.unresolved, len(lake.registry.legs)
     now, patience = datetime.now(UTC), timedelta(seconds=settings.stale_after_s)
@@ -61,21 +65,21 @@ def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
         rows,
         none=f"{resolved} legs with their contract, {len(unresolved)} that wait for the gateway.",
         found="legs have no contract, and are not streamed",
-        what_to_do="Name the conid of one candidate (`position-sync strategies add`), or in the "
-        "file a field by which they differ (trading_class, multiplier, exchange).",
         legs=resolved + len(unresolved),
     )
 
 
 @evaluation.table_check("active_strategies", driven=True)
 def rolls_are_followed(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
-    """Whether each roll of a strategy with `follow_rolls: true` is clear."""
+    """Whether each roll of a strategy with `follow_rolls: true` is clear.
+
+    What to do: Write the legs of these strategies as they are now into the strategies file.
+    """
     found = leg_followers.rolls_to_follow(lake, settings.strategies_file, datetime.now(UTC))
     return evaluation.rows_result(
         pl.DataFrame({"roll": list(found.refused)}, schema={"roll": pl.String}),
         none="Nothing is left to a person.",
         found="rolls are not followed",
-        what_to_do="Write the legs of these strategies as they are now into the strategies file.",
     )
 
 

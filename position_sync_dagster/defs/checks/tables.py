@@ -15,6 +15,7 @@ from position_sync_dagster.defs.checks.evaluation import (
     WATCH,
     failed,
     held_at_the_broker,
+    judged,
     newest_values,
     passed,
     rows_result,
@@ -42,7 +43,11 @@ LEDGER = WATCH.asset_key.to_user_string()
 
 @table_check(LEDGER, each_login=True, driven=True)
 def a_stream_watches(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
-    """Whether a stream sees the gateway, and since when none does."""
+    """Whether a stream sees the gateway, and since when none does.
+
+    What to do: Check whether TWS or IB Gateway runs and is logged in; `position-sync status`
+    says what the stream tried.
+    """
     session, now = lake.sessions.current(login.gateway_id), datetime.now(UTC)
     if session is None:
         return unknown_result("No stream has run yet.")
@@ -59,8 +64,6 @@ def a_stream_watches(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     who = "The stream has not" if session.is_alive(now) else "No stream has"
     return failed(
         f"{who} seen the gateway since {since:%Y-%m-%d %H:%M:%S} UTC.",
-        what_to_do="Check whether TWS or IB Gateway runs and is logged in; `position-sync status` "
-        "says what the stream tried.",
         **metadata,
         blind_for_s=(now - since).total_seconds(),
     )
@@ -94,6 +97,10 @@ def holdings_are_usable(lake: tables.Lake, login: Settings) -> dg.AssetCheckResu
     A row cannot be used if its quantity is no number, or its conid or account is impossible. The
     holdings of an account are unknown if the login does not manage the account, or if a list of
     positions emptied it.
+
+    What to do: Their newest usable values stay, with their age. Compare these holdings with
+    TWS; restart the gateway if TWS differs. For an account that is not managed, log in as its
+    user; remove an account that no longer exists with a gateways file.
     """
     session = lake.sessions.current(login.gateway_id)
     if session is None or not session.is_live(datetime.now(UTC)):
@@ -104,9 +111,6 @@ def holdings_are_usable(lake: tables.Lake, login: Settings) -> dg.AssetCheckResu
         pl.DataFrame({"problem": found}, schema={"problem": pl.String}),
         none="The gateway sent no holding that cannot be used, and no account is unknown.",
         found="shown: " + "; ".join(found),
-        what_to_do="Their newest usable values stay, with their age. Compare these holdings with "
-        "TWS; restart the gateway if TWS differs. For an account that is not managed, log in as "
-        "its user; remove an account that no longer exists with a gateways file.",
     )
 
 
@@ -116,7 +120,11 @@ NEAR = 0.9
 
 @table_check("gateway_sessions", each_login=True, driven=True)
 def lines_suffice(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
-    """Whether legs use nine tenths of the market data lines or more, and which have none."""
+    """Whether legs use nine tenths of the market data lines or more, and which have none.
+
+    What to do: Remove legs from strategies, or buy lines (quote boosters) and raise
+    POSITION_SYNC_MAX_LINES. Legs without a line are valued by the queue.
+    """
     lake.registry.sync.refresh()
     active = list({leg.conid for leg in lake.registry.legs})
     session = lake.sessions.current(login.gateway_id)
@@ -137,8 +145,6 @@ def lines_suffice(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     without = newest_values(lake, login).filter(*is_without)
     return failed(
         f"{text} {without.height} active holdings are without one.",
-        what_to_do="Remove legs from strategies, or buy lines (quote boosters) and raise "
-        "POSITION_SYNC_MAX_LINES. Legs without a line are valued by the queue.",
         **numbers,
         rows=table_of_rows(without.select("account", "conid", "symbol", "position")),
     )
@@ -150,6 +156,9 @@ def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckRe
 
     They may be ten minutes older than the newest change of its holdings. A row is written when an
     amount of the account changed: while no holding changes, as at night, an old row is correct.
+
+    What to do: Net liquidation, cash and margin of these accounts are not current. See whether
+    TWS shows them; restart the stream if it does.
     """
     held, now = held_at_the_broker(lake, login), datetime.now(UTC)
     if held.is_empty():
@@ -174,8 +183,6 @@ def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckRe
         none=f"{accounts.height} accounts, all as new as their holdings.",
         found=f"of {accounts.height} accounts have values that are more than "
         f"{patience.total_seconds() / 60:.0f} min older than those of their holdings",
-        what_to_do="Net liquidation, cash and margin of these accounts are not current. See "
-        "whether TWS shows them; restart the stream if it does.",
         accounts=accounts.height,
     )
 
@@ -203,6 +210,9 @@ def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetChec
     """Whether requests are FAILED and their holding has had no value since, or wait for long.
 
     Long is more than ten minutes.
+
+    What to do: Read error_message; `position-sync queue retry --all` tries FAILED requests
+    again. Old ones wait for the broker: see the check a_stream_watches.
     """
     now = datetime.now(UTC)
     refused = _finished(lake, QueueStatus.FAILED, now - LOOK_BACK)
@@ -228,8 +238,6 @@ def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetChec
         pl.concat([of.sort(at).select(*_COLUMNS, since=at) for of, at in named]),
         none=f"No request failed for good; {live.height} wait, none for long.",
         found=f"requests are FAILED or {waited}",
-        what_to_do="Read error_message; `position-sync queue retry --all` tries FAILED requests "
-        "again. Old ones wait for the broker: see the check a_stream_watches.",
         failed_for_good=lasting.height,
         old=old.height,
         waiting=live.height,
@@ -246,6 +254,10 @@ def agrees_with_the_broker(lake: tables.Lake, settings: Settings) -> dg.AssetChe
 
     A difference that the next drain resolves is no failure: it fails the check after 15 s. A
     snapshot that is missing or incomplete does not pass either.
+
+    What to do: Compare the rows of the check with TWS. MISSING, SURPLUS and QUANTITY are wrong
+    positions here until the next refresh; correct LEG_QUANTITY and LEG_MISMATCH in the
+    strategies.
     """
     result = asyncio.run(reconciliation.ReconciliationService(lake, settings).run())
     confirmed, young = result.confirmed, len(result.unconfirmed)
@@ -268,13 +280,9 @@ def agrees_with_the_broker(lake: tables.Lake, settings: Settings) -> dg.AssetChe
         **{kind.value.lower(): result.count(kind) for kind in DiscrepancyType},
         "discrepancies": table_of_rows(pl.DataFrame(shown)),
     }
-    if result.complete and not confirmed:
-        return passed(summary, **metadata)
-    return failed(
+    return judged(
         summary,
-        what_to_do="Compare the rows of the check with TWS. MISSING, SURPLUS and QUANTITY are "
-        "wrong positions here until the next refresh; correct LEG_QUANTITY and LEG_MISMATCH in "
-        "the strategies.",
+        holds=result.complete and not confirmed,
         error=any(one.type in ERROR_TYPES for one in confirmed),
         **metadata,
     )
@@ -286,7 +294,11 @@ WINDOW = timedelta(minutes=30)
 
 @table_check(LEDGER, driven=True)
 def ids_are_unique(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
-    """Whether each row of the ledger of the last half hour is there once."""
+    """Whether each row of the ledger of the last half hour is there once.
+
+    What to do: A value was written twice, as by two programs that compact at once: count each
+    update_id once in your reports, and leave the compaction to `position-sync maintain`.
+    """
     now, ledger = datetime.now(UTC), lake.updates.table
     rows = ledger.read(
         lambda files: (
@@ -304,15 +316,17 @@ def ids_are_unique(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult
         repeated.sort("rows", "update_id", descending=True),
         none="Each row of the last half hour has an id of its own.",
         found="ids are in the ledger more than once",
-        what_to_do="A value was written twice, as by two programs that compact at once: count each "
-        "update_id once in your reports, and leave the compaction to `position-sync maintain`.",
         error=True,
     )
 
 
 @table_check(LEDGER, each_login=True, driven=True)
 def legs_have_values(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
-    """Whether the newest row of each open holding has a value."""
+    """Whether the newest row of each open holding has a value.
+
+    What to do: Their value is unknown, not zero, and in no total. Read note; check whether TWS
+    shows a price, and whether the login has market data permission for the contract.
+    """
     newest = newest_values(lake, login)
     if newest.is_empty():
         return unknown_result("the ledger has no open holding of this gateway yet.")
@@ -321,8 +335,6 @@ def legs_have_values(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
         without.select("account", "conid", "symbol", "position", "source", "timestamp", "note"),
         none=f"{newest.height} holdings, all with a value.",
         found=f"of {newest.height} holdings have no value",
-        what_to_do="Their value is unknown, not zero, and in no total. Read note; check whether "
-        "TWS shows a price, and whether the login has market data permission for the contract.",
         holdings=newest.height,
     )
 
@@ -338,6 +350,9 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
     Drained values are the broker's own. The greatest relative difference is
     3 %. Differences below five cents of the price are ignored, since one tick
     of a cheap option is a large part of its price.
+
+    What to do: Compare the price in TWS. A wide quote explains it, and so does a multiplier or
+    a price magnifier.
     """
     band, broker = login.value_band, held_at_the_broker(lake, login)
     pairs = (
@@ -369,8 +384,6 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
         "broker's of the same time.",
         found=f"of {pairs.height} values differ by more than {band:.0%} from the broker's of the "
         "same time",
-        what_to_do="Compare the price in TWS. A wide quote explains it, and so does a multiplier "
-        "or a price magnifier.",
         compared=pairs.height,
         apart_at_another_time=apart.height - wrong.height,
     )
@@ -380,18 +393,16 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
 # refresh of the account.
 UNDECIDED_AFTER = timedelta(hours=1)
 
-DECIDE = (
-    "Compare the holding with TWS. If the difference is right as it is, accept it: `position-sync "
-    "breaks accept ID --reason TEXT`; otherwise correct the strategies, or run `position-sync "
-    "doctor`."
-)
-
 
 @table_check(RECONCILIATION_BREAKS.name, driven=True)
 def breaks_are_decided(lake: tables.Lake, _settings: Settings) -> dg.AssetCheckResult:
     """Whether each difference ends, or a person accepts it, within an hour.
 
     The differences are those between broker and tables.
+
+    What to do: Compare the holding with TWS. If the difference is right as it is, accept it:
+    `position-sync breaks accept ID --reason TEXT`; otherwise correct the strategies, or run
+    `position-sync doctor`.
     """
     breaks, now = lake.breaks.open_breaks(), datetime.now(UTC)
     others = [one for one in breaks if one.state is not BreakState.ACCEPTED]
@@ -401,7 +412,6 @@ def breaks_are_decided(lake: tables.Lake, _settings: Settings) -> dg.AssetCheckR
         none=f"{len(breaks)} differences are open, {accepted} of them accepted; none of the "
         "others is older than an hour.",
         found="differences have been open for more than an hour, and nobody accepted them",
-        what_to_do=DECIDE,
         open=len(breaks),
         accepted=accepted,
     )

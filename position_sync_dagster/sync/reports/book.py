@@ -23,7 +23,7 @@ from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.lake import NO_HOLDINGS, Lake, Past
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.risk.campaigns import open_profit
-from position_sync_dagster.risk.scenarios import ScenariosFileError, folder_of, read_scenarios
+from position_sync_dagster.risk.scenario_file import ScenariosFileError, folder_of, read_scenarios
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import confirmations, exposure
 from position_sync_dagster.sync.reports.closes import NO_CLOSES, Closes, read_closes
@@ -255,8 +255,8 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
 #   realized_pnl: The realised profit of what closed since `realized_since`; None if that of one of
 #     the closes is not known, or if no change of a quantity has been recorded yet.
 #   closes, closes_without_profit: The number of these closes, and of those without a known profit.
-#   campaign: What a strategy has earned since its first leg: `since`, `realised`,
-#     `open` and `profit` (both together).
+#   campaign: What a strategy has earned since its first leg: `since`; what is closed
+#     earned after fees (`realised`), and what is open would (`open`); the `fees` of both; `profit`.
 #   unknown: Of how many holdings a sum leaves out the value, by the name of the sum.
 #   rates_age_s: For a total in the base currency: the age of the oldest exchange rate used.
 #   without_rate: For a total in the base currency: the currencies whose rate is not known. The sums
@@ -371,13 +371,14 @@ class BookMoney:
 
     def _campaign(self, name: str, one: Sums, since: datetime | None) -> dict[str, Any]:
         campaigns, currency = self.book.closes.campaigns, one["currency"]
-        realised = campaigns.realised.get((name, currency), 0.0)
+        realised, fees = campaigns.realised.get((name, currency), (0.0, 0.0))
         opened = None if "unrealized_pnl" in one["unknown"] else one["unrealized_pnl"] or 0.0
         if lots := campaigns.lots.get((name, currency)):
             parts = self.book.split.parts.filter(strategy_id=name, currency=currency)
             opened = open_profit(lots, parts, self.book.priced)
         profit = None if realised is None or opened is None else realised + opened
-        return {"since": since, "realised": realised, "open": opened, "profit": profit}
+        found = {"since": since, "realised": realised, "open": opened, "fees": fees}
+        return found | {"profit": profit}
 
     def _in_base(self, account: AccountSummary) -> Sums | None:
         base, rates = account.currency, account.rates

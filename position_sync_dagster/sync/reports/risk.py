@@ -17,14 +17,8 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.domain.statement import EventKind, Side
 from position_sync_dagster.lake.lake import Lake, legs_at, rows_of_logins
 from position_sync_dagster.lake.schema.tables import PROFIT_EXPLAINED
-from position_sync_dagster.risk.scenarios import (
-    Assumptions,
-    Breakdown,
-    OwnScenarios,
-    PricedLegs,
-    folder_of,
-    read_scenarios,
-)
+from position_sync_dagster.risk.scenario_file import OwnScenarios, folder_of, read_scenarios
+from position_sync_dagster.risk.scenarios import Assumptions, Breakdown, PricedLegs
 from position_sync_dagster.risk.terms import OPTION_TYPES, dated_dividends
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import Book, read_book

@@ -7,8 +7,8 @@ follows holdings by PnLSingle, which takes no line.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Awaitable, Collection, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 
 from position_sync_dagster.domain.broker_position import Key
@@ -20,21 +20,29 @@ from position_sync_dagster.errors import LakeError, NewerTableError
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import HoldingsBook, PendingChanges
+from position_sync_dagster.lake.broker_positions import (
+    AccountValuesTable,
+    BrokerPositionsTable,
+    ContractsTable,
+)
+from position_sync_dagster.lake.position_queue import PositionQueue
+from position_sync_dagster.lake.position_updates import PositionUpdatesTable
+from position_sync_dagster.lake.records import DividendsTable
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.sync.leg_followers import RuleFollower
+from position_sync_dagster.sync.explain_closes import CloseExplainer
+from position_sync_dagster.sync.leg_followers import RollFollower, RuleFollower
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver, LineManager
 from position_sync_dagster.sync.stream.delivery import StreamPricer
-from position_sync_dagster.sync.stream.model_greeks import ModelGreeks
-from position_sync_dagster.sync.stream.ownership import BackgroundWork, OwnerContext
-from position_sync_dagster.sync.stream.publisher import Publisher
+from position_sync_dagster.sync.stream.model_greeks import ModelGreeks, PublishedGreeks
+from position_sync_dagster.sync.stream.ownership import BackgroundWork, OwnerContext, Ownership
+from position_sync_dagster.sync.stream.publisher import Announcements, CloseWatcher, Publisher
 
 logger = logging.getLogger(__name__)
 
 
-# Maximum number of route changes logged one by one in a step; the rest is one summary line. A line
-# in the log of a run costs milliseconds.
+# Maximum number of route changes logged in a step: a line in the log of a run costs milliseconds.
 MAX_LINES_LOGGED = 20
 
 
@@ -76,20 +84,17 @@ class Routes:
         self.unqueued = {key for key in self.unqueued if self.states.get(key) in QUEUED}
         return changed
 
-    def log(self, changed: Mapping[Key, LegState | None], reason_for: Callable[[int], str]) -> None:
+    def log(self, changed: Mapping[Key, LegState | None]) -> None:
         """Log routes that changed.
 
         Args:
             changed: The routes before; holdings without one are new.
-            reason_for: Returns in brackets why a conid has no market data.
         """
-        moved = [(key, before, self.states[key]) for key, before in changed.items() if before]
-        for (account, conid), before, state in moved[:MAX_LINES_LOGGED]:
-            logger.info("%s of %s: %s → %s%s", conid, account, before, state, reason_for(conid))
+        moved = [(key, before) for key, before in changed.items() if before]
+        for (account, conid), before in moved[:MAX_LINES_LOGGED]:
+            logger.info("%s of %s: %s → %s", conid, account, before, self.states[account, conid])
         if len(moved) > MAX_LINES_LOGGED:
-            counts = Counter((before, state) for _key, before, state in moved)
-            summary = ", ".join(f"{n} {before} → {state}" for (before, state), n in counts.items())
-            logger.info("%d routes changed: %s", len(moved), summary)
+            logger.info("and %d more routes changed", len(moved) - MAX_LINES_LOGGED)
 
 
 @dataclass(eq=False, repr=False)
@@ -288,33 +293,74 @@ class FollowedHoldings:
         self._chosen_as_of, self._legs, self._monitored = None, [], []
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamTables:
+    """The tables that a stream uses besides the registry and the queue.
+
+    Attributes:
+        broker_positions, contracts: Keep the positions and the contract details of the broker.
+        dividends: Gets the dividends that are expected of underlyings.
+        account_values: Gets the net liquidation and profit of the accounts; with None, they are not
+            subscribed.
+        closes: Judges why holdings close; with None, no change of a quantity is stored.
+        rolls: Replaces the legs of strategies that follow rolls, after closes were judged.
+        rules: Chooses legs by the rules of the strategies file.
+        updates: The ledger. It shows at the start which closes have their row already.
+        ownership: The lease, checked before each write; the tables are then those of an initialized
+            lake. None if one process alone writes the tables.
+    """
+
+    broker_positions: BrokerPositionsTable | None = None
+    contracts: ContractsTable | None = None
+    account_values: AccountValuesTable | None = None
+    dividends: DividendsTable | None = None
+    closes: CloseExplainer | None = None
+    rolls: RollFollower | None = None
+    rules: RuleFollower | None = None
+    updates: PositionUpdatesTable | None = None
+    ownership: Ownership | None = None
+
+
 @dataclass(eq=False, repr=False)
 class Router:
     """Routes each holding to a line or to the queue, and publishes the broker's reports.
 
     Attributes:
         routes: The route of each holding.
+        announced: Which state of each holding was written or queued last.
     """
 
     context: OwnerContext
-    _: KW_ONLY
     registry: StrategyRegistry
-    publisher: Publisher
-    contracts: ContractCache
-    lines: LineManager
-    pricer: StreamPricer
-    greeks: ModelGreeks
-    rules: RuleFollower | None = None
+    queue: PositionQueue
+    tables: StreamTables
 
     def __post_init__(self) -> None:
+        context, tables, greeks = self.context, self.tables, PublishedGreeks()
+        self.announced = Announcements(tables.updates)
+        self._watcher: CloseWatcher | None = None
+        if tables.closes is not None:
+            self._watcher = CloseWatcher(context, tables.closes, tables.rolls)
+        self._publisher = Publisher(
+            context,
+            self.queue,
+            tables.broker_positions,
+            self.announced,
+            greeks=greeks,
+            watcher=self._watcher,
+        )
+        self.contracts = ContractCache(tables.contracts, clock=context.clock)
+        self.lines = LineManager(context, self.contracts)
+        self.pricer = StreamPricer(context, self.lines.login, self.contracts, greeks)
+        self.greeks = ModelGreeks(context, self.contracts, self.lines, greeks, tables.dividends)
         self._registry_outage = OutageLog(logger)
         self.routes = Routes()
         self._changes: PendingChanges[Key] = PendingChanges()
         self._routed_as_of: tuple[object, ...] = ()
-        self._account_refresh = AccountRefresh(self.context, self.publisher)
-        self._resolver = LegResolver(self.context, self.registry, self.contracts)
-        self._followed = FollowedHoldings(self.context, self.publisher)
-        self._beside = BackgroundWork(self.context.monotonic)
+        self._account_refresh = AccountRefresh(context, self._publisher)
+        self._resolver = LegResolver(context, self.registry, self.contracts)
+        self._followed = FollowedHoldings(context, self._publisher)
+        self._beside = BackgroundWork(context.monotonic)
 
     @property
     def urgent(self) -> asyncio.Event:
@@ -361,12 +407,12 @@ class Router:
         connection.feed.book.remember(
             before.feed.book.reported().values()
             if before is not None
-            else await self.publisher.restore()
+            else await self._publisher.restore()
         )
         connection.feed.book.magnifier = self.contracts.magnifier
         if connection.connectivity.knows_contracts:
             self.contracts.definitions_restored()
-        self.publisher.follow(connection.feed)
+        self._publisher.follow(connection.feed)
         self.lines.attach(connection.lines)
         self.greeks.attach(connection)
         self._changes = connection.feed.book.watch()
@@ -388,7 +434,7 @@ class Router:
         except Exception:
             self._changes.give_back(changed)
             raise
-        begin, watcher = self._beside.begin, self.publisher.watcher
+        begin, watcher = self._beside.begin, self._watcher
         if self.registry.unresolved:
             begin("looking up the contracts of legs", self._resolver.resolve_due, connection)
         await self.greeks.step(connection, self.routes.states, self.routes.version)
@@ -417,7 +463,7 @@ class Router:
             self._account_refresh.start(feed)
             await asyncio.sleep(0)
         if first or changed:
-            await self.publisher.publish(feed)
+            await self._publisher.publish(feed)
         self.lines.renew(connection)
         self._account_refresh.add_changes(feed, changed)
         streamed = {key for key in changed if self._is_streamed(key)}
@@ -434,7 +480,7 @@ class Router:
             logger.info("%d streamed, %d queued", number[LegState.STREAMED], queued)
         states = self.routes.states
         if not self._account_refresh.opening:
-            await self.publisher.enqueue_changed(states, changed - streamed)
+            await self._publisher.enqueue_changed(states, changed - streamed)
         await self._account_refresh.step(feed, states)
         await self._followed.step(connection, self.routes, may_queue=self._account_refresh.idle)
 
@@ -449,7 +495,7 @@ class Router:
         Args:
             changed: The holdings that changed; None for all.
         """
-        rules, book = self.rules, feed.book
+        rules, book = self.tables.rules, feed.book
         keys = changed if changed is not None else [one.key for one in book.holdings]
         quantities = {} if rules is None else {key: book.position(key) for key in keys}
         is_due = rules is not None and rules.is_due(quantities, first=changed is None)
@@ -482,9 +528,9 @@ class Router:
         self.contracts.want(leg.conid for leg in self.registry.legs)
         routed = route(holdings, legs, lines, sec_types=self.context.settings.sec_types)
         changed = self.routes.update(routed)
-        self.routes.log(changed, self.lines.reason_for)
+        self.routes.log(changed)
         for key, before in changed.items():
             self.pricer.reroute(key, before, routed[key])
         # Holdings that cannot be queued now stay due: the next step routes again.
-        await self.publisher.enqueue(self.routes.states, self.routes.unqueued)
+        await self._publisher.enqueue(self.routes.states, self.routes.unqueued)
         self.routes.unqueued.clear()

@@ -11,7 +11,6 @@ import time
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from gc import collect
 from random import Random
 from typing import Any
 
@@ -27,15 +26,9 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import OwnUpdates, PositionUpdate, PositionUpdateHandler
 from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, GatewayCode, said
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
-from position_sync_dagster.lake.broker_positions import (
-    AccountValuesTable,
-    BrokerPositionsTable,
-    ContractsTable,
-)
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
-from position_sync_dagster.lake.records import DividendsTable
 from position_sync_dagster.lake.storage.threads import begin, offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
@@ -43,9 +36,7 @@ from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RollFollower, RuleFollower
 from position_sync_dagster.sync.stream import memory_and_threads
-from position_sync_dagster.sync.stream.contracts import ContractCache, LineManager
-from position_sync_dagster.sync.stream.delivery import Flusher, StreamPricer
-from position_sync_dagster.sync.stream.model_greeks import ModelGreeks, PublishedGreeks
+from position_sync_dagster.sync.stream.delivery import Flusher
 from position_sync_dagster.sync.stream.ownership import (
     OwnerContext,
     Ownership,
@@ -53,8 +44,7 @@ from position_sync_dagster.sync.stream.ownership import (
     Unowned,
     end_tasks,
 )
-from position_sync_dagster.sync.stream.publisher import Announcements, CloseWatcher, Publisher
-from position_sync_dagster.sync.stream.router import Router
+from position_sync_dagster.sync.stream.router import Router, StreamTables
 
 logger = logging.getLogger(__name__)
 
@@ -76,10 +66,6 @@ NOT_SINCE_BROKEN = "the line has not ticked since a data farm broke"
 # Polling interval of a suspended lease, in seconds.
 STAND_BY_S = 0.5
 
-# Delay from a new connection to a garbage collection, which frees the holdings of the previous
-# connection; the watchdog of that one has ended by then.
-COLLECT_AFTER_S = 10.0
-
 
 @dataclass(eq=False, repr=False)
 class BrokerLink:
@@ -99,7 +85,6 @@ class BrokerLink:
     manager: IBConnectionManager
     router: Router
     flusher: Flusher
-    lines: LineManager
 
     def __post_init__(self) -> None:
         self.state = SessionState.STARTING
@@ -170,7 +155,6 @@ class BrokerLink:
         self._ended_at = None
         await self._lease.claim_mode(connection.trading_mode)
         await self.router.reset()
-        replaces_another = self._attached not in (None, connection)
         if connection is not self._attached:
             await self._attach(connection)
         connection.require_online()
@@ -187,8 +171,6 @@ class BrokerLink:
         self._opened = connection
         # The step may have taken long, and the accounts' values may have arrived meanwhile.
         self._become_live(since=max(listed_at, self._restored_at))
-        if replaces_another:
-            asyncio.get_running_loop().call_later(COLLECT_AFTER_S, collect)
 
     async def reconnect(self, stop: asyncio.Event) -> None:
         """Wait for a delay that grows until a connection is open, then try once to connect.
@@ -247,7 +229,7 @@ class BrokerLink:
         self.state = SessionState.BLIND
         self._lease.renew_now()
         if new:
-            self.lines.interrupted(NOT_SINCE_LOST)
+            self.router.lines.interrupted(NOT_SINCE_LOST)
 
     def end_doubtful_loss(self, connection: GatewayConnection) -> None:
         """End the connection if data arrive although the gateway lost IB, or the loss is long."""
@@ -292,11 +274,11 @@ class BrokerLink:
         if code in OFFLINE:
             self.go_blind(text)
         elif code == GatewayCode.RESTORED_DATA_KEPT:
-            self.lines.interrupted(NOT_SINCE_LOST)  # ticks that came without IB are old
+            self.router.lines.interrupted(NOT_SINCE_LOST)  # ticks that came without IB are old
             self._restored_at = self.context.clock()
             if self._opened is not None:
                 self._become_live(since=self._restored_at)
-            self.lines.restored()
+            self.router.lines.restored()
             self.router.definitions_restored()
         elif code == GatewayCode.RESTORED_DATA_LOST:
             # The connection has requested its lines again; positions come first, as after every
@@ -306,9 +288,9 @@ class BrokerLink:
             self.router.interrupt()
         elif code in FARM_BROKEN | FARM_OK:
             if code == GatewayCode.MARKET_DATA_FARM_BROKEN:
-                self.lines.interrupted(NOT_SINCE_BROKEN)
+                self.router.lines.interrupted(NOT_SINCE_BROKEN)
             elif code == GatewayCode.MARKET_DATA_FARM_OK:
-                self.lines.restored()
+                self.router.lines.restored()
             elif code == GatewayCode.SECURITY_DEFINITION_FARM_OK:
                 self.router.definitions_restored()
             self._lease.renew_now()
@@ -353,34 +335,6 @@ FILLS_S = 0.2
 # Seconds that a step has left after a stop: it may wait for an answer of the gateway. A commit
 # that has begun ends in this time, so that the next owner does not read a table before it.
 STEP_END_S = 3.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamTables:
-    """The tables that a stream uses besides the registry and the queue.
-
-    Attributes:
-        broker_positions, contracts: Keep the positions and the contract details of the broker.
-        dividends: Gets the dividends that are expected of underlyings.
-        account_values: Gets the net liquidation and profit of the accounts; with None, they are not
-            subscribed.
-        closes: Judges why holdings close; with None, no change of a quantity is stored.
-        rolls: Replaces the legs of strategies that follow rolls, after closes were judged.
-        rules: Chooses legs by the rules of the strategies file.
-        updates: The ledger. It shows at the start which closes have their row already.
-        ownership: The lease, checked before each write; the tables are then those of an initialized
-            lake. None if one process alone writes the tables.
-    """
-
-    broker_positions: BrokerPositionsTable | None = None
-    contracts: ContractsTable | None = None
-    account_values: AccountValuesTable | None = None
-    dividends: DividendsTable | None = None
-    closes: CloseExplainer | None = None
-    rolls: RollFollower | None = None
-    rules: RuleFollower | None = None
-    updates: PositionUpdatesTable | None = None
-    ownership: Ownership | None = None
 
 
 class IBPositionStreamer:
@@ -428,36 +382,10 @@ class IBPositionStreamer:
             monotonic=self._monotonic,
         )
         self.counts = context.counts
-        announced = Announcements(tables.updates)
-        greeks = PublishedGreeks()
-        watcher = None
-        if tables.closes is not None:
-            watcher = CloseWatcher(context, tables.closes, tables.rolls)
-        publisher = Publisher(
-            context, queue, tables.broker_positions, announced, greeks=greeks, watcher=watcher
-        )
-        self._contracts = ContractCache(tables.contracts, clock=clock)
-        self._lines = LineManager(context, self._contracts)
-        pricer = StreamPricer(context, self._lines.login, self._contracts, greeks)
-        self._greeks = ModelGreeks(context, self._contracts, self._lines, greeks, tables.dividends)
-        self._router = Router(
-            context,
-            registry=self.registry,
-            publisher=publisher,
-            contracts=self._contracts,
-            lines=self._lines,
-            pricer=pricer,
-            greeks=self._greeks,
-            rules=tables.rules,
-        )
-        self._flusher = Flusher(context, pricer, announced, tables.account_values)
-        self._link = BrokerLink(
-            context,
-            manager or IBConnectionManager(self.settings),
-            self._router,
-            self._flusher,
-            self._lines,
-        )
+        self._router = router = Router(context, self.registry, queue, tables)
+        self._flusher = Flusher(context, router.pricer, router.announced, tables.account_values)
+        manager = manager or IBConnectionManager(self.settings)
+        self._link = BrokerLink(context, manager, router, self._flusher)
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._early_step_at = float("-inf")
@@ -488,28 +416,28 @@ class IBPositionStreamer:
         """Why the stream is BLIND, or which legs it cannot stream while it is LIVE."""
         if self.state is not SessionState.LIVE:
             return self._link.fault
-        parts = (self._link, self._router, self._lines)
+        parts = (self._link, self._router, self._router.lines)
         return "; ".join(problem for part in parts for problem in part.problems()) or None
 
     @property
     def lines_in_use(self) -> int:
         """The number of market data lines held."""
-        return len(self._lines.held)
+        return len(self._router.lines.held)
 
     @property
     def underlying_lines(self) -> int:
         """How many of these lines are held for underlyings alone."""
-        return len(self._lines.held) - len(self._lines.of_legs)
+        return len(self._router.lines.held) - len(self._router.lines.of_legs)
 
     @property
     def greeks(self) -> str | None:
         """How many options without greeks of IB have computed ones, and why others have none."""
-        return self._greeks.summary()
+        return self._router.greeks.summary()
 
     @property
     def line_limit(self) -> int:
         """The number of lines of the login, as configured or learned."""
-        return self._lines.limit
+        return self._router.lines.limit
 
     @property
     def routes(self) -> dict[Key, LegState]:
@@ -573,12 +501,12 @@ class IBPositionStreamer:
                 if one is not None:
                     await offload(one.table.initialize)
         await self.registry.refresh()
-        await self._contracts.load(self.registry.legs)
+        await self._router.contracts.load(self.registry.legs)
 
     async def _run(self) -> None:
         tasks = [
             asyncio.create_task(self._flusher.run(self._link.live_connection)),
-            asyncio.create_task(self._greeks.run(self._link.live_connection)),
+            asyncio.create_task(self._router.greeks.run(self._link.live_connection)),
         ]
         try:
             while not self._stop.is_set():

@@ -59,7 +59,7 @@ const plainMoney = (value, unknown) => [money(value, unknown)[0], "", money(valu
 function campaign(one) {
   if (!one) return "";
   const [text, style] = money(one.profit);
-  return [text, style, `since ${one.since?.slice(0, 10) ?? DASH}: realised ${amount(one.realised)}, open ${amount(one.open)}`];
+  return [text, style, `since ${one.since?.slice(0, 10) ?? DASH}: realised ${amount(one.realised)}, open ${amount(one.open)}, fees ${amount(one.fees)}`];
 }
 
 function set(node, name, value) {

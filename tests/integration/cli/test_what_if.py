@@ -138,7 +138,9 @@ def test_the_day_on_which_the_ledger_began_has_no_profit(lake):
     assert explain_day(lake, load_settings(), day, since=since, closed=closed).is_empty()
 
 
-def test_the_page_of_risk_has_scenarios_and_what_is_left_out(lake):
-    page = risk_html(lake, load_settings(), utc_now())
+def test_the_page_of_risk_has_scenarios_and_the_curve_of_a_strategy(lake):
+    page = risk_html(lake, load_settings(), utc_now(), "UNATTRIBUTED")
+    assert "Break-even" in page
+    assert "<svg" in page
     assert "-10 %" in page
     assert "1 left out: its implied volatility is not known" in page

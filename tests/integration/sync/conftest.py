@@ -5,12 +5,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from position_sync_dagster import IBPositionStreamer, StreamTables
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import DeltaLakePositionWriter
 from position_sync_dagster.sync.stream import router
-from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.support.booked_legs import terms_of
 from tests.support.empty_lakes import put_tables
 

@@ -21,10 +21,10 @@ from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 from ib_gateway_simulator.protocol import messages
+from position_sync_dagster import IBPositionStreamer, StreamTables
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.gateway import account_feed, market_data_lines
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.integration.sync.conftest import Recorder
 from tests.integration.sync.test_fuzz import (
     BOUND,

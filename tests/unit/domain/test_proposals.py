@@ -27,12 +27,19 @@ BOOKS: list[tuple[Shape, dict[str, float]]] = [
     (Shape.SYNTHETIC, {"100C": 1, "100P": -1}),
     (Shape.CALENDAR, {"100C": -1, "100C+": 1}),
     (Shape.DIAGONAL, {"105C": -1, "100C+": 1}),
+    (Shape.DOUBLE_CALENDAR, {"105C": -1, "105C+": 1, "95P": -1, "95P+": 1}),
+    (Shape.DOUBLE_DIAGONAL, {"105C": -1, "110C+": 1, "95P": -1, "90P+": 1}),
     (Shape.BUTTERFLY, {"95C": 1, "100C": -2, "105C": 1}),
     (Shape.BROKEN_WING, {"95P": 1, "100P": -2, "110P": 1}),
     (Shape.CONDOR, {"95C": 1, "100C": -1, "105C": -1, "110C": 1}),
     (Shape.IRON_BUTTERFLY, {"90P": 1, "100P": -1, "100C": -1, "110C": 1}),
     (Shape.IRON_CONDOR, {"90P": 2, "95P": -2, "105C": -2, "110C": 2}),
     (Shape.IRON_CONDOR, {"90P": 3, "95P": -8, "105C": -6, "110C": 2}),
+    (Shape.REVERSE_IRON_BUTTERFLY, {"90P": -1, "100P": 1, "100C": 1, "110C": -1}),
+    (Shape.REVERSE_IRON_CONDOR, {"90P": -1, "95P": 1, "105C": 1, "110C": -1}),
+    (Shape.JADE_LIZARD, {"95P": -1, "105C": -1, "110C": 1}),
+    (Shape.REVERSE_JADE_LIZARD, {"105C": -1, "95P": -1, "90P": 1}),
+    (Shape.BOX, {"95C": 1, "105C": -1, "95P": -1, "105P": 1}),
 ]
 
 
@@ -160,9 +167,26 @@ def test_equal_partners_are_alternatives_and_not_guessed() -> None:
     assert "covered-call" in found.strategies[0].alternatives[0]
 
 
-def test_two_debit_spreads_stay_apart() -> None:
-    found = propose(book({"90P": -1, "95P": 1, "105C": 1, "110C": -1}))
-    assert kinds(found) == [Shape.VERTICAL, Shape.VERTICAL]
+def test_two_debit_spreads_are_no_reverse_iron_condor_but_may_be_one() -> None:
+    spreads = {"90P": -1, "95P": 1, "105C": 1, "110C": -1, "60P+": 1}
+    found = propose(book(spreads))
+    assert Shape.REVERSE_IRON_CONDOR in kinds(found)  # all options of the expiry
+    found = propose(book(spreads | {"200C": 1}))
+    assert Counter(kinds(found)) == {Shape.VERTICAL: 2, Shape.SINGLE: 2}
+    assert all(one.alternatives for one in found.strategies if one.kind is Shape.VERTICAL)
+
+
+@pytest.mark.parametrize(
+    ("kind", "quantities"),
+    [
+        (Shape.DOUBLE_DIAGONAL, {"105C": -1, "110C+": 1, "95P": -1, "90P+": 1}),
+        (Shape.JADE_LIZARD, {"95P": -1, "105C": -1, "110C": 1, "120C+": 1}),
+        (Shape.BOX, {"95C": 1, "105C": -1, "95P": -1, "105P": 1, "60P": 1, "120P": 1}),
+        (Shape.RATIO_SPREAD, {"100C": 1, "105C": -3, "60P": 1}),
+    ],
+)
+def test_pairs_make_a_structure_beside_other_options(kind: Shape, quantities: Any) -> None:
+    assert kind in kinds(propose(book(quantities | {"70P+": 2})))
 
 
 def test_a_put_among_calls_makes_no_condor() -> None:

@@ -96,8 +96,12 @@ def test_a_roll_keeps_the_profit_of_the_leg_that_is_gone() -> None:
     rolled = closed(5, PUT, -1.0, realized_pnl=-80.0)
     legs = [leg(PUT, "wheel", removed_at=ADDED_AT + 6 * HOUR),
             leg(NEXT, "wheel", added_at=ADDED_AT + 6 * HOUR, rolled_from="1")]  # fmt: skip
-    found = campaign([(rolled, -1.0, 300.0)], [put()], legs=legs)
+    fills = [filled("x0", PUT, -1.0, 0), filled("x5", PUT, 1.0, 5), filled("y", NEXT, -1.0, 5)]
+    opened = [changed(closed(n, conid, 1.0), 0.0) for n, conid in ((0, PUT), (5, NEXT))]
+    opened[1]["change_id"] = "opened"
+    found = campaign([(rolled, -1.0, 300.0)], [put()], fills=fills, legs=legs, more=opened)
     assert (found.realised, found.open, found.profit) == (-80.0, 70.0, -10.0)
+    assert found.fees == 4.5  # also of the fills from before the leg was added
 
 
 def test_an_assignment_leaves_its_shares_at_the_strike_and_keeps_the_premium() -> None:
@@ -115,7 +119,7 @@ def test_shares_that_are_sold_or_called_away_are_realised_once() -> None:
         [(assigned(), -1.0, 250.0), (sale, 100.0, 497.5)], [put()],
         fills=[filled("x40", SHARES, -100.0, 40)],
     )  # fmt: skip
-    assert (found.realised, found.open) == (250.0 + 500.0 - 1.5, 70.0)
+    assert (found.realised, found.open, found.fees) == (250.0 + 500.0 - 1.5, 70.0, 1.5)
     call = replace(assigned(50), conid=NEXT, right=Right.CALL, strike=510.0)
     gone = shares_sold(51, 100.0, 510.0, cause=Cause.ASSIGNED, counter_conid=NEXT)
     away = [(assigned(), -1.0, 250.0), (call, -1.0, 90.0), (gone, 100.0, 497.5)]
@@ -151,3 +155,11 @@ def test_shares_that_are_a_leg_too_count_once() -> None:
 )  # fmt: skip
 def test_a_part_that_is_not_known_leaves_the_profit_unknown(closes, held) -> None:
     assert campaign(closes, held).profit is None
+
+
+def test_fees_are_unknown_where_a_fill_has_none_or_two_strategies_have_the_contract() -> None:
+    fills = [filled("a", NEXT, -1.0), filled("b", NEXT, 1.0, 1, commission=None)]
+    assert campaign([], [put()], fills=fills[:1]).fees == 1.5
+    assert campaign([], [put()], fills=fills).fees is None
+    legs = [leg(NEXT, "wheel"), leg(NEXT, "other")]
+    assert campaign([], [put()], fills=fills[:1], legs=legs).fees is None

@@ -9,7 +9,8 @@ import pytest
 
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.risk.scenarios import Assumptions, Breakdown, Point, PricedLegs
+from position_sync_dagster.risk.scenario_file import Point
+from position_sync_dagster.risk.scenarios import Assumptions, Breakdown, PricedLegs
 from position_sync_dagster.risk.terms import DatedDividend, NotPriced
 from tests.support import money_rows
 from tests.support.contracts import contract_details
@@ -127,6 +128,27 @@ def test_the_others_follow_a_named_underlying_by_their_betas() -> None:
     point = Point(spot=-8, underlying="SPY", name="crash")
     found = {one["name"]: one["profit"] for one in legs.rows([point], Breakdown.UNDERLYING)}
     assert found == {"SPY": pytest.approx(-4800), "AAPL": pytest.approx(-7200), "GLD": None}
+
+
+def test_moves_of_a_day_follow_from_the_volatilities_of_an_underlying() -> None:
+    legs = priced([ROWS[0], ROWS[4]])
+    found = legs.scenarios([Point(spot=2, in_moves=True)], Breakdown.LEG)
+    of_share = found.filter(pl.col("conid") == 5).get_column("profit").item()
+    assert of_share == pytest.approx(60_000 * 2 * 0.2 / 252**0.5)
+
+
+def test_a_ratio_changes_the_volatility_of_each_option_by_its_part() -> None:
+    points = [Point(vol=1.25, is_ratio=True), Point(vol=5.0)]  # of 20 %
+    by_ratio, by_points = priced(ROWS[:1]).rows(points, Breakdown.ACCOUNT)
+    assert by_ratio["profit"] == pytest.approx(by_points["profit"])
+    assert by_ratio["profit"] < -100
+
+
+def test_a_change_of_the_rates_changes_options_alone() -> None:
+    legs = priced([ROWS[1], ROWS[4]])
+    found = {row["conid"]: row["profit"] for row in legs.rows([Point(rate=1)], Breakdown.LEG)}
+    assert found[5] == 0
+    assert found[2] < -50  # a short call with 0.28 years
 
 
 def test_what_the_model_does_not_fit_is_left_out_with_the_reason() -> None:

@@ -7,13 +7,13 @@ import pytest
 
 from ib_gateway_simulator.recordings.recording import load_recording
 from ib_gateway_simulator.replay.server import Replay
+from position_sync_dagster import IBPositionStreamer, StreamTables
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import DeltaLakePositionWriter
 from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.stream import streamer as link
-from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.support.booked_legs import terms_of
 
 A = "DUSIM0001"

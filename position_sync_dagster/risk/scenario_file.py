@@ -1,0 +1,124 @@
+"""A scenario, those that are always recorded, and the file `scenarios.yaml`.
+
+Without numpy: each process that shows figures reads the betas of the file.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.yaml_file import Part, YamlFile
+
+
+class Point(Part):
+    """One scenario.
+
+    Attributes:
+        name: The name of a scenario that a person wrote.
+        spot: The move of the underlyings: in percent, or in moves of one day as their implied
+            volatility has them.
+        underlying: The only underlying that moves by `spot`; the others follow it by their betas.
+            None: all move by it.
+        vol: The change of each volatility: in points, or as a ratio.
+        days: Days that have passed.
+        rate: The change of the interest rates, in points.
+        largest_loss: For some strategies the largest allowed loss.
+    """
+
+    name: str | None = None
+    spot: Annotated[float, Field(ge=-100, le=10_000)] = 0.0
+    underlying: str | None = None
+    vol: Annotated[float, Field(ge=-500, le=500)] = 0.0
+    days: Annotated[float, Field(ge=0, le=3650)] = 0.0
+    rate: Annotated[float, Field(ge=-100, le=100)] = 0.0
+    in_moves: bool = False
+    is_ratio: bool = False
+    largest_loss: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+
+    def factor(self, symbol: str, moves: Mapping[str, float], betas: Mapping[str, float]) -> float:
+        """Return what the price of an underlying is multiplied by; NaN if that is not known.
+
+        Args:
+            symbol: The underlying.
+            moves: The move of one day of each underlying, as a part of its price.
+            betas: By how much each underlying moves when the index moves by 1.
+        """
+        share = self.spot * moves.get(symbol, math.nan) if self.in_moves else self.spot / 100
+        if self.underlying not in (None, symbol) and share:
+            beta, of_named = betas.get(symbol), betas.get(self.underlying)
+            share *= math.nan if beta is None or not of_named else beta / of_named
+        return 1.0 + share
+
+
+SCENARIOS_FILE = "scenarios.yaml"
+
+# The scenarios that are recorded without a file: moves, and changes of the volatilities.
+STANDARD = tuple(
+    Point(spot=spot, vol=vol, name=f"{spot:+g} %" + (f", volatility {vol:+g}" if vol else ""))
+    for spot, vol in (
+        *((move, 0) for move in (-20, -10, -5, 5, 10, 20)), (-10, 10), (0, 5), (0, -5)
+    )
+)  # fmt: skip
+
+
+class ScenariosFileError(PositionSyncError):
+    """The file of scenarios has a mistake."""
+
+
+class Scenario(Point):
+    """One scenario of the file."""
+
+    name: Annotated[str, Field(min_length=1, max_length=60)]
+
+
+class OwnScenarios(Part):
+    """The file `scenarios.yaml`.
+
+    Attributes:
+        betas: By how much each underlying moves when the index moves by 1.
+        early_assignment: Whether a short option that may be assigned early is beyond a limit.
+    """
+
+    betas: dict[str, float] = Field(default_factory=dict)
+    scenarios: list[Scenario] = Field(default_factory=list)
+    early_assignment: bool = False
+
+    @property
+    def points(self) -> dict[str, Point]:
+        """The scenarios of the file, by name."""
+        return {one.name: one for one in self.scenarios}
+
+    @property
+    def recorded(self) -> list[Point]:
+        """The scenarios that are recorded: the standard ones and those of the file."""
+        return [*({one.name: one for one in STANDARD} | self.points).values()]
+
+
+def read_scenarios(folder: Path) -> OwnScenarios:
+    """Read the file of a folder; without one there are no scenarios by name.
+
+    Example:
+        betas: {SPY: 1.0, AAPL: 1.3}
+        scenarios:
+          - {name: crash, underlying: SPY, spot: -8, vol: 12, largest_loss: {condor: 1500}}
+
+    Raises:
+        ScenariosFileError: The file cannot be read, or has a mistake.
+    """
+    path = folder / SCENARIOS_FILE
+    if not path.exists():
+        return OwnScenarios()
+    file = YamlFile(path, holds="scenarios", error=ScenariosFileError)
+    entries = file.data.get("scenarios") if isinstance(file.data, dict) else None
+    for number, entry in enumerate(entries if isinstance(entries, list) else ()):
+        file.parse(Scenario, entry, ("scenarios", number))
+    return file.parse(OwnScenarios, file.data)
+
+
+def folder_of(strategies_file: Path | None) -> Path:
+    """Return where the file is: beside the strategies file, else in the working directory."""
+    return strategies_file.parent if strategies_file is not None else Path()
