@@ -403,22 +403,19 @@ def _in_one_order(sides: Iterable[_Side]) -> list[_Side]:
     found: list[_Side] = []
     last_of: dict[Key, _Side] = {}
     for side in sides:
-        last = last_of.get(side.change.key)
-        if (
-            last is not None
-            and len(side.orders) == 1
-            and side.orders == last.orders
-            and side.change.before == last.change.after
-            and side.change.by * last.change.by > 0
-        ):
-            first = last.change
-            last.change = replace(side.change, before=first.before, since=first.since)
-            both = {one.execution_id: one for one in (*last.executions, *side.executions)}
-            last.executions = list(both.values())
+        change, last = side.change, last_of.get(side.change.key)
+        is_one = last is not None and len(side.orders) == 1 and side.orders == last.orders
+        if last is not None and is_one and _goes_on(last.change, change):
+            last.change = replace(change, before=last.change.before, since=last.change.since)
+            last.executions = list(dict.fromkeys((*last.executions, *side.executions)))
         else:
-            last_of[side.change.key] = side
+            last_of[change.key] = side
             found.append(side)
     return found
+
+
+def _goes_on(first: PositionChange, then: PositionChange) -> bool:
+    return then.before == first.after and then.by * first.by > 0
 
 
 def _roll(old: _Side, new: _Side) -> Roll:

@@ -7,7 +7,6 @@ and refuses one for a code that it does not know, such as GEA.
 """
 
 import json
-import logging
 import re
 import time
 from collections import Counter, defaultdict
@@ -46,9 +45,6 @@ FIRST_DAY = date(1990, 1, 1)
 
 # The texts that the broker writes if it has no value. Source of N/A: ibflex, parser.py.
 UNKNOWN = ("", "-", "--", "N/A")
-
-# Maximum characters of an attribute. The longest that the broker writes has about 100.
-LONGEST_TEXT = 1000
 
 # The times of a statement are New York's, whatever the account's country, unless they name a zone.
 #
@@ -111,7 +107,7 @@ class _Kind(NamedTuple):
     remedy: str = _FIELDS
 
 
-TEXT = _Kind(str, f"text of at most {LONGEST_TEXT:,} characters")
+TEXT = _Kind(str, "text")
 NUMBER = _Kind(
     _number,
     "number",
@@ -194,8 +190,7 @@ class Fields:
             return None
         text = self.attributes[name].strip()
         with suppress(ValueError):
-            if len(text) <= LONGEST_TEXT:
-                return kind.parse(text)
+            return kind.parse(text)
         raise self.error(f"has {name}={shown(text)}, which is no {kind.noun}", kind.remedy)
 
     def required(self, kind: _Kind, names: str) -> Any:
@@ -465,7 +460,19 @@ class _Content:
                 self._flaws[kind].append(_flaw(what, _LEVELS))
         events = [one for kind in ("events", "money") for _fields, one in self._rows[kind]]
         if "Trades" in self._sections and not self._flaws["executions"] + self._flaws["events"]:
-            events.append(_period(account, (first, last), made, fields.file))
+            again = f":{made.isoformat()}" if made else ""
+            events.append(
+                statement.StatementEvent(
+                    event_id=f"{statement.EventKind.PERIOD}:{account}:{first}:{last}{again}",
+                    kind=statement.EventKind.PERIOD,
+                    account=account,
+                    day=last,
+                    first_day=first,
+                    attributes="{}",
+                    source=statement.FLEX,
+                    statement=fields.file,
+                )
+            )
         days = {one.day for one in positions}
         if "OpenPositions" in self._sections and not self._flaws["positions"]:
             days.add(last)
@@ -521,24 +528,6 @@ class _Content:
         return found
 
 
-def _period(
-    account: str, days: tuple[date, date], made: datetime | None, file: str
-) -> statement.StatementEvent:
-    """Return the days whose trades a statement names, as an event."""
-    first, last = days
-    again = f":{made.isoformat()}" if made else ""
-    return statement.StatementEvent(
-        event_id=f"{statement.EventKind.PERIOD}:{account}:{first}:{last}{again}",
-        kind=statement.EventKind.PERIOD,
-        account=account,
-        day=last,
-        first_day=first,
-        attributes="{}",
-        source=statement.FLEX,
-        statement=file,
-    )
-
-
 def read_statements(data: bytes, file: str) -> list[statement.Statement]:
     """Return the statements of a Flex query result, one for each account and period.
 
@@ -592,15 +581,11 @@ def answer_of(data: bytes) -> dict[str, str]:
     return {}
 
 
-IN_PROGRESS = "1019"
-TOO_MANY_REQUESTS = "1018"
-
 # Codes after which the same request may succeed.
 #
 # Source: IB, "Flex Web Service", error codes.
 _LATER = {
-    "1001", "1003", "1004", "1005", "1006", "1007", "1008", "1009", TOO_MANY_REQUESTS, IN_PROGRESS,
-    "1021",
+    "1001", "1003", "1004", "1005", "1006", "1007", "1008", "1009", "1018", "1019", "1021",
 }  # fmt: skip
 
 _SETTINGS = "(POSITION_SYNC_FLEX_TOKEN, POSITION_SYNC_FLEX_QUERY_ID)"
@@ -613,8 +598,8 @@ _REMEDIES = {
     "1015": f"Correct the token {_SETTINGS}; the Client Portal shows it.",
     "1016": "Use token and query of the same login.",
     "1017": "Request the statement again: the reference is not known any more.",
-    TOO_MANY_REQUESTS: "Wait ten minutes: one request a second and ten a minute are allowed.",
-    IN_PROGRESS: "Wait a few minutes and download it again; replace the file, if it is one.",
+    "1018": "Wait ten minutes: one request a second and ten a minute are allowed.",
+    "1019": "Wait a few minutes and download it again; replace the file, if it is one.",
     "1020": f"Correct token and query id {_SETTINGS}.",
 }
 
@@ -637,15 +622,6 @@ def refusal(texts: Mapping[str, str], what: str) -> FlexServiceError:
         f"{what}: the Flex service answered {code}: {said}.",
         remedy=_REMEDIES.get(code, "See the error codes of IB's Flex Web Service."),
     )
-
-
-logger = logging.getLogger(__name__)
-
-# The service refuses requests without one.
-USER_AGENT = "Python/3"
-
-FIRST_WAIT_S = 2.0
-LONGEST_WAIT_S = 30.0
 
 
 # The domains of IB, to whose hosts a token may be sent.
@@ -713,26 +689,31 @@ class FlexService:
         reference = asked.get("ReferenceCode", "")
         if not reference:
             raise refusal(_without(token, asked), f"query {query_id}")
-        logger.info("the Flex service makes the statement of query %s", query_id)
         named = asked.get("Url", "")
         url = named if is_of_broker(named) else f"{base}/GetStatement"
         return self._until_ready(url, token, reference, query_id)
 
     def _ask(self, url: str, token: str, subject: str, query_id: str) -> bytes:
         address = f"{url}?" + urlencode({"t": token, "q": subject, "v": 3})
-        request = Request(address, headers={"User-Agent": USER_AGENT})  # noqa: S310 - checked above
+        # The service refuses requests without a User-Agent.
+        request = Request(address, headers={"User-Agent": "Python/3"})  # noqa: S310 - checked
         try:
             with _OPENER.open(request, timeout=self.timeout_s) as answer:
                 data: bytes = answer.read(LARGEST_STATEMENT)
-        except HTTPError as error:
-            error.close()
-            why = "a redirect, which is refused" if 300 <= error.code < 400 else "HTTP"
-            later = error.code >= 500 or error.code == 429
-            raise self._unreachable(query_id, f"{why} {error.code}", later=later) from None
         except (HTTPException, OSError, ValueError) as error:
+            kind: type[FlexServiceError] = _LaterError
             reason = getattr(error, "reason", None) or type(error).__name__
             why = _without(token, {"": str(reason)})[""]
-            raise self._unreachable(query_id, why, later=True) from None
+            if isinstance(error, HTTPError):
+                error.close()
+                is_redirect = 300 <= error.code < 400
+                why = f"{'a redirect, which is refused' if is_redirect else 'HTTP'} {error.code}"
+                kind = _LaterError if error.code >= 500 or error.code == 429 else FlexServiceError
+            host = urlsplit(self.url).hostname
+            raise kind(
+                f"query {query_id}: the Flex service at {host} gave no answer: {why}.",
+                remedy="Try again later; check the network.",
+            ) from None
         texts = _without(token, answer_of(data))
         if texts and texts.get("Status") != "Success":
             raise refusal(texts, f"query {query_id}")
@@ -742,18 +723,11 @@ class FlexService:
         attempts = Retrying(
             retry=retry_if_exception_type(_LaterError),
             stop=stop_after_delay(self.patience_s),
-            wait=wait_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S),
+            wait=wait_exponential(multiplier=2.0, max=30.0),
             sleep=self.sleep,
             reraise=True,
         )
         return attempts(self._ask, *request)
-
-    def _unreachable(self, query_id: str, why: str, *, later: bool) -> FlexServiceError:
-        host = urlsplit(self.url).hostname
-        return (_LaterError if later else FlexServiceError)(
-            f"query {query_id}: the Flex service at {host} gave no answer: {why}.",
-            remedy="Try again later; check the network.",
-        )
 
 
 def _without(token: str, texts: Mapping[str, str]) -> dict[str, str]:

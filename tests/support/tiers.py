@@ -62,11 +62,6 @@ ROWS: tuple[Row, ...] = (
         "one change inside another; each change alone first",
     ),
     Row(
-        r"tests/integration/lake/storage/test_delta_conflicts\.py",
-        V,
-        "every pair of commits of Delta Lake",
-    ),
-    Row(
         r"tests/integration/lake/test_queue_(races\.py|rows\.py::test_forty)",
         V,
         "larger races and lists",
@@ -85,9 +80,7 @@ ROWS: tuple[Row, ...] = (
     Row(r"tests/integration/sync/test_logins\.py::\S+\[(hung|storm)\]", V, "other troubles"),
     Row(r"tests/integration/lake/\S+(_after_many_days|::test_weeks_of)", C, "many days"),
     Row(r"tests/integration/lake/test_broker_positions\.py::test_many_changes", C, "many changes"),
-    Row(r"tests/integration/lake/test_torn_commits\.py::test_entries_of", V, "every cut"),
     Row(r"tests/unit/domain/test_causes_of_histories\.py", C, "random histories of closes"),
-    Row(r"tests/contract/lake/test_queue_model\.py::TestDeltaInParts", V, "TestDelta is first"),
 )
 
 

@@ -182,18 +182,6 @@ async def test_a_failure_comes_back_after_a_growing_delay_and_is_final_at_the_li
     assert failed.lease_owner == third.lease_owner
 
 
-async def test_many_failures_are_recorded_at_once_each_with_its_message(queue, clock):
-    await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2, 3)])
-    one, two, three = ids_of(await queue.claim_batch())
-    await queue.mark_failed_many({one: "a", two: "b"})
-    clock.advance(3600)
-    assert {r.request_id: r.error_message for r in await queue.claim_batch()} == {
-        one: "a",
-        two: "b",
-    }
-    assert await queue.holds([one, two, three]) is False  # the lease of the third has expired
-
-
 @pytest.mark.in_store
 async def test_a_person_can_retry_a_failed_request_with_all_its_attempts(queue):
     request_id, other = await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2)])
@@ -204,14 +192,6 @@ async def test_a_person_can_retry_a_failed_request_with_all_its_attempts(queue):
     assert (again.request_id, again.attempts, again.error_message) == (request_id, 0, "x")
     assert await counts_of(queue) == (0, 1, 0, 1)
     assert ids_of(await queue.get_batch(priority=None, status=FAILED)) == [other]
-
-
-async def test_a_failed_request_remains_failed_while_its_position_has_a_live_request(queue):
-    failed = await queue.insert(1, "SPY")
-    await queue.mark_failed(failed, "x", retryable=False)
-    live = await queue.insert(1, "SPY")
-    assert await queue.retry(failed) == [live]
-    assert await counts_of(queue) == (1, 0, 0, 1)
 
 
 async def test_retrying_many_requests_of_many_parts_keeps_those_between_them(queue):
@@ -225,40 +205,6 @@ async def test_retrying_many_requests_of_many_parts_keeps_those_between_them(que
     assert (counts[QueueStatus.PENDING], counts[QueueStatus.FAILED]) == (60, 60)
     failed = await queue.get_batch(None, 200, QueueStatus.FAILED)
     assert {request.request_id for request in failed} == set(ids[1::2])
-
-
-@pytest.mark.parametrize("state", ["live", "success"])
-async def test_only_a_failed_request_is_retried(queue, state):
-    request_id = await queue.insert(1, "SPY")
-    if state == "success":
-        await queue.mark_success(request_id)
-    before = await counts_of(queue)
-    with pytest.raises(RequestStateError):
-        await queue.retry([request_id])
-    assert await counts_of(queue) == before
-
-
-@pytest.mark.in_store
-async def test_a_released_request_is_claimable_at_once_with_its_attempts_unchanged(queue):
-    request_id = await queue.insert(1, "SPY")
-    await queue.claim_batch()
-    await queue.release([request_id], "the gateway is down")
-    [again] = await queue.claim_batch()
-    assert (again.request_id, again.attempts) == (request_id, 0)
-
-
-@pytest.mark.in_store
-async def test_a_renewed_lease_lasts_longer(queue, clock):
-    await queue.insert(1, "SPY")
-    ids = ids_of(await queue.claim_batch(lease_s=30))
-    clock.advance(20)
-    await queue.renew(ids, lease_s=30)
-    clock.advance(20)
-    assert await queue.holds(ids)
-    assert await queue.rescue() == []
-    clock.advance(10)
-    assert not await queue.holds(ids)
-    assert await queue.rescue() == ids
 
 
 async def test_unknown_requests_are_named(queue):
@@ -343,16 +289,6 @@ async def test_a_lease_of_a_clock_that_was_far_ahead_does_not_bind(queue, clock,
     assert ids_of(await queue.claim_batch()) == [request_id]
 
 
-async def test_a_back_off_of_a_clock_that_was_far_ahead_does_not_bind(queue, clock):
-    request_id = await queue.insert(1, "SPY")
-    await queue.claim_batch()
-    await queue.mark_failed(request_id, "x")
-    await queue.insert(1, "SPY", priority=P1)
-    clock.advance(-3600)
-    assert (await queue.overview()).claimable == 1
-    assert ids_of(await queue.claim_batch()) == [request_id]
-
-
 async def test_a_request_of_a_clock_that_was_far_ahead_is_not_starved(queue, clock):
     first = await queue.insert(1, "SPY", priority=P2)
     clock.advance(-3600)
@@ -388,17 +324,6 @@ async def test_workers_that_share_a_queue_object_are_distinguished_by_their_toke
     await queue.mark_success(ids, lease_token=ours)
     with pytest.raises(LeaseLostError):
         await queue.mark_success(ids, lease_token=late)
-
-
-async def test_a_change_during_processing_that_fails_is_followed_by_a_new_request_too(queue):
-    first = await queue.insert(1, "SPY", account="A")
-    await queue.claim_batch()
-    await queue.insert(1, "SPY", account="A", reason=Reason.CHANGED)
-    await queue.mark_failed(first, "not held", retryable=False)
-    [follower] = await queue.get_batch(priority=None)
-    assert (follower.conid, follower.account, follower.reason) == (1, "A", Reason.CHANGED)
-    assert (follower.attempts, follower.error_message) == (0, None)
-    assert await counts_of(queue) == (1, 0, 0, 1)
 
 
 WRONG = {

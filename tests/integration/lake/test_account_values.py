@@ -11,7 +11,6 @@ from position_sync_dagster.errors import LeaseLostError
 from position_sync_dagster.lake.broker_positions import AccountValuesTable
 from position_sync_dagster.lake.schema.codec import frame_of
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES
-from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table, append, data_files
 
 A, B = "DUSIM0001", "DUSIM0002"
@@ -120,12 +119,3 @@ async def test_an_append_and_a_read_cost_the_same_after_many_days(lake, row, clo
     assert await net_of(lake) == {A: -1.0}
     # Fifteen days of eight rows, however long the table has grown, and the row of this test.
     assert files_read[-1] <= 15 * 8 + 1 < files
-
-
-async def test_maintenance_merges_its_files_and_the_doctor_finds_it_sound(lake, row, clock):
-    for net in range(40):
-        lake.account_values.append([row(net=net)])
-    result = maintain(lake.account_values.table)
-    assert (result.table, result.skipped) == ("account_values", None)
-    assert (result.compacted, result.files) == (40, 1)
-    assert await net_of(lake) == {A: 39.0}

@@ -14,9 +14,7 @@ from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
 from position_sync_dagster.lake.broker_positions import FOLD_FILES
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.storage import maintenance
 from position_sync_dagster.lake.storage import table as storage
-from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import append, data_files
 from tests.support.holdings import make_holding
 
@@ -93,14 +91,6 @@ async def test_an_owner_that_was_followed_writes_nothing(lake, clock, rows):
         lake.broker_positions.replace(LOGIN, [holding(clock, 3)], first)
     assert lake.broker_positions.read(LOGIN) == before
     lake.broker_positions.replace(LOGIN, [holding(clock, 4)], second)
-
-
-async def test_the_first_rows_and_what_the_table_remembers_of_them_are_two_commits(lake, clock):
-    session = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
-    before = lake.broker_positions.table.version()
-    lake.broker_positions.replace(LOGIN, [holding(clock, 1)], session)
-    lake.broker_positions.replace(LOGIN, [holding(clock, 2)], session)
-    assert lake.broker_positions.table.version() == before + 3
 
 
 async def test_accounts_of_another_trading_mode_do_not_mix(lake, clock):
@@ -227,19 +217,6 @@ async def test_after_a_table_was_deleted_the_next_rows_are_all_of_them(lake, clo
     Lake(lake.path).broker_positions.table.initialize()
     assert table.update(LOGIN, [holding(clock, 1, 3.0)], **CHANGES) is None
     assert table.read(LOGIN) == []
-
-
-async def test_a_merge_keeps_the_newest_row_of_each_holding(lake, clock, monkeypatch):
-    monkeypatch.setattr(maintenance, "COMPACT_FROM", 8)
-    table = lake.broker_positions
-    table.replace(LOGIN, [holding(clock, conid) for conid in range(60)])
-    for number in range(20):
-        table.update(LOGIN, [holding(clock, 1, float(number))], **CHANGES)
-    assert maintain(table.table, clean_now=True).compacted >= 8
-    found = {r.instrument.conid: r.position for r in table.read(LOGIN)}
-    assert found == dict.fromkeys(range(60), 2.0) | {1: 19.0}
-    table.update(LOGIN, [holding(clock, 1, 77.0)], **CHANGES)
-    assert {r.position for r in table.read(LOGIN)} == {2.0, 77.0}
 
 
 async def test_followed_holdings_are_as_new_as_their_account_says(lake, clock):

@@ -230,17 +230,6 @@ async def test_a_repeated_streamed_update_writes_nothing(ledger, make_update, cl
     assert (writer.rows_written, writer.commits, writer.last_version) == (3, 2, 3)
 
 
-async def test_one_flush_is_one_commit_with_one_batch_id(ledger, make_update):
-    await DeltaLakePositionWriter(table=ledger).on_position_updates(
-        [make_update(c) for c in range(50)]
-    )
-    rows = ledger.table.rows(columns=["batch_id", "update_id"])
-    assert rows.get_column("batch_id").n_unique() == 1
-    assert rows.get_column("update_id").n_unique() == 50
-    commit = ledger.table.snapshot(lambda handle: handle.history(1))[0]
-    assert commit["batch_id"] == rows.get_column("batch_id")[0]
-
-
 def test_the_newest_row_of_a_holding_is_the_same_in_any_order_of_arrival(home, make_update, clock):
     moments = [clock.now + timedelta(seconds=s) for s in (0, 5, 3, 5, 1)]
     updates = [
@@ -476,14 +465,6 @@ def test_a_row_of_a_clock_ahead_hides_no_row_from_before_the_moment(
     clock.advance(60)
     assert open_ledger().latest_since(clock.now).get_column("conid").to_list() == [2]
     assert positions(ledger) == {1: 1.0, 2: 1.0}
-
-
-def test_later_commits_are_found_by_the_log_alone(ledger, make_update, files_read):
-    for conid in range(1, 6):
-        done = ledger.sync.append([make_update(conid)])
-    files_read.clear()
-    assert ledger.sync.added_after(done.version - 1).get_column("conid").to_list() == [5]
-    assert files_read == [1]
 
 
 AHEAD = timedelta(hours=2)

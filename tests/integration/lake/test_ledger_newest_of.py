@@ -8,7 +8,6 @@ from polars.testing import assert_frame_equal
 
 from position_sync_dagster.errors import NewerRowError
 from position_sync_dagster.lake import ledger_rows as latest
-from position_sync_dagster.lake.storage.maintenance import maintain
 
 HOUR = timedelta(hours=1)
 
@@ -61,33 +60,6 @@ def test_after_the_first_read_only_new_files_are_read(open_ledger, make_update, 
     writer.append([make_update(2, position=3.0)])
     assert held(reader, clock, 1, 2) == {1: 2.0, 2: 3.0}
     assert files_read[-1] == 1
-
-
-def test_it_is_the_same_after_files_are_merged_and_a_row_too_old_is_not_found(
-    open_ledger, make_update, clock
-):
-    writer, reader = open_ledger(), open_ledger()
-    writer.append([make_update(1), make_update(2)])
-    clock.advance(1800)
-    writer.append([make_update(1, position=2.0)])
-    assert held(reader, clock, 1, 2) == {1: 2.0, 2: 1.0}
-    clock.advance(1801)
-    maintain(writer.table, clean_now=True)
-    assert held(reader, clock, 1, 2) == held(open_ledger(), clock, 1, 2) == {1: 2.0}
-
-
-def test_a_wrong_time_that_comes_round_hides_no_row_from_before_the_span(
-    open_ledger, make_update, clock
-):
-    began = clock.now
-    ahead = began + timedelta(hours=24)
-    open_ledger().append([make_update(1)])
-    open_ledger(lambda: ahead).append([make_update(1, position=5.0, timestamp=ahead)])
-    clock.advance(22 * 3600)
-    open_ledger().append([make_update(1, position=0.0)])
-    clock.advance(2 * 3600)
-    assert {u.position for u in open_ledger().latest_updates()} == {0.0}
-    assert held(open_ledger(), clock, 1) == {}  # the close is older than an hour
 
 
 def test_a_row_that_was_added_since_forbids_one_of_the_same_holding_only(

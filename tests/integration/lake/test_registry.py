@@ -42,17 +42,6 @@ async def test_an_added_leg_is_active_and_read_by_others(registry, tmp_path, clo
     assert await other.get_all_active() == [added]
 
 
-async def test_a_stock_and_a_future_are_legs_too(registry, tmp_path, clock):
-    stock = await registry.add_active(conid=1, symbol="SPY", strategy_id="a", quantity=100)
-    future = await registry.add_active(conid=2, symbol="ES", expiry="20260320", strategy_id="a")
-    assert (stock.right, stock.strike, stock.expiry) == (None, None, None)
-    other = StrategyRegistry(tmp_path / "legs", clock=clock)
-    await other.initialize()
-    assert await other.get_all_active() == [stock, future]
-    with pytest.raises(InvalidLegError, match="no strategy"):
-        await registry.add_active(conid=3, symbol="SPY")
-
-
 async def test_a_strategy_that_was_given_as_a_number_equals_it(registry, tmp_path):
     await registry.add_active(7, "SPY", "PUT", 500.0, "20270115", strategy_id=1)
     await registry.refresh()
@@ -126,18 +115,6 @@ async def test_a_leg_that_nobody_holds_cannot_be_removed(registry):
     assert registry.is_active(1)
 
 
-async def test_a_removed_leg_keeps_its_row_with_the_time_of_removal(registry, clock):
-    await registry.add_active(conid=1, strategy_id="a", **LEG)
-    clock.advance(60)
-    removed = await registry.remove_active(1)
-    assert removed.removed_at == clock.now
-    [row] = registry.table.rows().iter_rows(named=True)
-    assert row["removed_at"] == clock.now
-    again = await registry.add_active(conid=1, strategy_id="a", **LEG)
-    assert again.added_at == clock.now
-    assert registry.table.rows().height == 2
-
-
 async def test_a_refresh_reads_the_changes_of_others_and_returns_whether_any(
     registry, tmp_path, clock
 ):
@@ -187,17 +164,6 @@ async def test_many_legs_come_in_one_commit_or_none_of_them(registry, clock):
     with pytest.raises(InvalidLegError, match="twice"):
         await registry.add_many([leg(clock, 60, "a"), leg(clock, 60, "a", strike=1.0)])
     assert not registry.is_active(60)
-
-
-@pytest.mark.parametrize("text", ["it's", "'; --", "\0", "🙂\n", "a b%41"])
-async def test_any_strategy_symbol_and_account_is_stored_as_given(registry, text):
-    await registry.add_active(
-        conid=1, strategy_id=f"s{text}", account=text, **(LEG | {"symbol": f"S{text}"})
-    )
-    [active] = await registry.get_all_active()
-    assert (active.strategy_id, active.account, active.symbol) == (f"s{text}", text, f"S{text}")
-    await registry.remove_active(1, strategy_id=f"s{text}", account=text)
-    assert not registry.is_active(1)
 
 
 async def test_a_registry_of_the_version_before_is_read_and_takes_legs_without_a_conid(

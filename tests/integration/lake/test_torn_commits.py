@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
@@ -126,25 +125,6 @@ def test_an_entry_cut_at_any_byte_is_found_torn(tmp_path, step):
     for length in range(len(whole)):
         assert parse_entry(3, whole[:length]).flaw, length
         assert parse_entry(3, whole[:length].ljust(len(whole), b"\0")).flaw, length
-
-
-def test_entries_of_every_kind_are_found_whole_and_torn_when_cut(tmp_path, make_update, clock):
-    lake = Lake(tmp_path, clock=clock, fsync=False)
-    lake.initialize_sync()
-    lake.updates.sync.fence("g:1", 3)
-    for _ in range(33):
-        clock.advance(1)
-        lake.updates.sync.append([make_update(1), make_update(2)])
-        lake.queue.sync.mark_success(lake.queue.sync.insert_many([QueueRequest(1, "SPY")]))
-    lake.maintain()
-    entries = sorted(tmp_path.rglob("0*.json"))
-    assert len(entries) > 100
-    for file in entries:
-        text = file.read_bytes()
-        assert parse_entry(0, text).flaw is None, text[:300]
-        ends = [at for at, byte in enumerate(text) if byte == ord("\n")]
-        for length in [*cuts(len(text), 5), *ends, *(at + 1 for at in ends)]:
-            assert parse_entry(0, text[:length]).flaw, (file, length)
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)

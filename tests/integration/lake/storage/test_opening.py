@@ -1,10 +1,8 @@
 """Opening a path: nothing there, the table, an older or newer one, or something else."""
 
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from threading import Barrier
 
 import polars as pl
 import pytest
@@ -34,20 +32,6 @@ async def test_a_lake_is_made_with_every_table_and_opens_again_as_it_is(tmp_path
         table = DeltaTable(tmp_path / spec.name)
         assert [f.name for f in table.schema().fields] == list(spec.columns)
         assert table.version() == 0
-
-
-def test_threads_that_race_to_create_a_table_create_it_once(tmp_path):
-    for number in range(10):
-        barrier = Barrier(4)
-
-        def create(path=tmp_path / f"q{number}", barrier=barrier) -> int:
-            queue = PositionQueue(path)
-            barrier.wait()
-            queue.sync.initialize()
-            return queue.table.version()
-
-        with ThreadPoolExecutor(4) as pool:
-            assert [f.result() for f in [pool.submit(create) for _ in range(4)]] == [0] * 4
 
 
 def test_a_relative_path_does_not_move_with_the_working_directory(tmp_path, monkeypatch):

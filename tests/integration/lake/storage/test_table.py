@@ -5,7 +5,6 @@ import itertools
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +14,6 @@ from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.errors import (
     CommitContentionError,
     LakeNotWritableError,
-    RequestStateError,
     StalledError,
 )
 from position_sync_dagster.lake.position_queue import PositionQueue
@@ -114,44 +112,6 @@ def test_a_change_is_made_although_its_checkpoint_finds_no_free_file(tmp_path, m
     assert "cannot write a checkpoint" in caplog.text
     assert "Too many open files" in caplog.text
     assert queue.sync.counts()[QueueStatus.PROCESSING] == 1
-
-
-CHANGES: dict[str, Callable[[PositionQueue], object]] = {
-    "append": lambda queue: queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(50, 60)),
-    "overwrite": lambda queue: queue.sync.claim_batch(1),
-    "retry": lambda queue: queue.sync.retry(str(queue.sync.store.finished()["request_id"][0])),
-}
-
-
-@pytest.mark.parametrize("first", CHANGES)
-@pytest.mark.parametrize("second", CHANGES)
-def test_of_two_changes_of_one_snapshot_the_second_plans_again(
-    tmp_path, monkeypatch, first, second
-):
-    queue = filled_queue(tmp_path / "q", 2)
-    [failed] = queue.sync.claim_batch(1)
-    queue.sync.mark_failed(failed.request_id, "no such contract", retryable=False)
-    rival = PositionQueue(tmp_path / "q")
-    no_long_wait(monkeypatch)
-    plans = 0
-    change = queue.sync.store.change
-
-    def change_late(step, commit_info):
-        def planned(snapshot):
-            nonlocal plans
-            plans += 1
-            if plans == 1:
-                CHANGES[first](rival)
-            return step(snapshot)
-
-        return change(planned, commit_info)
-
-    queue.sync.store.change = change_late
-    with suppress(RequestStateError):  # on the second plan: it is retried already
-        CHANGES[second](queue)
-    assert plans == 2
-    live = queue.sync.store.snapshot().live
-    assert live.select("account", "conid").is_unique().all()
 
 
 MANY = 5

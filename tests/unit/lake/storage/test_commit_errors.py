@@ -18,7 +18,6 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.lake.storage.commit_errors import (
     RetryCommit,
     plain,
-    summary,
     to_lake_error,
     without_secrets,
 )
@@ -124,16 +123,6 @@ def test_nothing_that_a_store_repeats_of_a_request_is_shown():
         assert "ExpiredToken" in shown
         assert "the-token" not in shown
         assert "signed" not in shown
-
-
-def test_an_outage_has_the_same_words_for_each_request_and_each_try():
-    several = {
-        summary(
-            f"Error performing {method} http://store:9/b/lake/{name} in {took}, after {n} retries"
-        )
-        for n, (method, name, took) in enumerate([("GET", "x", "1ms"), ("PUT", "y", "2.5ms")])
-    }
-    assert several == {"no answer from http://store:9"}
 
 
 def test_errors_of_a_local_disk_stay_as_they_are():
