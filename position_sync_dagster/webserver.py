@@ -20,7 +20,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute
 
 from ib_gateway_simulator.loopback_guard import LoopbackGuard
-from position_sync_dagster.processes.home import MARKER
+from position_sync_dagster.processes.child_process import MARKER
 from position_sync_dagster.settings import warnings_of
 from position_sync_dagster.web.money_page import money_routes
 

@@ -27,10 +27,9 @@ from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.processes import supervisor
-from position_sync_dagster.processes.child_process import ChildProcess
+from position_sync_dagster.processes.child_process import MARKER, ChildProcess
 from position_sync_dagster.processes.home import (
     DAGSTER_HOME,
-    MARKER,
     Home,
     adopt_environment,
     home_environment,

@@ -16,6 +16,10 @@ import psutil
 from position_sync_dagster.errors import PositionSyncError
 
 POLL_S = 0.05
+# The environment variable that each process of a home carries: the absolute path of the home of
+# Dagster in it.
+MARKER = "POSITION_SYNC_LAUNCHED_FROM"
+
 # A log file that has become larger is begun anew: a program may run for months.
 MOST_LOG_BYTES = 32 * 1024 * 1024
 

@@ -17,14 +17,10 @@ import psutil
 
 from position_sync_dagster import dagster_files
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.processes.child_process import end, living
+from position_sync_dagster.processes.child_process import MARKER, end, living
 from position_sync_dagster.settings import PREFIX, read_env_file
 
 DAGSTER_HOME = "DAGSTER_HOME"
-# The environment variable that each process of a home carries: the absolute path of the home of
-# Dagster in it.
-MARKER = "POSITION_SYNC_LAUNCHED_FROM"
-
 # The processes of a home never inherit variables with these prefixes.
 NOT_INHERITED = (PREFIX, "DAGSTER_")
 

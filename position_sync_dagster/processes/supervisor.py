@@ -23,8 +23,7 @@ from pathlib import Path
 
 from position_sync_dagster import dagster_files
 from position_sync_dagster.domain.clock import Backoff
-from position_sync_dagster.processes.child_process import ChildProcess, end_group
-from position_sync_dagster.processes.home import DAGSTER_HOME, MARKER
+from position_sync_dagster.processes.child_process import MARKER, ChildProcess, end_group
 from position_sync_dagster.processes.ports import LOOPBACK, exchange_json, first_free
 
 # Seconds between two looks at the programs.
@@ -205,7 +204,7 @@ def start(
     return ChildProcess(
         "Dagster",
         [sys.executable, "-m", MODULE, str(ui_port), str(os.getpid())],
-        env={**env, DAGSTER_HOME: str(dagster_home), MARKER: str(dagster_home)},
+        env={**env, "DAGSTER_HOME": str(dagster_home), MARKER: str(dagster_home)},
         cwd=cwd,
         log=log,
         grace_s=GRACE_S + 2,

@@ -3,7 +3,7 @@
 import contextlib
 
 from position_sync_dagster import cli
-from position_sync_dagster.processes.home import MARKER
+from position_sync_dagster.processes.child_process import MARKER
 from position_sync_dagster.settings import OWN_VARIABLES, PREFIX, Settings, warnings_of
 
 

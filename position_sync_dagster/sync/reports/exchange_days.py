@@ -3,10 +3,14 @@
 `exchange_calendars` calls a trading day a session; here a session is the lease of a gateway owner.
 """
 
+import sys
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from importlib import import_module
+from types import ModuleType
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from position_sync_dagster.errors import PositionSyncError, SettingsError
@@ -59,9 +63,7 @@ def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
         SettingsError: The calendar is not known.
     """
     if calendar == "XNYS":
-        from holidays import financial_holidays
-
-        closed = sorted(financial_holidays("XNYS", years=range(first.year, last.year + 1)))
+        closed = sorted(_new_york()(years=range(first.year, last.year + 1)))
         zone, closes_at = "America/New_York", time(16, 0)
     else:
         found = _calendar(calendar)
@@ -115,6 +117,24 @@ def time_zone_of(calendar: str) -> ZoneInfo:
         SettingsError: The calendar is not known.
     """
     return ZoneInfo(str(_calendar(calendar).tz))
+
+
+def _new_york() -> Any:
+    """Return the class of the exchange of New York, imported alone.
+
+    Its package imports all exchanges and countries: 9 MB and half a second in each process.
+    """
+    import holidays
+
+    name = "holidays.financial"
+    alone = ModuleType(name)
+    alone.__path__ = [f"{path}/financial" for path in holidays.__path__]
+    package = sys.modules.setdefault(name, alone)
+    try:
+        return import_module(f"{name}.ny_stock_exchange").XNYS
+    finally:
+        if package is alone:
+            del sys.modules[name]
 
 
 def _calendar(calendar: str):  # type: ignore[no-untyped-def]

@@ -10,9 +10,8 @@ import pytest
 
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.processes import home as home_module
-from position_sync_dagster.processes.child_process import ChildProcess
+from position_sync_dagster.processes.child_process import MARKER, ChildProcess
 from position_sync_dagster.processes.home import (
-    MARKER,
     Home,
     HomeError,
     HomeInUseError,

@@ -99,31 +99,6 @@ async def test_a_late_end_of_a_download_ends_the_next_download_of_ib_async(
     assert ends == [FIRST, SECOND]
 
 
-async def test_an_end_of_a_download_may_have_no_name(post, ib):
-    ends = ends_of(ib)
-    await post("download_end", account=FIRST, blank=True)
-    await download(ib, FIRST)
-    await post("download_end", account=FIRST, delay_s=0.01, blank=True)
-    await download(ib, FIRST)
-    assert ends == ["", ""]
-
-
-async def test_a_late_end_of_a_silenced_account_never_comes(ib, sim, eventually):
-    ends = ends_of(ib)
-    sim.download_end(FIRST, 0.01)
-    sim.download_end(SECOND, 0.01)
-    sim.connectivity("lost")
-    first = ib.reqAccountUpdatesAsync(FIRST)
-    await eventually(lambda: ib.portfolio(FIRST))
-    assert sim.silence_account(FIRST, notice=False) == 1
-    sim.connectivity("restored_data_kept")
-    assert not first.done()
-    await download(ib, SECOND)
-    assert ends == [SECOND]
-    with pytest.raises(ActionError, match="delay_s"):
-        sim.download_end(FIRST, -1)
-
-
 async def test_the_late_end_of_a_position_list_ends_the_next_request_of_ib_async_without_rows(
     sim, post, ib, eventually
 ):
@@ -145,18 +120,6 @@ async def test_the_late_end_of_a_position_list_ends_the_next_request_of_ib_async
     assert len(await asyncio.wait_for(ib.reqPositionsAsync(), DEADLINE_S)) == 10
 
 
-async def test_rows_of_a_position_list_may_come_only_with_its_end(sim, post, ib, eventually):
-    await post("positions_end", delay_s=0.01, late_rows=4)
-    await post("connectivity", state="lost")
-    sent = sim.stats()["messages_sent"]["position"]
-    ib.client.reqPositions()
-    await eventually(lambda: sim.stats()["messages_sent"]["position"] == sent + 6)
-    second = ib.reqPositionsAsync()
-    await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
-    await post("connectivity", state="restored_data_kept")
-    assert len(await asyncio.wait_for(second, DEADLINE_S)) == 4
-
-
 async def test_a_position_list_may_never_end_and_the_next_one_does(sim, post, ib):
     await post("positions_end", delay_s=None)
     endless = ib.reqPositionsAsync()
@@ -168,18 +131,6 @@ async def test_a_position_list_may_never_end_and_the_next_one_does(sim, post, ib
         sim.positions_end(-1)
     with pytest.raises(ActionError, match="late_rows"):
         sim.positions_end(1, -1)
-
-
-async def test_the_late_tail_of_a_position_list_is_lost_with_its_subscription(ib, sim, eventually):
-    sim.positions_end(0.01)
-    sim.connectivity("lost")
-    lost = ib.reqPositionsAsync()
-    await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
-    sim.connectivity("restored_data_lost")
-    sim.positions_end()
-    found = ib.reqPositionsAsync()
-    assert len(await asyncio.wait_for(found, DEADLINE_S)) == 10
-    assert not lost.done()
 
 
 @pytest.mark.parametrize("options", [{"pnl_interval_s": 0.05}])

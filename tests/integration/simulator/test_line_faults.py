@@ -1,7 +1,6 @@
 """Faults of single market data lines, as the real ib_async sees them."""
 
 import asyncio
-import math
 from dataclasses import replace
 
 import pytest
@@ -136,23 +135,6 @@ async def test_a_contract_may_tick_with_sizes_only_and_then_with_all_again(
     await post("ticking", conid=CALL, only=None)
     sim.step()
     await eventually(lambda: ticker.markPrice != seen[3] and ticker.modelGreeks != seen[4])
-
-
-async def test_a_new_line_may_have_nothing_but_the_model_price(sim, post, ib, eventually):
-    await post("ticking", conid=CALL, only=["model"])
-    ticker = listen(ib, CALL).ticker
-    await eventually(lambda: ticker.modelGreeks)
-    first = ticker.modelGreeks
-    sim.step()
-    await eventually(lambda: ticker.modelGreeks != first)
-    assert math.isnan(ticker.bid)
-    assert math.isnan(ticker.ask)
-    assert math.isnan(ticker.last)
-    assert math.isnan(ticker.markPrice)
-    assert ticker.modelGreeks.optPrice > 0
-    await post("ticking", conid=CALL, only=None)
-    sim.step()
-    await eventually(lambda: ticker.bid > 0 and ticker.markPrice > 0)
 
 
 @pytest.mark.parametrize("mark", [9.5, 0.0])

@@ -4,7 +4,7 @@ from dagster_webserver import cli
 
 from ib_gateway_simulator.loopback_guard import LoopbackGuard
 from position_sync_dagster import webserver
-from position_sync_dagster.processes.home import MARKER
+from position_sync_dagster.processes.child_process import MARKER
 from position_sync_dagster.webserver import GuardedWebserver
 
 
