@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import NEVER, Backoff
@@ -609,8 +609,8 @@ class SilentLogin:
 
     Market data may stop on all lines at once while the gateway reports nothing. A line that is
     requested anew opens with its present quote, also in a quiet market. A quote that differs from
-    the last one of the old request shows that ticks were missed. The same quote only shows a quiet
-    book, and the next probe waits twice as long.
+    the last one of the old request shows that ticks were missed. The next probe waits twice as
+    long, unless many lines tick before.
 
     Attributes:
         silence_s: The length of the silence before the first probe.
@@ -651,10 +651,6 @@ class SilentLogin:
         self._heard_at_s, self._ticks = now_s, 0
         self._probes += 1
 
-    def found_dead(self) -> None:
-        """Record that a probe showed missed ticks: the next silence is probed soon."""
-        self._probes = 0
-
 
 def missed(before: Quote, opened: Quote | None) -> bool | None:
     """Return whether a new request's quote differs from the last one of the old request.
@@ -685,45 +681,21 @@ def missed(before: Quote, opened: Quote | None) -> bool | None:
 # The part of a tick by which a difference of two prices may be rounded: 0.3 − 0.25 < 0.05.
 TICK_ROUNDING = 1e-6
 
-# After a probe shows missed ticks, this many lines are requested again before every line is
-# suspect. A false alarm costs these requests alone.
-SAMPLE = 3
-
-# The lines of the sample have this long to open; otherwise every line is suspect.
-SAMPLE_S = 10.0
+# A probed line has this long to open at least.
+PROBE_S = 10.0
 
 
-@dataclass(slots=True)
-class Probe:
-    """Lines that are requested again although they may only be quiet, and what they open with.
+class Probe(NamedTuple):
+    """A line that is requested again although it may only be quiet.
 
     Attributes:
-        before: The last quote of each line that has not opened yet.
-        judge_at_s: What has not opened by then may be dead.
-        is_sample: It follows a probe that showed missed ticks.
-        opened: The lines that have opened, those of the probe before included.
+        before: Its last quote.
+        judge_at_s: If it has not opened by then, it may be dead.
     """
 
-    before: dict[int, Quote]
+    conid: int
+    before: Quote
     judge_at_s: float
-    is_sample: bool
-    opened: set[int]
-
-    def shows_missed_ticks(self, quotes: Mapping[int, Quote | None], now_s: float) -> bool:
-        """Return whether a line opened with another price, or did not open in time.
-
-        Args:
-            quotes: conid → quote of the lines that ticked.
-            now_s: The time.
-        """
-        has_moved = False
-        for conid in self.before.keys() & quotes.keys():
-            differs = missed(self.before[conid], quotes[conid])
-            if differs is not None:
-                del self.before[conid]
-                self.opened.add(conid)
-            has_moved |= bool(differs)
-        return has_moved or (bool(self.before) and now_s >= self.judge_at_s)
 
 
 # The number of suspect lines requested again in one step: each takes two of the 50 messages that a
@@ -963,9 +935,8 @@ class LoginLines:
     def ticked(self, quotes: Mapping[int, Quote | None], now: datetime, now_s: float) -> None:
         """Record which lines ticked since the last call, and that time passed.
 
-        A line is probed when none ticks. If it had moved, a few others are requested again too, and
-        if one of them had moved as well, every line is suspect. Only lines whose session is open
-        are probed: the quote of another one stands still anyway.
+        A line is probed when none ticks. If it had moved, every line is suspect. Only lines whose
+        session is open are probed: the quote of another one stands still anyway.
 
         Args:
             quotes: conid → quote of the lines that ticked.
@@ -1010,7 +981,7 @@ class LoginLines:
 
     def _is_sure(self, conid: int) -> bool:
         line = self._lines[conid]
-        probed = self._probe is not None and conid in self._probe.before
+        probed = self._probe is not None and conid == self._probe.conid
         return probed or (line.disagreed and not line.renewals)
 
     def problems(self) -> list[str]:
@@ -1034,50 +1005,35 @@ class LoginLines:
         self, quotes: Mapping[int, Quote | None], priced: Sequence[int], now_s: float
     ) -> None:
         probe = self._probe
-        others = [conid for conid in priced if probe is None or conid not in probe.before]
-        if probe is not None and probe.shows_missed_ticks(quotes, now_s):
-            alive = probe.opened | set(priced)
-            sample = [] if probe.is_sample else self._to_probe(now_s, except_for=alive)[:SAMPLE]
-            self._probe = self._probing(sample, now_s, after=probe) if sample else None
-            if not sample:
-                self._login.found_dead()
-                self._pace.interrupted()
-                for conid in self._lines.keys() - alive:
-                    self._lines[conid].doubted(now_s, LOGIN_SILENT)
-        elif probe is not None and not probe.before:
+        found = None if probe is None else missed(probe.before, quotes.get(probe.conid))
+        if probe is not None and (found is not None or now_s >= probe.judge_at_s):
             self._probe = None
-        self._login.heard(len(others), now_s)
+            if found is not False and self._lines[probe.conid].held:
+                opened = set() if found is None else {probe.conid}
+                self._pace.interrupted()
+                for conid in self._lines.keys() - opened - set(priced):
+                    self._lines[conid].doubted(now_s, LOGIN_SILENT)
+        self._login.heard(sum(probe is None or conid != probe.conid for conid in priced), now_s)
         if self._login.is_due(now_s) and self._probe is None:
             self._probe_one(now_s)
 
     def _probe_one(self, now_s: float) -> None:
-        """Doubt the line that ticked last, or another one if that does not trade now."""
+        """Request the line that ticked last again, of those that trade now.
+
+        It is trusted, and was not requested again lately.
+        """
         if not any(line.held and self.session_open(c) for c, line in self._lines.items()):
             self._login.rested(now_s)
-        elif found := self._to_probe(now_s, except_for=()):
-            self._login.probed(now_s)
-            self._probe = self._probing(found[:1], now_s)
-
-    def _to_probe(self, now_s: float, *, except_for: Collection[int]) -> list[int]:
-        """Return the lines that a new request may show to be dead, the one that ticked last first.
-
-        They are trusted, their session is open, and they were not requested again lately.
-        """
-        found = [
+            return
+        trusted = [
             conid
             for conid, line in reversed(self._lines.items())
-            if line.trusted and now_s >= line.renew_at_s
-            if conid not in except_for and self.session_open(conid)
+            if line.trusted and now_s >= line.renew_at_s and self.session_open(conid)
         ]
-        return sorted(found, key=lambda conid: self._lines[conid].priced_at, reverse=True)
-
-    def _probing(self, conids: Sequence[int], now_s: float, *, after: Probe | None = None) -> Probe:
-        """Request lines again: the first one, or a sample after its probe."""
-        for conid in conids:
-            self._lines[conid].doubted(now_s, LOGIN_SILENT)
-        return Probe(
-            before={conid: self._lines[conid].quote or Quote(conid=conid) for conid in conids},
-            judge_at_s=now_s + (SAMPLE_S if after else max(self.silence_s, SAMPLE_S)),
-            is_sample=after is not None,
-            opened=after.opened if after else set(),
-        )
+        if trusted:
+            conid = max(trusted, key=lambda conid: self._lines[conid].priced_at)
+            line = self._lines[conid]
+            line.doubted(now_s, LOGIN_SILENT)
+            self._login.probed(now_s)
+            judge_at_s = now_s + max(self.silence_s, PROBE_S)
+            self._probe = Probe(conid, line.quote or Quote(conid=conid), judge_at_s)

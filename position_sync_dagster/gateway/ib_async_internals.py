@@ -165,9 +165,6 @@ def forget_request(ib: IB, request_id: int) -> None:
     ib.wrapper.reqId2Ticker.pop(request_id, None)
 
 
-_UNANSWERED_POSITIONS = "positions request timed out"
-
-
 def read_messages(ib: IB, kind: MessageType, read: Callable[[list[str]], bool]) -> None:
     """Read the messages of a type with a function of ours.
 
@@ -238,9 +235,12 @@ def skip_account_summaries(ib: IB) -> None:
 
 
 def is_unanswered(error: BaseException | None) -> bool:
-    """Return whether a log-in failed because nobody answered its request for the positions.
+    """Return whether a log-in failed because nobody answered; ib_async closes the socket then.
 
-    ib_async requests them at each log-in, and raises a `ConnectionError` with a list of the
+    It requests the positions at each log-in, and raises a `ConnectionError` with a list of the
     requests that timed out, and no code (2.1.0, `connectAsync`).
     """
-    return isinstance(error, ConnectionError) and error.args == ([_UNANSWERED_POSITIONS],)
+    timed_out = ["positions request timed out"]
+    return isinstance(error, TimeoutError) or (
+        isinstance(error, ConnectionError) and error.args == (timed_out,)
+    )

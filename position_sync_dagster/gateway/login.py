@@ -110,9 +110,7 @@ async def _log_in_as(client_id: int, settings: Settings) -> Login:
     try:
         await asyncio.wait({attempt, listener.failure}, return_when=asyncio.FIRST_COMPLETED)
         error = attempt.exception() if attempt.done() else None
-        if ib_async_internals.is_unanswered(error):
-            raise _no_positions(listener, settings.gateway_timeout_s) from error
-        if listener.failure.done() and not isinstance(error, TimeoutError):
+        if listener.failure.done() and not ib_async_internals.is_unanswered(error):
             raise listener.failure.result()
         await attempt
     except TimeoutError as error:
@@ -224,22 +222,12 @@ class _LoginListener:
         )
 
 
-def _no_positions(listener: _LoginListener, timeout_s: float) -> errors.GatewayTimeoutError:
-    lost = listener.connectivity.lost
-    return errors.GatewayTimeoutError(
-        f"The gateway at {listener.address} accepted the log-in and did not answer the request for "
-        f"all positions (reqPositions) within {timeout_s:g} s"
-        + (f"; it has lost IB: {lost}" if lost else "."),
-        remedy="It is tried again. See in TWS or IB Gateway whether it has logged in and shows the "
-        "positions; if it is only slow, start it again.",
-    )
-
-
 def _failed_to_connect(address: str, error: OSError | ValueError) -> errors.GatewayError:
     if isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError):
         return errors.GatewayTimeoutError(
-            f"The gateway at {address} dropped the first requests: {error}.",
-            remedy="Wait for it to finish its log-in; it is tried again.",
+            f"The gateway at {address} did not answer the first requests: {error}.",
+            remedy="It is tried again. See in TWS or IB Gateway whether it has logged in and shows "
+            "the positions; if it is only slow, start it again.",
         )
     return errors.GatewayRefusedError(
         f"Nothing listens at {address} ({error}).",

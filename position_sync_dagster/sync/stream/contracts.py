@@ -596,13 +596,6 @@ class LineManager:
         )
         self._deny(refusal.conid, denial)
 
-    def reason_for(self, conid: int) -> str:
-        """Return in brackets why a conid has no live market data; an empty text if it may."""
-        denial = self.login.denied(conid, self.context.monotonic())
-        if denial is None:
-            return ""
-        return f" ({'delayed data' if denial.delayed else 'no market data'}: {denial.reason})"
-
     def problems(self) -> list[str]:
         """Return the problems of legs and lines, the first few of each kind."""
         now = self.context.monotonic()
@@ -610,10 +603,8 @@ class LineManager:
         found = [(conid, denial) for conid, denial in denials.items() if conid in self.login.wanted]
         texts = self.contracts.mismatches
         for conid, denial in sorted(found, key=lambda pair: (pair[1].delayed, pair[0])):
-            has = "streams delayed data" if denial.delayed else "has no market data"
             again = f"{self.context.clock() + timedelta(seconds=denial.until_s - now):%H:%M} UTC"
-            name = f"underlying {conid}" if self._is_underlying(conid) else str(conid)
-            texts.append(f"{name} {has}: {denial.reason} (requested again at {again})")
+            texts.append(f"{self._text_of(conid, denial)} (requested again at {again})")
         more = [f"and {len(texts) - 3} more"] if len(texts) > 3 else []
         return texts[:3] + more + self.login.problems()
 
@@ -656,10 +647,10 @@ class LineManager:
     def _deny(self, conid: int, denial: Denial) -> None:
         denial = self.login.line(conid).deny(self.context.monotonic(), denial)
         self.login.share_refusals()
-        has = "has no market data, it is queued instead"
-        if denial.delayed:
-            has = "streams delayed data"
-        elif self._is_underlying(conid):
-            has = "has no market data, so that options on it have no computed greeks"
         level = logging.WARNING if denial.times == 1 else logging.INFO
-        logger.log(level, "conid %d %s: %s", conid, has, denial.reason)
+        logger.log(level, "%s", self._text_of(conid, denial))
+
+    def _text_of(self, conid: int, denial: Denial) -> str:
+        has = "streams delayed data" if denial.delayed else "has no market data"
+        name = f"underlying {conid}" if self._is_underlying(conid) else str(conid)
+        return f"{name} {has}: {denial.reason}"

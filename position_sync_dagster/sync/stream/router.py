@@ -7,7 +7,7 @@ follows holdings by PnLSingle, which takes no line.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -42,8 +42,7 @@ from position_sync_dagster.sync.stream.publisher import Announcements, CloseWatc
 logger = logging.getLogger(__name__)
 
 
-# Maximum number of route changes logged one by one in a step; the rest is one summary line. A line
-# in the log of a run costs milliseconds.
+# Maximum number of route changes logged in a step: a line in the log of a run costs milliseconds.
 MAX_LINES_LOGGED = 20
 
 
@@ -85,20 +84,17 @@ class Routes:
         self.unqueued = {key for key in self.unqueued if self.states.get(key) in QUEUED}
         return changed
 
-    def log(self, changed: Mapping[Key, LegState | None], reason_for: Callable[[int], str]) -> None:
+    def log(self, changed: Mapping[Key, LegState | None]) -> None:
         """Log routes that changed.
 
         Args:
             changed: The routes before; holdings without one are new.
-            reason_for: Returns in brackets why a conid has no market data.
         """
-        moved = [(key, before, self.states[key]) for key, before in changed.items() if before]
-        for (account, conid), before, state in moved[:MAX_LINES_LOGGED]:
-            logger.info("%s of %s: %s → %s%s", conid, account, before, state, reason_for(conid))
+        moved = [(key, before) for key, before in changed.items() if before]
+        for (account, conid), before in moved[:MAX_LINES_LOGGED]:
+            logger.info("%s of %s: %s → %s", conid, account, before, self.states[account, conid])
         if len(moved) > MAX_LINES_LOGGED:
-            counts = Counter((before, state) for _key, before, state in moved)
-            summary = ", ".join(f"{n} {before} → {state}" for (before, state), n in counts.items())
-            logger.info("%d routes changed: %s", len(moved), summary)
+            logger.info("and %d more routes changed", len(moved) - MAX_LINES_LOGGED)
 
 
 @dataclass(eq=False, repr=False)
@@ -532,7 +528,7 @@ class Router:
         self.contracts.want(leg.conid for leg in self.registry.legs)
         routed = route(holdings, legs, lines, sec_types=self.context.settings.sec_types)
         changed = self.routes.update(routed)
-        self.routes.log(changed, self.lines.reason_for)
+        self.routes.log(changed)
         for key, before in changed.items():
             self.pricer.reroute(key, before, routed[key])
         # Holdings that cannot be queued now stay due: the next step routes again.

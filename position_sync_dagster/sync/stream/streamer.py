@@ -11,7 +11,6 @@ import time
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from gc import collect
 from random import Random
 from typing import Any
 
@@ -66,10 +65,6 @@ NOT_SINCE_BROKEN = "the line has not ticked since a data farm broke"
 
 # Polling interval of a suspended lease, in seconds.
 STAND_BY_S = 0.5
-
-# Delay from a new connection to a garbage collection, which frees the holdings of the previous
-# connection; the watchdog of that one has ended by then.
-COLLECT_AFTER_S = 10.0
 
 
 @dataclass(eq=False, repr=False)
@@ -160,7 +155,6 @@ class BrokerLink:
         self._ended_at = None
         await self._lease.claim_mode(connection.trading_mode)
         await self.router.reset()
-        replaces_another = self._attached not in (None, connection)
         if connection is not self._attached:
             await self._attach(connection)
         connection.require_online()
@@ -177,8 +171,6 @@ class BrokerLink:
         self._opened = connection
         # The step may have taken long, and the accounts' values may have arrived meanwhile.
         self._become_live(since=max(listed_at, self._restored_at))
-        if replaces_another:
-            asyncio.get_running_loop().call_later(COLLECT_AFTER_S, collect)
 
     async def reconnect(self, stop: asyncio.Event) -> None:
         """Wait for a delay that grows until a connection is open, then try once to connect.

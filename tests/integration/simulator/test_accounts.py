@@ -1,12 +1,11 @@
 """Positions, account updates, profits and contract details over the wire."""
 
-import asyncio
 import math
 from dataclasses import replace
 
 import pytest
 
-from ib_gateway_simulator import ActionError, SimulatedGateway
+from ib_gateway_simulator import SimulatedGateway
 
 CALL, PUT, WORTHLESS, CENTS, ES_PUT, INDEX_PUT, UNHELD, CLOSED = (
     921000000 + n for n in range(1, 9)
@@ -91,17 +90,6 @@ async def test_account_times_are_in_the_zone_of_the_gateway(small, connect, zone
         assert {m[2] for m in client.of(8)} == {clock}
 
 
-async def test_cents_are_worth_dollars_in_the_portfolio(small, connect):
-    async with SimulatedGateway(small, autostep=False) as sim:
-        client = await connect(sim.port)
-        client.send(6, 2, 1, "DUSIM0001")
-        client.market_data(1, CENTS, exchange="CBOT", sec_type="FOP", ticks="232")
-        await client.barrier()
-        row = next(m for m in client.of(7) if m[2] == str(CENTS))
-        mark = next(float(m[4]) for m in client.of(1) if m[3] == "37")
-        assert float(row[15]) == pytest.approx(2 * mark * 5000 / 100)
-
-
 async def test_one_account_at_a_time_over_all_clients(sim, connect, eventually):
     one, two, three = [await connect(sim.port, n) for n in (1, 2, 3)]
     one.send(6, 2, 1, "DUSIM0001")
@@ -163,18 +151,6 @@ async def test_a_change_brings_one_row_with_its_time_and_the_refresh_brings_all(
         assert client.of(7, since=since) == []
 
 
-async def test_subscribing_again_does_not_make_the_refresh_more_frequent(small, connect):
-    loop = asyncio.get_running_loop()
-    async with SimulatedGateway(small, refresh_interval_s=0.1) as sim:
-        client = await connect(sim.port)
-        for _ in range(5):
-            client.send(6, 2, 1, "DUSIM0001")
-        start = loop.time()
-        since = await client.barrier()
-        await client.wait(lambda m: len(client.of(7, since=since)) >= 3 * 6, since)
-        assert loop.time() - start >= 3 * 0.1
-
-
 async def test_the_profit_of_a_held_contract_is_sent_repeatedly_and_of_others_never(
     small, connect, eventually
 ):
@@ -220,22 +196,6 @@ async def test_daily_profit_counts_from_the_close_and_todays_cash(small, connect
         assert last[2] == "0"
         assert float(last[3]) == pytest.approx(200 * (300 - close), abs=3)
         assert float(last[5]) == pytest.approx(200 * (300 - 201.88))
-
-
-async def test_a_short_put_that_is_assigned_is_closed_and_delivers_the_stock(sim, client):
-    client.send(61, 1)
-    await client.wait_id(62)
-    since = len(client.messages)
-    sim.assign("DUSIM0001", PUT)
-    await client.wait(lambda m: len(client.of(61, since=since)) == 2, since)
-    rows = {int(m[3]): m[14:] for m in client.of(61, since=since)}
-    assert rows[PUT] == ["0", "0.0"]
-    assert float(rows[STOCK][0]) == 500
-    assert float(rows[STOCK][1]) == pytest.approx((200 * 201.88 + 300 * 220) / 500)
-    with pytest.raises(ActionError, match="not a short option"):
-        sim.assign("DUSIM0001", CALL)
-    with pytest.raises(ActionError, match="does not hold"):
-        sim.assign("DUSIM0001", PUT)
 
 
 async def test_contract_details_by_conid_and_by_fields(client):

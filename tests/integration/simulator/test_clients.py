@@ -7,12 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import ib_async
+import ib_insync
 import pytest
 from ibapi.client import EClient
 from ibapi.contract import Contract as IbapiContract
 from ibapi.wrapper import EWrapper
 
-from ib_gateway_simulator import SimulatedGateway, load_book
+from ib_gateway_simulator import SimulatedGateway
 from tests.support.waiting import DEADLINE_S
 
 CALL, FUTURE = 921000001, 920000002
@@ -73,48 +74,10 @@ async def use_library(library: Any, sim: SimulatedGateway, version: int, eventua
         ib.disconnect()
 
 
-async def test_ib_async_connects_and_sees_everything(small, eventually):
+@pytest.mark.parametrize(("library", "version"), [(ib_async, 178), (ib_insync, 176)])
+async def test_a_library_connects_and_sees_everything(small, eventually, library, version):
     async with SimulatedGateway(small, tick_interval_s=0.02, pnl_interval_s=0.05) as sim:
-        await use_library(ib_async, sim, 178, eventually)
-
-
-async def test_ib_insync_connects_and_sees_everything(small, eventually):
-    import ib_insync
-
-    async with SimulatedGateway(small, tick_interval_s=0.02, pnl_interval_s=0.05) as sim:
-        await use_library(ib_insync, sim, 176, eventually)
-
-
-async def test_ib_async_snapshots_end(small):
-    async with SimulatedGateway(small, snapshot_s=0.1) as sim:
-        ib = ib_async.IB()
-        await ib.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=DEADLINE_S)
-        contract = ib_async.Contract(conId=CALL, exchange="SMART")
-        [ticker] = await asyncio.wait_for(ib.reqTickersAsync(contract), 30)
-        assert ticker.bid > 0
-        ib.disconnect()
-
-
-async def test_ib_async_loads_the_demo_book_with_200_legs():
-    async with SimulatedGateway(load_book("demo")) as sim:
-        ib = ib_async.IB()
-        await ib.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=DEADLINE_S)
-        assert len(ib.positions()) == 200
-        assert len(ib.portfolio()) == 200
-        assert {p.account for p in ib.positions()} == {"DUSIM0001"}
-        ib.disconnect()
-
-
-async def test_ib_async_gets_326_before_its_connection_closes(sim):
-    first, second = ib_async.IB(), ib_async.IB()
-    await first.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=DEADLINE_S)
-    codes: list[int] = []
-    second.errorEvent += lambda req_id, code, text, contract: codes.append(code)
-    with pytest.raises((TimeoutError, ConnectionError)):
-        await second.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=0.5)
-    assert 326 in codes
-    assert first.isConnected()
-    first.disconnect()
+        await use_library(library, sim, version, eventually)
 
 
 class Original(EWrapper, EClient):

@@ -1,7 +1,6 @@
 """Handshake, login, refusals, and clients that break the protocol."""
 
 import asyncio
-import logging
 import struct
 import time
 from contextlib import AsyncExitStack
@@ -182,26 +181,6 @@ async def test_where_a_port_is_taken_one_of_the_next_is_used(small):
             found.append((await running.enter_async_context(simulator)).port)
         assert found[0] == wanted
         assert found == sorted(set(found))
-
-
-async def test_every_request_is_counted_by_client_and_name(small, connect, caplog):
-    caplog.set_level(logging.INFO)
-    async with SimulatedGateway(small) as sim:
-        client = await connect(sim.port, client_id=7)
-        client.send(14, 1, 5)
-        client.send(12, 1, 1)
-        client.send(61, 1)
-        await client.barrier()
-        assert sim.stats()["requests"] == {
-            "7": {
-                "startApi": 1,
-                "setServerLogLevel": 1,
-                "reqNewsBulletins": 1,
-                "reqPositions": 1,
-                "reqCurrentTime": 1,
-            }
-        }
-        assert sim.stats()["messages_sent"]["position"] == 10
 
 
 @pytest.mark.parametrize(

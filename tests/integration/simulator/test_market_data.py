@@ -1,12 +1,13 @@
 """Market data lines: what streams, what is refused, and how lines are counted."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from ib_gateway_simulator import Book, SimulatedGateway
 
-CALL, PUT, WORTHLESS, CENTS, ES_PUT = (921000000 + n for n in (1, 2, 3, 4, 5))
+CALL, PUT, CENTS, ES_PUT = (921000000 + n for n in (1, 2, 4, 5))
 STOCK, FUTURE, INDEX = 920000001, 920000002, 920000004
 
 
@@ -46,20 +47,6 @@ async def test_only_changes_are_sent_as_ticks(sim, client):
         prices = [m[4] for m in client.of(1) if m[3] == kind]
         assert len(prices) > 20
         assert all(a != b for a, b in pairwise(prices))
-
-
-async def test_quote_mark_and_model_agree_with_each_other(sim, client):
-    client.market_data(9, CALL, ticks="232")
-    await client.barrier()
-    for _ in range(20):
-        sim.step()
-        await client.barrier()
-        last = {m[3]: float(m[4]) for m in client.of(1)}
-        model = client.of(21)[-1]
-        assert last["1"] < last["37"] < last["2"]
-        assert float(model[6]) == pytest.approx(last["37"], abs=1e-4)
-        assert 0 < float(model[5]) < 1  # the delta of a call
-        assert float(model[11]) == pytest.approx(230, rel=0.1)
 
 
 async def test_a_duplicate_request_is_another_full_stream_and_another_line(sim, client):
@@ -141,43 +128,29 @@ async def test_a_cancel_of_an_id_that_does_not_stream_gets_300(client):
     assert len([m for m in client.of(4) if m[3] == "300"]) == 1
 
 
-async def test_nothing_comes_after_a_cancel(small, connect):
-    async with SimulatedGateway(small, tick_interval_s=0.01) as sim:
-        client = await connect(sim.port)
-        client.market_data(1, CALL, ticks="232")
-        client.market_data(2, PUT, ticks="232")
-        await client.wait(lambda m: m[0] == "21" and m[1] == "1")
-        client.send(2, 2, 1)
-        since = await client.barrier()
-        steps = sim.stats()["steps"]
-        await client.wait(lambda m: sim.stats()["steps"] > steps + 20, since)
-        assert client.about(1, since) == []
-        assert client.about(2, since) != []
+UNKNOWN = "No security definition has been found for the request"
+ILLEGAL = "Incorrect generic tick list of 232,999.  Legal ones for (OPT) are: 100("
 
 
-async def test_an_unknown_contract_gets_200_and_nothing_after_it(sim, client):
-    client.market_data(1, 123456)
-    error = await client.wait_error(200)
-    assert error[4] == "No security definition has been found for the request"
+@pytest.mark.parametrize(
+    ("conid", "request_", "code", "text"),
+    [
+        (123456, {}, 200, UNKNOWN),
+        (CALL, {"exchange": ""}, 321, "Please enter exchange"),
+        (FUTURE, {"exchange": ""}, 321, "Please enter exchange"),
+        (ES_PUT, {"exchange": ""}, 321, "Please enter exchange"),
+        (CALL, {"ticks": "232,999"}, 321, ILLEGAL),
+    ],
+)
+async def test_a_request_that_is_refused_holds_no_line_and_nothing_follows(
+    sim, client, conid, request_, code, text
+):
+    client.market_data(1, conid, **request_)
+    error = await client.wait_error(code, 1)
+    assert text in error[4]
     sim.step(5)
     await client.barrier()
     assert client.about(1) == [error]
-    assert sim.stats()["lines_in_use"] == 0
-
-
-@pytest.mark.parametrize("conid", [CALL, FUTURE, ES_PUT])
-async def test_a_derivative_without_exchange_gets_321(client, conid):
-    client.market_data(1, conid, exchange="")
-    assert (await client.wait_error(321, 1))[4].endswith("Please enter exchange")
-    await client.barrier()
-    assert len(client.about(1)) == 1
-
-
-async def test_an_illegal_generic_tick_refuses_the_whole_request(sim, client):
-    client.market_data(1, CALL, ticks="232,999")
-    text = (await client.wait_error(321, 1))[4]
-    assert "Incorrect generic tick list of 232,999.  Legal ones for (OPT) are: 100(" in text
-    assert "232/221(Pl Price)" in text
     assert sim.stats()["lines_in_use"] == 0
 
 
@@ -195,16 +168,6 @@ async def test_a_snapshot_uses_a_line_until_its_end_and_cannot_be_cancelled_then
         assert sim.stats()["lines_in_use"] == 0
         client.send(2, 2, 1)
         await client.wait_error(300, 1)
-
-
-async def test_a_contract_without_a_bid_has_an_empty_bid(client):
-    client.market_data(1, WORTHLESS, ticks="232")
-    await client.barrier()
-    prices = {m[3]: (float(m[4]), m[5]) for m in client.of(1)}
-    assert prices["1"] == (-1.0, "0")
-    assert prices["2"][0] == 0.05
-    assert prices["4"][0] == 1.2
-    assert 0 <= prices["37"][0] <= 0.05
 
 
 async def test_cents_are_quoted_in_cents_and_an_index_has_no_sides(client):
@@ -310,8 +273,6 @@ async def test_a_broken_farm_stops_its_own_ticks_only(sim, client, connect):
 
 
 async def test_halted_contracts_are_marked_and_do_not_tick(small, connect):
-    from dataclasses import replace
-
     async with SimulatedGateway(replace(small, halted=frozenset({CALL})), autostep=False) as sim:
         client = await connect(sim.port)
         client.market_data(1, CALL)

@@ -46,14 +46,6 @@ async def test_without_answers_a_login_waits_and_ends_after_the_restore(
         ib.disconnect()
 
 
-async def test_with_cached_answers_a_login_ends_while_the_gateway_is_offline(sim, post):
-    await post("connectivity", state="lost", answers="cached")
-    ib = IB()
-    await log_in(ib, sim)
-    assert len(ib.positions()) == 9
-    ib.disconnect()
-
-
 @pytest.mark.parametrize("code", [1100, 2110])
 async def test_a_login_while_offline_gets_1100_or_2110_instead_of_farm_notices(
     sim, post, connect_ib, code

@@ -66,12 +66,6 @@ async def test_market_data_come_from_a_listed_exchange_only(
         assert sim.stats()["lines_by_conid"] == {str(conid): 1}
 
 
-async def test_a_contract_that_does_not_list_smart_says_so(venues, connect_ib):
-    async with SimulatedGateway(venues) as sim:
-        ib = await connect_ib(sim)
-        assert await details_of(ib, Contract(conId=CBOE_CALL)) == [("CBOE", "CBOE")]
-
-
 async def test_a_farm_with_a_dot_is_not_the_one_before_the_dot(venues, connect_ib, eventually):
     async with SimulatedGateway(venues, autostep=False) as sim:
         ib = await connect_ib(sim, listen=(notices := []))

@@ -148,18 +148,6 @@ def test_what_is_claimed_stays_as_it_is() -> None:
     assert propose(book(condor), claimed=whole).strategies == ()
 
 
-def test_a_leg_of_ten_belongs_to_three_strategies() -> None:
-    orders = [
-        *order(1, {"110C": 5, "105C": -5}),
-        *order(2, {"110C": 3, "120C": -3}, minute=10),
-        *order(3, {"110C": 2, "100P": -2}, minute=20),
-    ]
-    held = {"110C": 10, "105C": -5, "120C": -3, "100P": -2}
-    found = propose(book(held), orders)
-    assert Counter(kinds(found)) == {Shape.VERTICAL: 2, Shape.RISK_REVERSAL: 1}
-    assert total(found)[contract("110C").conid] == 10
-
-
 def test_equal_partners_are_alternatives_and_not_guessed() -> None:
     found = propose(book({"105C": -1, "115C": -1, "stock": 100}))
     assert kinds(found) == [Shape.SINGLE, Shape.SINGLE]

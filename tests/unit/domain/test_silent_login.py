@@ -44,14 +44,6 @@ def test_while_nothing_could_tick_no_silence_is_counted(login):
     assert login.is_due(1060.0)
 
 
-def test_after_dead_lines_were_found_the_next_silence_is_probed_soon(login):
-    for now_s in (60.0, 180.0):
-        login.probed(now_s)
-    login.found_dead()
-    login.heard(1, 200.0)
-    assert login.is_due(260.0)
-
-
 @pytest.mark.parametrize(
     ("opened", "expected"),
     [

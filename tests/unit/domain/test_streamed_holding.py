@@ -328,17 +328,6 @@ def test_a_value_of_the_broker_within_the_width_of_the_quote_raises_no_suspicion
     assert world.line.trusted
 
 
-def test_the_broker_has_a_moment_to_follow_a_fast_market(world):
-    world.tick(bid=2.0, ask=2.1, mark=2.05)
-    world.wait(1)
-    world.broker(1.0)
-    assert world.flush().market_value == pytest.approx(-410.0)
-    assert world.line.trusted
-    world.wait(5)
-    assert world.flush().market_value == -200.0  # no other value of the broker has come
-    assert world.line.suspect
-
-
 def test_a_portfolio_row_may_be_three_minutes_old_when_it_arrives(world):
     world.tick(bid=2.0, ask=2.1, mark=2.05)
     world.wait(170)

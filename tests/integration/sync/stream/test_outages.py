@@ -77,21 +77,6 @@ async def test_the_end_of_a_connection_makes_the_stream_blind_before_anything_lo
             slow.set()
 
 
-async def test_after_a_reconnect_the_memory_of_the_connection_before_is_freed(
-    stream_legs, eventually, updates_continue, monkeypatch
-):
-    looks: list[bool] = []
-    monkeypatch.setattr(link, "COLLECT_AFTER_S", 0.0)
-    monkeypatch.setattr(link, "collect", lambda: looks.append(True))
-    async with stream_legs(PUT) as (sim, streamer, received):
-        await eventually(lambda: received.newest(A, PUT))
-        assert not looks
-        sim.disconnect()
-        await eventually(lambda: streamer.counts.reconnects == 1)
-        await updates_continue(streamer, received)
-        await eventually(lambda: looks)
-
-
 async def test_after_connectivity_was_restored_without_data_everything_is_requested_again(
     stream_legs, eventually, updates_continue
 ):

@@ -7,7 +7,6 @@ from random import Random
 import pytest
 
 from ib_gateway_simulator.protocol.request_ids import ORDER_REQUESTS
-from ib_gateway_simulator.recording.disguise import REPORTS_OF_ORDERS
 from ib_gateway_simulator.recording.recorder import Recorder
 
 
@@ -78,13 +77,6 @@ def test_a_disk_that_is_full_ends_the_recording_and_nothing_else(recorder, caplo
 def test_an_order_is_no_matter_for_the_recorder(recorder, name):
     with recorder, pytest.raises(ValueError, match="not recorded"):
         recorder.request(recorder.opened(), name, ("3", "7"))
-    assert len(lines_of(recorder)) == 2
-
-
-@pytest.mark.parametrize("kind", sorted(REPORTS_OF_ORDERS))
-def test_a_report_of_an_order_is_not_written(recorder, kind):
-    with recorder:
-        recorder.message(recorder.opened(), (kind, "77", "Filled"))
     assert len(lines_of(recorder)) == 2
 
 

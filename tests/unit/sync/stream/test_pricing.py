@@ -11,8 +11,6 @@ from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.login_lines import (
     RENEWALS_AT_ONCE,
-    SAMPLE,
-    SAMPLE_S,
     UNANSWERED,
     LineLimit,
     LoginLines,
@@ -216,32 +214,29 @@ def test_when_all_lines_stop_without_a_notice_one_is_probed_and_then_all_are_req
     (probed,) = lines.due_for_renewal()
     lines.bid = 1.1  # it moved meanwhile: ticks were missed
     lines.flush(61, probed)
-    sample = lines.due_for_renewal()
-    assert len(sample) == SAMPLE
-    lines.flush(62, *sample)
     assert "no line of the login has ticked" in lines.lines.problems()[0]
     batches = lines.renew_all()
-    assert [len(batch) for batch in batches] == [UNANSWERED, RENEWALS_AT_ONCE, 6]
+    assert [len(batch) for batch in batches] == [UNANSWERED, RENEWALS_AT_ONCE, 9]
 
 
-@pytest.mark.parametrize("answers", [True, False])
-def test_a_probe_that_had_moved_alone_is_a_false_alarm_unless_the_sample_is_silent(answers):
+@pytest.mark.parametrize(("bid", "trusted"), [(1.0, 25), (1.1, 1)])
+def test_a_probe_shows_by_its_quote_whether_ticks_were_missed(bid, trusted):
     conids = range(1, 26)
     lines = PricerWithLines(*conids)
     lines.flush(0, *conids)
     lines.flush(60)
     (probed,) = lines.due_for_renewal()
-    lines.bid = 1.1
+    lines.bid = bid
     lines.flush(61, probed)
-    lines.bid = 1.0
-    sample = lines.due_for_renewal()
-    if answers:
-        lines.flush(62, *sample)
-    lines.flush(61 + SAMPLE_S)
-    trusted = [conid for conid in conids if lines.lines.line(conid).trusted]
-    assert len(trusted) == (25 if answers else 1)
-    if answers:  # the wait for the next probe has doubled
-        lines.flush(179)
-        assert lines.due_for_renewal() == []
-        lines.flush(180)
-        assert len(lines.due_for_renewal()) == 1
+    assert sum(lines.lines.line(conid).trusted for conid in conids) == trusted
+
+
+def test_a_probe_that_does_not_open_shows_that_every_line_is_dead():
+    lines = PricerWithLines(QUIET, BUSY)
+    lines.flush(0, QUIET, BUSY)
+    lines.flush(60)
+    assert len(lines.due_for_renewal()) == 1
+    lines.flush(89)
+    assert sum(lines.lines.line(conid).trusted for conid in (QUIET, BUSY)) == 1
+    lines.flush(90)
+    assert not any(lines.lines.line(conid).trusted for conid in (QUIET, BUSY))
