@@ -104,7 +104,7 @@ def test_a_quantity_without_a_trade_is_unexplained_and_named() -> None:
 
 def test_cash_of_an_account_is_in_no_strategy_and_no_leg() -> None:
     found = explained([held(1, 1.0, 12.0)], [held(1, 1.0, 13.0)], [])
-    cash = {"account": ["A"], "currency": ["USD"], **dict.fromkeys(("profit", "cash"), [40.0])}
+    cash = {"account": ["A"], "currency": ["USD"], "profit": [40.0], "cash": [40.0]}
     shares = {"account": ["A"], "conid": [1], "strategy_id": ["s"], "share": [1.0]}
     both = pl.concat([found, pl.DataFrame(cash)], how="diagonal_relaxed")
     rows = by_strategy(both, pl.DataFrame(shares)).select("strategy_id", "profit", "cash", "legs")
