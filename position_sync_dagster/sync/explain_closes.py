@@ -79,16 +79,14 @@ class CloseExplainer:
     guard: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
-        self._prices: dict[int, tuple[float, datetime]] = {}
+        self._prices: dict[int, float] = {}
 
     def record(self, changes: Iterable[PositionChange]) -> int:
         """Store changes of quantities; one that is known is not stored again."""
         return self.lake.position_changes.add(changes, self.run_id, self.guard)
 
     def explain(
-        self,
-        executions: Collection[Execution] = (),
-        asked: Asked | None = None,
+        self, executions: Collection[Execution] = (), asked: Asked | None = None
     ) -> Explained:
         """Store executions of the day, judge the closes that are due, and store what is known now.
 
@@ -208,7 +206,7 @@ class CloseExplainer:
 
     def _underlying_prices(
         self, changes: Iterable[PositionChange], contracts: Mapping[int, ContractDetails]
-    ) -> Mapping[int, tuple[float, datetime]]:
+    ) -> Mapping[int, float]:
         """Return, by option, the last price of its underlying before the option's end.
 
         The rows of all options on the underlying are searched: an option that ends worthless may
@@ -231,8 +229,8 @@ class CloseExplainer:
                 pl.col("underlying_price").is_not_null(),
                 pl.col("greeks_time").is_between(ended - NEAR, ended),
             ).sort("greeks_time")
-            priced = priced.select("conid", "underlying_price", "greeks_time")
-            last = {under_of[conid]: (price, at) for conid, price, at in priced.rows()}
+            priced = priced.select("conid", "underlying_price")
+            last = {under_of[conid]: price for conid, price in priced.iter_rows()}
             self._prices |= {conid: last[under] for conid, under in unders.items() if under in last}
         return self._prices
 
