@@ -369,30 +369,26 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     lake, instance = runs.cached_lake(settings), runs.cached_instance(context)
     since = context.last_sensor_start_time
     logins = {login.gateway_id: login for login in settings.logins}
-    known = set[str]()
-    if settings.gateways_file is not None:
-        known = set(instance.get_dynamic_partitions(str(LOGINS.name)))
+    several = settings.gateways_file is not None
+    known = set(instance.get_dynamic_partitions(str(LOGINS.name))) if several else set(logins)
     supervisor = _Supervisor(
         lake,
         instance,
         logins.keys() | known,
         supervised_since=None if since is None else datetime.fromtimestamp(since, UTC),
     )
+    removed = sorted(known - logins.keys())
+    ended = [name for name in removed if supervisor.has_ended(name, settings)]
+    # A new login may be a renamed old one: the gateway serves only one of them at a time.
+    new = sorted(logins.keys() - known) if ended == removed else []
+    requests = supervisor.tick(
+        (login, name if several else None)
+        for name, login in logins.items()
+        if name in known or name in new
+    )
     changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
-    if settings.gateways_file is None:
-        requests = supervisor.tick([(settings, None)])
-    else:
-        removed = sorted(known - logins.keys())
-        ended = [name for name in removed if supervisor.has_ended(name, settings)]
-        # A new login may be a renamed old one: the gateway serves only one of them at a time.
-        new = sorted(logins.keys() - known) if ended == removed else []
-        requests = supervisor.tick(
-            (login, name) for name, login in logins.items() if name in known or name in new
-        )
-        if new:
-            changes.append(LOGINS.build_add_request(new))
-        if ended:
-            changes.append(LOGINS.build_delete_request(ended))
+    changes += [LOGINS.build_add_request(new)] if new else []
+    changes += [LOGINS.build_delete_request(ended)] if ended else []
     return dg.SensorResult(
         run_requests=requests,
         skip_reason=None if requests else "; ".join(supervisor.reasons) or "no login",
