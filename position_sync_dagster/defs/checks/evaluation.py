@@ -233,17 +233,6 @@ def _shown(value: object) -> str | int:
     return f"{value:.10g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
-def held_at_the_broker(lake: tables.Lake, login: Settings) -> pl.DataFrame:
-    """Return the broker's newest row of each open holding of a login."""
-    return tables.broker_rows(lake, login).filter(pl.col("position") != 0)
-
-
-def newest_values(lake: tables.Lake, login: Settings) -> pl.DataFrame:
-    """Return the newest row of the ledger of each open holding of a login."""
-    rows = lake.updates.sync.latest()
-    return rows.filter(pl.col("gateway_id") == login.gateway_id, pl.col("position") != 0)
-
-
 def evaluation_of(record: Any) -> dg.AssetCheckEvaluation | None:
     """Return the result in Dagster's newest record of a check; None while a run has planned it."""
     found = record.evaluation if record is not None else None
