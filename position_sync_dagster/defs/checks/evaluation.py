@@ -17,8 +17,7 @@ import dagster as dg
 import polars as pl
 
 from position_sync_dagster.defs.assets.table_asset import check_evaluation, table_of
-from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import dagster_failures
+from position_sync_dagster.defs.resources import PositionSyncResource, dagster_failures
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake import lake as tables
