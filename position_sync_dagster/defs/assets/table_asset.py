@@ -158,7 +158,7 @@ def table_metadata(
     The URI is added when the definitions are loaded, since it depends on the settings.
     """
     described = [
-        dg.TableColumn(name, column.kind, description=column.description)
+        dg.TableColumn(name, column.kind.value, description=column.description)
         for name, column in spec.described.items()
     ]
     return {
