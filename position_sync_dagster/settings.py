@@ -146,11 +146,8 @@ def _checked_day(value: str | None) -> str | None:
 
 
 Seconds = Annotated[float, Field(gt=0, le=DAY_S)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-BatchSize = Annotated[int, Field(ge=1, le=10_000)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 ClientId = Annotated[int, Field(ge=1, le=2**31 - 1)]
-PoolSize = Annotated[int, Field(ge=1, le=32)]
 LineCount = Annotated[int, Field(ge=1, le=100_000)]
 Count = Annotated[int, Field(ge=0, le=100_000)]
 FilePath = Annotated[Path, AfterValidator(_checked_path)]
@@ -196,7 +193,7 @@ class LoginEntry(Part):
         None, description="Write an address such as 127.0.0.1"
     )
     client_id: ClientId | None = None
-    client_ids: PoolSize | None = None
+    client_ids: int | None = Field(None, ge=1, le=32)
     max_lines: LineCount | None = None
     reserved_lines: Count | None = None
     trading_mode: TradingMode | None = Field(None, description=f"Use {', '.join(TradingMode)}")
@@ -343,7 +340,7 @@ class Settings(BaseSettings):
     pnl_subscriptions: Count = 2000
     # Smallest move of a monitored holding, in its profit subscription, that is queued: as a part of
     # its value, and in its currency; where the sign of the profit changes, the part alone decides.
-    monitored_move_part: Fraction = 0.01
+    monitored_move_part: float = Field(0.01, ge=0, le=1)
     monitored_move_amount: float = Field(25.0, ge=0, le=1e9)
     # Lines for the underlyings of held options, for computed greeks; unset: those that no leg
     # needs, 0: none.
@@ -356,7 +353,7 @@ class Settings(BaseSettings):
     sec_types: SecTypes = ("OPT", "FOP", "STK", "FUT")
 
     # Requests that one batch claims, at least.
-    batch_size: BatchSize = 50
+    batch_size: int = Field(50, ge=1, le=10_000)
     # How often monitored holdings are valued, and streamed rows are committed.
     refresh_interval_s: Seconds = 180.0
     flush_interval_s: Seconds = 1.0

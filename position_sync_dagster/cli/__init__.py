@@ -27,7 +27,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     runs_until_stopped = sys.argv[1:2] and sys.argv[1] in RUN_UNTIL_STOPPED
     if runs_until_stopped:
-        from position_sync_dagster.processes.stop_request import block_stop_signals
+        from position_sync_dagster.processes.child_process import block_stop_signals
 
         # Before the slow imports below, so that a signal during them is handled in the same way.
         block_stop_signals()

@@ -1,7 +1,7 @@
 """The commands about the tables and what they need: `doctor` and `maintain`."""
 
 import os
-from pathlib import Path
+from dataclasses import asdict
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -40,11 +40,6 @@ def doctor(
     if repair:
         output.show(*_repaired(Lake.of(options.settings_for(home))), json=json)
         return
-    raise typer.Exit(look_at_everything(ui_port, home, json=json))
-
-
-def look_at_everything(ui_port: int | None, home: Path | None, *, json: bool) -> int:
-    """Print what the preflight finds; return 1 if anything is bad."""
     settings = options.settings_for(home, warn=False)
     found = run_preflight(
         settings,
@@ -63,7 +58,7 @@ def look_at_everything(ui_port: int | None, home: Path | None, *, json: bool) ->
         )
     )
     output.show({"good": not bad, "findings": found}, lines, json=json)
-    return int(bad)
+    raise typer.Exit(bad)
 
 
 def _repaired(lake: Lake) -> tuple[list[dict[str, object]], list[str]]:
@@ -87,18 +82,5 @@ def maintain(json: options.Json = False, home: options.HomeFolder = None) -> Non
     results = options.opened(home)[1].maintain()
     if json:
         output.print_json(results)
-        return
-    output.print_table(
-        [
-            {
-                "table": result.table,
-                "compacted": f"{result.compacted:,}",
-                "deleted": f"{result.deleted:,}",
-                "files": f"{result.files:,}",
-                "version": str(result.version),
-                "skipped": result.skipped or "",
-            }
-            for result in results
-        ],
-        right=("compacted", "deleted", "files", "version"),
-    )
+    else:
+        output.print_table([asdict(one) for one in results])

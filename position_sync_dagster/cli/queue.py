@@ -41,9 +41,8 @@ def list_requests(
     first. The age counts from the creation of the request.
     """
     stored = options.opened(home)[1].queue.sync
-    overview = stored.overview()
-    requests = None if status is None else stored.get_batch(None, limit, status)
-    now = utc_now()
+    overview, now = stored.overview(), utc_now()
+    requests = [] if status is None else stored.get_batch(None, limit, status)
     oldest = overview.oldest_pending_at
     oldest_s = None if oldest is None else (now - oldest).total_seconds()
     counts = {one.value: overview.counts[one] for one in QueueStatus}
@@ -53,19 +52,18 @@ def list_requests(
                 "counts": counts,
                 "oldest_pending_age_s": oldest_s,
                 "status": status,
-                "requests": None if requests is None else [as_data(r, now) for r in requests],
+                "requests": None if status is None else [as_data(one, now) for one in requests],
             }
         )
         return
     for name, count in counts.items():
         typer.echo(f"{name.lower():<18} {count:,}")
     typer.echo(f"{'oldest pending':<18} {duration(oldest_s)}")
-    if status is None or requests is None:
-        return
-    typer.echo()
-    print_requests(requests, now) if requests else typer.echo(f"No request is {status}.")
-    if len(requests) < counts[status]:
-        typer.echo(f"{len(requests):,} of {counts[status]:,} are shown; --limit shows more.")
+    if status is not None:
+        typer.echo()
+        print_requests(requests, now) if requests else typer.echo(f"No request is {status}.")
+        if len(requests) < counts[status]:
+            typer.echo(f"{len(requests):,} of {counts[status]:,} are shown; --limit shows more.")
 
 
 def as_data(request: QueuedPosition, now: datetime) -> dict[str, object]:
@@ -77,22 +75,20 @@ def as_data(request: QueuedPosition, now: datetime) -> dict[str, object]:
 
 def print_requests(requests: Sequence[QueuedPosition], now: datetime) -> None:
     """Print requests as a table; the first line of a request's error is below it."""
-    output.print_table(
-        [
-            {
-                "id": request.request_id,
-                "account": request.account or "any",
-                "conid": str(request.conid),
-                "symbol": request.symbol,
-                "priority": str(request.priority),
-                "attempts": str(request.attempts),
-                "age": age(request.created_at, now),
-            }
-            for request in requests
-        ],
-        [first_line(request.error_message or "") for request in requests],
-        right=("conid", "priority", "attempts", "age"),
-    )
+    rows = [
+        {
+            "id": request.request_id,
+            "account": request.account or "any",
+            **{name: getattr(request, name) for name in SHOWN},
+            "age": age(request.created_at, now),
+        }
+        for request in requests
+    ]
+    notes = [first_line(request.error_message or "") for request in requests]
+    output.print_table(rows, notes, right=("age",))
+
+
+SHOWN = ("conid", "symbol", "priority", "attempts")
 
 
 def first_line(text: str) -> str:

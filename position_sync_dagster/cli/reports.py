@@ -23,20 +23,13 @@ from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.propose_strategies import next_step
-from position_sync_dagster.sync.reports.book import (
-    COLUMNS,
-    Book,
-    book_at,
-    is_leg_of,
-    open_positions,
-    read_book,
-)
+from position_sync_dagster.sync.reports import book as books
+from position_sync_dagster.sync.reports.book import COLUMNS, Book
 from position_sync_dagster.sync.reports.changes import ChangeKind
 from position_sync_dagster.sync.reports.closes import read_closes
 from position_sync_dagster.sync.reports.figures import FiguresReader, sums_of
 from position_sync_dagster.sync.reports.status import plain, read_status
 from position_sync_dagster.terminal import board, money_tables, output
-from position_sync_dagster.terminal.board import describe
 from position_sync_dagster.terminal.text import amount, as_typed, number, printable, quantity
 
 
@@ -49,10 +42,14 @@ def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
     latest, now = rows_of_logins(lake.updates.sync.latest(), settings), utc_now()
     found = read_status(lake, settings, now, latest=latest)
     if json:
-        money = read_book(lake, settings, now, latest=latest).money()
+        money = books.read_book(lake, settings, now, latest=latest).money()
         output.print_json(found.to_dict() | {"totals": [*money.totals, *money.in_base]})
         return
-    output.show(None, (f"{label:<18} {value}" for label, value in describe(found)), json=False)
+    _print_labelled(board.describe(found))
+
+
+def _print_labelled(lines: board.Lines) -> None:
+    output.show(None, (f"{label:<18} {value}" for label, value in lines), json=False)
 
 
 def figures(
@@ -68,8 +65,7 @@ def figures(
     if json:
         sys.stdout.write(output.escaped(found.to_json()) + "\n")
         return
-    lines = (f"{label:<18} {value}" for label, value in board.figures_of(found))
-    output.show(None, lines, json=False)
+    _print_labelled(board.figures_of(found))
 
 
 def changes(
@@ -154,8 +150,8 @@ def _looking(
     settings, lake = opened
 
     def look() -> Book:
-        now = utc_now()
-        book = book_at(lake, settings, past, now) if past else read_book(lake, settings, now)
+        of = (lake, settings)
+        book = books.book_at(*of, past, utc_now()) if past else books.read_book(*of, utc_now())
         options.known_strategy(strategy, (leg.strategy_id for leg in book.legs), book.unresolved)
         return book
 
@@ -207,13 +203,13 @@ def positions(
 
     look = _looking(opened, strategy, past, json=json, watch=watch)
     if json:
-        rows = open_positions(look(), strategy, underlying)[:limit]
+        rows = books.open_positions(look(), strategy, underlying)[:limit]
         output.print_json(rows.select(*UPDATE_COLUMNS, *_MORE).to_dicts())
         return
 
     def render(width: int) -> Iterator[RenderableType]:
         book = look()
-        rows = open_positions(book, strategy, underlying)
+        rows = books.open_positions(book, strategy, underlying)
         shown = rows[:limit]
         if shown.height:
             lines, totals, note = money_tables.positions_table(shown, book)
@@ -311,7 +307,7 @@ def follow(
     def wanted(rows: pl.DataFrame) -> pl.DataFrame:
         rows = rows_of_logins(rows, settings)
         if strategy is not None:
-            rows = rows.filter(is_leg_of(lake, strategy, lake.registry.sync.get_all_active()))
+            rows = rows.filter(books.is_leg_of(lake, strategy, lake.registry.sync.get_all_active()))
         for column, value in (("account", account), ("conid", conid)):
             if value is not None:
                 rows = rows.filter(pl.col(column) == value)
@@ -378,7 +374,7 @@ class Tools:
         self, strategy: str | None = None, symbol: str | None = None
     ) -> list[dict[str, Any]]:
         """Return the open positions, all or those of a strategy or an underlying."""
-        rows = open_positions(self._reader.read(utc_now()).book, strategy, symbol)
+        rows = books.open_positions(self._reader.read(utc_now()).book, strategy, symbol)
         return list(plain(rows.select(COLUMNS).to_dicts()))
 
     def changes(self) -> list[dict[str, Any]]:
@@ -392,12 +388,12 @@ class Tools:
         """
         at = datetime.fromisoformat(time)
         at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-        book = book_at(self._lake, self._settings, Past(at=at), utc_now())
+        book = books.book_at(self._lake, self._settings, Past(at=at), utc_now())
         money = book.money()
         found = {
             "at": at,
             "strategies": [sums_of(one, "strategy") for one in (*money.strategies, *money.rest)],
-            "positions": open_positions(book).select(COLUMNS).to_dicts(),
+            "positions": books.open_positions(book).select(COLUMNS).to_dicts(),
         }
         return dict(plain(found))
 

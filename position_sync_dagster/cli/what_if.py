@@ -39,9 +39,8 @@ def what_if(
         str, typer.Option(metavar="LIST", help="Moves of the underlyings in percent.")
     ] = "-10,-5,-2,0,2,5,10",
     vol: Annotated[
-        str | None,
-        typer.Option(metavar="LIST", help="Changes of the volatilities in points.  [default: 0]"),
-    ] = None,
+        str, typer.Option(metavar="LIST", help="Changes of the volatilities in points.")
+    ] = "0",
     days: Annotated[str, typer.Option(metavar="LIST", help="Days that have passed.")] = "0",
     rate: Annotated[float, typer.Option(help="Change of the interest rates in points.")] = 0.0,
     in_moves: Annotated[
@@ -65,7 +64,8 @@ def what_if(
     Each option keeps its own volatility. A leg that cannot be priced is left out and counted. The
     strategies and UNATTRIBUTED together are the account; currencies are never added.
     """
-    vol = vol or ("1" if ratio else "0")
+    if ratio and vol == "0":
+        vol = "1"
     moves = [*product(*(_numbers(text) for text in (spot, vol, days)))]
     if ratio and min(vol for _spot, vol, _days in moves) <= 0:
         raise typer.BadParameter("With --ratio each number of --vol is above 0.")

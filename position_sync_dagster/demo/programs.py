@@ -27,7 +27,7 @@ from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.processes import supervisor
-from position_sync_dagster.processes.child_process import MARKER, ChildProcess
+from position_sync_dagster.processes.child_process import MARKER, ChildProcess, StopRequest
 from position_sync_dagster.processes.home import (
     DAGSTER_HOME,
     Home,
@@ -35,7 +35,6 @@ from position_sync_dagster.processes.home import (
     home_environment,
 )
 from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, exchange_json
-from position_sync_dagster.processes.stop_request import StopRequest
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
 

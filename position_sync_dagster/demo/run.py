@@ -32,10 +32,9 @@ from position_sync_dagster.domain.update import Source
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes import ports, supervisor
+from position_sync_dagster.processes.child_process import StopRequest, StopRequested
 from position_sync_dagster.processes.home import Home, exclusive_use
-from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.reports.changes import DayChange
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED
 from position_sync_dagster.sync.reports.figures import Figures, FiguresReader
 from position_sync_dagster.terminal.board import Lines, board, figures_of
@@ -200,7 +199,6 @@ class LineDisplay(Display):
     def __init__(self) -> None:
         self._next = 0.0
         self._addresses: Lines = ()
-        self._changes: Sequence[DayChange] = ()
 
     def note(self, text: str) -> None:
         _write_line(text)
@@ -209,11 +207,6 @@ class LineDisplay(Display):
         if addresses != self._addresses:
             self._addresses = addresses
             self.note("\n".join(f"{label}: {value}" for label, value in addresses))
-        if overview is not None:
-            for change in reversed(overview.changes):
-                if change not in self._changes:
-                    self.note(f"{change.at:%H:%M:%S} {printable(change.text)}")
-            self._changes = overview.changes
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_INTERVAL_S
             figures = notes if overview is None else figures_of(overview)

@@ -113,8 +113,8 @@ class Facts:
             made.
         asked: From when and until when the gateway named all executions of an account. Without it
             the absence of an execution proves nothing.
-        prices: The last price of the underlying before the end of options, by the option's conid,
-            each with its time.
+        prices: The last price of the underlying right before the end of options, by the option's
+            conid.
     """
 
     changes: Sequence[PositionChange]
@@ -123,7 +123,7 @@ class Facts:
     contracts: Mapping[int, ContractDetails] = field(default_factory=dict)
     stated: Mapping[str, Mapping[date, datetime]] = field(default_factory=dict)
     asked: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict)
-    prices: Mapping[int, tuple[float, datetime]] = field(default_factory=dict)
+    prices: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -271,12 +271,9 @@ def moneyness(change: PositionChange, facts: Facts) -> Moneyness:
         return Moneyness.UNCLEAR
     at_the_open = details is not None and details.is_settled_at_the_open
     clear = change.strike * (CLEAR_AT_THE_OPEN if at_the_open else CLEAR)
-    price = facts.prices.get(change.conid)
-    if price is not None and abs(price[1] - ended) <= NEAR:
-        above = price[0] - change.strike
-        if abs(above) >= clear:
-            is_in = above > 0 if change.right is Right.CALL else above < 0
-            return Moneyness.IN if is_in else Moneyness.OUT
+    above = facts.prices.get(change.conid, change.strike) - change.strike
+    if abs(above) >= clear:
+        return Moneyness.IN if (above > 0) is (change.right is Right.CALL) else Moneyness.OUT
     if change.market_price is None or change.since is None or change.since < ended - NEAR:
         return Moneyness.UNCLEAR
     if details is None:
@@ -301,9 +298,7 @@ def covers(facts: Facts, change: PositionChange) -> bool:
     if ended is not None and change.since >= ended:
         return True
     _begin, end = facts.asked.get(change.account, (change.seen_at, change.since))
-    if end < change.seen_at and (ended is None or end < ended):
-        return False
-    return names_all(facts, change)
+    return end >= min(change.seen_at, ended or change.seen_at) and names_all(facts, change)
 
 
 def names_all(facts: Facts, change: PositionChange) -> bool:

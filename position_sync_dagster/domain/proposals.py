@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 from itertools import chain, combinations, groupby, pairwise, product
 from operator import attrgetter, itemgetter
 from typing import TypeVar
@@ -35,39 +34,6 @@ MOST_ALTERNATIVES = 3
 
 # Why an option is proposed that is in no structure.
 ALONE = "nothing else goes with it"
-
-
-class Shape(StrEnum):
-    """The kind of a structure. COMBINATION: the legs of one order that have no name."""
-
-    SINGLE = "single"
-    COVERED_CALL = "covered-call"
-    COVERED_PUT = "covered-put"
-    PROTECTIVE_PUT = "protective-put"
-    PROTECTIVE_CALL = "protective-call"
-    COLLAR = "collar"
-    VERTICAL = "vertical"
-    RATIO_SPREAD = "ratio-spread"
-    BACK_SPREAD = "back-spread"
-    STRADDLE = "straddle"
-    STRANGLE = "strangle"
-    RISK_REVERSAL = "risk-reversal"
-    SYNTHETIC = "synthetic"
-    CALENDAR = "calendar"
-    DIAGONAL = "diagonal"
-    DOUBLE_CALENDAR = "double-calendar"
-    DOUBLE_DIAGONAL = "double-diagonal"
-    BUTTERFLY = "butterfly"
-    BROKEN_WING = "broken-wing-butterfly"
-    CONDOR = "condor"
-    IRON_BUTTERFLY = "iron-butterfly"
-    IRON_CONDOR = "iron-condor"
-    REVERSE_IRON_BUTTERFLY = "reverse-iron-butterfly"
-    REVERSE_IRON_CONDOR = "reverse-iron-condor"
-    JADE_LIZARD = "jade-lizard"
-    REVERSE_JADE_LIZARD = "reverse-jade-lizard"
-    BOX = "box"
-    COMBINATION = "combination"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,34 +114,34 @@ _BUTTERFLIES = "+P<-P<+P -P<+P<-P +C<-C<+C -C<+C<-C"
 # Options of one expiry follow by strike, the put first where two have the same: "<" if it is above
 # the one before, "=" if it is equal. Those of two follow by right, with "/" between the expiries.
 # Then what quantities and strikes must fit: the first structure counts that does.
-_STRUCTURES: tuple[tuple[Shape, str, _Rule | None], ...] = (
-    (Shape.SINGLE, "+P -P +C -C", None),
-    (Shape.COVERED_CALL, "+S-C", _fits_stock),
-    (Shape.COVERED_PUT, "-S-P", _fits_stock),
-    (Shape.PROTECTIVE_PUT, "+S+P", _fits_stock),
-    (Shape.PROTECTIVE_CALL, "-S+C", _fits_stock),
-    (Shape.COLLAR, "+S+P-C +S-C+P -S+C-P -S-P+C", _fits_stock),
-    (Shape.VERTICAL, _SPREADS, lambda legs: _net(legs) == 0),
-    (Shape.RATIO_SPREAD, _SPREADS, lambda legs: _net(legs) < 0),
-    (Shape.BACK_SPREAD, _SPREADS, lambda legs: _net(legs) > 0),
-    (Shape.STRADDLE, "+P=+C -P=-C", None),
-    (Shape.STRANGLE, "+P<+C +C<+P -P<-C -C<-P", None),
-    (Shape.RISK_REVERSAL, "+P<-C -C<+P -P<+C +C<-P", None),
-    (Shape.SYNTHETIC, "+P=-C -P=+C", None),
-    (Shape.CALENDAR, _OF_TIME, _has_equal_strikes),
-    (Shape.DIAGONAL, _OF_TIME, None),
-    (Shape.DOUBLE_CALENDAR, _DOUBLES, _has_equal_strikes),
-    (Shape.DOUBLE_DIAGONAL, _DOUBLES, None),
-    (Shape.BUTTERFLY, _BUTTERFLIES, _has_even_wings),
-    (Shape.BROKEN_WING, _BUTTERFLIES, lambda legs: _net(legs) == 0),
-    (Shape.CONDOR, "+P<-P<-P<+P -P<+P<+P<-P +C<-C<-C<+C -C<+C<+C<-C", _is_even),
-    (Shape.IRON_BUTTERFLY, "+P<-P=-C<+C", None),
-    (Shape.IRON_CONDOR, "+P<-P<-C<+C", None),
-    (Shape.REVERSE_IRON_BUTTERFLY, "-P<+P=+C<-C", None),
-    (Shape.REVERSE_IRON_CONDOR, "-P<+P<+C<-C", None),
-    (Shape.JADE_LIZARD, "-P<-C<+C -P=-C<+C", lambda legs: _net(legs[1:]) == 0),
-    (Shape.REVERSE_JADE_LIZARD, "+P<-P<-C +P<-P=-C", lambda legs: _net(legs[:2]) == 0),
-    (Shape.BOX, "-P=+C<+P=-C +P=-C<-P=+C", lambda legs: len({abs(p.quantity) for p in legs}) == 1),
+_STRUCTURES: tuple[tuple[str, str, _Rule | None], ...] = (
+    ("single", "+P -P +C -C", None),
+    ("covered-call", "+S-C", _fits_stock),
+    ("covered-put", "-S-P", _fits_stock),
+    ("protective-put", "+S+P", _fits_stock),
+    ("protective-call", "-S+C", _fits_stock),
+    ("collar", "+S+P-C +S-C+P -S+C-P -S-P+C", _fits_stock),
+    ("vertical", _SPREADS, lambda legs: _net(legs) == 0),
+    ("ratio-spread", _SPREADS, lambda legs: _net(legs) < 0),
+    ("back-spread", _SPREADS, lambda legs: _net(legs) > 0),
+    ("straddle", "+P=+C -P=-C", None),
+    ("strangle", "+P<+C +C<+P -P<-C -C<-P", None),
+    ("risk-reversal", "+P<-C -C<+P -P<+C +C<-P", None),
+    ("synthetic", "+P=-C -P=+C", None),
+    ("calendar", _OF_TIME, _has_equal_strikes),
+    ("diagonal", _OF_TIME, None),
+    ("double-calendar", _DOUBLES, _has_equal_strikes),
+    ("double-diagonal", _DOUBLES, None),
+    ("butterfly", _BUTTERFLIES, _has_even_wings),
+    ("broken-wing-butterfly", _BUTTERFLIES, lambda legs: _net(legs) == 0),
+    ("condor", "+P<-P<-P<+P -P<+P<+P<-P +C<-C<-C<+C -C<+C<+C<-C", _is_even),
+    ("iron-butterfly", "+P<-P=-C<+C", None),
+    ("iron-condor", "+P<-P<-C<+C", None),
+    ("reverse-iron-butterfly", "-P<+P=+C<-C", None),
+    ("reverse-iron-condor", "-P<+P<+C<-C", None),
+    ("jade-lizard", "-P<-C<+C -P=-C<+C", lambda legs: _net(legs[1:]) == 0),
+    ("reverse-jade-lizard", "+P<-P<-C +P<-P=-C", lambda legs: _net(legs[:2]) == 0),
+    ("box", "-P=+C<+P=-C +P=-C<-P=+C", lambda legs: len({abs(p.quantity) for p in legs}) == 1),
 )
 
 
@@ -193,7 +159,7 @@ _KINDS = _by(
 )
 
 
-def kind_of(parts: Iterable[Piece]) -> Shape | None:
+def kind_of(parts: Iterable[Piece]) -> str | None:
     """Return the kind of structure that some contracts are together; None if they are none.
 
     Args:
@@ -274,6 +240,7 @@ class ProposedStrategy:
     """A strategy that some holdings look like.
 
     Attributes:
+        kind: A structure of the table; "combination": the legs of one order that have no name.
         why: What shows it.
         credit: What was received for it, negative if it was paid; None: unknown.
         greatest_loss: None if it is unknown, or if it has no bound (`unlimited`).
@@ -281,7 +248,7 @@ class ProposedStrategy:
     """
 
     name: str
-    kind: Shape
+    kind: str
     account: str
     underlying: str
     legs: tuple[Piece, ...]
@@ -314,14 +281,14 @@ class _Group:
     why: str = ALONE
     rank: int = 3
     alternatives: list[str] = field(default_factory=list)
-    kind: Shape | None = field(init=False)
+    kind: str | None = field(init=False)
     labels: set[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.unit.sort(key=attrgetter("order"))
         self.kind, first = kind_of(self.unit), self.unit[0]
         self.labels = {self.kind or "stock"}
-        if self.kind is Shape.SINGLE:
+        if self.kind == "single":
             self.labels = {"long" if first.quantity > 0 else "short", str(first.instrument.right)}
 
     @property
@@ -329,7 +296,7 @@ class _Group:
         """All of its contracts."""
         return [replace(one, quantity=one.quantity * self.units) for one in self.unit]
 
-    def kind_with(self, other: "_Group") -> Shape | None:
+    def kind_with(self, other: "_Group") -> str | None:
         """Return the kind that a unit is together with one of another group."""
         return kind_of(_together([*self.unit, *other.unit]))
 
@@ -494,7 +461,7 @@ def _grouped(parts: Iterable[Piece], why: str = ALONE, rank: int = 3) -> _Group:
 
 
 def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
-    legs, kind = tuple(group.whole), group.kind or Shape.COMBINATION
+    legs, kind = tuple(group.whole), group.kind or "combination"
     credit, greatest_loss, unlimited = risk_of(legs)
     first = min((one.day for one in legs if one.is_option), default="")
     return ProposedStrategy(
@@ -512,10 +479,10 @@ def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
 
 
 # What all options of one expiry are not at once: each may go with something of the underlying.
-APART = frozenset({Shape.STRADDLE, Shape.STRANGLE, Shape.RISK_REVERSAL, Shape.SYNTHETIC, None})
+APART = frozenset({"straddle", "strangle", "risk-reversal", "synthetic", None})
 
 # What two spreads are that need no less margin together: it is named, and they stay apart.
-ONLY_NAMED = frozenset({Shape.REVERSE_IRON_BUTTERFLY, Shape.REVERSE_IRON_CONDOR})
+ONLY_NAMED = frozenset({"reverse-iron-butterfly", "reverse-iron-condor"})
 
 # Sorts the pairs of a step, those with the smallest one first; None: they do not go together.
 Score = tuple[float | str | bool, ...] | None
@@ -582,9 +549,9 @@ def _margin(short: Piece, long: Piece) -> float:
 
 
 SHORT, LONG, STOCK = {"short"}, {"long"}, {"stock"}
-PAIR = {Shape.VERTICAL, Shape.RATIO_SPREAD, Shape.BACK_SPREAD}
-SPREAD, COVERED = {Shape.VERTICAL}, {Shape.COVERED_CALL, Shape.COVERED_PUT}
-OF_TIME = {Shape.CALENDAR, Shape.DIAGONAL}
+PAIR = {"vertical", "ratio-spread", "back-spread"}
+SPREAD, COVERED = {"vertical"}, {"covered-call", "covered-put"}
+OF_TIME = {"calendar", "diagonal"}
 EXPIRY, ANY = attrgetter("expiry"), attrgetter("symbol")
 SERIES = attrgetter("expiry", "right", "trading_class", "multiplier")
 

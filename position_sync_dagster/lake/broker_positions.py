@@ -327,13 +327,7 @@ class ContractsTable:
         rows = codec.frame_of(CONTRACTS, details).unique("conid", keep="last", maintain_order=True)
         if rows.is_empty():
             return
-        older = f"conid IN ({','.join(map(str, rows['conid']))})"
-
-        def step(handle: DeltaTable) -> None:
-            marks = [Transaction(WRITER, handle.version() + 1)]
-            storage.overwrite(handle, rows, older, {}, marks)
-
-        self.table.transact(step)
+        self.table.transact(lambda handle: self._overwrite(handle, rows))
         compact_if_needed(self.table)
 
     def put_not_given(self, asked: Mapping[int, tuple[int, datetime]]) -> None:
@@ -341,24 +335,20 @@ class ContractsTable:
 
         What is known of them stays.
         """
-        names = ("not_given", "not_given_at")
-        news = codec.frame_of(
-            CONTRACTS,
-            (
-                {"conid": conid, "not_given": times, "not_given_at": at}
-                for conid, (times, at) in asked.items()
-            ),
-        ).select("conid", *names)
+        names, conids = ("not_given", "not_given_at"), codec.one_of("conid", asked)
+        kinds = {name: CONTRACTS.polars[name] for name in ("conid", *names)}
+        news = pl.DataFrame([(conid, *one) for conid, one in asked.items()], kinds, orient="row")
 
         def step(handle: DeltaTable) -> None:
-            stored = self.table.read_rows(storage.data_files(handle))
-            among = stored.join(news, on="conid", how="semi").drop(*names)
-            rows = news.join(among, on="conid", how="left").select(stored.columns)
-            kept = stored.join(news, on="conid", how="anti")
-            marks = [Transaction(WRITER, handle.version() + 1)]
-            storage.overwrite(handle, pl.concat([kept, rows]), "true", {}, marks)
+            stored = self.table.read_rows(storage.data_files(handle)).filter(conids)
+            rows = news.join(stored.drop(*names), on="conid", how="left").select(stored.columns)
+            self._overwrite(handle, rows)
 
         self.table.transact(step)
+
+    def _overwrite(self, handle: DeltaTable, rows: pl.DataFrame) -> None:
+        older = f"conid IN ({','.join(map(str, rows['conid']))})"
+        storage.overwrite(handle, rows, older, {}, [Transaction(WRITER, handle.version() + 1)])
 
     def not_given(self) -> dict[int, tuple[int, datetime]]:
         """Return how often, and when last, the gateway gave no details, by conid."""

@@ -163,13 +163,12 @@ class SyncRegistry:
         """
         wanted = list(legs)
 
-        def step(before: _Legs, _: Snapshot) -> Change[list[Leg]]:
+        def step(before: _Legs, _: Snapshot) -> tuple[_Legs, list[Leg]]:
             added = distinct_legs(with_known_contracts(wanted, before.values()))
             replaced = {(leg.strategy_id, leg.account, leg.terms) for leg in added}
             kept = {key: leg for key, leg in before.items() if key not in replaced}
             after = kept | _memberships_of(added, before)
-            result = [after[leg.key] for leg in added]
-            return self._replace(before, after, result)
+            return after, [after[leg.key] for leg in added]
 
         return self._change(step, "add")
 
@@ -207,10 +206,10 @@ class SyncRegistry:
             if value is not None
         }
 
-        def step(before: _Legs, _: Snapshot) -> Change[Leg]:
+        def step(before: _Legs, _: Snapshot) -> tuple[_Legs, Leg]:
             leg = find_membership(before.values(), strategy_id, account, wanted)
             after = {key: other for key, other in before.items() if key != leg.key}
-            return self._replace(before, after, leg.ended(self.clock()))
+            return after, leg.ended(self.clock())
 
         return self._change(step, "remove")
 
@@ -233,7 +232,7 @@ class SyncRegistry:
         """
         given = list(legs)
 
-        def step(before: _Legs, snapshot: Snapshot) -> Change[tuple[int, int]]:
+        def step(before: _Legs, snapshot: Snapshot) -> tuple[_Legs, tuple[int, int]]:
             known = with_known_contracts(given, before.values())
             if following:
                 # A description that was rolled is found among the legs that ended.
@@ -245,7 +244,7 @@ class SyncRegistry:
             after = _memberships_of(wanted, before)
             joined = sum(before.get(key) != leg for key, leg in after.items())
             left = sum(after.get(key) != leg for key, leg in before.items())
-            return self._replace(before, after, (joined, left))
+            return after, (joined, left)
 
         return self._change(step, "replace")
 
@@ -261,7 +260,7 @@ class SyncRegistry:
         """
         chosen = list(legs)
 
-        def step(before: _Legs, _: Snapshot) -> Change[bool]:
+        def step(before: _Legs, _: Snapshot) -> tuple[_Legs, bool]:
             listed = [leg for leg in before.values() if leg.strategy_id not in rules]
             kept = {
                 leg.key: leg
@@ -270,7 +269,7 @@ class SyncRegistry:
             }
             own = without_listed(chosen, listed)
             after = kept | _memberships_of(own, before)
-            return self._replace(before, after, dict(before) != after)
+            return after, before != after
 
         return self._change(step, "rules")
 
@@ -283,14 +282,14 @@ class SyncRegistry:
         """
         wanted = list(pairs)
 
-        def step(before: _Legs, _: Snapshot) -> Change[list[ActiveContract]]:
+        def step(before: _Legs, _: Snapshot) -> tuple[_Legs, list[ActiveContract]]:
             after, new_legs = dict(before), list[ActiveContract]()
             for old, new in wanted:
                 if after.get(old.key) == old and new.key not in after:
                     del after[old.key]
                     after[new.key] = new
                     new_legs.append(new)
-            return self._replace(before, after, new_legs)
+            return after, new_legs
 
         return self._change(step, "roll")
 
@@ -305,28 +304,35 @@ class SyncRegistry:
         """
         found, now = list(findings), self.clock()
 
-        def step(before: _Legs, _: Snapshot) -> Change[None]:
+        def step(before: _Legs, _: Snapshot) -> tuple[_Legs, None]:
             after = before
             for leg, finding in found:
                 after = settled(after, leg, finding, now)
-            return Change(None, None if after == before else leg_rows(after.values()))
+            return after, None
 
-        self._change(step, "settle")
+        self._change(step, "settle", ends=False)
 
-    def _replace(self, before: _Legs, after: _Legs, result: T) -> Change[T]:
-        refuse_two_whole_holders(after.values())
-        if before == after:
-            return Change(result)
-        now = self.clock()
-        left = [leg.ended(now) for key, leg in before.items() if after.get(key) != leg]
-        ended = leg_rows(left).with_columns(bucket=pl.lit(REMOVED))
-        return Change(result, leg_rows(after.values()), ended)
+    def _change(
+        self, step: Callable[[_Legs, Snapshot], tuple[_Legs, T]], action: str, *, ends: bool = True
+    ) -> T:
+        """Run a step on the active legs by key, and commit those that it returns.
 
-    def _change(self, step: Callable[[_Legs, Snapshot], Change[T]], action: str) -> T:
-        """Run a step on the active legs by key, and commit its decision."""
+        Args:
+            step: Returns the legs after it, and the result.
+            action: Its name in the log.
+            ends: Whether the memberships that are gone have ended; their rows are kept.
+        """
 
         def of_rows(snapshot: Snapshot) -> Change[T]:
-            return step({leg.key: leg for leg in legs_of(snapshot.live)}, snapshot)
+            before: _Legs = {leg.key: leg for leg in legs_of(snapshot.live)}
+            after, result = step(before, snapshot)
+            refuse_two_whole_holders(after.values())
+            if before == after:
+                return Change(result)
+            now = self.clock()
+            left = [leg.ended(now) for key, leg in before.items() if ends and after.get(key) != leg]
+            ended = leg_rows(left).with_columns(bucket=pl.lit(REMOVED))
+            return Change(result, leg_rows(after.values()), ended)
 
         result = self._memberships.change(of_rows, {"action": action})
         self.refresh()

@@ -1,4 +1,10 @@
-"""A child process in a process group of its own, which ends with it, and its log file."""
+"""How programs end: a child process with its group, and the request that this process stops.
+
+The stop signals are blocked, and read by `check` and `pause`: a blocked signal waits until it is
+read. Signal handlers would leave gaps: before a handler is installed and after it is removed,
+SIGINT raises KeyboardInterrupt. The same happens during a query of polars, which installs a SIGINT
+handler of its own when it is imported.
+"""
 
 import os
 import re
@@ -15,7 +21,9 @@ import psutil
 
 from position_sync_dagster.errors import PositionSyncError
 
-POLL_S = 0.05
+# Seconds between two looks: at processes that end, and for a request to stop.
+POLL_S, PAUSE_S = 0.05, 0.2
+
 # The environment variable that each process of a home carries: the absolute path of the home of
 # Dagster in it.
 MARKER = "POSITION_SYNC_LAUNCHED_FROM"
@@ -172,3 +180,77 @@ def _begin_anew(log: Path) -> None:
 
 def _previous(log: Path) -> Path:
     return log.with_name(f"{log.stem}.previous{log.suffix}")
+
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+REASONS = {
+    signal.SIGINT: "interrupted",
+    signal.SIGTERM: "asked to end",
+    signal.SIGHUP: "the terminal was closed",
+}
+
+
+class StopRequested(Exception):
+    """The process shall stop.
+
+    Attributes:
+        reason: The cause, for a message.
+        exit_code: The exit code for work that was stopped before its end: 128 + n for signal n,
+            as a shell shows it, else 1.
+    """
+
+    def __init__(self, reason: str, exit_code: int) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.exit_code = exit_code
+
+
+def block_stop_signals() -> None:
+    """Block the stop signals until this process ends; `StopRequest` reads them.
+
+    Call it in the main thread before other threads start. Threads inherit what is blocked, and a
+    thread that does not block a signal receives it.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+
+
+class StopRequest:
+    """Raises `StopRequested` after a stop signal or the parent's end, where the work asks for it.
+
+    Signals that arrive later stay blocked, so that nothing interrupts the end of the work.
+
+    Args:
+        end_with: A process id. When it is no longer the parent of this process, stop.
+    """
+
+    def __init__(self, *, end_with: int | None = None) -> None:
+        self._end_with = end_with
+        self._request: StopRequested | None = None
+
+    def check(self) -> None:
+        """Raise if this process shall stop.
+
+        Raises:
+            StopRequested: A stop signal has arrived, or the parent has ended.
+        """
+        # `sigtimedwait` would wait for them. After a stop of the process (Ctrl-Z), CPython returns
+        # any number from it if its time is over, also that of SIGINT; and macOS does not have it.
+        if self._request is None and (pending := signal.sigpending().intersection(STOP_SIGNALS)):
+            found = signal.Signals(signal.sigwait(pending))
+            self._request = StopRequested(REASONS[found], 128 + found)
+        elif self._request is None and self._end_with not in (None, os.getppid()):
+            self._request = StopRequested("the process that started this one is gone", 1)
+        if self._request is not None:
+            raise self._request
+
+    def pause(self, seconds: float) -> None:
+        """Wait for a time; end the wait early with an exception if this process shall stop.
+
+        Raises:
+            StopRequested: A stop signal has arrived, or the parent has ended.
+        """
+        deadline = time.monotonic() + seconds
+        self.check()
+        while (left_s := deadline - time.monotonic()) > 0:
+            time.sleep(min(left_s, PAUSE_S))
+            self.check()

@@ -24,7 +24,7 @@ from pathlib import Path
 from position_sync_dagster import dagster_files
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.processes.child_process import MARKER, ChildProcess, end_group
-from position_sync_dagster.processes.ports import LOOPBACK, exchange_json, first_free
+from position_sync_dagster.processes.ports import LOOPBACK, first_free
 
 # Seconds between two looks at the programs.
 LOOK_S = 0.5
@@ -212,14 +212,8 @@ def start(
 
 
 def is_serving(ui_port: int) -> bool:
-    """Return whether the UI answers.
-
-    The text "Serving" in Dagster's output is no proof: it comes before an error to bind the port.
-    """
-    try:
-        return "dagster_version" in exchange_json(ui_port, "/server_info", timeout_s=1.0)
-    except (OSError, ValueError):
-        return False
+    """Return whether the UI accepts connections; its port was free before it was started."""
+    return listens((LOOPBACK, ui_port))
 
 
 def url(ui_port: int) -> str:

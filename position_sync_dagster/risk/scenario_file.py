@@ -39,15 +39,15 @@ class Point(Part):
     is_ratio: bool = False
     largest_loss: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
 
-    def factor(self, symbol: str, move: float, betas: Mapping[str, float]) -> float:
+    def factor(self, symbol: str, moves: Mapping[str, float], betas: Mapping[str, float]) -> float:
         """Return what the price of an underlying is multiplied by; NaN if that is not known.
 
         Args:
             symbol: The underlying.
-            move: Its move of one day, as a part of its price; NaN: not known.
+            moves: The move of one day of each underlying, as a part of its price.
             betas: By how much each underlying moves when the index moves by 1.
         """
-        share = self.spot * move if self.in_moves else self.spot / 100
+        share = self.spot * moves.get(symbol, math.nan) if self.in_moves else self.spot / 100
         if self.underlying not in (None, symbol) and share:
             beta, of_named = betas.get(symbol), betas.get(self.underlying)
             share *= math.nan if beta is None or not of_named else beta / of_named

@@ -136,10 +136,7 @@ class PricedLegs:
         """Return by how much one unit of each part changes at each point; NaN: unknown."""
         symbols, moves = self.parts.get_column("symbol").to_list(), self._moves()
         factors = {
-            symbol: [
-                point.factor(symbol, moves.get(symbol, math.nan), self.given.betas)
-                for point in points
-            ]
+            symbol: [point.factor(symbol, moves, self.given.betas) for point in points]
             for symbol in dict.fromkeys(symbols)
         }
         spot = self.parts.get_column("spot").fill_null(np.nan).to_numpy()
@@ -150,11 +147,45 @@ class PricedLegs:
         found[left_out] = np.nan
         options = {n: one for n, one in enumerate(self.terms) if one and not left_out[n]}
         if options:
-            places, terms = np.array(list(options)), list(options.values())
-            volatility = self.parts.get_column("implied_vol").to_numpy()[places]
-            found[places] = _option_changes(
-                terms, spot[places], shifted[places], volatility, points, self.given.now
-            )
+            # Many accounts may hold the same: it is priced once.
+            rows = self.parts.select("conid", "implied_vol", "spot").rows()
+            places = {rows[n]: n for n in options}
+            once = {n: options[n] for n in places.values()}
+            found[[*once]] = self._option_changes(once, shifted[[*once]], points)
+            found[[*options]] = found[[places[rows[n]] for n in options]]
+        return found
+
+    def _option_changes(
+        self, of: Mapping[int, OptionTerms], shifted: model.Array, points: Sequence[Point]
+    ) -> model.Array:
+        """Return the changes of options, by the places of their parts."""
+        spot, volatility = (
+            self.parts.get_column(name).to_numpy()[[*of]] for name in ("spot", "implied_vol")
+        )
+        options = as_options([*of.values()], repeat(self.given.now), spot.tolist())
+
+        def priced(point: Point, prices: model.Array) -> model.Array:
+            later = options.later(point.days, point.rate / 100)
+            moved = volatility * point.vol if point.is_ratio else volatility + point.vol / 100
+            within = moved.clip(model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)
+            return model.prices(later, prices, within)
+
+        base = priced(Point(), spot[:, None])
+        alike: dict[tuple[float, ...], list[int]] = defaultdict(list)
+        for number, point in enumerate(points):
+            alike[point.vol, point.is_ratio, point.days, point.rate].append(number)
+        found = np.empty(shifted.shape)
+
+        def price(numbers: list[int]) -> None:
+            prices = shifted[:, numbers]
+            # An unknown price stays unknown; the model is not asked for it.
+            known = np.where(np.isnan(prices), spot[:, None], prices)
+            change = priced(points[numbers[0]], known) - base
+            found[:, numbers] = np.where(np.isnan(prices), np.nan, change)
+
+        # numpy computes outside the interpreter's lock.
+        with ThreadPoolExecutor(min(len(alike), os.cpu_count() or 1)) as pool:
+            list(pool.map(price, alike.values()))
         return found
 
     def scenarios(self, points: Sequence[Point], level: Breakdown) -> pl.DataFrame:
@@ -255,41 +286,6 @@ def _spot() -> pl.Expr:
     own = pl.coalesce(pl.col("market_price") / magnifier, of_value)
     is_linear = pl.col("sec_type").is_in(list(LINEAR_TYPES))
     return pl.when(is_linear).then(own).otherwise(pl.col("underlying_price") / magnifier)
-
-
-def _option_changes(
-    terms: Sequence[OptionTerms],
-    spot: model.Array,
-    shifted: model.Array,
-    volatility: model.Array,
-    points: Sequence[Point],
-    now: datetime,
-) -> model.Array:
-    options = as_options(terms, repeat(now), spot.tolist())
-
-    def priced(point: Point, prices: model.Array) -> model.Array:
-        later = options.later(point.days, point.rate / 100)
-        moved = volatility * point.vol if point.is_ratio else volatility + point.vol / 100
-        within = moved.clip(model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)
-        return model.prices(later, prices, within)
-
-    base = priced(Point(), spot[:, None])
-    alike: dict[tuple[float, ...], list[int]] = defaultdict(list)
-    for number, point in enumerate(points):
-        alike[point.vol, point.is_ratio, point.days, point.rate].append(number)
-    found = np.empty(shifted.shape)
-
-    def price(numbers: list[int]) -> None:
-        prices = shifted[:, numbers]
-        # An unknown price stays unknown; the model is not asked for it.
-        known = np.where(np.isnan(prices), spot[:, None], prices)
-        change = priced(points[numbers[0]], known) - base
-        found[:, numbers] = np.where(np.isnan(prices), np.nan, change)
-
-    # numpy computes outside the interpreter's lock.
-    with ThreadPoolExecutor(min(len(alike), os.cpu_count() or 1)) as pool:
-        list(pool.map(price, alike.values()))
-    return found
 
 
 # An option is pinned whose strike is within this share of the price.

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import BrokerPosition, Key
+from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.leg import few, leg_of
 from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy, propose
 from position_sync_dagster.domain.statement import current_executions
@@ -109,19 +109,14 @@ def next_step(lake: Lake, settings: Settings, now: datetime) -> str | None:
     )
     if opened.is_empty():
         return None
-    proposal = read_proposal(lake, settings, underlyings=set(opened.get_column("symbol")))
-    return unclaimed_line(proposal, set(opened.select("account", "conid").iter_rows()))
-
-
-def unclaimed_line(proposal: Proposal, opened: set[Key]) -> str | None:
-    """Return a line about the proposed strategies that have a contract which was opened; pure."""
+    keys = set(opened.select("account", "conid").iter_rows())
     new = Counter(
-        (one.underlying, str(one.kind))
-        for one in proposal.strategies
-        if any((one.account, part.conid) in opened for part in one.legs)
+        f"{one.underlying} {one.kind}"
+        for one in read_proposal(lake, settings, underlyings={*opened["symbol"]}).strategies
+        if any((one.account, part.conid) in keys for part in one.legs)
     )
     if not new:
         return None
-    named = [f"{count} {symbol} {kind}{'s' * (count > 1)}" for (symbol, kind), count in new.items()]
-    verb = "is" if sum(new.values()) == 1 else "are"
-    return f"{few(named, 3)} {verb} in no strategy: `position-sync strategies propose`."
+    named = few((f"{count} {what}{'s' * (count > 1)}" for what, count in new.items()), 3)
+    verb = "is" if new.total() == 1 else "are"
+    return f"{named} {verb} in no strategy: `position-sync strategies propose`."

@@ -124,20 +124,21 @@ def dim_line(text: str) -> Text:
 
 
 def print_table(
-    rows: Sequence[Mapping[str, str]], notes: Sequence[str] = (), *, right: Collection[str]
+    rows: Sequence[Mapping[str, object]], notes: Sequence[str] = (), *, right: Collection[str] = ()
 ) -> None:
     """Print rows as a table that is never cut; a terminal wraps a line that is too long.
 
     Args:
-        rows: One row or more: each a text by heading, all with the same headings.
+        rows: One row or more: each a value by heading, all with the same headings; None: nothing.
         notes: A note for each row, on the next line; an empty one has no line.
-        right: The headings of the columns that are aligned to the right.
+        right: The headings of columns that are aligned to the right, as integers always are.
     """
     columns = [
-        Column(heading, heading, 0, itemgetter(heading), left=heading not in right)
-        for heading in rows[0]
+        Column(name, name, 0, itemgetter(name), left=name not in right and not isinstance(one, int))
+        for name, one in rows[0].items()
     ]
-    console, table = Console(), fitted_table(columns, rows, sys.maxsize)
+    texts = [{name: "" if one is None else str(one) for name, one in row.items()} for row in rows]
+    console, table = Console(), fitted_table(columns, texts, sys.maxsize)
     for line, note in zip(table, ["", *(notes or [""] * len(rows))], strict=True):
         line.rstrip()
         line.overflow = "ignore"

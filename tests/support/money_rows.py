@@ -67,4 +67,4 @@ def book_of(rows: Sequence[PositionUpdate], legs: Sequence[ActiveContract], **va
     closes = values.get("closes", NO_CLOSES)
     betas = values.pop("betas", None)
     found = split(active, priced, end_of=closes.end_of, betas=betas)
-    return Book(now=NOW, priced=priced, legs=active, matching=active, split=found, **values)
+    return Book(now=NOW, priced=priced, legs=active, split=found, **values)

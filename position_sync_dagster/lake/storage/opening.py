@@ -355,16 +355,15 @@ class TableHandle:
             )
         found = {f.name: str(getattr(f.type, "type", f.type)) for f in handle.schema().fields}
         wanted = {column: kind.value for column, kind in self._spec.columns.items()}
-        different = [column for column, kind in found.items() if wanted.get(column) != kind]
-        if different or list(handle.metadata().partition_columns) != list(self._spec.partition_by):
-            detail = ", ".join(different) or "partitions"
-            raise self._foreign(f"its schema is another one ({detail})")
         missing = [column for column in wanted if column not in found]
-        if int(text) < self._spec.version:
-            if self._use != "look":
-                self._migrate(handle, missing)
-        elif missing:
-            raise self._foreign(f"its schema lacks {', '.join(missing)}")
+        is_older = int(text) < self._spec.version
+        wrong = [column for column, kind in found.items() if wanted.get(column) != kind]
+        wrong += [] if is_older else missing
+        if wrong or list(handle.metadata().partition_columns) != list(self._spec.partition_by):
+            detail = ", ".join(wrong) or "partitions"
+            raise self._foreign(f"its schema is another one ({detail})")
+        if is_older and self._use != "look":
+            self._migrate(handle, missing)
 
     def _migrate(self, handle: DeltaTable, missing: list[str]) -> None:
         logger.info("migrating %s to schema version %d", self._path, self._spec.version)
@@ -372,15 +371,9 @@ class TableHandle:
         if missing:
             kinds = [(column, self._spec.columns[column].value) for column in missing]
             handle.alter.add_columns([Field(c, PrimitiveType(kind)) for c, kind in kinds])
-        handle.alter.set_table_properties(
-            {
-                table_spec.VERSION_PROPERTY: str(self._spec.version),
-                table_spec.STATISTICS_PROPERTY: self._spec.configuration[
-                    table_spec.STATISTICS_PROPERTY
-                ],
-            },
-            raise_if_not_exists=False,
-        )
+        changed = (table_spec.VERSION_PROPERTY, table_spec.STATISTICS_PROPERTY)
+        properties = {name: self._spec.configuration[name] for name in changed}
+        handle.alter.set_table_properties(properties, raise_if_not_exists=False)
         raise commit_errors.RetryCommit
 
     def _foreign(self, detail: str) -> errors.ForeignTableError:

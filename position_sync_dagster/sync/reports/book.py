@@ -37,25 +37,15 @@ from position_sync_dagster.sync.reports.status import (
 )
 
 
-def matching_legs(
-    legs: Iterable[ActiveContract], details: Mapping[int, ContractDetails]
-) -> list[ActiveContract]:
-    """Return the legs without those that do not match the contract of their conid."""
-    return [
-        leg
-        for leg in legs
-        if leg.conid not in details or not contract_mismatch(leg, details[leg.conid])
-    ]
-
-
 def is_leg_of(lake: Lake, strategy: str, legs: Iterable[ActiveContract]) -> pl.Expr:
     """Return the condition that a row belongs to one of these legs, and the leg to the strategy."""
     mine = [leg for leg in legs if leg.strategy_id == strategy]
     known = lake.contracts.get({leg.conid for leg in mine})
     wanted = pl.lit(value=False)
-    for leg in matching_legs(mine, known):
-        account = pl.col("account") if leg.account is None else pl.lit(leg.account)
-        wanted |= (pl.col("conid") == leg.conid) & (pl.col("account") == account)
+    for leg in mine:
+        if leg.conid not in known or not contract_mismatch(leg, known[leg.conid]):
+            account = pl.col("account") if leg.account is None else pl.lit(leg.account)
+            wanted |= (pl.col("conid") == leg.conid) & (pl.col("account") == account)
     return wanted
 
 
@@ -70,8 +60,6 @@ class Book:
         priced: The newest row of each holding, also of closed ones, with its times
             (`with_priced`).
         legs: The active legs.
-        matching: Those legs whose description matches the contract of their conid, or whose
-            contract is not known yet.
         split: The parts of all these holdings.
         reported: What the broker last reported of the followed types: rows of `broker_positions`.
         live_since: For each connected login: values that their source confirmed since then are
@@ -87,7 +75,6 @@ class Book:
     now: datetime
     priced: pl.DataFrame
     legs: tuple[ActiveContract, ...]
-    matching: tuple[ActiveContract, ...]
     split: Split
     reported: pl.DataFrame = field(default_factory=lambda: NO_HOLDINGS)
     live_since: Mapping[str, datetime] = field(default_factory=dict)
@@ -100,6 +87,12 @@ class Book:
     def money(self, strategy: str | None = None) -> "BookMoney":
         """Return the money of all holdings, or of one strategy."""
         return BookMoney(book=self, strategy=strategy)
+
+    @cached_property
+    def matching(self) -> list[ActiveContract]:
+        """The legs that match the contract of their conid, or whose contract is not known yet."""
+        wrong = set(self.split.legs.drop_nulls("mismatch").get_column("leg"))
+        return [leg for n, leg in enumerate(self.legs) if n not in wrong]
 
     @cached_property
     def held(self) -> pl.DataFrame:
@@ -212,7 +205,6 @@ def _book(
         now=now,
         priced=priced,
         legs=tuple(legs),
-        matching=tuple(matching_legs(legs, details)),
         split=exposure.split(legs, priced, details, closes.end_of, betas),
         closes=closes,
     )
@@ -272,15 +264,18 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
 Sums = dict[str, Any]
 
 # Each sum of money, and its name among the sums of parts.
-_SUMS = {"value": "market_value"} | {
-    name: name
-    for name in (
-        *("unrealized_pnl", "daily_pnl", "dollar_delta", "beta_delta"),
-        *("gamma_1pct", "theta", "vega"),
-    )
-}
+_NAMES = (
+    "unrealized_pnl", "daily_pnl", "dollar_delta", "beta_delta", "gamma_1pct", "theta", "vega",
+)  # fmt: skip
+_SUMS = {"value": "market_value"} | {name: name for name in _NAMES}
 
-_COUNTS = ("delayed", "options", "options_with_greeks", "options_modelled", "nearest_expiry")
+# What is counted, and its name among the sums of parts.
+_COUNTS = {
+    "delayed": "delayed", "options": "options", "options_with_greeks": "options_with_greeks",
+    "options_modelled": "options_modelled", "nearest_expiry": "nearest_expiry",
+    "unvalued": "legs_without_value", "short_in_money": "short_legs_in_money",
+    "short_unknown": "short_legs_unknown",
+}  # fmt: skip
 
 
 # The names of sums that are of no strategy and of no underlying.
@@ -402,9 +397,7 @@ class BookMoney:
             found.parts.with_columns(*(pl.col(name) * rate for name in _SUMS.values()), in_base),
             found.legs.with_columns(in_base),
         )
-        row = exposure.summed_legs(converted, ("account", "currency"), self.book.now).row(
-            0, named=True
-        )
+        [row] = exposure.summed_legs(converted, ["account", "currency"], self.book.now).to_dicts()
         # The lines are in the total of each currency.
         return _sums(row, self.book.now, streamed=None) | {
             "name": BASE_TOTAL,
@@ -413,6 +406,12 @@ class BookMoney:
             "without_rate": without,
             **(dict.fromkeys(_SUMS) if without else {}),
         }
+
+
+_NO_CLOSES: Sums = {
+    "realized_pnl": None, "realized_since": None, "campaign": None, "rates_age_s": None,
+    "closes": 0, "closes_without_profit": 0, "without_rate": (),
+}  # fmt: skip
 
 
 def _sums(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | None) -> Sums:
@@ -427,19 +426,12 @@ def _sums(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | None
         "legs_held": held if is_total else row.get("legs_held", held),
         "legs_closed": 0 if is_total else row.get("legs_closed", 0),
         "closed": None if is_total else row.get("closed"),
-        **{name: row[of] for name, of in _SUMS.items()},
-        **{name: row[name] for name in _COUNTS},
+        **{name: row[of] for name, of in (_SUMS | _COUNTS).items()},
         "oldest_age_s": seconds_since(row["priced_at"], now),
         "oldest_greeks_s": seconds_since(row["greeks_at"], now),
         "lines": None if streamed is None else len(streamed.intersection(row["conids"] or ())),
-        "unvalued": row["legs_without_value"],
-        "short_in_money": row["short_legs_in_money"],
-        "short_unknown": row["short_legs_unknown"],
         "differences": row.get("differences"),
-        **dict.fromkeys(("realized_pnl", "realized_since", "campaign", "rates_age_s")),
-        "closes": 0,
-        "closes_without_profit": 0,
-        "without_rate": (),
+        **_NO_CLOSES,
         "unknown": {
             name: count
             for name, of in _SUMS.items()

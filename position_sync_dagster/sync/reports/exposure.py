@@ -245,15 +245,11 @@ def _magnifier(contracts: Mapping[int, ContractDetails]) -> pl.Expr:
     return pl.coalesce(named, *tried, modelled)
 
 
-_LEG_COLUMNS = {
+_LEG_COLUMNS: dict[str, Any] = {
     "leg": pl.Int64,
-    "strategy_id": pl.String,
-    "account": pl.String,
-    "currency": pl.String,
-    "asset_class": pl.String,
+    **dict.fromkeys(("strategy_id", "account", "currency", "asset_class"), pl.String),
     "is_held": pl.Boolean,
-    "mismatch": pl.String,
-    "difference": pl.String,
+    **dict.fromkeys(("mismatch", "difference"), pl.String),
 }
 
 
@@ -318,6 +314,18 @@ def figure_of(name: str) -> pl.Expr:
     return {"market_value": ~is_future, "notional": is_future}.get(name, pl.lit(value=True))
 
 
+# What is counted of the holdings of a group, and of its legs: the column of parts that says so.
+_COUNTS = {
+    "options": "is_option", "options_with_greeks": "has_greeks", "options_modelled": "is_modelled",
+    "delayed": "delayed",
+}  # fmt: skip
+_COUNTS_OF_LEGS: dict[str, pl.Expr | str] = {
+    "legs_without_value": "valueless", "legs_without_greeks": "greekless",
+    "legs_without_value_time": "undated", "short_legs_in_money": "short_in_money",
+    "short_legs_unknown": "short_unknown",
+}  # fmt: skip
+
+
 def summed(parts: pl.DataFrame, by: Sequence[str], now: datetime) -> pl.DataFrame:
     """Return the sums of each group, in order; a sum without a known value is null.
 
@@ -328,34 +336,27 @@ def summed(parts: pl.DataFrame, by: Sequence[str], now: datetime) -> pl.DataFram
     """
     soon = pl.col("expiry") <= exchange_date(now) + EXPIRES_SOON
 
-    def number(of: str, where: pl.Expr | str) -> pl.Expr:
-        return pl.col(of).filter(where).n_unique()
-
     def oldest(name: str, of: pl.Expr | str) -> pl.Expr:
         column = pl.col(name).filter(of)
         return pl.when(column.null_count() == 0).then(column.min())
 
+    def count(of: str, where: pl.Expr | str) -> pl.Expr:
+        return pl.col(of).filter(where).n_unique()
+
+    with_legs = _COUNTS_OF_LEGS | {"legs_expiring": soon}
     sums = parts.group_by(by).agg(
         *(pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name) for name in SUMS),
-        *(
-            number("holding", pl.col(name).is_null() & figure_of(name)).alias(f"without_{name}")
+        **{
+            f"without_{name}": count("holding", pl.col(name).is_null() & figure_of(name))
             for name in SUMS
-        ),
+        },
+        **{name: count("holding", of) for name, of in _COUNTS.items()},
+        **{name: count("leg", of) for name, of in with_legs.items()},
         holdings=pl.col("holding").n_unique(),
-        options=number("holding", "is_option"),
-        options_with_greeks=number("holding", "has_greeks"),
-        options_modelled=number("holding", "is_modelled"),
-        delayed=number("holding", "delayed"),
         priced_at=oldest(PRICED, pl.lit(value=True)),
         greeks_at=oldest("greeks_time", "has_greeks"),
         nearest_expiry=pl.col("expiry").min(),
         conids=pl.col("conid").unique(),
-        legs_without_value=number("leg", "valueless"),
-        legs_without_greeks=number("leg", "greekless"),
-        legs_without_value_time=number("leg", "undated"),
-        legs_expiring=number("leg", soon),
-        short_legs_in_money=number("leg", "short_in_money"),
-        short_legs_unknown=number("leg", "short_unknown"),
     )
     return sums.sort(by, nulls_last=False)
 

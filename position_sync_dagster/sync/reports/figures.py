@@ -26,15 +26,8 @@ from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.strategies_file import saved_limits
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import book as books
+from position_sync_dagster.sync.reports import changes as days
 from position_sync_dagster.sync.reports.book import COLUMNS, KEY, Book, Sums
-from position_sync_dagster.sync.reports.changes import (
-    Day,
-    DayChange,
-    changes_of,
-    day_began,
-    read_day,
-    realized_of,
-)
 from position_sync_dagster.sync.reports.confirmations import PRICED
 from position_sync_dagster.sync.reports.limit_readings import Evaluated, evaluate
 from position_sync_dagster.sync.reports.status import (
@@ -92,7 +85,7 @@ class Figures:
 
     status: Status
     book: Book
-    day: Day = field(default_factory=lambda: Day(since=NEVER))
+    day: days.Day = field(default_factory=lambda: days.Day(since=NEVER))
     limits: Sequence[Evaluated] = ()
     before: pl.DataFrame = field(default_factory=pl.DataFrame)
     versions: tuple[object, ...] = ()
@@ -108,9 +101,9 @@ class Figures:
         return newest_version(self.book.priced) or None
 
     @cached_property
-    def changes(self) -> list[DayChange]:
+    def changes(self) -> list[days.DayChange]:
         """What happened today, the newest first."""
-        return changes_of(self.day)
+        return days.changes_of(self.day)
 
     @cached_property
     def positions(self) -> pl.DataFrame:
@@ -148,7 +141,7 @@ class Figures:
         Of the broker only a portfolio row counts that came after the close.
         """
         kinds = {"account": pl.String, "conid": pl.Int64, "_realized": pl.Float64}
-        found = [(*key, profit) for key, profit in realized_of(self.day).items()]
+        found = [(*key, profit) for key, profit in days.realized_of(self.day).items()]
         stated = self.book.reported.filter(
             pl.col("position") == 0, pl.col("value_source") == ValueOrigin.PORTFOLIO.value
         ).select(*KEY, _stated="realized_pnl")
@@ -244,7 +237,7 @@ class Figures:
         return None if at.null_count() else seconds_since(at.min(), self.at)  # type: ignore[arg-type]
 
 
-def base_of(rows: pl.DataFrame, day: Day) -> pl.DataFrame:
+def base_of(rows: pl.DataFrame, day: days.Day) -> pl.DataFrame:
     """Return what the profit of a holding, since it was opened, was at the close of the day before.
 
     Profit of the day = unrealised + realised today − this: trades of the day do not change it. A
@@ -316,7 +309,7 @@ class FiguresReader:
         Raises:
             LakeError: A table cannot be used.
         """
-        lake, settings, since = self.lake, self.settings, day_began(now)
+        lake, settings, since = self.lake, self.settings, days.day_began(now)
         latest = rows_of_logins(lake.updates.sync.latest(), settings)
         book = books.read_book(lake, settings, now, latest=latest)
         of_day = (lake.position_changes, lake.executions, lake.closures, lake.breaks)
@@ -335,8 +328,8 @@ class FiguresReader:
 
 
 @lru_cache(maxsize=2)
-def _day(lake: Lake, since: datetime, _versions: tuple[int, ...]) -> Day:
-    return read_day(lake, since)
+def _day(lake: Lake, since: datetime, _versions: tuple[int, ...]) -> days.Day:
+    return days.read_day(lake, since)
 
 
 @lru_cache(maxsize=2)

@@ -19,31 +19,19 @@ from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.risk import explain_day, read_risk, risk_rows
 from position_sync_dagster.web.risk_page import risk_html
 from tests.support import command_line
-from tests.support.money_rows import row
 from tests.unit.domain import test_causes as cases
+from tests.unit.risk.test_scenarios import option, share
 
 CALL, SHARE, UNKNOWN = 911, 912, 913
 EXPIRY = (utc_now() + timedelta(days=90)).date()
 
 
 def rows(at: datetime) -> list[PositionUpdate]:
-    usual = {"timestamp": at, "value_time": at, "implied_vol": 0.2, "expiry": EXPIRY}
-    call = row(CALL, right="CALL", strike=600.0, market_price=25.0, market_value=-5000.0, **usual)
-    without = {"right": None, "strike": None, "expiry": None, "implied_vol": None, "delta": None}
-    share = replace(
-        row(SHARE, **usual),
-        **without,
-        sec_type="STK",
-        multiplier=1.0,
-        position=100.0,
-        market_price=600.0,
-        market_value=60_000.0,
-        underlying_price=None,
-        gamma=None,
-        vega=None,
-        theta=None,
-    )
-    return [call, share, replace(call, conid=UNKNOWN, implied_vol=None)]
+    usual = {"timestamp": at, "value_time": at}
+    call = option(CALL, right="CALL", strike=600.0, market_price=25.0, market_value=-5000.0,
+                  expiry=EXPIRY, **usual)  # fmt: skip
+    own = share(SHARE, gamma=None, vega=None, theta=None, **usual)
+    return [call, own, replace(call, conid=UNKNOWN, implied_vol=None)]
 
 
 @pytest.fixture

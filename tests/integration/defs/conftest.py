@@ -101,10 +101,11 @@ def own_login(lake: Lake, settings: Settings) -> Callable[..., GatewaySession]:
         state: SessionState = SessionState.LIVE,
         run_id: str | None = None,
         lease_s: float = 60.0,
+        name: str | None = None,
     ) -> GatewaySession:
         sessions = lake.sessions
         session = sessions.acquire(
-            settings.gateway_id,
+            name or settings.gateway_id,
             owner,
             lease_s=60.0,
             run_id=run_id,
@@ -117,19 +118,22 @@ def own_login(lake: Lake, settings: Settings) -> Callable[..., GatewaySession]:
 
 
 @pytest.fixture
-def write_holdings(lake: Lake, settings: Settings) -> Callable[..., None]:
+def write_holdings(lake: Lake) -> Callable[..., None]:
     """Write a broker snapshot that holds one contract of each conid."""
 
     def write(
-        session: GatewaySession, *conids: int, completeness: Completeness = Completeness.COMPLETE
+        session: GatewaySession,
+        *conids: int,
+        completeness: Completeness = Completeness.COMPLETE,
+        account: str = ACCOUNT,
     ) -> None:
         now = datetime.now(UTC)
         rows = [
             make_holding(
                 conid,
                 now,
-                gateway_id=settings.gateway_id,
-                account=ACCOUNT,
+                gateway_id=session.gateway_id,
+                account=account,
                 average_cost=100.0,
                 market_price=1.5,
                 market_value=150.0,
@@ -139,7 +143,7 @@ def write_holdings(lake: Lake, settings: Settings) -> Callable[..., None]:
             )
             for conid in conids
         ]
-        lake.broker_positions.replace(settings.gateway_id, rows, session=session)
+        lake.broker_positions.replace(session.gateway_id, rows, session=session)
 
     return write
 

@@ -1,7 +1,6 @@
 """Several logins in one lake: the sensors, the drain and the checks, over real runs and leases."""
 
 import asyncio
-import os
 import subprocess
 import sys
 import time
@@ -18,8 +17,7 @@ from position_sync_dagster.defs.assets.queue_and_ledger import position_updates
 from position_sync_dagster.defs.checks import tables
 from position_sync_dagster.defs.checks.evaluation import EVALUATE
 from position_sync_dagster.defs.drain import drain_queue
-from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.runs import LOGINS, STREAM_JOB
+from position_sync_dagster.defs.resources import LOGINS, POSITION_SYNC, STREAM_JOB
 from position_sync_dagster.defs.stream import (
     LOOK_S,
     stream_definitions,
@@ -28,7 +26,7 @@ from position_sync_dagster.defs.stream import (
 )
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
+from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.lake.lake import Lake
@@ -37,7 +35,6 @@ from position_sync_dagster.sync.reports.reconciliation import OF_STRATEGIES
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream import streamer
 from position_sync_dagster.sync.stream.ownership import StreamCounts
-from tests.support.holdings import make_holding
 
 ACCOUNTS = {"east": "DUSIM0001", "west": "DUSIM0002"}
 PARTITION = "dagster/partition"
@@ -66,31 +63,13 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: Path) -> Set
 
 
 @pytest.fixture
-def own(lake: Lake) -> Callable[..., GatewaySession]:
+def own(own_login, write_holdings) -> Callable[..., GatewaySession]:
     """Acquire a login, and publish a snapshot of holdings."""
 
-    def take(
-        name: str,
-        *conids: int,
-        run_id: str | None = None,
-        state: SessionState = SessionState.LIVE,
-        completeness: Completeness = Completeness.COMPLETE,
-    ) -> GatewaySession:
-        sessions = lake.sessions
-        session = sessions.acquire(
-            name, Owner.STREAM, lease_s=60, run_id=run_id, host="here", pid=os.getpid()
-        )
-        now = utc_now()
-        rows = [
-            make_holding(
-                conid, now, gateway_id=name, account=ACCOUNTS.get(name, "DUSIM9000"),
-                average_cost=100.0, market_price=1.5, market_value=150.0, unrealized_pnl=50.0,
-                snapshot_id=f"of {name}", completeness=completeness, confirmed_at=now,
-            )
-            for conid in conids
-        ]  # fmt: skip
-        lake.broker_positions.replace(name, rows, session=session)
-        return sessions.renew(session, lease_s=60, state=state)
+    def take(name: str, *conids: int, **values: Any) -> GatewaySession:
+        session = own_login(name=name, **values)
+        write_holdings(session, *conids, account=ACCOUNTS.get(name, "DUSIM9000"))
+        return session
 
     return take
 
@@ -127,31 +106,22 @@ def begin(instance: dg.DagsterInstance, name: str) -> str:
     return run.run_id
 
 
-def test_a_tick_asks_dagster_once_for_the_runs_of_all_logins(
+def test_each_login_has_a_stream_of_its_own_and_dagster_is_asked_once_for_all_of_them(
     supervise, instance, own, monkeypatch
 ) -> None:
-    supervise()
-    for name in ACCOUNTS:
-        own(name, run_id=begin(instance, name))
-    asked = []
-    records = instance.get_run_records
-    monkeypatch.setattr(
-        instance, "get_run_records", lambda *a, **k: asked.append(a) or records(*a, **k)
-    )
-    assert started(supervise()) == []
-    assert len(asked) == 1
-
-
-def test_each_login_has_a_stream_of_its_own(supervise, instance, own) -> None:
     assert started(supervise()) == ["east", "west"]
     own("east", run_id=begin(instance, "east"))
     assert started(supervise()) == ["west"]
     own("west", run_id=begin(instance, "west"))
+    asked, records = [], instance.get_run_records
+    monkeypatch.setattr(
+        instance, "get_run_records", lambda *a, **k: asked.append(a) or records(*a, **k)
+    )
     found = supervise()
     assert started(found) == []
-    reason = found.skip_reason.skip_message
-    assert "east: run" in reason
-    assert "west: run" in reason
+    assert "east: run" in found.skip_reason.skip_message
+    assert "west: run" in found.skip_reason.skip_message
+    assert len(asked) == 1
 
 
 def test_the_streams_of_many_logins_start_four_at_a_time(supervise, instance, file, own) -> None:

@@ -2,14 +2,11 @@
 
 import time
 from collections.abc import Callable
-from datetime import timedelta
 
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs import stream
-from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.runs import STREAM_JOB
+from position_sync_dagster.defs.resources import POSITION_SYNC, STREAM_JOB
 from position_sync_dagster.defs.stream import supervise_stream
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import StoreUnavailableError
@@ -51,16 +48,6 @@ def test_a_run_whose_lease_is_dead_is_failed_and_followed(tick: Tick, instance, 
     """After `kill -9` of everything Dagster believes for ever that the run goes on."""
     run_id = begin(instance, dg.DagsterRunStatus.STARTED)
     own_login(run_id=run_id, lease_s=0.001)
-    assert isinstance(tick(), dg.RunRequest)
-    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.FAILURE
-    assert isinstance(tick(), dg.RunRequest)
-
-
-def test_a_run_whose_creator_was_killed_before_it_was_submitted_is_failed_and_followed(
-    tick: Tick, instance, monkeypatch
-) -> None:
-    run_id = begin(instance, dg.DagsterRunStatus.NOT_STARTED)
-    monkeypatch.setattr(stream, "START_GRACE", timedelta(0))
     assert isinstance(tick(), dg.RunRequest)
     assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.FAILURE
     assert isinstance(tick(), dg.RunRequest)

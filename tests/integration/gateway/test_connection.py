@@ -120,46 +120,34 @@ async def test_when_nothing_listens_the_error_names_address_and_remedy():
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301
 
 
-async def test_a_web_server_is_reported_as_no_gateway():
+def greeting(version):
+    text = b"%d\x0020260302 15:00:00 GMT\x00" % version
+    return [struct.pack(">I", len(text)), text]
+
+
+SPEAKS = "speaks version {} of the API; this program speaks 157 to 178"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "error", "text"),
+    [
+        ([], GatewayRefusedError, "closed the connection"),
+        (greeting(176), GatewayRefusedError, "closed the connection"),
+        ([b"HTTP/1.1 400 Bad Request\r\n\r\n"], NotAGatewayError, "127.0.0.1:.* is not an IB"),
+        *((greeting(v), NotAGatewayError, SPEAKS.format(v)) for v in (156, 179, 203)),
+    ],
+)
+async def test_a_server_that_hangs_up_is_named_by_what_it_said(pieces, error, text):
     async def answer(reader, writer):
         await reader.read(100)
-        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        await writer.drain()
-        writer.close()
-
-    async with server(answer) as settings:
-        with pytest.raises(NotAGatewayError, match=str(settings.gateway_port)):
-            await connect(settings)
-
-
-@pytest.mark.parametrize("version", [156, 179, 203])
-async def test_a_gateway_of_a_version_that_is_not_spoken_is_named_at_once(version):
-    async def answer(reader, writer):
-        await reader.read(100)
-        text = b"%d\x0020260302 15:00:00 GMT\x00" % version
-        writer.write(struct.pack(">I", len(text)) + text)
-        await writer.drain()
-        writer.close()
-
-    async with server(answer) as settings:
-        expected = f"speaks version {version} of the API; this program speaks 157 to 178"
-        with pytest.raises(NotAGatewayError, match=expected):
-            await connect(settings)
-
-
-async def test_a_greeting_in_pieces_is_still_the_gateways_protocol():
-    async def answer(reader, writer):
-        await reader.read(100)
-        text = b"176\x0020260302 15:00:00 GMT\x00"
-        for piece in (struct.pack(">I", len(text)), text):
+        for at, piece in enumerate(pieces):
+            await asyncio.sleep(0.05 * at)  # the greeting comes in pieces
             writer.write(piece)
             await writer.drain()
-            await asyncio.sleep(0.05)
-        await reader.read(100)
         writer.close()
 
     async with server(answer) as settings:
-        with pytest.raises(GatewayRefusedError, match="closed the connection"):
+        with pytest.raises(error, match=text):
             await connect(settings)
 
 
@@ -181,16 +169,6 @@ async def test_a_server_that_stops_in_the_middle_of_the_greeting_is_a_timeout(gr
             await connect(settings)
         over.set()
     assert "Traceback" not in caplog.text
-
-
-async def test_a_server_that_hangs_up_refuses():
-    async def answer(reader, writer):
-        await reader.read(100)
-        writer.close()
-
-    async with server(answer) as settings:
-        with pytest.raises(GatewayRefusedError, match="closed the connection"):
-            await connect(settings)
 
 
 async def test_paper_settings_refuse_an_account_of_another_mode(simulate, settings_for, eventually):

@@ -6,7 +6,6 @@ import pytest
 
 from ib_gateway_simulator.gateway.reference_data import ReferenceDataService
 from ib_gateway_simulator.protocol import contract_messages
-from ib_gateway_simulator.protocol.contract import Contract as ListedContract
 from position_sync_dagster.gateway import market_data_lines
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.gateway.ib_async_internals import request_id_of
@@ -57,21 +56,6 @@ async def test_details_are_known_for_every_kind_of_contract_but_not_for_an_unkno
     assert (details[CENTS].price_magnifier, details[CENTS].multiplier) == (100, 5000.0)
     assert (details[STOCK].multiplier, details[STOCK].right) == (1.0, None)
     assert details[FUTURE].exchange == "CME"
-
-
-@pytest.mark.parametrize("listed", [("EUREX",), ("QBALGO", "EUREX")])
-async def test_an_option_that_smart_does_not_route_streams_from_its_exchange(
-    simulate, settings_for, eventually, monkeypatch, listed
-):
-    monkeypatch.setattr(ListedContract, "valid_exchanges", listed)
-    async with simulate() as sim:
-        connection = await connect(settings_for(sim))
-        details = await connection.details([CALL])
-        assert details[CALL].valid_exchanges == ",".join(listed)
-        connection.lines.subscribe(details[CALL])
-        await eventually(lambda: connection.lines.quote(CALL).mark is not None)
-        assert streamable(details[CALL]).exchange == "EUREX"
-        await connection.close()
 
 
 async def test_details_of_an_algo_venue_are_taken_only_where_there_are_no_others(

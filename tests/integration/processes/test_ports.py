@@ -1,16 +1,13 @@
-"""Ports on this machine: free, taken, and with a server that answers."""
+"""Ports on this machine: free, taken, and those of the simulator."""
 
-import http.server
 import socket
-import threading
 from unittest.mock import Mock
 
 import pytest
 
 from position_sync_dagster.demo import programs
-from position_sync_dagster.processes import ports, supervisor
-from position_sync_dagster.processes.ports import exchange_json
-from position_sync_dagster.processes.stop_request import StopRequest
+from position_sync_dagster.processes import ports
+from position_sync_dagster.processes.child_process import StopRequest
 from tests.support.ports import free_port
 
 
@@ -39,32 +36,6 @@ def test_a_port_in_use_moments_ago_is_free():
     assert ports.is_free(port)
 
 
-def test_a_server_that_is_not_dagster_is_not_the_ui(monkeypatch):
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # must not be asked
-    handler = type(
-        "Handler",
-        (http.server.BaseHTTPRequestHandler,),
-        {
-            "do_GET": lambda self: (
-                self.send_response(200),
-                self.end_headers(),
-                self.wfile.write(b"[]"),
-            ),
-            "log_message": lambda *_: None,
-        },
-    )
-    with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            assert exchange_json(server.server_port, "/") == []
-            assert not supervisor.is_serving(server.server_port)
-        finally:
-            server.shutdown()
-            thread.join()
-    assert not supervisor.is_serving(free_port())
-
-
 def test_a_simulator_that_does_not_answer_is_named():
     port = free_port()
     ports_of = programs.SimulatorPorts(gateway=0, control=port)
@@ -72,14 +43,9 @@ def test_a_simulator_that_does_not_answer_is_named():
         programs.DemoRun.ask(Mock(simulator=ports_of), "/stats")
 
 
-def test_the_ports_are_read_from_the_simulators_output():
-    output = 'warming up\n{"half": \n{"port": 4010, "control_port": 4011, "host": "127.0.0.1"}\n'
-    assert programs.parse_ports(output) == programs.SimulatorPorts(gateway=4010, control=4011)
-    assert programs.parse_ports("nothing yet") is None
-
-
-def test_a_busy_machine_may_take_minutes_to_start_the_simulator():
-    looks = iter([""] * 6000 + ['{"port": 4010, "control_port": 4011}'])
+def test_the_ports_are_read_from_the_output_of_the_simulator_however_long_it_takes():
+    printed = 'warming up\n{"half": \n{"port": 4010, "control_port": 4011, "host": "127.0.0.1"}\n'
+    looks = iter([""] * 6000 + ["nothing yet", printed])
     child = Mock(tail=lambda lines: next(looks))
     found = programs.wait_until_ready(child, Mock(spec=StopRequest))
     assert found == programs.SimulatorPorts(gateway=4010, control=4011)

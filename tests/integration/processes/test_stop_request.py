@@ -9,15 +9,15 @@ import time
 
 import pytest
 
-from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
+from position_sync_dagster.processes.child_process import StopRequest, StopRequested
 from tests.support.demo_program import LIMIT_S
 
 WORK = textwrap.dedent(
     """
     import os, signal, sys
-    from position_sync_dagster.processes import stop_request
-    stop_request.block_stop_signals()
-    stop = stop_request.StopRequest()
+    from position_sync_dagster.processes import child_process
+    child_process.block_stop_signals()
+    stop = child_process.StopRequest()
     import polars as pl
     rows = pl.LazyFrame({"a": range(200_000)}).sort("a", descending=True)
     print("ready", flush=True)
@@ -25,12 +25,12 @@ WORK = textwrap.dedent(
         while True:
             rows.collect()
             stop.check()
-    except stop_request.StopRequested as request:
+    except child_process.StopRequested as request:
         for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(os.getpid(), sig)  # nothing interrupts the end
         try:
             stop.check()
-        except stop_request.StopRequested as again:
+        except child_process.StopRequested as again:
             print(again.reason)
             sys.exit(again.exit_code)
     """
@@ -66,14 +66,14 @@ def test_a_signal_is_read_where_the_work_asks_for_it(sig, reason):
 PAUSES = textwrap.dedent(
     """
     import sys
-    from position_sync_dagster.processes import stop_request
-    stop_request.block_stop_signals()
-    stop = stop_request.StopRequest()
+    from position_sync_dagster.processes import child_process
+    child_process.block_stop_signals()
+    stop = child_process.StopRequest()
     try:
         while True:
             stop.pause(0.02)
             print("goes on", flush=True)
-    except stop_request.StopRequested as request:
+    except child_process.StopRequested as request:
         sys.exit(request.exit_code)
     """
 )

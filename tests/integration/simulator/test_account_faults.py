@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-from typing import Any
 
 import pytest
 from ib_async import IB
@@ -26,41 +25,6 @@ def codes_of(ib: IB) -> list[int]:
 async def download(ib: IB, account: str) -> None:
     """Request an account, and wait for the end of its download."""
     await asyncio.wait_for(ib.reqAccountUpdatesAsync(account), DEADLINE_S)
-
-
-@pytest.mark.parametrize("notice", [True, False])
-@pytest.mark.parametrize("options", [{"refresh_interval_s": 0.05}])
-async def test_a_silenced_account_feed_ends_and_a_new_request_works(
-    sim, post, ib, eventually, notice
-):
-    rows: list[object] = []
-    ib.updatePortfolioEvent += rows.append
-    codes = codes_of(ib)
-    await download(ib, FIRST)
-    first = len(rows)
-    await eventually(lambda: len(rows) > first)
-    assert await post("silence_account", account=FIRST, notice=notice) == 1
-    assert sim.stats()["account_feed"] is None
-    # What the gateway answers now comes after the last row of the feed.
-    await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
-    last = len(rows)
-    sim.fill(FIRST, CALL, 1)
-    for _ in range(20):
-        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
-    assert len(rows) == last
-    assert (2100 in codes) is notice
-    await download(ib, FIRST)
-    again = len(rows)
-    assert again > last
-    await eventually(lambda: len(rows) > again)
-
-
-async def test_only_an_account_of_the_login_can_be_silenced(ib, sim):
-    await download(ib, FIRST)
-    assert sim.silence_account(SECOND) == 0
-    assert sim.stats()["account_feed"] == {"account": FIRST, "clients": [1]}
-    with pytest.raises(ActionError, match="account"):
-        sim.silence_account("DU1")
 
 
 def ends_of(ib: IB) -> list[str]:
@@ -118,19 +82,6 @@ async def test_the_late_end_of_a_position_list_ends_the_next_request_of_ib_async
     assert sim.stats()["messages_sent"]["position"] == sent + 20
     await post("positions_end")
     assert len(await asyncio.wait_for(ib.reqPositionsAsync(), DEADLINE_S)) == 10
-
-
-async def test_a_position_list_may_never_end_and_the_next_one_does(sim, post, ib):
-    await post("positions_end", delay_s=None)
-    endless = ib.reqPositionsAsync()
-    await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
-    assert not endless.done()
-    await post("positions_end")
-    assert len(await asyncio.wait_for(ib.reqPositionsAsync(), DEADLINE_S)) == 10
-    with pytest.raises(ActionError, match="delay_s"):
-        sim.positions_end(-1)
-    with pytest.raises(ActionError, match="late_rows"):
-        sim.positions_end(1, -1)
 
 
 @pytest.mark.parametrize("options", [{"pnl_interval_s": 0.05}])
@@ -219,49 +170,6 @@ async def test_account_values_come_in_the_base_currency_and_by_currency_with_the
     assert values["NetLiquidationByCurrency", "BASE"] == values["NetLiquidation", "USD"]
     assert values["TotalCashBalance", "BASE"] == values["TotalCashValue", "USD"] == "100000.00"
     assert float(values["AvailableFunds", "USD"]) < total
-
-
-async def test_an_account_without_rows_has_whole_empty_lists_until_it_has_them_again(
-    sim, post, ib, eventually
-):
-    rows: list[Any] = []
-    ib.updatePortfolioEvent += rows.append
-
-    async def listed() -> set[str]:
-        found = await asyncio.wait_for(ib.reqPositionsAsync(), DEADLINE_S)
-        return {row.account for row in found}
-
-    assert await listed() == {FIRST, SECOND}
-    await post("empty_lists", account=FIRST)
-    assert await listed() == {SECOND}
-    await download(ib, FIRST)
-    assert rows == []
-    sim.fill(FIRST, CALL, 1)  # a trade is sent all the same
-    await eventually(lambda: rows)
-    await post("empty_lists")
-    assert await listed() == set()
-    await post("empty_lists", empty=False)
-    assert await listed() == {FIRST, SECOND}
-    with pytest.raises(ActionError, match="no account"):
-        sim.empty_lists("DU1")
-
-
-async def test_another_login_manages_other_accounts_at_the_same_port(
-    sim, post, connect_ib, eventually
-):
-    ib, port = await connect_ib(sim), sim.port
-    assert ib.managedAccounts() == [FIRST, SECOND]
-    assert await post("login", accounts=[SECOND]) == 1
-    await eventually(lambda: not ib.isConnected())
-    other = await connect_ib(sim)
-    assert (other.managedAccounts(), sim.port) == ([SECOND], port)
-    found = await asyncio.wait_for(other.reqPositionsAsync(), DEADLINE_S)
-    assert {row.account for row in found} == {SECOND}
-    codes = codes_of(other)
-    other.client.reqAccountUpdates(True, FIRST)
-    await eventually(lambda: 321 in codes)
-    with pytest.raises(ActionError, match="no account 'DU1'"):
-        sim.log_in_as(["DU1"])
 
 
 @pytest.mark.parametrize("options", [{"pnl_interval_s": 0.05}])

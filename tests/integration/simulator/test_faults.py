@@ -157,23 +157,6 @@ async def test_a_paused_gateway_accepts_connections_and_sends_nothing(
     await late.wait(lambda m: m[0] == "178")
 
 
-async def test_the_line_limit_and_permissions_can_change_while_running(sim, post, client):
-    client.market_data(1, CALL)
-    await client.barrier()
-    await post("line_limit", limit=1)
-    client.market_data(2, PUT)
-    await client.wait_error(101, 2)
-    assert sim.stats()["line_limit"] == 1
-    await post("permissions", conid=CALL, code=10197)
-    await client.wait_error(10197, 1)
-    await post("permissions", code=354)
-    client.market_data(3, PUT)
-    await client.wait_error(354, 3)
-    await post("permissions")
-    client.market_data(4, PUT)
-    await client.wait(lambda m: m[0] == "58" and m[2] == "4")
-
-
 async def test_a_restart_refuses_connections_for_a_while_and_removes_closed_rows(
     sim, post, client, connect, eventually
 ):

@@ -1,7 +1,6 @@
 """Faults of single market data lines, as the real ib_async sees them."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from ib_async import IB, Contract, Ticker
@@ -43,26 +42,6 @@ async def ticked(sim: SimulatedGateway, eventually, ticks: Ticks) -> None:
     await eventually(stepped)
 
 
-async def test_a_silenced_line_stays_counted_and_silent_while_others_tick(
-    sim, post, ib, eventually
-):
-    dead, live = listen(ib, CALL), listen(ib, PUT)
-    await eventually(lambda: dead.count and live.count)
-    assert await post("silence_line", conid=CALL) == 1
-    await ticked(sim, eventually, live)
-    heard = dead.count
-    for _ in range(5):
-        await ticked(sim, eventually, live)
-    assert dead.count == heard
-    assert sim.stats()["lines_in_use"] == 2
-    assert sim.stats()["silent_lines"] == 1
-    ib.cancelMktData(dead.ticker.contract)
-    again = listen(ib, CALL)
-    await ticked(sim, eventually, again)
-    assert sim.stats()["lines_in_use"] == 2
-    assert sim.stats()["silent_lines"] == 0
-
-
 async def test_a_silenced_line_speaks_again_after_a_reset(sim, post, ib, eventually):
     dead = listen(ib, CALL)
     await eventually(lambda: dead.count)
@@ -70,40 +49,6 @@ async def test_a_silenced_line_speaks_again_after_a_reset(sim, post, ib, eventua
     assert await post("silence_line", conid=CALL, reset=True) == 1
     await ticked(sim, eventually, dead)
     assert await post("silence_line", conid=PUT) == 0
-
-
-async def outage(post, kind: str) -> None:
-    """Lose and restore a farm, or the connection to IB."""
-    if kind == "farm":
-        await post("farm", farm="usfarm", code=2103)
-        await post("farm", farm="usfarm", code=2104)
-    else:
-        await post("connectivity", state="lost")
-        await post("connectivity", state="restored_data_kept")
-
-
-@pytest.mark.parametrize("kind", ["farm", "connectivity"])
-async def test_lines_are_dead_after_a_restore_until_they_are_requested_anew(
-    sim, post, ib, eventually, kind
-):
-    codes: list[int] = []
-    ib.errorEvent += lambda _id, code, _text, _contract: codes.append(code)
-    dead = listen(ib, CALL)
-    await eventually(lambda: dead.count)
-    await post("after_restore", lines="dead")
-    await outage(post, kind)
-    await eventually(lambda: codes[-1:] in ([2104], [1102]))
-    heard = dead.count
-    other = listen(ib, PUT)
-    for _ in range(3):
-        await ticked(sim, eventually, other)
-    assert dead.count == heard
-    assert sim.stats()["lines_in_use"] == 2
-    ib.cancelMktData(dead.ticker.contract)
-    await ticked(sim, eventually, listen(ib, CALL))
-    await post("after_restore", lines="alive")
-    await outage(post, kind)
-    await ticked(sim, eventually, other)
 
 
 async def test_a_restored_farm_leaves_the_lines_of_other_farms_alive(small, connect_ib, eventually):
@@ -197,25 +142,3 @@ async def test_in_a_frozen_market_the_last_trade_was_before(small, connect_ib, e
         sim.freeze(False)
         sim.step(10)
         await eventually(lambda: times[-1] == clock[0])
-
-
-async def test_outside_their_hours_contracts_do_not_tick_and_the_details_list_them(
-    small, connect_ib, eventually
-):
-    async with SimulatedGateway(replace(small, hours="CLOSED"), autostep=False) as sim:
-        ib = await connect_ib(sim)
-        sim.set_hours(PUT, "")
-        resting, trading = listen(ib, CALL), listen(ib, PUT)
-        await eventually(lambda: resting.count and trading.count)  # a new line has its quote
-        heard = resting.count
-        for _ in range(5):
-            await ticked(sim, eventually, trading)
-        assert resting.count == heard
-        for conid, listed in ((CALL, ":CLOSED"), (PUT, ":0000-")):
-            [details] = await ib.reqContractDetailsAsync(Contract(conId=conid))
-            assert details.tradingHours == details.liquidHours
-            assert listed in details.tradingHours
-        sim.set_hours(None, "")
-        await ticked(sim, eventually, resting)
-        with pytest.raises(ActionError, match="hours"):
-            sim.set_hours(None, "always")

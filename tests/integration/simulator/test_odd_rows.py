@@ -4,57 +4,12 @@ import asyncio
 import math
 
 import pytest
-from ib_async import PortfolioItem, Position
 
 from ib_gateway_simulator import ActionError
 from tests.support.waiting import DEADLINE_S
 
 CALL = 921000001
 FIRST = "DUSIM0001"
-
-ODD: list[tuple[str, int, float | str, str]] = [
-    (FIRST, CALL, "nan", "AAPL"),
-    (FIRST, 8, "1.7976931348623157E308", "AAPL"),
-    (FIRST, -5, 2.5, "AAPL"),
-    (FIRST, 9, 4, ""),
-    ("", 11, 6, "AAPL"),
-]
-
-
-def same(found: float, given: float | str) -> bool:
-    wanted = float(given)
-    return found == wanted or (math.isnan(found) and math.isnan(wanted))
-
-
-@pytest.mark.parametrize(("account", "conid", "position", "symbol"), ODD)
-async def test_an_odd_row_is_sent_now_and_in_every_list_as_given(
-    sim, post, ib, eventually, account, conid, position, symbol
-):
-    def is_it(row: Position | PortfolioItem) -> bool:
-        return (
-            row.account == account
-            and row.contract.conId == conid
-            and row.contract.symbol == symbol
-            and same(row.position, position)
-        )
-
-    changes: list[Position] = []
-    ib.positionEvent += changes.append
-    rows: list[PortfolioItem] = []
-    ib.updatePortfolioEvent += rows.append
-    await asyncio.wait_for(ib.reqAccountUpdatesAsync(FIRST), DEADLINE_S)
-    odd = {"account": account, "conid": conid, "position": position, "symbol": symbol}
-    assert await post("holding", **odd) == odd
-    await eventually(lambda: any(map(is_it, changes)) and any(map(is_it, rows)))
-    listed = await asyncio.wait_for(ib.reqPositionsAsync(), DEADLINE_S)
-    assert [row for row in listed if is_it(row)]
-    assert len(listed) == (10 if conid == CALL else 11)
-    rows.clear()
-    await asyncio.wait_for(ib.reqAccountUpdatesAsync(FIRST), DEADLINE_S)
-    assert [row for row in rows if is_it(row)]
-    assert len(rows) == (6 if conid == CALL else 7)
-    assert sim.stats()["odd_rows"] == 1
-    assert len(sim.positions()) == 10
 
 
 async def test_an_odd_row_can_be_removed_and_a_trade_replaces_it(sim, post, ib, eventually):

@@ -6,8 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from dagster import DagsterRunStatus as RunState
 
-from position_sync_dagster.defs.runs import JobRun
-from position_sync_dagster.defs.stream import Supervision, supervise
+from position_sync_dagster.defs.stream import JobRun, Supervision, supervise
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
@@ -119,33 +118,28 @@ def test_a_run_whose_lease_holds_is_left_alone() -> None:
     assert "its lease holds 10 s" in decided.reason
 
 
-def test_a_run_whose_lease_ended_is_reported_as_lost_and_followed() -> None:
-    decided = decide(run(RunState.STARTED), session=lease(left_s=-1))
-    assert decided.start
-    assert decided.lost == ("new",)
+ENDED_CLEANLY = {left_s: lease(state=SessionState.ENDED, left_s=left_s) for left_s in (13, -25)}
+STARTING, CREATED = RunState.STARTING, RunState.NOT_STARTED
+LOST = {
+    "its lease ended": (run(RunState.STARTED), lease(left_s=-1), True),
+    "it was killed before it had a lease": (run(STARTING, began_s=61), None, True),
+    "it has no lease yet": (run(STARTING, began_s=59), None, False),
+    "it began in the future, and has no lease": (run(STARTING, began_s=-3600), None, True),
+    "it began a little ahead of this clock": (run(STARTING, began_s=-20), None, False),
+    "its session ended cleanly long ago": (run(RunState.STARTED), ENDED_CLEANLY[-25], True),
+    "its session ended cleanly just now": (run(RunState.STARTED), ENDED_CLEANLY[13], False),
+    "it was never submitted": (run(CREATED, began_s=61), None, True),
+    "it was never submitted, beside another": (run(CREATED, began_s=61), lease("old"), True),
+    "it was created just now": (run(CREATED, began_s=59), lease("old"), False),
+}
 
 
-def test_a_run_killed_before_it_had_a_lease_is_lost_after_a_grace() -> None:
-    assert decide(run(RunState.STARTING, began_s=59)).lost == ()
-    decided = decide(run(RunState.STARTING, began_s=61))
-    assert decided.start
-    assert decided.lost == ("new",)
-
-
-def test_a_run_whose_session_ended_cleanly_gets_time_to_end_itself() -> None:
-    ended = lease(state=SessionState.ENDED, left_s=13)
-    assert decide(run(RunState.STARTED), session=ended).lost == ()
-    ended = lease(state=SessionState.ENDED, left_s=-25)
-    assert decide(run(RunState.STARTED), session=ended).lost == ("new",)
-
-
-@pytest.mark.parametrize("owner", [None, lease("old")])
-def test_a_run_that_was_created_and_never_submitted_is_lost_after_a_grace(owner) -> None:
-    created = run(RunState.NOT_STARTED, began_s=59)
-    assert decide(created, session=owner).lost == ()
-    decided = decide(replace(created, since=ago(61)), session=owner)
-    assert decided.lost == ("new",)
-    assert decided.start is (owner is None)
+@pytest.mark.parametrize(("one", "session", "is_lost"), LOST.values(), ids=LOST)
+def test_a_run_is_reported_as_lost_and_followed_if(one, session, is_lost) -> None:
+    decided = decide(one, session=session)
+    assert decided.lost == (("new",) if is_lost else ())
+    is_owned = session is not None and session.run_id == "old"
+    assert decided.start is (is_lost and not is_owned)
 
 
 def test_several_runs_left_behind_by_a_host_crash_are_all_reported() -> None:
@@ -154,8 +148,7 @@ def test_several_runs_left_behind_by_a_host_crash_are_all_reported() -> None:
         run(RunState.STARTED, name="a", began_s=9000),
         session=lease("b", left_s=-60),
     )
-    assert decided.lost == ("b", "a")
-    assert decided.start
+    assert (decided.lost, decided.start) == (("b", "a"), True)
 
 
 def test_a_stream_outside_dagster_is_not_doubled() -> None:
@@ -200,12 +193,6 @@ def test_a_crash_loop_is_not_paused_for_longer_because_the_clock_went_back() -> 
     early = decide(again, *runs)
     assert not early.start
     assert "next in 119 s" in early.reason
-
-
-def test_a_run_that_began_in_the_future_and_has_no_lease_is_lost() -> None:
-    """It was killed before it had one, and then the clock went back."""
-    assert decide(run(RunState.STARTING, began_s=-20)).lost == ()
-    assert decide(run(RunState.STARTING, began_s=-3600)).lost == ("new",)
 
 
 def test_a_lease_from_the_future_counts_for_nothing() -> None:

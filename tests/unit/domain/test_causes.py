@@ -1,18 +1,12 @@
 """The cause of each close, from a table of facts to what it says; never a false one."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
 from position_sync_dagster.domain.causes import Facts, closures_of
-from position_sync_dagster.domain.closures import (
-    Cause,
-    Closure,
-    PositionChange,
-    Stage,
-    knows_more,
-)
+from position_sync_dagster.domain.closures import Cause, Closure, PositionChange, Stage, knows_more
 from position_sync_dagster.domain.instrument import NEW_YORK, ContractDetails, Right
 from position_sync_dagster.domain.statement import (
     FLEX,
@@ -151,44 +145,30 @@ class Case:
     contracts: dict[int, ContractDetails] = field(default_factory=lambda: CONTRACTS)
     asked: dict[str, tuple[datetime, datetime]] = field(default_factory=lambda: ASKED)
     stated: dict[str, frozenset[date]] = field(default_factory=dict)
-    prices: dict[int, tuple[float, datetime]] = field(default_factory=dict)
+    prices: dict[int, float] = field(default_factory=dict)
 
     def found(self) -> list[Closure]:
-        facts = Facts(
-            changes=self.changes,
-            executions=self.executions,
-            events=self.events,
-            contracts=self.contracts,
-            asked=self.asked,
-            stated=self.stated,
-            prices=self.prices,
-        )
+        facts = Facts(**{one.name: getattr(self, one.name) for one in fields(Facts)})
         return closures_of(facts, NIGHT)
 
 
 MIDNIGHT = datetime(2026, 3, 20, tzinfo=NEW_YORK).astimezone(UTC)
 SOLD_AT_NOON = change(CALL, 2, 0, NOON + timedelta(seconds=1))
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+TRADED, WORTHLESS, UNKNOWN = Cause.TRADED, Cause.EXPIRED_WORTHLESS, Cause.UNEXPLAINED
+ASSIGNED, EXERCISED = Cause.ASSIGNED, Cause.EXERCISED
+SALE: dict[str, object] = {"source": FLEX, "codes": "C;P", "transaction_type": "ExchTrade"}
 CASES = {
-    "sold on its day": Case([SOLD_AT_NOON], [(Cause.TRADED, P, 2)], [fill(CALL, -2)]),
+    "sold on its day": Case([SOLD_AT_NOON], [(TRADED, P, 2)], [fill(CALL, -2)]),
     "a short one bought back": Case(
-        [change(CALL, -3, -1, NOON)], [(Cause.TRADED, P, -2)], [fill(CALL, 2)]
-    ),
-    "each partial fill explains its own change": Case(
-        [
-            change(CALL, 5, 3, NOON),
-            change(CALL, 3, 0, NOON + timedelta(minutes=1)),
-        ],
-        [(Cause.TRADED, P, 2), (Cause.TRADED, P, 3)],
-        [fill(CALL, -2, NOON), fill(CALL, -3, NOON + timedelta(minutes=1))],
+        [change(CALL, -3, -1, NOON)], [(TRADED, P, -2)], [fill(CALL, 2)]
     ),
     "two fills of one second, whose effects are seen apart": Case(
         [
             change(CALL, 3, 1, NOON + timedelta(seconds=0.4)),
-            change(
-                CALL, 1, 0, NOON + timedelta(seconds=0.9), since=NOON + timedelta(seconds=0.4)
-            ),
+            change(CALL, 1, 0, NOON + timedelta(seconds=0.9), since=NOON + timedelta(seconds=0.4)),
         ],
-        [(Cause.TRADED, P, 2), (Cause.TRADED, P, 1)],
+        [(TRADED, P, 2), (TRADED, P, 1)],
         [fill(CALL, -2, NOON), fill(CALL, -1, NOON)],
     ),
     "two fills, whose effects are seen seconds later, one by one": Case(
@@ -196,229 +176,171 @@ CASES = {
             change(CALL, 3, 1, NOON + timedelta(seconds=8)),
             change(CALL, 1, 0, NOON + timedelta(seconds=9), since=NOON + timedelta(seconds=8)),
         ],
-        [(Cause.TRADED, P, 2), (Cause.TRADED, P, 1)],
+        [(TRADED, P, 2), (TRADED, P, 1)],
         [fill(CALL, -2, NOON), fill(CALL, -1, NOON + timedelta(seconds=1))],
     ),
     "a sale through zero closes what was held": Case(
-        [change(CALL, 2, -3, NOON)], [(Cause.TRADED, P, 2)], [fill(CALL, -5, NOON)]
+        [change(CALL, 2, -3, NOON)], [(TRADED, P, 2)], [fill(CALL, -5, NOON)]
     ),
     "a purchase closes nothing": Case([change(CALL, 2, 3, NOON)], [], [fill(CALL, 1)]),
     "an execution of another account explains nothing": Case(
-        [SOLD_AT_NOON], [(Cause.UNEXPLAINED, P, 2)], [fill(CALL, -2, account="DU2")]
+        [SOLD_AT_NOON], [(UNKNOWN, P, 2)], [fill(CALL, -2, account="DU2")]
     ),
     "an execution of yesterday explains nothing": Case(
-        [SOLD_AT_NOON], [(Cause.UNEXPLAINED, P, 2)], [fill(CALL, -2, NOON - timedelta(days=1))]
+        [SOLD_AT_NOON], [(UNKNOWN, P, 2)], [fill(CALL, -2, NOON - DAY)]
     ),
     "executions of more than was closed explain nothing": Case(
-        [SOLD_AT_NOON], [(Cause.UNEXPLAINED, P, 2)], [fill(CALL, -3)]
+        [SOLD_AT_NOON], [(UNKNOWN, P, 2)], [fill(CALL, -3)]
     ),
     "sold as a statement has it": Case(
-        [SOLD_AT_NOON],
-        [(Cause.TRADED, S, 2)],
-        [
-            fill(CALL, -2),
-            fill(CALL, -2, source=FLEX, codes="C;P", transaction_type="ExchTrade"),
-        ],
+        [SOLD_AT_NOON], [(TRADED, S, 2)], [fill(CALL, -2), fill(CALL, -2, **SALE)]
     ),
     "a statement without codes states no cause": Case(
-        [SOLD_AT_NOON], [(Cause.TRADED, P, 2)], [fill(CALL, -2, source=FLEX)]
+        [SOLD_AT_NOON], [(TRADED, P, 2)], [fill(CALL, -2, source=FLEX)]
     ),
     "a code that nobody knows is never a trade": Case(
         [SOLD_AT_NOON],
-        [(Cause.UNEXPLAINED, S, 2)],
+        [(UNKNOWN, S, 2)],
         [fill(CALL, -2, source=FLEX, codes="C;Qq", transaction_type="ExchTrade")],
     ),
     "a cancelled purchase": Case(
         [change(CALL, 0, 2, NOON), change(CALL, 2, 0, NIGHT)],
         [(Cause.CORRECTED, S, 2)],
-        [
-            fill(CALL, 2),
-            booked(CALL, -2, "Ca", NOON + timedelta(hours=3), transaction_type="TradeCancel"),
-        ],
+        [fill(CALL, 2), booked(CALL, -2, "Ca", NOON + 3 * HOUR, transaction_type="TradeCancel")],
     ),
-    "expired worthless": Case([worthless(CALL, 1)], [(Cause.EXPIRED_WORTHLESS, P, 1)]),
-    "expired worthless, two legs": Case(
-        [worthless(CALL, -1), worthless(PUT, -1)],
-        [(Cause.EXPIRED_WORTHLESS, P, -1), (Cause.EXPIRED_WORTHLESS, P, -1)],
-    ),
+    "expired worthless": Case([worthless(CALL, 1)], [(WORTHLESS, P, 1)]),
     "expired, as stated on Friday and gone on Monday": Case(
-        [
-            worthless(
-                CALL, -1, at=END + timedelta(days=3), since=END + timedelta(hours=2)
-            )
-        ],
-        [(Cause.EXPIRED_WORTHLESS, S, -1)],
+        [worthless(CALL, -1, at=END + 3 * DAY, since=END + 2 * HOUR)],
+        [(WORTHLESS, S, -1)],
         [booked(CALL, 1, "C;Ep")],
     ),
     "an execution that fits no change: nothing is inferred": Case(
-        [worthless(CALL, 1)],
-        [(Cause.UNEXPLAINED, P, 1)],
-        [fill(CALL, -1, NIGHT + timedelta(hours=5))],
+        [worthless(CALL, 1)], [(UNKNOWN, P, 1)], [fill(CALL, -1, NIGHT + 5 * HOUR)]
     ),
     "the trade that opened an option, before the first list, is no other cause of its end": Case(
         [deep(CALL, -1), change(SHARES, 100, 0), worthless(PUT, -1)],
-        [(Cause.ASSIGNED, P, -1), (Cause.ASSIGNED, P, 100), (Cause.EXPIRED_WORTHLESS, P, -1)],
+        [(ASSIGNED, P, -1), (ASSIGNED, P, 100), (WORTHLESS, P, -1)],
         [fill(CALL, -1), fill(PUT, -1)],
     ),
     "half was sold before half expired": Case(
-        [worthless(CALL, 2, since=NOON - timedelta(hours=1))],
-        [(Cause.TRADED, S, 1), (Cause.EXPIRED_WORTHLESS, S, 1)],
-        [
-            fill(CALL, -1, source=FLEX, codes="C", transaction_type="ExchTrade"),
-            booked(CALL, -1, "Ep"),
-        ],
+        [worthless(CALL, 2, since=NOON - HOUR)],
+        [(TRADED, S, 1), (WORTHLESS, S, 1)],
+        [fill(CALL, -1, **SALE), booked(CALL, -1, "Ep")],
     ),
     "a failed request for executions proves nothing": Case(
-        [worthless(CALL, 1, at=NOON)], [(Cause.UNEXPLAINED, P, 1)], asked={}
+        [worthless(CALL, 1, at=NOON)], [(UNKNOWN, P, 1)], asked={}
     ),
     "an option that was worth something did not expire worthless": Case(
-        [change(CALL, 1, 0, market_price=0.4)], [(Cause.UNEXPLAINED, P, 1)]
+        [change(CALL, 1, 0, market_price=0.4)], [(UNKNOWN, P, 1)]
     ),
     "a price from long before the end proves nothing": Case(
-        [worthless(CALL, 1, since=NOON)], [(Cause.UNEXPLAINED, P, 1)]
+        [worthless(CALL, 1, since=NOON)], [(UNKNOWN, P, 1)]
     ),
-    "before its end it did not expire": Case(
-        [worthless(CALL, 1, at=NOON)], [(Cause.UNEXPLAINED, P, 1)]
-    ),
+    "before its end it did not expire": Case([worthless(CALL, 1, at=NOON)], [(UNKNOWN, P, 1)]),
     "a short put is assigned before its end": Case(
-        [
-            deep(PUT, -2, at=NOON),
-            change(SHARES, 50, 250, NOON + timedelta(minutes=3)),
-        ],
-        [(Cause.ASSIGNED, P, -2)],
+        [deep(PUT, -2, at=NOON), change(SHARES, 50, 250, NOON + 3 * MINUTE)], [(ASSIGNED, P, -2)]
     ),
     "a covered call is assigned, and the shares go": Case(
-        [deep(CALL, -1), change(SHARES, 100, 0)],
-        [(Cause.ASSIGNED, P, -1), (Cause.ASSIGNED, P, 100)],
+        [deep(CALL, -1), change(SHARES, 100, 0)], [(ASSIGNED, P, -1), (ASSIGNED, P, 100)]
     ),
-    "a long call is exercised": Case(
-        [deep(CALL, 1), change(SHARES, 0, 100)], [(Cause.EXERCISED, P, 1)]
-    ),
+    "a long call is exercised": Case([deep(CALL, 1), change(SHARES, 0, 100)], [(EXERCISED, P, 1)]),
     "shares that were bought are no assignment": Case(
-        [deep(PUT, -1), change(SHARES, 0, 100)],
-        [(Cause.UNEXPLAINED, P, -1)],
-        [fill(SHARES, 100, NIGHT)],
+        [deep(PUT, -1), change(SHARES, 0, 100)], [(UNKNOWN, P, -1)], [fill(SHARES, 100, NIGHT)]
     ),
     "shares of another number are no assignment": Case(
-        [deep(PUT, -1), change(SHARES, 0, 150)], [(Cause.UNEXPLAINED, P, -1)]
+        [deep(PUT, -1), change(SHARES, 0, 150)], [(UNKNOWN, P, -1)]
     ),
     "shares that come an hour later are no assignment": Case(
-        [deep(PUT, -1), change(SHARES, 0, 100, NIGHT + timedelta(hours=1))],
-        [(Cause.UNEXPLAINED, P, -1)],
+        [deep(PUT, -1), change(SHARES, 0, 100, NIGHT + HOUR)], [(UNKNOWN, P, -1)]
     ),
     "both legs of a spread in the money, and no shares come: only the statement knows": Case(
-        [deep(CALL, -1), deep(OTHER, 1)],
-        [(Cause.UNEXPLAINED, P, -1), (Cause.UNEXPLAINED, P, 1)],
+        [deep(CALL, -1), deep(OTHER, 1)], [(UNKNOWN, P, -1), (UNKNOWN, P, 1)]
     ),
     "one leg in the money with its shares, and the others out of it": Case(
         [deep(PUT, -1), worthless(CALL, -1), worthless(OTHER, 1), change(SHARES, 0, 100)],
-        [
-            (Cause.ASSIGNED, P, -1),
-            (Cause.EXPIRED_WORTHLESS, P, -1),
-            (Cause.EXPIRED_WORTHLESS, P, 1),
-        ],
+        [(ASSIGNED, P, -1), (WORTHLESS, P, -1), (WORTHLESS, P, 1)],
     ),
     "both legs of a spread, cheap right before its end: no shares came": Case(
-        [worthless(CALL, -1), worthless(OTHER, 1)],
-        [(Cause.EXPIRED_WORTHLESS, P, -1), (Cause.EXPIRED_WORTHLESS, P, 1)],
+        [worthless(CALL, -1), worthless(OTHER, 1)], [(WORTHLESS, P, -1), (WORTHLESS, P, 1)]
     ),
     "at their end, one price does not exercise a put and a call with a higher strike": Case(
-        [deep(PUT, -1), deep(OTHER, 1), change(SHARES, 0, 200)],
-        [(Cause.UNEXPLAINED, P, -1), (Cause.UNEXPLAINED, P, 1)],
+        [deep(PUT, -1), deep(OTHER, 1), change(SHARES, 0, 200)], [(UNKNOWN, P, -1), (UNKNOWN, P, 1)]
     ),
     "two options that are transferred, whose shares would offset each other": Case(
-        [deep(PUT, 1, at=NOON), deep(CALL, 1, at=NOON)],
-        [(Cause.UNEXPLAINED, P, 1), (Cause.UNEXPLAINED, P, 1)],
+        [deep(PUT, 1, at=NOON), deep(CALL, 1, at=NOON)], [(UNKNOWN, P, 1), (UNKNOWN, P, 1)]
     ),
     "no assignment turns a short position into a long one": Case(
         [change(CALL, -1, 1, NOON), change(SHARES, 100, 0, NOON)],
-        [(Cause.UNEXPLAINED, P, -1), (Cause.UNEXPLAINED, P, 100)],
+        [(UNKNOWN, P, -1), (UNKNOWN, P, 100)],
     ),
     "shares that are seen after a gap may have come at its beginning": Case(
-        [
-            worthless(CALL, 1),
-            change(SHARES, 0, 100, NIGHT + timedelta(hours=6), since=NIGHT),
-        ],
-        [(Cause.UNEXPLAINED, P, 1)],
+        [worthless(CALL, 1), change(SHARES, 0, 100, NIGHT + 6 * HOUR, since=NIGHT)],
+        [(UNKNOWN, P, 1)],
     ),
     "an option near its strike does not hide the exercise of another one": Case(
-        [
-            worthless(OTHER, 1),
-            deep(CALL, 1),
-            change(SHARES, 0, 100, NIGHT + timedelta(hours=6), since=NIGHT),
-        ],
-        [(Cause.UNEXPLAINED, P, 1), (Cause.EXERCISED, P, 1)],
+        [worthless(OTHER, 1), deep(CALL, 1), change(SHARES, 0, 100, NIGHT + 6 * HOUR, since=NIGHT)],
+        [(UNKNOWN, P, 1), (EXERCISED, P, 1)],
     ),
     "shares of an option in the money are known after a gap too": Case(
-        [deep(CALL, 1), change(SHARES, 0, 100, NIGHT + timedelta(hours=6), since=NIGHT)],
-        [(Cause.EXERCISED, P, 1)],
+        [deep(CALL, 1), change(SHARES, 0, 100, NIGHT + 6 * HOUR, since=NIGHT)], [(EXERCISED, P, 1)]
     ),
     "shares that came and were traded away during a gap": Case(
-        [worthless(CALL, 1)],
-        [(Cause.UNEXPLAINED, P, 1)],
-        [fill(SHARES, -100, NIGHT + timedelta(hours=6))],
+        [worthless(CALL, 1)], [(UNKNOWN, P, 1)], [fill(SHARES, -100, NIGHT + 6 * HOUR)]
     ),
     "a transfer of its day is stated, not an assignment of days before": Case(
-        [change(SHARES, 100, 0, END + timedelta(days=3), since=END + timedelta(days=3, hours=-1))],
+        [change(SHARES, 100, 0, END + 3 * DAY, since=END + timedelta(days=3, hours=-1))],
         [(Cause.TRANSFERRED, S, 100)],
         [booked(SHARES, -100, "A;C")],
-        [
-            event(
-                EventKind.TRANSFER, 100, conid=SHARES, direction="OUT",
-                day=FRIDAY + timedelta(days=3),
-            )
-        ],
+        [event(EventKind.TRANSFER, 100, conid=SHARES, direction="OUT", day=FRIDAY + 3 * DAY)],
     ),
     "shares that come minutes after the second of two options are not overlooked": Case(
         [
             worthless(CALL, 1),
-            worthless(OTHER, 1, at=NIGHT + timedelta(minutes=14)),
-            change(SHARES, 0, 100, NIGHT + timedelta(minutes=16)),
+            worthless(OTHER, 1, at=NIGHT + 14 * MINUTE),
+            change(SHARES, 0, 100, NIGHT + 16 * MINUTE),
         ],
-        [(Cause.UNEXPLAINED, P, 1), (Cause.UNEXPLAINED, P, 1)],
+        [(UNKNOWN, P, 1), (UNKNOWN, P, 1)],
     ),
     "an assignment, as stated, with its shares": Case(
         [deep(PUT, -1), change(SHARES, 0, 100)],
-        [(Cause.ASSIGNED, S, -1)],
+        [(ASSIGNED, S, -1)],
         [booked(PUT, 1, "A;C"), booked(SHARES, 100, "A;O", price=560.0)],
     ),
     "offsetting positions: the short leg is assigned, the long one exercised": Case(
         [deep(CALL, -1), deep(OTHER, 1)],
-        [(Cause.ASSIGNED, S, -1), (Cause.EXERCISED, S, 1)],
+        [(ASSIGNED, S, -1), (EXERCISED, S, 1)],
         [booked(CALL, 1, "C;GEA"), booked(OTHER, -1, "C;GEA")],
     ),
     "an assignment that only the section of events has": Case(
         [deep(CALL, -1)],
-        [(Cause.ASSIGNED, S, -1)],
+        [(ASSIGNED, S, -1)],
         events=[event(EventKind.OPTION_EVENT, 1, type="Assignment")],
     ),
     "an index option in the money is settled in cash": Case(
         [change(INDEX_CALL, 1, 0, market_price=120.0)], [(Cause.CASH_SETTLED, P, 1)]
     ),
     "an index option out of the money": Case(
-        [worthless(INDEX_CALL, 1)],
-        [(Cause.EXPIRED_WORTHLESS, P, 1)],
-        prices={INDEX_CALL: (5700.0, END)},
+        [worthless(INDEX_CALL, 1)], [(WORTHLESS, P, 1)], prices={INDEX_CALL: 5700.0}
     ),
     "an index option near its strike, however cheap": Case(
-        [worthless(INDEX_CALL, 1)], [(Cause.UNEXPLAINED, P, 1)], prices={INDEX_CALL: (5790.0, END)}
+        [worthless(INDEX_CALL, 1)], [(UNKNOWN, P, 1)], prices={INDEX_CALL: 5790.0}
     ),
     "a cheap option, and its shares may still come": Case(
         [worthless(CALL, 1)],
-        [(Cause.UNEXPLAINED, P, 1)],
-        asked={ACCOUNT: (ASKED[ACCOUNT][0], NIGHT + timedelta(minutes=14))},
+        [(UNKNOWN, P, 1)],
+        asked={ACCOUNT: (ASKED[ACCOUNT][0], NIGHT + 14 * MINUTE)},
     ),
     "an option far from its strike, as soon as it is gone": Case(
         [worthless(CALL, 1)],
-        [(Cause.EXPIRED_WORTHLESS, P, 1)],
+        [(WORTHLESS, P, 1)],
         asked={ACCOUNT: (ASKED[ACCOUNT][0], NIGHT)},
-        prices={CALL: (560.0, END)},
+        prices={CALL: 560.0},
     ),
     "a cheap option near its strike was exercised": Case(
-        [worthless(CALL, 1), change(SHARES, 0, 100)], [(Cause.EXERCISED, P, 1)]
+        [worthless(CALL, 1), change(SHARES, 0, 100)], [(EXERCISED, P, 1)]
     ),
     "settled at the open, cheap the evening before: not known": Case(
-        [worthless(INDEX_CALL, 1)], [(Cause.UNEXPLAINED, P, 1)], contracts=AT_THE_OPEN
+        [worthless(INDEX_CALL, 1)], [(UNKNOWN, P, 1)], contracts=AT_THE_OPEN
     ),
     "settled in cash, as stated by its price": Case(
         [change(INDEX_CALL, 1, 0)],
@@ -444,11 +366,17 @@ CASES = {
         [(Cause.SPLIT, S, 100)],
         events=[
             event(
-                EventKind.CORPORATE_ACTION, -100, type="RS", conid=SHARES,
+                EventKind.CORPORATE_ACTION,
+                -100,
+                type="RS",
+                conid=SHARES,
                 attributes='{"actionID": "5"}',
             ),
             event(
-                EventKind.CORPORATE_ACTION, 33, type="RS", conid=NEW_SHARES,
+                EventKind.CORPORATE_ACTION,
+                33,
+                type="RS",
+                conid=NEW_SHARES,
                 attributes='{"actionID": "5"}',
             ),
         ],
@@ -459,7 +387,7 @@ CASES = {
         events=[event(EventKind.CORPORATE_ACTION, -100, type="IC", conid=SHARES)],
     ),
     "before the statement a split is unexplained": Case(
-        [change(SHARES, 100, 0), change(NEW_SHARES, 0, 33)], [(Cause.UNEXPLAINED, P, 100)]
+        [change(SHARES, 100, 0), change(NEW_SHARES, 0, 33)], [(UNKNOWN, P, 100)]
     ),
     "transferred": Case(
         [change(SHARES, 100, 0)],
@@ -468,75 +396,68 @@ CASES = {
     ),
     "a transfer into the account explains no close": Case(
         [change(SHARES, 100, 0)],
-        [(Cause.UNEXPLAINED, P, 100)],
+        [(UNKNOWN, P, 100)],
         events=[event(EventKind.TRANSFER, 100, type="ACATS", direction="IN", conid=SHARES)],
     ),
     "the statements of its days do not name it": Case(
-        [worthless(CALL, 1, at=NOON)], [(Cause.UNEXPLAINED, S, 1)], stated=WEEK
+        [worthless(CALL, 1, at=NOON)], [(UNKNOWN, S, 1)], stated=WEEK
     ),
     "the statement of one of its days is missing": Case(
-        [worthless(CALL, 1, at=NOON, since=NOON - timedelta(days=1))],
-        [(Cause.UNEXPLAINED, P, 1)],
+        [worthless(CALL, 1, at=NOON, since=NOON - DAY)],
+        [(UNKNOWN, P, 1)],
         stated={ACCOUNT: {FRIDAY: EVENING}},
     ),
     "a price of 0.02 is much for an option on a currency": Case(
-        [change(CALL, -1, 0, sec_type="FOP", strike=1.05, market_price=0.02)],
-        [(Cause.UNEXPLAINED, P, -1)],
+        [change(CALL, -1, 0, sec_type="FOP", strike=1.05, market_price=0.02)], [(UNKNOWN, P, -1)]
     ),
     "a price of 0.002 is little for an option on a currency": Case(
-        [change(CALL, -1, 0, sec_type="FOP", strike=1.05, market_price=0.002)],
-        [(Cause.EXPIRED_WORTHLESS, P, -1)],
+        [change(CALL, -1, 0, sec_type="FOP", strike=1.05, market_price=0.002)], [(WORTHLESS, P, -1)]
     ),
     "a price of 0.04 dollars, from a value, is much for an option that is quoted in cents": Case(
         [change(CALL, -1, 0, sec_type="FOP", strike=460.0, market_price=0.04)],
-        [(Cause.UNEXPLAINED, P, -1)],
+        [(UNKNOWN, P, -1)],
         contracts={CALL: details(CALL, price_magnifier=100)},
     ),
     "a trade of a statement that names its day alone": Case(
-        [SOLD_AT_NOON],
-        [(Cause.TRADED, S, 2)],
-        [fill(CALL, -2, MIDNIGHT, source=FLEX, codes="C", transaction_type="ExchTrade")],
-        stated=WEEK,
+        [SOLD_AT_NOON], [(TRADED, S, 2)], [fill(CALL, -2, MIDNIGHT, **SALE)], stated=WEEK
     ),
     "a day alone explains no change of the day before": Case(
-        [change(CALL, 2, 0, MIDNIGHT - timedelta(hours=8))],
-        [(Cause.UNEXPLAINED, P, 2)],
-        [fill(CALL, -2, MIDNIGHT, source=FLEX, codes="C", transaction_type="ExchTrade")],
+        [change(CALL, 2, 0, MIDNIGHT - 8 * HOUR)],
+        [(UNKNOWN, P, 2)],
+        [fill(CALL, -2, MIDNIGHT, **SALE)],
     ),
     "a newer statement corrects an event": Case(
         [worthless(CALL, -2)],
-        [(Cause.ASSIGNED, S, -2)],
+        [(ASSIGNED, S, -2)],
         events=[
             event(EventKind.OPTION_EVENT, 2, type=kind, event_id="E9", stated_at=at)
-            for kind, at in (("Assignment", END), ("Expiration", END - timedelta(days=1)))
+            for kind, at in (("Assignment", END), ("Expiration", END - DAY))
         ],
     ),
     "the statement of its day was made before it": Case(
         [worthless(CALL, 1, at=NOON)],
-        [(Cause.UNEXPLAINED, P, 1)],
-        stated={ACCOUNT: dict.fromkeys(WEEK[ACCOUNT], NOON - timedelta(minutes=1))},
+        [(UNKNOWN, P, 1)],
+        stated={ACCOUNT: dict.fromkeys(WEEK[ACCOUNT], NOON - MINUTE)},
     ),
     "the statement of its day was made after it": Case(
         [worthless(CALL, 1, at=NOON)],
-        [(Cause.UNEXPLAINED, S, 1)],
+        [(UNKNOWN, S, 1)],
         stated={ACCOUNT: dict.fromkeys(WEEK[ACCOUNT], NOON)},
     ),
     "a trade of the evening is in the statement of the next day": Case(
-        [worthless(CALL, 1, at=EVENING - timedelta(days=1))],
-        [(Cause.UNEXPLAINED, P, 1)],
-        stated={ACCOUNT: {FRIDAY - timedelta(days=1): EVENING}},
+        [worthless(CALL, 1, at=EVENING - DAY)],
+        [(UNKNOWN, P, 1)],
+        stated={ACCOUNT: {FRIDAY - DAY: EVENING}},
     ),
     "a trade of Sunday evening is in the statement of Monday": Case(
-        [worthless(CALL, 1, at=EVENING + timedelta(days=2))],
-        [(Cause.UNEXPLAINED, S, 1)],
-        stated={ACCOUNT: {FRIDAY + timedelta(days=3): EVENING + timedelta(days=3)}},
+        [worthless(CALL, 1, at=EVENING + 2 * DAY)],
+        [(UNKNOWN, S, 1)],
+        stated={ACCOUNT: {FRIDAY + 3 * DAY: EVENING + 3 * DAY}},
     ),
     "a close that was seen at night was made before the statement of the evening": Case(
-        [worthless(CALL, 1, at=EVENING + timedelta(hours=2))],
-        [(Cause.UNEXPLAINED, S, 1)],
-        stated=WEEK,
+        [worthless(CALL, 1, at=EVENING + 2 * HOUR)], [(UNKNOWN, S, 1)], stated=WEEK
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -570,7 +491,7 @@ def test_a_worthless_expiry_has_realized_its_cost() -> None:
 
 
 def test_a_trade_has_its_price_its_profit_and_its_evidence() -> None:
-    stated = {"source": FLEX, "codes": "C", "transaction_type": "ExchTrade", "statement": "a.xml"}
+    stated = {"source": FLEX, "codes": "C;P", "transaction_type": "ExchTrade", "statement": "a.xml"}
     (one,) = Case(
         [SOLD_AT_NOON],
         [],

@@ -157,10 +157,7 @@ CURRENT = {
         [("0001.01", 3.0)],
     ),
     "a statement of the correction replaces what the gateway said before": (
-        [
-            execution("0001.01.01", source=GATEWAY),
-            execution("0001.01.02", price=4.0),
-        ],
+        [execution("0001.01.01", source=GATEWAY), execution("0001.01.02", price=4.0)],
         [("0001.01.02", 4.0)],
     ),
     "an id without parts has no correction": (

@@ -5,39 +5,21 @@ from importlib.resources import files
 
 import polars as pl
 import pytest
-import yaml
 
 from ib_gateway_simulator import load_book
 from ib_gateway_simulator.market.market import Market
 from position_sync_dagster.domain.instrument import parse_expiry, parse_right
-from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.scenarios import Assumptions, Breakdown, PricedLegs
 from position_sync_dagster.risk.terms import DatedDividend, dividends_stated
 from tests.support import money_rows
-from tests.support.legs import leg
 
 NOW = datetime(2026, 11, 27, 15, 0, tzinfo=UTC)
 BOOK = load_book("demo")
 HELD = {(one.account, one.conid): one.quantity for one in BOOK.openings}
-STRATEGIES = files("ib_gateway_simulator").joinpath("books/demo_strategies.yaml").read_text()
-
-
-def legs() -> list[ActiveContract]:
-    return [
-        leg(
-            one["conid"],
-            strategy["strategy_id"],
-            quantity=one.get("quantity"),
-            symbol=one["symbol"],
-            right=parse_right(one["right"]),
-            strike=float(one["strike"]),
-            expiry=parse_expiry(one["expiry"]),
-        )
-        for strategy in yaml.safe_load(STRATEGIES)["strategies"]
-        for one in strategy["legs"]
-    ]
+LEGS = load_strategies(str(files("ib_gateway_simulator") / "books" / "demo_strategies.yaml"))
 
 
 def market_now() -> Market:
@@ -85,7 +67,7 @@ def dividends(market: Market) -> dict[str, tuple[DatedDividend, ...]]:
 def predicted_and_moved(points: list[Point]) -> pl.DataFrame:
     market = market_now()
     rows = [row(market, *key, quantity) for key, quantity in HELD.items()]
-    parts = money_rows.book_of(rows, legs()).split.parts
+    parts = money_rows.book_of(rows, LEGS).split.parts
     priced = PricedLegs(
         parts, Assumptions(now=NOW, rates={"USD": BOOK.rate}, dividends=dividends(market))
     )

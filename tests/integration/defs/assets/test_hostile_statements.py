@@ -40,20 +40,16 @@ TOMORROW_BUT_ONE = f"{datetime.now(UTC) + timedelta(days=2):%Y%m%d}"
 
 CONTENTS: dict[str, bytes] = {
     "empty": b"",
-    "noise": bytes(range(256)) * 100,
     "page": b"<html><body>Please log in</body></html>",
     "answer": refused("1019", "Statement generation in progress."),
     "cut off": GOOD[:-30],
-    "two documents": GOOD + GOOD,
     "a NUL inside": GOOD.replace(b"SPY", b"S\0Y"),
     "bytes that are no UTF-8": GOOD.replace(b"SPY", b"S\xffY"),
     "unknown encoding": declared("klingon"),
-    "encoding of several bytes": declared("shift_jis"),
     "another encoding than it says": declared("utf-16"),
     "entities that grow": doctype('<!ENTITY e0 "x">' + BOMB, "&e12;"),
     "an entity of a file": doctype('<!ENTITY e SYSTEM "file:///etc/passwd">', "&e;"),
     "nested deeply": nested(200_000),
-    "an attribute twice": GOOD.replace(b"symbol=", b"conid=", 1),
     "made at no time": statement(position(), generated=";;;"),
     "a day as others write it": statement(position(), first="05/03/2026"),
     "after tomorrow": statement(position(), last=TOMORROW_BUT_ONE),
@@ -80,8 +76,6 @@ def too_large(path: Path) -> None:
 
 THINGS: dict[str, Callable[[Path], None]] = {
     "a pipe": fifo,
-    "a folder": Path.mkdir,
-    "a link to nothing": lambda path: path.symlink_to("absent"),
     "a link to a device": lambda path: path.symlink_to("/dev/zero"),
     "a file that cannot be read": lambda path: path.symlink_to("/proc/self/mem"),
     "a file of half a gigabyte": too_large,

@@ -166,10 +166,7 @@ CASES = {
         lambda sim: sim.expire(B, AT_THE_OPEN, 900.0), {(B, AT_THE_OPEN): 1}, Cause.CASH_SETTLED
     ),
     "split with an odd multiplier and a new conid": Case(
-        lambda sim: sim.split(B, WHOLE, ODD, -12),
-        {(B, WHOLE): -4},
-        Cause.UNEXPLAINED,
-        Cause.SPLIT,
+        lambda sim: sim.split(B, WHOLE, ODD, -12), {(B, WHOLE): -4}, Cause.UNEXPLAINED, Cause.SPLIT
     ),
     "change of the symbol": Case(
         lambda sim: sim.split(A, OLD_NAME, NEW_NAME, 3, kind="IC"),

@@ -100,3 +100,12 @@ def test_a_quantity_without_a_trade_is_unexplained_and_named() -> None:
     assert set(rows.get_column("unexplained_legs")) == {"SPY 1"}
     assert not is_explained(rows.row(0, named=True))
     assert rows.get_column("profit").sum() == pytest.approx(found.get_column("profit").sum())
+
+
+def test_cash_of_an_account_is_in_no_strategy_and_no_leg() -> None:
+    found = explained([held(1, 1.0, 12.0)], [held(1, 1.0, 13.0)], [])
+    cash = {"account": ["A"], "currency": ["USD"], "profit": [40.0], "cash": [40.0]}
+    shares = {"account": ["A"], "conid": [1], "strategy_id": ["s"], "share": [1.0]}
+    both = pl.concat([found, pl.DataFrame(cash)], how="diagonal_relaxed")
+    rows = by_strategy(both, pl.DataFrame(shares)).select("strategy_id", "profit", "cash", "legs")
+    assert rows.rows() == [("UNATTRIBUTED", 40.0, 40.0, 0), ("s", 100.0, 0.0, 1)]

@@ -67,7 +67,6 @@ def book(
         now=NOW,
         priced=priced,
         legs=tuple(legs),
-        matching=tuple(legs),
         split=split(legs, priced, end_of=lambda one: (ends or {}).get(one.conid)),
         live_since={LOGIN: NOW - timedelta(minutes=6)},
         logins=(LOGIN,),
