@@ -116,22 +116,7 @@ class Lake:
     @property
     def tables(self) -> tuple[Table, ...]:
         """Return every table, apart from the derived ones."""
-        return (
-            self.registry.table,
-            self.queue.table,
-            self.updates.table,
-            self.broker_positions.table,
-            self.contracts.table,
-            self.sessions.table,
-            self.breaks.table,
-            self.executions.table,
-            self.statement_events.table,
-            self.position_changes.table,
-            self.closures.table,
-            self.dividends.table,
-            self.risk_scenarios.table,
-            self.account_values.table,
-        )
+        return tuple(one.table for one in vars(self).values() if hasattr(one, "table"))
 
     def derived_table(self, spec: TableSpec) -> Table:
         """Return one of `derived_tables`."""
