@@ -115,9 +115,6 @@ def bind(
 # Room for what a commit writes besides its rows: footers of files, the log entry, folders.
 SPARE_BYTES = 64 * 1024
 
-# Files and folders that a commit creates at most, by far.
-SPARE_FILES = 16
-
 
 def check_room(table: str, needed: float = 0) -> None:
     """Check that a local disk has room for a commit of `needed` bytes.
@@ -130,15 +127,14 @@ def check_room(table: str, needed: float = 0) -> None:
         needed: Bytes of the rows.
 
     Raises:
-        OSError: Less is free than `needed` and `SPARE_BYTES`, or than `SPARE_FILES` (ENOSPC).
+        OSError: Less is free than `needed` and `SPARE_BYTES` (ENOSPC).
     """
     if table.startswith("file://"):
         table = unquote(table.removeprefix("file://"))
     if "://" in table:
         return
     disk = os.statvfs(table)
-    is_out_of_files = disk.f_files and disk.f_favail < SPARE_FILES  # some disks count none
-    if is_out_of_files or disk.f_bavail * disk.f_frsize < needed + SPARE_BYTES:
+    if disk.f_bavail * disk.f_frsize < needed + SPARE_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
