@@ -17,8 +17,12 @@ import polars as pl
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.derived_tables import plotted, seldom
 from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
-from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
-from position_sync_dagster.defs.runs import CLOSE_JOB, IMPORT_JOB
+from position_sync_dagster.defs.resources import (
+    CLOSE_JOB,
+    IMPORT_JOB,
+    POSITION_SYNC,
+    PositionSyncResource,
+)
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables

@@ -13,8 +13,12 @@ from typing import Any, TypeVar
 
 import dagster as dg
 
-from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import GATEWAY, STREAM_JOB, dagster_failures
+from position_sync_dagster.defs.resources import (
+    GATEWAY,
+    STREAM_JOB,
+    PositionSyncResource,
+    dagster_failures,
+)
 from position_sync_dagster.errors import NewerRowError
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
@@ -154,7 +158,7 @@ def table_metadata(
     The URI is added when the definitions are loaded, since it depends on the settings.
     """
     described = [
-        dg.TableColumn(name, column.kind, description=column.description)
+        dg.TableColumn(name, column.kind.value, description=column.description)
         for name, column in spec.described.items()
     ]
     return {
