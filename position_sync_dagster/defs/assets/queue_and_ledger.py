@@ -4,7 +4,7 @@ import asyncio
 
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
-from position_sync_dagster.defs.runs import STREAM_JOB
+from position_sync_dagster.defs.resources import STREAM_JOB
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.lake import lake as tables

@@ -17,8 +17,7 @@ import dagster as dg
 import polars as pl
 
 from position_sync_dagster.defs.assets.table_asset import check_evaluation, table_of
-from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import dagster_failures
+from position_sync_dagster.defs.resources import PositionSyncResource, dagster_failures
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake import lake as tables
@@ -231,17 +230,6 @@ def _shown(value: object) -> str | int:
     if isinstance(value, int):
         return value
     return f"{value:.10g}" if isinstance(value, float) else "" if value is None else str(value)
-
-
-def held_at_the_broker(lake: tables.Lake, login: Settings) -> pl.DataFrame:
-    """Return the broker's newest row of each open holding of a login."""
-    return tables.broker_rows(lake, login).filter(pl.col("position") != 0)
-
-
-def newest_values(lake: tables.Lake, login: Settings) -> pl.DataFrame:
-    """Return the newest row of the ledger of each open holding of a login."""
-    rows = lake.updates.sync.latest()
-    return rows.filter(pl.col("gateway_id") == login.gateway_id, pl.col("position") != 0)
 
 
 def evaluation_of(record: Any) -> dg.AssetCheckEvaluation | None:
