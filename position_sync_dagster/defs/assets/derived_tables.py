@@ -194,16 +194,16 @@ def latest_positions(lake: tables.Lake, settings: Settings, run_id: str | None) 
     now = datetime.now(UTC)
     table = lake.derived_table(LATEST_POSITIONS)
 
-    def make(forward: bool) -> "tuple[pl.DataFrame, pl.DataFrame, derived.Replaced]":
+    def make() -> tuple[tuple[pl.DataFrame, pl.DataFrame], pl.DataFrame]:
         legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
         found = listed(lake.updates.sync.latest(), legs, now)
         holdings = tables.all_broker_rows(lake, settings)
         rows = confirmations.with_priced(found, holdings, now, band=settings.value_band).select(
             *found.columns, pl.col(confirmations.PRICED).alias("confirmed_at")
         )
-        return found, rows, derived.replace(table, rows, run_id=run_id, forward=forward)
+        return (found, rows), rows
 
-    found, rows, result = table_asset.derived_forward(make)
+    (found, rows), result = derived.derive(table, make, run_id=run_id)
     return Derived(
         metadata=positions_metadata(rows, now)
         | counted(
@@ -281,12 +281,12 @@ def strategy_exposure(lake: tables.Lake, settings: Settings, run_id: str | None)
     now = datetime.now(UTC)
     table = lake.derived_table(STRATEGY_EXPOSURE)
 
-    def make(forward: bool) -> "tuple[Book, pl.DataFrame, derived.Replaced]":
+    def make() -> tuple[tuple[Book, pl.DataFrame], pl.DataFrame]:
         book = read_book(lake, settings, now)
         found = exposure.exposures(book.split, now, newest_version(book.priced) or None)
-        return book, found, derived.replace(table, found, run_id=run_id, forward=forward)
+        return (book, found), found
 
-    book, found, result = table_asset.derived_forward(make)
+    (book, found), result = derived.derive(table, make, run_id=run_id)
     is_rest = pl.col("strategy_id") == UNATTRIBUTED
     counts = ("legs", "legs_held", "legs_without_value", "legs_without_greeks")
     rest, sums = (

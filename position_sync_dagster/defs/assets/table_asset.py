@@ -6,10 +6,9 @@ stream changes, and each hour.
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import dagster as dg
 
@@ -19,7 +18,6 @@ from position_sync_dagster.defs.resources import (
     PositionSyncResource,
     dagster_failures,
 )
-from position_sync_dagster.errors import NewerRowError
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import tables as specs
@@ -228,21 +226,6 @@ def replacement_metadata(result: derived.Replaced) -> "dict[str, dg.RawMetadataV
         "delta_version": str(result.version),
         "changed": result.changed,
     }
-
-
-Made = TypeVar("Made")
-
-
-def derived_forward(make: Callable[[bool], Made]) -> Made:
-    """Derive a table, and again if another process has meanwhile derived it from newer rows.
-
-    Args:
-        make: Reads the rows and replaces the table; its argument is `forward` of `derived.replace`.
-    """
-    for _attempt in range(2):
-        with suppress(NewerRowError):
-            return make(True)
-    return make(False)  # the ledger itself has lost its newest rows
 
 
 # The assets from which each asset is made.
