@@ -7,8 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from position_sync_dagster import defs as package
-from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.runs import GATEWAY
+from position_sync_dagster.defs.resources import GATEWAY, POSITION_SYNC
 from position_sync_dagster.errors import GatewaysFileError
 from position_sync_dagster.lake.storage.object_store import absolute_path
 from position_sync_dagster.settings import Settings

@@ -15,8 +15,8 @@ from benchmarks.machine import load_afterwards
 from benchmarks.outcome import Line, Target
 from benchmarks.timing import Samples, median
 from position_sync_dagster.defs.drain import drain_queue
-from position_sync_dagster.defs.runs import LOGINS, PARTITION, STREAM_JOB, recent_runs
-from position_sync_dagster.defs.stream import RUNS_SEEN, supervise_stream
+from position_sync_dagster.defs.resources import LOGINS, PARTITION, STREAM_JOB
+from position_sync_dagster.defs.stream import RUNS_SEEN, recent_runs, supervise_stream
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.lake.lake import Lake

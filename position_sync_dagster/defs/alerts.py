@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets import statements
 from position_sync_dagster.defs.checks import strategies
 from position_sync_dagster.defs.checks.evaluation import (
@@ -15,8 +16,6 @@ from position_sync_dagster.defs.checks.evaluation import (
     WHAT_TO_DO,
     evaluation_of,
 )
-from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.runs import TICK_S, cached_instance, cursor_of, cursor_text, sensor
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.sync import alerts
 
@@ -25,7 +24,7 @@ BUDGET = timedelta(seconds=25)
 
 
 # Seconds between two ticks while there is no receiver: a tick costs as much as one of the
-# drain's sensor.
+# drain's resources.sensor.
 WITHOUT_RECEIVERS_S = 60
 
 
@@ -35,24 +34,26 @@ def watched() -> list[dg.AssetCheckKey]:
     return [*others, *statements.imported.check_keys]
 
 
-@sensor(
-    minimum_interval_s=TICK_S if POSITION_SYNC.read_settings().alert_urls else WITHOUT_RECEIVERS_S
+@resources.sensor(
+    minimum_interval_s=resources.TICK_S
+    if resources.POSITION_SYNC.read_settings().alert_urls
+    else WITHOUT_RECEIVERS_S
 )
 def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Send a message when a check fails, and when it passes again; the cursor keeps unsent ones.
 
     It looks every 5 s, or each minute while POSITION_SYNC_ALERT_URLS names no receiver.
     """
-    settings = POSITION_SYNC.read_settings()
+    settings = resources.POSITION_SYNC.read_settings()
     urls = settings.alert_urls
     if not urls:
         return dg.SkipReason("POSITION_SYNC_ALERT_URLS names no receiver")
     now = utc_now()
-    before = cursor_of(alerts.AlertCursor, context.cursor)
+    before = resources.cursor_of(alerts.AlertCursor, context.cursor)
     keys = (*watched(), *strategies.watched_limits(settings, before.breaks))
     cursor = alerts.follow(
         before,
-        check_states(cached_instance(context), settings.ui_url, keys),
+        check_states(resources.cached_instance(context), settings.ui_url, keys),
         now=now,
         after=timedelta(seconds=settings.alert_after_s),
         severities=settings.alert_severities,
@@ -62,7 +63,7 @@ def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
     waiting = f"; {len(cursor.outbox)} messages wait" if cursor.outbox else ""
     return dg.SensorResult(
         skip_reason=f"{len(cursor.breaks)} checks do not pass; {sent} messages sent{waiting}",
-        cursor=cursor_text(cursor),
+        cursor=resources.cursor_text(cursor),
     )
 
 

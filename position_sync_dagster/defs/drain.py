@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 import dagster as dg
 
 from position_sync_dagster import dagster_files
-from position_sync_dagster.defs import runs
+from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets import (
     derived_tables,
     queue_and_ledger,
@@ -31,7 +31,6 @@ from position_sync_dagster.defs.assets import (
 from position_sync_dagster.defs.assets.table_asset import DERIVE, Derived
 from position_sync_dagster.defs.checks import evaluation
 from position_sync_dagster.defs.checks.tables import breaks_state
-from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.clock import elapsed
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.update import QueueStatus, Source
@@ -116,7 +115,7 @@ class TickCursor:
     risk_registry: int | None = None
 
 
-@runs.sensor()
+@resources.sensor()
 def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Value the waiting requests, derive what follows from the rows, and report both.
 
@@ -126,15 +125,17 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     written, and a skip reason with the numbers. A tick that fails leaves requests whose leases
     expire; the next one goes on.
     """
-    settings = POSITION_SYNC.read_settings()
-    lake = runs.cached_lake(settings)
-    cursor = runs.cursor_of(TickCursor, context.cursor)
-    work = Work(lake, settings, runs.cached_instance(context), datetime.now(UTC), cursor)
+    settings = resources.POSITION_SYNC.read_settings()
+    lake = resources.cached_lake(settings)
+    cursor = resources.cursor_of(TickCursor, context.cursor)
+    work = Work(lake, settings, resources.cached_instance(context), datetime.now(UTC), cursor)
     events = work.tick()
     dagster_files.note(dagster_files.FAILED_TICK if work.failed else dagster_files.SENSORS)
     return_freed_memory()
     return dg.SensorResult(
-        asset_events=events, skip_reason="; ".join(work.said), cursor=runs.cursor_text(work.cursor)
+        asset_events=events,
+        skip_reason="; ".join(work.said),
+        cursor=resources.cursor_text(work.cursor),
     )
 
 
@@ -243,7 +244,7 @@ class Work:
     def _report_tables(self, states: dict[str, str]) -> None:
         """Report the gateways, and the tables that the stream writes."""
         lake, settings = self.lake, self.settings
-        self._report(runs.GATEWAY, partial(gateway_state, lake, states))
+        self._report(resources.GATEWAY, partial(gateway_state, lake, states))
         strategies_state = partial(queue_and_ledger.strategies_state, lake, settings)
         self._report(specs.ACTIVE_STRATEGIES.name, strategies_state)
         for table in lake.tables:

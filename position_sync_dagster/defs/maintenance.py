@@ -15,8 +15,7 @@ import dagster as dg
 import sqlalchemy as sql
 from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
 
-from position_sync_dagster.defs import runs
-from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.defs import resources
 from position_sync_dagster.lake.schema import tables as specs
 
 KEPT = timedelta(days=90)
@@ -39,7 +38,7 @@ def delete_old_runs(instance: dg.DagsterInstance, jobs: Iterable[str], before: d
     }
     deleted = 0
     for job in jobs:
-        old = dg.RunsFilter(job_name=job, statuses=[*runs.ENDED], created_before=before)
+        old = dg.RunsFilter(job_name=job, statuses=[*resources.ENDED], created_before=before)
         for run_id in instance.get_run_ids(old):
             if run_id not in held:
                 instance.delete_run(run_id)
@@ -98,17 +97,19 @@ MAINTENANCE_JOB = "maintain_lake"
 # The assets whose old events are deleted.
 OWN_ASSETS = (
     *(spec.name for spec in (*specs.TABLES, *specs.DERIVED)),
-    runs.GATEWAY,
+    resources.GATEWAY,
     "flex_statements",
 )
 
 # Runs of `close_day` are kept: they record which days are filled.
-PRUNED_JOBS = (runs.STREAM_JOB, runs.IMPORT_JOB, MAINTENANCE_JOB)
+PRUNED_JOBS = (resources.STREAM_JOB, resources.IMPORT_JOB, MAINTENANCE_JOB)
 
 
 @dg.op(tags={"domain": "upkeep"}, config_schema={})
-@runs.dagster_failures
-def maintain_tables(context: dg.OpExecutionContext, position_sync: PositionSyncResource) -> None:
+@resources.dagster_failures
+def maintain_tables(
+    context: dg.OpExecutionContext, position_sync: resources.PositionSyncResource
+) -> None:
     """Compact files, write checkpoints and clean the log of every table."""
     for result in position_sync.lake.maintain():
         context.log.info(

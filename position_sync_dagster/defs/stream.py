@@ -24,9 +24,7 @@ from typing import NamedTuple
 
 import dagster as dg
 
-from position_sync_dagster.defs import runs
-from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
-from position_sync_dagster.defs.runs import LOGINS, STREAM_JOB, JobRun, dagster_failures
+from position_sync_dagster.defs import resources
 from position_sync_dagster.domain.clock import SKEW, Backoff
 from position_sync_dagster.domain.gateway_session import ALIVE, PAUSED, GatewaySession, Owner
 from position_sync_dagster.errors import GatewaysFileError
@@ -119,8 +117,10 @@ class StreamThread:
 
 
 @dg.op(tags={"domain": "positions"}, config_schema={})
-@dagster_failures
-def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResource) -> None:
+@resources.dagster_failures
+def stream_legs(
+    context: dg.OpExecutionContext, position_sync: resources.PositionSyncResource
+) -> None:
     """Own a login: stream active legs, write `broker_positions`, enqueue everything else.
 
     The op runs until it is interrupted, its rotation is due, its login was changed or removed in
@@ -139,7 +139,8 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
                 # The supervisor gives up a run that has no lease in time: nobody can terminate it.
                 thread.wait(
                     until=lambda: (
-                        login_is_gone(settings) or status_of(instance, context.run_id) in runs.ENDED
+                        login_is_gone(settings)
+                        or status_of(instance, context.run_id) in resources.ENDED
                     )
                 )
         except dg.DagsterExecutionInterruptedError:
@@ -206,7 +207,7 @@ def stream_job(partitions: dg.PartitionsDefinition | None = None) -> dg.JobDefin
     """Return the stream's job, with a partition per login if there are several."""
 
     @dg.job(
-        name=STREAM_JOB,
+        name=resources.STREAM_JOB,
         executor_def=dg.in_process_executor,
         # Of several queued runs, the stream's is launched first.
         tags={"dagster/max_retries": "0", "dagster/priority": "1", "domain": "positions"},
@@ -220,6 +221,81 @@ def stream_job(partitions: dg.PartitionsDefinition | None = None) -> dg.JobDefin
 
 
 stream_positions = stream_job()
+
+
+# Dagster's tag with the reason why a run failed.
+FAILURE_REASON = "dagster/failure_reason"
+
+# Failure reasons caused by the run itself; interrupted or killed runs have others, or none.
+OWN_FAULTS = frozenset({"STEP_FAILURE", "RUN_EXCEPTION", "JOB_INITIALIZATION_FAILURE"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRun:
+    """A run of a job, as Dagster stores it.
+
+    Attributes:
+        since: When it began; before that, when it was created or launched.
+        ended_at: None while it is in progress.
+        own_fault: It failed by an error of its own; it was not interrupted, killed or given up.
+    """
+
+    run_id: str
+    state: Status
+    since: datetime
+    ended_at: datetime | None = None
+    own_fault: bool = False
+
+
+def recent_runs(
+    instance: dg.DagsterInstance, job_name: str, *, limit: int, login: str | None = None
+) -> Sequence[JobRun]:
+    """Return the newest runs of a job, newest first.
+
+    Args:
+        instance: The Dagster instance.
+        job_name: The job.
+        limit: Maximum number of runs.
+        login: Only runs of the partition of this login.
+    """
+    tags = {} if login is None else {resources.PARTITION: login}
+    records = instance.get_run_records(dg.RunsFilter(job_name=job_name, tags=tags), limit=limit)
+    return [_run_of(record) for record in records]
+
+
+_IN_PROGRESS = [status for status in Status if status not in resources.ENDED]
+
+
+def streams_in_progress(instance: dg.DagsterInstance) -> dict[str, list[JobRun]]:
+    """Return the streams that have not ended, newest first, by partition ("": without one).
+
+    One query, however many partitions there are.
+    """
+    found: dict[str, list[JobRun]] = {}
+    unended = dg.RunsFilter(job_name=resources.STREAM_JOB, statuses=_IN_PROGRESS)
+    for record in instance.get_run_records(unended):
+        found.setdefault(record.dagster_run.tags.get(resources.PARTITION, ""), []).append(
+            _run_of(record)
+        )
+    return found
+
+
+def _run_of(record: dg.RunRecord) -> JobRun:
+    run = record.dagster_run
+    is_starting = run.status is Status.STARTING
+    launched = record.update_timestamp if is_starting else record.create_timestamp
+    return JobRun(
+        run_id=run.run_id,
+        state=run.status,
+        since=utc(record.start_time) or launched,
+        ended_at=utc(record.end_time),
+        own_fault=run.tags.get(FAILURE_REASON) in OWN_FAULTS,
+    )
+
+
+def utc(timestamp: float | None) -> datetime | None:
+    """Convert a timestamp of Dagster's storage to UTC; None stays None."""
+    return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
 
 
 # Maximum time from the start of a run to its lease. It takes 3 to 10 s, and over 30 s where other
@@ -279,7 +355,7 @@ def supervise(
     """
     owner = session if session is not None and session.is_alive(now) else None
     lost = tuple(r.run_id for r in recent if _is_lost(r, session, owner, now))
-    in_progress = [r for r in recent if r.state not in runs.ENDED and r.run_id not in lost]
+    in_progress = [r for r in recent if r.state not in resources.ENDED and r.run_id not in lost]
     if owner is not None and [r.run_id for r in in_progress] == [owner.run_id]:
         due_s = (owner.started_at - now).total_seconds() + rotate_after_s
         if due_s <= min(ROTATION_LEAD_S, rotate_after_s / 2):
@@ -287,7 +363,7 @@ def supervise(
             return Supervision(reason, start=True, lost=lost)
     if in_progress:
         return Supervision(_describe(in_progress[0], owner, now), lost=lost)
-    ended = {*lost, *(r.run_id for r in recent if r.state in runs.ENDED)}
+    ended = {*lost, *(r.run_id for r in recent if r.state in resources.ENDED)}
     if owner is not None and owner.owner is Owner.STREAM and owner.run_id not in ended:
         reason = f"process {owner.pid} on {owner.host} streams outside Dagster"
         return Supervision(reason, lost=lost)
@@ -355,7 +431,7 @@ STARTS_AT_ONCE = 4
 SUPERVISE_S = 7
 
 
-@runs.sensor(job_name=STREAM_JOB, minimum_interval_s=SUPERVISE_S)
+@resources.sensor(job_name=resources.STREAM_JOB, minimum_interval_s=SUPERVISE_S)
 def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Request a stream run if none is alive; report a run as failed if its process is gone.
 
@@ -365,12 +441,14 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 
     The logins are those of the gateways file, if there is one; each login is a partition of runs.
     """
-    settings = POSITION_SYNC.read_settings()
-    lake, instance = runs.cached_lake(settings), runs.cached_instance(context)
+    settings = resources.POSITION_SYNC.read_settings()
+    lake, instance = resources.cached_lake(settings), resources.cached_instance(context)
     since = context.last_sensor_start_time
     logins = {login.gateway_id: login for login in settings.logins}
     several = settings.gateways_file is not None
-    known = set(instance.get_dynamic_partitions(str(LOGINS.name))) if several else set(logins)
+    known = (
+        set(instance.get_dynamic_partitions(str(resources.LOGINS.name))) if several else set(logins)
+    )
     supervisor = _Supervisor(
         lake,
         instance,
@@ -387,8 +465,8 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         if name in known or name in new
     )
     changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
-    changes += [LOGINS.build_add_request(new)] if new else []
-    changes += [LOGINS.build_delete_request(ended)] if ended else []
+    changes += [resources.LOGINS.build_add_request(new)] if new else []
+    changes += [resources.LOGINS.build_delete_request(ended)] if ended else []
     return dg.SensorResult(
         run_requests=requests,
         skip_reason=None if requests else "; ".join(supervisor.reasons) or "no login",
@@ -411,7 +489,7 @@ class _Supervisor:
 
     def __post_init__(self) -> None:
         self._sessions = self.lake.sessions.current_of(self.names)
-        self._streams = runs.streams_in_progress(self.instance)
+        self._streams = streams_in_progress(self.instance)
         self.reasons: list[str] = []
 
     def tick(self, logins: Iterable[tuple[Settings, str | None]]) -> list[dg.RunRequest]:
@@ -465,7 +543,7 @@ class _Supervisor:
         decision = decide(unended)
         if len(decision.lost) == len(unended):  # ended runs decide, if there are any
             decision = decide(
-                runs.recent_runs(self.instance, STREAM_JOB, limit=RUNS_SEEN, login=partition)
+                recent_runs(self.instance, resources.STREAM_JOB, limit=RUNS_SEEN, login=partition)
             )
         for run_id in decision.lost:
             run = self.instance.get_run_by_id(run_id)
@@ -482,7 +560,8 @@ class _Supervisor:
 @dg.definitions
 def stream_definitions() -> dg.Definitions:
     """Define the job, with partitions if a gateways file is configured, and its supervisor."""
-    several = POSITION_SYNC.read_settings().gateways_file is not None
+    several = resources.POSITION_SYNC.read_settings().gateways_file is not None
     return dg.Definitions(
-        jobs=[stream_job(LOGINS) if several else stream_positions], sensors=[supervise_stream]
+        jobs=[stream_job(resources.LOGINS) if several else stream_positions],
+        sensors=[supervise_stream],
     )

@@ -130,41 +130,16 @@ _MODEL_PART = (*_GREEKS, "model_price", "pv_dividend", "greeks_time")
 
 
 # The columns whose change makes a row worth writing. Times, sizes and ids are not among them.
-VALUES = [
-    "position",
-    "market_price",
-    "market_value",
-    "average_cost",
-    "unrealized_pnl",
-    "realized_pnl",
-    "daily_pnl",
-    "price_kind",
-    "value_source",
-    "bid",
-    "ask",
-    "implied_vol",
-    "delta",
-    "gamma",
-    "vega",
-    "theta",
-    "underlying_price",
-    "market_data_type",
-    "note",
-    "greeks_source",
-]
+VALUES = (
+    *("position", "market_price", "market_value", "average_cost", "unrealized_pnl"),
+    *("realized_pnl", "daily_pnl", "price_kind", "value_source", "bid", "ask", *_GREEKS),
+    *("market_data_type", "note", "greeks_source"),
+)
 
-_TERMS = [
-    "symbol",
-    "sec_type",
-    "right",
-    "strike",
-    "expiry",
-    "multiplier",
-    "currency",
-    "trading_class",
-    "local_symbol",
-    "gateway_id",
-]
+_TERMS = (
+    *("symbol", "sec_type", "right", "strike", "expiry", "multiplier", "currency"),
+    *("trading_class", "local_symbol", "gateway_id"),
+)
 
 # Returns what readers see of the value of a row.
 values_of = attrgetter(*VALUES)

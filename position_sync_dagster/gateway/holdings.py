@@ -47,9 +47,6 @@ class PendingChanges(Generic[K]):
     def __bool__(self) -> bool:
         return bool(self._noted)
 
-    def __contains__(self, key: K) -> bool:
-        return key in self._noted
-
     def take(self) -> set[K]:
         """Return what changed since the last call, and start anew."""
         noted, self._noted = self._noted, set()
@@ -157,10 +154,6 @@ class Confirmations:
         self.holdings.clear()
         self.completeness |= dict.fromkeys(self.completeness, Completeness.UNKNOWN)
 
-    def completeness_of(self, account: str) -> Completeness:
-        """Return how much of an account the broker has sent."""
-        return self.completeness.get(account, Completeness.UNKNOWN)
-
     def of_account(self, account: str) -> datetime | None:
         """Return when the broker last confirmed every holding of an account."""
         return self._accounts.get(account)
@@ -186,7 +179,7 @@ class Confirmations:
             newer: Whether to set a newer confirmation. A confirmation that was cleared, or is later
                 than the newest one because the clock was set back, is replaced in any case.
         """
-        completeness = self.completeness_of(key[0])
+        completeness = self.completeness.get(key[0], Completeness.UNKNOWN)
         has_value, before = holding.market_value is not None, holding.confirmed_at
         confirmed_at = self.of(key, has_value=has_value)
         older = before is None or (confirmed_at is not None and before < confirmed_at)
@@ -513,9 +506,14 @@ class HoldingsBook:
         elif profit is not None and not profit.follows(before, value, now, self._band):
             self._missed.add(key)
         origin = ValueOrigin.NONE if value is None else ValueOrigin.PORTFOLIO
-        sent = {"value_source": origin, "confirmed_at": confirmed_at, **values}
-        completeness = self.confirmed.completeness_of(key[0])
-        row = self._row(key, instrument, position, before, now, completeness=completeness, **sent)
+        completeness = self.confirmed.completeness.get(key[0], Completeness.UNKNOWN)
+        sent = {
+            "value_source": origin,
+            "confirmed_at": confirmed_at,
+            "completeness": completeness,
+            **values,
+        }
+        row = self._row(key, instrument, position, before, now, **sent)
         self._put(key, before, row)
 
     def put_pnl(self, key: Key, sent: PnlValues) -> bool:

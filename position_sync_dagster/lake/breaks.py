@@ -12,13 +12,7 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import Break, BreakState, Discrepancy
 from position_sync_dagster.errors import UnknownRequestError
 from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.codec import (
-    LIVE_COLUMNS,
-    fields_of,
-    frame_of,
-    new_ids,
-    records_of,
-)
+from position_sync_dagster.lake.schema.codec import LIVE_COLUMNS, records_of
 from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import Table, files_in
@@ -71,8 +65,7 @@ def _key(one: Break | Discrepancy) -> BreakKey:
 
 
 def _rows_of(breaks: Iterable[Break]) -> pl.DataFrame:
-    rows = frame_of(RECONCILIATION_BREAKS, breaks)
-    return rows.with_columns(*LIVE_COLUMNS)
+    return codec.frame_of(RECONCILIATION_BREAKS, breaks).with_columns(*LIVE_COLUMNS)
 
 
 def _in_order(rows: pl.DataFrame) -> list[Break]:
@@ -129,19 +122,20 @@ class ReconciliationBreaks:
                     live.append(seen_again(named, difference, at, *by))
             if not left and not gone and all(map(operator.is_, live, before)):
                 return Change(None)
-            for break_id, (of, new) in zip(new_ids(at, len(left)), left.values(), strict=True):
-                live.append(
-                    Break(
-                        **fields_of(new),
-                        break_id=break_id,
-                        gateway_id=of,
-                        state=BreakState.OPENED,
-                        opened_at=at,
-                        snapshot_id=(snapshots or {}).get(of),
-                        run_id=run_id,
-                        last_seen_at=at,
-                    )
+            ids = codec.new_ids(at, len(left))
+            live += [
+                Break(
+                    **codec.fields_of(new),
+                    break_id=break_id,
+                    gateway_id=of,
+                    state=BreakState.OPENED,
+                    opened_at=at,
+                    snapshot_id=(snapshots or {}).get(of),
+                    run_id=run_id,
+                    last_seen_at=at,
                 )
+                for break_id, (of, new) in zip(ids, left.values(), strict=True)
+            ]
             return Change(None, _rows_of(live), _rows_of(gone).with_columns(bucket=pl.lit(CLOSED)))
 
         self._lifecycle.change(step, {"action": "reconcile", "run_id": run_id or ""})
@@ -224,8 +218,7 @@ class ReconciliationBreaks:
             key = self.table.cache_key(handle)
             if self._closed is None or self._closed[0] != key:
                 rows = self.table.read_rows(files_in(handle, bucket=CLOSED))
-                rows = rows.sort("resolved_at", descending=True)
-                self._closed = (key, rows)
+                self._closed = (key, rows.sort("resolved_at", descending=True))
             return self._closed[1]
 
         return records_of(Break, self.table.snapshot(step)[:limit])

@@ -251,7 +251,7 @@ NOT_HELD = "No account of the login holds this conid."
 NOT_COVERED = "the broker's answer did not cover every account"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True)
 class BatchPlan:
     """The rows to write for a batch, and what becomes of its requests, by their ids.
 
@@ -259,10 +259,10 @@ class BatchPlan:
         answers: The row that answers each valued request: one of `rows`, or one of the ledger.
     """
 
-    rows: tuple[PositionUpdate, ...] = ()
-    answers: Mapping[str, Answer] = field(default_factory=dict)
-    not_held: tuple[str, ...] = ()
-    not_covered: tuple[str, ...] = ()
+    rows: list[PositionUpdate] = field(default_factory=list)
+    answers: dict[str, Answer] = field(default_factory=dict)
+    not_held: list[str] = field(default_factory=list)
+    not_covered: list[str] = field(default_factory=list)
 
 
 def plan_batch(
@@ -297,15 +297,12 @@ def plan_batch(
         keep: A row that is older than this is written again, even with the same values.
         written: Ids of the requests' own rows that the ledger holds; see `own_ids`.
     """
-    rows: list[PositionUpdate] = []
-    planned: dict[Key, PositionUpdate] = {}
-    answers: dict[str, Answer] = {}
-    not_held: list[str] = []
-    not_covered: list[str] = []
+    plan, planned = BatchPlan(), dict[Key, PositionUpdate]()
     for request in batch:
         holdings = match_holdings(request, view)
         if not holdings:
-            (not_covered if holdings is None else not_held).append(request.request_id)
+            left = plan.not_covered if holdings is None else plan.not_held
+            left.append(request.request_id)
         for holding in holdings or ():
             known = planned.get(holding.key) or newest.get(holding.key)
             own_id = _own_id(request, holding.key)
@@ -322,23 +319,18 @@ def plan_batch(
                     # The request may also be that of a change which came after its own row.
                     later_id = content_id(now, request.request_id, *holding.key)
                     row, planned[holding.key] = None, replace(made, update_id=later_id)
-                    rows.append(planned[holding.key])
+                    plan.rows.append(planned[holding.key])
             elif known is not None and _answers(known, made, view, now, keep):
                 row = known
             else:
-                rows.append(made)
+                plan.rows.append(made)
                 planned[holding.key] = made
             answer = Answer(
                 update_id=own_id if row is None else row.update_id,
                 confirmed_at=None if row is None else confirmed_time(row, holding, now),
             )
-            answers.setdefault(request.request_id, answer)
-    return BatchPlan(
-        rows=tuple(rows),
-        answers=answers,
-        not_held=tuple(not_held),
-        not_covered=tuple(not_covered),
-    )
+            plan.answers.setdefault(request.request_id, answer)
+    return plan
 
 
 def own_ids(

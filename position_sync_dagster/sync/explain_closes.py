@@ -4,6 +4,8 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from datetime import date, datetime, timedelta
+from itertools import chain
+from operator import attrgetter
 
 import polars as pl
 
@@ -109,20 +111,31 @@ class CloseExplainer:
             chosen = closes.filter(one_of("change_id", due))
             for one in closures_of(self._facts(chosen, said, asked or {}), now, due):
                 judged[one.change_id].append(one)
-        rows = lake.closures.add(self._replaced(judged, since, now), run_id=self.run_id)
         unknown = counted.filter(pl.col("cause") == Cause.UNEXPLAINED.value)
         unknown = unknown.join(closes, on="change_id", how="semi")
         open_ids = {*unknown.get_column("change_id"), *judged}
-        waiting = tuple(
+        # Read after the facts: another process may have judged meanwhile, from more facts.
+        counting: defaultdict[str, list[Closure]] = defaultdict(list)
+        if open_ids:
+            for one in lake.closures.current(one_of("change_id", open_ids), since - BEFORE):
+                counting[one.change_id].append(one)
+        replaced = {
+            change_id: _judged_last(new, counting[change_id], now)
+            for change_id, new in judged.items()
+            if knows_more(new, counting[change_id])
+        }
+        rows = lake.closures.add(chain.from_iterable(replaced.values()), run_id=self.run_id)
+        waiting = [
             one
-            for one in self._counting(open_ids, since)
+            for one in chain.from_iterable((counting | replaced).values())
             if one.cause is Cause.UNEXPLAINED and elapsed(one.closed_at, now) >= GRACE
-        )
+        ]
+        waiting.sort(key=attrgetter("closed_at"))
         self._ask_people(waiting, closes, now)
         first = closes.filter(one_of("change_id", open_ids)).get_column("seen_at").min()
         since = min(first, looked.until) if isinstance(first, datetime) else looked.until
         lake.closures.looked = replace(looked, since=since)
-        return Explained(rows=rows, unexplained=waiting)
+        return Explained(rows=rows, unexplained=tuple(waiting))
 
     def _looked(self, now: datetime) -> LookedAt:
         """Return from when on closes are looked at: from the first that was open at the last look.
@@ -141,32 +154,6 @@ class CloseExplainer:
             return last
         until = now - 2 * A_DAY
         return LookedAt(since=now - WINDOW, until=until, files=files(until))
-
-    def _replaced(
-        self, judged: Mapping[str, list[Closure]], since: datetime, now: datetime
-    ) -> list[Closure]:
-        """Return the causes that replace those that count.
-
-        These are read after the facts: another process may have judged meanwhile, from more facts.
-        """
-        known: defaultdict[str, list[Closure]] = defaultdict(list)
-        for one in self._counting(set(judged), since):
-            known[one.change_id].append(one)
-        added: list[Closure] = []
-        for change_id, new in judged.items():
-            before = known.get(change_id, ())
-            if knows_more(new, before):
-                # The causes judged last count, also after the clock was set back.
-                last = max((one.judged_at or NEVER for one in before), default=NEVER)
-                judged_at = max(now, last + timedelta(microseconds=1))
-                added += [replace(one, judged_at=judged_at) for one in new]
-        return added
-
-    def _counting(self, change_ids: set[str], since: datetime) -> list[Closure]:
-        """Return the causes that count of some closes that were seen since a time."""
-        if not change_ids:
-            return []
-        return self.lake.closures.current(one_of("change_id", change_ids), since - BEFORE)
 
     def _said(self, since: datetime) -> pl.DataFrame:
         """Return which holdings and times executions and statements name, and since when."""
@@ -247,6 +234,12 @@ class CloseExplainer:
         self.lake.breaks.record(found, now, compared=is_judged, run_id=self.run_id)
 
 
+def _judged_last(new: Iterable[Closure], before: Iterable[Closure], now: datetime) -> list[Closure]:
+    """Return causes as judged after those before: they count, also after a clock was set back."""
+    last = max((one.judged_at or NEVER for one in before), default=NEVER)
+    return [replace(one, judged_at=max(now, last + timedelta(microseconds=1))) for one in new]
+
+
 _CLOSE = ("change_id", "account", "conid", "symbol", "since", "seen_at")
 _COUNTED = ("change_id", "cause", "stage", "statement", "judged_at")
 _KEY = ("account", "conid")
@@ -289,15 +282,21 @@ def due_closes(
         | (is_open & ~is_traded & (seen >= moment(now - AN_HOUR)))
     )
     facts = said.select(*_KEY, "stated_at", "source", at=pl.coalesce("time", "day"))
-    of_contracts = ones.join(facts, on="conid").filter(
-        pl.col("account") == pl.col("account_right"),
-        (pl.col("stated_at") > judged_at) | ((pl.col("source") == FLEX) & waits),
-        pl.col("at").is_between(begin - BOOKED - A_DAY, seen + SLACK),
+    of_contracts = (
+        ones.with_columns(waits=waits)
+        .join(facts, on="conid")
+        .filter(
+            (pl.col("stated_at") > judged_at) | (pl.col("waits") & (pl.col("source") == FLEX)),
+            pl.col("account") == pl.col("account_right"),
+            pl.col("at").is_between(begin - BOOKED - A_DAY, seen + SLACK),
+        )
     )
-    periods = said.filter(pl.col("first_day").is_not_null())
-    of_days = ones.filter(waits).join(periods.select("account", "first_day", "day"), on="account")
-    of_days = of_days.filter(
-        pl.col("first_day") <= _new_york(seen), pl.col("day") >= _new_york(begin)
+    days = ones.filter(waits).select(
+        "change_id", "account", begin=_new_york(begin), end=_new_york(seen)
+    )
+    periods = said.filter(pl.col("first_day").is_not_null()).select("account", "first_day", "day")
+    of_days = days.join(periods, on="account").filter(
+        pl.col("first_day") <= pl.col("end"), pl.col("day") >= pl.col("begin")
     )
     found = [one.get_column("change_id") for one in (due, of_contracts, of_days)]
     return set(pl.concat(found))

@@ -4,7 +4,7 @@ import asyncio
 
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
-from position_sync_dagster.defs.runs import STREAM_JOB
+from position_sync_dagster.defs.resources import STREAM_JOB
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.lake import lake as tables
@@ -114,12 +114,7 @@ def position_updates(lake: tables.Lake, settings: Settings, run_id: str | None) 
     report = asyncio.run(drain.drain(lake, settings, run_id=run_id))
     if report.error is not None:
         raise report.error
-    metadata = table_asset.known(
-        claimed=report.claimed,
-        succeeded=report.succeeded,
-        failed=report.failed,
-        released=report.released,
-        pending_after=lake.queue.sync.counts()[QueueStatus.PENDING],
-        note=report.reason,
-    )
+    counts = {of: getattr(report, of) for of in ("claimed", "succeeded", "failed", "released")}
+    pending = lake.queue.sync.counts()[QueueStatus.PENDING]
+    metadata = table_asset.known(**counts, pending_after=pending, note=report.reason)
     return Derived(metadata=metadata)

@@ -12,8 +12,7 @@ import dagster as dg
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
-from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import IMPORT_JOB, dagster_failures
+from position_sync_dagster.defs.resources import IMPORT_JOB, PositionSyncResource, dagster_failures
 from position_sync_dagster.domain.closures import Closure
 from position_sync_dagster.domain.statement import Statement
 from position_sync_dagster.errors import PositionSyncError

@@ -12,7 +12,7 @@ from functools import partial
 import dagster as dg
 import polars as pl
 
-from position_sync_dagster.defs.checks import evaluation
+from position_sync_dagster.defs.checks import evaluation as check
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
@@ -28,21 +28,21 @@ from position_sync_dagster.sync.reports.book import Book, read_book
 from position_sync_dagster.sync.reports.status import NOT_LOOKED_UP
 
 
-@evaluation.table_check("active_strategies", driven=True)
+@check.table_check("active_strategies", driven=True)
 def file_is_applied(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the strategies file, if there is one, can be read; the table follows it."""
     path = settings.strategies_file
     if path is None:
-        return evaluation.passed("No file is named: the table rules.")
+        return check.passed("No file is named: the table rules.")
     try:
         legs = list(strategies_file.load_strategies(path))
     except (StrategiesFileError, InvalidLegError) as error:
         text = f"The registry stays as it was. {error}"
-        return evaluation.failed(text, what_to_do=error.remedy, error=True)
-    return evaluation.passed(f"{len(legs)} legs.")
+        return check.failed(text, what_to_do=error.remedy, error=True)
+    return check.passed(f"{len(legs)} legs.")
 
 
-@evaluation.table_check("active_strategies", driven=True)
+@check.table_check("active_strategies", driven=True)
 def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether exactly one contract was found for each leg without a conid.
 
@@ -61,7 +61,7 @@ def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
         schema=dict.fromkeys(("strategy_id", "account", "leg", "problem"), pl.String),
         orient="row",
     )
-    return evaluation.rows_result(
+    return check.rows_result(
         rows,
         none=f"{resolved} legs with their contract, {len(unresolved)} that wait for the gateway.",
         found="legs have no contract, and are not streamed",
@@ -69,14 +69,14 @@ def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
     )
 
 
-@evaluation.table_check("active_strategies", driven=True)
+@check.table_check("active_strategies", driven=True)
 def rolls_are_followed(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether each roll of a strategy with `follow_rolls: true` is clear.
 
     What to do: Write the legs of these strategies as they are now into the strategies file.
     """
     found = leg_followers.rolls_to_follow(lake, settings.strategies_file, datetime.now(UTC))
-    return evaluation.rows_result(
+    return check.rows_result(
         pl.DataFrame({"roll": list(found.refused)}, schema={"roll": pl.String}),
         none="Nothing is left to a person.",
         found="rolls are not followed",
@@ -115,10 +115,10 @@ def result_of(one: limit_readings.Evaluated) -> dg.AssetCheckResult:
     if one.reading.number is not None:
         metadata["number"] = float(one.reading.number)
     if one.outcome is LimitState.UNKNOWN:
-        return evaluation.unknown_result(one.text, **metadata)
+        return check.unknown_result(one.text, **metadata)
     if one.outcome is LimitState.HOLDS:
-        return evaluation.passed(one.text, **metadata)
-    return evaluation.failed(one.text, what_to_do=DECIDE, error=True, **metadata)
+        return check.passed(one.text, **metadata)
+    return check.failed(one.text, what_to_do=DECIDE, error=True, **metadata)
 
 
 def evaluated_limits(settings: Settings, book: Book) -> dict[dg.AssetCheckKey, dg.AssetCheckResult]:
@@ -136,11 +136,11 @@ def _read(settings: Settings) -> tuple[list[Limit], dg.AssetCheckResult]:
         limits = strategies_file.saved_limits(settings.strategies_file)
     except StrategiesFileError as error:
         text = f"No limit is evaluated. {error}"
-        return [], evaluation.failed(text, what_to_do=error.remedy, error=True)
-    return limits, evaluation.passed(f"{len(limits)} limits.", limits=len(limits))
+        return [], check.failed(text, what_to_do=error.remedy, error=True)
+    return limits, check.passed(f"{len(limits)} limits.", limits=len(limits))
 
 
-@evaluation.table_check(STRATEGY_EXPOSURE.name)
+@check.table_check(STRATEGY_EXPOSURE.name)
 def limits_are_read(_lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the limits in the strategies file can be read. Without a file there are none."""
     return _read(settings)[1]
@@ -149,7 +149,7 @@ def limits_are_read(_lake: tables.Lake, settings: Settings) -> dg.AssetCheckResu
 def _evaluate_alone(name: str, lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Return the result of one limit with a book that is read for it."""
     found = evaluated_limits(settings, read_book(lake, settings, utc_now()))
-    gone = evaluation.unknown_result("the strategies file has no such limit any more.")
+    gone = check.unknown_result("the strategies file has no such limit any more.")
     return found.get(dg.AssetCheckKey(EXPOSURE, name), gone)
 
 
@@ -165,7 +165,7 @@ def strategies_checks() -> dg.Definitions:
 
 
 def _check_of(limit: Limit) -> dg.AssetChecksDefinition:
-    return evaluation.table_check(
+    return check.table_check(
         STRATEGY_EXPOSURE.name,
         limit.name,
         description=f"The {limit.bound} of {limit.measure} of {limit.subject} is "

@@ -10,19 +10,7 @@ import dagster as dg
 import polars as pl
 
 from position_sync_dagster.defs.assets.table_asset import Derived, state_of
-from position_sync_dagster.defs.checks.evaluation import (
-    SHOWN,
-    WATCH,
-    failed,
-    held_at_the_broker,
-    judged,
-    newest_values,
-    passed,
-    rows_result,
-    table_check,
-    table_of_rows,
-    unknown_result,
-)
+from position_sync_dagster.defs.checks import evaluation as check
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import CONFIRM, set_aside, unknown_accounts
 from position_sync_dagster.domain.reconciliation import Break, BreakState, DiscrepancyType
@@ -38,10 +26,21 @@ from position_sync_dagster.lake.storage.table import may_have
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import reconciliation
 
-LEDGER = WATCH.asset_key.to_user_string()
+LEDGER = check.WATCH.asset_key.to_user_string()
 
 
-@table_check(LEDGER, each_login=True, driven=True)
+def held_at_the_broker(lake: tables.Lake, login: Settings) -> pl.DataFrame:
+    """Return the broker's newest row of each open holding of a login."""
+    return tables.broker_rows(lake, login).filter(pl.col("position") != 0)
+
+
+def newest_values(lake: tables.Lake, login: Settings) -> pl.DataFrame:
+    """Return the newest row of the ledger of each open holding of a login."""
+    rows = lake.updates.sync.latest()
+    return rows.filter(pl.col("gateway_id") == login.gateway_id, pl.col("position") != 0)
+
+
+@check.table_check(LEDGER, each_login=True, driven=True)
 def a_stream_watches(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether a stream sees the gateway, and since when none does.
 
@@ -50,7 +49,7 @@ def a_stream_watches(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     """
     session, now = lake.sessions.current(login.gateway_id), datetime.now(UTC)
     if session is None:
-        return unknown_result("No stream has run yet.")
+        return check.unknown_result("No stream has run yet.")
     metadata: dict[str, dg.RawMetadataValue] = {
         "state": session.state.value,
         "owner": session.owner.value,
@@ -59,17 +58,17 @@ def a_stream_watches(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
         **({"note": session.detail} if session.detail else {}),
     }
     if session.is_live(now):
-        return passed("A stream sees the gateway.", **metadata)
+        return check.passed("A stream sees the gateway.", **metadata)
     since = session.seen_until(now)
     who = "The stream has not" if session.is_alive(now) else "No stream has"
-    return failed(
+    return check.failed(
         f"{who} seen the gateway since {since:%Y-%m-%d %H:%M:%S} UTC.",
         **metadata,
         blind_for_s=(now - since).total_seconds(),
     )
 
 
-@table_check("gateway_sessions", each_login=True, driven=True)
+@check.table_check("gateway_sessions", each_login=True, driven=True)
 def login_is_made(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether the live login of the week was made, and does not end soon.
 
@@ -79,18 +78,18 @@ def login_is_made(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     notice_h = login.login_notice_h
     week = None if session is None else session.login_week(datetime.now(UTC), mode, notice_h)
     if week is None:
-        return passed("Nothing is due: no live login with a second factor is used.")
+        return check.passed("Nothing is due: no live login with a second factor is used.")
     text = f"{week.text[0].upper()}{week.text[1:]}."
     metadata: dict[str, dg.RawMetadataValue] = {
         "login": week.state.value,
         "week_ends_at": week.ends_at.isoformat(),
     }
     if not week.asks:
-        return passed(text, **metadata)
-    return failed(text, what_to_do=CONFIRM, **metadata)
+        return check.passed(text, **metadata)
+    return check.failed(text, what_to_do=CONFIRM, **metadata)
 
 
-@table_check("broker_positions", each_login=True, driven=True)
+@check.table_check("broker_positions", each_login=True, driven=True)
 def holdings_are_usable(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether the holdings that the gateway sent can be used, and are known.
 
@@ -104,10 +103,10 @@ def holdings_are_usable(lake: tables.Lake, login: Settings) -> dg.AssetCheckResu
     """
     session = lake.sessions.current(login.gateway_id)
     if session is None or not session.is_live(datetime.now(UTC)):
-        return unknown_result("no owner of the login sees the gateway now.")
+        return check.unknown_result("no owner of the login sees the gateway now.")
     unknown, text = unknown_accounts(session.detail), set_aside(session.detail)
     found = [*unknown.values(), *([text] if text else [])]
-    return rows_result(
+    return check.rows_result(
         pl.DataFrame({"problem": found}, schema={"problem": pl.String}),
         none="The gateway sent no holding that cannot be used, and no account is unknown.",
         found="shown: " + "; ".join(found),
@@ -118,7 +117,7 @@ def holdings_are_usable(lake: tables.Lake, login: Settings) -> dg.AssetCheckResu
 NEAR = 0.9
 
 
-@table_check("gateway_sessions", each_login=True, driven=True)
+@check.table_check("gateway_sessions", each_login=True, driven=True)
 def lines_suffice(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether legs use nine tenths of the market data lines or more, and which have none.
 
@@ -129,7 +128,7 @@ def lines_suffice(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     active = list({leg.conid for leg in lake.registry.legs})
     session = lake.sessions.current(login.gateway_id)
     if session is None or not session.is_live(datetime.now(UTC)) or session.line_limit <= 0:
-        return unknown_result("no stream uses lines now.")
+        return check.unknown_result("no stream uses lines now.")
     underlyings, limit = session.underlying_lines or 0, session.line_limit
     used = session.lines_in_use - underlyings  # any leg may take the line of an underlying
     numbers: dict[str, dg.RawMetadataValue] = {
@@ -140,17 +139,17 @@ def lines_suffice(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     }
     text = f"{used} of {limit} lines are in use by legs."
     if used < NEAR * limit:
-        return passed(text, **numbers)
+        return check.passed(text, **numbers)
     is_without = pl.col("conid").is_in(active), pl.col("source") != Source.STREAM.value
     without = newest_values(lake, login).filter(*is_without)
-    return failed(
+    return check.failed(
         f"{text} {without.height} active holdings are without one.",
         **numbers,
-        rows=table_of_rows(without.select("account", "conid", "symbol", "position")),
+        rows=check.table_of_rows(without.select("account", "conid", "symbol", "position")),
     )
 
 
-@table_check("account_values", each_login=True, driven=True)
+@check.table_check("account_values", each_login=True, driven=True)
 def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether each account with holdings has values that are as new as these.
 
@@ -162,7 +161,7 @@ def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckRe
     """
     held, now = held_at_the_broker(lake, login), datetime.now(UTC)
     if held.is_empty():
-        return unknown_result("the broker has not reported a holding yet.")
+        return check.unknown_result("the broker has not reported a holding yet.")
     session = lake.sessions.current(login.gateway_id)
     # From then on an account without a row is due.
     began = now if session is None else session.started_at
@@ -177,8 +176,8 @@ def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckRe
     late = accounts.filter(pl.col("holdings_changed_at") - written > patience)
     waiting = accounts.get_column("timestamp").null_count()
     if late.is_empty() and waiting:
-        return unknown_result(f"{waiting} accounts have no row yet.")
-    return rows_result(
+        return check.unknown_result(f"{waiting} accounts have no row yet.")
+    return check.rows_result(
         late.sort("timestamp", nulls_last=False),
         none=f"{accounts.height} accounts, all as new as their holdings.",
         found=f"of {accounts.height} accounts have values that are more than "
@@ -205,7 +204,7 @@ def _finished(lake: tables.Lake, status: QueueStatus, since: datetime) -> pl.Dat
     return rows.filter(pl.col("request_id") >= first)
 
 
-@table_check("position_queue", driven=True)
+@check.table_check("position_queue", driven=True)
 def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether requests are FAILED and their holding has had no value since, or wait for long.
 
@@ -234,7 +233,7 @@ def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetChec
     )
     old = live.filter(pl.col("created_at") < now - old_after)
     named = ((lasting, "updated_at"), (old, "created_at"))
-    return rows_result(
+    return check.rows_result(
         pl.concat([of.sort(at).select(*_COLUMNS, since=at) for of, at in named]),
         none=f"No request failed for good; {live.height} wait, none for long.",
         found=f"requests are FAILED or {waited}",
@@ -248,7 +247,7 @@ def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetChec
 ERROR_TYPES = (DiscrepancyType.MISSING, DiscrepancyType.SURPLUS, DiscrepancyType.QUANTITY)
 
 
-@table_check(LEDGER, driven=True)
+@check.table_check(LEDGER, driven=True)
 def agrees_with_the_broker(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the newest rows agree with the broker's last complete snapshot and the registry.
 
@@ -271,16 +270,16 @@ def agrees_with_the_broker(lake: tables.Lake, settings: Settings) -> dg.AssetChe
         summary += f", and {result.accepted} that a person accepted"
     if not result.complete:
         summary += "; the snapshot does not cover every account, so what is absent proves nothing"
-    shown = [asdict(one) | {"type": one.type.value} for one in result.discrepancies[:SHOWN]]
+    shown = [asdict(one) | {"type": one.type.value} for one in result.discrepancies[: check.SHOWN]]
     metadata: dict[str, dg.RawMetadataValue] = {
         "checked": result.checked,
         "accepted": result.accepted,
         **({"unconfirmed": young} if young else {}),
         "snapshot_complete": result.complete,
         **{kind.value.lower(): result.count(kind) for kind in DiscrepancyType},
-        "discrepancies": table_of_rows(pl.DataFrame(shown)),
+        "discrepancies": check.table_of_rows(pl.DataFrame(shown)),
     }
-    return judged(
+    return check.judged(
         summary,
         holds=result.complete and not confirmed,
         error=any(one.type in ERROR_TYPES for one in confirmed),
@@ -292,7 +291,7 @@ def agrees_with_the_broker(lake: tables.Lake, settings: Settings) -> dg.AssetChe
 WINDOW = timedelta(minutes=30)
 
 
-@table_check(LEDGER, driven=True)
+@check.table_check(LEDGER, driven=True)
 def ids_are_unique(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether each row of the ledger of the last half hour is there once.
 
@@ -312,7 +311,7 @@ def ids_are_unique(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult
         .agg(pl.col("account", "conid").first(), rows=pl.len())
         .filter(pl.col("rows") > 1)
     )
-    return rows_result(
+    return check.rows_result(
         repeated.sort("rows", "update_id", descending=True),
         none="Each row of the last half hour has an id of its own.",
         found="ids are in the ledger more than once",
@@ -320,7 +319,7 @@ def ids_are_unique(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult
     )
 
 
-@table_check(LEDGER, each_login=True, driven=True)
+@check.table_check(LEDGER, each_login=True, driven=True)
 def legs_have_values(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether the newest row of each open holding has a value.
 
@@ -329,9 +328,9 @@ def legs_have_values(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     """
     newest = newest_values(lake, login)
     if newest.is_empty():
-        return unknown_result("the ledger has no open holding of this gateway yet.")
+        return check.unknown_result("the ledger has no open holding of this gateway yet.")
     without = newest.filter(pl.col("market_value").is_null()).sort("timestamp")
-    return rows_result(
+    return check.rows_result(
         without.select("account", "conid", "symbol", "position", "source", "timestamp", "note"),
         none=f"{newest.height} holdings, all with a value.",
         found=f"of {newest.height} holdings have no value",
@@ -343,7 +342,7 @@ def legs_have_values(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
 SAME_TIME = timedelta(seconds=5)
 
 
-@table_check(LEDGER, each_login=True, driven=True)
+@check.table_check(LEDGER, each_login=True, driven=True)
 def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether streamed values are close to the broker's own of the same time.
 
@@ -364,7 +363,7 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
         .filter(pl.col("position") == pl.col("position_broker"))
     )
     if pairs.is_empty():
-        return unknown_result("no holding has both our own value and one of the broker.")
+        return check.unknown_result("no holding has both our own value and one of the broker.")
     difference = (pl.col("market_value") - pl.col("market_value_broker")).abs()
     units = pl.col("position").abs() * pl.col("multiplier").fill_null(1.0)
     allowed = pl.max_horizontal(
@@ -373,7 +372,7 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
     apart = pairs.with_columns(difference=difference).filter(difference > allowed)
     same_time = (pl.col("timestamp") - pl.col("received_at")).abs() <= SAME_TIME
     wrong = apart.filter(same_time.fill_null(value=False))
-    return rows_result(
+    return check.rows_result(
         wrong.sort("difference", descending=True).select(
             *("account", "conid", "symbol", "price_kind", "market_value"),
             broker_value="market_value_broker",
@@ -394,7 +393,7 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
 UNDECIDED_AFTER = timedelta(hours=1)
 
 
-@table_check(RECONCILIATION_BREAKS.name, driven=True)
+@check.table_check(RECONCILIATION_BREAKS.name, driven=True)
 def breaks_are_decided(lake: tables.Lake, _settings: Settings) -> dg.AssetCheckResult:
     """Whether each difference ends, or a person accepts it, within an hour.
 
@@ -407,7 +406,7 @@ def breaks_are_decided(lake: tables.Lake, _settings: Settings) -> dg.AssetCheckR
     breaks, now = lake.breaks.open_breaks(), datetime.now(UTC)
     others = [one for one in breaks if one.state is not BreakState.ACCEPTED]
     accepted = len(breaks) - len(others)
-    return rows_result(
+    return check.rows_result(
         _rows_of_breaks([one for one in others if now - one.opened_at > UNDECIDED_AFTER]),
         none=f"{len(breaks)} differences are open, {accepted} of them accepted; none of the "
         "others is older than an hour.",
@@ -426,7 +425,7 @@ def breaks_state(lake: tables.Lake) -> Derived:
         for state in (BreakState.OPENED, BreakState.CONFIRMED, BreakState.ACCEPTED)
     }
     if found:
-        metadata["open_breaks"] = table_of_rows(_rows_of_breaks(found))
+        metadata["open_breaks"] = check.table_of_rows(_rows_of_breaks(found))
     return Derived(metadata=metadata)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.closures import Closure, HoldingEnd
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.statement import current_executions
@@ -41,7 +40,8 @@ class Closes:
     Attributes:
         rows: The causes that count, oldest first: rows of the table `closures`.
         since: When the first change of a quantity was recorded; None before it.
-        ends: How holdings of strategies' legs ended whose last change left nothing.
+        ends: How holdings of strategies' legs ended whose last change left nothing: by contract,
+            in each account.
         legs: The legs of strategies, also those that were removed: rows of `active_strategies`.
         before: The changes, with the quantity `before` and the average cost.
         executions: The executions of the contracts of legs that count.
@@ -52,19 +52,12 @@ class Closes:
 
     rows: pl.DataFrame = field(default_factory=CLOSURES.polars.to_frame)
     since: datetime | None = None
-    ends: Mapping[Key, HoldingEnd] = field(default_factory=dict)
+    ends: Mapping[int, Mapping[str, HoldingEnd]] = field(default_factory=dict)
     legs: pl.DataFrame = field(default_factory=ACTIVE_STRATEGIES.polars.to_frame)
     before: pl.DataFrame = field(default_factory=POSITION_CHANGES.polars.to_frame)
     executions: pl.DataFrame = field(default_factory=EXECUTIONS.polars.to_frame)
     magnifiers: Mapping[int, int] = field(default_factory=dict)
     elsewhere: pl.DataFrame = field(default_factory=_ELSEWHERE.to_frame)
-
-    @cached_property
-    def _ends_of(self) -> Mapping[int, list[tuple[str, HoldingEnd]]]:
-        found: defaultdict[int, list[tuple[str, HoldingEnd]]] = defaultdict(list)
-        for (account, conid), end in self.ends.items():
-            found[conid].append((account, end))
-        return found
 
     @cached_property
     def _first_legs(self) -> Mapping[str, datetime]:
@@ -175,7 +168,7 @@ class Closes:
         """
         ends = [
             end
-            for account, end in self._ends_of.get(leg.conid, ())
+            for account, end in self.ends.get(leg.conid, {}).items()
             if leg.account in (None, account) and end.seen_at >= leg.added_at
         ]
         if not ends or any(end.text is None for end in ends):
@@ -227,10 +220,7 @@ def read_closes(
     Raises:
         LakeError: A table cannot be used.
     """
-    names = [
-        *("change_id", "account", "conid", "before", "after", "seen_at"),
-        *("average_cost", "multiplier"),
-    ]
+    names = ["change_id", *_KEY, "before", "after", "seen_at", "average_cost", "multiplier"]
     known = None if conids is None else one_of("conid", conids)
     changes = lake.position_changes.rows(None, known, names).sort("seen_at")
     if past is not None:
@@ -242,6 +232,40 @@ def read_closes(
     if changes.is_empty():
         return Closes(legs=legs)
     rows = lake.closures.current_rows(known)
+    traded = [*legs["conid"].unique(), *rows["counter_conid"].drop_nulls()]
+    of_legs = one_of("conid", traded if conids is None else conids)
+    made = current_executions(lake.executions.records(None, of_legs))
+    return Closes(
+        rows=rows,
+        executions=frame_of(
+            EXECUTIONS, (one for one in made if past is None or one.time <= past.at)
+        ),
+        magnifiers={n: one.price_magnifier for n, one in lake.contracts.quoted_in_cents().items()},
+        since=changes.get_column("seen_at").min(),  # type: ignore[arg-type]
+        ends=_ends(changes, rows, legs),
+        legs=legs,
+        before=changes,
+        elsewhere=_elsewhere(lake, changes, legs),
+    )
+
+
+def _ends(
+    changes: pl.DataFrame, rows: pl.DataFrame, legs: pl.DataFrame
+) -> dict[int, dict[str, HoldingEnd]]:
+    """Return how the holdings of legs ended whose last change left nothing."""
+    last = changes.group_by(_KEY, maintain_order=True).last()
+    gone = last.filter(pl.col("after") == 0).join(legs, on="conid", how="semi")
+    causes: dict[str, list[Closure]] = defaultdict(list)
+    for one in records_of(Closure, rows.join(gone, on="change_id", how="semi")):
+        causes[one.change_id].append(one)
+    found: dict[int, dict[str, HoldingEnd]] = defaultdict(dict)
+    for account, conid, change, at in gone.select(*_KEY, "change_id", "seen_at").iter_rows():
+        found[conid][account] = HoldingEnd(seen_at=at, causes=tuple(causes[change]))
+    return found
+
+
+def _elsewhere(lake: Lake, changes: pl.DataFrame, legs: pl.DataFrame) -> pl.DataFrame:
+    """Return what other accounts held at most of contracts that a leg claims in any account."""
     anywhere = legs.filter(pl.col("account").is_null(), pl.col("quantity").is_not_null())
     held = [changes.select(*_KEY, most=name) for name in ("before", "after")]
     if not anywhere.is_empty():
@@ -249,28 +273,4 @@ def read_closes(
         held.append(published.select(*_KEY, most="position"))
     most = pl.concat(held).join(anywhere, on="conid", how="semi")
     most = most.group_by(_KEY).agg(pl.col("most").abs().max())
-    last = changes.group_by("account", "conid", maintain_order=True).last()
-    gone = last.filter(pl.col("after") == 0).join(legs, on="conid", how="semi")
-    causes: defaultdict[str, list[Closure]] = defaultdict(list)
-    for one in records_of(Closure, rows.join(gone, on="change_id", how="semi")):
-        causes[one.change_id].append(one)
-    traded = [*legs["conid"].unique(), *rows["counter_conid"].drop_nulls()]
-    of_legs = one_of("conid", traded if conids is None else conids)
-    made = current_executions(lake.executions.records(None, of_legs))
-    if past is not None:
-        made = [one for one in made if one.time <= past.at]
-    return Closes(
-        rows=rows,
-        executions=frame_of(EXECUTIONS, made),
-        magnifiers={n: one.price_magnifier for n, one in lake.contracts.quoted_in_cents().items()},
-        since=changes.get_column("seen_at").min(),  # type: ignore[arg-type]
-        ends={
-            (row["account"], row["conid"]): HoldingEnd(
-                seen_at=row["seen_at"], causes=tuple(causes[row["change_id"]])
-            )
-            for row in gone.iter_rows(named=True)
-        },
-        legs=legs,
-        before=changes,
-        elsewhere=most.select(*_KEY, elsewhere=pl.col("most").sum().over("conid") - pl.col("most")),
-    )
+    return most.select(*_KEY, elsewhere=pl.col("most").sum().over("conid") - pl.col("most"))

@@ -277,13 +277,12 @@ async def test_the_overview_counts_what_waits_and_since_when(queue, clock):
     assert (overview.claimable, overview.expired) == (1, 2)
 
 
-@pytest.mark.parametrize("ahead_s", [3600, 365 * 86_400])
-async def test_a_lease_of_a_clock_that_was_far_ahead_does_not_bind(queue, clock, ahead_s):
+async def test_a_lease_of_a_clock_that_was_far_ahead_does_not_bind(queue, clock):
     request_id = await queue.insert(1, "SPY")
     await queue.claim_batch(lease_s=30)
     await queue.renew([request_id])
     await queue.insert(1, "SPY", priority=P1)
-    clock.advance(-ahead_s)
+    clock.advance(-3600)
     assert (await queue.overview()).expired == 1
     assert await queue.rescue() == [request_id]
     assert ids_of(await queue.claim_batch()) == [request_id]
@@ -311,15 +310,9 @@ async def test_workers_that_share_a_queue_object_are_distinguished_by_their_toke
     second = await queue.claim_batch(lease_s=30)
     late, ours = first[0].lease_token, second[0].lease_token
     assert not await queue.holds(ids, lease_token=late)
-    for step in (
-        lambda: queue.mark_success(ids, lease_token=late),
-        lambda: queue.mark_failed(ids[0], "x", lease_token=late),
-        lambda: queue.mark_failed_many({ids[0]: "x"}, lease_token=late),
-        lambda: queue.release(ids, lease_token=late),
-        lambda: queue.renew(ids, lease_token=late),
-    ):
+    for step in (queue.mark_success, queue.mark_processed, queue.release, queue.renew):
         with pytest.raises(LeaseLostError):
-            await step()
+            await step(ids, lease_token=late)
     assert await queue.holds(ids, lease_token=ours)
     await queue.mark_success(ids, lease_token=ours)
     with pytest.raises(LeaseLostError):

@@ -12,7 +12,7 @@ from deltalake import DeltaTable
 
 from position_sync_dagster import dagster_files
 from position_sync_dagster.defs import drain as defs_drain
-from position_sync_dagster.defs import runs
+from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets.queue_and_ledger import position_updates
 from position_sync_dagster.defs.assets.table_asset import DERIVE, Derived
 from position_sync_dagster.defs.checks.evaluation import UNKNOWN
@@ -58,7 +58,7 @@ class Ticks:
 
 @pytest.fixture
 def tick(instance: dg.DagsterInstance, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Ticks:
-    runs.cached_lake.cache_clear()
+    resources.cached_lake.cache_clear()
     monkeypatch.setattr(defs_drain, "RISK_WAIT_S", 60.0)
     return Ticks(instance)
 
@@ -306,7 +306,7 @@ def test_the_cursor_of_another_release_is_no_error(tick: Ticks, own_login) -> No
     own_login()
     tick.cursor = '{"unowned_since": {"a": "b"}}'
     tick()
-    assert runs.cursor_of(TickCursor, tick.cursor).registry_version is not None
+    assert resources.cursor_of(TickCursor, tick.cursor).registry_version is not None
 
 
 def test_an_error_of_one_table_keeps_no_event_of_the_others_back(

@@ -17,8 +17,7 @@ from position_sync_dagster.defs.assets.queue_and_ledger import position_updates
 from position_sync_dagster.defs.checks import tables
 from position_sync_dagster.defs.checks.evaluation import EVALUATE
 from position_sync_dagster.defs.drain import drain_queue
-from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.runs import LOGINS, STREAM_JOB
+from position_sync_dagster.defs.resources import LOGINS, POSITION_SYNC, STREAM_JOB
 from position_sync_dagster.defs.stream import (
     LOOK_S,
     stream_definitions,

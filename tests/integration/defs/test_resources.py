@@ -6,8 +6,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.runs import dagster_failures
+from position_sync_dagster.defs.resources import PositionSyncResource, dagster_failures
 from position_sync_dagster.errors import UnknownLegError
 from position_sync_dagster.lake.lake import Lake
 

@@ -6,8 +6,7 @@ from collections.abc import Callable
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.runs import STREAM_JOB
+from position_sync_dagster.defs.resources import POSITION_SYNC, STREAM_JOB
 from position_sync_dagster.defs.stream import supervise_stream
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import StoreUnavailableError

@@ -12,8 +12,7 @@ from position_sync_dagster.defs import alerts as alerts_module
 from position_sync_dagster.defs.alerts import check_states, tell_people, watched
 from position_sync_dagster.defs.checks.strategies import OF_VALUE
 from position_sync_dagster.defs.checks.tables import requests_are_answered
-from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.runs import cursor_of, cursor_text
+from position_sync_dagster.defs.resources import POSITION_SYNC, cursor_of, cursor_text
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.alerts import AlertCursor
 from tests.support.receiver import PASSWORD

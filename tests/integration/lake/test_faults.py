@@ -134,11 +134,6 @@ def test_a_mark_whose_answer_is_lost_counts_once_and_says_that_the_lease_is_over
     assert_each_once(lake)
 
 
-def test_a_missing_bucket_is_named(store):
-    with pytest.raises(StoreRefusedError, match="no such bucket"):
-        Lake("s3://not-there/lake").initialize_sync()
-
-
 def test_missing_credentials_are_named(store, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name)

@@ -81,16 +81,6 @@ def test_an_id_that_was_given_is_written_once_whatever_the_clock_says_later(
     assert ledger.sync.latest().select("conid", "position").rows() == [(1, 1.0), (2, 1.0)]
 
 
-def test_of_rows_with_batch_ids_of_their_own_those_of_a_known_batch_are_left_out(
-    ledger, make_update, clock
-):
-    ledger.sync.append([make_update(1)], batch_id="b-1")
-    clock.advance(3600)
-    rows = [replace(make_update(c), batch_id=batch) for c, batch in ((2, "b-2"), (3, "b-1"))]
-    assert ledger.sync.append(rows).rows == 1
-    assert ledger.sync.latest().get_column("conid").to_list() == [1, 2]
-
-
 def test_the_look_up_of_repeats_reads_no_file_that_cannot_hold_one(
     ledger, make_update, clock, files_read
 ):
@@ -157,15 +147,7 @@ async def test_a_guard_is_called_before_each_attempt_to_commit(
     assert ledger.sync.count() == 3
 
 
-@pytest.mark.parametrize(
-    "refusal",
-    [
-        LeaseLostError("The lease ended.", remedy="Claim again."),
-        ValueError("nobody thought of it"),
-        KeyboardInterrupt(),
-    ],
-    ids=lambda refusal: type(refusal).__name__,
-)
+@pytest.mark.parametrize("refusal", [ValueError("nobody thought of it"), KeyboardInterrupt()])
 async def test_the_error_of_a_guard_reaches_the_caller_unchanged_and_nothing_is_written(
     ledger, make_update, monkeypatch, refusal
 ):
@@ -384,15 +366,6 @@ def test_a_lake_of_one_trading_mode_refuses_the_others_and_keeps_its_rows(ledger
     with pytest.raises(TradingModeError):
         ledger.sync.append([make_update(3), make_update(4, trading_mode=TradingMode.LIVE)])
     assert ledger.sync.count() == 1
-
-
-def test_counting_reads_no_data(ledger, make_update, clock):
-    for _ in range(3):
-        clock.advance(1)
-        ledger.sync.append([make_update(c) for c in range(7)])
-    for file in Path(ledger.table.path).rglob("*.parquet"):
-        file.unlink()
-    assert ledger.sync.count() == 21
 
 
 async def test_an_update_of_an_account_has_its_trading_mode_and_one_without_has_none(home):

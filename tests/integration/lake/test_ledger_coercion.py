@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 import pytest
 
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.update import OwnUpdates, PriceKind, Source
+from position_sync_dagster.domain.update import OwnUpdates
 from position_sync_dagster.errors import InvalidRequestError
 from position_sync_dagster.lake import ledger_rows as append
 from position_sync_dagster.lake.ledger_rows import coerce_update, identified
@@ -97,13 +97,6 @@ def test_a_value_that_cannot_be_stored_is_refused_with_the_name_of_its_field(
     assert [u.conid for u in ledger.sync.latest_updates()] == [2], "all or nothing"
 
 
-def test_texts_and_whole_numbers_are_converted_to_the_types_of_the_columns(make_update):
-    found = coerce_update(replace(make_update(), source="QUEUE", price_kind="MARK", position=3))
-    assert (found.source, found.price_kind) == (Source.QUEUE, PriceKind.MARK)
-    assert isinstance(found.source, Source)
-    assert isinstance(found.position, float)
-
-
 def test_an_update_that_needs_no_change_is_returned_as_it_is(make_update):
     update = make_update()
     assert coerce_update(update) is update
@@ -120,8 +113,3 @@ def test_a_number_of_our_own_that_is_not_finite_is_unknown_too(ledger, make_upda
     ledger.sync.append(OwnUpdates(updates))
     stored = {one.conid: one.market_value for one in ledger.sync.latest_updates()}
     assert stored == {1: None, 2: 150.0}
-
-
-def test_an_own_update_without_a_finite_position_is_refused(ledger, make_update):
-    with pytest.raises(InvalidRequestError, match="position"):
-        ledger.sync.append(OwnUpdates([replace(make_update(), position=math.nan)]))

@@ -54,24 +54,6 @@ def test_a_reader_begins_with_the_newest_row_of_each_holding_and_then_follows(le
     assert conids(reader) == [[7, 8, 9]]
 
 
-def test_a_reader_that_is_far_behind_reads_each_file_a_few_times(
-    open_ledger, make_update, clock, monkeypatch
-):
-    monkeypatch.setattr(position_updates, "MOST_ROWS", 5)
-    ledger, scan, read = open_ledger(), Table.scan_files, list[int]()
-    day_before = clock.now - timedelta(days=1)
-    for number in range(30):
-        # A row that comes late has its own file, in the folder of its day.
-        late = [make_update(100 + number, timestamp=day_before)] if number % 10 == 9 else []
-        ledger.append([make_update(number + 1), *late])
-    reader = ledger.follow(START)
-    monkeypatch.setattr(
-        Table, "scan_files", lambda self, files: read.append(files.height) or scan(self, files)
-    )
-    assert sum(map(len, conids(reader))) == 33
-    assert sum(read) < 3 * 33
-
-
 def test_a_reader_may_begin_with_the_oldest_row_or_with_the_next_commit(ledger, make_update):
     everything, coming = ledger.follow(START), ledger.follow(NOW)
     assert [len(rows) for rows in (conids(coming), conids(everything)[1])] == [1, 3]

@@ -115,19 +115,6 @@ async def test_a_leg_that_nobody_holds_cannot_be_removed(registry):
     assert registry.is_active(1)
 
 
-async def test_a_refresh_reads_the_changes_of_others_and_returns_whether_any(
-    registry, tmp_path, clock
-):
-    other = StrategyRegistry(tmp_path / "legs", clock=clock)
-    await other.initialize()
-    assert not await other.refresh()
-    await registry.add_active(conid=1, strategy_id="a", **LEG)
-    assert await other.refresh()
-    assert other.is_active(1)
-    assert other.version == registry.version
-    assert not await other.refresh()
-
-
 async def test_a_refresh_never_reads_ended_memberships(registry, tmp_path, clock):
     other = StrategyRegistry(tmp_path / "legs", clock=clock)
     await other.initialize()

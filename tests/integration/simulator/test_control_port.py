@@ -27,13 +27,6 @@ async def test_what_a_web_page_can_send_changes_nothing(sim, http, headers, stat
     assert (await http.post("/holding", json=HOLDING, headers=json)).status_code == 200
 
 
-async def test_its_own_names_are_taken(sim, http):
-    for host in ("127.0.0.1", "localhost"):
-        name = f"{host}:{sim.control_port}"
-        headers = {"Host": name, "Origin": f"http://{name}"}
-        assert (await http.get("/stats", headers=headers)).status_code == 200
-
-
 @pytest.mark.parametrize(
     "body", ["[" * 100_000, '{"a":' * 100_000, '{"conid": ' + "9" * 5000 + "}", "{", "[]"]
 )

@@ -21,15 +21,6 @@ async def test_a_login_brings_accounts_then_next_id_then_farm_notices(client):
     assert codes == ["2104", "2104", "2106", "2158"]
 
 
-@pytest.mark.parametrize(
-    ("offer", "version"),
-    [("v157..176", "176"), ("v100..187", "178"), ("v177", "177"), ("v100..178 +PACEAPI", "178")],
-)
-async def test_the_newest_version_that_both_sides_know_is_used(sim, connect, offer, version):
-    client = await connect(sim.port, versions=offer)
-    assert client.messages[0][0] == version
-
-
 @pytest.mark.parametrize("offer", ["v100..151", "v157..175", "v183..193"])
 async def test_a_client_without_a_common_version_is_closed_and_named_in_the_log(
     small, connect, caplog, offer

@@ -6,8 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from dagster import DagsterRunStatus as RunState
 
-from position_sync_dagster.defs.runs import JobRun
-from position_sync_dagster.defs.stream import Supervision, supervise
+from position_sync_dagster.defs.stream import JobRun, Supervision, supervise
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)

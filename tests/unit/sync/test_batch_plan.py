@@ -64,7 +64,7 @@ def plan(batch, view=COMPLETE, newest=None, now=NOW, written=()):
 
 def test_a_batch_becomes_rows_and_marks():
     done = plan([request(1), request(2), request(9)])
-    assert (tuple(done.answers), done.not_held, done.not_covered) == (("r1", "r2"), ("r9",), ())
+    assert (tuple(done.answers), done.not_held, done.not_covered) == (("r1", "r2"), ["r9"], [])
     assert [(r.account, r.conid, r.request_id) for r in done.rows] == [
         ("A", 1, "r1"), ("B", 1, "r1"), ("A", 2, "r2"),
     ]  # fmt: skip
@@ -105,7 +105,7 @@ def confirmed(**changes):
 
 def test_a_row_that_says_the_same_answers_the_request_and_the_broker_has_confirmed_it():
     done = plan([request(1, "A")], confirmed(), newest=known(update_id="u"))
-    assert (done.rows, tuple(done.answers)) == ((), ("r1",))
+    assert (done.rows, tuple(done.answers)) == ([], ("r1",))
     assert done.answers == {"r1": Answer(update_id="u", confirmed_at=NOW)}
 
 
@@ -170,7 +170,7 @@ def test_the_row_that_a_killed_worker_wrote_answers_its_request_also_after_a_new
     newest = known(update_id="of another", market_value=1.0)
     for view in (confirmed(), confirmed(market_value=1.0)):
         done = plan([request(1, "A")], view, newest=newest, written={own.update_id})
-        assert (done.rows, tuple(done.answers)) == ((), ("r1",))
+        assert (done.rows, tuple(done.answers)) == ([], ("r1",))
         assert done.answers == {"r1": Answer(update_id=own.update_id, confirmed_at=None)}
 
 
@@ -194,7 +194,7 @@ def test_a_holding_that_closed_after_the_row_of_a_killed_worker_gets_its_zero_ro
     assert done.answers == {"r1": Answer(update_id=own.update_id, confirmed_at=None)}
     # Of a second kill too, the row is found.
     known = {("A", 1): done.rows[0]}
-    assert plan([request(1, "A")], closed, known, later, {own.update_id}).rows == ()
+    assert plan([request(1, "A")], closed, known, later, {own.update_id}).rows == []
 
 
 def test_only_a_request_that_is_older_than_the_newest_row_may_have_a_row_of_its_own():

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import SecretStr
 
-from position_sync_dagster.defs.runs import cursor_of, cursor_text
+from position_sync_dagster.defs.resources import cursor_of, cursor_text
 from position_sync_dagster.sync import alerts
 from position_sync_dagster.sync.alerts import (
     MOST_KEPT,

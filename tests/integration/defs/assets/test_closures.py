@@ -77,7 +77,7 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(materia
         assert {*found.rows["cause"]} == causes
     every, one = read_closes(lake), read_closes(lake, conids={OTHER})
     assert one.rows.equals(every.rows.filter(conid=OTHER))
-    assert one.ends == {key: end for key, end in every.ends.items() if key[1] == OTHER}
+    assert one.ends == {conid: end for conid, end in every.ends.items() if conid == OTHER}
     assert lake.closures.table.version() == materialized_again(materialize, lake)
 
 

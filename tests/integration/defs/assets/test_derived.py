@@ -15,6 +15,7 @@ from position_sync_dagster.defs.assets.derived_tables import (
 )
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.lake import derived
+from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS, STRATEGY_EXPOSURE
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.terminal.text import Column
@@ -235,15 +236,15 @@ def test_a_run_does_not_put_older_rows_over_those_of_another_run(
     materialize, settings, append_row, seconds_ago, monkeypatch, asset
 ) -> None:
     """A tick may read the ledger later than a run, and write before it."""
-    replace_table, spec = derived.replace, asset.key.to_user_string()
+    read, spec = tables.all_broker_rows, asset.key.to_user_string()
 
-    def after_another_run(*args, **more):
-        monkeypatch.setattr(derived, "replace", replace_table)
+    def after_another_run(*args):
+        monkeypatch.setattr(tables, "all_broker_rows", read)
         append_row(1, seconds_ago(1), market_value=999.0)
         assert materialize(asset).success
-        return replace_table(*args, **more)
+        return read(*args)
 
-    monkeypatch.setattr(derived, "replace", after_another_run)
+    monkeypatch.setattr(tables, "all_broker_rows", after_another_run)
     assert materialize(asset).success
     derived_spec = {one.name: one for one in (LATEST_POSITIONS, STRATEGY_EXPOSURE)}[spec]
     assert 999.0 in rows(settings, derived_spec)["market_value"].to_list()

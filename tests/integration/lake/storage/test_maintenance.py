@@ -142,17 +142,6 @@ def test_maintenance_that_meets_a_log_cut_by_another_one_looks_again(queue, tmp_
     assert seen == ([4] if step == "cleanup_metadata" else [4, 5])
 
 
-def test_a_whole_lake_is_maintained_in_one_call(tmp_path):
-    lake = Lake(tmp_path)
-    lake.initialize_sync()
-    assert [r.table for r in lake.maintain()] == [t.spec.name for t in lake.tables]
-    derived.replace(Table(lake.table_path("latest_positions"), LATEST_POSITIONS), a_row(1))
-    assert [r.table for r in lake.maintain()] == [
-        *(t.spec.name for t in lake.tables),
-        "latest_positions",
-    ]
-
-
 def test_every_table_that_the_code_describes_is_in_the_one_list(tmp_path):
     modules = pkgutil.iter_modules(schema.__path__, f"{schema.__name__}.")
     values = [vars(importlib.import_module(module.name)).values() for module in modules]
@@ -190,7 +179,7 @@ def write(table: Table, number: int) -> None:
         table.transact(lambda handle: append(handle, row, {}))
     elif table.spec.partition_by:
         day = row.get_column(table.spec.partition_by[0]).item()
-        derived.replace_days(Table(table.path, table.spec), {day: row})
+        derived.replace(Table(table.path, table.spec), {day: row})
     else:
         derived.replace(Table(table.path, table.spec), row)
 

@@ -21,18 +21,14 @@ def open_to_others(folder: Path) -> bool:
     return bool(stat.S_IMODE(folder.stat().st_mode) & 0o077)
 
 
-async def test_a_library_user_with_an_open_umask_makes_a_private_lake(tmp_path):
-    lake = Lake(tmp_path / "data" / "lake")
-    await lake.initialize()
-    assert not open_to_others(tmp_path / "data" / "lake")
-    tables = [path for path in (tmp_path / "data" / "lake").iterdir() if path.is_dir()]
-    assert len(tables) > 5
-    assert not any(open_to_others(table) for table in tables)
-
-
-async def test_a_single_table_is_private_too_and_its_folder_stays_as_it_is(tmp_path):
+async def test_a_new_lake_and_a_new_table_are_private_and_the_folder_around_is_not(
+    tmp_path,
+):
     (tmp_path / "shared").mkdir(mode=0o775)
-    queue = PositionQueue(str(tmp_path / "shared" / "position_queue"))
-    await queue.initialize()
+    await Lake(tmp_path / "shared" / "data" / "lake").initialize()
+    await PositionQueue(str(tmp_path / "shared" / "position_queue")).initialize()
     assert open_to_others(tmp_path / "shared")
-    assert not open_to_others(tmp_path / "shared" / "position_queue")
+    tables = [path for path in (tmp_path / "shared" / "data" / "lake").iterdir() if path.is_dir()]
+    assert len(tables) > 5
+    for folder in (tables[0].parent, *tables, tmp_path / "shared" / "position_queue"):
+        assert not open_to_others(folder)

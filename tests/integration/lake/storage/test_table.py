@@ -165,15 +165,6 @@ def test_a_call_for_many_requests_is_one_commit(tmp_path, call):
     assert touched.height >= 3, "it was for many"
 
 
-def test_many_commits_leave_handles_fresh_and_the_log_with_checkpoints(tmp_path):
-    queue = filled_queue(tmp_path / "q")
-    for conid in range(2, 32):
-        queue.sync.insert_many([QueueRequest(conid, "SPY")])
-    log = tmp_path / "q" / "_delta_log"
-    assert len(list(log.glob("*.checkpoint.parquet"))) == 3
-    assert queue.sync.counts()[QueueStatus.PENDING] == 31
-
-
 @pytest.mark.parametrize("spec", [POSITION_QUEUE, POSITION_UPDATES, BROKER_POSITIONS])
 def test_the_files_of_an_empty_table_have_every_column_that_readers_choose_by(tmp_path, spec):
     files = table.Table(tmp_path / "t", spec, fsync=False).snapshot(table.data_files)

@@ -36,6 +36,7 @@ from tests.support.waiting import DEADLINE_S
 
 A, B = "DUSIM0001", "DUSIM0002"
 CALL, PUT = 921000001, 921000002
+LIVE, BLIND = SessionState.LIVE, SessionState.BLIND
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ async def test_what_the_broker_confirmed_before_the_session_is_live_is_current(
             return len(rows) == 9 and all(row.confirmed_at for row in rows)
 
         await eventually(published)
-        await eventually(lambda: _is_live(lake, settings))
+        await eventually(lambda: _is(LIVE, lake, settings))
         session = lake.sessions.current(settings.gateway_id)
         rows = lake.broker_positions.read(settings.gateway_id)
         assert session.started_at <= session.state_since
@@ -103,7 +104,7 @@ async def test_a_stream_owns_the_login_until_its_connection_is_closed(
     async with simulate() as sim:
         settings.append(settings_for(sim, heartbeat_s=0.05))
         task, stop = running(settings[0])
-        await eventually(lambda: _alive(lake, settings[0]))
+        await eventually(lambda: _is(LIVE, lake, settings[0]))
         stop.set()
         await task
         ended = lake.sessions.current(settings[0].gateway_id)
@@ -187,10 +188,6 @@ async def test_the_detail_of_a_wrong_leg_is_gone_when_the_leg_is_corrected(
         assert after.detail is None
 
 
-async def _is_live(lake, settings):
-    return lake.sessions.current(settings.gateway_id).state is SessionState.LIVE
-
-
 async def test_a_run_initializes_each_table_once(
     simulate, lake, settings_for, running, monkeypatch
 ):
@@ -216,7 +213,7 @@ async def test_two_streams_of_one_login_never_both_run(
     async with simulate() as sim:
         settings = settings_for(sim)
         task, stop = running(settings)
-        await eventually(lambda: _alive(lake, settings))
+        await eventually(lambda: _is(LIVE, lake, settings))
         second, _stop2 = running(settings, run_id="run-2")
         with pytest.raises(LoginOwnedError, match="STREAM"):
             await second
@@ -236,11 +233,6 @@ async def _has_rows(lake, least=1):
     return await lake.updates.count() >= least
 
 
-async def _alive(lake, settings):
-    session = lake.sessions.current(settings.gateway_id)
-    return session is not None and session.state is SessionState.LIVE
-
-
 async def test_a_stream_whose_lease_was_taken_over_writes_nothing_more(
     simulate, lake, settings_for, running, leg, eventually, monkeypatch
 ):
@@ -248,7 +240,7 @@ async def test_a_stream_whose_lease_was_taken_over_writes_nothing_more(
         await lake.registry.add_active(**leg(PUT))
         settings = settings_for(sim, session_lease_s=3.0, heartbeat_s=0.2)
         task, _stop = running(settings)
-        await eventually(lambda: _alive(lake, settings))
+        await eventually(lambda: _is(LIVE, lake, settings))
         over = threading.Event()
         with monkeypatch.context() as patched:
             patched.setattr(GatewaySessions, "renew", lambda *_args, **_more: over.wait(60))
@@ -284,7 +276,7 @@ async def test_a_lease_is_renewed_while_its_process_reads_the_sessions_for_long(
     async with simulate() as sim:
         settings = settings_for(sim, heartbeat_s=0.2)
         _task, _stop = running(settings)
-        await eventually(lambda: _alive(lake, settings))
+        await eventually(lambda: _is(LIVE, lake, settings))
         reading = asyncio.create_task(
             asyncio.to_thread(lake.sessions.table.snapshot, lambda _handle: may_end.wait(60))
         )
@@ -307,7 +299,7 @@ async def test_without_a_gateway_the_stream_is_blind_and_runs_on(
     async with simulate() as sim:
         settings = settings_for(sim)
     task, stop = running(settings)
-    await eventually(lambda: _state(lake, settings, SessionState.BLIND))
+    await eventually(lambda: _is(BLIND, lake, settings))
     status = read_status(lake, settings, utc_now())
     assert status.blind_since is not None
     assert "Nothing listens" in status.session_detail
@@ -327,7 +319,7 @@ async def test_a_gateway_that_waited_for_the_weekly_login_is_known_to_be_logged_
     async with simulate() as sim:
         settings = settings_for(sim)
         task, stop = running(settings)
-        await eventually(lambda: _state(lake, settings, SessionState.LIVE))
+        await eventually(lambda: _is(LIVE, lake, settings))
         before = lake.sessions.current(settings.gateway_id)
         assert before.gateway_running_since is not None
         assert before.gateway_started_at is None, "it may have run for long"
@@ -340,14 +332,14 @@ async def test_a_gateway_that_waited_for_the_weekly_login_is_known_to_be_logged_
         assert (await eventually(refused)).gateway_started_at is None
         confirmed_at = utc_now()
         sim.confirm_login()
-        await eventually(lambda: _state(lake, settings, SessionState.LIVE))
+        await eventually(lambda: _is(LIVE, lake, settings))
         stop.set()
         await task
         after = lake.sessions.current(settings.gateway_id)
         assert after.gateway_started_at == after.gateway_running_since > confirmed_at
         # A successor that connects at once knows that the gateway has run on.
         task, stop = running(settings)
-        await eventually(lambda: _state(lake, settings, SessionState.LIVE))
+        await eventually(lambda: _is(LIVE, lake, settings))
         stop.set()
         await task
         later = lake.sessions.current(settings.gateway_id)
@@ -355,7 +347,7 @@ async def test_a_gateway_that_waited_for_the_weekly_login_is_known_to_be_logged_
         assert later.gateway_run == after.gateway_run
 
 
-async def _state(lake, settings, state):
+async def _is(state, lake, settings):
     session = lake.sessions.current(settings.gateway_id)
     return session is not None and session.state is state
 
@@ -443,7 +435,7 @@ async def test_a_successor_takes_over_and_its_rows_follow_those_of_the_owner_bef
     async with simulate() as sim:
         await lake.registry.add_active(**leg(PUT))
         first, _stop = running(settings_for(sim, rotate_after_s=5.0), run_id="run-1")
-        await eventually(lambda: _alive(lake, settings_for(sim)))
+        await eventually(lambda: _is(LIVE, lake, settings_for(sim)))
         second, stop = running(settings_for(sim), run_id="run-2")
         await first
         await eventually(lambda: _has_rows_of(lake, "run-2"))
@@ -469,8 +461,7 @@ async def test_a_stream_of_an_older_release_gives_its_login_up_when_a_newer_one_
     async with simulate() as sim:
         settings = settings_for(sim)
         task, _stop = running(settings)
-        await eventually(lambda: lake.sessions.current(settings.gateway_id))
-        await eventually(lambda: _is_live(lake, settings))
+        await eventually(lambda: _is(LIVE, lake, settings))
         columns = {**spec.described, "later": StoredColumn(kind=Kind.TEXT, description="New.")}
         newer = Table(
             lake.table_path(spec.name), replace(spec, version=spec.version + 1, described=columns)

@@ -93,9 +93,9 @@ async def open_again(sim, streamer):
 
 async def _read_hours(streamer, expected):
     """Read the hours of the lines now; the streamer does so when the listed days are over."""
-    details = await streamer._link.connection.details(streamer._lines.held)
+    details = await streamer._link.connection.details(streamer._router.lines.held)
     assert all(f":{expected}" in one.trading_hours for one in details.values())
-    await streamer._contracts.remember(details.values())
+    streamer._router.contracts.take(details)
 
 
 def has_ticked(rows, conid):

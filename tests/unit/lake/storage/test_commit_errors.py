@@ -96,6 +96,8 @@ def answered(status: str, code: str, more: str = "") -> str:
          "configured region", StoreRefusedError, "AWS_REGION"),
         ("Generic S3 error: Error performing PUT http://169.254.169.254/latest/api/token in 4ms",
          StoreRefusedError, "no credentials"),
+        ("Kernel error an error occurred while loading credentials failed to load IMDS token",
+         StoreRefusedError, "no credentials"),
         (f"{GET} - HTTP error: builder error: URL scheme is not allowed", StoreRefusedError,
          "AWS_ALLOW_HTTP"),
         (answered("503 Service Unavailable", "SlowDown"), StoreUnavailableError, "SlowDown"),
@@ -123,20 +125,6 @@ def test_nothing_that_a_store_repeats_of_a_request_is_shown():
         assert "ExpiredToken" in shown
         assert "the-token" not in shown
         assert "signed" not in shown
-
-
-def test_errors_of_a_local_disk_stay_as_they_are():
-    error = OSError("No space left on device")
-    assert without_secrets(error) is error
-
-
-def test_credentials_that_cannot_be_loaded_are_no_damage_of_a_table():
-    text = (
-        "Kernel error -> Operation not supported an error occurred while loading credentials "
-        "failed to load IMDS session token service error request forbidden"
-    )
-    error = to_lake_error(DeltaError(text), "s3://bucket/lake/runs")
-    assert "there are no credentials" in str(error)
 
 
 CONFLICT = CommitFailedError("a concurrent transaction added new data")

@@ -13,29 +13,23 @@ def ledger(price: float = 10.0) -> Ledger:
     return Ledger(load_book("small"), lambda conid: price)
 
 
-def test_buying_more_averages_the_cost():
-    row = ledger().fill(A, CALL, 5, 20.0)
-    assert row.quantity == 10
-    assert row.average_cost == pytest.approx((5 * 2150.65 + 5 * 2000) / 10)
-    assert row.realized == 0
+COST = 2150.65
 
 
-def test_selling_some_realizes_and_keeps_the_cost():
-    row = ledger().fill(A, CALL, -2, 30.0)
-    assert (row.quantity, row.average_cost) == (3, 2150.65)
-    assert row.realized == pytest.approx(2 * (3000 - 2150.65))
-
-
-def test_buying_back_a_short_realizes_with_the_other_sign():
-    row = ledger().fill(A, PUT, 1, 10.0)
-    assert row.quantity == -2
-    assert row.realized == pytest.approx(1398.7 - 1000)
-
-
-def test_selling_through_zero_starts_a_new_cost():
-    row = ledger().fill(A, CALL, -8, 30.0)
-    assert (row.quantity, row.average_cost) == (-3, 3000)
-    assert row.realized == pytest.approx(5 * (3000 - 2150.65))
+@pytest.mark.parametrize(
+    ("conid", "quantity", "price", "left", "cost", "realized"),
+    [
+        (CALL, 5, 20.0, 10, (5 * COST + 5 * 2000) / 10, 0),
+        (CALL, -2, 30.0, 3, COST, 2 * (3000 - COST)),
+        (PUT, 1, 10.0, -2, 1398.7, 1398.7 - 1000),
+        (CALL, -8, 30.0, -3, 3000, 5 * (3000 - COST)),
+    ],
+    ids=["more averages the cost", "less keeps it", "a short is bought back", "through zero"],
+)
+def test_a_fill_changes_the_cost_or_realizes_a_profit(conid, quantity, price, left, cost, realized):
+    row = ledger().fill(A, conid, quantity, price)
+    assert row.quantity == left
+    assert (row.average_cost, row.realized) == (pytest.approx(cost), pytest.approx(realized))
 
 
 def test_a_closed_row_stays_until_the_day_ends():

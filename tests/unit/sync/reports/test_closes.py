@@ -38,11 +38,11 @@ def end(*causes: Closure) -> HoldingEnd:
 
 def closes(*current: Closure, **ends: HoldingEnd) -> Closes:
     legs = (leg(CALL, "condor"), leg(OTHER, "condor", added_at=LATER), leg(OTHER, "other"))
-    by_key = {(ACCOUNT, int(conid[1:])): one for conid, one in ends.items()}
+    by_conid = {int(conid[1:]): {ACCOUNT: one} for conid, one in ends.items()}
     return Closes(
         rows=frame_of(CLOSURES, map(asdict, current)),
         since=ADDED_AT + timedelta(days=1),
-        ends=by_key,
+        ends=by_conid,
         legs=leg_rows(legs),
     )
 
@@ -70,7 +70,7 @@ def test_a_leg_that_was_held_before_it_was_added_or_elsewhere_is_not_closed() ->
     assert found.end_of(leg(CALL, account="DU2")) is None
     assert found.end_of(leg(CALL, added_at=LATER + timedelta(seconds=1))) is None
     assert found.end_of(leg(OTHER)) is None
-    in_two = replace(found, ends=found.ends | {("DU2", CALL): end()})
+    in_two = replace(found, ends={CALL: {**found.ends[CALL], "DU2": end()}})
     assert in_two.end_of(leg(CALL)) is None
 
 
