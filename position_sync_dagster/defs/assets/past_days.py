@@ -44,13 +44,7 @@ CLOSED_DAYS = dg.FreshnessPolicy.time_window(
     fail_window=timedelta(days=5), warn_window=timedelta(days=4)
 )
 
-LINEAGE: table_asset.Lineage = {
-    name: [("position_updates", name)] for name in DAILY_POSITIONS.columns
-} | {
-    "session_date": [("position_updates", "timestamp")],
-    "closed_at": [("position_updates", "timestamp")],
-    "age_s": [("position_updates", "value_time"), ("position_updates", "timestamp")],
-}
+MADE_OF = {"session_date": "timestamp", "closed_at": "timestamp", "age_s": "value_time timestamp"}
 
 
 def daily_asset(
@@ -65,7 +59,10 @@ def daily_asset(
         freshness_policy=CLOSED_DAYS,
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        metadata={"partition_expr": "session_date", **table_asset.column_lineage(LINEAGE)},
+        metadata={
+            "partition_expr": "session_date",
+            **table_asset.column_lineage(DAILY_POSITIONS, MADE_OF),
+        },
         output_required=False,
     )
     def daily_positions(

@@ -37,9 +37,6 @@ QUARTER_HOURLY = dg.FreshnessPolicy.time_window(
     fail_window=timedelta(minutes=40), warn_window=timedelta(minutes=20)
 )
 
-# Column → its source columns, each as (asset, column).
-Lineage = Mapping[str, Sequence[tuple[str, str]]]
-
 
 def table_asset(
     spec: TableSpec,
@@ -166,14 +163,25 @@ def table_metadata(
     }
 
 
-def column_lineage(lineage: Lineage) -> "dict[str, dg.RawMetadataValue]":
-    """Return the column lineage of an asset as metadata."""
-    deps = {
-        column: [
-            dg.TableColumnDep(asset_key=asset, column_name=source) for asset, source in sources
+def column_lineage(
+    spec: TableSpec, made_of: Mapping[str, str], every: str = ""
+) -> "dict[str, dg.RawMetadataValue]":
+    """Return the column lineage of a table that is derived from the ledger, as metadata.
+
+    Args:
+        spec: The table.
+        made_of: The source columns of each column, separated by spaces: those of the ledger, and of
+            others after the name of their table. Without an entry it is the column of that name.
+        every: Sources of all columns.
+    """
+    ledger, deps = specs.POSITION_UPDATES, dict[str, list[dg.TableColumnDep]]()
+    for column in spec.columns:
+        same = column if column in ledger.columns else ""
+        sources = f"{made_of.get(column, same)} {every}".split()
+        deps[column] = [
+            dg.TableColumnDep(asset_key=table or ledger.name, column_name=name)
+            for table, _, name in (source.rpartition(".") for source in sources)
         ]
-        for column, sources in lineage.items()
-    }
     return {"dagster/column_lineage": dg.TableColumnLineage(deps)}
 
 
