@@ -21,14 +21,7 @@ from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
-from position_sync_dagster.lake.ledger_rows import (
-    ADDED,
-    AppendResult,
-    added_after,
-    append_rows,
-    newest_version,
-    rows_between,
-)
+from position_sync_dagster.lake import ledger_rows
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.codec import content_id, records_of
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES, BROKER_POSITIONS, CONTRACTS
@@ -381,7 +374,7 @@ class ContractsTable:
 LOOK_BACK = timedelta(days=14)
 
 # The column of the log's statistics by which files sort by their newest row.
-LAST_ADDED = f"max.{ADDED}"
+LAST_ADDED = f"max.{ledger_rows.ADDED}"
 
 
 class AccountValuesTable:
@@ -398,7 +391,7 @@ class AccountValuesTable:
         self._clock = clock
         self._newest = ((-1, -1), ACCOUNT_VALUES.empty)
 
-    def append(self, summaries: Iterable[AccountSummary]) -> AppendResult:
+    def append(self, summaries: Iterable[AccountSummary]) -> ledger_rows.AppendResult:
         """Write rows in one commit; a row whose id the table holds is not written again.
 
         An empty `row_id` is filled in from the content of the row, so that the same row of a
@@ -411,7 +404,7 @@ class AccountValuesTable:
         rows = codec.frame_of(ACCOUNT_VALUES, map(_identified, summaries))
         single = rows.unique("row_id", keep="first", maintain_order=True)
         dated = single.with_columns(date=pl.col("timestamp").dt.date())
-        return append_rows(self.table, dated, clock=self._clock)
+        return ledger_rows.append_rows(self.table, dated, clock=self._clock)
 
     def fence(self, gateway_id: str, token: int) -> None:
         """Refuse, from now on, rows of the gateway's owners with a smaller fencing token.
@@ -445,7 +438,7 @@ class AccountValuesTable:
         days = files.sort(LAST_ADDED, nulls_last=False)["partition.date"]
         first = pl.lit(days[-1] - LOOK_BACK if len(days) else None)
         recent = files.filter(pl.col("partition.date") >= first)
-        rows = added_after(self.table, recent, newest_version(known))
+        rows = ledger_rows.added_after(self.table, recent, ledger_rows.newest_version(known))
         return _newest(pl.concat([known.lazy(), rows]).filter(pl.col("date") >= first))
 
     def latest_summaries(self) -> list[AccountSummary]:
@@ -454,7 +447,9 @@ class AccountValuesTable:
 
     def between(self, first: datetime, last: datetime) -> pl.DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""
-        rows = self.table.read(lambda files: rows_between(self.table, files, first, last).collect())
+        rows = self.table.read(
+            lambda files: ledger_rows.rows_between(self.table, files, first, last).collect()
+        )
         return rows.sort("timestamp", "row_id")
 
 
@@ -462,7 +457,7 @@ def _newest(rows: pl.LazyFrame) -> pl.DataFrame:
     return (
         rows.filter(pl.col("source") == AccountSource.GATEWAY.value)
         .group_by("account")
-        .agg(pl.all().sort_by(ADDED, "timestamp", "row_id").last())
+        .agg(pl.all().sort_by(ledger_rows.ADDED, "timestamp", "row_id").last())
         .select(list(ACCOUNT_VALUES.columns))
         .sort("account")
         .collect()

@@ -13,13 +13,8 @@ from position_sync_dagster.domain.clock import Clock, RetryPolicy, utc_now
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.errors import MomentError
-from position_sync_dagster.lake import records
+from position_sync_dagster.lake import broker_positions, records
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
-from position_sync_dagster.lake.broker_positions import (
-    AccountValuesTable,
-    BrokerPositionsTable,
-    ContractsTable,
-)
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.schema import tables as specs
@@ -76,8 +71,8 @@ class Lake:
             known=self.derived_table(specs.LATEST_POSITIONS),
             **options,
         )
-        self.broker_positions = BrokerPositionsTable(table(specs.BROKER_POSITIONS))
-        self.contracts = ContractsTable(table(specs.CONTRACTS))
+        self.broker_positions = broker_positions.BrokerPositionsTable(table(specs.BROKER_POSITIONS))
+        self.contracts = broker_positions.ContractsTable(table(specs.CONTRACTS))
         self.sessions = self.open_sessions()
         self.breaks = ReconciliationBreaks(table(specs.RECONCILIATION_BREAKS), clock)
         self.executions = records.ExecutionsTable(table(specs.EXECUTIONS))
@@ -86,7 +81,9 @@ class Lake:
         self.closures = records.ClosuresTable(table(specs.CLOSURES))
         self.dividends = records.DividendsTable(table(specs.DIVIDENDS))
         self.risk_scenarios = records.RiskScenariosTable(table(specs.RISK_SCENARIOS))
-        self.account_values = AccountValuesTable(table(specs.ACCOUNT_VALUES), clock)
+        self.account_values = broker_positions.AccountValuesTable(
+            table(specs.ACCOUNT_VALUES), clock
+        )
 
     @classmethod
     def of(cls, settings: Settings, *, clock: Clock = utc_now) -> "Lake":
@@ -116,22 +113,7 @@ class Lake:
     @property
     def tables(self) -> tuple[Table, ...]:
         """Return every table, apart from the derived ones."""
-        return (
-            self.registry.table,
-            self.queue.table,
-            self.updates.table,
-            self.broker_positions.table,
-            self.contracts.table,
-            self.sessions.table,
-            self.breaks.table,
-            self.executions.table,
-            self.statement_events.table,
-            self.position_changes.table,
-            self.closures.table,
-            self.dividends.table,
-            self.risk_scenarios.table,
-            self.account_values.table,
-        )
+        return tuple(one.table for one in vars(self).values() if hasattr(one, "table"))
 
     def derived_table(self, spec: TableSpec) -> Table:
         """Return one of `derived_tables`."""

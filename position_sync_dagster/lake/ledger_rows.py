@@ -21,6 +21,7 @@ from typing import Any
 import polars as pl
 from deltalake import DeltaTable, Transaction
 
+from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.instrument import Right, parse_expiry, parse_right
 from position_sync_dagster.domain.update import (
@@ -30,12 +31,6 @@ from position_sync_dagster.domain.update import (
     Source,
     TradingMode,
     trading_mode_of,
-)
-from position_sync_dagster.errors import (
-    InvalidLegError,
-    InvalidRequestError,
-    LakeError,
-    NewerRowError,
 )
 from position_sync_dagster.lake.schema.codec import LAST, content_id, moment, update_rows
 from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn
@@ -211,7 +206,7 @@ class LatestRows:
                 return None
             rows = self._known.rows().with_columns(date=pl.col("timestamp").dt.date())
             return rows.select(list(self._table.spec.columns))
-        except LakeError:
+        except errors.LakeError:
             return None  # the ledger has them too
 
     def _refresh(self, handle: DeltaTable, known: pl.DataFrame | None) -> None:
@@ -371,7 +366,7 @@ def coerce_update(update: PositionUpdate) -> PositionUpdate:
         value = getattr(update, name)
         try:
             found = None if value is None or _is_blank(value, column) else coerce(value)
-        except (ValueError, TypeError, OverflowError, OSError, InvalidLegError):
+        except (ValueError, TypeError, OverflowError, OSError, errors.InvalidLegError):
             raise _refused(name, value, column) from None
         if found is None and not column.nullable:
             raise _refused(name, value, column)
@@ -385,9 +380,9 @@ def _is_blank(value: object, column: StoredColumn) -> bool:
     return may_be_blank and isinstance(value, str) and not value.strip()
 
 
-def _refused(name: str, value: object, column: StoredColumn) -> InvalidRequestError:
+def _refused(name: str, value: object, column: StoredColumn) -> errors.InvalidRequestError:
     wanted = f"one of {', '.join(column.choices)}" if column.choices else _WANTED[column.kind]
-    return InvalidRequestError(
+    return errors.InvalidRequestError(
         f"The update's {name} {value!r:.80} cannot be stored: it is not {wanted}.",
         remedy=f"Pass {name} as {wanted}.",
     )
@@ -592,7 +587,7 @@ def _refuse_newer(table: Table, present: pl.DataFrame, through: int, rows: pl.Da
     newer = added.join(rows.lazy().select(HOLDING), on=HOLDING, how="semi").collect()
     if not newer.is_empty():
         account, conid = newer.row(0)
-        raise NewerRowError(
+        raise errors.NewerRowError(
             f"Another row of the conid {conid} in {account} was written meanwhile.",
             remedy="Read the newest rows again and decide anew.",
         )

@@ -18,6 +18,7 @@ from typing import Any, Unpack
 
 import polars as pl
 
+from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, RetryPolicy, next_attempt, utc_now
 from position_sync_dagster.domain.update import (
     LEASE_S,
@@ -28,39 +29,20 @@ from position_sync_dagster.domain.update import (
     QueueStatus,
     Reason,
 )
-from position_sync_dagster.errors import (
-    InvalidRequestError,
-    LeaseLostError,
-    RequestStateError,
-    UnknownRequestError,
-    shown,
-)
 from position_sync_dagster.lake import queue_transitions as transitions
 from position_sync_dagster.lake.queue_transitions import FAILED, IS_REQUEST, claim_order
-from position_sync_dagster.lake.schema.codec import (
-    LAST,
-    NewIds,
-    fields_of,
-    id_prefix,
-    moment,
-    new_ids,
-    records_of,
-    storable,
-)
+from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
-from position_sync_dagster.lake.storage.lifecycle_table import (
-    Change,
-    LifecycleTable,
-    Snapshot,
-    in_bucket,
-)
+from position_sync_dagster.lake.storage import lifecycle_table
 from position_sync_dagster.lake.storage.table import Table, TableOptions, may_have, may_have_one_of
 from position_sync_dagster.lake.storage.threads import offloaded
 
 logger = logging.getLogger(__name__)
 
 
-def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+def failed_rows(
+    snapshot: lifecycle_table.Snapshot, ids: Sequence[str]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Read FAILED requests, and all rows of the parts in which they are stored.
 
     Returns:
@@ -75,7 +57,7 @@ def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, p
     if others:
         raise wrong_state(others, "only a FAILED request is retried")
     wanted = pl.DataFrame({"request_id": ids}, schema={"request_id": pl.String})
-    chosen = in_bucket(FAILED) & may_have_one_of("request_id", wanted.to_series())
+    chosen = lifecycle_table.in_bucket(FAILED) & may_have_one_of("request_id", wanted.to_series())
     rows = snapshot.finished(chosen, None).filter(pl.col("bucket") == FAILED)
     failed = rows.filter(pl.col("request_id").is_in(ids))
     parts = failed.get_column("part").unique()
@@ -83,7 +65,7 @@ def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, p
     return ordered.select(rows.columns), rows.filter(pl.col("part").is_in(parts.implode()))
 
 
-def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
+def statuses_of(snapshot: lifecycle_table.Snapshot, ids: Sequence[str]) -> dict[str, str]:
     """Return the status of each request, live or finished.
 
     Raises:
@@ -97,7 +79,7 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
     found |= dict(rows.filter(pl.col("request_id").is_in(absent.implode())).iter_rows())
     unknown = [i for i in ids if i not in found]
     if unknown:
-        raise UnknownRequestError(
+        raise errors.UnknownRequestError(
             f"The request {unknown[0][:80]!r} is not in the queue"
             + (f", nor are {len(unknown) - 1} others." if len(unknown) > 1 else "."),
             remedy=_CLAIMED,
@@ -105,10 +87,10 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def wrong_state(statuses: Mapping[str, str], why: str) -> RequestStateError:
+def wrong_state(statuses: Mapping[str, str], why: str) -> errors.RequestStateError:
     """Return the error of a request whose status does not allow a step."""
     request_id, status = next(iter(statuses.items()))
-    return RequestStateError(
+    return errors.RequestStateError(
         f"The request {request_id} is {status}.", remedy=f"Leave it as it is: {why}."
     )
 
@@ -164,8 +146,8 @@ def check(whose: str = "", /, **arguments: object) -> None:
     for name, value in arguments.items():
         kind, is_right, remedy = _RULES[name]
         if not isinstance(value, kind) or isinstance(value, bool) or not is_right(value):
-            raise InvalidRequestError(
-                f"The {name} {shown(value)}{whose} is not valid.", remedy=remedy
+            raise errors.InvalidRequestError(
+                f"The {name} {errors.shown(value)}{whose} is not valid.", remedy=remedy
             )
 
 
@@ -173,7 +155,7 @@ def ids_of(request_ids: str | Iterable[str]) -> list[str]:
     """Return ids as a list, each once."""
     check(request_ids=request_ids)
     ids = [request_ids] if isinstance(request_ids, str) else request_ids
-    return list(dict.fromkeys(storable(str(one)) for one in ids))
+    return list(dict.fromkeys(codec.storable(str(one)) for one in ids))
 
 
 # A pending request older than this is claimed as if it had priority 1.
@@ -185,12 +167,12 @@ class SyncQueue:
 
     def __init__(
         self,
-        store: LifecycleTable,
+        store: lifecycle_table.LifecycleTable,
         *,
         retry: RetryPolicy | None,
         clock: Clock,
         random: Random | None,
-        new_ids: NewIds,
+        new_ids: codec.NewIds,
         promote_after_s: float,
     ) -> None:
         self.store = store
@@ -237,7 +219,7 @@ class SyncQueue:
         """
         checked = list(requests)
         for one in checked:
-            check(f" of the request for {shown(one.conid)}", **fields_of(one))
+            check(f" of the request for {errors.shown(one.conid)}", **codec.fields_of(one))
         if not checked:
             return []
         now = self._clock()
@@ -278,16 +260,16 @@ class SyncQueue:
         else:
             newest = self.store.newest_finished(status.value, wanted, limit)
             found = newest.sort("updated_at", "request_id", descending=True)
-        return records_of(QueuedPosition, found)
+        return codec.records_of(QueuedPosition, found)
 
     def beginning_with(self, prefix: str) -> list[QueuedPosition]:
         """Read the live and finished requests whose id begins with a prefix."""
         live = self.store.snapshot().live
-        finished = self.store.finished(may_have("request_id", prefix, prefix + LAST))
+        finished = self.store.finished(may_have("request_id", prefix, prefix + codec.LAST))
         is_wanted = pl.col("request_id").str.starts_with(prefix)
         found = pl.concat([live, finished]).filter(is_wanted, IS_REQUEST)
         single = found.unique("request_id", keep="first", maintain_order=True)
-        return records_of(QueuedPosition, single)
+        return codec.records_of(QueuedPosition, single)
 
     def claim_batch(
         self,
@@ -314,18 +296,18 @@ class SyncQueue:
         check(limit=limit, lease_s=lease_s, owner=owner)
         if limit == 0:
             return []
-        token, owner = os.urandom(16).hex(), storable(owner or f"pid-{os.getpid()}")
+        token, owner = os.urandom(16).hex(), codec.storable(owner or f"pid-{os.getpid()}")
 
-        def step(snapshot: Snapshot) -> Change[pl.DataFrame]:
+        def step(snapshot: lifecycle_table.Snapshot) -> lifecycle_table.Change[pl.DataFrame]:
             now = self._clock()
             order = claim_order(now, self._promote_after_s)
             claimed = snapshot.live.filter(pl.col("lease_token") == token)
             if not claimed.is_empty():  # the answer to the commit was lost
-                return Change(claimed.sort(order))
+                return lifecycle_table.Change(claimed.sort(order))
             lease = {
                 "lease_owner": pl.lit(owner),
                 "lease_token": pl.lit(token),
-                "lease_expires_at": moment(now + timedelta(seconds=lease_s)),
+                "lease_expires_at": codec.moment(now + timedelta(seconds=lease_s)),
             }
             live = snapshot.live
             return transitions.claim(
@@ -333,7 +315,7 @@ class SyncQueue:
             )
 
         claimed = self.store.change(step, {"action": "claim", "lease_token": token})
-        granted = records_of(QueuedPosition, claimed)
+        granted = codec.records_of(QueuedPosition, claimed)
         self._tokens |= {request.request_id: token for request in granted}
         if granted:
             logger.info("claimed %d requests", len(granted))
@@ -422,7 +404,9 @@ class SyncQueue:
         Args:
             errors: Error message by request id.
         """
-        texts = {storable(request_id): storable(text) for request_id, text in errors.items()}
+        texts = {
+            codec.storable(request_id): codec.storable(text) for request_id, text in errors.items()
+        }
         following = partial(
             next_attempt, retryable=retryable, policy=self._retry, random=self._random
         )
@@ -445,7 +429,10 @@ class SyncQueue:
         For cases in which the gateway failed and not the request. The errors are those of
         `mark_success`.
         """
-        ids, info = ids_of(request_ids), {"action": "release", "reason": storable(reason)[:200]}
+        ids, info = (
+            ids_of(request_ids),
+            {"action": "release", "reason": codec.storable(reason)[:200]},
+        )
         action, step = transitions.Action.RELEASE, transitions.release
         self._change_claimed(ids, action, lease_token, step, info)
 
@@ -489,7 +476,7 @@ class SyncQueue:
             return []
         now = self._clock()
 
-        def step(snapshot: Snapshot) -> Change[list[str]]:
+        def step(snapshot: lifecycle_table.Snapshot) -> lifecycle_table.Change[list[str]]:
             failed, siblings = failed_rows(snapshot, ids)
             return transitions.retry(snapshot.live, failed, siblings, now=now)
 
@@ -504,7 +491,7 @@ class SyncQueue:
         live = self.store.snapshot().live
         rows, tokens = live.filter(transitions.has_id(live, ids)), self._tokens_of(ids, lease_token)
         action, now = transitions.Action.HOLD, self._clock()
-        with suppress(LeaseLostError, RequestStateError):
+        with suppress(errors.LeaseLostError, errors.RequestStateError):
             return not transitions.check_leases(rows, ids, tokens, action=action, now=now)
         return False
 
@@ -514,8 +501,8 @@ class SyncQueue:
         They show until when an unchanged row was confirmed, as long as the queue keeps the
         requests. The ids of requests sort by the time of insertion, so few files are read.
         """
-        first = id_prefix(since)
-        chosen = in_bucket(transitions.SUCCESS) & may_have("request_id", first)
+        first = codec.id_prefix(since)
+        chosen = lifecycle_table.in_bucket(transitions.SUCCESS) & may_have("request_id", first)
         names = ["request_id", "update_id", "confirmed_at", "updated_at"]
         answered = self.store.finished(chosen, names).filter(
             pl.col("request_id") >= first, pl.col("updated_at") <= until.astimezone(UTC)
@@ -558,7 +545,7 @@ class SyncQueue:
         ids: Sequence[str],
         action: transitions.Action,
         lease_token: str | None,
-        step: Callable[[pl.DataFrame, datetime], Change[None]],
+        step: Callable[[pl.DataFrame, datetime], lifecycle_table.Change[None]],
         commit_info: Mapping[str, str],
         *,
         ends: bool = True,
@@ -572,7 +559,7 @@ class SyncQueue:
             return
         now = self._clock()
 
-        def checked(snapshot: Snapshot) -> Change[None]:
+        def checked(snapshot: lifecycle_table.Snapshot) -> lifecycle_table.Change[None]:
             named = transitions.has_id(snapshot.live, ids)
             rows = snapshot.live.filter(named)
             tokens = self._tokens_of(ids, lease_token)
@@ -623,13 +610,13 @@ class PositionQueue:
         retry: RetryPolicy | None = None,
         clock: Clock = utc_now,
         random: Random | None = None,
-        new_ids: NewIds = new_ids,
+        new_ids: codec.NewIds = codec.new_ids,
         promote_after_s: float = PROMOTE_AFTER_S,
         **options: Unpack[TableOptions],
     ) -> None:
         self.table = Table(delta_lake_path, POSITION_QUEUE, **options)
         self.sync = SyncQueue(
-            LifecycleTable(self.table, clock),
+            lifecycle_table.LifecycleTable(self.table, clock),
             retry=retry,
             clock=clock,
             random=random,

@@ -25,12 +25,7 @@ from position_sync_dagster.domain.leg import (
 )
 from position_sync_dagster.domain.rules import HoldingSide, Rule
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError, shown
-from position_sync_dagster.lake.strategy_registry import (
-    LegKey,
-    SyncRegistry,
-    name_of,
-    two_whole_holders,
-)
+from position_sync_dagster.lake import strategy_registry
 from position_sync_dagster.yaml_file import Part, Place, Text, YamlFile, saved_state
 
 
@@ -225,7 +220,7 @@ class StrategiesFile:
             StrategiesFileError: The file has a mistake anywhere.
         """
         file = self._file
-        places: dict[LegKey, Place] = {}
+        places: dict[strategy_registry.LegKey, Place] = {}
         legs: list[Leg] = []
         _ = self.limits(), self.rules  # a mistake there makes the whole file wrong
         for of_strategy, strategy in self._strategies:
@@ -235,13 +230,14 @@ class StrategiesFile:
                 if leg.key in places:
                     file.fail(
                         at,
-                        f"the strategy {leg.strategy_id!r} has the leg {name_of(leg)} already, "
-                        f"in line {file.line(places[leg.key])}",
+                        f"the strategy {leg.strategy_id!r} has the leg "
+                        f"{strategy_registry.name_of(leg)} already, in line "
+                        f"{file.line(places[leg.key])}",
                         "Keep one of them",
                     )
                 places[leg.key] = at
                 legs.append(leg)
-        if both := two_whole_holders(legs):
+        if both := strategy_registry.two_whole_holders(legs):
             file.fail(
                 places[both[1].key],
                 f"the strategies {both[0].strategy_id!r} and {both[1].strategy_id!r} both hold "
@@ -349,7 +345,7 @@ def load_strategies(path: str | Path, clock: Clock = utc_now) -> list[Leg]:
     return StrategiesFile(path).legs(clock())
 
 
-def follow_file(registry: SyncRegistry, path: str | Path) -> tuple[int, int]:
+def follow_file(registry: strategy_registry.SyncRegistry, path: str | Path) -> tuple[int, int]:
     """Make the active legs equal to those of a strategies file, in one commit.
 
     The legs of its rules stay as the owner of the login chose them.

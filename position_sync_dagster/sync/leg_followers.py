@@ -8,18 +8,13 @@ from pathlib import Path
 
 import polars as pl
 
+from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.closures import PositionChange, Roll, UnclearRoll, rolls_of
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import ActiveContract, Leg
 from position_sync_dagster.domain.rules import Rule, exchange_date, legs_of_rules
-from position_sync_dagster.errors import (
-    InvalidLegError,
-    LakeError,
-    PositionSyncError,
-    StrategiesFileError,
-)
 from position_sync_dagster.lake.lake import NO_HOLDINGS, Lake
 from position_sync_dagster.lake.schema.codec import one_of, records_of
 from position_sync_dagster.lake.strategies_file import follow_file, saved_file
@@ -149,9 +144,11 @@ class RollFollower:
         try:
             found = rolls_to_follow(self.lake, self.file, self.clock())
             done = apply(self.lake, found.due) if found.due else []
-        except LakeError:
+        except errors.LakeError:
             raise
-        except PositionSyncError as error:  # of the strategies file, or of two legs that conflict
+        except (
+            errors.PositionSyncError
+        ) as error:  # of the strategies file, or of two legs that conflict
             found, done = Followed(refused=(f"no roll is followed: {error}",)), []
         for one in done:
             logger.warning("the strategy follows a roll: %s", one)
@@ -306,7 +303,7 @@ class RuleFollower:
                 # Also what is listed: an older state of the rules may have been written since.
                 follow_file(self.registry.sync, self.file)
                 self._rules = saved_file(self.file).rules
-            except (StrategiesFileError, InvalidLegError) as error:
+            except (errors.StrategiesFileError, errors.InvalidLegError) as error:
                 logger.warning("the legs stay as they were read last: %s", error)
             self._saved = inputs[0]
         if names := {rule.name for rule in self._rules}:
@@ -316,7 +313,7 @@ class RuleFollower:
             try:
                 if self.registry.sync.follow_rules(names, accounts, legs):
                     logger.info("the rules have %d legs", len(legs))
-            except InvalidLegError as error:  # it must not end the stream, which calls this
+            except errors.InvalidLegError as error:  # it must not end the stream, which calls this
                 logger.warning("the legs of the rules stay as they were: %s", error)
         self._followed = inputs
 

@@ -44,13 +44,7 @@ CLOSED_DAYS = dg.FreshnessPolicy.time_window(
     fail_window=timedelta(days=5), warn_window=timedelta(days=4)
 )
 
-LINEAGE: table_asset.Lineage = {
-    name: [("position_updates", name)] for name in DAILY_POSITIONS.columns
-} | {
-    "session_date": [("position_updates", "timestamp")],
-    "closed_at": [("position_updates", "timestamp")],
-    "age_s": [("position_updates", "value_time"), ("position_updates", "timestamp")],
-}
+MADE_OF = {"session_date": "timestamp", "closed_at": "timestamp", "age_s": "value_time timestamp"}
 
 
 def daily_asset(
@@ -65,7 +59,10 @@ def daily_asset(
         freshness_policy=CLOSED_DAYS,
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        metadata={"partition_expr": "session_date", **table_asset.column_lineage(LINEAGE)},
+        metadata={
+            "partition_expr": "session_date",
+            **table_asset.column_lineage(DAILY_POSITIONS, MADE_OF),
+        },
         output_required=False,
     )
     def daily_positions(
@@ -89,20 +86,16 @@ def daily_asset(
         service = statements.ClosingService(lake, settings, clock=clock)
         table, run_id = lake.derived_table(DAILY_POSITIONS), context.run.run_id
 
-        def make(forward: bool) -> "tuple[statements.ClosedDays, derived.Replaced | None]":
-            before = derived.rows_of_days(table, days) if forward else None
+        def make() -> tuple[statements.ClosedDays, dict[date, pl.DataFrame]]:
             found = service.collect(days)
-            if not found.filled:
-                return found, None
-            frames = {day: closed.rows for day, closed in found.filled.items()}
             # A day that has rows is not filled again: they come last.
             service.record_differences(found.filled, run_id=run_id)
-            return found, derived.replace_days(table, frames, run_id=run_id, before=before)
+            return found, {day: closed.rows for day, closed in found.filled.items()}
 
-        found, result = table_asset.derived_forward(make)
+        found, result = derived.derive(table, make, run_id=run_id)
         for error in found.unreadable:
             context.log.warning(f"A statement was left out: {error}")
-        if result is not None:
+        if found.filled:
             shared = table_asset.replacement_metadata(result)
             version = str(result.version)
             for day, closed in found.filled.items():
@@ -409,7 +402,7 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
             for day in days
         }
         table = lake.derived_table(PROFIT_EXPLAINED)
-        result = derived.replace_days(table, frames, run_id=context.run.run_id)
+        result = derived.replace(table, frames, run_id=context.run.run_id)
         for day, rows in frames.items():
             sums = {name: float(rows[name].sum()) for name in ("profit", "unexplained")}
             context.add_asset_metadata(

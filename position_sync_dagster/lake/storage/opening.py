@@ -17,14 +17,7 @@ from deltalake.schema import PrimitiveType
 
 from position_sync_dagster import errors
 from position_sync_dagster.lake.schema import table_spec
-from position_sync_dagster.lake.storage import commit_errors, object_store
-from position_sync_dagster.lake.storage.durability import (
-    LOG,
-    SET_ASIDE,
-    entry_name,
-    refuse_torn,
-    sync_paths,
-)
+from position_sync_dagster.lake.storage import commit_errors, durability, object_store
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +51,7 @@ def make_private_folder(path: str) -> None:
         lake.parent.mkdir(parents=True, exist_ok=True)
         lake.mkdir(mode=OWNER_ONLY, exist_ok=True)
         Path(path).mkdir(mode=OWNER_ONLY, exist_ok=True)
-        sync_paths(folder.parent for folder in new)
+        durability.sync_paths(folder.parent for folder in new)
     except OSError as error:
         raise errors.LakeNotWritableError(
             f"No folder can be made at {path}: {error.strerror}.",
@@ -182,7 +175,7 @@ class TableHandle:
         """
         if not self.is_remote:
             with suppress(FileNotFoundError, NotADirectoryError):
-                os.stat(f"{self._path}/{LOG}")
+                os.stat(f"{self._path}/{durability.LOG}")
         return DeltaTable.is_deltatable(self._path, self._options())
 
     def ready(self) -> DeltaTable:
@@ -199,7 +192,7 @@ class TableHandle:
                 self._on_replaced()
                 self._last_entry = None
             if self._last_entry is None and not self.is_remote:
-                refuse_torn(Path(self._path))
+                durability.refuse_torn(Path(self._path))
             self._handle, self._table_id = handle, str(handle.metadata().id)
             self._opened_at = time.monotonic()
             self._opened_version = handle.version()
@@ -261,7 +254,7 @@ class TableHandle:
         return (version, 0, 0)
 
     def _entry_path(self, version: int) -> str:
-        return f"{self._path}/{LOG}/{entry_name(version)}"
+        return f"{self._path}/{durability.LOG}/{durability.entry_name(version)}"
 
     def _open(self) -> DeltaTable:
         """Open the newest version; create the table where there is none.
@@ -290,7 +283,7 @@ class TableHandle:
             if not self.is_remote and os.path.isfile(self._path):
                 raise self._foreign("it is a file") from unreadable
             if not self.is_remote:
-                refuse_torn(Path(self._path))
+                durability.refuse_torn(Path(self._path))
             raise
         self._check(handle)
         return handle
@@ -321,13 +314,13 @@ class TableHandle:
             found = sorted(
                 name
                 for name in os.listdir(self._path)
-                if name != WRITER_LOCK and not name.startswith(SET_ASIDE)
+                if name != WRITER_LOCK and not name.startswith(durability.SET_ASIDE)
             )
         except OSError as error:
             commit_errors.fail(error, self._path)
-        if found in ([], [LOG]):
+        if found in ([], [durability.LOG]):
             return None
-        if LOG in found:
+        if durability.LOG in found:
             return errors.BrokenTableError(
                 f"The table {self._path} has data but no log.",
                 remedy="Restore its _delta_log from a copy, or move the folder away to start with "

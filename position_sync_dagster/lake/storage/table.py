@@ -35,13 +35,7 @@ from position_sync_dagster import errors
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.lake.schema import codec, table_spec
 from position_sync_dagster.lake.schema.table_spec import TableSpec
-from position_sync_dagster.lake.storage import commit_errors, durability
-from position_sync_dagster.lake.storage.object_store import (
-    absolute_path,
-    is_remote,
-    polars_options,
-    require_conditional_put,
-)
+from position_sync_dagster.lake.storage import commit_errors, durability, object_store
 from position_sync_dagster.lake.storage.opening import TableHandle, Use, WriterLock
 
 # A commit writes no checkpoint and cuts no log: `Table` does, once the commit is synced.
@@ -121,9 +115,6 @@ def bind(
 # Room for what a commit writes besides its rows: footers of files, the log entry, folders.
 SPARE_BYTES = 64 * 1024
 
-# Files and folders that a commit creates at most, by far.
-SPARE_FILES = 16
-
 
 def check_room(table: str, needed: float = 0) -> None:
     """Check that a local disk has room for a commit of `needed` bytes.
@@ -136,15 +127,14 @@ def check_room(table: str, needed: float = 0) -> None:
         needed: Bytes of the rows.
 
     Raises:
-        OSError: Less is free than `needed` and `SPARE_BYTES`, or than `SPARE_FILES` (ENOSPC).
+        OSError: Less is free than `needed` and `SPARE_BYTES` (ENOSPC).
     """
     if table.startswith("file://"):
         table = unquote(table.removeprefix("file://"))
     if "://" in table:
         return
     disk = os.statvfs(table)
-    is_out_of_files = disk.f_files and disk.f_favail < SPARE_FILES  # some disks count none
-    if is_out_of_files or disk.f_bavail * disk.f_frsize < needed + SPARE_BYTES:
+    if disk.f_bavail * disk.f_frsize < needed + SPARE_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -373,10 +363,10 @@ class Table:
         fsync: bool = True,
         use: Use = "work",
     ) -> None:
-        self.path = absolute_path(path)
+        self.path = object_store.absolute_path(path)
         self.spec = spec
         self.options = dict(storage_options) if storage_options else None
-        self.is_remote = is_remote(self.path)
+        self.is_remote = object_store.is_remote(self.path)
         self._synced = durability.SyncedCommits(Path(self.path), on=fsync and not self.is_remote)
         self._handle = TableHandle(self.path, spec, self.options, use, self._synced.forget)
         self._writer_lock = WriterLock(self.path)
@@ -411,7 +401,7 @@ class Table:
             UnsafeStoreError, StoreUnavailableError, StoreRefusedError.
         """
         if self.is_remote:
-            require_conditional_put(self.path.rpartition("/")[0], self.options)
+            object_store.require_conditional_put(self.path.rpartition("/")[0], self.options)
         return self.is_remote
 
     def examine(self) -> errors.LakeError | None:
@@ -471,7 +461,7 @@ class Table:
             glob=False,
             hive_partitioning=False,
             include_file_paths=_FILE,
-            storage_options=polars_options(self.path, self.options),
+            storage_options=object_store.polars_options(self.path, self.options),
             credential_provider=None,
         )
         if spec.partition_by:

@@ -2,8 +2,6 @@
 
 import errno
 import os
-from contextlib import nullcontext
-from types import SimpleNamespace
 
 import pytest
 
@@ -20,21 +18,6 @@ def test_a_commit_that_does_not_fit_on_the_disk_is_refused_before_it_is_written(
         with pytest.raises(OSError, match="No space left on device") as full:
             check_room(place, disk.f_blocks * disk.f_frsize)
         assert full.value.errno == errno.ENOSPC
-
-
-@pytest.mark.parametrize(
-    ("files", "left", "is_full"), [(9, 3, True), (99, 50, False), (0, 0, False)]
-)
-def test_a_disk_without_room_for_files_is_full_unless_it_counts_none(
-    tmp_path, monkeypatch, files, left, is_full
-):
-    room = os.statvfs(tmp_path)
-    counts = SimpleNamespace(
-        f_bavail=room.f_bavail, f_frsize=room.f_frsize, f_files=files, f_favail=left
-    )
-    monkeypatch.setattr(os, "statvfs", lambda _path: counts)
-    with pytest.raises(OSError, match="No space left") if is_full else nullcontext():
-        check_room(str(tmp_path))
 
 
 def test_an_object_store_is_not_checked():
