@@ -13,7 +13,7 @@ from docs.screenshots import save
 from ib_gateway_simulator.books.loader import BOOKS
 from ib_gateway_simulator.control.scenario import load_scenario
 from position_sync_dagster.cli import options
-from position_sync_dagster.lake.derived import replace_days
+from position_sync_dagster.lake.derived import replace
 from position_sync_dagster.lake.schema.tables import PROFIT_EXPLAINED
 from position_sync_dagster.sync.reports.risk import explain_day, is_explained
 from tests.support.browser import open_page
@@ -52,7 +52,7 @@ def explained(folder: Path) -> None:
         sys.stdout.write(
             "".join(f"explained: {is_explained(row)}, {row}\n" for row in rows.to_dicts())
         )
-        replace_days(lake.derived_table(PROFIT_EXPLAINED), {now.date(): rows})
+        replace(lake.derived_table(PROFIT_EXPLAINED), {now.date(): rows})
         with open_page(demo.ui_port) as page:
             page.open("/money/risk", size=(1280, 560))
             page.wait_for_text("Where the profit of")

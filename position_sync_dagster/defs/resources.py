@@ -138,45 +138,38 @@ def sensor(
 ) -> Callable[[Tick], dg.SensorDefinition]:
     """Return the decorator of a tick: it defines a sensor that runs from the start.
 
-    The docstring of the tick is what Dagster shows of the sensor.
+    The docstring of the tick is what Dagster shows of the sensor. The first error of an outage is
+    raised; later ticks with the same error are skipped, with its text: the daemon logs 200 lines
+    for a failed tick, and the next tick comes after 5 s.
     """
 
     def define(tick: Tick) -> dg.SensorDefinition:
-        return dg.sensor(
+        fault = ""
+
+        @dg.sensor(
             job_name=job_name,
             minimum_interval_seconds=minimum_interval_s,
             default_status=dg.DefaultSensorStatus.RUNNING,
             description=inspect.getdoc(tick),
-        )(fails_once(tick))
+        )
+        @wraps(tick)
+        def run(context: dg.SensorEvaluationContext) -> Any:
+            nonlocal fault
+            try:
+                result = tick(context)
+            except PositionSyncError as error:
+                dagster_files.note(dagster_files.FAILED_TICK)
+                found = error.what.partition(": ")[0]  # the rest may differ in each attempt
+                if found == fault:
+                    return dg.SkipReason(str(error))
+                fault = found
+                raise
+            fault = ""
+            return result
+
+        return run
 
     return define
-
-
-def fails_once(
-    tick: Callable[[dg.SensorEvaluationContext], R],
-) -> Callable[[dg.SensorEvaluationContext], R | dg.SkipReason]:
-    """Raise the first error of an outage; skip later ticks with the same error, with its text.
-
-    The daemon logs 200 lines for a failed tick, and the next tick comes after 5 s.
-    """
-    fault = ""
-
-    @wraps(tick)
-    def run(context: dg.SensorEvaluationContext) -> R | dg.SkipReason:
-        nonlocal fault
-        try:
-            result = tick(context)
-        except PositionSyncError as error:
-            dagster_files.note(dagster_files.FAILED_TICK)
-            found = error.what.partition(": ")[0]  # the rest may differ in each attempt
-            if found == fault:
-                return dg.SkipReason(str(error))
-            fault = found
-            raise
-        fault = ""
-        return result
-
-    return run
 
 
 class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -195,23 +195,13 @@ def wait_until_ready(child: ChildProcess, stop: StopRequest) -> SimulatorPorts:
         ChildEndedError: The simulator has ended.
         StopRequested: This process shall stop.
     """
-    while not (ports := parse_ports(child.tail(lines=50))):
+    while True:
+        for line in child.tail(lines=50).splitlines():
+            with suppress(ValueError, KeyError, TypeError):  # another line of the log
+                values = json.loads(line)
+                return SimulatorPorts(gateway=values["port"], control=values["control_port"])
         child.check()
         stop.pause(POLL_S)
-    return ports
-
-
-def parse_ports(output: str) -> SimulatorPorts | None:
-    """Return the ports from the simulator's output, None if it has not printed them yet.
-
-    >>> parse_ports('{"port": 4010, "control_port": 4011}')
-    SimulatorPorts(gateway=4010, control=4011)
-    """
-    for line in output.splitlines():
-        with suppress(ValueError, KeyError, TypeError):  # another line of the log
-            values = json.loads(line)
-            return SimulatorPorts(gateway=values["port"], control=values["control_port"])
-    return None
 
 
 # The default port of the simulator. TWS and IB Gateway do not use it, and operating systems assign

@@ -146,6 +146,7 @@ class Display:
     """
 
     interval_s = QUIET_INTERVAL_S
+    _next = 0.0
 
     def note(self, text: str) -> None:
         """Show a message."""
@@ -164,8 +165,21 @@ class Display:
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         """Show the results of the acceptance test, as a table."""
+        table = Table("figure", box=None, pad_edge=False, header_style="bold")
+        table.add_column("wanted", justify="right")
+        table.add_column("found", justify="right")
+        table.add_column("")
+        for result in results:
+            mark = Text("met", style="green") if result.met else Text("missed", style="bold red")
+            table.add_row(Text(result.name), Text(result.wanted), Text(result.found), mark)
         with stop_if_closed():
-            Console(width=None if sys.stdout.isatty() else 100).print(acceptance_table(results))
+            Console(width=None if sys.stdout.isatty() else 100).print(table)
+
+    def is_due(self) -> bool:
+        """Return whether the last line is old enough for another one."""
+        due = time.monotonic() >= self._next
+        self._next = time.monotonic() + LINE_INTERVAL_S if due else self._next
+        return due
 
     def __enter__(self) -> Self:
         return self
@@ -176,15 +190,11 @@ class Display:
 class JsonDisplay(Display):
     """Writes one JSON object per line."""
 
-    def __init__(self) -> None:
-        self._next = 0.0
-
     def event(self, name: str, values: Mapping[str, Any]) -> None:
         _write_line(json.dumps({"event": name, **values}))
 
     def show(self, overview: Figures | None, addresses: Lines, notes: Lines = ()) -> None:
-        if time.monotonic() >= self._next and overview is not None:
-            self._next = time.monotonic() + LINE_INTERVAL_S
+        if overview is not None and self.is_due():
             self.event("status", overview.status.to_dict() | {"current": overview.current})
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
@@ -196,9 +206,7 @@ class JsonDisplay(Display):
 class LineDisplay(Display):
     """Writes a line every few seconds, for a log."""
 
-    def __init__(self) -> None:
-        self._next = 0.0
-        self._addresses: Lines = ()
+    _addresses: Lines = ()
 
     def note(self, text: str) -> None:
         _write_line(text)
@@ -207,8 +215,7 @@ class LineDisplay(Display):
         if addresses != self._addresses:
             self._addresses = addresses
             self.note("\n".join(f"{label}: {value}" for label, value in addresses))
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + LINE_INTERVAL_S
+        if self.is_due():
             figures = notes if overview is None else figures_of(overview)
             self.note("; ".join(f"{label}: {value}" for label, value in figures))
 
@@ -246,18 +253,6 @@ class LiveDisplay(Display):
     def __exit__(self, *_: object) -> None:
         with suppress(OSError):
             self._live.stop()
-
-
-def acceptance_table(results: Sequence[AcceptanceResult]) -> Table:
-    """Return the results of the acceptance test as a table."""
-    table = Table("figure", box=None, pad_edge=False, header_style="bold")
-    table.add_column("wanted", justify="right")
-    table.add_column("found", justify="right")
-    table.add_column("")
-    for result in results:
-        mark = Text("met", style="green") if result.met else Text("missed", style="bold red")
-        table.add_row(Text(result.name), Text(result.wanted), Text(result.found), mark)
-    return table
 
 
 def choose_display(*, as_json: bool) -> Display:

@@ -356,8 +356,8 @@ def cause_of_execution(one: Execution, *, long: bool) -> tuple[Cause, str]:
     return Cause.UNEXPLAINED, f"the statement books it as {kind or 'a trade at no price'}"
 
 
-def _type_of(one: StatementEvent) -> str:
-    return (one.type or "").strip().lower()
+def _type_of(one: Execution | StatementEvent) -> str:
+    return (one.type or "").strip().lower() if isinstance(one, StatementEvent) else ""
 
 
 def _cause_of_event(one: StatementEvent) -> tuple[Cause, str]:
@@ -561,7 +561,8 @@ def _judged(
     """Return the causes of one close, whose quantities add up to what was closed."""
     change = part.change
     groups: dict[tuple[Cause, Stage, str], list[_Row]] = {}
-    in_cash = bool(settles_in_cash(history.details(change)))
+    booked = _between(history.rows[change.key], change.seen_at - BOOKED - A_DAY, change.seen_at)
+    in_cash = any(_type_of(row.of) == "cash settlement" for row in booked)
     for row in part.rows:
         if row.by_of(change) * change.closed < 0:  # it reduced the holding
             cause = _cause_of(row.of, long=change.closed > 0, in_cash=in_cash)

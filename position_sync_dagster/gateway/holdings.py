@@ -47,9 +47,6 @@ class PendingChanges(Generic[K]):
     def __bool__(self) -> bool:
         return bool(self._noted)
 
-    def __contains__(self, key: K) -> bool:
-        return key in self._noted
-
     def take(self) -> set[K]:
         """Return what changed since the last call, and start anew."""
         noted, self._noted = self._noted, set()

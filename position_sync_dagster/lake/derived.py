@@ -3,10 +3,12 @@
 Also the rows of `daily_positions` that come from the broker's statements.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import accumulate
+from typing import TypeVar
 
 import polars as pl
 from deltalake import DeltaTable
@@ -22,7 +24,7 @@ from position_sync_dagster.domain.update import (
     trading_mode_of,
 )
 from position_sync_dagster.errors import NewerRowError
-from position_sync_dagster.lake.ledger_rows import HOLDING, newest_version
+from position_sync_dagster.lake.ledger_rows import HOLDING
 from position_sync_dagster.lake.position_updates import SyncUpdates
 from position_sync_dagster.lake.schema.codec import fields_of, frame_of
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
@@ -47,71 +49,62 @@ class Replaced:
     changed: bool
 
 
-def replace(
-    table: Table,
-    frame: pl.DataFrame,
-    *,
-    days: Iterable[date] | None = None,
-    run_id: str | None = None,
-    forward: bool = False,
-    before: pl.DataFrame | None = None,
-) -> Replaced:
-    """Make a table, or its partitions of some days, equal to the frame.
+# All rows of a table, or those of each day that is replaced.
+Rows = pl.DataFrame | Mapping[date, pl.DataFrame]
+Made = TypeVar("Made")
+
+
+def derive(
+    table: Table, make: Callable[[], tuple[Made, Rows]], *, run_id: str | None = None
+) -> tuple[Made, Replaced]:
+    """Replace rows by what `make` reads, and again if another process has changed them meanwhile.
 
     Args:
-        forward: Whether to leave rows that were made from newer rows of the ledger.
-        before: The rows to replace, read before the sources of the frame; None for any.
+        make: Reads the sources; returns anything for the caller, and the rows.
 
     Raises:
         CommitContentionError: Other writers committed first each time; nothing was changed.
-        NewerRowError: The table has newer or other rows than these; nothing was changed.
     """
-    spec = table.spec
-    predicate, chosen = ("true", EVERY) if days is None else _of_days(table, days)
-    wanted = frame.select(list(spec.columns)).cast(spec.polars)
+    for _attempt in range(2):
+        seen = table.version() if table.exists() else 0
+        made, rows = make()
+        with suppress(NewerRowError):
+            return made, replace(table, rows, run_id=run_id, seen=seen)
+    made, rows = make()
+    return made, replace(table, rows, run_id=run_id)
+
+
+def replace(
+    table: Table, rows: Rows, *, run_id: str | None = None, seen: int | None = None
+) -> Replaced:
+    """Make a table, or its partitions of some days, equal to these rows, in one commit.
+
+    Args:
+        seen: The version of the table before the sources of the rows were read; None for any.
+
+    Raises:
+        CommitContentionError: Other writers committed first each time; nothing was changed.
+        NewerRowError: The table has another version; nothing was changed.
+    """
+    spec, predicate, chosen = table.spec, "true", EVERY
+    if not isinstance(rows, pl.DataFrame):
+        if not rows:
+            return Replaced(version=seen or 0, rows=0, changed=False)
+        predicate, chosen = _of_days(table, rows)
+        rows = pl.concat(rows.values())
+    wanted = rows.select(list(spec.columns)).cast(spec.polars)
 
     def step(handle: DeltaTable) -> Replaced:
-        stored = table.read_rows(data_files(handle).filter(chosen))
-        is_newer = forward and newest_version(stored) > newest_version(wanted)
-        if is_newer or (before is not None and not _same(stored, before)):
-            raise NewerRowError(
-                f"{spec.name} was derived by another run meanwhile.",
-                remedy="Derive it again.",
-            )
-        changed = not _same(stored, wanted)
+        if seen not in (None, handle.version()):
+            text = f"{spec.name} was derived by another run meanwhile."
+            raise NewerRowError(text, remedy="Derive it again.")
+        changed = not _same(table.read_rows(data_files(handle).filter(chosen)), wanted)
         if changed:
             commit_info = {"step": f"replace {spec.name}", "run_id": run_id or ""}
             overwrite(handle, wanted, predicate, commit_info)
         return Replaced(version=handle.version(), rows=wanted.height, changed=changed)
 
     return table.transact(step)
-
-
-def replace_days(
-    table: Table,
-    frames: Mapping[date, pl.DataFrame],
-    *,
-    run_id: str | None = None,
-    before: pl.DataFrame | None = None,
-) -> Replaced:
-    """Make the partitions of these days equal to their frames, in one commit.
-
-    Args:
-        before: The rows of these and other days, read before the sources of the frames.
-
-    Raises:
-        CommitContentionError: Other writers committed first each time; nothing was changed.
-        NewerRowError: Another run has replaced one of the days since; nothing was changed.
-    """
-    if before is not None:
-        before = before.filter(pl.col(table.spec.partition_by[0]).is_in(list(frames)))
-    rows = pl.concat(list(frames.values()))
-    return replace(table, rows, days=frames, run_id=run_id, before=before)
-
-
-def rows_of_days(table: Table, days: Iterable[date]) -> pl.DataFrame:
-    """Return the rows of these days; a table that is missing is not created."""
-    return table.rows(chosen=_of_days(table, days)[1]) if table.exists() else table.spec.empty
 
 
 def _of_days(table: Table, days: Iterable[date]) -> tuple[str, pl.Expr]:

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -64,8 +64,7 @@ class ChildProcess:
         self.name = name
         self.log = log
         self._grace_s = grace_s
-        output = open_log(log) if log else None
-        try:
+        with open_log(log) if log else nullcontext() as output:
             self._process = subprocess.Popen(  # noqa: S603 - our own programs, no shell
                 command,
                 env=dict(env),
@@ -75,9 +74,6 @@ class ChildProcess:
                 stderr=subprocess.STDOUT if output else None,
                 start_new_session=True,
             )
-        finally:
-            if output:
-                output.close()
 
     @property
     def pid(self) -> int:

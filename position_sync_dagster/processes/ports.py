@@ -1,36 +1,34 @@
 """Ports on this machine: free and taken ones, and JSON over HTTP."""
 
 import errno
-import http.client
 import json
 import socket
+from http.client import HTTPException
 from typing import Any
+from urllib.request import ProxyHandler, Request, build_opener
 
-from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.errors import UserError
 
 LOOPBACK = "127.0.0.1"
 # The number of ports that are tried if the wanted one is taken.
 NEXT_PORTS = 50
 
+_OPENER = build_opener(ProxyHandler({}))  # a proxy of the environment must not be asked
 
-class PortTakenError(PositionSyncError):
+
+class PortTakenError(UserError):
     """Another program listens at a port that is needed."""
-
-    exit_code = 2
 
 
 def is_free(port: int) -> bool:
     """Return whether a server could listen at `port` now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-            probe.listen(1)
-        except OSError as error:
-            if error.errno in {errno.EADDRINUSE, errno.EACCES}:
-                return False
-            raise
-        return True
+    try:
+        socket.create_server((LOOPBACK, port)).close()
+    except OSError as error:
+        if error.errno in {errno.EADDRINUSE, errno.EACCES}:
+            return False
+        raise
+    return True
 
 
 def require_free(port: int, *, purpose: str, option: str) -> int:
@@ -69,16 +67,10 @@ def exchange_json(port: int, path: str, value: Any = None, *, timeout_s: float =
         OSError: The server does not answer, or not with status 200.
         ValueError: The answer is not JSON.
     """
-    method, body = ("GET", None) if value is None else ("POST", json.dumps(value))
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=timeout_s)
+    body = None if value is None else json.dumps(value).encode()
+    url, headers = f"http://{LOOPBACK}:{port}{path}", {"Content-Type": "application/json"}
     try:
-        connection.request(method, path, body, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        content = answer.read()
-        if answer.status != http.HTTPStatus.OK:
-            raise OSError(f"it answered {answer.status} {answer.reason}")
-        return json.loads(content)
-    except http.client.HTTPException as error:
+        with _OPENER.open(Request(url, body, headers), timeout=timeout_s) as answer:
+            return json.load(answer)
+    except HTTPException as error:
         raise OSError(f"it does not speak HTTP: {error!r}") from error
-    finally:
-        connection.close()

@@ -15,32 +15,21 @@ def lines(caplog):
     return lambda: [(record.levelname, record.getMessage()) for record in caplog.records]
 
 
-def test_a_fault_is_logged_once_until_it_changes(lines):
+def test_a_fault_is_logged_once_until_it_changes_or_has_ended(lines):
     log = OutageLog(logger)
-    assert [log.report(fault) for fault in ("full", "full", "read-only", "full")] == [
-        True,
-        False,
-        True,
-        True,
-    ]
-    assert lines() == [("ERROR", "full"), ("ERROR", "read-only"), ("ERROR", "full")]
-    assert log.fault == "full"
-
-
-def test_a_fault_that_ended_is_logged_again_when_it_returns(lines):
-    log = OutageLog(logger)
-    log.report("full")
+    new = [log.report(fault) for fault in ("full", "full", "read-only")]
+    assert new == [True, False, True]
+    assert log.fault == "read-only"
     log.fault = None
-    assert log.fault is None
-    log.report("full", level=logging.WARNING)
-    assert lines() == [("ERROR", "full"), ("WARNING", "full")]
-
-
-def test_the_line_may_say_more_than_the_fault(lines):
-    log = OutageLog(logger)
+    log.report("read-only", level=logging.WARNING)
+    assert not log.report("read-only", text="nothing is written: read-only, 11%")
     log.report("full", text="nothing is written: full, 10%")
-    assert not log.report("full", text="nothing is written: full, 11%")
-    assert lines() == [("ERROR", "nothing is written: full, 10%")]
+    assert lines() == [
+        ("ERROR", "full"),
+        ("ERROR", "read-only"),
+        ("WARNING", "read-only"),
+        ("ERROR", "nothing is written: full, 10%"),
+    ]
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ from position_sync_dagster.lake.ledger_rows import newest_version
 from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import (
     LATEST_POSITIONS,
-    POSITION_UPDATES,
     RISK_SCENARIOS,
     STRATEGY_EXPOSURE,
 )
@@ -170,19 +169,13 @@ def positions_metadata(rows: "pl.DataFrame", now: datetime) -> dict[str, dg.Meta
 # is replaced whole, and each process that asks for the newest rows begins with it.
 CLOSED_KEPT = timedelta(days=14)
 
-LEDGER = POSITION_UPDATES.name
-LATEST_LINEAGE = {name: [(LEDGER, name)] for name in LATEST_POSITIONS.columns} | {
-    "confirmed_at": [
-        ("broker_positions", "confirmed_at"),
-        *((LEDGER, name) for name in ("value_time", "timestamp")),
-    ]
-}
-
 
 @derived_asset(
     LATEST_POSITIONS,
     deps=["position_updates", "broker_positions"],
-    metadata=table_asset.column_lineage(LATEST_LINEAGE),
+    metadata=table_asset.column_lineage(
+        LATEST_POSITIONS, {"confirmed_at": "broker_positions.confirmed_at value_time timestamp"}
+    ),
     money_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
@@ -201,16 +194,16 @@ def latest_positions(lake: tables.Lake, settings: Settings, run_id: str | None) 
     now = datetime.now(UTC)
     table = lake.derived_table(LATEST_POSITIONS)
 
-    def make(forward: bool) -> "tuple[pl.DataFrame, pl.DataFrame, derived.Replaced]":
+    def make() -> tuple[tuple[pl.DataFrame, pl.DataFrame], pl.DataFrame]:
         legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
         found = listed(lake.updates.sync.latest(), legs, now)
         holdings = tables.all_broker_rows(lake, settings)
         rows = confirmations.with_priced(found, holdings, now, band=settings.value_band).select(
             *found.columns, pl.col(confirmations.PRICED).alias("confirmed_at")
         )
-        return found, rows, derived.replace(table, rows, run_id=run_id, forward=forward)
+        return (found, rows), rows
 
-    found, rows, result = table_asset.derived_forward(make)
+    (found, rows), result = derived.derive(table, make, run_id=run_id)
     return Derived(
         metadata=positions_metadata(rows, now)
         | counted(
@@ -261,24 +254,15 @@ _MADE_OF = {
     "closed": "closures.cause closures.closed_at",
 }
 _LEGS = (
-    *(("active_strategies", name) for name in ("strategy_id", "conid", "quantity", "removed_at")),
-    *((LEDGER, name) for name in ("position", "multiplier")),
+    "active_strategies.strategy_id active_strategies.conid active_strategies.quantity "
+    "active_strategies.removed_at position multiplier"
 )
-
-
-def _made_of(column: str) -> list[tuple[str, str]]:
-    """Return the source columns of a column of exposures."""
-    same = column if column in POSITION_UPDATES.columns else ""
-    pairs = (name.rpartition(".") for name in _MADE_OF.get(column, same).split())
-    return [*((table or LEDGER, name) for table, _, name in pairs), *_LEGS]
 
 
 @derived_asset(
     STRATEGY_EXPOSURE,
     deps=["position_updates", "active_strategies", "contracts", "closures"],
-    metadata=table_asset.column_lineage(
-        {name: _made_of(name) for name in STRATEGY_EXPOSURE.columns}
-    ),
+    metadata=table_asset.column_lineage(STRATEGY_EXPOSURE, _MADE_OF, every=_LEGS),
     money_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
@@ -297,12 +281,12 @@ def strategy_exposure(lake: tables.Lake, settings: Settings, run_id: str | None)
     now = datetime.now(UTC)
     table = lake.derived_table(STRATEGY_EXPOSURE)
 
-    def make(forward: bool) -> "tuple[Book, pl.DataFrame, derived.Replaced]":
+    def make() -> tuple[tuple[Book, pl.DataFrame], pl.DataFrame]:
         book = read_book(lake, settings, now)
         found = exposure.exposures(book.split, now, newest_version(book.priced) or None)
-        return book, found, derived.replace(table, found, run_id=run_id, forward=forward)
+        return (book, found), found
 
-    book, found, result = table_asset.derived_forward(make)
+    (book, found), result = derived.derive(table, make, run_id=run_id)
     is_rest = pl.col("strategy_id") == UNATTRIBUTED
     counts = ("legs", "legs_held", "legs_without_value", "legs_without_greeks")
     rest, sums = (

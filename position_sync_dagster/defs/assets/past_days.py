@@ -5,6 +5,7 @@ day came from. The trading days of an exchange are the partitions of both; each 
 close on. The job `close_day` records them after the close, and again at night.
 """
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import count, groupby, islice
@@ -44,13 +45,7 @@ CLOSED_DAYS = dg.FreshnessPolicy.time_window(
     fail_window=timedelta(days=5), warn_window=timedelta(days=4)
 )
 
-LINEAGE: table_asset.Lineage = {
-    name: [("position_updates", name)] for name in DAILY_POSITIONS.columns
-} | {
-    "session_date": [("position_updates", "timestamp")],
-    "closed_at": [("position_updates", "timestamp")],
-    "age_s": [("position_updates", "value_time"), ("position_updates", "timestamp")],
-}
+MADE_OF = {"session_date": "timestamp", "closed_at": "timestamp", "age_s": "value_time timestamp"}
 
 
 def daily_asset(
@@ -65,7 +60,10 @@ def daily_asset(
         freshness_policy=CLOSED_DAYS,
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        metadata={"partition_expr": "session_date", **table_asset.column_lineage(LINEAGE)},
+        metadata={
+            "partition_expr": "session_date",
+            **table_asset.column_lineage(DAILY_POSITIONS, MADE_OF),
+        },
         output_required=False,
     )
     def daily_positions(
@@ -89,20 +87,16 @@ def daily_asset(
         service = statements.ClosingService(lake, settings, clock=clock)
         table, run_id = lake.derived_table(DAILY_POSITIONS), context.run.run_id
 
-        def make(forward: bool) -> "tuple[statements.ClosedDays, derived.Replaced | None]":
-            before = derived.rows_of_days(table, days) if forward else None
+        def make() -> tuple[statements.ClosedDays, dict[date, pl.DataFrame]]:
             found = service.collect(days)
-            if not found.filled:
-                return found, None
-            frames = {day: closed.rows for day, closed in found.filled.items()}
             # A day that has rows is not filled again: they come last.
             service.record_differences(found.filled, run_id=run_id)
-            return found, derived.replace_days(table, frames, run_id=run_id, before=before)
+            return found, {day: closed.rows for day, closed in found.filled.items()}
 
-        found, result = table_asset.derived_forward(make)
+        found, result = derived.derive(table, make, run_id=run_id)
         for error in found.unreadable:
             context.log.warning(f"A statement was left out: {error}")
-        if result is not None:
+        if found.filled:
             shared = table_asset.replacement_metadata(result)
             version = str(result.version)
             for day, closed in found.filled.items():
@@ -251,46 +245,35 @@ def schedules_of(days: ExchangeDays, first: date) -> list[dg.ScheduleDefinition]
     """
     zone, at = ZoneInfo(days.timezone), days.settled_at
 
-    def scheduled(job: str, cron: str, description: str) -> Callable[[Any], dg.ScheduleDefinition]:
-        return dg.schedule(
+    def scheduled(job: str, cron: str) -> Callable[[Any], dg.ScheduleDefinition]:
+        return lambda evaluate: dg.schedule(
             job_name=job,
             cron_schedule=cron,
             execution_timezone=days.timezone,
             default_status=dg.DefaultScheduleStatus.RUNNING,
-            description=description,
-        )
+            description=inspect.getdoc(evaluate),
+        )(evaluate)
 
-    @scheduled(
-        CLOSE_JOB,
-        f"{at.minute} {at.hour} * * 1-5",
-        f"Shortly after the usual close of {days.calendar}, on its trading days.",
-    )
+    @scheduled(CLOSE_JOB, f"{at.minute} {at.hour} * * 1-5")
     def after_the_close(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        """Shortly after the usual close of the exchange, on its trading days."""
         day = context.scheduled_execution_time.astimezone(zone).date()
         if not days.is_trading_day(day):
             return dg.SkipReason(f"{days.calendar} is closed on {day}.")
         return dg.RunRequest(partition_key=day.isoformat())
 
-    @scheduled(
-        CLOSE_JOB,
-        "15 6 * * 2-6",
-        f"At night: the last {LATE_DAYS} trading days again, for late rows and statements.",
-    )
+    @scheduled(CLOSE_JOB, "15 6 * * 2-6")
     def late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        """At night: the last three trading days again, for late rows and statements."""
         today = context.scheduled_execution_time.astimezone(zone).date()
-        last = [day for day in last_days(days, before=today) if day >= first]
+        last = [day.isoformat() for day in last_days(days, before=today) if day >= first]
         if not last:
             return dg.SkipReason("No trading day is over yet.")
-        return dg.RunRequest(
-            tags={RANGE_START: last[0].isoformat(), RANGE_END: last[-1].isoformat()}
-        )
+        return dg.RunRequest(tags={RANGE_START: last[0], RANGE_END: last[-1]})
 
-    @scheduled(
-        IMPORT_JOB,
-        "0 6 * * 2-6",
-        "At night: download and import the broker's statements, if there are any.",
-    )
+    @scheduled(IMPORT_JOB, "0 6 * * 2-6")
     def nightly_statements(_context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        """At night: download and import the broker's statements, if there are any."""
         settings = POSITION_SYNC.read_settings()
         if settings.flex_token is None and not settings.flex_folder.is_dir():
             return dg.SkipReason(
@@ -409,7 +392,7 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
             for day in days
         }
         table = lake.derived_table(PROFIT_EXPLAINED)
-        result = derived.replace_days(table, frames, run_id=context.run.run_id)
+        result = derived.replace(table, frames, run_id=context.run.run_id)
         for day, rows in frames.items():
             sums = {name: float(rows[name].sum()) for name in ("profit", "unexplained")}
             context.add_asset_metadata(

@@ -114,12 +114,7 @@ def position_updates(lake: tables.Lake, settings: Settings, run_id: str | None) 
     report = asyncio.run(drain.drain(lake, settings, run_id=run_id))
     if report.error is not None:
         raise report.error
-    metadata = table_asset.known(
-        claimed=report.claimed,
-        succeeded=report.succeeded,
-        failed=report.failed,
-        released=report.released,
-        pending_after=lake.queue.sync.counts()[QueueStatus.PENDING],
-        note=report.reason,
-    )
+    counts = {of: getattr(report, of) for of in ("claimed", "succeeded", "failed", "released")}
+    pending = lake.queue.sync.counts()[QueueStatus.PENDING]
+    metadata = table_asset.known(**counts, pending_after=pending, note=report.reason)
     return Derived(metadata=metadata)

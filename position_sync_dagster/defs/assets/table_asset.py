@@ -6,10 +6,9 @@ stream changes, and each hour.
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import dagster as dg
 
@@ -19,7 +18,6 @@ from position_sync_dagster.defs.resources import (
     PositionSyncResource,
     dagster_failures,
 )
-from position_sync_dagster.errors import NewerRowError
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import tables as specs
@@ -38,9 +36,6 @@ FOLLOWED = "followed"
 QUARTER_HOURLY = dg.FreshnessPolicy.time_window(
     fail_window=timedelta(minutes=40), warn_window=timedelta(minutes=20)
 )
-
-# Column → its source columns, each as (asset, column).
-Lineage = Mapping[str, Sequence[tuple[str, str]]]
 
 
 def table_asset(
@@ -168,14 +163,25 @@ def table_metadata(
     }
 
 
-def column_lineage(lineage: Lineage) -> "dict[str, dg.RawMetadataValue]":
-    """Return the column lineage of an asset as metadata."""
-    deps = {
-        column: [
-            dg.TableColumnDep(asset_key=asset, column_name=source) for asset, source in sources
+def column_lineage(
+    spec: TableSpec, made_of: Mapping[str, str], every: str = ""
+) -> "dict[str, dg.RawMetadataValue]":
+    """Return the column lineage of a table that is derived from the ledger, as metadata.
+
+    Args:
+        spec: The table.
+        made_of: The source columns of each column, separated by spaces: those of the ledger, and of
+            others after the name of their table. Without an entry it is the column of that name.
+        every: Sources of all columns.
+    """
+    ledger, deps = specs.POSITION_UPDATES, dict[str, list[dg.TableColumnDep]]()
+    for column in spec.columns:
+        same = column if column in ledger.columns else ""
+        sources = f"{made_of.get(column, same)} {every}".split()
+        deps[column] = [
+            dg.TableColumnDep(asset_key=table or ledger.name, column_name=name)
+            for table, _, name in (source.rpartition(".") for source in sources)
         ]
-        for column, sources in lineage.items()
-    }
     return {"dagster/column_lineage": dg.TableColumnLineage(deps)}
 
 
@@ -220,21 +226,6 @@ def replacement_metadata(result: derived.Replaced) -> "dict[str, dg.RawMetadataV
         "delta_version": str(result.version),
         "changed": result.changed,
     }
-
-
-Made = TypeVar("Made")
-
-
-def derived_forward(make: Callable[[bool], Made]) -> Made:
-    """Derive a table, and again if another process has meanwhile derived it from newer rows.
-
-    Args:
-        make: Reads the rows and replaces the table; its argument is `forward` of `derived.replace`.
-    """
-    for _attempt in range(2):
-        with suppress(NewerRowError):
-            return make(True)
-    return make(False)  # the ledger itself has lost its newest rows
 
 
 # The assets from which each asset is made.

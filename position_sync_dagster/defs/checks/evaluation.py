@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import Any
 
 import dagster as dg
@@ -249,12 +250,15 @@ REWORDED_EVERY = timedelta(minutes=5)
 TIME_LIMIT_S = 10.0
 
 
+NEVER = -inf, True
+
+
 class CheckDriver:
     """Decides which checks are due, and evaluates them; one object for each lake and process."""
 
     def __init__(self) -> None:
-        self._evaluated_at: dict[Key, float] = {}
-        self._failing: set[Key] = set()
+        # When each check was last evaluated, and whether it passed.
+        self._last: dict[Key, tuple[float, bool]] = {}
 
     def results(
         self, lake: tables.Lake, settings: Settings
@@ -262,19 +266,17 @@ class CheckDriver:
         """Evaluate the checks that are due, those first that were not evaluated for longest."""
         began = time.monotonic()
         due = [key for key in DRIVEN if key == WATCH or self._is_due(key, began)]
-        for key in sorted(due, key=lambda one: self._evaluated_at.get(one, 0.0)):
+        for key in sorted(due, key=lambda one: self._last.get(one, NEVER)):
             if time.monotonic() - began > TIME_LIMIT_S:
                 return
             result = EVALUATE[key](lake, settings)
-            if result.passed != (key in self._failing) and not self._is_due(key, began):
-                continue
-            self._evaluated_at[key] = time.monotonic()
-            (self._failing.discard if result.passed else self._failing.add)(key)
-            yield key, result
+            if result.passed != self._last.get(key, NEVER)[1] or self._is_due(key, began):
+                self._last[key] = time.monotonic(), result.passed
+                yield key, result
 
     def _is_due(self, key: Key, now: float) -> bool:
-        every_s = FAILED_EVERY_S if key in self._failing else ALL_EVERY_S
-        return key not in self._evaluated_at or now - self._evaluated_at[key] >= every_s
+        at, has_passed = self._last.get(key, NEVER)
+        return now - at >= (ALL_EVERY_S if has_passed else FAILED_EVERY_S)
 
 
 def news(

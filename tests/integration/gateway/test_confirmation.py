@@ -9,7 +9,7 @@ from ib_gateway_simulator.protocol import account_messages, wire
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.errors import BrokerUnavailableError
-from position_sync_dagster.gateway import account_downloads
+from position_sync_dagster.gateway import account_feed
 from position_sync_dagster.gateway.connection import connect
 
 ACCOUNT, CONID = "DUSIM0001", 930000001
@@ -19,7 +19,7 @@ NOW, LONG = timedelta(0), timedelta(hours=1)
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(account_downloads, "AGAIN", Backoff(first_s=0.05, longest_s=0.05))
+    monkeypatch.setattr(account_feed, "AGAIN", Backoff(first_s=0.05, longest_s=0.05))
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ async def test_rows_that_stop_while_times_go_on_are_requested_anew(following, ev
 async def test_an_account_that_is_ready_again_is_overdue_at_once(
     following, eventually, monkeypatch
 ):
-    monkeypatch.setattr(account_downloads, "AGAIN", Backoff(first_s=3600.0, longest_s=3600.0))
+    monkeypatch.setattr(account_feed, "AGAIN", Backoff(first_s=3600.0, longest_s=3600.0))
     async with following(refresh_interval_s=0.05) as (sim, connection):
         feed = connection.feed
         sim.account_ready(ACCOUNT)

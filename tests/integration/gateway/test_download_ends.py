@@ -9,7 +9,7 @@ import pytest
 from ib_gateway_simulator.protocol import account_messages, wire
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import Backoff
-from position_sync_dagster.gateway import account_downloads
+from position_sync_dagster.gateway import account_feed
 from position_sync_dagster.gateway.connection import connect
 
 FIRST, SECOND = "DUSIM0001", "DUSIM0002"
@@ -21,7 +21,7 @@ HANGS_S = 600.0
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(account_downloads, "AGAIN", Backoff(first_s=0.05, longest_s=0.05))
+    monkeypatch.setattr(account_feed, "AGAIN", Backoff(first_s=0.05, longest_s=0.05))
 
 
 @pytest.fixture

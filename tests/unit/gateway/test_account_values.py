@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from position_sync_dagster.gateway.account_downloads import AGAIN, AccountValues, moment_of
+from position_sync_dagster.gateway.account_feed import AGAIN, AccountValues, moment_of
 
 LASTS_S = 180.0
 

@@ -8,10 +8,10 @@ import pytest
 
 from position_sync_dagster.domain.instrument import NEW_YORK
 from position_sync_dagster.domain.statement import (
+    FLEX,
     GATEWAY,
     EventKind,
     Execution,
-    Side,
     StatementEvent,
     current_executions,
 )
@@ -20,6 +20,7 @@ from position_sync_dagster.lake.schema.codec import frame_of
 from position_sync_dagster.lake.schema.tables import STATEMENT_EVENTS
 from position_sync_dagster.sync.explain_closes import stated_days
 from tests.support.flex_files import element, period, statement, trade
+from tests.unit.domain.test_causes import CALL, fill
 
 
 def one_trade(**attributes: str) -> Execution:
@@ -126,70 +127,49 @@ def test_a_statement_that_is_made_again_covers_its_last_day_further() -> None:
         assert days == {date(2026, 3, 4): until, date(2026, 3, 5): until}
 
 
-def execution(name: str, *, source: str = "FLEX", price: float = 1.0, hour: int = 1) -> Execution:
-    return Execution(
-        execution_id=name,
-        account="DU1",
-        conid=1,
-        symbol="SPY",
-        sec_type="OPT",
-        time=datetime(2026, 3, 5, 15, tzinfo=UTC),
-        side=Side.SELL,
-        quantity=1.0,
-        price=price,
-        commission=None,
-        commission_currency=None,
-        realized_pnl=None,
-        currency="USD",
-        source=source,
-        statement="",
-        stated_at=datetime(2026, 3, 6, hour, tzinfo=UTC),
-    )
+def execution(
+    name: str, source: str = FLEX, price: float = 1.0, hour: int = 1, **values: object
+) -> Execution:
+    at = datetime(2026, 3, 6, hour, tzinfo=UTC)
+    row = fill(CALL, -1.0, price=price, execution_id=name, source=source, stated_at=at)
+    return replace(row, **values)  # type: ignore[arg-type]
 
 
+CHARGED = execution("0001.01", GATEWAY, commission=1.3)
+PARTS = [
+    execution("0001.01.01", source, account=account)
+    for account in ("DU1", "DU2")
+    for source in (GATEWAY, FLEX)
+]
 CURRENT = {
     "a statement counts before a gateway, whenever it was asked": (
-        [execution("0001.01", hour=1), execution("0001.01", source=GATEWAY, hour=9, price=2.0)],
-        [("0001.01", 1.0)],
+        [execution("0001.01", hour=1), execution("0001.01", GATEWAY, hour=9, price=2.0)],
+        [0],
     ),
     "the later statement counts": (
-        [execution("0001.01", hour=3, price=3.0), execution("0001.01", hour=1)],
-        [("0001.01", 3.0)],
+        [execution("0001.01", hour=3, price=3.0), execution("0001.01", hour=1)], [0]
     ),
     "a statement of the correction replaces what the gateway said before": (
-        [execution("0001.01.01", source=GATEWAY), execution("0001.01.02", price=4.0)],
-        [("0001.01.02", 4.0)],
+        [execution("0001.01.01", GATEWAY), execution("0001.01.02", price=4.0)], [1]
     ),
     "an id without parts has no correction": (
-        [execution("77"), execution("78", source=GATEWAY)],
-        [("77", 1.0), ("78", 1.0)],
+        [execution("77"), execution("78", GATEWAY)], [0, 1]
     ),
-}
+    "a later answer without a commission replaces none that has it": (
+        [CHARGED, execution("0001.01", GATEWAY, hour=2)], [0]
+    ),
+    "a later answer with a commission does": (
+        [execution("0001.01", GATEWAY, hour=2, commission=2.0), CHARGED], [0]
+    ),
+    "a statement without a commission does": ([CHARGED, execution("0001.01")], [1]),
+    "parts of an allocated order with one id count in each account": (PARTS, [1, 3]),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CURRENT)
 def test_of_several_rows_of_an_execution_one_counts(name: str) -> None:
     rows, expected = CURRENT[name]
-    assert [(one.execution_id, one.price) for one in current_executions(rows)] == expected
-
-
-def test_a_later_answer_without_a_commission_replaces_none_that_has_it() -> None:
-    charged = replace(execution("0001.01", source=GATEWAY), commission=1.3)
-    later = execution("0001.01", source=GATEWAY, hour=2)
-    assert current_executions([charged, later]) == [charged]
-    assert current_executions([replace(later, commission=2.0), charged])[0].commission == 2.0
-    stated = execution("0001.01")
-    assert current_executions([charged, stated]) == [stated]
-
-
-def test_parts_of_an_allocated_order_with_one_id_count_in_each_account() -> None:
-    parts = [
-        replace(execution("0001.01.01", source=source), account=account)
-        for account in ("DU1", "DU2")
-        for source in (GATEWAY, "FLEX")
-    ]
-    found = current_executions(parts)
-    assert [(one.account, one.source) for one in found] == [("DU1", "FLEX"), ("DU2", "FLEX")]
+    assert current_executions(rows) == [rows[at] for at in expected]
 
 
 def test_a_trade_that_is_cancelled_and_booked_again_with_its_id_counts_once() -> None:
@@ -202,6 +182,6 @@ def test_a_trade_that_is_cancelled_and_booked_again_with_its_id_counts_once() ->
     (found,) = read_statements(statement(trades=rows), "a.xml")
     assert sum(one.change for one in current_executions(found.executions)) == 1.0
     (before,) = read_statements(statement(trades=(trade("E1", quantity="2"),)), "before.xml")
-    gateway = execution("E1", source=GATEWAY)
-    known = [*before.executions, *found.executions, replace(gateway, account="DUSIM0001")]
+    gateway = execution("E1", GATEWAY, account="DUSIM0001")
+    known = [*before.executions, *found.executions, gateway]
     assert sum(one.change for one in current_executions(known)) == 1.0

@@ -5,15 +5,15 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from position_sync_dagster.domain.closures import Cause, Stage
 from position_sync_dagster.domain.statement import FLEX, GATEWAY, EventKind
 from position_sync_dagster.sync.explain_closes import due_closes
 
 NOW = datetime(2026, 3, 20, 20, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-TRADED, EXPIRED, UNKNOWN = Cause.TRADED, Cause.EXPIRED_WORTHLESS, Cause.UNEXPLAINED
-P, S = Stage.PROVISIONAL, Stage.STATED
+TRADED, EXPIRED, UNKNOWN = "TRADED", "EXPIRED_WORTHLESS", "UNEXPLAINED"
+P, S = "PROVISIONAL", "STATED"
 MOMENT = pl.Datetime("us", "UTC")
+TIMES = {"since": MOMENT, "seen_at": MOMENT}
 SAID = {
     "account": pl.String, "conid": pl.Int64, "time": MOMENT, "stated_at": MOMENT,
     "source": pl.String, "day": pl.Date, "kind": pl.String, "first_day": pl.Date,
@@ -68,26 +68,15 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_close_is_judged_if_it_is_open_or_if_there_is_more_to_know(name: str) -> None:
     ago, counted, said, is_due = CASES[name]
-    seen_at = NOW - ago
+    seen = NOW - ago
     closes = pl.DataFrame(
-        {
-            "change_id": ["c"], "account": ["A"], "conid": [1], "since": [seen_at - MINUTE],
-            "seen_at": [seen_at],
-        }
+        [("c", "A", 1, seen - MINUTE, seen)],
+        {"change_id": pl.String, "account": pl.String, "conid": pl.Int64} | TIMES, orient="row",
     )  # fmt: skip
-    causes = [] if counted is None else [("c", *map(_text, counted), seen_at + MINUTE)]
+    names = ("change_id", "cause", "stage", "statement")
     known = pl.DataFrame(
-        causes,
-        schema={
-            "change_id": pl.String, "cause": pl.String, "stage": pl.String,
-            "statement": pl.String, "judged_at": MOMENT,
-        },
-        orient="row",
+        [] if counted is None else [("c", *counted, seen + MINUTE)],
+        dict.fromkeys(names, pl.String) | {"judged_at": MOMENT}, orient="row",
     )  # fmt: skip
-    closes = closes.cast({"since": MOMENT, "seen_at": MOMENT})
     found = due_closes(closes, known, pl.DataFrame(said, schema=SAID), NOW)
     assert (found == {"c"}) is is_due
-
-
-def _text(value: str | None) -> str | None:
-    return None if value is None else str(value)

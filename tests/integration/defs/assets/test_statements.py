@@ -14,7 +14,6 @@ from position_sync_dagster.defs.assets.statements import imported
 from position_sync_dagster.domain.statement import Statement
 from position_sync_dagster.gateway import flex
 from position_sync_dagster.gateway.flex import read_statements
-from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
@@ -99,15 +98,15 @@ def test_a_run_does_not_put_older_rows_of_a_day_over_those_of_another_run(
     fill, folder, rows, monkeypatch
 ) -> None:
     (folder / "a.xml").write_bytes(statement(position(1)))
-    replace_days = derived.replace_days
+    record = ClosingService.record_differences
 
     def after_another_run(*args, **more):
-        monkeypatch.setattr(derived, "replace_days", replace_days)
+        monkeypatch.setattr(ClosingService, "record_differences", record)
         (folder / "b.xml").write_bytes(statement(position(2), generated="20260307;010000"))
         assert fill().success
-        return replace_days(*args, **more)
+        return record(*args, **more)
 
-    monkeypatch.setattr(derived, "replace_days", after_another_run)
+    monkeypatch.setattr(ClosingService, "record_differences", after_another_run)
     assert fill().success
     assert rows()["conid"].to_list() == [2]
 

@@ -179,7 +179,7 @@ def write(table: Table, number: int) -> None:
         table.transact(lambda handle: append(handle, row, {}))
     elif table.spec.partition_by:
         day = row.get_column(table.spec.partition_by[0]).item()
-        derived.replace_days(Table(table.path, table.spec), {day: row})
+        derived.replace(Table(table.path, table.spec), {day: row})
     else:
         derived.replace(Table(table.path, table.spec), row)
 

@@ -6,7 +6,7 @@ from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.gateway import account_downloads
+from position_sync_dagster.gateway import account_feed
 from position_sync_dagster.sync.stream import streamer as link
 
 A, B = "DUSIM0001", "DUSIM0002"
@@ -16,7 +16,7 @@ CALL, PUT = 921000001, 921000002
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     quick = Backoff(first_s=0.05, longest_s=0.05)
-    monkeypatch.setattr(account_downloads, "AGAIN", quick)
+    monkeypatch.setattr(account_feed, "AGAIN", quick)
     monkeypatch.setattr(link, "RECONNECT", quick)
 
 
