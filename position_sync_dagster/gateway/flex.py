@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -134,7 +134,7 @@ class _Column(NamedTuple):
     """A column, the fields of which the first that is there has its value, and their kind."""
 
     name: str
-    fields: str
+    fields: Sequence[str]
     kind: _Kind
     is_required: bool
 
@@ -147,7 +147,9 @@ def _columns(record: type, **fields: str) -> list[_Column]:
     types, found = get_type_hints(record), []
     for name, written in fields.items():
         kind, *optional = get_args(types[name]) or (types[name],)
-        found.append(_Column(name, written, _OF_COLUMN.get(name, _OF_TYPE[kind]), not optional))
+        found.append(
+            _Column(name, written.split(), _OF_COLUMN.get(name, _OF_TYPE[kind]), not optional)
+        )
     return found
 
 
@@ -179,29 +181,31 @@ class Fields:
         known = ", ".join(found)
         return f"{self.file}: {self.element}{f' ({known})' if known else ''}"
 
-    def get(self, kind: _Kind, names: str) -> Any:
+    def get(self, kind: _Kind, *names: str) -> Any:
         """Return the value of the first of these fields that is there; None if none is.
 
         Raises:
             StatementError: It is of another kind.
         """
-        name = next((one for one in names.split() if one in self.attributes), None)
-        if name is None:
-            return None
-        text = self.attributes[name].strip()
-        with suppress(ValueError):
-            return kind.parse(text)
-        raise self.error(f"has {name}={shown(text)}, which is no {kind.noun}", kind.remedy)
+        for name in names:
+            if name in self.attributes:
+                text = self.attributes[name].strip()
+                try:
+                    return kind.parse(text)
+                except ValueError:
+                    what = f"has {name}={shown(text)}, which is no {kind.noun}"
+                    raise self.error(what, kind.remedy) from None
+        return None
 
-    def required(self, kind: _Kind, names: str) -> Any:
+    def required(self, kind: _Kind, *names: str) -> Any:
         """Return the value of the first of these fields that is there.
 
         Raises:
             StatementError: None is, or it is of another kind.
         """
-        found = self.get(kind, names)
+        found = self.get(kind, *names)
         if found is None:
-            raise self.error(f"has no valid {names.split()[-1]}", kind.remedy)
+            raise self.error(f"has no valid {names[-1]}", kind.remedy)
         return found
 
     def row(self, columns: Iterable[_Column]) -> dict[str, Any]:
@@ -211,7 +215,7 @@ class Fields:
             StatementError: One is missing or cannot be read.
         """
         return {
-            one.name: (self.required if one.is_required else self.get)(one.kind, one.fields)
+            one.name: (self.required if one.is_required else self.get)(one.kind, *one.fields)
             for one in columns
         }
 
@@ -279,7 +283,7 @@ def execution_of(fields: Fields) -> statement.Execution:
     dated = replace(fields, attributes={"dateTime": " ".join(parts), **fields.attributes})
     return statement.Execution(
         **fields.row(_EXECUTION),
-        execution_id=fields.get(TEXT, "ibExecID tradeID transactionID") or "",
+        execution_id=fields.get(TEXT, "ibExecID", "tradeID", "transactionID") or "",
         time=dated.required(TIME, "dateTime"),
         side=statement.Side.SELL if quantity < 0 else statement.Side.BUY,
         quantity=abs(quantity),
@@ -314,10 +318,10 @@ def event_of(fields: Fields) -> statement.StatementEvent:
     Raises:
         StatementError: A field is missing or cannot be read.
     """
-    at = fields.required(TIME, "dateTime date reportDate")
+    at = fields.required(TIME, "dateTime", "date", "reportDate")
     local = at.astimezone(STATEMENT_ZONE)
     attributes = fields.as_json()
-    own_id = fields.get(TEXT, "transactionID tradeID actionID")
+    own_id = fields.get(TEXT, "transactionID", "tradeID", "actionID")
     return statement.StatementEvent(
         **fields.row(_EVENT),
         event_id=f"{fields.element}:{own_id or sha256(attributes.encode()).hexdigest()[:32]}",
