@@ -20,7 +20,7 @@ from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.extent import EVERYTHING
 
 ACCOUNTS = {"east": "DUSIM0011", "mid": "DUSIM0012", "west": "DUSIM0013"}
-CALL, PUT, WORTHLESS = 921000001, 921000002, 921000003
+CALL, PUT = 921000001, 921000002
 # Open holdings of each login.
 HELD = 5
 
@@ -123,7 +123,6 @@ async def newest(lake, name, conid):
     return found[0].position if found else None
 
 
-# With Dagster, `tests/acceptance/test_logins.py` has one that is down.
 @pytest.mark.parametrize("trouble", ["down", "hung", "storm"][not EVERYTHING :])
 async def test_trouble_at_one_gateway_delays_no_row_of_another(
     gateways, lake, leg, eventually, trouble
