@@ -6,7 +6,6 @@ premium and the shares always have the strike: nothing counts twice, and nothing
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -75,11 +74,11 @@ class Campaigns:
     Attributes:
         realised: By strategy and currency the realised profit, with that of the lots, and the fees
             within it; None where it is not known.
-        lots: By the same, what assignments and exercises left, also what is gone since.
+        lots: What assignments and exercises left, also what is gone since.
     """
 
     realised: Mapping[tuple[str, str], tuple[float | None, float | None]]
-    lots: Mapping[tuple[str, str], Sequence[DeliveredLot]]
+    lots: Sequence[DeliveredLot]
 
 
 def lots_of(closes: pl.DataFrame, changes: pl.DataFrame, legs: pl.DataFrame) -> list[DeliveredLot]:
@@ -192,10 +191,7 @@ def campaigns_of(
     )
     sums = pl.concat([own, of_legs.select(own.columns), of_lots])
     sums = sums.group_by("strategy_id", "currency").agg(_known_sum("realised"), _known_sum("fees"))
-    by_strategy = defaultdict(list)
-    for one in lots:
-        by_strategy[one.strategy_id, one.currency].append(one)
-    return Campaigns({tuple(key): (r, f) for *key, r, f in sums.iter_rows()}, by_strategy)
+    return Campaigns({(row[0], row[1]): (row[2], row[3]) for row in sums.iter_rows()}, lots)
 
 
 def _known_sum(name: str) -> pl.Expr:

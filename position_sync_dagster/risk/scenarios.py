@@ -409,10 +409,9 @@ class Curve:
 
 def curves(legs: PricedLegs) -> list[Curve]:
     """Return the curve of each underlying and currency of some parts of holdings."""
-    groups = legs.parts.sort("symbol", "currency").partition_by(
-        "symbol", "currency", maintain_order=True
-    )
-    return [curve for parts in groups if (curve := _curve(parts, legs.given)) is not None]
+    by = ["symbol", "currency"]
+    found = (_curve(parts, legs.given) for parts in legs.parts.sort(by).partition_by(by))
+    return [curve for curve in found if curve is not None]
 
 
 def _curve(parts: pl.DataFrame, given: Assumptions) -> Curve | None:

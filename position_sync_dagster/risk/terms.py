@@ -206,7 +206,7 @@ class OptionTerms:
     expires_at: datetime
     exercise: Exercise
     rate: float
-    dividends: tuple[DatedDividend, ...] | None = None
+    dividends: Sequence[DatedDividend] | None = None
 
     @property
     def text(self) -> str:
@@ -269,14 +269,13 @@ def option_terms(
     rate = rates.get(contract.currency)
     if rate is None:
         return NotPriced.NO_RATE
-    known = None if dividends is None else tuple(dividends)
     return OptionTerms(
         right=Right(right),
         strike=strike / (details.price_magnifier if details else 1),
         expires_at=ends,
         exercise=exercise,
         rate=rate,
-        dividends=() if exercise.is_on_future else known,
+        dividends=() if exercise.is_on_future else dividends,
     )
 
 

@@ -373,9 +373,10 @@ class BookMoney:
         campaigns, currency = self.book.closes.campaigns, one["currency"]
         realised, fees = campaigns.realised.get((name, currency), (0.0, 0.0))
         opened = None if "unrealized_pnl" in one["unknown"] else one["unrealized_pnl"] or 0.0
-        if lots := campaigns.lots.get((name, currency)):
+        own = [one for one in campaigns.lots if (one.strategy_id, one.currency) == (name, currency)]
+        if own:
             parts = self.book.split.parts.filter(strategy_id=name, currency=currency)
-            opened = open_profit(lots, parts, self.book.priced)
+            opened = open_profit(own, parts, self.book.priced)
         profit = None if realised is None or opened is None else realised + opened
         found = {"since": since, "realised": realised, "open": opened, "fees": fees}
         return found | {"profit": profit}

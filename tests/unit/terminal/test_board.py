@@ -110,15 +110,11 @@ def test_before_the_tables_exist_the_addresses_are_there():
     assert any("http://127.0.0.1:3000" in line for line in screen(None, 80))
 
 
-def test_no_leg_is_current_while_the_gateway_is_gone():
-    assert current_text(overview()) == "2 of 2 legs, oldest 0.0 s"
+def test_the_board_says_how_many_legs_are_current_and_how_old_the_oldest_price_is():
+    seen, at = overview(), NOW - timedelta(seconds=130)
+    assert current_text(seen) == "2 of 2 legs, oldest 0.0 s"
     assert current_text(overview(BLIND)) == "0 of 2 legs: the gateway is not connected"
-
-
-def test_the_board_says_how_old_the_oldest_price_is():
-    at = NOW - timedelta(seconds=130)
     old = priced_rows([row(n, value_source=ValueOrigin.TICK, value_time=at) for n in (1, 2)])
-    seen = overview()
     aged = replace(seen, book=replace(seen.book, priced=old))
     assert current_text(aged) == "2 of 2 legs, oldest 2 min"
 

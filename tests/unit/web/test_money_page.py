@@ -156,13 +156,6 @@ def test_a_viewer_who_stops_reading_delays_nobody(client, figures):
             sequence = answer.json()["sequence"] if answer.content else sequence
 
 
-def test_a_viewer_gets_everything_first_and_then_what_changed(client):
-    first = client.get("/money/data").json()
-    assert first["all"] is True
-    assert [row[0] for row in first["rows"]] == ["still", "moving", "closed"]
-    assert first["figures"]["dagster"] is False
-
-
 def test_a_state_has_what_a_viewer_of_the_state_before_does_not_know():
     before = next_state(None, 7, {"a": ["a", 1], "b": ["b", 1], "c": ["c", 1]}, {"x": 1, "y": 1})
     state = next_state(before, 8, {"a": ["a", 1], "b": ["b", 2]}, {"x": 1, "y": 2})

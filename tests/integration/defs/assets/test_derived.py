@@ -19,7 +19,6 @@ from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS, STRATEGY_EXPOSURE
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.terminal.text import Column
-from tests.support.contracts import contract_details
 
 SPY = {"symbol": "SPY", "right": "C", "strike": 500, "expiry": date(2028, 12, 15)}
 
@@ -115,23 +114,6 @@ def test_exposure_is_summed_per_strategy_and_says_how_old_it_is(
     ]
     assert 59 < found["worst_value_age_s"][0] < 90
     assert number(result, "strategy_exposure", "without_greeks") == 1
-
-
-def test_a_leg_that_is_another_contract_than_its_conid_is_named_and_not_summed(
-    materialize, settings, lake, append_row, seconds_ago
-) -> None:
-    terms = {"symbol": "SPX", "right": "C", "expiry": date(2026, 2, 20)}
-    lake.contracts.put([contract_details(1), contract_details(2)])
-    lake.registry.sync.add_active(conid=1, strike=5000, strategy_id="a", **terms)
-    lake.registry.sync.add_active(conid=2, strike=5100, strategy_id="a", **terms)
-    append_row(1, seconds_ago(60), market_value=150.0)
-    append_row(2, seconds_ago(60), market_value=50.0)
-    result = materialize(strategy_exposure)
-    rest, found = rows(settings, STRATEGY_EXPOSURE).sort("strategy_id").iter_rows(named=True)
-    assert (rest["strategy_id"], rest["market_value"]) == ("UNATTRIBUTED", 50.0)
-    assert (found["legs"], found["market_value"]) == (2, 150.0)
-    assert found["mismatches"] == "2: its strike is 5000, not 5100"
-    assert number(result, "strategy_exposure", "without_value") == 1
 
 
 def test_an_empty_lake_gives_empty_tables(materialize, settings, lake) -> None:

@@ -94,11 +94,6 @@ def test_a_future_counts_as_notional_and_never_as_value() -> None:
     assert (future.market_value, future.notional) == (None, 250_000.0)
 
 
-def test_currencies_are_never_mixed() -> None:
-    found = exposures([leg(1), leg(2)], [row(1), row(2, currency="EUR")])
-    assert [e.currency for e in found] == ["EUR", "USD"]
-
-
 def test_a_leg_that_is_not_held_is_counted_and_no_more() -> None:
     found = only(exposures([leg(1)], []))
     assert (found.currency, found.legs, found.legs_held) == (None, 1, 0)
@@ -211,11 +206,6 @@ def test_what_no_strategy_has_of_a_leg_is_unattributed_and_named() -> None:
     assert strategy.differences is None
 
 
-def test_strategies_without_a_quantity_share_a_leg_in_equal_parts() -> None:
-    found = every_part([leg(1, "a"), leg(1, "b")], [row(1, 4.0)])
-    assert [(one.strategy_id, one.market_value) for one in found] == [("a", 300.0), ("b", 300.0)]
-
-
 def test_gamma_is_the_change_of_dollar_delta_when_the_underlying_moves_by_one_percent() -> None:
     held = row(1, 4.0, underlying_price=500.0)
     found = only(exposures([leg(1)], [held]))
@@ -223,13 +213,6 @@ def test_gamma_is_the_change_of_dollar_delta_when_the_underlying_moves_by_one_pe
     assert found.gamma_1pct == pytest.approx(0.01 * 4 * 100 * 5.0 * 500.0)
     change = only(exposures([leg(1)], [moved])).dollar_delta - found.dollar_delta
     assert found.gamma_1pct == pytest.approx(change)
-
-
-def test_the_sums_say_how_many_options_have_greeks() -> None:
-    rows = [row(1), row(2, delta=None), row(3, sec_type="STK", right=None, delta=None)]
-    rest = every_part([], rows)
-    counts = {one.asset_class: (one.options_with_greeks, one.options) for one in rest}
-    assert counts == {"OPTION": (1, 2), "STOCK": (0, 0)}
 
 
 ACCOUNTS = ("DUSIM1", "DUSIM2", "DUSIM3")

@@ -60,16 +60,13 @@ GREEKS = HoldingGreeks(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("holding", [HELD, PUBLISHED])
-def test_the_computed_greeks_of_a_queued_holding_are_those_that_are_published(holding):
+def test_the_computed_greeks_of_a_queued_holding_are_those_that_are_published_or_unknown():
     old = replace(ROW, delta=0.4, greeks_time=EARLIER, greeks_source=GreeksSource.MODEL)
-    found = newest(old, replace(holding, greeks=GREEKS))
-    assert (found.delta, found.greeks_time, found.greeks_source) == (0.5, NOW, GreeksSource.MODEL)
-    assert (found.greeks_method, found.volatility_time) == ("AMERICAN, rate 0.04", EARLIER)
-
-
-def test_computed_greeks_that_are_published_no_more_are_unknown():
-    old = replace(ROW, delta=0.4, greeks_time=EARLIER, greeks_source=GreeksSource.MODEL)
+    for holding in (HELD, PUBLISHED):
+        found = newest(old, replace(holding, greeks=GREEKS))
+        assert (found.delta, found.greeks_time) == (0.5, NOW)
+        assert found.greeks_source is GreeksSource.MODEL
+        assert (found.greeks_method, found.volatility_time) == ("AMERICAN, rate 0.04", EARLIER)
     found = newest(old, HELD)
     assert (found.delta, found.greeks_time, found.greeks_source) == (None, None, None)
 
