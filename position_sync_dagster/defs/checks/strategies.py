@@ -116,9 +116,9 @@ def result_of(one: limit_readings.Evaluated) -> dg.AssetCheckResult:
         metadata["number"] = float(one.reading.number)
     if one.outcome is LimitState.UNKNOWN:
         return check.unknown_result(one.text, **metadata)
-    if one.outcome is LimitState.HOLDS:
-        return check.passed(one.text, **metadata)
-    return check.failed(one.text, what_to_do=DECIDE, error=True, **metadata)
+    holds = one.outcome is LimitState.HOLDS
+    advice = None if holds else DECIDE
+    return check.judged(one.text, holds=holds, error=True, what_to_do=advice, **metadata)
 
 
 def evaluated_limits(settings: Settings, book: Book) -> dict[dg.AssetCheckKey, dg.AssetCheckResult]:
