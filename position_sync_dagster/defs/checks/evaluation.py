@@ -9,7 +9,7 @@ number, after five minutes.
 import inspect
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from math import inf
@@ -184,7 +184,7 @@ def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
 
 
 def rows_result(
-    rows: pl.DataFrame,
+    found_rows: pl.DataFrame | Sequence[Mapping[str, object]],
     *,
     none: str,
     found: str,
@@ -194,12 +194,13 @@ def rows_result(
     """Return the result of a check that fails when it found rows; pure.
 
     Args:
-        rows: The problems, worst first; the first ones are shown.
+        found_rows: The problems, worst first; the first ones are shown.
         none: The description if there are none.
         found: The description otherwise; the number of rows precedes it.
         error: Whether the severity of a failure is ERROR.
         numbers: Metadata in both cases.
     """
+    rows = pl.DataFrame(found_rows)
     if rows.is_empty():
         return passed(none, **numbers)
     return failed(
