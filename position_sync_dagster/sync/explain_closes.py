@@ -1,4 +1,4 @@
-"""The causes of closes: judged from the tables and stored; a break where none is known."""
+"""Closes: the changes of quantities, their causes by the tables, a break where none is known."""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -9,6 +9,7 @@ from operator import attrgetter
 
 import polars as pl
 
+from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.causes import A_DAY, BOOKED, NEAR, Facts, closures_of, last_trade
 from position_sync_dagster.domain.clock import NEVER, Clock, elapsed, utc_now
 from position_sync_dagster.domain.closures import (
@@ -19,12 +20,12 @@ from position_sync_dagster.domain.closures import (
     Stage,
     knows_more,
 )
-from position_sync_dagster.domain.instrument import NEW_YORK, ContractDetails
+from position_sync_dagster.domain.instrument import NEW_YORK, ContractDetails, Instrument
 from position_sync_dagster.domain.reconciliation import Break, Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.statement import FLEX, EventKind, Execution
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.records import LookedAt
-from position_sync_dagster.lake.schema.codec import moment, one_of, records_of
+from position_sync_dagster.lake.schema.codec import content_id, moment, one_of, records_of
 
 # Time in which a close is judged again: its statement may come late, and may be corrected.
 WINDOW = timedelta(days=60)
@@ -333,3 +334,98 @@ def _discrepancy(one: Closure) -> Discrepancy:
         detail=f"{one.quantity:+g} {one.name} closed at {one.closed_at:%Y-%m-%d %H:%M} UTC: "
         f"{one.detail}",
     )
+
+
+_TERMS = ("conid", "symbol", "sec_type", "currency", "multiplier", "right", "strike", "expiry")
+
+
+def after_changes(
+    published: Mapping[Key, BrokerPosition], changes: Iterable[PositionChange]
+) -> dict[Key, BrokerPosition]:
+    """Return the holdings that stored changes left otherwise than they are published.
+
+    Args:
+        published: All holdings of a login, and those that closed since a time.
+        changes: The changes since then, oldest first.
+    """
+    found: dict[Key, BrokerPosition] = {}
+    for change in changes:
+        known = found.get(change.key) or published.get(change.key)
+        at, quantity = (known.position_time, known.position) if known else (change.seen_at, 0.0)
+        if change.change_id != content_id(at, *change.key, quantity, change.after):
+            continue  # it is published
+        found[change.key] = BrokerPosition(
+            gateway_id=change.gateway_id,
+            account=change.account,
+            instrument=Instrument(**{name: getattr(change, name) for name in _TERMS}),
+            position=change.after,
+            average_cost=change.average_cost,
+            received_at=change.seen_at,
+            position_time=change.seen_at,
+            snapshot_id=change.snapshot_id,
+        )
+    return found
+
+
+def changes_between(
+    before: Mapping[Key, BrokerPosition],
+    after: Mapping[Key, BrokerPosition],
+    confirmed: Mapping[str, datetime | None],
+) -> list[PositionChange]:
+    """Return the quantities that changed.
+
+    Before the first list of an account its holdings are unknown: those in that list are no change.
+    An account without holdings is known too, once the broker has confirmed it.
+
+    Args:
+        before: The holdings as they were published last.
+        after: Those that are published now, or only the ones that changed.
+        confirmed: Until when the broker had confirmed the holdings of each account.
+    """
+    moved = [
+        (known, holding)
+        for key, holding in after.items()
+        if (known := before.get(key)) is None or known.position != holding.position
+    ]
+    accounts = {account for account, _conid in before} if moved else set()
+    accounts |= {account for account, at in confirmed.items() if at is not None}
+    found: list[PositionChange] = []
+    for known, holding in moved:
+        quantity = known.position if known is not None else 0.0
+        if holding.account not in accounts or holding.position == quantity:
+            continue
+        terms = holding.instrument
+        times = [confirmed.get(holding.account)]
+        if known is not None:
+            times += known.confirmed_at, known.position_time
+        # Later times are from before the clock was set back.
+        since = max((at for at in times if at and at <= holding.position_time), default=None)
+        found.append(
+            PositionChange(
+                change_id=content_id(
+                    known.position_time if known is not None else holding.position_time,
+                    holding.account,
+                    terms.conid,
+                    quantity,
+                    holding.position,
+                ),
+                account=holding.account,
+                **{name: getattr(terms, name) for name in _TERMS},
+                before=quantity,
+                after=holding.position,
+                average_cost=known.average_cost if known is not None else None,
+                market_price=_price_of(known) if known is not None else None,
+                since=since,
+                seen_at=holding.position_time,
+                gateway_id=holding.gateway_id,
+                snapshot_id=holding.snapshot_id,
+            )
+        )
+    return found
+
+
+def _price_of(holding: BrokerPosition) -> float | None:
+    """Return what the broker's value makes for one unit: its price may be in cents or not."""
+    if holding.market_value is None or not holding.position:
+        return None
+    return holding.market_value / (holding.position * holding.instrument.multiplier)

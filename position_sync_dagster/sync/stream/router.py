@@ -34,10 +34,14 @@ from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RollFollower, RuleFollower
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver, LineManager
-from position_sync_dagster.sync.stream.delivery import StreamPricer
 from position_sync_dagster.sync.stream.model_greeks import ModelGreeks, PublishedGreeks
 from position_sync_dagster.sync.stream.ownership import BackgroundWork, OwnerContext, Ownership
-from position_sync_dagster.sync.stream.publisher import Announcements, CloseWatcher, Publisher
+from position_sync_dagster.sync.stream.publisher import (
+    Announcements,
+    CloseWatcher,
+    Publisher,
+    StreamPricer,
+)
 
 logger = logging.getLogger(__name__)
 

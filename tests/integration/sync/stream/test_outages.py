@@ -19,7 +19,7 @@ from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain import ConnectionValues
-from position_sync_dagster.sync.stream import delivery, model_greeks
+from position_sync_dagster.sync.stream import model_greeks, publisher
 from position_sync_dagster.sync.stream import streamer as link
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 
@@ -65,7 +65,7 @@ async def test_the_end_of_a_connection_makes_the_stream_blind_before_anything_lo
     async with stream_legs(PUT, pnl_subscriptions=0) as (sim, streamer, received):
         await eventually(lambda: received.newest(A, PUT))
         parked: list[bool] = []
-        monkeypatch.setattr(delivery.Flusher, "_flush", lambda *_: parked.append(True))
+        monkeypatch.setattr(publisher.Flusher, "_flush", lambda *_: parked.append(True))
         await eventually(lambda: parked)
         slow, began = make_slow(lake.broker_positions, monkeypatch)
         try:

@@ -8,8 +8,9 @@ import pytest
 from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.gateway.connection import DayExecutions
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.explain_closes import changes_between
 from position_sync_dagster.sync.stream.ownership import OwnerContext
-from position_sync_dagster.sync.stream.publisher import LOOKS_S, CloseWatcher, changes_between
+from position_sync_dagster.sync.stream.publisher import LOOKS_S, CloseWatcher
 from tests.support.holdings import make_holding
 
 
