@@ -11,8 +11,7 @@ class PositionSyncError(Exception):
         remedy: One sentence: what the reader can do now.
 
     Attributes:
-        exit_code: The exit code of a command that ends with the error: 2 if the user can correct it
-            on the command line, in a file or in the environment, else 1.
+        exit_code: The exit code of a command that ends with the error: 2 for a `UserError`, else 1.
 
     >>> str(PositionSyncError("The port 4002 is taken.", remedy="Use another one."))
     'The port 4002 is taken. Use another one.'
@@ -33,6 +32,12 @@ def _rebuild(cls: type[PositionSyncError], what: str, remedy: str) -> PositionSy
     error = cls.__new__(cls)
     PositionSyncError.__init__(error, what, remedy=remedy)
     return error
+
+
+class UserError(PositionSyncError):
+    """What the user can correct on the command line, in a file or in the environment."""
+
+    exit_code = 2
 
 
 def shown(value: object) -> str:
@@ -71,22 +76,16 @@ class MissingExtraError(PositionSyncError):
 # Input of the user: settings, legs, the files of strategies and gateways.
 
 
-class SettingsError(PositionSyncError):
+class SettingsError(UserError):
     """A setting is missing, malformed or out of range."""
 
-    exit_code = 2
 
-
-class InvalidLegError(PositionSyncError, ValueError):
+class InvalidLegError(UserError, ValueError):
     """A leg's conid, right, strike, expiry or quantity cannot be read; pydantic adds the place."""
 
-    exit_code = 2
 
-
-class StrategiesFileError(PositionSyncError):
+class StrategiesFileError(UserError):
     """A strategies file cannot be read; the message names line and column."""
-
-    exit_code = 2
 
 
 class GatewaysFileError(SettingsError):
@@ -203,49 +202,35 @@ class StalledError(LakeError):
 # Requests of the queue.
 
 
-class InvalidRequestError(LakeError, ValueError):
+class InvalidRequestError(LakeError, UserError, ValueError):
     """A value given to a table call is out of range or cannot be stored."""
 
-    exit_code = 2
 
-
-class UnknownRequestError(LakeError):
+class UnknownRequestError(LakeError, UserError):
     """The queue has no request with this id."""
 
-    exit_code = 2
 
-
-class MomentError(LakeError):
+class MomentError(LakeError, UserError):
     """The tables cannot say what was known at a moment: it is in the future, or before them."""
 
-    exit_code = 2
 
-
-class RequestStateError(LakeError):
+class RequestStateError(LakeError, UserError):
     """The state of a request does not allow this step."""
-
-    exit_code = 2
 
 
 # The audit trail.
 
 
-class UnknownIdError(LakeError):
+class UnknownIdError(LakeError, UserError):
     """No table has this id, or the holding has no row."""
 
-    exit_code = 2
 
-
-class AmbiguousIdError(LakeError):
+class AmbiguousIdError(LakeError, UserError):
     """Several ids begin with the given text."""
 
-    exit_code = 2
 
-
-class TokenError(LakeError):
+class TokenError(LakeError, UserError):
     """A reader cannot go on at the place in the ledger that its token names."""
-
-    exit_code = 2
 
 
 # Leases: of requests and of the login.
@@ -262,19 +247,13 @@ class LoginOwnedError(LakeError):
 # Legs of strategies.
 
 
-class AmbiguousRemovalError(LakeError):
+class AmbiguousRemovalError(LakeError, UserError):
     """Several strategies hold the leg, and the call does not name the one to end."""
 
-    exit_code = 2
 
-
-class UnknownLegError(LakeError):
+class UnknownLegError(LakeError, UserError):
     """No strategy holds the leg that is to be removed."""
 
-    exit_code = 2
 
-
-class UnknownStrategyError(LakeError):
+class UnknownStrategyError(LakeError, UserError):
     """No leg of the named strategy is active, or none has its contract."""
-
-    exit_code = 2

@@ -12,9 +12,8 @@ import typer
 from ib_gateway_simulator.recording import program
 from position_sync_dagster import dagster_files
 from position_sync_dagster.cli import options
-from position_sync_dagster.demo.programs import Options
-from position_sync_dagster.demo.run import LOOK_INTERVAL_S, LiveDisplay, frames
-from position_sync_dagster.demo.run import run as run_demo
+from position_sync_dagster.demo import LOOK_INTERVAL_S, LiveDisplay, Options, frames
+from position_sync_dagster.demo import run as run_demo
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.strategies_file import load_strategies

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -92,27 +93,23 @@ def _state_of(
     instance: dg.DagsterInstance, key: dg.AssetCheckKey, record: Any, ui_url: str
 ) -> alerts.CheckState:
     asset, ui = key.asset_key.to_user_string(), ui_url.rstrip("/")
-    name = f"{asset}: {key.name}"
     link = f"{ui}/assets/{asset}?view=checks&checkDetail={key.name}"
+    state = partial(alerts.CheckState, name=f"{asset}: {key.name}", link=link)
     evaluation = evaluation_of(record)
     if evaluation is None or record.event is None:
         run = instance.get_run_by_id(record.run_id)
         has_failed = run is not None and run.status is dg.DagsterRunStatus.FAILURE
-        return alerts.CheckState(
-            name=name,
+        return state(
             at=datetime.fromtimestamp(record.create_timestamp, UTC),
             passed=False if has_failed else None,
             description="The run that should have evaluated the check failed.",
             what_to_do=f"Read the run's log: {ui}/runs/{record.run_id}",
-            link=link,
         )
     to_do = evaluation.metadata.get(WHAT_TO_DO)
-    return alerts.CheckState(
-        name=name,
+    return state(
         at=datetime.fromtimestamp(record.event.timestamp, UTC),
         passed=None if UNKNOWN in evaluation.metadata else evaluation.passed,
         severity=evaluation.severity.value,
         description=evaluation.description or "",
         what_to_do="" if to_do is None else str(to_do.value),
-        link=link,
     )

@@ -516,7 +516,14 @@ def _exercised(history: History, under: int, group: Sequence[Parts]) -> dict[str
     }
     near = [one for one in options if stood[one.change_id] not in (Moneyness.IN, Moneyness.OUT)]
     ended = [one for one in options if stood[one.change_id] is Moneyness.IN]
-    is_complete = _is_complete(history, options, [one.change for one in shares])
+    # All shares of these options must have come by now. What changed in a longer gap may have come
+    # and gone at any time in it, and for other reasons.
+    last = max(one.seen_at for one in options)
+    asked = history.facts.asked.get(options[0].account, (last, last))
+    is_complete = asked[1] >= last + NEAR and all(names_all(history.facts, one) for one in options)
+    if shares:
+        gaps = (one.change.seen_at - (one.change.since or NEVER) for one in group)
+        is_complete = is_complete and max(gaps) <= NEAR
     if not ended and shares and is_complete:
         ended, near = near, []
     if sorted(rounded(one.units or 0.0) for one in ended) != sorted(one.rest for one in shares):
@@ -529,26 +536,6 @@ def _exercised(history: History, under: int, group: Sequence[Parts]) -> dict[str
             option = next(other for other in ended if rounded(other.units or 0.0) == one.rest)
             found[one.change.change_id] = (_by_exercise(option), option.conid)
     return found | {one.change_id: (Cause.EXPIRED_WORTHLESS, None) for one in worthless}
-
-
-def _is_complete(
-    history: History, options: Sequence[PositionChange], shares: Sequence[PositionChange]
-) -> bool:
-    """Return whether all shares that belong to these options must have come by now.
-
-    Shares and options that changed in a longer gap may have come and gone at any time in it, and
-    for other reasons.
-    """
-    last = max(one.seen_at for one in options)
-    _begin, asked_at = history.facts.asked.get(options[0].account, (last, last))
-    return (
-        asked_at >= last + NEAR
-        and all(names_all(history.facts, one) for one in options)
-        and (
-            not shares
-            or all(one.seen_at - (one.since or NEVER) <= NEAR for one in (*options, *shares))
-        )
-    )
 
 
 def _by_exercise(option: PositionChange) -> Cause:

@@ -142,12 +142,6 @@ class Confirmations:
         if at is None or newest is None or at > newest:
             self._accounts[account] = at or self._clock()
 
-    def confirm_holding(self, key: Key, at: datetime) -> datetime | None:
-        """Record that a message of a single holding arrived; return the same as `of`."""
-        if self._connectivity.lost is None:
-            self.holdings[key] = at
-        return self.of(key)
-
     def clear(self) -> None:
         """Mark every account as UNKNOWN and unconfirmed."""
         self._accounts.clear()
@@ -263,36 +257,6 @@ class Profit:
 
 def _differ(value: float, other: float, band: float) -> bool:
     return abs(value - other) > max(band * abs(value), ROUNDING)
-
-
-def with_pnl(
-    holding: BrokerPosition,
-    profit: Profit,
-    *,
-    daily_pnl: float | None,
-    followed: bool,
-    price_magnifier: int | None,
-) -> BrokerPosition:
-    """Return a holding with the values of a PnLSingle message, which has no price and no time.
-
-    Its price follows from its value. The realized profit is that of the day, and unset until the
-    position trades: that of the portfolio row counts then.
-    """
-    sent, confirmed_at = profit.sent, holding.confirmed_at
-    realized = known(sent.realized)
-    return changed(
-        holding,
-        market_price=price_of_value(holding, sent.value, price_magnifier=price_magnifier),
-        market_value=sent.value,
-        unrealized_pnl=known(sent.unrealized),
-        realized_pnl=holding.realized_pnl if realized is None else realized,
-        daily_pnl=daily_pnl,
-        value_source=ValueOrigin.PNL_SINGLE,
-        value_time=None,
-        received_at=profit.at,
-        confirmed_at=max(confirmed_at, profit.at) if confirmed_at is not None else profit.at,
-        followed=followed,
-    )
 
 
 def with_exchange(instrument: Instrument, before: BrokerPosition | None) -> Instrument:
@@ -499,7 +463,8 @@ class HoldingsBook:
         if before is None and position == 0:
             return
         now = self._clock()
-        confirmed_at = self.confirmed.confirm_holding(key, now)
+        if self._connectivity.lost is None:
+            self.confirmed.holdings[key] = now
         value, profit = values["market_value"], self._profits.get(key)
         if before is None or before.position != position:
             self._profits.pop(key, None)
@@ -509,7 +474,7 @@ class HoldingsBook:
         completeness = self.confirmed.completeness.get(key[0], Completeness.UNKNOWN)
         sent = {
             "value_source": origin,
-            "confirmed_at": confirmed_at,
+            "confirmed_at": self.confirmed.of(key),
             "completeness": completeness,
             **values,
         }
@@ -553,19 +518,33 @@ class HoldingsBook:
             self._store(key, holding, kept)
 
     def _valued(self, key: Key, holding: BrokerPosition, now: datetime) -> BrokerPosition:
-        """Return a holding with the values of its newest PnLSingle message, if they count."""
+        """Return a holding with the values of its newest PnLSingle message, if they count.
+
+        The message has no price and no time: its price follows from its value. The realized profit
+        is that of the day, and unset until the position trades: that of the portfolio row counts
+        then.
+        """
         profit = self._profits.get(key)
         if profit is None:
             return holding
-        if profit.counts(holding):
-            daily = profit.daily(profit.sent.value, self._band)
-            followed = now - profit.at <= FOLLOWED
-            magnifier = self.magnifier(key[1])
-            return with_pnl(
-                holding, profit, daily_pnl=daily, followed=followed, price_magnifier=magnifier
-            )
-        daily = profit.daily(holding.market_value)
-        return holding if daily is None else changed(holding, daily_pnl=daily)
+        if not profit.counts(holding):
+            daily = profit.daily(holding.market_value)
+            return holding if daily is None else changed(holding, daily_pnl=daily)
+        sent, magnifier = profit.sent, self.magnifier(key[1])
+        realized = known(sent.realized)
+        return changed(
+            holding,
+            market_price=price_of_value(holding, sent.value, price_magnifier=magnifier),
+            market_value=sent.value,
+            unrealized_pnl=known(sent.unrealized),
+            realized_pnl=holding.realized_pnl if realized is None else realized,
+            daily_pnl=profit.daily(sent.value, self._band),
+            value_source=ValueOrigin.PNL_SINGLE,
+            value_time=None,
+            received_at=profit.at,
+            confirmed_at=max(holding.confirmed_at or profit.at, profit.at),
+            followed=now - profit.at <= FOLLOWED,
+        )
 
     def set_value_time(self, key: Key, value_time: datetime | None) -> None:
         """Set the broker's own time of the values of a holding."""

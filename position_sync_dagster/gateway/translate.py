@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
@@ -347,26 +347,23 @@ def position_row(fields: Sequence[str]) -> HoldingRow | OddRow:
     >>> position_row(["61", "3", "DU1", *terms, "", "1"])
     OddRow(key=('DU1', 7), why="quantity ''")
     """
-    _, _, account, *terms, quantity, cost = fields
-    return _row(account, terms, quantity, average_cost=cost or "nan")
+    account, terms, (quantity, cost) = fields[2], fields[3:14], fields[14:]
+    return _row(account, terms, quantity, {"average_cost": cost or "nan"})
+
+
+# The amounts of message 7, by the names of the columns.
+_AMOUNTS = ("market_price", "market_value", "average_cost", "unrealized_pnl", "realized_pnl")
 
 
 def portfolio_row(fields: Sequence[str]) -> HoldingRow | OddRow:
     """Read message 7."""
-    _, _, *terms, quantity, price, value, cost, unrealized, realized, account = fields
-    return _row(
-        account,
-        terms,
-        quantity,
-        market_price=price,
-        market_value=value,
-        average_cost=cost,
-        unrealized_pnl=unrealized,
-        realized_pnl=realized,
-    )
+    amounts = dict(zip(_AMOUNTS, fields[14:19], strict=True))
+    return _row(fields[19], fields[2:13], fields[13], amounts)
 
 
-def _row(account: str, terms: Sequence[str], quantity: str, **sent: str) -> HoldingRow | OddRow:
+def _row(
+    account: str, terms: Sequence[str], quantity: str, sent: Mapping[str, str]
+) -> HoldingRow | OddRow:
     conid, symbol, sec_type, day, strike, right, multiplier, exchange, currency, local, cls = terms
     try:
         if not conid.isdecimal() or int(conid) not in CONIDS:

@@ -52,16 +52,13 @@ def rows_to_publish(
         captured_at: When the holdings were taken from the account feed.
         accounts: Until when the broker has confirmed each account.
     """
-
-    def of_account(times: Mapping[str, datetime | None]) -> pl.Expr:
-        kind = BROKER_POSITIONS.polars["account_confirmed_at"]
-        return pl.col("account").replace_strict(times, default=None, return_dtype=kind)
-
+    nothing = AccountConfirmation(None)
+    known = [accounts.get(one.account, nothing) for one in positions]
     rows = codec.broker_rows(positions, session).with_columns(
         gateway_id=pl.lit(gateway_id),
         captured_at=codec.moment(captured_at),
-        account_confirmed_at=of_account({n: one.confirmed_at for n, one in accounts.items()}),
-        account_followed_until=of_account({n: one.followed_until for n, one in accounts.items()}),
+        account_confirmed_at=codec.moments(one.confirmed_at for one in known),
+        account_followed_until=codec.moments(one.followed_until for one in known),
     )
     return rows.unique(["account", "conid"], keep="last", maintain_order=True)
 

@@ -381,20 +381,11 @@ def _is_blank(value: object, column: StoredColumn) -> bool:
 
 
 def _refused(name: str, value: object, column: StoredColumn) -> errors.InvalidRequestError:
-    wanted = f"one of {', '.join(column.choices)}" if column.choices else _WANTED[column.kind]
+    wanted = f"one of {', '.join(column.choices)}" if column.choices else _BY_KIND[column.kind][1]
     return errors.InvalidRequestError(
         f"The update's {name} {value!r:.80} cannot be stored: it is not {wanted}.",
         remedy=f"Pass {name} as {wanted}.",
     )
-
-
-_WANTED = {
-    Kind.NUMBER: "a finite number",
-    Kind.TEXT: "a str",
-    Kind.COUNT: "a whole number",
-    Kind.MOMENT: "a datetime, such as datetime.now(UTC)",
-    Kind.DAY: "a date, or text such as 20260220",
-}
 
 
 def _number(value: Any) -> float | None:
@@ -423,19 +414,20 @@ def _moment(value: Any) -> datetime:
     return value if value.tzinfo is not None else value.astimezone(UTC)
 
 
-_BY_KIND: dict[Kind, Callable[[Any], object]] = {
-    Kind.NUMBER: _number,
-    Kind.TEXT: _text,
-    Kind.COUNT: _count,
-    Kind.MOMENT: _moment,
-    Kind.DAY: parse_expiry,
+# How a value of each kind is read, and what it has to be.
+_BY_KIND: dict[Kind, tuple[Callable[[Any], object], str]] = {
+    Kind.NUMBER: (_number, "a finite number"),
+    Kind.TEXT: (_text, "a str"),
+    Kind.COUNT: (_count, "a whole number"),
+    Kind.MOMENT: (_moment, "a datetime, such as datetime.now(UTC)"),
+    Kind.DAY: (parse_expiry, "a date, or text such as 20260220"),
 }
 
 
 def _check_of(column: StoredColumn) -> Callable[[Any], object]:
     if column.choices is Right:
         return parse_right
-    return column.choices or _BY_KIND[column.kind]
+    return column.choices or _BY_KIND[column.kind][0]
 
 
 _CHECKS = [(name, column, _check_of(column)) for name, column in UPDATE_COLUMNS.items()]

@@ -174,8 +174,8 @@ class StrategiesFile:
         path: The file.
 
     Raises:
-        StrategiesFileError: The file is missing, is not a regular file, is too large or nested too
-            deeply, or has a mistake. The message names file, line, column, cause and remedy.
+        StrategiesFileError: The file is missing, is not a regular file, is too large, or has a
+            mistake. The message names file, line, column, cause and remedy.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from position_sync_dagster import dagster_files
-from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.errors import UserError
 from position_sync_dagster.processes.child_process import MARKER, end, living
 from position_sync_dagster.settings import PREFIX, read_env_file
 
@@ -30,16 +30,12 @@ LOCK_FILE = ".lock"
 LEFTOVER_S = 20.0
 
 
-class HomeError(PositionSyncError):
+class HomeError(UserError):
     """A folder cannot be made a home, or it is not a home."""
 
-    exit_code = 2
 
-
-class HomeInUseError(PositionSyncError):
+class HomeInUseError(UserError):
     """Another process uses the home."""
-
-    exit_code = 2
 
 
 def home_environment(values: Mapping[str, str]) -> dict[str, str]:

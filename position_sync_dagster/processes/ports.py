@@ -7,7 +7,7 @@ from http.client import HTTPException
 from typing import Any
 from urllib.request import ProxyHandler, Request, build_opener
 
-from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.errors import UserError
 
 LOOPBACK = "127.0.0.1"
 # The number of ports that are tried if the wanted one is taken.
@@ -16,10 +16,8 @@ NEXT_PORTS = 50
 _OPENER = build_opener(ProxyHandler({}))  # a proxy of the environment must not be asked
 
 
-class PortTakenError(PositionSyncError):
+class PortTakenError(UserError):
     """Another program listens at a port that is needed."""
-
-    exit_code = 2
 
 
 def is_free(port: int) -> bool:

@@ -186,12 +186,6 @@ def test_a_second_component_of_a_project_is_refused(project: Project) -> None:
     assert "2 components of the type PositionSyncComponent" in str(caught.value.__cause__)
 
 
-def test_an_asset_key_that_the_project_has_already_is_named(project: Project) -> None:
-    code = "import dagster as dg\n\n@dg.asset\ndef contracts(): ...\n"
-    with pytest.raises(dg.DagsterInvalidDefinitionError, match=r"Duplicate asset key.*contracts"):
-        project(component(), code=code)
-
-
 LOAD = """
 import sys
 from pathlib import Path

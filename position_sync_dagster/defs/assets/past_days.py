@@ -5,6 +5,7 @@ day came from. The trading days of an exchange are the partitions of both; each 
 close on. The job `close_day` records them after the close, and again at night.
 """
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import count, groupby, islice
@@ -244,46 +245,35 @@ def schedules_of(days: ExchangeDays, first: date) -> list[dg.ScheduleDefinition]
     """
     zone, at = ZoneInfo(days.timezone), days.settled_at
 
-    def scheduled(job: str, cron: str, description: str) -> Callable[[Any], dg.ScheduleDefinition]:
-        return dg.schedule(
+    def scheduled(job: str, cron: str) -> Callable[[Any], dg.ScheduleDefinition]:
+        return lambda evaluate: dg.schedule(
             job_name=job,
             cron_schedule=cron,
             execution_timezone=days.timezone,
             default_status=dg.DefaultScheduleStatus.RUNNING,
-            description=description,
-        )
+            description=inspect.getdoc(evaluate),
+        )(evaluate)
 
-    @scheduled(
-        CLOSE_JOB,
-        f"{at.minute} {at.hour} * * 1-5",
-        f"Shortly after the usual close of {days.calendar}, on its trading days.",
-    )
+    @scheduled(CLOSE_JOB, f"{at.minute} {at.hour} * * 1-5")
     def after_the_close(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        """Shortly after the usual close of the exchange, on its trading days."""
         day = context.scheduled_execution_time.astimezone(zone).date()
         if not days.is_trading_day(day):
             return dg.SkipReason(f"{days.calendar} is closed on {day}.")
         return dg.RunRequest(partition_key=day.isoformat())
 
-    @scheduled(
-        CLOSE_JOB,
-        "15 6 * * 2-6",
-        f"At night: the last {LATE_DAYS} trading days again, for late rows and statements.",
-    )
+    @scheduled(CLOSE_JOB, "15 6 * * 2-6")
     def late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        """At night: the last three trading days again, for late rows and statements."""
         today = context.scheduled_execution_time.astimezone(zone).date()
-        last = [day for day in last_days(days, before=today) if day >= first]
+        last = [day.isoformat() for day in last_days(days, before=today) if day >= first]
         if not last:
             return dg.SkipReason("No trading day is over yet.")
-        return dg.RunRequest(
-            tags={RANGE_START: last[0].isoformat(), RANGE_END: last[-1].isoformat()}
-        )
+        return dg.RunRequest(tags={RANGE_START: last[0], RANGE_END: last[-1]})
 
-    @scheduled(
-        IMPORT_JOB,
-        "0 6 * * 2-6",
-        "At night: download and import the broker's statements, if there are any.",
-    )
+    @scheduled(IMPORT_JOB, "0 6 * * 2-6")
     def nightly_statements(_context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        """At night: download and import the broker's statements, if there are any."""
         settings = POSITION_SYNC.read_settings()
         if settings.flex_token is None and not settings.flex_folder.is_dir():
             return dg.SkipReason(

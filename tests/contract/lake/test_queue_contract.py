@@ -96,21 +96,6 @@ async def test_requests_of_some_accounts_can_be_left_where_they_are(queue):
     assert [r.conid for r in await queue.claim_batch()] == [2]
 
 
-async def test_a_steady_stream_of_priority_1_does_not_starve_priority_2(queue, clock):
-    low = await queue.insert(1, "SPY", priority=P2)
-    began = clock.now
-    for step in range(100):
-        await queue.insert_many([QueueRequest(100 + 4 * step + k, "SPY", P1) for k in range(4)])
-        claimed = ids_of(await queue.claim_batch(limit=2))
-        if low in claimed:
-            waited_s = (clock.now - began).total_seconds()
-            assert waited_s >= 60  # priority 1 comes first until then
-            return
-        await queue.mark_success(claimed)
-        clock.advance(5)
-    pytest.fail("the request of priority 2 was never claimed")
-
-
 @pytest.mark.in_store
 async def test_a_claimed_request_is_granted_again_only_after_its_rescue(queue, clock):
     request_id = await queue.insert(1, "SPY")
@@ -286,20 +271,6 @@ async def test_a_lease_of_a_clock_that_was_far_ahead_does_not_bind(queue, clock)
     assert (await queue.overview()).expired == 1
     assert await queue.rescue() == [request_id]
     assert ids_of(await queue.claim_batch()) == [request_id]
-
-
-async def test_a_request_of_a_clock_that_was_far_ahead_is_not_starved(queue, clock):
-    first = await queue.insert(1, "SPY", priority=P2)
-    clock.advance(-3600)
-    second = await queue.insert(2, "SPY", priority=P1)
-    assert {*ids_of(await queue.claim_batch(limit=2))} == {first, second}
-    await queue.release([first, second])
-    for conid in range(3, 10):
-        await queue.insert(conid, "SPY", priority=P1)
-        clock.advance(30)
-        if first in ids_of(await queue.claim_batch(limit=1)):
-            return
-    pytest.fail("priority 2 was passed over for three minutes")
 
 
 async def test_workers_that_share_a_queue_object_are_distinguished_by_their_tokens(queue, clock):

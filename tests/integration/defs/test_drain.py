@@ -97,6 +97,8 @@ def test_a_tick_drains_what_waits_and_reports_each_row_once(
     (event,) = tick.reported()
     assert (event["rows"], event["rows_drained"], event["rows_streamed"]) == (3, 3, 0)
     assert event["delta_version"] == lake.updates.table.version()
+    assert names(result).index(LEDGER) < names(result).index("latest_positions")
+    assert sorted(pl.read_delta(f"{lake.path}/latest_positions")["conid"]) == [1, 2, 3]
     tick()
     assert tick.rows() == 3
 
@@ -152,17 +154,6 @@ def test_a_drain_does_not_wait_for_the_scenarios_of_a_large_book(
     monkeypatch.setattr(defs_drain, "RISK_WAIT_S", 60.0)
     assert RISK in names(tick())
     assert calls == [True]
-
-
-def test_the_derived_tables_follow_the_rows_of_the_same_tick(
-    tick: Ticks, lake: Lake, own_login, write_holdings, enqueue
-) -> None:
-    write_holdings(own_login(), 1, 2)
-    enqueue(1, 2)
-    result = tick()
-    assert names(result).index(LEDGER) < names(result).index("latest_positions")
-    latest = pl.read_delta(f"{lake.path}/latest_positions")
-    assert sorted(latest["conid"]) == [1, 2]
 
 
 def test_rows_of_the_stream_are_reported_once_a_minute_and_drained_ones_at_once(
@@ -264,19 +255,6 @@ def test_a_changed_strategies_file_is_applied_and_a_refused_one_stops_no_drain(
     assert "1 claimed" in said(result)
     lake.registry.sync.refresh()
     assert [one.conid for one in lake.registry.legs] == [1]
-
-
-def test_a_tick_whose_derivation_fails_reports_its_rows_all_the_same(
-    tick: Ticks, own_login, write_holdings, enqueue, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise LakeError("The disk is full.", remedy="Make room.")
-
-    write_holdings(own_login(), 1)
-    enqueue(1)
-    monkeypatch.setitem(DERIVE, "strategy_exposure", fail)
-    assert "strategy_exposure stays as it was: The disk is full." in said(tick())
-    assert tick.rows() == 1
 
 
 def test_results_of_checks_are_stored_when_they_change(

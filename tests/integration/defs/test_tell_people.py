@@ -95,15 +95,6 @@ def test_a_message_waits_for_a_receiver_that_is_away_and_no_url_is_stored(
     assert cursor_of(AlertCursor, result.cursor).outbox == ()
 
 
-def test_severities_that_are_not_asked_for_are_not_sent(
-    tick, evaluated, receiver, monkeypatch
-) -> None:
-    monkeypatch.setenv("POSITION_SYNC_ALERT_SEVERITIES", "ERROR")
-    broken(evaluated)
-    tick()
-    assert receiver.messages == []
-
-
 def test_without_receivers_it_does_nothing(tick, settings) -> None:
     assert "names no receiver" in tick().skip_message
 

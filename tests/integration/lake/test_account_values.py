@@ -3,15 +3,11 @@
 from dataclasses import replace
 from datetime import timedelta
 
-import polars as pl
 import pytest
 
 from position_sync_dagster.domain.broker_position import AccountSource, AccountSummary
 from position_sync_dagster.errors import LeaseLostError
-from position_sync_dagster.lake.broker_positions import AccountValuesTable
-from position_sync_dagster.lake.schema.codec import frame_of
-from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES
-from position_sync_dagster.lake.storage.table import Table, append, data_files
+from position_sync_dagster.lake.storage.table import data_files
 
 A, B = "DUSIM0001", "DUSIM0002"
 LOGIN = "127.0.0.1:7497"
@@ -41,42 +37,12 @@ async def test_unknown_amounts_are_null_and_come_back_as_none(lake, row, clock):
     assert frame.select("net_liquidation", "cash", "currency").row(0) == (None, None, None)
 
 
-async def test_a_table_of_the_version_before_is_read_and_takes_exchange_rates(tmp_path, row):
-    new = ("exchange_rates", "rates_received_at")
-    columns = {name: kind for name, kind in ACCOUNT_VALUES.described.items() if name not in new}
-    path = tmp_path / "account_values"
-    before = Table(path, replace(ACCOUNT_VALUES, version=2, described=columns))
-    before.initialize()
-    old = (
-        frame_of(ACCOUNT_VALUES, [row(row_id="1")])
-        .drop(new)
-        .with_columns(ledger_version=1, date=pl.col("timestamp").dt.date())
-    )
-    before.transact(lambda handle: append(handle, old, {}, []))
-    later = AccountValuesTable(Table(path, ACCOUNT_VALUES))
-    [read] = later.latest_summaries()
-    assert (read.net_liquidation, read.rates) == (1000.0, {"USD": 1.0})
-    later.table.initialize()
-    later.append([row(net=2.0, exchange_rates='{"EUR": 1.08}')])
-    [read] = later.latest_summaries()
-    assert read.rates == {"EUR": 1.08, "USD": 1.0}
-
-
 @pytest.mark.in_store
 async def test_the_same_row_is_written_once(lake, row):
     assert (lake.account_values.append([row(), row(B)])).rows == 2
     again = lake.account_values.append([row(), row(B), row(B, net=5.0)])
     assert again.rows == 1
     assert await net_of(lake) == {A: 1000.0, B: 5.0}
-
-
-async def test_a_range_has_every_row_in_order_of_time(lake, row, clock):
-    start = clock.now
-    for hours in range(60):
-        lake.account_values.append([row(net=hours, timestamp=start + timedelta(hours=hours))])
-    first, last = start + timedelta(hours=20), start + timedelta(hours=50)
-    found = lake.account_values.between(first, last)
-    assert found.get_column("net_liquidation").to_list() == list(range(20, 51))
 
 
 async def test_a_row_from_a_clock_that_ran_ahead_hides_nothing(lake, row, clock):

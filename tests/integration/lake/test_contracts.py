@@ -5,32 +5,11 @@ from datetime import date
 
 import pytest
 
-from position_sync_dagster.lake.broker_positions import ContractsTable
-from position_sync_dagster.lake.schema.codec import frame_of
-from position_sync_dagster.lake.schema.tables import CONTRACTS
-from position_sync_dagster.lake.storage.table import Table, append
 from tests.support.contracts import contract_details
 
 
 def details(clock, conid):
     return contract_details(conid, seen_at=clock.now)
-
-
-async def test_contracts_of_the_version_before_are_read_without_what_it_did_not_store(
-    tmp_path, clock
-):
-    new = ("valid_exchanges", "expires_on")
-    columns = {name: kind for name, kind in CONTRACTS.described.items() if name not in new}
-    before = Table(tmp_path / "contracts", replace(CONTRACTS, version=1, described=columns))
-    before.initialize()
-    row = frame_of(CONTRACTS, [details(clock, 1)]).select(list(columns))
-    before.transact(lambda handle: append(handle, row, {}))
-    table = ContractsTable(Table(tmp_path / "contracts", CONTRACTS))
-    table.table.initialize()
-    known = replace(details(clock, 1), valid_exchanges=None, expires_on=None)
-    assert table.get() == {1: known}
-    table.put([details(clock, 1), details(clock, 2)])
-    assert table.get() == {n: details(clock, n) for n in (1, 2)}
 
 
 @pytest.mark.in_store

@@ -49,19 +49,6 @@ def test_new_rows_are_compared_with_those_of_their_holdings_however_large_the_bo
     assert rows_decided[0] == 6
 
 
-def test_after_the_first_read_only_new_files_are_read(open_ledger, make_update, clock, files_read):
-    writer, reader = open_ledger(), open_ledger()
-    writer.append([make_update(1, position=2.0), make_update(2)])
-    assert held(reader, clock, 1, 2, 3) == {1: 2.0, 2: 1.0}
-    files_read.clear()
-    assert held(reader, clock, 1) == {1: 2.0}
-    assert files_read == []
-    clock.advance(1)
-    writer.append([make_update(2, position=3.0)])
-    assert held(reader, clock, 1, 2) == {1: 2.0, 2: 3.0}
-    assert files_read[-1] == 1
-
-
 def test_a_row_that_was_added_since_forbids_one_of_the_same_holding_only(
     open_ledger, make_update, clock
 ):

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +42,6 @@ FILES = 6
 
 # In so many others, beside itself, `make test` commits each change.
 INSIDE_OTHERS = 1
-
-# Of runs, whose records nobody compares with those that are there.
-NUMBERS = count(50)
 
 Work = Callable[[Lake], Any]
 

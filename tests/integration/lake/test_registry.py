@@ -9,10 +9,7 @@ import pytest
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.errors import AmbiguousRemovalError, InvalidLegError, UnknownLegError
-from position_sync_dagster.lake.schema.codec import leg_rows
-from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
 from position_sync_dagster.lake.storage.lifecycle_table import LifecycleTable
-from position_sync_dagster.lake.storage.table import Table, append
 from position_sync_dagster.lake.strategies_file import as_strategies_file, load_strategies
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 
@@ -151,28 +148,6 @@ async def test_many_legs_come_in_one_commit_or_none_of_them(registry, clock):
     with pytest.raises(InvalidLegError, match="twice"):
         await registry.add_many([leg(clock, 60, "a"), leg(clock, 60, "a", strike=1.0)])
     assert not registry.is_active(60)
-
-
-async def test_a_registry_of_the_version_before_is_read_and_takes_legs_without_a_conid(
-    tmp_path, clock
-):
-    new = (
-        "sec_type", "trading_class", "multiplier", "exchange", "currency", "resolved_at", "problem"
-    )  # fmt: skip
-    columns = {name: kind for name, kind in ACTIVE_STRATEGIES.described.items() if name not in new}
-    path = tmp_path / "legs"
-    before = Table(path, replace(ACTIVE_STRATEGIES, version=1, described=columns))
-    before.initialize()
-    old = leg(clock, 1, "s")
-    rows = leg_rows([old]).select(list(columns))
-    before.transact(lambda handle: append(handle, rows, {}))
-    registry = StrategyRegistry(path, clock=clock)
-    await registry.initialize()
-    assert await registry.get_all_active() == [old]
-    described = await registry.add_active(strategy_id="s", **LEG, trading_class="SPY")
-    assert (described.conid, described.problem) == (None, None)
-    assert await registry.get_unresolved() == [described]
-    assert await registry.get_all_active() == [old]
 
 
 async def test_a_contract_that_is_found_changes_neither_the_membership_nor_its_time(

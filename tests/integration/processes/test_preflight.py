@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -88,18 +89,6 @@ async def test_a_good_gateway_is_good_in_each_line_and_nothing_is_left(
         assert trace(tmp_path) == before
 
 
-async def test_a_line_without_permission_says_what_to_subscribe(
-    simulate, settings_for, look, eventually
-):
-    async with simulate() as sim:
-        sim.set_permission(None, 354)
-        for found in (await look(settings_for(sim)))["market data"]:
-            assert found.level is Level.WARNING
-            assert "(354)" in found.text
-            assert "POSITION_SYNC_DELAYED_FALLBACK" in found.remedy
-        await eventually(lambda: sim.stats()["lines_in_use"] == 0)
-
-
 async def test_a_line_without_greeks_says_so(simulate, settings_for, look, monkeypatch):
     monkeypatch.setattr(preflight, "ANSWER_S", 1.5)
     async with simulate() as sim:
@@ -111,15 +100,17 @@ async def test_a_line_without_greeks_says_so(simulate, settings_for, look, monke
     assert "underlying" in silent.remedy
 
 
-async def test_a_line_is_tried_for_each_exchange_held_one_after_the_other(
+async def test_a_line_is_tried_for_each_exchange_held_and_a_refused_one_says_what_to_subscribe(
     simulate, settings_for, look
 ):
     async with simulate() as sim:
         sim.set_permission(CENTS, 354)
         found = (await look(settings_for(sim)))["market data"]
         [refused] = [one for one in found if one.level is not Level.GOOD]
+        assert refused.level is Level.WARNING
         assert "(FOP, CBOT)" in refused.text
         assert "(354)" in refused.text
+        assert "POSITION_SYNC_DELAYED_FALLBACK" in refused.remedy
         for place in ("(STK, SMART)", "(OPT, SMART)", "(FUT, CME)", "(FOP, CME)"):
             assert any(place in one.text for one in found)
         assert (sim.stats()["peak_lines"], sim.stats()["lines_in_use"]) == (1, 0)
@@ -141,47 +132,51 @@ async def test_a_contract_without_details_does_not_hide_that_a_line_is_free(
     assert levels(found)["lines"] == {Level.GOOD}
 
 
-async def test_a_login_without_a_free_line_is_bad(simulate, settings_for, look):
-    async with simulate(max_lines=1) as sim:
-        other = await connect(settings_for(sim, gateway_client_id=90))
+@pytest.fixture
+def other(settings_for):
+    """Return a function that connects a program of somebody else for the time of a block."""
+
+    @asynccontextmanager
+    async def connected(sim):
+        connection = await connect(settings_for(sim, gateway_client_id=90))
         try:
-            details = await other.details([PUT])
-            other.lines.subscribe(details[PUT])
-            found = await look(settings_for(sim))
+            yield connection
         finally:
-            await other.close()
-        assert levels(found)["lines"] == {Level.BAD}
-        assert "101" in found["lines"][0].text
+            await connection.close()
+
+    return connected
 
 
-async def test_a_leg_that_is_another_contract_is_bad(simulate, settings_for, look, tmp_path):
-    (tmp_path / "s.yaml").write_text(FILE.replace("strike: 240", "strike: 245"))
-    async with simulate() as sim:
-        [found] = (await look(settings_for(sim, strategies_file=tmp_path / "s.yaml")))["legs"]
-    assert found.level is Level.BAD
-    assert "921000001 of one" in found.text
-    assert "245" in found.text
+async def test_a_login_without_a_free_line_is_bad(simulate, settings_for, look, other):
+    async with simulate(max_lines=1) as sim, other(sim) as program:
+        details = await program.details([PUT])
+        program.lines.subscribe(details[PUT])
+        found = await look(settings_for(sim))
+    assert levels(found)["lines"] == {Level.BAD}
+    assert "101" in found["lines"][0].text
 
 
-OPEN = """\
-strategies:
-  - strategy_id: one
-    legs:
-      - {symbol: AAPL, right: C, strike: 240, expiry: 20281215}
+OTHERS = """\
+      - {conid: 921000002, symbol: AAPL, right: P, strike: 245, expiry: 20281215}
+      - {symbol: AAPL, right: C, strike: 240, expiry: 20281215, quantity: 1}
       - {symbol: AAPL, right: C, strike: 241, expiry: 20281215}
 """
 
 
-async def test_legs_without_a_conid_are_looked_up_and_nothing_is_stored(
+async def test_legs_are_compared_with_their_contracts_or_looked_up_and_nothing_is_stored(
     simulate, settings_for, look, tmp_path
 ):
-    (tmp_path / "s.yaml").write_text(OPEN)
+    (tmp_path / "s.yaml").write_text(FILE + OTHERS)
     before = trace(tmp_path)
     async with simulate() as sim:
         found = (await look(settings_for(sim, strategies_file=tmp_path / "s.yaml")))["legs"]
-    by_level = {one.level: one.text for one in found if "AAPL" in one.text}
-    assert str(CALL) in by_level[Level.GOOD]
-    assert "241" in by_level[Level.BAD]
+    agreed, differs, looked_up, unknown = found
+    assert agreed.text.startswith("1 of the active legs agree")
+    assert f"{PUT} of one" in differs.text
+    assert "245" in differs.text
+    assert str(CALL) in looked_up.text
+    assert "241" in unknown.text
+    assert [one.level for one in found] == [Level.GOOD, Level.BAD, Level.GOOD, Level.BAD]
     assert trace(tmp_path) == before
 
 
@@ -205,15 +200,11 @@ def test_a_zone_that_cannot_be_known_is_a_warning(text):
     assert "unknown" in found.text
 
 
-async def test_an_account_that_another_client_follows_is_named(simulate, settings_for, look):
-    async with simulate() as sim:
-        other = await connect(settings_for(sim, gateway_client_id=90))
-        try:
-            other.ib.client.reqAccountUpdates(True, B)
-            await other.ib.reqCurrentTimeAsync()  # its requests were read in order
-            found = await look(settings_for(sim))
-        finally:
-            await other.close()
+async def test_an_account_that_another_client_follows_is_named(simulate, settings_for, look, other):
+    async with simulate() as sim, other(sim) as program:
+        program.ib.client.reqAccountUpdates(True, B)
+        await program.ib.reqCurrentTimeAsync()  # its requests were read in order
+        found = await look(settings_for(sim))
     assert levels(found)["account feed"] == {Level.WARNING}
     assert "2101" in found["account feed"][0].text
     assert Level.WARNING in levels(found)["positions"]
@@ -233,19 +224,15 @@ async def test_while_a_stream_owns_the_login_its_session_is_read_instead(
             assert sim.stats()["connections"]["total"] == 0
 
 
-async def test_the_clock_is_compared_with_the_gateways(simulate, settings_for):
-    async with simulate() as sim:
-        connection = await connect(settings_for(sim))
-        try:
-            for ahead_s in (0, 30, -30):
-                wrong = timedelta(seconds=ahead_s)
-                found = await connection.clock_difference_s(
-                    timeout_s=60, clock=lambda wrong=wrong: utc_now() + wrong
-                )
-                assert found is not None
-                assert math.isclose(found, -ahead_s, abs_tol=1.5)
-        finally:
-            await connection.close()
+async def test_the_clock_is_compared_with_the_gateways(simulate, other):
+    async with simulate() as sim, other(sim) as program:
+        for ahead_s in (0, 30, -30):
+            wrong = timedelta(seconds=ahead_s)
+            found = await program.clock_difference_s(
+                timeout_s=60, clock=lambda wrong=wrong: utc_now() + wrong
+            )
+            assert found is not None
+            assert math.isclose(found, -ahead_s, abs_tol=1.5)
 
 
 def test_a_table_that_cannot_be_used_is_named_with_what_to_do(tmp_path):

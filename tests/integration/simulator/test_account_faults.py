@@ -1,7 +1,6 @@
 """Faults of positions and of the account feed, as the real ib_async sees them."""
 
 import asyncio
-import math
 
 import pytest
 from ib_async import IB
@@ -11,15 +10,6 @@ from tests.support.waiting import DEADLINE_S
 
 CALL = 921000001
 FIRST, SECOND = "DUSIM0001", "DUSIM0002"
-PUT, STOCK, FUTURE = 921000002, 920000001, 920000002
-UNSET = 1.7976931348623157e308
-
-
-def codes_of(ib: IB) -> list[int]:
-    """Return the list to which every code that a library receives is appended."""
-    codes: list[int] = []
-    ib.errorEvent += lambda _id, code, _text, _contract: codes.append(code)
-    return codes
 
 
 async def download(ib: IB, account: str) -> None:
@@ -82,81 +72,6 @@ async def test_the_late_end_of_a_position_list_ends_the_next_request_of_ib_async
     assert sim.stats()["messages_sent"]["position"] == sent + 20
     await post("positions_end")
     assert len(await asyncio.wait_for(ib.reqPositionsAsync(), DEADLINE_S)) == 10
-
-
-@pytest.mark.parametrize("options", [{"pnl_interval_s": 0.05}])
-async def test_the_profit_of_an_account_may_be_unset_silent_or_refused(sim, post, ib, eventually):
-    codes = codes_of(ib)
-    pnl = ib.reqPnL(FIRST)
-    other = ib.reqPnL(SECOND)
-    await eventually(lambda: math.isfinite(pnl.unrealizedPnL))
-    assert sim.stats()["account_pnl_subscriptions"] == {FIRST: 1, SECOND: 1}
-    await post("account_pnl", account=FIRST, answer="unset")
-    await eventually(lambda: pnl.dailyPnL == pnl.unrealizedPnL == pnl.realizedPnL == UNSET)
-    assert other.unrealizedPnL != UNSET
-    await post("account_pnl", account=FIRST, answer="silent")
-    await post("account_pnl", account=SECOND, answer="refused")
-    await eventually(lambda: 321 in codes)
-    assert sim.stats()["account_pnl_subscriptions"] == {FIRST: 1}
-    assert pnl.dailyPnL == UNSET
-    await post("account_pnl", status=422, account=FIRST, answer="maybe")
-    await post("account_pnl", account=FIRST)
-    await eventually(lambda: pnl.dailyPnL != UNSET)
-
-
-@pytest.mark.parametrize("options", [{"pnl_interval_s": 0.05}])
-async def test_the_profit_of_a_position_may_be_anything_else_than_its_value(
-    sim, post, ib, eventually
-):
-    codes = codes_of(ib)
-    pnl = ib.reqPnLSingle(FIRST, "", PUT)
-    await eventually(lambda: math.isfinite(pnl.value) and pnl.value)
-    said = {"account": FIRST, "conid": PUT}
-    await post("position_pnl", **said, answer="unset")
-    await eventually(lambda: pnl.value == pnl.dailyPnL == pnl.unrealizedPnL == UNSET)
-    await post("position_pnl", **said, answer="other")
-    await eventually(lambda: pnl.position == -2)
-    await post("position_pnl", **said, answer="closed")
-    await eventually(lambda: (pnl.position, pnl.value) == (0, 0))
-    await post("position_pnl", **said, answer="yesterday")
-    await eventually(lambda: pnl.value)
-    daily = pnl.dailyPnL
-    await post("quote", conid=PUT, mark=40.0)
-    await eventually(lambda: pnl.value == -12_000)
-    assert pnl.dailyPnL == daily
-    await post("position_pnl", **said, answer="frozen")
-    await post("quote", conid=PUT, mark=50.0)
-    await post("position_pnl", account=FIRST, answer="ended")
-    ib.cancelPnLSingle(FIRST, "", PUT)
-    pnl = ib.reqPnLSingle(FIRST, "", PUT)
-    await eventually(lambda: pnl.value == -12_000)
-    await post("position_pnl", **said, answer="refused")
-    await eventually(lambda: 321 in codes)
-    assert sim.stats()["pnl_subscriptions"] == 0
-    await post("position_pnl", status=422, **said, answer="maybe")
-
-
-@pytest.mark.parametrize("options", [{"pnl_interval_s": 0.05}])
-async def test_subscriptions_of_positions_may_be_few_and_portfolio_rows_none(
-    sim, post, ib, eventually
-):
-    codes = codes_of(ib)
-    await post("position_pnl_limit", limit=1)
-    first = ib.reqPnLSingle(FIRST, "", PUT)
-    await eventually(lambda: first.value)
-    ib.reqPnLSingle(FIRST, "", STOCK)
-    await eventually(lambda: 321 in codes)
-    await post("position_pnl_limit", limit=1, refused=False)
-    silent = ib.reqPnLSingle(SECOND, "", FUTURE)
-    await post("portfolio_rows", account=SECOND, sent=False)
-    await download(ib, SECOND)
-    assert not ib.portfolio(SECOND)
-    assert not math.isfinite(silent.value) or not silent.value
-    await post("position_pnl_limit", status=422, limit=-1)
-    await post("portfolio_rows", account=SECOND)
-    ib.client.reqAccountUpdates(False, SECOND)
-    await download(ib, SECOND)
-    await eventually(lambda: ib.portfolio(SECOND))
 
 
 async def test_account_values_come_in_the_base_currency_and_by_currency_with_their_sum(ib):

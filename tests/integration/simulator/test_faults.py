@@ -1,6 +1,5 @@
 """Faults through the control port and the Python API."""
 
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -109,29 +108,6 @@ async def connect_offline(sim: SimulatedGateway, connect) -> Any:
     return client
 
 
-@pytest.mark.parametrize("options", [{"pnl_interval_s": 0.02}])
-async def test_connectivity_restored_without_data_has_lost_every_subscription(sim, post, client):
-    client.market_data(1, CALL, ticks="232")
-    client.send(94, 2, "DUSIM0001", "", CALL)
-    client.send(61, 1)
-    client.send(6, 2, 1, "DUSIM0001")
-    await client.barrier()
-    await post("connectivity", state="lost")
-    await post("connectivity", state="restored_data_lost")
-    await client.wait_error(1101)
-    since = await client.barrier()
-    sim.step(10)
-    sim.fill("DUSIM0001", CALL, 1)
-    await client.barrier()
-    assert client.of(1, 7, 61, 95, since=since) == []
-    stats = sim.stats()
-    assert (stats["lines_in_use"], stats["account_feed"]) == (0, None)
-    client.send(2, 2, 1)
-    await client.wait_error(300, 1)
-    client.market_data(3, CALL, ticks="232")
-    await client.wait(lambda m: m[0] == "1" and m[2] == "3")
-
-
 @pytest.mark.parametrize("options", [{"tick_interval_s": 0.01, "refresh_interval_s": 0.02}])
 async def test_a_paused_gateway_accepts_connections_and_sends_nothing(
     sim, http, post, client, connect
@@ -155,31 +131,6 @@ async def test_a_paused_gateway_accepts_connections_and_sends_nothing(
     await client.wait_id(7, since)
     await client.wait_id(1, since)
     await late.wait(lambda m: m[0] == "178")
-
-
-async def test_a_restart_refuses_connections_for_a_while_and_removes_closed_rows(
-    sim, post, client, connect, eventually
-):
-    sim.close_position("DUSIM0001", CALL)
-    await post("restart", down_s=0.1)
-    await client.wait_closed()
-    with pytest.raises(ConnectionRefusedError):
-        await connect(sim.port)
-
-    async def reconnected() -> Any:
-        with suppress(ConnectionRefusedError):
-            return await connect(sim.port)
-
-    again = await eventually(reconnected)
-    again.send(61, 1)
-    await again.wait_id(62)
-    assert len(again.of(61)) == 8
-    assert all(m[14] != "0" for m in again.of(61))
-
-
-async def test_raw_bytes_reach_the_client_as_they_are(post, client):
-    await post("raw", hex=(b"\0\0\0\x05hell\0").hex(), client_id=1)
-    await client.wait(lambda m: m == ["hell"])
 
 
 async def test_quotes_farms_and_steps_can_be_driven(post, client):

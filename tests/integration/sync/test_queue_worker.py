@@ -12,12 +12,10 @@ from position_sync_dagster.errors import (
     SettingsError,
 )
 from position_sync_dagster.gateway.connection import IBConnectionManager
-from position_sync_dagster.lake.storage import table
 from position_sync_dagster.sync.drain import ConnectionValues, QueueWorker
 
 A, B = "DUSIM0001", "DUSIM0002"
 CALL, PUT = 921000001, 921000002
-WORKER = "position_sync_dagster.sync.drain"
 
 
 @pytest.fixture
@@ -87,66 +85,6 @@ async def test_without_a_gateway_nothing_is_claimed_and_nothing_fails(lake, work
         await worker.process_batch()
     counts = await lake.queue.counts()
     assert counts[QueueStatus.PENDING] == 1
-
-
-async def test_an_error_that_stays_is_logged_once_per_outage(
-    simulate, lake, worker_for, eventually, monkeypatch, caplog
-):
-    full, drains = 2**62, 0
-    async with simulate() as sim:
-        worker = worker_for(sim)
-        drain = worker.drain
-
-        async def drain_on_a_disk_that_is_full_twice(time_limit_s):
-            nonlocal drains
-            drains += 1
-            if drains in (1, 6):
-                monkeypatch.setattr(table, "SPARE_BYTES", 0)
-                await lake.queue.insert(CALL, "AAPL", account=A)
-                monkeypatch.setattr(table, "SPARE_BYTES", full)
-            if drains in (4, 10):
-                monkeypatch.setattr(table, "SPARE_BYTES", 0)
-            return await drain(time_limit_s)
-
-        monkeypatch.setattr(worker, "drain", drain_on_a_disk_that_is_full_twice)
-        await worker.start()
-        await eventually(lambda: worker.get_stats().total_success == 2)
-        await worker.stop()
-    logged = [r.getMessage() for r in caplog.records if "cannot be written" in r.getMessage()]
-    assert len(logged) == 2, "3 drains of the first outage failed, and 4 of the second"
-    assert all("No space left on device" in text for text in logged)
-
-
-async def test_a_gateway_that_is_offline_is_logged_once_per_outage(
-    simulate, lake, worker_for, eventually, monkeypatch, caplog
-):
-    drains = 0
-    async with simulate() as sim:
-        worker = worker_for(sim)
-        drain = worker.drain
-
-        async def counted(time_limit_s):
-            nonlocal drains
-            result = await drain(time_limit_s)
-            drains += 1
-            return result
-
-        monkeypatch.setattr(worker, "drain", counted)
-        await worker.start()
-        await lake.queue.insert(CALL, "AAPL", account=A)
-        await eventually(lambda: worker.get_stats().total_success == 1)
-        for ended in (2, 3):
-            sim.connectivity("lost")
-            await lake.queue.insert(CALL, "AAPL", account=A)
-            several = drains + 5
-            await eventually(lambda n=several: drains >= n)
-            sim.connectivity("restored_data_kept")
-            sim.fill(A, CALL, 1)
-            await eventually(lambda n=ended: worker.get_stats().total_success == n)
-        await worker.stop()
-    logged = [r.getMessage() for r in caplog.records if r.name == WORKER]
-    assert len(logged) == 2, logged
-    assert all("has been lost" in text for text in logged)
 
 
 @pytest.mark.parametrize("taken", [False, True])

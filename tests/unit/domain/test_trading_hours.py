@@ -75,21 +75,6 @@ def test_hours_without_a_sure_zone_or_in_another_form_are_not_known(text, zone):
     assert parse_trading_hours(text, zone) is None
 
 
-@pytest.mark.parametrize(
-    ("local", "is_open"),
-    [
-        ("2026-03-09 09:29", False),
-        ("2026-03-09 09:30", True),
-        ("2026-03-09 15:59", True),
-        ("2026-03-09 16:00", False),
-    ],
-)
-def test_the_clock_of_the_exchange_counts_after_it_was_set_too(local, is_open):
-    hours = parse_trading_hours("20260306:0930-20260306:1600;20260309:0930-1600", "US/Eastern")
-    now = datetime.fromisoformat(local).replace(tzinfo=ZoneInfo("US/Eastern"))
-    assert hours.is_open(now.astimezone(UTC)) is is_open
-
-
 def test_a_session_may_begin_the_day_before_and_end_at_midnight():
     overnight = parse_trading_hours("20260405:1700-20260406:1600", "US/Central")
     assert overnight.is_open(datetime(2026, 4, 6, 3, tzinfo=UTC)) is True

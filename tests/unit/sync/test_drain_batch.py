@@ -1,5 +1,6 @@
 """A batch is valued by what the broker said when its requests were claimed, or later."""
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -8,10 +9,10 @@ import pytest
 
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
-from position_sync_dagster.errors import BrokerUnavailableError, NewerRowError
+from position_sync_dagster.errors import BrokerUnavailableError, LakeError, NewerRowError
 from position_sync_dagster.lake.ledger_rows import AppendResult
 from position_sync_dagster.lake.position_updates import NewestRows
-from position_sync_dagster.sync.drain import BrokerView, QueueWorker
+from position_sync_dagster.sync.drain import NOTHING, BrokerView, DrainReport, QueueWorker
 from tests.support.holdings import make_holding
 from tests.support.memory_queue import InMemoryPositionQueue
 from tests.support.settings import make_settings
@@ -35,6 +36,9 @@ class Ledger:
 
     def __init__(self):
         self.rows = []
+
+    async def initialize(self):
+        pass
 
     async def newest_of(self, conids, since):
         newest = {(r.account, r.conid): r for r in sorted(self.rows, key=lambda r: r.timestamp)}
@@ -69,6 +73,9 @@ class Broker:
 
     def holding(self, conid, at):
         return make_holding(conid, at, position=self.positions[conid])
+
+    async def close(self):
+        pass
 
     async def view(self, _conids=None):
         self.looks += 1
@@ -253,3 +260,28 @@ async def test_a_drain_of_many_requests_takes_a_few_batches_and_looks_at_the_bro
     await queue.insert_many([QueueRequest(conid, "SPY", account="A") for conid in conids])
     report = await one.process_batch()
     assert report.claimed == 200
+
+
+FULL = LakeError("No table can be written: the disk is full.", remedy="Make room.")
+LOST = DrainReport(unavailable=True, reason="The connection to IB has been lost.")
+
+
+@pytest.mark.parametrize("fault", [FULL, LOST])
+async def test_an_outage_of_broker_or_tables_is_logged_once(queue, clock, caplog, fault):
+    one, ended = worker(queue, Ledger(), Broker(clock, []), clock), asyncio.Event()
+    outcomes = [fault, fault, fault, NOTHING, fault, fault]
+
+    async def drain(_time_limit_s):
+        if not outcomes:
+            ended.set()
+            return NOTHING
+        outcome = outcomes.pop()
+        if isinstance(outcome, LakeError):
+            raise outcome
+        return outcome
+
+    one.drain, one.interval = drain, 0.0
+    await one.start()
+    await ended.wait()
+    await one.stop()
+    assert len(caplog.messages) == 2, caplog.messages

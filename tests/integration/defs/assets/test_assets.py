@@ -10,7 +10,6 @@ from position_sync_dagster.defs.assets.queue_and_ledger import (
     position_queue,
     position_updates,
 )
-from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.lake import Lake
 
 STRATEGIES = """\
@@ -61,17 +60,6 @@ def test_the_registry_is_made_equal_to_the_strategies_file(
     assert version == str(lake.registry.table.version()), "the same file makes no new one"
 
 
-def test_a_malformed_file_fails_with_line_and_remedy_and_leaves_the_table_alone(
-    materialize, lake: Lake, strategies_file: Path
-) -> None:
-    materialize(active_strategies)
-    strategies_file.write_text(STRATEGIES.replace("right: C", "right: X"))
-    message = failure(materialize(active_strategies), "active_strategies")
-    assert "line 4" in message
-    assert "Write CALL or PUT" in message
-    assert len(lake.registry.sync.get_all_active()) == 2
-
-
 def test_materializing_the_queue_enqueues_what_is_in_no_strategy(
     materialize, lake: Lake, own_login, write_holdings, strategies_file: Path
 ) -> None:
@@ -97,16 +85,6 @@ def test_a_drain_values_waiting_requests_and_reports_numbers(
     assert set(lake.updates.sync.latest()["run_id"]) == {result.run_id}
 
 
-def test_a_gateway_without_connection_is_no_failure_of_a_drain(
-    materialize, lake: Lake, own_login, enqueue
-) -> None:
-    own_login(state=SessionState.BLIND)
-    enqueue(1)
-    event = materialized(materialize(position_updates), "position_updates")
-    assert "BLIND" in event.metadata["note"].value
-    assert lake.queue.sync.overview().claimable == 1
-
-
 def test_a_foreign_table_fails_a_drain_with_the_remedy(
     materialize, settings, tmp_path: Path
 ) -> None:
@@ -116,11 +94,3 @@ def test_a_foreign_table_fails_a_drain_with_the_remedy(
     message = failure(materialize(position_updates), "position_updates")
     assert "is not the table 'position_queue'" in message
     assert "POSITION_SYNC_LAKE" in message
-
-
-def test_a_malformed_setting_fails_a_run_and_names_its_variable(
-    materialize, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("POSITION_SYNC_BATCH_SIZE", "many")
-    message = failure(materialize(position_updates), "position_updates")
-    assert "POSITION_SYNC_BATCH_SIZE='many'" in message

@@ -219,16 +219,14 @@ def test_a_day_is_a_partition_from_its_close_on(now: str, last: str) -> None:
         assert PARTITIONS.get_partition_keys()[-1] == last
 
 
-def test_the_first_partition_is_the_first_day_of_the_ledger(settings, append_row) -> None:
+def test_the_first_partition_is_the_first_day_of_the_ledger_or_the_setting(
+    settings, append_row, monkeypatch
+) -> None:
     assert _first_key() == datetime.now(UTC).date().isoformat()
     append_row(1, utc("2026-03-05T15:00:00"))
     append_row(1, utc("2026-03-06T15:00:00"))
     assert _first_key() == "2026-03-05"
-
-
-def test_a_setting_names_the_first_day(settings, append_row, monkeypatch) -> None:
     monkeypatch.setenv("POSITION_SYNC_DAILY_START", "2026-02-02")
-    append_row(1, utc("2026-03-05T15:00:00"))
     assert _first_key() == "2026-02-02"
 
 
@@ -243,41 +241,39 @@ def skipped(instance: dg.DagsterInstance) -> dict[str, str]:
     return {one.partition: one.metadata["skipped"].value for one in found}
 
 
-def test_the_schedule_runs_the_day_that_just_closed_and_rests_on_holidays(
-    settings, instance, monkeypatch
-) -> None:
+@pytest.fixture
+def evaluate(settings, instance, monkeypatch) -> Callable[..., list[dg.RunRequest]]:
+    """Evaluate a schedule at a time."""
     monkeypatch.setenv("POSITION_SYNC_DAILY_START", "2026-01-02")
     repository = dg.Definitions.merge(daily(), resources()).get_repository_def()
-    schedule = repository.get_schedule_def("after_the_close")
 
-    def evaluate(at: str) -> list[str | None]:
-        moment = datetime.fromisoformat(at)
+    def requests(name: str, at: str) -> list[dg.RunRequest]:
+        schedule, moment = repository.get_schedule_def(name), datetime.fromisoformat(at)
+        assert schedule.execution_timezone == "America/New_York"
         with dg.build_schedule_context(
             instance=instance, scheduled_execution_time=moment, repository_def=repository
         ) as context:
-            found = schedule.evaluate_tick(context)
-        return [request.partition_key for request in found.run_requests or ()]
+            return [*(schedule.evaluate_tick(context).run_requests or ())]
 
-    assert schedule.cron_schedule == "20 16 * * 1-5"
-    assert schedule.execution_timezone == "America/New_York"
-    assert evaluate("2026-03-09T16:20:00-04:00") == ["2026-03-09"]
-    assert evaluate("2026-11-26T16:20:00-05:00") == []
-    assert evaluate("2026-11-27T16:20:00-05:00") == ["2026-11-27"]
+    return requests
 
 
-def test_the_last_three_trading_days_are_recorded_again_by_night(settings, instance) -> None:
+def test_the_schedule_runs_the_day_that_just_closed_and_rests_on_holidays(evaluate) -> None:
+    def days(at: str) -> list[str | None]:
+        return [request.partition_key for request in evaluate("after_the_close", at)]
+
+    assert days("2026-03-09T16:20:00-04:00") == ["2026-03-09"]
+    assert days("2026-11-26T16:20:00-05:00") == []
+    assert days("2026-11-27T16:20:00-05:00") == ["2026-11-27"]
+
+
+def test_the_last_three_trading_days_are_recorded_again_by_night(evaluate) -> None:
     assert last_days(DAYS, before=date(2026, 11, 30)) == [
         date(2026, 11, 24), date(2026, 11, 25), date(2026, 11, 27),
     ]  # fmt: skip
-    repository = dg.Definitions.merge(daily(), resources()).get_repository_def()
-    schedule = repository.get_schedule_def("late_rows")
-    moment = datetime.fromisoformat("2035-03-10T06:15:00-05:00")
-    with dg.build_schedule_context(
-        instance=instance, scheduled_execution_time=moment, repository_def=repository
-    ) as context:
-        (request,) = schedule.evaluate_tick(context).run_requests
-    assert request.tags["dagster/asset_partition_range_start"] == "2035-03-07"
-    assert request.tags["dagster/asset_partition_range_end"] == "2035-03-09"
+    (request,) = evaluate("late_rows", "2028-03-10T06:15:00-05:00")
+    assert request.tags["dagster/asset_partition_range_start"] == "2028-03-07"
+    assert request.tags["dagster/asset_partition_range_end"] == "2028-03-09"
 
 
 def test_a_close_has_the_greeks_of_the_gateway_and_none_that_were_computed(

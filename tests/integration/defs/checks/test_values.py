@@ -7,6 +7,7 @@ import pytest
 
 from position_sync_dagster.defs.checks.tables import (
     account_values_follow,
+    agrees_with_the_broker,
     ids_are_unique,
     legs_have_values,
     values_match_the_broker,
@@ -31,7 +32,9 @@ def test_a_holding_without_a_value_is_named_and_is_not_zero(
     assert check(legs_have_values).passed
 
 
-@pytest.mark.parametrize("definition", [legs_have_values, values_match_the_broker])
+@pytest.mark.parametrize(
+    "definition", [agrees_with_the_broker, legs_have_values, values_match_the_broker]
+)
 def test_without_rows_nothing_is_known(check, lake, definition) -> None:
     found = check(definition)
     assert not found.passed

@@ -1,16 +1,15 @@
 """The columns of a table follow the fields of the dataclass that is stored in it."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import date, datetime
 
 import pytest
 
-from position_sync_dagster.domain.update import PositionUpdate, QueueStatus
+from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn, columns_of, in_order
 from position_sync_dagster.lake.schema.tables import (
     DAILY_POSITIONS,
     LATEST_POSITIONS,
-    POSITION_UPDATES,
     STRATEGY_EXPOSURE,
     TABLES,
 )
@@ -56,12 +55,6 @@ def test_a_field_that_no_column_can_hold_is_refused_by_name():
 def test_an_order_of_columns_names_each_of_them_once(names):
     with pytest.raises(TypeError, match="order"):
         in_order(columns_of(Row), names)
-
-
-def test_every_field_of_an_update_is_a_column_and_only_date_and_commit_are_added():
-    names = {field.name for field in fields(PositionUpdate)}
-    added = {"date", "ledger_version", "committed_at"}
-    assert set(POSITION_UPDATES.columns) == names | added
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,9 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("positions_late", {"delay_s": -1}, "delay_s"),
     ("hours", {"hours": "1600-0930"}, "hours"),
     ("ticking", {"conid": 1, "only": ["bid"]}, "only.0"),
+    ("account_pnl", {"account": "DUSIM0001", "answer": "maybe"}, "answer"),
+    ("position_pnl", {"account": "DUSIM0001", "conid": 1, "answer": "maybe"}, "answer"),
+    ("position_pnl_limit", {"limit": -1}, "limit"),
     ("holding", {"account": "DUSIM0001", "conid": 1}, "position"),
 ]
 
