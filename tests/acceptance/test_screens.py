@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from selenium.common.exceptions import WebDriverException
 
-from position_sync_dagster.demo.programs import RECORDED
+from position_sync_dagster.demo import RECORDED
 from position_sync_dagster.processes.supervisor import is_serving
 from tests.support.browser import (
     GROUPS,
