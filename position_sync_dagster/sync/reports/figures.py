@@ -30,13 +30,7 @@ from position_sync_dagster.sync.reports import changes as days
 from position_sync_dagster.sync.reports.book import COLUMNS, KEY, Book, Sums
 from position_sync_dagster.sync.reports.confirmations import PRICED
 from position_sync_dagster.sync.reports.limit_readings import Evaluated, evaluate
-from position_sync_dagster.sync.reports.status import (
-    LoginStatus,
-    Status,
-    plain,
-    read_status,
-    seconds_since,
-)
+from position_sync_dagster.sync.reports.status import Status, plain, read_status, seconds_since
 
 # The version of the shape of the JSON.
 VERSION = 1
@@ -192,8 +186,8 @@ class Figures:
             "version": VERSION,
             "at": self.at,
             "ledger_version": self.ledger_version,
-            "gateway": gateway_of(self.status),
-            "gateways": [gateway_of(one) for one in self.status.each_login],
+            "gateway": self.status.gateway,
+            "gateways": [one.gateway for one in self.status.each_login],
             "attention": [*self.status.attention, *self.status.unresolved_legs],
             "current": self.current,
             "held": self.held,
@@ -268,19 +262,6 @@ def in_base(rows: pl.DataFrame, name: str, of: AccountSummary) -> tuple[float | 
     found = mine.select((pl.col(name) * rate).alias(name)).get_column(name)
     unknown = found.null_count()
     return (None if unknown == found.len() and unknown else float(found.sum())), unknown
-
-
-# The names in the JSON, and those of the status of a login.
-_GATEWAY = {
-    "gateway_id": "gateway_id", "state": "session_state", "since": "session_since",
-    "blind_since": "blind_since", "reason": "session_detail", "owner": "session_owner",
-    "run_id": "run_id", "lines": "lines_in_use", "line_limit": "line_limit",
-}  # fmt: skip
-
-
-def gateway_of(one: LoginStatus) -> dict[str, Any]:
-    """Return the state of a login for the JSON."""
-    return {name: getattr(one, of) for name, of in _GATEWAY.items()}
 
 
 def limit_of(one: Evaluated) -> dict[str, Any]:
