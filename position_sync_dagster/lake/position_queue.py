@@ -315,7 +315,7 @@ class SyncQueue:
         granted = codec.records_of(QueuedPosition, claimed)
         self._tokens |= {request.request_id: token for request in granted}
         if granted:
-            logger.debug("claimed %d requests", len(granted))
+            logger.info("claimed %d requests", len(granted))
         return granted
 
     def mark_success(
@@ -370,7 +370,7 @@ class SyncQueue:
         step = partial(transitions.succeed, answers=answers, new_ids=self._new_ids)
         self._change_claimed(ids, action, lease_token, step, {"action": "success"})
         if ids:
-            logger.debug("marked %d requests SUCCESS", len(ids))
+            logger.info("marked %d requests SUCCESS", len(ids))
 
     def mark_failed(
         self,
