@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 from zoneinfo import ZoneInfo
 
 import polars as pl
@@ -352,20 +352,20 @@ def prepare(settings: Settings) -> None:
     write_statements(load_book("demo"), days, settings.flex_folder)
 
 
-def record(settings: Settings, demo_run: "DemoRun") -> None:
+def record(demo_run: "DemoRun") -> None:
     """Launch the runs that import the statements and record the newest of the sessions.
 
     Raises:
         OSError, ValueError: Dagster's UI does not answer or refuses.
     """
-    days = past_sessions(settings.calendar, datetime.now(UTC))[-RECORDED:]
+    days = past_sessions(demo_run.settings.calendar, datetime.now(UTC))[-RECORDED:]
     launch(demo_run.ui_port, "import_statements", {})
     span = {"start": days[0].isoformat(), "end": days[-1].isoformat()}
     tags = {f"dagster/asset_partition_range_{end}": day for end, day in span.items()}
     launch(demo_run.ui_port, "close_day", tags)
 
 
-def state_the_day(settings: Settings, demo_run: "DemoRun") -> None:
+def state_the_day(demo_run: "DemoRun") -> None:
     """Write the statements of the day, as the simulator makes them, and import them.
 
     Raises:
@@ -374,7 +374,7 @@ def state_the_day(settings: Settings, demo_run: "DemoRun") -> None:
     """
     day = datetime.now(UTC).date()
     for account, text in demo_run.ask("/statements").items():
-        path = settings.flex_folder / f"{account}-{day:%Y%m%d}.xml"
+        path = demo_run.settings.flex_folder / f"{account}-{day:%Y%m%d}.xml"
         path.write_text(text, encoding="utf-8")
     launch(demo_run.ui_port, "import_statements", {})
 
@@ -434,13 +434,6 @@ class SimulatorProcessError(PositionSyncError):
     """The simulator does not answer."""
 
 
-class SimulatorPorts(NamedTuple):
-    """The ports at which the simulator listens."""
-
-    gateway: int
-    control: int
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """The options of the command line; a port of 0 leaves the choice to the demo.
@@ -471,15 +464,8 @@ def start_simulator(home: Home, options: Options, gateway_port: int) -> ChildPro
         gateway_port: The simulator listens there, or at the next free port. It binds the port
             itself, so that two demos that start together get different ones.
     """
-    command = [sys.executable, "-m", "ib_gateway_simulator", "--book", "demo"]
-    command += [
-        "--host",
-        LOOPBACK,
-        "--port",
-        str(gateway_port),
-        "--next-ports",
-        str(NEXT_PORTS),
-    ]
+    command = [sys.executable, "-m", "ib_gateway_simulator", "--book", "demo", "--host", LOOPBACK]
+    command += ["--port", str(gateway_port), "--next-ports", str(NEXT_PORTS)]
     command += ["--control-port", str(options.control_port), "--end-with", str(os.getpid())]
     command += [] if options.calm else ["--scenario", str(BOOKS / "demo_day.yaml")]
     return ChildProcess(
@@ -492,8 +478,10 @@ def start_simulator(home: Home, options: Options, gateway_port: int) -> ChildPro
     )
 
 
-def wait_until_ready(child: ChildProcess, stop: StopRequest) -> SimulatorPorts:
-    """Wait until the simulator has printed its ports, and return them: a busy machine takes long.
+def wait_until_ready(child: ChildProcess, stop: StopRequest) -> tuple[int, int]:
+    """Wait until the simulator has printed its ports; return the gateway's, then the controls'.
+
+    A busy machine takes long.
 
     Raises:
         ChildEndedError: The simulator has ended.
@@ -503,7 +491,7 @@ def wait_until_ready(child: ChildProcess, stop: StopRequest) -> SimulatorPorts:
         for line in child.tail(lines=50).splitlines():
             with suppress(ValueError, KeyError, TypeError):  # another line of the log
                 values = json.loads(line)
-                return SimulatorPorts(gateway=values["port"], control=values["control_port"])
+                return values["port"], values["control_port"]
         child.check()
         stop.pause(POLL_S)
 
@@ -513,24 +501,34 @@ def wait_until_ready(child: ChildProcess, stop: StopRequest) -> SimulatorPorts:
 GATEWAY_PORT = 17497
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(eq=False, repr=False, kw_only=True)
 class DemoRun:
-    """The running programs of a demo.
+    """The running programs of a demo, and what its tables have.
 
     Attributes:
+        settings: The settings of the home.
         is_first: Whether the home was new.
-        since: The start of the run.
+        since: The start of the run; rows from before it belong to an earlier one.
         ui_port: The port of the Dagster UI.
-        simulator: The ports of the simulator.
+        gateway_port: That of the simulated gateway.
+        control_port: That of the simulator's controls.
         children: The child processes.
+        complete_after_s: Seconds from the start until each leg had a current row; None until then.
     """
 
     home: Home
+    settings: Settings
     is_first: bool
     since: datetime
     ui_port: int
-    simulator: SimulatorPorts
+    gateway_port: int
+    control_port: int
     children: tuple[ChildProcess, ...]
+    complete_after_s: float | None = None
+
+    def __post_init__(self) -> None:
+        self._lake = Lake.of(self.settings)
+        self._reader = FiguresReader(self._lake, self.settings)
 
     def check(self) -> None:
         """Raise if one of the programs has ended.
@@ -548,32 +546,68 @@ class DemoRun:
             SimulatorProcessError: The simulator does not answer.
         """
         try:
-            return exchange_json(self.simulator.control, path, timeout_s=ANSWER_TIMEOUT_S)
+            return exchange_json(self.control_port, path, timeout_s=ANSWER_TIMEOUT_S)
         except (OSError, ValueError) as error:
             raise SimulatorProcessError(
-                f"The simulator's control port {self.simulator.control} does not answer: {error}.",
+                f"The simulator's control port {self.control_port} does not answer: {error}.",
                 remedy="See the simulator's log.",
             ) from error
-
-    def held(self) -> frozenset[Key]:
-        """Return the positions held at the simulator.
-
-        Raises:
-            SimulatorProcessError: The simulator does not answer.
-        """
-        rows = self.ask("/positions")
-        return frozenset((row["account"], row["conid"]) for row in rows if row["quantity"])
 
     def addresses(self) -> dict[str, str]:
         """Return the addresses and folders of the parts."""
         return {
             "ui": supervisor.url(self.ui_port),
-            "control": f"http://{LOOPBACK}:{self.simulator.control}",
-            "gateway": f"{LOOPBACK}:{self.simulator.gateway}",
+            "control": f"http://{LOOPBACK}:{self.control_port}",
+            "gateway": f"{LOOPBACK}:{self.gateway_port}",
             "home": str(self.home.path),
             "lake": str(self.home.lake),
             "logs": str(self.home.log_file("*")),
         }
+
+    def read(self) -> Figures:
+        """Read the values of the live status, from the tables only what is new.
+
+        Raises:
+            LakeError: A table cannot be used.
+            SimulatorProcessError: The simulator does not answer.
+        """
+        found = self._reader.read(utc_now())
+        if self.complete_after_s is None:
+            self._paths(found)
+        return found
+
+    def _paths(self, found: Figures) -> tuple[Paths, Paths]:
+        """Return the path that each leg must have, and those that it has in this run."""
+        expected = expect_paths(self._held(), found.book.legs)
+        current = current_paths(found.book.priced, since=self.since)
+        if self.complete_after_s is None and is_complete(expected, current):
+            self.complete_after_s = (found.status.at - self.since).total_seconds()
+        return expected, current
+
+    def _held(self) -> frozenset[Key]:
+        """Return the positions held at the simulator."""
+        rows = self.ask("/positions")
+        return frozenset((row["account"], row["conid"]) for row in rows if row["quantity"])
+
+    def _underlyings(self, expected: Paths) -> int:
+        """Return how many underlyings of the holdings need a line of their own."""
+        most = self.settings.underlying_lines
+        streamed = {conid for (_, conid), path in expected.items() if path == Source.STREAM}
+        found = self._lake.contracts.get({conid for _, conid in expected}).values()
+        needed = len({one.under_conid for one in found} - streamed - {None})
+        return needed if most is None else min(most, needed)
+
+    def acceptance(self, *, limit_s: float) -> tuple[AcceptanceResult, ...]:
+        """Read the tables a last time, and return the results of the acceptance test."""
+        expected, current = self._paths(self._reader.read(utc_now()))
+        return evaluate(
+            expected,
+            current,
+            complete_after_s=self.complete_after_s,
+            limit_s=limit_s,
+            underlyings=self._underlyings(expected),
+            counts=self.ask("/stats"),
+        )
 
 
 @contextmanager
@@ -600,18 +634,19 @@ def start(home: Home, options: Options, *, ui_port: int, stop: StopRequest) -> I
     with start_simulator(home, options, options.gateway_port or before) as gateway:
         if is_first:
             import_strategies(home.lake, empty=options.empty)
-        found = wait_until_ready(gateway, stop)
+        gateway_port, control_port = wait_until_ready(gateway, stop)
         settings = home.update_settings(
             {
                 f"{PREFIX}GATEWAY_HOST": LOOPBACK,
-                f"{PREFIX}GATEWAY_PORT": str(found.gateway),
+                f"{PREFIX}GATEWAY_PORT": str(gateway_port),
                 f"{PREFIX}TRADING_MODE": "SIMULATED",
                 f"{PREFIX}UI_URL": supervisor.url(ui_port),
             }
         )
         adopt_environment(settings | {DAGSTER_HOME: str(home.dagster_home)})
+        loaded = load_settings(_env_file=None)
         if is_first:
-            prepare(load_settings(_env_file=None))
+            prepare(loaded)
         stop.check()
         with supervisor.start(
             env=home_environment(settings),
@@ -622,10 +657,12 @@ def start(home: Home, options: Options, *, ui_port: int, stop: StopRequest) -> I
         ) as dagster:
             yield DemoRun(
                 home=home,
+                settings=loaded,
                 is_first=is_first,
                 since=since,
                 ui_port=ui_port,
-                simulator=found,
+                gateway_port=gateway_port,
+                control_port=control_port,
                 children=(gateway, dagster),
             )
 
@@ -696,8 +733,6 @@ def watch(
     """
     addresses = demo_run.addresses()
     screen.event("started", addresses | {"first": demo_run.is_first})
-    settings = load_settings(_env_file=None)
-    observer = Observer(demo_run, settings)
     began = demo_run.since.timestamp()
     deadline = began + (options.seconds or float("inf"))
     # What is done once, so many seconds after the start, when the pages answer.
@@ -711,77 +746,20 @@ def watch(
     ]
     was_serving = False
     with screen:
-        for serving in frames(demo_run.check, demo_run.ui_port, screen, observer.read, shown):
+        for serving in frames(demo_run.check, demo_run.ui_port, screen, demo_run.read, shown):
             if serving and not was_serving:
                 was_serving = True
                 screen.event("serving", {"ui": addresses["ui"]})
             if serving and due and time.time() - began >= due[0][0]:
                 _, missing, act = due.pop(0)
                 try:
-                    act(settings, demo_run)
+                    act(demo_run)
                 except (OSError, ValueError, SimulatorProcessError) as error:
                     screen.note(f"No {missing}: {printable(str(error))}")
             left_s = deadline - time.time()
             if left_s <= 0:
                 break
-            complete = observer.complete_after_s is not None
+            complete = demo_run.complete_after_s is not None
             stop.pause(min(left_s, screen.interval_s if complete else LOOK_INTERVAL_S))
         limit_s = (options.seconds or 0) if demo_run.is_first else TIME_LIMIT_S
-        return observer.acceptance(limit_s=limit_s)
-
-
-class Observer:
-    """Reads the state of one run of the demo.
-
-    Args:
-        demo_run: The run; rows from before its start belong to an earlier one.
-        settings: The settings of the demo's home.
-
-    Attributes:
-        complete_after_s: Seconds from the start until each leg had a current row; None until then.
-    """
-
-    def __init__(self, demo_run: DemoRun, settings: Settings) -> None:
-        self._run, self._settings, self._lake = demo_run, settings, Lake.of(settings)
-        self._reader = FiguresReader(self._lake, settings)
-        self.complete_after_s: float | None = None
-
-    def read(self) -> Figures:
-        """Read the values of the live status, from the tables only what is new.
-
-        Raises:
-            LakeError: A table cannot be used.
-            SimulatorProcessError: The simulator does not answer.
-        """
-        found = self._reader.read(utc_now())
-        if self.complete_after_s is None:
-            self._paths(found)
-        return found
-
-    def _paths(self, found: Figures) -> tuple[Paths, Paths]:
-        """Return the path that each leg must have, and those that it has in this run."""
-        expected = expect_paths(self._run.held(), found.book.legs)
-        current = current_paths(found.book.priced, since=self._run.since)
-        if self.complete_after_s is None and is_complete(expected, current):
-            self.complete_after_s = (found.status.at - self._run.since).total_seconds()
-        return expected, current
-
-    def _underlyings(self, expected: Paths) -> int:
-        """Return how many underlyings of the holdings need a line of their own."""
-        most = self._settings.underlying_lines
-        streamed = {conid for (_, conid), path in expected.items() if path == Source.STREAM}
-        found = self._lake.contracts.get({conid for _, conid in expected}).values()
-        needed = len({one.under_conid for one in found} - streamed - {None})
-        return needed if most is None else min(most, needed)
-
-    def acceptance(self, *, limit_s: float) -> tuple[AcceptanceResult, ...]:
-        """Read the tables a last time, and return the results of the acceptance test."""
-        expected, current = self._paths(self._reader.read(utc_now()))
-        return evaluate(
-            expected,
-            current,
-            complete_after_s=self.complete_after_s,
-            limit_s=limit_s,
-            underlyings=self._underlyings(expected),
-            counts=self._run.ask("/stats"),
-        )
+        return demo_run.acceptance(limit_s=limit_s)

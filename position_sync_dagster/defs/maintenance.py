@@ -131,11 +131,7 @@ def forget_old_history(context: dg.OpExecutionContext) -> None:
     )
 
 
-@dg.job(
-    name=MAINTENANCE_JOB,
-    executor_def=dg.in_process_executor,
-    tags={"domain": "upkeep"},
-)
+@dg.job(name=MAINTENANCE_JOB, executor_def=dg.in_process_executor, tags={"domain": "upkeep"})
 def maintain_lake() -> None:
     """Keep the tables fast and Dagster's storage small."""
     maintain_tables()

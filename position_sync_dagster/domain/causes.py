@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
 from itertools import chain
 from math import copysign
@@ -108,9 +108,6 @@ class Facts:
         executions: Rows of `executions`.
         events: Rows of `statement_events`.
         contracts: Contract details, by conid.
-        stated: For each account, the days whose trades a statement has, each with the time until
-            which the statement has them. If the statement was made on the day, that is when it was
-            made.
         asked: From when and until when the gateway named all executions of an account. Without it
             the absence of an execution proves nothing.
         prices: The last price of the underlying right before the end of options, by the option's
@@ -121,7 +118,6 @@ class Facts:
     executions: Sequence[Execution] = ()
     events: Sequence[StatementEvent] = ()
     contracts: Mapping[int, ContractDetails] = field(default_factory=dict)
-    stated: Mapping[str, Mapping[date, datetime]] = field(default_factory=dict)
     asked: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict)
     prices: Mapping[int, float] = field(default_factory=dict)
 
@@ -190,8 +186,11 @@ class History:
                 self.rows[row.of.account, row.of.conid].append(row)
         # By the broker's id of a corporate action.
         self._actions: defaultdict[object, set[int | None]] = defaultdict(set)
+        self.periods: defaultdict[str, list[StatementEvent]] = defaultdict(list)
         for event in events:
             self._actions[_action_of(event)].add(event.conid)
+            if event.kind is EventKind.PERIOD:
+                self.periods[event.account].append(event)
 
     def details(self, change: PositionChange) -> ContractDetails | None:
         """Return the contract details of what changed."""
@@ -639,7 +638,7 @@ def _joined(texts: Iterable[str | None]) -> str | None:
 def _inferred(part: Parts, quantity: float, history: History, counter: _Counter | None) -> Closure:
     """Return the cause of what no execution and no event explains."""
     change, facts = part.change, history.facts
-    if _is_stated(change, facts):
+    if _is_stated(change, history.periods[change.account]):
         why = "the statement of these days names no trade, no event and no transfer of it"
         return _closure(change, Cause.UNEXPLAINED, Stage.STATED, why, quantity)
 
@@ -671,7 +670,7 @@ def _inferred(part: Parts, quantity: float, history: History, counter: _Counter 
     return provisional(Cause.UNEXPLAINED, why_not)
 
 
-def _is_stated(change: PositionChange, facts: Facts) -> bool:
+def _is_stated(change: PositionChange, periods: Sequence[StatementEvent]) -> bool:
     """Return whether statements cover every weekday in which the position may have closed.
 
     A statement that was made on a day covers that day until it was made; the trades of a day end at
@@ -679,15 +678,16 @@ def _is_stated(change: PositionChange, facts: Facts) -> bool:
     """
     if change.since is None:
         return False
-    known = facts.stated.get(change.account, {})
     day, last = (at.astimezone(NEW_YORK).date() for at in (change.since, change.seen_at + EVENING))
-    wanted = [
-        found
-        for step in range((last - day).days + 1)
-        if (found := day + timedelta(days=step)).weekday() < 5
-    ]
+    days = (day + timedelta(days=step) for step in range((last - day).days + 1))
+    wanted = [one for one in days if one.weekday() < 5]
     return bool(wanted) and all(
-        day in known
-        and known[day] >= min(change.seen_at, datetime.combine(day, LAST_TRADES, NEW_YORK))
+        any(
+            (one.first_day or one.day) <= day <= one.day
+            # One that names no time counts as made at the beginning of its last day.
+            and (one.stated_at or datetime.combine(one.day, time(), NEW_YORK))
+            >= min(change.seen_at, datetime.combine(day, LAST_TRADES, NEW_YORK))
+            for one in periods
+        )
         for day in wanted
     )

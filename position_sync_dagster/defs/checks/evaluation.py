@@ -98,12 +98,7 @@ def table_check(
                 why = f"the check itself failed: {type(error).__name__}: {error}"
                 return unknown_result(why)
 
-        @dg.asset_check(
-            name=called,
-            asset=asset,
-            description=shown,
-            config_schema={},
-        )
+        @dg.asset_check(name=called, asset=asset, description=shown, config_schema={})
         @dagster_failures
         def check(position_sync: PositionSyncResource) -> dg.AssetCheckResult:
             return evaluation(position_sync.lake, position_sync.settings)
@@ -271,9 +266,7 @@ class CheckDriver:
 
 
 def news(
-    instance: dg.DagsterInstance,
-    results: Iterable[tuple[Key, dg.AssetCheckResult]],
-    now: datetime,
+    instance: dg.DagsterInstance, results: Iterable[tuple[Key, dg.AssetCheckResult]], now: datetime
 ) -> list[dg.AssetCheckEvaluation]:
     """Return the results that Dagster does not have yet, as events."""
     found = dict(results)

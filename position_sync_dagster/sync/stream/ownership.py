@@ -1,4 +1,4 @@
-"""The lease on a login: one process at a time owns the account feed of a gateway."""
+"""The lease on a login, whose account feed one process at a time owns, and what its parts share."""
 
 import asyncio
 import logging

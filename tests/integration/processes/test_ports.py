@@ -38,14 +38,12 @@ def test_a_port_in_use_moments_ago_is_free():
 
 def test_a_simulator_that_does_not_answer_is_named():
     port = free_port()
-    ports_of = demo.SimulatorPorts(gateway=0, control=port)
     with pytest.raises(demo.SimulatorProcessError, match=str(port)):
-        demo.DemoRun.ask(Mock(simulator=ports_of), "/stats")
+        demo.DemoRun.ask(Mock(control_port=port), "/stats")
 
 
 def test_the_ports_are_read_from_the_output_of_the_simulator_however_long_it_takes():
     printed = 'warming up\n{"half": \n{"port": 4010, "control_port": 4011, "host": "127.0.0.1"}\n'
     looks = iter([""] * 6000 + ["nothing yet", printed])
     child = Mock(tail=lambda lines: next(looks))
-    found = demo.wait_until_ready(child, Mock(spec=StopRequest))
-    assert found == demo.SimulatorPorts(gateway=4010, control=4011)
+    assert demo.wait_until_ready(child, Mock(spec=StopRequest)) == (4010, 4011)
