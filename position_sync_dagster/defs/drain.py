@@ -300,11 +300,7 @@ class Work:
         self._events += [] if made is None else [table_asset.runless(name, made)]
 
     def _derive(
-        self,
-        spec: TableSpec,
-        result: Callable[[], Derived] | None = None,
-        *,
-        is_shown: bool = True,
+        self, spec: TableSpec, result: Callable[[], Derived] | None = None, *, is_shown: bool = True
     ) -> bool:
         """Derive a table with its checks, and report it; return whether that succeeded."""
         derive = result or partial(DERIVE[spec.name], self.lake, self.settings, None)

@@ -2,7 +2,7 @@
 
 The driver evaluates the checks in the tick of `drain_queue`, and stores news. A result without a
 run counts as that of the newest materialization without a run. For that reason a result is stored
-only when it changed, and each two hours; one that fails in other words, such as with another
+only when it changed, and each three hours; one that fails in other words, such as with another
 number, after five minutes.
 """
 
@@ -98,12 +98,7 @@ def table_check(
                 why = f"the check itself failed: {type(error).__name__}: {error}"
                 return unknown_result(why)
 
-        @dg.asset_check(
-            name=called,
-            asset=asset,
-            description=shown,
-            config_schema={},
-        )
+        @dg.asset_check(name=called, asset=asset, description=shown, config_schema={})
         @dagster_failures
         def check(position_sync: PositionSyncResource) -> dg.AssetCheckResult:
             return evaluation(position_sync.lake, position_sync.settings)
@@ -231,7 +226,7 @@ def evaluation_of(record: Any) -> dg.AssetCheckEvaluation | None:
 
 
 # A result that stays the same is stored again after this time. It takes 3.5 kB in SQLite.
-STORED_EVERY = timedelta(hours=2)
+STORED_EVERY = timedelta(hours=3)
 
 # A result that still fails, and differs in its description alone, is stored after this time: the
 # number of a broken limit moves with each tick.
@@ -271,9 +266,7 @@ class CheckDriver:
 
 
 def news(
-    instance: dg.DagsterInstance,
-    results: Iterable[tuple[Key, dg.AssetCheckResult]],
-    now: datetime,
+    instance: dg.DagsterInstance, results: Iterable[tuple[Key, dg.AssetCheckResult]], now: datetime
 ) -> list[dg.AssetCheckEvaluation]:
     """Return the results that Dagster does not have yet, as events."""
     found = dict(results)
