@@ -12,9 +12,8 @@ import typer
 from ib_gateway_simulator.recording import program
 from position_sync_dagster import dagster_files
 from position_sync_dagster.cli import options
-from position_sync_dagster.demo.programs import Options
-from position_sync_dagster.demo.run import LOOK_INTERVAL_S, LiveDisplay, frames
-from position_sync_dagster.demo.run import run as run_demo
+from position_sync_dagster.demo import LOOK_INTERVAL_S, LiveDisplay, Options, frames
+from position_sync_dagster.demo import run as run_demo
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.strategies_file import load_strategies
@@ -41,25 +40,11 @@ def dev(
     It runs until you stop it: with Ctrl-C, SIGTERM, or by closing the terminal. The exit code is
     then 0.
     """
-    run(ui_port=ui_port, end_with=end_with)
-
-
-def run(*, ui_port: int, end_with: int | None) -> None:
-    """Run Dagster's programs until a request to stop.
-
-    Raises:
-        SettingsError: A setting, or the gateways file, is malformed, or the exchange is not known.
-        StrategiesFileError: A strategies file is configured and cannot be read. Without it the
-            stream would follow what the registry held before, and nobody would notice.
-        PortTakenError: The UI's port is taken.
-        HomeError, HomeInUseError: The home cannot be used, or another one runs in it.
-        ChildEndedError: Dagster has ended.
-    """
     settings = load_settings()
     options.warn_of_unknown_settings()
     _ = settings.logins  # reads the gateways file
     if settings.strategies_file is not None:
-        load_strategies(settings.strategies_file)
+        load_strategies(settings.strategies_file)  # else the stream followed an older registry
     require_known(settings.calendar)
     ports.require_free(ui_port, purpose="Dagster UI", option="--ui-port")
     home, stop = dagster_files.dagster_home(), StopRequest(end_with=end_with)

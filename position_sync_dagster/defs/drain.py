@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from pathlib import Path
@@ -89,30 +89,23 @@ class TickCursor:
         strategies_mark: Fingerprint of the strategies file that was last applied or refused.
         refused: Why the strategies file was refused.
         ledger_version: The `ledger_version` through which rows were reported.
-        reported_at: When they were.
-        derived_reported_at: When the queue and the derived tables were.
-        all_reported_at: When all tables were.
         states: The state of each login that was last reported.
         statements: The Delta version of `statement_events` that the causes of closes follow.
         released: The requests that the last drain released without a value.
-        released_at: When it did.
-        risk_at: When the scenarios of risk were last recorded.
-        risk_registry: The Delta version of `active_strategies` that they had.
+        risk_registry: The Delta version of `active_strategies` that the scenarios of risk had.
+        at: When each of these was last done: "ledger", "derived" and "all" were reported, requests
+            were "released", and "risk" was recorded.
     """
 
     registry_version: int | None = None
     strategies_mark: str | None = None
     refused: str | None = None
     ledger_version: int | None = None
-    reported_at: datetime | None = None
-    derived_reported_at: datetime | None = None
-    all_reported_at: datetime | None = None
     states: dict[str, str] | None = None
     statements: int | None = None
     released: int = 0
-    released_at: datetime | None = None
-    risk_at: datetime | None = None
     risk_registry: int | None = None
+    at: dict[str, datetime] = field(default_factory=dict)
 
 
 @resources.sensor()
@@ -183,14 +176,14 @@ class Work:
     def tick(self) -> list[Event]:
         """Do the work that is due; return the events, sources first."""
         states = gateway_states(self.lake, self.settings, self.now)
-        all_due = self._is_due(self.cursor.all_reported_at, ALL_EVERY)
+        all_due = self._is_due("all", ALL_EVERY)
         all_due |= states != self.cursor.states
         all_due |= self._apply_strategies()
         drained = self._alone("Nothing is drained", self._drain)
         self.failed = drained is None
         if all_due:
             self._report_tables(states)
-            self._keep(all_reported_at=self.now, states=states)
+            self._keep("all", states=states)
         is_live = SessionState.LIVE in states.values()
         self._report_rows(drained or drain.NOTHING, all_due=all_due, is_live=is_live)
         self._explain_closes(all_due=all_due)
@@ -198,11 +191,13 @@ class Work:
         self._results += _checks_of(self.lake).results(self.lake, self.settings)
         return self._events + evaluation.news(self.instance, self._results, self.now)
 
-    def _is_due(self, last: datetime | None, every: timedelta) -> bool:
+    def _is_due(self, what: str, every: timedelta) -> bool:
+        last = self.cursor.at.get(what)
         return last is None or elapsed(last, self.now) >= every
 
-    def _keep(self, **changes: Any) -> None:
-        self.cursor = replace(self.cursor, **changes)
+    def _keep(self, *done: str, **changes: Any) -> None:
+        at = self.cursor.at | dict.fromkeys(done, self.now)
+        self.cursor = replace(self.cursor, at=at, **changes)
 
     def _apply_strategies(self) -> bool:
         """Make the registry equal to a file that changed; return whether the registry changed."""
@@ -228,7 +223,7 @@ class Work:
         claimable = backlog.claimable + backlog.expired
         counts = f"pending {backlog.counts[QueueStatus.PENDING]}, claimable {claimable}"
         is_left = self.cursor.released >= claimable > 0
-        is_left = is_left and not self._is_due(self.cursor.released_at, RELEASED_FOR)
+        is_left = is_left and not self._is_due("released", RELEASED_FOR)
         if not claimable or is_left:
             why = f"; released without a value, next within {RELEASED_FOR.seconds} s"
             self.said.append(f"{counts}{why if is_left else ''}")
@@ -238,7 +233,7 @@ class Work:
             f"{report.claimed} claimed, {report.rows} rows in {report.duration_s:.1f} s; {counts}"
         )
         self.said += [str(why) for why in (report.reason, report.error) if why is not None]
-        self._keep(released=report.released, released_at=datetime.now(UTC))
+        self._keep("released", released=report.released)
         return report
 
     def _report_tables(self, states: dict[str, str]) -> None:
@@ -263,16 +258,16 @@ class Work:
                 f"through {reported}"
             )
         every = STREAMED_EVERY if came else QUIET_EVERY
-        is_old = (came or is_live) and self._is_due(self.cursor.reported_at, every)
+        is_old = (came or is_live) and self._is_due("ledger", every)
         if not (all_due or report.claimed or "QUEUE" in came or went_back or is_old):
             return
-        all_derived = all_due or self._is_due(self.cursor.derived_reported_at, DERIVED_EVERY)
+        all_derived = all_due or self._is_due("derived", DERIVED_EVERY)
         if all_derived:
             name = specs.POSITION_QUEUE.name
             self._report(name, partial(queue_and_ledger.queue_state, self.lake))
-            self._keep(derived_reported_at=self.now)
+            self._keep("derived")
         self._events.append(materialization(span, report))
-        self._keep(ledger_version=span.added.version, reported_at=self.now)
+        self._keep("ledger", ledger_version=span.added.version)
         self._derive(specs.LATEST_POSITIONS, is_shown=all_derived)
         self._derive(specs.STRATEGY_EXPOSURE, is_shown=all_derived)
 
@@ -287,9 +282,9 @@ class Work:
         """Record the scenarios, in a thread: no drain waits for those of a large book."""
         cursor, registry = self.cursor, self.cursor.registry_version
         every = DERIVED_EVERY if registry == cursor.risk_registry else STREAMED_EVERY
-        if not cursor.ledger_version or not self._is_due(cursor.risk_at, every):
+        if not cursor.ledger_version or not self._is_due("risk", every):
             return
-        recording = _recording(self.lake, self.settings, (cursor.risk_at, registry))
+        recording = _recording(self.lake, self.settings, (cursor.at.get("risk"), registry))
         wait([recording], RISK_WAIT_S)
         if not recording.done():
             return
@@ -298,18 +293,14 @@ class Work:
             unknown = evaluation.unknown_result(self.said[-1])
             self._results += [(key, unknown) for key in derived_tables.RISK_CHECKS]
             registry = None  # it is tried again in a minute
-        self._keep(risk_at=self.now, risk_registry=registry)
+        self._keep("risk", risk_registry=registry)
 
     def _report(self, name: str, state: Callable[[], Derived]) -> None:
         made = self._alone(f"{name} is not reported", state)
         self._events += [] if made is None else [table_asset.runless(name, made)]
 
     def _derive(
-        self,
-        spec: TableSpec,
-        result: Callable[[], Derived] | None = None,
-        *,
-        is_shown: bool = True,
+        self, spec: TableSpec, result: Callable[[], Derived] | None = None, *, is_shown: bool = True
     ) -> bool:
         """Derive a table with its checks, and report it; return whether that succeeded."""
         derive = result or partial(DERIVE[spec.name], self.lake, self.settings, None)

@@ -35,11 +35,7 @@ LOGINS = dg.DynamicPartitionsDefinition(name="logins")
 PARTITION = "dagster/partition"
 
 # The states of a run that has ended.
-ENDED = (
-    dg.DagsterRunStatus.SUCCESS,
-    dg.DagsterRunStatus.FAILURE,
-    dg.DagsterRunStatus.CANCELED,
-)
+ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
 C = TypeVar("C")
@@ -96,11 +92,7 @@ def _translated() -> Iterator[None]:
     except PositionSyncError as error:
         raise dg.Failure(
             description=str(error),
-            metadata={
-                "error": type(error).__name__,
-                "what": error.what,
-                "remedy": error.remedy,
-            },
+            metadata={"error": type(error).__name__, "what": error.what, "remedy": error.remedy},
             allow_retries=False,
         ) from None
 

@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
 from itertools import chain
 from math import copysign
@@ -108,9 +108,6 @@ class Facts:
         executions: Rows of `executions`.
         events: Rows of `statement_events`.
         contracts: Contract details, by conid.
-        stated: For each account, the days whose trades a statement has, each with the time until
-            which the statement has them. If the statement was made on the day, that is when it was
-            made.
         asked: From when and until when the gateway named all executions of an account. Without it
             the absence of an execution proves nothing.
         prices: The last price of the underlying right before the end of options, by the option's
@@ -121,7 +118,6 @@ class Facts:
     executions: Sequence[Execution] = ()
     events: Sequence[StatementEvent] = ()
     contracts: Mapping[int, ContractDetails] = field(default_factory=dict)
-    stated: Mapping[str, Mapping[date, datetime]] = field(default_factory=dict)
     asked: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict)
     prices: Mapping[int, float] = field(default_factory=dict)
 
@@ -190,8 +186,11 @@ class History:
                 self.rows[row.of.account, row.of.conid].append(row)
         # By the broker's id of a corporate action.
         self._actions: defaultdict[object, set[int | None]] = defaultdict(set)
+        self.periods: defaultdict[str, list[StatementEvent]] = defaultdict(list)
         for event in events:
             self._actions[_action_of(event)].add(event.conid)
+            if event.kind is EventKind.PERIOD:
+                self.periods[event.account].append(event)
 
     def details(self, change: PositionChange) -> ContractDetails | None:
         """Return the contract details of what changed."""
@@ -516,7 +515,14 @@ def _exercised(history: History, under: int, group: Sequence[Parts]) -> dict[str
     }
     near = [one for one in options if stood[one.change_id] not in (Moneyness.IN, Moneyness.OUT)]
     ended = [one for one in options if stood[one.change_id] is Moneyness.IN]
-    is_complete = _is_complete(history, options, [one.change for one in shares])
+    # All shares of these options must have come by now. What changed in a longer gap may have come
+    # and gone at any time in it, and for other reasons.
+    last = max(one.seen_at for one in options)
+    asked = history.facts.asked.get(options[0].account, (last, last))
+    is_complete = asked[1] >= last + NEAR and all(names_all(history.facts, one) for one in options)
+    if shares:
+        gaps = (one.change.seen_at - (one.change.since or NEVER) for one in group)
+        is_complete = is_complete and max(gaps) <= NEAR
     if not ended and shares and is_complete:
         ended, near = near, []
     if sorted(rounded(one.units or 0.0) for one in ended) != sorted(one.rest for one in shares):
@@ -529,26 +535,6 @@ def _exercised(history: History, under: int, group: Sequence[Parts]) -> dict[str
             option = next(other for other in ended if rounded(other.units or 0.0) == one.rest)
             found[one.change.change_id] = (_by_exercise(option), option.conid)
     return found | {one.change_id: (Cause.EXPIRED_WORTHLESS, None) for one in worthless}
-
-
-def _is_complete(
-    history: History, options: Sequence[PositionChange], shares: Sequence[PositionChange]
-) -> bool:
-    """Return whether all shares that belong to these options must have come by now.
-
-    Shares and options that changed in a longer gap may have come and gone at any time in it, and
-    for other reasons.
-    """
-    last = max(one.seen_at for one in options)
-    _begin, asked_at = history.facts.asked.get(options[0].account, (last, last))
-    return (
-        asked_at >= last + NEAR
-        and all(names_all(history.facts, one) for one in options)
-        and (
-            not shares
-            or all(one.seen_at - (one.since or NEVER) <= NEAR for one in (*options, *shares))
-        )
-    )
 
 
 def _by_exercise(option: PositionChange) -> Cause:
@@ -652,7 +638,7 @@ def _joined(texts: Iterable[str | None]) -> str | None:
 def _inferred(part: Parts, quantity: float, history: History, counter: _Counter | None) -> Closure:
     """Return the cause of what no execution and no event explains."""
     change, facts = part.change, history.facts
-    if _is_stated(change, facts):
+    if _is_stated(change, history.periods[change.account]):
         why = "the statement of these days names no trade, no event and no transfer of it"
         return _closure(change, Cause.UNEXPLAINED, Stage.STATED, why, quantity)
 
@@ -684,7 +670,7 @@ def _inferred(part: Parts, quantity: float, history: History, counter: _Counter 
     return provisional(Cause.UNEXPLAINED, why_not)
 
 
-def _is_stated(change: PositionChange, facts: Facts) -> bool:
+def _is_stated(change: PositionChange, periods: Sequence[StatementEvent]) -> bool:
     """Return whether statements cover every weekday in which the position may have closed.
 
     A statement that was made on a day covers that day until it was made; the trades of a day end at
@@ -692,15 +678,16 @@ def _is_stated(change: PositionChange, facts: Facts) -> bool:
     """
     if change.since is None:
         return False
-    known = facts.stated.get(change.account, {})
     day, last = (at.astimezone(NEW_YORK).date() for at in (change.since, change.seen_at + EVENING))
-    wanted = [
-        found
-        for step in range((last - day).days + 1)
-        if (found := day + timedelta(days=step)).weekday() < 5
-    ]
+    days = (day + timedelta(days=step) for step in range((last - day).days + 1))
+    wanted = [one for one in days if one.weekday() < 5]
     return bool(wanted) and all(
-        day in known
-        and known[day] >= min(change.seen_at, datetime.combine(day, LAST_TRADES, NEW_YORK))
+        any(
+            (one.first_day or one.day) <= day <= one.day
+            # One that names no time counts as made at the beginning of its last day.
+            and (one.stated_at or datetime.combine(one.day, time(), NEW_YORK))
+            >= min(change.seen_at, datetime.combine(day, LAST_TRADES, NEW_YORK))
+            for one in periods
+        )
         for day in wanted
     )

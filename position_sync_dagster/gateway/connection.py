@@ -365,29 +365,21 @@ class GatewayConnection:
         """
         self.connectivity.require_ib()
 
-    def require_trading_mode(self, settings: Settings) -> None:
-        """Check that every account is of the trading mode that the settings name, if any.
+    def require_login(self, settings: Settings) -> None:
+        """Check the trading mode and the accounts that the settings and the gateways file name.
 
         Raises:
-            SettingsError: An account is of another mode.
+            SettingsError: An account is of another mode, or the gateway serves other accounts.
         """
-        expected = settings.trading_mode
+        mode, expected = settings.trading_mode, settings.accounts
         for account in self.accounts:
-            if expected is not None and trading_mode_of(account) is not expected:
+            if mode is not None and trading_mode_of(account) is not mode:
                 raise errors.SettingsError(
-                    f"POSITION_SYNC_TRADING_MODE is {expected}, and the gateway at "
+                    f"POSITION_SYNC_TRADING_MODE is {mode}, and the gateway at "
                     f"{settings.gateway_id} serves a {trading_mode_of(account)} account.",
                     remedy="Point POSITION_SYNC_GATEWAY_PORT at the gateway of the other mode, or "
                     "change the mode together with POSITION_SYNC_LAKE.",
                 )
-
-    def require_accounts(self, settings: Settings) -> None:
-        """Check that the gateway serves the accounts that the gateways file names, if any.
-
-        Raises:
-            SettingsError: It serves others, or not all of them.
-        """
-        expected = settings.accounts
         if expected is not None and sorted(expected) != sorted(self.accounts):
             raise errors.SettingsError(
                 f"The gateway of {settings.gateway_id} at {settings.gateway_address} serves "
@@ -591,8 +583,7 @@ async def connect(
     )
     connection = GatewayConnection(login)
     try:
-        connection.require_trading_mode(settings)
-        connection.require_accounts(settings)
+        connection.require_login(settings)
     except errors.SettingsError:
         await connection.close()
         raise
@@ -653,7 +644,7 @@ class IBConnectionManager:
             shared.holders.add(self)
             if shared.connection is None or not shared.connection.is_connected:
                 shared.connection = await connect(self.settings)
-            shared.connection.require_trading_mode(self.settings)
+            shared.connection.require_login(self.settings)
             return shared.connection
 
     async def close(self) -> None:
@@ -666,13 +657,9 @@ class IBConnectionManager:
                 shared.connection = None
 
     def _slot(self) -> "_Shared":
-        loop = asyncio.get_running_loop()
-        slots = self._shared.setdefault(loop, {})
-        key = (
-            self.settings.gateway_host,
-            self.settings.gateway_port,
-            self.settings.gateway_client_id,
-        )
+        slots = self._shared.setdefault(asyncio.get_running_loop(), {})
+        chosen = self.settings
+        key = (chosen.gateway_host, chosen.gateway_port, chosen.gateway_client_id)
         return slots.setdefault(key, _Shared())
 
 

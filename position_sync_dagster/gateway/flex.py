@@ -147,9 +147,8 @@ def _columns(record: type, **fields: str) -> list[_Column]:
     types, found = get_type_hints(record), []
     for name, written in fields.items():
         kind, *optional = get_args(types[name]) or (types[name],)
-        found.append(
-            _Column(name, written.split(), _OF_COLUMN.get(name, _OF_TYPE[kind]), not optional)
-        )
+        read = _OF_COLUMN.get(name, _OF_TYPE[kind])
+        found.append(_Column(name, written.split(), read, not optional))
     return found
 
 

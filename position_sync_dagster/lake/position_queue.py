@@ -116,24 +116,20 @@ class QueueOverview:
     last_success_at: datetime | None = None
 
 
-def _any(_value: object) -> bool:
-    return True
-
-
 _CLAIMED = "Use ids of `insert`, `claim_batch` or `position-sync queue --status FAILED`."
 
-# For each argument: its type, which values of the type are right, and the remedy.
-_RULES: Mapping[str, tuple[Any, Callable[[Any], object], str]] = {
+# For each argument: its type, which values of the type are right (None: all), and the remedy.
+_RULES: Mapping[str, tuple[Any, Callable[[Any], object] | None, str]] = {
     "conid": (int, range(1, 2**63).__contains__, "Use the contract id that TWS shows."),
     "symbol": (str, str.strip, "Use the symbol of the position's underlying."),
     "priority": (int, (1, 2).__contains__, "Use 1 for an active leg without a line, else 2."),
-    "account": (str | None, _any, "Pass the account as a str, or None."),
-    "reason": (Reason, _any, f"Use a Reason: {', '.join(Reason)}."),
-    "owner": (str | None, _any, "Pass the owner as a str, or None."),
+    "account": (str | None, None, "Pass the account as a str, or None."),
+    "reason": (Reason, None, f"Use a Reason: {', '.join(Reason)}."),
+    "owner": (str | None, None, "Pass the owner as a str, or None."),
     "limit": (int, range(2**32).__contains__, "Use a whole number of requests, 0 or more."),
     "lease_s": (int | float, lambda s: 0 < s < 10**9, "Use seconds above 0, such as 60."),
     "status": (str, list(QueueStatus).__contains__, f"Use {', '.join(QueueStatus)}."),
-    "request_ids": (Iterable, _any, _CLAIMED),
+    "request_ids": (Iterable, None, _CLAIMED),
 }
 
 
@@ -145,7 +141,8 @@ def check(whose: str = "", /, **arguments: object) -> None:
     """
     for name, value in arguments.items():
         kind, is_right, remedy = _RULES[name]
-        if not isinstance(value, kind) or isinstance(value, bool) or not is_right(value):
+        is_kind = isinstance(value, kind) and not isinstance(value, bool)
+        if not is_kind or (is_right is not None and not is_right(value)):
             raise errors.InvalidRequestError(
                 f"The {name} {errors.shown(value)}{whose} is not valid.", remedy=remedy
             )
@@ -229,7 +226,7 @@ class SyncQueue:
             ),
             {"action": "insert"},
         )
-        logger.info("inserted %d requests", len(ids))
+        logger.debug("inserted %d requests", len(ids))
         return ids
 
     def get_batch(

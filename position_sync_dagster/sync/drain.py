@@ -828,11 +828,7 @@ NOTHING = DrainReport(exhausted=True)
 
 
 async def drain(
-    lake: Lake,
-    settings: Settings,
-    *,
-    run_id: str | None = None,
-    clock: Clock = utc_now,
+    lake: Lake, settings: Settings, *, run_id: str | None = None, clock: Clock = utc_now
 ) -> DrainReport:
     """Value every pending request from `broker_positions`; it connects to nothing.
 

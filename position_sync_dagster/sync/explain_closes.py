@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import chain
 from operator import attrgetter
 
@@ -110,7 +110,7 @@ class CloseExplainer:
         judged: defaultdict[str, list[Closure]] = defaultdict(list)
         if due:
             chosen = closes.filter(one_of("change_id", due))
-            for one in closures_of(self._facts(chosen, said, asked or {}), now, due):
+            for one in closures_of(self._facts(chosen, asked or {}), now, due):
                 judged[one.change_id].append(one)
         unknown = counted.filter(pl.col("cause") == Cause.UNEXPLAINED.value)
         unknown = unknown.join(closes, on="change_id", how="semi")
@@ -167,7 +167,7 @@ class CloseExplainer:
         )
         return pl.concat([executions, events], how="diagonal")
 
-    def _facts(self, due: pl.DataFrame, said: pl.DataFrame, asked: Asked) -> Facts:
+    def _facts(self, due: pl.DataFrame, asked: Asked) -> Facts:
         """Read what may explain the closes that are due: what changed near them, and its facts."""
         lake, of, seen_at = self.lake, ("account", "symbol"), pl.col("seen_at")
         spans = due.group_by(of).agg(
@@ -180,14 +180,13 @@ class CloseExplainer:
         found = records_of(PositionChange, near.sort("seen_at", "change_id"))
         conids = near.get_column("conid").unique().to_list()
         of_these = one_of("conid", conids)
-        actions = pl.col("kind") == EventKind.CORPORATE_ACTION.value
+        of_all = pl.col("kind").is_in([EventKind.CORPORATE_ACTION.value, EventKind.PERIOD.value])
         contracts = lake.contracts.get(conids)
         return Facts(
             changes=found,
             executions=lake.executions.records(first, of_these),
-            events=lake.statement_events.records(first.date(), of_these | actions),
+            events=lake.statement_events.records(first.date(), of_these | of_all),
             contracts=contracts,
-            stated=stated_days(said),
             asked=asked,
             prices=self._underlying_prices(found, contracts),
         )
@@ -301,26 +300,6 @@ def due_closes(
     )
     found = [one.get_column("change_id") for one in (due, of_contracts, of_days)]
     return set(pl.concat(found))
-
-
-def stated_periods(said: pl.DataFrame) -> pl.DataFrame:
-    """Return the days that statements cover, each with the time until which they have it."""
-    periods = said.filter(
-        pl.col("kind") == EventKind.PERIOD.value, pl.col("first_day").is_not_null()
-    )
-    # A statement that names no time counts as made at the beginning of its last day.
-    last = pl.col("day").cast(pl.Datetime("us")).dt.replace_time_zone(str(NEW_YORK))
-    made = pl.coalesce("stated_at", last.dt.convert_time_zone("UTC"))
-    days = periods.with_columns(made=made, day=pl.date_ranges("first_day", "day")).explode("day")
-    return days.group_by("account", "day").agg(pl.col("made").max())
-
-
-def stated_days(said: pl.DataFrame) -> dict[str, dict[date, datetime]]:
-    """Return the days of each account that statements cover, each with the newest one's time."""
-    days: defaultdict[str, dict[date, datetime]] = defaultdict(dict)
-    for account, day, made in stated_periods(said).select("account", "day", "made").iter_rows():
-        days[account][day] = made
-    return dict(days)
 
 
 def _discrepancy(one: Closure) -> Discrepancy:

@@ -5,7 +5,7 @@ The holdings at the close of past days are here as well: own rows, completed by 
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -187,11 +187,6 @@ class StatementFolder:
             for what, remedy in one.left_out
         ]
         return Statements(tuple(found), (*unreadable, *rows))
-
-    def statements(self, files: Iterable[str]) -> Iterator[Statement]:
-        """Yield the statements of some files, of which one at a time is in memory."""
-        for name in dict.fromkeys(files):
-            yield from _statements_in(self.folder / name)
 
     def first_day(self) -> date | None:
         """Return the first day that a statement covers."""
@@ -468,8 +463,9 @@ class ClosingService:
                 result.skipped[day] = f"it closes at {closed:%Y-%m-%d %H:%M} UTC"
                 continue
             opened = datetime.combine(day, time(), zone).astimezone(UTC)
-            files = [one.file for one in read.found if day in one.days]
-            found = self._day(day, closed, opened, list(folder.statements(files)))
+            files = dict.fromkeys(one.file for one in read.found if day in one.days)
+            stated = [one for name in files for one in _statements_in(folder.folder / name)]
+            found = self._day(day, closed, opened, stated)
             if found is None:
                 for error in read.unreadable:
                     raise error

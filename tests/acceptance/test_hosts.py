@@ -13,7 +13,7 @@ import httpx
 import polars as pl
 import pytest
 
-from position_sync_dagster.demo.programs import import_strategies
+from position_sync_dagster.demo import import_strategies
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.lake.lake import Lake

@@ -20,7 +20,7 @@ import polars as pl
 import pytest
 
 from benchmarks import looks
-from position_sync_dagster.demo.programs import RECORDED, SESSIONS
+from position_sync_dagster.demo import RECORDED, SESSIONS
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.supervisor import is_serving
 from tests.support.demo_program import (

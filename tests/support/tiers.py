@@ -45,7 +45,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         r"tests/acceptance/test_stopping\.py::test_(by_itself|a_verdict)",
         P,
-        "demos for their verdict; its rules are in tests/unit/demo",
+        "demos for their verdict; its rules are in tests/unit/test_demo.py",
     ),
     Row(r"tests/integration/sync/test_fuzz(ed_lines)?\.py", C, "a gateway that sends anything"),
     Row(

@@ -1,10 +1,24 @@
-"""Settings: a malformed or contradictory value is reported with its variable."""
+"""Settings: what is refused, `.env` and its example, and names that are no setting."""
+
+import contextlib
+import os
+import re
+from pathlib import Path
 
 import pytest
 
+from position_sync_dagster import cli
 from position_sync_dagster.errors import InvalidRequestError, SettingsError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.processes.child_process import MARKER
+from position_sync_dagster.settings import (
+    OWN_VARIABLES,
+    PREFIX,
+    Settings,
+    load_settings,
+    read_env_file,
+    warnings_of,
+)
 from tests.support.settings import make_settings
 
 
@@ -123,3 +137,105 @@ def test_settings_are_keys_of_caches_and_rates_are_read_by_currency(monkeypatch)
     settings = load_settings(_env_file=None)
     assert hash(settings) == hash(load_settings(_env_file=None))
     assert settings.interest_rates == (("USD", 0.05), ("EUR", -0.01))
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("POSITION_SYNC_TRADING_MODE: PAPER", "'POSITION_SYNC_TRADING_MODE: PAPER'"),
+        ("POSITION_SYNC_MAX_LINES", "'POSITION_SYNC_MAX_LINES'"),
+        ("POSITION_SYNC_FLEX_TOKEN: abc", "(secret)"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_named_by_file_line_and_text(tmp_path, line, shown):
+    file = tmp_path / ".env"
+    file.write_text(f"# mine\nPOSITION_SYNC_MAX_LINES=50\n\n{line}\n")
+    with pytest.raises(SettingsError) as found:
+        load_settings(_env_file=str(file))
+    assert found.value.what == f"Line 4 of {file} cannot be read: {shown}."
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / ".env")
+    with pytest.raises(SettingsError, match="is not a regular file"):
+        load_settings(_env_file=str(tmp_path / ".env"))
+
+
+def test_comments_quotes_exports_and_empty_values_are_read(tmp_path):
+    file = tmp_path / ".env"
+    file.write_text("# a\nexport A=1\nB='x y' # b\nC=\n\n")
+    assert read_env_file(file) == {"A": "1", "B": "x y", "C": ""}
+
+
+def test_a_mistyped_name_is_found_with_the_nearest_setting():
+    names = ["POSITION_SYNC_REFRESH_INTERVAL", "POSITION_SYNC_QQQ", "PATH"]
+    without, near = warnings_of(names, env_file=None)
+    assert without.startswith("POSITION_SYNC_QQQ is not a setting and has no effect; .env.example")
+    assert near.endswith("is POSITION_SYNC_REFRESH_INTERVAL_S meant?")
+
+
+def test_no_setting_is_unknown_and_neither_is_the_mark_of_our_own_processes():
+    own = {PREFIX + name.upper() for name in Settings.model_fields}
+    assert {MARKER} == OWN_VARIABLES
+    assert warnings_of(own | OWN_VARIABLES, env_file=None) == []
+
+
+def test_what_is_a_constant_is_said_with_its_value():
+    (line,) = warnings_of([f"{PREFIX}MIN_HOLD_S"], env_file=None)
+    assert line.endswith("is not a setting and has no effect; it is always 5.")
+
+
+def test_a_name_in_both_the_environment_and_the_file_is_warned_of_once(tmp_path):
+    file = tmp_path / "settings"
+    file.write_text("POSITION_SYNC_MAX_LINE=3\nPOSITION_SYNC_LAKES=x\n")
+    lines = warnings_of(["POSITION_SYNC_MAX_LINE"], env_file=str(file))
+    assert len(lines) == 2
+    assert "POSITION_SYNC_LAKES" in lines[0]
+    assert "POSITION_SYNC_LAKE meant" in lines[0]
+    assert "POSITION_SYNC_MAX_LINES meant" in lines[1]
+
+
+def test_a_command_warns_of_it_on_the_command_line(monkeypatch, capsys):
+    monkeypatch.setenv("POSITION_SYNC_MAX_LINE", "3")
+    monkeypatch.setattr("sys.argv", ["position-sync", "breaks"])
+    with contextlib.suppress(SystemExit):
+        cli.main()
+    printed = capsys.readouterr().err
+    assert printed.count("POSITION_SYNC_MAX_LINE ") == 1
+    assert "POSITION_SYNC_MAX_LINES meant" in printed
+
+
+EXAMPLE = Path(__file__).parents[2] / ".env.example"
+
+
+def in_example() -> dict[str, str]:
+    lines = re.findall(rf"^#?{PREFIX}(\w+)=(.*)$", EXAMPLE.read_text(), flags=re.MULTILINE)
+    assert len(lines) == len(dict(lines)), "a setting is shown twice"
+    return dict(lines)
+
+
+def test_each_setting_is_documented_and_nothing_else():
+    assert set(in_example()) == {name.upper() for name in Settings.model_fields}
+
+
+def test_nothing_is_set_by_copying_the_example():
+    assert not re.findall(r"^[^#\n]", EXAMPLE.read_text(), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", sorted(in_example()))
+def test_the_value_shown_is_the_default(name):
+    text, default = in_example()[name], Settings.model_fields[name.lower()].default
+    if default in (None, ()):
+        assert text == "", "it is unset"
+    else:
+        assert getattr(Settings(_env_file=None, **{name.lower(): text}), name.lower()) == default
+
+
+def test_there_are_at_most_32_settings():
+    assert len(in_example()) <= 32
+
+
+def test_the_example_can_be_loaded_as_a_whole(tmp_path):
+    text = re.sub(rf"^#({PREFIX}\w+=.)", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
+    (tmp_path / "all.env").write_text(text)
+    assert Settings(_env_file=tmp_path / "all.env") == Settings(_env_file=None)

@@ -31,12 +31,7 @@ from position_sync_dagster.risk.scenarios import early_assignments
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import confirmations, exposure, risk
 from position_sync_dagster.sync.reports.book import Book, BookMoney, read_book
-from position_sync_dagster.terminal.money_tables import (
-    POSITIONS,
-    SUMS,
-    money_lines,
-    sums_table,
-)
+from position_sync_dagster.terminal.money_tables import POSITIONS, SUMS, money_lines, sums_table
 from position_sync_dagster.terminal.text import Column, Row
 
 # Maximum length of each list of `latest_positions`.
@@ -47,12 +42,9 @@ MOST_STRATEGIES = 50
 
 # The totals that the UI plots, by label. Long labels would leave no room for the tables.
 PLOTS = {
-    "daily": "daily_pnl",
-    "value": "value",
-    "unrealised": "unrealized_pnl",
-    "delta": "dollar_delta",
+    "daily": "daily_pnl", "value": "value", "unrealised": "unrealized_pnl", "delta": "dollar_delta",
     "theta": "theta",
-}
+}  # fmt: skip
 
 # Shown instead of a currency for legs that are not held and have never been valued.
 NOT_VALUED = "not valued"
@@ -211,7 +203,7 @@ def latest_positions(lake: tables.Lake, settings: Settings, run_id: str | None) 
             **seldom(without_value=rows["market_value"].null_count()),
         )
         | {"dagster/row_count": result.rows, "ledger_version": version_text(found)}
-        | table_asset.replacement_metadata(result),
+        | table_asset.replacement_metadata(result)
     )
 
 
@@ -302,8 +294,7 @@ def strategy_exposure(lake: tables.Lake, settings: Settings, run_id: str | None)
             legs_held=sums["legs_held"],
             unattributed=rest["legs"],
             **seldom(
-                without_value=sums["legs_without_value"],
-                without_greeks=sums["legs_without_greeks"],
+                without_value=sums["legs_without_value"], without_greeks=sums["legs_without_greeks"]
             ),
         )
         | table_asset.replacement_metadata(result)
@@ -371,11 +362,7 @@ def losses_are_within_their_limits(lake: tables.Lake, settings: Settings) -> dg.
         text = f"{name} has {count} legs that are not priced"
     if not text:
         return passed("", limits=rows.height)
-    return failed(
-        f"{text}.",
-        beyond=broken.height,
-        not_certain=unknown.height,
-    )
+    return failed(f"{text}.", beyond=broken.height, not_certain=unknown.height)
 
 
 @table_check(RISK_SCENARIOS.name)
@@ -398,10 +385,7 @@ def early_assignment(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResu
         f"exercise, and is worth {one['extrinsic']:,.2f} above it"
         for one in found[:MOST_NAMED]
     )
-    return failed(
-        f"{len(found)} short options may be assigned early: {named}.",
-        options=len(found),
-    )
+    return failed(f"{len(found)} short options may be assigned early: {named}.", options=len(found))
 
 
 RISK_CHECKS = (losses_are_within_their_limits.check_key, early_assignment.check_key)

@@ -31,12 +31,7 @@ from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS, PROFIT_EXP
 from position_sync_dagster.lake.storage.object_store import first_ledger_day
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import statements
-from position_sync_dagster.sync.reports.exchange_days import (
-    ExchangeDays,
-    close_before,
-    closing_times,
-    exchange_days,
-)
+from position_sync_dagster.sync.reports import exchange_days
 from position_sync_dagster.sync.reports.risk import explain_day, of_newest_day, unexplained
 
 # A trading day is recorded after its close; an exchange is never closed for more than four
@@ -157,7 +152,7 @@ YEARS_AHEAD = 2
 class KnownDays(NamedTuple):
     """The days of an exchange, and the first day that is a partition."""
 
-    exchange: ExchangeDays
+    exchange: exchange_days.ExchangeDays
     first: date
 
 
@@ -169,11 +164,13 @@ def known_days(settings: Settings) -> KnownDays:
     """
     start = _first_day(settings)
     last = date(datetime.now(UTC).year + YEARS_AHEAD, 12, 31)
-    days = exchange_days(settings.calendar, start, last)
+    days = exchange_days.exchange_days(settings.calendar, start, last)
     return KnownDays(days, start)
 
 
-def exchange_partitions(days: ExchangeDays, first: date) -> dg.TimeWindowPartitionsDefinition:
+def exchange_partitions(
+    days: exchange_days.ExchangeDays, first: date
+) -> dg.TimeWindowPartitionsDefinition:
     """Return one partition per trading day, which begins when the day can be recorded.
 
     The window of a day lasts from its close to the next one, so that Dagster offers the day only
@@ -235,7 +232,7 @@ def daily() -> dg.Definitions:
     )
 
 
-def schedules_of(days: ExchangeDays, first: date) -> list[dg.ScheduleDefinition]:
+def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.ScheduleDefinition]:
     """Build the schedules, which run from the start, in the time zone of the exchange.
 
     Dagster's own schedule for partitions would also run on holidays, for the previous trading day,
@@ -285,7 +282,7 @@ def schedules_of(days: ExchangeDays, first: date) -> list[dg.ScheduleDefinition]
     return [after_the_close, late_rows, nightly_statements]
 
 
-def last_days(days: ExchangeDays, *, before: date) -> list[date]:
+def last_days(days: exchange_days.ExchangeDays, *, before: date) -> list[date]:
     """Return the last trading days before a day, oldest first."""
     earlier = (before - timedelta(days=n) for n in count(1))
     return [*islice(filter(days.is_trading_day, earlier), LATE_DAYS)][::-1]
@@ -316,7 +313,7 @@ def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
     found = dict(newest.iter_rows())
     without = set(over) - found.keys()
     if first in without and not settings.daily_start:
-        (closed,) = closing_times(settings.calendar, [first]).values()
+        (closed,) = exchange_days.closing_times(settings.calendar, [first]).values()
         stated = statements.StatementFolder(settings.flex_folder).first_day()
         if stated != first and lake.updates.sync.last_before(closed).is_empty():
             over.remove(first)
@@ -384,10 +381,14 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
         """
         lake, settings = position_sync.lake, position_sync.settings
         days = [date.fromisoformat(key) for key in context.partition_keys]
-        closes = closing_times(settings.calendar, days)
+        closes = exchange_days.closing_times(settings.calendar, days)
         frames = {
             day: explain_day(
-                lake, settings, day, since=close_before(settings.calendar, day), closed=closes[day]
+                lake,
+                settings,
+                day,
+                since=exchange_days.close_before(settings.calendar, day),
+                closed=closes[day],
             )
             for day in days
         }

@@ -265,11 +265,7 @@ def external(
 
     def decorate(described: Callable[[], None]) -> dg.AssetSpec:
         return dg.AssetSpec(
-            name,
-            deps=deps,
-            kinds=kinds,
-            description=inspect.getdoc(described),
-            metadata=metadata,
+            name, deps=deps, kinds=kinds, description=inspect.getdoc(described), metadata=metadata
         )
 
     return decorate

@@ -2,15 +2,16 @@
 
 The driver evaluates the checks in the tick of `drain_queue`, and stores news. A result without a
 run counts as that of the newest materialization without a run. For that reason a result is stored
-only when it changed, and each two hours; one that fails in other words, such as with another
+only when it changed, and each three hours; one that fails in other words, such as with another
 number, after five minutes.
 """
 
 import inspect
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -97,12 +98,7 @@ def table_check(
                 why = f"the check itself failed: {type(error).__name__}: {error}"
                 return unknown_result(why)
 
-        @dg.asset_check(
-            name=called,
-            asset=asset,
-            description=shown,
-            config_schema={},
-        )
+        @dg.asset_check(name=called, asset=asset, description=shown, config_schema={})
         @dagster_failures
         def check(position_sync: PositionSyncResource) -> dg.AssetCheckResult:
             return evaluation(position_sync.lake, position_sync.settings)
@@ -115,14 +111,39 @@ def table_check(
     return define
 
 
+def judged(
+    description: str,
+    *,
+    holds: bool,
+    error: bool = False,
+    what_to_do: str | None = None,
+    **metadata: "dg.RawMetadataValue",
+) -> dg.AssetCheckResult:
+    """Return the result of a check; pure.
+
+    Args:
+        description: What was found.
+        holds: Whether the check passes.
+        error: Whether the severity is ERROR.
+        what_to_do: What the reader of a failure should do; None is what the docstring of the check
+            says.
+        metadata: The metadata of the result.
+    """
+    advice = {} if what_to_do is None else {WHAT_TO_DO: what_to_do}
+    return dg.AssetCheckResult(
+        passed=holds,
+        severity=dg.AssetCheckSeverity.ERROR if error else dg.AssetCheckSeverity.WARN,
+        description=description,
+        metadata={**metadata, **advice},
+    )
+
+
+passed, failed = partial(judged, holds=True), partial(judged, holds=False)
+
+
 def unknown_result(why: str, **metadata: "dg.RawMetadataValue") -> dg.AssetCheckResult:
     """Return the warning of a check that could not compare anything."""
-    return dg.AssetCheckResult(
-        passed=False,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=f"Unknown: {why}",
-        metadata={**metadata, "snapshot_complete": False, UNKNOWN: True},
-    )
+    return failed(f"Unknown: {why}", **metadata, snapshot_complete=False, unknown=True)
 
 
 def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
@@ -148,53 +169,17 @@ def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
         metadata |= {f"{name}/{key}": value for key, value in one.metadata.items()}
     first = next(iter(shown.values()))
     metadata |= {key: first.metadata[key] for key in (WHAT_TO_DO, UNKNOWN) if key in first.metadata}
-    errors = [one for one in failing.values() if one.severity is dg.AssetCheckSeverity.ERROR]
-    return dg.AssetCheckResult(
-        passed=not wrong,
-        severity=dg.AssetCheckSeverity.ERROR if errors else dg.AssetCheckSeverity.WARN,
-        description=" ".join(f"{name}: {one.description}" for name, one in shown.items()),
-        metadata=metadata,
-    )
-
-
-def passed(description: str, **metadata: "dg.RawMetadataValue") -> dg.AssetCheckResult:
-    """Return the result of a check that passes; pure."""
-    return judged(description, holds=True, **metadata)
-
-
-def failed(
-    description: str,
-    *,
-    what_to_do: str | None = None,
-    error: bool = False,
-    **metadata: "dg.RawMetadataValue",
-) -> dg.AssetCheckResult:
-    """Return the result of a check that does not pass; pure.
-
-    Args:
-        description: What was found.
-        what_to_do: What its reader should do; None is what the docstring of the check says.
-        error: Whether the severity is ERROR.
-        metadata: The metadata of the result.
-    """
-    advice = {} if what_to_do is None else {WHAT_TO_DO: what_to_do}
-    return judged(description, holds=False, error=error, **metadata, **advice)
-
-
-def judged(
-    description: str, *, holds: bool, error: bool = False, **metadata: "dg.RawMetadataValue"
-) -> dg.AssetCheckResult:
-    """Return the result of a check; pure."""
-    return dg.AssetCheckResult(
-        passed=holds,
-        severity=dg.AssetCheckSeverity.ERROR if error else dg.AssetCheckSeverity.WARN,
-        description=description,
-        metadata=metadata,
+    error = dg.AssetCheckSeverity.ERROR
+    return judged(
+        " ".join(f"{name}: {one.description}" for name, one in shown.items()),
+        holds=not wrong,
+        error=any(one.severity is error for one in failing.values()),
+        **metadata,
     )
 
 
 def rows_result(
-    rows: pl.DataFrame,
+    found_rows: pl.DataFrame | Sequence[Mapping[str, object]],
     *,
     none: str,
     found: str,
@@ -204,12 +189,13 @@ def rows_result(
     """Return the result of a check that fails when it found rows; pure.
 
     Args:
-        rows: The problems, worst first; the first ones are shown.
+        found_rows: The problems, worst first; the first ones are shown.
         none: The description if there are none.
         found: The description otherwise; the number of rows precedes it.
         error: Whether the severity of a failure is ERROR.
         numbers: Metadata in both cases.
     """
+    rows = pl.DataFrame(found_rows)
     if rows.is_empty():
         return passed(none, **numbers)
     return failed(
@@ -240,7 +226,7 @@ def evaluation_of(record: Any) -> dg.AssetCheckEvaluation | None:
 
 
 # A result that stays the same is stored again after this time. It takes 3.5 kB in SQLite.
-STORED_EVERY = timedelta(hours=2)
+STORED_EVERY = timedelta(hours=3)
 
 # A result that still fails, and differs in its description alone, is stored after this time: the
 # number of a broken limit moves with each tick.
@@ -280,9 +266,7 @@ class CheckDriver:
 
 
 def news(
-    instance: dg.DagsterInstance,
-    results: Iterable[tuple[Key, dg.AssetCheckResult]],
-    now: datetime,
+    instance: dg.DagsterInstance, results: Iterable[tuple[Key, dg.AssetCheckResult]], now: datetime
 ) -> list[dg.AssetCheckEvaluation]:
     """Return the results that Dagster does not have yet, as events."""
     found = dict(results)

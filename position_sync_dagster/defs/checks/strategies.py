@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import dagster as dg
-import polars as pl
 
 from position_sync_dagster.defs.checks import evaluation as check
 from position_sync_dagster.defs.resources import POSITION_SYNC
@@ -52,17 +51,17 @@ def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
     lake.registry.sync.refresh()
     unresolved, resolved = lake.registry.unresolved, len(lake.registry.legs)
     now, patience = datetime.now(UTC), timedelta(seconds=settings.stale_after_s)
-    rows = pl.DataFrame(
+    return check.rows_result(
         [
-            (leg.strategy_id, leg.account or "", leg.described, leg.problem or NOT_LOOKED_UP)
+            {
+                "strategy_id": leg.strategy_id,
+                "account": leg.account or "",
+                "leg": leg.described,
+                "problem": leg.problem or NOT_LOOKED_UP,
+            }
             for leg in unresolved
             if leg.problem or now - leg.added_at > patience
         ],
-        schema=dict.fromkeys(("strategy_id", "account", "leg", "problem"), pl.String),
-        orient="row",
-    )
-    return check.rows_result(
-        rows,
         none=f"{resolved} legs with their contract, {len(unresolved)} that wait for the gateway.",
         found="legs have no contract, and are not streamed",
         legs=resolved + len(unresolved),
@@ -77,7 +76,7 @@ def rolls_are_followed(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRe
     """
     found = leg_followers.rolls_to_follow(lake, settings.strategies_file, datetime.now(UTC))
     return check.rows_result(
-        pl.DataFrame({"roll": list(found.refused)}, schema={"roll": pl.String}),
+        [{"roll": text} for text in found.refused],
         none="Nothing is left to a person.",
         found="rolls are not followed",
     )
@@ -116,9 +115,9 @@ def result_of(one: limit_readings.Evaluated) -> dg.AssetCheckResult:
         metadata["number"] = float(one.reading.number)
     if one.outcome is LimitState.UNKNOWN:
         return check.unknown_result(one.text, **metadata)
-    if one.outcome is LimitState.HOLDS:
-        return check.passed(one.text, **metadata)
-    return check.failed(one.text, what_to_do=DECIDE, error=True, **metadata)
+    holds = one.outcome is LimitState.HOLDS
+    advice = None if holds else DECIDE
+    return check.judged(one.text, holds=holds, error=True, what_to_do=advice, **metadata)
 
 
 def evaluated_limits(settings: Settings, book: Book) -> dict[dg.AssetCheckKey, dg.AssetCheckResult]:

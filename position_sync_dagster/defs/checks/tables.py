@@ -107,7 +107,7 @@ def holdings_are_usable(lake: tables.Lake, login: Settings) -> dg.AssetCheckResu
     unknown, text = unknown_accounts(session.detail), set_aside(session.detail)
     found = [*unknown.values(), *([text] if text else [])]
     return check.rows_result(
-        pl.DataFrame({"problem": found}, schema={"problem": pl.String}),
+        [{"problem": one} for one in found],
         none="The gateway sent no holding that cannot be used, and no account is unknown.",
         found="shown: " + "; ".join(found),
     )

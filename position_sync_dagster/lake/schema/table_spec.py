@@ -29,13 +29,14 @@ class Kind(StrEnum):
     FLAG = "boolean"
 
 
-_KINDS: Mapping[type, Kind] = {
-    str: Kind.TEXT,
-    int: Kind.COUNT,
-    float: Kind.NUMBER,
-    datetime: Kind.MOMENT,
-    date: Kind.DAY,
-    bool: Kind.FLAG,
+# How a field of each type is stored, and its type in a frame.
+_TYPES: Mapping[type, tuple[Kind, pl.DataType]] = {
+    str: (Kind.TEXT, pl.String()),
+    int: (Kind.COUNT, pl.Int64()),
+    float: (Kind.NUMBER, pl.Float64()),
+    datetime: (Kind.MOMENT, pl.Datetime("us", "UTC")),
+    date: (Kind.DAY, pl.Date()),
+    bool: (Kind.FLAG, pl.Boolean()),
 }
 
 
@@ -105,9 +106,9 @@ def _column(name: str, hint: Any, description: str) -> StoredColumn:
     nullable = NoneType in alternatives
     [stored_type] = alternatives - {NoneType}
     choices = stored_type if issubclass(stored_type, StrEnum) else None
-    kind = Kind.TEXT if choices else _KINDS.get(stored_type)
-    if kind is None:
+    if not choices and stored_type not in _TYPES:
         raise TypeError(f"the field {name} has no column type: {stored_type!r}")
+    kind, _in_frames = _TYPES[str if choices else stored_type]
     return StoredColumn(kind=kind, description=description, nullable=nullable, choices=choices)
 
 
@@ -158,14 +159,7 @@ class TableSpec:
     @cached_property
     def polars(self) -> pl.Schema:
         """Return the schema of a frame of this table."""
-        types: Mapping[Kind, pl.DataType] = {
-            Kind.TEXT: pl.String(),
-            Kind.COUNT: pl.Int64(),
-            Kind.NUMBER: pl.Float64(),
-            Kind.MOMENT: pl.Datetime("us", "UTC"),
-            Kind.DAY: pl.Date(),
-            Kind.FLAG: pl.Boolean(),
-        }
+        types = dict(_TYPES.values())
         return pl.Schema({name: types[kind] for name, kind in self.columns.items()})
 
     @cached_property

@@ -302,22 +302,8 @@ RISK_SCENARIOS = TableSpec(
     key=("made_at", "strategy_id", "account", "currency", "scenario"),
 )
 
-TABLES = (
-    ACTIVE_STRATEGIES,
-    POSITION_QUEUE,
-    POSITION_UPDATES,
-    BROKER_POSITIONS,
-    CONTRACTS,
-    GATEWAY_SESSIONS,
-    RECONCILIATION_BREAKS,
-    EXECUTIONS,
-    STATEMENT_EVENTS,
-    POSITION_CHANGES,
-    CLOSURES,
-    ACCOUNT_VALUES,
-    DIVIDENDS,
-    RISK_SCENARIOS,
-)
+# The tables above. Those below are derived from them.
+TABLES = tuple(one for one in [*globals().values()] if isinstance(one, TableSpec))
 
 
 _VALUES = {name: one for name, one in POSITION_UPDATES.described.items() if name != "date"}

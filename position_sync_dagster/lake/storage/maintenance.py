@@ -69,14 +69,23 @@ def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
         compacted = compact(table, SMALL_BYTES)
     except (CommitContentionError, LakeNotWritableError) as error:
         skipped = f"compaction: {error.what}"  # what is deleted next may make room
-    deleted = table.snapshot(partial(_vacuum, clean_now=clean_now))
+    # Only a full vacuum lists the folder. A lite one finds replaced files by their tombstones,
+    # which the checkpoints of writers drop: it would leave most of them.
+    vacuumed = table.snapshot(
+        lambda handle: handle.vacuum(
+            retention_hours=0 if clean_now else None,
+            dry_run=False,
+            enforce_retention_duration=not clean_now,
+            full=True,
+        )
+    )
     table.remove_empty_folders(empty_for_s=0.0 if clean_now else EMPTY_S)
     table.snapshot(partial(_cut_log, table))
     files = table.snapshot(storage.data_files).height
     return MaintenanceResult(
         table=table.spec.name,
         compacted=compacted,
-        deleted=deleted,
+        deleted=len(vacuumed),
         files=files,
         version=table.version(),
         skipped=skipped,
@@ -201,18 +210,7 @@ def _literal(value: object) -> str:
     return storage.text_literal(str(value))
 
 
-def _vacuum(handle: DeltaTable, *, clean_now: bool) -> int:
-    # Only a full vacuum lists the folder. A lite one finds replaced files by their tombstones,
-    # which the checkpoints of writers drop: it would leave most of them.
-    deleted = handle.vacuum(
-        retention_hours=0 if clean_now else None,
-        dry_run=False,
-        enforce_retention_duration=not clean_now,
-        full=True,
-    )
-    return len(deleted)
-
-
 def _cut_log(table: Table, handle: DeltaTable) -> None:
+    # Both on one handle: only entries that the checkpoint stands for are deleted.
     table.checkpoint(handle)
     handle.cleanup_metadata()

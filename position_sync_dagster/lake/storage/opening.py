@@ -234,17 +234,15 @@ class TableHandle:
     def _is_another(self, handle: DeltaTable) -> bool:
         if self.is_remote:
             return self._table_id not in (None, str(handle.metadata().id))
-        return self._is_replaced() and not self._is_cleaned(handle)
+        # Another process may have deleted the last entry, when it cut the log of the same table.
+        last = self._last_entry
+        is_cut = last is not None and handle.version() > last[0] and not self._entry(last[0])[1]
+        return self._is_replaced() and not is_cut
 
     def _is_replaced(self) -> bool:
         # The folder may have been deleted: a commit would then create a log without its start.
         last = self._last_entry
         return last is not None and last != self._entry(last[0])
-
-    def _is_cleaned(self, handle: DeltaTable) -> bool:
-        # The last entry was deleted by a cleanup of the log: the table is the same one.
-        last = self._last_entry
-        return last is not None and handle.version() > last[0] and not self._entry(last[0])[1]
 
     def _entry(self, version: int) -> _Entry:
         with suppress(OSError):

@@ -25,16 +25,11 @@ from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.risk.campaigns import open_profit
 from position_sync_dagster.risk.scenario_file import ScenariosFileError, folder_of, read_scenarios
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports import confirmations, exposure
+from position_sync_dagster.sync.reports import confirmations, exposure, status
 from position_sync_dagster.sync.reports.closes import NO_CLOSES, Closes, read_closes
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, PRICED
 from position_sync_dagster.sync.reports.exposure import Split
-from position_sync_dagster.sync.reports.status import (
-    current_since,
-    is_current,
-    seconds_since,
-    written_by,
-)
+from position_sync_dagster.sync.reports.status import is_current, seconds_since
 
 
 def is_leg_of(lake: Lake, strategy: str, legs: Iterable[ActiveContract]) -> pl.Expr:
@@ -168,14 +163,14 @@ def read_book(
     priced = confirmations.with_priced(
         confirmations.newest_values(latest, reported), reported, now, band=settings.value_band
     )
-    since = current_since(settings, now)
+    since = status.current_since(settings, now)
     sessions = (lake.sessions.current(login.gateway_id) for login in settings.logins)
     live_since = {
         one.gateway_id: max(one.state_since, since)
         for one in sessions
         if one is not None and one.is_live(now)
     }
-    streamed = written_by(priced, Source.STREAM, since).filter(
+    streamed = status.written_by(priced, Source.STREAM, since).filter(
         pl.col("position") != 0, pl.col("gateway_id").is_in(list(live_since))
     )
     return replace(

@@ -14,13 +14,8 @@ from position_sync_dagster.domain.closures import Closure, HoldingEnd
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.statement import current_executions
 from position_sync_dagster.lake.lake import Lake, Past
+from position_sync_dagster.lake.schema import tables as specs
 from position_sync_dagster.lake.schema.codec import frame_of, moment, one_of, records_of
-from position_sync_dagster.lake.schema.tables import (
-    ACTIVE_STRATEGIES,
-    CLOSURES,
-    EXECUTIONS,
-    POSITION_CHANGES,
-)
 from position_sync_dagster.risk.campaigns import Campaigns, campaigns_of
 
 # A strategy, UNATTRIBUTED, or None for all closes; an account, or None for all; the currency.
@@ -50,12 +45,12 @@ class Closes:
             quantity that the other accounts held at most, without a sign.
     """
 
-    rows: pl.DataFrame = field(default_factory=CLOSURES.polars.to_frame)
+    rows: pl.DataFrame = field(default_factory=specs.CLOSURES.polars.to_frame)
     since: datetime | None = None
     ends: Mapping[int, Mapping[str, HoldingEnd]] = field(default_factory=dict)
-    legs: pl.DataFrame = field(default_factory=ACTIVE_STRATEGIES.polars.to_frame)
-    before: pl.DataFrame = field(default_factory=POSITION_CHANGES.polars.to_frame)
-    executions: pl.DataFrame = field(default_factory=EXECUTIONS.polars.to_frame)
+    legs: pl.DataFrame = field(default_factory=specs.ACTIVE_STRATEGIES.polars.to_frame)
+    before: pl.DataFrame = field(default_factory=specs.POSITION_CHANGES.polars.to_frame)
+    executions: pl.DataFrame = field(default_factory=specs.EXECUTIONS.polars.to_frame)
     magnifiers: Mapping[int, int] = field(default_factory=dict)
     elsewhere: pl.DataFrame = field(default_factory=_ELSEWHERE.to_frame)
 
@@ -238,7 +233,7 @@ def read_closes(
     return Closes(
         rows=rows,
         executions=frame_of(
-            EXECUTIONS, (one for one in made if past is None or one.time <= past.at)
+            specs.EXECUTIONS, (one for one in made if past is None or one.time <= past.at)
         ),
         magnifiers={n: one.price_magnifier for n, one in lake.contracts.quoted_in_cents().items()},
         since=changes.get_column("seen_at").min(),  # type: ignore[arg-type]

@@ -30,13 +30,7 @@ from position_sync_dagster.sync.reports import changes as days
 from position_sync_dagster.sync.reports.book import COLUMNS, KEY, Book, Sums
 from position_sync_dagster.sync.reports.confirmations import PRICED
 from position_sync_dagster.sync.reports.limit_readings import Evaluated, evaluate
-from position_sync_dagster.sync.reports.status import (
-    LoginStatus,
-    Status,
-    plain,
-    read_status,
-    seconds_since,
-)
+from position_sync_dagster.sync.reports.status import Status, plain, read_status, seconds_since
 
 # The version of the shape of the JSON.
 VERSION = 1
@@ -44,15 +38,10 @@ VERSION = 1
 
 # The names in the JSON of what `Money` names otherwise.
 _NAMES = {
-    "value": "market_value",
-    "unrealized_pnl": "unrealized",
-    "daily_pnl": "today",
-    "realized_pnl": "realised",
-    "realized_since": "realised_since",
-    "oldest_age_s": "age_s",
-    "oldest_greeks_s": "greeks_age_s",
-    "differences": "note",
-}
+    "value": "market_value", "unrealized_pnl": "unrealized", "daily_pnl": "today",
+    "realized_pnl": "realised", "realized_since": "realised_since", "oldest_age_s": "age_s",
+    "oldest_greeks_s": "greeks_age_s", "differences": "note",
+}  # fmt: skip
 
 
 def sums_of(one: Sums, kind: str) -> dict[str, Any]:
@@ -113,24 +102,22 @@ class Figures:
     @cached_property
     def closed_today(self) -> pl.DataFrame:
         """The holdings that closed today, with what each earned today."""
-        priced, since = self.book.priced, moment(self.day.since)
-        gone = priced.filter(pl.col("position") == 0, pl.col("timestamp") >= since)
-        known = pl.concat([gone, priced.filter(pl.col("position") != 0)])
+        priced, since, is_flat = self.book.priced, moment(self.day.since), pl.col("position") == 0
+        gone = priced.filter(is_flat, pl.col("timestamp") >= since)
+        known = pl.concat([gone, priced.filter(~is_flat)])
         # What was opened and closed between two rows was never in the ledger.
-        brief = self.book.reported.filter(pl.col("position") == 0, pl.col("position_time") >= since)
-        brief = brief.join(known, on=KEY, how="anti").with_columns(
-            timestamp="position_time", _opened=pl.lit(value=True)
-        )
-        names = [name for name in brief.columns if name in (*gone.columns, "_opened")]
-        base = pl.coalesce("_base", pl.when(pl.col("_opened")).then(0.0))
+        brief = self.book.reported.filter(is_flat, pl.col("position_time") >= since)
+        brief = brief.join(known, on=KEY, how="anti").with_columns(timestamp="position_time")
+        both = (gone.with_columns(_brief=False), brief.with_columns(_brief=True))
+        base = pl.coalesce("_base", pl.when("_brief").then(0.0))
         rows = (
-            pl.concat([gone, brief.select(names)], how="diagonal_relaxed")
+            pl.concat(both, how="diagonal_relaxed")
             .join(self._realized, on=KEY, how="left")
             .join(base_of(self.before, self.day), on=KEY, how="left")
             .with_columns(realized_pnl=pl.coalesce("_stated", "_realized"))
             .with_columns(daily_pnl=pl.col("realized_pnl") - base)
-            .filter(~(pl.col("_opened").fill_null(value=False) & pl.col("realized_pnl").is_null()))
-            .drop("_stated", "_realized", "_base", "_opened")
+            .filter(~pl.col("_brief") | pl.col("realized_pnl").is_not_null())
+            .select(gone.columns)
         )
         return books.position_rows(rows, self.book).sort("timestamp", descending=True)
 
@@ -192,8 +179,8 @@ class Figures:
             "version": VERSION,
             "at": self.at,
             "ledger_version": self.ledger_version,
-            "gateway": gateway_of(self.status),
-            "gateways": [gateway_of(one) for one in self.status.each_login],
+            "gateway": self.status.gateway,
+            "gateways": [one.gateway for one in self.status.each_login],
             "attention": [*self.status.attention, *self.status.unresolved_legs],
             "current": self.current,
             "held": self.held,
@@ -268,19 +255,6 @@ def in_base(rows: pl.DataFrame, name: str, of: AccountSummary) -> tuple[float | 
     found = mine.select((pl.col(name) * rate).alias(name)).get_column(name)
     unknown = found.null_count()
     return (None if unknown == found.len() and unknown else float(found.sum())), unknown
-
-
-# The names in the JSON, and those of the status of a login.
-_GATEWAY = {
-    "gateway_id": "gateway_id", "state": "session_state", "since": "session_since",
-    "blind_since": "blind_since", "reason": "session_detail", "owner": "session_owner",
-    "run_id": "run_id", "lines": "lines_in_use", "line_limit": "line_limit",
-}  # fmt: skip
-
-
-def gateway_of(one: LoginStatus) -> dict[str, Any]:
-    """Return the state of a login for the JSON."""
-    return {name: getattr(one, of) for name, of in _GATEWAY.items()}
 
 
 def limit_of(one: Evaluated) -> dict[str, Any]:

@@ -10,17 +10,12 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
+from position_sync_dagster.domain import reconciliation as breaks
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import Clock, elapsed, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract, contract_mismatch
-from position_sync_dagster.domain.reconciliation import (
-    Break,
-    BreakState,
-    Discrepancy,
-    DiscrepancyType,
-    ReconciliationResult,
-)
+from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
@@ -69,7 +64,7 @@ class PositionReconciler:
         *,
         complete: bool,
         details: Mapping[int, ContractDetails] | None = None,
-    ) -> ReconciliationResult:
+    ) -> breaks.ReconciliationResult:
         """Return every difference between the snapshot, the rows and the legs.
 
         Args:
@@ -142,7 +137,7 @@ class ReconciliationService:
                 outage.report(error.what, text=str(error))
             await asyncio.sleep(self.interval)
 
-    async def run(self, run_id: str | None = None) -> ReconciliationResult:
+    async def run(self, run_id: str | None = None) -> breaks.ReconciliationResult:
         """Compare, record the breaks of each login in one commit, and return the result.
 
         Discrepancies that a person has accepted are counted apart; those that were first seen less
@@ -167,7 +162,7 @@ class ReconciliationService:
         )
         return self._judged(result)
 
-    async def look(self) -> ReconciliationResult:
+    async def look(self) -> breaks.ReconciliationResult:
         """Compare as `run` does, without a write.
 
         Raises:
@@ -177,7 +172,7 @@ class ReconciliationService:
 
     async def _compare(
         self,
-    ) -> tuple[ReconciliationResult, pl.DataFrame, Coverage]:
+    ) -> tuple[breaks.ReconciliationResult, pl.DataFrame, Coverage]:
         """Return the result, the broker's holdings, and which accounts they cover."""
         holdings, coverage = await self._holdings()
         await self._lake.registry.refresh()
@@ -208,12 +203,12 @@ class ReconciliationService:
         )
         return result, holdings, coverage
 
-    def _judged(self, result: ReconciliationResult) -> ReconciliationResult:
+    def _judged(self, result: breaks.ReconciliationResult) -> breaks.ReconciliationResult:
         known = {(one.type, one.account, one.conid): one for one in self._lake.breaks.open_breaks()}
         left, unconfirmed = [], []
         for one in result.discrepancies:
             found = known.get((one.type, one.account, one.conid))
-            if found is not None and found.state is BreakState.ACCEPTED:
+            if found is not None and found.state is breaks.BreakState.ACCEPTED:
                 continue
             left.append(one)
             if found is not None and elapsed(found.opened_at, result.at) < CONFIRM_AFTER:
@@ -237,7 +232,7 @@ class ReconciliationService:
 _OF_OTHERS = (DiscrepancyType.STATEMENT, DiscrepancyType.UNEXPLAINED)
 
 
-def _is_compared(one: Break, held: Collection[Key], coverage: Coverage) -> bool:
+def _is_compared(one: breaks.Break, held: Collection[Key], coverage: Coverage) -> bool:
     """Return whether a break would have been found again if it was still there.
 
     Args:
@@ -283,7 +278,7 @@ class Scope:
 
 def compare(
     holdings: pl.DataFrame, latest: pl.DataFrame, legs: Iterable[ActiveContract], scope: Scope
-) -> ReconciliationResult:
+) -> breaks.ReconciliationResult:
     """Compare what the broker holds with the rows and the registry; pure.
 
     Args:
@@ -306,7 +301,7 @@ def compare(
     )
     of_legs = pairs.filter(pl.col("conid").is_in([leg.conid for leg in legs])).drop_nulls("held")
     held = {(account, conid): at for account, conid, at in of_legs[*_KEY, "held"].iter_rows()}
-    return ReconciliationResult(
+    return breaks.ReconciliationResult(
         at=scope.now,
         complete=scope.coverage.complete,
         checked=pairs.height,

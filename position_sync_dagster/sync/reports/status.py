@@ -16,15 +16,11 @@ from typing import Any
 import polars as pl
 
 from position_sync_dagster import dagster_files
+from position_sync_dagster.domain import gateway_session as sessions
 from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.closures import counted_ends
-from position_sync_dagster.domain.gateway_session import (
-    ALIVE,
-    CONFIRM,
-    GatewaySession,
-    SessionState,
-)
+from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession
 from position_sync_dagster.domain.leg import ActiveContract, Leg, LegState
 from position_sync_dagster.domain.update import QueueStatus, Source, TradingMode
 from position_sync_dagster.errors import StrategiesFileError
@@ -96,6 +92,19 @@ class LoginStatus:
             return None
         others = f" ({self.underlying_lines} for underlyings)" if self.underlying_lines else ""
         return f"{self.lines_in_use} of {self.line_limit}{others}"
+
+    @property
+    def gateway(self) -> dict[str, Any]:
+        """The state of the login in the JSON of figures."""
+        return {name: getattr(self, of) for name, of in _GATEWAY.items()}
+
+
+# The names in the JSON of figures, and those of the status of a login.
+_GATEWAY = {
+    "gateway_id": "gateway_id", "state": "session_state", "since": "session_since",
+    "blind_since": "blind_since", "reason": "session_detail", "owner": "session_owner",
+    "run_id": "run_id", "lines": "lines_in_use", "line_limit": "line_limit",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,13 +357,13 @@ def _login_status(
 ) -> LoginStatus:
     if session is None:
         return LoginStatus(gateway_id=login.gateway_id)
-    alive, ended = session.is_alive(now), session.state not in ALIVE
+    alive, ended = session.is_alive(now), session.state not in sessions.ALIVE
     week = session.login_week(now, mode, login.login_notice_h)
     since = session.heartbeat_at if ended else min(session.expires_at, now)
     return LoginStatus(
         gateway_id=login.gateway_id,
         # A session whose lease has expired is LOST, whatever its row says.
-        session_state=session.state if alive or ended else SessionState.LOST,
+        session_state=session.state if alive or ended else sessions.SessionState.LOST,
         session_owner=session.owner,
         session_since=session.state_since if alive else since,
         session_detail=session.detail,

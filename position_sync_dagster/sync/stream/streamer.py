@@ -91,6 +91,7 @@ class BrokerLink:
         self.live_since: datetime | None = None
         self._restored_at = NEVER
         self._settings = self.context.settings
+        self._connection_ended = f"The connection to {self._settings.gateway_id} ended."
         self._lease = self.context.lease
         self._outage = OutageLog(logger)
         self._random = Random()  # noqa: S311 - jitter of a delay
@@ -126,10 +127,6 @@ class BrokerLink:
     def live_connection(self) -> GatewayConnection | None:
         """Return the open connection; None while the stream is not LIVE."""
         return self.connection if self.state is SessionState.LIVE else None
-
-    @property
-    def _connection_ended(self) -> str:
-        return f"The connection to {self._settings.gateway_id} ended."
 
     async def open(self) -> None:
         """Connect, request the positions, and make the first step with them.

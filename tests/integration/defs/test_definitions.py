@@ -146,20 +146,12 @@ def test_what_a_run_materializes_again_and_again_says_how_old_it_may_be(
     assert judged == {"position_queue", "position_updates", "risk_scenarios", *DERIVED}
 
 
-def test_all_sensors_and_schedules_run_from_the_start(
-    repository: dg.RepositoryDefinition,
-) -> None:
+def test_all_sensors_and_schedules_run_from_the_start(repository: dg.RepositoryDefinition) -> None:
     assert {s.name: s.default_status for s in repository.sensor_defs} == dict.fromkeys(
-        ["drain_queue", "supervise_stream", "tell_people"],
-        dg.DefaultSensorStatus.RUNNING,
+        ["drain_queue", "supervise_stream", "tell_people"], dg.DefaultSensorStatus.RUNNING
     )
     assert {s.name: s.default_status for s in repository.schedule_defs} == dict.fromkeys(
-        [
-            "every_three_hours",
-            "after_the_close",
-            "late_rows",
-            "nightly_statements",
-        ],
+        ["every_four_hours", "after_the_close", "late_rows", "nightly_statements"],
         dg.DefaultScheduleStatus.RUNNING,
     )
 

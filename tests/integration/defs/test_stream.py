@@ -32,9 +32,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[Stream], None]:
 @pytest.fixture
 def run(settings: Settings, instance: dg.DagsterInstance) -> Callable[[], Any]:
     return lambda: stream_positions.execute_in_process(
-        instance=instance,
-        resources={"position_sync": POSITION_SYNC},
-        raise_on_error=False,
+        instance=instance, resources={"position_sync": POSITION_SYNC}, raise_on_error=False
     )
 
 

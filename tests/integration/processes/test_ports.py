@@ -5,7 +5,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from position_sync_dagster.demo import programs
+from position_sync_dagster import demo
 from position_sync_dagster.processes import ports
 from position_sync_dagster.processes.child_process import StopRequest
 from tests.support.ports import free_port
@@ -38,14 +38,12 @@ def test_a_port_in_use_moments_ago_is_free():
 
 def test_a_simulator_that_does_not_answer_is_named():
     port = free_port()
-    ports_of = programs.SimulatorPorts(gateway=0, control=port)
-    with pytest.raises(programs.SimulatorProcessError, match=str(port)):
-        programs.DemoRun.ask(Mock(simulator=ports_of), "/stats")
+    with pytest.raises(demo.SimulatorProcessError, match=str(port)):
+        demo.DemoRun.ask(Mock(control_port=port), "/stats")
 
 
 def test_the_ports_are_read_from_the_output_of_the_simulator_however_long_it_takes():
     printed = 'warming up\n{"half": \n{"port": 4010, "control_port": 4011, "host": "127.0.0.1"}\n'
     looks = iter([""] * 6000 + ["nothing yet", printed])
     child = Mock(tail=lambda lines: next(looks))
-    found = programs.wait_until_ready(child, Mock(spec=StopRequest))
-    assert found == programs.SimulatorPorts(gateway=4010, control=4011)
+    assert demo.wait_until_ready(child, Mock(spec=StopRequest)) == (4010, 4011)

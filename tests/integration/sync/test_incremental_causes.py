@@ -9,15 +9,16 @@ import pytest
 
 from position_sync_dagster.domain.causes import Facts, closures_of
 from position_sync_dagster.domain.closures import Closure, knows_more
-from position_sync_dagster.domain.statement import FLEX, EventKind, Execution, StatementEvent
+from position_sync_dagster.domain.statement import Execution
 from position_sync_dagster.gateway.connection import day_begin
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from tests.support.extent import EVERYTHING
 from tests.unit.domain.test_causes import ACCOUNT, CONTRACTS
 from tests.unit.domain.test_causes_of_histories import (
-    DAYS,
     LOOKS,
+    MADE,
+    PERIODS,
     days_of,
     executions,
     statement_of,
@@ -71,20 +72,11 @@ def test_what_is_judged_when_it_is_due_is_what_a_judgement_of_everything_says(
             compare(
                 Facts(changes=watcher.changes, executions=stored, contracts=CONTRACTS, asked=asked)
             )
-    made = max(day for days_stated in DAYS.values() for day in days_stated.values())
     rows, events = statement_of(days)
-    rows = [replace(one, stated_at=made) for one in rows]
-    periods = [
-        StatementEvent(
-            event_id=f"{day}", kind=EventKind.PERIOD, account=ACCOUNT, day=day, first_day=day,
-            attributes="{}", source=FLEX, statement="a.xml", stated_at=made,
-        )
-        for day in DAYS[ACCOUNT]
-    ]  # fmt: skip
-    events = [replace(one, stated_at=made) for one in events]
-    lake.executions.add(rows)
-    lake.statement_events.add([*events, *periods])
-    moment.append(made + timedelta(days=random.choice((1, 20, 45))))
+    events = [replace(one, stated_at=MADE) for one in (*events, *PERIODS)]
+    lake.executions.add([replace(one, stated_at=MADE) for one in rows])
+    lake.statement_events.add(events)
+    moment.append(MADE + timedelta(days=random.choice((1, 20, 45))))
     explainer.explain()
     compare(
         Facts(
@@ -92,6 +84,5 @@ def test_what_is_judged_when_it_is_due_is_what_a_judgement_of_everything_says(
             executions=lake.executions.records(),
             events=events,
             contracts=CONTRACTS,
-            stated=DAYS,
         )
     )

@@ -130,8 +130,16 @@ AT_THE_OPEN = CONTRACTS | {
 }  # fmt: skip
 ASKED = {ACCOUNT: (NOON - timedelta(hours=8), NIGHT + timedelta(hours=8))}
 EVENING = datetime(2026, 3, 20, 21, tzinfo=NEW_YORK)
-WEEK = {ACCOUNT: {FRIDAY - timedelta(days=1): EVENING, FRIDAY: EVENING}}
+THURSDAY = FRIDAY - timedelta(days=1)
 P, S = Stage.PROVISIONAL, Stage.STATED
+
+
+def period(first: date = THURSDAY, last: date = FRIDAY, made: datetime = EVENING) -> StatementEvent:
+    """Return the days whose trades a statement has."""
+    return event(
+        EventKind.PERIOD, None, event_id=f"{first} {last} {made}", conid=None, first_day=first,
+        day=last, stated_at=made,
+    )  # fmt: skip
 
 
 @dataclass
@@ -144,7 +152,6 @@ class Case:
     events: list[StatementEvent] = field(default_factory=list)
     contracts: dict[int, ContractDetails] = field(default_factory=lambda: CONTRACTS)
     asked: dict[str, tuple[datetime, datetime]] = field(default_factory=lambda: ASKED)
-    stated: dict[str, frozenset[date]] = field(default_factory=dict)
     prices: dict[int, float] = field(default_factory=dict)
 
     def found(self) -> list[Closure]:
@@ -400,12 +407,12 @@ CASES = {
         events=[event(EventKind.TRANSFER, 100, type="ACATS", direction="IN", conid=SHARES)],
     ),
     "the statements of its days do not name it": Case(
-        [worthless(CALL, 1, at=NOON)], [(UNKNOWN, S, 1)], stated=WEEK
+        [worthless(CALL, 1, at=NOON)], [(UNKNOWN, S, 1)], events=[period()]
     ),
     "the statement of one of its days is missing": Case(
         [worthless(CALL, 1, at=NOON, since=NOON - DAY)],
         [(UNKNOWN, P, 1)],
-        stated={ACCOUNT: {FRIDAY: EVENING}},
+        events=[period(FRIDAY)],
     ),
     "a price of 0.02 is much for an option on a currency": Case(
         [change(CALL, -1, 0, sec_type="FOP", strike=1.05, market_price=0.02)], [(UNKNOWN, P, -1)]
@@ -419,7 +426,7 @@ CASES = {
         contracts={CALL: details(CALL, price_magnifier=100)},
     ),
     "a trade of a statement that names its day alone": Case(
-        [SOLD_AT_NOON], [(TRADED, S, 2)], [fill(CALL, -2, MIDNIGHT, **SALE)], stated=WEEK
+        [SOLD_AT_NOON], [(TRADED, S, 2)], [fill(CALL, -2, MIDNIGHT, **SALE)], events=[period()]
     ),
     "a day alone explains no change of the day before": Case(
         [change(CALL, 2, 0, MIDNIGHT - 8 * HOUR)],
@@ -437,25 +444,25 @@ CASES = {
     "the statement of its day was made before it": Case(
         [worthless(CALL, 1, at=NOON)],
         [(UNKNOWN, P, 1)],
-        stated={ACCOUNT: dict.fromkeys(WEEK[ACCOUNT], NOON - MINUTE)},
+        events=[period(made=NOON - MINUTE)],
     ),
-    "the statement of its day was made after it": Case(
+    "a statement of its day was made again after it": Case(
         [worthless(CALL, 1, at=NOON)],
         [(UNKNOWN, S, 1)],
-        stated={ACCOUNT: dict.fromkeys(WEEK[ACCOUNT], NOON)},
+        events=[period(made=NOON - MINUTE), period(made=NOON)],
     ),
     "a trade of the evening is in the statement of the next day": Case(
         [worthless(CALL, 1, at=EVENING - DAY)],
         [(UNKNOWN, P, 1)],
-        stated={ACCOUNT: {FRIDAY - DAY: EVENING}},
+        events=[period(last=THURSDAY)],
     ),
     "a trade of Sunday evening is in the statement of Monday": Case(
         [worthless(CALL, 1, at=EVENING + 2 * DAY)],
         [(UNKNOWN, S, 1)],
-        stated={ACCOUNT: {FRIDAY + 3 * DAY: EVENING + 3 * DAY}},
+        events=[period(FRIDAY + 3 * DAY, FRIDAY + 3 * DAY, EVENING + 3 * DAY)],
     ),
     "a close that was seen at night was made before the statement of the evening": Case(
-        [worthless(CALL, 1, at=EVENING + 2 * HOUR)], [(UNKNOWN, S, 1)], stated=WEEK
+        [worthless(CALL, 1, at=EVENING + 2 * HOUR)], [(UNKNOWN, S, 1)], events=[period()]
     ),
 }
 
@@ -479,7 +486,7 @@ def test_the_parts_of_a_close_add_up_to_it() -> None:
 def test_without_facts_no_cause_is_known() -> None:
     """Missing requests, statements and details never make a cause; a sale alone is evidence."""
     for name, case in CASES.items():
-        without = replace(case, executions=[], events=[], contracts={}, asked={}, stated={})
+        without = replace(case, executions=[], events=[], contracts={}, asked={})
         known = [one for one in without.found() if one.cause is not Cause.UNEXPLAINED]
         assert not known, (name, [one.detail for one in known])
 

@@ -17,7 +17,6 @@ from tests.unit.domain.test_causes import (
     CALL,
     CONTRACTS,
     END,
-    FRIDAY,
     NEW_SHARES,
     OTHER,
     PUT,
@@ -26,6 +25,7 @@ from tests.unit.domain.test_causes import (
     change,
     event,
     fill,
+    period,
 )
 
 HISTORIES = 10_000 if EVERYTHING else 200
@@ -37,11 +37,8 @@ SPOTS = (545.0, 559.9, 560.2, 567.0, 575.1, 577.0, 579.9, 592.0)
 DELAY = timedelta(milliseconds=100)
 CONFIRMED_EVERY = timedelta(minutes=3)
 LOOKS = [timedelta(seconds=seconds) for seconds in (0, 5, 60, 960)]
-DAYS = {
-    ACCOUNT: {
-        FRIDAY + timedelta(days=days): datetime(2026, 3, 24, tzinfo=UTC) for days in (-1, 0, 3)
-    }
-}
+MADE = datetime(2026, 3, 24, tzinfo=UTC)
+PERIODS = [period(made=MADE), period(MONDAY.date(), MONDAY.date(), MADE)]
 
 
 @dataclass(frozen=True)
@@ -287,10 +284,10 @@ def test_a_cause_is_true_or_unexplained_wherever_the_messages_are_cut(block: int
                 known += sum(one.cause is not Cause.UNEXPLAINED for one in found)
                 total += len(found)
             rows, events = statement_of(days)
+            events += PERIODS
             facts = Facts(
-                changes=watcher.changes, executions=rows, events=events, contracts=CONTRACTS,
-                stated=DAYS,
-            )  # fmt: skip
+                changes=watcher.changes, executions=rows, events=events, contracts=CONTRACTS
+            )
             stated = closures_of(facts, watcher.now)
             check(watcher, stated, timedelta())
             assert {one.stage for one in stated} <= {Stage.STATED}, seed

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
 import pytest
 
@@ -16,9 +16,6 @@ from position_sync_dagster.domain.statement import (
     current_executions,
 )
 from position_sync_dagster.gateway.flex import read_statements
-from position_sync_dagster.lake.schema.codec import frame_of
-from position_sync_dagster.lake.schema.tables import STATEMENT_EVENTS
-from position_sync_dagster.sync.explain_closes import stated_days
 from tests.support.flex_files import element, period, statement, trade
 from tests.unit.domain.test_causes import CALL, fill
 
@@ -110,7 +107,7 @@ def test_only_a_statement_with_its_trades_says_what_did_not_happen() -> None:
     assert period(silent) is None
 
 
-def test_a_statement_that_is_made_again_covers_its_last_day_further() -> None:
+def test_a_statement_that_is_made_again_has_another_period() -> None:
     def covered(generated: str) -> StatementEvent:
         text = statement(first="20260304", last="20260305", generated=generated)
         (found,) = read_statements(text, "a.xml")
@@ -120,11 +117,7 @@ def test_a_statement_that_is_made_again_covers_its_last_day_further() -> None:
 
     early, late = covered("20260305;120000"), covered("20260306;010000")
     assert early.event_id != late.event_id == covered("20260306;010000").event_id
-    for known, hour in (([early], 12), ([late, early], 25)):
-        rows = frame_of(STATEMENT_EVENTS, known)
-        (days,) = stated_days(rows).values()
-        until = datetime(2026, 3, 5, tzinfo=NEW_YORK) + timedelta(hours=hour)
-        assert days == {date(2026, 3, 4): until, date(2026, 3, 5): until}
+    assert late.stated_at == datetime(2026, 3, 6, 1, tzinfo=NEW_YORK)
 
 
 def execution(

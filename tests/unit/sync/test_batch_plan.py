@@ -14,12 +14,7 @@ from position_sync_dagster.domain.update import (
     ValueOrigin,
 )
 from position_sync_dagster.domain.valuation import Provenance
-from position_sync_dagster.sync.drain import (
-    BrokerView,
-    match_holdings,
-    own_ids,
-    plan_batch,
-)
+from position_sync_dagster.sync.drain import BrokerView, match_holdings, own_ids, plan_batch
 from tests.support.holdings import make_holding
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)

@@ -9,10 +9,7 @@ from typer.testing import CliRunner
 
 from position_sync_dagster.cli.app import COMMANDS, app
 from position_sync_dagster.defs.assets.table_asset import reconciliation_breaks
-from position_sync_dagster.defs.checks.tables import (
-    breaks_are_decided,
-    breaks_state,
-)
+from position_sync_dagster.defs.checks.tables import breaks_are_decided, breaks_state
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 
 DIFFERENCE = Discrepancy(

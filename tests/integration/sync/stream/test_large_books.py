@@ -1,5 +1,6 @@
 """A book of 500 holdings (TESTS=all: 2,000): what a change costs depends on it, not on the book."""
 
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import pytest
@@ -11,6 +12,7 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState, make_leg
 from position_sync_dagster.lake.storage.table import data_files
 from position_sync_dagster.sync.stream import streamer as link
+from tests.support.booked_legs import terms_of
 from tests.support.extent import EVERYTHING
 
 A = "DUSIM0001"
@@ -28,7 +30,7 @@ chains:
      strikes: {{start: 600, stop: {600 + STRIKES - 1}, step: 1}}}}
 positions: [{{account: DUSIM0001, chain: spy, quantities: [1]}}]
 """
-TEN_LINES = {"max_lines": 10, "reserved_lines": 0, "pnl_subscriptions": 0}
+TEN_LINES = {"max_lines": 10, "reserved_lines": 0}
 PNL_SINGLE, MARKET_DATA, POSITIONS, ACCOUNT = 94, 1, 61, 6
 
 
@@ -41,21 +43,17 @@ def book(tmp_path):
 
 @pytest.fixture
 def stream_large(simulate, streaming, lake, book):
-    """Return a function that streams a part of the book."""
+    """Stream the book, of which the first few contracts are legs."""
 
-    async def legs(count):
-        contracts = [book.contracts[FIRST + n] for n in range(count)]
-        for contract in contracts:
-            await lake.registry.add_active(
-                conid=contract.conid,
-                symbol=contract.symbol,
-                right=contract.right,
-                strike=contract.strike,
-                expiry=contract.expiry,
-                strategy_id="s",
-            )
+    @asynccontextmanager
+    async def run(count, **settings):
+        for conid in range(FIRST, FIRST + count):
+            await lake.registry.add_active(conid=conid, strategy_id="s", **terms_of(conid, book))
+        quiet = {"pnl_subscriptions": 0} | settings
+        async with simulate(book) as sim, streaming(sim, **quiet) as (streamer, received):
+            yield sim, streamer, received
 
-    return simulate, streaming, legs
+    return run
 
 
 async def waiting(lake):
@@ -72,12 +70,8 @@ async def _enough(lake, count):
     return await waiting(lake) >= count
 
 
-async def test_a_fill_is_published_without_the_rest_of_the_book(
-    stream_large, lake, book, eventually
-):
-    simulate, streaming, legs = stream_large
-    await legs(1)
-    async with simulate(book) as sim, streaming(sim, pnl_subscriptions=0) as (streamer, _received):
+async def test_a_fill_is_published_without_the_rest_of_the_book(stream_large, lake, eventually):
+    async with stream_large(1) as (sim, streamer, _received):
         await eventually(lambda: _enough(lake, HOLDINGS - 1))
         conid, table = FIRST + 3 * STRIKES, lake.broker_positions.table
         before = set(table.snapshot(data_files)["path"])
@@ -100,15 +94,10 @@ async def test_a_fill_is_published_without_the_rest_of_the_book(
 
 
 async def test_a_whole_list_without_any_of_the_holdings_closes_them_in_few_commits(
-    stream_large, lake, book, eventually, monkeypatch
+    stream_large, lake, eventually, monkeypatch
 ):
     monkeypatch.setattr(link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
-    simulate, streaming, legs = stream_large
-    await legs(1)
-    async with (
-        simulate(book) as sim,
-        streaming(sim, pnl_subscriptions=0, second_list_s=1.0) as (streamer, received),
-    ):
+    async with stream_large(1, second_list_s=1.0) as (sim, streamer, received):
         await eventually(lambda: received.newest(A, FIRST) and _enough(lake, HOLDINGS - 1))
         batch = await lake.queue.claim_batch(2 * HOLDINGS)
         await lake.queue.mark_success([request.request_id for request in batch])
@@ -134,22 +123,13 @@ async def test_a_whole_list_without_any_of_the_holdings_closes_them_in_few_commi
 async def test_many_legs_that_join_and_leave_at_once_are_routed_in_few_commits(
     stream_large, lake, book, eventually
 ):
-    simulate, streaming, _legs = stream_large
-    contracts = [book.contracts[FIRST + n] for n in range(JOINING)]
     legs = [
         make_leg(
-            conid=one.conid, symbol=one.symbol, right=one.right, strike=one.strike,
-            expiry=one.expiry, strategy_id="s", added_at=datetime.now(UTC),
+            conid=conid, strategy_id="s", added_at=datetime.now(UTC), **terms_of(conid, book)
         )
-        for one in contracts
+        for conid in range(FIRST, FIRST + JOINING)
     ]  # fmt: skip
-    async with (
-        simulate(book) as sim,
-        streaming(sim, max_lines=10, reserved_lines=0, pnl_subscriptions=0) as (
-            streamer,
-            _received,
-        ),
-    ):
+    async with stream_large(0, **TEN_LINES) as (sim, streamer, _received):
         await eventually(lambda: _enough(lake, HOLDINGS))
         before = (await lake.queue.overview()).version
 
@@ -168,17 +148,9 @@ async def test_many_legs_that_join_and_leave_at_once_are_routed_in_few_commits(
 
 
 async def test_after_1101_positions_and_lines_are_requested_before_profits(
-    stream_large, lake, book, eventually, monkeypatch
+    stream_large, eventually, monkeypatch
 ):
-    simulate, streaming, legs = stream_large
-    await legs(ACTIVE)
-    async with (
-        simulate(book) as sim,
-        streaming(sim, max_lines=10, reserved_lines=0, pnl_subscriptions=0) as (
-            streamer,
-            _received,
-        ),
-    ):
+    async with stream_large(ACTIVE, **TEN_LINES) as (sim, streamer, _received):
         await eventually(lambda: sim.stats()["pnl_subscriptions"] == ACTIVE - 10)
         assert sum(s is LegState.OVERFLOW for s in streamer.routes.values()) == ACTIVE - 10
         sent, send = [], Client.send

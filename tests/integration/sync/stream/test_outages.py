@@ -212,25 +212,29 @@ async def test_a_broken_data_farm_is_reported_and_no_line_is_cancelled(
         assert sim.stats()["requests"]["17"]["reqMktData"] == 1
 
 
+# The market moves only when a test says so.
+BY_STEPS = {"simulator": {"autostep": False}, "flush_interval_s": 0.1}
+
+
+async def check_that_a_fill_has_no_value_by_the_line(sim, received, eventually):
+    position = sim.fill(A, PUT, 1)["quantity"]
+    row = await eventually(
+        lambda: (found := received.newest(A, PUT)).position == position and found
+    )
+    assert row.value_source is not ValueOrigin.TICK
+    assert (row.bid, row.ask, row.delta) == (None, None, None)
+
+
 async def test_a_quote_from_before_a_farm_broke_does_not_count_until_its_next_tick(
     stream_legs, eventually
 ):
-    async with stream_legs(PUT, simulator={"autostep": False}, flush_interval_s=0.1) as (
-        sim,
-        streamer,
-        received,
-    ):
+    async with stream_legs(PUT, **BY_STEPS) as (sim, streamer, received):
         sim.step()
         row = await eventually(lambda: received.newest(A, PUT))
         assert (row.value_source, row.bid is None) == (ValueOrigin.TICK, False)
         sim.farm("usopt", 2103)
         await eventually(lambda: streamer.detail)
-        position = sim.fill(A, PUT, 1)["quantity"]
-        row = await eventually(
-            lambda: (found := received.newest(A, PUT)).position == position and found
-        )
-        assert row.value_source is not ValueOrigin.TICK
-        assert (row.bid, row.ask, row.delta) == (None, None, None)
+        await check_that_a_fill_has_no_value_by_the_line(sim, received, eventually)
         sim.farm("usopt", 2104)
         await eventually(lambda: streamer.detail is None)
         sim.step()
@@ -240,11 +244,7 @@ async def test_a_quote_from_before_a_farm_broke_does_not_count_until_its_next_ti
 async def test_a_tick_that_came_while_the_gateway_had_lost_ib_does_not_count_after_the_restore(
     stream_legs, eventually
 ):
-    async with stream_legs(PUT, simulator={"autostep": False}, flush_interval_s=0.1) as (
-        sim,
-        streamer,
-        received,
-    ):
+    async with stream_legs(PUT, **BY_STEPS) as (sim, streamer, received):
         sim.step()
         await eventually(lambda: received.newest(A, PUT))
         opened = streamer._link
@@ -255,12 +255,7 @@ async def test_a_tick_that_came_while_the_gateway_had_lost_ib_does_not_count_aft
         await eventually(lambda: opened.connection.lines.heard_at > heard_at)
         sim.connectivity("restored_data_kept")
         await eventually(lambda: streamer.state is SessionState.LIVE)
-        position = sim.fill(A, PUT, 1)["quantity"]
-        row = await eventually(
-            lambda: (found := received.newest(A, PUT)).position == position and found
-        )
-        assert row.value_source is not ValueOrigin.TICK
-        assert (row.bid, row.ask, row.delta) == (None, None, None)
+        await check_that_a_fill_has_no_value_by_the_line(sim, received, eventually)
         sim.step()
         await eventually(lambda: received.newest(A, PUT).value_source is ValueOrigin.TICK)
 

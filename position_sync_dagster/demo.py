@@ -1,0 +1,765 @@
+"""The demo: the whole system on a simulated gateway, with a live status and an acceptance test.
+
+The exit code is 0 for a run without a time limit, however it is stopped. A run with a time limit
+ends with 0 if all figures of the acceptance test are met and with 1 if not. If it is stopped
+before its time, nothing was tested, and the code says what stopped it: 128 + n for signal n.
+
+The output is a live table on a terminal, lines in a log, or JSON for a program. The module may
+import `processes`, `terminal`, `sync` and what is below them; `position-sync dev` shows its screen.
+"""
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+from zoneinfo import ZoneInfo
+
+import polars as pl
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ib_gateway_simulator.books.loader import BOOKS, load_book
+from ib_gateway_simulator.statements import write_statements
+from position_sync_dagster.domain.broker_position import Key
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.update import Source
+from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.strategies_file import load_strategies
+from position_sync_dagster.processes import ports, supervisor
+from position_sync_dagster.processes.child_process import (
+    MARKER,
+    ChildProcess,
+    StopRequest,
+    StopRequested,
+)
+from position_sync_dagster.processes.home import (
+    DAGSTER_HOME,
+    Home,
+    adopt_environment,
+    exclusive_use,
+    home_environment,
+)
+from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, exchange_json
+from position_sync_dagster.settings import PREFIX, Settings, load_settings
+from position_sync_dagster.sync.reports.confirmations import CONFIRMED
+from position_sync_dagster.sync.reports.exchange_days import exchange_days
+from position_sync_dagster.sync.reports.figures import Figures, FiguresReader
+from position_sync_dagster.terminal.board import Lines, board, figures_of
+from position_sync_dagster.terminal.text import command_as_typed, printable
+
+# The time in seconds in which each leg must have a current row, if the tables already exist.
+TIME_LIMIT_S = 60.0
+
+# The path that values each leg.
+Paths = Mapping[Key, str]
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptanceResult:
+    """One figure of the acceptance test: the wanted value and the value found."""
+
+    name: str
+    wanted: str
+    found: str
+    met: bool
+
+
+def expect_paths(held: Iterable[Key], legs: Iterable[ActiveContract]) -> Paths:
+    """Return the path that must value each leg held: an active conid streams in each account."""
+    active = {leg.conid for leg in legs if leg.removed_at is None}
+    return {key: Source.STREAM if key[1] in active else Source.QUEUE for key in held}
+
+
+def current_paths(rows: pl.DataFrame, *, since: datetime) -> Paths:
+    """Return the legs whose newest row was written at `since` or later, and the path that did it.
+
+    A row of an earlier run counts if the broker has confirmed its value in this one.
+
+    Args:
+        rows: The newest row of each leg, with the time at which its source last confirmed it.
+        since: The start of the run.
+    """
+    confirmed = pl.when(pl.col("position") != 0).then(CONFIRMED)
+    recent = rows.filter(pl.max_horizontal("timestamp", confirmed) >= since)
+    listed = recent.select("account", "conid", "source").iter_rows()
+    return {(account, conid): source for account, conid, source in listed}
+
+
+def is_complete(expected: Paths, found: Paths) -> bool:
+    """Return whether each leg has a current row from its own path."""
+    return expected.items() <= found.items()
+
+
+def evaluate(
+    expected: Paths,
+    found: Paths,
+    *,
+    complete_after_s: float | None,
+    limit_s: float,
+    underlyings: int,
+    counts: Mapping[str, Any],
+) -> tuple[AcceptanceResult, ...]:
+    """Compare the figures of a run with the figures that the demo promises.
+
+    Args:
+        expected: As `expect_paths` returns it.
+        found: As `current_paths` returns it.
+        complete_after_s: Seconds from the start until each leg had a current row; None if that
+            did not happen.
+        limit_s: The time allowed for it, in seconds.
+        underlyings: The number of underlyings of the holdings; each gets a line when the details
+            of its options are known.
+        counts: What the simulator counted, as its control port answers: `peak_lines` is the
+            highest number of lines in use at once.
+    """
+
+    def count(name: str, wanted: int, found: int) -> AcceptanceResult:
+        return AcceptanceResult(name, str(wanted), str(found), wanted == found)
+
+    wanted = Counter(expected.values())
+    valued = Counter(path for key, path in expected.items() if found.get(key) == path)
+    lines = len({conid for (_, conid), path in expected.items() if path == Source.STREAM})
+    in_time = complete_after_s is not None and complete_after_s <= limit_s
+    duration = "not complete" if complete_after_s is None else f"{complete_after_s:.1f} s"
+    return (
+        count("legs with a current row", len(expected), len(expected.keys() & found.keys())),
+        *(count(f"  by {path}", wanted[path], valued[path]) for path in Source),
+        AcceptanceResult("all current after", f"at most {limit_s:.0f} s", duration, in_time),
+        AcceptanceResult(
+            "peak of market data lines",
+            f"{lines} legs + at most {underlyings} underlyings",
+            str(counts["peak_lines"]),
+            0 <= counts["peak_lines"] - lines <= underlyings,
+        ),
+        count("order messages at the broker", 0, len(counts["orders_received"])),
+    )
+
+
+# Seconds between two lines, before and after each leg has a current row: a read of the tables
+# takes a quarter of a second of a processor.
+LINE_INTERVAL_S, QUIET_INTERVAL_S = 5.0, 10.0
+
+# Seconds between two reads of the tables, while a person watches or figures are still missing.
+LOOK_INTERVAL_S = 2.0
+
+
+class Display:
+    """The base of the displays: shows nothing by itself but the acceptance test.
+
+    Each method raises `StopRequested` if the output was closed, so that the demo ends.
+
+    Attributes:
+        interval_s: Seconds between two reads of the tables once each leg has a current row.
+    """
+
+    interval_s = QUIET_INTERVAL_S
+    _next = 0.0
+
+    def note(self, text: str) -> None:
+        """Show a message."""
+
+    def event(self, name: str, values: Mapping[str, Any]) -> None:
+        """Report an event to a program that reads the output."""
+
+    def show(self, overview: Figures | None, addresses: Lines, notes: Lines = ()) -> None:
+        """Show the current state.
+
+        Args:
+            overview: What the tables have; None where they could not be read.
+            addresses: Addresses, folders and commands, with their labels.
+            notes: Why they could not be read.
+        """
+
+    def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
+        """Show the results of the acceptance test, as a table."""
+        table = Table("figure", box=None, pad_edge=False, header_style="bold")
+        table.add_column("wanted", justify="right")
+        table.add_column("found", justify="right")
+        table.add_column("")
+        for result in results:
+            mark = Text("met", style="green") if result.met else Text("missed", style="bold red")
+            table.add_row(Text(result.name), Text(result.wanted), Text(result.found), mark)
+        with stop_if_closed():
+            Console(width=None if sys.stdout.isatty() else 100).print(table)
+
+    def is_due(self) -> bool:
+        """Return whether the last line is old enough for another one."""
+        due = time.monotonic() >= self._next
+        self._next = time.monotonic() + LINE_INTERVAL_S if due else self._next
+        return due
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class JsonDisplay(Display):
+    """Writes one JSON object per line."""
+
+    def event(self, name: str, values: Mapping[str, Any]) -> None:
+        _write_line(json.dumps({"event": name, **values}))
+
+    def show(self, overview: Figures | None, addresses: Lines, notes: Lines = ()) -> None:
+        if overview is not None and self.is_due():
+            self.event("status", overview.status.to_dict() | {"current": overview.current})
+
+    def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
+        figures = [asdict(one) | {"name": one.name.strip()} for one in results]
+        # Other programs read these names: keep them.
+        self.event("verdict", {"met": all(one.met for one in results), "figures": figures})
+
+
+class LineDisplay(Display):
+    """Writes a line every few seconds, for a log."""
+
+    _addresses: Lines = ()
+
+    def note(self, text: str) -> None:
+        _write_line(text)
+
+    def show(self, overview: Figures | None, addresses: Lines, notes: Lines = ()) -> None:
+        if addresses != self._addresses:
+            self._addresses = addresses
+            self.note("\n".join(f"{label}: {value}" for label, value in addresses))
+        if self.is_due():
+            figures = notes if overview is None else figures_of(overview)
+            self.note("; ".join(f"{label}: {value}" for label, value in figures))
+
+
+class LiveDisplay(Display):
+    """Redraws the board in place on a terminal."""
+
+    interval_s = LOOK_INTERVAL_S
+
+    def __init__(self) -> None:
+        self._console = Console()
+        self._live = Live(console=self._console, auto_refresh=False)
+        self._size = self._console.size
+
+    def note(self, text: str) -> None:
+        with stop_if_closed():
+            self._console.print(Text(text))
+
+    def show(self, overview: Figures | None, addresses: Lines, notes: Lines = ()) -> None:
+        changes = () if overview is None else overview.changes
+        with stop_if_closed():
+            if self._console.size != self._size:
+                # The terminal has wrapped the lines of the last frame: what is above is unknown.
+                self._size = self._console.size
+                self._console.clear()
+            self._live.update(
+                board(overview, changes, notes, addresses, self._console), refresh=True
+            )
+
+    def __enter__(self) -> Self:
+        with stop_if_closed():
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self._live.stop()
+
+
+def choose_display(*, as_json: bool) -> Display:
+    """Return the display that suits the standard output."""
+    if as_json:
+        return JsonDisplay()
+    return LiveDisplay() if sys.stdout.isatty() else LineDisplay()
+
+
+def _write_line(text: str) -> None:
+    with stop_if_closed():
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+
+@contextmanager
+def stop_if_closed() -> Iterator[None]:
+    """Raise `StopRequested` if the output, to which the block writes, was closed."""
+    try:
+        yield
+    except OSError as error:
+        raise StopRequested("the output was closed", 1) from error
+
+
+def frames(
+    check: Callable[[], None],
+    ui_port: int,
+    screen: Display,
+    read: Callable[[], Figures | None],
+    addresses: Lines,
+) -> Iterator[bool]:
+    """Show the state of Dagster's programs again and again; yield whether their pages answer.
+
+    Args:
+        check: Raises if a program has ended.
+        read: Reads the tables; after an error, which is shown, the next read may succeed.
+        addresses: What is shown below the addresses of the pages.
+
+    Raises:
+        StopRequested: The output was closed.
+        ChildEndedError: One of the programs has ended.
+    """
+    serving, url = False, supervisor.url(ui_port)
+    while True:
+        check()
+        serving = serving or supervisor.is_serving(ui_port)
+        pages = [("Dagster UI", url), ("money page", f"{url}/money")]
+        pages = pages if serving else [(label, "starting") for label, _ in pages]
+        try:
+            screen.show(read(), [*pages, *addresses])
+        except PositionSyncError as error:
+            trouble = [("trouble", printable(line)) for line in str(error).splitlines()]
+            screen.show(None, [*pages, *addresses], trouble)
+        yield serving
+
+
+# The programs of a demo, the simulator and Dagster, and its history.
+#
+# Both programs end with this process, whatever ends it. The simulator ends last, so that the stream
+# can close its gateway session while the gateway still answers. What happens in the simulated
+# market is in the simulator's `books/demo_day.yaml`. After three and a half minutes a statement of
+# the day confirms it. The demo's history is statements of the last ten trading days; the newest
+# five are recorded in `daily_positions` at the first start.
+
+# Seconds from the start to the statement of the day, which a real broker makes in the night.
+STATED_S = 215.0
+
+# The number of past trading days that have a statement.
+SESSIONS = 10
+
+# The number of these days, the newest ones, that the first start records in `daily_positions`. The
+# others are left for a backfill by the user.
+RECORDED = 5
+
+
+def prepare(settings: Settings) -> None:
+    """Write the statements of the last sessions into the folder of the settings."""
+    days = past_sessions(settings.calendar, datetime.now(UTC))
+    write_statements(load_book("demo"), days, settings.flex_folder)
+
+
+def record(demo_run: "DemoRun") -> None:
+    """Launch the runs that import the statements and record the newest of the sessions.
+
+    Raises:
+        OSError, ValueError: Dagster's UI does not answer or refuses.
+    """
+    days = past_sessions(demo_run.settings.calendar, datetime.now(UTC))[-RECORDED:]
+    launch(demo_run.ui_port, "import_statements", {})
+    span = {"start": days[0].isoformat(), "end": days[-1].isoformat()}
+    tags = {f"dagster/asset_partition_range_{end}": day for end, day in span.items()}
+    launch(demo_run.ui_port, "close_day", tags)
+
+
+def state_the_day(demo_run: "DemoRun") -> None:
+    """Write the statements of the day, as the simulator makes them, and import them.
+
+    Raises:
+        SimulatorProcessError: The simulator does not answer.
+        OSError, ValueError: The folder cannot be written, or Dagster's UI does not answer.
+    """
+    day = datetime.now(UTC).date()
+    for account, text in demo_run.ask("/statements").items():
+        path = demo_run.settings.flex_folder / f"{account}-{day:%Y%m%d}.xml"
+        path.write_text(text, encoding="utf-8")
+    launch(demo_run.ui_port, "import_statements", {})
+
+
+# The time limit of the launch of a run, in seconds: right after a start Dagster is busy.
+LAUNCH_S = 60.0
+
+_LAUNCH = """
+mutation($params: ExecutionParams!) {
+  launchRun(executionParams: $params) { __typename ... on Error { message } }
+}
+"""
+
+
+def launch(ui_port: int, job: str, tags: Mapping[str, str]) -> None:
+    """Launch a job of the project through the UI's GraphQL.
+
+    Raises:
+        OSError, ValueError: The UI does not answer, or it refuses; the message says why.
+    """
+    selector = {
+        "repositoryLocationName": "position_sync_dagster",
+        "repositoryName": "__repository__",
+        "jobName": job,
+    }
+    params = {
+        "selector": selector,
+        "runConfigData": {},
+        "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
+    }
+    request = {"query": _LAUNCH, "variables": {"params": params}}
+    answer = exchange_json(ui_port, "/graphql", request, timeout_s=LAUNCH_S)
+    result = (answer.get("data") or {}).get("launchRun") or {}
+    if result.get("__typename") != "LaunchRunSuccess":
+        raise ValueError(f"{job} was not launched: {result.get('message') or answer}")
+
+
+def past_sessions(calendar: str, now: datetime) -> list[date]:
+    """Return the trading days before that of the demo, oldest first.
+
+    The day of the demo has a statement of its own (`state_the_day`). A prepared one would say, from
+    the evening on, that nothing else happened on the day.
+    """
+    first = now.date() - timedelta(days=SESSIONS * 3)
+    exchange = exchange_days(calendar, first, now.date())
+    today = now.astimezone(ZoneInfo(exchange.timezone)).date()
+    span = (first + timedelta(days=n) for n in range((today - first).days))
+    return [day for day in span if exchange.is_trading_day(day)][-SESSIONS:]
+
+
+SIMULATOR_GRACE_S = 1.0
+POLL_S = 0.05
+ANSWER_TIMEOUT_S = 5.0
+
+
+class SimulatorProcessError(PositionSyncError):
+    """The simulator does not answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options of the command line; a port of 0 leaves the choice to the demo.
+
+    Attributes:
+        seconds: The time limit in seconds, after which the acceptance test decides. None runs
+            until a request to stop.
+        end_with: The process id of a parent. When it ends, the demo ends.
+        calm: Whether the simulated day has no fills and no outages.
+        empty: Whether a new home begins without a strategy: every holding is queued.
+    """
+
+    home: Path = Path(".demo")
+    seconds: float | None = None
+    ui_port: int = 0
+    gateway_port: int = 0
+    control_port: int = 0
+    as_json: bool = False
+    end_with: int | None = None
+    calm: bool = False
+    empty: bool = False
+
+
+def start_simulator(home: Home, options: Options, gateway_port: int) -> ChildProcess:
+    """Start the simulator with the demo's book, and its day unless the options say `calm`.
+
+    Args:
+        gateway_port: The simulator listens there, or at the next free port. It binds the port
+            itself, so that two demos that start together get different ones.
+    """
+    command = [sys.executable, "-m", "ib_gateway_simulator", "--book", "demo", "--host", LOOPBACK]
+    command += ["--port", str(gateway_port), "--next-ports", str(NEXT_PORTS)]
+    command += ["--control-port", str(options.control_port), "--end-with", str(os.getpid())]
+    command += [] if options.calm else ["--scenario", str(BOOKS / "demo_day.yaml")]
+    return ChildProcess(
+        "The simulator",
+        command,
+        env=home_environment({MARKER: str(home.dagster_home)}),
+        cwd=home.path,
+        log=home.log_file("simulator"),
+        grace_s=SIMULATOR_GRACE_S,
+    )
+
+
+def wait_until_ready(child: ChildProcess, stop: StopRequest) -> tuple[int, int]:
+    """Wait until the simulator has printed its ports; return the gateway's, then the controls'.
+
+    A busy machine takes long.
+
+    Raises:
+        ChildEndedError: The simulator has ended.
+        StopRequested: This process shall stop.
+    """
+    while True:
+        for line in child.tail(lines=50).splitlines():
+            with suppress(ValueError, KeyError, TypeError):  # another line of the log
+                values = json.loads(line)
+                return values["port"], values["control_port"]
+        child.check()
+        stop.pause(POLL_S)
+
+
+# The default port of the simulator. TWS and IB Gateway do not use it, and operating systems assign
+# only higher ports to clients.
+GATEWAY_PORT = 17497
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class DemoRun:
+    """The running programs of a demo, and what its tables have.
+
+    Attributes:
+        settings: The settings of the home.
+        is_first: Whether the home was new.
+        since: The start of the run; rows from before it belong to an earlier one.
+        ui_port: The port of the Dagster UI.
+        gateway_port: That of the simulated gateway.
+        control_port: That of the simulator's controls.
+        children: The child processes.
+        complete_after_s: Seconds from the start until each leg had a current row; None until then.
+    """
+
+    home: Home
+    settings: Settings
+    is_first: bool
+    since: datetime
+    ui_port: int
+    gateway_port: int
+    control_port: int
+    children: tuple[ChildProcess, ...]
+    complete_after_s: float | None = None
+
+    def __post_init__(self) -> None:
+        self._lake = Lake.of(self.settings)
+        self._reader = FiguresReader(self._lake, self.settings)
+
+    def check(self) -> None:
+        """Raise if one of the programs has ended.
+
+        Raises:
+            ChildEndedError: It has ended.
+        """
+        for child in self.children:
+            child.check()
+
+    def ask(self, path: str) -> Any:
+        """Return what the simulator's control port has at a path.
+
+        Raises:
+            SimulatorProcessError: The simulator does not answer.
+        """
+        try:
+            return exchange_json(self.control_port, path, timeout_s=ANSWER_TIMEOUT_S)
+        except (OSError, ValueError) as error:
+            raise SimulatorProcessError(
+                f"The simulator's control port {self.control_port} does not answer: {error}.",
+                remedy="See the simulator's log.",
+            ) from error
+
+    def addresses(self) -> dict[str, str]:
+        """Return the addresses and folders of the parts."""
+        return {
+            "ui": supervisor.url(self.ui_port),
+            "control": f"http://{LOOPBACK}:{self.control_port}",
+            "gateway": f"{LOOPBACK}:{self.gateway_port}",
+            "home": str(self.home.path),
+            "lake": str(self.home.lake),
+            "logs": str(self.home.log_file("*")),
+        }
+
+    def read(self) -> Figures:
+        """Read the values of the live status, from the tables only what is new.
+
+        Raises:
+            LakeError: A table cannot be used.
+            SimulatorProcessError: The simulator does not answer.
+        """
+        found = self._reader.read(utc_now())
+        if self.complete_after_s is None:
+            self._paths(found)
+        return found
+
+    def _paths(self, found: Figures) -> tuple[Paths, Paths]:
+        """Return the path that each leg must have, and those that it has in this run."""
+        expected = expect_paths(self._held(), found.book.legs)
+        current = current_paths(found.book.priced, since=self.since)
+        if self.complete_after_s is None and is_complete(expected, current):
+            self.complete_after_s = (found.status.at - self.since).total_seconds()
+        return expected, current
+
+    def _held(self) -> frozenset[Key]:
+        """Return the positions held at the simulator."""
+        rows = self.ask("/positions")
+        return frozenset((row["account"], row["conid"]) for row in rows if row["quantity"])
+
+    def _underlyings(self, expected: Paths) -> int:
+        """Return how many underlyings of the holdings need a line of their own."""
+        most = self.settings.underlying_lines
+        streamed = {conid for (_, conid), path in expected.items() if path == Source.STREAM}
+        found = self._lake.contracts.get({conid for _, conid in expected}).values()
+        needed = len({one.under_conid for one in found} - streamed - {None})
+        return needed if most is None else min(most, needed)
+
+    def acceptance(self, *, limit_s: float) -> tuple[AcceptanceResult, ...]:
+        """Read the tables a last time, and return the results of the acceptance test."""
+        expected, current = self._paths(self._reader.read(utc_now()))
+        return evaluate(
+            expected,
+            current,
+            complete_after_s=self.complete_after_s,
+            limit_s=limit_s,
+            underlyings=self._underlyings(expected),
+            counts=self.ask("/stats"),
+        )
+
+
+@contextmanager
+def start(home: Home, options: Options, *, ui_port: int, stop: StopRequest) -> Iterator[DemoRun]:
+    """Start the programs; end them, and all that came from them, when the block ends.
+
+    The settings of the home become the settings of this process. Without a port for the gateway it
+    is that of the previous start.
+
+    Args:
+        home: The home, whose lock this process holds.
+        ui_port: The port of the Dagster UI.
+        stop: Raises when this process shall stop.
+
+    Raises:
+        PositionSyncError: A program cannot be started, or the home cannot be written.
+        StopRequested: This process shall stop.
+    """
+    since = utc_now()
+    is_first = home.is_new
+    home.prepare()
+    settings = {} if is_first else home.read_settings()
+    before = int(settings.get(f"{PREFIX}GATEWAY_PORT", GATEWAY_PORT))
+    with start_simulator(home, options, options.gateway_port or before) as gateway:
+        if is_first:
+            import_strategies(home.lake, empty=options.empty)
+        gateway_port, control_port = wait_until_ready(gateway, stop)
+        settings = home.update_settings(
+            {
+                f"{PREFIX}GATEWAY_HOST": LOOPBACK,
+                f"{PREFIX}GATEWAY_PORT": str(gateway_port),
+                f"{PREFIX}TRADING_MODE": "SIMULATED",
+                f"{PREFIX}UI_URL": supervisor.url(ui_port),
+            }
+        )
+        adopt_environment(settings | {DAGSTER_HOME: str(home.dagster_home)})
+        loaded = load_settings(_env_file=None)
+        if is_first:
+            prepare(loaded)
+        stop.check()
+        with supervisor.start(
+            env=home_environment(settings),
+            dagster_home=home.dagster_home,
+            ui_port=ui_port,
+            cwd=home.path,
+            log=home.log_file("dagster"),
+        ) as dagster:
+            yield DemoRun(
+                home=home,
+                settings=loaded,
+                is_first=is_first,
+                since=since,
+                ui_port=ui_port,
+                gateway_port=gateway_port,
+                control_port=control_port,
+                children=(gateway, dagster),
+            )
+
+
+def import_strategies(lake_path: Path, *, empty: bool = False) -> None:
+    """Make the tables, with the demo's strategies unless `empty`: changes by the user stay."""
+    lake = Lake(str(lake_path))
+    lake.initialize_sync()
+    if not empty:
+        lake.registry.sync.replace_all(load_strategies(BOOKS / "demo_strategies.yaml"))
+
+
+UI_PORT = 3000
+
+
+def run(options: Options) -> int:
+    """Run the demo and return the exit code.
+
+    Raises:
+        PositionSyncError: The demo could not start, or one of its programs ended.
+    """
+    screen = choose_display(as_json=options.as_json)
+    home, stop = Home.at(options.home), StopRequest(end_with=options.end_with)
+    ending = time.monotonic()
+    try:
+        with exclusive_use(home.dagster_home, purpose="position-sync demo"):
+            ui_port = choose_ports(options, screen)
+            with start(home, options, ui_port=ui_port, stop=stop) as demo_run:
+                try:
+                    results = watch(demo_run, options, screen, stop)
+                finally:
+                    ending = time.monotonic()
+        screen.show_acceptance(results)
+    except StopRequested as request:
+        with suppress(StopRequested):  # the output is closed
+            screen.note(f"Ended ({request.reason}) in {time.monotonic() - ending:.1f} s.")
+        return 0 if options.seconds is None else request.exit_code
+    return 0 if all(result.met for result in results) else 1
+
+
+def choose_ports(options: Options, screen: Display) -> int:
+    """Return the port of the UI.
+
+    Raises:
+        PortTakenError: A port that the options name is taken.
+    """
+    for port, purpose, option in (
+        (options.gateway_port, "gateway", "--gateway-port"),
+        (options.control_port, "control port", "--control-port"),
+        (options.ui_port, "Dagster UI", "--ui-port"),
+    ):
+        if port:
+            ports.require_free(port, purpose=purpose, option=option)
+    ui_port = options.ui_port or ports.first_free(UI_PORT)
+    if not options.ui_port and ui_port != UI_PORT:
+        screen.note(f"Port {UI_PORT} is taken: the Dagster UI uses {ui_port}.")
+    return ui_port
+
+
+def watch(
+    demo_run: DemoRun, options: Options, screen: Display, stop: StopRequest
+) -> tuple[AcceptanceResult, ...]:
+    """Show the state until the time limit; return the results of the acceptance test.
+
+    Raises:
+        StopRequested: This process shall stop, or the output was closed.
+        ChildEndedError: One of the programs has ended.
+    """
+    addresses = demo_run.addresses()
+    screen.event("started", addresses | {"first": demo_run.is_first})
+    began = demo_run.since.timestamp()
+    deadline = began + (options.seconds or float("inf"))
+    # What is done once, so many seconds after the start, when the pages answer.
+    due = [(0.0, "history", record)] if demo_run.is_first else []
+    if not options.calm:
+        due.append((STATED_S, "statement of the day", state_the_day))
+    shown = [
+        ("simulator", f"{addresses['control']}/stats"),
+        ("tables", command_as_typed("exposure", "--home", str(options.home), "--watch")),
+        ("logs", addresses["logs"]),
+    ]
+    was_serving = False
+    with screen:
+        for serving in frames(demo_run.check, demo_run.ui_port, screen, demo_run.read, shown):
+            if serving and not was_serving:
+                was_serving = True
+                screen.event("serving", {"ui": addresses["ui"]})
+            if serving and due and time.time() - began >= due[0][0]:
+                _, missing, act = due.pop(0)
+                try:
+                    act(demo_run)
+                except (OSError, ValueError, SimulatorProcessError) as error:
+                    screen.note(f"No {missing}: {printable(str(error))}")
+            left_s = deadline - time.time()
+            if left_s <= 0:
+                break
+            complete = demo_run.complete_after_s is not None
+            stop.pause(min(left_s, screen.interval_s if complete else LOOK_INTERVAL_S))
+        limit_s = (options.seconds or 0) if demo_run.is_first else TIME_LIMIT_S
+        return demo_run.acceptance(limit_s=limit_s)

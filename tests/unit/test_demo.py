@@ -1,0 +1,242 @@
+"""The demo: its acceptance test over rows made by hand, its output, its day and its history."""
+
+import errno
+import io
+import json
+from datetime import UTC, date, datetime, timedelta
+from unittest.mock import Mock
+
+import polars as pl
+import pytest
+
+from ib_gateway_simulator import SimulatedGateway
+from ib_gateway_simulator.books.loader import BOOKS, load_book
+from ib_gateway_simulator.control.actions import perform
+from ib_gateway_simulator.control.scenario import load_scenario
+from position_sync_dagster import demo
+from position_sync_dagster.demo import (
+    STATED_S,
+    AcceptanceResult,
+    JsonDisplay,
+    LineDisplay,
+    LiveDisplay,
+    choose_display,
+    current_paths,
+    evaluate,
+    expect_paths,
+    is_complete,
+    past_sessions,
+)
+from position_sync_dagster.domain.update import Source
+from position_sync_dagster.processes.child_process import StopRequested
+from position_sync_dagster.sync.reports.changes import ChangeKind, DayChange
+from position_sync_dagster.sync.reports.confirmations import CONFIRMED
+from tests.support.legs import leg
+
+START = datetime(2026, 1, 2, 15, 0, tzinfo=UTC)
+ACCOUNT = "DUSIM0001"
+HELD = frozenset((ACCOUNT, conid) for conid in range(1, 11))
+
+
+def row(conid, source, *, seconds=5.0, confirmed=None):
+    at = START + timedelta(seconds=seconds)
+    return (ACCOUNT, conid, 1.0, source.value, at, confirmed)
+
+
+def current(rows):
+    schema = {
+        "account": pl.String,
+        "conid": pl.Int64,
+        "position": pl.Float64,
+        "source": pl.String,
+        "timestamp": pl.Datetime("us", "UTC"),
+        CONFIRMED: pl.Datetime("us", "UTC"),
+    }
+    return current_paths(pl.DataFrame(rows, schema, orient="row"), since=START)
+
+
+EXPECTED = expect_paths(HELD, [leg(1), leg(2), leg(2, "b"), leg(99)])
+ROWS = [row(c, Source.STREAM if c <= 2 else Source.QUEUE) for c in range(1, 11)]
+
+
+def missed(rows=ROWS, *, expected=EXPECTED, lines=3, orders=(), **changes):
+    arguments = {"complete_after_s": 20.0, "limit_s": 60.0, "underlyings": 1} | changes
+    counts = {"peak_lines": lines, "orders_received": orders}
+    results = evaluate(expected, current(rows), counts=counts, **arguments)
+    return [one.name.strip() for one in results if not one.met]
+
+
+def test_a_leg_streams_while_a_strategy_has_it_and_it_is_held():
+    streamed = [conid for (_, conid), path in EXPECTED.items() if path is Source.STREAM]
+    assert (len(EXPECTED), sorted(streamed)) == (10, [1, 2])
+    ended = expect_paths(HELD, [leg(1).ended(START)])
+    assert set(ended.values()) == {Source.QUEUE}
+
+
+def test_one_line_serves_a_conid_in_two_accounts():
+    twice = expect_paths({("A", 1), ("B", 1)}, [leg(1)])
+    [peak] = [one for one in missed([], expected=twice, lines=2, underlyings=0) if "peak" in one]
+    assert peak == "peak of market data lines"
+    assert "peak of market data lines" not in missed([], expected=twice, lines=1, underlyings=0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "names"),
+    [
+        (ROWS, []),
+        ([*ROWS, row(50, Source.QUEUE)], []),  # it is not held
+        ([*ROWS[:-1], row(10, Source.QUEUE, seconds=-1)], ["legs with a current row", "by QUEUE"]),
+        ([row(1, Source.QUEUE), *ROWS[1:]], ["by STREAM"]),
+    ],
+)
+def test_each_leg_needs_a_row_of_this_run_by_its_own_path(rows, names):
+    assert missed(rows) == names
+    assert is_complete(EXPECTED, current(rows)) is not bool(names)
+
+
+def test_each_other_figure_can_be_missed_alone():
+    assert missed(complete_after_s=61.0) == ["all current after"]
+    assert missed(complete_after_s=None) == ["all current after"]
+    assert missed(lines=4) == ["peak of market data lines"]
+    assert missed(orders=["BUY"]) == ["order messages at the broker"]
+
+
+def test_a_line_of_an_underlying_that_is_still_to_come_is_no_miss():
+    assert not missed(lines=2)
+    assert missed(lines=1)
+
+
+def test_a_row_of_an_earlier_run_counts_once_the_broker_has_confirmed_it():
+    times = {3: START + timedelta(seconds=1), 4: START - timedelta(seconds=1)}
+    old = [
+        row(conid, Source.QUEUE, seconds=-600.0, confirmed=times.get(conid))
+        for conid in range(3, 11)
+    ]
+    assert current(old) == {(ACCOUNT, 3): Source.QUEUE}
+
+
+RESULTS = [
+    AcceptanceResult(name="legs", wanted="2", found="2", met=True),
+    AcceptanceResult(name="  by QUEUE", wanted="1", found="0", met=False),
+]
+AT = datetime(2026, 3, 9, 14, 30, tzinfo=UTC)
+CHANGE = DayChange(at=AT, kind=ChangeKind.GATEWAY, text="gateway: connected")
+ADDRESSES = [("Dagster UI", "starting")]
+
+
+@pytest.fixture
+def overview(monkeypatch):
+    """Return what the tables have, as far as the displays look at it."""
+    monkeypatch.setattr(demo, "figures_of", lambda seen: [("lines", "20 of 100 in use")])
+    status = Mock(to_dict=lambda: {"lines_in_use": 20})
+    return Mock(status=status, current=7, changes=[CHANGE])
+
+
+class Closed(io.StringIO):
+    """A terminal that was closed."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_a_program_reads_one_json_object_per_line(capsys, overview):
+    with choose_display(as_json=True) as display:
+        display.event("started", {"ui": "here"})
+        display.note("not for a program")
+        for _ in range(2):  # the second one comes too soon
+            display.show(overview, ADDRESSES)
+        display.show_acceptance(RESULTS)
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
+        {"event": "started", "ui": "here"},
+        {"event": "status", "lines_in_use": 20, "current": 7},
+        {
+            "event": "verdict",
+            "met": False,
+            "figures": [
+                {"name": "legs", "wanted": "2", "found": "2", "met": True},
+                {"name": "by QUEUE", "wanted": "1", "found": "0", "met": False},
+            ],
+        },
+    ]
+
+
+def test_a_log_has_the_addresses_once_and_then_the_figures(capsys, overview):
+    with choose_display(as_json=False) as display:
+        display.event("started", {"ui": "here"})
+        for _ in range(2):
+            display.show(overview, ADDRESSES)
+        display.show_acceptance(RESULTS)
+    *lines, _heading, first, second = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "Dagster UI: starting",
+        "lines: 20 of 100 in use",
+    ]
+    assert [line.split()[-1] for line in (first, second)] == ["met", "missed"]
+
+
+@pytest.mark.parametrize("kind", [JsonDisplay, LineDisplay, LiveDisplay])
+def test_a_closed_output_stops_the_demo(kind, monkeypatch, overview):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stdout", Closed())
+    with pytest.raises(StopRequested, match="the output was closed"), kind() as display:
+        display.show(overview, ADDRESSES)
+
+
+@pytest.fixture(scope="module")
+def day():
+    return load_scenario(BOOKS / "demo_day.yaml")
+
+
+def test_no_leg_of_the_book_opens_closes_or_turns_and_nothing_happens_while_the_demo_starts(day):
+    held = {one.conid: one.quantity for one in load_book("demo").openings}
+    filled = [e.arguments for e in day if e.do == "fill" and e.arguments.conid in held]
+    for one in filled * 2:
+        before = held[one.conid]
+        held[one.conid] += one.quantity
+        assert before * held[one.conid] > 0
+    assert held == {one.conid: one.quantity for one in load_book("demo").openings}
+    assert min(event.at_s for event in day) >= 40
+    strategies = (BOOKS / "demo_strategies.yaml").read_text()
+    assert sum(str(conid) in strategies for conid in {one.conid for one in filled}) >= 5
+
+
+async def test_an_expiry_an_assignment_and_a_roll_come_after_the_first_minute_and_leave_nothing(
+    day,
+):
+    sim = SimulatedGateway("demo", control_port=None, autostep=False, now=lambda: 1_800_000_000.0)
+    before = {row["conid"] for row in sim.positions() if row["quantity"]}
+    own = [event for event in day if event.every_s is None]
+    assert min(event.at_s for event in own) > 60
+    for event in own:
+        await perform(sim, event.do, event.arguments)
+    assert {row["conid"] for row in sim.positions() if row["quantity"]} == before
+    times = {event.do: event.at_s for event in own}
+    listed = next(one for one in own if one.do == "list_option")
+    assert {"assign", "roll"} <= times.keys()
+    assert listed.at_s + listed.arguments.ends_in_s < times["expire"] < STATED_S
+
+
+def test_each_outage_ends_after_some_seconds_and_the_first_minutes_have_one(day):
+    lost, back = (event for event in day if event.do == "connectivity")
+    assert lost.at_s < 300
+    assert 2 < back.at_s - lost.at_s < 15
+    assert lost.every_s == back.every_s
+
+
+@pytest.mark.parametrize(
+    ("now", "last"),
+    [
+        ("2026-11-20T14:00:00", date(2026, 11, 19)),
+        ("2026-11-21T04:59:00", date(2026, 11, 19)),
+        ("2026-11-21T05:00:00", date(2026, 11, 20)),
+        ("2026-11-26T23:00:00", date(2026, 11, 25)),
+    ],
+)
+def test_the_last_session_is_the_last_one_before_today_in_new_york(now: str, last: date) -> None:
+    found = past_sessions("XNYS", datetime.fromisoformat(now).replace(tzinfo=UTC))
+    assert len(found) == 10
+    assert found[-1] == last
+    assert found == sorted(set(found))
