@@ -21,10 +21,9 @@ from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.reports.figures import FiguresReader
 from tests.support.demo_program import (
     LIMIT_S,
-    PROGRAM,
-    clean_environment,
     processes_of,
     query_ui,
+    started,
     wait_for,
 )
 from tests.support.logins import Login, write_gateways, write_strategies
@@ -141,16 +140,8 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeveralLogins]
     }
     write_gateways(folder / "gateways.yaml", logins[:2])
     ui_port = free_port()
-    with (folder / "output.txt").open("wb") as output:
-        process = subprocess.Popen(
-            [PROGRAM, "dev", "--ui-port", str(ui_port)],
-            cwd=folder,
-            env=clean_environment() | environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+    words, output = ("dev", "--ui-port", str(ui_port)), folder / "output.txt"
+    process = started(*words, cwd=folder, output=output, env=environment)
     with patch.dict(os.environ, environment):
         running = SeveralLogins(folder, logins, load_settings(), ui_port, process, logins[:2])
         try:

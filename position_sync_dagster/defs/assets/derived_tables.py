@@ -42,12 +42,9 @@ MOST_STRATEGIES = 50
 
 # The totals that the UI plots, by label. Long labels would leave no room for the tables.
 PLOTS = {
-    "daily": "daily_pnl",
-    "value": "value",
-    "unrealised": "unrealized_pnl",
-    "delta": "dollar_delta",
+    "daily": "daily_pnl", "value": "value", "unrealised": "unrealized_pnl", "delta": "dollar_delta",
     "theta": "theta",
-}
+}  # fmt: skip
 
 # Shown instead of a currency for legs that are not held and have never been valued.
 NOT_VALUED = "not valued"

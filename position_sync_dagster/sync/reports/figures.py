@@ -38,15 +38,10 @@ VERSION = 1
 
 # The names in the JSON of what `Money` names otherwise.
 _NAMES = {
-    "value": "market_value",
-    "unrealized_pnl": "unrealized",
-    "daily_pnl": "today",
-    "realized_pnl": "realised",
-    "realized_since": "realised_since",
-    "oldest_age_s": "age_s",
-    "oldest_greeks_s": "greeks_age_s",
-    "differences": "note",
-}
+    "value": "market_value", "unrealized_pnl": "unrealized", "daily_pnl": "today",
+    "realized_pnl": "realised", "realized_since": "realised_since", "oldest_age_s": "age_s",
+    "oldest_greeks_s": "greeks_age_s", "differences": "note",
+}  # fmt: skip
 
 
 def sums_of(one: Sums, kind: str) -> dict[str, Any]:
@@ -107,24 +102,22 @@ class Figures:
     @cached_property
     def closed_today(self) -> pl.DataFrame:
         """The holdings that closed today, with what each earned today."""
-        priced, since = self.book.priced, moment(self.day.since)
-        gone = priced.filter(pl.col("position") == 0, pl.col("timestamp") >= since)
-        known = pl.concat([gone, priced.filter(pl.col("position") != 0)])
+        priced, since, is_flat = self.book.priced, moment(self.day.since), pl.col("position") == 0
+        gone = priced.filter(is_flat, pl.col("timestamp") >= since)
+        known = pl.concat([gone, priced.filter(~is_flat)])
         # What was opened and closed between two rows was never in the ledger.
-        brief = self.book.reported.filter(pl.col("position") == 0, pl.col("position_time") >= since)
-        brief = brief.join(known, on=KEY, how="anti").with_columns(
-            timestamp="position_time", _opened=pl.lit(value=True)
-        )
-        names = [name for name in brief.columns if name in (*gone.columns, "_opened")]
-        base = pl.coalesce("_base", pl.when(pl.col("_opened")).then(0.0))
+        brief = self.book.reported.filter(is_flat, pl.col("position_time") >= since)
+        brief = brief.join(known, on=KEY, how="anti").with_columns(timestamp="position_time")
+        both = (gone.with_columns(_brief=False), brief.with_columns(_brief=True))
+        base = pl.coalesce("_base", pl.when("_brief").then(0.0))
         rows = (
-            pl.concat([gone, brief.select(names)], how="diagonal_relaxed")
+            pl.concat(both, how="diagonal_relaxed")
             .join(self._realized, on=KEY, how="left")
             .join(base_of(self.before, self.day), on=KEY, how="left")
             .with_columns(realized_pnl=pl.coalesce("_stated", "_realized"))
             .with_columns(daily_pnl=pl.col("realized_pnl") - base)
-            .filter(~(pl.col("_opened").fill_null(value=False) & pl.col("realized_pnl").is_null()))
-            .drop("_stated", "_realized", "_base", "_opened")
+            .filter(~pl.col("_brief") | pl.col("realized_pnl").is_not_null())
+            .select(gone.columns)
         )
         return books.position_rows(rows, self.book).sort("timestamp", descending=True)
 
