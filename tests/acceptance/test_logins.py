@@ -18,7 +18,7 @@ from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.home import Home
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.reports.figures import FiguresReader
+from position_sync_dagster.sync.reports.figures import read_figures
 from tests.support.demo_program import (
     LIMIT_S,
     processes_of,
@@ -55,7 +55,6 @@ class SeveralLogins:
 
     def __post_init__(self) -> None:
         self.lake = Lake.of(self.settings)
-        self.reader = FiguresReader(self.lake, self.settings)
 
     def name(self, *logins: Login) -> None:
         """Save the gateways file."""
@@ -65,7 +64,7 @@ class SeveralLogins:
     def current(self) -> dict[str, int]:
         """Return how many legs of each login are current now."""
         with suppress(LakeError):
-            return current_by_login(self.reader.read(utc_now()))
+            return current_by_login(read_figures(self.lake, self.settings, utc_now()))
         return {}
 
     def all_current(self) -> bool:
