@@ -5,9 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import make_leg
@@ -19,6 +17,7 @@ from position_sync_dagster.errors import (
     UnknownStrategyError,
 )
 from position_sync_dagster.lake.lake import Lake
+from tests.support.command_line import call
 from tests.unit.domain.test_causes import details
 
 NOON = datetime(2026, 3, 9, 12, tzinfo=UTC)
@@ -46,13 +45,6 @@ def told(lake) -> Lake:
     lake.updates.sync.append([row(1, moment, 200.0)])
     lake.registry.sync.replace_all([])
     return lake
-
-
-def call(*arguments: str) -> Result:
-    result = CliRunner().invoke(app, arguments)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def values(at: datetime, *options: str) -> list[float]:

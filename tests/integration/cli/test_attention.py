@@ -1,6 +1,5 @@
 """What `status` says of trouble that stops nothing, and what `dev` refuses to start without."""
 
-import json
 import os
 import re
 from io import BytesIO, TextIOWrapper
@@ -14,15 +13,10 @@ from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.errors import LakeError, SettingsError
 from position_sync_dagster.processes.preflight import check_settings
 from position_sync_dagster.settings import load_settings
+from tests.support.command_line import attention, run
 from tests.support.demo_program import wait_for
 from tests.support.object_store import stored_under
 from tests.support.ports import free_port
-
-
-def attention() -> list[str]:
-    answer = CliRunner().invoke(app, ["status", "--json"])
-    assert answer.exit_code == 0, answer.output
-    return json.loads(answer.stdout)["attention"]
 
 
 def test_nothing_needs_attention_at_first(lake):
@@ -37,9 +31,7 @@ def test_a_missing_then_broken_then_good_strategies_file_shows(lake, monkeypatch
     file.write_text("strategies: [{strategy_id: a}]\n")
     [broken] = attention()
     assert "'legs' is missing" in broken
-    text = CliRunner().invoke(app, ["status"]).stdout
-    assert "attention" in text
-    assert "mine.yaml" in text
+    assert "mine.yaml" in run("status").partition("attention")[2]
     file.write_text("strategies: [{strategy_id: a, legs: []}]\n")
     assert attention() == []
 

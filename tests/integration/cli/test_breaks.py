@@ -3,14 +3,14 @@
 import getpass
 import json
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
-from typer.testing import CliRunner
 
-from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import UnknownRequestError
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
+from tests.support import command_line
 
 AT = datetime(2026, 1, 2, 15, tzinfo=UTC)
 
@@ -27,11 +27,7 @@ def breaks(lake) -> ReconciliationBreaks:
     return table
 
 
-def run(*arguments: str) -> str:
-    result = CliRunner().invoke(app, ["breaks", *arguments])
-    if result.exception is not None:
-        raise result.exception
-    return result.stdout
+run = partial(command_line.run, "breaks")
 
 
 def test_a_break_is_listed_accepted_and_reopened(breaks):
@@ -51,7 +47,7 @@ def test_a_person_without_a_name_on_this_computer_is_asked_for_it(breaks, monkey
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("os.getuid", lambda: 2**31)
     for decision in (["accept", one.break_id, "--reason", "out"], ["reopen", one.break_id]):
-        asked = CliRunner().invoke(app, ["breaks", *decision])
+        asked = command_line.call("breaks", *decision)
         assert (asked.exit_code, "say it with --by" in asked.output) == (2, True)
 
 
@@ -65,8 +61,7 @@ def test_a_decision_in_bytes_that_are_no_text_is_stored_as_text(breaks):
 
 def test_a_decision_needs_a_reason_and_a_break(breaks):
     [one] = breaks.open_breaks()
-    with pytest.raises(SystemExit):
-        run("accept", one.break_id, "--reason", " ")
+    assert command_line.call("breaks", "accept", one.break_id, "--reason", " ").exit_code == 2
     with pytest.raises(UnknownRequestError):
         run("accept", "no-such-id", "--reason", "transferred out")
     breaks.record({"127.0.0.1:7497": []}, AT)

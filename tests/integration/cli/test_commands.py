@@ -7,17 +7,16 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.update import PositionUpdate, Source, ValueOrigin
+from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.status import read_status
 from tests.support import legs
-from tests.support.command_line import run
+from tests.support.command_line import call, run
 from tests.support.holdings import make_holding
 
 GATEWAY = "127.0.0.1:7497"
@@ -122,14 +121,14 @@ def test_a_file_that_the_registry_follows_is_imported_without_a_warning(
         (tmp_path / name).write_text("strategies: []\n")
     monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", "followed.yaml")
     for file, warns in ((tmp_path / "followed.yaml", False), (tmp_path / "other.yaml", True)):
-        done = CliRunner().invoke(app, ["strategies", "import", str(file)])
+        done = call("strategies", "import", str(file))
         assert ("undoes this change" in done.stderr) is warns
 
 
 def test_a_leg_in_any_account_is_removed_beside_the_same_leg_in_one(lake):
     lake.registry.sync.add_many([leg(STREAMED), leg(STREAMED, account=A)])
-    several = CliRunner().invoke(app, ["strategies", "remove", str(STREAMED), "--strategy", "s"])
-    assert "'any' for a leg in any account" in str(several.exception)
+    with pytest.raises(PositionSyncError, match="'any' for a leg in any account"):
+        run("strategies", "remove", str(STREAMED), "--strategy", "s")
     run("strategies", "remove", str(STREAMED), "--account", "any")
     assert [one.account for one in lake.registry.sync.get_all_active()] == [A]
 
@@ -163,9 +162,8 @@ def test_a_leg_of_two_strategies_is_counted_once(lake):
 def test_lines_are_unknown_while_nobody_owns_the_login(lake):
     printed = json.loads(run("status", "--json"))
     assert (printed["lines_in_use"], printed["line_limit"]) == (None, None)
-    assert [line.split() for line in run("status").splitlines() if line.startswith("lines")] == [
-        ["lines", "–"]
-    ]
+    (line,) = [line for line in run("status").splitlines() if line.startswith("lines")]
+    assert line.split() == ["lines", "–"]
     lake.sessions.acquire(GATEWAY, Owner.STREAM, lease_s=60, run_id=None, host="here", pid=1)
     printed = json.loads(run("status", "--json"))
     assert (printed["lines_in_use"], printed["line_limit"]) == (0, 0)
@@ -198,13 +196,9 @@ def test_the_error_for_a_missing_file_to_import_names_the_path_and_no_setting(re
 def test_the_age_is_that_of_the_price_and_not_that_of_the_row_that_greeks_caused(lake):
     now = utc_now()
     ticked = replace(
-        row(STREAMED, Source.STREAM, ago_s=0.1),
-        right=Right.CALL,
-        value_source=ValueOrigin.TICK,
-        value_time=now - timedelta(seconds=50),
-        delta=0.5,
-        greeks_time=now - timedelta(seconds=0.1),
-    )
+        row(STREAMED, Source.STREAM, ago_s=0.1), right=Right.CALL, value_source=ValueOrigin.TICK,
+        value_time=now - timedelta(seconds=50), delta=0.5, greeks_time=now,
+    )  # fmt: skip
     delayed = replace(ticked, conid=QUEUED, value_time=None, market_data_type=3)
     lake.updates.sync.append([ticked, delayed])
     lake.registry.sync.add_many([leg(STREAMED, "iron")])
@@ -276,7 +270,7 @@ def test_the_exposure_of_a_strategy_and_its_total(lake):
 
 @pytest.mark.parametrize("command", ["positions", "exposure"])
 def test_json_is_printed_once_and_is_not_watched(lake, command):
-    refused = CliRunner().invoke(app, [command, "--json", "--watch"])
+    refused = call(command, "--json", "--watch")
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert "--json does not go with --watch" in refused.output
 

@@ -3,32 +3,21 @@
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
+from tests.support.command_line import run
 from tests.support.torn_queues import claim, newest_entry
 
 
-@pytest.fixture
-def call_doctor(tmp_path, monkeypatch):
-    monkeypatch.setenv("POSITION_SYNC_LAKE", str(tmp_path / "lake"))
-
-    def call(*arguments: str) -> tuple[int, str]:
-        result = CliRunner().invoke(app, ["doctor", *arguments])
-        return result.exit_code, result.output
-
-    return call
-
-
 def test_a_torn_last_commit_is_refused_by_name_and_the_command_that_is_named_sets_it_aside(
-    tmp_path, call_doctor
+    tmp_path, monkeypatch
 ):
+    monkeypatch.setenv("POSITION_SYNC_LAKE", str(tmp_path / "lake"))
     lake = Lake(tmp_path / "lake", fsync=False)
-    assert call_doctor("--repair") == (0, "No table has a torn last commit.\n")
+    assert run("doctor", "--repair") == "No table has a torn last commit.\n"
     assert not (tmp_path / "lake").exists()
     lake.initialize_sync()
     lake.queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, 4))
@@ -38,7 +27,6 @@ def test_a_torn_last_commit_is_refused_by_name_and_the_command_that_is_named_set
     torn.write_bytes(b"")
     with pytest.raises(BrokenTableError, match=f"{torn.name} is empty.*doctor --repair"):
         PositionQueue(path).sync.counts()
-    code, text = call_doctor("--repair")
-    assert code == 0
+    text = run("doctor", "--repair")
     assert f"position_queue         version 2 is set aside: _delta_log/{torn.name} is empty" in text
     assert PositionQueue(path).sync.counts()[QueueStatus.PENDING] == 3

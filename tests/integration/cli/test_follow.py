@@ -10,13 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from position_sync_dagster.cli import reports
-from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import TokenError
 from tests.support import legs
+from tests.support.command_line import call
 
 NOON = datetime(2026, 3, 9, 14, 30, tzinfo=UTC)
 ROW = PositionUpdate(7, "SPY\u009b2J", None, 0.1, None, 15.25, None, None, NOON, "DUSIM1")
@@ -87,7 +86,7 @@ def waiting(monkeypatch) -> Callable[..., list[str]]:
     def run(seconds: float, *arguments: str) -> list[str]:
         clock = Clock(seconds)
         monkeypatch.setattr(reports, "time", clock)
-        return CliRunner().invoke(app, ["follow", *arguments]).output.splitlines()
+        return call("follow", *arguments).output.splitlines()
 
     return run
 
@@ -130,5 +129,5 @@ def test_a_reader_that_resumes_and_finds_nothing_new_keeps_its_token(lake, waiti
 
 
 def test_a_text_that_is_no_token_is_an_error_with_a_remedy(lake):
-    result = CliRunner().invoke(app, ["follow", "--since", "yesterday"])
-    assert isinstance(result.exception, TokenError)
+    with pytest.raises(TokenError):
+        call("follow", "--since", "yesterday")

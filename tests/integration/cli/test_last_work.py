@@ -7,13 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from position_sync_dagster import dagster_files
-from position_sync_dagster.cli.app import app
 from position_sync_dagster.dagster_files import ENDED, SENSORS, SUPERVISOR, file_of
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import load_settings
+from tests.support.command_line import call, run
 from tests.support.ports import free_port
 
 
@@ -31,42 +30,24 @@ def wrote(age_s: float) -> None:
         os.utime(file_of(program), (at, at))
 
 
-def status() -> str:
-    return CliRunner().invoke(app, ["status"]).stdout
+ENDED_BY = "The webserver (process 7) ended with exit code 1."
+LATE = "Programs have stopped or hang"
 
 
-def finding() -> tuple[str, str]:
-    """Return the level and the text of what `doctor` finds of the programs."""
-    answer = CliRunner().invoke(app, ["doctor", "--json"])
+@pytest.mark.parametrize(
+    ("past", "shown", "level", "said"),
+    [
+        (lambda: None, "programs           none runs", "good", "^none runs$"),
+        (lambda: wrote(4), r"last sensor tick \d\S* s ago\n", "good", "^the last sensor tick was"),
+        (lambda: wrote(400), rf"\(late\)(.|\n)*attention  +{LATE}: the last", "bad", LATE),
+        (lambda: dagster_files.note(ENDED, ENDED_BY), re.escape(ENDED_BY), "bad", ""),
+    ],
+)
+def test_what_the_programs_did_last_is_said_by_status_and_by_doctor(past, shown, level, said):
+    past()
+    assert re.search(shown, run("status"))
+    answer = call("doctor", "--json")
     (found,) = [one for one in json.loads(answer.stdout)["findings"] if one["check"] == "programs"]
     assert answer.exit_code == 1, "the gateway is not there"
-    return found["level"], found["text"]
-
-
-def test_a_lake_that_is_not_running_is_no_error():
-    assert "programs           none runs" in status()
-    assert finding() == ("good", "none runs")
-
-
-def test_programs_that_work_show_their_last_tick():
-    wrote(4)
-    assert re.search(r"last sensor tick \d\S* s ago\n", status())
-    level, text = finding()
-    assert level == "good"
-    assert text.startswith("the last sensor tick was at ")
-
-
-def test_programs_that_stopped_are_late_and_bad():
-    wrote(400)
-    text = status()
-    assert "(late)" in text
-    assert "attention          Programs have stopped or hang: the last sensor tick was at" in text
-    level, text = finding()
-    assert level == "bad"
-    assert "Programs have stopped or hang" in text
-
-
-def test_why_everything_ended_is_said_until_the_next_start():
-    dagster_files.note(ENDED, "The webserver (process 7) ended with exit code 1.")
-    assert "The webserver (process 7) ended with exit code 1." in status()
-    assert finding()[0] == "bad"
+    assert found["level"] == level
+    assert re.search(said, found["text"])

@@ -6,12 +6,11 @@ from datetime import UTC, datetime
 from functools import partial
 
 import pytest
-from typer.testing import CliRunner
 
-from position_sync_dagster.cli.app import app
 from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.settings import load_settings
 from tests.support import command_line
+from tests.support.command_line import attention
 from tests.support.option_books import book, contract, order
 from tests.unit.domain.test_causes import change
 
@@ -43,18 +42,13 @@ def test_json_has_a_list_of_proposals(held) -> None:
     covered, condor = json.loads(run("propose", "--json"))
     legs = {leg["conid"]: leg["quantity"] for leg in condor.pop("legs")}
     assert legs == {contract(name).conid: quantity for name, quantity in CONDOR.items()}
-    assert condor == {
-        "name": "SPY-iron-condor-2028-12-15",
-        "kind": "iron-condor",
-        "account": "A",
-        "underlying": "SPY",
-        "why": "opened by one order",
-        "credit": 0.0,
-        "greatest_loss": 1000.0,
-        "unlimited": False,
-        "alternatives": [],
-        "currency": "USD",
-    }
+    assert (condor.pop("name"), condor.pop("why")) == (
+        "SPY-iron-condor-2028-12-15",
+        "opened by one order",
+    )
+    terms = {"kind": "iron-condor", "account": "A", "underlying": "SPY", "currency": "USD"}
+    money = {"credit": 0.0, "greatest_loss": 1000.0, "unlimited": False, "alternatives": []}
+    assert condor == terms | money
     assert covered["kind"] == "covered-call"
     assert json.loads(run("propose", "--json", "--account", "B")) == []
     assert json.loads(run("propose", "--json", "--underlying", "QQQ")) == []
@@ -70,8 +64,7 @@ def test_accepted_proposals_are_active_and_not_proposed_again(held, chosen) -> N
 
 
 def test_a_number_that_is_not_in_the_list_is_refused(held) -> None:
-    refused = CliRunner().invoke(app, ["strategies", "propose", "--accept", "3"])
-    assert refused.exit_code == 2
+    assert command_line.call("strategies", "propose", "--accept", "3").exit_code == 2
     assert held.registry.sync.get_all_active() == []
 
 
@@ -85,10 +78,6 @@ def test_accepted_proposals_are_added_to_the_strategies_file(held, tmp_path, mon
     assert len(held.registry.sync.get_all_active()) == 4
 
 
-def attention() -> list[str]:
-    return json.loads(CliRunner().invoke(app, ["status", "--json"]).stdout)["attention"]
-
-
 def test_status_names_the_first_step_and_then_what_was_opened_in_no_strategy(held) -> None:
     [first] = attention()
     assert "`position-sync strategies propose` shows the strategies" in first
@@ -100,8 +89,7 @@ def test_status_names_the_first_step_and_then_what_was_opened_in_no_strategy(hel
     )
     held.position_changes.add([replace(change(conid, 0, 2, now), account="A")])
     assert attention() == ["1 SPY vertical is in no strategy: `position-sync strategies propose`."]
-    changes = CliRunner().invoke(app, ["changes"])
-    assert "1 SPY vertical is in no strategy" in changes.stdout
+    assert "1 SPY vertical is in no strategy" in command_line.run("changes")
 
 
 def test_a_contract_is_explained(held, tmp_path, monkeypatch) -> None:

@@ -102,12 +102,6 @@ def test_no_more_than_the_limit_is_shown_and_the_rest_is_counted(queue):
     assert "are shown" not in run("--status", "FAILED")
 
 
-def test_a_retried_request_is_pending_with_fresh_attempts(queue):
-    first, second = fail(queue, 1, 2)
-    assert run("retry", first) == f"{first} is PENDING again.\n"
-    assert state(queue) == {first: (PENDING, 0), second: (FAILED, 1)}
-
-
 def test_a_request_with_a_live_one_for_its_position_stays_failed(queue):
     one, other = fail(queue, 1, 2)
     [live] = insert(queue, 1)
@@ -116,7 +110,7 @@ def test_a_request_with_a_live_one_for_its_position_stays_failed(queue):
         {"request_id": other, "stands_for_it": other, "put_back": True},
     ]
     assert f"{one} stays FAILED: {live} asks" in run("retry", one)
-    assert queue.counts()[FAILED] == 1
+    assert state(queue) == {one: (FAILED, 1), other: (PENDING, 0), live: (PENDING, 0)}
 
 
 def test_all_failed_requests_are_retried_in_one_commit(queue):

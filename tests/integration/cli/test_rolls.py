@@ -1,7 +1,6 @@
 """`position-sync strategies rolls`, and the causes in `history`, on real tables."""
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from position_sync_dagster.domain.instrument import NEW_YORK
@@ -12,6 +11,10 @@ from tests.unit.domain.test_causes import ACCOUNT, CALL, OTHER, change, fill
 
 NOW = datetime.now(UTC)
 AT = NOW - timedelta(minutes=5)
+
+
+def row(position: float, at: datetime) -> PositionUpdate:
+    return PositionUpdate(CALL, "SPY", None, position, 1.5, -300.0, 100.0, -100.0, at, ACCOUNT)
 
 
 def rolled(lake) -> None:
@@ -47,11 +50,7 @@ def test_a_rolled_leg_is_proposed_and_replaced_in_one_commit_on_demand(lake) -> 
 def test_what_closed_is_listed_and_a_leg_that_is_gone_is_not_missing(lake) -> None:
     assert "No change of a position has been recorded yet." in run("positions", "--closed")
     rolled(lake)
-    row = PositionUpdate(
-        conid=CALL, symbol="SPY", right=None, position=0.0, market_price=1.5, market_value=-300.0,
-        average_cost=100.0, unrealized_pnl=-100.0, timestamp=NOW, account=ACCOUNT,
-    )  # fmt: skip
-    lake.updates.sync.append([row])
+    lake.updates.sync.append([row(0.0, NOW)])
     said = run("positions", "--closed")
     for wanted in ("SPY 575C 20Mar26", "TRADED", "PROVISIONAL", "ic,part", "1 of 1 closes since"):
         assert wanted in said
@@ -78,11 +77,7 @@ def one_day() -> str:
 
 def test_the_history_of_a_holding_says_why_it_closed(lake) -> None:
     rolled(lake)
-    row = PositionUpdate(
-        conid=CALL, symbol="SPY", right=None, position=-2.0, market_price=1.5, market_value=-300.0,
-        average_cost=100.0, unrealized_pnl=-100.0, timestamp=AT, account=ACCOUNT,
-    )  # fmt: skip
-    lake.updates.sync.append([row, replace(row, position=0.0, timestamp=NOW)])
+    lake.updates.sync.append([row(-2.0, AT), row(0.0, NOW)])
     said = run("history", f"{ACCOUNT}:{CALL}")
     assert "closed -2: TRADED, PROVISIONAL" in said
     assert "traded  +112.00 USD" in said

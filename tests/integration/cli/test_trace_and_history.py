@@ -6,49 +6,32 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
-from typer.testing import CliRunner
 
-from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.update import Answer, PositionUpdate, QueueRequest, Source
 from position_sync_dagster.lake.schema.codec import content_id, new_ids
-from tests.support.command_line import run
+from tests.support.command_line import call, run
 
 ACCOUNT = "DUSIM0001"
 RUN = "0f4d2a5e-5a1b-4c55-9d1c-6f2d6f0f1a11"
 NOW = datetime.now(UTC)
+GATEWAY = "127.0.0.1:7497"
 ROW = PositionUpdate(
-    conid=7,
-    symbol="SPY",
-    right=None,
-    position=-2.0,
-    market_price=1.5,
-    market_value=-300.0,
-    average_cost=100.0,
-    unrealized_pnl=-100.0,
-    timestamp=NOW,
-    account=ACCOUNT,
-    source=Source.QUEUE,
-    gateway_id="127.0.0.1:7497",
-)
+    7, "SPY", None, -2.0, 1.5, -300.0, 100.0, -100.0, NOW, ACCOUNT,
+    source=Source.QUEUE, gateway_id=GATEWAY,
+)  # fmt: skip
 
 
 @pytest.fixture
 def drained(lake):
     """Write what a drain of one request leaves; return the ids of request, row and batch."""
     (request_id,) = lake.queue.sync.insert_many([QueueRequest(7, "SPY", 2, ACCOUNT)])
-    session = lake.sessions.acquire(
-        "127.0.0.1:7497", Owner.STREAM, lease_s=60, run_id=None, host="here", pid=1
-    )
+    owner = {"lease_s": 60, "run_id": None, "host": "here", "pid": 1}
+    session = lake.sessions.acquire(GATEWAY, Owner.STREAM, **owner)
     (batch_id,) = new_ids(NOW, 1)
-    row = replace(
-        ROW,
-        request_id=request_id,
-        session_id=session.session_id,
-        run_id=RUN,
-        update_id=content_id(NOW, request_id),
-    )
+    ids = {"request_id": request_id, "update_id": content_id(NOW, request_id)}
+    row = replace(ROW, session_id=session.session_id, run_id=RUN, **ids)
     lake.updates.sync.append([row], batch_id=batch_id)
     lake.queue.sync.mark_success([request_id])
     return {"REQUEST": request_id, "UPDATE": row.update_id, "BATCH": batch_id, "RUN": RUN}
@@ -126,15 +109,10 @@ def test_a_history_shows_each_value_with_what_held_then(lake, drained):
     later = datetime.now(UTC) + timedelta(minutes=2)
     lake.registry.sync.add_active(7, "SPY", strategy_id="hedge", account=ACCOUNT)
     found = Discrepancy(
-        type=DiscrepancyType.QUANTITY,
-        account=ACCOUNT,
-        conid=7,
-        symbol="SPY",
-        expected=-2.0,
-        actual=-1.0,
-        detail="differs",
-    )
-    lake.breaks.record({"127.0.0.1:7497": [found]}, at=NOW + timedelta(minutes=1))
+        type=DiscrepancyType.QUANTITY, account=ACCOUNT, conid=7, symbol="SPY",
+        expected=-2.0, actual=-1.0, detail="differs",
+    )  # fmt: skip
+    lake.breaks.record({GATEWAY: [found]}, at=NOW + timedelta(minutes=1))
     lake.updates.sync.append([replace(ROW, timestamp=later, source=Source.STREAM)])
     first, second = json.loads(run("history", f"{ACCOUNT}:7", "--json"))["values"]
     assert (first["row"]["run_id"], first["row"]["request_id"]) == (RUN, drained["REQUEST"])
@@ -153,10 +131,8 @@ def test_a_history_is_bounded_by_its_limit_and_by_a_day(lake):
         lake.updates.sync.append([replace(ROW, timestamp=at)])
     found = json.loads(run("history", f"{ACCOUNT}:7", "--limit", "2", "--json"))
     assert found["more"]
-    assert [v["row"]["timestamp"] for v in found["values"]] == [
-        times[1].isoformat(),
-        times[0].isoformat(),
-    ]
+    shown = [datetime.fromisoformat(v["row"]["timestamp"]) for v in found["values"]]
+    assert shown == [times[1], times[0]]
     day = times[2].date().isoformat()
     (only,) = json.loads(run("history", f"{ACCOUNT}:7", "--day", day, "--json"))["values"]
     assert only["row"]["date"] == day
@@ -166,7 +142,7 @@ def test_a_holding_without_rows_is_an_error_that_names_it(drained, refuse):
     code, message = refuse("history", f"{ACCOUNT}:8")
     assert code == 2
     assert f"{ACCOUNT}:8" in message
-    assert CliRunner().invoke(app, ["history", "nonsense"]).exit_code == 2
+    assert call("history", "nonsense").exit_code == 2
 
 
 def test_a_row_leads_to_the_event_that_reports_it(lake, drained, tmp_path, monkeypatch):
@@ -174,12 +150,9 @@ def test_a_row_leads_to_the_event_that_reports_it(lake, drained, tmp_path, monke
     home.mkdir()
     version = lake.updates.table.version()
     with dg.instance_for_test(temp_dir=str(home)) as instance:
-        instance.report_runless_asset_event(
-            dg.AssetMaterialization(
-                "position_updates",
-                metadata={"delta_version_from": version - 1, "delta_version": version},
-            )
-        )
+        span = {"delta_version_from": version - 1, "delta_version": version}
+        event = dg.AssetMaterialization("position_updates", metadata=span)
+        instance.report_runless_asset_event(event)
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     assert f"UTC: versions {version - 1} to {version}" in run("trace", drained["UPDATE"])
     assert len(json.loads(run("trace", drained["BATCH"], "--json"))["events"]) == 1
