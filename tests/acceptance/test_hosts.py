@@ -17,7 +17,6 @@ from position_sync_dagster.demo import import_strategies
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.lake.lake import Lake
-from tests.acceptance.test_recovery import assert_never_two_writers
 from tests.support import postgres
 from tests.support.demo_program import (
     LIMIT_S,
@@ -28,6 +27,7 @@ from tests.support.demo_program import (
 )
 from tests.support.hosts import Host
 from tests.support.ports import free_port
+from tests.support.promises import assert_one_writer_each
 
 pytestmark = [
     pytest.mark.skipif(postgres.programs() is None, reason=postgres.MISSING),
@@ -135,7 +135,7 @@ def test_a_stream_outlives_an_outage_of_postgres_and_what_waited_is_drained_afte
     session = deployment.session()
     assert session is not None
     assert session.session_id == before.session_id
-    assert_never_two_writers(deployment.folder / "lake")
+    assert_one_writer_each(deployment.lake)
 
 
 def test_a_stop_gives_the_lease_up_and_no_log_and_no_command_line_names_the_password(deployment):

@@ -9,7 +9,6 @@ import random
 import signal
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,6 +20,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.lake.lake import Lake
 from tests.support.demo_program import LINES, Demo, assert_tables_are_whole, wait_for
+from tests.support.promises import assert_one_writer_each
 
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "1"))
 
@@ -114,20 +114,6 @@ def stream_runs(demo: Demo) -> dict[str, str]:
     return {run["runId"]: run["status"] for run in found}
 
 
-def assert_never_two_writers(lake: Path) -> None:
-    """Each token is one session's, and no row of an owner follows one of its successor."""
-    rows = pl.read_delta(str(lake / "position_updates")).filter(source="STREAM")
-    owners = rows.select("fencing_token", "session_id").unique()
-    assert owners["fencing_token"].is_unique().all()
-    spans = (
-        rows.group_by("fencing_token")
-        .agg(first=pl.col("timestamp").min(), last=pl.col("timestamp").max())
-        .sort("fencing_token")
-    )
-    later = spans["first"].shift(-1).drop_nulls()
-    assert (spans["last"].head(later.len()) <= later).all()
-
-
 @pytest.mark.timeout(600 * ROUNDS)
 def test_after_a_kill_of_the_streams_process_another_streams(home):
     demo = home.running()
@@ -135,7 +121,7 @@ def test_after_a_kill_of_the_streams_process_another_streams(home):
     for _ in range(ROUNDS):
         os.kill(session.pid, signal.SIGKILL)
         session = streaming(demo, after=session)
-    assert_never_two_writers(demo.lake)
+    assert_one_writer_each(Lake(demo.lake))
     assert_tables_are_whole(demo.lake)
 
 
@@ -160,5 +146,5 @@ def test_each_program_that_is_killed_is_started_again_and_the_stream_outlives_it
     now = streaming(demo, after=None)
     assert (now.session_id, now.pid) == (session.session_id, session.pid)
     assert stream_runs(demo) == runs, "no other stream was started, nor this one called failed"
-    assert_never_two_writers(demo.lake)
+    assert_one_writer_each(Lake(demo.lake))
     assert_tables_are_whole(demo.lake)

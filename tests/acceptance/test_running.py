@@ -23,6 +23,7 @@ from benchmarks import looks
 from position_sync_dagster.demo import RECORDED, SESSIONS
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.supervisor import is_serving
+from tests.acceptance.test_recovery import stream_runs
 from tests.support.demo_program import (
     ACCOUNT,
     LEGS,
@@ -106,7 +107,6 @@ def backfill(demo: Demo, ending: Event) -> Backfill:
     before = filled(demo)
     launched = launch_backfill(demo, days)
     wait("the backfill ends", lambda: backfill_status(demo, launched) != "REQUESTED")
-    assert backfill_runs(demo, launched) == {"SUCCESS"}
     return Backfill(
         status=backfill_status(demo, launched),
         new=filled(demo) - before,
@@ -135,16 +135,6 @@ def backfill_status(demo: Demo, backfill_id: str) -> str:
         id=backfill_id,
     )["partitionBackfillOrError"]["status"]
     return status
-
-
-def backfill_runs(demo: Demo, backfill_id: str) -> set[str]:
-    """Return the statuses of a backfill's runs."""
-    runs = demo.graphql(
-        """query($tag: ExecutionTag!) { runsOrError(filter: {tags: [$tag]}) {
-             ... on Runs { results { status } } } }""",
-        tag={"key": "dagster/backfill", "value": backfill_id},
-    )["runsOrError"]["results"]
-    return {run["status"] for run in runs}
 
 
 def filled(demo: Demo) -> int:
@@ -390,19 +380,10 @@ def look(demo: Demo) -> list[str]:
     return looks.Looks().add(nodes) if nodes else ["no definitions are loaded yet"]
 
 
-def stream_runs(demo: Demo) -> list[dict[str, str]]:
-    found = demo.graphql(
-        """{ runsOrError(filter: {pipelineName: "stream_positions"}) {
-             ... on Runs { results { id status } } } }"""
-    )
-    runs: list[dict[str, str]] = found["runsOrError"]["results"]
-    return runs
-
-
-def the_one_stream(demo: Demo) -> list[dict[str, str]] | None:
+def the_one_stream(demo: Demo) -> dict[str, str] | None:
     """Return all runs of the stream if exactly one of them is going on, and nothing is queued."""
     runs = stream_runs(demo)
-    going_on = [run["status"] for run in runs if run["status"] not in ENDED]
+    going_on = [status for status in runs.values() if status not in ENDED]
     return runs if going_on == ["STARTED"] else None
 
 

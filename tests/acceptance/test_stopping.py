@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 import psutil
 
-from tests.acceptance.test_recovery import assert_never_two_writers
+from position_sync_dagster.lake.lake import Lake
 from tests.support.demo_program import (
     LEGS,
     LIMIT_S,
@@ -26,6 +26,7 @@ from tests.support.demo_program import (
     assert_tables_are_whole,
     wait_for,
 )
+from tests.support.promises import assert_one_writer_each
 
 # How the demo that ends by itself is started: it is whole again before it ends.
 TIMED = ("--for", "90")
@@ -72,7 +73,7 @@ def test_after_a_kill_of_everything_no_request_is_lost_or_written_twice(home, te
     assert set(answered["request_id"]) == requests, "a request without its row"
     own = answered.filter(pl.col("request_id").is_in(rows["request_id"].drop_nulls().implode()))
     assert (own["request_id"] == own["request_id_of_row"]).all()
-    assert_never_two_writers(again.lake)
+    assert_one_writer_each(Lake(again.lake))
     assert_tables_are_whole(again.lake)
 
 

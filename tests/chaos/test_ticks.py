@@ -14,8 +14,10 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from position_sync_dagster.domain.clock import utc_now
-from tests.acceptance.test_recovery import assert_never_two_writers, streaming, until_valued
+from position_sync_dagster.lake.lake import Lake
+from tests.acceptance.test_recovery import streaming, until_valued
 from tests.support.demo_program import Demo, assert_tables_are_whole, wait_for
+from tests.support.promises import assert_one_writer_each
 
 EVENTS = """{ assetOrError(assetKey: {path: ["position_updates"]}) { ... on Asset {
   assetMaterializations(limit: 2000) { timestamp metadataEntries {
@@ -42,7 +44,7 @@ def assert_once(demo: Demo) -> None:
     assert done["request_id"].is_unique().all()
     assert rows["request_id"].drop_nulls().is_unique().all()
     assert done.join(rows, on="update_id", how="anti").is_empty()
-    assert_never_two_writers(demo.lake)
+    assert_one_writer_each(Lake(demo.lake))
     assert_tables_are_whole(demo.lake)
 
 
@@ -125,7 +127,7 @@ def test_a_lake_that_a_person_restores_and_vacuums_is_written_on(demo):
     until_valued(demo, "all tables were vacuumed")
     rows = demo.updates()
     assert rows["request_id"].drop_nulls().is_unique().all()
-    assert_never_two_writers(demo.lake)
+    assert_one_writer_each(Lake(demo.lake))
     assert_tables_are_whole(demo.lake)
     # An event before it may count rows that the person took back.
     assert_each_row_is_in_one_event(demo, after=restored[-1])

@@ -24,16 +24,9 @@ DRIVER = shutil.which("chromedriver")
 MISSING = "no Chromium here: `apt install chromium chromium-driver` on Debian and Ubuntu"
 
 ARGUMENTS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+    *("--disable-quic", "--disable-background-networking", "--disable-component-update"),
+    *("--no-first-run", "--disable-sync", "--hide-scrollbars"),
 )
 
 # The page of the whole lineage, on which each group is a box.

@@ -42,30 +42,17 @@ def portfolio(account: str, conid: int, held: float | str, price: float = 1.5) -
     """Return a portfolio row; its value follows from quantity and price."""
     value = price * 100 * held if isinstance(held, int | float) else 0.0
     return account_messages.portfolio_value(
-        account,
-        _contract(conid),
-        held=held,
-        price=price,
-        value=value,
-        average_cost=120.5,
-        unrealized=3.0,
-        realized=0.0,
-    )
+        account, _contract(conid), held=held, price=price, value=value,
+        average_cost=120.5, unrealized=3.0, realized=0.0,
+    )  # fmt: skip
 
 
 def _contract(conid: int) -> Contract:
     return Contract(
-        conid=conid,
-        symbol="XYZ",
-        sec_type=SecType.OPT,
-        underlying="XYZ",
-        expiry="20281215",
-        strike=100.0,
-        right="C",
-        multiplier=100.0,
-        local_symbol="XYZ   281215C00100000",
+        conid=conid, symbol="XYZ", sec_type=SecType.OPT, underlying="XYZ", expiry="20281215",
+        strike=100.0, right="C", multiplier=100.0, local_symbol="XYZ   281215C00100000",
         trading_class="XYZ",
-    )
+    )  # fmt: skip
 
 
 class FakeGateway:

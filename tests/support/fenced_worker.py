@@ -33,18 +33,9 @@ def main(path: str, clock_s: float = 0.0, lease_s: float = LEASE_S) -> None:
     while True:
         number += 1
         row = PositionUpdate(
-            1,
-            "SPY",
-            None,
-            1.0,
-            1.0,
-            float(number),
-            1.0,
-            1.0,
-            clock(),
-            gateway_id="g",
-            fencing_token=session.fencing_token,
-        )
+            1, "SPY", None, 1.0, 1.0, float(number), 1.0, 1.0, clock(),
+            gateway_id="g", fencing_token=session.fencing_token,
+        )  # fmt: skip
         try:
             lake.updates.sync.append([row])
         except LeaseLostError as error:

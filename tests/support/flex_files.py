@@ -7,13 +7,17 @@ from position_sync_dagster.domain.statement import EventKind, Statement, Stateme
 ACCOUNT = "DUSIM0001"
 
 
+OPTION = {
+    "accountId": ACCOUNT,
+    "currency": "USD",
+    "assetCategory": "OPT",
+    "symbol": "SPY   281215C00575000",
+    "underlyingSymbol": "SPY",
+}
+
+
 def position(conid: int = 1, day: str = "20260305", **attributes: str) -> str:
     fields = {
-        "accountId": ACCOUNT,
-        "currency": "USD",
-        "assetCategory": "OPT",
-        "symbol": "SPY   281215C00575000",
-        "underlyingSymbol": "SPY",
         "conid": str(conid),
         "multiplier": "100",
         "strike": "575",
@@ -27,16 +31,11 @@ def position(conid: int = 1, day: str = "20260305", **attributes: str) -> str:
         "fifoPnlUnrealized": "50",
         "levelOfDetail": "SUMMARY",
     }
-    return element("OpenPosition", fields | attributes)
+    return element("OpenPosition", OPTION | fields | attributes)
 
 
 def trade(execution_id: str = "0000e1.01", **attributes: str) -> str:
     fields = {
-        "accountId": ACCOUNT,
-        "currency": "USD",
-        "assetCategory": "OPT",
-        "symbol": "SPY   281215C00575000",
-        "underlyingSymbol": "SPY",
         "conid": "1",
         "ibExecID": execution_id,
         "tradeID": "77",
@@ -49,7 +48,7 @@ def trade(execution_id: str = "0000e1.01", **attributes: str) -> str:
         "fifoPnlRealized": "12.5",
         "levelOfDetail": "EXECUTION",
     }
-    return element("Trade", fields | attributes)
+    return element("Trade", OPTION | fields | attributes)
 
 
 def element(name: str, attributes: dict[str, str]) -> str:

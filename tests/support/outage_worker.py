@@ -52,14 +52,8 @@ async def streams(settings: Settings) -> None:
 async def drains(settings: Settings) -> None:
     """Drain the queue."""
     lake = Lake.of(settings)
-    worker = QueueWorker(
-        lake.queue,
-        0.5,
-        3,
-        values=LakeValues(lake, settings),
-        updates=lake.updates,
-        settings=settings,
-    )
+    values = LakeValues(lake, settings)
+    worker = QueueWorker(lake.queue, 0.5, 3, values=values, updates=lake.updates, settings=settings)
     await worker.start()
     while True:
         await asyncio.to_thread(time.sleep, 3600)

@@ -75,71 +75,53 @@ def test_an_edit_of_the_file_counts_at_once_and_changes_only_its_login(tmp_path:
 
 ONE = "gateways:\n- {name: a, port: 4001, accounts: [U1]}\n"
 TAGGED = "gateways:\n- name: a\n  port: 4001\n  accounts: [U1]\n"
+NAMED = "name: a, port: 4001"
+
+WHOLE_FILES = [
+    ("", "", "it is empty"),
+    ("gateways: []", "line 1", r"gateways \[\] cannot be used"),
+    ("gateways: {}", "line 1", "must be a list"),
+]
+FIRST_LOGINS = [
+    (NAMED, "'accounts' is missing"),
+    ("name: a, accounts: [U1]", "'port' is missing"),
+    ("port: 4001, accounts: [U1]", "'name' is missing"),
+    (f"{NAMED}, accounts: [U1, U1]", "U1 belongs to two"),
+    (f"{NAMED}, accounts: []", r"accounts \[\] cannot be used"),
+    (f"{NAMED}, accounts: [U 1]", "'U 1' cannot"),
+    (f"{NAMED}, accounts: [U1], trading_mode: live", "'live' cannot be used"),
+    ("name: a, accounts: [U1], port: 0", "port '0'"),
+    ("name: a, accounts: [U1], port: 65536", "port '65536'"),
+    (f"{NAMED}, accounts: [U1], client_id: 0", "client_id '0'"),
+    (f"{NAMED}, accounts: [U1], max_lines: 5", "5 reserved lines leave none of 5"),
+    (f"{NAMED}, accounts: [U1], host: 'x y'", "'x y' cannot"),
+    ("name: a b, port: 1, accounts: [U1]", "'a b' cannot be used"),
+    ("name: a...b, port: 1, accounts: [U1]", "cannot be used"),
+    (f"name: {'a' * 65}, port: 1, accounts: [U1]", "cannot be used"),
+]
+SECOND_LOGINS = [
+    ("name: b, port: 2, accounts: [U2], x: 1", "'x' is not known"),
+    ("name: a, port: 2, accounts: [U2]", "name 'a' belongs to two gateways .*line 2"),
+    ("name: b, port: 4001, accounts: [U2]", "4001 belongs to two"),
+    ("name: b, host: LocalHost, port: 4001, accounts: [U2]", "4001 .* two gateways .'a' in line 2"),
+    ("name: b, port: 2, accounts: [U2, U1]", "U1 belongs to two"),
+]
+TAGS = [
+    ("[x]", "tags .*cannot be used"),
+    ("{a: }", "tags.a has no value"),
+    ("{a: b, a: c}", "'a' is there twice"),
+    ("{a b: c}", "'a b' cannot be used"),
+    ("{dagster/partition: b}", "'dagster/partition' cannot"),
+]
 
 
 @pytest.mark.parametrize(
     ("text", "place", "cause"),
     [
-        ("", "", "it is empty"),
-        ("gateways: []", "line 1", "gateways \\[\\] cannot be used"),
-        ("gateways: {}", "line 1", "must be a list"),
-        ("gateways:\n- {name: a, port: 4001}", "line 2", "'accounts' is missing"),
-        ("gateways:\n- {name: a, accounts: [U1]}", "line 2", "'port' is missing"),
-        ("gateways:\n- {port: 4001, accounts: [U1]}", "line 2", "'name' is missing"),
-        (ONE + "- {name: b, port: 2, accounts: [U2], x: 1}", "line 3", "'x' is not known"),
-        (
-            ONE + "- {name: a, port: 4002, accounts: [U2]}",
-            "line 3",
-            "name 'a' belongs to two gateways .*line 2",
-        ),
-        (ONE + "- {name: b, port: 4001, accounts: [U2]}", "line 3", "4001 belongs to two"),
-        (
-            ONE + "- {name: b, host: LocalHost, port: 4001, accounts: [U2]}",
-            "line 3",
-            "4001 belongs to two gateways .'a' in line 2",
-        ),
-        (ONE + "- {name: b, port: 4002, accounts: [U2, U1]}", "line 3", "U1 belongs to two"),
-        ("gateways:\n- {name: a, port: 4001, accounts: [U1, U1]}", "line 2", "U1 belongs to two"),
-        (
-            "gateways:\n- {name: a, port: 4001, accounts: []}",
-            "line 2",
-            "accounts \\[\\] cannot be used",
-        ),
-        (
-            "gateways:\n- {name: a, port: 4001, accounts: [U 1]}",
-            "line 2",
-            "'U 1' cannot",
-        ),
-        (
-            "gateways:\n- {name: a, port: 1, trading_mode: live, accounts: [U1]}",
-            "line 2",
-            "'live' cannot be used",
-        ),
-        ("gateways:\n- {name: a, port: 0, accounts: [U1]}", "line 2", "port '0'"),
-        ("gateways:\n- {name: a, port: 65536, accounts: [U1]}", "line 2", "port '65536'"),
-        (
-            "gateways:\n- {name: a, port: 1, client_id: 0, accounts: [U1]}",
-            "line 2",
-            "client_id '0'",
-        ),
-        (
-            "gateways:\n- {name: a, port: 1, max_lines: 5, accounts: [U1]}",
-            "line 2",
-            "5 reserved lines leave none of 5",
-        ),
-        ("gateways:\n- {name: a b, port: 1, accounts: [U1]}", "line 2", "'a b' cannot be used"),
-        ("gateways:\n- {name: a...b, port: 1, accounts: [U1]}", "line 2", "cannot be used"),
-        ("gateways:\n- {name: " + "a" * 65 + ", port: 1, accounts: [U1]}", "line 2", "cannot be"),
-        (
-            "gateways:\n- {name: a, host: 'x y', port: 1, accounts: [U1]}",
-            "line 2",
-            "'x y' cannot",
-        ),
-        (TAGGED + "  tags: [x]\n", "line 5", "tags .*cannot be used"),
-        (TAGGED + "  tags: {a: }\n", "line 5", "tags.a has no value"),
-        (TAGGED + "  tags: {a: b, a: c}\n", "line 5", "'a' is there twice"),
-        (TAGGED + "  tags: {a b: c}\n", "line 5", "'a b' cannot be used"),
-        (TAGGED + "  tags: {dagster/partition: b}\n", "line 5", "'dagster/partition' cannot"),
+        *WHOLE_FILES,
+        *((f"gateways:\n- {{{text}}}", "line 2", cause) for text, cause in FIRST_LOGINS),
+        *((f"{ONE}- {{{text}}}", "line 3", cause) for text, cause in SECOND_LOGINS),
+        *((f"{TAGGED}  tags: {text}\n", "line 5", cause) for text, cause in TAGS),
     ],
 )
 def test_a_mistake_is_named_by_its_place_with_a_remedy(

@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from datetime import timedelta
 
-import polars as pl
 import pytest
 
 from position_sync_dagster.domain.clock import utc_now
@@ -19,6 +18,7 @@ from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
 from tests.support.forked_workers import worker_forker
 from tests.support.object_store import SECRET
+from tests.support.promises import assert_one_writer_each
 from tests.support.store_proxy import HANG, TOKEN, Rule
 
 ACCOUNT = "DUSIM0001"
@@ -102,7 +102,7 @@ async def test_what_runs_outlives_outages_of_the_store(
             for log, begin in zip(logs, read, strict=True):
                 assert_says_each_thing_once(log.name, log.read_text()[begin:])
 
-    assert_never_two_writers(lake.updates.table.rows())
+    assert_one_writer_each(lake)
     statuses = await lake.queue.get_batch(None, 1000, QueueStatus.FAILED)
     assert Counter(request.request_id for request in statuses) == Counter(ids)
     for log in logs:
@@ -140,7 +140,7 @@ async def test_a_stream_keeps_its_session_when_its_lease_runs_out_while_the_stor
         stop.set()
         await running
     rows = lake.updates.table.rows()
-    assert_never_two_writers(rows)
+    assert_one_writer_each(lake)
     assert rows.get_column("update_id").is_unique().all()
 
 
@@ -170,12 +170,3 @@ async def _all_ended(lake: Lake) -> bool:
     await asyncio.sleep(0.2)
     counts = await lake.queue.counts()
     return counts[QueueStatus.PENDING] == counts[QueueStatus.PROCESSING] == 0
-
-
-def assert_never_two_writers(rows: pl.DataFrame) -> None:
-    """Each token is one session's, and no row of an owner follows one of its successor."""
-    rows = rows.filter(source="STREAM")
-    owners = rows.select("fencing_token", "session_id").unique()
-    assert owners["fencing_token"].is_unique().all()
-    written = rows.sort("ledger_version").get_column("fencing_token")
-    assert written.is_sorted(), "an owner wrote after its successor"
