@@ -657,13 +657,9 @@ class IBConnectionManager:
                 shared.connection = None
 
     def _slot(self) -> "_Shared":
-        loop = asyncio.get_running_loop()
-        slots = self._shared.setdefault(loop, {})
-        key = (
-            self.settings.gateway_host,
-            self.settings.gateway_port,
-            self.settings.gateway_client_id,
-        )
+        slots = self._shared.setdefault(asyncio.get_running_loop(), {})
+        chosen = self.settings
+        key = (chosen.gateway_host, chosen.gateway_port, chosen.gateway_client_id)
         return slots.setdefault(key, _Shared())
 
 

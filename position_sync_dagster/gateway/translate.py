@@ -378,7 +378,7 @@ def _row(
             symbol=symbol,
             secType=sec_type,
             lastTradeDateOrContractMonth=day,
-            strike=float(strike or 0),
+            strike=_sent("strike", strike or "0"),
             right=right,
             multiplier=multiplier,
             exchange=exchange,
@@ -386,11 +386,18 @@ def _row(
             localSymbol=local,
             tradingClass=cls,
         )
-        amounts = {name: known(float(text)) for name, text in sent.items()}
+        amounts = {name: known(_sent(name, text)) for name, text in sent.items()}
         key = key_of(account, contract.conId)
         return HoldingRow(key, instrument_of(contract), position, amounts)
     except ValueError as error:
         return OddRow((account, int(number_of(conid) or 0)), str(error))
+
+
+def _sent(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{name} {shown(text)}") from None
 
 
 def _side(price: float) -> float | None:
