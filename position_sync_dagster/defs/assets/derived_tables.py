@@ -125,11 +125,6 @@ def counted(**counts: int) -> dict[str, str]:
     return {name: f"{count:,}" for name, count in counts.items()}
 
 
-def version_text(rows: pl.DataFrame) -> str:
-    """Return the newest version of the ledger as a text, which the UI does not plot."""
-    return str(newest_version(rows) or "unknown")
-
-
 def positions_metadata(rows: "pl.DataFrame", now: datetime) -> dict[str, dg.MetadataValue]:
     """Return the largest positions by value, a table for each currency.
 
@@ -202,7 +197,10 @@ def latest_positions(lake: tables.Lake, settings: Settings, run_id: str | None) 
             held=rows.filter(rows["position"] != 0).height,
             **seldom(without_value=rows["market_value"].null_count()),
         )
-        | {"dagster/row_count": result.rows, "ledger_version": version_text(found)}
+        | {
+            "dagster/row_count": result.rows,
+            "ledger_version": str(newest_version(found) or "unknown"),
+        }
         | table_asset.replacement_metadata(result)
     )
 
@@ -287,7 +285,10 @@ def strategy_exposure(lake: tables.Lake, settings: Settings, run_id: str | None)
     )
     metadata: dict[str, dg.RawMetadataValue] = (
         money_metadata(book.money())
-        | {"dagster/row_count": result.rows, "ledger_version": version_text(book.priced)}
+        | {
+            "dagster/row_count": result.rows,
+            "ledger_version": str(newest_version(book.priced) or "unknown"),
+        }
         | counted(
             strategies=found.filter(~is_rest).get_column("strategy_id").n_unique(),
             legs=sums["legs"],

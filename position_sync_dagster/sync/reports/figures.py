@@ -270,35 +270,28 @@ def limit_of(one: Evaluated) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class FiguresReader:
-    """Reads the figures repeatedly, and each time only the new data."""
+def read_figures(lake: Lake, settings: Settings, now: datetime) -> Figures:
+    """Read everything that a person is shown, and each time only the new data; blocks.
 
-    lake: Lake
-    settings: Settings
-
-    def read(self, now: datetime) -> Figures:
-        """Read everything that a person is shown; blocks.
-
-        Raises:
-            LakeError: A table cannot be used.
-        """
-        lake, settings, since = self.lake, self.settings, days.day_began(now)
-        latest = rows_of_logins(lake.updates.sync.latest(), settings)
-        book = books.read_book(lake, settings, now, latest=latest)
-        of_day = (lake.position_changes, lake.executions, lake.closures, lake.breaks)
-        others = (lake.registry, lake.contracts, lake.updates, lake.broker_positions)
-        versions = books.versions_of(*of_day, *others, lake.account_values)
-        changed = (*versions[: len(of_day)], lake.sessions.table.version())
-        gone = latest.filter(pl.col("position") == 0, pl.col("timestamp") >= moment(since))
-        return Figures(
-            status=read_status(lake, settings, now, latest=latest, closes=book.closes),
-            book=book,
-            day=_day(lake, since, changed),
-            limits=evaluate(known_limits(settings), book),
-            before=_rows_before(lake, since, tuple(gone.select("conid", "timestamp").rows())),
-            versions=(*versions, *map(str, book.live_since.items())),
-        )
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    since = days.day_began(now)
+    latest = rows_of_logins(lake.updates.sync.latest(), settings)
+    book = books.read_book(lake, settings, now, latest=latest)
+    of_day = (lake.position_changes, lake.executions, lake.closures, lake.breaks)
+    others = (lake.registry, lake.contracts, lake.updates, lake.broker_positions)
+    versions = books.versions_of(*of_day, *others, lake.account_values)
+    changed = (*versions[: len(of_day)], lake.sessions.table.version())
+    gone = latest.filter(pl.col("position") == 0, pl.col("timestamp") >= moment(since))
+    return Figures(
+        status=read_status(lake, settings, now, latest=latest, closes=book.closes),
+        book=book,
+        day=_day(lake, since, changed),
+        limits=evaluate(known_limits(settings), book),
+        before=_rows_before(lake, since, tuple(gone.select("conid", "timestamp").rows())),
+        versions=(*versions, *map(str, book.live_since.items())),
+    )
 
 
 @lru_cache(maxsize=2)
