@@ -54,7 +54,7 @@ from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, exchange
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
-from position_sync_dagster.sync.reports.figures import Figures, FiguresReader
+from position_sync_dagster.sync.reports.figures import Figures, read_figures
 from position_sync_dagster.terminal.board import Lines, board, figures_of
 from position_sync_dagster.terminal.text import command_as_typed, printable
 
@@ -528,7 +528,6 @@ class DemoRun:
 
     def __post_init__(self) -> None:
         self._lake = Lake.of(self.settings)
-        self._reader = FiguresReader(self._lake, self.settings)
 
     def check(self) -> None:
         """Raise if one of the programs has ended.
@@ -571,7 +570,7 @@ class DemoRun:
             LakeError: A table cannot be used.
             SimulatorProcessError: The simulator does not answer.
         """
-        found = self._reader.read(utc_now())
+        found = read_figures(self._lake, self.settings, utc_now())
         if self.complete_after_s is None:
             self._paths(found)
         return found
@@ -599,7 +598,7 @@ class DemoRun:
 
     def acceptance(self, *, limit_s: float) -> tuple[AcceptanceResult, ...]:
         """Read the tables a last time, and return the results of the acceptance test."""
-        expected, current = self._paths(self._reader.read(utc_now()))
+        expected, current = self._paths(read_figures(self._lake, self.settings, utc_now()))
         return evaluate(
             expected,
             current,

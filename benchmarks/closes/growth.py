@@ -17,7 +17,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RollFollower
-from position_sync_dagster.sync.reports.figures import FiguresReader
+from position_sync_dagster.sync.reports.figures import read_figures
 
 SIZES = (1_000, 10_000, 100_000)
 # The number of holdings that close while it is measured.
@@ -61,7 +61,6 @@ def measured(bench: Bench, closes: int) -> dict[str, float]:
     )  # fmt: skip
     CloseExplainer(lake).explain()
     settings = Settings(lake=str(folder), _env_file=None)
-    reader = FiguresReader(lake, settings)
     of: dict[str, list[float]] = {}
 
     def timed(what: str, work: Callable[[], object]) -> None:
@@ -79,7 +78,7 @@ def measured(bench: Bench, closes: int) -> dict[str, float]:
         timed("follow rolls", lambda: RollFollower(lake, file).follow())
         timed("explain in a new process", lambda: CloseExplainer(Lake(folder)).explain())
         DERIVE["strategy_exposure"](lake, settings, None)
-        timed("read the page", lambda: reader.read(datetime.now(UTC)))
+        timed("read the page", lambda: read_figures(lake, settings, datetime.now(UTC)))
         timed("derive the tables", lambda: _derive(lake, settings))
     return {what: median(samples) for what, samples in of.items()}
 

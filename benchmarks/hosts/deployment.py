@@ -14,7 +14,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.reports.figures import FiguresReader
+from position_sync_dagster.sync.reports.figures import read_figures
 from tests.support import postgres
 from tests.support.hosts import Host
 from tests.support.logins import Login, write_gateways, write_strategies
@@ -71,7 +71,6 @@ class Deployment:
         self._stack.enter_context(patch.dict(os.environ, environment))
         self.settings: Settings = load_settings()
         self.lake = Lake.of(self.settings)
-        self._overview = FiguresReader(self.lake, self.settings)
         self.hosts = {name: Host(folder / name, environment) for name in "ab"}
         for host in self.hosts.values():
             self._stack.callback(host.kill)
@@ -112,7 +111,7 @@ class Deployment:
 
     def current(self) -> dict[str, int]:
         """Count the holdings of each login whose value is current now."""
-        return current_by_login(self._overview.read(utc_now()))
+        return current_by_login(read_figures(self.lake, self.settings, utc_now()))
 
     def position(self, key: Key, since: datetime) -> float | None:
         """Return the newest position of a holding."""

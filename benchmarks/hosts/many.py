@@ -26,7 +26,7 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.reports.figures import FiguresReader
+from position_sync_dagster.sync.reports.figures import read_figures
 from tests.support import postgres
 from tests.support.hosts import Host
 from tests.support.promises import (
@@ -136,11 +136,10 @@ class _ManyLogins:
         self._until("all LIVE", lambda: len(self._live(names)) == number)
         yield "until all logins are LIVE", time.monotonic() - began, "s"
         settings = load_settings()
-        overview = FiguresReader(self._lake, settings)
 
         def current() -> int:
             with suppress(LakeError):
-                return sum(current_by_login(overview.read(utc_now())).values())
+                return sum(current_by_login(read_figures(self._lake, settings, utc_now())).values())
             return 0
 
         self._until("all legs current", lambda: current() == number * LEGS)

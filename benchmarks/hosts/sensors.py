@@ -150,5 +150,5 @@ class _Logins:
         """Read what the sensors decide by, each login by itself."""
         for login in self._settings.logins:
             name = login.gateway_id
-            recent_runs(self._instance, STREAM_JOB, limit=RUNS_SEEN, login=name)
+            recent_runs(self._instance, limit=RUNS_SEEN, login=name)
             self._one_by_one.sessions.current(name)

@@ -22,7 +22,7 @@ from position_sync_dagster.processes.child_process import ChildProcess, StopRequ
 from position_sync_dagster.processes.home import HomeError, exclusive_use
 from position_sync_dagster.settings import PREFIX, Settings, load_settings, read_env_file
 from position_sync_dagster.sync.reports.exchange_days import require_known
-from position_sync_dagster.sync.reports.figures import Figures, FiguresReader
+from position_sync_dagster.sync.reports.figures import Figures, read_figures
 
 UI_URL = f"{PREFIX}UI_URL"
 LOG_NAME = "dagster-dev.log"
@@ -104,10 +104,9 @@ def watch(dagster: ChildProcess, settings: Settings, ui_port: int, stop: StopReq
             dagster.check()
             stop.pause(LOOK_INTERVAL_S)
     lake = Lake.of(settings)
-    reader = FiguresReader(lake, settings)
 
     def read() -> Figures | None:
-        return reader.read(utc_now()) if lake.exists else None
+        return read_figures(lake, settings, utc_now()) if lake.exists else None
 
     with LiveDisplay() as screen:
         for _ in frames(dagster.check, ui_port, screen, read, [("logs", str(dagster.log))]):

@@ -75,7 +75,7 @@ def _repaired(lake: Lake) -> tuple[list[dict[str, object]], list[str]]:
 def maintain(json: options.Json = False, home: options.HomeFolder = None) -> None:
     """Merge small files of each table, and delete files that no version in the retention needs.
 
-    Dagster does this every three hours while it runs. Other programs may read and write at the same
+    Dagster does this every four hours while it runs. Other programs may read and write at the same
     time. The output shows the number of files merged and deleted, the files and the version
     afterwards, and why a part was skipped until the next time.
     """

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -27,7 +27,7 @@ from position_sync_dagster.sync.reports import book as books
 from position_sync_dagster.sync.reports.book import COLUMNS, Book
 from position_sync_dagster.sync.reports.changes import ChangeKind
 from position_sync_dagster.sync.reports.closes import read_closes
-from position_sync_dagster.sync.reports.figures import FiguresReader, sums_of
+from position_sync_dagster.sync.reports.figures import Figures, read_figures, sums_of
 from position_sync_dagster.sync.reports.status import plain, read_status
 from position_sync_dagster.terminal import board, money_tables, output
 from position_sync_dagster.terminal.text import amount, as_typed, number, printable, quantity
@@ -61,7 +61,7 @@ def figures(
     With --json as `/api/v1/figures` serves them; a program may rely on the names.
     """
     settings, lake = options.opened(home)
-    found = FiguresReader(lake, settings).read(utc_now())
+    found = read_figures(lake, settings, utc_now())
     if json:
         sys.stdout.write(output.escaped(found.to_json()) + "\n")
         return
@@ -83,7 +83,7 @@ def changes(
     settings, lake = options.opened(home)
     listed = [
         one
-        for one in FiguresReader(lake, settings).read(utc_now()).changes
+        for one in read_figures(lake, settings, utc_now()).changes
         if kind in (None, one.kind) and account in (None, one.account)
     ]
     lines = [f"{one.at.astimezone():%H:%M:%S}  {one.kind:<8}  {one.text}" for one in listed]
@@ -351,6 +351,7 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
+@dataclass(frozen=True)
 class Tools:
     """The tools: each returns values for JSON; unknown is null, never zero.
 
@@ -358,28 +359,29 @@ class Tools:
         PositionSyncError: The tables cannot be read; from every tool.
     """
 
-    def __init__(self, settings: Settings, lake: Lake) -> None:
-        self._settings = settings
-        self._lake = lake
-        self._reader = FiguresReader(lake, settings)
+    settings: Settings
+    lake: Lake
+
+    def _read(self) -> Figures:
+        return read_figures(self.lake, self.settings, utc_now())
 
     def figures(self) -> dict[str, Any]:
         """Return accounts, strategies, underlyings, expiries, changes, limits and the gateway.
 
         The positions are left out: `positions` has them.
         """
-        return self._reader.read(utc_now()).to_dict(positions=False)
+        return self._read().to_dict(positions=False)
 
     def positions(
         self, strategy: str | None = None, symbol: str | None = None
     ) -> list[dict[str, Any]]:
         """Return the open positions, all or those of a strategy or an underlying."""
-        rows = books.open_positions(self._reader.read(utc_now()).book, strategy, symbol)
+        rows = books.open_positions(self._read().book, strategy, symbol)
         return list(plain(rows.select(COLUMNS).to_dicts()))
 
     def changes(self) -> list[dict[str, Any]]:
         """Return what happened today: trades, closes, outages and breaks, the newest first."""
-        return list(plain(self._reader.read(utc_now()).changes))
+        return list(plain(self._read().changes))
 
     def as_of(self, time: str) -> dict[str, Any]:
         """Return strategies and positions as they were known at a time such as 2026-03-09T15:30Z.
@@ -388,7 +390,7 @@ class Tools:
         """
         at = datetime.fromisoformat(time)
         at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-        book = books.book_at(self._lake, self._settings, Past(at=at), utc_now())
+        book = books.book_at(self.lake, self.settings, Past(at=at), utc_now())
         money = book.money()
         found = {
             "at": at,

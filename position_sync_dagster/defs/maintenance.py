@@ -140,11 +140,11 @@ def maintain_lake() -> None:
 
 # SQLite makes a file of 150 kB for each run: with one each hour, a third of Dagster's history would
 # be maintenance.
-every_three_hours = dg.ScheduleDefinition(
-    name="every_three_hours",
+every_four_hours = dg.ScheduleDefinition(
+    name="every_four_hours",
     job=maintain_lake,
-    cron_schedule="37 */3 * * *",
-    description="Each three hours: merges small files of the tables, and deletes Dagster's runs "
+    cron_schedule="37 */4 * * *",
+    description="Each four hours: merges small files of the tables, and deletes Dagster's runs "
     "and events that are older than 90 days.",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -248,19 +248,18 @@ class JobRun:
 
 
 def recent_runs(
-    instance: dg.DagsterInstance, job_name: str, *, limit: int, login: str | None = None
+    instance: dg.DagsterInstance, *, limit: int, login: str | None = None
 ) -> Sequence[JobRun]:
-    """Return the newest runs of a job, newest first.
+    """Return the newest runs of the stream, newest first.
 
     Args:
         instance: The Dagster instance.
-        job_name: The job.
         limit: Maximum number of runs.
         login: Only runs of the partition of this login.
     """
     tags = {} if login is None else {resources.PARTITION: login}
-    records = instance.get_run_records(dg.RunsFilter(job_name=job_name, tags=tags), limit=limit)
-    return [_run_of(record) for record in records]
+    of_login = dg.RunsFilter(job_name=resources.STREAM_JOB, tags=tags)
+    return [_run_of(record) for record in instance.get_run_records(of_login, limit=limit)]
 
 
 _IN_PROGRESS = [status for status in Status if status not in resources.ENDED]
@@ -443,40 +442,57 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """
     settings = resources.POSITION_SYNC.read_settings()
     lake, instance = resources.cached_lake(settings), resources.cached_instance(context)
-    since = context.last_sensor_start_time
     logins = {login.gateway_id: login for login in settings.logins}
-    several = settings.gateways_file is not None
-    known = (
-        set(instance.get_dynamic_partitions(str(resources.LOGINS.name))) if several else set(logins)
-    )
+    several, stored = settings.gateways_file is not None, str(resources.LOGINS.name)
+    known = set(instance.get_dynamic_partitions(stored)) if several else set(logins)
+    since = context.last_sensor_start_time
     supervisor = _Supervisor(
         lake,
         instance,
-        logins.keys() | known,
         supervised_since=None if since is None else datetime.fromtimestamp(since, UTC),
+        sessions=lake.sessions.current_of(logins.keys() | known),
+        streams=streams_in_progress(instance),
     )
-    removed = sorted(known - logins.keys())
-    ended = [name for name in removed if supervisor.has_ended(name, settings)]
+    reasons, ended, removed = list[str](), list[str](), sorted(known - logins.keys())
+    for name in removed:
+        if name in supervisor.streams:
+            reason = supervisor.decide(settings, name, name).reason
+            reasons.append(f"{name} is no longer in the gateways file: {reason}")
+        else:
+            ended.append(name)
     # A new login may be a renamed old one: the gateway serves only one of them at a time.
     new = sorted(logins.keys() - known) if ended == removed else []
-    requests = supervisor.tick(
-        (login, name if several else None)
+    decided = {
+        name: supervisor.decide(login, name, name if several else None)
         for name, login in logins.items()
         if name in known or name in new
-    )
+    }
+    owned = {name for name, one in supervisor.sessions.items() if one.is_alive(datetime.now(UTC))}
+    waiting = supervisor.streams.keys() - owned
+    starting = sum(not one.start and name in waiting for name, one in decided.items())
+    requests = []
+    for name, decision in decided.items():
+        partition, reason = name if several else None, decision.reason
+        is_first = name not in owned  # a successor waits for the lease before it
+        if decision.start and is_first and starting >= STARTS_AT_ONCE:
+            reason = f"{starting} other streams are starting: this one follows them"
+        elif decision.start:
+            starting += is_first
+            requests.append(dg.RunRequest(partition_key=partition, tags=logins[name].run_tags))
+        reasons.append(f"{partition}: {reason}" if partition else reason)
     changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
     changes += [resources.LOGINS.build_add_request(new)] if new else []
     changes += [resources.LOGINS.build_delete_request(ended)] if ended else []
     return dg.SensorResult(
         run_requests=requests,
-        skip_reason=None if requests else "; ".join(supervisor.reasons) or "no login",
+        skip_reason=None if requests else "; ".join(reasons) or "no login",
         dynamic_partitions_requests=changes,
     )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class _Supervisor:
-    """The decisions of one tick, and their effects.
+    """What one tick decides by, and the effects of its decisions.
 
     The sessions of all logins are read at once, and so are their runs that have not ended. The
     ended runs of a login are read only if the decision needs them.
@@ -484,49 +500,13 @@ class _Supervisor:
 
     lake: tables.Lake
     instance: dg.DagsterInstance
-    names: Collection[str]
     supervised_since: datetime | None
+    sessions: Mapping[str, GatewaySession]
+    streams: Mapping[str, Sequence[JobRun]]
 
-    def __post_init__(self) -> None:
-        self._sessions = self.lake.sessions.current_of(self.names)
-        self._streams = streams_in_progress(self.instance)
-        self.reasons: list[str] = []
-
-    def tick(self, logins: Iterable[tuple[Settings, str | None]]) -> list[dg.RunRequest]:
-        """Return the requests for the streams of logins that need one.
-
-        Args:
-            logins: Each with its partition.
-        """
-        decided = [(*one, self._decide(one[0], one[0].gateway_id, one[1])) for one in logins]
-        now = datetime.now(UTC)
-        owned = {name for name, session in self._sessions.items() if session.is_alive(now)}
-        starting = sum(
-            not decision.start and login.gateway_id in self._streams.keys() - owned
-            for login, _partition, decision in decided
-        )
-        requests = []
-        for login, partition, decision in decided:
-            is_first = login.gateway_id not in owned  # a successor waits for the lease before it
-            reason = decision.reason
-            if decision.start and is_first and starting >= STARTS_AT_ONCE:
-                reason = f"{starting} other streams are starting: this one follows them"
-            elif decision.start:
-                starting += is_first
-                requests.append(dg.RunRequest(partition_key=partition, tags=login.run_tags))
-            self.reasons.append(f"{partition}: {reason}" if partition else reason)
-        return requests
-
-    def has_ended(self, name: str, settings: Settings) -> bool:
-        """Return whether a login that was removed from the gateways file has no run left."""
-        if name not in self._streams:
-            return True
-        decision = self._decide(settings, name, name)
-        self.reasons.append(f"{name} is no longer in the gateways file: {decision.reason}")
-        return False
-
-    def _decide(self, settings: Settings, name: str, partition: str | None) -> Supervision:
-        session = self._sessions.get(name)
+    def decide(self, settings: Settings, name: str, partition: str | None) -> Supervision:
+        """Decide about a login; report its lost runs as failed, and note a pause in its session."""
+        session = self.sessions.get(name)
         decide = partial(
             supervise,
             session=session,
@@ -536,15 +516,13 @@ class _Supervisor:
         )
         unended = [
             run
-            for of, streams in self._streams.items()
+            for of, streams in self.streams.items()
             for run in streams
             if partition is None or of == partition
         ]
         decision = decide(unended)
         if len(decision.lost) == len(unended):  # ended runs decide, if there are any
-            decision = decide(
-                recent_runs(self.instance, resources.STREAM_JOB, limit=RUNS_SEEN, login=partition)
-            )
+            decision = decide(recent_runs(self.instance, limit=RUNS_SEEN, login=partition))
         for run_id in decision.lost:
             run = self.instance.get_run_by_id(run_id)
             if run is not None and not run.is_finished:

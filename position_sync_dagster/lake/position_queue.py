@@ -226,7 +226,7 @@ class SyncQueue:
             ),
             {"action": "insert"},
         )
-        logger.info("inserted %d requests", len(ids))
+        logger.debug("inserted %d requests", len(ids))
         return ids
 
     def get_batch(

@@ -25,7 +25,7 @@ from position_sync_dagster.risk.scenarios import Breakdown
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.book import COLUMNS as POSITION_COLUMNS
 from position_sync_dagster.sync.reports.book import read_curves
-from position_sync_dagster.sync.reports.figures import Figures, FiguresReader
+from position_sync_dagster.sync.reports.figures import Figures, read_figures
 from position_sync_dagster.sync.reports.risk import read_risk
 from position_sync_dagster.sync.reports.status import plain
 from position_sync_dagster.terminal.money_tables import not_in_sums
@@ -66,7 +66,6 @@ class PageFigures:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lake = Lake.of(settings)
-        self._reader = FiguresReader(self._lake, settings)
         self._lock = Lock()
         self._last: Figures | None = None
         self._curves: list[dict[str, Any]] = []
@@ -108,7 +107,7 @@ class PageFigures:
         with self._lock:
             if self._last is None or not timedelta() <= now - self._last.at < FRESH:
                 self._last = None
-                self._last = self._reader.read(now)
+                self._last = read_figures(self._lake, self._settings, now)
             return self._last
 
 

@@ -19,6 +19,7 @@ from tests.support.demo_program import (
     PROGRAM,
     clean_environment,
     processes_of,
+    started,
     wait_for,
 )
 from tests.support.ports import free_port
@@ -27,27 +28,18 @@ from tests.support.ports import free_port
 class Dev:
     """One start of `position-sync dev` in a folder of its own."""
 
-    def __init__(self, folder: Path, *, gateway_port: int | None = None, **more: str) -> None:
+    def __init__(self, folder: Path, *, gateway_port: int | None = None) -> None:
         self.folder = folder
         self.gateway_port = gateway_port or free_port()
         self.ui_port = free_port()
         self.output = folder / "output.txt"
         self.home = folder / "dagster_home"
-        env = clean_environment() | more
-        env |= {
+        env = {
             "DAGSTER_HOME": str(self.home),
             "POSITION_SYNC_GATEWAY_PORT": str(self.gateway_port),
         }
-        with self.output.open("w") as output:
-            self.process = subprocess.Popen(
-                [PROGRAM, "dev", "--ui-port", str(self.ui_port)],
-                cwd=folder,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        words = ("dev", "--ui-port", str(self.ui_port))
+        self.process = started(*words, cwd=folder, output=self.output, env=env)
 
     def text(self) -> str:
         return self.output.read_text()
@@ -68,14 +60,14 @@ class Dev:
 def one(tmp_path_factory) -> Iterator[Dev]:
     """Start one without a gateway, which the last test that asks ends."""
     folder = tmp_path_factory.mktemp("dev")
-    started = Dev(folder)
+    dev = Dev(folder)
     try:
-        wait_for("the UI answers", started.serving)
-        yield started
+        wait_for("the UI answers", dev.serving)
+        yield dev
     finally:
-        if started.process.poll() is None:
-            started.process.send_signal(signal.SIGINT)
-            started.process.wait(LIMIT_S)
+        if dev.process.poll() is None:
+            dev.process.send_signal(signal.SIGINT)
+            dev.process.wait(LIMIT_S)
         for process in processes_of(folder):
             process.kill()
 
@@ -149,15 +141,15 @@ def test_without_a_gateway_it_advises_and_keeps_running_until_it_is_killed(one, 
 def test_what_cannot_run_ends_everything_with_its_reason_as_the_last_word(tmp_path):
     (tmp_path / "dagster_home").mkdir()
     (tmp_path / "dagster_home" / "dagster.yaml").write_text("storage: {nowhere: {}}\n")
-    started = Dev(tmp_path)
+    dev = Dev(tmp_path)
     try:
-        assert started.process.wait(LIMIT_S) == 1
-        wait_for("nothing is left", started.gone)
-        text = started.text()
+        assert dev.process.wait(LIMIT_S) == 1
+        wait_for("nothing is left", dev.gone)
+        text = dev.text()
         assert "nowhere" in text, "Dagster's own error"
         assert re.search(r"Everything ends\. The daemon \(process \d+\) ended .* 3 times", text)
         assert "Dagster has ended with code 1." in text.splitlines()[-2]
     finally:
         for process in processes_of(tmp_path):
             process.kill()
-        started.process.wait()
+        dev.process.wait()

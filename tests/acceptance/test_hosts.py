@@ -1,11 +1,5 @@
-"""A deployment: the programs of `deploy/programs.yaml` on Postgres.
+"""A deployment: the programs of `deploy/programs.yaml` on Postgres."""
 
-`tests/support/dagster-1.5.sql.gz` is a `pg_dump` of an instance of Dagster 1.5.14 (of 2023): five
-runs of jobs with our names, one of them left STARTED, their events, the cursor of a sensor, and two
-partitions. Today's Dagster is seven migrations of its tables further.
-"""
-
-import gzip
 import os
 import subprocess
 import sys
@@ -32,7 +26,7 @@ from tests.support.demo_program import (
     clean_environment,
     wait_for,
 )
-from tests.support.hosts import ROOT, Host
+from tests.support.hosts import Host
 from tests.support.ports import free_port
 
 pytestmark = [
@@ -40,43 +34,19 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 
-DUMP = ROOT / "tests" / "support" / "dagster-1.5.sql.gz"
-REVISION = "SELECT version_num FROM alembic_version"
-# What a person would miss.
-KEPT = (
-    "SELECT run_id, pipeline_name, status FROM runs ORDER BY run_id",
-    "SELECT id, run_id, dagster_event_type, asset_key, event FROM event_logs ORDER BY id",
-    "SELECT run_id, key, value FROM run_tags ORDER BY run_id, key",
-    "SELECT selector_id, status, instigator_body FROM instigators ORDER BY selector_id",
-    "SELECT partitions_def_name, partition FROM dynamic_partitions ORDER BY 1, 2",
-    "SELECT asset_key, last_run_id FROM asset_keys ORDER BY asset_key",
-)
-
-PAGES = """{
-  runsOrError(limit: 50) { ... on Runs { results { runId } } }
-  assetOrError(assetKey: {path: ["position_updates"]}) {
-    ... on Asset { assetMaterializations(limit: 50) { runId } } } }"""
-
 ACCOUNT, MONITORED = "DUSIM0001", 915000030
 PROGRAMS = ("code", "daemon", "webserver")
 
 
 @dataclass
 class Deployment:
-    """One host, and what it works on.
-
-    Attributes:
-        older: What an older Dagster wrote, by its query, as it was before the migration.
-        revision: The revision of Dagster's tables then.
-    """
+    """One host, and what it works on."""
 
     database: postgres.Postgres
     folder: Path
     gateway_port: int
     control_port: int
     host: Host
-    older: dict[str, list[tuple[Any, ...]]]
-    revision: list[tuple[Any, ...]]
 
     @property
     def lake(self) -> Lake:
@@ -104,19 +74,6 @@ class Deployment:
         session: GatewaySession = wait_for("streaming", lives, within_s=2 * LIMIT_S, poll_s=0.3)
         return session
 
-    def kept(self) -> dict[str, list[tuple[Any, ...]]]:
-        return {query: self.database.query(query) for query in KEPT}
-
-
-def migrate(host: Host) -> str:
-    """Migrate Dagster's storage as docs/deploy.md says, and return what the program wrote."""
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "dagster"), "instance", "migrate"],
-        env=host.environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
-
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
@@ -138,17 +95,9 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
             "POSITION_SYNC_TRADING_MODE": "SIMULATED",
         }
         host = Host(folder / "host", environment)
-        database.output(
-            "psql", "-q", "-v", "ON_ERROR_STOP=1", input=gzip.decompress(DUMP.read_bytes())
-        )
-        older = {query: database.query(query) for query in KEPT}
-        revision = database.query(REVISION)
         try:
-            migrate(host)
             with patch.dict(os.environ, database.environment):
-                yield Deployment(
-                    database, folder, gateway_port, control_port, host, older, revision
-                )
+                yield Deployment(database, folder, gateway_port, control_port, host)
         finally:
             host.kill()
             simulator.kill()
@@ -160,24 +109,6 @@ def started(deployment: Deployment) -> GatewaySession:
     if not deployment.host.processes():
         deployment.host.start(*PROGRAMS)
     return deployment.streaming()
-
-
-def test_what_an_older_dagster_wrote_outlives_a_migration_and_the_programs_go_on(deployment):
-    database, older, host = deployment.database, deployment.older, deployment.host
-    assert len(older[KEPT[0]]) == 5
-    migrated = database.query(REVISION)
-    assert migrated != deployment.revision
-    assert deployment.kept() == older
-    assert postgres.PASSWORD not in migrate(host)  # again, as after a failure in between
-    assert database.query(REVISION) == migrated
-
-    started(deployment)  # its sensor has started a stream
-    wait_for("the pages answer", host.answers, poll_s=0.5)
-    shown = host.graphql(PAGES)
-    runs = {run_id for run_id, *_ in older[KEPT[0]]}
-    assert runs <= {run["runId"] for run in shown["runsOrError"]["results"]}
-    materialized = {one["runId"] for one in shown["assetOrError"]["assetMaterializations"]}
-    assert len(runs & materialized) == 3
 
 
 def test_a_stream_outlives_an_outage_of_postgres_and_what_waited_is_drained_afterwards(deployment):

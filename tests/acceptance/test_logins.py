@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from unittest.mock import patch
 
@@ -18,13 +18,12 @@ from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.home import Home
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.reports.figures import FiguresReader
+from position_sync_dagster.sync.reports.figures import read_figures
 from tests.support.demo_program import (
     LIMIT_S,
-    PROGRAM,
-    clean_environment,
     processes_of,
     query_ui,
+    started,
     wait_for,
 )
 from tests.support.logins import Login, write_gateways, write_strategies
@@ -56,7 +55,6 @@ class SeveralLogins:
 
     def __post_init__(self) -> None:
         self.lake = Lake.of(self.settings)
-        self.reader = FiguresReader(self.lake, self.settings)
 
     def name(self, *logins: Login) -> None:
         """Save the gateways file."""
@@ -66,7 +64,7 @@ class SeveralLogins:
     def current(self) -> dict[str, int]:
         """Return how many legs of each login are current now."""
         with suppress(LakeError):
-            return current_by_login(self.reader.read(utc_now()))
+            return current_by_login(read_figures(self.lake, self.settings, utc_now()))
         return {}
 
     def all_current(self) -> bool:
@@ -85,18 +83,6 @@ class SeveralLogins:
 
         session: GatewaySession = wait_for(f"{login.name} streams", streams, poll_s=0.3)
         return session
-
-    def fill(self, login: Login, conid: int) -> None:
-        """Trade a contract, and wait for the row that tells it."""
-        since = utc_now() - timedelta(days=1)
-
-        def position() -> float:
-            rows = self.lake.updates.sync.newest_of([conid], since).rows
-            return rows[login.account, conid].position
-
-        wanted = position() * 2
-        login.fill(conid, position())
-        wait_for(f"the row of {conid} in {login.name}", lambda: position() == wanted)
 
     def partitions(self) -> dict[str, str]:
         """Return the partition of each stream run, by its run id."""
@@ -141,16 +127,8 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeveralLogins]
     }
     write_gateways(folder / "gateways.yaml", logins[:2])
     ui_port = free_port()
-    with (folder / "output.txt").open("wb") as output:
-        process = subprocess.Popen(
-            [PROGRAM, "dev", "--ui-port", str(ui_port)],
-            cwd=folder,
-            env=clean_environment() | environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+    words, output = ("dev", "--ui-port", str(ui_port)), folder / "output.txt"
+    process = started(*words, cwd=folder, output=output, env=environment)
     with patch.dict(os.environ, environment):
         running = SeveralLogins(folder, logins, load_settings(), ui_port, process, logins[:2])
         try:
@@ -166,23 +144,6 @@ def test_each_login_is_streamed_by_a_run_of_its_partition(several):
     partitions = several.partitions()
     assert {partitions[session.run_id] for session in sessions} == {first.name, second.name}
     assert sessions[0].pid != sessions[1].pid
-
-
-def test_one_that_is_down_delays_no_row_of_the_other_and_comes_back(several):
-    down, up, _ = several.logins
-    wait_for("all legs are current", several.all_current, poll_s=0.5)
-    before = several.session(down)
-    down.post("restart", down_s=3600.0)
-    wait_for("its legs are not current", lambda: several.current().get(down.name) == 0)
-    several.fill(up, up.book.active[0])
-    several.fill(up, up.book.monitored[0])
-    meanwhile = {down.name: 0, up.name: LEGS}
-    wait_for("the other is current", lambda: several.current() == meanwhile, poll_s=0.5)
-    assert several.lake.sessions.current(down.name).state is SessionState.BLIND
-    down.post("restart", down_s=0.0)
-    wait_for("all legs are current again", several.all_current, poll_s=0.5)
-    assert several.session(down).session_id == before.session_id
-    several.fill(down, down.book.monitored[0])
 
 
 def test_a_login_that_is_added_to_the_file_comes_up_and_one_that_is_removed_ends(several):

@@ -5,11 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 from selenium.common.exceptions import WebDriverException
 
-from position_sync_dagster.demo import RECORDED
 from position_sync_dagster.processes.supervisor import is_serving
 from tests.support.browser import (
     GROUPS,
@@ -45,14 +43,6 @@ def demo(chain_home) -> Demo:
 def page(demo: Demo) -> Iterator[Page]:
     with open_page(demo.ui_port) as page:
         yield page
-
-
-def recorded(demo: Demo, *, at_least: int) -> dict[str, int]:
-    """Return the days in `daily_positions`, each with its number of rows; {} while they are few."""
-    if not (demo.lake / "daily_positions" / "_delta_log").exists():
-        return {}
-    counts = demo.table("daily_positions").group_by(pl.col("session_date").cast(str)).len()
-    return dict(counts.iter_rows()) if counts.height >= at_least else {}
 
 
 def test_the_lineage_is_whole_on_one_screen_and_a_group_is_green(demo, page):
@@ -203,11 +193,3 @@ def test_a_strategy_named_as_markup_is_text(demo, money):
     assert money.driver.execute_script(IMAGES) == 0
     assert money.driver.title == "Money"
     assert command("strategies", "remove", *leg, cwd=ROOT).returncode == 0
-
-
-def test_the_partitions_of_the_days_are_those_with_rows(demo, page):
-    days = wait_for("the past days are recorded", lambda: recorded(demo, at_least=RECORDED))
-    assert min(days.values()) >= 190
-    page.open("/assets/daily_positions?view=partitions")
-    missing = len(demo.partitions("daily_positions")) - len(days)
-    page.wait_for_text(f"Materialized ({len(days)})", f"Missing ({missing})", "Failed (0)")

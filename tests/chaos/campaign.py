@@ -20,8 +20,8 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import START
 from position_sync_dagster.lake.storage.durability import ENTRY, LOG, entry_name, versions_of
 from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.sync.drain import QueueWorker
-from tests.chaos.workers import READERS, AlwaysCurrent, price_at, whole_lines
+from tests.chaos.workers import READERS, whole_lines
+from tests.support.drains import drain_all, price_at
 from tests.support.forked_workers import ForkedWorker, worker_forker
 from tests.support.waiting import eventually
 
@@ -231,17 +231,8 @@ def check_readable(lake: Lake, result: CampaignResult) -> None:
 
 def finish(path: Path) -> None:
     """Drain what is left, an hour later, so that every lease is over."""
-
-    async def drain() -> None:
-        later = Lake(path, clock=lambda: datetime.now(UTC) + timedelta(hours=1))
-        await later.queue.rescue()
-        worker = QueueWorker(
-            later.queue, batch_size=200, values=AlwaysCurrent(), updates=later.updates
-        )
-        while (await worker.process_batch()).claimed:
-            pass
-
-    asyncio.run(drain())
+    later = Lake(path, clock=lambda: datetime.now(UTC) + timedelta(hours=1))
+    asyncio.run(drain_all(later, 200))
 
 
 def check_end(lake: Lake, path: Path, result: CampaignResult) -> None:

@@ -2,72 +2,25 @@
 
 import asyncio
 import os
-from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from fcntl import LOCK_EX, LOCK_NB, flock
 from io import FileIO
 from pathlib import Path
 from random import Random
 from time import sleep
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.errors import LakeError, LeaseLostError, TokenError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import START
 from position_sync_dagster.lake.storage import maintenance
-from position_sync_dagster.sync.drain import BrokerView, QueueWorker
-from tests.support.settings import make_settings
+from tests.support.drains import drain_for_ever
 
 ACCOUNT = "DUSIM1"
 # Few enough that requests for the same position meet.
 CONIDS = 400
 
 LEASE_S = 1.0
-
-# The broker's values change this often. Some requests meet a new value and some an old one.
-STEP_S = 3.0
-
-
-def price_at(at: datetime) -> float:
-    """Return the price that the broker reports at a moment; later ones are greater."""
-    return at.timestamp() // STEP_S
-
-
-class EveryHolding(Mapping[tuple[str, int], BrokerPosition]):
-    """A broker that holds each contract that it is asked for, at a price that grows with time."""
-
-    def __getitem__(self, key: tuple[str, int]) -> BrokerPosition:
-        now = datetime.now(UTC)
-        return BrokerPosition(
-            gateway_id="127.0.0.1:7497",
-            account=key[0],
-            instrument=Instrument(conid=key[1], symbol="SPY", sec_type="OPT", currency="USD"),
-            position=1.0,
-            market_price=price_at(now),
-            market_value=100.0 * price_at(now),
-            received_at=now,
-            position_time=now,
-            snapshot_id="chaos",
-        )
-
-    def __iter__(self) -> Iterator[tuple[str, int]]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
-
-
-class AlwaysCurrent:
-    """A source of values that is always available."""
-
-    async def view(self, _conids: object = None) -> BrokerView:
-        return BrokerView(holdings=EveryHolding(), complete=True)
-
-    async def close(self) -> None:
-        """Do nothing: there is nothing to close."""
 
 
 def insert(lake: Lake, random: Random, records: Path) -> None:
@@ -84,24 +37,7 @@ def insert(lake: Lake, random: Random, records: Path) -> None:
 
 def drain(lake: Lake, random: Random, records: Path) -> None:
     """Drain as the product's worker does, with short leases."""
-    settings = make_settings(lease_s=LEASE_S)
-    worker = QueueWorker(
-        lake.queue,
-        batch_size=random.randint(5, 40),
-        values=AlwaysCurrent(),
-        updates=lake.updates,
-        settings=settings,
-    )
-
-    async def run() -> None:
-        while True:
-            await lake.queue.rescue()
-            try:
-                await worker.process_batch()
-            except LeaseLostError:
-                continue
-
-    asyncio.run(run())
+    asyncio.run(drain_for_ever(lake, random.randint(5, 40), LEASE_S))
 
 
 def claim(lake: Lake, random: Random, records: Path) -> None:

@@ -1,6 +1,5 @@
 """Legs of a simulator's book: their terms, and a book with one of them only."""
 
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -10,12 +9,6 @@ from ib_gateway_simulator import Book, load_book
 @cache
 def _book(name: str) -> Book:
     return load_book(name)
-
-
-def holding_only(conid: int) -> Book:
-    """Return the small book with the holdings of one contract."""
-    book = _book("small")
-    return replace(book, openings=tuple(one for one in book.openings if one.conid == conid))
 
 
 def terms_of(conid: int, book: Book | str = "small") -> dict[str, Any]:

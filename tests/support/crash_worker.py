@@ -12,38 +12,14 @@ from typing import Any
 
 from deltalake import DeltaTable
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import SyncQueue
 from position_sync_dagster.lake.position_updates import SyncUpdates
 from position_sync_dagster.lake.storage import maintenance, table
-from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain import BrokerView, QueueWorker
+from tests.support.drains import drain_all
 from tests.support.object_store import delete_stored
 
-POINTS = {
-    "drain": (
-        "before the claim",
-        "the claim's file is written",
-        "after the claim",
-        "after the value",
-        "the ledger's file is written",
-        "after the ledger",
-        "the mark's files are written",
-        "after the mark",
-    ),
-    "maintain": (
-        "before the merge",
-        "the merge's file is written",
-        "after the merge",
-        "before the checkpoint",
-        "after the checkpoint",
-        "after the cleanup",
-        "after the vacuum",
-    ),
-}
 BATCH = 5
 # Requests of an insert that is larger than the queue, and so is an append.
 MANY = 20
@@ -56,7 +32,7 @@ def die(point: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def before(owner: Any, name: str, point: str, when: Call = lambda *_: True) -> None:
+def before(owner: Any, name: str, point: str, when: Call) -> None:
     """Die instead of a call."""
     real = getattr(owner, name)
 
@@ -68,7 +44,7 @@ def before(owner: Any, name: str, point: str, when: Call = lambda *_: True) -> N
     setattr(owner, name, call)
 
 
-def after(owner: Any, name: str, point: str, when: Call = lambda *_: True) -> None:
+def after(owner: Any, name: str, point: str, when: Call) -> None:
     """Die after a call."""
     real = getattr(owner, name)
 
@@ -81,7 +57,7 @@ def after(owner: Any, name: str, point: str, when: Call = lambda *_: True) -> No
     setattr(owner, name, call)
 
 
-def uncommitted(owner: Any, name: str, point: str, when: Call = lambda *_: True) -> None:
+def uncommitted(owner: Any, name: str, point: str, when: Call) -> None:
     """Die in a commit between its data files and its log entry: nobody read the entry."""
     real = getattr(owner, name)
 
@@ -96,6 +72,10 @@ def uncommitted(owner: Any, name: str, point: str, when: Call = lambda *_: True)
     setattr(owner, name, call)
 
 
+def has_rows(_handle: DeltaTable, frame: Any, *_: Any) -> bool:
+    return bool(frame.height > 0)
+
+
 def is_commit_of(action: str) -> Call:
     """Return a condition: whether the commit's metadata names this action."""
     return lambda *args: any(
@@ -103,65 +83,36 @@ def is_commit_of(action: str) -> Call:
     )
 
 
-ARM: dict[str, Callable[[str], None]] = {
-    "before the claim": lambda p: before(table, "overwrite", p, is_commit_of("claim")),
-    "the claim's file is written": lambda p: uncommitted(
-        table, "overwrite", p, is_commit_of("claim")
-    ),
-    "after the claim": lambda p: after(SyncQueue, "claim_batch", p),
-    "after the value": lambda p: before(SyncUpdates, "append", p),
-    "the ledger's file is written": lambda p: uncommitted(
-        table, "append", p, lambda handle, frame, *_: frame.height > 0
-    ),
-    "after the ledger": lambda p: after(SyncUpdates, "append", p),
-    "the mark's files are written": lambda p: uncommitted(
-        table, "overwrite", p, is_commit_of("success")
-    ),
-    "after the mark": lambda p: after(SyncQueue, "mark_success", p),
-    "before the merge": lambda p: before(table, "overwrite", p, is_commit_of("compact")),
-    "the merge's file is written": lambda p: uncommitted(
-        table, "overwrite", p, is_commit_of("compact")
-    ),
-    "after the merge": lambda p: after(table, "overwrite", p, is_commit_of("compact")),
-    "before the checkpoint": lambda p: before(DeltaTable, "create_checkpoint", p),
-    "after the checkpoint": lambda p: after(DeltaTable, "create_checkpoint", p),
-    "after the cleanup": lambda p: after(DeltaTable, "cleanup_metadata", p),
-    "after the vacuum": lambda p: after(DeltaTable, "vacuum", p),
-    "the insert's file is written": lambda p: uncommitted(
-        table, "overwrite", p, is_commit_of("insert")
-    ),
-    "the large insert's file is written": lambda p: uncommitted(
-        table, "append", p, is_commit_of("insert")
-    ),
-    "after the insert": lambda p: after(SyncQueue, "insert_many", p),
+# The points of each work: how this process dies there, instead of or after which call.
+POINTS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "drain": {
+        "before the claim": (before, table, "overwrite", is_commit_of("claim")),
+        "the claim's file is written": (uncommitted, table, "overwrite", is_commit_of("claim")),
+        "after the claim": (after, SyncQueue, "claim_batch"),
+        "after the value": (before, SyncUpdates, "append"),
+        "the ledger's file is written": (uncommitted, table, "append", has_rows),
+        "after the ledger": (after, SyncUpdates, "append"),
+        "the mark's files are written": (uncommitted, table, "overwrite", is_commit_of("success")),
+        "after the mark": (after, SyncQueue, "mark_success"),
+    },
+    "maintain": {
+        "before the merge": (before, table, "overwrite", is_commit_of("compact")),
+        "the merge's file is written": (uncommitted, table, "overwrite", is_commit_of("compact")),
+        "after the merge": (after, table, "overwrite", is_commit_of("compact")),
+        "before the checkpoint": (before, DeltaTable, "create_checkpoint"),
+        "after the checkpoint": (after, DeltaTable, "create_checkpoint"),
+        "after the cleanup": (after, DeltaTable, "cleanup_metadata"),
+        "after the vacuum": (after, DeltaTable, "vacuum"),
+    },
+    "insert": {
+        "its file is written": (uncommitted, table, "overwrite", is_commit_of("insert")),
+        "after the insert": (after, SyncQueue, "insert_many"),
+    },
+    "insert_many": {
+        "its file is written": (uncommitted, table, "append", is_commit_of("insert")),
+        "after the insert": (after, SyncQueue, "insert_many"),
+    },
 }
-
-
-class Holdings(dict[tuple[str, int], BrokerPosition]):
-    """A broker that holds each contract that it is asked for."""
-
-    def get(self, key: tuple[str, int], default: Any = None) -> BrokerPosition:
-        now = datetime.now(UTC)
-        return BrokerPosition(
-            gateway_id="127.0.0.1:7497",
-            account=key[0],
-            instrument=Instrument(conid=key[1], symbol="SPY", sec_type="OPT", currency="USD"),
-            position=1.0,
-            market_value=100.0,
-            received_at=now,
-            position_time=now,
-            snapshot_id="test",
-        )
-
-
-class Values:
-    """A source of values that is always available."""
-
-    async def view(self, _conids: object = None) -> BrokerView:
-        return BrokerView(holdings=Holdings(), complete=True)
-
-    async def close(self) -> None:
-        """Do nothing: there is nothing to close."""
 
 
 def large_insert() -> list[QueueRequest]:
@@ -169,30 +120,18 @@ def large_insert() -> list[QueueRequest]:
     return [QueueRequest(99 + number, "SPY", account="DUSIM1") for number in range(MANY)]
 
 
-async def drained(lake: Lake) -> None:
-    worker = QueueWorker(
-        lake.queue,
-        batch_size=BATCH,
-        values=Values(),
-        updates=lake.updates,
-        settings=Settings(_env_file=None),
-    )
-    await lake.queue.rescue()
-    while (await worker.process_batch()).claimed:
-        pass
-
-
 def main(work: str, path: str, point: str) -> None:
     """Do a work, and die at the point."""
     lake = Lake(path, fsync=False)
     if point:
-        ARM[point](point)
+        die_at, owner, name, *when = POINTS[work][point]
+        die_at(owner, name, point, *when or [lambda *_: True])
     match work:
         case "drain":
-            asyncio.run(drained(lake))
+            asyncio.run(drain_all(lake, BATCH))
         case "drain_later":  # when every lease is over
             clock = lambda: datetime.now(UTC) + timedelta(hours=1)  # noqa: E731
-            asyncio.run(drained(Lake(path, clock=clock, fsync=False)))
+            asyncio.run(drain_all(Lake(path, clock=clock, fsync=False), BATCH))
             print("done")
         case "maintain":
             maintenance.maintain(lake.queue.table)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,6 +70,22 @@ def wait_for(
         late = time.monotonic() >= deadline
         assert not late, f"did not happen within {within_s:g} s: {what}; {told()}"
         time.sleep(pause_s(began, poll_s))
+
+
+def started(
+    *arguments: str, cwd: Path, output: Path, env: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start `position-sync` in a session of its own, without a terminal."""
+    with output.open("wb") as file:
+        return subprocess.Popen(
+            [PROGRAM, *arguments],
+            cwd=cwd,
+            env=clean_environment() | env,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -142,14 +142,6 @@ class Postgres:
         finally:
             connection.close()
 
-    def output(self, program: str, *arguments: str, **options: Any) -> bytes:
-        """Run one of Postgres's programs on the database, and return its output."""
-        return subprocess.run(
-            [self._binaries / program, *arguments],
-            env={**os.environ, **self.environment},
-            check=True, capture_output=True, timeout=180, **options,
-        ).stdout  # fmt: skip
-
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
             [self._binaries / program, *arguments],

@@ -73,78 +73,48 @@ def test_an_edit_of_the_file_counts_at_once_and_changes_only_its_login(tmp_path:
         _ = main.logins
 
 
-ONE = "gateways:\n- {name: a, port: 4001, accounts: [U1]}\n"
-TAGGED = "gateways:\n- name: a\n  port: 4001\n  accounts: [U1]\n"
+A = "gateways:\n- {port: 4001, accounts: [U1], name: "
+ONE = A + "a}\n- {accounts: [U2], name: "
+TAGGED = "gateways:\n- name: a\n  port: 4001\n  accounts: [U1]\n  tags: "
 
 
 @pytest.mark.parametrize(
-    ("text", "place", "cause"),
+    ("text", "line", "cause"),
     [
-        ("", "", "it is empty"),
-        ("gateways: []", "line 1", "gateways \\[\\] cannot be used"),
-        ("gateways: {}", "line 1", "must be a list"),
-        ("gateways:\n- {name: a, port: 4001}", "line 2", "'accounts' is missing"),
-        ("gateways:\n- {name: a, accounts: [U1]}", "line 2", "'port' is missing"),
-        ("gateways:\n- {port: 4001, accounts: [U1]}", "line 2", "'name' is missing"),
-        (ONE + "- {name: b, port: 2, accounts: [U2], x: 1}", "line 3", "'x' is not known"),
-        (
-            ONE + "- {name: a, port: 4002, accounts: [U2]}",
-            "line 3",
-            "name 'a' belongs to two gateways .*line 2",
-        ),
-        (ONE + "- {name: b, port: 4001, accounts: [U2]}", "line 3", "4001 belongs to two"),
-        (
-            ONE + "- {name: b, host: LocalHost, port: 4001, accounts: [U2]}",
-            "line 3",
-            "4001 belongs to two gateways .'a' in line 2",
-        ),
-        (ONE + "- {name: b, port: 4002, accounts: [U2, U1]}", "line 3", "U1 belongs to two"),
-        ("gateways:\n- {name: a, port: 4001, accounts: [U1, U1]}", "line 2", "U1 belongs to two"),
-        (
-            "gateways:\n- {name: a, port: 4001, accounts: []}",
-            "line 2",
-            "accounts \\[\\] cannot be used",
-        ),
-        (
-            "gateways:\n- {name: a, port: 4001, accounts: [U 1]}",
-            "line 2",
-            "'U 1' cannot",
-        ),
-        (
-            "gateways:\n- {name: a, port: 1, trading_mode: live, accounts: [U1]}",
-            "line 2",
-            "'live' cannot be used",
-        ),
-        ("gateways:\n- {name: a, port: 0, accounts: [U1]}", "line 2", "port '0'"),
-        ("gateways:\n- {name: a, port: 65536, accounts: [U1]}", "line 2", "port '65536'"),
-        (
-            "gateways:\n- {name: a, port: 1, client_id: 0, accounts: [U1]}",
-            "line 2",
-            "client_id '0'",
-        ),
-        (
-            "gateways:\n- {name: a, port: 1, max_lines: 5, accounts: [U1]}",
-            "line 2",
-            "5 reserved lines leave none of 5",
-        ),
-        ("gateways:\n- {name: a b, port: 1, accounts: [U1]}", "line 2", "'a b' cannot be used"),
-        ("gateways:\n- {name: a...b, port: 1, accounts: [U1]}", "line 2", "cannot be used"),
-        ("gateways:\n- {name: " + "a" * 65 + ", port: 1, accounts: [U1]}", "line 2", "cannot be"),
-        (
-            "gateways:\n- {name: a, host: 'x y', port: 1, accounts: [U1]}",
-            "line 2",
-            "'x y' cannot",
-        ),
-        (TAGGED + "  tags: [x]\n", "line 5", "tags .*cannot be used"),
-        (TAGGED + "  tags: {a: }\n", "line 5", "tags.a has no value"),
-        (TAGGED + "  tags: {a: b, a: c}\n", "line 5", "'a' is there twice"),
-        (TAGGED + "  tags: {a b: c}\n", "line 5", "'a b' cannot be used"),
-        (TAGGED + "  tags: {dagster/partition: b}\n", "line 5", "'dagster/partition' cannot"),
+        ("", None, "it is empty"),
+        ("gateways: []", 1, "gateways \\[\\] cannot be used"),
+        ("gateways: {}", 1, "must be a list"),
+        ("gateways:\n- {name: a, port: 4001}", 2, "'accounts' is missing"),
+        ("gateways:\n- {name: a, accounts: [U1]}", 2, "'port' is missing"),
+        ("gateways:\n- {port: 4001, accounts: [U1]}", 2, "'name' is missing"),
+        ("gateways:\n- {name: a, port: 4001, accounts: [U1, U1]}", 2, "U1 belongs to two"),
+        ("gateways:\n- {name: a, port: 4001, accounts: []}", 2, "accounts \\[\\] cannot be used"),
+        ("gateways:\n- {name: a, port: 4001, accounts: [U 1]}", 2, "'U 1' cannot"),
+        ("gateways:\n- {name: a, accounts: [U1], port: 0}", 2, "port '0'"),
+        ("gateways:\n- {name: a, accounts: [U1], port: 65536}", 2, "port '65536'"),
+        (ONE + "b, port: 2, x: 1}", 3, "'x' is not known"),
+        (ONE + "a, port: 4002}", 3, "name 'a' belongs to two gateways .*line 2"),
+        (ONE + "b, port: 4001}", 3, "4001 belongs to two"),
+        (ONE + "b, host: LocalHost, port: 4001}", 3, "4001 belongs to two gateways .'a' in line 2"),
+        (A + "a}\n- {name: b, port: 4002, accounts: [U2, U1]}", 3, "U1 belongs to two"),
+        (A + "a, trading_mode: live}", 2, "'live' cannot be used"),
+        (A + "a, client_id: 0}", 2, "client_id '0'"),
+        (A + "a, max_lines: 5}", 2, "5 reserved lines leave none of 5"),
+        (A + "a b}", 2, "'a b' cannot be used"),
+        (A + "a...b}", 2, "cannot be used"),
+        (A + "a" * 65 + "}", 2, "cannot be"),
+        (A + "a, host: 'x y'}", 2, "'x y' cannot"),
+        (TAGGED + "[x]", 5, "tags .*cannot be used"),
+        (TAGGED + "{a: }", 5, "tags.a has no value"),
+        (TAGGED + "{a: b, a: c}", 5, "'a' is there twice"),
+        (TAGGED + "{a b: c}", 5, "'a b' cannot be used"),
+        (TAGGED + "{dagster/partition: b}", 5, "'dagster/partition' cannot"),
     ],
 )
 def test_a_mistake_is_named_by_its_place_with_a_remedy(
-    tmp_path: Path, text: str, place: str, cause: str
+    tmp_path: Path, text: str, line: int | None, cause: str
 ) -> None:
+    place = f"line {line}" if line else ""
     (tmp_path / "g.yaml").write_text(text)
     with pytest.raises(GatewaysFileError, match=f"g.yaml.*{place}.*{cause}") as caught:
         load_gateways(tmp_path / "g.yaml", load_settings())
@@ -153,9 +123,9 @@ def test_a_mistake_is_named_by_its_place_with_a_remedy(
 
 
 def test_a_changed_tag_is_a_changed_login(tmp_path: Path) -> None:
-    (login,) = logins(tmp_path, TAGGED + "  tags: {team: options}\n")
+    (login,) = logins(tmp_path, TAGGED + "{team: options}\n")
     assert login.run_tags == {"team": "options"}
-    (tmp_path / "g.yaml").write_text(TAGGED + "  tags: {team: futures}\n")
+    (tmp_path / "g.yaml").write_text(TAGGED + "{team: futures}\n")
     assert login not in login.logins
     assert load_settings().run_tags == {}
 

@@ -42,12 +42,9 @@ MOST_STRATEGIES = 50
 
 # The totals that the UI plots, by label. Long labels would leave no room for the tables.
 PLOTS = {
-    "daily": "daily_pnl",
-    "value": "value",
-    "unrealised": "unrealized_pnl",
-    "delta": "dollar_delta",
+    "daily": "daily_pnl", "value": "value", "unrealised": "unrealized_pnl", "delta": "dollar_delta",
     "theta": "theta",
-}
+}  # fmt: skip
 
 # Shown instead of a currency for legs that are not held and have never been valued.
 NOT_VALUED = "not valued"
@@ -128,11 +125,6 @@ def counted(**counts: int) -> dict[str, str]:
     return {name: f"{count:,}" for name, count in counts.items()}
 
 
-def version_text(rows: pl.DataFrame) -> str:
-    """Return the newest version of the ledger as a text, which the UI does not plot."""
-    return str(newest_version(rows) or "unknown")
-
-
 def positions_metadata(rows: "pl.DataFrame", now: datetime) -> dict[str, dg.MetadataValue]:
     """Return the largest positions by value, a table for each currency.
 
@@ -205,7 +197,10 @@ def latest_positions(lake: tables.Lake, settings: Settings, run_id: str | None) 
             held=rows.filter(rows["position"] != 0).height,
             **seldom(without_value=rows["market_value"].null_count()),
         )
-        | {"dagster/row_count": result.rows, "ledger_version": version_text(found)}
+        | {
+            "dagster/row_count": result.rows,
+            "ledger_version": str(newest_version(found) or "unknown"),
+        }
         | table_asset.replacement_metadata(result)
     )
 
@@ -290,7 +285,10 @@ def strategy_exposure(lake: tables.Lake, settings: Settings, run_id: str | None)
     )
     metadata: dict[str, dg.RawMetadataValue] = (
         money_metadata(book.money())
-        | {"dagster/row_count": result.rows, "ledger_version": version_text(book.priced)}
+        | {
+            "dagster/row_count": result.rows,
+            "ledger_version": str(newest_version(book.priced) or "unknown"),
+        }
         | counted(
             strategies=found.filter(~is_rest).get_column("strategy_id").n_unique(),
             legs=sums["legs"],

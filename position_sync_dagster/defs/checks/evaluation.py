@@ -2,7 +2,7 @@
 
 The driver evaluates the checks in the tick of `drain_queue`, and stores news. A result without a
 run counts as that of the newest materialization without a run. For that reason a result is stored
-only when it changed, and each two hours; one that fails in other words, such as with another
+only when it changed, and each three hours; one that fails in other words, such as with another
 number, after five minutes.
 """
 
@@ -226,7 +226,7 @@ def evaluation_of(record: Any) -> dg.AssetCheckEvaluation | None:
 
 
 # A result that stays the same is stored again after this time. It takes 3.5 kB in SQLite.
-STORED_EVERY = timedelta(hours=2)
+STORED_EVERY = timedelta(hours=3)
 
 # A result that still fails, and differs in its description alone, is stored after this time: the
 # number of a broken limit moves with each tick.

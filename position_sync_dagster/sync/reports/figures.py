@@ -38,15 +38,10 @@ VERSION = 1
 
 # The names in the JSON of what `Money` names otherwise.
 _NAMES = {
-    "value": "market_value",
-    "unrealized_pnl": "unrealized",
-    "daily_pnl": "today",
-    "realized_pnl": "realised",
-    "realized_since": "realised_since",
-    "oldest_age_s": "age_s",
-    "oldest_greeks_s": "greeks_age_s",
-    "differences": "note",
-}
+    "value": "market_value", "unrealized_pnl": "unrealized", "daily_pnl": "today",
+    "realized_pnl": "realised", "realized_since": "realised_since", "oldest_age_s": "age_s",
+    "oldest_greeks_s": "greeks_age_s", "differences": "note",
+}  # fmt: skip
 
 
 def sums_of(one: Sums, kind: str) -> dict[str, Any]:
@@ -107,24 +102,22 @@ class Figures:
     @cached_property
     def closed_today(self) -> pl.DataFrame:
         """The holdings that closed today, with what each earned today."""
-        priced, since = self.book.priced, moment(self.day.since)
-        gone = priced.filter(pl.col("position") == 0, pl.col("timestamp") >= since)
-        known = pl.concat([gone, priced.filter(pl.col("position") != 0)])
+        priced, since, is_flat = self.book.priced, moment(self.day.since), pl.col("position") == 0
+        gone = priced.filter(is_flat, pl.col("timestamp") >= since)
+        known = pl.concat([gone, priced.filter(~is_flat)])
         # What was opened and closed between two rows was never in the ledger.
-        brief = self.book.reported.filter(pl.col("position") == 0, pl.col("position_time") >= since)
-        brief = brief.join(known, on=KEY, how="anti").with_columns(
-            timestamp="position_time", _opened=pl.lit(value=True)
-        )
-        names = [name for name in brief.columns if name in (*gone.columns, "_opened")]
-        base = pl.coalesce("_base", pl.when(pl.col("_opened")).then(0.0))
+        brief = self.book.reported.filter(is_flat, pl.col("position_time") >= since)
+        brief = brief.join(known, on=KEY, how="anti").with_columns(timestamp="position_time")
+        both = (gone.with_columns(_brief=False), brief.with_columns(_brief=True))
+        base = pl.coalesce("_base", pl.when("_brief").then(0.0))
         rows = (
-            pl.concat([gone, brief.select(names)], how="diagonal_relaxed")
+            pl.concat(both, how="diagonal_relaxed")
             .join(self._realized, on=KEY, how="left")
             .join(base_of(self.before, self.day), on=KEY, how="left")
             .with_columns(realized_pnl=pl.coalesce("_stated", "_realized"))
             .with_columns(daily_pnl=pl.col("realized_pnl") - base)
-            .filter(~(pl.col("_opened").fill_null(value=False) & pl.col("realized_pnl").is_null()))
-            .drop("_stated", "_realized", "_base", "_opened")
+            .filter(~pl.col("_brief") | pl.col("realized_pnl").is_not_null())
+            .select(gone.columns)
         )
         return books.position_rows(rows, self.book).sort("timestamp", descending=True)
 
@@ -277,35 +270,28 @@ def limit_of(one: Evaluated) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class FiguresReader:
-    """Reads the figures repeatedly, and each time only the new data."""
+def read_figures(lake: Lake, settings: Settings, now: datetime) -> Figures:
+    """Read everything that a person is shown, and each time only the new data; blocks.
 
-    lake: Lake
-    settings: Settings
-
-    def read(self, now: datetime) -> Figures:
-        """Read everything that a person is shown; blocks.
-
-        Raises:
-            LakeError: A table cannot be used.
-        """
-        lake, settings, since = self.lake, self.settings, days.day_began(now)
-        latest = rows_of_logins(lake.updates.sync.latest(), settings)
-        book = books.read_book(lake, settings, now, latest=latest)
-        of_day = (lake.position_changes, lake.executions, lake.closures, lake.breaks)
-        others = (lake.registry, lake.contracts, lake.updates, lake.broker_positions)
-        versions = books.versions_of(*of_day, *others, lake.account_values)
-        changed = (*versions[: len(of_day)], lake.sessions.table.version())
-        gone = latest.filter(pl.col("position") == 0, pl.col("timestamp") >= moment(since))
-        return Figures(
-            status=read_status(lake, settings, now, latest=latest, closes=book.closes),
-            book=book,
-            day=_day(lake, since, changed),
-            limits=evaluate(known_limits(settings), book),
-            before=_rows_before(lake, since, tuple(gone.select("conid", "timestamp").rows())),
-            versions=(*versions, *map(str, book.live_since.items())),
-        )
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    since = days.day_began(now)
+    latest = rows_of_logins(lake.updates.sync.latest(), settings)
+    book = books.read_book(lake, settings, now, latest=latest)
+    of_day = (lake.position_changes, lake.executions, lake.closures, lake.breaks)
+    others = (lake.registry, lake.contracts, lake.updates, lake.broker_positions)
+    versions = books.versions_of(*of_day, *others, lake.account_values)
+    changed = (*versions[: len(of_day)], lake.sessions.table.version())
+    gone = latest.filter(pl.col("position") == 0, pl.col("timestamp") >= moment(since))
+    return Figures(
+        status=read_status(lake, settings, now, latest=latest, closes=book.closes),
+        book=book,
+        day=_day(lake, since, changed),
+        limits=evaluate(known_limits(settings), book),
+        before=_rows_before(lake, since, tuple(gone.select("conid", "timestamp").rows())),
+        versions=(*versions, *map(str, book.live_since.items())),
+    )
 
 
 @lru_cache(maxsize=2)

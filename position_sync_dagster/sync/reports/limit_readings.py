@@ -129,21 +129,18 @@ def _doubt(limit: Limit, book: Book, parts: pl.DataFrame, legs: pl.DataFrame) ->
     known = {one.account for one in book.accounts}
     if limit.account is not None and parts.is_empty() and limit.account not in known:
         return "nothing is known of this account"
-    unwritten = _unwritten(limit, book)
+    if limit.account is not None:
+        of_subject = pl.col("account") == limit.account
+    else:
+        legs_of = (leg for leg in book.matching if leg.strategy_id == limit.strategy_id)
+        of_subject = pl.col("conid").is_in([leg.conid for leg in legs_of])
+    unwritten = book.unwritten.filter(of_subject)
     if not unwritten.is_empty():
         return f"the quantity has changed, and no row has been written since: {_named(unwritten)}"
     late = parts.filter(~is_current(book.live_since))
     if late.is_empty():
         return ""
     return f"not confirmed lately: {_named(late)}"
-
-
-def _unwritten(limit: Limit, book: Book) -> pl.DataFrame:
-    """Return the holdings of a limit's subject of which the ledger has another quantity."""
-    if limit.account is not None:
-        return book.unwritten.filter(pl.col("account") == limit.account)
-    conids = [leg.conid for leg in book.matching if leg.strategy_id == limit.strategy_id]
-    return book.unwritten.filter(pl.col("conid").is_in(conids))
 
 
 def _sum(limit: Limit, book: Book, parts: pl.DataFrame) -> Reading:

@@ -31,6 +31,7 @@ from position_sync_dagster.domain.login_lines import (
     demands,
     rank,
 )
+from position_sync_dagster.domain.valuation import Quote
 from position_sync_dagster.gateway import codes
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines, Refusal
@@ -105,9 +106,7 @@ class ContractCache:
         """Legs that do not match the contract of their conid, each with the difference."""
         return [
             f"{conid} of strategy {strategy} is not streamed: {difference}"
-            for (strategy, _account, conid), difference in sorted(
-                self._mismatches.items(), key=lambda item: item[0][2]
-            )
+            for (strategy, _account, conid), difference in self._mismatches.items()
         ]
 
     def follow(self, legs: Iterable[ActiveContract]) -> None:
@@ -374,13 +373,10 @@ class LegResolver:
             self.context.lease.check()
             self.contracts.take({one.conid: one for one in found})
             await self.registry.settle(findings)
-        problems = {leg.key: leg.problem for leg in self.registry.unresolved}
-        for leg, _finding in findings:
-            name = f"{leg.described} of strategy {leg.strategy_id}"
-            if leg.key not in problems:
-                logger.info("the contract of %s was found", name)
-            else:
-                logger.warning("%s is not streamed: %s", name, problems[leg.key])
+        for leg, finding in findings:
+            if isinstance(finding, str):
+                name = f"{leg.described} of strategy {leg.strategy_id}"
+                logger.warning("%s is not streamed: %s", name, finding)
 
 
 def _membership(leg: UnresolvedLeg) -> object:
@@ -472,7 +468,6 @@ class LineManager:
             ),
             min_hold_s=self.context.settings.min_hold_s,
         )
-        self._limit_before = self.limit
 
     @property
     def held(self) -> frozenset[int]:
@@ -483,6 +478,11 @@ class LineManager:
     def of_legs(self) -> frozenset[int]:
         """The conids that hold a line, without those that hold it as an underlying alone."""
         return frozenset(conid for conid in self.login.held if not self._is_underlying(conid))
+
+    def counted(self, connection: GatewayConnection, conid: int) -> Quote | None:
+        """Return what counts now of the market data of a line."""
+        quote = connection.lines.quote(conid)
+        return self.login.line(conid).counted(quote, self.context.clock())
 
     @property
     def limit(self) -> int:
@@ -504,10 +504,6 @@ class LineManager:
         self.contracts.want(waiting, first=True)
         self.login.arrived(self.contracts.available(set(waiting)), now)
         self.login.limit = self.login.limit.probed(connection.lines.in_use, now)
-        if self.limit != self._limit_before:
-            text = "up to %d lines are requested now, as many as the gateway gives; %d before"
-            logger.warning(text, self.limit, self._limit_before)
-            self._limit_before = self.limit
         self._update_wanted(connection)
 
     def chosen(self, connection: GatewayConnection) -> frozenset[int]:

@@ -394,12 +394,12 @@ class ModelGreeks:
         """
         now, since = self._monotonic(), dict[int, float]()
         for conid in self.lines.of_legs:
-            line = self.lines.login.line(conid)
-            quote = line.counted(connection.lines.quote(conid), self._clock())
-            if not line.trusted or quote is None:
-                if conid in self._silent_since:
-                    since[conid] = self._silent_since[conid]
-            elif quote.greeks_time is None:
+            quote = self.lines.counted(connection, conid)
+            if not self.lines.login.line(conid).trusted:
+                quote = None
+            if quote is not None and quote.greeks_time is not None:
+                continue
+            if quote is not None or conid in self._silent_since:
                 since[conid] = self._silent_since.get(conid, now)
         silent = frozenset(conid for conid, at in since.items() if now - at >= GREEKS_WITHIN_S)
         if silent != self._silent:
@@ -452,7 +452,7 @@ class ModelGreeks:
         now, shares = self._clock(), defaultdict[int, list[tuple[datetime, float]]](list)
         for conid in sorted(self.lines.of_legs):
             details = self.contracts.known(conid)
-            quote = self.lines.login.line(conid).counted(connection.lines.quote(conid), now)
+            quote = self.lines.counted(connection, conid)
             if details is None or details.under_conid is None or quote is None:
                 continue
             ends = expires_at(None, details)
@@ -505,8 +505,7 @@ class ModelGreeks:
         """Record the newest prices of underlyings."""
         now, oldest = self._clock(), timedelta(seconds=self.context.settings.max_last_age_s)
         for conid, details in self.contracts.of(self._underlyings & self._ticks.take()).items():
-            line = self.lines.login.line(conid)
-            quote = line.counted(connection.lines.quote(conid), now)
+            quote = self.lines.counted(connection, conid)
             if quote is None:
                 continue
             found = underlying_price(quote, details.sec_type, now=now, max_last_age=oldest)

@@ -1,4 +1,4 @@
-"""The lease on a login: one process at a time owns the account feed of a gateway."""
+"""The lease on a login, whose account feed one process at a time owns, and what its parts share."""
 
 import asyncio
 import logging
@@ -45,6 +45,7 @@ class Ownership:
         stop: An event that ends this wait early.
 
     Attributes:
+        session: The lease as it was last renewed.
         status: Returns what `GatewaySessions.renew` writes with each heartbeat.
         lost: Set when the lease is lost: nothing more may be written.
         store_fault: Why the lease was not renewed, if the store could not be used.
@@ -68,7 +69,7 @@ class Ownership:
     monotonic: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        self._session: GatewaySession | None = None
+        self.session: GatewaySession
         self._renewed_s = self.monotonic()
         self._task: asyncio.Task[None] | None = None
         self.status: Callable[[], dict[str, Any]] = lambda: {"state": SessionState.STARTING}
@@ -76,15 +77,6 @@ class Ownership:
         self._outage = OutageLog(logger)
         self.store_fault: errors.LakeError | None = None
         self.lost = asyncio.Event()
-
-    @property
-    def session(self) -> GatewaySession:
-        """The lease as it was last renewed."""
-        if self._session is None:
-            raise errors.LeaseLostError(
-                "The login is not owned yet.", remedy="Enter the block first."
-            )
-        return self._session
 
     @property
     def provenance(self) -> Provenance:
@@ -141,10 +133,10 @@ class Ownership:
 
     async def __aenter__(self) -> Self:
         deadline = asyncio.get_running_loop().time() + self.wait_s
-        while self._session is None:
-            began_s = self.monotonic()
+        while True:
+            self._renewed_s = self.monotonic()
             try:
-                session = await offload(
+                self.session = await offload(
                     self.sessions.acquire,
                     self.settings.gateway_id,
                     self.owner,
@@ -153,7 +145,7 @@ class Ownership:
                     host=socket.gethostname(),
                     pid=os.getpid(),
                 )
-                self._session, self._renewed_s = session, began_s
+                break
             except errors.LoginOwnedError:
                 stopped = self.stop is not None and self.stop.is_set()
                 if stopped or asyncio.get_running_loop().time() >= deadline:
@@ -197,7 +189,7 @@ class Ownership:
                     late=self.store_fault is not None,
                     **status,
                 )
-                self._session, self._renewed_s = session, began_s
+                self.session, self._renewed_s = session, began_s
                 self._outage.fault = None
                 self.store_fault = None
             except errors.LeaseLostError as error:

@@ -5,7 +5,6 @@ Dagster is replaced by a package that only sleeps, so that one run takes a secon
 
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ import pytest
 
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.home import find_marked
-from tests.support.demo_program import LIMIT_S, PROGRAM, clean_environment, wait_for
+from tests.support.demo_program import LIMIT_S, started, wait_for
 from tests.support.extent import EVERYTHING
 from tests.support.ports import free_port
 
@@ -43,17 +42,8 @@ class Run:
         options += ("--ui-port", str(free_port()))
         if command == "demo":
             options += ("--home", str(self.home))
-        environment = {"PYTHONPATH": str(package.parent), "DAGSTER_HOME": str(self.home)}
-        with self.output.open("w") as output:
-            self.process = subprocess.Popen(
-                [PROGRAM, command, *options],
-                cwd=folder,
-                env=clean_environment() | environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        env = {"PYTHONPATH": str(package.parent), "DAGSTER_HOME": str(self.home)}
+        self.process = started(command, *options, cwd=folder, output=self.output, env=env)
 
     def reads_signals(self) -> bool:
         """Whether the process blocks SIGINT, to read it itself."""

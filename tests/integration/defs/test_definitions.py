@@ -151,7 +151,7 @@ def test_all_sensors_and_schedules_run_from_the_start(repository: dg.RepositoryD
         ["drain_queue", "supervise_stream", "tell_people"], dg.DefaultSensorStatus.RUNNING
     )
     assert {s.name: s.default_status for s in repository.schedule_defs} == dict.fromkeys(
-        ["every_three_hours", "after_the_close", "late_rows", "nightly_statements"],
+        ["every_four_hours", "after_the_close", "late_rows", "nightly_statements"],
         dg.DefaultScheduleStatus.RUNNING,
     )
 

@@ -98,19 +98,15 @@ def finish_some(lake: Lake, count: int = 35) -> None:
         queue.mark_success([request])
 
 
-INSERTS = {
-    "insert": ("the insert's file is written", 1),
-    "insert_many": ("the large insert's file is written", MANY),
-}
+INSERTS = {"insert": 1, "insert_many": MANY}
 PLACED = [("disk", "insert"), ("disk", "insert_many"), ("store", "insert")]
 PLACED += [("store", "insert_many")] * EVERYTHING
 
 
 @pytest.mark.parametrize(("place", "work"), PLACED, indirect=["place"])
 def test_an_insert_killed_before_its_commit_leaves_nothing(lake, work):
-    point, _ = INSERTS[work]
     files = data_files(lake)
-    killed_at(lake.path, work, point)
+    killed_at(lake.path, work, "its file is written")
     assert data_files(lake) > files, "the process was killed before it wrote anything"
     assert requests(lake) == {P: REQUESTS}
     assert_all_ended_once(lake)
@@ -118,7 +114,7 @@ def test_an_insert_killed_before_its_commit_leaves_nothing(lake, work):
 
 @pytest.mark.parametrize(("place", "work"), PLACED, indirect=["place"])
 def test_an_insert_killed_before_its_answer_is_there_and_is_not_made_twice(lake, work):
-    _, count = INSERTS[work]
+    count = INSERTS[work]
     killed_at(lake.path, work, "after the insert")
     assert requests(lake) == {P: REQUESTS + count}
     lake.queue.sync.insert_many(large_insert()[:count])

@@ -15,7 +15,7 @@ def test_a_lake_that_is_being_written_is_whole_at_each_of_many_examinations(tmp_
     writers = (
         # The log keeps minutes: without a pause it outgrows the examinations of a busy machine.
         Worker("insert", path, first=1, count=100_000, size=1, pause_s=0.1),
-        Worker("drain", path, lease_s=60, limit=5, until_empty=False),
+        Worker("drain", path, lease_s=60, limit=5),
         Worker("maintain", path),
     )
     queue, calls = PositionQueue(path / "position_queue").table, 0

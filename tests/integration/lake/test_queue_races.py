@@ -1,5 +1,6 @@
 """Several processes on one lake: nothing is granted twice, and nothing is lost."""
 
+import asyncio
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -10,10 +11,10 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import opening, table
 from position_sync_dagster.lake.storage.table import append
+from tests.support.drains import drain_all
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
 from tests.support.lake_processes import Worker, together, workers
-from tests.support.lake_worker import drain
 from tests.support.waiting import DEADLINE_S
 
 REQUESTS = 5000
@@ -31,7 +32,8 @@ def commits_on(place: Path | str) -> int:
 def filled(path: Path | str, count: int) -> tuple[Lake, list[str]]:
     put_tables(path)
     lake = Lake(path)
-    return lake, lake.queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, count + 1))
+    requests = (QueueRequest(c, "SPY", account="A") for c in range(1, count + 1))
+    return lake, lake.queue.sync.insert_many(requests)
 
 
 def double_or_lost(granted: list[list[str]], ids: list[str]) -> tuple[list[str], set[str]]:
@@ -48,13 +50,6 @@ def test_four_claimers_are_never_granted_the_same_request_and_lose_none(place):
     # Writers of one machine take turns; those of a store do not.
     assert isinstance(place, str) or all(granted), "a claimer was starved"
     assert lake.queue.sync.counts()[QueueStatus.PROCESSING] == len(ids)
-
-
-def test_the_same_check_fails_on_a_claim_that_reads_and_writes_on_two_handles(tmp_path):
-    _, ids = filled(tmp_path, REQUESTS)
-    wrong = [Worker("claim_wrongly", tmp_path, limit=REQUESTS // 20) for _ in range(4)]
-    granted = together(*wrong)
-    assert double_or_lost(granted, ids) != ([], set())
 
 
 def test_racing_inserts_keep_one_live_request_per_position(place):
@@ -92,7 +87,7 @@ def test_inserting_claiming_and_compacting_at_once_loses_nothing(place):
     inserting = [
         Worker("insert", place, first=first, count=100, size=size) for first in (1000, 2000)
     ]
-    draining = [Worker("drain", place, lease_s=600, limit=limit, until_empty=False)]
+    draining = [Worker("drain", place, lease_s=600, limit=limit)]
     with workers(maintaining, *inserting, *draining):
         ids = [i for worker in inserting for i in worker.result()]
         wait_until(lambda: not lake.queue.sync.overview().claimable)
@@ -123,9 +118,7 @@ def test_one_of_several_processes_owns_a_login(place):
 def finish(lake: Lake) -> None:
     """Drain what is left, an hour later, so that every lease has expired."""
     later = Lake(lake.path, clock=lambda: datetime.now(UTC) + timedelta(hours=1))
-    later.queue.sync.rescue()
-
-    drain(later, lease_s=600, limit=100)
+    asyncio.run(drain_all(later, 100))
 
 
 def assert_every_request_ended_once(lake: Lake, at_least: int) -> None:
@@ -134,9 +127,9 @@ def assert_every_request_ended_once(lake: Lake, at_least: int) -> None:
     stored = lake.queue.table.rows()
     assert stored.height == counts[QueueStatus.SUCCESS] >= at_least
     assert not stored.get_column("request_id").is_duplicated().any()
-    written = lake.updates.table.rows(columns=["update_id"]).get_column("update_id")
-    assert not written.is_duplicated().any()
-    assert set(written) == set(stored.get_column("request_id"))
+    written = lake.updates.table.rows(columns=["update_id", "request_id"])
+    assert written.get_column("update_id").is_unique().all()
+    assert sorted(written.get_column("request_id")) == sorted(stored.get_column("request_id"))
 
 
 def wait_until(condition) -> None:

@@ -13,7 +13,7 @@ import tempfile
 import traceback
 import tracemalloc
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
@@ -415,13 +415,8 @@ def be_patient(feed, timeout_s):
 
 
 def assert_finite(row):
-    numbers = (
-        row.position,
-        row.market_price,
-        row.market_value,
-        row.unrealized_pnl,
-        row.average_cost,
-    )
+    numbers = (row.position, row.market_price, row.market_value)
+    numbers += (row.unrealized_pnl, row.average_cost)
     assert all(number is None or math.isfinite(number) for number in numbers), row
 
 
@@ -442,15 +437,6 @@ async def answers(connection):
 
 
 # -- many sessions ----------------------------------------------------------------------------
-
-
-@contextmanager
-def initialized_lake():
-    """Make a folder with a new lake, which each session copies."""
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
-        path = Path(folder) / "lake"
-        Lake(path, fsync=False).initialize_sync()
-        yield path
 
 
 @contextmanager
@@ -488,40 +474,44 @@ def note(found, _loop, context):
         found.append(context)
 
 
-async def session(login, script, ending, emptied, played, lake):
+@asynccontextmanager
+async def faultless(login, lake):
+    """Give a gateway of some accounts and the path of a lake; nothing may fail unseen."""
     with faults() as found, tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         asyncio.get_running_loop().set_exception_handler(partial(note, found))
         path = shutil.copytree(lake, Path(folder) / "lake")
         async with FakeGateway(ACCOUNTS[:login]) as gateway:
-            one = Session(gateway, path, played)
-            try:
-                for kind, told in script:
-                    await one.play(kind, told)
-                truth = await one.recover(ACCOUNTS[:login], emptied=emptied)
-                await one.manager.close()
-                await one.finish(ending, truth)
-            finally:
-                await one.manager.close()
-            assert gateway.most == 1, "two connections at once"
+            yield gateway, path
         assert found == []
 
 
+async def session(played, lake, login, script, ending, emptied):
+    async with faultless(login, lake) as (gateway, path):
+        one = Session(gateway, path, played)
+        try:
+            for kind, told in script:
+                await one.play(kind, told)
+            truth = await one.recover(ACCOUNTS[:login], emptied=emptied)
+            await one.manager.close()
+            await one.finish(ending, truth)
+        finally:
+            await one.manager.close()
+        assert gateway.most == 1, "two connections at once"
+
+
 BOUND = settings(
-    max_examples=SCRIPTS,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(HealthCheck),
+    max_examples=SCRIPTS, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
 
 
-def play_seed(number, played, lake):
+def play_seed(number, play, *scripts):
     """Play the scripts of one seed."""
 
     @seed(number)
     @settings(BOUND, phases=PHASES)
-    @given(logins, scripts, endings, st.booleans())
-    def scripts_of_seed(login, script, ending, emptied):
-        asyncio.run(session(login, script, ending, emptied, played, lake))
+    @given(st.tuples(*scripts))
+    def scripts_of_seed(script):
+        asyncio.run(play(*script))
 
     try:
         scripts_of_seed()
@@ -530,16 +520,24 @@ def play_seed(number, played, lake):
         raise
 
 
-@pytest.mark.filterwarnings("ignore:Generating overly large repr")
-def test_whatever_a_gateway_sends_nothing_is_flat_or_held_that_was_not_told():
+def play_seeds(session, wanted, *scripts):
+    """Play scripts, seed after seed, until as many messages were sent as are wanted."""
     played = Counter()
     first = SystemRandom().randrange(10**9) if FIRST_SEED == "random" else int(FIRST_SEED)
-    with initialized_lake() as lake:
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        lake = Path(folder) / "lake"
+        Lake(lake, fsync=False).initialize_sync()
         for number in count(first):
-            play_seed(number, played, lake)
+            play_seed(number, partial(session, played, lake), *scripts)
             print(number, dict(played), flush=True)
-            if played["messages"] >= MESSAGES:
+            if played["messages"] >= wanted:
                 break
+    return played
+
+
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
+def test_whatever_a_gateway_sends_nothing_is_flat_or_held_that_was_not_told():
+    played = play_seeds(session, MESSAGES, logins, scripts, endings, st.booleans())
     assert played["whole lists"]
     assert played["refresh"]
     assert played["login"]

@@ -7,17 +7,11 @@ script waits for the rows.
 
 import asyncio
 import math
-import shutil
-import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from functools import partial
-from itertools import count
-from pathlib import Path
-from random import SystemRandom
 
 import pytest
-from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 from ib_gateway_simulator.protocol import messages
@@ -26,22 +20,12 @@ from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.gateway import account_feed, market_data_lines
 from position_sync_dagster.lake.lake import Lake
 from tests.integration.sync.conftest import Recorder
-from tests.integration.sync.test_fuzz import (
-    BOUND,
-    FIRST_SEED,
-    MESSAGES,
-    PHASES,
-    assert_finite,
-    faults,
-    initialized_lake,
-    note,
-)
+from tests.integration.sync.test_fuzz import MESSAGES, assert_finite, faultless, play_seeds
 from tests.support.fake_gateway import (
     ACCOUNTS,
     END,
     KEPT,
     LOST,
-    FakeGateway,
     portfolio,
     position,
 )
@@ -267,41 +251,14 @@ class LineSession:
         return self.before.allows(name, conid, value) or self.evidence.allows(name, conid, value)
 
 
-async def session(script, played, lake):
-    with faults() as found, tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
-        asyncio.get_running_loop().set_exception_handler(partial(note, found))
-        path = shutil.copytree(lake, Path(folder) / "lake")
-        async with FakeGateway(ACCOUNTS[:1]) as gateway:
-            await LineSession(gateway, path, played).run(script)
-        assert found == []
-
-
-def play_seed(number, played, lake):
-    """Play the scripts of one seed."""
-
-    @seed(number)
-    @settings(BOUND, phases=PHASES)
-    @given(scripts)
-    def scripts_of_seed(script):
-        asyncio.run(session(script, played, lake))
-
-    try:
-        scripts_of_seed()
-    except BaseException as error:
-        error.add_note(f"Found by FUZZ_SEED={number} FUZZ_MESSAGES=1.")
-        raise
+async def session(played, lake, script):
+    async with faultless(1, lake) as (gateway, path):
+        await LineSession(gateway, path, played).run(script)
 
 
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
 def test_whatever_a_line_says_a_row_has_nothing_that_was_not_told_or_does_not_count(monkeypatch):
     monkeypatch.setattr(market_data_lines, "UNKNOWN_CODE_S", FLUSH_S)
-    played = Counter()
-    first = SystemRandom().randrange(10**9) if FIRST_SEED == "random" else int(FIRST_SEED)
-    with initialized_lake() as lake:
-        for number in count(first):
-            play_seed(number, played, lake)
-            print(number, dict(played), flush=True)
-            if played["messages"] >= MESSAGES / 3:
-                break
+    played = play_seeds(session, MESSAGES / 3, scripts)
     assert played["MARK"]
     assert played["MID"]

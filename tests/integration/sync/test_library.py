@@ -51,9 +51,3 @@ async def test_registry_queue_streamer_and_worker_in_one_script(
         await worker.stop()
         await streamer.stop()
         await eventually(lambda: sim.stats()["connections"]["now"] == 0)
-
-
-def test_every_public_name_can_be_imported():
-    for name in ps.__all__:
-        assert getattr(ps, name) is not None
-    assert set(ps.__all__) <= set(dir(ps))

@@ -13,14 +13,14 @@ from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.drain import drain
-from position_sync_dagster.sync.reports.figures import FiguresReader
+from position_sync_dagster.sync.reports.figures import read_figures
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.extent import EVERYTHING
 
 ACCOUNTS = {"east": "DUSIM0011", "mid": "DUSIM0012", "west": "DUSIM0013"}
-CALL, PUT, WORTHLESS = 921000001, 921000002, 921000003
+CALL, PUT = 921000001, 921000002
 # Open holdings of each login.
 HELD = 5
 
@@ -94,10 +94,9 @@ async def test_each_login_streams_within_its_lines_and_every_leg_is_current(
     await lake.registry.add_active(**leg(CALL))
     await lake.registry.add_active(**leg(PUT))
     async with gateways(one_line=("west",)) as (sims, settings), streams(settings):
-        reader = FiguresReader(lake, settings)
 
         def whole():
-            seen = reader.read(utc_now())
+            seen = read_figures(lake, settings, utc_now())
             valued = seen.status.legs_streamed + seen.status.legs_queued
             return seen if valued == seen.held == len(ACCOUNTS) * HELD else None
 
@@ -123,7 +122,6 @@ async def newest(lake, name, conid):
     return found[0].position if found else None
 
 
-# With Dagster, `tests/acceptance/test_logins.py` has one that is down.
 @pytest.mark.parametrize("trouble", ["down", "hung", "storm"][not EVERYTHING :])
 async def test_trouble_at_one_gateway_delays_no_row_of_another(
     gateways, lake, leg, eventually, trouble

@@ -65,18 +65,6 @@ async def test_a_worker_counts_the_requests_that_wait_behind_its_batch(simulate,
         assert (worker.stats.last_batch_size, worker.stats.waiting) == (50, 21)
 
 
-async def test_a_conid_that_nobody_holds_fails_for_good(simulate, lake, worker_for):
-    async with simulate() as sim:
-        worker = worker_for(sim)
-        request_id = await lake.queue.insert(999, "NONE")
-        report = await worker.process_batch()
-        assert (report.failed, report.rows) == (1, 0)
-        (failed,) = await lake.queue.get_batch(status=QueueStatus.FAILED)
-        assert failed.request_id == request_id
-        assert "holds this conid" in failed.error_message
-        await worker.stop()
-
-
 async def test_without_a_gateway_nothing_is_claimed_and_nothing_fails(lake, worker_for, simulate):
     async with simulate() as sim:
         worker = worker_for(sim)
@@ -112,15 +100,18 @@ async def test_a_batch_whose_lease_ends_is_not_written_also_if_another_worker_to
         await worker.stop()
 
 
-async def test_requests_that_nobody_holds_are_marked_in_one_commit(simulate, lake, worker_for):
+async def test_requests_that_nobody_holds_fail_for_good_in_one_commit(simulate, lake, worker_for):
     async with simulate() as sim:
         worker = worker_for(sim)
-        await lake.queue.insert_many([QueueRequest(900 + n, "NONE") for n in range(20)])
+        ids = await lake.queue.insert_many([QueueRequest(900 + n, "NONE") for n in range(20)])
         before = (await lake.queue.overview()).version
         report = await worker.process_batch()
-        assert report.failed == 20
+        assert (report.failed, report.rows) == (20, 0)
         claim_and_mark = 2
         assert (await lake.queue.overview()).version == before + claim_and_mark
+        failed = await lake.queue.get_batch(status=QueueStatus.FAILED)
+        assert {one.request_id for one in failed} == set(ids)
+        assert all("holds this conid" in one.error_message for one in failed)
         await worker.stop()
 
 

@@ -11,7 +11,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.figures import Figures, FiguresReader
+from position_sync_dagster.sync.reports.figures import Figures, read_figures
 from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.booked_legs import terms_of
 
@@ -50,11 +50,11 @@ async def test_closes_a_roll_and_an_assignment_leave_no_gap_in_the_profit_of_the
             make_leg(conid=conid, strategy_id="all", added_at=utc_now(), **terms_of(conid))
             for conid in (CALL, SHORT_PUT, WORTHLESS, CORN, STOCK, NEXT)
         )
-        stop, reader = asyncio.Event(), FiguresReader(lake, live)
+        stop = asyncio.Event()
         task = asyncio.create_task(stream(lake, live, run_id="run-1", stop=stop))
 
         def read() -> Figures:
-            return reader.read(utc_now())
+            return read_figures(lake, live, utc_now())
 
         def today(figures: Figures):
             return next(one["today"] for one in figures.accounts if one["account"] == A)

@@ -16,7 +16,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.figures import COLUMNS, FiguresReader
+from position_sync_dagster.sync.reports.figures import COLUMNS, read_figures
 from position_sync_dagster.web import served_figures
 from position_sync_dagster.web.money_page import money_routes
 from position_sync_dagster.web.served_figures import PageFigures
@@ -95,7 +95,7 @@ async def test_the_description_names_every_column(client):
 def test_an_assistant_gets_the_same_figures(lake: Lake, settings: Settings):
     lake.registry.sync.add_many([leg(1, "a")])
     lake.updates.sync.append([row(1), row(2, symbol="QQQ")])
-    tools, page = Tools(settings, lake), FiguresReader(lake, settings).read(utc_now()).to_dict()
+    tools, page = Tools(settings, lake), read_figures(lake, settings, utc_now()).to_dict()
     assert tools.figures()["totals"][0]["today"] == page["totals"][0]["today"] == -14.0
     assert [one["conid"] for one in tools.positions(strategy="a")] == [1]
     assert [one["conid"] for one in tools.positions(symbol="qqq")] == [2]

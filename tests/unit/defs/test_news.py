@@ -27,7 +27,7 @@ HOLDS, BROKEN = result(passed=True, text="1"), result(passed=False, text="daily 
         (HOLDS, 0, BROKEN, True),
         (BROKEN, 0, HOLDS, True),
         (HOLDS, 600, result(passed=True, text="2"), False),
-        (HOLDS, 7300, HOLDS, True),
+        (HOLDS, 10_900, HOLDS, True),
         (BROKEN, 600, BROKEN, False),
         (BROKEN, 299, result(passed=False, text="daily profit -101"), False),
         (BROKEN, 301, result(passed=False, text="daily profit -101"), True),

@@ -236,33 +236,26 @@ def test_a_broken_file_fails_the_days_that_it_may_be_the_source_of(
     assert rows().height == 1
 
 
-def test_trades_are_stored_once_however_many_statements_name_them(
-    materialize, folder, lake
-) -> None:
-    (folder / "a.xml").write_bytes(statement(trades=(trade("e1"), trade("e2"))))
-    (folder / "b.xml").write_bytes(statement(trades=(trade("e2"), trade("e3"))))
-    assert materialize(imported).success
-    assert lake.executions.read()["execution_id"].to_list() == ["e1", "e2", "e3"]
-    version = lake.executions.table.version()
-    events = materialize(imported).asset_materializations_for_node("statements")
-    added = [event.metadata["added"].value for event in events if "added" in event.metadata]
-    assert added == [0, 0]
-    assert lake.executions.table.version() == version
-    assert set(lake.executions.read()["source"]) == {"FLEX"}
-
-
-def test_an_import_reads_each_file_once_and_a_changed_one_again(
+def test_an_import_reads_each_file_once_a_changed_one_again_and_stores_a_trade_once(
     materialize, folder, lake, parsed
 ) -> None:
-    for name in ("a", "b"):
-        (folder / f"{name}.xml").write_bytes(statement(trades=(trade(name),)))
-    for _ in range(2):
-        assert materialize(imported).success
+    def added() -> list[int]:
+        events = materialize(imported).asset_materializations_for_node("statements")
+        return [one.metadata["added"].value for one in events if "added" in one.metadata]
+
+    (folder / "a.xml").write_bytes(statement(trades=(trade("e1"), trade("e2"))))
+    (folder / "b.xml").write_bytes(statement(trades=(trade("e2"), trade("e3"))))
+    assert added() == [3, 1]
+    version = lake.executions.table.version()
+    assert added() == [0, 0]
+    assert lake.executions.table.version() == version
     assert parsed == ["a.xml", "b.xml"]
-    (folder / "b.xml").write_bytes(statement(trades=(trade("b"), trade("c"))))
-    assert materialize(imported).success
+    (folder / "b.xml").write_bytes(statement(trades=(trade("e3"), trade("e4"))))
+    assert added() == [1, 0]
     assert parsed == ["a.xml", "b.xml", "b.xml"]
-    assert lake.executions.read()["execution_id"].to_list() == ["a", "b", "c"]
+    found = lake.executions.read()
+    assert found["execution_id"].to_list() == ["e1", "e2", "e3", "e4"]
+    assert set(found["source"]) == {"FLEX"}
 
 
 @pytest.mark.parametrize("at_once", [False, True])
@@ -294,7 +287,7 @@ def test_what_the_newest_statement_says_counts_also_if_an_older_one_said_it(lake
 
 
 def test_a_day_is_covered_only_with_the_trades_of_its_statement(materialize, folder, lake) -> None:
-    """The import may end between its steps, and a person may launch one of them."""
+    """A person may launch one of the assets of the import."""
     (folder / "a.xml").write_bytes(statement(trades=(trade("e1"),)))
     assert materialize(imported, selection="statement_events").success
     at = utc("2026-03-05T20:30:05")

@@ -25,7 +25,7 @@ from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.sync.drain import drain
-from position_sync_dagster.sync.reports.figures import FiguresReader
+from position_sync_dagster.sync.reports.figures import read_figures
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream import streamer
@@ -84,7 +84,7 @@ async def test_what_the_broker_confirmed_before_the_session_is_live_is_current(
         assert session.started_at <= session.state_since
         assert session.state_since <= min(row.confirmed_at for row in rows)
         assert (await drain(lake, settings)).succeeded == 9
-        overview = FiguresReader(lake, settings).read(utc_now())
+        overview = read_figures(lake, settings, utc_now())
         assert (overview.held, overview.current) == (9, 9)
 
 

@@ -1,7 +1,5 @@
 """Legs that are given without a conid: their contract is found, or the reason is said."""
 
-import logging
-
 import pytest
 
 from ib_gateway_simulator import load_book
@@ -57,7 +55,6 @@ async def test_a_leg_without_a_conid_is_found_stored_and_streamed(
 async def test_an_ambiguous_leg_names_its_candidates_and_harms_no_other(
     spx_and_spxw, simulate, streaming, lake, eventually, settings_for, caplog
 ):
-    caplog.set_level(logging.WARNING)
     await lake.registry.add_active(**SPX)
     await lake.registry.add_active(**SPX, trading_class="SPXW")
     async with (

@@ -1,0 +1,50 @@
+"""Work beside the steps of an owner: one task of a kind, and a pause after a failure."""
+
+import asyncio
+
+import pytest
+
+from position_sync_dagster.errors import LakeNotWritableError
+from position_sync_dagster.sync.stream.ownership import AGAIN_S, BackgroundWork
+
+
+async def turns():
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+async def test_work_of_a_kind_is_not_begun_while_it_runs_and_its_end_is_waited_for():
+    work, may_end, done = BackgroundWork(lambda: 0.0), asyncio.Event(), []
+
+    async def wait(name):
+        await may_end.wait()
+        done.append(name)
+
+    for kind, name in (("a", "first"), ("a", "second"), ("b", "other")):
+        work.begin(kind, wait, name)
+    await turns()
+    may_end.set()
+    await work.end(within_s=10.0)
+    assert done == ["first", "other"]
+
+
+@pytest.mark.parametrize(
+    ("error", "traced"),
+    [(LakeNotWritableError("The disk is full.", remedy="Make room."), False), (KeyError(7), True)],
+)
+async def test_after_a_failure_work_pauses_and_an_outage_is_logged_once(error, traced, caplog):
+    now, begun = [0.0], []
+    work = BackgroundWork(lambda: now[0])
+
+    async def fail():
+        begun.append(now[0])
+        raise error
+
+    for second in range(int(3 * AGAIN_S)):
+        now[0] = float(second)
+        work.begin("storing", fail)
+        await turns()
+    await work.end()
+    assert begun == [0.0, AGAIN_S, 2 * AGAIN_S]
+    assert [bool(r.exc_info) for r in caplog.records] == [False, True][: 1 + traced]
+    assert caplog.records[0].getMessage() == f"storing, tried again later: {error}"
