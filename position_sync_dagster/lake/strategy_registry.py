@@ -326,9 +326,9 @@ class SyncRegistry:
         def of_rows(snapshot: Snapshot) -> Change[T]:
             before: _Legs = {leg.key: leg for leg in legs_of(snapshot.live)}
             after, result = step(before, snapshot)
-            refuse_two_whole_holders(after.values())
             if before == after:
                 return Change(result)
+            refuse_two_whole_holders(after.values() if ends else ())
             now = self.clock()
             left = [leg.ended(now) for key, leg in before.items() if ends and after.get(key) != leg]
             ended = leg_rows(left).with_columns(bucket=pl.lit(REMOVED))

@@ -71,9 +71,13 @@ def good(check: str, text: str) -> Finding:
     return Finding(check, Level.GOOD, text)
 
 
-def warning(check: str, text: str, remedy: str) -> Finding:
-    """Return a finding that does not stop the program, but may surprise its user."""
-    return Finding(check, Level.WARNING, text, remedy)
+def warning(check: str, text: str, remedy: str, *, unless: bool = False) -> Finding:
+    """Return a finding that does not stop the program, but may surprise its user.
+
+    Args:
+        unless: Whether nothing is wrong: then it needs no action.
+    """
+    return good(check, text) if unless else Finding(check, Level.WARNING, text, remedy)
 
 
 def bad(check: str, text: str, remedy: str) -> Finding:
@@ -156,9 +160,9 @@ def of_session(session: GatewaySession) -> Finding:
     """Return a finding from the session of a live owner, instead of a second connection."""
     who = f"the {session.owner.lower()} owns the login, so nothing else was checked"
     text = f"{session.gateway_id} is {session.state}: {who}"
-    if session.state == "LIVE" and not session.detail:
-        return good("gateway", text)
-    return warning("gateway", f"{text}; {session.detail}", "See `position-sync status`.")
+    fine = session.state == "LIVE" and not session.detail
+    text += "" if fine else f"; {session.detail}"
+    return warning("gateway", text, "See `position-sync status`.", unless=fine)
 
 
 async def of_gateway(settings: Settings, legs: Iterable[Leg]) -> list[Finding]:
@@ -199,12 +203,11 @@ def _identity(connection: GatewayConnection, settings: Settings) -> Iterator[Fin
     if (problem := version_problem()) is not None:
         yield warning("ib_async", *problem)
     modes = sorted({str(trading_mode_of(account)) for account in connection.accounts})
+    chosen = modes != [TradingMode.LIVE] or settings.trading_mode is not None
     text = f"{', '.join(connection.accounts)}: {', '.join(modes)}"
-    if modes == [TradingMode.LIVE] and settings.trading_mode is None:
-        remedy = "Set POSITION_SYNC_TRADING_MODE=LIVE once that is what you mean."
-        yield warning("accounts", f"{text}; any mode is accepted", remedy)
-    else:
-        yield good("accounts", text)
+    text += "" if chosen else "; any mode is accepted"
+    remedy = "Set POSITION_SYNC_TRADING_MODE=LIVE once that is what you mean."
+    yield warning("accounts", text, remedy, unless=chosen)
     remedy = "In the gateway: Configure → API → Settings, tick Read-Only API."
     yield Finding("read-only", Level.INFO, UNKNOWN_READ_ONLY, remedy)
 
@@ -224,21 +227,18 @@ def _accounts(
     connection: GatewayConnection, notices: Iterable[tuple[int, str]]
 ) -> Iterator[Finding]:
     others = [text for code, text in notices if code == GatewayCode.ACCOUNT_NOT_SERVED]
-    if others:
-        remedy = "End the other program's account subscription, or give it another login."
-        yield warning("account feed", f"another client uses it (2101): {others[0]}", remedy)
-    else:
-        yield good("account feed", "no other client uses it (2101)")
+    text = f"another client uses it (2101): {others[0]}" if others else "nobody else uses it (2101)"
+    remedy = "End the other program's account subscription, or give it another login."
+    yield warning("account feed", text, remedy, unless=not others)
     feed = connection.feed
     for account in connection.accounts:
         held = [row for row in feed.holdings if row.account == account and row.position]
         valued = sum(row.market_value is not None for row in held)
         state = feed.completeness[account]
         text = f"{account}: {len(held)} positions, {valued} with a value, {state}"
-        if state is Completeness.COMPLETE and valued == len(held):
-            yield good("positions", text)
-        else:
-            yield warning("positions", text, "See docs/operations.md, “An account is PARTIAL”.")
+        fine = state is Completeness.COMPLETE and valued == len(held)
+        remedy = "See docs/operations.md, “An account is PARTIAL”."
+        yield warning("positions", text, remedy, unless=fine)
     for problem in feed.problems:
         yield warning("positions", problem, "See docs/operations.md.")
 
@@ -292,10 +292,8 @@ async def _trial(connection: GatewayConnection, details: ContractDetails) -> Fin
     if trial.greeks is False:
         text += f"; no greeks (tick 13) came within {ANSWER_S:g} s"
         return warning("market data", text, _GREEKS)
-    if kind == LIVE:
-        return good("market data", text)
     remedy = "Subscribe to the exchange's live data, or accept values that are not live."
-    return warning("market data", text, remedy)
+    return warning("market data", text, remedy, unless=kind == LIVE)
 
 
 async def _legs(connection: GatewayConnection, legs: list[Leg]) -> list[Finding]:
@@ -450,7 +448,7 @@ def check_disk(path: str) -> list[Finding]:
     remedy = "Free some space, or set POSITION_SYNC_LAKE to another disk."
     if free < TOO_LITTLE_DISK:
         return [bad("disk", text, remedy)]
-    return [warning("disk", text, remedy) if free < LITTLE_DISK else good("disk", text)]
+    return [warning("disk", text, remedy, unless=free >= LITTLE_DISK)]
 
 
 # The time limit of all checks of this machine and of the tables together, in seconds. It and
@@ -543,11 +541,10 @@ def check_dagster(home: Path, ui_port: int) -> list[Finding]:
         found = warning("Dagster home", text, f"chmod 700 {home}")
     else:
         found = good("Dagster home", f"{home}, in use by {holder or 'nobody'}")
-    if ports.is_free(ui_port) or holder is not None:
-        text = f"{ui_port} is free" if holder is None else f"{holder} runs"
-        return [found, good("UI port", text)]
+    is_free = ports.is_free(ui_port)
+    text = f"{holder} runs" if holder else f"{ui_port} is {'free' if is_free else 'taken'}"
     remedy = "End the program that listens there, or choose another port with `dev --ui-port`."
-    return [found, warning("UI port", f"{ui_port} is taken", remedy)]
+    return [found, warning("UI port", text, remedy, unless=is_free or holder is not None)]
 
 
 def _read(

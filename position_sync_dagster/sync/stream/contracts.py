@@ -106,9 +106,7 @@ class ContractCache:
         """Legs that do not match the contract of their conid, each with the difference."""
         return [
             f"{conid} of strategy {strategy} is not streamed: {difference}"
-            for (strategy, _account, conid), difference in sorted(
-                self._mismatches.items(), key=lambda item: item[0][2]
-            )
+            for (strategy, _account, conid), difference in self._mismatches.items()
         ]
 
     def follow(self, legs: Iterable[ActiveContract]) -> None:
@@ -375,6 +373,10 @@ class LegResolver:
             self.context.lease.check()
             self.contracts.take({one.conid: one for one in found})
             await self.registry.settle(findings)
+        for leg, finding in findings:
+            if isinstance(finding, str):
+                name = f"{leg.described} of strategy {leg.strategy_id}"
+                logger.warning("%s is not streamed: %s", name, finding)
 
 
 def _membership(leg: UnresolvedLeg) -> object:

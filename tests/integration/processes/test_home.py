@@ -8,7 +8,6 @@ import textwrap
 
 import pytest
 
-from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.processes import home as home_module
 from position_sync_dagster.processes.child_process import MARKER, ChildProcess
 from position_sync_dagster.processes.home import (
@@ -116,13 +115,6 @@ def test_settings_that_a_person_adds_to_a_home_stay_and_a_copy_of_it_has_its_own
         "POSITION_SYNC_STRATEGIES_FILE": odd,
         "POSITION_SYNC_FLEX_FOLDER": str(tmp_path / "copy" / "flex"),
     }
-
-
-def test_settings_of_a_home_that_are_no_text_are_named(tmp_path):
-    home = Home.at(tmp_path)
-    home.settings_file.write_bytes(b"POSITION_SYNC_LAKE=\xff\n")
-    with pytest.raises(SettingsError, match=r"\.env cannot be read: .*utf-8"):
-        home.read_settings()
 
 
 def test_a_folder_that_cannot_be_created_is_named(tmp_path):

@@ -53,7 +53,7 @@ async def test_a_leg_without_a_conid_is_found_stored_and_streamed(
 
 
 async def test_an_ambiguous_leg_names_its_candidates_and_harms_no_other(
-    spx_and_spxw, simulate, streaming, lake, eventually, settings_for
+    spx_and_spxw, simulate, streaming, lake, eventually, settings_for, caplog
 ):
     await lake.registry.add_active(**SPX)
     await lake.registry.add_active(**SPX, trading_class="SPXW")
@@ -74,6 +74,8 @@ async def test_an_ambiguous_leg_names_its_candidates_and_harms_no_other(
         assert leg_states([leg], lake, settings, utc_now()) == [LegState.ARMED]
         status = read_status(lake, settings, utc_now())
         assert status.unresolved_legs == (f"{leg.described} of strategy s: {leg.problem}",)
+        said = [r for r in caplog.records if "6000 PUT of strategy s is not" in r.getMessage()]
+        assert len(said) == 1
         # The leg, corrected, takes the place of the description.
         await lake.registry.add_active(MONTHLY, **SPX)
         await eventually(lambda: received.newest(A, MONTHLY))
