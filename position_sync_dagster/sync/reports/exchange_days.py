@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -119,6 +120,7 @@ def time_zone_of(calendar: str) -> ZoneInfo:
     return ZoneInfo(str(_calendar(calendar).tz))
 
 
+@cache
 def _new_york() -> Any:
     """Return the class of the exchange of New York, imported alone.
 
