@@ -427,8 +427,9 @@ class PortfolioDownloads:
         """
         now = utc_now()
         zone = zone_of(self.account_time, now=now)
-        for key, text in self._times.items() if zone is not None else ():
-            self._book.set_value_time(key, moment_of(text, now=now, zone=zone or UTC))
+        if zone is not None:
+            for key, text in self._times.items():
+                self._book.set_value_time(key, moment_of(text, now=now, zone=zone))
         self._times.clear()
 
     def _read_end(self, fields: list[str]) -> bool:
