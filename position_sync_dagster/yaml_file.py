@@ -12,12 +12,16 @@ from typing import Annotated, Any, NoReturn, TypeGuard, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from yaml.events import CollectionEndEvent, CollectionStartEvent
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from position_sync_dagster.errors import PositionSyncError, shown
 
 # The largest file, in bytes; a leg takes about a hundred.
 LARGEST_FILE = 4 * 2**20
+
+# The most levels of nesting; a correct file has 6, and thousands would end the process.
+DEEPEST = 16
 
 _NULL = "tag:yaml.org,2002:null"
 
@@ -64,8 +68,8 @@ class YamlFile:
         data: What the file holds. An alias is the same object as the value that it repeats.
 
     Raises:
-        PositionSyncError: The file is missing, empty, not a regular file, not YAML or too large; or
-            a field is there twice.
+        PositionSyncError: The file is missing, empty, not a regular file, not YAML, too large or
+            too deeply nested; or a field is there twice.
     """
 
     def __init__(self, path: Path, *, holds: str, error: type[PositionSyncError]) -> None:
@@ -152,7 +156,14 @@ class YamlFile:
 
     def _compose(self) -> Node:
         text = self._read_text()
+        depth = 0
         try:
+            for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+                depth += isinstance(event, CollectionStartEvent)
+                depth -= isinstance(event, CollectionEndEvent)
+                if depth > DEEPEST:
+                    too_deep = f"nested more than {DEEPEST} levels deep"
+                    raise self._error_at(event, too_deep, "Write it as the documents show")
             root = yaml.compose(text, Loader=yaml.CSafeLoader)
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
@@ -185,7 +196,7 @@ class YamlFile:
                 f"it cannot be read: {why}", "Name a text file in UTF-8 that you may read"
             ) from None
 
-    def _error_at(self, node: Node, cause: str, remedy: str) -> PositionSyncError:
+    def _error_at(self, node: Node | yaml.Event, cause: str, remedy: str) -> PositionSyncError:
         mark: Any = node.start_mark
         return self._error_of(cause, remedy, mark.line + 1, mark.column + 1)
 

@@ -365,21 +365,29 @@ class GatewayConnection:
         """
         self.connectivity.require_ib()
 
-    def require_login(self, settings: Settings) -> None:
-        """Check the trading mode and the accounts that the settings and the gateways file name.
+    def require_trading_mode(self, settings: Settings) -> None:
+        """Check that every account is of the trading mode that the settings name, if any.
 
         Raises:
-            SettingsError: An account is of another mode, or the gateway serves other accounts.
+            SettingsError: An account is of another mode.
         """
-        mode, expected = settings.trading_mode, settings.accounts
+        expected = settings.trading_mode
         for account in self.accounts:
-            if mode is not None and trading_mode_of(account) is not mode:
+            if expected is not None and trading_mode_of(account) is not expected:
                 raise errors.SettingsError(
-                    f"POSITION_SYNC_TRADING_MODE is {mode}, and the gateway at "
+                    f"POSITION_SYNC_TRADING_MODE is {expected}, and the gateway at "
                     f"{settings.gateway_id} serves a {trading_mode_of(account)} account.",
                     remedy="Point POSITION_SYNC_GATEWAY_PORT at the gateway of the other mode, or "
                     "change the mode together with POSITION_SYNC_LAKE.",
                 )
+
+    def require_accounts(self, settings: Settings) -> None:
+        """Check that the gateway serves the accounts that the gateways file names, if any.
+
+        Raises:
+            SettingsError: It serves others, or not all of them.
+        """
+        expected = settings.accounts
         if expected is not None and sorted(expected) != sorted(self.accounts):
             raise errors.SettingsError(
                 f"The gateway of {settings.gateway_id} at {settings.gateway_address} serves "
@@ -583,7 +591,8 @@ async def connect(
     )
     connection = GatewayConnection(login)
     try:
-        connection.require_login(settings)
+        connection.require_trading_mode(settings)
+        connection.require_accounts(settings)
     except errors.SettingsError:
         await connection.close()
         raise
@@ -644,7 +653,7 @@ class IBConnectionManager:
             shared.holders.add(self)
             if shared.connection is None or not shared.connection.is_connected:
                 shared.connection = await connect(self.settings)
-            shared.connection.require_login(self.settings)
+            shared.connection.require_trading_mode(self.settings)
             return shared.connection
 
     async def close(self) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from threading import Thread
 from typing import Literal
@@ -67,9 +68,9 @@ class WriterLock:
     a tight loop keep each other waiting for seconds. A table in an object store has none.
 
     It is an advisory lock (`flock`) on a file, which ends with the process that holds it. On a file
-    system without such locks (some NFS and FUSE mounts) work goes on without it. The kernel wakes a
-    thread that waits for the lock. That thread cannot be interrupted: after a wait that ended
-    without the lock, all go on without it until the thread gets it, and releases it.
+    system without such locks (some NFS and FUSE mounts) that is said once, and work goes on. The
+    kernel wakes a thread that waits for the lock. That thread cannot be interrupted: after a wait
+    that ended without the lock, all go on without it until the thread gets it, and releases it.
 
     Args:
         path: The table's folder or URI.
@@ -101,9 +102,17 @@ class WriterLock:
 
 
 def _take(opened: int, taken: Future[None]) -> None:
-    with suppress(OSError):  # a file system without locks
+    try:
         fcntl.flock(opened, fcntl.LOCK_EX)
+    except OSError as error:
+        _say_no_locks(str(error))
     taken.set_result(None)
+
+
+@cache
+def _say_no_locks(why: str) -> None:
+    """Say it once: each writer asks for a lock again."""
+    logger.warning("the file system has no file locks (%s): writers may wait longer", why)
 
 
 def _unlock(opened: int) -> None:

@@ -219,3 +219,10 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path):
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(StrategiesFileError, match="not a regular file"):
             load_strategies(path)
+
+
+@pytest.mark.parametrize("text", ["strategies: " + "[" * 200_000, "- " * 5000, "? " * 900])
+def test_deep_nesting_is_refused_at_its_place(tmp_path, text):
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(StrategiesFileError, match=r"line 1, column .*: nested more than 16"):
+        load_strategies(tmp_path / "s.yaml")

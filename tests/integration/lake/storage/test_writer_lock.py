@@ -60,7 +60,7 @@ def test_waits_that_ended_leave_one_thread_and_do_not_keep_the_lock_from_others(
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_without_file_locks_writers_go_on_at_once(tmp_path, monkeypatch):
+def test_without_file_locks_writers_go_on_and_it_is_said_once(tmp_path, monkeypatch, caplog):
     """As on NFS and some FUSE mounts."""
     queue = filled_queue(tmp_path / "q")
 
@@ -68,9 +68,11 @@ def test_without_file_locks_writers_go_on_at_once(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
+    opening._say_no_locks.cache_clear()
     queue.sync.insert(1001, "SPY")
     opened, began = len(os.listdir("/proc/self/fd")), time.monotonic()
     for conid in range(1002, 1006):
         queue.sync.insert(conid, "SPY")
     assert time.monotonic() - began < opening.FAIR_WAIT_S
     assert len(os.listdir("/proc/self/fd")) <= opened
+    assert sum("no file locks" in one for one in caplog.messages) == 1
