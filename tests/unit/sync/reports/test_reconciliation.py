@@ -101,15 +101,6 @@ def test_a_quantity_that_is_not_known_agrees_with_nothing_and_is_no_close(quanti
     assert [d.type for d in result.discrepancies] == ["MISSING"]
 
 
-def test_a_row_of_a_source_that_is_not_known_is_confirmed_as_one_without_a_value():
-    before = NOW - timedelta(hours=1)
-    old = update_rows([replace(ROW, timestamp=before)])
-    unknown = old.with_columns(value_source=pl.lit("NEW"))
-    held = replace(HELD, confirmed_at=NOW)
-    found = with_confirmed(unknown, broker_rows([held], None), NOW).get_column(CONFIRMED).to_list()
-    assert found == [confirmed_time(updates_of(unknown)[0], held, NOW)] == [NOW]
-
-
 def types(snapshot, latest, legs=(), complete=True, details=None):
     reconciler = PositionReconciler(clock=lambda: NOW)
     result = reconciler.reconcile(snapshot, latest, legs, complete=complete, details=details)
@@ -118,16 +109,9 @@ def types(snapshot, latest, legs=(), complete=True, details=None):
 
 def leg(quantity):
     return make_leg(
-        conid=1,
-        symbol="SPY",
-        right="C",
-        strike=1,
-        expiry="20261218",
-        strategy_id="s",
-        added_at=NOW,
-        account="A",
-        quantity=quantity,
-    )
+        conid=1, symbol="SPY", right="C", strike=1, expiry="20261218", strategy_id="s",
+        added_at=NOW, account="A", quantity=quantity,
+    )  # fmt: skip
 
 
 CLOSED = replace(HELD, position=0.0)
