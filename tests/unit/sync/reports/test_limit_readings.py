@@ -20,8 +20,8 @@ from position_sync_dagster.domain.leg import (
 )
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.schema.codec import broker_rows, update_rows
+from position_sync_dagster.sync.confirmations import CONFIRMED, PRICED
 from position_sync_dagster.sync.reports.book import Book
-from position_sync_dagster.sync.reports.confirmations import CONFIRMED, PRICED
 from position_sync_dagster.sync.reports.exposure import split
 from position_sync_dagster.sync.reports.limit_readings import evaluate
 from tests.support import money_rows

@@ -13,7 +13,7 @@ from position_sync_dagster.domain.streamed_holding import allowed_difference
 from position_sync_dagster.domain.update import PositionUpdate, PriceKind, ValueOrigin
 from position_sync_dagster.domain.valuation import Quote
 from position_sync_dagster.lake.schema.codec import broker_rows, update_rows
-from position_sync_dagster.sync.reports.confirmations import PRICED, with_priced
+from position_sync_dagster.sync.confirmations import PRICED, with_priced
 from tests.support.extent import examples
 from tests.support.money_rows import NOW, row
 
