@@ -13,9 +13,9 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import NO_HOLDINGS
 from position_sync_dagster.lake.schema.codec import update_rows
+from position_sync_dagster.sync.confirmations import with_priced
 from position_sync_dagster.sync.reports.book import Book, BookMoney
 from position_sync_dagster.sync.reports.closes import NO_CLOSES
-from position_sync_dagster.sync.reports.confirmations import with_priced
 from position_sync_dagster.sync.reports.exposure import split
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)

@@ -28,7 +28,7 @@ from position_sync_dagster.domain.update import GreeksSource
 from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
-from position_sync_dagster.sync.reports.confirmations import FEEDS, PRICED
+from position_sync_dagster.sync.confirmations import FEEDS, PRICED
 
 
 class Claim(NamedTuple):

@@ -23,8 +23,8 @@ from position_sync_dagster.lake.schema.codec import broker_rows, moment, update_
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync import confirmations
 from position_sync_dagster.sync.drain import Coverage, LakeValues, ValueSource
-from position_sync_dagster.sync.reports import confirmations
 
 logger = logging.getLogger(__name__)
 
