@@ -26,15 +26,9 @@ def confirmed_time(row, holding):
 
 
 HELD = make_holding(
-    1,
-    ago(20),
-    position=2.0,
-    market_price=1.5,
-    market_value=300.0,
-    value_source=ValueOrigin.PORTFOLIO,
-    value_time=ago(20),
-    confirmed_at=ago(20),
-)
+    1, ago(20), position=2.0, market_price=1.5, market_value=300.0,
+    value_source=ValueOrigin.PORTFOLIO, value_time=ago(20), confirmed_at=ago(20),
+)  # fmt: skip
 ROW = from_portfolio(HELD, source=Source.QUEUE, now=ago(1), by=Provenance())
 
 

@@ -64,13 +64,10 @@ def book(
     column = pl.Series([times[conid] for conid in frame["conid"]], dtype=pl.Datetime("us", "UTC"))
     priced = frame.with_columns(column.alias(CONFIRMED), column.alias(PRICED))
     plain = Book(
-        now=NOW,
-        priced=priced,
-        legs=tuple(legs),
+        now=NOW, priced=priced, legs=tuple(legs),
         split=split(legs, priced, end_of=lambda one: (ends or {}).get(one.conid)),
-        live_since={LOGIN: NOW - timedelta(minutes=6)},
-        logins=(LOGIN,),
-    )
+        live_since={LOGIN: NOW - timedelta(minutes=6)}, logins=(LOGIN,),
+    )  # fmt: skip
     return replace(plain, **values)  # type: ignore[arg-type]
 
 

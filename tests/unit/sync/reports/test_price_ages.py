@@ -31,17 +31,11 @@ STREAMED = row(
 )  # fmt: skip
 
 AT_BROKER = BrokerPosition(
-    gateway_id="g",
-    account=STREAMED.account,
-    position=-2.0,
-    market_value=-801.0,
-    value_source=ValueOrigin.PNL_SINGLE,
-    received_at=ago(2),
-    confirmed_at=ago(2),
-    position_time=ago(900),
-    snapshot_id="s",
+    gateway_id="g", account=STREAMED.account, position=-2.0, market_value=-801.0,
+    value_source=ValueOrigin.PNL_SINGLE, received_at=ago(2), confirmed_at=ago(2),
+    position_time=ago(900), snapshot_id="s",
     instrument=Instrument(conid=1, symbol="SPY", sec_type="OPT", currency="USD"),
-)
+)  # fmt: skip
 
 
 def priced_at(update: PositionUpdate, *held: BrokerPosition) -> datetime | None:

@@ -49,16 +49,9 @@ def types(snapshot, latest, legs=(), complete=True, details=None):
 
 def leg(quantity):
     return make_leg(
-        conid=1,
-        symbol="SPY",
-        right="C",
-        strike=1,
-        expiry="20261218",
-        strategy_id="s",
-        added_at=NOW,
-        account="A",
-        quantity=quantity,
-    )
+        conid=1, symbol="SPY", right="C", strike=1, expiry="20261218", strategy_id="s",
+        added_at=NOW, account="A", quantity=quantity,
+    )  # fmt: skip
 
 
 CLOSED = replace(HELD, position=0.0)
