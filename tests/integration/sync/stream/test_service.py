@@ -408,27 +408,6 @@ async def test_the_breaks_of_a_login_that_was_renamed_go_on_under_its_new_name(
         assert [one.gateway_id for one in lake.breaks.open_breaks()] == ["closures"]
 
 
-async def test_an_owner_with_a_successor_adds_no_row_even_if_it_never_checked_its_lease(
-    simulate, lake, settings_for, running, leg, eventually
-):
-    async with simulate() as sim:
-        await lake.registry.add_active(**leg(PUT))
-        settings = settings_for(sim)
-        task, stop = running(settings)
-        await eventually(lambda: _has_rows(lake))
-        stop.set()
-        await task
-        (old,) = [r for r in await lake.updates.latest_updates() if r.source == "STREAM"]
-        late = replace(old, update_id="", batch_id="", timestamp=utc_now())
-        assert (await lake.updates.append([late])).rows == 1
-        async with Ownership(lake.sessions, settings, owner=Owner.STREAM) as own:
-            await lake.updates.fence(settings.gateway_id, own.session.fencing_token)
-        later = replace(late, timestamp=utc_now())
-        with pytest.raises(LeaseLostError, match="newer owner"):
-            await lake.updates.append([later])
-        assert (await lake.updates.append([replace(later, fencing_token=None)])).rows == 1
-
-
 async def test_a_successor_takes_over_and_its_rows_follow_those_of_the_owner_before(
     simulate, lake, settings_for, running, leg, eventually
 ):
