@@ -163,31 +163,6 @@ async def test_each_row_of_a_close_names_the_run_that_wrote_it(
         assert set(named) == {"run-1"}
 
 
-async def test_the_detail_of_a_wrong_leg_is_gone_when_the_leg_is_corrected(
-    simulate, lake, settings_for, running, leg, eventually
-):
-    async with simulate() as sim:
-        await lake.registry.add_active(**leg(CALL))
-        await lake.registry.add_active(**leg(PUT) | {"symbol": "WRONG"})
-        settings = settings_for(sim)
-        running(settings)
-
-        async def detail_is_shown():
-            return "its symbol is" in (read_status(lake, settings, utc_now()).session_detail or "")
-
-        async def detail_is_gone():
-            return read_status(lake, settings, utc_now()).session_detail is None
-
-        await eventually(detail_is_shown)
-        live = lake.sessions.current(settings.gateway_id)
-        assert live.state is SessionState.LIVE
-        await lake.registry.add_active(**leg(PUT))
-        await eventually(detail_is_gone)
-        after = lake.sessions.current(settings.gateway_id)
-        assert (after.state, after.state_since) == (SessionState.LIVE, live.state_since)
-        assert after.detail is None
-
-
 async def test_a_run_initializes_each_table_once(
     simulate, lake, settings_for, running, monkeypatch
 ):
