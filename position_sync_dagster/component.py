@@ -75,8 +75,16 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         """Return the definitions, with the settings of this component.
 
         Raises:
-            SettingsError: An attribute is malformed.
+            SettingsError: An attribute is malformed, or the project has a second such component.
         """
+        others = len(context.component_tree.get_all_components(PositionSyncComponent)) - 1
+        if others > 0:
+            raise SettingsError(
+                f"This project has {others + 1} components of the type PositionSyncComponent, and "
+                "their assets, jobs and sensors have the same names.",
+                remedy="Keep one: its attribute gateways_file names several logins. Give a second "
+                "lake a project and a Dagster instance of its own.",
+            )
         given = self._given(context.project_root)
         try:
             settings = load_settings(**given)

@@ -448,7 +448,7 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     sessions = lake.sessions.current_of(logins.keys() | known)
     streams = streams_in_progress(instance)
 
-    def decided(name: str, rotate_after_s: float) -> Supervision:
+    def decide_about(name: str, rotate_after_s: float) -> Supervision:
         session = sessions.get(name)
         decide = partial(
             supervise,
@@ -466,14 +466,14 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     reasons, ended, removed = list[str](), list[str](), sorted(known - logins.keys())
     for name in removed:
         if name in streams:
-            reason = decided(name, settings.rotate_after_s).reason
+            reason = decide_about(name, settings.rotate_after_s).reason
             reasons.append(f"{name} is no longer in the gateways file: {reason}")
         else:
             ended.append(name)
     # A new login may be a renamed old one: the gateway serves only one of them at a time.
     new = sorted(logins.keys() - known) if ended == removed else []
     decided = {
-        name: decided(name, login.rotate_after_s)
+        name: decide_about(name, login.rotate_after_s)
         for name, login in logins.items()
         if name in known or name in new
     }

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -50,7 +51,7 @@ def a_stream_watches(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     session, now = lake.sessions.current(login.gateway_id), datetime.now(UTC)
     if session is None:
         return check.unknown_result("No stream has run yet.")
-    metadata = known(state=session.state.value, note=session.detail or None)
+    metadata: dict[str, Any] = known(state=session.state.value, note=session.detail or None)
     if session.is_live(now):
         return check.passed("A stream sees the gateway.", **metadata)
     since = session.seen_until(now)
