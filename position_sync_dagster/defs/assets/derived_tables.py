@@ -27,7 +27,8 @@ from position_sync_dagster.lake.schema.tables import (
 )
 from position_sync_dagster.risk.scenarios import early_assignments
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports import confirmations, exposure, risk
+from position_sync_dagster.sync import confirmations
+from position_sync_dagster.sync.reports import exposure, risk
 from position_sync_dagster.sync.reports.book import Book, BookMoney, read_book
 from position_sync_dagster.terminal.money_tables import SUMS, money_lines, sums_table
 from position_sync_dagster.terminal.text import Column, Row

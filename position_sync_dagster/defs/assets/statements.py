@@ -162,7 +162,7 @@ def closures(lake: tables.Lake, settings: Settings, run_id: str | None) -> Deriv
     quantities add up to what was closed. What no fact explains is UNEXPLAINED, and opens a break.
     """
     found = explain_closes.CloseExplainer(lake, run_id=run_id).explain()
-    rolls = leg_followers.RollFollower(lake, settings.strategies_file).follow()
+    rolls = leg_followers.RollFollower(lake, settings).follow()
     followed = {"rolls_followed": [*map(str, rolls.due)], "rolls_refused": rolls.refused}
     return Derived(
         metadata={

@@ -11,7 +11,6 @@ from position_sync_dagster.lake.strategy_registry import (
     distinct_legs,
     in_order,
     refuse_two_whole_holders,
-    two_whole_holders,
     with_rolls,
 )
 from tests.support.legs import ADDED_AT, leg
@@ -70,10 +69,3 @@ def test_two_whole_holders_are_found_among_accounts():
         refuse_two_whole_holders(reversed(legs[:1] + legs[3:]))
     with pytest.raises(InvalidLegError, match="'b' and 'a'"):
         refuse_two_whole_holders([replace(legs[0], account="DU3"), legs[2]][::-1])
-
-
-def test_a_leg_with_a_quantity_is_in_nobodys_way():
-    whole = make_leg(conid=1, symbol="SPY", strategy_id="a", added_at=NOW)
-    part, other = replace(whole, strategy_id="b", quantity=1.0), replace(whole, strategy_id="b")
-    assert two_whole_holders([whole, part]) is None
-    assert two_whole_holders([whole, part, other]) == (whole, other)

@@ -14,11 +14,7 @@ from position_sync_dagster.domain.closures import Cause, Closure, HoldingEnd
 from position_sync_dagster.lake.schema.codec import frame_of, leg_rows
 from position_sync_dagster.lake.schema.tables import CLOSURES
 from position_sync_dagster.sync.reports.book import BookMoney
-from position_sync_dagster.sync.reports.closes import (
-    NO_CLOSES,
-    UNATTRIBUTED,
-    Closes,
-)
+from position_sync_dagster.sync.reports.closes import NO_CLOSES, UNATTRIBUTED, Closes
 from position_sync_dagster.sync.reports.exposure import exposures
 from position_sync_dagster.terminal.money_tables import money_lines, sums_table
 from position_sync_dagster.terminal.output import fitted_table
