@@ -224,11 +224,8 @@ class StreamedHolding:
         the line counts if its quote has two sides, at which the holding can be traded. A mark or a
         model price alone is no better than the broker's own calculation: then the broker counts.
         """
-        priced_at, own, broker = (
-            _priced_time(update, quote),
-            update.market_value,
-            holding.market_value,
-        )
+        priced_at = _priced_time(update, quote)
+        own, broker = update.market_value, holding.market_value
         if quote is None or priced_at is None or own is None or broker is None:
             self._differs = None
             if not holding.position:

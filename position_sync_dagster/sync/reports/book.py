@@ -39,7 +39,7 @@ def is_leg_of(lake: Lake, strategy: str, legs: Iterable[ActiveContract]) -> pl.E
     known = lake.contracts.get({leg.conid for leg in mine})
     wanted = pl.lit(value=False)
     for leg in mine:
-        if leg.conid not in known or not contract_mismatch(leg, known[leg.conid]):
+        if not contract_mismatch(leg, known.get(leg.conid)):
             account = pl.col("account") if leg.account is None else pl.lit(leg.account)
             wanted |= (pl.col("conid") == leg.conid) & (pl.col("account") == account)
     return wanted

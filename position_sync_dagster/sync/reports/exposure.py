@@ -141,8 +141,7 @@ def split(
     wrong = {
         n: difference
         for n, leg in enumerate(active)
-        if (contract := contracts.get(leg.conid)) is not None
-        and (difference := contract_mismatch(leg, contract)) is not None
+        if (difference := contract_mismatch(leg, contracts.get(leg.conid)))
     }
     named = latest.filter(pl.col("conid").is_in([leg.conid for leg in active]))
     held = {(one, conid): quantity for one, conid, quantity in named.select(_HELD).iter_rows()}
