@@ -310,15 +310,13 @@ async def test_an_execution_is_read_in_the_zone_that_its_gateway_names(opened, z
     ],
 )
 async def test_a_last_trade_is_that_of_the_instrument_however_the_gateway_writes_it(
-    simulate, settings_for, written, clock, zone
+    opened, written, clock, zone
 ):
+    sim, connection = opened
     conids = [921000001, 921000006]
-    async with simulate() as sim:
-        connection = await connect(settings_for(sim))
-        known = await connection.details(conids)
-        sim.last_trade_times(written, clock, zone)
-        read = await connection.details(conids)
-        await connection.close()
+    known = await connection.details(conids)
+    sim.last_trade_times(written, clock, zone)
+    read = await connection.details(conids)
     assert known.keys() == set(conids)
     for conid, details in read.items():
         assert details.trading_hours == known[conid].trading_hours
@@ -365,14 +363,8 @@ async def test_no_contract_is_chosen_from_a_part_of_the_answer(opened, monkeypat
             raise ValueError("unreadable")
 
     monkeypatch.setitem(decoder.handlers, 10, read)
-    leg = make_leg(
-        symbol="AAPL",
-        right="CALL",
-        strike=240,
-        expiry="20281215",
-        strategy_id="s",
-        added_at=datetime.now(UTC),
-    )
+    wanted = dict(symbol="AAPL", right="CALL", strike=240, expiry="20281215", strategy_id="s")
+    leg = make_leg(**wanted, added_at=datetime.now(UTC))
     found = await connection.candidates(leg, like=True)
     assert len(found) > 1
     faulty.add(str(found[1].conid))
@@ -409,13 +401,8 @@ async def test_a_large_multiplier_is_requested_and_named_with_all_its_digits(ope
         return []
 
     monkeypatch.setattr(connection.ib, "reqContractDetailsAsync", answer)
-    yen = make_leg(
-        symbol="JPY",
-        expiry="20261214",
-        multiplier=12_500_000,
-        strategy_id="yen",
-        added_at=datetime.now(UTC),
-    )
+    terms = dict(symbol="JPY", expiry="20261214", multiplier=12_500_000, strategy_id="yen")
+    yen = make_leg(**terms, added_at=datetime.now(UTC))
     await connection.candidates(yen)
     assert asked == ["12500000"]
     assert yen.described == "JPY 2026-12-14 multiplier 12500000"

@@ -1,7 +1,6 @@
 """The end of a download counts for its account; one that never comes delays nobody for long."""
 
 import asyncio
-from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
@@ -25,17 +24,13 @@ def _quick(monkeypatch):
 
 
 @pytest.fixture
-def connected(simulate, settings_for):
-    @asynccontextmanager
-    async def run(**more):
-        async with simulate() as sim:
-            connection = await connect(
-                settings_for(sim, gateway_timeout_s=HANGS_S, **{"account_quiet_s": 0.3} | more)
-            )
-            yield sim, connection.feed
-            await connection.close()
-
-    return run
+async def connected(request, simulate, settings_for):
+    async with simulate() as sim:
+        quiet_s = getattr(request, "param", 0.3)
+        settings = settings_for(sim, gateway_timeout_s=HANGS_S, account_quiet_s=quiet_s)
+        connection = await connect(settings)
+        yield sim, connection.feed
+        await connection.close()
 
 
 async def test_an_account_whose_end_never_comes_is_partial_and_the_others_complete(
@@ -84,6 +79,7 @@ async def test_a_late_end_of_an_open_subscription_counts_unless_ib_was_lost(
         await connection.close()
 
 
+@pytest.mark.parametrize("connected", [HANGS_S], indirect=True)
 async def test_an_account_whose_download_was_cancelled_is_downloaded_again(connected, eventually):
     async with connected(account_quiet_s=HANGS_S) as (sim, feed):
         await feed.ensure(LONG)

@@ -9,11 +9,7 @@ import pytest
 
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.update import TradingMode
-from position_sync_dagster.errors import (
-    LeaseLostError,
-    LoginOwnedError,
-    TradingModeError,
-)
+from position_sync_dagster.errors import LeaseLostError, LoginOwnedError, TradingModeError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import table
 from position_sync_dagster.lake.storage.maintenance import maintain

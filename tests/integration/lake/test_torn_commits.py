@@ -1,7 +1,6 @@
 """A torn last commit is refused by name and set aside; other damage names its file."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,9 +45,7 @@ def assert_refused(path: Path, *, remedy: str = "doctor --repair") -> None:
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
-def test_a_torn_last_commit_is_refused_and_set_aside_and_the_others_stay(
-    before: tuple[Path, list[dict]], step: Callable[[PositionQueue], None], tmp_path: Path
-) -> None:
+def test_a_torn_last_commit_is_refused_and_set_aside_and_the_others_stay(before, step, tmp_path):
     path, old = before
     step(queue_at(path))
     torn = [newest_entry(path), *written_by(path, 3)]

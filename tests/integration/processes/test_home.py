@@ -49,10 +49,7 @@ def holder(tmp_path):
 def test_a_home_in_use_is_refused_and_names_its_holder_until_that_is_killed(tmp_path, holder):
     named = f"a holder (process {holder.pid})"
     assert holder_of(tmp_path) == named
-    with (
-        pytest.raises(HomeInUseError) as refused,
-        exclusive_use(tmp_path, purpose="another"),
-    ):
+    with pytest.raises(HomeInUseError) as refused, exclusive_use(tmp_path, purpose="another"):
         pass
     assert f"is in use by {named}." in refused.value.what
     holder.kill()
@@ -89,7 +86,7 @@ def test_the_users_settings_do_not_reach_into_a_home(monkeypatch):
     monkeypatch.setenv("TZ", "America/New_York")
     env = home_environment({"POSITION_SYNC_LAKE": "/demo/lake"})
     assert {k: v for k, v in env.items() if k.startswith(("POSITION_SYNC_", "DAGSTER_"))} == {
-        "POSITION_SYNC_LAKE": "/demo/lake",
+        "POSITION_SYNC_LAKE": "/demo/lake"
     }
     assert env["TZ"] == "America/New_York"
     adopt_environment({"POSITION_SYNC_LAKE": "/demo/lake", "OTHER": "x"})

@@ -18,14 +18,14 @@ DAILY = daily_asset(exchange_partitions(DAYS, date(2025, 1, 2)))
 WEEK = [date(2026, 3, day) for day in (5, 6, 9, 10, 11)]
 
 
-def test_gaps_are_ranges_of_trading_days() -> None:
+def test_gaps_are_ranges_of_trading_days():
     assert [tuple(one.values()) for one in ranges_of(WEEK, [WEEK[1], WEEK[2], WEEK[4]])] == [
         ("2026-03-06", "2026-03-09", 2),
         ("2026-03-11", "2026-03-11", 1),
     ]
 
 
-def test_the_check_reads_the_table_and_the_calendar(materialize, append_row, monkeypatch) -> None:
+def test_the_check_reads_the_table_and_the_calendar(materialize, append_row, monkeypatch):
     monkeypatch.setenv("POSITION_SYNC_DAILY_START", "2026-03-05")
     append_row(1, datetime(2026, 3, 5, 20, tzinfo=UTC))
     week = {
@@ -43,7 +43,7 @@ def test_the_check_reads_the_table_and_the_calendar(materialize, append_row, mon
 
 def test_values_of_the_evening_before_are_older_than_the_day_of_the_exchange(
     materialize, append_row, monkeypatch
-) -> None:
+):
     monkeypatch.setenv("POSITION_SYNC_DAILY_START", "2026-03-05")
     append_row(1, datetime(2026, 3, 5, 2, tzinfo=UTC))  # nine in the evening in New York
     result = materialize(DAILY, days_are_complete, partition_key="2026-03-05")
@@ -62,7 +62,7 @@ def test_values_of_the_evening_before_are_older_than_the_day_of_the_exchange(
 )
 def test_a_ledger_that_begins_after_the_close_of_a_day_does_not_miss_that_day(
     materialize, append_row, monkeypatch, calendar, hour, first
-) -> None:
+):
     """Eleven at night, UTC, is the next morning in Tokyo."""
     monkeypatch.setenv("POSITION_SYNC_CALENDAR", calendar)
     append_row(1, datetime(2026, 3, 5, hour, tzinfo=UTC))
@@ -74,7 +74,7 @@ def test_a_ledger_that_begins_after_the_close_of_a_day_does_not_miss_that_day(
 
 def test_a_day_on_which_nothing_was_held_as_a_statement_says_is_complete(
     materialize, append_row, monkeypatch, tmp_path
-) -> None:
+):
     monkeypatch.setenv("POSITION_SYNC_DAILY_START", "2026-03-05")
     monkeypatch.setenv("POSITION_SYNC_FLEX_FOLDER", str(tmp_path))
     for day in ("20260305", "20260306"):

@@ -18,9 +18,7 @@ from position_sync_dagster.settings import Settings
 ACCOUNT = "DUSIM0001"
 
 
-def test_a_holding_without_a_value_is_named_and_is_not_zero(
-    check, shown, append_row, seconds_ago
-) -> None:
+def test_a_holding_without_a_value_is_named_and_is_not_zero(check, shown, append_row, seconds_ago):
     append_row(1, seconds_ago(5))
     append_row(2, seconds_ago(1), market_value=None, note="no quote")
     append_row(3, seconds_ago(1), market_value=0.0)
@@ -35,7 +33,7 @@ def test_a_holding_without_a_value_is_named_and_is_not_zero(
 @pytest.mark.parametrize(
     "definition", [agrees_with_the_broker, legs_have_values, values_match_the_broker]
 )
-def test_without_rows_nothing_is_known(check, lake, definition) -> None:
+def test_without_rows_nothing_is_known(check, lake, definition):
     found = check(definition)
     assert not found.passed
     assert found.metadata["unknown"].value is True
@@ -43,7 +41,7 @@ def test_without_rows_nothing_is_known(check, lake, definition) -> None:
 
 def test_a_value_outside_the_band_is_named_with_both_values(
     check, shown, own_login, write_holdings, append_row, seconds_ago
-) -> None:
+):
     write_holdings(own_login(), 1, 2, 3)
     append_row(1, seconds_ago(1), market_value=153.0)
     append_row(2, seconds_ago(1), market_value=190.0)
@@ -57,7 +55,7 @@ def test_a_value_outside_the_band_is_named_with_both_values(
 
 def test_a_value_of_another_time_proves_nothing(
     check, own_login, write_holdings, append_row, seconds_ago
-) -> None:
+):
     write_holdings(own_login(), 1)
     append_row(1, seconds_ago(20), market_value=190.0)
     found = check(values_match_the_broker)
@@ -67,7 +65,7 @@ def test_a_value_of_another_time_proves_nothing(
 
 def test_a_few_cents_are_no_difference(
     check, own_login, write_holdings, append_row, seconds_ago, monkeypatch
-) -> None:
+):
     write_holdings(own_login(), 1)
     monkeypatch.setattr(Settings, "value_band", 0.0)
     append_row(1, seconds_ago(1), market_value=150.04)
@@ -76,9 +74,7 @@ def test_a_few_cents_are_no_difference(
     assert not check(values_match_the_broker).passed
 
 
-def test_a_row_that_is_in_the_ledger_twice_is_an_error(
-    check, shown, lake, append_row, seconds_ago
-) -> None:
+def test_a_row_that_is_in_the_ledger_twice_is_an_error(check, shown, lake, append_row, seconds_ago):
     append_row(1, seconds_ago(5), update_id="row-1")
     append_row(2, seconds_ago(5), update_id="row-2")
     assert check(ids_are_unique).passed
@@ -96,7 +92,7 @@ def account_row(lake, at) -> None:
 
 def test_an_account_follows_its_holdings_and_not_the_clock(
     check, own_login, write_holdings, lake, later, seconds_ago
-) -> None:
+):
     write_holdings(own_login(), 1)
     assert "have no row yet" in check(account_values_follow).description
     account_row(lake, seconds_ago(3600))
@@ -111,7 +107,7 @@ def test_an_account_follows_its_holdings_and_not_the_clock(
 
 def test_a_clock_that_was_set_back_makes_no_account_late(
     check, own_login, write_holdings, lake, later, seconds_ago
-) -> None:
+):
     write_holdings(own_login(), 1)
     account_row(lake, seconds_ago(3600))
     later(timedelta(hours=-1))
@@ -120,7 +116,7 @@ def test_a_clock_that_was_set_back_makes_no_account_late(
 
 def test_an_account_without_a_row_is_named_after_a_while(
     check, shown, own_login, write_holdings, monkeypatch
-) -> None:
+):
     write_holdings(own_login(), 1)
     monkeypatch.setattr(Settings, "stale_after_s", 0.0)
     found = check(account_values_follow)

@@ -139,21 +139,29 @@ def test_a_permission_is_one_of_the_known_codes(tmp_path):
     assert "354, 10089, 10090, 10091, 10167, 10168, 10186, 10197, not 355" in caught.value.cause
 
 
+NEGATIVE = "- {at_s: 1, do: pause}\n- {at_s: -1, do: pause}\n"
+BAD_FILL = "- {at_s: 1, do: fill, account: DUSIM0001, conid: x, quantity: 1}\n"
+
+
 @pytest.mark.parametrize(
-    ("text", "line", "column", "cause"),
+    ("load", "text", "line", "column", "cause"),
     [
-        ("accounts: [\n  {name: DUSIM0001\n", 3, 1, "malformed YAML"),
-        ("as_of: 2028-06-01\n\tname: x\n", 2, 1, "malformed YAML"),
-        ("as_of: 2028-06-01\nas_of: 2028-06-01\n", 2, 1, "twice"),
-        ("as_of: 2028-13-45\n", 1, 1, "malformed YAML"),
-        ("- a\n- b\n", 1, 1, ""),
-        ("", 1, 1, ""),
+        (load_book, "accounts: [\n  {name: DUSIM0001\n", 3, 1, "malformed YAML"),
+        (load_book, "as_of: 2028-06-01\n\tname: x\n", 2, 1, "malformed YAML"),
+        (load_book, "as_of: 2028-06-01\nas_of: 2028-06-01\n", 2, 1, "twice"),
+        (load_book, "as_of: 2028-13-45\n", 1, 1, "malformed YAML"),
+        (load_book, "- a\n- b\n", 1, 1, ""),
+        (load_book, "", 1, 1, ""),
+        (load_scenario, "- {at_s: 1, do: dance}\n", 1, 17, "no action 'dance'"),
+        (load_scenario, NEGATIVE, 2, 10, "greater than or equal to 0"),
+        (load_scenario, BAD_FILL, 1, 50, "integer"),
+        (load_scenario, "- {at_s: 1, do: line_limit, limits: 3}\n", 1, 3, "Field required"),
     ],
 )
-def test_malformed_yaml_is_named_with_line_and_column(tmp_path, text, line, column, cause):
+def test_a_malformed_file_is_named_with_line_and_column(tmp_path, load, text, line, column, cause):
     path = write(tmp_path / "bad.yaml", text)
     with pytest.raises(BookError, match=r"bad\.yaml") as caught:
-        load_book(path)
+        load(path)
     assert (caught.value.line, caught.value.column) == (line, column)
     assert cause in caught.value.cause
 
@@ -165,23 +173,6 @@ def test_a_missing_book_names_the_shipped_ones(tmp_path):
         load_book(tmp_path / "nosuch.yaml")
     with pytest.raises(BookError):
         load_book("../demo")
-
-
-@pytest.mark.parametrize(
-    ("text", "line", "column", "cause"),
-    [
-        ("- {at_s: 1, do: dance}\n", 1, 17, "no action 'dance'"),
-        ("- {at_s: 1, do: pause}\n- {at_s: -1, do: pause}\n", 2, 10, "greater than or equal to 0"),
-        ("- {at_s: 1, do: fill, account: DUSIM0001, conid: x, quantity: 1}\n", 1, 50, "integer"),
-        ("- {at_s: 1, do: line_limit, limits: 3}\n", 1, 3, "Field required"),
-    ],
-)
-def test_a_bad_scenario_is_named_with_line_and_column(tmp_path, text, line, column, cause):
-    path = write(tmp_path / "scenario.yaml", text)
-    with pytest.raises(BookError) as caught:
-        load_scenario(path)
-    assert (caught.value.line, caught.value.column) == (line, column)
-    assert cause in caught.value.cause
 
 
 def test_a_scenario_is_ordered_by_time(tmp_path):

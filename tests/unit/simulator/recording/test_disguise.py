@@ -5,11 +5,7 @@ from random import Random
 import pytest
 
 from ib_gateway_simulator.protocol.message_ids import NAMES
-from ib_gateway_simulator.recording.disguise import (
-    ENDS_OF_ORDER_LISTS,
-    REPORTS_OF_ORDERS,
-    Disguise,
-)
+from ib_gateway_simulator.recording.disguise import ENDS_OF_ORDER_LISTS, REPORTS_OF_ORDERS, Disguise
 from ib_gateway_simulator.recording.pseudonyms import Pseudonyms
 
 ACCOUNT = "U1234567"

@@ -91,9 +91,5 @@ def test_amounts_stay_where_quantities_are_kept():
 
 
 def test_an_amount_without_a_value_stays():
-    assert [scaled(text, 3.0) for text in ("", "0", "NaN", "1.7976931348623157E308")] == [
-        "",
-        "0",
-        "NaN",
-        "1.7976931348623157E308",
-    ]
+    texts = ["", "0", "NaN", "1.7976931348623157E308"]
+    assert [scaled(text, 3.0) for text in texts] == texts
