@@ -39,6 +39,12 @@ def before(tmp_path: Path) -> tuple[Path, list[dict]]:
     return tmp_path / "q", rows(small_queue(tmp_path / "q"))
 
 
+def write_checkpoint(path: Path) -> None:
+    while not list(path.glob("_delta_log/*.checkpoint.parquet")):
+        insert(queue_at(path))
+        mark(queue_at(path))
+
+
 def assert_refused(path: Path, *, remedy: str = "doctor --repair") -> None:
     with pytest.raises(BrokenTableError, match=remedy):
         queue_at(path).sync.counts()
@@ -90,9 +96,7 @@ def test_the_torn_creation_of_a_table_is_set_aside_and_it_is_created_again(tmp_p
 
 def test_a_torn_checkpoint_is_set_aside_and_its_entries_stand_for_it(before):
     path, _ = before
-    while not list(path.glob("_delta_log/*.checkpoint.parquet")):
-        insert(queue_at(path))
-        mark(queue_at(path))
+    write_checkpoint(path)
     whole = rows(queue_at(path))
     [checkpoint] = path.glob("_delta_log/*.checkpoint.parquet")
     checkpoint.write_bytes(checkpoint.read_bytes()[:-20])
@@ -104,9 +108,7 @@ def test_a_torn_checkpoint_is_set_aside_and_its_entries_stand_for_it(before):
 
 def test_a_file_that_is_missing_names_itself(before):
     path, _ = before
-    while not list(path.glob("_delta_log/*.checkpoint.parquet")):
-        insert(queue_at(path))
-        mark(queue_at(path))
+    write_checkpoint(path)
     [file] = (one for one in written_by(path, 2) if "SUCCESS" in str(one))
     file.unlink()
     with pytest.raises(BrokenTableError, match=file.name):

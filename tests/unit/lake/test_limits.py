@@ -78,7 +78,7 @@ LEGS = "{account: A, limits: {missing_legs: {max: 1}}}"
         (one("{vega: {max: 1}}"), "line 4, column 20", "have no currency"),
         (one("{currency: Dollar}"), "line 4, column 24", "currency 'Dollar' cannot be used"),
         (one("7"), "line 4, column 13", "fields are expected here"),
-        (accounts("{account: A, limits: {vega: 1}}"), "line 3, column 32", "fields are expected"),
+        (accounts("{account: A, limits: {vega: 1}}"), "line 3, column 33", "fields are expected"),
         (accounts("{limits: {}}"), "line 3, column 5", "'account' is missing"),
         (accounts(*[LEGS] * 2), "line 4, column 26", "account A has limits already, in line 3"),
     ],

@@ -15,13 +15,9 @@ def names():
 
 
 def test_accounts_are_numbered_by_their_first_appearance(names):
-    assert [names.account(name) for name in ("U1234567", "U7654321", "U1234567", "All", "")] == [
-        "DUSIM0001",
-        "DUSIM0002",
-        "DUSIM0001",
-        "All",
-        "",
-    ]
+    given = ["U1234567", "U7654321", "U1234567", "All", ""]
+    numbered = ["DUSIM0001", "DUSIM0002", "DUSIM0001", "All", ""]
+    assert [names.account(name) for name in given] == numbered
 
 
 def test_models_and_groups_are_numbered_each_for_themselves(names):
