@@ -217,6 +217,15 @@ def insert(lake: Lake, *positions: tuple[int, str]) -> list[str]:
     )
 
 
+def blind(lake, **values):
+    """Let the owner of the west see its gateway no more."""
+    session = lake.sessions.current("west")
+    lake.sessions.renew(session, lease_s=60, state=SessionState.BLIND, **values)
+
+
+compared = EVALUATE[tables.agrees_with_the_broker.check_key]
+
+
 def test_requests_of_a_login_that_is_down_wait_and_delay_no_other(
     own, lake, materialize, drain_tick
 ):
@@ -262,11 +271,10 @@ def test_the_checks_and_the_status_name_the_login_that_is_down(own, lake, settin
     own("west", 1)
     insert(lake, (1, "DUSIM0001"), (1, "DUSIM0002"))
     assert materialize(position_updates).success
-    assert EVALUATE[tables.agrees_with_the_broker.check_key](lake, settings).passed
+    assert compared(lake, settings).passed
     watched = EVALUATE[tables.a_stream_watches.check_key]
     assert watched(lake, settings).passed
-    session = lake.sessions.current("west")
-    lake.sessions.renew(session, lease_s=60, state=SessionState.BLIND, detail="no socket")
+    blind(lake, detail="no socket")
     found = watched(lake, settings)
     assert not found.passed
     assert found.description.startswith("west: The stream has not seen the gateway since")
@@ -286,13 +294,12 @@ def test_breaks_of_a_login_without_data_stay_as_they_are(own, lake, settings, ma
     own("west", 1, 2)
     insert(lake, (1, "DUSIM0001"), (1, "DUSIM0002"))
     assert materialize(position_updates).success
-    found = EVALUATE[tables.agrees_with_the_broker.check_key](lake, settings)
+    found = compared(lake, settings)
     assert not found.passed
     breaks = lake.breaks
     assert [one.conid for one in breaks.open_breaks("west")] == [2]
-    session = lake.sessions.current("west")
-    lake.sessions.renew(session, lease_s=60, state=SessionState.BLIND)
-    EVALUATE[tables.agrees_with_the_broker.check_key](lake, settings)
+    blind(lake)
+    compared(lake, settings)
     assert [one.conid for one in breaks.open_breaks("west")] == [2]
     assert breaks.open_breaks("east") == breaks.open_breaks(OF_STRATEGIES) == []
 
@@ -304,13 +311,12 @@ def test_a_break_of_all_accounts_together_stays_as_it_is_while_a_login_has_no_da
     own("east", 1)
     own("west", 1)
     lake.registry.sync.add_active(1, "SPY", strategy_id="s", quantity=3)
-    EVALUATE[tables.agrees_with_the_broker.check_key](lake, settings)
+    compared(lake, settings)
     (found,) = lake.breaks.open_breaks(OF_STRATEGIES)
     accepted = lake.breaks.accept(found.break_id, "me")
     assert (accepted.expected, accepted.actual) == (2.0, 3.0)
-    session = lake.sessions.current("west")
-    lake.sessions.renew(session, lease_s=60, state=SessionState.BLIND)
-    EVALUATE[tables.agrees_with_the_broker.check_key](lake, settings)
+    blind(lake)
+    compared(lake, settings)
     assert lake.breaks.open_breaks(OF_STRATEGIES) == [accepted]
 
 
@@ -326,12 +332,12 @@ def test_a_row_without_a_holding_stays_a_break_while_its_account_is_not_listed_c
     ]
     lake.updates.sync.append(rows)
     lake.broker_positions.replace("west", holdings[:1], session=session)
-    EVALUATE[tables.agrees_with_the_broker.check_key](lake, settings)
+    compared(lake, settings)
     before = lake.breaks.open_breaks("west")
     assert [(one.type, one.conid) for one in before] == [("SURPLUS", 2)]
     partly = replace(holdings[0], completeness=Completeness.PARTIAL)
     lake.broker_positions.replace("west", [partly], session=session)
-    EVALUATE[tables.agrees_with_the_broker.check_key](lake, settings)
+    compared(lake, settings)
     assert lake.breaks.open_breaks("west") == before
 
 
