@@ -4,12 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from position_sync_dagster.defs.checks import tables
 from position_sync_dagster.defs.checks.strategies import legs_are_resolved
-from position_sync_dagster.defs.checks.tables import (
-    holdings_are_usable,
-    lines_suffice,
-    login_is_made,
-)
 from position_sync_dagster.domain.gateway_session import (
     EMPTIED,
     NOT_MANAGED,
@@ -42,7 +38,7 @@ def test_holdings_set_aside_and_unknown_accounts_are_named_as_the_feed_says_it(c
         f"account DU3 {NOT_MANAGED}: its 4 holdings are unknown",
     ]
     live(detail="; ".join(["account DU4: its download did not end", *others, odd]))
-    result = check(holdings_are_usable)
+    result = check(tables.holdings_are_usable)
     assert not result.passed
     problems = [record.data["problem"] for record in result.metadata["rows"].records]
     assert problems == [*others, odd]
@@ -52,21 +48,21 @@ def test_holdings_set_aside_and_unknown_accounts_are_named_as_the_feed_says_it(c
 
 def test_a_gateway_without_odd_holdings_passes(check, live):
     live(detail="data farm usopt is broken")
-    assert check(holdings_are_usable).passed
+    assert check(tables.holdings_are_usable).passed
 
 
 def test_without_an_owner_nothing_is_known_of_odd_holdings(check, own_login, lake):
     lake.sessions.end(own_login())
-    found = check(holdings_are_usable)
+    found = check(tables.holdings_are_usable)
     assert (found.passed, found.metadata["unknown"].value) == (False, True)
 
 
 def test_a_live_login_that_is_due_is_said_by_check_and_status(check, live, lake, settings):
     now = datetime.now(UTC)
     live(gateway_running_since=now - timedelta(days=8))
-    assert check(login_is_made).passed, "the trading mode of the lake is unknown"
+    assert check(tables.login_is_made).passed, "the trading mode of the lake is unknown"
     lake.sessions.claim_mode(TradingMode.LIVE)
-    found = check(login_is_made)
+    found = check(tables.login_is_made)
     assert (found.passed, found.metadata["login"].value) == (False, "DUE")
     assert "Its next restart asks for the second factor" in found.description
     status = read_status(lake, settings, now)
@@ -107,16 +103,16 @@ def test_lines_near_the_limit_name_the_holdings_without_one(
     add_legs(lake, 1, 2)
     append_row(1, seconds_ago(1))
     append_row(2, seconds_ago(1), source=Source.QUEUE)
-    assert check(lines_suffice).passed
+    assert check(tables.lines_suffice).passed
     # The lines of five underlyings are free for legs.
     live(lines_in_use=10, line_limit=10, underlying_lines=5)
-    assert check(lines_suffice).passed
+    assert check(tables.lines_suffice).passed
     live(lines_in_use=9, line_limit=10, underlying_lines=0)
-    found = check(lines_suffice)
+    found = check(tables.lines_suffice)
     assert not found.passed
     assert [row["conid"] for row in shown(found)] == [2]
     append_row(2, seconds_ago(0))
-    found = check(lines_suffice)
+    found = check(tables.lines_suffice)
     assert (found.passed, shown(found)) == (False, [])
     assert "9 of 10 lines" in found.description
 
