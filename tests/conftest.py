@@ -17,7 +17,7 @@ from ib_gateway_simulator import Book, SimulatedGateway, load_book
 from position_sync_dagster import cli
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.memory_and_threads import limit_native_threads
-from tests.support import object_store, signals, tiers, waiting
+from tests.support import object_store, tiers, waiting
 from tests.support.extent import examples
 from tests.support.object_store import ObjectStore
 from tests.support.scheduling import Scheduling, mixed
@@ -45,7 +45,11 @@ def pytest_configure(config: pytest.Config) -> None:
     Polars and Delta Lake have one thread each, as in a stream: with more, a seventh of the
     processor time of tests on tables is overhead between them. Whole programs have the default.
     """
-    signals.unignore()
+    # A program inherits ignored signals (SIGHUP from `nohup`, SIGINT in a background job), and no
+    # handlers: with one that does nothing, child processes answer to them.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
     limit_native_threads()
     if "TMPDIR" not in os.environ and _is_roomy(MEMORY):
         os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)

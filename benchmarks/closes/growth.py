@@ -61,6 +61,7 @@ def measured(bench: Bench, closes: int) -> dict[str, float]:
     )  # fmt: skip
     CloseExplainer(lake).explain()
     settings = Settings(lake=str(folder), _env_file=None)
+    follower = RollFollower(lake, settings.model_copy(update={"strategies_file": file}))
     of: dict[str, list[float]] = {}
 
     def timed(what: str, work: Callable[[], object]) -> None:
@@ -75,7 +76,7 @@ def measured(bench: Bench, closes: int) -> dict[str, float]:
         rows = [_execution(conid, at) for conid in conids]
         timed("explain new closes", lambda rows=rows: CloseExplainer(lake).explain(rows))
         timed("explain again", lambda: CloseExplainer(lake).explain())
-        timed("follow rolls", lambda: RollFollower(lake, file).follow())
+        timed("follow rolls", follower.follow)
         timed("explain in a new process", lambda: CloseExplainer(Lake(folder)).explain())
         DERIVE["strategy_exposure"](lake, settings, None)
         timed("read the page", lambda: read_figures(lake, settings, datetime.now(UTC)))

@@ -131,9 +131,7 @@ def read_history(
 
     Raises:
         UnknownIdError: The holding has no row, on that day if one is given.
-        InvalidLegError: The conid is not valid.
     """
-    parse_conid(conid)
     ledger = LedgerProvenance(lake.updates.table)
     rows, more = ledger.of_holding(account, conid, day=day, limit=limit)
     if rows.is_empty():
@@ -295,10 +293,9 @@ def parse_holding(text: str) -> tuple[str, int]:
     ('DU1234567', 728937835)
     """
     account, _, conid = text.rpartition(":")
-    # A conid has at most 10 digits.
-    if not account or not conid.isascii() or not conid.isdigit() or len(conid) > 10:
+    if not account:
         raise typer.BadParameter(f"{text[:80]!r} is no holding; write DU1234567:728937835.")
-    return account, int(conid)
+    return account, parse_conid(conid)
 
 
 def history_lines(found: Mapping[str, Any]) -> Iterator[str]:

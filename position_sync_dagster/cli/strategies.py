@@ -11,11 +11,12 @@ from position_sync_dagster.cli import options
 from position_sync_dagster.domain import rules
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import contract_name, digits, parse_conid
-from position_sync_dagster.domain.leg import Leg, LegState, few, make_leg
+from position_sync_dagster.domain.leg import READERS, Description, Leg, LegState, few, make_leg
 from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy
 from position_sync_dagster.lake.strategies_file import (
     as_strategies_file,
     follow_file,
+    following_rolls,
     load_strategies,
     saved_file,
 )
@@ -211,6 +212,7 @@ def _print_proposal(found: Proposal) -> None:
 
 @app.command("add")
 def add_leg(
+    context: typer.Context,
     strategy: Annotated[str, typer.Option(help="The strategy's name or number.")],
     symbol: Annotated[str, typer.Option(help="The underlying's symbol.")],
     conid: Conid = None,
@@ -237,20 +239,8 @@ def add_leg(
     Without a conid, the owner of the gateway looks up the contract that the options describe. If
     none or several fit, `strategies list` and `status` show that, with the candidates.
     """
-    leg = make_leg(
-        conid=conid,
-        symbol=symbol,
-        right=right,
-        strike=strike,
-        expiry=expiry,
-        strategy_id=strategy,
-        added_at=utc_now(),
-        quantity=quantity,
-        account=account,
-        priority=priority,
-        sec_type=sec_type,
-        trading_class=trading_class,
-    )
+    given = {name: one for name, one in context.params.items() if name in READERS}
+    leg = make_leg(symbol=symbol, strategy_id=strategy, added_at=utc_now(), **given)
     settings, lake = options.opened(home, create=True)
     [leg] = lake.registry.sync.add_many([leg])
     warn_of_file(settings)
@@ -259,6 +249,7 @@ def add_leg(
 
 @app.command("remove")
 def remove_leg(
+    context: typer.Context,
     conid: Conid = None,
     strategy: Annotated[
         str | None, typer.Option(help="The strategy, if several have the leg.")
@@ -282,16 +273,8 @@ def remove_leg(
     """Make a leg inactive: its line becomes free, and the queue values it again."""
     number = None if conid is None else parse_conid(conid)
     settings, lake = options.opened(home)
-    leg = lake.registry.sync.remove_active(
-        number,
-        strategy_id=strategy,
-        account=account,
-        symbol=symbol,
-        right=right,
-        strike=strike,
-        expiry=expiry,
-        trading_class=trading_class,
-    )
+    described = {name: context.params[name] for name in Description.__annotations__}
+    leg = lake.registry.sync.remove_active(number, strategy, account, **described)
     warn_of_file(settings)
     output.show(leg, [f"{_named(leg)} is removed from {leg.strategy_id}."], json=json)
 
@@ -323,11 +306,7 @@ def list_rolls(
     replaced = len(leg_followers.apply(lake, found)) if apply else 0
     lines = [*map(str, found)] or ["No leg of a strategy was rolled."]
     if found and apply:
-        file = settings.strategies_file
-        if (
-            file is None
-            or not {one.before.strategy_id for one in found} <= saved_file(file).following_rolls
-        ):
+        if {one.before.strategy_id for one in found} - following_rolls(settings.strategies_file):
             warn_of_file(settings)
         lines.append(f"{replaced} legs are replaced.")
     elif found:

@@ -193,27 +193,22 @@ _WORDS = {
 _AT_EXPIRY = frozenset({Cause.EXPIRED_WORTHLESS, Cause.CASH_SETTLED})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HoldingEnd:
-    """The end of a holding: since when nothing of it is left, and why.
+def end_text(causes: Sequence[Closure]) -> str | None:
+    """Return what ended a holding and when, such as "expired on 2026-11-20".
 
-    Attributes:
+    Args:
         causes: The causes that count of its last change; none while it is not judged.
+
+    Returns:
+        None while it is not known.
     """
-
-    seen_at: datetime
-    causes: tuple[Closure, ...]
-
-    @property
-    def text(self) -> str | None:
-        """What happened and when, such as "expired on 2026-11-20"; None while it is not known."""
-        if not self.causes or any(one.cause not in _WORDS for one in self.causes):
-            return None
-        words = dict.fromkeys(_WORDS[one.cause] for one in self.causes)
-        last = max(self.causes, key=lambda one: one.closed_at)
-        at_expiry = all(one.cause in _AT_EXPIRY for one in self.causes) and last.expiry is not None
-        day = last.expiry if at_expiry else last.closed_at.astimezone(NEW_YORK).date()
-        return f"{' and '.join(words)} on {day}"
+    if not causes or any(one.cause not in _WORDS for one in causes):
+        return None
+    words = dict.fromkeys(_WORDS[one.cause] for one in causes)
+    last = max(causes, key=lambda one: one.closed_at)
+    at_expiry = all(one.cause in _AT_EXPIRY for one in causes) and last.expiry is not None
+    day = last.expiry if at_expiry else last.closed_at.astimezone(NEW_YORK).date()
+    return f"{' and '.join(words)} on {day}"
 
 
 def counted_ends(texts: Iterable[str]) -> str | None:

@@ -118,37 +118,6 @@ class WeeklyLogin:
         )
 
 
-def weekly_login(
-    run: GatewayRun, now: datetime, *, blind_since: datetime | None, notice: timedelta
-) -> WeeklyLogin:
-    """Return whether the login of the week was made, and when the week ends.
-
-    Args:
-        run: What is known of the gateway.
-        blind_since: Since when nobody has seen the gateway connected to IB; None while it is.
-        notice: How long before the end of the week a person is asked.
-
-    Example:
-        >>> monday = datetime(2026, 11, 23, 12, tzinfo=UTC)
-        >>> run = GatewayRun(started_at=datetime(2026, 11, 22, 15, tzinfo=UTC))
-        >>> week = weekly_login(run, monday, blind_since=None, notice=timedelta(days=1))
-        >>> str(week.state), str(week.ends_at), week.asks
-        ('MADE', '2026-11-29 06:00:00+00:00', False)
-    """
-    began_at = _week_began(now)
-    ends_at = _week_began(began_at + timedelta(days=8))
-    if run.started_at is not None and run.started_at >= began_at:
-        state = WeekState.MADE
-    elif blind_since is not None and now - blind_since > RESTART_LASTS:
-        state = WeekState.WAITING
-    elif run.running_since is not None and run.running_since < began_at:
-        state = WeekState.DUE
-    else:
-        state = WeekState.UNKNOWN
-    asks = state in (WeekState.DUE, WeekState.WAITING) or now >= ends_at - notice
-    return WeeklyLogin(state=state, began_at=began_at, ends_at=ends_at, asks=asks)
-
-
 def _week_began(now: datetime) -> datetime:
     """Return the last Sunday, 01:00 in New York, that is not after `now`."""
     day = (now.astimezone(NEW_YORK) - timedelta(hours=1)).date()  # an hour by the clock there
@@ -273,15 +242,13 @@ class GatewaySession:
 
     def is_alive(self, now: datetime) -> bool:
         """Return whether the lease is valid at `now`."""
-        return self.state in ALIVE and now < self.expires_at and not self.is_ahead(now)
+        # A heartbeat in the future would make the lease last too long.
+        is_ahead = self.heartbeat_at - now > SKEW
+        return self.state in ALIVE and now < self.expires_at and not is_ahead
 
     def is_live(self, now: datetime) -> bool:
         """Return whether an owner sees the gateway at `now`."""
         return self.state is SessionState.LIVE and self.is_alive(now)
-
-    def is_ahead(self, now: datetime) -> bool:
-        """Return whether the last heartbeat is in the future: the lease would last too long."""
-        return self.heartbeat_at - now > SKEW
 
     def seen_until(self, now: datetime) -> datetime:
         """Return the last time at which an owner saw the gateway; `now` while it is LIVE."""
@@ -299,7 +266,7 @@ class GatewaySession:
     def login_week(
         self, now: datetime, mode: TradingMode | None, notice_h: float
     ) -> WeeklyLogin | None:
-        """Return whether the login of the week was made, as far as an owner has seen it.
+        """Return whether the login of the week was made, as an owner has seen it, and its end.
 
         Without an owner that looks, a restart of the gateway may have gone unseen. A paper login
         has no second factor (IbcAlpha/IBC issues/246).
@@ -314,13 +281,22 @@ class GatewaySession:
         """
         if mode is not TradingMode.LIVE or not notice_h:
             return None
-        run, looked = self.gateway_run, self.is_alive(now)
-        return weekly_login(
-            run if looked else replace(run, running_since=None),
-            now,
-            blind_since=self.state_since if looked and self.state is SessionState.BLIND else None,
-            notice=timedelta(hours=notice_h),
-        )
+        began_at = _week_began(now)
+        ends_at = _week_began(began_at + timedelta(days=8))
+        started_at, looked = self.gateway_started_at, self.is_alive(now)
+        running_since = self.gateway_running_since if looked else None
+        is_blind = looked and self.state is SessionState.BLIND
+        if started_at is not None and started_at >= began_at:
+            state = WeekState.MADE
+        elif is_blind and now - self.state_since > RESTART_LASTS:
+            state = WeekState.WAITING
+        elif running_since is not None and running_since < began_at:
+            state = WeekState.DUE
+        else:
+            state = WeekState.UNKNOWN
+        notice = timedelta(hours=notice_h)
+        asks = state in (WeekState.DUE, WeekState.WAITING) or now >= ends_at - notice
+        return WeeklyLogin(state=state, began_at=began_at, ends_at=ends_at, asks=asks)
 
     def as_followed(self, now: datetime) -> "GatewaySession":
         """Return the session as stored when its successor starts: LOST if it has not ended."""
@@ -353,21 +329,16 @@ EMPTIED = "has none of its holdings in the list of positions"
 NOT_MANAGED = "is not managed by this login now"
 
 
-def unknown_accounts(detail: str | None, *because: str) -> dict[str, str]:
+def unknown_accounts(detail: str | None) -> dict[str, str]:
     """Return the parts of a session's detail that name accounts with unknown holdings, by account.
-
-    Args:
-        detail: The detail of a session.
-        because: The phrases to look for: EMPTIED, NOT_MANAGED or, by default, both.
 
     >>> unknown_accounts("a farm is broken; account DU1 is not managed by this login now: its …")
     {'DU1': 'account DU1 is not managed by this login now: its …'}
     """
-    causes = because or (EMPTIED, NOT_MANAGED)
     return {
         part.split()[1]: part
         for part in (detail or "").split("; ")
-        if part.startswith("account ") and any(cause in part for cause in causes)
+        if part.startswith("account ") and (EMPTIED in part or NOT_MANAGED in part)
     }
 
 

@@ -294,9 +294,6 @@ _TIME = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)(-|\s+)(\d\d?:\d\d(?::\d\d)?)(?:\.\d
 class UnknownZoneError(ValueError):
     """A zone has a name that is not known, so that the time beside it is not known either."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"the time zone {name!r} is not known")
-
 
 @lru_cache(maxsize=256)
 def zone_of(text: str | None) -> tzinfo | None:
@@ -346,7 +343,7 @@ def read_time(text: str) -> datetime:
     if found[6]:
         zone = zone_of(found[6])
         if zone is None:
-            raise UnknownZoneError(found[6])
+            raise UnknownZoneError(f"the time zone {found[6]!r} is not known")
     return at.astimezone() if zone is None else at.replace(tzinfo=zone)
 
 

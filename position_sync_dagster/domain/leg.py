@@ -348,14 +348,18 @@ SETTLED_WITHIN = timedelta(days=4)
 MOST_CANDIDATES = 8
 
 
-def contract_mismatch(leg: Membership, details: ContractDetails) -> str | None:
+def contract_mismatch(leg: Membership, details: ContractDetails | None) -> str | None:
     """Return the differences between a leg and the contract of its conid; None without any.
+
+    None, too, while the contract is not known.
 
     The symbol may be the trading class (SPXW). The expiry may be the day of the last trade or the
     day on which the contract expires, which differ for index options settled at the open. If the
     second is not known, a day within `SETTLED_WITHIN` after the last trade is accepted. An expiry,
     security type, trading class, multiplier or currency that the leg leaves out is not compared.
     """
+    if details is None:
+        return None
     compared: list[tuple[str, object, object]] = [
         ("security type", leg.sec_type, details.sec_type),
         ("trading class", leg.trading_class, details.trading_class),

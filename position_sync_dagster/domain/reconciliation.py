@@ -35,7 +35,7 @@ class BreakState(StrEnum):
     ACCEPTED = "ACCEPTED"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Discrepancy:
     """One difference between the broker and the tables.
 

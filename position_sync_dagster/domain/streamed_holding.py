@@ -7,7 +7,6 @@ from typing import Any
 
 from position_sync_dagster.domain import valuation
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
-from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.instrument import TradingHours
 from position_sync_dagster.domain.login_lines import DIFFERS, Line
 from position_sync_dagster.domain.update import PositionUpdate, PriceKind, Source, ValueOrigin
@@ -225,11 +224,8 @@ class StreamedHolding:
         the line counts if its quote has two sides, at which the holding can be traded. A mark or a
         model price alone is no better than the broker's own calculation: then the broker counts.
         """
-        priced_at, own, broker = (
-            _priced_time(update, quote),
-            update.market_value,
-            holding.market_value,
-        )
+        priced_at = _priced_time(update, quote)
+        own, broker = update.market_value, holding.market_value
         if quote is None or priced_at is None or own is None or broker is None:
             self._differs = None
             if not holding.position:
@@ -345,55 +341,3 @@ def _valued_at(holding: BrokerPosition) -> datetime:
 
 # The origins of values that the broker calculates.
 BROKER = (ValueOrigin.PORTFOLIO, ValueOrigin.PNL_SINGLE)
-
-
-def confirmed_time(
-    row: PositionUpdate, holding: BrokerPosition | None, now: datetime
-) -> datetime | None:
-    """Return the newest time at which its source is known to have confirmed a row's value.
-
-    For a row of market data, the time of the row counts. A row that was written outside the session
-    of its contract is repeated rarely; until the next one, the broker's confirmations of the
-    holding show that the owner of the login sees the broker. A row of the account feed may have
-    been written long after the broker sent its value, and is not written again while the value
-    stays the same. For it, the time of the value counts, and each later time at which the broker
-    confirmed the holding with the same value. Only messages of PnLSingle confirm a value of
-    PnLSingle. If none of these times is known, the value is at least as old as the row. For a row
-    without a value, the time of the row counts, or a confirmation as for the account feed.
-
-    Args:
-        holding: What the broker reports of the holding; None where that is not known.
-
-    Returns:
-        None if the only time is one that a wrong clock wrote: the age is unknown.
-    """
-    times: list[datetime | None] = []
-    no_value = row.value_source is ValueOrigin.NONE and row.market_value is None
-    if row.position and is_outside_session(row):
-        times = [row.timestamp]
-        if holding is not None and holding.position == row.position:
-            times.append(holding.confirmed_at)
-    elif row.position and (no_value or row.value_source in BROKER):
-        times = [row.timestamp if no_value else row.value_time]
-        if holding is not None and _agree(row, holding):
-            if holding.value_source is ValueOrigin.PNL_SINGLE:
-                times.append(holding.received_at)
-            else:
-                times += [holding.confirmed_at, holding.value_time]
-    known = [at for at in times if at is not None and at <= now + SKEW]
-    at = max(known, default=row.timestamp)
-    return at if at <= now + SKEW else None
-
-
-def is_outside_session(row: PositionUpdate) -> bool:
-    """Return whether a row has the price of a line whose contract did not trade."""
-    by_line = row.value_source is ValueOrigin.TICK
-    return by_line and row.note is not None and row.note.startswith(OUTSIDE_SESSION)
-
-
-def _agree(row: PositionUpdate, holding: BrokerPosition) -> bool:
-    return (row.position, row.market_price, row.market_value) == (
-        holding.position,
-        holding.market_price,
-        holding.market_value,
-    )

@@ -27,7 +27,7 @@ from position_sync_dagster.lake.storage.lifecycle_table import (
     LifecycleTable,
     Snapshot,
 )
-from position_sync_dagster.lake.storage.table import Table, bind, mode_of
+from position_sync_dagster.lake.storage.table import EVERY, Table, bind, mode_of
 
 T = TypeVar("T", GatewaySession, GatewaySession | None)
 
@@ -201,7 +201,7 @@ class GatewaySessions:
         found = self._lifecycle.snapshot().live.filter(of_logins)
         return {one.gateway_id: one for one in codec.records_of(GatewaySession, found)}
 
-    def history(self, limit: int | None = 50, only: pl.Expr | None = None) -> list[GatewaySession]:
+    def history(self, limit: int | None = 50, only: pl.Expr = EVERY) -> list[GatewaySession]:
         """Return the newest sessions of all logins, newest first.
 
         Args:
@@ -209,8 +209,7 @@ class GatewaySessions:
             only: Chooses sessions by the columns of the table.
         """
         rows = pl.concat([self._lifecycle.snapshot().live, self._lifecycle.finished()])
-        rows = rows if only is None else rows.filter(only)
-        newest = rows.sort("started_at", "fencing_token", descending=True)
+        newest = rows.filter(only).sort("started_at", "fencing_token", descending=True)
         newest = newest.unique("session_id", keep="first", maintain_order=True)
         return codec.records_of(GatewaySession, newest[:limit])
 

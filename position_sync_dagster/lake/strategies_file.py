@@ -46,17 +46,12 @@ class BoundsPart(Part):
         return self
 
 
-class CurrencyPart(Part):
-    """The currency of some limits."""
-
-    currency: str | None = Field(
-        None, pattern=r"^[A-Z]{3}$", description="Write its three letters, as USD"
-    )
-
-
+_CURRENCY = Field(None, pattern=r"^[A-Z]{3}$", description="Write its three letters, as USD")
 _MEASURES: dict[str, Any] = dict.fromkeys(Measure, (BoundsPart | None, None))
 # The limits of one strategy or account: the field of each measure, and their currency.
-LimitsPart = create_model("LimitsPart", __base__=CurrencyPart, **_MEASURES)
+LimitsPart = create_model(
+    "LimitsPart", __base__=Part, currency=(str | None, _CURRENCY), **_MEASURES
+)
 
 
 Priority = Annotated[int, BeforeValidator(READERS["priority"])]
@@ -372,6 +367,11 @@ def saved_file(path: Path) -> StrategiesFile:
 @lru_cache(maxsize=1)
 def _saved_file(path: Path, _saved: tuple[int, int, int]) -> StrategiesFile:
     return StrategiesFile(path)
+
+
+def following_rolls(path: Path | None) -> frozenset[str]:
+    """Return the strategies of a file that follow rolls; none without a file."""
+    return frozenset() if path is None else saved_file(path).following_rolls
 
 
 def saved_limits(path: Path | None) -> list[Limit]:

@@ -24,7 +24,6 @@ from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
 from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
-from position_sync_dagster.domain.streamed_holding import confirmed_time
 from position_sync_dagster.domain.update import (
     Answer,
     OwnUpdates,
@@ -43,10 +42,12 @@ from position_sync_dagster.lake.lake import Lake, all_broker_rows, broker_rows
 from position_sync_dagster.lake.ledger_rows import AppendResult
 from position_sync_dagster.lake.position_queue import PositionQueue, QueueOverview
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
+from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.codec import broker_positions_of, content_id, new_ids
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync.confirmations import CONFIRMED, with_confirmed
 
 logger = logging.getLogger(__name__)
 
@@ -298,6 +299,7 @@ def plan_batch(
         written: Ids of the requests' own rows that the ledger holds; see `own_ids`.
     """
     plan, planned = BatchPlan(), dict[Key, PositionUpdate]()
+    answered: dict[str, tuple[PositionUpdate, BrokerPosition]] = {}
     for request in batch:
         holdings = match_holdings(request, view)
         if not holdings:
@@ -325,11 +327,17 @@ def plan_batch(
             else:
                 plan.rows.append(made)
                 planned[holding.key] = made
-            answer = Answer(
-                update_id=own_id if row is None else row.update_id,
-                confirmed_at=None if row is None else confirmed_time(row, holding, now),
-            )
-            plan.answers.setdefault(request.request_id, answer)
+            if request.request_id not in plan.answers:
+                update_id = own_id if row is None else row.update_id
+                plan.answers[request.request_id] = Answer(update_id=update_id)
+                if row is not None:
+                    answered[request.request_id] = (row, holding)
+    if answered:
+        rows = codec.update_rows([row for row, _holding in answered.values()])
+        held = {holding.key: holding for _row, holding in answered.values()}
+        found = with_confirmed(rows, codec.broker_rows(held.values(), None), now)
+        for request_id, at in zip(answered, found.get_column(CONFIRMED), strict=True):
+            plan.answers[request_id] = replace(plan.answers[request_id], confirmed_at=at)
     return plan
 
 

@@ -15,10 +15,11 @@ from position_sync_dagster.domain.closures import PositionChange, Roll, UnclearR
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import ActiveContract, Leg
 from position_sync_dagster.domain.rules import Rule, exchange_date, legs_of_rules
-from position_sync_dagster.lake.lake import NO_HOLDINGS, Lake
+from position_sync_dagster.lake.lake import Lake, all_broker_rows
 from position_sync_dagster.lake.schema.codec import one_of, records_of
-from position_sync_dagster.lake.strategies_file import follow_file, saved_file
+from position_sync_dagster.lake.strategies_file import follow_file, following_rolls, saved_file
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.explain_closes import BEFORE, IS_CLOSE, WINDOW
 from position_sync_dagster.yaml_file import saved_state
 
@@ -84,17 +85,17 @@ class Followed:
     refused: tuple[str, ...] = ()
 
 
-def rolls_to_follow(lake: Lake, file: Path | None, now: datetime) -> Followed:
+def rolls_to_follow(lake: Lake, settings: Settings, now: datetime) -> Followed:
     """Return what to do about the rolls of strategies with `follow_rolls: true`; blocks.
 
     Args:
-        file: The strategies file; without it, no strategy follows rolls.
+        settings: They name the strategies file; without one, no strategy follows rolls.
 
     Raises:
         LakeError: A table cannot be used.
         StrategiesFileError: The strategies file cannot be read.
     """
-    following = saved_file(file).following_rolls if file is not None else frozenset()
+    following = following_rolls(settings.strategies_file)
     if not following:
         return Followed()
     legs = lake.registry.sync.get_all_active()
@@ -102,7 +103,8 @@ def rolls_to_follow(lake: Lake, file: Path | None, now: datetime) -> Followed:
     rolls, unclear = _rolls(lake, followed, now)
     if not rolls and not unclear:
         return Followed()
-    held = _held(lake)
+    rows = all_broker_rows(lake, settings).filter(pl.col("position") != 0)
+    held = set(rows.select("account", "conid").iter_rows())
     due: list[LegChange] = []
     refused: list[str] = []
     for leg in followed:
@@ -128,7 +130,7 @@ class RollFollower:
     """
 
     lake: Lake
-    file: Path | None
+    settings: Settings
     _: KW_ONLY
     clock: Clock = utc_now
 
@@ -142,7 +144,7 @@ class RollFollower:
             LakeError: A table cannot be used.
         """
         try:
-            found = rolls_to_follow(self.lake, self.file, self.clock())
+            found = rolls_to_follow(self.lake, self.settings, self.clock())
             done = apply(self.lake, found.due) if found.due else []
         except errors.LakeError:
             raise
@@ -185,20 +187,6 @@ def _rolls(
         lake.executions.records(first - BEFORE, of_these),
         WITHIN,
     )
-
-
-def _held(lake: Lake) -> set[Key]:
-    """Return the holdings of all accounts, each as the login says that wrote it last.
-
-    The rows of a gateway stay in the table when its address or the name of its login changes.
-    """
-    table = lake.broker_positions
-    logins = table.table.rows(columns=["gateway_id"]).get_column("gateway_id").unique()
-    rows = pl.concat([NO_HOLDINGS, *(table.rows(login) for login in logins)])
-    written = pl.col("published_version").fill_null(0).max()
-    is_newest = written.over("gateway_id", "account") == written.over("account")
-    held = rows.filter(is_newest, pl.col("position") != 0)
-    return set(held.select("account", "conid").iter_rows())
 
 
 def _concerns(leg: ActiveContract, conid: int, account: str, at: datetime) -> bool:

@@ -1,7 +1,12 @@
 """What a person or a machine does to a running program: it goes on, each row once, and says it."""
 
+import os
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -13,15 +18,34 @@ import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
+from position_sync_dagster import dagster_files
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import Lake
-from tests.acceptance.test_recovery import streaming, until_valued
-from tests.support.demo_program import Demo, assert_tables_are_whole, wait_for
+from position_sync_dagster.processes.home import Home
+from position_sync_dagster.processes.supervisor import GRACE_S, MODULE
+from tests.acceptance.test_recovery import (
+    log,
+    program,
+    streaming,
+    until_valued,
+)
+from tests.support.demo_program import (
+    Demo,
+    assert_tables_are_whole,
+    clean_environment,
+    query_ui,
+    wait_for,
+)
+from tests.support.ports import free_port
 from tests.support.promises import assert_one_writer_each
 
 EVENTS = """{ assetOrError(assetKey: {path: ["position_updates"]}) { ... on Asset {
   assetMaterializations(limit: 2000) { timestamp metadataEntries {
     label ... on IntMetadataEntry { intValue } } } } } }"""
+
+TICKS = """{ sensorOrError(sensorSelector: {sensorName: "drain_queue",
+  repositoryName: "__repository__", repositoryLocationName: "position_sync_dagster"}) {
+  ... on Sensor { sensorState { ticks(limit: 500) { skipReason } } } } }"""
 
 # The folders of Dagster's home with its databases.
 STORAGE = ("history", "schedules")
@@ -92,6 +116,74 @@ def test_while_dagsters_storage_is_away_rows_go_on_and_their_events_come_later(d
     until_valued(demo, "Dagster's storage was away")
     assert_once(demo)
     assert_each_row_is_in_one_event(demo)
+
+
+@contextmanager
+def second_program(demo: Demo, folder: Path) -> Iterator[int]:
+    """Run Dagster's programs in another home on the same lake; yield the port of its UI."""
+    settings = Home.at(demo.home).read_settings()
+    port = free_port()
+    shutil.copyfile(dagster_files.instance_file(), folder / "dagster.yaml")
+    with (folder / "second.log").open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", MODULE, str(port), str(os.getpid())],
+            cwd=demo.home,
+            env=clean_environment() | settings | {"DAGSTER_HOME": str(folder)},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        try:
+            yield port
+        finally:
+            process.terminate()
+            process.wait(2 * GRACE_S)
+
+
+def claimed(ui_port: int) -> bool:
+    """Return whether a tick of this home has claimed requests."""
+    with suppress(httpx.HTTPError, KeyError):
+        ticks = query_ui(ui_port, TICKS)["sensorOrError"]["sensorState"]["ticks"]
+        return any(re.match("[1-9][0-9]* claimed", one["skipReason"] or "") for one in ticks)
+    return False
+
+
+def test_two_homes_drain_one_lake_and_value_each_request_once(demo, tmp_path):
+    lake, session = Lake(demo.lake), streaming(demo, after=None)
+    legs = demo.updates().filter(source="QUEUE").unique(["account", "conid"]).to_dicts()
+    asked: list[str] = []
+
+    def both_drain() -> bool:
+        demo.check()
+        for _ in range(3):
+            leg = legs[len(asked) % len(legs)]
+            asked.append(
+                lake.queue.sync.insert(leg["conid"], leg["symbol"], account=leg["account"])
+            )
+        return claimed(port)
+
+    with second_program(demo, tmp_path) as port:
+        wait_for("the second program drains too", both_drain, poll_s=0.3)
+        until_valued(demo, "a second program drains")
+    assert claimed(demo.ui_port)
+
+    def answered() -> bool:
+        done = demo.table("position_queue").filter(status="SUCCESS")
+        return set(asked) <= set(done["request_id"])
+
+    wait_for("each request is answered", answered, poll_s=0.5)
+    assert streaming(demo, after=None).session_id == session.session_id
+    assert_once(demo)
+
+
+def test_a_code_server_that_stands_still_is_replaced_and_the_stream_goes_on(demo):
+    session, code_server = streaming(demo, after=None), program(demo, "code server")
+    code_server.suspend()
+    until_valued(demo, "the code server stood still")
+    said = f"The code server (process {code_server.pid}) has let no sensor tick for "
+    assert said in log(demo)
+    assert streaming(demo, after=None).session_id == session.session_id
+    assert_once(demo)
 
 
 def until_done(change: Any) -> None:

@@ -13,36 +13,22 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import NO_HOLDINGS
 from position_sync_dagster.lake.schema.codec import update_rows
+from position_sync_dagster.sync.confirmations import with_priced
 from position_sync_dagster.sync.reports.book import Book, BookMoney
 from position_sync_dagster.sync.reports.closes import NO_CLOSES
-from position_sync_dagster.sync.reports.confirmations import with_priced
 from position_sync_dagster.sync.reports.exposure import split
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
 
 
 def row(conid: int, **values: object) -> PositionUpdate:
+    at = NOW - timedelta(seconds=7)
     plain = PositionUpdate(
-        conid=conid,
-        symbol="SPY",
-        right=Right.PUT,
-        position=-2.0,
-        market_price=1234.5,
-        market_value=-246_900.0,
-        average_cost=100.0,
-        unrealized_pnl=-12_345.0,
-        daily_pnl=-1234.0,
-        timestamp=NOW - timedelta(seconds=7),
-        account="DUSIM0001",
-        strike=575.0,
-        expiry=date(2028, 12, 15),
-        delta=-0.5,
-        gamma=0.01,
-        vega=0.2,
-        theta=-0.1,
-        underlying_price=600.0,
-        greeks_time=NOW - timedelta(seconds=7),
-    )
+        conid, "SPY", Right.PUT, position=-2.0, market_price=1234.5, market_value=-246_900.0,
+        average_cost=100.0, unrealized_pnl=-12_345.0, daily_pnl=-1234.0, timestamp=at,
+        account="DUSIM0001", strike=575.0, expiry=date(2028, 12, 15), delta=-0.5, gamma=0.01,
+        vega=0.2, theta=-0.1, underlying_price=600.0, greeks_time=at,
+    )  # fmt: skip
     return replace(plain, **values)  # type: ignore[arg-type]
 
 

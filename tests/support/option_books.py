@@ -11,28 +11,23 @@ from tests.support.holdings import make_holding
 
 AT = datetime(2028, 11, 1, 15, tzinfo=UTC)
 NEAR, FAR = date(2028, 12, 15), date(2029, 1, 19)
+OTHERS = {"stock": ("STK", 1.0), "future": ("FUT", 50.0), "bond": ("BOND", None)}
 
 
 def contract(name: str) -> Instrument:
     """Return a contract: "stock", "future", or strike, right and expiry as in "100C" or "100P+"."""
-    conid = crc32(name.encode()) % 10**8 + 1
-    if name in ("stock", "future"):
-        kind, multiplier = ("STK", 1.0) if name == "stock" else ("FUT", 50.0)
-        return Instrument(
-            conid=conid, symbol="SPY", sec_type=kind, currency="USD", multiplier=multiplier
-        )
-    if name == "bond":
-        return Instrument(conid=conid, symbol="SPY", sec_type="BOND", currency="USD")
+    own = {"conid": crc32(name.encode()) % 10**8 + 1, "symbol": "SPY", "currency": "USD"}
+    if name in OTHERS:
+        kind, multiplier = OTHERS[name]
+        return Instrument(sec_type=kind, multiplier=multiplier, **own)
     term, is_future = name.rstrip("+"), name.startswith("F")
     return Instrument(
-        conid=conid,
-        symbol="SPY",
         sec_type="FOP" if is_future else "OPT",
-        currency="USD",
         multiplier=50.0 if is_future else 100.0,
         right=Right.CALL if term[-1] == "C" else Right.PUT,
         strike=float(term.strip("FCP")),
         expiry=FAR if name.endswith("+") else NEAR,
+        **own,
     )
 
 
@@ -54,20 +49,9 @@ def order(
     for name, quantity in quantities.items():
         terms = contract(name)
         yield Execution(
-            execution_id=f"{number}.{minute}.{name}",
-            account="A",
-            conid=terms.conid,
-            symbol=terms.symbol,
-            sec_type=terms.sec_type,
-            time=AT + timedelta(minutes=minute),
-            side=Side.BUY if quantity > 0 else Side.SELL,
-            quantity=abs(quantity),
-            price=price,
-            commission=None,
-            commission_currency=None,
-            realized_pnl=None,
-            currency="USD",
-            source="GATEWAY",
-            statement="",
-            order_id=None if number is None else str(number),
-        )
+            execution_id=f"{number}.{minute}.{name}", account="A", conid=terms.conid,
+            symbol=terms.symbol, sec_type=terms.sec_type, time=AT + timedelta(minutes=minute),
+            side=Side.BUY if quantity > 0 else Side.SELL, quantity=abs(quantity), price=price,
+            commission=None, commission_currency=None, realized_pnl=None, currency="USD",
+            source="GATEWAY", statement="", order_id=None if number is None else str(number),
+        )  # fmt: skip

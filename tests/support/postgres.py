@@ -70,13 +70,8 @@ class Postgres:
     @property
     def arguments(self) -> dict[str, Any]:
         """Return what psycopg2 takes."""
-        return {
-            "host": "127.0.0.1",
-            "port": self.port,
-            "user": USER,
-            "password": PASSWORD,
-            "dbname": DATABASE,
-        }
+        place = {"host": "127.0.0.1", "port": self.port, "dbname": DATABASE}
+        return place | {"user": USER, "password": PASSWORD}
 
     @property
     def environment(self) -> dict[str, str]:

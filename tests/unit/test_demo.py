@@ -29,8 +29,8 @@ from position_sync_dagster.demo import (
 )
 from position_sync_dagster.domain.update import Source
 from position_sync_dagster.processes.child_process import StopRequested
+from position_sync_dagster.sync.confirmations import CONFIRMED
 from position_sync_dagster.sync.reports.changes import ChangeKind, DayChange
-from position_sync_dagster.sync.reports.confirmations import CONFIRMED
 from tests.support.legs import leg
 
 START = datetime(2026, 1, 2, 15, 0, tzinfo=UTC)

@@ -1,7 +1,9 @@
-"""The documents say what is: their links, files, commands, targets and settings exist."""
+"""The documents say what is, and the examples in docstrings do what they show."""
 
+import doctest
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -104,3 +106,15 @@ def test_each_test_that_contributing_names_exists():
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "CONTRIBUTING.md").read_text()))
     text = "".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
     assert named - set(re.findall(r"def (test_\w+)\(", text)) == set()
+
+
+MODULES = sorted(
+    ".".join((PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts))
+    for path in PACKAGE.rglob("*.py")
+    if ">>> " in path.read_text()
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_of_a_module_show_what_it_does(name):
+    assert doctest.testmod(import_module(name)).failed == 0

@@ -1,10 +1,14 @@
-"""The public names, their signatures, fields and members are a promise to other people's code."""
+"""The public names are a promise to other people's code: signatures, fields, members, and more."""
 
+import asyncio
+import inspect
 import re
 from difflib import unified_diff
 from pathlib import Path
 
-import position_sync_dagster
+import pytest
+
+import position_sync_dagster as ps
 from tests.support.public_api import public_api
 
 PROMISED = Path(__file__).with_name("public_api.txt")
@@ -22,5 +26,60 @@ async def test_the_public_names_and_their_signatures_are_as_promised():
 
 
 def test_type_checkers_read_the_same_names():
-    text = Path(position_sync_dagster.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
-    assert sorted(re.findall(r" as (\w+),?$", text, re.MULTILINE)) == position_sync_dagster.__all__
+    text = Path(ps.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+    assert sorted(re.findall(r" as (\w+),?$", text, re.MULTILINE)) == ps.__all__
+
+
+TO_CONNECT = (
+    ps.errors.GatewayRefusedError,
+    ps.errors.GatewayTimeoutError,
+    ps.errors.NotAGatewayError,
+    ps.errors.ClientIdInUseError,
+    ps.errors.GatewayLostError,
+    ps.errors.TooManyAccountsError,
+)
+
+
+@pytest.mark.parametrize("error", TO_CONNECT)
+def test_a_failure_to_connect_is_a_connection_error_with_its_remedy(error):
+    with pytest.raises(ConnectionError) as caught:
+        raise error("Nothing answers.", remedy="Start it.")
+    assert (caught.value.what, caught.value.remedy) == ("Nothing answers.", "Start it.")
+
+
+def test_a_streamer_without_a_queue_has_that_of_the_default_path():
+    queue = ps.IBPositionStreamer(settings=ps.Settings(_env_file=None)).queue
+    default = inspect.signature(ps.PositionQueue).parameters["delta_lake_path"].default
+    assert queue.delta_lake_path.endswith(default)
+
+
+def test_the_arguments_of_a_constructor_can_be_read():
+    queue = ps.PositionQueue("some/queue")
+    worker = ps.QueueWorker(queue, interval=2.0, batch_size=7, settings=ps.Settings(_env_file=None))
+    assert (worker.queue, worker.interval, worker.batch_size) == (queue, 2.0, 7)
+    for one in (queue, ps.StrategyRegistry("some/legs"), ps.DeltaLakePositionWriter("some/rows")):
+        assert "some/" in one.delta_lake_path
+
+
+async def test_reconciliation_runs_once_per_interval_and_through_an_outage_until_it_is_stopped(
+    tmp_path,
+):
+    service = ps.ReconciliationService(
+        ps.Lake(tmp_path), ps.Settings(_env_file=None), interval=0.001
+    )
+    ran: list[int] = []
+    thrice = asyncio.Event()
+
+    async def run():
+        ran.append(len(ran))
+        if len(ran) == 3:
+            thrice.set()
+        raise ps.errors.BrokerUnavailableError("No stream is alive.", remedy="Wait.")
+
+    service.run = run
+    await service.start()
+    await thrice.wait()
+    await service.stop()
+    count = len(ran)
+    await service.stop()
+    assert count == len(ran) >= 3

@@ -102,7 +102,7 @@ def imported(
     downloaded, done = statements.download_and_import(lake, settings, context.run.run_id)
     for error in done.unreadable:
         context.log.warning(f"A statement was left out: {error}")
-    listed = table_asset.event_table([_listed(one) for one in done.found[:SHOWN]])
+    listed = table_asset.table_of([_listed(one) for one in done.found[:SHOWN]])
     of_asset: dict[str, dict[str, Any]] = {
         FOLDER: {
             "statements": len(done.found),
@@ -162,7 +162,7 @@ def closures(lake: tables.Lake, settings: Settings, run_id: str | None) -> Deriv
     quantities add up to what was closed. What no fact explains is UNEXPLAINED, and opens a break.
     """
     found = explain_closes.CloseExplainer(lake, run_id=run_id).explain()
-    rolls = leg_followers.RollFollower(lake, settings.strategies_file).follow()
+    rolls = leg_followers.RollFollower(lake, settings).follow()
     followed = {"rolls_followed": [*map(str, rolls.due)], "rolls_refused": rolls.refused}
     return Derived(
         metadata={

@@ -74,7 +74,7 @@ def rolls_are_followed(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRe
 
     What to do: Write the legs of these strategies as they are now into the strategies file.
     """
-    found = leg_followers.rolls_to_follow(lake, settings.strategies_file, datetime.now(UTC))
+    found = leg_followers.rolls_to_follow(lake, settings, datetime.now(UTC))
     return check.rows_result(
         [{"roll": text} for text in found.refused],
         none="Nothing is left to a person.",

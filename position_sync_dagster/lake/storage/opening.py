@@ -111,7 +111,7 @@ def _take(opened: int, taken: Future[None]) -> None:
 
 @cache
 def _say_no_locks(why: str) -> None:
-    """Say it once: each writer asks for a lock again."""
+    """Log it once: each writer asks for a lock again."""
     logger.warning("the file system has no file locks (%s): writers may wait longer", why)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 
@@ -25,9 +25,10 @@ from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.risk.campaigns import open_profit
 from position_sync_dagster.risk.scenario_file import ScenariosFileError, folder_of, read_scenarios
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports import confirmations, exposure, status
+from position_sync_dagster.sync import confirmations
+from position_sync_dagster.sync.confirmations import CONFIRMED, PRICED
+from position_sync_dagster.sync.reports import exposure, status
 from position_sync_dagster.sync.reports.closes import NO_CLOSES, Closes, read_closes
-from position_sync_dagster.sync.reports.confirmations import CONFIRMED, PRICED
 from position_sync_dagster.sync.reports.exposure import Split
 from position_sync_dagster.sync.reports.status import is_current, seconds_since
 
@@ -38,7 +39,7 @@ def is_leg_of(lake: Lake, strategy: str, legs: Iterable[ActiveContract]) -> pl.E
     known = lake.contracts.get({leg.conid for leg in mine})
     wanted = pl.lit(value=False)
     for leg in mine:
-        if leg.conid not in known or not contract_mismatch(leg, known[leg.conid]):
+        if not contract_mismatch(leg, known.get(leg.conid)):
             account = pl.col("account") if leg.account is None else pl.lit(leg.account)
             wanted |= (pl.col("conid") == leg.conid) & (pl.col("account") == account)
     return wanted
@@ -112,22 +113,8 @@ class Book:
         )
 
 
-class Known(NamedTuple):
-    """The closes, and the contracts of legs and of all that are quoted in cents, by conid."""
-
-    closes: Closes
-    details: Mapping[int, ContractDetails]
-
-
-def read_known(lake: Lake) -> Known:
-    """Return what changes seldom: it is read again when one of its tables has changed; blocks.
-
-    Seconds after a change of a holding that closed, its cause is in `closures`.
-
-    Raises:
-        LakeError: A table cannot be used.
-    """
-    return _known(lake, versions_of(lake.closures, lake.registry, lake.contracts, lake.executions))
+# The closes, and the contracts of legs and of all that are quoted in cents, by conid.
+Known = tuple[Closes, Mapping[int, ContractDetails]]
 
 
 def versions_of(*tables: Any) -> tuple[int, ...]:
@@ -137,8 +124,12 @@ def versions_of(*tables: Any) -> tuple[int, ...]:
 
 @lru_cache(maxsize=2)
 def _known(lake: Lake, _versions: tuple[int, ...]) -> Known:
+    """Return what changes seldom: it is read again when one of its tables has changed.
+
+    Seconds after a change of a holding that closed, its cause is in `closures`.
+    """
     legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
-    return Known(read_closes(lake), lake.contracts.quoted_in_cents() | lake.contracts.get(legs))
+    return read_closes(lake), lake.contracts.quoted_in_cents() | lake.contracts.get(legs)
 
 
 def read_book(
@@ -173,8 +164,9 @@ def read_book(
     streamed = status.written_by(priced, Source.STREAM, since).filter(
         pl.col("position") != 0, pl.col("gateway_id").is_in(list(live_since))
     )
+    seldom = versions_of(lake.closures, lake.registry, lake.contracts, lake.executions)
     return replace(
-        _book(now, legs, priced, read_known(lake), settings),
+        _book(now, legs, priced, _known(lake, seldom), settings),
         reported=reported.filter(pl.col("sec_type").is_in(settings.sec_types)),
         live_since=live_since,
         streamed=frozenset(streamed.get_column("conid")) if live_since else None,
@@ -218,7 +210,7 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
     legs = tables.legs_at(lake, past.at)
     priced = confirmations.with_priced(rows, NO_HOLDINGS, past.at, band=settings.value_band)
     of_legs = lake.contracts.get({leg.conid for leg in legs})
-    known = Known(read_closes(lake, past), lake.contracts.quoted_in_cents() | of_legs)
+    known = (read_closes(lake, past), lake.contracts.quoted_in_cents() | of_legs)
     return _book(past.at, legs, priced, known, settings)
 
 

@@ -10,13 +10,16 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.domain.closures import Closure, HoldingEnd
+from position_sync_dagster.domain.closures import Closure, end_text
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.statement import current_executions
 from position_sync_dagster.lake.lake import Lake, Past
 from position_sync_dagster.lake.schema import tables as specs
 from position_sync_dagster.lake.schema.codec import frame_of, moment, one_of, records_of
 from position_sync_dagster.risk.campaigns import Campaigns, campaigns_of
+
+# By contract, in each account: when a holding ended, and how; None: it is not known.
+Ends = Mapping[int, Mapping[str, tuple[datetime, str | None]]]
 
 # A strategy, UNATTRIBUTED, or None for all closes; an account, or None for all; the currency.
 Group = tuple[str | None, str | None, str]
@@ -35,8 +38,7 @@ class Closes:
     Attributes:
         rows: The causes that count, oldest first: rows of the table `closures`.
         since: When the first change of a quantity was recorded; None before it.
-        ends: How holdings of strategies' legs ended whose last change left nothing: by contract,
-            in each account.
+        ends: How holdings of strategies' legs ended whose last change left nothing.
         legs: The legs of strategies, also those that were removed: rows of `active_strategies`.
         before: The changes, with the quantity `before` and the average cost.
         executions: The executions of the contracts of legs that count.
@@ -47,7 +49,7 @@ class Closes:
 
     rows: pl.DataFrame = field(default_factory=specs.CLOSURES.polars.to_frame)
     since: datetime | None = None
-    ends: Mapping[int, Mapping[str, HoldingEnd]] = field(default_factory=dict)
+    ends: Ends = field(default_factory=dict)
     legs: pl.DataFrame = field(default_factory=specs.ACTIVE_STRATEGIES.polars.to_frame)
     before: pl.DataFrame = field(default_factory=specs.POSITION_CHANGES.polars.to_frame)
     executions: pl.DataFrame = field(default_factory=specs.EXECUTIONS.polars.to_frame)
@@ -162,13 +164,13 @@ class Closes:
             None if it was not held since it was added, or if a cause is not known.
         """
         ends = [
-            end
-            for account, end in self.ends.get(leg.conid, {}).items()
-            if leg.account in (None, account) and end.seen_at >= leg.added_at
+            (seen_at, text)
+            for account, (seen_at, text) in self.ends.get(leg.conid, {}).items()
+            if leg.account in (None, account) and seen_at >= leg.added_at
         ]
-        if not ends or any(end.text is None for end in ends):
+        if not ends or any(text is None for _seen_at, text in ends):
             return None
-        return max(ends, key=lambda end: end.seen_at).text
+        return max(ends)[1]
 
     def chosen(
         self, strategy: str | None, underlying: str | None, limit: int | None
@@ -244,18 +246,16 @@ def read_closes(
     )
 
 
-def _ends(
-    changes: pl.DataFrame, rows: pl.DataFrame, legs: pl.DataFrame
-) -> dict[int, dict[str, HoldingEnd]]:
+def _ends(changes: pl.DataFrame, rows: pl.DataFrame, legs: pl.DataFrame) -> Ends:
     """Return how the holdings of legs ended whose last change left nothing."""
     last = changes.group_by(_KEY, maintain_order=True).last()
     gone = last.filter(pl.col("after") == 0).join(legs, on="conid", how="semi")
     causes: dict[str, list[Closure]] = defaultdict(list)
     for one in records_of(Closure, rows.join(gone, on="change_id", how="semi")):
         causes[one.change_id].append(one)
-    found: dict[int, dict[str, HoldingEnd]] = defaultdict(dict)
+    found: dict[int, dict[str, tuple[datetime, str | None]]] = defaultdict(dict)
     for account, conid, change, at in gone.select(*_KEY, "change_id", "seen_at").iter_rows():
-        found[conid][account] = HoldingEnd(seen_at=at, causes=tuple(causes[change]))
+        found[conid][account] = (at, end_text(causes[change]))
     return found
 
 

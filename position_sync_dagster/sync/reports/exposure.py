@@ -28,7 +28,7 @@ from position_sync_dagster.domain.update import GreeksSource
 from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
-from position_sync_dagster.sync.reports.confirmations import FEEDS, PRICED
+from position_sync_dagster.sync.confirmations import FEEDS, PRICED
 
 
 class Claim(NamedTuple):
@@ -141,8 +141,7 @@ def split(
     wrong = {
         n: difference
         for n, leg in enumerate(active)
-        if (contract := contracts.get(leg.conid)) is not None
-        and (difference := contract_mismatch(leg, contract)) is not None
+        if (difference := contract_mismatch(leg, contracts.get(leg.conid)))
     }
     named = latest.filter(pl.col("conid").is_in([leg.conid for leg in active]))
     held = {(one, conid): quantity for one, conid, quantity in named.select(_HELD).iter_rows()}

@@ -25,10 +25,10 @@ from position_sync_dagster.lake.ledger_rows import newest_version
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.strategies_file import saved_limits
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.confirmations import PRICED
 from position_sync_dagster.sync.reports import book as books
 from position_sync_dagster.sync.reports import changes as days
 from position_sync_dagster.sync.reports.book import COLUMNS, KEY, Book, Sums
-from position_sync_dagster.sync.reports.confirmations import PRICED
 from position_sync_dagster.sync.reports.limit_readings import Evaluated, evaluate
 from position_sync_dagster.sync.reports.status import Status, plain, read_status, seconds_since
 

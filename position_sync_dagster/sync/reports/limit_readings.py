@@ -21,8 +21,8 @@ from position_sync_dagster.domain.leg import (
     judge,
 )
 from position_sync_dagster.domain.rules import exchange_date
+from position_sync_dagster.sync.confirmations import PRICED
 from position_sync_dagster.sync.reports.book import Book
-from position_sync_dagster.sync.reports.confirmations import PRICED
 from position_sync_dagster.sync.reports.status import is_current
 
 WORDS = {

@@ -23,8 +23,8 @@ from position_sync_dagster.lake.schema.codec import broker_rows, moment, update_
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync import confirmations
 from position_sync_dagster.sync.drain import Coverage, LakeValues, ValueSource
-from position_sync_dagster.sync.reports import confirmations
 
 logger = logging.getLogger(__name__)
 
@@ -343,26 +343,7 @@ def _differences(pairs: pl.DataFrame, scope: Scope) -> Iterable[Discrepancy]:
             age = f"the value is {(scope.now - confirmed_at).total_seconds():.0f} s old"
         kind = DiscrepancyType(name)
         detail = _DETAILS.get(kind, age)
-        yield _found(kind, (account, conid), symbol, (expected, actual), detail)
-
-
-def _found(
-    kind: DiscrepancyType,
-    key: Key,
-    symbol: str,
-    quantities: tuple[float | None, float | None],
-    detail: str,
-) -> Discrepancy:
-    (account, conid), (expected, actual) = key, quantities
-    return Discrepancy(
-        type=kind,
-        account=account,
-        conid=conid,
-        symbol=symbol,
-        expected=expected,
-        actual=actual,
-        detail=detail,
-    )
+        yield Discrepancy(kind, account, conid, symbol, expected, actual, detail)
 
 
 def _overclaimed(
@@ -391,7 +372,7 @@ def _overclaimed(
         if abs(there) > NEGLIGIBLE and too_much:
             detail = f"strategies claim more than {'is held' if key[0] else 'all accounts hold'}"
             kind = DiscrepancyType.LEG_QUANTITY
-            yield _found(kind, key, symbols[key], (there, claimed), detail)
+            yield Discrepancy(kind, *key, symbols[key], there, claimed, detail)
 
 
 def _mismatched(
@@ -401,11 +382,10 @@ def _mismatched(
     found: dict[Key, list[str]] = defaultdict(list)
     symbols: dict[Key, str] = {}
     for leg in legs:
-        contract = details.get(leg.conid)
-        if contract and (difference := contract_mismatch(leg, contract)):
+        if difference := contract_mismatch(leg, details.get(leg.conid)):
             key = (leg.account or "", leg.conid)
             found[key].append(f"strategy {leg.strategy_id}: {difference}")
             symbols.setdefault(key, leg.symbol)
     for key, differences in sorted(found.items()):
         kind, detail = DiscrepancyType.LEG_MISMATCH, "; ".join(differences)
-        yield _found(kind, key, symbols[key], (None, None), detail)
+        yield Discrepancy(kind, *key, symbols[key], None, None, detail)

@@ -28,9 +28,9 @@ from position_sync_dagster.lake.lake import Lake, all_broker_rows, rows_of_login
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.confirmations import CONFIRMED, with_confirmed
 from position_sync_dagster.sync.propose_strategies import next_step
 from position_sync_dagster.sync.reports.closes import Closes, read_closes
-from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
 from position_sync_dagster.yaml_file import saved_state
 
 

@@ -226,7 +226,7 @@ class ContractCache:
             difference = before.get(leg.key)
             if leg.conid in conids:
                 details = self._known.get(leg.conid)
-                difference = contract_mismatch(leg, details) if details is not None else None
+                difference = contract_mismatch(leg, details)
             if difference is not None and leg.conid not in self._asked:
                 self._doubted.add(leg.conid)
             elif difference is not None:

@@ -620,7 +620,7 @@ def _streamer_of(lake: Lake, settings: Settings, own: Ownership) -> IBPositionSt
             account_values=lake.account_values,
             dividends=lake.dividends,
             closes=CloseExplainer(lake, run_id=own.session.run_id, guard=own.check),
-            rolls=RollFollower(lake, file),
+            rolls=RollFollower(lake, settings),
             rules=None if file is None else RuleFollower(lake.registry, file),
             ownership=own,
         ),

@@ -120,13 +120,9 @@ class QueueMachine(RuleBasedStateMachine):
 
     def opened(self) -> SyncQueue:
         return SyncQueue(
-            self.store,
-            retry=POLICY,
-            clock=lambda: self.now,
-            random=Random(1),
-            new_ids=self.new_ids,
-            promote_after_s=PROMOTE_AFTER_S,
-        )
+            self.store, retry=POLICY, clock=lambda: self.now, random=Random(1),
+            new_ids=self.new_ids, promote_after_s=PROMOTE_AFTER_S,
+        )  # fmt: skip
 
     @rule(number=NUMBERS)
     def restart(self, number: int) -> None:
@@ -325,12 +321,9 @@ class QueueMachine(RuleBasedStateMachine):
             for request_id, expected in requests.items():
                 found = stored[request_id]
                 assert (found.account, found.conid) == expected.key
-                assert found.priority == expected.priority
-                assert found.attempts == expected.attempts
-                assert found.created_at == expected.created_at
-                assert found.available_at == expected.available_at
-                assert found.changed_at == expected.changed_at
                 assert found.lease_expires_at == expected.expires_at
+                for name in ("priority", "attempts", "created_at", "available_at", "changed_at"):
+                    assert getattr(found, name) == getattr(expected, name), name
         keys = [expected.key for expected in self.live.values()]
         assert len(keys) == len(set(keys)), "two live requests for one position"
         found = queue.counts()

@@ -1,9 +1,11 @@
 """The owners of logins: one at a time, by lease, followed by one with a greater token."""
 
 import asyncio
+import subprocess
+import sys
 import threading
-from contextlib import nullcontext
-from datetime import timedelta
+from contextlib import nullcontext, suppress
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -17,11 +19,123 @@ from position_sync_dagster.lake.storage.table import overwrite
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.sync.stream.ownership import Ownership
 from tests.support.settings import make_settings
-from tests.support.waiting import DEADLINE_S
+from tests.support.waiting import DEADLINE_S, eventually
 
 LOGIN = "127.0.0.1:7497"
 WHO = {"lease_s": 15.0, "run_id": "run-1", "host": "box", "pid": 42}
 LIVE = {"lease_s": 15.0, "state": SessionState.LIVE}
+LONG = WHO | {"lease_s": 1500.0}
+LIVE_LONG = {"lease_s": 1500.0, "state": SessionState.LIVE}
+
+
+@pytest.fixture
+def pair(lake, clock):
+    """The sessions of one lake as two processes open them."""
+    return lake.sessions, Lake(lake.path, clock=clock).sessions
+
+
+def test_a_login_has_one_owner_who_is_named_to_the_others(pair):
+    here, there = pair
+    session = here.acquire(LOGIN, Owner.STREAM, **LONG)
+    with pytest.raises(LoginOwnedError, match=r"STREAM \(process 42 on box, .* until"):
+        there.acquire(LOGIN, Owner.REFRESH, **LONG)
+    found = there.current(LOGIN)
+    assert (found.session_id, found.fencing_token) == (session.session_id, 1)
+    assert there.acquire("127.0.0.1:4001", Owner.REFRESH, **LONG).fencing_token == 1
+
+
+def test_a_lease_lasts_as_long_as_it_is_renewed(pair, clock):
+    here, there = pair
+    session = here.renew(here.acquire(LOGIN, Owner.STREAM, **LONG), **LIVE_LONG)
+    for _ in range(4):
+        clock.advance(1000)
+        lines = session.lines_in_use + 1
+        session = here.renew(session, lines_in_use=lines, detail="all is well", **LIVE_LONG)
+        with pytest.raises(LoginOwnedError):
+            there.acquire(LOGIN, Owner.STREAM, **LONG)
+    assert session.is_alive(clock.now + timedelta(seconds=1490))
+    found = there.current(LOGIN)
+    assert found.is_alive(clock.now + timedelta(seconds=1400))
+    assert (found.state, found.lines_in_use, found.detail) == (SessionState.LIVE, 4, "all is well")
+    assert [one.is_alive(clock.now) for one in there.history()] == [True]
+
+
+def test_an_owner_that_is_late_has_lost_its_lease_and_is_followed_by_a_greater_token(pair, clock):
+    here, there = pair
+    first = here.renew(here.acquire(LOGIN, Owner.STREAM, **LONG), **LIVE_LONG)
+    clock.advance(1000)
+    first = here.renew(first, **LIVE_LONG)
+    clock.advance(1510)
+    assert not there.current(LOGIN).is_alive(clock.now)
+    with pytest.raises(LeaseLostError, match="its lease has expired"):
+        here.renew(first, **LIVE_LONG)
+    second = there.acquire(LOGIN, Owner.REFRESH, **LONG)
+    assert second.fencing_token == first.fencing_token + 1
+    for call in (lambda: here.renew(first, **LIVE_LONG), lambda: here.end(first)):
+        with pytest.raises(LeaseLostError, match="a newer session has followed"):
+            call()
+    assert here.current(LOGIN).session_id == second.session_id
+    newest, lost = there.history()
+    assert (newest.session_id, lost.state) == (second.session_id, SessionState.LOST)
+    assert clock.now - lost.state_since < timedelta(seconds=2000)  # its last heartbeat
+
+
+def test_an_ended_session_leaves_the_login_free_at_once(pair, clock):
+    here, there = pair
+    session = here.renew(here.acquire(LOGIN, Owner.STREAM, **LONG), **LIVE_LONG)
+    clock.advance(300)
+    ended = here.end(here.renew(session, **LIVE_LONG), detail="rotation")
+    found = there.current(LOGIN)
+    assert (found.state, found.detail) == (SessionState.ENDED, "rotation")
+    with pytest.raises(LeaseLostError, match="ENDED"):
+        here.renew(ended, **LIVE_LONG)
+    assert there.acquire(LOGIN, Owner.STREAM, **LONG).fencing_token == 2
+
+
+def test_a_pause_is_told_once_and_read_by_all(pair, clock):
+    here, there = pair
+    session = here.renew(here.acquire(LOGIN, Owner.STREAM, **LONG), **LIVE_LONG)
+    here.annotate(session, "not while it is alive")
+    clock.advance(1600)
+    here.annotate(session, "paused by a person")
+    version = here.table.version()
+    there.annotate(session, "paused by a person")
+    assert there.current(LOGIN).detail == "paused by a person"
+    assert here.table.version() == version
+
+
+HOLDER = """
+import sys, time
+from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.lake.lake import Lake
+sessions = Lake(sys.argv[1], fsync=False).sessions
+session = sessions.acquire("g", Owner.STREAM, lease_s=2, run_id=None, host="here", pid=1)
+while True:
+    session = sessions.renew(session, lease_s=2, state=SessionState.LIVE)
+    print(session.heartbeat_at, flush=True)
+    time.sleep(0.2)
+"""
+
+
+async def test_a_killed_owner_is_followed_when_its_lease_is_over_and_not_before(lake):
+    words = [sys.executable, "-c", HOLDER, str(lake.path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            for _ in range(3):
+                first = process.stdout.readline()
+        finally:
+            process.kill()
+        last = (first + process.stdout.read()).split("\n")
+    ends = datetime.fromisoformat(last[-2]) + timedelta(seconds=2)
+    sessions = Lake(lake.path).sessions
+
+    def acquired():
+        with suppress(LoginOwnedError):
+            return sessions.acquire("g", Owner.STREAM, **LONG)
+
+    after = await eventually(acquired)
+    assert after.fencing_token == 2
+    assert after.started_at >= ends
 
 
 @pytest.mark.in_store

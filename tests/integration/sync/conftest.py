@@ -119,15 +119,33 @@ def updates_continue(eventually):
 
 
 @pytest.fixture
-def stream_legs(simulate, streaming, lake, leg):
-    """Stream the legs of a strategy from a simulator of their own."""
+def offline(eventually):
+    """Let the gateway of a stream lose IB and find it again."""
+
+    async def take(sim, streamer, restored="restored_data_kept"):
+        sim.connectivity("lost")
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        sim.connectivity(restored)
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+
+    return take
+
+
+@pytest.fixture
+def stream_legs(simulate, streaming, lake, leg, eventually):
+    """Stream the legs of a strategy from a simulator of their own.
+
+    The test begins once account A has a row of each, unless it asks for no `rows`.
+    """
 
     @asynccontextmanager
-    async def run(*conids, simulator=None, **more):
+    async def run(*conids, simulator=None, rows=True, **more):
         async with simulate(**simulator or {}) as sim:
             for conid in conids:
                 await lake.registry.add_active(**leg(conid))
             async with streaming(sim, **more) as (streamer, received):
+                if rows:
+                    await eventually(lambda: all(received.newest(A, one) for one in conids))
                 yield sim, streamer, received
 
     return run

@@ -71,23 +71,11 @@ def fill(
     conid: int, quantity: float, at: datetime = NOON, price: float | None = 1.5, **values: object
 ) -> Execution:
     row = Execution(
-        execution_id=f"e{conid}.{quantity:g}{at:%d%H%M}.01",
-        account=ACCOUNT,
-        conid=conid,
-        symbol="SPY",
-        sec_type="OPT",
-        time=at,
-        side=Side.BUY if quantity > 0 else Side.SELL,
-        quantity=abs(quantity),
-        price=price,
-        commission=None,
-        commission_currency=None,
-        realized_pnl=None,
-        currency="USD",
-        source=GATEWAY,
-        statement="",
-        order_id="71",
-    )
+        execution_id=f"e{conid}.{quantity:g}{at:%d%H%M}.01", account=ACCOUNT, conid=conid,
+        symbol="SPY", sec_type="OPT", time=at, side=Side.BUY if quantity > 0 else Side.SELL,
+        quantity=abs(quantity), price=price, commission=None, commission_currency=None,
+        realized_pnl=None, currency="USD", source=GATEWAY, statement="", order_id="71",
+    )  # fmt: skip
     return replace(row, **values)  # type: ignore[arg-type]
 
 
@@ -107,6 +95,12 @@ def event(kind: EventKind, quantity: float | None, **values: object) -> Statemen
         source=FLEX, statement="a.xml", conid=CALL, quantity=quantity,
     )  # fmt: skip
     return replace(row, **values)  # type: ignore[arg-type]
+
+
+def split(conid: int, quantity: float, kind: str = "RS", **values: object) -> StatementEvent:
+    """Return what an action of the company changed of a contract."""
+    action = EventKind.CORPORATE_ACTION
+    return event(action, quantity, type=kind, conid=conid, **values)
 
 
 def details(conid: int, **values: object) -> ContractDetails:
@@ -363,35 +357,20 @@ CASES = {
     "a reverse split takes shares away": Case(
         [change(SHARES, 400, 100)],
         [(Cause.SPLIT, S, 300)],
-        events=[
-            event(EventKind.CORPORATE_ACTION, -400, type="RS", conid=SHARES),
-            event(EventKind.CORPORATE_ACTION, 100, type="RS", conid=SHARES),
-        ],
+        events=[split(SHARES, -400), split(SHARES, 100)],
     ),
     "a split into a new contract": Case(
         [change(SHARES, 100, 0), change(NEW_SHARES, 0, 33)],
         [(Cause.SPLIT, S, 100)],
         events=[
-            event(
-                EventKind.CORPORATE_ACTION,
-                -100,
-                type="RS",
-                conid=SHARES,
-                attributes='{"actionID": "5"}',
-            ),
-            event(
-                EventKind.CORPORATE_ACTION,
-                33,
-                type="RS",
-                conid=NEW_SHARES,
-                attributes='{"actionID": "5"}',
-            ),
+            split(SHARES, -100, attributes='{"actionID": "5"}'),
+            split(NEW_SHARES, 33, attributes='{"actionID": "5"}'),
         ],
     ),
     "a change of the symbol": Case(
         [change(SHARES, 100, 0)],
         [(Cause.CORPORATE_ACTION, S, 100)],
-        events=[event(EventKind.CORPORATE_ACTION, -100, type="IC", conid=SHARES)],
+        events=[split(SHARES, -100, "IC")],
     ),
     "before the statement a split is unexplained": Case(
         [change(SHARES, 100, 0), change(NEW_SHARES, 0, 33)], [(UNKNOWN, P, 100)]
@@ -410,9 +389,7 @@ CASES = {
         [worthless(CALL, 1, at=NOON)], [(UNKNOWN, S, 1)], events=[period()]
     ),
     "the statement of one of its days is missing": Case(
-        [worthless(CALL, 1, at=NOON, since=NOON - DAY)],
-        [(UNKNOWN, P, 1)],
-        events=[period(FRIDAY)],
+        [worthless(CALL, 1, at=NOON, since=NOON - DAY)], [(UNKNOWN, P, 1)], events=[period(FRIDAY)]
     ),
     "a price of 0.02 is much for an option on a currency": Case(
         [change(CALL, -1, 0, sec_type="FOP", strike=1.05, market_price=0.02)], [(UNKNOWN, P, -1)]
@@ -442,9 +419,7 @@ CASES = {
         ],
     ),
     "the statement of its day was made before it": Case(
-        [worthless(CALL, 1, at=NOON)],
-        [(UNKNOWN, P, 1)],
-        events=[period(made=NOON - MINUTE)],
+        [worthless(CALL, 1, at=NOON)], [(UNKNOWN, P, 1)], events=[period(made=NOON - MINUTE)]
     ),
     "a statement of its day was made again after it": Case(
         [worthless(CALL, 1, at=NOON)],
@@ -452,9 +427,7 @@ CASES = {
         events=[period(made=NOON - MINUTE), period(made=NOON)],
     ),
     "a trade of the evening is in the statement of the next day": Case(
-        [worthless(CALL, 1, at=EVENING - DAY)],
-        [(UNKNOWN, P, 1)],
-        events=[period(last=THURSDAY)],
+        [worthless(CALL, 1, at=EVENING - DAY)], [(UNKNOWN, P, 1)], events=[period(last=THURSDAY)]
     ),
     "a trade of Sunday evening is in the statement of Monday": Case(
         [worthless(CALL, 1, at=EVENING + 2 * DAY)],

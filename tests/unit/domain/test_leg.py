@@ -24,15 +24,6 @@ def test_an_expiry_is_read_in_each_spelling(expiry):
     assert make_leg(**GOOD | {"expiry": expiry}).expiry == date(2026, 2, 20)
 
 
-def test_the_id_of_a_strategy_equals_its_number_and_is_found_by_its_text_in_sets():
-    number = make_leg(**GOOD).strategy_id
-    assert number == 12
-    assert number in [11, 12]
-    assert {number: "collar"}["12"] == "collar"
-    assert number not in {12}  # the cost of being found by its text, as docs/library.md says
-    assert make_leg(**GOOD | {"strategy_id": "012"}).strategy_id != 12
-
-
 @pytest.mark.parametrize("missing", ["right", "strike", "expiry"])
 def test_an_option_has_right_strike_and_expiry(missing):
     with pytest.raises(InvalidLegError, match="only a part") as caught:

@@ -7,12 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from position_sync_dagster.domain.clock import Backoff
-from position_sync_dagster.domain.login_lines import (
-    Demand,
-    LineLimit,
-    allocate_lines,
-    demands,
-)
+from position_sync_dagster.domain.login_lines import Demand, LineLimit, allocate_lines, demands
 from tests.support.holdings import make_holding
 from tests.support.legs import ADDED_AT, leg
 
@@ -34,13 +29,9 @@ def wanted_of(holdings, legs):
 def allocate(wanted, held_for=(), limit=10, reserve=0, hold_s=0.0):
     """Allocate at moment 0; `held_for` gives conid → seconds since its line was taken."""
     return allocate_lines(
-        wanted,
-        {conid: -age_s for conid, age_s in dict(held_for).items()},
-        limit=limit,
-        reserve=reserve,
-        now=0.0,
-        min_hold_s=hold_s,
-    )
+        wanted, {conid: -age_s for conid, age_s in dict(held_for).items()}, limit=limit,
+        reserve=reserve, now=0.0, min_hold_s=hold_s,
+    )  # fmt: skip
 
 
 def want(conid, priority=1, age_s=0, strategy="s"):

@@ -125,8 +125,7 @@ def test_shares_that_cover_nothing_are_left_over_whichever_lot_they_are_of() -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "quantity", "kind"),
-    [("110C", -1, "covered-call"), ("90P", 1, "protective-put")],
+    ("name", "quantity", "kind"), [("110C", -1, "covered-call"), ("90P", 1, "protective-put")]
 )
 def test_an_option_with_an_order_goes_with_shares_without_one(
     name: str, quantity: float, kind: str

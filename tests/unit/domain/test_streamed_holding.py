@@ -223,30 +223,24 @@ def test_a_difference_in_one_account_settles_although_the_broker_agrees_in_anoth
     assert not world.line.disagreed
 
 
-@pytest.mark.parametrize("price", [1.2, 1.0])
-def test_a_settled_difference_is_asked_again_or_over_when_the_broker_moves(world, price):
+@pytest.mark.parametrize("moved", ["broker away", "broker back", "line"])
+def test_a_settled_difference_is_asked_again_or_over_when_one_side_moves(world, moved):
     world.tick(**QUOTED)
     world.differ(1.05)
     world.renew(**QUOTED)
     world.differ(1.05)
     assert "confirmed" in world.flush_at_once().note
-    world.wait(600)
-    world.differ(price)
-    if price == 1.0:
-        assert world.flush_at_once().note is None
+    if moved == "line":
+        world.tick(bid=1.04, ask=1.06, mark=1.05)
     else:
-        assert world.line.suspect
-        assert world.flush_at_once().value_source is ValueOrigin.PNL_SINGLE
-
-
-def test_a_settled_difference_is_over_when_the_line_moves_to_the_brokers_value(world):
-    world.tick(**QUOTED)
-    world.differ(1.05)
-    world.renew(**QUOTED)
-    world.differ(1.05)
-    world.tick(bid=1.04, ask=1.06, mark=1.05)
+        world.wait(600)
+        world.differ(1.0 if moved == "broker back" else 1.2)
     row = world.flush_at_once()
-    assert (row.market_price, row.note) == (1.05, None)
+    if moved == "broker away":
+        assert world.line.suspect
+        assert row.value_source is ValueOrigin.PNL_SINGLE
+    else:
+        assert (row.market_price, row.note) == (1.05 if moved == "line" else 1.0, None)
 
 
 def test_a_line_that_opens_with_another_price_has_its_difference_asked_anew(world):
@@ -542,11 +536,7 @@ class Histories(RuleBasedStateMachine):
 
 class TestHistories(Histories.TestCase):
     settings = settings(
-        max_examples=int(os.environ.get("HISTORIES", "100")),
-        stateful_step_count=40,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        phases=[Phase.generate],
+        max_examples=int(os.environ.get("HISTORIES", "100")), stateful_step_count=40, deadline=None,
+        derandomize=True, database=None, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
-    )
+    )  # fmt: skip

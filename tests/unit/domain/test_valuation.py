@@ -24,25 +24,15 @@ from tests.support.holdings import make_holding
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 OPTION = Instrument(
-    conid=7,
-    symbol="SPY",
-    sec_type="OPT",
-    currency="USD",
-    multiplier=100.0,
-    right=Right.PUT,
+    conid=7, symbol="SPY", sec_type="OPT", currency="USD", multiplier=100.0, right=Right.PUT,
     strike=500.0,
-)
+)  # fmt: skip
 STOCK = Instrument(conid=8, symbol="SPY", sec_type="STK", currency="USD")
 PENCE = Instrument(conid=9, symbol="VOD", sec_type="STK", currency="GBP")
 CORN_CALL = Instrument(
-    conid=11,
-    symbol="ZC",
-    sec_type="FOP",
-    currency="USD",
-    multiplier=5000.0,
-    right=Right.CALL,
+    conid=11, symbol="ZC", sec_type="FOP", currency="USD", multiplier=5000.0, right=Right.CALL,
     strike=460.0,
-)
+)  # fmt: skip
 FUTURE = Instrument(conid=10, symbol="ES", sec_type="FUT", currency="USD", multiplier=50.0)
 
 
@@ -130,12 +120,9 @@ def test_a_line_without_a_tick_leaves_the_portfolio_value_in_force():
 TOLD = NOW - timedelta(minutes=1)
 BEFORE = NOW - timedelta(minutes=20)
 VALUED = holding(
-    market_price=1.4,
-    market_value=-420.0,
-    unrealized_pnl=210.0,
-    value_time=TOLD,
+    market_price=1.4, market_value=-420.0, unrealized_pnl=210.0, value_time=TOLD,
     value_source=ValueOrigin.PORTFOLIO,
-)
+)  # fmt: skip
 
 
 OLD_VALUE = replace(VALUED, value_time=BEFORE, received_at=BEFORE)

@@ -4,7 +4,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.gateway_session import GatewayRun, WeekState, weekly_login
+from position_sync_dagster.domain.gateway_session import (
+    GatewayRun,
+    GatewaySession,
+    Owner,
+    SessionState,
+    WeekState,
+)
+from position_sync_dagster.domain.update import TradingMode
 
 # 01:00 in New York, in winter.
 SUNDAY = datetime(2026, 11, 22, 6, tzinfo=UTC)
@@ -13,7 +20,14 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 def judged(run: GatewayRun, now: datetime, blind_since: datetime | None = None):
-    return weekly_login(run, now, blind_since=blind_since, notice=DAY)
+    session = GatewaySession(
+        gateway_id="g", owner=Owner.STREAM, session_id="s", run_id=None, host="h", pid=1,
+        fencing_token=1, started_at=now, heartbeat_at=now, expires_at=now + HOUR,
+        state=SessionState.BLIND if blind_since else SessionState.LIVE,
+        state_since=blind_since or now, gateway_running_since=run.running_since,
+        gateway_started_at=run.started_at,
+    )  # fmt: skip
+    return session.login_week(now, TradingMode.LIVE, 24)
 
 
 def test_a_gateway_that_was_started_this_week_is_logged_in_until_the_next_sunday():

@@ -18,12 +18,9 @@ LISTED = Instrument(conid=7, symbol="SPY", sec_type="STK", currency="USD", excha
 UNLISTED = Instrument(conid=7, symbol="SPY", sec_type="STK", currency="USD")
 KEY = (ACCOUNT, 7)
 VALUES = dict(
-    average_cost=600.0,
-    market_price=620.0,
-    market_value=6200.0,
-    unrealized_pnl=200.0,
+    average_cost=600.0, market_price=620.0, market_value=6200.0, unrealized_pnl=200.0,
     realized_pnl=0.0,
-)
+)  # fmt: skip
 
 
 def pnl(value, position=10.0, realized=UNSET):

@@ -71,11 +71,6 @@ SHAPES = {
         held={2: 1},
         left_out=("OpenPosition (conid '1'",),
     ),
-    "a lot, as it says, without its summary": Shape(
-        positions=(position(1, levelOfDetail="LOT"), position(2)),
-        held={2: 1},
-        left_out=("OpenPosition (conid '1'",),
-    ),
     "a holding beside the sum over all accounts": Shape(
         positions=(position(1), position(1, accountId="-", position="1")), held={1: 1}
     ),

@@ -27,16 +27,10 @@ def one_trade(**attributes: str) -> Execution:
 
 def test_a_trade_keeps_its_codes_its_order_and_its_rate() -> None:
     found = one_trade(
-        notes="A;GEA;Zz",
-        openCloseIndicator="C",
-        ibOrderID="71",
-        brokerageOrderID="002a",
-        transactionType="BookTrade",
-        fxRateToBase="0.92",
-        underlyingConid="756733",
-        origTradeID="76",
-        newField="of tomorrow",
-    )
+        notes="A;GEA;Zz", openCloseIndicator="C", ibOrderID="71", brokerageOrderID="002a",
+        transactionType="BookTrade", fxRateToBase="0.92", underlyingConid="756733",
+        origTradeID="76", newField="of tomorrow",
+    )  # fmt: skip
     assert (found.codes, found.open_close, found.transaction_type) == ("A;GEA;Zz", "C", "BookTrade")
     assert (found.order_id, found.brokerage_order_id) == ("71", "002a")
     assert (found.fx_rate_to_base, found.underlying_conid) == (0.92, 756733)

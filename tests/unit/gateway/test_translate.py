@@ -28,17 +28,10 @@ def test_a_stock_has_neither_right_nor_strike_nor_multiplier(right):
 
 def test_an_option_is_read_as_recorded():
     contract = Contract(
-        conId=728937835,
-        symbol="QQQ",
-        secType="OPT",
-        currency="USD",
-        right="P",
-        strike=500.0,
-        lastTradeDateOrContractMonth="20270115",
-        multiplier="100",
-        localSymbol="QQQ   270115P00500000",
-        tradingClass="QQQ",
-    )
+        conId=728937835, symbol="QQQ", secType="OPT", currency="USD", right="P", strike=500.0,
+        lastTradeDateOrContractMonth="20270115", multiplier="100",
+        localSymbol="QQQ   270115P00500000", tradingClass="QQQ",
+    )  # fmt: skip
     option = instrument_of(contract)
     assert (option.right, option.strike, option.multiplier) == ("PUT", 500.0, 100.0)
     assert (option.expiry, option.exchange) == (date(2027, 1, 15), "")

@@ -66,10 +66,3 @@ def test_two_whole_holders_are_found_among_accounts():
         strategy_registry.refuse_two_whole_holders(reversed(legs[:1] + legs[3:]))
     with pytest.raises(InvalidLegError, match="'b' and 'a'"):
         strategy_registry.refuse_two_whole_holders([replace(legs[0], account="DU3"), legs[2]][::-1])
-
-
-def test_a_leg_with_a_quantity_is_in_nobodys_way():
-    whole = make_leg(conid=1, symbol="SPY", strategy_id="a", added_at=NOW)
-    part, other = replace(whole, strategy_id="b", quantity=1.0), replace(whole, strategy_id="b")
-    assert strategy_registry.two_whole_holders([whole, part]) is None
-    assert strategy_registry.two_whole_holders([whole, part, other]) == (whole, other)

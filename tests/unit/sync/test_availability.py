@@ -26,11 +26,8 @@ def confirmed_row(conid, *, confirmed_s=None, received_s=0, by=ValueOrigin.NONE)
     confirmed = None if confirmed_s is None else NOW - timedelta(seconds=confirmed_s)
     received = NOW - timedelta(seconds=received_s)
     return replace(
-        holding(conid),
-        confirmed_at=confirmed,
-        received_at=received,
-        value_source=by,
-    )
+        holding(conid), confirmed_at=confirmed, received_at=received, value_source=by,
+    )  # fmt: skip
 
 
 HOUR_S = 3600

@@ -23,13 +23,10 @@ NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 
 BAD = CheckState(
-    name="position_queue: requests_are_answered",
-    at=NOW,
-    passed=False,
-    description="3 requests are FAILED. Retry them.",
-    what_to_do="Retry them.",
+    name="position_queue: requests_are_answered", at=NOW, passed=False,
+    description="3 requests are FAILED. Retry them.", what_to_do="Retry them.",
     link="http://ui/check",
-)
+)  # fmt: skip
 GOOD = replace(BAD, passed=True, description="None failed.", at=NOW + 5 * MINUTE)
 UNKNOWN = replace(BAD, passed=None, at=NOW + 4 * MINUTE)
 

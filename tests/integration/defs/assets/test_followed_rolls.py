@@ -7,6 +7,7 @@ import pytest
 
 from position_sync_dagster.defs.assets.queue_and_ledger import active_strategies
 from position_sync_dagster.defs.checks.strategies import rolls_are_followed
+from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RollFollower
 from tests.support.holdings import make_holding
@@ -37,7 +38,9 @@ def file(tmp_path, monkeypatch):
 @pytest.fixture
 def follower(lake, file):
     """Follow the rolls a minute later."""
-    return RollFollower(lake, file, clock=lambda: datetime.now(UTC) + timedelta(minutes=1))
+    return RollFollower(
+        lake, load_settings(), clock=lambda: datetime.now(UTC) + timedelta(minutes=1)
+    )
 
 
 def roll(lake, *, after: float = 0, held: tuple[int, ...] = (OTHER,)) -> None:
@@ -46,9 +49,8 @@ def roll(lake, *, after: float = 0, held: tuple[int, ...] = (OTHER,)) -> None:
     explainer = CloseExplainer(lake)
     explainer.record([change(CALL, -2, after, at), change(OTHER, 0, -2 - after, at)])
     explainer.explain([fill(CALL, 2 + after, at), fill(OTHER, -2 - after, at)])
-    lake.broker_positions.replace(
-        "g", [make_holding(conid, at, account=ACCOUNT, position=-2.0) for conid in held]
-    )
+    rows = [make_holding(conid, at, account=ACCOUNT, position=-2.0) for conid in held]
+    lake.broker_positions.replace(load_settings().gateway_id, rows)
 
 
 def legs(lake):
@@ -60,8 +62,7 @@ def test_a_roll_is_followed_once_and_the_file_does_not_undo_it(
 ):
     assert materialize(active_strategies).success
     roll(lake)
-    early = RollFollower(lake, file)
-    assert early.follow().due == ()
+    assert RollFollower(lake, load_settings()).follow().due == ()
     before = lake.registry.table.version()
     (done,) = follower.follow().due
     assert (done.before.conid, done.after.conid, done.after.rolled_from) == (CALL, OTHER, "1")

@@ -53,9 +53,7 @@ def test_a_value_of_another_time_proves_nothing(
 ):
     write_holdings(own_login(), 1)
     append_row(1, seconds_ago(20), market_value=190.0)
-    found = check(tables.values_match_the_broker)
-    assert found.passed
-    assert found.metadata["apart_at_another_time"].value == 1
+    assert check(tables.values_match_the_broker).passed
 
 
 def test_a_few_cents_are_no_difference(

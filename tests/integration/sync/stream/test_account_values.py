@@ -162,14 +162,11 @@ async def test_profits_that_do_not_come_are_null_harm_nothing_else_and_are_reque
 
 @pytest.mark.parametrize("state", ["restored_data_lost", "restored_data_kept"])
 async def test_the_profits_come_again_after_the_gateway_was_offline(
-    recording, arrives, eventually, state
+    recording, arrives, offline, eventually, state
 ):
     async with recording() as (sim, streamer):
         before = await arrives(is_whole)
-        sim.connectivity("lost")
-        await eventually(lambda: streamer.state is SessionState.BLIND)
-        sim.connectivity(state)
-        await eventually(lambda: streamer.state is SessionState.LIVE)
+        await offline(sim, streamer, state)
         after = await arrives(lambda row: row.timestamp > before.timestamp and is_whole(row))
         await arrives(lambda row: row.pnl_received_at > after.pnl_received_at)
         # Those of the other account may be requested again a moment later.

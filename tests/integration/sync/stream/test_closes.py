@@ -6,7 +6,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from math import inf
@@ -77,20 +77,18 @@ def book():
 
 
 @pytest.fixture
-def watched(simulate, streaming, lake, eventually, tmp_path):
+def watched(simulate, settings_for, streaming, lake, eventually, tmp_path):
     """Stream a book whose values and contract details are in the tables; follow rolls."""
     file = tmp_path / "strategies.yaml"
     file.write_text("strategies: [{strategy_id: roller, follow_rolls: true, legs: []}]")
 
     @asynccontextmanager
     async def run(**more):
-        async with (
-            simulate(book(), **more) as sim,
-            streaming(sim, closes=CloseExplainer(lake), rolls=RollFollower(lake, file)) as (
-                streamer,
-                _received,
-            ),
-        ):
+        async with AsyncExitStack() as stack:
+            sim = await stack.enter_async_context(simulate(book(), **more))
+            rolls = RollFollower(lake, settings_for(sim, strategies_file=file))
+            stream = streaming(sim, closes=CloseExplainer(lake), rolls=rolls)
+            streamer, _received = await stack.enter_async_context(stream)
             held = [row["conid"] for row in sim.positions() if row["quantity"]]
 
             def known():

@@ -63,11 +63,10 @@ async def all_valued(lake, settings):
 
 @pytest.mark.parametrize("accounts", [(A,), (A, B)], ids=["one of two", "all"])
 async def test_an_empty_list_after_a_restart_closes_nothing_until_one_names_the_holdings(
-    stream_legs, emptied_by_restart, lake, eventually, accounts
+    stream_legs, emptied_by_restart, offline, lake, eventually, accounts
 ):
     async with stream_legs(PUT, second_list_s=NEVER_S) as (sim, streamer, received):
         settings = streamer.settings
-        await eventually(lambda: received.newest(A, PUT))
         await eventually(lambda: all_valued(lake, settings))
         _, held = await published(lake, settings)
         await emptied_by_restart(sim, streamer, *accounts)
@@ -77,19 +76,14 @@ async def test_an_empty_list_after_a_restart_closes_nothing_until_one_names_the_
             assert f"account {account} has none of its holdings in the list" in streamer.detail
         assert (B in streamer.detail) == (B in accounts)
         shown = len(received.updates)
-        sim.connectivity("lost")
-        await eventually(lambda: streamer.state is SessionState.BLIND)
-        sim.connectivity("restored_data_kept")  # its list comes too early to be a second one
-        await eventually(lambda: streamer.state is SessionState.LIVE)
+        await offline(sim, streamer)  # its list comes too early to be a second one
         await eventually(publishes(lake, settings, rated, held))
         assert [u for u in received.updates[shown:] if u.account in accounts] == []
         assert await zero_rows(lake, settings) == set()
 
         for account in accounts:
             sim.empty_lists(account, empty=False)
-        sim.connectivity("lost")
-        await eventually(lambda: streamer.state is SessionState.BLIND)
-        sim.connectivity("restored_data_kept")
+        await offline(sim, streamer)
         await eventually(publishes(lake, settings, {A: COMPLETE, B: COMPLETE}, held))
         await eventually(lambda: streamer.detail is None)
         await eventually(lambda: len(received.updates) > shown)

@@ -9,8 +9,8 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.update import Source, ValueOrigin
 from position_sync_dagster.gateway import holdings, pnl_subscriptions
+from position_sync_dagster.sync.confirmations import CONFIRMED, with_confirmed
 from position_sync_dagster.sync.drain import BrokerView, QueueWorker
-from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
 from position_sync_dagster.sync.stream import router
 
 A, B = "DUSIM0001", "DUSIM0002"

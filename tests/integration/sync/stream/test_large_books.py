@@ -8,7 +8,6 @@ from ib_async.client import Client
 
 from ib_gateway_simulator import load_book
 from position_sync_dagster.domain.clock import Backoff
-from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState, make_leg
 from position_sync_dagster.lake.storage.table import data_files
 from position_sync_dagster.sync.stream import streamer as link
@@ -148,7 +147,7 @@ async def test_many_legs_that_join_and_leave_at_once_are_routed_in_few_commits(
 
 
 async def test_after_1101_positions_and_lines_are_requested_before_profits(
-    stream_large, eventually, monkeypatch
+    stream_large, offline, eventually, monkeypatch
 ):
     async with stream_large(ACTIVE, **TEN_LINES) as (sim, streamer, _received):
         await eventually(lambda: sim.stats()["pnl_subscriptions"] == ACTIVE - 10)
@@ -160,10 +159,7 @@ async def test_after_1101_positions_and_lines_are_requested_before_profits(
             return send(client, *fields)
 
         monkeypatch.setattr(Client, "send", recorded)
-        sim.connectivity("lost")
-        await eventually(lambda: streamer.state is SessionState.BLIND)
-        sim.connectivity("restored_data_lost")
-        await eventually(lambda: streamer.state is SessionState.LIVE)
+        await offline(sim, streamer, "restored_data_lost")
         await eventually(lambda: sim.stats()["pnl_subscriptions"] == ACTIVE - 10)
         first = sent.index(PNL_SINGLE)
         assert sent.count(PNL_SINGLE) == ACTIVE - 10

@@ -31,9 +31,9 @@ async def test_a_leg_with_another_strike_than_its_contract_is_not_streamed(
             await eventually(lambda: streamer.detail is None)
 
 
-async def test_a_stock_is_streamed_as_a_leg(stream_legs, eventually):
+async def test_a_stock_is_streamed_as_a_leg(stream_legs):
     async with stream_legs(STOCK) as (_sim, streamer, received):
-        row = await eventually(lambda: received.newest(A, STOCK))
+        row = received.newest(A, STOCK)
         assert (row.sec_type, row.right, row.position) == ("STK", None, 200.0)
         assert streamer.routes[(A, STOCK)] is LegState.STREAMED
         assert streamer.detail is None

@@ -6,7 +6,6 @@ import pytest
 
 from position_sync_dagster.domain import streamed_holding
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.update import PriceKind, ValueOrigin
 from position_sync_dagster.sync.reports.book import open_positions, read_book
 
@@ -39,7 +38,6 @@ async def test_a_dead_line_among_live_ones_is_found_by_the_brokers_value_and_req
         streamer,
         received,
     ):
-        await eventually(lambda: received.newest(A, CALL) and received.newest(A, PUT))
         await eventually(lambda: received.newest(A, PUT).daily_pnl is not None)
         assert sim.silence_line(PUT) == 1
         sim.pin_quote(PUT, bid=60.0, ask=60.2, mark=60.1)
@@ -60,35 +58,10 @@ async def test_a_dead_line_among_live_ones_is_found_by_the_brokers_value_and_req
         assert all(r.note is None for r in received.updates if r.conid == CALL)
 
 
-async def test_after_a_restore_that_left_every_line_dead_all_are_requested_again(
-    stream_legs, eventually
-):
-    async with stream_legs(CALL, PUT, STOCK, line_silence_s=0.5) as (sim, streamer, received):
-        for conid in (CALL, PUT, STOCK):
-            await eventually(lambda c=conid: received.newest(A, c))
-        sim.after_restore("dead")
-        sim.connectivity("lost")
-        await eventually(lambda: streamer.state is SessionState.BLIND)
-        sim.connectivity("restored_data_kept")
-        await eventually(lambda: streamer.state is SessionState.LIVE)
-        count = len(received.updates)
-        for conid in (CALL, PUT, STOCK):
-            await eventually(
-                lambda c=conid: any(
-                    r.conid == c and r.value_source is ValueOrigin.TICK
-                    for r in received.updates[count:]
-                )
-            )
-        assert sim.stats()["requests"]["17"]["reqMktData"] == 6
-        assert sim.stats()["lines_in_use"] == 3
-        await eventually(lambda: streamer.detail is None)
-
-
 async def test_after_a_farm_returned_a_line_that_stays_silent_is_requested_again(
     stream_legs, eventually
 ):
     async with stream_legs(PUT, line_silence_s=0.5) as (sim, streamer, received):
-        await eventually(lambda: received.newest(A, PUT))
         sim.after_restore("dead")
         sim.farm("usfarm", 2103)
         await eventually(lambda: streamer.detail == "data farm usfarm is broken")
@@ -98,22 +71,6 @@ async def test_after_a_farm_returned_a_line_that_stays_silent_is_requested_again
         await eventually(
             lambda: any(r.value_source is ValueOrigin.TICK for r in received.updates[count:])
         )
-
-
-async def test_lines_that_all_stop_without_a_notice_are_found_and_requested_again(
-    stream_legs, eventually
-):
-    legs = (CALL, PUT, STOCK)
-    async with stream_legs(*legs, line_silence_s=0.5, pnl_subscriptions=0) as (sim, _, received):
-        for conid in legs:
-            await eventually(lambda c=conid: received.newest(A, c))
-        for conid in legs:
-            sim.silence_line(conid)
-            sim.pin_quote(conid, bid=60.0, ask=60.2, mark=60.1)
-        for conid in legs:
-            await eventually(lambda c=conid: received.newest(A, c).market_price == 60.1)
-        assert sim.stats()["silent_lines"] == 0
-        assert sim.stats()["requests"]["17"]["reqMktData"] == 6
 
 
 @pytest.mark.parametrize("notice", [None, 2103])

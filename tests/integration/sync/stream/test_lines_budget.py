@@ -90,17 +90,6 @@ def manage_lines(simulate, settings_for):
     return run
 
 
-async def test_a_line_is_taken_over_by_a_better_priority_as_soon_as_its_hold_is_over(manage_lines):
-    async with manage_lines(max_lines=1) as managed:
-        managed.add(PUT, priority=2, strategy="slow")
-        assert await managed.tick() == {PUT}
-        managed.add(CALL, priority=1, strategy="condor")
-        assert await managed.tick(after_s=1) == {PUT}
-        assert await managed.tick(after_s=3.9) == {PUT}
-        assert await managed.tick(after_s=0.1) == {CALL}
-        assert managed.sim.stats()["peak_lines"] == 1
-
-
 async def test_granted_lines_are_held_for_their_minimum_time_even_above_a_limit_that_fell(
     manage_lines, eventually
 ):
@@ -123,10 +112,7 @@ async def test_a_refused_leg_is_the_one_that_comes_last(manage_lines, eventually
         assert managed.streams == {PUT, INDEX_OPTION}
 
 
-@pytest.mark.parametrize(
-    ("code", "first_s", "second_s"),
-    [(354, 1800, 3600), (10197, 60, 120)],
-)
+@pytest.mark.parametrize(("code", "first_s", "second_s"), [(354, 1800, 3600), (10197, 60, 120)])
 async def test_the_line_of_a_leg_without_permission_is_requested_again_after_growing_waits(
     manage_lines, eventually, code, first_s, second_s
 ):

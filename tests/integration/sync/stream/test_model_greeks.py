@@ -15,10 +15,7 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import GreeksSource, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
 from position_sync_dagster.gateway import holdings
-from position_sync_dagster.sync.stream import (
-    model_greeks,
-    router,
-)
+from position_sync_dagster.sync.stream import model_greeks, router
 from position_sync_dagster.sync.stream import streamer as link
 from position_sync_dagster.sync.stream.contracts import ContractCache
 

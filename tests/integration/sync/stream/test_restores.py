@@ -40,30 +40,22 @@ async def test_a_restore_before_the_login_ended_makes_the_stream_live_on_the_sam
 
 
 async def test_after_a_restore_that_kept_the_data_the_positions_are_listed_again(
-    stream_legs, eventually
+    stream_legs, offline, eventually
 ):
     async with stream_legs(PUT) as (sim, streamer, received):
-        await eventually(lambda: received.newest(A, PUT))
         before = positions_requests(sim)
-        sim.connectivity("lost")
-        await eventually(lambda: streamer.state is SessionState.BLIND)
-        sim.connectivity("restored_data_kept")
+        await offline(sim, streamer)
         await eventually(lambda: positions_requests(sim) == before + 1)
-        await eventually(lambda: streamer.state is SessionState.LIVE)
         assert streamer.counts.reconnects == 0
         assert not received.closes(PUT)
 
 
 async def test_a_second_list_without_an_end_closes_nothing_and_ends_the_connection(
-    stream_legs, eventually, updates_continue
+    stream_legs, offline, eventually, updates_continue
 ):
     async with stream_legs(PUT, gateway_timeout_s=1.0) as (sim, streamer, received):
-        await eventually(lambda: received.newest(A, PUT))
         sim.positions_end(delay_s=1.5, late_rows=4)
-        sim.connectivity("lost")
-        await eventually(lambda: streamer.state is SessionState.BLIND)
-        sim.connectivity("restored_data_kept")
-        await eventually(lambda: streamer.state is SessionState.LIVE)
+        await offline(sim, streamer)
         await eventually(lambda: streamer.state is SessionState.BLIND)
         sim.positions_end()
         await eventually(lambda: streamer.counts.reconnects)
@@ -80,14 +72,11 @@ async def test_positions_are_listed_again_once_per_interval(stream_legs, eventua
 
 
 async def test_an_account_without_an_end_is_in_the_detail_and_is_downloaded_again(
-    stream_legs, lake, eventually
+    stream_legs, offline, lake, eventually
 ):
-    async with stream_legs(PUT, account_quiet_s=0.2) as (sim, streamer, received):
-        await eventually(lambda: received.newest(A, PUT))
+    async with stream_legs(PUT, account_quiet_s=0.2) as (sim, streamer, _received):
         sim.download_end(B, delay_s=None)
-        sim.connectivity("lost")
-        await eventually(lambda: streamer.state is SessionState.BLIND)
-        sim.connectivity("restored_data_lost")
+        await offline(sim, streamer, "restored_data_lost")
         await eventually(
             lambda: f"account {B}: its download did not end" in (streamer.detail or "")
         )

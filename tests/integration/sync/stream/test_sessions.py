@@ -3,7 +3,6 @@
 import asyncio
 
 from position_sync_dagster.domain import streamed_holding
-from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.update import ValueOrigin
 from tests.integration.sync.conftest import CALL, PUT, A
 
@@ -15,18 +14,13 @@ MANY_SILENCES_S = 3 * SILENCE_S
 
 
 async def test_outside_the_session_silent_lines_are_left_alone_until_it_opens(
-    stream_legs, eventually
+    stream_legs, offline, eventually
 ):
     quick = {"line_silence_s": SILENCE_S, "pnl_subscriptions": 0, "row_interval_s": 0.3}
     async with stream_legs(CALL, PUT, **quick) as (sim, streamer, received):
-        for conid in (CALL, PUT):
-            await eventually(lambda c=conid: received.newest(A, c))
         await close(sim, streamer)
         sim.after_restore("dead")
-        sim.connectivity("lost")
-        await eventually(lambda: streamer.state is SessionState.BLIND)
-        sim.connectivity("restored_data_kept")
-        await eventually(lambda: streamer.state is SessionState.LIVE)
+        await offline(sim, streamer)
         await asyncio.sleep(MANY_SILENCES_S)
         assert requested_lines(sim) == 2
         assert streamer.detail is None
@@ -40,8 +34,6 @@ async def test_outside_the_session_silent_lines_are_left_alone_until_it_opens(
 async def test_a_login_is_not_probed_while_every_session_is_closed(stream_legs, eventually):
     quick = {"line_silence_s": SILENCE_S, "pnl_subscriptions": 0, "row_interval_s": 0.3}
     async with stream_legs(CALL, PUT, **quick) as (sim, streamer, received):
-        for conid in (CALL, PUT):
-            await eventually(lambda c=conid: received.newest(A, c))
         before = len(received.updates)
         await close(sim, streamer)
         await asyncio.sleep(MANY_SILENCES_S)
@@ -56,27 +48,6 @@ async def test_a_login_is_not_probed_while_every_session_is_closed(stream_legs, 
         for conid in (CALL, PUT):
             await eventually(lambda c=conid: received.newest(A, c).market_price == 60.1)
         assert requested_lines(sim) == 4
-
-
-async def test_outside_the_session_a_line_that_the_broker_contradicts_is_requested_again(
-    stream_legs, eventually, monkeypatch
-):
-    monkeypatch.setattr(streamed_holding, "SETTLE", streamed_holding.SETTLE / 10)
-    async with stream_legs(PUT, simulator={"pnl_interval_s": 0.1}) as (sim, streamer, received):
-        await eventually(
-            lambda: (row := received.newest(A, PUT)) is not None and row.daily_pnl is not None
-        )
-        await close(sim, streamer)
-        sim.pin_quote(PUT, bid=60.0, ask=60.2, mark=60.1)
-        row = await eventually(
-            lambda: (
-                (found := received.newest(A, PUT)).market_price == 60.1
-                and found.value_source is ValueOrigin.TICK
-                and found
-            )
-        )
-        assert row.note == streamed_holding.OUTSIDE_SESSION
-        assert requested_lines(sim) == 2
 
 
 async def close(sim, streamer):

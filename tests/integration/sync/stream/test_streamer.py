@@ -14,9 +14,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import PriceKind, QueueStatus, ValueOrigin
-from position_sync_dagster.errors import (
-    LakeNotWritableError,
-)
+from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.gateway import account_feed, market_data_lines
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
 from position_sync_dagster.lake.storage.threads import offload
@@ -40,8 +38,7 @@ async def connection_of(streamer):
 
 
 async def test_active_legs_stream_and_everything_else_is_queued(stream_legs, lake, eventually):
-    async with stream_legs(PUT) as (sim, streamer, received):
-        await eventually(lambda: received.newest(A, PUT))
+    async with stream_legs(PUT) as (sim, streamer, _received):
         requests = await eventually(lambda: queued(lake))
         assert streamer.lines_in_use == sim.stats()["lines_in_use"] == 1
         assert len(requests) == 8
@@ -107,7 +104,6 @@ async def test_a_streamed_position_that_closes_gives_a_zero_row_and_frees_its_li
     stream_legs, eventually
 ):
     async with stream_legs(PUT) as (sim, _streamer, received):
-        await eventually(lambda: received.newest(A, PUT))
         sim.close_position(A, PUT)
         row = await eventually(
             lambda: received.newest(A, PUT).position == 0 and received.newest(A, PUT)
@@ -122,7 +118,6 @@ async def test_the_stream_writes_the_row_of_a_close_that_comes_in_the_middle_of_
     monkeypatch.setattr(account_feed, "LATE_S", 0.0)  # the list is not asked for in the step
     quiet = {"tick_interval_s": 600}  # so that no tick brings the row
     async with stream_legs(PUT, simulator=quiet, flush_interval_s=1.0) as (sim, streamer, received):
-        await eventually(lambda: received.newest(A, PUT))
         await eventually(lambda: queued(lake))  # the accounts are downloaded
         await asyncio.sleep(1.3)  # until the downloaded values are handled
         waits, freed = asyncio.Event(), asyncio.Event()
@@ -155,14 +150,14 @@ async def test_a_line_that_is_refused_after_all_is_queued(
         return {}
 
     monkeypatch.setattr(GatewayConnection, "details", unknown)
-    async with stream_legs(PUT) as (_sim, streamer, _received):
+    async with stream_legs(PUT, rows=False) as (_sim, streamer, _received):
         requests = await eventually(lambda: _both(lake, {(A, PUT), (A, CALL)}))
         assert requests[(A, PUT)].reason == "OVERFLOW"
         assert streamer.routes[(A, PUT)] is LegState.OVERFLOW
 
 
 async def test_fills_reroute_at_once(stream_legs, eventually):
-    async with stream_legs(UNHELD, flush_interval_s=600) as (sim, streamer, _received):
+    async with stream_legs(UNHELD, rows=False, flush_interval_s=600) as (sim, streamer, _received):
         sim.fill(A, UNHELD, 3)
         await eventually(lambda: streamer.routes.get((A, UNHELD)) is LegState.STREAMED)
 
@@ -170,8 +165,7 @@ async def test_fills_reroute_at_once(stream_legs, eventually):
 async def test_a_leg_that_loses_its_line_while_the_queue_fails_is_queued_later(
     stream_legs, lake, eventually, monkeypatch
 ):
-    async with stream_legs(PUT) as (_sim, streamer, received):
-        await eventually(lambda: received.newest(A, PUT))
+    async with stream_legs(PUT) as (_sim, streamer, _received):
         await eventually(lambda: queued(lake))
 
         failures = 0
@@ -220,7 +214,6 @@ async def _both(lake, keys):
 
 async def test_a_slow_table_delays_no_other(stream_legs, lake, eventually, monkeypatch):
     async with stream_legs(PUT, flush_interval_s=0.1) as (sim, _streamer, received):
-        await eventually(lambda: received.newest(A, PUT))
         waits, freed = threading.Event(), threading.Event()
 
         def stuck(*_args, **_more):
@@ -242,7 +235,6 @@ async def test_a_registry_that_vanishes_keeps_its_legs_until_it_is_back(
 ):
     path = Path(lake.registry.table.path)
     async with stream_legs(PUT, flush_interval_s=0.1) as (sim, streamer, received):
-        await eventually(lambda: received.newest(A, PUT))
         path.rename(path.with_name("away"))
         await eventually(lambda: "deleted or moved away" in (streamer.detail or ""))
         assert streamer.state is SessionState.LIVE

@@ -57,10 +57,7 @@ async def test_an_ambiguous_leg_names_its_candidates_and_harms_no_other(
 ):
     await lake.registry.add_active(**SPX)
     await lake.registry.add_active(**SPX, trading_class="SPXW")
-    async with (
-        simulate(book=spx_and_spxw) as sim,
-        streaming(sim) as (streamer, received),
-    ):
+    async with simulate(book=spx_and_spxw) as sim, streaming(sim) as (streamer, received):
         await eventually(lambda: received.newest(A, WEEKLY))
         await eventually(lambda: streamer.detail)
         assert "2 contracts are SPX 2028-12-15 6000 PUT: SPX " in streamer.detail
@@ -131,9 +128,7 @@ async def test_without_an_answer_nothing_is_said_of_a_leg(simulate, lake, settin
         settings = settings_for(sim, gateway_timeout_s=0.5)
         connection = await connect(settings)
         resolver = LegResolver(
-            OwnerContext(settings=settings),
-            lake.registry,
-            ContractCache(lake.contracts),
+            OwnerContext(settings=settings), lake.registry, ContractCache(lake.contracts)
         )
         sim.pause()
         await resolver.resolve(connection, lake.registry.unresolved)

@@ -27,7 +27,7 @@ async def test_a_frozen_mark_has_no_value_time(simulate, streaming, lake, leg, e
 async def test_a_delayed_quote_stands_beside_the_brokers_present_value(
     stream_legs, eventually, said
 ):
-    async with stream_legs(CALL, delayed_fallback=True) as (sim, _streamer, received):
+    async with stream_legs(CALL, rows=False, delayed_fallback=True) as (sim, _streamer, received):
         sim.say_delayed(said)
         sim.pin_quote(CALL, bid=5.0, ask=6.0)
         sim.set_permission(CALL, 354)

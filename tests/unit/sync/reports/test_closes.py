@@ -10,15 +10,11 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from position_sync_dagster.defs.assets.derived_tables import money_metadata
-from position_sync_dagster.domain.closures import Cause, Closure, HoldingEnd
+from position_sync_dagster.domain.closures import Cause, Closure, end_text
 from position_sync_dagster.lake.schema.codec import frame_of, leg_rows
 from position_sync_dagster.lake.schema.tables import CLOSURES
 from position_sync_dagster.sync.reports.book import BookMoney
-from position_sync_dagster.sync.reports.closes import (
-    NO_CLOSES,
-    UNATTRIBUTED,
-    Closes,
-)
+from position_sync_dagster.sync.reports.closes import NO_CLOSES, UNATTRIBUTED, Closes
 from position_sync_dagster.sync.reports.exposure import exposures
 from position_sync_dagster.terminal.money_tables import money_lines, sums_table
 from position_sync_dagster.terminal.output import fitted_table
@@ -32,11 +28,11 @@ LATER = ADDED_AT + timedelta(days=30)
 (SOLD,) = CASES["sold on its day"].found()
 
 
-def end(*causes: Closure) -> HoldingEnd:
-    return HoldingEnd(seen_at=LATER, causes=causes)
+def end(*causes: Closure):
+    return LATER, end_text(causes)
 
 
-def closes(*current: Closure, **ends: HoldingEnd) -> Closes:
+def closes(*current: Closure, **ends) -> Closes:
     legs = (leg(CALL, "condor"), leg(OTHER, "condor", added_at=LATER), leg(OTHER, "other"))
     by_conid = {int(conid[1:]): {ACCOUNT: one} for conid, one in ends.items()}
     return Closes(
@@ -60,7 +56,7 @@ def closes(*current: Closure, **ends: HoldingEnd) -> Closes:
     ],
 )
 def test_what_happened_to_a_holding_is_said_only_if_all_of_it_is_known(causes, text) -> None:
-    assert end(*causes).text == text
+    assert end_text(causes) == text
 
 
 def test_a_leg_that_was_held_before_it_was_added_or_elsewhere_is_not_closed() -> None:

@@ -20,8 +20,8 @@ from position_sync_dagster.domain.leg import (
 )
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.schema.codec import broker_rows, update_rows
+from position_sync_dagster.sync.confirmations import CONFIRMED, PRICED
 from position_sync_dagster.sync.reports.book import Book
-from position_sync_dagster.sync.reports.confirmations import CONFIRMED, PRICED
 from position_sync_dagster.sync.reports.exposure import split
 from position_sync_dagster.sync.reports.limit_readings import evaluate
 from tests.support import money_rows
@@ -64,13 +64,10 @@ def book(
     column = pl.Series([times[conid] for conid in frame["conid"]], dtype=pl.Datetime("us", "UTC"))
     priced = frame.with_columns(column.alias(CONFIRMED), column.alias(PRICED))
     plain = Book(
-        now=NOW,
-        priced=priced,
-        legs=tuple(legs),
+        now=NOW, priced=priced, legs=tuple(legs),
         split=split(legs, priced, end_of=lambda one: (ends or {}).get(one.conid)),
-        live_since={LOGIN: NOW - timedelta(minutes=6)},
-        logins=(LOGIN,),
-    )
+        live_since={LOGIN: NOW - timedelta(minutes=6)}, logins=(LOGIN,),
+    )  # fmt: skip
     return replace(plain, **values)  # type: ignore[arg-type]
 
 

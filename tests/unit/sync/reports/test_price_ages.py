@@ -13,7 +13,7 @@ from position_sync_dagster.domain.streamed_holding import allowed_difference
 from position_sync_dagster.domain.update import PositionUpdate, PriceKind, ValueOrigin
 from position_sync_dagster.domain.valuation import Quote
 from position_sync_dagster.lake.schema.codec import broker_rows, update_rows
-from position_sync_dagster.sync.reports.confirmations import PRICED, with_priced
+from position_sync_dagster.sync.confirmations import PRICED, with_priced
 from tests.support.extent import examples
 from tests.support.money_rows import NOW, row
 
@@ -31,17 +31,11 @@ STREAMED = row(
 )  # fmt: skip
 
 AT_BROKER = BrokerPosition(
-    gateway_id="g",
-    account=STREAMED.account,
-    position=-2.0,
-    market_value=-801.0,
-    value_source=ValueOrigin.PNL_SINGLE,
-    received_at=ago(2),
-    confirmed_at=ago(2),
-    position_time=ago(900),
-    snapshot_id="s",
+    gateway_id="g", account=STREAMED.account, position=-2.0, market_value=-801.0,
+    value_source=ValueOrigin.PNL_SINGLE, received_at=ago(2), confirmed_at=ago(2),
+    position_time=ago(900), snapshot_id="s",
     instrument=Instrument(conid=1, symbol="SPY", sec_type="OPT", currency="USD"),
-)
+)  # fmt: skip
 
 
 def priced_at(update: PositionUpdate, *held: BrokerPosition) -> datetime | None:

@@ -1,4 +1,4 @@
-"""Reconciliation: ages in columns are those of the rule, and what differs from the broker."""
+"""Reconciliation: what differs from the broker."""
 
 import math
 from dataclasses import replace
@@ -6,80 +6,20 @@ from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.reconciliation import DiscrepancyType
-from position_sync_dagster.domain.streamed_holding import OUTSIDE_SESSION, confirmed_time
-from position_sync_dagster.domain.update import PositionUpdate, Source, ValueOrigin
+from position_sync_dagster.domain.update import Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
-from position_sync_dagster.lake.schema.codec import broker_rows, update_rows, updates_of
+from position_sync_dagster.lake.schema.codec import broker_rows, update_rows
 from position_sync_dagster.sync.drain import Coverage
-from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
 from position_sync_dagster.sync.reports.reconciliation import PositionReconciler, Scope, compare
 from tests.support.contracts import contract_details
-from tests.support.extent import examples
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 SCOPE = Scope(coverage=Coverage(complete=True), now=NOW, stale_after=timedelta(minutes=10))
-
-times = st.sampled_from([0, 0.5, 5, 9.99, 10, 10.1, 11, 60, -1, -5, -5.1, -600]).map(
-    lambda minutes: NOW - timedelta(minutes=minutes)
-)
-maybe_times = st.none() | times
-origins = st.sampled_from(ValueOrigin)
-prices = st.sampled_from([None, 1.5, 2.0])
-quantities = st.sampled_from([0.0, 1.0, -2.0])
-
-
-@st.composite
-def holdings(draw, conid):
-    return BrokerPosition(
-        gateway_id="g", account="A", position=draw(quantities), market_price=draw(prices),
-        market_value=draw(prices), value_source=draw(origins), value_time=draw(maybe_times),
-        received_at=draw(times), position_time=NOW, confirmed_at=draw(maybe_times), snapshot_id="s",
-        instrument=Instrument(conid=conid, symbol="SPY", sec_type="OPT", currency="USD"),
-    )  # fmt: skip
-
-
-@st.composite
-def books(draw):
-    """Return holdings and rows of a few contracts; some of each lack their other one."""
-    held, rows = [], []
-    for conid in range(1, draw(st.integers(1, 5)) + 1):
-        holding = draw(holdings(conid))
-        row = replace(
-            from_portfolio(holding, source=Source.QUEUE, now=draw(times), by=Provenance()),
-            position=draw(quantities | st.just(holding.position)),
-            market_value=draw(prices | st.just(holding.market_value)),
-            value_source=draw(origins), value_time=draw(maybe_times),
-            note=draw(st.sampled_from([None, "why", OUTSIDE_SESSION, f"{OUTSIDE_SESSION}; why"])),
-        )  # fmt: skip
-        held += [holding] * draw(st.integers(0, 1))
-        rows += [row] * draw(st.integers(0, 1))
-    return held, rows
-
-
-def key_of(row: PositionUpdate) -> tuple[str, int]:
-    return row.account, row.conid
-
-
-@given(book=books(), unknown=st.booleans())
-@settings(max_examples=examples(300), deadline=None)
-def test_the_confirmation_of_rows_in_columns_is_that_of_the_rule(book, unknown):
-    held, rows = book
-    by_key = {holding.key: holding for holding in held}
-    frame = update_rows(rows)
-    if unknown:  # as a later release may write it
-        frame = frame.with_columns(value_source=pl.col("value_source").replace("PORTFOLIO", "NEW"))
-    found = with_confirmed(frame, broker_rows(held, None), NOW)
-    assert found.get_column(CONFIRMED).to_list() == [
-        confirmed_time(row, by_key.get(key_of(row)), NOW) for row in updates_of(frame)
-    ]
-
 
 HELD = BrokerPosition(
     gateway_id="g", account="A", position=2.0, received_at=NOW, position_time=NOW,
@@ -101,15 +41,6 @@ def test_a_quantity_that_is_not_known_agrees_with_nothing_and_is_no_close(quanti
     assert [d.type for d in result.discrepancies] == ["MISSING"]
 
 
-def test_a_row_of_a_source_that_is_not_known_is_confirmed_as_one_without_a_value():
-    before = NOW - timedelta(hours=1)
-    old = update_rows([replace(ROW, timestamp=before)])
-    unknown = old.with_columns(value_source=pl.lit("NEW"))
-    held = replace(HELD, confirmed_at=NOW)
-    found = with_confirmed(unknown, broker_rows([held], None), NOW).get_column(CONFIRMED).to_list()
-    assert found == [confirmed_time(updates_of(unknown)[0], held, NOW)] == [NOW]
-
-
 def types(snapshot, latest, legs=(), complete=True, details=None):
     reconciler = PositionReconciler(clock=lambda: NOW)
     result = reconciler.reconcile(snapshot, latest, legs, complete=complete, details=details)
@@ -118,16 +49,9 @@ def types(snapshot, latest, legs=(), complete=True, details=None):
 
 def leg(quantity):
     return make_leg(
-        conid=1,
-        symbol="SPY",
-        right="C",
-        strike=1,
-        expiry="20261218",
-        strategy_id="s",
-        added_at=NOW,
-        account="A",
-        quantity=quantity,
-    )
+        conid=1, symbol="SPY", right="C", strike=1, expiry="20261218", strategy_id="s",
+        added_at=NOW, account="A", quantity=quantity,
+    )  # fmt: skip
 
 
 CLOSED = replace(HELD, position=0.0)

@@ -25,12 +25,9 @@ from position_sync_dagster.sync.stream.model_greeks import AccountGreeks, underl
 NOW = datetime(2028, 6, 1, 14, 0, tzinfo=UTC)
 STOCK = 1
 PUT = OptionTerms(
-    right=Right.PUT,
-    strike=100.0,
-    expires_at=NOW + timedelta(days=90),
-    exercise=Exercise.AMERICAN,
+    right=Right.PUT, strike=100.0, expires_at=NOW + timedelta(days=90), exercise=Exercise.AMERICAN,
     rate=0.04,
-)
+)  # fmt: skip
 
 
 def at(seconds: float) -> datetime:
@@ -47,6 +44,14 @@ def value(greeks: AccountGreeks, spot: float, seconds: float, volatility: float 
 def opened(session_open: bool | None = True) -> AccountGreeks:
     greeks = AccountGreeks(session_open=lambda _conid: session_open)
     greeks.add(7, PUT, STOCK)
+    return greeks
+
+
+def valued(session_open: bool | None = True) -> AccountGreeks:
+    """Return greeks of an option whose value and whose underlying's price came at once."""
+    greeks = opened(session_open)
+    greeks.underlying_ticked(STOCK, 100.0, at(0))
+    value(greeks, 100.0, 0)
     return greeks
 
 
@@ -102,9 +107,7 @@ def test_an_older_value_than_the_last_is_not_used() -> None:
 
 
 def test_after_the_clock_was_set_back_an_hour_only_what_comes_then_counts() -> None:
-    greeks = opened()
-    greeks.underlying_ticked(STOCK, 100.0, at(0))
-    value(greeks, 100.0, 0)
+    greeks = valued()
     computed(greeks, 0)
     leg = only(computed(greeks, -3595))
     assert leg.reason is NoGreeks.UNDERLYING_OLD
@@ -120,9 +123,7 @@ def test_after_the_clock_was_set_back_an_hour_only_what_comes_then_counts() -> N
 
 
 def test_only_what_moved_is_computed_again() -> None:
-    greeks = opened()
-    greeks.underlying_ticked(STOCK, 100.0, at(0))
-    value(greeks, 100.0, 0)
+    greeks = valued()
     assert len(computed(greeks, 0)) == 1
     assert computed(greeks, 10) == []
     greeks.underlying_ticked(STOCK, 101.0, at(11))
@@ -136,9 +137,7 @@ def test_only_what_moved_is_computed_again() -> None:
 def test_an_old_price_of_the_underlying_counts_only_while_it_does_not_trade(
     session_open: bool | None, reason: NoGreeks | None
 ) -> None:
-    greeks = opened(session_open)
-    greeks.underlying_ticked(STOCK, 100.0, at(0))
-    value(greeks, 100.0, 0)
+    greeks = valued(session_open)
     leg = only(computed(greeks, 61))
     assert leg.reason is reason
     assert (leg.greeks is None) is (reason is not None)
@@ -154,17 +153,13 @@ def test_without_a_price_of_the_underlying_the_reason_is_counted() -> None:
 
 
 def test_greeks_end_when_the_option_expires() -> None:
-    greeks = opened(session_open=False)
-    greeks.underlying_ticked(STOCK, 100.0, at(0))
-    value(greeks, 100.0, 0)
+    greeks = valued(session_open=False)
     assert only(computed(greeks, 0)).greeks is not None
     assert only(computed(greeks, 91 * 86_400)).reason is NoGreeks.EXPIRED
 
 
 def test_changed_terms_are_used_with_the_next_computation() -> None:
-    greeks = opened()
-    greeks.underlying_ticked(STOCK, 100.0, at(0))
-    value(greeks, 100.0, 0)
+    greeks = valued()
     before = only(computed(greeks, 0)).greeks
     greeks.add(7, replace(PUT, dividends=(DatedDividend(ex_date=at(9e5), share=0.02),)), STOCK)
     after = only(computed(greeks, 5)).greeks

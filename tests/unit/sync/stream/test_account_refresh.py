@@ -84,12 +84,12 @@ class Refreshing:
 @pytest.fixture
 async def refreshing():
     refreshing = Refreshing()
+    refreshing.refresh.start(refreshing.feed)
     yield refreshing
     await refreshing.refresh.end()
 
 
 async def test_the_first_download_is_published_and_queues_every_holding(refreshing):
-    refreshing.refresh.start(refreshing.feed)
     await refreshing.step()
     assert (refreshing.refresh.opening, refreshing.published) == (True, 0)
     await refreshing.finish_download()
@@ -98,7 +98,6 @@ async def test_the_first_download_is_published_and_queues_every_holding(refreshi
 
 
 async def test_a_refresh_starts_when_its_interval_is_over(refreshing):
-    refreshing.refresh.start(refreshing.feed)
     await refreshing.finish_download()
     await refreshing.step(after_s=INTERVAL_S - 1)
     assert refreshing.feed.downloads == ["all"]
@@ -110,7 +109,6 @@ async def test_a_refresh_starts_when_its_interval_is_over(refreshing):
 
 
 async def test_accounts_that_changed_are_downloaded_after_the_download_under_way(refreshing):
-    refreshing.refresh.start(refreshing.feed)
     refreshing.refresh.add_changes(refreshing.feed, [("B", 1), ("A", 1), ("A", 2)])
     await refreshing.step()
     assert refreshing.feed.downloads == ["all"]
@@ -122,7 +120,6 @@ async def test_accounts_that_changed_are_downloaded_after_the_download_under_way
 
 
 async def test_an_account_that_a_new_connection_does_not_have_is_not_downloaded(refreshing):
-    refreshing.refresh.start(refreshing.feed)
     refreshing.refresh.add_changes(refreshing.feed, [("B", 1)])
     await refreshing.step()
     await refreshing.refresh.end()
@@ -135,7 +132,6 @@ async def test_an_account_that_a_new_connection_does_not_have_is_not_downloaded(
 
 
 async def test_an_interrupted_download_does_not_count_as_whole(refreshing):
-    refreshing.refresh.start(refreshing.feed)
     await refreshing.step()
     refreshing.refresh.interrupt()
     refreshing.feed.ended.set()
@@ -145,7 +141,6 @@ async def test_an_interrupted_download_does_not_count_as_whole(refreshing):
 
 
 async def test_positions_and_accounts_that_are_due_are_requested_one_after_the_other(refreshing):
-    refreshing.refresh.start(refreshing.feed)
     refreshing.feed.positions_due, refreshing.feed.overdue = True, ["A"]
     await refreshing.finish_download()
     await refreshing.step()
@@ -160,7 +155,6 @@ async def test_positions_and_accounts_that_are_due_are_requested_one_after_the_o
 
 async def test_an_account_that_fell_silent_is_published_at_once(refreshing):
     refreshing.feed.lapsed = True
-    refreshing.refresh.start(refreshing.feed)
     await refreshing.step()
     assert refreshing.published == 1
     await refreshing.step()

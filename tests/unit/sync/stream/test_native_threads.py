@@ -38,11 +38,8 @@ def numbers_in_a_process(**variables: str) -> list[object]:
     return json.loads(done.stdout)
 
 
-def test_polars_has_one_thread():
+def test_polars_has_one_thread_and_a_number_that_the_environment_has_is_kept():
     assert numbers_in_a_process() == [1, 2, "1"]
-
-
-def test_a_number_that_the_environment_has_is_kept():
     assert numbers_in_a_process(POLARS_MAX_THREADS="3") == [3, 2, "3"]
 
 

@@ -121,6 +121,16 @@ def two_lines():
     return two_lines
 
 
+MANY = range(1, 26)
+
+
+@pytest.fixture
+def lines():
+    lines = PricerWithLines(*MANY)
+    lines.flush(0, *MANY)
+    return lines
+
+
 def test_a_tick_that_waited_for_the_flush_while_the_farm_broke_gives_no_trust(two_lines):
     two_lines.second = 3
     two_lines.interrupt("a farm broke")
@@ -160,10 +170,7 @@ def test_a_dead_line_among_live_ones_is_found_by_the_brokers_value(two_lines):
     assert two_lines.lines.problems() == []
 
 
-def test_lines_that_do_not_answer_are_not_all_requested_again():
-    conids = range(1, 26)
-    lines = PricerWithLines(*conids)
-    lines.flush(0, *conids)
+def test_lines_that_do_not_answer_are_not_all_requested_again(lines):
     lines.interrupt("a data farm broke")
     lines.flush(30)
     assert len(lines.due_for_renewal()) == UNANSWERED
@@ -204,10 +211,9 @@ def test_a_holding_without_its_line_is_left_to_the_queue(two_lines):
     assert QUIET not in two_lines.flush(100)
 
 
-def test_when_all_lines_stop_without_a_notice_one_is_probed_and_then_all_are_requested_again():
-    conids = range(1, 26)
-    lines = PricerWithLines(*conids)
-    lines.flush(0, *conids)
+def test_when_all_lines_stop_without_a_notice_one_is_probed_and_then_all_are_requested_again(
+    lines,
+):
     lines.flush(59.9)
     assert lines.due_for_renewal() == []
     lines.flush(60)
@@ -220,23 +226,18 @@ def test_when_all_lines_stop_without_a_notice_one_is_probed_and_then_all_are_req
 
 
 @pytest.mark.parametrize(("bid", "trusted"), [(1.0, 25), (1.1, 1)])
-def test_a_probe_shows_by_its_quote_whether_ticks_were_missed(bid, trusted):
-    conids = range(1, 26)
-    lines = PricerWithLines(*conids)
-    lines.flush(0, *conids)
+def test_a_probe_shows_by_its_quote_whether_ticks_were_missed(lines, bid, trusted):
     lines.flush(60)
     (probed,) = lines.due_for_renewal()
     lines.bid = bid
     lines.flush(61, probed)
-    assert sum(lines.lines.line(conid).trusted for conid in conids) == trusted
+    assert sum(lines.lines.line(conid).trusted for conid in MANY) == trusted
 
 
-def test_a_probe_that_does_not_open_shows_that_every_line_is_dead():
-    lines = PricerWithLines(QUIET, BUSY)
-    lines.flush(0, QUIET, BUSY)
-    lines.flush(60)
-    assert len(lines.due_for_renewal()) == 1
-    lines.flush(89)
-    assert sum(lines.lines.line(conid).trusted for conid in (QUIET, BUSY)) == 1
-    lines.flush(90)
-    assert not any(lines.lines.line(conid).trusted for conid in (QUIET, BUSY))
+def test_a_probe_that_does_not_open_shows_that_every_line_is_dead(two_lines):
+    two_lines.flush(60)
+    assert len(two_lines.due_for_renewal()) == 1
+    two_lines.flush(89)
+    assert sum(two_lines.lines.line(conid).trusted for conid in (QUIET, BUSY)) == 1
+    two_lines.flush(90)
+    assert not any(two_lines.lines.line(conid).trusted for conid in (QUIET, BUSY))

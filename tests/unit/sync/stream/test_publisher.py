@@ -69,11 +69,16 @@ class Positions:
         return self.updates
 
 
-def publisher_of(feed, positions, queue):
+OTHERS = [make_holding(conid, NOW, position=1.0) for conid in (2, 3)]
+
+
+def publishing(*holdings):
+    """Return a publisher of a feed with these holdings, and the feed, the table and the queue."""
+    feed, positions, queue = Feed(*holdings), Positions(), InMemoryPositionQueue()
     context = OwnerContext(settings=Settings(), clock=lambda: NOW)
     publisher = Publisher(context, queue, positions, Announcements())
     publisher.follow(feed)
-    return publisher
+    return publisher, feed, positions, queue
 
 
 async def drained(queue):
@@ -84,8 +89,7 @@ async def drained(queue):
 
 
 async def test_a_close_that_arrives_while_the_positions_are_published_is_queued_by_the_next_step():
-    feed, positions, queue = Feed(HELD), Positions(), InMemoryPositionQueue()
-    publisher = publisher_of(feed, positions, queue)
+    publisher, feed, positions, queue = publishing(HELD)
     await publisher.publish(feed)
     await publisher.enqueue_all(MONITORED)
     assert await drained(queue) == 1
@@ -107,8 +111,7 @@ async def test_a_close_that_arrives_while_the_positions_are_published_is_queued_
 
 
 async def test_a_close_that_arrives_while_a_download_is_published_lacks_its_zero_row():
-    feed, positions, queue = Feed(HELD), Positions(), InMemoryPositionQueue()
-    publisher = publisher_of(feed, positions, queue)
+    publisher, feed, positions, queue = publishing(HELD)
     positions.meanwhile = lambda: feed.put(CLOSED)
     await publisher.publish(feed)
     assert await publisher.enqueue_all(MONITORED) == 1
@@ -128,26 +131,22 @@ class NoRows:
 async def test_after_a_pause_of_weeks_a_close_from_before_it_gets_no_second_zero_row(
     days, requests
 ):
-    positions, queue = Positions(), InMemoryPositionQueue()
+    publisher, _feed, positions, _queue = publishing()
     positions.rows = [replace(CLOSED, position_time=NOW - timedelta(days=days))]
-    publisher = publisher_of(Feed(), positions, queue)
     publisher.announced = Announcements(NoRows())
     await publisher.restore()
     assert await publisher.enqueue_all({KEY: LegState.CLOSED}) == requests
 
 
 async def test_a_holding_that_is_not_published_yet_is_not_queued():
-    feed, queue = Feed(), InMemoryPositionQueue()
-    publisher = publisher_of(feed, Positions(), queue)
+    publisher, feed, _positions, queue = publishing()
     await publisher.publish(feed)
     assert await publisher.enqueue(MONITORED, [KEY]) == 0
     assert await drained(queue) == 0
 
 
 async def test_a_profit_message_that_values_nothing_is_no_reason_to_write():
-    others = [make_holding(conid, NOW, position=1.0) for conid in (2, 3)]
-    feed, positions = Feed(HELD, *others), Positions()
-    publisher = publisher_of(feed, positions, None)
+    publisher, feed, positions, _queue = publishing(HELD, *OTHERS)
     await publisher.publish(feed)
     feed.book.put_pnl(KEY, PnlValues(9.0, 5.0, 5.0, 0.0, 450.0))  # another quantity
     await publisher.publish(feed)
@@ -177,9 +176,7 @@ def profit(value, *, daily=5.0, unrealized=5.0):
     ],
 )
 async def test_each_value_is_published_and_a_holding_is_queued_when_it_moved(sent, queued):
-    others = [make_holding(conid, NOW, position=1.0) for conid in (2, 3)]
-    feed, positions, queue = Feed(HELD, *others), Positions(), InMemoryPositionQueue()
-    publisher = publisher_of(feed, positions, queue)
+    publisher, feed, positions, queue = publishing(HELD, *OTHERS)
     feed.book.put_pnl(KEY, profit(4_000.0))
     await publisher.publish(feed)
     await publisher.enqueue_moved(MONITORED)
@@ -193,41 +190,33 @@ async def test_each_value_is_published_and_a_holding_is_queued_when_it_moved(sen
     assert await drained(queue) == queued
 
 
-async def test_small_moves_in_one_direction_are_queued_together():
-    feed, queue = Feed(HELD), InMemoryPositionQueue()
-    publisher = publisher_of(feed, Positions(), queue)
-    for value, queued in ((4_000.0, 1), (4_030.0, 0), (4_060.0, 1), (4_080.0, 0)):
-        feed.book.put_pnl(KEY, profit(value))
-        await publisher.publish(feed)
-        await publisher.enqueue_moved(MONITORED)
-        assert await drained(queue) == queued
-
-
-async def test_a_moved_holding_that_is_streamed_is_not_queued():
-    feed, queue = Feed(HELD), InMemoryPositionQueue()
-    publisher = publisher_of(feed, Positions(), queue)
-    feed.book.put_pnl(KEY, profit(4_000.0))
-    await publisher.publish(feed)
-    await publisher.enqueue_moved({KEY: LegState.STREAMED})
-    assert await drained(queue) == 0
-
-
-async def test_another_sign_of_the_profit_is_a_move_with_a_move_of_the_part():
-    feed, queue = Feed(HELD), InMemoryPositionQueue()
-    publisher = publisher_of(feed, Positions(), queue)
-    for value, unrealized, queued in (
-        (300.0, 1.0, 1), (302.0, -1.0, 0), (304.0, 1.0, 0), (304.0, -1.0, 1),
-    ):  # fmt: skip
+@pytest.mark.parametrize(
+    "moves",
+    [
+        [(4_000.0, 5.0, 1), (4_030.0, 5.0, 0), (4_060.0, 5.0, 1), (4_080.0, 5.0, 0)],
+        [(300.0, 1.0, 1), (302.0, -1.0, 0), (304.0, 1.0, 0), (304.0, -1.0, 1)],
+    ],
+    ids=["small moves in one direction", "another sign of the profit, with a move of the part"],
+)
+async def test_moves_since_a_holding_was_queued_count_together(moves):
+    publisher, feed, _positions, queue = publishing(HELD)
+    for value, unrealized, queued in moves:
         feed.book.put_pnl(KEY, profit(value, unrealized=unrealized))
         await publisher.publish(feed)
         await publisher.enqueue_moved(MONITORED)
         assert await drained(queue) == queued
 
 
+async def test_a_moved_holding_that_is_streamed_is_not_queued():
+    publisher, feed, _positions, queue = publishing(HELD)
+    feed.book.put_pnl(KEY, profit(4_000.0))
+    await publisher.publish(feed)
+    await publisher.enqueue_moved({KEY: LegState.STREAMED})
+    assert await drained(queue) == 0
+
+
 async def test_a_repeated_value_confirms_the_row_and_writes_none():
-    others = [make_holding(conid, NOW, position=1.0) for conid in (2, 3)]
-    feed, positions = Feed(HELD, *others), Positions()
-    publisher = publisher_of(feed, positions, None)
+    publisher, feed, positions, _queue = publishing(HELD, *OTHERS)
     feed.book.put_pnl(KEY, profit(4_000.0))
     await publisher.publish(feed)
     feed.book.put_pnl(KEY, profit(4_000.0))
@@ -236,10 +225,8 @@ async def test_a_repeated_value_confirms_the_row_and_writes_none():
 
 
 async def test_an_account_that_is_in_doubt_is_published_although_none_of_its_rows_changed():
-    others = [make_holding(conid, NOW, position=1.0) for conid in (2, 3)]
-    feed, positions = Feed(HELD, *others), Positions()
+    publisher, feed, positions, _queue = publishing(HELD, *OTHERS)
     feed.completeness["A"] = Completeness.COMPLETE
-    publisher = publisher_of(feed, positions, None)
     await publisher.publish(feed)
     feed.completeness["A"] = Completeness.UNKNOWN
     await publisher.publish(feed)
@@ -268,8 +255,7 @@ class Changes:
 
 
 async def test_a_quantity_that_moves_again_after_a_failed_publication_is_recorded_from_there():
-    feed, positions, explainer = Feed(HELD), Positions(), Changes()
-    publisher = publisher_of(feed, positions, None)
+    (publisher, feed, positions, _queue), explainer = publishing(HELD), Changes()
     publisher.watcher = CloseWatcher(publisher.context, explainer)
     await publisher.publish(feed)
 

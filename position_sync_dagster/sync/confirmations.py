@@ -69,9 +69,17 @@ def newest_values(rows: pl.DataFrame, holdings: pl.DataFrame) -> pl.DataFrame:
 
 
 def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) -> pl.DataFrame:
-    """Add to rows when the source of each last confirmed its value, as `confirmed_time` decides.
+    """Add to rows the newest time at which its source is known to have confirmed each value.
 
-    The same rule as column expressions, for many rows; a test compares the two.
+    For a row of market data, the time of the row counts. A row that was written outside the session
+    of its contract is repeated rarely; until the next one, the broker's confirmations of the
+    holding show that the owner of the login sees the broker. A row of the account feed may have
+    been written long after the broker sent its value, and is not written again while the value
+    stays the same. For it, the time of the value counts, and each later time at which the broker
+    confirmed the holding with the same value. Only messages of PnLSingle confirm a value of
+    PnLSingle. If none of these times is known, the value is at least as old as the row. For a row
+    without a value, the time of the row counts, or a confirmation as for the account feed. If the
+    only time is one that a wrong clock wrote, the age is unknown: null.
 
     Args:
         rows: Rows of `position_updates`.
