@@ -71,13 +71,6 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         ),
     ] = True
 
-    @classmethod
-    def get_spec(cls) -> dg.ComponentTypeSpec:
-        return dg.ComponentTypeSpec(
-            description=cls.__doc__,
-            produces=["asset", "asset_check", "job", "resource", "schedule", "sensor"],
-        )
-
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Return the definitions, with the settings of this component.
 

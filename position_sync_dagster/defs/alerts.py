@@ -20,10 +20,6 @@ from position_sync_dagster.defs.checks.evaluation import (
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.sync import alerts
 
-# A tick begins no delivery after this time; the next ticks send the remaining messages.
-BUDGET = timedelta(seconds=25)
-
-
 # Seconds between two ticks while there is no receiver: a tick costs as much as one of the
 # drain's resources.sensor.
 WITHOUT_RECEIVERS_S = 60
@@ -60,7 +56,7 @@ def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
         severities=settings.alert_severities,
         receivers=len(urls),
     )
-    cursor, sent = alerts.send_due(cursor, urls, utc_now, until=now + BUDGET)
+    cursor, sent = alerts.send_due(cursor, urls, utc_now)
     waiting = f"; {len(cursor.outbox)} messages wait" if cursor.outbox else ""
     return dg.SensorResult(
         skip_reason=f"{len(cursor.breaks)} checks do not pass; {sent} messages sent{waiting}",

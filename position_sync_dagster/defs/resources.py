@@ -71,18 +71,15 @@ def dagster_failures(function: Callable[P, R]) -> Callable[P, R]:
         @dagster_failures
         def maintain_tables(position_sync: PositionSyncResource) -> None: ...
     """
-
-    @wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        with _translated():
-            return function(*args, **kwargs)
+    if not inspect.isgeneratorfunction(function):
+        return _translated()(function)
 
     @wraps(function)
     def generate(*args: P.args, **kwargs: P.kwargs) -> Iterator[object]:
         with _translated():
             yield from cast("Iterator[object]", function(*args, **kwargs))
 
-    return cast("Callable[P, R]", generate) if inspect.isgeneratorfunction(function) else run
+    return cast("Callable[P, R]", generate)
 
 
 @contextmanager

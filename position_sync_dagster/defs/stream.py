@@ -11,13 +11,13 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import takewhile
+from itertools import chain, takewhile
 from logging.handlers import QueueHandler, QueueListener
 from queue import SimpleQueue
 from typing import NamedTuple
@@ -445,30 +445,40 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     logins = {login.gateway_id: login for login in settings.logins}
     several, stored = settings.gateways_file is not None, str(resources.LOGINS.name)
     known = set(instance.get_dynamic_partitions(stored)) if several else set(logins)
-    since = context.last_sensor_start_time
-    supervisor = _Supervisor(
-        lake,
-        instance,
-        supervised_since=None if since is None else datetime.fromtimestamp(since, UTC),
-        sessions=lake.sessions.current_of(logins.keys() | known),
-        streams=streams_in_progress(instance),
-    )
+    sessions = lake.sessions.current_of(logins.keys() | known)
+    streams = streams_in_progress(instance)
+
+    def decide_about(name: str, rotate_after_s: float) -> Supervision:
+        session = sessions.get(name)
+        decide = partial(
+            supervise,
+            session=session,
+            now=datetime.now(UTC),
+            supervised_since=utc(context.last_sensor_start_time),
+            rotate_after_s=rotate_after_s,
+        )
+        unended = streams.get(name, []) if several else [*chain(*streams.values())]
+        decision = _decide(instance, unended, name if several else None, decide)
+        if decision.paused and session is not None:
+            lake.sessions.annotate(session, decision.reason)  # for `status`
+        return decision
+
     reasons, ended, removed = list[str](), list[str](), sorted(known - logins.keys())
     for name in removed:
-        if name in supervisor.streams:
-            reason = supervisor.decide(settings, name, name).reason
+        if name in streams:
+            reason = decide_about(name, settings.rotate_after_s).reason
             reasons.append(f"{name} is no longer in the gateways file: {reason}")
         else:
             ended.append(name)
     # A new login may be a renamed old one: the gateway serves only one of them at a time.
     new = sorted(logins.keys() - known) if ended == removed else []
     decided = {
-        name: supervisor.decide(login, name, name if several else None)
+        name: decide_about(name, login.rotate_after_s)
         for name, login in logins.items()
         if name in known or name in new
     }
-    owned = {name for name, one in supervisor.sessions.items() if one.is_alive(datetime.now(UTC))}
-    waiting = supervisor.streams.keys() - owned
+    owned = {name for name, one in sessions.items() if one.is_alive(datetime.now(UTC))}
+    waiting = streams.keys() - owned
     starting = sum(not one.start and name in waiting for name, one in decided.items())
     requests = []
     for name, decision in decided.items():
@@ -490,49 +500,28 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     )
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class _Supervisor:
-    """What one tick decides by, and the effects of its decisions.
+def _decide(
+    instance: dg.DagsterInstance,
+    unended: Sequence[JobRun],
+    login: str | None,
+    decide: Callable[[Sequence[JobRun]], Supervision],
+) -> Supervision:
+    """Decide about a login, and report its lost runs as failed.
 
-    The sessions of all logins are read at once, and so are their runs that have not ended. The
-    ended runs of a login are read only if the decision needs them.
+    The runs of all logins that have not ended are read at once; the ended runs of this one only if
+    the decision needs them.
     """
-
-    lake: tables.Lake
-    instance: dg.DagsterInstance
-    supervised_since: datetime | None
-    sessions: Mapping[str, GatewaySession]
-    streams: Mapping[str, Sequence[JobRun]]
-
-    def decide(self, settings: Settings, name: str, partition: str | None) -> Supervision:
-        """Decide about a login; report its lost runs as failed, and note a pause in its session."""
-        session = self.sessions.get(name)
-        decide = partial(
-            supervise,
-            session=session,
-            now=datetime.now(UTC),
-            supervised_since=self.supervised_since,
-            rotate_after_s=settings.rotate_after_s,
-        )
-        unended = [
-            run
-            for of, streams in self.streams.items()
-            for run in streams
-            if partition is None or of == partition
-        ]
-        decision = decide(unended)
-        if len(decision.lost) == len(unended):  # ended runs decide, if there are any
-            decision = decide(recent_runs(self.instance, limit=RUNS_SEEN, login=partition))
-        for run_id in decision.lost:
-            run = self.instance.get_run_by_id(run_id)
-            if run is not None and not run.is_finished:
-                why = "Its process is gone: its lease on the gateway ended and was not given up."
-                if run.status is Status.NOT_STARTED:
-                    why = "It was created, and what created it ended before it was submitted."
-                self.instance.report_run_failed(run, why)
-        if decision.paused and session is not None:
-            self.lake.sessions.annotate(session, decision.reason)  # for `status`
-        return decision
+    decision = decide(unended)
+    if len(decision.lost) == len(unended):  # ended runs decide, if there are any
+        decision = decide(recent_runs(instance, limit=RUNS_SEEN, login=login))
+    for run_id in decision.lost:
+        run = instance.get_run_by_id(run_id)
+        if run is not None and not run.is_finished:
+            why = "Its process is gone: its lease on the gateway ended and was not given up."
+            if run.status is Status.NOT_STARTED:
+                why = "It was created, and what created it ended before it was submitted."
+            instance.report_run_failed(run, why)
+    return decision
 
 
 @dg.definitions

@@ -134,12 +134,9 @@ def follow(
 
 
 def send_due(
-    cursor: AlertCursor, urls: Sequence[SecretStr], clock: Clock, *, until: datetime | None = None
+    cursor: AlertCursor, urls: Sequence[SecretStr], clock: Clock
 ) -> tuple[AlertCursor, int]:
     """Send each receiver the messages that wait for it, all in one.
-
-    Args:
-        until: After this time no delivery begins.
 
     Returns:
         The cursor after the deliveries, and how many receivers accepted theirs.
@@ -148,8 +145,7 @@ def send_due(
     for place, url in enumerate(urls):
         now = clock()
         messages = [message for message in outbox if place in message.to]
-        is_late = until is not None and now > until
-        if is_late or not messages or not has_come(failing.get(place, now), now, RETRY):
+        if not messages or not has_come(failing.get(place, now), now, RETRY):
             continue
         title, body = together(messages)
         if not deliver(url, place, title=title, body=body):

@@ -16,12 +16,10 @@ from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.defs.checks import strategies
 from position_sync_dagster.defs.checks.evaluation import EVALUATE, failed, passed, table_check
-from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.ledger_rows import newest_version
-from position_sync_dagster.lake.schema import codec
 from position_sync_dagster.lake.schema.tables import (
     LATEST_POSITIONS,
     RISK_SCENARIOS,
@@ -32,11 +30,8 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations
 from position_sync_dagster.sync.reports import exposure, risk
 from position_sync_dagster.sync.reports.book import Book, BookMoney, read_book
-from position_sync_dagster.terminal.money_tables import POSITIONS, SUMS, money_lines, sums_table
+from position_sync_dagster.terminal.money_tables import SUMS, money_lines, sums_table
 from position_sync_dagster.terminal.text import Column, Row
-
-# Maximum length of each list of `latest_positions`.
-LARGEST = 10
 
 MOST_CURRENCIES = 5
 MOST_STRATEGIES = 50
@@ -88,8 +83,6 @@ def _of(columns: Iterable[Column], *headings: str) -> list[Column]:
 
 _MONEY = _of(SUMS, "value", "unreal", "daily", "legs", "oldest")
 _RISK = _of(SUMS, "$delta", "$gamma 1%", "theta", "vega", "expiry")
-_POSITION = _of(POSITIONS, "leg", "account", "conid", "qty", "value", "unreal", "daily", "age")
-_TERMS = ("symbol", "right", "strike", "expiry")
 
 
 def aligned_table(columns: Iterable[Column], rows: Sequence[Row]) -> dg.TableMetadataValue:
@@ -104,7 +97,8 @@ def aligned_table(columns: Iterable[Column], rows: Sequence[Row]) -> dg.TableMet
             widest = max(map(len, cells), default=0)
             cells = [cell.rjust(widest).replace(" ", "\u00a0") for cell in cells]
         found[column.heading] = cells
-    return table_asset.table_of(found)
+    rows_of_texts = zip(*found.values(), strict=True)
+    return table_asset.table_of(dict(zip(found, row, strict=True)) for row in rows_of_texts)
 
 
 def plotted(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:
@@ -124,33 +118,6 @@ def seldom(**counts: int) -> dict[str, int]:
 def counted(**counts: int) -> dict[str, str]:
     """Return counts as texts: the UI would plot numbers, beside those of money."""
     return {name: f"{count:,}" for name, count in counts.items()}
-
-
-def positions_metadata(rows: "pl.DataFrame", now: datetime) -> dict[str, dg.MetadataValue]:
-    """Return the largest positions by value, a table for each currency.
-
-    The value of a future is notional and is not compared with that of options and stocks.
-
-    Args:
-        rows: Rows of the table `latest_positions`.
-        now: The time at which the ages end.
-    """
-    age_s = (codec.moment(now) - pl.col("confirmed_at")).dt.total_milliseconds() / 1000
-    valued = rows.filter(
-        pl.col("position") != 0, pl.col("sec_type") != "FUT", pl.col("market_value").is_not_null()
-    ).with_columns(age_s=age_s.clip(0.0))
-    valued = valued.sort(pl.col("market_value").abs(), descending=True)
-    parts = valued.partition_by("currency", as_dict=True)
-    return {
-        f"by value {unit}": aligned_table(
-            _POSITION,
-            [
-                row | {"name": leg_name(*(row[name] for name in _TERMS)), "feed": None}
-                for row in parts[unit,].head(LARGEST).to_dicts()
-            ],
-        )
-        for (unit,) in sorted(parts)[:MOST_CURRENCIES]
-    }
 
 
 # How long a closed holding stays in the table. Its cost must not grow with the history: the table
@@ -193,8 +160,7 @@ def latest_positions(lake: tables.Lake, settings: Settings, run_id: str | None) 
 
     (found, rows), result = derived.derive(table, make, run_id=run_id)
     return Derived(
-        metadata=positions_metadata(rows, now)
-        | counted(
+        metadata=counted(
             held=rows.filter(rows["position"] != 0).height,
             **seldom(without_value=rows["market_value"].null_count()),
         )

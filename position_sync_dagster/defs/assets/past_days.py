@@ -6,10 +6,10 @@ close on. The job `close_day` records them after the close, and again at night.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
-from itertools import count, groupby, islice
-from typing import Any, NamedTuple
+from itertools import count, islice
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -149,23 +149,15 @@ def describe(closed: statements.ClosedDay) -> "Mapping[str, dg.RawMetadataValue]
 YEARS_AHEAD = 2
 
 
-class KnownDays(NamedTuple):
-    """The days of an exchange, and the first day that is a partition."""
-
-    exchange: exchange_days.ExchangeDays
-    first: date
-
-
-def known_days(settings: Settings) -> KnownDays:
-    """Return the days of the exchange in the settings.
+def known_days(settings: Settings) -> tuple[exchange_days.ExchangeDays, date]:
+    """Return the days of the exchange in the settings, and the first day that is a partition.
 
     Raises:
         SettingsError: The exchange is not known.
     """
     start = _first_day(settings)
     last = date(datetime.now(UTC).year + YEARS_AHEAD, 12, 31)
-    days = exchange_days.exchange_days(settings.calendar, start, last)
-    return KnownDays(days, start)
+    return exchange_days.exchange_days(settings.calendar, start, last), start
 
 
 def exchange_partitions(
@@ -288,16 +280,13 @@ def last_days(days: exchange_days.ExchangeDays, *, before: date) -> list[date]:
     return [*islice(filter(days.is_trading_day, earlier), LATE_DAYS)][::-1]
 
 
-# Maximum number of ranges shown with the check.
-RANGES_SHOWN = 20
-
-
 @table_check(DAILY_POSITIONS.name)
 def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether each trading day since the first is recorded, with values of that day.
 
-    A gap names the range to fill. A day on which nothing was held, as a statement says, is none.
-    Neither is the day after whose close the first row of the ledger was written.
+    A failure names the first and the last day to fill. A day on which nothing was held, as a
+    statement says, is no gap. Neither is the day after whose close the first row of the ledger was
+    written.
     """
     exchange, first = known_days(settings)
     keys = exchange_partitions(exchange, first).get_partition_keys()
@@ -321,36 +310,24 @@ def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
         return passed("No trading day is over yet.")
     missing = without & {*over} - statements.ClosingService(lake, settings).flat_days(without)
     older = {day for day in over if (last := found.get(day)) is not None and last < day}
-    ranges = ranges_of(over, missing | older)
+    to_fill = sorted(missing | older)
     numbers: dict[str, dg.RawMetadataValue] = {
         "days": len(over),
         "missing": len(missing),
         "only_older_values": len(older),
     }
-    if not ranges:
+    if not to_fill:
         return passed(f"{len(over)} trading days, all recorded", **numbers)
     to_do = (
-        f"Put statements of {ranges[0]['first']} to {ranges[-1]['last']} into the folder of "
-        "POSITION_SYNC_FLEX_FOLDER and materialize these ranges of daily_positions."
+        f"Put statements of {to_fill[0]} to {to_fill[-1]} into the folder of "
+        "POSITION_SYNC_FLEX_FOLDER and materialize these days of daily_positions."
     )
     return failed(
         f"{len(missing)} of {len(over)} trading days have no rows, {len(older)} only older values. "
         f"{to_do}",
         what_to_do=to_do,
         **numbers,
-        to_fill=table_asset.event_table(ranges[:RANGES_SHOWN]),
     )
-
-
-def ranges_of(days: Sequence[date], chosen: Iterable[date]) -> list[Mapping[str, table_asset.Cell]]:
-    """Return the chosen days as ranges of consecutive days."""
-    index = {day: number for number, day in enumerate(days)}
-    ranges = list[Mapping[str, table_asset.Cell]]()
-    # For consecutive days, the index in `days` and the index among the chosen days both grow by 1.
-    for _, run in groupby(enumerate(sorted(chosen)), lambda one: index[one[1]] - one[0]):
-        listed = [str(day) for _number, day in run]
-        ranges.append({"first": listed[0], "last": listed[-1], "days": len(listed)})
-    return ranges
 
 
 # Maximum number of strategies that the check names.

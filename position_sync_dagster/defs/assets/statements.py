@@ -102,7 +102,7 @@ def imported(
     downloaded, done = statements.download_and_import(lake, settings, context.run.run_id)
     for error in done.unreadable:
         context.log.warning(f"A statement was left out: {error}")
-    listed = table_asset.event_table([_listed(one) for one in done.found[:SHOWN]])
+    listed = table_asset.table_of([_listed(one) for one in done.found[:SHOWN]])
     of_asset: dict[str, dict[str, Any]] = {
         FOLDER: {
             "statements": len(done.found),

@@ -5,7 +5,7 @@ stream changes, and each hour.
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -190,30 +190,16 @@ def known(**values: float | str | None) -> "dict[str, float | str]":
     return {name: value for name, value in values.items() if value is not None}
 
 
-Cell = str | int | float | None
+Cell = str | int
 
 
-def event_table(rows: Sequence[Mapping[str, Cell]]) -> dg.TableMetadataValue:
-    """Return rows, which have the same columns, as a table of an event; pure."""
-    return table_of({name: [row[name] for row in rows] for name in (rows[0] if rows else ())})
+def table_of(rows: Iterable[Mapping[str, Cell]]) -> dg.TableMetadataValue:
+    """Return rows, which have the same columns, as a table of an event, which the UI shows; pure.
 
-
-def table_of(columns: Mapping[str, Sequence[Cell]]) -> dg.TableMetadataValue:
-    """Return columns as a table of an event, which the UI shows; pure.
-
-    Args:
-        columns: The cells by heading; those of a column are of one type, or None.
+    The types of the columns are those of the first row.
     """
-    kinds = {
-        name: next((type(one).__name__ for one in cells if one is not None), "str")
-        for name, cells in columns.items()
-    }
-    schema = [
-        dg.TableColumn(name, "string" if kind == "str" else kind) for name, kind in kinds.items()
-    ]
-    rows = zip(*columns.values(), strict=True)
-    records = [dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows]
-    return dg.MetadataValue.table(records, dg.TableSchema(schema))
+    records = [dg.TableRecord(row) for row in rows]
+    return dg.MetadataValue.table(records, None if records else dg.TableSchema([]))
 
 
 def replacement_metadata(result: derived.Replaced) -> "dict[str, dg.RawMetadataValue]":

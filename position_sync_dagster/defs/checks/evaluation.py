@@ -209,8 +209,8 @@ def rows_result(
 
 def table_of_rows(rows: pl.DataFrame) -> dg.TableMetadataValue:
     """Return the first rows of a frame as a table of an event; pure."""
-    columns = rows.head(SHOWN).to_dict(as_series=False)
-    return table_of({name: [*map(_shown, cells)] for name, cells in columns.items()})
+    first = rows.head(SHOWN).iter_rows(named=True)
+    return table_of({name: _shown(cell) for name, cell in row.items()} for row in first)
 
 
 def _shown(value: object) -> str | int:

@@ -231,7 +231,7 @@ def test_the_first_partition_is_the_first_day_of_the_ledger_or_the_setting(
 
 
 def _first_key() -> str:
-    return known_days(load_settings()).first.isoformat()
+    return known_days(load_settings())[1].isoformat()
 
 
 def skipped(instance: dg.DagsterInstance) -> dict[str, str]:

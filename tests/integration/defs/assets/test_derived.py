@@ -241,20 +241,3 @@ def test_a_table_of_a_ledger_that_lost_its_newest_rows_is_derived_all_the_same(
     derived.replace(table, table.rows().with_columns(pl.col("ledger_version") + 9))
     assert materialize(latest_positions).success
     assert table.rows()["ledger_version"].max() < 9
-
-
-def test_the_largest_positions_are_listed_by_value_of_each_currency(
-    materialize, append_row, seconds_ago
-) -> None:
-    for conid in range(1, 13):
-        append_row(conid, seconds_ago(9), market_value=-10.0 * conid, unrealized_pnl=conid - 4.0)
-    append_row(20, seconds_ago(9), market_value=5.0, currency="EUR", unrealized_pnl=None)
-    append_row(21, seconds_ago(9), market_value=9e9, sec_type="FUT", unrealized_pnl=1.0)
-    append_row(22, seconds_ago(9), market_value=None)
-    append_row(23, seconds_ago(9), market_value=9e9, position=0.0, unrealized_pnl=-9.0)
-    found = event(materialize(latest_positions), "latest_positions")
-    assert [row["conid"] for row in records(found, "by value EUR")] == ["20"]
-    listed = records(found, "by value USD")
-    assert [row["conid"] for row in listed] == [str(conid) for conid in range(12, 2, -1)]
-    figures = ["qty", "value", "unreal", "daily", "age"]
-    assert list(listed[0]) == ["leg", "account", "conid", *figures]
