@@ -23,7 +23,8 @@ from position_sync_dagster.domain.leg import (
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.sync.confirmations import PRICED
 from position_sync_dagster.sync.reports.book import Book
-from position_sync_dagster.sync.reports.status import is_current
+from position_sync_dagster.sync.reports.exposure import Split
+from position_sync_dagster.sync.reports.status import is_current, seconds_since
 
 WORDS = {
     Measure.UNREALIZED_PNL: "unrealised profit",
@@ -77,17 +78,14 @@ def read(limit: Limit, book: Book) -> Reading:
     """Return the number that a limit is compared with; pure."""
     if limit.measure in OF_ACCOUNTS:
         return _of_account(limit, book)
-    parts, legs = book.split.parts, book.split.legs
-    if limit.account is None:
-        of = pl.col("strategy_id") == limit.strategy_id
-        parts, legs = parts.filter(of), legs.filter(of)
-    else:  # a leg without an account that is not held is missing in each account
-        of = pl.col("account") == limit.account
-        parts, legs = parts.filter(of), legs.filter(of | pl.col("account").is_null())
-    doubt = _doubt(limit, book, parts, legs)
+    of = pl.col("strategy_id").eq_missing(limit.strategy_id)
+    if limit.account is not None:  # a leg without one that is not held is missing in each account
+        of = (pl.col("account") == limit.account) | pl.col("account").is_null()
+    found = book.split.filter(of)
+    doubt = _doubt(limit, book, found)
     if limit.measure in SUMS_OF_MONEY:
-        return Reading(unknown=doubt) if doubt else _sum(limit, book, parts)
-    reading = _number(limit.measure, parts, legs, book.now)
+        return Reading(unknown=doubt) if doubt else _sum(limit, book, found.parts)
+    reading = _number(limit.measure, found, book.now)
     if not doubt:
         return reading
     # An age only grows while no message arrives: a number beyond the limit stays beyond it.
@@ -111,8 +109,9 @@ def _of_account(limit: Limit, book: Book) -> Reading:
     return Reading(number=round(number / rate, 9))
 
 
-def _doubt(limit: Limit, book: Book, parts: pl.DataFrame, legs: pl.DataFrame) -> str:
+def _doubt(limit: Limit, book: Book, found: Split) -> str:
     """Return why the numbers of a limit's subject are not certain; "" if they are."""
+    parts, legs = found.parts, found.legs
     used = set(parts.get_column("gateway_id").to_list()) or set(book.logins)
     away = sorted(str(login) for login in used if login not in book.live_since)
     if away:
@@ -129,18 +128,16 @@ def _doubt(limit: Limit, book: Book, parts: pl.DataFrame, legs: pl.DataFrame) ->
     known = {one.account for one in book.accounts}
     if limit.account is not None and parts.is_empty() and limit.account not in known:
         return "nothing is known of this account"
-    if limit.account is not None:
-        of_subject = pl.col("account") == limit.account
-    else:
-        legs_of = (leg for leg in book.matching if leg.strategy_id == limit.strategy_id)
-        of_subject = pl.col("conid").is_in([leg.conid for leg in legs_of])
-    unwritten = book.unwritten.filter(of_subject)
+    legs_of = [leg.conid for leg in book.matching if leg.strategy_id == limit.strategy_id]
+    of_legs, of_account = (
+        pl.col("conid").is_in(legs_of),
+        pl.col("account").eq_missing(limit.account),
+    )
+    unwritten = book.unwritten.filter(of_legs if limit.account is None else of_account)
     if not unwritten.is_empty():
         return f"the quantity has changed, and no row has been written since: {_named(unwritten)}"
     late = parts.filter(~is_current(book.live_since))
-    if late.is_empty():
-        return ""
-    return f"not confirmed lately: {_named(late)}"
+    return "" if late.is_empty() else f"not confirmed lately: {_named(late)}"
 
 
 def _sum(limit: Limit, book: Book, parts: pl.DataFrame) -> Reading:
@@ -170,21 +167,21 @@ def _named(parts: pl.DataFrame) -> str:
     return f"conid {few(parts.get_column('conid').unique().sort(), 5)}"
 
 
-def _number(measure: Measure, parts: pl.DataFrame, legs: pl.DataFrame, now: datetime) -> Reading:
+def _number(measure: Measure, found: Split, now: datetime) -> Reading:
     """Return a number that is no sum: days, a count, or an age."""
+    parts, legs = found.parts, found.legs
     if measure is Measure.MISSING_LEGS:
         missing = legs.filter(pl.col("is_held").not_(), pl.col("closed").is_null())
         return Reading(number=missing.get_column("leg").n_unique())
     if measure is Measure.DAYS_TO_EXPIRY:
-        nearest = parts.get_column("expiry").drop_nulls().to_list()
-        return Reading(number=min(((d - exchange_date(now)).days for d in nearest), default=None))
+        days = (pl.col("expiry").min() - exchange_date(now)).dt.total_days()
+        return Reading(number=parts.select(days).item())
     number: float | None
     if measure is Measure.SHORT_IN_MONEY:
         number = parts.filter("short_in_money").select("account", "conid").n_unique()
         unknown, why = parts.filter("short_unknown"), "no price of the underlying is known of"
     else:
-        known: list[datetime] = parts.get_column(PRICED).drop_nulls().to_list()
-        number = max((now - min(known)).total_seconds(), 0.0) if known else None
+        number = seconds_since(parts.select(pl.col(PRICED).min()).item(), now)
         unknown, why = parts.filter(pl.col(PRICED).is_null() | pl.col("valueless")), "no price of"
     if unknown.is_empty():
         return Reading(number=number)

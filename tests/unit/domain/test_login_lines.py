@@ -3,8 +3,6 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.login_lines import LOGIN_SILENT, LineLimit, LoginLines
@@ -85,28 +83,3 @@ def test_the_probe_is_a_line_whose_session_is_open(login):
     login.bid = 1.5
     login.pass_to(70.0, 1)
     assert login.lines.line(2).reason == LOGIN_SILENT  # it was in session while ticks were missed
-
-
-@given(
-    st.lists(
-        st.tuples(st.integers(1, 50), st.sampled_from(["tick", "restore", "break", "pass"])),
-        max_size=40,
-    )
-)
-def test_outside_the_session_passing_time_changes_no_trust_and_requests_nothing(events):
-    login = Login(1, 2, 3)
-    login.closed = {1, 2, 3}
-    now_s = 0.0
-    for after_s, event in events:
-        now_s += after_s
-        if event == "tick":
-            login.pass_to(now_s, 2)
-        elif event == "restore":
-            login.lines.restored(now_s)
-        elif event == "break":
-            login.lines.interrupted(login.at(now_s), now_s, "a farm broke")
-        before = [(login.lines.line(c).state, login.lines.line(c).reason) for c in (1, 2, 3)]
-        assert login.pass_to(now_s) == []
-        assert before == [
-            (login.lines.line(c).state, login.lines.line(c).reason) for c in (1, 2, 3)
-        ]

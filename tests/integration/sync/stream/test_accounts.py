@@ -1,6 +1,5 @@
 """Logins with several accounts: one feed at a time, after the feed of another client ended."""
 
-import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
@@ -8,7 +7,6 @@ import pytest
 from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.gateway.connection import IBConnectionManager, connect
 from position_sync_dagster.sync.drain import ConnectionValues, QueueWorker, drain
-from tests.integration.sync.conftest import CALL, A
 from tests.support.short_owner import refresh
 
 LEGS = 6
@@ -123,24 +121,3 @@ async def test_a_worker_continues_after_requests_without_a_value_and_then_waits(
 
 async def _claimable(lake, number):
     return (await lake.queue.overview()).claimable == number
-
-
-async def test_a_position_message_that_comes_late_does_not_take_a_quantity_back(
-    simulate, streaming, lake, leg, eventually
-):
-    async with simulate() as sim:
-        sim.log_in_as([A])
-        await lake.registry.add_active(**leg(CALL))
-        async with streaming(sim) as (_streamer, received):
-            await eventually(lambda: received.newest(A, CALL))
-            sim.positions_late(delay_s=4)  # a stalled machine fills twice before the first message
-            sim.fill(A, CALL, 1)
-            await eventually(lambda: received.newest(A, CALL).position == 6)
-            sim.fill(A, CALL, 1)
-            lists = sim.stats()["requests"]["17"]["reqPositions"]
-            await eventually(lambda: received.newest(A, CALL).position == 7)
-            count = len(received.updates)
-            await eventually(lambda: sim.stats()["requests"]["17"]["reqPositions"] > lists)
-            await asyncio.sleep(0.5)  # what must not happen cannot be waited for
-            held = {r.position for r in received.updates[count:] if r.conid == CALL}
-            assert held == {7.0}

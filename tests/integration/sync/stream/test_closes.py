@@ -23,7 +23,7 @@ from position_sync_dagster.gateway.flex import read_statements
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import leg_followers
-from position_sync_dagster.sync.explain_closes import BREAKS, CloseExplainer
+from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.leg_followers import RollFollower
 from position_sync_dagster.sync.stream import publisher
 from position_sync_dagster.sync.stream.ownership import OwnerContext
@@ -263,23 +263,6 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
     for name, case in CASES.items():
         found = [one for one in stated if one.change_id in changes[name]]
         assert {one.cause for one in found} == {case.stated or case.provisional}, name
-
-
-async def test_a_refused_request_for_executions_never_makes_a_cause(
-    watched, lake, eventually
-) -> None:
-    async with watched() as (sim, _streamer):
-        sim.refuse_executions()
-        sim.assign(A, PUT)
-        sim.fill(B, FUTURE_PUT, 4)
-        await eventually(lambda: causes_of(lake, A, PUT) and causes_of(lake, B, FUTURE_PUT))
-        assert {cause for cause, *_ in causes_of(lake, A, PUT)} == {Cause.UNEXPLAINED}
-        assert {cause for cause, *_ in causes_of(lake, B, FUTURE_PUT)} == {Cause.UNEXPLAINED}
-        sim.refuse_executions(refused=False)
-        later = CloseExplainer(lake, clock=lambda: datetime.now(UTC) + timedelta(minutes=3))
-        later.explain()
-        asked = {(one.account, one.conid) for one in lake.breaks.open_breaks(BREAKS)}
-        assert asked == {(A, PUT), (B, FUTURE_PUT)}
 
 
 async def test_what_closed_while_nobody_watched_is_found_by_the_next_refresh(

@@ -114,30 +114,6 @@ async def test_an_account_that_was_emptied_while_nobody_saw_it_closes_with_the_s
         await eventually(lambda: streamer.detail is None)
 
 
-async def test_trades_that_arrive_close_what_an_empty_list_did_not(
-    stream_legs, emptied_by_restart, lake, eventually
-):
-    async with stream_legs(PUT, second_list_s=NEVER_S) as (sim, streamer, _received):
-        settings = streamer.settings
-        await eventually(lambda: all_valued(lake, settings))
-        _, held = await published(lake, settings)
-        await emptied_by_restart(sim, streamer, A)
-        await eventually(lambda: streamer.detail)
-        sim.close_position(A, PUT)
-
-        async def put_is_closed():
-            return await zero_rows(lake, settings) == {(A, PUT)}
-
-        await eventually(put_is_closed)
-        left = held | {A: held[A] - 1}
-        await eventually(publishes(lake, settings, {A: UNKNOWN, B: COMPLETE}, left))
-        for key in open_keys(sim, A):
-            sim.close_position(*key)
-        closed = {A: COMPLETE, B: COMPLETE}, held | {A: 0}
-        await eventually(publishes(lake, settings, *closed))
-        await eventually(lambda: streamer.detail is None)
-
-
 async def test_the_last_holding_that_closes_while_it_is_watched_closes_at_once(
     stream_legs, lake, eventually
 ):

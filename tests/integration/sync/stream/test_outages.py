@@ -12,16 +12,13 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.errors import (
     BrokerUnavailableError,
-    GatewayRefusedError,
     LakeNotWritableError,
 )
 from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.connection import IBConnectionManager
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain import ConnectionValues
 from position_sync_dagster.sync.stream import model_greeks, publisher
 from position_sync_dagster.sync.stream import streamer as link
-from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 
 A = "DUSIM0001"
 CALL, PUT = 921000001, 921000002
@@ -184,13 +181,6 @@ async def test_the_stream_waits_on_one_connection_for_a_gateway_without_ib(
             await eventually(lambda: streamer.state is SessionState.LIVE)
             await eventually(lambda: sim.stats()["lines_in_use"] == 1)
             assert streamer.counts.reconnects == 0
-
-
-async def test_a_start_without_a_gateway_raises_an_error_that_names_it(lake):
-    settings = Settings(_env_file=None, gateway_port=1)
-    streamer = IBPositionStreamer(lake.registry, lake.queue, settings=settings)
-    with pytest.raises(GatewayRefusedError, match=r"127\.0\.0\.1:1"):
-        await streamer.start()
 
 
 @pytest.mark.parametrize(("broken", "well"), [(2103, 2104), (2105, 2107)])

@@ -50,27 +50,6 @@ async def test_after_a_restore_that_kept_the_data_the_positions_are_listed_again
         assert not received.closes(PUT)
 
 
-async def test_a_second_list_without_an_end_closes_nothing_and_ends_the_connection(
-    stream_legs, offline, eventually, updates_continue
-):
-    async with stream_legs(PUT, gateway_timeout_s=1.0) as (sim, streamer, received):
-        sim.positions_end(delay_s=1.5, late_rows=4)
-        await offline(sim, streamer)
-        await eventually(lambda: streamer.state is SessionState.BLIND)
-        sim.positions_end()
-        await eventually(lambda: streamer.counts.reconnects)
-        await updates_continue(streamer, received)
-        assert not [update for update in received.updates if update.position == 0]
-
-
-async def test_positions_are_listed_again_once_per_interval(stream_legs, eventually):
-    async with stream_legs(PUT, positions_interval_s=0.2) as (sim, streamer, received):
-        before = positions_requests(sim)
-        await eventually(lambda: positions_requests(sim) >= before + 2)
-        assert streamer.state is SessionState.LIVE
-        assert not received.closes(PUT)
-
-
 async def test_an_account_without_an_end_is_in_the_detail_and_is_downloaded_again(
     stream_legs, offline, lake, eventually
 ):

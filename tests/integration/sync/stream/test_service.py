@@ -163,31 +163,6 @@ async def test_each_row_of_a_close_names_the_run_that_wrote_it(
         assert set(named) == {"run-1"}
 
 
-async def test_the_detail_of_a_wrong_leg_is_gone_when_the_leg_is_corrected(
-    simulate, lake, settings_for, running, leg, eventually
-):
-    async with simulate() as sim:
-        await lake.registry.add_active(**leg(CALL))
-        await lake.registry.add_active(**leg(PUT) | {"symbol": "WRONG"})
-        settings = settings_for(sim)
-        running(settings)
-
-        async def detail_is_shown():
-            return "its symbol is" in (read_status(lake, settings, utc_now()).session_detail or "")
-
-        async def detail_is_gone():
-            return read_status(lake, settings, utc_now()).session_detail is None
-
-        await eventually(detail_is_shown)
-        live = lake.sessions.current(settings.gateway_id)
-        assert live.state is SessionState.LIVE
-        await lake.registry.add_active(**leg(PUT))
-        await eventually(detail_is_gone)
-        after = lake.sessions.current(settings.gateway_id)
-        assert (after.state, after.state_since) == (SessionState.LIVE, live.state_since)
-        assert after.detail is None
-
-
 async def test_a_run_initializes_each_table_once(
     simulate, lake, settings_for, running, monkeypatch
 ):
@@ -406,27 +381,6 @@ async def test_the_breaks_of_a_login_that_was_renamed_go_on_under_its_new_name(
         await drain(lake, settings)
         assert (await service.run()).ok
         assert [one.gateway_id for one in lake.breaks.open_breaks()] == ["closures"]
-
-
-async def test_an_owner_with_a_successor_adds_no_row_even_if_it_never_checked_its_lease(
-    simulate, lake, settings_for, running, leg, eventually
-):
-    async with simulate() as sim:
-        await lake.registry.add_active(**leg(PUT))
-        settings = settings_for(sim)
-        task, stop = running(settings)
-        await eventually(lambda: _has_rows(lake))
-        stop.set()
-        await task
-        (old,) = [r for r in await lake.updates.latest_updates() if r.source == "STREAM"]
-        late = replace(old, update_id="", batch_id="", timestamp=utc_now())
-        assert (await lake.updates.append([late])).rows == 1
-        async with Ownership(lake.sessions, settings, owner=Owner.STREAM) as own:
-            await lake.updates.fence(settings.gateway_id, own.session.fencing_token)
-        later = replace(late, timestamp=utc_now())
-        with pytest.raises(LeaseLostError, match="newer owner"):
-            await lake.updates.append([later])
-        assert (await lake.updates.append([replace(later, fencing_token=None)])).rows == 1
 
 
 async def test_a_successor_takes_over_and_its_rows_follow_those_of_the_owner_before(

@@ -15,7 +15,7 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import PriceKind, QueueStatus, ValueOrigin
 from position_sync_dagster.errors import LakeNotWritableError
-from position_sync_dagster.gateway import account_feed, market_data_lines
+from position_sync_dagster.gateway import account_feed
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
@@ -316,24 +316,15 @@ async def _row(lake, sim, key, value_source):
     return row if row is not None and row.value_source == value_source else None
 
 
-@pytest.mark.parametrize(
-    ("refuse", "why"),
-    [
-        (lambda sim: sim.set_permission(PUT, 354), "354 Requested market data"),
-        (lambda sim: sim.answer_line(PUT, 10999), "10999 Simulated error 10999"),
-    ],
-    ids=["no permission", "a code that nobody knows"],
-)
 async def test_a_leg_whose_line_is_refused_is_queued_and_the_detail_names_the_reason(
-    simulate, streaming, lake, leg, eventually, monkeypatch, refuse, why
+    simulate, streaming, lake, leg, eventually
 ):
-    monkeypatch.setattr(market_data_lines, "UNKNOWN_CODE_S", 0.1)
     async with simulate() as sim:
-        refuse(sim)
+        sim.set_permission(PUT, 354)
         await lake.registry.add_active(**leg(PUT))
         async with streaming(sim) as (streamer, _received):
             await eventually(lambda: streamer.routes.get((A, PUT)) is LegState.OVERFLOW)
-            assert f"{PUT} has no market data: {why}" in streamer.detail
+            assert f"{PUT} has no market data: 354 Requested market data" in streamer.detail
             assert streamer.lines_in_use == 0
             assert sim.stats()["requests"]["17"]["reqMktData"] == 1
 
