@@ -76,13 +76,9 @@ def money_metadata(found: BookMoney) -> dict[str, dg.MetadataValue]:
     return shown | texts | plotted(numbers)
 
 
-def _of(columns: Iterable[Column], *headings: str) -> list[Column]:
-    found = {one.heading: one for one in columns}
-    return [found[heading] for heading in headings]
-
-
-_MONEY = _of(SUMS, "value", "unreal", "daily", "legs", "oldest")
-_RISK = _of(SUMS, "$delta", "$gamma 1%", "theta", "vega", "expiry")
+_SUMS = {one.heading: one for one in SUMS}
+_MONEY = [_SUMS[of] for of in ("value", "unreal", "daily", "legs", "oldest")]
+_RISK = [_SUMS[of] for of in ("$delta", "$gamma 1%", "theta", "vega", "expiry")]
 
 
 def aligned_table(columns: Iterable[Column], rows: Sequence[Row]) -> dg.TableMetadataValue:

@@ -95,23 +95,9 @@ def materialize(
 def own_login(lake: Lake, settings: Settings) -> Callable[..., GatewaySession]:
     """Acquire the login and return the session."""
 
-    def take(
-        *,
-        owner: Owner = Owner.STREAM,
-        state: SessionState = SessionState.LIVE,
-        run_id: str | None = None,
-        lease_s: float = 60.0,
-        name: str | None = None,
-    ) -> GatewaySession:
-        sessions = lake.sessions
-        session = sessions.acquire(
-            name or settings.gateway_id,
-            owner,
-            lease_s=60.0,
-            run_id=run_id,
-            host="here",
-            pid=os.getpid(),
-        )
+    def take(*, owner=Owner.STREAM, state=SessionState.LIVE, run_id=None, lease_s=60.0, name=None):
+        sessions, who = lake.sessions, {"run_id": run_id, "host": "here", "pid": os.getpid()}
+        session = sessions.acquire(name or settings.gateway_id, owner, lease_s=60.0, **who)
         return sessions.renew(session, lease_s=lease_s, state=state)
 
     return take
@@ -121,28 +107,12 @@ def own_login(lake: Lake, settings: Settings) -> Callable[..., GatewaySession]:
 def write_holdings(lake: Lake) -> Callable[..., None]:
     """Write a broker snapshot that holds one contract of each conid."""
 
-    def write(
-        session: GatewaySession,
-        *conids: int,
-        completeness: Completeness = Completeness.COMPLETE,
-        account: str = ACCOUNT,
-    ) -> None:
+    def write(session, *conids, completeness=Completeness.COMPLETE, account=ACCOUNT):
         now = datetime.now(UTC)
-        rows = [
-            make_holding(
-                conid,
-                now,
-                gateway_id=session.gateway_id,
-                account=account,
-                average_cost=100.0,
-                market_price=1.5,
-                market_value=150.0,
-                unrealized_pnl=50.0,
-                completeness=completeness,
-                confirmed_at=now,
-            )
-            for conid in conids
-        ]
+        money = {"average_cost": 100.0, "market_price": 1.5, "market_value": 150.0}
+        of_now = {"completeness": completeness, "confirmed_at": now, "unrealized_pnl": 50.0}
+        of_login = {"gateway_id": session.gateway_id, "account": account}
+        rows = [make_holding(conid, now, **money, **of_now, **of_login) for conid in conids]
         lake.broker_positions.replace(session.gateway_id, rows, session=session)
 
     return write
@@ -159,9 +129,8 @@ def enqueue(lake: Lake) -> Callable[..., list[str]]:
     """Insert a request for each conid into the queue."""
 
     def insert(*conids: int) -> list[str]:
-        return lake.queue.sync.insert_many(
-            [QueueRequest(conid, "SPY", 2, ACCOUNT) for conid in conids]
-        )
+        requests = [QueueRequest(conid, "SPY", 2, ACCOUNT) for conid in conids]
+        return lake.queue.sync.insert_many(requests)
 
     return insert
 
@@ -172,20 +141,10 @@ def append_row(lake: Lake, settings: Settings) -> Callable[..., None]:
 
     def write(conid: int, at: datetime, **values: Any) -> None:
         plain = PositionUpdate(
-            conid=conid,
-            symbol="SPY",
-            right=None,
-            position=1.0,
-            market_price=1.5,
-            market_value=150.0,
-            average_cost=100.0,
-            unrealized_pnl=50.0,
-            timestamp=at,
-            account=ACCOUNT,
-            source=Source.STREAM,
-            gateway_id=settings.gateway_id,
+            conid, "SPY", None, 1.0, 1.5, 150.0, 100.0, 50.0, at, account=ACCOUNT,
+            source=Source.STREAM, gateway_id=settings.gateway_id,
             trading_mode=TradingMode.SIMULATED,
-        )
+        )  # fmt: skip
         lake.updates.sync.append([replace(plain, **values)])
 
     return write
@@ -195,3 +154,18 @@ def append_row(lake: Lake, settings: Settings) -> Callable[..., None]:
 def seconds_ago() -> Callable[[float], datetime]:
     """Return the moment so many seconds ago."""
     return lambda seconds: datetime.now(UTC) - timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let the `datetime` of a module tell a later time."""
+
+    def shift(module: Any, delta: timedelta) -> None:
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz: object = None) -> datetime:
+                return datetime.now(UTC) + delta
+
+        monkeypatch.setattr(module, "datetime", Clock)
+
+    return shift

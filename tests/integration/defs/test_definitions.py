@@ -53,9 +53,7 @@ def repository() -> dg.RepositoryDefinition:
     return defs().get_repository_def()
 
 
-def test_the_lineage_runs_from_strategies_over_the_queue_to_the_ledger_and_on(
-    repository: dg.RepositoryDefinition,
-) -> None:
+def test_the_lineage_runs_from_strategies_over_the_queue_to_the_ledger_and_on(repository):
     graph = repository.asset_graph
     found = {
         key.to_user_string(): {parent.to_user_string() for parent in graph.get(key).parent_keys}
@@ -69,7 +67,7 @@ def node(request: pytest.FixtureRequest, repository: dg.RepositoryDefinition):
     return repository.asset_graph.get(dg.AssetKey(request.param))
 
 
-def test_every_asset_says_what_it_is_who_writes_it_and_how_to_read_it(node) -> None:
+def test_every_asset_says_what_it_is_who_writes_it_and_how_to_read_it(node):
     assert node.owners == ["team:position-sync"]
     assert node.kinds
     assert node.tags["domain"] == "positions"
@@ -83,7 +81,7 @@ def test_every_asset_says_what_it_is_who_writes_it_and_how_to_read_it(node) -> N
     assert node.is_executable is (node.key.to_user_string() not in EXTERNAL)
 
 
-def test_launchpad_takes_no_config_that_nothing_reads(repository: dg.RepositoryDefinition) -> None:
+def test_launchpad_takes_no_config_that_nothing_reads(repository):
     for name in repository.job_names:
         fields = repository.get_job(name).run_config_schema.run_config_schema_type.fields
         for step, field in fields["ops"].config_type.fields.items():
@@ -91,7 +89,7 @@ def test_launchpad_takes_no_config_that_nothing_reads(repository: dg.RepositoryD
             assert getattr(config, "fields", None) == {}, f"{name}: {step} takes {config.key}"
 
 
-def test_the_lineage_page_shows_three_groups(repository: dg.RepositoryDefinition) -> None:
+def test_the_lineage_page_shows_three_groups(repository):
     graph = repository.asset_graph
     found = {graph.get(key).group_name for key in graph.get_all_asset_keys()}
     assert found == {"account", "path", "reports"}
@@ -106,7 +104,7 @@ def schema_of(node) -> dg.TableSchema:
     return node.metadata[key].schema
 
 
-def test_every_column_of_every_table_says_what_it_holds_and_in_which_unit(node) -> None:
+def test_every_column_of_every_table_says_what_it_holds_and_in_which_unit(node):
     name = node.key.to_user_string()
     if name in NO_TABLE:
         return
@@ -116,9 +114,7 @@ def test_every_column_of_every_table_says_what_it_holds_and_in_which_unit(node) 
         assert column.type != "double" or "Unit" in column.description, column.name
 
 
-def test_every_column_of_a_derived_table_says_what_it_is_made_of(
-    repository: dg.RepositoryDefinition,
-) -> None:
+def test_every_column_of_a_derived_table_says_what_it_is_made_of(repository):
     graph = repository.asset_graph
 
     def columns(name: str) -> set[str]:
@@ -134,9 +130,7 @@ def test_every_column_of_a_derived_table_says_what_it_is_made_of(
                 assert source.column_name in columns(source.asset_key.to_user_string())
 
 
-def test_what_a_run_materializes_again_and_again_says_how_old_it_may_be(
-    repository: dg.RepositoryDefinition,
-) -> None:
+def test_what_a_run_materializes_again_and_again_says_how_old_it_may_be(repository):
     graph = repository.asset_graph
     judged = {
         key.to_user_string()
@@ -146,25 +140,23 @@ def test_what_a_run_materializes_again_and_again_says_how_old_it_may_be(
     assert judged == {"position_queue", "position_updates", "risk_scenarios", *DERIVED}
 
 
-def test_all_sensors_and_schedules_run_from_the_start(repository: dg.RepositoryDefinition) -> None:
-    assert {s.name: s.default_status for s in repository.sensor_defs} == dict.fromkeys(
-        ["drain_queue", "supervise_stream", "tell_people"], dg.DefaultSensorStatus.RUNNING
-    )
+def test_sensors_and_schedules_run_from_the_start_and_no_sensor_misses_a_check(repository):
+    """The daemon checks every 5 s: an interval of 5 s would pass over every second check."""
+    running = dg.DefaultSensorStatus.RUNNING
+    assert {
+        s.name: (s.default_status, s.minimum_interval_seconds) for s in repository.sensor_defs
+    } == {
+        "tell_people": (running, 60),
+        "drain_queue": (running, 2),
+        "supervise_stream": (running, 7),
+    }
     assert {s.name: s.default_status for s in repository.schedule_defs} == dict.fromkeys(
         ["every_four_hours", "after_the_close", "late_rows", "nightly_statements"],
         dg.DefaultScheduleStatus.RUNNING,
     )
 
 
-def test_no_sensor_misses_a_check_because_the_one_before_was_late(
-    repository: dg.RepositoryDefinition,
-) -> None:
-    """The daemon checks every 5 s: an interval of 5 s would pass over every second check."""
-    intervals = {s.name: s.minimum_interval_seconds for s in repository.sensor_defs}
-    assert intervals == {"tell_people": 60, "drain_queue": 2, "supervise_stream": 7}
-
-
-def test_both_ways_to_start_it_use_one_location_name() -> None:
+def test_both_ways_to_start_it_use_one_location_name():
     workspace = yaml.safe_load((ROOT / "workspace.yaml").read_text())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["dg"]["project"]
     module = workspace["load_from"][0]["python_module"]
@@ -172,7 +164,7 @@ def test_both_ways_to_start_it_use_one_location_name() -> None:
     assert module["module_name"] == project["code_location_target_module"]
 
 
-def test_an_installed_package_loads_without_the_project_around_it(tmp_path: Path) -> None:
+def test_an_installed_package_loads_without_the_project_around_it(tmp_path):
     """As in the image, and after `pip install`: there is no pyproject.toml above the package."""
     package = ROOT / "position_sync_dagster"
     shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -190,7 +182,7 @@ def test_an_installed_package_loads_without_the_project_around_it(tmp_path: Path
     assert int(jobs) > 1
 
 
-def test_the_instance_accepts_its_configuration_and_names_no_class_of_ours(tmp_path: Path) -> None:
+def test_the_instance_accepts_its_configuration_and_names_no_class_of_ours(tmp_path):
     text = (ROOT / "dagster_home" / "dagster.yaml").read_text()
     assert "position_sync_dagster." not in text
     (tmp_path / "dagster.yaml").write_text(text)

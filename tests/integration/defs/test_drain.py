@@ -75,20 +75,15 @@ def names(result: dg.SensorResult) -> list[str]:
     ]
 
 
-def later(monkeypatch: pytest.MonkeyPatch, delta: timedelta) -> None:
+@pytest.fixture
+def later(set_clock: Callable[..., None]) -> Callable[[timedelta], None]:
     """Let the next ticks begin this much later."""
-
-    class Clock(datetime):
-        @classmethod
-        def now(cls, tz: object = None) -> datetime:
-            return datetime.now(UTC) + delta
-
-    monkeypatch.setattr(defs_drain, "datetime", Clock)
+    return lambda delta: set_clock(defs_drain, delta)
 
 
 def test_a_tick_drains_what_waits_and_reports_each_row_once(
-    tick: Ticks, lake: Lake, own_login, write_holdings, enqueue
-) -> None:
+    tick, lake, own_login, write_holdings, enqueue
+):
     write_holdings(own_login(), 1, 2, 3)
     enqueue(1, 2, 3)
     result = tick()
@@ -104,21 +99,21 @@ def test_a_tick_drains_what_waits_and_reports_each_row_once(
 
 
 def test_scenarios_are_recorded_after_the_first_rows_and_each_quarter_of_an_hour(
-    tick: Ticks, lake: Lake, own_login, write_holdings, enqueue, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tick, lake, own_login, write_holdings, enqueue, later
+):
     write_holdings(own_login(), 1)
     assert RISK not in names(tick())
     enqueue(1)
     assert RISK in names(tick())
     assert not lake.risk_scenarios.latest().is_empty()
     assert RISK not in names(tick())
-    later(monkeypatch, timedelta(minutes=16))
+    later(timedelta(minutes=16))
     assert RISK in names(tick())
 
 
 def test_a_mistake_in_the_file_of_scenarios_is_said_by_the_tick_and_makes_its_checks_unknown(
-    tick: Ticks, own_login, append_row, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+    tick, own_login, append_row, later, monkeypatch, tmp_path
+):
     monkeypatch.chdir(tmp_path)
     own_login()
     append_row(7, datetime.now(UTC))
@@ -129,13 +124,13 @@ def test_a_mistake_in_the_file_of_scenarios_is_said_by_the_tick_and_makes_its_ch
     unknown = [one for one in result.asset_events if one.asset_key.to_user_string() == RISK]
     assert [UNKNOWN in one.metadata for one in unknown] == [True, True]
     path.unlink()
-    later(monkeypatch, timedelta(seconds=61))
+    later(timedelta(seconds=61))
     assert RISK in names(tick())
 
 
 def test_a_drain_does_not_wait_for_the_scenarios_of_a_large_book(
-    tick: Ticks, lake: Lake, own_login, write_holdings, enqueue, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tick, lake, own_login, write_holdings, enqueue, monkeypatch
+):
     def record(*_: object) -> Derived:
         calls.append(may_end.wait(60))
         return Derived(metadata={})
@@ -157,21 +152,21 @@ def test_a_drain_does_not_wait_for_the_scenarios_of_a_large_book(
 
 
 def test_rows_of_the_stream_are_reported_once_a_minute_and_drained_ones_at_once(
-    tick: Ticks, own_login, append_row, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tick, own_login, append_row, later
+):
     own_login()
     tick()
     append_row(7, datetime.now(UTC))
     assert LEDGER not in names(tick())
-    later(monkeypatch, timedelta(seconds=61))
+    later(timedelta(seconds=61))
     assert LEDGER in names(tick())
     assert [one["rows_streamed"] for one in tick.reported()] == [0, 1]
 
 
 @pytest.mark.parametrize("stored", [0, 1, 8])
 def test_a_daemon_killed_while_it_stores_the_events_repeats_no_row(
-    tick: Ticks, own_login, write_holdings, enqueue, stored: int
-) -> None:
+    tick, own_login, write_holdings, enqueue, stored
+):
     write_holdings(own_login(), 1, 2)
     enqueue(1, 2)
     events = tick(killed_after=stored).asset_events
@@ -185,8 +180,8 @@ def test_a_daemon_killed_while_it_stores_the_events_repeats_no_row(
 
 
 def test_the_rows_of_a_run_are_reported_by_the_next_tick_and_not_by_the_run(
-    tick: Ticks, materialize, own_login, write_holdings, enqueue
-) -> None:
+    tick, materialize, own_login, write_holdings, enqueue
+):
     write_holdings(own_login(), 1, 2)
     tick()
     enqueue(1, 2)
@@ -197,8 +192,8 @@ def test_the_rows_of_a_run_are_reported_by_the_next_tick_and_not_by_the_run(
 
 
 def test_a_second_home_on_the_same_lake_continues_with_its_own_history(
-    tick: Ticks, own_login, write_holdings, enqueue
-) -> None:
+    tick, own_login, write_holdings, enqueue
+):
     write_holdings(own_login(), 1)
     enqueue(1)
     tick()
@@ -210,8 +205,8 @@ def test_a_second_home_on_the_same_lake_continues_with_its_own_history(
 
 
 def test_while_the_owner_is_blind_nothing_is_claimed_and_the_reason_is_said(
-    tick: Ticks, lake: Lake, own_login, write_holdings, enqueue
-) -> None:
+    tick, lake, own_login, write_holdings, enqueue
+):
     write_holdings(session := own_login(), 1)
     lake.sessions.renew(session, lease_s=60.0, state=SessionState.BLIND)
     enqueue(1)
@@ -220,27 +215,21 @@ def test_while_the_owner_is_blind_nothing_is_claimed_and_the_reason_is_said(
 
 
 def test_requests_that_cannot_be_valued_are_left_alone_for_a_while(
-    tick: Ticks, own_login, enqueue, write_holdings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tick, own_login, enqueue, write_holdings, later
+):
     from position_sync_dagster.domain.broker_position import Completeness
 
     write_holdings(own_login(), 1, completeness=Completeness.PARTIAL)
     enqueue(5)
     tick()
     assert "next within" in said(tick())
-    later(monkeypatch, timedelta(seconds=31))
+    later(timedelta(seconds=31))
     assert "1 claimed" in said(tick())
 
 
 def test_a_changed_strategies_file_is_applied_and_a_refused_one_stops_no_drain(
-    tick: Ticks,
-    lake: Lake,
-    own_login,
-    write_holdings,
-    enqueue,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    tick, lake, own_login, write_holdings, enqueue, tmp_path, monkeypatch
+):
     path = tmp_path / "strategies.yaml"
     monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", str(path))
     leg = "{conid: 1, symbol: SPY, right: C, strike: 500, expiry: '20281215'}"
@@ -258,8 +247,8 @@ def test_a_changed_strategies_file_is_applied_and_a_refused_one_stops_no_drain(
 
 
 def test_results_of_checks_are_stored_when_they_change(
-    tick: Ticks, instance: dg.DagsterInstance, lake: Lake, own_login, write_holdings, enqueue
-) -> None:
+    tick, instance, lake, own_login, write_holdings, enqueue
+):
     write_holdings(session := own_login(), 1)
     enqueue(1)
     first = tick()
@@ -280,7 +269,7 @@ def test_results_of_checks_are_stored_when_they_change(
     assert record.run_id == ""  # as that of a materialization without a run
 
 
-def test_the_cursor_of_another_release_is_no_error(tick: Ticks, own_login) -> None:
+def test_the_cursor_of_another_release_is_no_error(tick, own_login):
     own_login()
     tick.cursor = '{"unowned_since": {"a": "b"}}'
     tick()
@@ -288,8 +277,8 @@ def test_the_cursor_of_another_release_is_no_error(tick: Ticks, own_login) -> No
 
 
 def test_an_error_of_one_table_keeps_no_event_of_the_others_back(
-    tick: Ticks, own_login, write_holdings, enqueue, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tick, own_login, write_holdings, enqueue, monkeypatch
+):
     def fail(*_: object, **__: object) -> None:
         raise LakeError("A file is damaged.", remedy="Restore it.")
 
@@ -310,8 +299,8 @@ def test_an_error_of_one_table_keeps_no_event_of_the_others_back(
 
 
 def test_rows_are_counted_again_after_the_ledger_went_back_to_an_older_version(
-    tick: Ticks, lake: Lake, own_login, write_holdings, enqueue, append_row
-) -> None:
+    tick, lake, own_login, write_holdings, enqueue, append_row
+):
     """After a restore, or in a new folder, its versions are older than those of the events."""
     write_holdings(own_login(), 1)
     before = lake.updates.table.version()
@@ -326,23 +315,23 @@ def test_rows_are_counted_again_after_the_ledger_went_back_to_an_older_version(
 
 
 def test_without_rows_the_ledger_is_reported_each_quarter_of_an_hour_while_a_stream_is_live(
-    tick: Ticks, lake: Lake, own_login, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tick, lake, own_login, later, monkeypatch
+):
     session = own_login()
     tick()
     assert LEDGER not in names(tick())
-    later(monkeypatch, timedelta(minutes=16))
+    later(timedelta(minutes=16))
     lake.sessions.end(session)
     tick()
     monkeypatch.setattr(defs_drain, "gateway_states", lambda *_: {"a": "LIVE"})
     tick()  # the state changed
-    later(monkeypatch, timedelta(minutes=32))
+    later(timedelta(minutes=32))
     assert LEDGER in names(tick())
 
 
 def test_while_nothing_can_be_drained_rows_and_checks_are_reported_all_the_same(
-    tick: Ticks, own_login, append_row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tick, own_login, append_row, tmp_path, monkeypatch
+):
     """A check that is not evaluated any more would look as if it passed."""
 
     def fail(*_: object, **__: object) -> None:

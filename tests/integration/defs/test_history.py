@@ -66,7 +66,7 @@ def results(instance: dg.DagsterInstance, asset: dg.AssetKey) -> int:
     return len(instance.event_log_storage.get_asset_check_execution_history(key, limit=100))
 
 
-def test_old_events_and_results_go_but_the_newest_and_those_of_others(stored) -> None:
+def test_old_events_and_results_go_but_the_newest_and_those_of_others(stored):
     for number in range(3):
         report(stored, number)
     assert history.delete_old_events(stored, OWN_ASSETS, LONG_AGO) == 0
@@ -76,7 +76,7 @@ def test_old_events_and_results_go_but_the_newest_and_those_of_others(stored) ->
     assert (numbers(stored, FOREIGN), results(stored, FOREIGN)) == ([2, 1, 0], 3)
 
 
-def test_the_second_copy_that_sqlite_has_of_an_event_goes_at_once(tmp_path: Path) -> None:
+def test_the_second_copy_that_sqlite_has_of_an_event_goes_at_once(tmp_path):
     with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
         for number in range(3):
             report(instance, number)
@@ -89,7 +89,7 @@ def test_the_second_copy_that_sqlite_has_of_an_event_goes_at_once(tmp_path: Path
     assert left == [1, 3]  # the newest; those of another project
 
 
-def test_old_runs_go_but_those_in_progress_and_those_of_days(instance) -> None:
+def test_old_runs_go_but_those_in_progress_and_those_of_days(instance):
     def add(job: str, status: dg.DagsterRunStatus = dg.DagsterRunStatus.SUCCESS) -> str:
         run = dg.DagsterRun(job_name=job, status=status)
         instance.add_run(run)
@@ -103,7 +103,7 @@ def test_old_runs_go_but_those_in_progress_and_those_of_days(instance) -> None:
     assert set(instance.get_run_ids()) == kept
 
 
-def test_maintenance_covers_every_table_and_every_asset(settings, instance, lake: Lake) -> None:
+def test_maintenance_covers_every_table_and_every_asset(settings, instance, lake):
     quick = Lake(settings.lake, fsync=False).queue
     for request_id in quick.sync.insert_many(
         QueueRequest(c, "SPY") for c in range(1, FINISHED + 1)

@@ -62,7 +62,7 @@ def publish(
     return step
 
 
-def test_a_walk_that_crosses_returns_and_crosses_again_sends_each_once(publish, receiver) -> None:
+def test_a_walk_that_crosses_returns_and_crosses_again_sends_each_once(publish, receiver):
     assert publish(-1000.0) == []
     assert publish(-1500.0) == [], "the limit itself is allowed"
     assert publish(-1612.5) == [f"ERROR: {OWN}"]
@@ -74,7 +74,7 @@ def test_a_walk_that_crosses_returns_and_crosses_again_sends_each_once(publish, 
     assert publish(-1501.0) == [f"ERROR: {OWN}"]
 
 
-def test_what_is_not_known_is_said_once_and_ends_no_break(publish, file, receiver) -> None:
+def test_what_is_not_known_is_said_once_and_ends_no_break(publish, file, receiver):
     assert publish(-1600.0) == [f"ERROR: {OWN}"]
     assert publish(None) == [f"WARN: {VALUE}"]
     assert publish(None) == []
@@ -89,7 +89,7 @@ def test_what_is_not_known_is_said_once_and_ends_no_break(publish, file, receive
     assert publish(100.0) == [f"Passes again: {VALUE}"]
 
 
-def test_a_mistake_in_the_file_is_said_and_forgets_no_break(publish, file, receiver) -> None:
+def test_a_mistake_in_the_file_is_said_and_forgets_no_break(publish, file, receiver):
     assert publish(-1600.0) == [f"ERROR: {OWN}"]
     file.write_text(FILE.replace("-1500", "nan"))
     assert publish(-1600.0) == ["ERROR: strategy_exposure: limits_are_read"]
@@ -99,7 +99,7 @@ def test_a_mistake_in_the_file_is_said_and_forgets_no_break(publish, file, recei
     assert publish(0.0) == [f"Passes again: {OWN}"]
 
 
-def test_each_limit_is_a_check_of_the_asset(file, publish, materialize) -> None:
+def test_each_limit_is_a_check_of_the_asset(file, publish, materialize):
     *_others, check = strategies_checks().asset_checks
     publish(-1600.0)
     result = materialize(strategy_exposure, check)
@@ -108,7 +108,7 @@ def test_each_limit_is_a_check_of_the_asset(file, publish, materialize) -> None:
     assert len({e.description for e in evaluations}) == 1
 
 
-def test_definitions_load_beside_a_file_with_a_mistake(file) -> None:
+def test_definitions_load_beside_a_file_with_a_mistake(file):
     file.write_text(FILE.replace("-1500", "nan"))
     *_legs, is_read = strategies_checks().asset_checks
     assert is_read.check_key.name == "limits_are_read"

@@ -108,7 +108,7 @@ def begin(instance: dg.DagsterInstance, name: str) -> str:
 
 def test_each_login_has_a_stream_of_its_own_and_dagster_is_asked_once_for_all_of_them(
     supervise, instance, own, monkeypatch
-) -> None:
+):
     assert started(supervise()) == ["east", "west"]
     own("east", run_id=begin(instance, "east"))
     assert started(supervise()) == ["west"]
@@ -124,7 +124,7 @@ def test_each_login_has_a_stream_of_its_own_and_dagster_is_asked_once_for_all_of
     assert len(asked) == 1
 
 
-def test_the_streams_of_many_logins_start_four_at_a_time(supervise, instance, file, own) -> None:
+def test_the_streams_of_many_logins_start_four_at_a_time(supervise, instance, file, own):
     """Forty at once would not reach their leases before they are given up."""
     names = ("east", "west", "north", "south", "fifth", "sixth")
     write_file(file, *names)
@@ -137,7 +137,7 @@ def test_the_streams_of_many_logins_start_four_at_a_time(supervise, instance, fi
     assert started(supervise()) == ["fifth"]
 
 
-def test_the_run_of_a_stream_carries_the_tags_of_its_login(supervise, file) -> None:
+def test_the_run_of_a_stream_carries_the_tags_of_its_login(supervise, file):
     """Dagster's Kubernetes launcher reads `dagster-k8s/config`: a login is pinned to a node."""
     pin = '{"pod_spec_config": {"node_selector": {"kubernetes.io/hostname": "node-a"}}}'
     with file.open("a") as text:
@@ -149,7 +149,7 @@ def test_the_run_of_a_stream_carries_the_tags_of_its_login(supervise, file) -> N
     assert set(found["west"]) - set(found["east"]) == {"team", "dagster-k8s/config"}
 
 
-def test_a_pause_and_a_dead_lease_concern_their_login_alone(supervise, instance, own, lake) -> None:
+def test_a_pause_and_a_dead_lease_concern_their_login_alone(supervise, instance, own, lake):
     runs = {name: begin(instance, name) for name in ACCOUNTS}
     sessions = {name: own(name, run_id=run_id) for name, run_id in runs.items()}
     supervise()
@@ -165,7 +165,7 @@ def test_a_pause_and_a_dead_lease_concern_their_login_alone(supervise, instance,
 
 def test_a_new_login_waits_until_the_stream_of_a_removed_one_has_ended(
     supervise, instance, own, lake, file
-) -> None:
+):
     """It may be the same gateway under another name."""
     run_id = begin(instance, "west")
     session = own("west", run_id=run_id)
@@ -179,9 +179,7 @@ def test_a_new_login_waits_until_the_stream_of_a_removed_one_has_ended(
     assert set(instance.get_dynamic_partitions(LOGINS.name)) == {"east", "new"}
 
 
-def test_a_file_with_a_mistake_fails_the_tick_and_ends_nothing(
-    supervise, instance, own, file
-) -> None:
+def test_a_file_with_a_mistake_fails_the_tick_and_ends_nothing(supervise, instance, own, file):
     run_id = begin(instance, "east")
     own("east", run_id=run_id)
     supervise()
@@ -191,7 +189,7 @@ def test_a_file_with_a_mistake_fails_the_tick_and_ends_nothing(
     assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.STARTED
 
 
-def test_the_code_location_loads_with_a_file_that_cannot_be_read(settings, file) -> None:
+def test_the_code_location_loads_with_a_file_that_cannot_be_read(settings, file):
     """Else the sensors, which name its mistake, would be gone with a reload of the location."""
     file.write_text("gateways: [")
     loaded = subprocess.run(
@@ -219,9 +217,18 @@ def insert(lake: Lake, *positions: tuple[int, str]) -> list[str]:
     )
 
 
+def blind(lake, **values):
+    """Let the owner of the west see its gateway no more."""
+    session = lake.sessions.current("west")
+    lake.sessions.renew(session, lease_s=60, state=SessionState.BLIND, **values)
+
+
+compared = EVALUATE[tables.agrees_with_the_broker.check_key]
+
+
 def test_requests_of_a_login_that_is_down_wait_and_delay_no_other(
     own, lake, materialize, drain_tick
-) -> None:
+):
     own("east", 1, 2)
     own("west", 1, 2, state=SessionState.BLIND)
     ids = insert(lake, (1, "DUSIM0002"), (2, "DUSIM0002"), (1, "DUSIM0001"), (2, "DUSIM0001"))
@@ -234,7 +241,7 @@ def test_requests_of_a_login_that_is_down_wait_and_delay_no_other(
     assert "0 claimed" in drain_tick().skip_reason.skip_message
 
 
-def test_a_leg_in_two_logins_is_two_holdings(own, lake, materialize) -> None:
+def test_a_leg_in_two_logins_is_two_holdings(own, lake, materialize):
     own("east", 1)
     own("west", 1)
     (anywhere,) = lake.queue.sync.insert_many([QueueRequest(1, "SPY", 2)])
@@ -244,7 +251,7 @@ def test_a_leg_in_two_logins_is_two_holdings(own, lake, materialize) -> None:
     assert set(rows["request_id"]) == {anywhere}
 
 
-def test_an_absent_holding_is_not_held_once_its_own_login_says_so(own, lake, materialize) -> None:
+def test_an_absent_holding_is_not_held_once_its_own_login_says_so(own, lake, materialize):
     own("east", 1)
     own("west", 1, state=SessionState.BLIND)
     insert(lake, (9, "DUSIM0001"), (9, "DUSIM0002"), (9, "DUSIM0077"))
@@ -259,18 +266,15 @@ def test_an_absent_holding_is_not_held_once_its_own_login_says_so(own, lake, mat
     }
 
 
-def test_the_checks_and_the_status_name_the_login_that_is_down(
-    own, lake, settings, materialize
-) -> None:
+def test_the_checks_and_the_status_name_the_login_that_is_down(own, lake, settings, materialize):
     own("east", 1)
     own("west", 1)
     insert(lake, (1, "DUSIM0001"), (1, "DUSIM0002"))
     assert materialize(position_updates).success
-    assert EVALUATE[tables.agrees_with_the_broker.check_key](lake, settings).passed
+    assert compared(lake, settings).passed
     watched = EVALUATE[tables.a_stream_watches.check_key]
     assert watched(lake, settings).passed
-    session = lake.sessions.current("west")
-    lake.sessions.renew(session, lease_s=60, state=SessionState.BLIND, detail="no socket")
+    blind(lake, detail="no socket")
     found = watched(lake, settings)
     assert not found.passed
     assert found.description.startswith("west: The stream has not seen the gateway since")
@@ -285,18 +289,17 @@ def test_the_checks_and_the_status_name_the_login_that_is_down(
 
 
 @pytest.mark.usefixtures("confirmed_at_once")
-def test_breaks_of_a_login_without_data_stay_as_they_are(own, lake, settings, materialize) -> None:
+def test_breaks_of_a_login_without_data_stay_as_they_are(own, lake, settings, materialize):
     own("east", 1)
     own("west", 1, 2)
     insert(lake, (1, "DUSIM0001"), (1, "DUSIM0002"))
     assert materialize(position_updates).success
-    found = EVALUATE[tables.agrees_with_the_broker.check_key](lake, settings)
+    found = compared(lake, settings)
     assert not found.passed
     breaks = lake.breaks
     assert [one.conid for one in breaks.open_breaks("west")] == [2]
-    session = lake.sessions.current("west")
-    lake.sessions.renew(session, lease_s=60, state=SessionState.BLIND)
-    EVALUATE[tables.agrees_with_the_broker.check_key](lake, settings)
+    blind(lake)
+    compared(lake, settings)
     assert [one.conid for one in breaks.open_breaks("west")] == [2]
     assert breaks.open_breaks("east") == breaks.open_breaks(OF_STRATEGIES) == []
 
@@ -304,24 +307,23 @@ def test_breaks_of_a_login_without_data_stay_as_they_are(own, lake, settings, ma
 @pytest.mark.usefixtures("confirmed_at_once")
 def test_a_break_of_all_accounts_together_stays_as_it_is_while_a_login_has_no_data(
     own, lake, settings
-) -> None:
+):
     own("east", 1)
     own("west", 1)
     lake.registry.sync.add_active(1, "SPY", strategy_id="s", quantity=3)
-    EVALUATE[tables.agrees_with_the_broker.check_key](lake, settings)
+    compared(lake, settings)
     (found,) = lake.breaks.open_breaks(OF_STRATEGIES)
     accepted = lake.breaks.accept(found.break_id, "me")
     assert (accepted.expected, accepted.actual) == (2.0, 3.0)
-    session = lake.sessions.current("west")
-    lake.sessions.renew(session, lease_s=60, state=SessionState.BLIND)
-    EVALUATE[tables.agrees_with_the_broker.check_key](lake, settings)
+    blind(lake)
+    compared(lake, settings)
     assert lake.breaks.open_breaks(OF_STRATEGIES) == [accepted]
 
 
 @pytest.mark.usefixtures("confirmed_at_once")
 def test_a_row_without_a_holding_stays_a_break_while_its_account_is_not_listed_completely(
     own, lake, settings
-) -> None:
+):
     own("east", 1)
     session = own("west", 1, 2)
     holdings = lake.broker_positions.read("west")
@@ -330,18 +332,18 @@ def test_a_row_without_a_holding_stays_a_break_while_its_account_is_not_listed_c
     ]
     lake.updates.sync.append(rows)
     lake.broker_positions.replace("west", holdings[:1], session=session)
-    EVALUATE[tables.agrees_with_the_broker.check_key](lake, settings)
+    compared(lake, settings)
     before = lake.breaks.open_breaks("west")
     assert [(one.type, one.conid) for one in before] == [("SURPLUS", 2)]
     partly = replace(holdings[0], completeness=Completeness.PARTIAL)
     lake.broker_positions.replace("west", [partly], session=session)
-    EVALUATE[tables.agrees_with_the_broker.check_key](lake, settings)
+    compared(lake, settings)
     assert lake.breaks.open_breaks("west") == before
 
 
 def test_an_account_that_moved_is_read_from_the_login_that_has_it(
-    own, lake, settings, file, monkeypatch: Any
-) -> None:
+    own, lake, settings, file, monkeypatch
+):
     own("east", 1)
     own("west", 1)
     file.write_text(
@@ -354,8 +356,8 @@ def test_an_account_that_moved_is_read_from_the_login_that_has_it(
 @pytest.mark.usefixtures("lake")
 @pytest.mark.parametrize("edit", ["removed", "changed"])
 def test_the_stream_of_a_login_that_is_removed_or_changed_ends_by_itself(
-    monkeypatch: Any, settings, file, instance, edit
-) -> None:
+    monkeypatch, settings, file, instance, edit
+):
     served = []
 
     async def play(_lake, login, *, run_id, stop):
@@ -377,9 +379,7 @@ def test_the_stream_of_a_login_that_is_removed_or_changed_ends_by_itself(
     assert served == [("east", 1, result.run_id)]
 
 
-def test_the_job_has_partitions_only_where_a_file_names_the_logins(
-    monkeypatch: Any, settings
-) -> None:
+def test_the_job_has_partitions_only_where_a_file_names_the_logins(monkeypatch, settings):
     (job,) = stream_definitions().jobs
     assert job.partitions_def == LOGINS
     monkeypatch.delenv("POSITION_SYNC_GATEWAYS_FILE")

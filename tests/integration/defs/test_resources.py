@@ -1,6 +1,5 @@
 """The resource of a run: its settings and its tables."""
 
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -33,14 +32,12 @@ def steps_of_a_run(instance: dg.DagsterInstance):
     return run
 
 
-def test_the_path_of_the_resource_wins_over_the_environment(steps_of_a_run, settings) -> None:
+def test_the_path_of_the_resource_wins_over_the_environment(steps_of_a_run, settings):
     found, _ = steps_of_a_run(PositionSyncResource(path="elsewhere"), lambda given: given.settings)
     assert (found.lake, found.gateway_id) == ("elsewhere", settings.gateway_id)
 
 
-def test_every_run_reads_the_settings_anew_and_once(
-    steps_of_a_run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_every_run_reads_the_settings_anew_and_once(steps_of_a_run, monkeypatch, tmp_path):
     resource = PositionSyncResource()
     for folder in ("monday", "tuesday"):
         monkeypatch.setenv("POSITION_SYNC_LAKE", str(tmp_path / folder))
@@ -50,8 +47,8 @@ def test_every_run_reads_the_settings_anew_and_once(
 
 
 def test_the_tables_are_initialized_once_for_all_assets_of_a_run(
-    steps_of_a_run, settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    steps_of_a_run, settings, monkeypatch
+):
     initialized = []
     initialize = Lake.initialize_sync
 
@@ -64,7 +61,7 @@ def test_the_tables_are_initialized_once_for_all_assets_of_a_run(
     assert len(initialized) == 1
 
 
-def test_an_error_of_the_package_becomes_a_failure_with_cause_and_remedy() -> None:
+def test_an_error_of_the_package_becomes_a_failure_with_cause_and_remedy():
     @dagster_failures
     def fail() -> None:
         raise UnknownLegError("Nobody holds it.", remedy="List the legs.")

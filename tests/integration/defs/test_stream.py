@@ -15,7 +15,6 @@ from position_sync_dagster.defs import stream as stream_job_module
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.stream import StreamThread, status_of, stream_positions
 from position_sync_dagster.errors import LeaseLostError, LoginOwnedError
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream import streamer as stream_module
 from position_sync_dagster.sync.stream.ownership import StreamCounts
@@ -44,7 +43,7 @@ def given_up(instance: dg.DagsterInstance, run_id: str) -> None:
 @pytest.mark.parametrize("end", [dg.DagsterInstance.delete_run, given_up])
 def test_a_stream_whose_run_was_deleted_or_ended_ends_as_if_asked(
     play, run, instance, monkeypatch, end
-) -> None:
+):
     """Nobody could terminate it, Dagster would show no stream, and its successors would wait."""
     monkeypatch.setattr(stream_job_module, "LOOK_S", 0.05)
     ended = []
@@ -67,7 +66,7 @@ def test_a_stream_whose_run_was_deleted_or_ended_ends_as_if_asked(
         Exception("too many retries for DB connection"),  # as dagster-postgres raises it
     ],
 )
-def test_a_storage_that_is_away_ends_no_stream(instance, monkeypatch, error) -> None:
+def test_a_storage_that_is_away_ends_no_stream(instance, monkeypatch, error):
     run = instance.create_run_for_job(stream_positions)
     assert status_of(instance, run.run_id) is run.status
 
@@ -95,7 +94,7 @@ def interrupted(instance: dg.DagsterInstance, ended: list[bool], *, by_a_person:
 @pytest.mark.parametrize(("by_a_person", "status"), [(True, "CANCELED"), (False, "SUCCESS")])
 def test_an_interrupt_ends_the_stream_cleanly_and_only_a_person_pauses_it(
     play, run, instance, by_a_person, status
-) -> None:
+):
     """The supervisor takes a canceled run for a pause."""
     ended: list[bool] = []
     play(interrupted(instance, ended, by_a_person=by_a_person))
@@ -106,7 +105,7 @@ def test_an_interrupt_ends_the_stream_cleanly_and_only_a_person_pauses_it(
 
 
 @pytest.mark.parametrize("kind", [LoginOwnedError, LeaseLostError])
-def test_an_error_of_the_stream_fails_the_run_with_what_and_remedy(play, run, kind) -> None:
+def test_an_error_of_the_stream_fails_the_run_with_what_and_remedy(play, run, kind):
     async def stream(lake, settings, *, run_id, stop):
         raise kind("The login is taken.", remedy="Wait for it.")
 
@@ -119,7 +118,7 @@ def test_an_error_of_the_stream_fails_the_run_with_what_and_remedy(play, run, ki
 
 def test_the_stream_gets_the_id_of_its_run_and_its_log_is_the_output_of_its_process(
     play, run, capsys
-) -> None:
+):
     run_ids = []
 
     async def stream(lake, settings, *, run_id, stop):
@@ -132,9 +131,7 @@ def test_the_stream_gets_the_id_of_its_run_and_its_log_is_the_output_of_its_proc
     assert "INFO position_sync_dagster.x: a leg gained a line" in capsys.readouterr().err
 
 
-def test_a_stream_that_does_not_end_in_time_is_an_error(
-    play, lake: Lake, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stream_that_does_not_end_in_time_is_an_error(play, lake, settings, monkeypatch):
     monkeypatch.setattr(stream_job_module, "CLEAN_END_S", 0.01)
     release = threading.Event()
 
@@ -152,7 +149,7 @@ def test_a_stream_that_does_not_end_in_time_is_an_error(
     thread.wait(until=lambda: False)
 
 
-def test_a_storage_that_does_not_answer_holds_up_no_line_of_the_stream(play, run, capsys) -> None:
+def test_a_storage_that_does_not_answer_holds_up_no_line_of_the_stream(play, run, capsys):
     """Else the thread that values the ticks would wait, or end with an error of the storage."""
     package, waiting = logging.getLogger("position_sync_dagster"), threading.Event()
 

@@ -39,12 +39,12 @@ def begin(instance: dg.DagsterInstance, status: dg.DagsterRunStatus) -> str:
     return run.run_id
 
 
-def test_a_stream_that_is_alive_is_left_alone(tick: Tick, instance, own_login) -> None:
+def test_a_stream_that_is_alive_is_left_alone(tick, instance, own_login):
     own_login(run_id=begin(instance, dg.DagsterRunStatus.STARTED))
     assert "its lease holds" in tick().skip_message
 
 
-def test_a_run_whose_lease_is_dead_is_failed_and_followed(tick: Tick, instance, own_login) -> None:
+def test_a_run_whose_lease_is_dead_is_failed_and_followed(tick, instance, own_login):
     """After `kill -9` of everything Dagster believes for ever that the run goes on."""
     run_id = begin(instance, dg.DagsterRunStatus.STARTED)
     own_login(run_id=run_id, lease_s=0.001)
@@ -54,8 +54,8 @@ def test_a_run_whose_lease_is_dead_is_failed_and_followed(tick: Tick, instance, 
 
 
 def test_a_terminated_run_pauses_the_stream_until_the_sensor_is_toggled(
-    tick: Tick, instance, own_login, lake, settings
-) -> None:
+    tick, instance, own_login, lake, settings
+):
     run_id = begin(instance, dg.DagsterRunStatus.STARTED)
     lake.sessions.end(own_login(run_id=run_id))
     instance.report_run_canceled(instance.get_run_by_id(run_id))
@@ -69,8 +69,8 @@ def test_a_terminated_run_pauses_the_stream_until_the_sensor_is_toggled(
 
 
 def test_a_pause_whose_stream_did_not_end_its_lease_is_noted_when_the_lease_is_over(
-    tick: Tick, instance, own_login, lake, settings
-) -> None:
+    tick, instance, own_login, lake, settings
+):
     """A clean end that takes longer than its grace leaves a row in the state LIVE."""
     run_id = begin(instance, dg.DagsterRunStatus.STARTED)
     session = own_login(run_id=run_id, lease_s=3600.0)
@@ -84,9 +84,7 @@ def test_a_pause_whose_stream_did_not_end_its_lease_is_noted_when_the_lease_is_o
     assert "paused by a person" in status.session_detail
 
 
-def test_a_tick_of_a_code_server_opens_the_instance_once(
-    instance_on_disk: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tick_of_a_code_server_opens_the_instance_once(instance_on_disk, monkeypatch):
     opened = []
     from_ref = dg.DagsterInstance.from_ref
 
@@ -98,21 +96,15 @@ def test_a_tick_of_a_code_server_opens_the_instance_once(
     monkeypatch.setattr(dg.DagsterInstance, "from_ref", staticmethod(count))
     for _ in range(2):
         context = dg.SensorEvaluationContext(
-            instance_ref=instance_on_disk.get_ref(),
-            last_tick_completion_time=None,
-            last_run_key=None,
-            cursor=None,
-            log_key=None,
-            repository_name=None,
-        )
+            instance_ref=instance_on_disk.get_ref(), last_tick_completion_time=None,
+            last_run_key=None, cursor=None, log_key=None, repository_name=None,
+        )  # fmt: skip
         supervise_stream(context)
     assert len(opened) == 1
     opened[0].dispose()
 
 
-def test_an_outage_of_the_store_fails_one_tick_and_skips_the_others(
-    instance, store, monkeypatch
-) -> None:
+def test_an_outage_of_the_store_fails_one_tick_and_skips_the_others(instance, store, monkeypatch):
     monkeypatch.setenv("POSITION_SYNC_LAKE", store.lake())
     POSITION_SYNC.lake.initialize_sync()
 

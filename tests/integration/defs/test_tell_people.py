@@ -58,7 +58,7 @@ def broken(evaluated) -> None:
     )
 
 
-def test_a_break_and_its_end_are_each_sent_once(tick, evaluated, receiver) -> None:
+def test_a_break_and_its_end_are_each_sent_once(tick, evaluated, receiver):
     tick()
     assert receiver.messages == []
     broken(evaluated)
@@ -79,7 +79,7 @@ def test_a_break_and_its_end_are_each_sent_once(tick, evaluated, receiver) -> No
 
 def test_a_message_waits_for_a_receiver_that_is_away_and_no_url_is_stored(
     tick, evaluated, receiver
-) -> None:
+):
     receiver.answer = 503
     broken(evaluated)
     result = tick()
@@ -95,24 +95,21 @@ def test_a_message_waits_for_a_receiver_that_is_away_and_no_url_is_stored(
     assert cursor_of(AlertCursor, result.cursor).outbox == ()
 
 
-def test_without_receivers_it_does_nothing(tick, settings) -> None:
+def test_without_receivers_it_does_nothing(tick, settings):
     assert "names no receiver" in tick().skip_message
 
 
-def test_every_check_is_watched(settings) -> None:
+def test_every_check_is_watched(settings):
     graph = definitions().get_repository_def().asset_graph
     assert set(watched()) == set(graph.asset_check_keys)
 
 
-def test_a_check_whose_run_failed_is_a_break(instance, settings, lake, monkeypatch) -> None:
+def test_a_check_whose_run_failed_is_a_break(instance, settings, lake, monkeypatch):
     monkeypatch.setenv("POSITION_SYNC_BATCH_SIZE", "many")
     result = dg.materialize(
-        [requests_are_answered],
-        selection=dg.AssetSelection.all_asset_checks(),
-        resources={"position_sync": POSITION_SYNC},
-        instance=instance,
-        raise_on_error=False,
-    )
+        [requests_are_answered], selection=dg.AssetSelection.all_asset_checks(),
+        resources={"position_sync": POSITION_SYNC}, instance=instance, raise_on_error=False,
+    )  # fmt: skip
     assert not result.success
     keys = watched()
     states = {state.name: state for state in check_states(instance, "http://ui", keys)}
@@ -125,7 +122,7 @@ def test_a_check_whose_run_failed_is_a_break(instance, settings, lake, monkeypat
     assert states[f"position_queue: requests_are_answered{OF_VALUE}"].passed is None
 
 
-def test_the_urls_are_never_shown(monkeypatch) -> None:
+def test_the_urls_are_never_shown(monkeypatch):
     monkeypatch.setenv("POSITION_SYNC_ALERT_URLS", f"json://a:{PASSWORD}@x tgram://{PASSWORD}/1")
     settings = load_settings()
     assert [url.get_secret_value() for url in settings.alert_urls] == [

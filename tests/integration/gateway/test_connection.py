@@ -11,16 +11,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ib_gateway_simulator.protocol.contract import Contract
+from position_sync_dagster import errors
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.update import TradingMode
-from position_sync_dagster.errors import (
-    ClientIdInUseError,
-    GatewayRefusedError,
-    GatewayTimeoutError,
-    NotAGatewayError,
-    SettingsError,
-    TooManyAccountsError,
-)
 from position_sync_dagster.gateway.connection import IBConnectionManager, connect
 from position_sync_dagster.settings import Settings, load_settings
 from tests.support.settings import make_settings
@@ -64,7 +57,9 @@ async def test_connecting_requests_positions_and_nothing_else(simulate, settings
 async def test_positions_that_nobody_answers_at_the_log_in_are_named(simulate, settings_for):
     async with simulate() as sim:
         sim.positions_end(delay_s=None)
-        with pytest.raises(GatewayTimeoutError, match="positions request timed out") as caught:
+        with pytest.raises(
+            errors.GatewayTimeoutError, match="positions request timed out"
+        ) as caught:
             await connect(settings_for(sim, gateway_timeout_s=0.5))
         assert "start it again" in caught.value.remedy
         assert "Trusted" not in str(caught.value)
@@ -80,7 +75,7 @@ async def test_a_login_with_more_accounts_than_a_gateway_lists_is_refused_by_nam
         f"{{name: advisor, as_of: 2028-06-01, accounts: [{names}], underlyings: [{spy}]}}"
     )
     async with simulate(book) as sim:
-        with pytest.raises(TooManyAccountsError, match=r"has 51 accounts; .* 50") as caught:
+        with pytest.raises(errors.TooManyAccountsError, match=r"has 51 accounts; .* 50") as caught:
             await connect(settings_for(sim))
         assert "several logins" in caught.value.remedy
 
@@ -102,7 +97,7 @@ async def test_a_client_id_in_use_leads_to_the_next_of_the_pool_after_a_pause(
         assert max(pauses) == pytest.approx(1.25, abs=0.25)
         pauses.clear()
         async with asyncio.timeout(settings.gateway_timeout_s):
-            with pytest.raises(ClientIdInUseError, match="17 to 19"):
+            with pytest.raises(errors.ClientIdInUseError, match="17 to 19"):
                 await connect(settings, sleep=pause)
         assert len(pauses) == 2
         for connection in connections:
@@ -112,7 +107,7 @@ async def test_a_client_id_in_use_leads_to_the_next_of_the_pool_after_a_pause(
 async def test_when_nothing_listens_the_error_names_address_and_remedy():
     async with server(lambda _r, w: w.close()) as settings:
         port = settings.gateway_port
-    with pytest.raises(GatewayRefusedError, match=f"127.0.0.1:{port}") as caught:
+    with pytest.raises(errors.GatewayRefusedError, match=f"127.0.0.1:{port}") as caught:
         await connect(settings)
     assert "POSITION_SYNC_GATEWAY_PORT" in caught.value.remedy
     assert isinstance(caught.value, ConnectionError)
@@ -131,10 +126,14 @@ SPEAKS = "speaks version {} of the API; this program speaks 157 to 178"
 @pytest.mark.parametrize(
     ("pieces", "error", "text"),
     [
-        ([], GatewayRefusedError, "closed the connection"),
-        (greeting(176), GatewayRefusedError, "closed the connection"),
-        ([b"HTTP/1.1 400 Bad Request\r\n\r\n"], NotAGatewayError, "127.0.0.1:.* is not an IB"),
-        *((greeting(v), NotAGatewayError, SPEAKS.format(v)) for v in (156, 179, 203)),
+        ([], errors.GatewayRefusedError, "closed the connection"),
+        (greeting(176), errors.GatewayRefusedError, "closed the connection"),
+        (
+            [b"HTTP/1.1 400 Bad Request\r\n\r\n"],
+            errors.NotAGatewayError,
+            "127.0.0.1:.* is not an IB",
+        ),
+        *((greeting(v), errors.NotAGatewayError, SPEAKS.format(v)) for v in (156, 179, 203)),
     ],
 )
 async def test_a_server_that_hangs_up_is_named_by_what_it_said(pieces, error, text):
@@ -165,7 +164,7 @@ async def test_a_server_that_stops_in_the_middle_of_the_greeting_is_a_timeout(gr
         writer.close()
 
     async with server(answer) as settings:
-        with pytest.raises(GatewayTimeoutError, match=r"did not answer within 0\.5 s"):
+        with pytest.raises(errors.GatewayTimeoutError, match=r"did not answer within 0\.5 s"):
             await connect(settings)
         over.set()
     assert "Traceback" not in caplog.text
@@ -173,16 +172,16 @@ async def test_a_server_that_stops_in_the_middle_of_the_greeting_is_a_timeout(gr
 
 async def test_paper_settings_refuse_an_account_of_another_mode(simulate, settings_for, eventually):
     async with simulate() as sim:
-        with pytest.raises(SettingsError, match=r"PAPER.*SIMULATED"):
+        with pytest.raises(errors.SettingsError, match=r"PAPER.*SIMULATED"):
             await connect(settings_for(sim, trading_mode="PAPER"))
         await eventually(lambda: sim.stats()["connections"]["now"] == 0)
 
 
 def test_client_id_zero_is_refused(monkeypatch):
-    with pytest.raises(SettingsError, match="client id 0"):
+    with pytest.raises(errors.SettingsError, match="client id 0"):
         IBConnectionManager(Settings(_env_file=None), client_id=0)
     monkeypatch.setenv("POSITION_SYNC_GATEWAY_CLIENT_ID", "0")
-    with pytest.raises(SettingsError, match="POSITION_SYNC_GATEWAY_CLIENT_ID"):
+    with pytest.raises(errors.SettingsError, match="POSITION_SYNC_GATEWAY_CLIENT_ID"):
         load_settings()
 
 
@@ -310,15 +309,13 @@ async def test_an_execution_is_read_in_the_zone_that_its_gateway_names(opened, z
     ],
 )
 async def test_a_last_trade_is_that_of_the_instrument_however_the_gateway_writes_it(
-    simulate, settings_for, written, clock, zone
+    opened, written, clock, zone
 ):
+    sim, connection = opened
     conids = [921000001, 921000006]
-    async with simulate() as sim:
-        connection = await connect(settings_for(sim))
-        known = await connection.details(conids)
-        sim.last_trade_times(written, clock, zone)
-        read = await connection.details(conids)
-        await connection.close()
+    known = await connection.details(conids)
+    sim.last_trade_times(written, clock, zone)
+    read = await connection.details(conids)
     assert known.keys() == set(conids)
     for conid, details in read.items():
         assert details.trading_hours == known[conid].trading_hours
@@ -365,14 +362,8 @@ async def test_no_contract_is_chosen_from_a_part_of_the_answer(opened, monkeypat
             raise ValueError("unreadable")
 
     monkeypatch.setitem(decoder.handlers, 10, read)
-    leg = make_leg(
-        symbol="AAPL",
-        right="CALL",
-        strike=240,
-        expiry="20281215",
-        strategy_id="s",
-        added_at=datetime.now(UTC),
-    )
+    wanted = dict(symbol="AAPL", right="CALL", strike=240, expiry="20281215", strategy_id="s")
+    leg = make_leg(**wanted, added_at=datetime.now(UTC))
     found = await connection.candidates(leg, like=True)
     assert len(found) > 1
     faulty.add(str(found[1].conid))
@@ -409,13 +400,8 @@ async def test_a_large_multiplier_is_requested_and_named_with_all_its_digits(ope
         return []
 
     monkeypatch.setattr(connection.ib, "reqContractDetailsAsync", answer)
-    yen = make_leg(
-        symbol="JPY",
-        expiry="20261214",
-        multiplier=12_500_000,
-        strategy_id="yen",
-        added_at=datetime.now(UTC),
-    )
+    terms = dict(symbol="JPY", expiry="20261214", multiplier=12_500_000, strategy_id="yen")
+    yen = make_leg(**terms, added_at=datetime.now(UTC))
     await connection.candidates(yen)
     assert asked == ["12500000"]
     assert yen.described == "JPY 2026-12-14 multiplier 12500000"

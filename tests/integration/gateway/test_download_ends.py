@@ -1,7 +1,6 @@
 """The end of a download counts for its account; one that never comes delays nobody for long."""
 
 import asyncio
-from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
@@ -25,41 +24,37 @@ def _quick(monkeypatch):
 
 
 @pytest.fixture
-def connected(simulate, settings_for):
-    @asynccontextmanager
-    async def run(**more):
-        async with simulate() as sim:
-            connection = await connect(
-                settings_for(sim, gateway_timeout_s=HANGS_S, **{"account_quiet_s": 0.3} | more)
-            )
-            yield sim, connection.feed
-            await connection.close()
-
-    return run
+async def connected(request, simulate, settings_for):
+    async with simulate() as sim:
+        quiet_s = getattr(request, "param", 0.3)
+        settings = settings_for(sim, gateway_timeout_s=HANGS_S, account_quiet_s=quiet_s)
+        connection = await connect(settings)
+        yield sim, connection.feed
+        await connection.close()
 
 
 async def test_an_account_whose_end_never_comes_is_partial_and_the_others_complete(
     connected, eventually
 ):
-    async with connected() as (sim, feed):
-        sim.download_end(FIRST, delay_s=None)
-        await feed.ensure(LONG)
-        assert feed.completeness == {FIRST: PARTIAL, SECOND: COMPLETE}
-        assert feed.problems == [f"account {FIRST}: its download did not end"]
-        assert all(h.market_value is not None for h in feed.holdings)
-        sim.download_end(FIRST)
-        await eventually(lambda: feed.overdue == [FIRST])
-        await feed.ensure(LONG)
-        assert feed.completeness == {FIRST: COMPLETE, SECOND: COMPLETE}
-        assert feed.problems == []
+    sim, feed = connected
+    sim.download_end(FIRST, delay_s=None)
+    await feed.ensure(LONG)
+    assert feed.completeness == {FIRST: PARTIAL, SECOND: COMPLETE}
+    assert feed.problems == [f"account {FIRST}: its download did not end"]
+    assert all(h.market_value is not None for h in feed.holdings)
+    sim.download_end(FIRST)
+    await eventually(lambda: feed.overdue == [FIRST])
+    await feed.ensure(LONG)
+    assert feed.completeness == {FIRST: COMPLETE, SECOND: COMPLETE}
+    assert feed.problems == []
 
 
 async def test_the_late_end_of_one_account_does_not_end_the_download_of_another(connected):
-    async with connected() as (sim, feed):
-        sim.download_end(FIRST, delay_s=0.5)
-        sim.download_end(SECOND, delay_s=None)
-        await feed.ensure(LONG)
-        assert feed.completeness == {FIRST: PARTIAL, SECOND: PARTIAL}
+    sim, feed = connected
+    sim.download_end(FIRST, delay_s=0.5)
+    sim.download_end(SECOND, delay_s=None)
+    await feed.ensure(LONG)
+    assert feed.completeness == {FIRST: PARTIAL, SECOND: PARTIAL}
 
 
 @pytest.mark.parametrize("lost", [False, True])
@@ -84,24 +79,25 @@ async def test_a_late_end_of_an_open_subscription_counts_unless_ib_was_lost(
         await connection.close()
 
 
+@pytest.mark.parametrize("connected", [HANGS_S], indirect=True)
 async def test_an_account_whose_download_was_cancelled_is_downloaded_again(connected, eventually):
-    async with connected(account_quiet_s=HANGS_S) as (sim, feed):
-        await feed.ensure(LONG)
-        sim.download_end(FIRST, delay_s=None)
-        sent = sim.stats()["requests"]["17"]["reqAccountUpdates"]
-        download = asyncio.create_task(feed.download([FIRST]))
-        await eventually(lambda: sim.stats()["requests"]["17"]["reqAccountUpdates"] > sent)
-        download.cancel()
-        await asyncio.gather(download, return_exceptions=True)
-        assert feed.completeness[FIRST] is PARTIAL
-        sim.download_end(FIRST)
-        await feed.ensure(LONG)
-        assert feed.is_complete
+    sim, feed = connected
+    await feed.ensure(LONG)
+    sim.download_end(FIRST, delay_s=None)
+    sent = sim.stats()["requests"]["17"]["reqAccountUpdates"]
+    download = asyncio.create_task(feed.download([FIRST]))
+    await eventually(lambda: sim.stats()["requests"]["17"]["reqAccountUpdates"] > sent)
+    download.cancel()
+    await asyncio.gather(download, return_exceptions=True)
+    assert feed.completeness[FIRST] is PARTIAL
+    sim.download_end(FIRST)
+    await feed.ensure(LONG)
+    assert feed.is_complete
 
 
 async def test_an_end_without_a_name_that_may_be_of_another_account_ends_nothing(connected):
-    async with connected() as (sim, feed):
-        sim.download_end(FIRST, delay_s=None)
-        sim.download_end(SECOND, blank=True)
-        await feed.ensure(LONG)
-        assert feed.completeness == {FIRST: PARTIAL, SECOND: PARTIAL}
+    sim, feed = connected
+    sim.download_end(FIRST, delay_s=None)
+    sim.download_end(SECOND, blank=True)
+    await feed.ensure(LONG)
+    assert feed.completeness == {FIRST: PARTIAL, SECOND: PARTIAL}

@@ -36,12 +36,7 @@ async def test_a_held_leg_whose_quantity_is_none_is_set_aside_and_not_closed(ope
 
 @pytest.mark.parametrize(
     ("account", "conid", "symbol"),
-    [
-        (A, -5, None),
-        (A, 921000007, " "),
-        ("DU999", 921000007, None),
-        ("", 921000007, None),
-    ],
+    [(A, -5, None), (A, 921000007, " "), ("DU999", 921000007, None), ("", 921000007, None)],
     ids=["negative", "no symbol", "foreign account", "no account"],
 )
 async def test_a_row_without_sense_is_set_aside_and_the_others_are_complete(

@@ -61,6 +61,14 @@ async def test_the_library_worker_never_takes_a_late_rest_for_a_whole_list(gatew
     await values.close()
 
 
+@pytest.fixture
+async def listed(opened):
+    """Return a simulator, a connection and its feed after a list of positions."""
+    sim, connection = opened
+    await connection.feed.snapshot()
+    return sim, connection, connection.feed
+
+
 def lists_of(sim):
     return sim.stats()["requests"]["17"]["reqPositions"]
 
@@ -122,11 +130,8 @@ def _position_row(held):
     return frame(position(ACCOUNT, Contract(conid=HELD_CALL, **AAPL), held, 120.5))
 
 
-async def test_a_position_message_that_contradicts_a_newer_portfolio_row_asks_for_the_list(gateway):
-    sim, manager = gateway
-    connection = await manager.get_connection()
-    feed = connection.feed
-    await feed.snapshot()
+async def test_a_position_message_that_contradicts_a_newer_portfolio_row_asks_for_the_list(listed):
+    sim, connection, feed = listed
     assert not feed.positions_due
     sim.send_raw(_portfolio_row(4) + _position_row(9))
     await connection.ib.reqCurrentTimeAsync()
@@ -137,23 +142,17 @@ async def test_a_position_message_that_contradicts_a_newer_portfolio_row_asks_fo
     assert not feed.positions_due
 
 
-async def test_a_portfolio_row_with_the_same_quantity_settles_a_contradiction(gateway):
-    sim, manager = gateway
-    connection = await manager.get_connection()
-    feed = connection.feed
-    await feed.snapshot()
+async def test_a_portfolio_row_with_the_same_quantity_settles_a_contradiction(listed):
+    sim, connection, feed = listed
     sim.send_raw(_portfolio_row(4) + _position_row(9) + _portfolio_row(9))
     await connection.ib.reqCurrentTimeAsync()
     assert feed.get((ACCOUNT, HELD_CALL)).position == 9
     assert not feed.positions_due
 
 
-async def test_a_position_message_long_after_a_portfolio_row_counts(gateway, monkeypatch):
+async def test_a_position_message_long_after_a_portfolio_row_counts(listed, monkeypatch):
     monkeypatch.setattr(account_feed, "LATE_S", 0.0)
-    sim, manager = gateway
-    connection = await manager.get_connection()
-    feed = connection.feed
-    await feed.snapshot()
+    sim, connection, feed = listed
     sim.send_raw(_portfolio_row(4))
     await connection.ib.reqCurrentTimeAsync()
     sim.send_raw(_position_row(9))

@@ -79,7 +79,7 @@ def error_of(service: FlexService, token: str = TOKEN) -> PositionSyncError:
     return error
 
 
-def test_a_statement_is_requested_awaited_and_fetched(service, receiver, waits) -> None:
+def test_a_statement_is_requested_awaited_and_fetched(service, receiver, waits):
     data = statement(position())
     busy = refused("1019", "Statement generation in progress.", "Warn")
     receiver.answers = [503, ACCEPTED, busy, busy, data]
@@ -101,7 +101,7 @@ def test_a_statement_is_requested_awaited_and_fetched(service, receiver, waits) 
 )
 def test_what_does_not_pass_by_waiting_is_not_tried_again(
     service, receiver, waits, answer, says, remedy
-) -> None:
+):
     receiver.answers = [answer, ACCEPTED]
     error = error_of(service)
     assert error.what.startswith("query 123456: ")
@@ -110,7 +110,7 @@ def test_what_does_not_pass_by_waiting_is_not_tried_again(
     assert (len(receiver.asked), waits) == (1, [])
 
 
-def test_too_many_requests_are_waited_for_and_then_named(receiver) -> None:
+def test_too_many_requests_are_waited_for_and_then_named(receiver):
     receiver.answers = [refused("1018", "Too many requests.")]
     error = error_of(FlexService(url=receiver.url, patience_s=0.2, sleep=lambda _s: None))
     assert "1018" in error.what
@@ -125,14 +125,14 @@ def test_too_many_requests_are_waited_for_and_then_named(receiver) -> None:
         ("http://example.invalid/flex", "in the clear"),
     ],
 )
-def test_no_answer_and_an_address_in_the_clear_are_named(url, says) -> None:
+def test_no_answer_and_an_address_in_the_clear_are_named(url, says):
     error = error_of(FlexService(url=url, patience_s=0.01, sleep=lambda _s: None))
     assert says in error.what
     assert error.__cause__ is None
 
 
 @pytest.mark.parametrize("token", [TOKEN, "kept/to itself+%"])
-def test_a_token_that_the_service_repeats_is_in_no_error(service, receiver, token) -> None:
+def test_a_token_that_the_service_repeats_is_in_no_error(service, receiver, token):
     for said in (token, quote_plus(token)):
         text = f"The token {said} is unknown to /SendRequest?t={said}"
         receiver.answers = [refused("1015", text)]
@@ -148,7 +148,7 @@ def test_a_token_that_the_service_repeats_is_in_no_error(service, receiver, toke
 
 def test_the_address_that_an_answer_names_is_followed_if_it_is_the_broker_s(
     service, receiver, monkeypatch
-) -> None:
+):
     other = f"{receiver.url}/other/GetStatement"
     monkeypatch.setattr(flex, "is_of_broker", lambda url: url == other)
     data = statement(position())
@@ -169,7 +169,7 @@ def test_the_address_that_an_answer_names_is_followed_if_it_is_the_broker_s(
         ("", False),
     ],
 )
-def test_a_token_goes_to_the_broker_s_hosts_over_https_only(url, is_followed) -> None:
+def test_a_token_goes_to_the_broker_s_hosts_over_https_only(url, is_followed):
     assert flex.is_of_broker(url) is is_followed
 
 
@@ -183,6 +183,6 @@ def test_a_token_goes_to_the_broker_s_hosts_over_https_only(url, is_followed) ->
         "https://[pa55word",
     ],
 )
-def test_no_part_of_an_address_that_cannot_be_used_is_shown(url) -> None:
+def test_no_part_of_an_address_that_cannot_be_used_is_shown(url):
     service = FlexService(url=url)
     assert "pa55word" not in str(error_of(service)) + repr(service)

@@ -5,8 +5,8 @@ all but those that are marked `on_disk`, run in an object store too.
 """
 
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -28,33 +28,15 @@ def clock() -> HandClock:
 
 @pytest.fixture
 def make_update(clock: HandClock) -> Callable[..., PositionUpdate]:
-    def make(
-        conid: int = 1,
-        *,
-        position: float = 1.0,
-        account: str = "DUSIM1",
-        timestamp: datetime | None = None,
-        request_id: str | None = None,
-        trading_mode: TradingMode = TradingMode.SIMULATED,
-        update_id: str = "",
-        symbol: str = "SPY",
-    ) -> PositionUpdate:
-        return PositionUpdate(
-            conid=conid,
-            symbol=symbol,
-            right=None,
-            position=position,
-            market_price=1.5,
-            market_value=150.0 * position,
-            average_cost=120.0,
-            unrealized_pnl=30.0 * position,
-            timestamp=timestamp or clock.now,
-            account=account,
-            source=Source.QUEUE if request_id else Source.STREAM,
-            request_id=request_id,
-            trading_mode=trading_mode,
-            update_id=update_id,
-        )
+    def make(conid: int = 1, *, position: float = 1.0, **given: Any) -> PositionUpdate:
+        usual = {
+            "symbol": "SPY", "account": "DUSIM1", "timestamp": clock.now,
+            "trading_mode": TradingMode.SIMULATED,
+            "source": Source.QUEUE if given.get("request_id") else Source.STREAM,
+        }  # fmt: skip
+        money = {"market_value": 150.0 * position, "unrealized_pnl": 30.0 * position}
+        prices = {"right": None, "market_price": 1.5, "average_cost": 120.0}
+        return PositionUpdate(conid=conid, position=position, **prices, **money, **usual | given)
 
     return make
 

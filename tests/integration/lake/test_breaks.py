@@ -17,14 +17,9 @@ AT = datetime(2026, 1, 2, 15, tzinfo=UTC)
 
 def missing(conid=1, expected=2.0):
     return Discrepancy(
-        type=DiscrepancyType.MISSING,
-        account="DUSIM1",
-        conid=conid,
-        symbol="SPY",
-        expected=expected,
-        actual=None,
-        detail="held at the broker, no row",
-    )
+        type=DiscrepancyType.MISSING, account="DUSIM1", conid=conid, symbol="SPY",
+        expected=expected, actual=None, detail="held at the broker, no row",
+    )  # fmt: skip
 
 
 @pytest.mark.in_store

@@ -25,23 +25,22 @@ WHO = {"lease_s": 15.0, "run_id": "run-1", "host": "box", "pid": 42}
 def holding(clock, conid=1, position=2.0, account="DUSIM1", gateway_id=LOGIN, **more):
     values = {
         "instrument": Instrument(
-            conid=conid,
-            symbol="SPY",
-            sec_type="OPT",
-            currency="USD",
-            multiplier=100.0,
-            right=Right.PUT,
-            strike=440.0,
-            expiry=date(2026, 2, 20),
+            conid=conid, symbol="SPY", sec_type="OPT", currency="USD", multiplier=100.0,
+            right=Right.PUT, strike=440.0, expiry=date(2026, 2, 20),
             local_symbol="SPY   260220P00440000",
         ),
-        "average_cost": 120.5,
-        "snapshot_id": "download-1",
-        "completeness": Completeness.COMPLETE,
-        "gateway_id": gateway_id,
-        "account": account,
-    }
+        "average_cost": 120.5, "snapshot_id": "download-1", "gateway_id": gateway_id,
+        "completeness": Completeness.COMPLETE, "account": account,
+    }  # fmt: skip
     return make_holding(conid, clock.now, position=position, **(values | more))
+
+
+def followed(lake, clock, owner=Owner.STREAM):
+    """Let an owner publish a holding, and another one follow it; return their sessions."""
+    first = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+    lake.broker_positions.replace(LOGIN, [holding(clock, 1)], first)
+    lake.sessions.end(first)
+    return first, lake.sessions.acquire(LOGIN, owner, **WHO)
 
 
 async def test_broker_positions_are_read_as_they_were_written(lake, clock):
@@ -81,10 +80,7 @@ async def test_any_gateway_is_kept_apart_from_the_others(lake, clock, gateway_id
 @pytest.mark.parametrize("rows", [1, 0], ids=["with rows", "with no rows"])
 @pytest.mark.in_store
 async def test_an_owner_that_was_followed_writes_nothing(lake, clock, rows):
-    first = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
-    lake.broker_positions.replace(LOGIN, [holding(clock, 1)], first)
-    lake.sessions.end(first)
-    second = lake.sessions.acquire(LOGIN, Owner.REFRESH, **WHO)
+    first, second = followed(lake, clock, Owner.REFRESH)
     lake.broker_positions.replace(LOGIN, [holding(clock, 2)] * rows, second)
     before = lake.broker_positions.read(LOGIN)
     with pytest.raises(LeaseLostError, match="newer owner"):
@@ -190,10 +186,7 @@ async def test_changes_without_rows_of_the_same_session_are_refused(lake, clock)
 async def test_of_a_commit_race_with_a_newer_owner_the_older_one_writes_nothing(
     lake, clock, monkeypatch
 ):
-    first = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
-    lake.broker_positions.replace(LOGIN, [holding(clock, 1)], first)
-    lake.sessions.end(first)
-    second = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+    first, second = followed(lake, clock)
     other = Lake(lake.path).broker_positions
 
     def overtaken(*args):

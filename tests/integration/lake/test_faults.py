@@ -5,12 +5,12 @@ import os
 import signal
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
+from dataclasses import replace
 
 import pytest
 
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.update import PositionUpdate, QueueRequest, QueueStatus
+from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.errors import (
     LeaseLostError,
     LoginOwnedError,
@@ -176,7 +176,9 @@ def test_an_owner_that_was_stopped_longer_than_its_lease_writes_nothing_more(sto
     [(-60.0, 50.0), (60.0 if EVERYTHING else 5.0, 2.0)],
     ids=["behind", "ahead"],
 )
-def test_an_owner_whose_clock_is_off_never_writes_after_its_successor(lake, clock_s, lease_s):
+def test_an_owner_whose_clock_is_off_never_writes_after_its_successor(
+    lake, make_update, clock_s, lease_s
+):
     """To the others its lease has ended before it began; or it ends so much later."""
     worker, updates = _owner_that_writes(lake, clock_s, lease_s), lake.updates.sync
     session = _taken_over(lake)
@@ -184,10 +186,7 @@ def test_an_owner_whose_clock_is_off_never_writes_after_its_successor(lake, cloc
     rows = updates.count()
     assert worker.output() == f"{LeaseLostError.__name__}\n"
     assert updates.count() == rows
-    own = PositionUpdate(
-        2, "SPY", None, 1.0, 1.0, 1.0, 1.0, 1.0, datetime.now(UTC),
-        gateway_id="g", fencing_token=session.fencing_token,
-    )  # fmt: skip
+    own = replace(make_update(2), gateway_id="g", fencing_token=session.fencing_token)
     assert updates.append([own]).rows == 1
     tokens = lake.updates.table.rows().sort("ledger_version")["fencing_token"].to_list()
     assert tokens == sorted(tokens)

@@ -33,12 +33,8 @@ def test_an_update_is_read_as_it_was_written(ledger, make_update):
     ledger.sync.append([update], batch_id="b-1", run_id="r-1")
     [read] = ledger.sync.latest_updates()
     assert isinstance(read, PositionUpdate)
-    assert (read.symbol, read.update_id, read.batch_id, read.run_id) == (
-        update.symbol,
-        "u-1",
-        "b-1",
-        "r-1",
-    )
+    assert (read.update_id, read.batch_id, read.run_id) == ("u-1", "b-1", "r-1")
+    assert read.symbol == update.symbol
     assert read.timestamp == update.timestamp
     assert read.expiry is None
 
@@ -335,19 +331,17 @@ def test_the_value_at_a_moment_is_the_last_one_before_it(ledger, make_update, cl
     for day in range(5):
         clock.now = began + timedelta(days=day)
         ledger.sync.append([make_update(1, position=float(day))])
-    noon = began + timedelta(days=2, hours=5)
-    assert ledger.sync.last_before(noon).get_column("position").to_list() == [2.0]
-    assert ledger.sync.last_before(began + timedelta(days=2)).get_column("position").to_list() == [
-        2.0
-    ]
-    just_before = began + timedelta(days=2) - timedelta(microseconds=1)
-    assert ledger.sync.last_before(just_before).get_column("position").to_list() == [1.0]
-    assert ledger.sync.last_before(began - timedelta(seconds=1)).is_empty()
-    late = began + timedelta(days=9)
-    assert ledger.sync.last_before(late, look_back_days=4).is_empty()
-    assert ledger.sync.last_before(late, look_back_days=5).get_column("position").to_list() == [4.0]
-    since = ledger.sync.latest_since(began + timedelta(days=4))
-    assert since.get_column("position").to_list() == [4.0]
+    middle, late = began + timedelta(days=2), began + timedelta(days=9)
+    for rows, expected in (
+        (ledger.sync.last_before(middle + timedelta(hours=5)), [2.0]),
+        (ledger.sync.last_before(middle), [2.0]),
+        (ledger.sync.last_before(middle - timedelta(microseconds=1)), [1.0]),
+        (ledger.sync.last_before(began - timedelta(seconds=1)), []),
+        (ledger.sync.last_before(late, look_back_days=4), []),
+        (ledger.sync.last_before(late, look_back_days=5), [4.0]),
+        (ledger.sync.latest_since(began + timedelta(days=4)), [4.0]),
+    ):
+        assert rows.get_column("position").to_list() == expected
 
 
 @pytest.mark.on_disk  # it lists folders

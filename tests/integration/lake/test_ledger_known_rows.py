@@ -50,9 +50,7 @@ def derive(reader, known, clock):
 
 
 @pytest.mark.parametrize("seed", [0, 1, *[2] * EVERYTHING])
-def test_they_are_those_of_the_whole_ledger(
-    open_ledger, reader, derive, make_update, clock, seed
-) -> None:
+def test_they_are_those_of_the_whole_ledger(open_ledger, reader, derive, make_update, clock, seed):
     chance, following, looking = random.Random(seed), reader(), reader()
     for step in range(30 if EVERYTHING else 12):
         clock.advance(chance.choice([0, 1, 60, 600]))
@@ -88,7 +86,7 @@ def test_they_are_those_of_the_whole_ledger(
 @pytest.mark.on_disk  # it deletes files
 def test_the_history_before_the_known_rows_is_not_read(
     open_ledger, reader, derive, make_update, clock
-) -> None:
+):
     open_ledger().append([make_update(conid) for conid in (1, 2)])
     old = open_ledger().table.snapshot(lambda handle: handle.file_uris())
     clock.advance(1)
@@ -108,7 +106,7 @@ def test_the_history_before_the_known_rows_is_not_read(
 
 def test_a_holding_that_closed_before_the_known_rows_is_left_out_and_in_the_rows_as_of_now(
     open_ledger, reader, derive, make_update, clock
-) -> None:
+):
     open_ledger().append([make_update(conid) for conid in (1, 2, 3)])
     clock.advance(1)
     open_ledger().append([make_update(1, position=0.0), make_update(2, position=0.0)])
@@ -129,7 +127,7 @@ def test_a_holding_that_closed_before_the_known_rows_is_left_out_and_in_the_rows
 @pytest.mark.on_disk  # it moves folders
 def test_a_ledger_that_was_taken_back_since_is_read_whole(
     home, open_ledger, reader, derive, make_update, clock
-) -> None:
+):
     open_ledger().append([make_update(1, position=1.0)])
     shutil.copytree(f"{home}/updates", f"{home}/before")
     clock.advance(1)
@@ -147,7 +145,7 @@ def test_a_ledger_that_was_taken_back_since_is_read_whole(
 @pytest.mark.on_disk  # it spoils files
 def test_derived_rows_that_cannot_be_read_are_left_aside(
     open_ledger, reader, derive, make_update, known
-) -> None:
+):
     open_ledger().append([make_update(1, position=1.0)])
     derive()
     for path in known.glob("*.parquet"):

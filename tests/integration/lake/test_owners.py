@@ -11,11 +11,7 @@ import pytest
 
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.update import TradingMode
-from position_sync_dagster.errors import (
-    LeaseLostError,
-    LoginOwnedError,
-    TradingModeError,
-)
+from position_sync_dagster.errors import LeaseLostError, LoginOwnedError, TradingModeError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import table
 from position_sync_dagster.lake.storage.maintenance import maintain
@@ -27,6 +23,7 @@ from tests.support.waiting import DEADLINE_S, eventually
 
 LOGIN = "127.0.0.1:7497"
 WHO = {"lease_s": 15.0, "run_id": "run-1", "host": "box", "pid": 42}
+LIVE = {"lease_s": 15.0, "state": SessionState.LIVE}
 LONG = WHO | {"lease_s": 1500.0}
 LIVE_LONG = {"lease_s": 1500.0, "state": SessionState.LIVE}
 
@@ -145,9 +142,7 @@ async def test_a_killed_owner_is_followed_when_its_lease_is_over_and_not_before(
 async def test_a_heartbeat_renews_the_lease_and_records_the_state_of_the_owner(lake, clock):
     session = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     clock.advance(10)
-    live = lake.sessions.renew(
-        session, lease_s=15, state=SessionState.LIVE, lines_in_use=20, line_limit=95
-    )
+    live = lake.sessions.renew(session, lines_in_use=20, line_limit=95, **LIVE)
     clock.advance(4)
     again = lake.sessions.renew(session, lease_s=15)
     assert (again.state, again.lines_in_use, again.line_limit) == (SessionState.LIVE, 20, 95)
@@ -157,7 +152,7 @@ async def test_a_heartbeat_renews_the_lease_and_records_the_state_of_the_owner(l
         session, lease_s=15, state=SessionState.BLIND, detail="1100 connectivity lost"
     )
     assert (blind.state_since, blind.detail) == (clock.now, "1100 connectivity lost")
-    back = lake.sessions.renew(blind, lease_s=15, state=SessionState.LIVE)
+    back = lake.sessions.renew(blind, **LIVE)
     assert back.detail is None
     assert lake.sessions.renew(back, lease_s=15, detail="a leg is wrong").detail
     back = lake.sessions.renew(back, lease_s=15)
@@ -170,26 +165,25 @@ async def test_a_late_heartbeat_records_since_when_the_owner_sees_the_gateway(la
     session = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     seen = clock.now + timedelta(seconds=2)
     clock.advance(9)
-    live = {"lease_s": 15.0, "state": SessionState.LIVE}
-    first = lake.sessions.renew(session, live_since=seen, **live)
+    first = lake.sessions.renew(session, live_since=seen, **LIVE)
     assert first.state_since == seen
     clock.advance(4)
-    assert lake.sessions.renew(session, live_since=seen, **live).state_since == seen
+    assert lake.sessions.renew(session, live_since=seen, **LIVE).state_since == seen
     back = clock.now + timedelta(seconds=1)  # an outage between two heartbeats
     clock.advance(4)
-    assert lake.sessions.renew(session, live_since=back, **live).state_since == back
+    assert lake.sessions.renew(session, live_since=back, **LIVE).state_since == back
     blind = lake.sessions.renew(session, lease_s=15, state=SessionState.BLIND)
     clock.advance(1)
-    again = lake.sessions.renew(session, live_since=seen, **live)
+    again = lake.sessions.renew(session, live_since=seen, **LIVE)
     assert again.state_since == blind.state_since  # never before the outage
     clock.advance(-2)
     ahead = clock.now + timedelta(seconds=5)
-    assert lake.sessions.renew(session, live_since=ahead, **live).state_since == clock.now
+    assert lake.sessions.renew(session, live_since=ahead, **LIVE).state_since == clock.now
 
 
 async def test_an_owner_that_goes_on_after_the_clock_was_set_back_is_live_since_then(lake, clock):
     session = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
-    live = {"lease_s": 15.0, "state": SessionState.LIVE, "live_since": clock.now}
+    live = LIVE | {"live_since": clock.now}
     lake.sessions.renew(session, **live)
     clock.advance(-3600)
     set_back_at = clock.now
@@ -212,10 +206,10 @@ async def test_the_time_when_the_gateway_was_last_seen_is_kept_across_sessions(
     session = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     assert session.state_since == clock.now
     clock.advance(5)
-    session = lake.sessions.renew(session, lease_s=15, state=SessionState.LIVE)
+    session = lake.sessions.renew(session, **LIVE)
     assert session.state_since == clock.now
     clock.advance(10)
-    session = lake.sessions.renew(session, lease_s=15, state=SessionState.LIVE)
+    session = lake.sessions.renew(session, **LIVE)
     last_seen = clock.now + timedelta(seconds=7 if cleanly else 0)
     session = await follow(session)
     assert (session.state, session.state_since) == (SessionState.STARTING, last_seen)
@@ -225,7 +219,7 @@ async def test_the_time_when_the_gateway_was_last_seen_is_kept_across_sessions(
     assert session.state_since == last_seen
     session = await follow(session)
     assert session.state_since == last_seen
-    session = lake.sessions.renew(session, lease_s=15, state=SessionState.LIVE)
+    session = lake.sessions.renew(session, **LIVE)
     assert session.state_since == clock.now
     assert all(s.state_since <= last_seen for s in lake.sessions.history()[1:])
 
@@ -359,13 +353,12 @@ def unlocked(lake, monkeypatch):
 async def test_a_renewal_does_not_wait_for_those_of_other_logins(lake, clock, monkeypatch):
     one, two = [lake.sessions.acquire(f"g:{n}", Owner.STREAM, **WHO) for n in (1, 2)]
     here, there = (unlocked(Lake(lake.path, clock=clock), monkeypatch) for _ in range(2))
-    live = {"lease_s": 15.0, "state": SessionState.LIVE}
-    there.renew(two, **live)
+    there.renew(two, **LIVE)
     clock.advance(3)
     commits = overtaken_by(
-        lambda: there.renew(two, lines_in_use=7, line_limit=10, **live), monkeypatch
+        lambda: there.renew(two, lines_in_use=7, line_limit=10, **LIVE), monkeypatch
     )
-    here.renew(one, **live)
+    here.renew(one, **LIVE)
     assert len(commits) == 2  # one each
     for login, lines in (("g:1", 0), ("g:2", 7)):
         for reader in (here, there, lake.sessions):

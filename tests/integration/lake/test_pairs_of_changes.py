@@ -19,9 +19,7 @@ from deltalake import write_deltalake
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.instrument import (
-    ContractDetails,
-)
+from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.statement import Execution
 from position_sync_dagster.domain.update import PositionUpdate, QueueRequest

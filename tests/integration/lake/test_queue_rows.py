@@ -16,22 +16,15 @@ from position_sync_dagster.lake.storage.maintenance import maintain
 from tests.support.filled_queue import filled_queue
 
 NULLS = (
-    "request_id",
-    "conid",
-    "symbol",
-    "priority",
-    "status",
-    "created_at",
-    "updated_at",
-    "reason",
-)
+    "request_id", "conid", "symbol", "priority", "status", "created_at", "updated_at", "reason",
+)  # fmt: skip
 ODD = [{name: None} for name in NULLS]
 ODD += [dict.fromkeys(NULLS), {"status": "ODD"}, {"reason": "ODD"}]
 ODD += [{"status": "PROCESSING", "reason": None}, {"status": "PROCESSING", "request_id": None}]
 
 
 @pytest.mark.parametrize("change", ODD, ids=str)
-def test_a_row_that_is_no_request_stops_nothing_and_stays(tmp_path, change) -> None:
+def test_a_row_that_is_no_request_stops_nothing_and_stays(tmp_path, change):
     before = filled_queue(tmp_path / "q", 4).table
     kinds = before.spec.polars
     odd = before.rows().head(1).with_columns(conid=pl.lit(99, pl.Int64), account=pl.lit("odd"))

@@ -1,7 +1,6 @@
 """A torn last commit is refused by name and set aside; other damage names its file."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,19 +16,8 @@ from position_sync_dagster.lake.storage.durability import (
     torn_entries,
 )
 from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY
+from tests.support import torn_queues
 from tests.support.extent import EVERYTHING
-from tests.support.torn_queues import (
-    STEPS,
-    cuts,
-    entry,
-    insert,
-    mark,
-    newest_entry,
-    queue_at,
-    rows,
-    small_queue,
-    written_by,
-)
 
 CUTS = 12 if EVERYTHING else 2
 
@@ -37,22 +25,28 @@ CUTS = 12 if EVERYTHING else 2
 @pytest.fixture
 def before(tmp_path: Path) -> tuple[Path, list[dict]]:
     """The path of a small queue of version 2, and its rows."""
-    return tmp_path / "q", rows(small_queue(tmp_path / "q"))
+    return tmp_path / "q", torn_queues.rows(torn_queues.small_queue(tmp_path / "q"))
+
+
+def write_checkpoint(path: Path) -> None:
+    while not list(path.glob("_delta_log/*.checkpoint.parquet")):
+        torn_queues.insert(torn_queues.queue_at(path))
+        torn_queues.mark(torn_queues.queue_at(path))
 
 
 def assert_refused(path: Path, *, remedy: str = "doctor --repair") -> None:
     with pytest.raises(BrokenTableError, match=remedy):
-        queue_at(path).sync.counts()
+        torn_queues.queue_at(path).sync.counts()
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
-def test_a_torn_last_commit_is_refused_and_set_aside_and_the_others_stay(
-    before: tuple[Path, list[dict]], step: Callable[[PositionQueue], None], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("step", torn_queues.STEPS, ids=lambda step: step.__name__)
+def test_a_torn_last_commit_is_refused_and_set_aside_and_the_others_stay(before, step, tmp_path):
     path, old = before
-    step(queue_at(path))
-    torn = [newest_entry(path), *written_by(path, 3)]
-    cases = [(file, length) for file in torn for length in cuts(file.stat().st_size, CUTS)]
+    step(torn_queues.queue_at(path))
+    torn = [torn_queues.newest_entry(path), *torn_queues.written_by(path, 3)]
+    cases = [
+        (file, length) for file in torn for length in torn_queues.cuts(file.stat().st_size, CUTS)
+    ]
     for number, (file, length) in enumerate(cases):
         copy = Path(shutil.copytree(path, tmp_path / str(number)))
         broken = copy / file.relative_to(path)
@@ -60,83 +54,79 @@ def test_a_torn_last_commit_is_refused_and_set_aside_and_the_others_stay(
         assert_refused(copy)
         [found] = remove_torn(copy)
         assert (found.version, found.is_last) == (3, True)
-        assert rows(queue_at(copy)) == old
+        assert torn_queues.rows(torn_queues.queue_at(copy)) == old
         assert torn_entries(copy) == []
-        assert (copy / f"{SET_ASIDE}{entry(copy, 3).name}").exists()
+        assert (copy / f"{SET_ASIDE}{torn_queues.entry(copy, 3).name}").exists()
 
 
 def test_several_torn_last_commits_are_set_aside_together(before, tmp_path):
     path, old = before
-    for step in STEPS[:3]:
-        step(queue_at(path))
+    for step in torn_queues.STEPS[:3]:
+        step(torn_queues.queue_at(path))
     for version in (3, 4, 5):
-        entry(path, version).write_bytes(b"{")
+        torn_queues.entry(path, version).write_bytes(b"{")
     assert [one.version for one in remove_torn(path)] == [5, 4, 3]
-    assert rows(queue_at(path)) == old
+    assert torn_queues.rows(torn_queues.queue_at(path)) == old
 
 
 def test_a_torn_commit_before_whole_ones_is_left_to_a_backup(before):
     path, _ = before
-    insert(queue_at(path))
-    entry(path, 2).write_bytes(b"")
+    torn_queues.insert(torn_queues.queue_at(path))
+    torn_queues.entry(path, 2).write_bytes(b"")
     assert_refused(path, remedy="from a backup")
     assert remove_torn(path) == []
 
 
 def test_the_torn_creation_of_a_table_is_set_aside_and_it_is_created_again(tmp_path):
-    queue_at(tmp_path / "q").sync.initialize()
-    newest_entry(tmp_path / "q").write_bytes(b"")
+    torn_queues.queue_at(tmp_path / "q").sync.initialize()
+    torn_queues.newest_entry(tmp_path / "q").write_bytes(b"")
     assert_refused(tmp_path / "q")
     remove_torn(tmp_path / "q")
-    assert queue_at(tmp_path / "q").table.count() == 0
+    assert torn_queues.queue_at(tmp_path / "q").table.count() == 0
 
 
 def test_a_torn_checkpoint_is_set_aside_and_its_entries_stand_for_it(before):
     path, _ = before
-    while not list(path.glob("_delta_log/*.checkpoint.parquet")):
-        insert(queue_at(path))
-        mark(queue_at(path))
-    whole = rows(queue_at(path))
+    write_checkpoint(path)
+    whole = torn_queues.rows(torn_queues.queue_at(path))
     [checkpoint] = path.glob("_delta_log/*.checkpoint.parquet")
     checkpoint.write_bytes(checkpoint.read_bytes()[:-20])
     assert_refused(path)
     assert remove_torn(path) == []
-    assert rows(queue_at(path)) == whole
+    assert torn_queues.rows(torn_queues.queue_at(path)) == whole
     assert int(checkpoint.name[:20]) == CHECKPOINT_EVERY
 
 
 def test_a_file_that_is_missing_names_itself(before):
     path, _ = before
-    while not list(path.glob("_delta_log/*.checkpoint.parquet")):
-        insert(queue_at(path))
-        mark(queue_at(path))
-    [file] = (one for one in written_by(path, 2) if "SUCCESS" in str(one))
+    write_checkpoint(path)
+    [file] = (one for one in torn_queues.written_by(path, 2) if "SUCCESS" in str(one))
     file.unlink()
     with pytest.raises(BrokenTableError, match=file.name):
-        queue_at(path).table.rows()
+        torn_queues.queue_at(path).table.rows()
     assert remove_torn(path) == []
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
+@pytest.mark.parametrize("step", torn_queues.STEPS, ids=lambda step: step.__name__)
 def test_an_entry_cut_at_any_byte_is_found_torn(tmp_path, step):
-    step(small_queue(tmp_path / "q"))
-    whole = newest_entry(tmp_path / "q").read_bytes()
+    step(torn_queues.small_queue(tmp_path / "q"))
+    whole = torn_queues.newest_entry(tmp_path / "q").read_bytes()
     assert parse_entry(3, whole).flaw is None
     for length in range(len(whole)):
         assert parse_entry(3, whole[:length]).flaw, length
         assert parse_entry(3, whole[:length].ljust(len(whole), b"\0")).flaw, length
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
+@pytest.mark.parametrize("step", torn_queues.STEPS, ids=lambda step: step.__name__)
 def test_an_entry_of_another_writer_without_commit_info_is_whole(tmp_path, step, clock):
     lake = Lake(tmp_path, clock=clock, fsync=False)
     lake.initialize_sync()
-    queue = small_queue(tmp_path / "position_queue")
+    queue = torn_queues.small_queue(tmp_path / "position_queue")
     step(queue)
-    entry = newest_entry(tmp_path / "position_queue")
-    info, *actions = entry.read_bytes().splitlines(keepends=True)
+    torn_queues.entry = torn_queues.newest_entry(tmp_path / "position_queue")
+    info, *actions = torn_queues.entry.read_bytes().splitlines(keepends=True)
     assert b'"commitInfo"' in info
-    entry.write_bytes(b"".join(actions))
+    torn_queues.entry.write_bytes(b"".join(actions))
     assert DeltaTable(tmp_path / "position_queue").version() == 3
     assert torn_entries(tmp_path / "position_queue") == []
-    assert rows(PositionQueue(tmp_path / "position_queue")) == rows(queue)
+    assert torn_queues.rows(PositionQueue(tmp_path / "position_queue")) == torn_queues.rows(queue)

@@ -10,16 +10,6 @@ import pytest
 
 from position_sync_dagster.processes import home as home_module
 from position_sync_dagster.processes.child_process import MARKER, ChildProcess
-from position_sync_dagster.processes.home import (
-    Home,
-    HomeError,
-    HomeInUseError,
-    adopt_environment,
-    exclusive_use,
-    find_marked,
-    holder_of,
-    home_environment,
-)
 from tests.support.demo_program import wait_for
 
 HOLDER = textwrap.dedent(
@@ -48,17 +38,17 @@ def holder(tmp_path):
 
 def test_a_home_in_use_is_refused_and_names_its_holder_until_that_is_killed(tmp_path, holder):
     named = f"a holder (process {holder.pid})"
-    assert holder_of(tmp_path) == named
+    assert home_module.holder_of(tmp_path) == named
     with (
-        pytest.raises(HomeInUseError) as refused,
-        exclusive_use(tmp_path, purpose="another"),
+        pytest.raises(home_module.HomeInUseError) as refused,
+        home_module.exclusive_use(tmp_path, purpose="another"),
     ):
         pass
     assert f"is in use by {named}." in refused.value.what
     holder.kill()
     holder.wait()
-    assert holder_of(tmp_path) is None
-    with exclusive_use(tmp_path, purpose="the next"):
+    assert home_module.holder_of(tmp_path) is None
+    with home_module.exclusive_use(tmp_path, purpose="the next"):
         pass
 
 
@@ -68,16 +58,16 @@ def test_processes_that_a_crash_left_are_ended_before_the_next_use_and_no_others
     monkeypatch.setattr(home_module, "LEFTOVER_S", 0.2)
     mine, other = tmp_path / "mine", tmp_path / "other"
     other.mkdir()
-    marked = home_environment({MARKER: str(mine)})
+    marked = home_module.home_environment({MARKER: str(mine)})
     with (
         ChildProcess("n", SLEEP, env={MARKER: str(other)}, cwd=other, grace_s=0.0) as neighbour,
         subprocess.Popen(SLEEP, env=marked, start_new_session=True) as stray,
     ):
         try:
-            wait_for("it can be found", lambda: find_marked(mine), poll_s=0.02)
-            with exclusive_use(mine, purpose="the next"):
-                assert not find_marked(mine)
-            assert [one.pid for one in find_marked(other)] == [neighbour.pid]
+            wait_for("it can be found", lambda: home_module.find_marked(mine), poll_s=0.02)
+            with home_module.exclusive_use(mine, purpose="the next"):
+                assert not home_module.find_marked(mine)
+            assert [one.pid for one in home_module.find_marked(other)] == [neighbour.pid]
         finally:
             stray.kill()
 
@@ -87,19 +77,19 @@ def test_the_users_settings_do_not_reach_into_a_home(monkeypatch):
     monkeypatch.setenv("POSITION_SYNC_MAX_LINES", "40")
     monkeypatch.setenv("DAGSTER_HOME", "/real/home")
     monkeypatch.setenv("TZ", "America/New_York")
-    env = home_environment({"POSITION_SYNC_LAKE": "/demo/lake"})
+    env = home_module.home_environment({"POSITION_SYNC_LAKE": "/demo/lake"})
     assert {k: v for k, v in env.items() if k.startswith(("POSITION_SYNC_", "DAGSTER_"))} == {
-        "POSITION_SYNC_LAKE": "/demo/lake",
+        "POSITION_SYNC_LAKE": "/demo/lake"
     }
     assert env["TZ"] == "America/New_York"
-    adopt_environment({"POSITION_SYNC_LAKE": "/demo/lake", "OTHER": "x"})
+    home_module.adopt_environment({"POSITION_SYNC_LAKE": "/demo/lake", "OTHER": "x"})
     assert os.environ["POSITION_SYNC_LAKE"] == "/demo/lake"
     assert "POSITION_SYNC_MAX_LINES" not in os.environ
     assert "OTHER" not in os.environ
 
 
 def test_settings_that_a_person_adds_to_a_home_stay_and_a_copy_of_it_has_its_own_tables(tmp_path):
-    home = Home.at(tmp_path / "it's a home")
+    home = home_module.Home.at(tmp_path / "it's a home")
     assert home.is_new
     home.prepare()
     with home.settings_file.open("a") as file:
@@ -108,7 +98,7 @@ def test_settings_that_a_person_adds_to_a_home_stay_and_a_copy_of_it_has_its_own
     written = home.update_settings({"POSITION_SYNC_STRATEGIES_FILE": odd})
     assert written == home.read_settings()
     assert not home.is_new
-    copied = Home.at(shutil.copytree(home.path, tmp_path / "copy"))
+    copied = home_module.Home.at(shutil.copytree(home.path, tmp_path / "copy"))
     assert copied.read_settings() == {
         "POSITION_SYNC_MAX_LINES": "10",
         "POSITION_SYNC_LAKE": str(tmp_path / "copy" / "lake"),
@@ -120,7 +110,7 @@ def test_settings_that_a_person_adds_to_a_home_stay_and_a_copy_of_it_has_its_own
 def test_a_folder_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(HomeError, match="file/home"),
-        exclusive_use(tmp_path / "file" / "home", purpose="x"),
+        pytest.raises(home_module.HomeError, match="file/home"),
+        home_module.exclusive_use(tmp_path / "file" / "home", purpose="x"),
     ):
         pass

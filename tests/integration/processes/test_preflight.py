@@ -37,13 +37,9 @@ def look(tmp_path):
 
     async def run(settings, environ=None) -> dict[str, list[Finding]]:
         found = await asyncio.to_thread(
-            run_preflight,
-            settings,
-            environ or {},
-            env_file=None,
-            dagster_home=tmp_path / "dagster_home",
-            ui_port=free_port(),
-        )
+            run_preflight, settings, environ or {}, env_file=None,
+            dagster_home=tmp_path / "dagster_home", ui_port=free_port(),
+        )  # fmt: skip
         by_check: dict[str, list[Finding]] = {}
         for one in found:
             assert bool(one.remedy) == (one.level is not Level.GOOD), one

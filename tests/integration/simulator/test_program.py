@@ -21,10 +21,7 @@ CALL = 921000001
 @asynccontextmanager
 async def program(*arguments: str) -> AsyncIterator[Process]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "ib_gateway_simulator", *arguments),
-        stdout=PIPE,
-        stderr=PIPE,
+        sys.executable, *("-m", "ib_gateway_simulator", *arguments), stdout=PIPE, stderr=PIPE
     )
     try:
         yield process

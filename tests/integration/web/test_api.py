@@ -14,7 +14,6 @@ from ib_gateway_simulator.loopback_guard import LoopbackGuard
 from position_sync_dagster.cli.reports import Tools
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.figures import COLUMNS, read_figures
 from position_sync_dagster.web import served_figures
@@ -39,7 +38,7 @@ async def client(settings: Settings, monkeypatch) -> AsyncIterator[httpx.AsyncCl
         yield client
 
 
-async def test_the_figures_have_their_shape_and_unknown_is_null(client, lake: Lake):
+async def test_the_figures_have_their_shape_and_unknown_is_null(client, lake):
     lake.registry.sync.add_many([leg(1, "a", quantity=-1.0), leg(1, "b", quantity=-1.0)])
     lake.updates.sync.append([row(1), row(2, daily_pnl=None, market_price=None)])
     found = (await client.get("/api/v1/figures")).json()
@@ -56,13 +55,23 @@ async def test_the_figures_have_their_shape_and_unknown_is_null(client, lake: La
     }  # fmt: skip
 
 
-async def test_an_entity_tag_says_that_nothing_changed_until_the_ledger_does(client, lake: Lake):
+async def test_an_entity_tag_says_that_nothing_changed_until_ledger_or_gateway_do(
+    client, lake, settings
+):
+    """A gateway that stops writes no row of a holding, and an old answer would look fresh."""
     lake.updates.sync.append([row(1)])
     first = await client.get("/api/v1/figures")
     assert first.headers["etag"].startswith(f'"{first.json()["ledger_version"]}-')
     known = {"If-None-Match": first.headers["etag"]}
     assert (await client.get("/api/v1/figures", headers=known)).status_code == 304
     lake.updates.sync.append([row(2)])
+    changed = await client.get("/api/v1/figures", headers=known)
+    assert changed.status_code == 200
+    known = {"If-None-Match": changed.headers["etag"]}
+    assert (await client.get("/api/v1/figures", headers=known)).status_code == 304
+    lake.sessions.acquire(
+        settings.gateway_id, Owner.STREAM, lease_s=60.0, run_id=None, host="here", pid=1
+    )
     assert (await client.get("/api/v1/figures", headers=known)).status_code == 200
 
 
@@ -74,7 +83,7 @@ async def test_no_page_of_another_origin_reads_it_and_nobody_writes(client):
     assert (await client.get("/api/v1/nothing")).status_code == 404
 
 
-async def test_the_csv_has_the_strategies_and_no_cell_that_a_spreadsheet_runs(client, lake: Lake):
+async def test_the_csv_has_the_strategies_and_no_cell_that_a_spreadsheet_runs(client, lake):
     lake.registry.sync.add_many([leg(1, '=HYPERLINK("http://x")')])
     lake.updates.sync.append([row(1, symbol="@SUM\nforged", market_value=-300.123456789012)])
     answer = await client.get("/api/v1/positions.csv")
@@ -92,7 +101,7 @@ async def test_the_description_names_every_column(client):
     assert [*positions] == [*COLUMNS]
 
 
-def test_an_assistant_gets_the_same_figures(lake: Lake, settings: Settings):
+def test_an_assistant_gets_the_same_figures(lake, settings):
     lake.registry.sync.add_many([leg(1, "a")])
     lake.updates.sync.append([row(1), row(2, symbol="QQQ")])
     tools, page = Tools(settings, lake), read_figures(lake, settings, utc_now()).to_dict()
@@ -103,16 +112,3 @@ def test_an_assistant_gets_the_same_figures(lake: Lake, settings: Settings):
     past = tools.as_of(utc_now().isoformat())
     assert [one["market_value"] for one in past["positions"]] == [-300.0, -300.0]
     assert json.dumps(past, allow_nan=False)
-
-
-async def test_an_entity_tag_changes_with_the_state_of_the_gateway(
-    client, lake: Lake, settings: Settings
-):
-    """A gateway that stops writes no row of a holding, and an old answer would look fresh."""
-    lake.updates.sync.append([row(1)])
-    known = {"If-None-Match": (await client.get("/api/v1/figures")).headers["etag"]}
-    assert (await client.get("/api/v1/figures", headers=known)).status_code == 304
-    lake.sessions.acquire(
-        settings.gateway_id, Owner.STREAM, lease_s=60.0, run_id=None, host="here", pid=1
-    )
-    assert (await client.get("/api/v1/figures", headers=known)).status_code == 200

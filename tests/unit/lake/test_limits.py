@@ -36,7 +36,7 @@ def read(tmp_path, text):
     return saved_limits(file)
 
 
-def test_limits_are_read_in_the_order_of_the_file(tmp_path) -> None:
+def test_limits_are_read_in_the_order_of_the_file(tmp_path):
     found = read(tmp_path, GOOD)
     assert [(one.strategy_id, one.account, one.measure, one.bound, one.value) for one in found] == [
         ("condor", None, Measure.UNREALIZED_PNL, Bound.MIN, -1500.0),
@@ -50,12 +50,19 @@ def test_limits_are_read_in_the_order_of_the_file(tmp_path) -> None:
     assert len(load_strategies(tmp_path / "strategies.yaml")) == 1
 
 
-def test_a_file_without_limits_has_none(tmp_path) -> None:
+def test_a_file_without_limits_has_none(tmp_path):
     assert read(tmp_path, "strategies: []") == []
 
 
 def one(limits: str) -> str:
     return f"strategies:\n  - strategy_id: a\n    legs: []\n    limits: {limits}\n"
+
+
+def accounts(*given):
+    return "strategies: []\naccounts:\n" + "".join(f"  - {one}\n" for one in given)
+
+
+LEGS = "{account: A, limits: {missing_legs: {max: 1}}}"
 
 
 @pytest.mark.parametrize(
@@ -71,23 +78,12 @@ def one(limits: str) -> str:
         (one("{vega: {max: 1}}"), "line 4, column 20", "have no currency"),
         (one("{currency: Dollar}"), "line 4, column 24", "currency 'Dollar' cannot be used"),
         (one("7"), "line 4, column 13", "fields are expected here"),
-        (
-            "strategies: []\naccounts: [{account: A, limits: {vega: 1}}]",
-            "line 2, column 40",
-            "fields are expected",
-        ),
-        ("strategies: []\naccounts: [{limits: {}}]", "line 2, column 12", "'account' is missing"),
-        (
-            "strategies: []\naccounts:\n"
-            + "  - {account: A, limits: {missing_legs: {max: 1}}}\n" * 2,
-            "line 4, column 26",
-            "the account A has limits already, in line 3",
-        ),
+        (accounts("{account: A, limits: {vega: 1}}"), "line 3, column 33", "fields are expected"),
+        (accounts("{limits: {}}"), "line 3, column 5", "'account' is missing"),
+        (accounts(*[LEGS] * 2), "line 4, column 26", "account A has limits already, in line 3"),
     ],
 )
-def test_a_mistake_is_named_with_line_and_column_by_every_reader(
-    tmp_path, text, place, says
-) -> None:
+def test_a_mistake_is_named_with_line_and_column_by_every_reader(tmp_path, text, place, says):
     with pytest.raises(StrategiesFileError) as failed:
         read(tmp_path, text)
     assert f"strategies.yaml, {place}: " in str(failed.value)
@@ -96,7 +92,7 @@ def test_a_mistake_is_named_with_line_and_column_by_every_reader(
         load_strategies(tmp_path / "strategies.yaml")
 
 
-def test_the_examples_of_the_page_are_read(tmp_path) -> None:
+def test_the_examples_of_the_page_are_read(tmp_path):
     page = Path(__file__).parents[3] / "docs" / "limits.md"
     (example,) = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
     found = read(tmp_path, example)

@@ -55,12 +55,8 @@ def test_a_file_that_cannot_be_read_is_named(read_part):
 
 def test_legs_are_read_in_the_order_of_the_file(tmp_path):
     first, second, third = read(tmp_path, GOOD)
-    assert (first.strategy_id, first.conid, first.quantity, first.account) == (
-        "ic-1",
-        700001,
-        1.0,
-        None,
-    )
+    assert (first.strategy_id, first.conid, first.quantity) == ("ic-1", 700001, 1.0)
+    assert first.account is None
     assert (second.right, second.strike, second.expiry) == (Right.PUT, 440.5, date(2026, 2, 20))
     assert (second.account, second.quantity, second.priority) == ("DU1234567", -1.0, 3)
     assert (third.strategy_id, third.quantity, third.priority) == ("42", None, 2)
@@ -79,6 +75,10 @@ def leg(**changes):
     return f"strategies:\n  - strategy_id: a\n    legs:\n      - {lines}\n"
 
 
+def strategy(name):
+    return f"strategies:\n  - {{strategy_id: {name}, legs: []}}\n"
+
+
 @pytest.mark.parametrize(
     ("text", "place", "cause"),
     [
@@ -89,12 +89,8 @@ def leg(**changes):
         ("strategy: []\n", "line 1, column 1", "'strategy' is not known"),
         ("strategies: 5\n", "line 1, column 13", "must be a list"),
         ("strategies:\n  - legs: []\n", "line 2, column 5", "'strategy_id' is missing"),
-        ("strategies:\n  - {strategy_id: , legs: []}\n", "line 2, column", "has no value"),
-        (
-            "strategies:\n  - {strategy_id: ' unattributed ', legs: []}\n",
-            "column 19",
-            "no strategy has",
-        ),
+        (strategy(""), "line 2, column", "has no value"),
+        (strategy("' unattributed '"), "column 19", "no strategy has"),
         ("strategies:\n  - {strategy_id: a, legs: {}}\n", "line 2, column 28", "must be a list"),
         (leg(conid="abc"), "line 4, column 16", "'abc' is no contract id"),
         (leg(right="X"), "line 6, column 16", "right 'X' is not known"),
@@ -106,20 +102,12 @@ def leg(**changes):
         (leg(priority="0"), "line 9, column 19", "priority '0'"),
         (leg(strikes="1"), "line 9, column 9", "'strikes' is not known"),
         (leg() + leg()[12:], "line 11, column 9", "has the leg 1 already, in line 4"),
-        (
-            leg() + leg()[12:].replace("strategy_id: a", "strategy_id: b"),
-            "column 9",
-            "both hold the whole",
-        ),
+        (leg() + leg()[12:].replace("id: a", "id: b"), "column 9", "both hold the whole"),
         ("strategies:\n- {rule: a, match: 5}\n", "line 2, column 20", "fields are expected"),
         ("strategies:\n- {rule: a, match: {days: 9-0}}\n", "line 2, column 27", "no span of days"),
         ("strategies:\n- {rule: a, match: {side: up}}\n", "line 2, column 27", "side 'up'"),
         ("strategies:\n- {rule: a, match: {}, limit: 0}\n", "line 2, column 31", "limit '0'"),
-        (
-            "strategies:\n- {strategy_id: a, legs: []}\n- {rule: a, match: {}}\n",
-            "line 3, column 3",
-            "the name 'a' is taken",
-        ),
+        (strategy("a") + "  - {rule: a, match: {}}\n", "line 3, column 5", "name 'a' is taken"),
         ("strategies:\n  - strategy_id: a\n    strategy_id: b\n    legs: []\n", "line 3", "twice"),
     ],
 )

@@ -7,24 +7,19 @@ import pytest
 
 from position_sync_dagster.domain.leg import UnresolvedLeg, make_leg
 from position_sync_dagster.errors import InvalidLegError
-from position_sync_dagster.lake.strategy_registry import (
-    distinct_legs,
-    in_order,
-    refuse_two_whole_holders,
-    with_rolls,
-)
+from position_sync_dagster.lake import strategy_registry
 from tests.support.legs import ADDED_AT, leg
 
 
 def test_legs_come_in_a_fixed_order():
     legs = [leg(2), leg(1, account="DU2"), leg(1, "b", account="DU1"), leg(1, "a", account="DU1")]
-    assert in_order(legs) == in_order(reversed(legs))
+    assert strategy_registry.in_order(legs) == strategy_registry.in_order(reversed(legs))
 
 
 @pytest.mark.parametrize("name", ["UNATTRIBUTED", " unattributed"])
 def test_a_leg_that_a_program_made_has_no_reserved_strategy_either(name):
     with pytest.raises(InvalidLegError, match="what no strategy has"):
-        distinct_legs([leg(1), leg(2, name)])
+        strategy_registry.distinct_legs([leg(1), leg(2, name)])
 
 
 NEW = leg(3, "condor", strike=590.0, rolled_from="1,2", quantity=-2.0)
@@ -33,15 +28,15 @@ LATER = ADDED_AT + timedelta(days=1)
 
 def test_a_leg_that_was_rolled_stays_what_it_became_and_follows_the_quantity_of_the_file():
     file = [leg(1, "condor", added_at=LATER, quantity=-3.0), leg(1, "other"), leg(4, "condor")]
-    first, *others = with_rolls(file, [NEW, leg(1, "other")], [], {"condor"})
+    first, *others = strategy_registry.with_rolls(file, [NEW, leg(1, "other")], [], {"condor"})
     assert first == replace(NEW, added_at=LATER, quantity=-3.0)
     assert others == file[1:]
 
 
 def test_the_file_counts_if_it_names_the_new_contract_too_or_follows_no_rolls():
     both = [leg(1, "condor"), leg(3, "condor", strike=590.0)]
-    assert with_rolls(both, [NEW], [], {"condor"}) == both
-    assert with_rolls(both[:1], [NEW], [], {"other"}) == both[:1]
+    assert strategy_registry.with_rolls(both, [NEW], [], {"condor"}) == both
+    assert strategy_registry.with_rolls(both[:1], [NEW], [], {"other"}) == both[:1]
 
 
 def test_a_description_is_the_leg_whose_contract_was_found_for_it_and_rolled():
@@ -51,7 +46,9 @@ def test_a_description_is_the_leg_whose_contract_was_found_for_it_and_rolled():
     )  # fmt: skip
     assert isinstance(described, UnresolvedLeg)
     ended = described.resolved(2, ADDED_AT).ended(LATER)
-    assert [one.conid for one in with_rolls([described], [NEW], [ended], {"condor"})] == [3]
+    assert [
+        one.conid for one in strategy_registry.with_rolls([described], [NEW], [ended], {"condor"})
+    ] == [3]
 
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -62,10 +59,10 @@ def test_two_whole_holders_are_found_among_accounts():
         make_leg(conid=1, symbol="SPY", strategy_id=name, account=account, added_at=NOW)
         for name, account in (("a", "DU1"), ("a", "DU2"), ("b", "DU3"), ("c", None))
     ]
-    refuse_two_whole_holders(legs[:3])
+    strategy_registry.refuse_two_whole_holders(legs[:3])
     with pytest.raises(InvalidLegError, match="'a' and 'c' would both hold"):
-        refuse_two_whole_holders(legs)
+        strategy_registry.refuse_two_whole_holders(legs)
     with pytest.raises(InvalidLegError, match="'c' and 'a' would both hold"):
-        refuse_two_whole_holders(reversed(legs[:1] + legs[3:]))
+        strategy_registry.refuse_two_whole_holders(reversed(legs[:1] + legs[3:]))
     with pytest.raises(InvalidLegError, match="'b' and 'a'"):
-        refuse_two_whole_holders([replace(legs[0], account="DU3"), legs[2]][::-1])
+        strategy_registry.refuse_two_whole_holders([replace(legs[0], account="DU3"), legs[2]][::-1])

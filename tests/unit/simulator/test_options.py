@@ -53,17 +53,9 @@ def test_every_argument_reaches_its_option(started, invoke):
         "--time-zone America/New_York --scenario s.yaml"
     )
     options = Options(
-        host="::1",
-        port=1,
-        next_ports=5,
-        control_port=2,
-        seed=3,
-        max_lines=4,
-        tick_interval_s=0.5,
-        refresh_interval_s=6.0,
-        tick_ring=7,
-        time_zone="America/New_York",
-    )
+        host="::1", port=1, next_ports=5, control_port=2, seed=3, max_lines=4, tick_interval_s=0.5,
+        refresh_interval_s=6.0, tick_ring=7, time_zone="America/New_York",
+    )  # fmt: skip
     assert started == [("small", options, "s.yaml")]
 
 

@@ -10,7 +10,6 @@ from position_sync_dagster.defs.assets.queue_and_ledger import (
     position_queue,
     position_updates,
 )
-from position_sync_dagster.lake.lake import Lake
 
 STRATEGIES = """\
 strategies:
@@ -48,9 +47,7 @@ def strategies_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return path
 
 
-def test_the_registry_is_made_equal_to_the_strategies_file(
-    materialize, lake: Lake, strategies_file: Path
-) -> None:
+def test_the_registry_is_made_equal_to_the_strategies_file(materialize, lake, strategies_file):
     result = materialize(active_strategies)
     event = materialized(result, "active_strategies")
     assert numbers(event) == {"dagster/row_count": 2, "strategies": 1, "conids": 2}
@@ -61,8 +58,8 @@ def test_the_registry_is_made_equal_to_the_strategies_file(
 
 
 def test_materializing_the_queue_enqueues_what_is_in_no_strategy(
-    materialize, lake: Lake, own_login, write_holdings, strategies_file: Path
-) -> None:
+    materialize, lake, own_login, write_holdings, strategies_file
+):
     materialize(active_strategies)
     write_holdings(own_login(), 1, 2, 7, 8)
     event = materialized(materialize(position_queue), "position_queue")
@@ -72,8 +69,8 @@ def test_materializing_the_queue_enqueues_what_is_in_no_strategy(
 
 
 def test_a_drain_values_waiting_requests_and_reports_numbers(
-    materialize, lake: Lake, own_login, write_holdings, enqueue, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    materialize, lake, own_login, write_holdings, enqueue, monkeypatch
+):
     monkeypatch.setenv("POSITION_SYNC_BATCH_SIZE", "2")
     write_holdings(own_login(), 1, 2, 3)
     enqueue(1, 2, 3)
@@ -85,9 +82,7 @@ def test_a_drain_values_waiting_requests_and_reports_numbers(
     assert set(lake.updates.sync.latest()["run_id"]) == {result.run_id}
 
 
-def test_a_foreign_table_fails_a_drain_with_the_remedy(
-    materialize, settings, tmp_path: Path
-) -> None:
+def test_a_foreign_table_fails_a_drain_with_the_remedy(materialize, settings, tmp_path):
     foreign = Path(settings.lake) / "position_queue"
     foreign.mkdir(parents=True)
     (foreign / "notes.txt").write_text("mine")

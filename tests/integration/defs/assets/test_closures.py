@@ -33,14 +33,14 @@ from tests.unit.domain.test_causes import (
 AT = datetime.now(UTC) - timedelta(minutes=10)
 
 
-def test_a_close_whose_cause_is_looked_for_fails_no_check_yet(materialize, lake) -> None:
+def test_a_close_whose_cause_is_looked_for_fails_no_check_yet(materialize, lake):
     CloseExplainer(lake).record([change(OTHER, 1, 0, datetime.now(UTC))])
     (check,) = materialize(closures).get_asset_check_evaluations()
     assert check.passed
     assert [one.cause for one in lake.closures.current()] == ["UNEXPLAINED"]
 
 
-def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(materialize, lake) -> None:
+def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(materialize, lake):
     lake.registry.sync.add_active(
         conid=CALL, symbol="SPY", right="CALL", strike=575.0, expiry="20260320", strategy_id="ic"
     )
@@ -90,9 +90,7 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(materia
         ([-4.0, -11.0], -5.0, 12.0),
     ],
 )
-def test_a_quantity_in_any_account_is_claimed_of_all_of_them(
-    lake, quantities, elsewhere, profit
-) -> None:
+def test_a_quantity_in_any_account_is_claimed_of_all_of_them(lake, quantities, elsewhere, profit):
     lake.registry.sync.add_many(
         leg(CALL, "ic", quantity=one, account=account)
         for one, account in zip(quantities, (None, ACCOUNT), strict=False)
@@ -107,7 +105,7 @@ def test_a_quantity_in_any_account_is_claimed_of_all_of_them(
 
 def test_a_judgement_of_another_process_that_knew_less_and_ended_later_does_not_last(
     lake, monkeypatch
-) -> None:
+):
     """As a derivation that read the executions before the stream stored those of the close."""
     slow = CloseExplainer(lake)
     slow.record([change(CALL, 2, 0, AT)])
@@ -124,7 +122,7 @@ def test_a_judgement_of_another_process_that_knew_less_and_ended_later_does_not_
     assert [one.cause for one in lake.closures.current()] == ["TRADED"]
 
 
-def test_a_cause_that_is_judged_after_the_clock_was_set_back_counts(lake) -> None:
+def test_a_cause_that_is_judged_after_the_clock_was_set_back_counts(lake):
     ahead = CloseExplainer(lake, clock=lambda: AT + timedelta(days=1))
     ahead.record([change(OTHER, 1, 0, AT)])
     ahead.explain()
@@ -134,7 +132,7 @@ def test_a_cause_that_is_judged_after_the_clock_was_set_back_counts(lake) -> Non
     assert (counted.cause, counted.stage) == ("ASSIGNED", "STATED")
 
 
-def test_a_person_is_asked_about_a_close_also_after_the_clock_was_set_back(lake) -> None:
+def test_a_person_is_asked_about_a_close_also_after_the_clock_was_set_back(lake):
     CloseExplainer(lake).record([change(OTHER, 1, 0, AT)])
     CloseExplainer(lake).explain()
     (asked,) = lake.breaks.open_breaks(BREAKS)
@@ -144,9 +142,7 @@ def test_a_person_is_asked_about_a_close_also_after_the_clock_was_set_back(lake)
     assert (accepted.break_id, accepted.state) == (asked.break_id, "ACCEPTED")
 
 
-def test_a_fact_of_weeks_ago_is_looked_at_although_all_closes_of_its_days_were_settled(
-    lake,
-) -> None:
+def test_a_fact_of_weeks_ago_is_looked_at_although_all_closes_of_its_days_were_settled(lake):
     now = [AT + timedelta(days=20)]
     explainer = CloseExplainer(lake, clock=lambda: now[0])
     explainer.record([change(CALL, 2, 0, AT)])
@@ -161,7 +157,7 @@ def test_a_fact_of_weeks_ago_is_looked_at_although_all_closes_of_its_days_were_s
     assert causes == {CALL: "TRADED", OTHER: "ASSIGNED"}
 
 
-def test_an_unexplained_close_of_long_ago_stays_open_until_a_person_accepts_it(lake) -> None:
+def test_an_unexplained_close_of_long_ago_stays_open_until_a_person_accepts_it(lake):
     CloseExplainer(lake).record([change(OTHER, 1, 0, AT)])
     CloseExplainer(lake).explain()
     later = AT + timedelta(days=61)
@@ -171,7 +167,7 @@ def test_an_unexplained_close_of_long_ago_stays_open_until_a_person_accepts_it(l
     assert {one.conid for one in lake.breaks.open_breaks(BREAKS)} == {OTHER, CALL}
 
 
-def test_the_price_at_the_end_of_an_index_option_is_that_of_the_greeks_in_the_ledger(lake) -> None:
+def test_the_price_at_the_end_of_an_index_option_is_that_of_the_greeks_in_the_ledger(lake):
     lake.contracts.put([CONTRACTS[INDEX_CALL], details(9, under_conid=INDEX)])
     passed = count()
     explainer = CloseExplainer(lake, clock=lambda: NIGHT + timedelta(microseconds=next(passed)))
@@ -196,7 +192,7 @@ def test_the_price_at_the_end_of_an_index_option_is_that_of_the_greeks_in_the_le
     assert cause() == "EXPIRED_WORTHLESS"
 
 
-def test_a_cause_stays_that_another_process_found_while_this_one_judged_without_it(lake) -> None:
+def test_a_cause_stays_that_another_process_found_while_this_one_judged_without_it(lake):
     CloseExplainer(lake).record([change(CALL, 2, 0, AT)])
     times, began = count(), datetime.now(UTC)
 

@@ -33,16 +33,17 @@ def utc(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
+def partition_range(first: str, last: str) -> dict[str, str]:
+    return {
+        f"dagster/asset_partition_range_{end}": day
+        for end, day in (("start", first), ("end", last))
+    }
+
+
 @pytest.fixture
 def fill(materialize) -> Callable[..., dg.ExecuteInProcessResult]:
     def run(first: str, last: str, asset: dg.AssetsDefinition = DAILY) -> dg.ExecuteInProcessResult:
-        return materialize(
-            asset,
-            tags={
-                "dagster/asset_partition_range_start": first,
-                "dagster/asset_partition_range_end": last,
-            },
-        )
+        return materialize(asset, tags=partition_range(first, last))
 
     return run
 
@@ -62,7 +63,7 @@ def by_day(table: Table) -> list[tuple[str, float, float]]:
 
 def test_a_backfill_over_five_days_fills_each_with_its_last_value_before_the_close(
     fill, append_row, table
-) -> None:
+):
     for day in range(5, 12):
         append_row(1, utc(f"2026-03-{day:02}T19:59:00"), market_value=float(day))
         append_row(1, utc(f"2026-03-{day:02}T20:59:00"), market_value=float(day) + 0.5)
@@ -84,9 +85,7 @@ def test_a_backfill_over_five_days_fills_each_with_its_last_value_before_the_clo
     assert not any("daily_pnl/USD" in e.metadata for e in events)
 
 
-def test_the_age_at_the_close_is_that_of_the_value_and_not_of_its_row(
-    fill, append_row, table
-) -> None:
+def test_the_age_at_the_close_is_that_of_the_value_and_not_of_its_row(fill, append_row, table):
     written, valued = utc("2026-03-05T20:59:00"), utc("2026-03-05T20:50:00")
     for conid, origin in ((1, ValueOrigin.PORTFOLIO), (2, ValueOrigin.TICK)):
         append_row(conid, written, value_time=valued, value_source=origin)
@@ -97,7 +96,7 @@ def test_the_age_at_the_close_is_that_of_the_value_and_not_of_its_row(
 
 def test_the_age_of_delayed_data_at_the_close_is_that_of_their_last_trade_or_unknown(
     fill, append_row, table
-) -> None:
+):
     delayed = {"value_source": ValueOrigin.TICK, "market_data_type": 3}
     written, traded = utc("2026-03-05T20:59:00"), utc("2026-03-05T20:40:00")
     append_row(1, written, value_time=traded, **delayed)
@@ -110,7 +109,7 @@ def test_the_age_of_delayed_data_at_the_close_is_that_of_their_last_trade_or_unk
 
 def test_an_unchanged_value_is_as_old_at_the_close_as_its_last_confirmation_before_it(
     fill, append_row, table, settings
-) -> None:
+):
     written = utc("2026-03-05T20:04:00")
     append_row(1, written, value_time=written, value_source=ValueOrigin.PORTFOLIO, update_id="row")
     for marked, confirmed in (("20:30", "20:29"), ("20:59", "20:58"), ("21:05", "21:04")):
@@ -124,7 +123,7 @@ def test_an_unchanged_value_is_as_old_at_the_close_as_its_last_confirmation_befo
     assert [age for _day, _value, age in by_day(table)] == [120.0]
 
 
-def test_the_same_backfill_again_changes_nothing(fill, append_row, table) -> None:
+def test_the_same_backfill_again_changes_nothing(fill, append_row, table):
     append_row(1, utc("2026-03-05T19:00:00"))
     fill(*WEEK)
     version = table.version()
@@ -135,7 +134,7 @@ def test_the_same_backfill_again_changes_nothing(fill, append_row, table) -> Non
     assert event.tags["dagster/data_version"] == str(version)
 
 
-def test_a_day_that_is_filled_again_leaves_the_others_alone(fill, append_row, table) -> None:
+def test_a_day_that_is_filled_again_leaves_the_others_alone(fill, append_row, table):
     append_row(1, utc("2026-03-05T19:00:00"), market_value=1.0)
     append_row(1, utc("2026-03-06T19:00:00"), market_value=2.0)
     fill("2026-03-05", "2026-03-06")
@@ -144,16 +143,14 @@ def test_a_day_that_is_filled_again_leaves_the_others_alone(fill, append_row, ta
     assert [value for _, value, _ in by_day(table)] == [3.0, 2.0]
 
 
-def test_a_half_day_ends_at_its_own_close(fill, append_row, table) -> None:
+def test_a_half_day_ends_at_its_own_close(fill, append_row, table):
     append_row(1, utc("2025-11-28T17:59:00"), market_value=1.0)
     append_row(1, utc("2025-11-28T18:30:00"), market_value=2.0)
     fill("2025-11-28", "2025-11-28")
     assert by_day(table) == [("2025-11-28", 1.0, 60.0)]
 
 
-def test_a_value_from_before_keeps_its_age_and_one_from_last_week_is_none(
-    fill, append_row, table
-) -> None:
+def test_a_value_from_before_keeps_its_age_and_one_from_last_week_is_none(fill, append_row, table):
     append_row(1, utc("2026-03-05T21:00:00"), market_value=1.0)
     assert fill(*WEEK).success
     assert by_day(table) == [("2026-03-05", 1.0, 0.0), ("2026-03-06", 1.0, 86400.0),
@@ -162,7 +159,7 @@ def test_a_value_from_before_keeps_its_age_and_one_from_last_week_is_none(
 
 def test_a_day_that_nothing_is_known_of_stays_missing_and_says_why(
     fill, append_row, table, instance
-) -> None:
+):
     append_row(1, utc("2026-03-05T21:00:00"))
     result = fill("2026-03-04", "2026-03-05")
     assert result.success
@@ -173,9 +170,7 @@ def test_a_day_that_nothing_is_known_of_stays_missing_and_says_why(
     assert [day for day, *_ in by_day(table)] == ["2026-03-05"]
 
 
-def test_a_closed_position_shows_on_the_day_it_was_closed_and_not_after(
-    fill, append_row, table
-) -> None:
+def test_a_closed_position_shows_on_the_day_it_was_closed_and_not_after(fill, append_row, table):
     append_row(1, utc("2026-03-05T19:00:00"))
     append_row(1, utc("2026-03-06T19:00:00"), position=0.0)
     fill(*WEEK)
@@ -183,9 +178,7 @@ def test_a_closed_position_shows_on_the_day_it_was_closed_and_not_after(
     assert found["position"].to_list() == [1.0, 0.0]
 
 
-def test_a_range_with_a_day_that_is_not_over_fills_the_others(
-    fill, table, append_row, instance
-) -> None:
+def test_a_range_with_a_day_that_is_not_over_fills_the_others(fill, table, append_row, instance):
     for day in range(5, 12):
         append_row(1, utc(f"2026-03-{day:02}T15:00:00"))
     at_noon_of_the_last_day = daily_asset(PARTITIONS, clock=lambda: utc("2026-03-11T17:00:00"))
@@ -197,7 +190,7 @@ def test_a_range_with_a_day_that_is_not_over_fills_the_others(
 
 
 @pytest.mark.parametrize("day", ["2026-11-26", "2026-07-03", "2026-03-07", "2026-03-08"])
-def test_holidays_and_weekends_have_no_partition(day: str) -> None:
+def test_holidays_and_weekends_have_no_partition(day):
     assert day not in PARTITIONS.get_partition_keys()
 
 
@@ -213,7 +206,7 @@ def test_holidays_and_weekends_have_no_partition(day: str) -> None:
         ("2026-11-26T12:00:00", "2026-11-25"),
     ],
 )
-def test_a_day_is_a_partition_from_its_close_on(now: str, last: str) -> None:
+def test_a_day_is_a_partition_from_its_close_on(now, last):
     with dg.partition_loading_context(effective_dt=utc(now)):
         assert PARTITIONS.get_last_partition_key() == last
         assert PARTITIONS.get_partition_keys()[-1] == last
@@ -221,7 +214,7 @@ def test_a_day_is_a_partition_from_its_close_on(now: str, last: str) -> None:
 
 def test_the_first_partition_is_the_first_day_of_the_ledger_or_the_setting(
     settings, append_row, monkeypatch
-) -> None:
+):
     assert _first_key() == datetime.now(UTC).date().isoformat()
     append_row(1, utc("2026-03-05T15:00:00"))
     append_row(1, utc("2026-03-06T15:00:00"))
@@ -258,7 +251,7 @@ def evaluate(settings, instance, monkeypatch) -> Callable[..., list[dg.RunReques
     return requests
 
 
-def test_the_schedule_runs_the_day_that_just_closed_and_rests_on_holidays(evaluate) -> None:
+def test_the_schedule_runs_the_day_that_just_closed_and_rests_on_holidays(evaluate):
     def days(at: str) -> list[str | None]:
         return [request.partition_key for request in evaluate("after_the_close", at)]
 
@@ -267,7 +260,7 @@ def test_the_schedule_runs_the_day_that_just_closed_and_rests_on_holidays(evalua
     assert days("2026-11-27T16:20:00-05:00") == ["2026-11-27"]
 
 
-def test_the_last_three_trading_days_are_recorded_again_by_night(evaluate) -> None:
+def test_the_last_three_trading_days_are_recorded_again_by_night(evaluate):
     assert last_days(DAYS, before=date(2026, 11, 30)) == [
         date(2026, 11, 24), date(2026, 11, 25), date(2026, 11, 27),
     ]  # fmt: skip
@@ -276,9 +269,7 @@ def test_the_last_three_trading_days_are_recorded_again_by_night(evaluate) -> No
     assert request.tags["dagster/asset_partition_range_end"] == "2028-03-09"
 
 
-def test_a_close_has_the_greeks_of_the_gateway_and_none_that_were_computed(
-    fill, append_row, table
-) -> None:
+def test_a_close_has_the_greeks_of_the_gateway_and_none_that_were_computed(fill, append_row, table):
     at = utc("2026-03-05T20:59:00")
     greeks = {"delta": 0.5, "implied_vol": 0.2, "underlying_price": 100.0, "greeks_time": at}
     append_row(1, at, greeks_source=GreeksSource.GATEWAY, **greeks)

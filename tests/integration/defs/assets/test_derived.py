@@ -42,7 +42,7 @@ def number(result: dg.ExecuteInProcessResult, name: str, key: str) -> float:
 
 def test_the_latest_table_holds_the_newest_row_of_each_holding(
     materialize, settings, append_row, seconds_ago
-) -> None:
+):
     append_row(1, seconds_ago(20), market_value=100.0)
     append_row(1, seconds_ago(10), market_value=150.0)
     append_row(2, seconds_ago(15), position=0.0)
@@ -55,7 +55,7 @@ def test_the_latest_table_holds_the_newest_row_of_each_holding(
 
 def test_a_holding_that_closed_two_weeks_ago_leaves_the_table_unless_a_leg_names_it(
     materialize, settings, lake, append_row, seconds_ago
-) -> None:
+):
     long_ago, lately = seconds_ago(15 * 86_400), seconds_ago(13 * 86_400)
     append_row(1, long_ago, position=0.0)
     append_row(2, long_ago, position=0.0)
@@ -78,7 +78,7 @@ def test_a_holding_that_closed_two_weeks_ago_leaves_the_table_unless_a_leg_names
 
 def test_a_row_of_a_clock_that_ran_days_ahead_hides_no_later_row(
     materialize, settings, append_row, seconds_ago
-) -> None:
+):
     append_row(1, seconds_ago(-3 * 86_400), market_value=9.0)
     append_row(2, seconds_ago(20), market_value=2.0)
     materialize(latest_positions)
@@ -91,7 +91,7 @@ def test_a_row_of_a_clock_that_ran_days_ahead_hides_no_later_row(
 
 def test_deriving_again_from_the_same_rows_makes_no_new_version(
     materialize, append_row, seconds_ago
-) -> None:
+):
     append_row(1, seconds_ago(20))
     first = materialize(latest_positions)
     second = materialize(latest_positions)
@@ -102,7 +102,7 @@ def test_deriving_again_from_the_same_rows_makes_no_new_version(
 
 def test_exposure_is_summed_per_strategy_and_says_how_old_it_is(
     materialize, settings, lake, append_row, seconds_ago
-) -> None:
+):
     add_legs(lake, seconds_ago(0))
     append_row(1, seconds_ago(60), market_value=150.0, delta=0.5)
     append_row(2, seconds_ago(10), market_value=50.0)
@@ -116,7 +116,7 @@ def test_exposure_is_summed_per_strategy_and_says_how_old_it_is(
     assert number(result, "strategy_exposure", "without_greeks") == 1
 
 
-def test_an_empty_lake_gives_empty_tables(materialize, settings, lake) -> None:
+def test_an_empty_lake_gives_empty_tables(materialize, settings, lake):
     assert materialize(latest_positions, strategy_exposure).success
     assert rows(settings, LATEST_POSITIONS).is_empty()
 
@@ -150,9 +150,7 @@ def plain(text: str) -> str:
 
 
 @pytest.mark.usefixtures("two_strategies")
-def test_the_exposure_page_shows_money_first_and_never_adds_currencies(
-    materialize, instance
-) -> None:
+def test_the_exposure_page_shows_money_first_and_never_adds_currencies(materialize, instance):
     materialize(strategy_exposure)
     stored = instance.get_latest_materialization_event(dg.AssetKey("strategy_exposure"))
     found = stored.asset_materialization
@@ -181,7 +179,7 @@ def test_the_exposure_page_shows_money_first_and_never_adds_currencies(
     }, "a sum that leaves out a leg would look like a fall"
 
 
-def test_figures_are_aligned_to_the_right_with_separators() -> None:
+def test_figures_are_aligned_to_the_right_with_separators():
     columns = [Column("leg", "leg", 0, itemgetter("leg"), left=True), Column("value", "value")]
     rows = [{"leg": "a", "value": -13_844.8}, {"leg": "b", "value": 7.0}]
     one, other = aligned_table(columns, rows).records
@@ -192,7 +190,7 @@ def test_figures_are_aligned_to_the_right_with_separators() -> None:
 @pytest.mark.usefixtures("two_strategies")
 def test_the_page_and_the_table_have_what_no_strategy_has_and_the_totals_of_all_holdings(
     materialize, settings, append_row, seconds_ago
-) -> None:
+):
     append_row(9, seconds_ago(5), market_value=1000.0, daily_pnl=-1.0, right="CALL", delta=None)
     found = event(materialize(latest_positions, strategy_exposure), "strategy_exposure")
     listed = {row["strategy"]: row for row in records(found, "money USD")}
@@ -216,7 +214,7 @@ def test_the_page_and_the_table_have_what_no_strategy_has_and_the_totals_of_all_
 @pytest.mark.usefixtures("two_strategies")
 def test_a_run_does_not_put_older_rows_over_those_of_another_run(
     materialize, settings, append_row, seconds_ago, monkeypatch, asset
-) -> None:
+):
     """A tick may read the ledger later than a run, and write before it."""
     read, spec = tables.all_broker_rows, asset.key.to_user_string()
 
@@ -234,7 +232,7 @@ def test_a_run_does_not_put_older_rows_over_those_of_another_run(
 
 def test_a_table_of_a_ledger_that_lost_its_newest_rows_is_derived_all_the_same(
     materialize, settings, append_row, seconds_ago
-) -> None:
+):
     append_row(1, seconds_ago(20), market_value=100.0)
     materialize(latest_positions)
     table = Table(settings.table(LATEST_POSITIONS.name), LATEST_POSITIONS)

@@ -59,7 +59,7 @@ def legs(lake):
 
 def test_a_roll_is_followed_once_and_the_file_does_not_undo_it(
     materialize, lake, file, follower, caplog
-) -> None:
+):
     assert materialize(active_strategies).success
     roll(lake)
     assert RollFollower(lake, load_settings()).follow().due == ()
@@ -83,7 +83,7 @@ def test_a_roll_is_followed_once_and_the_file_does_not_undo_it(
     assert legs(lake) == {("ic", CALL)}
 
 
-def test_the_rows_of_a_gateway_that_is_gone_hold_up_no_roll(materialize, lake, follower) -> None:
+def test_the_rows_of_a_gateway_that_is_gone_hold_up_no_roll(materialize, lake, follower):
     assert materialize(active_strategies).success
     gone = [make_holding(CALL, datetime.now(UTC), account=ACCOUNT, position=-2.0)]
     lake.broker_positions.replace("another address", gone)
@@ -103,7 +103,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_roll_that_is_not_clear_is_refused_by_name_and_fails_a_check(
     materialize, lake, file, follower, caplog, monkeypatch, name
-) -> None:
+):
     values, why = REFUSED[name]
     if name == "two strategies":
         file.write_text(FILE + AND_OTHER)
@@ -127,9 +127,7 @@ def test_a_roll_that_is_not_clear_is_refused_by_name_and_fails_a_check(
     assert check.passed
 
 
-def test_two_positions_that_might_be_the_new_one_are_named(
-    materialize, lake, file, follower
-) -> None:
+def test_two_positions_that_might_be_the_new_one_are_named(materialize, lake, file, follower):
     assert materialize(active_strategies).success
     roll(lake)
     at = datetime.now(UTC) + timedelta(seconds=1)
@@ -141,7 +139,7 @@ def test_two_positions_that_might_be_the_new_one_are_named(
     assert legs(lake) == {("ic", CALL)}
 
 
-def test_a_file_with_a_mistake_moves_no_leg(materialize, lake, file, follower) -> None:
+def test_a_file_with_a_mistake_moves_no_leg(materialize, lake, file, follower):
     assert materialize(active_strategies).success
     roll(lake)
     file.write_text(FILE + "follow_rolls: [")

@@ -105,13 +105,13 @@ def check_bad_is_named_and_good_is_read(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
-def test_a_file_with_such_a_content_is_an_error_of_its_own(folder, content: bytes) -> None:
+def test_a_file_with_such_a_content_is_an_error_of_its_own(folder, content):
     (folder / "bad.xml").write_bytes(content)
     check_bad_is_named_and_good_is_read(folder)
 
 
 @pytest.mark.parametrize("content", ROWS.values(), ids=ROWS)
-def test_a_row_with_such_a_content_is_an_error_of_its_own(folder, content: bytes) -> None:
+def test_a_row_with_such_a_content_is_an_error_of_its_own(folder, content):
     (folder / "bad.xml").write_bytes(content)
     for _ in range(2):  # parsed, and from the index of the folder
         read = StatementFolder(folder).read()
@@ -123,19 +123,19 @@ def test_a_row_with_such_a_content_is_an_error_of_its_own(folder, content: bytes
 
 
 @pytest.mark.parametrize("make", THINGS.values(), ids=THINGS)
-def test_what_is_no_file_is_an_error_of_its_own(folder, make) -> None:
+def test_what_is_no_file_is_an_error_of_its_own(folder, make):
     make(folder / "bad.xml")
     check_bad_is_named_and_good_is_read(folder)
 
 
-def test_a_name_that_is_no_text_is_an_error_of_its_file(folder) -> None:
+def test_a_name_that_is_no_text_is_an_error_of_its_file(folder):
     os.rename(folder / "good.xml", os.fsencode(folder) + b"/\xff.xml")
     read = StatementFolder(folder).read()
     assert read.found == ()
     assert str(read.unreadable[0]).startswith("\\udcff.xml has a name with unprintable characters")
 
 
-def test_a_folder_that_is_none_is_named(folder, monkeypatch) -> None:
+def test_a_folder_that_is_none_is_named(folder, monkeypatch):
     found = StatementFolder(folder / "good.xml")
     assert "cannot be read" in str(found.read().unreadable[0])
     assert found.first_day() is None
@@ -145,9 +145,7 @@ def test_a_folder_that_is_none_is_named(folder, monkeypatch) -> None:
         download(settings, lambda _: None)
 
 
-def test_all_others_are_imported_and_the_check_names_the_bad_ones(
-    folder, materialize, lake
-) -> None:
+def test_all_others_are_imported_and_the_check_names_the_bad_ones(folder, materialize, lake):
     for number, content in enumerate((*CONTENTS.values(), *ROWS.values())):
         (folder / f"bad-{number:02}.xml").write_bytes(content)
     fifo(folder / "pipe.xml")
@@ -166,7 +164,7 @@ def test_all_others_are_imported_and_the_check_names_the_bad_ones(
 
 def test_a_download_that_fails_keeps_no_file_back_and_the_check_names_it(
     folder, materialize, lake, monkeypatch
-) -> None:
+):
     monkeypatch.setenv("POSITION_SYNC_FLEX_TOKEN", KEPT)
     monkeypatch.setenv("POSITION_SYNC_FLEX_QUERY_ID", "123456")
     service = flex.FlexService(url="http://127.0.0.1:1/flex", patience_s=0.001)

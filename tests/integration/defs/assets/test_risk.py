@@ -34,8 +34,8 @@ def checked(check: dg.AssetChecksDefinition, lake) -> dg.AssetCheckResult:
 
 
 def test_scenarios_are_recorded_and_a_loss_beyond_its_limit_fails_the_check(
-    materialize, lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+    materialize, lake, monkeypatch, tmp_path
+):
     monkeypatch.chdir(tmp_path)
     lake.updates.sync.append([call(datetime.now(UTC), 30.0)])
     Path("scenarios.yaml").write_text(
@@ -53,8 +53,8 @@ def test_scenarios_are_recorded_and_a_loss_beyond_its_limit_fails_the_check(
 
 
 def test_a_day_is_explained_by_a_run_and_what_no_trade_explains_fails_the_check(
-    materialize, lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    materialize, lake, monkeypatch
+):
     before = CLOSE - timedelta(days=1, minutes=5)
     later = call(CLOSE - timedelta(minutes=5), 27.0, underlying_price=594.0)
     monkeypatch.setenv("POSITION_SYNC_DAILY_START", "2026-03-02")

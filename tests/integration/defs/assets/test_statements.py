@@ -1,7 +1,7 @@
 """Statements of the broker: days that they fill, trades, cash, and what is refused."""
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from shutil import rmtree
 
@@ -9,7 +9,6 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from position_sync_dagster.defs.assets.past_days import daily_asset, exchange_partitions
 from position_sync_dagster.defs.assets.statements import imported
 from position_sync_dagster.domain.statement import Statement
 from position_sync_dagster.gateway import flex
@@ -19,7 +18,6 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.sync.explain_closes import CloseExplainer
-from position_sync_dagster.sync.reports.exchange_days import exchange_days
 from position_sync_dagster.sync.statements import (
     INDEX_FILE,
     ClosingService,
@@ -27,16 +25,11 @@ from position_sync_dagster.sync.statements import (
     import_statements,
     known_accounts,
 )
+from tests.integration.defs.assets.test_daily_positions import DAILY, partition_range, utc
 from tests.support.flex_files import element, of_day, position, statement, trade
 from tests.unit.domain.test_causes import CALL, change
 
-DAYS = exchange_days("XNYS", date(2025, 1, 1), date(2026, 12, 31))
-DAILY = daily_asset(exchange_partitions(DAYS, date(2025, 1, 2)))
 THURSDAY = "2026-03-05"
-
-
-def utc(text: str) -> datetime:
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 @pytest.fixture
@@ -50,13 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def fill(folder: Path, materialize) -> Callable[..., dg.ExecuteInProcessResult]:
     def run(first: str = THURSDAY, last: str | None = None) -> dg.ExecuteInProcessResult:
-        return materialize(
-            DAILY,
-            tags={
-                "dagster/asset_partition_range_start": first,
-                "dagster/asset_partition_range_end": last or first,
-            },
-        )
+        return materialize(DAILY, tags=partition_range(first, last or first))
 
     return run
 
@@ -76,7 +63,7 @@ def failure(result: dg.ExecuteInProcessResult, name: str) -> str:
     return result.failure_data_for_node(name).error.message
 
 
-def test_a_day_without_own_rows_is_filled_from_the_statement(fill, folder, rows) -> None:
+def test_a_day_without_own_rows_is_filled_from_the_statement(fill, folder, rows):
     option = position(2, assetCategory="FSFOP", position="-3")
     bond = position(4, assetCategory="BOND")
     (folder / "a.xml").write_bytes(statement(position(1), option, bond))
@@ -96,7 +83,7 @@ def test_a_day_without_own_rows_is_filled_from_the_statement(fill, folder, rows)
 
 def test_a_run_does_not_put_older_rows_of_a_day_over_those_of_another_run(
     fill, folder, rows, monkeypatch
-) -> None:
+):
     (folder / "a.xml").write_bytes(statement(position(1)))
     record = ClosingService.record_differences
 
@@ -111,9 +98,7 @@ def test_a_run_does_not_put_older_rows_of_a_day_over_those_of_another_run(
     assert rows()["conid"].to_list() == [2]
 
 
-def test_own_rows_of_the_day_stay_and_what_differs_is_a_break(
-    fill, folder, rows, append_row, lake
-) -> None:
+def test_own_rows_of_the_day_stay_and_what_differs_is_a_break(fill, folder, rows, append_row, lake):
     append_row(1, utc("2026-03-05T20:00:00"), market_value=150.0)
     append_row(2, utc("2026-03-05T20:00:00"), market_value=150.0)
     append_row(3, utc("2026-03-05T20:00:00"), market_value=150.0)
@@ -139,7 +124,7 @@ def test_own_rows_of_the_day_stay_and_what_differs_is_a_break(
 
 def test_a_day_whose_differences_could_not_be_recorded_stays_missing(
     fill, folder, rows, append_row, lake, monkeypatch
-) -> None:
+):
     append_row(1, utc("2026-03-05T20:00:00"))
     (folder / "a.xml").write_bytes(statement(position(1, position="2")))
     with monkeypatch.context() as broken:
@@ -152,7 +137,7 @@ def test_a_day_whose_differences_could_not_be_recorded_stays_missing(
 
 def test_what_was_traded_or_booked_after_the_close_is_no_difference(
     fill, folder, rows, append_row, lake
-) -> None:
+):
     """A statement has the quantities of the end of its day: without the option that expired."""
     for conid, held in ((1, -1.0), (2, 1.0), (3, 1.0), (4, 100.0)):
         append_row(conid, utc("2026-03-05T20:59:00"), position=held)
@@ -177,9 +162,7 @@ def test_what_was_traded_or_booked_after_the_close_is_no_difference(
     assert (found.conid, found.expected, found.actual) == (3, 2.0, 1.0), "traded before the close"
 
 
-def test_a_row_of_another_day_gives_way_to_the_statement(
-    fill, folder, rows, append_row, lake
-) -> None:
+def test_a_row_of_another_day_gives_way_to_the_statement(fill, folder, rows, append_row, lake):
     append_row(1, utc("2026-03-04T20:00:00"), market_value=1.0)
     append_row(9, utc("2026-03-04T20:00:00"))
     (folder / "a.xml").write_bytes(statement(position(1)))
@@ -188,7 +171,7 @@ def test_a_row_of_another_day_gives_way_to_the_statement(
     assert lake.breaks.open_breaks() == []
 
 
-def test_of_two_statements_for_a_day_the_later_one_counts(fill, folder, rows) -> None:
+def test_of_two_statements_for_a_day_the_later_one_counts(fill, folder, rows):
     late, early = "20260307;010000", "20260306;010000"
     (folder / "a.xml").write_bytes(statement(position(1, positionValue="7"), generated=late))
     (folder / "b.xml").write_bytes(statement(position(1), position(2), generated=early))
@@ -196,7 +179,7 @@ def test_of_two_statements_for_a_day_the_later_one_counts(fill, folder, rows) ->
     assert rows().select("conid", "market_value").rows() == [(1, 7.0)]
 
 
-def test_a_day_between_statements_stays_missing(fill, folder, instance) -> None:
+def test_a_day_between_statements_stays_missing(fill, folder, instance):
     (folder / "a.xml").write_bytes(of_day(date(2026, 3, 5)))
     (folder / "b.xml").write_bytes(of_day(date(2026, 3, 9)))
     assert fill("2026-03-04", "2026-03-09").success
@@ -206,9 +189,7 @@ def test_a_day_between_statements_stays_missing(fill, folder, instance) -> None:
     }
 
 
-def test_nothing_of_a_statement_of_a_foreign_account_is_written(
-    fill, folder, rows, append_row
-) -> None:
+def test_nothing_of_a_statement_of_a_foreign_account_is_written(fill, folder, rows, append_row):
     foreign = statement(position(2, accountId="U7654321"), account="U7654321")
     (folder / "a.xml").write_bytes(foreign)
     append_row(1, utc("2026-03-06T20:00:00"))
@@ -220,14 +201,12 @@ def test_nothing_of_a_statement_of_a_foreign_account_is_written(
     assert rows()["conid"].to_list() == [1]
 
 
-def test_an_account_whose_holdings_closed_long_ago_is_no_foreign_one(lake) -> None:
+def test_an_account_whose_holdings_closed_long_ago_is_no_foreign_one(lake):
     CloseExplainer(lake).record([change(CALL, 2, 0, account="DUSIM0002")])
     assert known_accounts(lake) == {"DUSIM0002"}
 
 
-def test_a_broken_file_fails_the_days_that_it_may_be_the_source_of(
-    fill, folder, rows, append_row
-) -> None:
+def test_a_broken_file_fails_the_days_that_it_may_be_the_source_of(fill, folder, rows, append_row):
     (folder / "broken.xml").write_bytes(of_day(date(2026, 3, 6))[:200])
     append_row(1, utc("2026-03-05T20:00:00"))
     assert fill().success, "its own rows are enough"
@@ -238,7 +217,7 @@ def test_a_broken_file_fails_the_days_that_it_may_be_the_source_of(
 
 def test_an_import_reads_each_file_once_a_changed_one_again_and_stores_a_trade_once(
     materialize, folder, lake, parsed
-) -> None:
+):
     def added() -> list[int]:
         events = materialize(imported).asset_materializations_for_node("statements")
         return [one.metadata["added"].value for one in events if "added" in one.metadata]
@@ -259,7 +238,7 @@ def test_an_import_reads_each_file_once_a_changed_one_again_and_stores_a_trade_o
 
 
 @pytest.mark.parametrize("at_once", [False, True])
-def test_what_the_newest_statement_says_counts_also_if_an_older_one_said_it(lake, at_once) -> None:
+def test_what_the_newest_statement_says_counts_also_if_an_older_one_said_it(lake, at_once):
     """A query with fewer fields, downloaded once between two usual ones, is such an older one."""
 
     def stated(day: str, **attributes: str) -> Statement:
@@ -286,7 +265,7 @@ def test_what_the_newest_statement_says_counts_also_if_an_older_one_said_it(lake
     assert add(first, *others) == add(stated("20260309", **full)) == 0
 
 
-def test_a_day_is_covered_only_with_the_trades_of_its_statement(materialize, folder, lake) -> None:
+def test_a_day_is_covered_only_with_the_trades_of_its_statement(materialize, folder, lake):
     """A person may launch one of the assets of the import."""
     (folder / "a.xml").write_bytes(statement(trades=(trade("e1"),)))
     assert materialize(imported, selection="statement_events").success
@@ -315,7 +294,7 @@ def parsed(monkeypatch) -> list[str]:
 
 def test_another_lake_and_one_that_was_made_anew_get_the_rows_of_known_files(
     folder, settings, tmp_path, parsed
-) -> None:
+):
     (folder / "a.xml").write_bytes(statement(trades=(trade("e1"),)))
     for number in range(2):
         for expected in (1, 0):
@@ -327,7 +306,7 @@ def test_another_lake_and_one_that_was_made_anew_get_the_rows_of_known_files(
     assert parsed == ["a.xml"] * 3
 
 
-def test_in_a_folder_that_cannot_be_written_all_is_read_without_an_index(folder, parsed) -> None:
+def test_in_a_folder_that_cannot_be_written_all_is_read_without_an_index(folder, parsed):
     (folder / "a.xml").write_bytes(of_day(date(2026, 3, 5)))
     (folder / INDEX_FILE).mkdir()
     for _ in range(2):
@@ -351,7 +330,7 @@ def test_a_day_with_a_position_that_cannot_be_read_is_never_flat(fill, folder, l
 
 def test_an_incomplete_statement_adds_what_it_has_and_contradicts_nothing(
     fill, folder, rows, append_row, lake
-) -> None:
+):
     append_row(1, utc("2026-03-05T20:00:00"))
     append_row(3, utc("2026-03-05T20:00:00"))
     (folder / "a.xml").write_bytes(statement(SPOILT, position(2)))
@@ -362,7 +341,7 @@ def test_an_incomplete_statement_adds_what_it_has_and_contradicts_nothing(
     assert event.metadata["rows_left_out"].value == 1
 
 
-def test_net_liquidation_and_cash_of_a_statement_are_stored_once(materialize, folder, lake) -> None:
+def test_net_liquidation_and_cash_of_a_statement_are_stored_once(materialize, folder, lake):
     row = {"reportDate": "20260305", "currency": "USD", "cash": "10.5", "total": "99"}
     (folder / "a.xml").write_bytes(statement(more=element("EquitySummaryByReportDateInBase", row)))
     assert materialize(imported).success

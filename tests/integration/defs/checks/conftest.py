@@ -1,7 +1,7 @@
 """Run one check as Dagster does."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import dagster as dg
 import pytest
@@ -28,15 +28,6 @@ def shown() -> Callable[[dg.AssetCheckEvaluation], list[dict]]:
 
 
 @pytest.fixture
-def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
+def later(set_clock: Callable[..., None]) -> Callable[[timedelta], None]:
     """Let the checks of the tables be evaluated this much later."""
-
-    def shift(delta: timedelta) -> None:
-        class Clock(datetime):
-            @classmethod
-            def now(cls, tz: object = None) -> datetime:
-                return datetime.now(UTC) + delta
-
-        monkeypatch.setattr(tables, "datetime", Clock)
-
-    return shift
+    return lambda delta: set_clock(tables, delta)

@@ -17,7 +17,7 @@ from position_sync_dagster.sync.reports.status import read_status
 @pytest.mark.parametrize(("followed", "checked"), [("STK,OPT", 2), ("STK", 0)])
 def test_rows_that_agree_with_the_broker_pass_and_types_that_are_not_followed_are_no_breaks(
     check, own_login, write_holdings, append_row, seconds_ago, monkeypatch, followed, checked
-) -> None:
+):
     monkeypatch.setenv("POSITION_SYNC_SEC_TYPES", followed)
     write_holdings(own_login(), 1, 2)
     append_row(1, seconds_ago(5))
@@ -28,7 +28,7 @@ def test_rows_that_agree_with_the_broker_pass_and_types_that_are_not_followed_ar
 
 def test_a_difference_that_the_next_drain_may_resolve_is_named_and_is_no_failure(
     check, own_login, write_holdings, append_row, seconds_ago, monkeypatch
-) -> None:
+):
     write_holdings(own_login(), 1, 2)
     append_row(1, seconds_ago(5))
     found = check(agrees_with_the_broker)
@@ -45,7 +45,7 @@ def test_a_difference_that_the_next_drain_may_resolve_is_named_and_is_no_failure
 
 def test_a_difference_from_before_the_clock_was_set_back_fails_the_check(
     check, own_login, write_holdings, append_row, seconds_ago, lake, settings
-) -> None:
+):
     write_holdings(own_login(), 1, 2)
     append_row(1, seconds_ago(5))
     (missing,) = asyncio.run(ReconciliationService(lake, settings).look()).discrepancies
@@ -56,7 +56,7 @@ def test_a_difference_from_before_the_clock_was_set_back_fails_the_check(
 @pytest.mark.usefixtures("confirmed_at_once")
 def test_a_quantity_that_differs_is_an_error_with_its_row(
     check, own_login, write_holdings, append_row, seconds_ago
-) -> None:
+):
     write_holdings(own_login(), 1, 2)
     append_row(1, seconds_ago(5), position=3.0)
     found = check(agrees_with_the_broker)
@@ -70,7 +70,7 @@ def test_a_quantity_that_differs_is_an_error_with_its_row(
 @pytest.mark.usefixtures("confirmed_at_once")
 def test_a_difference_that_a_person_accepted_passes_until_it_changes(
     check, own_login, write_holdings, append_row, seconds_ago, lake
-) -> None:
+):
     write_holdings(own_login(), 1)
     append_row(1, seconds_ago(5), position=3.0)
     assert not check(agrees_with_the_broker).passed
@@ -84,7 +84,7 @@ def test_a_difference_that_a_person_accepted_passes_until_it_changes(
 
 
 @pytest.mark.usefixtures("confirmed_at_once")
-def test_an_old_row_is_a_warning(check, own_login, write_holdings, append_row, seconds_ago) -> None:
+def test_an_old_row_is_a_warning(check, own_login, write_holdings, append_row, seconds_ago):
     write_holdings(own_login(), 1)
     append_row(1, seconds_ago(3600))
     found = check(agrees_with_the_broker)
@@ -95,7 +95,7 @@ def test_an_old_row_is_a_warning(check, own_login, write_holdings, append_row, s
 
 def test_an_incomplete_snapshot_is_no_pass_and_says_so(
     check, own_login, write_holdings, append_row, seconds_ago
-) -> None:
+):
     write_holdings(own_login(), 1, completeness=Completeness.PARTIAL)
     append_row(1, seconds_ago(5))
     found = check(agrees_with_the_broker)
@@ -103,7 +103,7 @@ def test_an_incomplete_snapshot_is_no_pass_and_says_so(
     assert "does not cover every account" in (found.description or "")
 
 
-def test_a_lake_without_a_stream_says_that_none_ran(check, lake) -> None:
+def test_a_lake_without_a_stream_says_that_none_ran(check, lake):
     found = check(a_stream_watches)
     assert not found.passed
     assert "No stream has run yet" in (found.description or "")
@@ -122,7 +122,7 @@ BLIND = "The stream has not seen the gateway since"
 )
 def test_a_stream_without_connection_is_a_warning_with_the_time_since_when(
     check, own_login, state, text
-) -> None:
+):
     own_login(state=state)
     result = check(a_stream_watches)
     assert result.passed is (state is SessionState.LIVE)
@@ -132,7 +132,7 @@ def test_a_stream_without_connection_is_a_warning_with_the_time_since_when(
 
 def test_blind_since_does_not_move_when_the_next_session_is_blind_too(
     check, own_login, lake, settings
-) -> None:
+):
     """A restart and a rotation change nothing about a gateway that is not there."""
     own_login(state=SessionState.LIVE)
     blind = own_again(lake, settings, SessionState.BLIND)
@@ -152,7 +152,7 @@ def own_again(lake, settings, state):
     return lake.sessions.renew(session, lease_s=60.0, state=state)
 
 
-def test_a_lease_that_ran_out_counts_from_the_last_heartbeat(check, own_login, later) -> None:
+def test_a_lease_that_ran_out_counts_from_the_last_heartbeat(check, own_login, later):
     own_login(lease_s=0.001)
     later(timedelta(minutes=5))
     result = check(a_stream_watches)

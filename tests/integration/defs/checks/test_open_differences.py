@@ -13,14 +13,9 @@ from position_sync_dagster.defs.checks.tables import breaks_are_decided, breaks_
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 
 DIFFERENCE = Discrepancy(
-    type=DiscrepancyType.SURPLUS,
-    account="DUSIM1",
-    conid=7,
-    symbol="SPY",
-    expected=None,
-    actual=2.0,
-    detail="not held at the broker",
-)
+    type=DiscrepancyType.SURPLUS, account="DUSIM1", conid=7, symbol="SPY", expected=None,
+    actual=2.0, detail="not held at the broker",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -31,7 +26,7 @@ def breaks(lake):
 
 def test_a_difference_that_nobody_decides_about_for_an_hour_fails_the_check(
     check, shown, breaks, later
-) -> None:
+):
     assert check(breaks_are_decided).passed
     later(timedelta(hours=1, seconds=1))
     late = check(breaks_are_decided)
@@ -45,7 +40,7 @@ def test_a_difference_that_nobody_decides_about_for_an_hour_fails_the_check(
     assert accepted.metadata["accepted"].value == 1
 
 
-def test_an_observation_shows_the_open_differences(lake, breaks) -> None:
+def test_an_observation_shows_the_open_differences(lake, breaks):
     found = breaks_state(lake).metadata
     assert (found["open/opened"], found["open/confirmed"]) == (1, 0)
     (row,) = found["open_breaks"].records
@@ -54,7 +49,7 @@ def test_an_observation_shows_the_open_differences(lake, breaks) -> None:
     assert "open_breaks" not in breaks_state(lake).metadata
 
 
-def test_the_command_compares_now_and_records_nothing(lake, own_login, write_holdings) -> None:
+def test_the_command_compares_now_and_records_nothing(lake, own_login, write_holdings):
     write_holdings(own_login(), 7)
     shown = CliRunner().invoke(app, ["reconcile"]).stdout
     assert "1 holdings of all accounts compared" in shown
@@ -64,7 +59,7 @@ def test_the_command_compares_now_and_records_nothing(lake, own_login, write_hol
     assert lake.breaks.open_breaks() == []
 
 
-def test_the_page_names_only_commands_that_exist() -> None:
+def test_the_page_names_only_commands_that_exist():
     [check] = breaks_are_decided.check_specs
     texts = f"{reconciliation_breaks.description} {check.description}"
     named = re.findall(r"position-sync (\w+)", texts)

@@ -12,14 +12,14 @@ def fail(lake, ids) -> None:
     lake.queue.sync.mark_failed_many(dict.fromkeys(ids, "not held"), retryable=False)
 
 
-def test_requests_that_wait_for_a_moment_pass(check, lake, enqueue) -> None:
+def test_requests_that_wait_for_a_moment_pass(check, lake, enqueue):
     enqueue(1, 2)
     found = check(requests_are_answered)
     assert found.passed
     assert found.metadata["waiting"].value == 2
 
 
-def test_a_failed_request_is_named_with_its_error(check, shown, lake, enqueue) -> None:
+def test_a_failed_request_is_named_with_its_error(check, shown, lake, enqueue):
     fail(lake, enqueue(1))
     found = check(requests_are_answered)
     assert not found.passed
@@ -30,7 +30,7 @@ def test_a_failed_request_is_named_with_its_error(check, shown, lake, enqueue) -
 
 def test_a_failure_counts_until_its_holding_is_valued(
     check, lake, enqueue, append_row, seconds_ago
-) -> None:
+):
     fail(lake, enqueue(1))
     append_row(1, seconds_ago(60))
     assert not check(requests_are_answered).passed
@@ -40,7 +40,7 @@ def test_a_failure_counts_until_its_holding_is_valued(
 
 def test_a_failure_counts_until_a_later_request_is_answered_by_an_older_row(
     check, lake, enqueue, append_row, seconds_ago
-) -> None:
+):
     append_row(1, seconds_ago(60), update_id="row-1")
     fail(lake, enqueue(1))
     assert not check(requests_are_answered).passed
@@ -52,7 +52,7 @@ def test_a_failure_counts_until_a_later_request_is_answered_by_an_older_row(
 
 def test_a_failure_of_a_closed_holding_or_one_that_is_tried_again_does_not_count(
     check, lake, enqueue, append_row, seconds_ago
-) -> None:
+):
     append_row(1, seconds_ago(60), position=0.0)
     again = enqueue(2)
     fail(lake, [*enqueue(1), *again])
@@ -62,7 +62,7 @@ def test_a_failure_of_a_closed_holding_or_one_that_is_tried_again_does_not_count
 
 def test_requests_that_wait_for_too_long_are_counted_and_twenty_are_shown(
     check, shown, lake, enqueue, monkeypatch
-) -> None:
+):
     enqueue(*range(1, 101))
     monkeypatch.setattr(Settings, "stale_after_s", 1e-6)
     found = check(requests_are_answered)

@@ -21,9 +21,7 @@ def open_to_others(folder: Path) -> bool:
     return bool(stat.S_IMODE(folder.stat().st_mode) & 0o077)
 
 
-async def test_a_new_lake_and_a_new_table_are_private_and_the_folder_around_is_not(
-    tmp_path,
-):
+async def test_a_new_lake_and_a_new_table_are_private_and_the_folder_around_is_not(tmp_path):
     (tmp_path / "shared").mkdir(mode=0o775)
     await Lake(tmp_path / "shared" / "data" / "lake").initialize()
     await PositionQueue(str(tmp_path / "shared" / "position_queue")).initialize()

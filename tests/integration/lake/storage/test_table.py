@@ -11,11 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from position_sync_dagster.domain.update import QueueRequest, QueueStatus
-from position_sync_dagster.errors import (
-    CommitContentionError,
-    LakeNotWritableError,
-    StalledError,
-)
+from position_sync_dagster.errors import CommitContentionError, LakeNotWritableError, StalledError
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.schema.tables import (
     BROKER_POSITIONS,

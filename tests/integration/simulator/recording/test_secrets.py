@@ -97,20 +97,16 @@ async def session(sim, port):
 @pytest.fixture
 async def truth_and_recording(simulate, recorded, eventually):
     """Return the messages with the gateway's own numbers, and the text of the recording."""
-
-    async def run():
-        async with (
-            simulate(secret_book(), autostep=False) as sim,
-            recorded(sim.port, "true.ibrec", keep_quantities=True) as truth,
-            recorded(truth.port) as proxy,
-        ):
-            await session(sim, proxy.port)
-            await eventually(lambda: sim.stats()["connections"]["now"] == 0)
-        true = lines_of(truth.path.read_text())
-        sent = [record["fields"] for record in true if record.get("from") == "gateway"]
-        return [fields for fields in sent if fields], proxy.path.read_text()
-
-    return run
+    async with (
+        simulate(secret_book(), autostep=False) as sim,
+        recorded(sim.port, "true.ibrec", keep_quantities=True) as truth,
+        recorded(truth.port) as proxy,
+    ):
+        await session(sim, proxy.port)
+        await eventually(lambda: sim.stats()["connections"]["now"] == 0)
+    true = lines_of(truth.path.read_text())
+    sent = [record["fields"] for record in true if record.get("from") == "gateway"]
+    return [fields for fields in sent if fields], proxy.path.read_text()
 
 
 def lines_of(text):
@@ -144,7 +140,7 @@ def amounts_of(messages):
 
 
 async def test_no_secret_of_the_input_is_in_the_recording(truth_and_recording):
-    messages, text = await truth_and_recording()
+    messages, text = truth_and_recording
     fields = {field for record in lines_of(text) for field in record.get("fields") or ()}
     assert len(fields) > 100
     numbers = {Decimal(field) for field in fields if NUMBER.fullmatch(field)}
@@ -171,7 +167,7 @@ async def test_no_secret_of_the_input_is_in_the_recording(truth_and_recording):
 
 
 async def test_values_stay_price_times_multiplier_times_quantity(truth_and_recording):
-    _, text = await truth_and_recording()
+    _, text = truth_and_recording
     rows = [
         record["fields"]
         for record in lines_of(text)
@@ -188,7 +184,7 @@ async def test_values_stay_price_times_multiplier_times_quantity(truth_and_recor
 
 
 async def test_a_holding_has_the_same_quantity_in_every_message(truth_and_recording):
-    messages, text = await truth_and_recording()
+    messages, text = truth_and_recording
     seen = {}
     for record in lines_of(text):
         fields = record.get("fields")

@@ -24,47 +24,43 @@ CALL, PUT = 921000001, 921000002
 
 
 @pytest.fixture
-def session(simulate, recorded):
-    """Record a session with faults and a cut, and return its recording."""
-
-    async def run(**options):
-        async with simulate(tick_interval_s=0.02) as sim, recorded(sim.port, **options) as proxy:
-            raw = await logged_in(proxy.port)
-            raw.send(61, 1)
-            await raw.wait_id(62)
-            raw.send(6, 2, 1, A)
-            await raw.wait_id(54)
-            raw.contract_details(11, CALL, "", "", "", 0.0, "", "", "", "", "", "", "")
-            await raw.wait_id(52)
-            for req_id, conid in ((21, CALL), (22, PUT)):
-                raw.market_data(req_id, conid, ticks="232")
-            raw.send(94, 31, A, "", CALL)
-            await raw.wait(lambda m: m[0] == "95")
-            await raw.wait(lambda m: m[0] == "1" and m[2] == "22" and m[3] == "37")
-            raw.market_data(23, 999)
-            await raw.wait_error(200, 23)
-            sim.connectivity("lost")
-            await raw.wait_error(1100)
-            sim.connectivity("restored_data_kept")
-            await raw.wait_error(1102)
-            sim.fill(A, CALL, -1)
-            sim.send_error(399, "an odd notice about 12 things")
-            await raw.wait_error(399)
-            raw.send(2, 2, 21)
-            await raw.barrier()
-            sim.disconnect()
-            await raw.wait_closed()
-            again = await logged_in(proxy.port)
-            again.send(61, 1)
-            await again.wait_id(62)
-            again.market_data(7, PUT)
-            await again.wait(lambda m: m[0] == "1" and m[2] == "7")
-            await again.close()
-            await raw.close()
-            await eventually(lambda: sim.stats()["connections"]["now"] == 0)
-        return proxy.path
-
-    return run
+async def session(simulate, recorded):
+    """Record a session with faults and a cut, and return the path of its recording."""
+    async with simulate(tick_interval_s=0.02) as sim, recorded(sim.port) as proxy:
+        raw = await logged_in(proxy.port)
+        raw.send(61, 1)
+        await raw.wait_id(62)
+        raw.send(6, 2, 1, A)
+        await raw.wait_id(54)
+        raw.contract_details(11, CALL, "", "", "", 0.0, "", "", "", "", "", "", "")
+        await raw.wait_id(52)
+        for req_id, conid in ((21, CALL), (22, PUT)):
+            raw.market_data(req_id, conid, ticks="232")
+        raw.send(94, 31, A, "", CALL)
+        await raw.wait(lambda m: m[0] == "95")
+        await raw.wait(lambda m: m[0] == "1" and m[2] == "22" and m[3] == "37")
+        raw.market_data(23, 999)
+        await raw.wait_error(200, 23)
+        sim.connectivity("lost")
+        await raw.wait_error(1100)
+        sim.connectivity("restored_data_kept")
+        await raw.wait_error(1102)
+        sim.fill(A, CALL, -1)
+        sim.send_error(399, "an odd notice about 12 things")
+        await raw.wait_error(399)
+        raw.send(2, 2, 21)
+        await raw.barrier()
+        sim.disconnect()
+        await raw.wait_closed()
+        again = await logged_in(proxy.port)
+        again.send(61, 1)
+        await again.wait_id(62)
+        again.market_data(7, PUT)
+        await again.wait(lambda m: m[0] == "1" and m[2] == "7")
+        await again.close()
+        await raw.close()
+        await eventually(lambda: sim.stats()["connections"]["now"] == 0)
+    return proxy.path
 
 
 class Puppet:
@@ -126,8 +122,7 @@ async def replayed(path, *, cut=True, **options):
 async def test_a_replay_through_the_recorder_gives_the_same_recording_to_the_byte(
     session, tmp_path
 ):
-    path = await session()
-    first = load_recording(path)
+    first = load_recording(session)
     names = [e.name for e in first.entries if isinstance(e, Message)]
     assert {"position", "updatePortfolio", "tickPrice", "pnlSingle", "error"} <= set(names)
     started: datetime = first.header.started_at
@@ -151,13 +146,12 @@ async def test_a_replay_through_the_recorder_gives_the_same_recording_to_the_byt
                 await Puppet(proxy.port, first.entries).run()
                 await eventually(lambda: recorder.entries >= len(first.entries))
         assert replay.unmade == 0
-    expected = path.read_text().replace('"quantities":"replaced"', '"quantities":"kept"')
+    expected = session.read_text().replace('"quantities":"replaced"', '"quantities":"kept"')
     assert again.read_text().splitlines() == expected.splitlines()
 
 
 async def test_request_ids_of_another_client_are_mapped(session):
-    path = await session()
-    async with replayed(path, cut=False) as replay:
+    async with replayed(session, cut=False) as replay:
         raw = await logged_in(replay.port, client_id=9)
         raw.send(61, 1)
         await raw.wait_id(62)
@@ -180,8 +174,7 @@ async def test_request_ids_of_another_client_are_mapped(session):
 
 
 async def test_what_was_not_recorded_is_answered_from_what_is_known_or_refused_by_name(session):
-    path = await session()
-    async with replayed(path, cut=False, patience_s=0.1) as replay:
+    async with replayed(session, cut=False, patience_s=0.1) as replay:
         raw = await logged_in(replay.port)
         raw.send(61, 1)
         await raw.wait_id(62)
@@ -210,8 +203,7 @@ async def test_what_was_not_recorded_is_answered_from_what_is_known_or_refused_b
 
 
 async def test_a_late_request_gets_at_once_what_it_missed(session):
-    path = await session()
-    async with replayed(path, cut=False, patience_s=0.01) as replay:
+    async with replayed(session, cut=False, patience_s=0.01) as replay:
         raw = await logged_in(replay.port)
         await raw.wait_error(1102)
         assert raw.of(61, 62, 7, 1) == []  # nothing that was not requested
@@ -224,10 +216,9 @@ async def test_a_late_request_gets_at_once_what_it_missed(session):
 
 
 async def test_the_command_plays_a_recording(session, tmp_path):
-    path = await session()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "ib_gateway_simulator",
-        "--replay", str(path), "--speed", "10", "--port", "0",
+        "--replay", str(session), "--speed", "10", "--port", "0",
         stdout=subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -252,10 +243,7 @@ def test_a_recording_in_which_no_client_logged_in_is_refused(tmp_path):
         recorder.closed(number, "client")
     played = subprocess.run(
         [sys.executable, "-m", "ib_gateway_simulator", "--replay", recorder.path],
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        check=False,
-    )
+        capture_output=True, text=True, timeout=DEADLINE_S, check=False,
+    )  # fmt: skip
     assert played.returncode == 2
     assert "no client logged in" in played.stderr

@@ -5,24 +5,25 @@ from datetime import date
 from deltalake import DeltaTable, Field, Schema
 from deltalake.schema import PrimitiveType
 
-from position_sync_dagster.lake.storage.object_store import (
-    delete_log,
-    delta_options,
-    first_ledger_day,
-    polars_options,
-)
+from position_sync_dagster.lake.storage import object_store
 
 
 def test_a_folder_has_no_options():
     for path in ("/data/lake/t", "file:///data/lake/t"):
-        assert delta_options(path, {"a": "b"}) is polars_options(path, {"a": "b"}) is None
+        assert (
+            object_store.delta_options(path, {"a": "b"})
+            is object_store.polars_options(path, {"a": "b"})
+            is None
+        )
 
 
 def test_given_options_take_precedence_in_a_store():
-    options = delta_options("s3://b/t", {"timeout": "1s", "aws_region": "eu-west-1"})
+    options = object_store.delta_options("s3://b/t", {"timeout": "1s", "aws_region": "eu-west-1"})
     assert options is not None
     assert (options["timeout"], options["aws_region"]) == ("1s", "eu-west-1")
-    assert polars_options("s3://b/t", {"timeout": "1s", "aws_region": "eu-west-1"}) == {
+    assert object_store.polars_options(
+        "s3://b/t", {"timeout": "1s", "aws_region": "eu-west-1"}
+    ) == {
         "max_retries": 4,
         "timeout": "1s",
         "aws_region": "eu-west-1",
@@ -30,7 +31,10 @@ def test_given_options_take_precedence_in_a_store():
 
 
 def test_no_option_is_a_credential():
-    names = {*(delta_options("s3://b/t", None) or {}), *(polars_options("s3://b/t", None) or {})}
+    names = {
+        *(object_store.delta_options("s3://b/t", None) or {}),
+        *(object_store.polars_options("s3://b/t", None) or {}),
+    }
     assert names == {"connect_timeout", "timeout", "max_retries", "retry_timeout"}
 
 
@@ -38,12 +42,12 @@ def test_the_first_day_of_a_ledger_is_found_however_its_folder_is_named(tmp_path
     (tmp_path / "ledger" / "date=2026-01-05").mkdir(parents=True)
     (tmp_path / "ledger" / "date=2026-01-02").mkdir()
     for path in (f"{tmp_path}/ledger", f"file://{tmp_path}/ledger"):
-        assert first_ledger_day(path) == date(2026, 1, 2)
-    assert first_ledger_day("s3://bucket/ledger") is None
+        assert object_store.first_ledger_day(path) == date(2026, 1, 2)
+    assert object_store.first_ledger_day("s3://bucket/ledger") is None
 
 
 def test_the_log_of_a_table_is_deleted(tmp_path):
     path = str(tmp_path / "t")
     DeltaTable.create(path, Schema([Field("x", PrimitiveType("long"))]))
-    delete_log(path, None)
+    object_store.delete_log(path, None)
     assert not DeltaTable.is_deltatable(path)

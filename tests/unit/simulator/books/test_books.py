@@ -81,7 +81,17 @@ def test_a_chain_counts_conids_by_expiry_then_strike_then_right(tmp_path):
     assert book.name == "b"
 
 
+FUTURE = "symbol: F, conid: 9, price: 4, volatility: 0.2, sec_type: FUT, expiry: 20281215"
+PAYS = f"underlyings:\n  - {{{FUTURE}, dividend_yield: 0.01}}\n"
+CODES = "354, 10089, 10090, 10091, 10167, 10168, 10186, 10197, not 355"
+END = "[1, -2]}\n"
+ORDERS = END + "orders:\n  - {account: DUSIM0001, legs: {100: 1, 101: -1}}\n"
+PERMISSIONS = END + "permissions:\n  - {conid: 100, code: 354}\n"
+
 BAD = [
+    ("underlyings:\n", PAYS, 5, 103, "underlyings[0].dividend_yield", "a future pays no dividends"),
+    (END, PERMISSIONS.replace("354", "355"), 15, 24, "permissions[0].code", CODES),
+    (END, ORDERS.replace("101", "1"), 15, 5, "orders[0]", "DUSIM0001 holds no conid 1"),
     ("DUSIM0001, cash", "U1234567, cash", 3, 12, "accounts[0].name", "starts with DUSIM"),
     ("price: 200", "price: -3", 5, 37, "underlyings[0].price", "greater than 0"),
     ("price: 200, ", "", 5, 5, "underlyings[0].price", "required and missing"),
@@ -112,48 +122,36 @@ def test_a_bad_field_is_named_with_line_and_column(tmp_path, old, new, line, col
     assert str(problem).startswith(f"{path}:{line}:{column}: {field}: ")
 
 
-def test_a_future_pays_no_dividends(tmp_path):
-    future = "  - {symbol: F, conid: 9, price: 4, volatility: 0.2, sec_type: FUT, expiry: 20281215"
-    text = GOOD.replace("underlyings:\n", f"underlyings:\n{future}, dividend_yield: 0.01}}\n")
-    with pytest.raises(BookError) as caught:
-        load_book(write(tmp_path / "bad.yaml", text))
-    assert caught.value.field == "underlyings[0].dividend_yield"
-
-
-def test_an_order_names_what_its_account_holds(tmp_path):
-    orders = "orders:\n  - {account: DUSIM0001, legs: {100: 1, 101: -1}}\n"
-    [order] = load_book(write(tmp_path / "b.yaml", GOOD + orders)).orders
+def test_orders_and_permissions_are_read(tmp_path):
+    [order] = load_book(write(tmp_path / "a.yaml", GOOD.replace(END, ORDERS))).orders
     assert (order.account, order.legs) == ("DUSIM0001", {100: 1, 101: -1})
-    with pytest.raises(BookError) as caught:
-        load_book(write(tmp_path / "bad.yaml", GOOD + orders.replace("101", "1")))
-    assert (caught.value.field, caught.value.cause) == ("orders[0]", "DUSIM0001 holds no conid 1")
-
-
-def test_a_permission_is_one_of_the_known_codes(tmp_path):
-    permission = "permissions:\n  - {conid: 100, code: 354}\n"
-    book = load_book(write(tmp_path / "b.yaml", GOOD + permission))
+    book = load_book(write(tmp_path / "b.yaml", GOOD.replace(END, PERMISSIONS)))
     assert book.permissions == {100: Code.NOT_SUBSCRIBED}
-    with pytest.raises(BookError) as caught:
-        load_book(write(tmp_path / "bad.yaml", GOOD + permission.replace("354", "355")))
-    assert caught.value.field == "permissions[0].code"
-    assert "354, 10089, 10090, 10091, 10167, 10168, 10186, 10197, not 355" in caught.value.cause
+
+
+NEGATIVE = "- {at_s: 1, do: pause}\n- {at_s: -1, do: pause}\n"
+BAD_FILL = "- {at_s: 1, do: fill, account: DUSIM0001, conid: x, quantity: 1}\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "column", "cause"),
+    ("load", "text", "line", "column", "cause"),
     [
-        ("accounts: [\n  {name: DUSIM0001\n", 3, 1, "malformed YAML"),
-        ("as_of: 2028-06-01\n\tname: x\n", 2, 1, "malformed YAML"),
-        ("as_of: 2028-06-01\nas_of: 2028-06-01\n", 2, 1, "twice"),
-        ("as_of: 2028-13-45\n", 1, 1, "malformed YAML"),
-        ("- a\n- b\n", 1, 1, ""),
-        ("", 1, 1, ""),
+        (load_book, "accounts: [\n  {name: DUSIM0001\n", 3, 1, "malformed YAML"),
+        (load_book, "as_of: 2028-06-01\n\tname: x\n", 2, 1, "malformed YAML"),
+        (load_book, "as_of: 2028-06-01\nas_of: 2028-06-01\n", 2, 1, "twice"),
+        (load_book, "as_of: 2028-13-45\n", 1, 1, "malformed YAML"),
+        (load_book, "- a\n- b\n", 1, 1, ""),
+        (load_book, "", 1, 1, ""),
+        (load_scenario, "- {at_s: 1, do: dance}\n", 1, 17, "no action 'dance'"),
+        (load_scenario, NEGATIVE, 2, 10, "greater than or equal to 0"),
+        (load_scenario, BAD_FILL, 1, 50, "integer"),
+        (load_scenario, "- {at_s: 1, do: line_limit, limits: 3}\n", 1, 3, "Field required"),
     ],
 )
-def test_malformed_yaml_is_named_with_line_and_column(tmp_path, text, line, column, cause):
+def test_a_malformed_file_is_named_with_line_and_column(tmp_path, load, text, line, column, cause):
     path = write(tmp_path / "bad.yaml", text)
     with pytest.raises(BookError, match=r"bad\.yaml") as caught:
-        load_book(path)
+        load(path)
     assert (caught.value.line, caught.value.column) == (line, column)
     assert cause in caught.value.cause
 
@@ -165,23 +163,6 @@ def test_a_missing_book_names_the_shipped_ones(tmp_path):
         load_book(tmp_path / "nosuch.yaml")
     with pytest.raises(BookError):
         load_book("../demo")
-
-
-@pytest.mark.parametrize(
-    ("text", "line", "column", "cause"),
-    [
-        ("- {at_s: 1, do: dance}\n", 1, 17, "no action 'dance'"),
-        ("- {at_s: 1, do: pause}\n- {at_s: -1, do: pause}\n", 2, 10, "greater than or equal to 0"),
-        ("- {at_s: 1, do: fill, account: DUSIM0001, conid: x, quantity: 1}\n", 1, 50, "integer"),
-        ("- {at_s: 1, do: line_limit, limits: 3}\n", 1, 3, "Field required"),
-    ],
-)
-def test_a_bad_scenario_is_named_with_line_and_column(tmp_path, text, line, column, cause):
-    path = write(tmp_path / "scenario.yaml", text)
-    with pytest.raises(BookError) as caught:
-        load_scenario(path)
-    assert (caught.value.line, caught.value.column) == (line, column)
-    assert cause in caught.value.cause
 
 
 def test_a_scenario_is_ordered_by_time(tmp_path):

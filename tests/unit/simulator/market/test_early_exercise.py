@@ -10,30 +10,18 @@ from hypothesis import strategies as st
 from ib_gateway_simulator import load_book
 from ib_gateway_simulator.market.early_exercise import EarlyExercise
 from ib_gateway_simulator.market.market import Market
-from ib_gateway_simulator.market.pricing import Greeks, black_scholes
+from ib_gateway_simulator.market.pricing import black_scholes
 from ib_gateway_simulator.market.underlying import OptionMarket, Underlying
 from ib_gateway_simulator.protocol.contract import Contract, SecType
 
 YIELD = 0.02
 
 
-def american(
-    early: EarlyExercise,
-    spot: float,
-    strike: float,
-    years: float,
-    volatility: float,
-    **terms: float,
-) -> Greeks:
+def american(early, spot, strike, years, volatility, **terms):
     european = black_scholes(
-        spot=spot,
-        strike=strike,
-        years=years,
-        volatility=volatility,
-        rate=terms.get("rate", 0.06),
-        call=bool(terms.get("call")),
-        kept=terms.get("kept", 1.0),
-    )
+        spot=spot, strike=strike, years=years, volatility=volatility, rate=terms.get("rate", 0.06),
+        call=bool(terms.get("call")), kept=terms.get("kept", 1.0),
+    )  # fmt: skip
     return early.priced(european, spot=spot, strike=strike)
 
 
@@ -75,11 +63,7 @@ def test_a_call_is_exercised_before_a_large_dividend():
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    spot=st.floats(30, 55),
-    volatility=st.floats(0.12, 0.7),
-    call=st.booleans(),
-)
+@given(spot=st.floats(30, 55), volatility=st.floats(0.12, 0.7), call=st.booleans())
 def test_greeks_are_the_slopes_of_american_prices(spot, volatility, call):
     early = EARLY[call]
     terms = {"call": float(call), "kept": 0.99**2, "rate": 0.06}
@@ -115,32 +99,24 @@ def market(options: OptionMarket | None, as_of: date | datetime = date(2028, 6, 
     underlying = Underlying(
         symbol="X", conid=1, price=100, volatility=0.3, dividend_yield=YIELD, exchange="ARCA"
     )
+    terms = {"sec_type": SecType.OPT, "expiry": "20281215", "multiplier": 100, "currency": "USD"}
+    names = dict.fromkeys(("symbol", "underlying", "local_symbol", "trading_class"), "X")
     contracts = {
         conid: Contract(
             conid=conid,
-            symbol="X",
-            sec_type=SecType.OPT,
-            underlying="X",
-            under_conid=1,
-            expiry="20281215",
             strike=strike,
             right=right,
-            multiplier=100,
-            currency="USD",
+            under_conid=1,
             exchange="AMEX",
-            local_symbol="X",
-            trading_class="X",
+            **terms,
+            **names,
         )
         for conid, (strike, right) in enumerate([(90, "P"), (100, "P"), (110, "P"), (100, "C")], 2)
     }
     return Market(
-        underlyings={"X": underlying},
-        contracts=contracts,
-        as_of=as_of,
-        rate=0.04,
-        seed=7,
+        underlyings={"X": underlying}, contracts=contracts, as_of=as_of, rate=0.04, seed=7,
         options=options,
-    )
+    )  # fmt: skip
 
 
 def test_volatilities_walk_by_a_seed_of_their_own_and_leave_the_prices_alone():

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from ib_gateway_simulator import Book, load_book
 from ib_gateway_simulator.market.market import Market
 from ib_gateway_simulator.market.pricing import Greeks, black_scholes, round_to
-from ib_gateway_simulator.market.quote import Pin
 
 
 def price(call: bool = True, **changes: float) -> Greeks:
@@ -26,11 +25,7 @@ def test_a_textbook_option_has_its_textbook_price():
     assert put.price == pytest.approx(0.81, abs=0.005)
 
 
-@given(
-    spot=st.floats(50, 200),
-    years=st.floats(0.02, 3),
-    volatility=st.floats(0.05, 1),
-)
+@given(spot=st.floats(50, 200), years=st.floats(0.02, 3), volatility=st.floats(0.05, 1))
 def test_call_and_put_are_in_parity(spot, years, volatility):
     terms = {"spot": spot, "years": years, "volatility": volatility}
     call, put = price(True, **terms), price(False, **terms)
@@ -49,13 +44,7 @@ def test_greeks_are_the_slopes_of_the_price(call, on_future):
         return black_scholes(call=call, on_future=on_future, **terms).price
 
     greeks = black_scholes(
-        spot=105,
-        strike=100,
-        years=0.7,
-        volatility=0.3,
-        rate=0.04,
-        call=call,
-        on_future=on_future,
+        spot=105, strike=100, years=0.7, volatility=0.3, rate=0.04, call=call, on_future=on_future
     )
     h = 1e-4
     assert greeks.delta == pytest.approx((at(spot=105 + h) - at(spot=105 - h)) / (2 * h), rel=1e-5)
@@ -86,13 +75,9 @@ def test_quotes_are_rounded_outwards(value, tick, down, up):
 
 def market(book: Book, seed: int = 7) -> Market:
     return Market(
-        underlyings=book.underlyings,
-        contracts=book.contracts,
-        as_of=book.as_of,
-        rate=book.rate,
-        seed=seed,
-        pins=book.pins,
-    )
+        underlyings=book.underlyings, contracts=book.contracts, as_of=book.as_of, rate=book.rate,
+        seed=seed, pins=book.pins,
+    )  # fmt: skip
 
 
 def test_the_same_seed_gives_the_same_quotes_whichever_are_read():
@@ -127,16 +112,3 @@ def test_quotes_stay_consistent_on_every_walk(seed, steps):
         for side in (quote.bid, quote.ask, quote.last):
             steps_of_tick = side / contract.min_tick
             assert steps_of_tick == pytest.approx(round(steps_of_tick), abs=1e-6)
-
-
-def test_a_pin_holds_a_quote_until_it_is_released():
-    book = load_book("small")
-    pinned = market(book)
-    free = pinned.quote(921000001)
-    pinned.pin(921000001, Pin(bid=1.0, ask=None, last=2.0))
-    quote = pinned.quote(921000001)
-    assert (quote.bid, quote.ask, quote.last) == (1.0, None, 2.0)
-    pinned.pin(921000001, Pin(no_mark=True))
-    assert pinned.quote(921000001).mark is None
-    pinned.pin(921000001, None)
-    assert pinned.quote(921000001) == free

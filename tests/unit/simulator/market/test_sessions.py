@@ -14,10 +14,7 @@ CALL = load_book("small").contracts[921000001]
 MONDAY, SATURDAY = "2026-03-09", "2026-03-14"
 
 
-@given(
-    st.sampled_from(["", "CLOSED", "0930-1600", "0000-2359"]),
-    st.integers(0, 365 * 24 * 60),
-)
+@given(st.sampled_from(["", "CLOSED", "0930-1600", "0000-2359"]), st.integers(0, 365 * 24 * 60))
 def test_what_the_details_list_is_when_the_lines_tick(hours, minute):
     sessions, now = Sessions(hours), datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=minute)
     listed = parse_trading_hours(sessions.listing(CALL, now.timestamp()), CALL.time_zone)

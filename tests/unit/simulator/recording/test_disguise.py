@@ -5,11 +5,7 @@ from random import Random
 import pytest
 
 from ib_gateway_simulator.protocol.message_ids import NAMES
-from ib_gateway_simulator.recording.disguise import (
-    ENDS_OF_ORDER_LISTS,
-    REPORTS_OF_ORDERS,
-    Disguise,
-)
+from ib_gateway_simulator.recording.disguise import ENDS_OF_ORDER_LISTS, REPORTS_OF_ORDERS, Disguise
 from ib_gateway_simulator.recording.pseudonyms import Pseudonyms
 
 ACCOUNT = "U1234567"
@@ -66,9 +62,8 @@ def test_an_error_keeps_its_words_and_digits_only_where_its_text_is_published(di
         "Unable to connect as the client id is already in use. Retry with a unique client id."
     )
     assert disguise.message(("4", "2", "-1", "326", published, "{json}"))[4] == published
-    known = disguise.message(
-        ("4", "2", "-1", "321", f"{ACCOUNT} (No 7654321) lost line 7", "{json}")
-    )
+    text = f"{ACCOUNT} (No 7654321) lost line 7"
+    known = disguise.message(("4", "2", "-1", "321", text, "{json}"))
     assert known == ("4", "2", "-1", "321", "DUSIM0001 (No 0000000) lost line 0", "")
     other = disguise.message(("4", "2", "-1", "201", "needs 2,500 USD", ""))
     assert other[4] == "needs 0,000 USD"
@@ -80,9 +75,6 @@ def test_an_account_is_replaced_also_where_the_layout_has_none(disguise):
 
 
 def test_lists_of_orders_have_their_ends():
-    assert {NAMES[kind] for kind in ENDS_OF_ORDER_LISTS} == {
-        "openOrderEnd",
-        "execDetailsEnd",
-        "completedOrdersEnd",
-    }
+    ends = {NAMES[kind] for kind in ENDS_OF_ORDER_LISTS}
+    assert ends == {"openOrderEnd", "execDetailsEnd", "completedOrdersEnd"}
     assert not REPORTS_OF_ORDERS & ENDS_OF_ORDER_LISTS

@@ -15,13 +15,9 @@ def names():
 
 
 def test_accounts_are_numbered_by_their_first_appearance(names):
-    assert [names.account(name) for name in ("U1234567", "U7654321", "U1234567", "All", "")] == [
-        "DUSIM0001",
-        "DUSIM0002",
-        "DUSIM0001",
-        "All",
-        "",
-    ]
+    given = ["U1234567", "U7654321", "U1234567", "All", ""]
+    numbered = ["DUSIM0001", "DUSIM0002", "DUSIM0001", "All", ""]
+    assert [names.account(name) for name in given] == numbered
 
 
 def test_models_and_groups_are_numbered_each_for_themselves(names):
@@ -91,9 +87,5 @@ def test_amounts_stay_where_quantities_are_kept():
 
 
 def test_an_amount_without_a_value_stays():
-    assert [scaled(text, 3.0) for text in ("", "0", "NaN", "1.7976931348623157E308")] == [
-        "",
-        "0",
-        "NaN",
-        "1.7976931348623157E308",
-    ]
+    texts = ["", "0", "NaN", "1.7976931348623157E308"]
+    assert [scaled(text, 3.0) for text in texts] == texts

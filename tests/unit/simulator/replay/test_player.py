@@ -103,12 +103,3 @@ def requests_of_a_line():
 
     line = next(e for e in load_recording(SMALL).entries if getattr(e, "name", "") == "reqMktData")
     return (*line.fields[:2], "11", *line.fields[3:])
-
-
-async def test_what_was_not_recorded_is_refused_by_name(play):
-    client, player = play(*TIME)
-    await asyncio.sleep(0)
-    player.handle(ask(61, 1))
-    [refusal] = client.sent
-    assert refusal[3] == "321"
-    assert "no answer to reqPositions" in refusal[4]
