@@ -19,6 +19,9 @@ from position_sync_dagster.errors import MissingExtraError
 # How long a receiver that could not be reached is left alone; the others are not.
 RETRY = timedelta(minutes=1)
 
+# No delivery begins later in a tick: Dagster ends one after a minute.
+BEGUN_WITHIN = timedelta(seconds=25)
+
 # Maximum length of a description in a message, in characters; the check's page shows all of it.
 LONGEST_TEXT = 600
 
@@ -142,10 +145,11 @@ def send_due(
         The cursor after the deliveries, and how many receivers accepted theirs.
     """
     outbox, failing, sent = cursor.outbox, dict(cursor.failing), 0
+    until = clock() + BEGUN_WITHIN
     for place, url in enumerate(urls):
         now = clock()
         messages = [message for message in outbox if place in message.to]
-        if not messages or not has_come(failing.get(place, now), now, RETRY):
+        if now > until or not messages or not has_come(failing.get(place, now), now, RETRY):
             continue
         title, body = together(messages)
         if not deliver(url, place, title=title, body=body):
