@@ -303,16 +303,10 @@ def due_closes(
 
 
 def _discrepancy(one: Closure) -> Discrepancy:
-    return Discrepancy(
-        type=DiscrepancyType.UNEXPLAINED,
-        account=one.account,
-        conid=one.conid,
-        symbol=one.symbol,
-        expected=None,
-        actual=one.quantity,
-        detail=f"{one.quantity:+g} {one.name} closed at {one.closed_at:%Y-%m-%d %H:%M} UTC: "
-        f"{one.detail}",
-    )
+    when = f"{one.closed_at:%Y-%m-%d %H:%M} UTC"
+    detail = f"{one.quantity:+g} {one.name} closed at {when}: {one.detail}"
+    kind, key = DiscrepancyType.UNEXPLAINED, (one.account, one.conid)
+    return Discrepancy(kind, *key, one.symbol, None, one.quantity, detail)
 
 
 _TERMS = ("conid", "symbol", "sec_type", "currency", "multiplier", "right", "strike", "expiry")
