@@ -263,6 +263,8 @@ async def test_beside_an_execution_that_cannot_be_read_the_absence_of_others_pro
 ):
     sim, connection = opened
     sim.fill("DUSIM0001", 921000001, -2.0)
+    noon = datetime.now(UTC).replace(hour=12)  # no day of a gateway is about to begin
+    monkeypatch.setattr(f"{connect.__module__}.utc_now", lambda: noon)
     answer = await connection.executions()
     assert len(answer.executions) == 1
     assert answer.begin < answer.end
