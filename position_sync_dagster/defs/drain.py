@@ -252,6 +252,11 @@ class Work:
         reported = self.cursor.ledger_version
         span = unreported(self.lake, self.instance, reported)
         came, went_back = span.added.rows, span.since < (reported or 0)
+        if went_back:
+            self.said.append(
+                f"the ledger was restored: it has no row after version {span.since}, and had some "
+                f"through {reported}"
+            )
         every = STREAMED_EVERY if came else QUIET_EVERY
         is_old = (came or is_live) and self._is_due("ledger", every)
         if not (all_due or report.claimed or "QUEUE" in came or went_back or is_old):

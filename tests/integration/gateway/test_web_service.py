@@ -79,7 +79,8 @@ def error_of(service: FlexService, token: str = TOKEN) -> PositionSyncError:
     return error
 
 
-def test_a_statement_is_requested_awaited_and_fetched(service, receiver, waits):
+def test_a_statement_is_requested_awaited_and_fetched(service, receiver, waits, caplog):
+    caplog.set_level("DEBUG")
     data = statement(position())
     busy = refused("1019", "Statement generation in progress.", "Warn")
     receiver.answers = [503, ACCEPTED, busy, busy, data]
@@ -89,6 +90,7 @@ def test_a_statement_is_requested_awaited_and_fetched(service, receiver, waits):
     assert receiver.asked[0][1] == {"t": TOKEN, "q": "123456", "v": "3", "agent": "Python/3"}
     assert receiver.asked[-1][1]["q"] == "4711"
     assert len(waits) == 3
+    assert TOKEN not in caplog.text
 
 
 @pytest.mark.parametrize(
