@@ -7,10 +7,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest.mock import patch
 
+from position_sync_dagster.domain.holding import (
+    PositionUpdate,
+    QueuedPosition,
+    QueueRequest,
+    Source,
+)
+
 from benchmarks.bench import Bench
 from benchmarks.outcome import Line
 from benchmarks.timing import Samples, median
-from position_sync_dagster.domain.update import PositionUpdate, QueuedPosition, QueueRequest, Source
 from position_sync_dagster.lake.lake import Lake
 from tests.support.object_store import running_store
 

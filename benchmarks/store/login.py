@@ -17,7 +17,7 @@ from benchmarks.bench import Bench
 from benchmarks.hosts.deployment import SERVICES, Deployment, Size
 from benchmarks.outcome import Line, Target
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS, POSITION_UPDATES
+from position_sync_dagster.lake.schema import LATEST_POSITIONS, POSITION_UPDATES
 from position_sync_dagster.lake.storage.object_store import delta_options
 from tests.support.store_proxy import Request
 

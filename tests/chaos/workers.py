@@ -9,11 +9,12 @@ from pathlib import Path
 from random import Random
 from time import sleep
 
-from position_sync_dagster.domain.update import QueueRequest
+from position_sync_dagster.domain.holding import QueueRequest
+
 from position_sync_dagster.errors import LakeError, LeaseLostError, TokenError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import START
-from position_sync_dagster.lake.storage import maintenance
+from position_sync_dagster.lake.storage import table as maintenance
 from tests.support.drains import drain_for_ever
 
 ACCOUNT = "DUSIM1"

@@ -11,12 +11,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from deltalake import DeltaTable
+from position_sync_dagster.domain.holding import QueueRequest
 
-from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import SyncQueue
 from position_sync_dagster.lake.position_updates import SyncUpdates
-from position_sync_dagster.lake.storage import maintenance, table
+from position_sync_dagster.lake.storage import table
+from position_sync_dagster.lake.storage import table as maintenance
 from tests.support.drains import drain_all
 from tests.support.object_store import delete_stored
 

@@ -4,14 +4,14 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 import pytest
-
-from position_sync_dagster.domain.update import (
+from position_sync_dagster.domain.holding import (
     Answer,
     QueuedPosition,
     QueueRequest,
     QueueStatus,
     Reason,
 )
+
 from position_sync_dagster.errors import (
     InvalidRequestError,
     LeaseLostError,

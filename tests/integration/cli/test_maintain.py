@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
+from position_sync_dagster.domain.holding import QueueRequest
 
-from position_sync_dagster.domain.update import QueueRequest
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.storage import maintenance
+from position_sync_dagster.lake.storage import table as maintenance
 from tests.support import command_line
 
 FINISHED = 12

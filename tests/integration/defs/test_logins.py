@@ -12,6 +12,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from position_sync_dagster.domain.holding import Completeness, QueueRequest, QueueStatus, Source
 
 from position_sync_dagster.defs.assets.queue_and_ledger import position_updates
 from position_sync_dagster.defs.checks import tables
@@ -24,10 +25,8 @@ from position_sync_dagster.defs.stream import (
     stream_job,
     supervise_stream,
 )
-from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
-from position_sync_dagster.domain.update import QueueRequest, QueueStatus, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings, load_settings

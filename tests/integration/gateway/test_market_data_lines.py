@@ -6,7 +6,7 @@ import pytest
 
 from ib_gateway_simulator.gateway.reference_data import ReferenceDataService
 from ib_gateway_simulator.protocol import contract_messages
-from position_sync_dagster.gateway import market_data_lines
+from position_sync_dagster.gateway import subscriptions as market_data_lines
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.gateway.ib_async_internals import request_id_of
 from position_sync_dagster.gateway.translate import streamable

@@ -7,19 +7,18 @@ from random import Random
 
 import pytest
 from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_deltalake
+from position_sync_dagster.domain.holding import PositionUpdate, PositionUpdateHandler, TradingMode
 
 from position_sync_dagster.domain.clock import NEVER
-from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler, TradingMode
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
 from position_sync_dagster.lake.position_updates import (
     DeltaLakePositionWriter,
     PositionUpdatesTable,
 )
-from position_sync_dagster.lake.schema.codec import new_ids, update_rows
-from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
-from position_sync_dagster.lake.storage import maintenance, opening, table
-from position_sync_dagster.lake.storage.maintenance import maintain
-from position_sync_dagster.lake.storage.table import Table, append
+from position_sync_dagster.lake.schema import POSITION_UPDATES, new_ids, update_rows
+from position_sync_dagster.lake.storage import opening, table
+from position_sync_dagster.lake.storage import table as maintenance
+from position_sync_dagster.lake.storage.table import Table, append, maintain
 
 
 @pytest.fixture

@@ -5,13 +5,16 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import pytest
+from position_sync_dagster.domain.holding import OwnUpdates
 
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.update import OwnUpdates
 from position_sync_dagster.errors import InvalidRequestError
-from position_sync_dagster.lake import ledger_rows as append
-from position_sync_dagster.lake.ledger_rows import coerce_update, identified
-from position_sync_dagster.lake.position_updates import PositionUpdatesTable
+from position_sync_dagster.lake import position_updates as append
+from position_sync_dagster.lake.position_updates import (
+    PositionUpdatesTable,
+    coerce_update,
+    identified,
+)
 
 DBL_MAX = 1.7976931348623157e308
 

@@ -7,7 +7,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from position_sync_dagster.errors import NewerRowError
-from position_sync_dagster.lake import ledger_rows as latest
+from position_sync_dagster.lake import position_updates as latest
 
 HOUR = timedelta(hours=1)
 

@@ -16,18 +16,18 @@ from typing import Any
 import polars as pl
 import pytest
 from deltalake import write_deltalake
+from position_sync_dagster.domain.closes import Execution
+from position_sync_dagster.domain.holding import BrokerPosition, PositionUpdate, QueueRequest
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
-from position_sync_dagster.domain.statement import Execution
-from position_sync_dagster.domain.update import PositionUpdate, QueueRequest
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
-from position_sync_dagster.lake.storage import maintenance, opening
+from position_sync_dagster.lake.schema import LATEST_POSITIONS
+from position_sync_dagster.lake.storage import opening
+from position_sync_dagster.lake.storage import table as maintenance
 from position_sync_dagster.lake.storage import table as stored
 from position_sync_dagster.lake.storage.table import Table
 from tests.support.extent import part_of

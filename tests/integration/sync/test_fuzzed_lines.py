@@ -13,11 +13,12 @@ from functools import partial
 
 import pytest
 from hypothesis import strategies as st
+from position_sync_dagster.domain.holding import ValueOrigin
 
 from ib_gateway_simulator.protocol import messages
 from position_sync_dagster import IBPositionStreamer, StreamTables
-from position_sync_dagster.domain.update import ValueOrigin
-from position_sync_dagster.gateway import account_feed, market_data_lines
+from position_sync_dagster.gateway import account_feed
+from position_sync_dagster.gateway import subscriptions as market_data_lines
 from position_sync_dagster.lake.lake import Lake
 from tests.integration.sync.conftest import Recorder
 from tests.integration.sync.test_fuzz import MESSAGES, assert_finite, faultless, play_seeds

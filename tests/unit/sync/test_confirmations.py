@@ -7,18 +7,24 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from position_sync_dagster.domain.broker_position import BrokerPosition, HoldingGreeks
-from position_sync_dagster.domain.streamed_holding import OUTSIDE_SESSION, allowed_difference
-from position_sync_dagster.domain.update import (
+from position_sync_dagster.domain.holding import (
+    BrokerPosition,
     GreeksSource,
+    HoldingGreeks,
     PositionUpdate,
     PriceKind,
     Source,
     ValueOrigin,
 )
-from position_sync_dagster.domain.valuation import Provenance, Quote, from_portfolio
-from position_sync_dagster.lake.schema.codec import broker_rows, update_rows, updates_of
+
+from position_sync_dagster.domain.instrument import Quote
+from position_sync_dagster.domain.valuation import (
+    OUTSIDE_SESSION,
+    Provenance,
+    allowed_difference,
+    from_portfolio,
+)
+from position_sync_dagster.lake.schema import broker_rows, update_rows, updates_of
 from position_sync_dagster.sync.confirmations import (
     CONFIRMED,
     PRICED,

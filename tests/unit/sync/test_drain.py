@@ -6,11 +6,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
-
-from position_sync_dagster.domain.broker_position import Completeness
-from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
-from position_sync_dagster.domain.update import (
+from position_sync_dagster.domain.holding import (
     Answer,
+    Completeness,
     PriceKind,
     QueuedPosition,
     QueueRequest,
@@ -18,10 +16,11 @@ from position_sync_dagster.domain.update import (
     Source,
     ValueOrigin,
 )
+
+from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.errors import BrokerUnavailableError, LakeError, NewerRowError
-from position_sync_dagster.lake.ledger_rows import AppendResult
-from position_sync_dagster.lake.position_updates import NewestRows
+from position_sync_dagster.lake.position_updates import AppendResult, NewestRows
 from position_sync_dagster.sync.drain import (
     NOTHING,
     BrokerView,

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from position_sync_dagster.domain.holding import Source, TradingMode
 
 from position_sync_dagster.defs.checks import tables
 from position_sync_dagster.defs.checks.strategies import legs_are_resolved
@@ -14,7 +15,6 @@ from position_sync_dagster.domain.gateway_session import (
     WeekState,
 )
 from position_sync_dagster.domain.leg import make_leg
-from position_sync_dagster.domain.update import Source, TradingMode
 from position_sync_dagster.gateway.account_feed import describe_odd_rows
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.terminal.board import describe

@@ -10,24 +10,30 @@ from pathlib import Path
 import polars as pl
 import pytest
 from deltalake import DeltaTable
+from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 
 import position_sync_dagster
-from position_sync_dagster.domain.update import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
-from position_sync_dagster.lake.schema.codec import new_part
-from position_sync_dagster.lake.schema.table_spec import TableSpec
-from position_sync_dagster.lake.schema.tables import (
+from position_sync_dagster.lake.schema import (
     ACCOUNT_VALUES,
     DERIVED,
     LATEST_POSITIONS,
     POSITION_UPDATES,
+    TableSpec,
+    new_part,
 )
-from position_sync_dagster.lake.storage import maintenance
-from position_sync_dagster.lake.storage.maintenance import COMPACT_FROM, maintain
-from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY, Table, append, data_files
+from position_sync_dagster.lake.storage import table as maintenance
+from position_sync_dagster.lake.storage.table import (
+    CHECKPOINT_EVERY,
+    COMPACT_FROM,
+    Table,
+    append,
+    data_files,
+    maintain,
+)
 
 
 def finish_some(queue: PositionQueue, count: int, first: int = 1) -> list[str]:

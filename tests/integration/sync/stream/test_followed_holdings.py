@@ -4,11 +4,12 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
+from position_sync_dagster.domain.holding import Source, ValueOrigin
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.update import Source, ValueOrigin
-from position_sync_dagster.gateway import holdings, pnl_subscriptions
+from position_sync_dagster.gateway import holdings
+from position_sync_dagster.gateway import subscriptions as pnl_subscriptions
 from position_sync_dagster.sync.confirmations import CONFIRMED, with_confirmed
 from position_sync_dagster.sync.drain import BrokerView, QueueWorker
 from position_sync_dagster.sync.stream import router

@@ -1,8 +1,8 @@
 """What the stream trusts after a restore, a silence or an odd message of the gateway."""
 
 import pytest
+from position_sync_dagster.domain.holding import Completeness
 
-from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
