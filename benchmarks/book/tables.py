@@ -7,10 +7,10 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import polars as pl
-from position_sync_dagster.domain.holding import BrokerPosition, Completeness, QueueRequest, Reason
 
 from benchmarks.bench import Bench
 from benchmarks.outcome import Line, Target
+from position_sync_dagster.domain.holding import BrokerPosition, Completeness, QueueRequest, Reason
 from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings

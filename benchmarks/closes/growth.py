@@ -4,14 +4,13 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from position_sync_dagster.domain.closes import GATEWAY, Execution, PositionChange, Side
-
 from benchmarks.bench import Bench
 from benchmarks.closes.history import ACCOUNT, FIRST_CONID, write_history
 from benchmarks.outcome import Line, Target
 from benchmarks.timing import median
 from position_sync_dagster.defs.assets import derived_tables  # noqa: F401 - defines them
 from position_sync_dagster.defs.assets.table_asset import DERIVE
+from position_sync_dagster.domain.closes import GATEWAY, Execution, PositionChange, Side
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings

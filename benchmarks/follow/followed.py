@@ -11,12 +11,12 @@ from collections import defaultdict
 import polars as pl
 import psutil
 from deltalake import DeltaTable
-from position_sync_dagster.domain.holding import PositionUpdate
 
 from benchmarks.bench import Bench
 from benchmarks.outcome import Line, Target
 from benchmarks.stream.latency import SETTLE_S, activate, quantile, run_beside_simulator
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.holding import PositionUpdate
 from position_sync_dagster.lake.lake import Lake
 
 READERS, READER = 50, "benchmarks.follow.reader"

@@ -15,6 +15,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import count
 
+from benchmarks.gateways.work import Measured, Work, account_of, name_of
+from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import (
     AccountConfirmation,
     BrokerPosition,
@@ -24,9 +26,6 @@ from position_sync_dagster.domain.holding import (
     Source,
     ValueOrigin,
 )
-
-from benchmarks.gateways.work import Measured, Work, account_of, name_of
-from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.errors import LakeError, LeaseLostError
 from position_sync_dagster.lake.lake import Lake

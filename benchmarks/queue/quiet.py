@@ -4,6 +4,11 @@ import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 
+from benchmarks.bench import Bench
+from benchmarks.outcome import Line
+from benchmarks.queue.values import FIRST_CONID
+from benchmarks.timing import median
+from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.holding import (
     BrokerPosition,
     Completeness,
@@ -12,12 +17,6 @@ from position_sync_dagster.domain.holding import (
     Reason,
     ValueOrigin,
 )
-
-from benchmarks.bench import Bench
-from benchmarks.outcome import Line
-from benchmarks.queue.values import FIRST_CONID
-from benchmarks.timing import median
-from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
+
 from position_sync_dagster.domain.holding import (
     PositionUpdate,
     PriceKind,
@@ -11,7 +12,6 @@ from position_sync_dagster.domain.holding import (
     TradingMode,
     ValueOrigin,
 )
-
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.lake.schema import POSITION_UPDATES, new_ids
 

@@ -7,16 +7,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest.mock import patch
 
+from benchmarks.bench import Bench
+from benchmarks.outcome import Line
+from benchmarks.timing import Samples, median
 from position_sync_dagster.domain.holding import (
     PositionUpdate,
     QueuedPosition,
     QueueRequest,
     Source,
 )
-
-from benchmarks.bench import Bench
-from benchmarks.outcome import Line
-from benchmarks.timing import Samples, median
 from position_sync_dagster.lake.lake import Lake
 from tests.support.object_store import running_store
 

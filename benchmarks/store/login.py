@@ -88,7 +88,7 @@ def _gaps_s(this: Deployment, table: str, since_ms: float) -> list[float]:
     """Return the seconds between the commits of a table, up to now."""
     path = this.settings.table(table)
     with patch.dict(os.environ, this.store.environment):
-        history = DeltaTable(path, storage_options=delta_options(path, None)).history()
+        history = DeltaTable(path, storage_options=delta_options(None)).history()
     times = sorted(entry["timestamp"] for entry in history if entry["timestamp"] >= since_ms)
     ends = [since_ms, *times, utc_now().timestamp() * 1e3]
     return [(later - earlier) / 1e3 for earlier, later in pairwise(ends)]

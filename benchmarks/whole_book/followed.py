@@ -21,12 +21,12 @@ import polars as pl
 import psutil
 import yaml
 from ib_async import IB, Contract, StartupFetchNONE
-from position_sync_dagster.domain.holding import ValueOrigin
 
 from benchmarks.bench import Bench
 from benchmarks.book.generated import GeneratedBook, generate
 from benchmarks.book.running import LINES, simulate
 from benchmarks.outcome import Line, Target
+from position_sync_dagster.domain.holding import ValueOrigin
 from position_sync_dagster.gateway.translate import details_of
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
 from position_sync_dagster.settings import Settings

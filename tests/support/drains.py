@@ -5,7 +5,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from position_sync_dagster.domain.holding import BrokerPosition
-
 from position_sync_dagster.errors import LeaseLostError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.drain import BrokerView, QueueWorker

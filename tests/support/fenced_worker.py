@@ -4,9 +4,8 @@ import os
 import time
 from datetime import UTC, datetime, timedelta
 
-from position_sync_dagster.domain.holding import PositionUpdate
-
 from position_sync_dagster.domain.gateway_session import Owner
+from position_sync_dagster.domain.holding import PositionUpdate
 from position_sync_dagster.errors import LeaseLostError
 from position_sync_dagster.lake.lake import Lake
 

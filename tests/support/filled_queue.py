@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from position_sync_dagster.domain.holding import QueueRequest
-
 from position_sync_dagster.lake.position_queue import PositionQueue
 
 

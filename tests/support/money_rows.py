@@ -6,8 +6,8 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import polars as pl
-from position_sync_dagster.domain.holding import AccountSummary, PositionUpdate
 
+from position_sync_dagster.domain.holding import AccountSummary, PositionUpdate
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.lake.lake import NO_HOLDINGS

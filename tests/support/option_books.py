@@ -6,7 +6,6 @@ from zlib import crc32
 
 from position_sync_dagster.domain.closes import Execution, Side
 from position_sync_dagster.domain.holding import BrokerPosition
-
 from position_sync_dagster.domain.instrument import Instrument, Right
 from tests.support.holdings import make_holding
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import polars as pl
-from position_sync_dagster.domain.holding import QueueStatus
 
+from position_sync_dagster.domain.holding import QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.reports.figures import Figures
 from tests.support.logins import Login

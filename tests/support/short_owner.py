@@ -6,11 +6,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from position_sync_dagster.domain.holding import Completeness, Reason
-
 from position_sync_dagster import errors
 from position_sync_dagster.domain import gateway_session
 from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.holding import Completeness, Reason
 from position_sync_dagster.domain.leg import route
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import IBConnectionManager

@@ -8,7 +8,6 @@ from unittest.mock import Mock
 
 import polars as pl
 import pytest
-from position_sync_dagster.domain.holding import Source
 
 from ib_gateway_simulator import SimulatedGateway
 from ib_gateway_simulator.books.loader import BOOKS, load_book
@@ -28,6 +27,7 @@ from position_sync_dagster.demo import (
     is_complete,
     past_sessions,
 )
+from position_sync_dagster.domain.holding import Source
 from position_sync_dagster.processes.child_process import StopRequested
 from position_sync_dagster.sync.confirmations import CONFIRMED
 from position_sync_dagster.sync.reports.changes import ChangeKind, DayChange

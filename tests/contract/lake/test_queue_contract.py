@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 import pytest
+
 from position_sync_dagster.domain.holding import (
     Answer,
     QueuedPosition,
@@ -11,7 +12,6 @@ from position_sync_dagster.domain.holding import (
     QueueStatus,
     Reason,
 )
-
 from position_sync_dagster.errors import (
     InvalidRequestError,
     LeaseLostError,

@@ -5,9 +5,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from position_sync_dagster.domain.holding import GreeksSource, PositionUpdate
 
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.holding import GreeksSource, PositionUpdate
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType

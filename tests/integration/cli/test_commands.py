@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from position_sync_dagster.domain.holding import PositionUpdate, Source, ValueOrigin
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner
+from position_sync_dagster.domain.holding import PositionUpdate, Source, ValueOrigin
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.settings import load_settings

@@ -4,8 +4,8 @@ import json
 from functools import partial
 
 import pytest
-from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 
+from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import SyncQueue
 from tests.support import command_line

@@ -4,7 +4,6 @@ import json
 from datetime import UTC, datetime, timedelta
 
 from position_sync_dagster.domain.holding import PositionUpdate
-
 from position_sync_dagster.domain.instrument import NEW_YORK
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from tests.support.command_line import run

@@ -9,6 +9,9 @@ from typing import Any
 
 import dagster as dg
 import pytest
+
+from position_sync_dagster.defs.resources import POSITION_SYNC
+from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import (
     Completeness,
     PositionUpdate,
@@ -16,9 +19,6 @@ from position_sync_dagster.domain.holding import (
     Source,
     TradingMode,
 )
-
-from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.reports import reconciliation

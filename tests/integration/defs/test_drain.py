@@ -9,7 +9,6 @@ import dagster as dg
 import polars as pl
 import pytest
 from deltalake import DeltaTable
-from position_sync_dagster.domain.holding import QueueStatus
 
 from position_sync_dagster import dagster_files
 from position_sync_dagster.defs import drain as defs_drain
@@ -19,6 +18,7 @@ from position_sync_dagster.defs.assets.table_asset import DERIVE, Derived
 from position_sync_dagster.defs.checks.evaluation import UNKNOWN
 from position_sync_dagster.defs.drain import TickCursor, drain_queue
 from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.holding import QueueStatus
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from position_sync_dagster.domain.holding import Completeness, QueueRequest, QueueStatus, Source
 
 from position_sync_dagster.defs.assets.queue_and_ledger import position_updates
 from position_sync_dagster.defs.checks import tables
@@ -27,6 +26,7 @@ from position_sync_dagster.defs.stream import (
 )
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
+from position_sync_dagster.domain.holding import Completeness, QueueRequest, QueueStatus, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings, load_settings

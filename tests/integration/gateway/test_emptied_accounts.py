@@ -1,8 +1,8 @@
 """A list that empties an account counts when a second one says the same."""
 
 import pytest
-from position_sync_dagster.domain.holding import Completeness
 
+from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.gateway import account_feed
 from position_sync_dagster.gateway.connection import connect
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
-from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 
+from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import durability, table

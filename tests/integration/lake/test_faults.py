@@ -8,9 +8,9 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 
 from position_sync_dagster.domain.gateway_session import Owner
+from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 from position_sync_dagster.errors import (
     LeaseLostError,
     LoginOwnedError,

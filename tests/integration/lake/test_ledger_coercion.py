@@ -5,11 +5,11 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import pytest
-from position_sync_dagster.domain.holding import OwnUpdates
 
+from position_sync_dagster.domain.holding import OwnUpdates
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import InvalidRequestError
-from position_sync_dagster.lake import position_updates as append
+from position_sync_dagster.lake import position_updates
 from position_sync_dagster.lake.position_updates import (
     PositionUpdatesTable,
     coerce_update,
@@ -106,7 +106,7 @@ def test_an_update_that_needs_no_change_is_returned_as_it_is(make_update):
 
 
 def test_our_own_updates_are_not_checked_field_by_field(make_update, monkeypatch):
-    monkeypatch.setattr(append, "coerce_update", None)
+    monkeypatch.setattr(position_updates, "coerce_update", None)
     assert identified(OwnUpdates([make_update(1)]))["conid"].to_list() == [1]
 
 

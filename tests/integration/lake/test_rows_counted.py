@@ -4,12 +4,12 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+
 from position_sync_dagster.domain.holding import (
     AccountConfirmation,
     BrokerPosition,
     Completeness,
 )
-
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.lake.storage.table import Table
 from tests.support.torn_queues import written

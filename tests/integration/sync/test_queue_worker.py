@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 
+from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 from position_sync_dagster.errors import (
     BrokerUnavailableError,
     LakeError,

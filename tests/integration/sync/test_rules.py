@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from position_sync_dagster.domain.holding import PositionUpdate
 
 import position_sync_dagster as ps
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.holding import PositionUpdate
 from tests.support.booked_legs import terms_of
 
 RULES = Path(__file__).parents[3] / "examples" / "rules"

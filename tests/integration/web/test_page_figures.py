@@ -6,9 +6,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from position_sync_dagster.domain.holding import PositionUpdate
 
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.holding import PositionUpdate
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.web.served_figures import COLUMNS, PageFigures

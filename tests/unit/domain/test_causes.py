@@ -4,6 +4,8 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
+
+from position_sync_dagster.domain.causes import Facts, closures_of
 from position_sync_dagster.domain.closes import (
     FLEX,
     GATEWAY,
@@ -17,8 +19,6 @@ from position_sync_dagster.domain.closes import (
     StatementEvent,
     knows_more,
 )
-
-from position_sync_dagster.domain.causes import Facts, closures_of
 from position_sync_dagster.domain.instrument import NEW_YORK, ContractDetails, Right
 
 ACCOUNT = "DU1"

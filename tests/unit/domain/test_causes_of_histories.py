@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
+
+from position_sync_dagster.domain.causes import NEAR, SLACK, Facts, closures_of
 from position_sync_dagster.domain.closes import (
     FLEX,
     Cause,
@@ -16,8 +18,6 @@ from position_sync_dagster.domain.closes import (
     Stage,
     StatementEvent,
 )
-
-from position_sync_dagster.domain.causes import NEAR, SLACK, Facts, closures_of
 from position_sync_dagster.gateway.connection import day_begin
 from tests.support.extent import EVERYTHING
 from tests.unit.domain.test_causes import (

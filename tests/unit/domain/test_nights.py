@@ -4,9 +4,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from position_sync_dagster.domain.holding import BrokerPosition, ValueOrigin
 
 from position_sync_dagster.domain.clock import Backoff
+from position_sync_dagster.domain.holding import BrokerPosition, ValueOrigin
 from position_sync_dagster.domain.instrument import Instrument, Quote, parse_trading_hours
 from position_sync_dagster.domain.login_lines import Demand, Denial, LineLimit, LoginLines
 from position_sync_dagster.domain.valuation import Moment, Provenance, StreamedHolding, StreamRules

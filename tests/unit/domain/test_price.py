@@ -3,8 +3,8 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from position_sync_dagster.domain.holding import PriceKind
 
+from position_sync_dagster.domain.holding import PriceKind
 from position_sync_dagster.domain.instrument import Quote
 from position_sync_dagster.domain.valuation import price_of
 

@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
-from position_sync_dagster.domain.holding import QueueStatus
 
 from position_sync_dagster.domain.clock import RetryPolicy, next_attempt
+from position_sync_dagster.domain.holding import QueueStatus
 
 NOW = datetime(2026, 3, 4, tzinfo=UTC)
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from position_sync_dagster.domain.closes import Execution, PositionChange, Roll, rolls_of
 
 from position_sync_dagster.domain.causes import Facts, closures_of
+from position_sync_dagster.domain.closes import Execution, PositionChange, Roll, rolls_of
 from position_sync_dagster.domain.instrument import Right
 from tests.unit.domain.test_causes import CALL, NOON, OTHER, PUT, SHARES, change, fill
 

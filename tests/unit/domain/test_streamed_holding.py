@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from position_sync_dagster.domain.holding import BrokerPosition, PriceKind, ValueOrigin
 
+from position_sync_dagster.domain.holding import BrokerPosition, PriceKind, ValueOrigin
 from position_sync_dagster.domain.instrument import Instrument, Quote, parse_trading_hours
 from position_sync_dagster.domain.login_lines import Line, Trust
 from position_sync_dagster.domain.valuation import Moment, Provenance, StreamedHolding, StreamRules

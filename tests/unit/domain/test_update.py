@@ -1,6 +1,7 @@
 """The trading mode of an account."""
 
 import pytest
+
 from position_sync_dagster.domain.holding import TradingMode, trading_mode_of
 
 

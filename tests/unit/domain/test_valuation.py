@@ -2,6 +2,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from position_sync_dagster.domain.holding import (
     GreeksSource,
     PriceKind,
@@ -9,7 +10,6 @@ from position_sync_dagster.domain.holding import (
     TradingMode,
     ValueOrigin,
 )
-
 from position_sync_dagster.domain.instrument import Instrument, Quote, Right
 from position_sync_dagster.domain.valuation import (
     Provenance,

@@ -3,7 +3,6 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from position_sync_dagster.domain.holding import TradingMode
 
 from position_sync_dagster.domain.gateway_session import (
     GatewayRun,
@@ -12,6 +11,7 @@ from position_sync_dagster.domain.gateway_session import (
     SessionState,
     WeekState,
 )
+from position_sync_dagster.domain.holding import TradingMode
 
 # 01:00 in New York, in winter.
 SUNDAY = datetime(2026, 11, 22, 6, tzinfo=UTC)

@@ -3,8 +3,8 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from position_sync_dagster.domain.holding import Completeness, ValueOrigin
 
+from position_sync_dagster.domain.holding import Completeness, ValueOrigin
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.gateway.codes import Connectivity, GatewayCode
 from position_sync_dagster.gateway.holdings import PnlValues

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import pytest
+
 from position_sync_dagster.domain.closes import (
     FLEX,
     GATEWAY,
@@ -13,7 +14,6 @@ from position_sync_dagster.domain.closes import (
     StatementEvent,
     current_executions,
 )
-
 from position_sync_dagster.domain.instrument import NEW_YORK
 from position_sync_dagster.gateway.flex import read_statements
 from tests.support.flex_files import element, period, statement, trade

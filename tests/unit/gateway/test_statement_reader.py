@@ -4,8 +4,8 @@ import re
 from datetime import UTC, date, datetime
 
 import pytest
-from position_sync_dagster.domain.closes import Side
 
+from position_sync_dagster.domain.closes import Side
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import StatementError
 from position_sync_dagster.gateway import flex

@@ -6,10 +6,10 @@ from importlib.resources import files
 import polars as pl
 import pytest
 import yaml
-from position_sync_dagster.domain.holding import PositionUpdate
 
 from ib_gateway_simulator import load_book
 from ib_gateway_simulator.market.market import Market
+from position_sync_dagster.domain.holding import PositionUpdate
 from position_sync_dagster.domain.instrument import parse_expiry, parse_right
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.risk.scenarios import Assumptions, Breakdown, Point, PricedLegs

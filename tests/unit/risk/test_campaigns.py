@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from position_sync_dagster.domain.closes import Cause, Closure, Execution
 
+from position_sync_dagster.domain.closes import Cause, Closure, Execution
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.lake.schema import (
     CLOSURES,

@@ -6,8 +6,8 @@ from datetime import date, timedelta
 import numpy as np
 import polars as pl
 import pytest
-from position_sync_dagster.domain.holding import PositionUpdate
 
+from position_sync_dagster.domain.holding import PositionUpdate
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.scenarios import Assumptions, Breakdown, PricedLegs

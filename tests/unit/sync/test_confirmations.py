@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from position_sync_dagster.domain.holding import (
     BrokerPosition,
     GreeksSource,
@@ -16,7 +17,6 @@ from position_sync_dagster.domain.holding import (
     Source,
     ValueOrigin,
 )
-
 from position_sync_dagster.domain.instrument import Quote
 from position_sync_dagster.domain.valuation import (
     OUTSIDE_SESSION,

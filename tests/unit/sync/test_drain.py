@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
+
+from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import (
     Answer,
     Completeness,
@@ -16,8 +18,6 @@ from position_sync_dagster.domain.holding import (
     Source,
     ValueOrigin,
 )
-
-from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.errors import BrokerUnavailableError, LakeError, NewerRowError
 from position_sync_dagster.lake.position_updates import AppendResult, NewestRows

@@ -6,9 +6,9 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from position_sync_dagster.domain.holding import AccountSummary, BrokerPosition, ValueOrigin
 from rich.console import Console
 
+from position_sync_dagster.domain.holding import AccountSummary, BrokerPosition, ValueOrigin
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.lake.schema import broker_rows
 from position_sync_dagster.sync.reports.book import Book

@@ -6,15 +6,15 @@ from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 import pytest
+from rich.console import Console, Group
+from rich.text import Text
+
 from position_sync_dagster.domain.holding import (
     AccountSummary,
     PositionUpdate,
     PriceKind,
     ValueOrigin,
 )
-from rich.console import Console, Group
-from rich.text import Text
-
 from position_sync_dagster.lake.schema import broker_rows
 from position_sync_dagster.sync.reports.book import BookMoney, Sums, open_positions
 from position_sync_dagster.terminal.money_tables import (

@@ -5,7 +5,6 @@ from datetime import UTC, date, datetime
 
 import dagster as dg
 import pytest
-from position_sync_dagster.domain.holding import Answer, GreeksSource, ValueOrigin
 
 from position_sync_dagster.defs.assets.past_days import (
     daily,
@@ -15,6 +14,7 @@ from position_sync_dagster.defs.assets.past_days import (
     last_days,
 )
 from position_sync_dagster.defs.resources import resources
+from position_sync_dagster.domain.holding import Answer, GreeksSource, ValueOrigin
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.table import Table

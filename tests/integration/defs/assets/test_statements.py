@@ -8,9 +8,9 @@ from shutil import rmtree
 import dagster as dg
 import polars as pl
 import pytest
-from position_sync_dagster.domain.closes import Statement
 
 from position_sync_dagster.defs.assets.statements import imported
+from position_sync_dagster.domain.closes import Statement
 from position_sync_dagster.gateway import flex
 from position_sync_dagster.gateway.flex import read_statements
 from position_sync_dagster.lake.breaks import ReconciliationBreaks

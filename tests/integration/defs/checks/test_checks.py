@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
-from position_sync_dagster.domain.holding import Completeness
 
 from position_sync_dagster.defs.checks.tables import a_stream_watches, agrees_with_the_broker
 from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.sync.reports import reconciliation
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status

@@ -3,7 +3,6 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from position_sync_dagster.domain.holding import Source, TradingMode
 
 from position_sync_dagster.defs.checks import tables
 from position_sync_dagster.defs.checks.strategies import legs_are_resolved
@@ -14,6 +13,7 @@ from position_sync_dagster.domain.gateway_session import (
     SessionState,
     WeekState,
 )
+from position_sync_dagster.domain.holding import Source, TradingMode
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.gateway.account_feed import describe_odd_rows
 from position_sync_dagster.sync.reports.status import read_status

@@ -7,8 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 
+from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 from position_sync_dagster.errors import (
     BrokenTableError,
     ForeignTableError,

@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 from math import inf
 
 import pytest
-from position_sync_dagster.domain.closes import Cause, Stage
 
 from ib_gateway_simulator import SimulatedGateway, load_book
 from ib_gateway_simulator.books.book import Opening
 from position_sync_dagster.domain import causes
+from position_sync_dagster.domain.closes import Cause, Stage
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.flex import read_statements

@@ -5,10 +5,10 @@ import threading
 from contextlib import AsyncExitStack
 
 import pytest
-from position_sync_dagster.domain.holding import ValueOrigin
 
 from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.holding import ValueOrigin
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.errors import (
     BrokerUnavailableError,

@@ -7,10 +7,10 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from position_sync_dagster.domain.holding import TradingMode
 
 from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.domain.holding import TradingMode
 from position_sync_dagster.errors import (
     BrokerUnavailableError,
     LeaseLostError,

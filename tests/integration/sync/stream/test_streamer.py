@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from position_sync_dagster.domain.holding import PriceKind, QueueStatus, ValueOrigin
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.holding import PriceKind, QueueStatus, ValueOrigin
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.gateway import account_feed

@@ -1,8 +1,8 @@
 """When a streamed value was true: the time of its source, never that of its arrival."""
 
 import pytest
-from position_sync_dagster.domain.holding import PriceKind, ValueOrigin
 
+from position_sync_dagster.domain.holding import PriceKind, ValueOrigin
 from tests.integration.sync.conftest import CALL, A
 
 

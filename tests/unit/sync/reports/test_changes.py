@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from position_sync_dagster.domain.closes import (
     Cause,
     Closure,
@@ -12,7 +13,6 @@ from position_sync_dagster.domain.closes import (
     Side,
     Stage,
 )
-
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.sync.reports.changes import (

@@ -6,11 +6,11 @@ from datetime import timedelta
 
 import polars as pl
 import pytest
-from position_sync_dagster.domain.closes import Cause, Closure, end_text
 from rich.console import Console, Group
 from rich.text import Text
 
 from position_sync_dagster.defs.assets.derived_tables import money_metadata
+from position_sync_dagster.domain.closes import Cause, Closure, end_text
 from position_sync_dagster.lake.schema import CLOSURES, frame_of, leg_rows
 from position_sync_dagster.sync.reports.book import BookMoney
 from position_sync_dagster.sync.reports.closes import NO_CLOSES, UNATTRIBUTED, Closes

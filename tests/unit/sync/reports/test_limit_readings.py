@@ -6,8 +6,8 @@ from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
-from position_sync_dagster.domain.holding import AccountSummary, PositionUpdate
 
+from position_sync_dagster.domain.holding import AccountSummary, PositionUpdate
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import (
     OF_ACCOUNTS,

@@ -6,8 +6,8 @@ from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
-from position_sync_dagster.domain.holding import BrokerPosition, Source
 
+from position_sync_dagster.domain.holding import BrokerPosition, Source
 from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.reconciliation import DiscrepancyType

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from position_sync_dagster.domain.holding import HoldingGreeks
 
+from position_sync_dagster.domain.holding import HoldingGreeks
 from position_sync_dagster.domain.instrument import Quote, Right
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.model import Exercise

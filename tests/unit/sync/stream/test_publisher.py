@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
-from position_sync_dagster.domain.holding import Completeness
 
+from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.gateway.connection import DayExecutions

@@ -4,8 +4,8 @@ import asyncio
 import logging
 
 import pytest
-from position_sync_dagster.domain.holding import Reason
 
+from position_sync_dagster.domain.holding import Reason
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.settings import Settings

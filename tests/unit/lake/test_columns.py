@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 import pytest
-from position_sync_dagster.domain.holding import QueueStatus
 
+from position_sync_dagster.domain.holding import QueueStatus
 from position_sync_dagster.lake.schema import (
     DAILY_POSITIONS,
     LATEST_POSITIONS,
