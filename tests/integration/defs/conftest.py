@@ -11,9 +11,14 @@ import dagster as dg
 import pytest
 
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
-from position_sync_dagster.domain.update import PositionUpdate, QueueRequest, Source, TradingMode
+from position_sync_dagster.domain.holding import (
+    Completeness,
+    PositionUpdate,
+    QueueRequest,
+    Source,
+    TradingMode,
+)
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.reports import reconciliation

@@ -18,7 +18,7 @@ from position_sync_dagster.defs.assets.table_asset import DERIVE, Derived
 from position_sync_dagster.defs.checks.evaluation import UNKNOWN
 from position_sync_dagster.defs.drain import TickCursor, drain_queue
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.update import QueueStatus
+from position_sync_dagster.domain.holding import QueueStatus
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake
 
@@ -217,7 +217,7 @@ def test_while_the_owner_is_blind_nothing_is_claimed_and_the_reason_is_said(
 def test_requests_that_cannot_be_valued_are_left_alone_for_a_while(
     tick, own_login, enqueue, write_holdings, later
 ):
-    from position_sync_dagster.domain.broker_position import Completeness
+    from position_sync_dagster.domain.holding import Completeness
 
     write_holdings(own_login(), 1, completeness=Completeness.PARTIAL)
     enqueue(5)

@@ -24,10 +24,9 @@ from position_sync_dagster.defs.stream import (
     stream_job,
     supervise_stream,
 )
-from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
-from position_sync_dagster.domain.update import QueueRequest, QueueStatus, Source
+from position_sync_dagster.domain.holding import Completeness, QueueRequest, QueueStatus, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings, load_settings

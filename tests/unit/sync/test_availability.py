@@ -5,9 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
-from position_sync_dagster.domain.update import ValueOrigin
+from position_sync_dagster.domain.holding import Completeness, ValueOrigin
 from position_sync_dagster.sync.drain import unavailable_reason, unconfirmed
 from tests.support.holdings import make_holding
 from tests.support.settings import make_settings

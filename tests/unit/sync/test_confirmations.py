@@ -6,10 +6,9 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from position_sync_dagster.domain.streamed_holding import OUTSIDE_SESSION
-from position_sync_dagster.domain.update import Source, ValueOrigin
-from position_sync_dagster.domain.valuation import Provenance, from_portfolio
-from position_sync_dagster.lake.schema.codec import broker_rows, update_rows
+from position_sync_dagster.domain.holding import Source, ValueOrigin
+from position_sync_dagster.domain.valuation import OUTSIDE_SESSION, Provenance, from_portfolio
+from position_sync_dagster.lake.schema import broker_rows, update_rows
 from position_sync_dagster.sync.confirmations import CONFIRMED, with_confirmed
 from tests.support.holdings import make_holding
 

@@ -7,11 +7,10 @@ from itertools import pairwise
 
 import pytest
 
-from position_sync_dagster.domain.update import QueueRequest, QueueStatus, Source
+from position_sync_dagster.domain.holding import QueueRequest, QueueStatus, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.errors import BrokerUnavailableError, LakeError, NewerRowError
-from position_sync_dagster.lake.ledger_rows import AppendResult
-from position_sync_dagster.lake.position_updates import NewestRows
+from position_sync_dagster.lake.position_updates import AppendResult, NewestRows
 from position_sync_dagster.sync.drain import NOTHING, BrokerView, DrainReport, QueueWorker
 from tests.support.holdings import make_holding
 from tests.support.memory_queue import InMemoryPositionQueue

@@ -7,8 +7,8 @@ import dagster as dg
 import pytest
 
 from position_sync_dagster.defs.checks.tables import a_stream_watches, agrees_with_the_broker
-from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.sync.reports import reconciliation
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status

@@ -1,7 +1,7 @@
 """The checks of the queue, over real tables."""
 
 from position_sync_dagster.defs.checks.tables import requests_are_answered
-from position_sync_dagster.domain.update import Answer
+from position_sync_dagster.domain.holding import Answer
 from position_sync_dagster.settings import Settings
 
 ACCOUNT = "DUSIM0001"

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from position_sync_dagster.defs.checks import tables
-from position_sync_dagster.domain.broker_position import AccountSummary
+from position_sync_dagster.domain.holding import AccountSummary
 from position_sync_dagster.settings import Settings
 
 ACCOUNT = "DUSIM0001"

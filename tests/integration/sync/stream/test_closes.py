@@ -16,7 +16,7 @@ import pytest
 from ib_gateway_simulator import SimulatedGateway, load_book
 from ib_gateway_simulator.books.book import Opening
 from position_sync_dagster.domain import causes
-from position_sync_dagster.domain.closures import Cause, Stage
+from position_sync_dagster.domain.closes import Cause, Stage
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.flex import read_statements

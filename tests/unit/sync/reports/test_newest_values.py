@@ -5,10 +5,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.broker_position import HoldingGreeks
-from position_sync_dagster.domain.update import GreeksSource, PriceKind, Source, ValueOrigin
+from position_sync_dagster.domain.holding import (
+    GreeksSource,
+    HoldingGreeks,
+    PriceKind,
+    Source,
+    ValueOrigin,
+)
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
-from position_sync_dagster.lake.schema.codec import broker_rows, update_rows, updates_of
+from position_sync_dagster.lake.schema import broker_rows, update_rows, updates_of
 from position_sync_dagster.sync.confirmations import newest_values
 from tests.support.holdings import make_holding
 

@@ -7,12 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.streamed_holding import allowed_difference
-from position_sync_dagster.domain.update import PositionUpdate, PriceKind, ValueOrigin
-from position_sync_dagster.domain.valuation import Quote
-from position_sync_dagster.lake.schema.codec import broker_rows, update_rows
+from position_sync_dagster.domain.holding import (
+    BrokerPosition,
+    PositionUpdate,
+    PriceKind,
+    ValueOrigin,
+)
+from position_sync_dagster.domain.instrument import Instrument, Quote
+from position_sync_dagster.domain.valuation import allowed_difference
+from position_sync_dagster.lake.schema import broker_rows, update_rows
 from position_sync_dagster.sync.confirmations import PRICED, with_priced
 from tests.support.extent import examples
 from tests.support.money_rows import NOW, row

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.valuation import Quote
+from position_sync_dagster.domain.instrument import Quote, Right
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.model import Exercise
 from position_sync_dagster.risk.terms import (

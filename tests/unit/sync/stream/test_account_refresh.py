@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from position_sync_dagster.domain.update import Reason
+from position_sync_dagster.domain.holding import Reason
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.router import AccountRefresh

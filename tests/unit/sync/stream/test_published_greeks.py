@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.broker_position import HoldingGreeks
+from position_sync_dagster.domain.holding import HoldingGreeks
 from position_sync_dagster.sync.stream.model_greeks import PublishedGreeks
 from tests.support.holdings import make_holding
 

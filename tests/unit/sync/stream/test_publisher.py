@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from position_sync_dagster.domain.broker_position import Completeness
+from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.gateway.holdings import PnlValues
 from position_sync_dagster.gateway.translate import UNSET
-from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
+from position_sync_dagster.lake.schema import POSITION_UPDATES
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.publisher import Announcements, CloseWatcher, Publisher
