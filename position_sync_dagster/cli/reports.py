@@ -38,10 +38,11 @@ def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
     `exposure` has the totals; with --json they are here too.
     """
     settings, lake = options.opened(home)
-    latest, now = rows_of_logins(lake.updates.sync.latest(), settings), utc_now()
-    found = read_status(lake, settings, now, latest=latest)
+    now = utc_now()
+    book = books.read_book(lake, settings, now)
+    found = read_status(lake, settings, now, book=book)
     if json:
-        money = books.read_book(lake, settings, now, latest=latest).money()
+        money = book.money()
         output.print_json(found.to_dict() | {"totals": [*money.totals, *money.in_base]})
         return
     _print_labelled(board.describe(found))

@@ -6,9 +6,9 @@ from typing import Any
 
 import polars as pl
 
+from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.sync.reports.book import KEY, Book, BookMoney, Sums
 from position_sync_dagster.sync.reports.exposure import figure_of, summed
-from position_sync_dagster.sync.reports.status import seconds_since
 from position_sync_dagster.terminal.text import Column, Row, amount, duration, number, quantity
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from position_sync_dagster.domain.causes import A_DAY
+from position_sync_dagster.domain.clock import SKEW, seconds_since
 from position_sync_dagster.domain.holding import AccountSummary, Source
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract, contract_mismatch
@@ -26,10 +27,9 @@ from position_sync_dagster.risk.scenario_file import ScenariosFileError, folder_
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations
 from position_sync_dagster.sync.confirmations import CONFIRMED, PRICED
-from position_sync_dagster.sync.reports import exposure, status
+from position_sync_dagster.sync.reports import exposure
 from position_sync_dagster.sync.reports.closes import NO_CLOSES, Closes, read_closes
 from position_sync_dagster.sync.reports.exposure import Split
-from position_sync_dagster.sync.reports.status import is_current, seconds_since
 
 
 def is_leg_of(lake: Lake, strategy: str, legs: Iterable[ActiveContract]) -> pl.Expr:
@@ -135,33 +135,27 @@ def read_book(
     lake: Lake,
     settings: Settings,
     now: datetime,
-    *,
-    latest: pl.DataFrame | None = None,
 ) -> Book:
     """Read the holdings and the strategies; blocks.
-
-    Args:
-        latest: The newest row of each holding of the logins, if the caller has them.
 
     Raises:
         LakeError: A table cannot be used.
     """
-    if latest is None:
-        latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
+    latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
     legs = lake.registry.sync.get_all_active()
     reported = tables.all_broker_rows(lake, settings)
     priced = confirmations.with_priced(
         confirmations.newest_values(latest, reported), reported, now, band=settings.value_band
     )
-    since = status.current_since(settings, now)
+    since = now - timedelta(seconds=2 * settings.refresh_interval_s)
     sessions = (lake.sessions.current(login.gateway_id) for login in settings.logins)
     live_since = {
         one.gateway_id: max(one.state_since, since)
         for one in sessions
         if one is not None and one.is_live(now)
     }
-    streamed = status.written_by(priced, Source.STREAM, since).filter(
-        pl.col("position") != 0, pl.col("gateway_id").is_in(list(live_since))
+    streamed = written_by(Source.STREAM, priced, settings, now).filter(
+        pl.col("gateway_id").is_in(list(live_since))
     )
     seldom = versions_of(lake.closures, lake.registry, lake.contracts, lake.executions)
     return replace(
@@ -173,6 +167,30 @@ def read_book(
         logins=tuple(login.gateway_id for login in settings.logins),
         unresolved=frozenset(leg.strategy_id for leg in lake.registry.unresolved),
     )
+
+
+def is_current(since: Mapping[str, datetime]) -> pl.Expr:
+    """Return whether the source of each row confirmed it since this time of its login.
+
+    Args:
+        since: The time of each connected login; rows of another one are not current.
+    """
+    kind = pl.Datetime("us", "UTC")
+    of_login = pl.col("gateway_id").replace_strict(dict(since), default=None, return_dtype=kind)
+    return (pl.col(CONFIRMED) >= of_login).fill_null(value=False)
+
+
+def written_by(
+    source: Source, priced: pl.DataFrame, settings: Settings, now: datetime
+) -> pl.DataFrame:
+    """Return the open holdings whose newest row a source wrote, or confirmed, recently.
+
+    That is within two refresh intervals, or two intervals between rows if those are longer.
+    """
+    longest = max(settings.refresh_interval_s, settings.row_interval_s)
+    since, last = now - timedelta(seconds=2 * longest), pl.max_horizontal("timestamp", CONFIRMED)
+    is_recent = last.is_between(since, now + SKEW)
+    return priced.filter(pl.col("position") != 0, pl.col("source") == source.value, is_recent)
 
 
 def _book(

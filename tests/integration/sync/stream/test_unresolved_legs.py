@@ -5,6 +5,7 @@ import pytest
 from ib_gateway_simulator import load_book
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.sync.reports.book import read_book
 from position_sync_dagster.sync.reports.status import leg_states, read_status
 from tests.integration.sync.conftest import CALL, PUT, A
 from tests.support.booked_legs import terms_of
@@ -68,7 +69,7 @@ async def test_an_ambiguous_leg_names_its_candidates_and_harms_no_other(
         assert received.newest(A, MONTHLY) is None
         assert streamer.routes[(A, MONTHLY)] is LegState.MONITORED
         settings = settings_for(sim)
-        assert leg_states([leg], lake, settings, utc_now()) == [LegState.ARMED]
+        assert leg_states([leg], read_book(lake, settings, utc_now()), settings) == [LegState.ARMED]
         status = read_status(lake, settings, utc_now())
         assert status.unresolved_legs == (f"{leg.described} of strategy s: {leg.problem}",)
         said = [r for r in caplog.records if "6000 PUT of strategy s is not" in r.getMessage()]
