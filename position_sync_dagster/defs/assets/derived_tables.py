@@ -29,7 +29,7 @@ from position_sync_dagster.risk.scenarios import early_assignments
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations
 from position_sync_dagster.sync.reports import exposure, risk
-from position_sync_dagster.sync.reports.book import Book, BookMoney, read_book
+from position_sync_dagster.sync.reports.book import Book, read_book
 from position_sync_dagster.terminal.money_tables import SUMS, money_lines, sums_table
 from position_sync_dagster.terminal.text import Column, Row
 
@@ -46,7 +46,7 @@ PLOTS = {
 NOT_VALUED = "not valued"
 
 
-def money_metadata(found: BookMoney) -> dict[str, dg.MetadataValue]:
+def money_metadata(found: Book) -> dict[str, dg.MetadataValue]:
     """Return the tables of each currency, money before risk, and the totals that the UI plots.
 
     A star marks a sum that leaves out a holding; such a sum is not plotted.
@@ -247,7 +247,7 @@ def strategy_exposure(lake: tables.Lake, settings: Settings, run_id: str | None)
         for of in (is_rest, ~is_rest)
     )
     metadata: dict[str, dg.RawMetadataValue] = (
-        money_metadata(book.money())
+        money_metadata(book)
         | {
             "dagster/row_count": result.rows,
             "ledger_version": str(newest_version(book.priced) or "unknown"),

@@ -44,6 +44,94 @@ def is_leg_of(lake: Lake, strategy: str, legs: Iterable[ActiveContract]) -> pl.E
     return wanted
 
 
+# Sums in one currency over the known values; None if all are unknown. The names:
+#   name: The strategy, UNATTRIBUTED, the underlying, or the name of the total.
+#   account: The account of UNATTRIBUTED or of an account's total; None for all accounts.
+#   currency: None for legs that are not held and have never been valued.
+#   legs, legs_held: The number of active legs, and of those with a holding; each holding that is in
+#     no strategy counts as one. For an underlying and for a total, `legs_held` is the number of
+#     holdings, each counted once.
+#   legs_closed, closed: The number of legs of a strategy that were held and are gone for a known
+#     reason, and what happened to them.
+#   value: The value of options, stocks and the like, without the notional value of futures.
+#   unrealized_pnl, daily_pnl, dollar_delta: As the columns of the ledger.
+#   beta_delta: Dollar delta × beta, of the underlyings whose beta is known.
+#   gamma_1pct: The change of dollar_delta when the underlyings move by 1 %.
+#   theta, vega: Per day, and per point of volatility.
+#   oldest_age_s: The age of the oldest price; None without one, or if one is unknown.
+#   oldest_greeks_s: The age of the oldest greeks; None without any, or if one is unknown.
+#   delayed: The number of holdings with a price of delayed or frozen market data.
+#   lines: Market data lines that the holdings use; None while no owner is connected.
+#   unvalued: The number of held legs without a value, which the sums leave out.
+#   options, options_with_greeks: Held options, and those of them whose greeks are known.
+#   options_modelled: Those of the latter whose greeks this package computed.
+#   nearest_expiry: The first day on which a holding expires.
+#   short_in_money, short_unknown: Short options in the money, and those of which the price of the
+#     underlying is not known.
+#   differences: Where strategies claim another quantity than is held.
+#   realized_pnl: The realised profit of what closed since `realized_since`; None if that of one of
+#     the closes is not known, or if no change of a quantity has been recorded yet.
+#   closes, closes_without_profit: The number of these closes, and of those without a known profit.
+#   campaign: What a strategy has earned since its first leg: `since`; what is closed
+#     earned after fees (`realised`), and what is open would (`open`); the `fees` of both; `profit`.
+#   unknown: Of how many holdings a sum leaves out the value, by the name of the sum.
+#   rates_age_s: For a total in the base currency: the age of the oldest exchange rate used.
+#   without_rate: For a total in the base currency: the currencies whose rate is not known. The sums
+#     are unknown then.
+Sums = dict[str, Any]
+
+# Each sum of money, and its name among the sums of parts.
+_NAMES = (
+    "unrealized_pnl", "daily_pnl", "dollar_delta", "beta_delta", "gamma_1pct", "theta", "vega",
+)  # fmt: skip
+_SUMS = {"value": "market_value"} | {name: name for name in _NAMES}
+
+# What is counted, and its name among the sums of parts.
+_COUNTS = {
+    "delayed": "delayed", "options": "options", "options_with_greeks": "options_with_greeks",
+    "options_modelled": "options_modelled", "nearest_expiry": "nearest_expiry",
+    "unvalued": "legs_without_value", "short_in_money": "short_legs_in_money",
+    "short_unknown": "short_legs_unknown",
+}  # fmt: skip
+
+
+# The names of sums that are of no strategy and of no underlying.
+TOTAL, BASE_TOTAL = "total", "total in base"
+
+
+_NO_CLOSES: Sums = {
+    "realized_pnl": None, "realized_since": None, "campaign": None, "rates_age_s": None,
+    "closes": 0, "closes_without_profit": 0, "without_rate": (),
+}  # fmt: skip
+
+
+def _sums(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | None) -> Sums:
+    held = row["holdings"]
+    name = row.get("strategy_id") or row.get("symbol") or (row.get("expiry") and f"{row['expiry']}")
+    is_total = name is None
+    return {
+        "name": name or TOTAL,
+        "account": row.get("account"),
+        "currency": row["currency"],
+        "legs": row["legs"] - row["legs_held"] + held if is_total else row.get("legs", held),
+        "legs_held": held if is_total else row.get("legs_held", held),
+        "legs_closed": 0 if is_total else row.get("legs_closed", 0),
+        "closed": None if is_total else row.get("closed"),
+        **{name: row[of] for name, of in (_SUMS | _COUNTS).items()},
+        "oldest_age_s": seconds_since(row["priced_at"], now),
+        "oldest_greeks_s": seconds_since(row["greeks_at"], now),
+        "lines": None if streamed is None else len(streamed.intersection(row["conids"] or ())),
+        "differences": row.get("differences"),
+        **_NO_CLOSES,
+        "unknown": {
+            name: count
+            for name, of in _SUMS.items()
+            # Who has no betas misses none.
+            if (count := row[f"without_{of}"]) and (name != "beta_delta" or row[of] is not None)
+        },
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class Book:
     """The holdings and the strategies at one moment, as the tables have them.
@@ -65,6 +153,7 @@ class Book:
         closes: What closed, and why.
         logins: All logins, connected or not.
         unresolved: The strategies with a leg whose contract is not found.
+        strategy: The only strategy whose parts are summed; None: all.
     """
 
     now: datetime
@@ -78,10 +167,14 @@ class Book:
     closes: Closes = NO_CLOSES
     logins: tuple[str, ...] = ()
     unresolved: frozenset[str] = frozenset()
+    strategy: str | None = None
 
-    def money(self, strategy: str | None = None) -> "BookMoney":
-        """Return the money of all holdings, or of one strategy."""
-        return BookMoney(book=self, strategy=strategy)
+    def of_strategy(self, strategy: str | None) -> "Book":
+        """Return the book with the sums of one strategy; None: of all."""
+        if strategy is None:
+            return self
+        own = self.split.filter(pl.col("strategy_id") == strategy)
+        return replace(self, split=own, strategy=strategy)
 
     @cached_property
     def matching(self) -> list[ActiveContract]:
@@ -110,6 +203,116 @@ class Book:
         return self.reported.join(rows, on=key, how="left").filter(
             pl.col("position") != pl.col("written").fill_null(0.0)
         )
+
+    @cached_property
+    def strategies(self) -> list[Sums]:
+        """Each strategy by currency."""
+        return self._by("strategy_id", "currency", where=pl.col("strategy_id") != UNATTRIBUTED)
+
+    @cached_property
+    def rest(self) -> list[Sums]:
+        """What no strategy has, by account and currency (UNATTRIBUTED)."""
+        names = ("strategy_id", "account", "currency")
+        return self._by(*names, where=pl.col("strategy_id") == UNATTRIBUTED)
+
+    @cached_property
+    def totals(self) -> list[Sums]:
+        """All holdings: by account and currency if there are several accounts, then by currency."""
+        several = len({one["account"] for one in self._accounts}) > 1
+        totals = [*(self._accounts if several else ()), *self._by("currency")]
+        return [one for one in totals if one["currency"] is not None]
+
+    @cached_property
+    def in_base(self) -> list[Sums]:
+        """The totals of each account in its base currency, by the broker's exchange rates.
+
+        An account has one only if a holding has another currency.
+        """
+        return [one for one in map(self._in_base, self.accounts) if one is not None]
+
+    @cached_property
+    def underlyings(self) -> list[Sums]:
+        """All holdings by underlying and currency."""
+        return self._of_parts("symbol")
+
+    @cached_property
+    def expiries(self) -> list[Sums]:
+        """All holdings with an expiry by that and currency, the nearest first."""
+        return self._of_parts("expiry")
+
+    @property
+    def sums(self) -> dict[str, list[Sums]]:
+        """All tables by name."""
+        names = ("strategies", "rest", "totals", "in_base", "underlyings")
+        return {name: getattr(self, name) for name in names}
+
+    @cached_property
+    def _accounts(self) -> list[Sums]:
+        return [one for one in self._by("account", "currency") if one["currency"] is not None]
+
+    def _by(self, *names: str, where: pl.Expr | None = None) -> list[Sums]:
+        found = self.split if where is None else self.split.filter(where)
+        return [
+            self._with_profit(
+                _sums(row, self.now, self.streamed), row.get("strategy_id", self.strategy)
+            )
+            for row in exposure.summed_legs(found, names, self.now).iter_rows(named=True)
+        ]
+
+    def _of_parts(self, name: str) -> list[Sums]:
+        """Return the sums by a column that parts have, and legs have not."""
+        rows = exposure.summed(self.split.parts.drop_nulls(name), (name, "currency"), self.now)
+        return [_sums(row, self.now, self.streamed) for row in rows.iter_rows(named=True)]
+
+    def _with_profit(self, one: Sums, name: str | None) -> Sums:
+        """Return a sum with the realised profit of a strategy, of UNATTRIBUTED, or of all."""
+        if one["account"] is not None and name not in (None, UNATTRIBUTED):
+            return one  # the profit of a strategy is not divided among accounts
+        found = self.closes.realized(name, one["account"], one["currency"])
+        if found is None:
+            return one
+        if name not in (None, UNATTRIBUTED):
+            found["campaign"] = self._campaign(str(name), one, found["realized_since"])
+        return one | found
+
+    def _campaign(self, name: str, one: Sums, since: datetime | None) -> dict[str, Any]:
+        campaigns, currency = self.closes.campaigns, one["currency"]
+        realised, fees = campaigns.realised.get((name, currency), (0.0, 0.0))
+        opened = None if "unrealized_pnl" in one["unknown"] else one["unrealized_pnl"] or 0.0
+        own = [one for one in campaigns.lots if (one.strategy_id, one.currency) == (name, currency)]
+        if own:
+            parts = self.split.parts.filter(strategy_id=name, currency=currency)
+            opened = open_profit(own, parts, self.priced)
+        profit = None if realised is None or opened is None else realised + opened
+        found = {"since": since, "realised": realised, "open": opened, "fees": fees}
+        return found | {"profit": profit}
+
+    def _in_base(self, account: AccountSummary) -> Sums | None:
+        base, rates = account.currency, account.rates
+        of_account = [one for one in self._accounts if one["account"] == account.account]
+        currencies = {one["currency"] for one in of_account}
+        if base is None or currencies <= {base}:
+            return None
+        without = tuple(sorted(one for one in currencies if one not in rates))
+        found = self.split.filter(
+            pl.col("account") == account.account, pl.col("currency").is_not_null()
+        )
+        # If a rate is missing, no sum is known, and the sums that are made here are not used.
+        rate = pl.col("currency").replace_strict(rates, default=1.0, return_dtype=pl.Float64)
+        in_base = pl.lit(base).alias("currency")
+        converted = Split(
+            found.parts.with_columns(*(pl.col(name) * rate for name in _SUMS.values()), in_base),
+            found.legs.with_columns(in_base),
+        )
+        [row] = exposure.summed_legs(converted, ["account", "currency"], self.now).to_dicts()
+        # The lines are in the total of each currency.
+        return _sums(row, self.now, streamed=None) | {
+            "name": BASE_TOTAL,
+            "differences": None,
+            "rates_age_s": seconds_since(account.rates_received_at, self.now),
+            "without_rate": without,
+            **(dict.fromkeys(_SUMS) if without else {}),
+        }
 
 
 # The closes, and the contracts of legs and of all that are quoted in cents, by conid.
@@ -229,221 +432,6 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
     of_legs = lake.contracts.get({leg.conid for leg in legs})
     known = (read_closes(lake, past), lake.contracts.quoted_in_cents() | of_legs)
     return _book(past.at, legs, priced, known, settings)
-
-
-# Sums in one currency over the known values; None if all are unknown. The names:
-#   name: The strategy, UNATTRIBUTED, the underlying, or the name of the total.
-#   account: The account of UNATTRIBUTED or of an account's total; None for all accounts.
-#   currency: None for legs that are not held and have never been valued.
-#   legs, legs_held: The number of active legs, and of those with a holding; each holding that is in
-#     no strategy counts as one. For an underlying and for a total, `legs_held` is the number of
-#     holdings, each counted once.
-#   legs_closed, closed: The number of legs of a strategy that were held and are gone for a known
-#     reason, and what happened to them.
-#   value: The value of options, stocks and the like, without the notional value of futures.
-#   unrealized_pnl, daily_pnl, dollar_delta: As the columns of the ledger.
-#   beta_delta: Dollar delta × beta, of the underlyings whose beta is known.
-#   gamma_1pct: The change of dollar_delta when the underlyings move by 1 %.
-#   theta, vega: Per day, and per point of volatility.
-#   oldest_age_s: The age of the oldest price; None without one, or if one is unknown.
-#   oldest_greeks_s: The age of the oldest greeks; None without any, or if one is unknown.
-#   delayed: The number of holdings with a price of delayed or frozen market data.
-#   lines: Market data lines that the holdings use; None while no owner is connected.
-#   unvalued: The number of held legs without a value, which the sums leave out.
-#   options, options_with_greeks: Held options, and those of them whose greeks are known.
-#   options_modelled: Those of the latter whose greeks this package computed.
-#   nearest_expiry: The first day on which a holding expires.
-#   short_in_money, short_unknown: Short options in the money, and those of which the price of the
-#     underlying is not known.
-#   differences: Where strategies claim another quantity than is held.
-#   realized_pnl: The realised profit of what closed since `realized_since`; None if that of one of
-#     the closes is not known, or if no change of a quantity has been recorded yet.
-#   closes, closes_without_profit: The number of these closes, and of those without a known profit.
-#   campaign: What a strategy has earned since its first leg: `since`; what is closed
-#     earned after fees (`realised`), and what is open would (`open`); the `fees` of both; `profit`.
-#   unknown: Of how many holdings a sum leaves out the value, by the name of the sum.
-#   rates_age_s: For a total in the base currency: the age of the oldest exchange rate used.
-#   without_rate: For a total in the base currency: the currencies whose rate is not known. The sums
-#     are unknown then.
-Sums = dict[str, Any]
-
-# Each sum of money, and its name among the sums of parts.
-_NAMES = (
-    "unrealized_pnl", "daily_pnl", "dollar_delta", "beta_delta", "gamma_1pct", "theta", "vega",
-)  # fmt: skip
-_SUMS = {"value": "market_value"} | {name: name for name in _NAMES}
-
-# What is counted, and its name among the sums of parts.
-_COUNTS = {
-    "delayed": "delayed", "options": "options", "options_with_greeks": "options_with_greeks",
-    "options_modelled": "options_modelled", "nearest_expiry": "nearest_expiry",
-    "unvalued": "legs_without_value", "short_in_money": "short_legs_in_money",
-    "short_unknown": "short_legs_unknown",
-}  # fmt: skip
-
-
-# The names of sums that are of no strategy and of no underlying.
-TOTAL, BASE_TOTAL = "total", "total in base"
-
-
-@dataclass(frozen=True, kw_only=True)
-class BookMoney:
-    """The money of the holdings, or of one strategy alone; a table is summed when it is first used.
-
-    Attributes:
-        book: The holdings.
-        strategy: The only strategy of interest; None for all holdings.
-    """
-
-    book: Book
-    strategy: str | None = None
-
-    @cached_property
-    def strategies(self) -> list[Sums]:
-        """Each strategy by currency."""
-        return self._by("strategy_id", "currency", where=pl.col("strategy_id") != UNATTRIBUTED)
-
-    @cached_property
-    def rest(self) -> list[Sums]:
-        """What no strategy has, by account and currency (UNATTRIBUTED)."""
-        names = ("strategy_id", "account", "currency")
-        return self._by(*names, where=pl.col("strategy_id") == UNATTRIBUTED)
-
-    @cached_property
-    def totals(self) -> list[Sums]:
-        """All holdings: by account and currency if there are several accounts, then by currency."""
-        several = len({one["account"] for one in self._accounts}) > 1
-        totals = [*(self._accounts if several else ()), *self._by("currency")]
-        return [one for one in totals if one["currency"] is not None]
-
-    @cached_property
-    def in_base(self) -> list[Sums]:
-        """The totals of each account in its base currency, by the broker's exchange rates.
-
-        An account has one only if a holding has another currency.
-        """
-        return [one for one in map(self._in_base, self.book.accounts) if one is not None]
-
-    @cached_property
-    def underlyings(self) -> list[Sums]:
-        """All holdings by underlying and currency."""
-        return self._by("symbol", "currency")
-
-    @cached_property
-    def expiries(self) -> list[Sums]:
-        """All holdings with an expiry by that and currency, the nearest first."""
-        return self._by("expiry", "currency", where=pl.col("expiry").is_not_null())
-
-    @property
-    def tables(self) -> dict[str, list[Sums]]:
-        """All tables by name."""
-        names = ("strategies", "rest", "totals", "in_base", "underlyings")
-        return {name: getattr(self, name) for name in names}
-
-    @cached_property
-    def _accounts(self) -> list[Sums]:
-        return [one for one in self._by("account", "currency") if one["currency"] is not None]
-
-    @cached_property
-    def _chosen(self) -> Split:
-        if self.strategy is None:
-            return self.book.split
-        return self.book.split.filter(pl.col("strategy_id") == self.strategy)
-
-    def _by(self, *names: str, where: pl.Expr | None = None) -> list[Sums]:
-        now, streamed = self.book.now, self.book.streamed
-        parts, legs = self._chosen.parts, self._chosen.legs
-        if not {*names} <= {*legs.columns}:  # of underlyings and expiries there are parts alone
-            rows = exposure.summed(parts if where is None else parts.filter(where), names, now)
-            return [_sums(row, now, streamed) for row in rows.iter_rows(named=True)]
-        found = self._chosen if where is None else self._chosen.filter(where)
-        return [
-            self._with_profit(_sums(row, now, streamed), row.get("strategy_id", self.strategy))
-            for row in exposure.summed_legs(found, names, now).iter_rows(named=True)
-        ]
-
-    def _with_profit(self, one: Sums, name: str | None) -> Sums:
-        """Return a sum with the realised profit of a strategy, of UNATTRIBUTED, or of all."""
-        if one["account"] is not None and name not in (None, UNATTRIBUTED):
-            return one  # the profit of a strategy is not divided among accounts
-        found = self.book.closes.realized(name, one["account"], one["currency"])
-        if found is None:
-            return one
-        if name not in (None, UNATTRIBUTED):
-            found["campaign"] = self._campaign(str(name), one, found["realized_since"])
-        return one | found
-
-    def _campaign(self, name: str, one: Sums, since: datetime | None) -> dict[str, Any]:
-        campaigns, currency = self.book.closes.campaigns, one["currency"]
-        realised, fees = campaigns.realised.get((name, currency), (0.0, 0.0))
-        opened = None if "unrealized_pnl" in one["unknown"] else one["unrealized_pnl"] or 0.0
-        own = [one for one in campaigns.lots if (one.strategy_id, one.currency) == (name, currency)]
-        if own:
-            parts = self.book.split.parts.filter(strategy_id=name, currency=currency)
-            opened = open_profit(own, parts, self.book.priced)
-        profit = None if realised is None or opened is None else realised + opened
-        found = {"since": since, "realised": realised, "open": opened, "fees": fees}
-        return found | {"profit": profit}
-
-    def _in_base(self, account: AccountSummary) -> Sums | None:
-        base, rates = account.currency, account.rates
-        of_account = [one for one in self._accounts if one["account"] == account.account]
-        currencies = {one["currency"] for one in of_account}
-        if base is None or currencies <= {base}:
-            return None
-        without = tuple(sorted(one for one in currencies if one not in rates))
-        found = self._chosen.filter(
-            pl.col("account") == account.account, pl.col("currency").is_not_null()
-        )
-        # If a rate is missing, no sum is known, and the sums that are made here are not used.
-        rate = pl.col("currency").replace_strict(rates, default=1.0, return_dtype=pl.Float64)
-        in_base = pl.lit(base).alias("currency")
-        converted = Split(
-            found.parts.with_columns(*(pl.col(name) * rate for name in _SUMS.values()), in_base),
-            found.legs.with_columns(in_base),
-        )
-        [row] = exposure.summed_legs(converted, ["account", "currency"], self.book.now).to_dicts()
-        # The lines are in the total of each currency.
-        return _sums(row, self.book.now, streamed=None) | {
-            "name": BASE_TOTAL,
-            "differences": None,
-            "rates_age_s": seconds_since(account.rates_received_at, self.book.now),
-            "without_rate": without,
-            **(dict.fromkeys(_SUMS) if without else {}),
-        }
-
-
-_NO_CLOSES: Sums = {
-    "realized_pnl": None, "realized_since": None, "campaign": None, "rates_age_s": None,
-    "closes": 0, "closes_without_profit": 0, "without_rate": (),
-}  # fmt: skip
-
-
-def _sums(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | None) -> Sums:
-    held = row["holdings"]
-    name = row.get("strategy_id") or row.get("symbol") or (row.get("expiry") and f"{row['expiry']}")
-    is_total = name is None
-    return {
-        "name": name or TOTAL,
-        "account": row.get("account"),
-        "currency": row["currency"],
-        "legs": row["legs"] - row["legs_held"] + held if is_total else row.get("legs", held),
-        "legs_held": held if is_total else row.get("legs_held", held),
-        "legs_closed": 0 if is_total else row.get("legs_closed", 0),
-        "closed": None if is_total else row.get("closed"),
-        **{name: row[of] for name, of in (_SUMS | _COUNTS).items()},
-        "oldest_age_s": seconds_since(row["priced_at"], now),
-        "oldest_greeks_s": seconds_since(row["greeks_at"], now),
-        "lines": None if streamed is None else len(streamed.intersection(row["conids"] or ())),
-        "differences": row.get("differences"),
-        **_NO_CLOSES,
-        "unknown": {
-            name: count
-            for name, of in _SUMS.items()
-            # Who has no betas misses none.
-            if (count := row[f"without_{of}"]) and (name != "beta_delta" or row[of] is not None)
-        },
-    }
 
 
 GREEKS = ("delta", "gamma", "vega", "theta", "implied_vol", "underlying_price")

@@ -172,7 +172,7 @@ class Figures:
 
     def to_dict(self, *, positions: bool = True) -> dict[str, Any]:
         """Return the figures as plain values for JSON; see `VERSION`."""
-        money = self.book.money()
+        money = self.book
         rows = (*money.strategies, *money.rest)
         found = {
             "version": VERSION,
