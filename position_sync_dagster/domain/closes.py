@@ -432,11 +432,11 @@ class Closure(ChangedHolding):
 
     closed_at: datetime
     quantity: float
-    price: float | None
+    price: float | None = None
     cause: Cause
     stage: Stage
     detail: str
-    realized_pnl: float | None
+    realized_pnl: float | None = None
     currency: str
     executions: str | None = None
     order_ids: str | None = None
