@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -130,25 +130,20 @@ _OF_COLUMN = {
 }
 
 
-class _Column(NamedTuple):
-    """A column, the fields of which the first that is there has its value, and their kind."""
-
-    name: str
-    fields: Sequence[str]
-    kind: _Kind
-    is_required: bool
+# A column of a record: its kind, whether it is required, and the fields of which the first that is
+# there has its value.
+_Columns = dict[str, tuple[_Kind, bool, Sequence[str]]]
 
 
-def _columns(record: type, **fields: str) -> list[_Column]:
+def _columns(record: type, **fields: str) -> _Columns:
     """Return how columns of a record are read; their types say of what kind they are.
 
     A column that cannot be None is required.
     """
-    types, found = get_type_hints(record), []
+    types, found = get_type_hints(record), _Columns()
     for name, written in fields.items():
         kind, *optional = get_args(types[name]) or (types[name],)
-        read = _OF_COLUMN.get(name, _OF_TYPE[kind])
-        found.append(_Column(name, written.split(), read, not optional))
+        found[name] = (_OF_COLUMN.get(name, _OF_TYPE[kind]), not optional, written.split())
     return found
 
 
@@ -180,42 +175,33 @@ class Fields:
         known = ", ".join(found)
         return f"{self.file}: {self.element}{f' ({known})' if known else ''}"
 
-    def get(self, kind: _Kind, *names: str) -> Any:
+    def get(self, kind: _Kind, *names: str, is_required: bool = False) -> Any:
         """Return the value of the first of these fields that is there; None if none is.
 
         Raises:
-            StatementError: It is of another kind.
+            StatementError: It is of another kind, or it is required and not there.
         """
-        for name in names:
-            if name in self.attributes:
-                text = self.attributes[name].strip()
-                try:
-                    return kind.parse(text)
-                except ValueError:
-                    what = f"has {name}={shown(text)}, which is no {kind.noun}"
-                    raise self.error(what, kind.remedy) from None
-        return None
-
-    def required(self, kind: _Kind, *names: str) -> Any:
-        """Return the value of the first of these fields that is there.
-
-        Raises:
-            StatementError: None is, or it is of another kind.
-        """
-        found = self.get(kind, *names)
-        if found is None:
+        found, name = None, next((one for one in names if one in self.attributes), None)
+        if name is not None:
+            text = self.attributes[name].strip()
+            try:
+                found = kind.parse(text)
+            except ValueError:
+                what = f"has {name}={shown(text)}, which is no {kind.noun}"
+                raise self.error(what, kind.remedy) from None
+        if found is None and is_required:
             raise self.error(f"has no valid {names[-1]}", kind.remedy)
         return found
 
-    def row(self, columns: Iterable[_Column]) -> dict[str, Any]:
-        """Return the values of columns.
+    def required(self, kind: _Kind, *names: str) -> Any:
+        """Return the value of the first of these fields that is there; see `get`."""
+        return self.get(kind, *names, is_required=True)
 
-        Raises:
-            StatementError: One is missing or cannot be read.
-        """
+    def row(self, columns: _Columns) -> dict[str, Any]:
+        """Return the values of columns; see `get`."""
         return {
-            one.name: (self.required if one.is_required else self.get)(one.kind, *one.fields)
-            for one in columns
+            name: self.get(kind, *fields, is_required=is_required)
+            for name, (kind, is_required, fields) in columns.items()
         }
 
     def as_json(self) -> str:

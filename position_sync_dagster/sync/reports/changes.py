@@ -6,7 +6,7 @@ The list is the same after a restart of everything: nothing of it is kept in mem
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, time
 from enum import StrEnum
 
 import polars as pl
@@ -17,6 +17,7 @@ from position_sync_dagster.domain.closes import (
     Execution,
     PositionChange,
     current_executions,
+    executions_of,
 )
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import Key
@@ -25,9 +26,6 @@ from position_sync_dagster.domain.leg import NEGLIGIBLE
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import moment, records_of
-
-# Maximum delay between an execution and the change of the quantity: there are two clocks.
-SLACK = timedelta(minutes=2)
 
 # Maximum number of ended breaks that are looked at.
 MOST_BREAKS = 100
@@ -210,7 +208,7 @@ def _moves(day: Day) -> Iterable[DayChange]:
     for change in day.changes:
         known = causes[change.change_id]
         untraded = [one for one in known if one.cause is not Cause.TRADED]
-        if not untraded and any(_explains(one, change) for one in made[change.key]):
+        if not untraded and executions_of(change, made[change.key]):
             continue
         told = untraded or known
         names = dict.fromkeys(one.cause.lower().replace("_", " ") for one in told)
@@ -227,11 +225,6 @@ def _moves(day: Day) -> Iterable[DayChange]:
             amount=amount,
             currency=change.currency,
         )
-
-
-def _explains(one: Execution, change: PositionChange) -> bool:
-    begin = (change.since or change.seen_at) - SLACK
-    return begin <= one.time <= change.seen_at + SLACK and one.change * change.by > 0
 
 
 def _gateways(day: Day) -> Iterable[DayChange]:
