@@ -27,16 +27,9 @@ from xml.etree import ElementTree as Xml
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from position_sync_dagster.domain import closes as statement
+from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import AccountSource, AccountSummary
-from position_sync_dagster.domain.instrument import (
-    CONIDS,
-    MULTIPLIED_TYPES,
-    NEW_YORK,
-    RIGHTS,
-    Right,
-    zone_of,
-)
 from position_sync_dagster.errors import FlexServiceError, SettingsError, StatementError, shown
 from position_sync_dagster.settings import FLEX_URL, SECURITY_TYPES, address_flaw
 
@@ -49,7 +42,7 @@ UNKNOWN = ("", "-", "--", "N/A")
 # The times of a statement are New York's, whatever the account's country, unless they name a zone.
 #
 # Source: IB, "Flex Queries", times are Eastern.
-STATEMENT_ZONE = NEW_YORK
+STATEMENT_ZONE = instrument.NEW_YORK
 
 # The time in New York that the values of a statement's day get: a statement has only the date.
 STATED_AT = clock_time(16, 0)
@@ -70,7 +63,7 @@ def _number(text: str) -> float:
 def _conid(text: str) -> int | None:
     # More digits are out of range, and Python refuses to parse thousands of them.
     is_number = text.isascii() and text.isdigit() and len(text) <= 10
-    return int(text) if is_number and int(text) in CONIDS else None
+    return int(text) if is_number and int(text) in instrument.CONIDS else None
 
 
 def _day(text: str) -> date:
@@ -84,7 +77,7 @@ def _moment(text: str) -> datetime:
     """Return a time such as 20260305;153000 in UTC; a day alone is its midnight in New York."""
     day, clock, *zone = [*re.sub("[;,T]", " ", text, count=1).split(maxsplit=2), ""][:3]
     digits = (clock or "000000").replace(":", "")
-    known = zone_of(zone[0]) if zone and zone[0] else STATEMENT_ZONE
+    known = instrument.zone_of(zone[0]) if zone and zone[0] else STATEMENT_ZONE
     if known is None or len(digits) != 6:  # strptime takes 1530 for 15:03
         raise ValueError(text)
     at = datetime.strptime(digits, "%H%M%S").time()  # noqa: DTZ007 - its zone is below
@@ -122,7 +115,7 @@ TIME = _Kind(
 )
 
 _OF_TYPE = {str: TEXT, float: NUMBER, int: CONID, date: DAY, datetime: TIME} | {
-    Right: _Kind(lambda text: RIGHTS.get(text.upper()), "right")
+    instrument.Right: _Kind(lambda text: instrument.RIGHTS.get(text.upper()), "right")
 }
 _OF_COLUMN = {
     "sec_type": _Kind(lambda text: SEC_TYPES.get(text, text), "type"),
@@ -232,7 +225,7 @@ def position_of(fields: Fields) -> statement.StatementPosition:
     if row["sec_type"] not in SECURITY_TYPES:
         raise fields.error(f"has assetCategory={shown(row['sec_type'])}, which is not known")
     multiplier = fields.get(NUMBER, "multiplier") or 1.0
-    if row["sec_type"] in MULTIPLIED_TYPES:
+    if row["sec_type"] in instrument.MULTIPLIED_TYPES:
         multiplier = fields.required(NUMBER, "multiplier")
     cost, price = (fields.get(NUMBER, name) for name in ("costBasisMoney", "costBasisPrice"))
     average = None if price is None else price * multiplier
