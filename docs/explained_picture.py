@@ -14,7 +14,7 @@ from ib_gateway_simulator.books.loader import BOOKS
 from ib_gateway_simulator.control.scenario import load_scenario
 from position_sync_dagster.cli import options
 from position_sync_dagster.lake.derived import replace
-from position_sync_dagster.lake.schema.tables import PROFIT_EXPLAINED
+from position_sync_dagster.lake.schema import PROFIT_EXPLAINED
 from position_sync_dagster.sync.reports.risk import explain_day, is_explained
 from tests.support.browser import open_page
 from tests.support.demo_program import LEGS, Demo, wait_for

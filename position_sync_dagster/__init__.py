@@ -9,11 +9,12 @@ from importlib import import_module
 
 _HOMES = {
     "component": ("PositionSyncComponent",),
-    "domain.broker_position": ("BrokerPosition", "Completeness"),
     "domain.clock": ("RetryPolicy",),
     "domain.leg": ("ActiveContract", "LegState"),
     "domain.reconciliation": ("Discrepancy", "DiscrepancyType", "ReconciliationResult"),
-    "domain.update": (
+    "domain.holding": (
+        "BrokerPosition",
+        "Completeness",
         "PositionUpdate",
         "PositionUpdateHandler",
         "QueuedPosition",

@@ -1,9 +1,15 @@
 """What type checkers read; `__init__.py` imports the same names when they are first used."""
 
 from position_sync_dagster.component import PositionSyncComponent as PositionSyncComponent
-from position_sync_dagster.domain.broker_position import BrokerPosition as BrokerPosition
-from position_sync_dagster.domain.broker_position import Completeness as Completeness
 from position_sync_dagster.domain.clock import RetryPolicy as RetryPolicy
+from position_sync_dagster.domain.holding import BrokerPosition as BrokerPosition
+from position_sync_dagster.domain.holding import Completeness as Completeness
+from position_sync_dagster.domain.holding import PositionUpdate as PositionUpdate
+from position_sync_dagster.domain.holding import PositionUpdateHandler as PositionUpdateHandler
+from position_sync_dagster.domain.holding import QueuedPosition as QueuedPosition
+from position_sync_dagster.domain.holding import QueueRequest as QueueRequest
+from position_sync_dagster.domain.holding import QueueStatus as QueueStatus
+from position_sync_dagster.domain.holding import Reason as Reason
 from position_sync_dagster.domain.leg import ActiveContract as ActiveContract
 from position_sync_dagster.domain.leg import LegState as LegState
 from position_sync_dagster.domain.reconciliation import Discrepancy as Discrepancy
@@ -11,12 +17,6 @@ from position_sync_dagster.domain.reconciliation import DiscrepancyType as Discr
 from position_sync_dagster.domain.reconciliation import (
     ReconciliationResult as ReconciliationResult,
 )
-from position_sync_dagster.domain.update import PositionUpdate as PositionUpdate
-from position_sync_dagster.domain.update import PositionUpdateHandler as PositionUpdateHandler
-from position_sync_dagster.domain.update import QueuedPosition as QueuedPosition
-from position_sync_dagster.domain.update import QueueRequest as QueueRequest
-from position_sync_dagster.domain.update import QueueStatus as QueueStatus
-from position_sync_dagster.domain.update import Reason as Reason
 from position_sync_dagster.errors import PositionSyncError as PositionSyncError
 from position_sync_dagster.gateway.connection import GatewayConnection as GatewayConnection
 from position_sync_dagster.gateway.connection import IBConnectionManager as IBConnectionManager

@@ -27,7 +27,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from position_sync_dagster.domain.update import LEASE_S, TradingMode
+from position_sync_dagster.domain.holding import LEASE_S, TradingMode
 from position_sync_dagster.errors import GatewaysFileError, SettingsError, shown
 from position_sync_dagster.yaml_file import Part, Place, Text, YamlFile, saved_state
 

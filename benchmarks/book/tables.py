@@ -10,9 +10,8 @@ import polars as pl
 
 from benchmarks.bench import Bench
 from benchmarks.outcome import Line, Target
-from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
+from position_sync_dagster.domain.holding import BrokerPosition, Completeness, QueueRequest, Reason
 from position_sync_dagster.domain.instrument import Instrument, Right
-from position_sync_dagster.domain.update import QueueRequest, Reason
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain import SHARE, LakeValues, QueueWorker, drain

@@ -10,9 +10,8 @@ from benchmarks.outcome import Line, Target
 from benchmarks.timing import median
 from position_sync_dagster.defs.assets import derived_tables  # noqa: F401 - defines them
 from position_sync_dagster.defs.assets.table_asset import DERIVE
-from position_sync_dagster.domain.closures import PositionChange
+from position_sync_dagster.domain.closes import GATEWAY, Execution, PositionChange, Side
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.statement import GATEWAY, Execution, Side
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.explain_closes import CloseExplainer

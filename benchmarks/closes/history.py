@@ -4,9 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from position_sync_dagster.domain.closures import Cause, Stage
+from position_sync_dagster.domain.closes import FLEX, GATEWAY, Cause, EventKind, Side, Stage
 from position_sync_dagster.domain.instrument import NEW_YORK, Right
-from position_sync_dagster.domain.statement import FLEX, GATEWAY, EventKind, Side
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.table import Table, append
 

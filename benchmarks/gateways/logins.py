@@ -16,14 +16,17 @@ from datetime import UTC, datetime
 from itertools import count
 
 from benchmarks.gateways.work import Measured, Work, account_of, name_of
-from position_sync_dagster.domain.broker_position import (
+from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
+from position_sync_dagster.domain.holding import (
     AccountConfirmation,
     BrokerPosition,
     Completeness,
+    PositionUpdate,
+    QueueRequest,
+    Source,
+    ValueOrigin,
 )
-from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.update import PositionUpdate, QueueRequest, Source, ValueOrigin
 from position_sync_dagster.errors import LakeError, LeaseLostError
 from position_sync_dagster.lake.lake import Lake
 

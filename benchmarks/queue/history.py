@@ -10,10 +10,14 @@ from deltalake import DeltaTable
 from benchmarks.bench import Bench
 from benchmarks.queue.contestant import BATCH
 from benchmarks.queue.lake_queue import ACCOUNT, FIRST_CONID, LakeQueue
-from position_sync_dagster.lake.schema.codec import new_ids, new_part
-from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
-from position_sync_dagster.lake.storage.maintenance import SMALL_BYTES, maintain
-from position_sync_dagster.lake.storage.table import Table, append, data_files
+from position_sync_dagster.lake.schema import POSITION_QUEUE, new_ids, new_part
+from position_sync_dagster.lake.storage.table import (
+    SMALL_BYTES,
+    Table,
+    append,
+    data_files,
+    maintain,
+)
 
 # Drains between two turns of maintenance: an hour of one drain every 5 s.
 UPKEEP_EVERY = 720

@@ -12,10 +12,9 @@ from benchmarks.bench import Bench
 from benchmarks.outcome import Line
 from benchmarks.queue.values import now, updates
 from benchmarks.timing import Samples
-from position_sync_dagster.lake.ledger_rows import identified
-from position_sync_dagster.lake.position_updates import PositionUpdatesTable
-from position_sync_dagster.lake.schema.codec import update_rows
-from position_sync_dagster.lake.storage.maintenance import maintain
+from position_sync_dagster.lake.position_updates import PositionUpdatesTable, identified
+from position_sync_dagster.lake.schema import update_rows
+from position_sync_dagster.lake.storage.table import maintain
 
 # Rows of one second: how many of a hundred lines tick in it.
 STREAMED = 20

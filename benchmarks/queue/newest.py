@@ -17,9 +17,8 @@ from benchmarks.queue.values import bulk_rows, now, updates
 from benchmarks.timing import Samples
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
-from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
-from position_sync_dagster.lake.storage.maintenance import maintain
-from position_sync_dagster.lake.storage.table import Table, append
+from position_sync_dagster.lake.schema import LATEST_POSITIONS
+from position_sync_dagster.lake.storage.table import Table, append, maintain
 
 DAYS = 20
 

@@ -5,16 +5,15 @@ from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
-from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.update import (
+from position_sync_dagster.domain.holding import (
     PositionUpdate,
     PriceKind,
     Source,
     TradingMode,
     ValueOrigin,
 )
-from position_sync_dagster.lake.schema.codec import new_ids
-from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.lake.schema import POSITION_UPDATES, new_ids
 
 ACCOUNTS = 4
 FIRST_CONID = 700_000_000

@@ -10,7 +10,12 @@ from unittest.mock import patch
 from benchmarks.bench import Bench
 from benchmarks.outcome import Line
 from benchmarks.timing import Samples, median
-from position_sync_dagster.domain.update import PositionUpdate, QueuedPosition, QueueRequest, Source
+from position_sync_dagster.domain.holding import (
+    PositionUpdate,
+    QueuedPosition,
+    QueueRequest,
+    Source,
+)
 from position_sync_dagster.lake.lake import Lake
 from tests.support.object_store import running_store
 

@@ -17,7 +17,7 @@ from benchmarks.bench import Bench
 from benchmarks.hosts.deployment import SERVICES, Deployment, Size
 from benchmarks.outcome import Line, Target
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS, POSITION_UPDATES
+from position_sync_dagster.lake.schema import LATEST_POSITIONS, POSITION_UPDATES
 from position_sync_dagster.lake.storage.object_store import delta_options
 from tests.support.store_proxy import Request
 
@@ -88,7 +88,7 @@ def _gaps_s(this: Deployment, table: str, since_ms: float) -> list[float]:
     """Return the seconds between the commits of a table, up to now."""
     path = this.settings.table(table)
     with patch.dict(os.environ, this.store.environment):
-        history = DeltaTable(path, storage_options=delta_options(path, None)).history()
+        history = DeltaTable(path, storage_options=delta_options(None)).history()
     times = sorted(entry["timestamp"] for entry in history if entry["timestamp"] >= since_ms)
     ends = [since_ms, *times, utc_now().timestamp() * 1e3]
     return [(later - earlier) / 1e3 for earlier, later in pairwise(ends)]

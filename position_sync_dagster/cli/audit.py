@@ -13,14 +13,14 @@ import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.dagster_files import dagster_home
+from position_sync_dagster.domain.holding import QueuedPosition
 from position_sync_dagster.domain.instrument import parse_conid
 from position_sync_dagster.domain.leg import Leg
 from position_sync_dagster.domain.reconciliation import Break
-from position_sync_dagster.domain.update import QueuedPosition
 from position_sync_dagster.errors import AmbiguousIdError, UnknownIdError
 from position_sync_dagster.lake.lake import Lake, breaks_at, lasted
-from position_sync_dagster.lake.ledger_rows import LedgerProvenance
-from position_sync_dagster.lake.schema.codec import legs_of
+from position_sync_dagster.lake.provenance import LedgerProvenance
+from position_sync_dagster.lake.schema import legs_of
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import number, quantity
 

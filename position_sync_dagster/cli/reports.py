@@ -14,13 +14,12 @@ from rich.console import Group, RenderableType
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.closures import Closure
+from position_sync_dagster.domain.closes import Closure
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.errors import MissingExtraError
 from position_sync_dagster.lake.lake import Lake, Past, rows_of_logins
 from position_sync_dagster.lake.position_updates import POLL_S
-from position_sync_dagster.lake.schema.codec import updates_of
-from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
+from position_sync_dagster.lake.schema import UPDATE_COLUMNS, updates_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.propose_strategies import next_step
 from position_sync_dagster.sync.reports import book as books

@@ -33,12 +33,11 @@ from position_sync_dagster.defs.checks import evaluation
 from position_sync_dagster.defs.checks.tables import breaks_state
 from position_sync_dagster.domain.clock import elapsed
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.update import QueueStatus, Source
+from position_sync_dagster.domain.holding import QueueStatus, Source
 from position_sync_dagster.errors import InvalidLegError, PositionSyncError, StrategiesFileError
 from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.position_updates import AddedBatches
-from position_sync_dagster.lake.schema import tables as specs
-from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain
@@ -66,14 +65,14 @@ ALL_EVERY = timedelta(hours=1)
 
 # The tables that the stream and the imports write beside the queue and the ledger.
 FOLLOWED_TABLES = (
-    specs.BROKER_POSITIONS,
-    specs.CONTRACTS,
-    specs.GATEWAY_SESSIONS,
-    specs.ACCOUNT_VALUES,
-    specs.POSITION_CHANGES,
-    specs.DIVIDENDS,
-    specs.EXECUTIONS,
-    specs.STATEMENT_EVENTS,
+    schema.BROKER_POSITIONS,
+    schema.CONTRACTS,
+    schema.GATEWAY_SESSIONS,
+    schema.ACCOUNT_VALUES,
+    schema.POSITION_CHANGES,
+    schema.DIVIDENDS,
+    schema.EXECUTIONS,
+    schema.STATEMENT_EVENTS,
 )
 
 T = TypeVar("T")
@@ -148,7 +147,7 @@ def _recording(
     lake: tables.Lake, settings: Settings, _cursor: tuple[datetime | None, int | None]
 ) -> Future[Derived]:
     """Begin to record the scenarios that follow those of a cursor, or return what was begun."""
-    return _BACKGROUND.submit(DERIVE[specs.RISK_SCENARIOS.name], lake, settings, None)
+    return _BACKGROUND.submit(DERIVE[schema.RISK_SCENARIOS.name], lake, settings, None)
 
 
 @dataclass(eq=False)
@@ -241,11 +240,11 @@ class Work:
         lake, settings = self.lake, self.settings
         self._report(resources.GATEWAY, partial(gateway_state, lake, states))
         strategies_state = partial(queue_and_ledger.strategies_state, lake, settings)
-        self._report(specs.ACTIVE_STRATEGIES.name, strategies_state)
+        self._report(schema.ACTIVE_STRATEGIES.name, strategies_state)
         for table in lake.tables:
             if table.spec in FOLLOWED_TABLES:
                 self._report(table.spec.name, partial(followed_state, table))
-        self._report(specs.RECONCILIATION_BREAKS.name, partial(breaks_state, lake))
+        self._report(schema.RECONCILIATION_BREAKS.name, partial(breaks_state, lake))
 
     def _report_rows(self, report: drain.DrainReport, *, all_due: bool, is_live: bool) -> None:
         """Report the rows that no event has yet; derive what follows from them."""
@@ -263,19 +262,19 @@ class Work:
             return
         all_derived = all_due or self._is_due("derived", DERIVED_EVERY)
         if all_derived:
-            name = specs.POSITION_QUEUE.name
+            name = schema.POSITION_QUEUE.name
             self._report(name, partial(queue_and_ledger.queue_state, self.lake))
             self._keep("derived")
         self._events.append(materialization(span, report))
         self._keep("ledger", ledger_version=span.added.version)
-        self._derive(specs.LATEST_POSITIONS, is_shown=all_derived)
-        self._derive(specs.STRATEGY_EXPOSURE, is_shown=all_derived)
+        self._derive(schema.LATEST_POSITIONS, is_shown=all_derived)
+        self._derive(schema.STRATEGY_EXPOSURE, is_shown=all_derived)
 
     def _explain_closes(self, *, all_due: bool) -> None:
         """Explain closes after an import of statements, and each hour."""
         version = self.lake.statement_events.table.version()
         if version != self.cursor.statements or all_due:
-            self._derive(specs.CLOSURES)
+            self._derive(schema.CLOSURES)
             self._keep(statements=version)
 
     def _record_risk(self) -> None:
@@ -289,7 +288,7 @@ class Work:
         if not recording.done():
             return
         _recording.cache_clear()
-        if not self._derive(specs.RISK_SCENARIOS, recording.result):
+        if not self._derive(schema.RISK_SCENARIOS, recording.result):
             unknown = evaluation.unknown_result(self.said[-1])
             self._results += [(key, unknown) for key in derived_tables.RISK_CHECKS]
             registry = None  # it is tried again in a minute
@@ -300,7 +299,11 @@ class Work:
         self._events += [] if made is None else [table_asset.runless(name, made)]
 
     def _derive(
-        self, spec: TableSpec, result: Callable[[], Derived] | None = None, *, is_shown: bool = True
+        self,
+        spec: schema.TableSpec,
+        result: Callable[[], Derived] | None = None,
+        *,
+        is_shown: bool = True,
     ) -> bool:
         """Derive a table with its checks, and report it; return whether that succeeded."""
         derive = result or partial(DERIVE[spec.name], self.lake, self.settings, None)
@@ -310,7 +313,7 @@ class Work:
         self._results += made.checks.items()
         if is_shown:
             # The data versions of sources that are not followed all the time.
-            sources = {specs.ACTIVE_STRATEGIES.name: str(self.cursor.registry_version)}
+            sources = {schema.ACTIVE_STRATEGIES.name: str(self.cursor.registry_version)}
             self._events.append(table_asset.runless(spec.name, made, sources))
         return True
 
@@ -326,7 +329,7 @@ class Work:
         return None
 
 
-LEDGER = dg.AssetKey(specs.POSITION_UPDATES.name)
+LEDGER = dg.AssetKey(schema.POSITION_UPDATES.name)
 
 # Number of newest events in which the last reported version is looked for: those of runs, which
 # report no rows, may be between.
@@ -396,7 +399,7 @@ def materialization(span: Span, report: drain.DrainReport) -> dg.AssetMaterializ
         **{SINCE: span.since, THROUGH: through},
         note=report.reason,
     )
-    return table_asset.runless(specs.POSITION_UPDATES.name, Derived(metadata=metadata))
+    return table_asset.runless(schema.POSITION_UPDATES.name, Derived(metadata=metadata))
 
 
 def gateway_states(lake: tables.Lake, settings: Settings, now: datetime) -> dict[str, str]:

@@ -16,7 +16,7 @@ import sqlalchemy as sql
 from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
 
 from position_sync_dagster.defs import resources
-from position_sync_dagster.lake.schema import tables as specs
+from position_sync_dagster.lake import schema
 
 KEPT = timedelta(days=90)
 
@@ -96,7 +96,7 @@ MAINTENANCE_JOB = "maintain_lake"
 
 # The assets whose old events are deleted.
 OWN_ASSETS = (
-    *(spec.name for spec in (*specs.TABLES, *specs.DERIVED)),
+    *(spec.name for spec in (*schema.TABLES, *schema.DERIVED)),
     resources.GATEWAY,
     "flex_statements",
 )

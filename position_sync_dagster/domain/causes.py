@@ -18,16 +18,21 @@ from math import copysign
 from operator import attrgetter
 from typing import Any
 
-from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import NEVER
-from position_sync_dagster.domain.closures import (
+from position_sync_dagster.domain.closes import (
+    FLEX,
     SLACK,
     TERMS,
     Cause,
     Closure,
+    EventKind,
+    Execution,
     PositionChange,
     Stage,
+    StatementEvent,
+    current_executions,
 )
+from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.instrument import (
     NEW_YORK,
     ContractDetails,
@@ -35,13 +40,6 @@ from position_sync_dagster.domain.instrument import (
     digits,
     expiry_moment,
     parse_trading_hours,
-)
-from position_sync_dagster.domain.statement import (
-    FLEX,
-    EventKind,
-    Execution,
-    StatementEvent,
-    current_executions,
 )
 
 # Holdings that close and arrive within this time may belong to one event of the broker.

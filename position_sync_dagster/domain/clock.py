@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import Random
 
-from position_sync_dagster.domain.update import QueueStatus
+from position_sync_dagster.domain.holding import QueueStatus
 
 # The time of what has not happened yet, or was always so.
 NEVER = datetime.min.replace(tzinfo=UTC)

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Self, TypedDict
 
 from position_sync_dagster.domain import instrument
-from position_sync_dagster.domain.broker_position import BrokerPosition, Key
+from position_sync_dagster.domain.holding import BrokerPosition, Key
 from position_sync_dagster.domain.instrument import (
     ContractDetails,
     Instrument,

@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple, TypeVar
 
-from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import NEVER, Backoff
+from position_sync_dagster.domain.holding import BrokerPosition, Key
+from position_sync_dagster.domain.instrument import Quote
 from position_sync_dagster.domain.leg import ActiveContract, few
-from position_sync_dagster.domain.valuation import Quote
 
 # The first probe of a limit learned from code 101 tries this many lines above the reserve.
 PROBE_STEP = 5

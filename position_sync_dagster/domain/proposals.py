@@ -14,11 +14,11 @@ from itertools import chain, combinations, groupby, pairwise, product
 from operator import attrgetter, itemgetter
 from typing import TypeVar
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import NEVER
+from position_sync_dagster.domain.closes import Execution
+from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument, Right, contract_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract
-from position_sync_dagster.domain.statement import Execution
 
 _Row = TypeVar("_Row")
 _Key = TypeVar("_Key")

@@ -20,6 +20,8 @@ from ib_async import ContractDetails as IBContractDetails
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
+from position_sync_dagster.domain.closes import GATEWAY, Execution, Side
+from position_sync_dagster.domain.holding import TradingMode, trading_mode_of
 from position_sync_dagster.domain.instrument import (
     CONIDS,
     ContractDetails,
@@ -27,13 +29,14 @@ from position_sync_dagster.domain.instrument import (
     digits,
 )
 from position_sync_dagster.domain.leg import UnresolvedLeg
-from position_sync_dagster.domain.statement import GATEWAY, Execution, Side
-from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.gateway import codes, ib_async_internals
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.login import Login, log_in
-from position_sync_dagster.gateway.market_data_lines import MarketDataLines
-from position_sync_dagster.gateway.pnl_subscriptions import AccountSummaries, PnlSubscriptions
+from position_sync_dagster.gateway.subscriptions import (
+    AccountSummaries,
+    MarketDataLines,
+    PnlSubscriptions,
+)
 from position_sync_dagster.gateway.translate import details_of, instrument_of, known
 from position_sync_dagster.outage_log import LimitedLog
 from position_sync_dagster.settings import Settings, load_settings

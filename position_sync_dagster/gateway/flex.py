@@ -26,9 +26,9 @@ from xml.etree import ElementTree as Xml
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from position_sync_dagster.domain import statement
-from position_sync_dagster.domain.broker_position import AccountSource, AccountSummary
+from position_sync_dagster.domain import closes as statement
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.holding import AccountSource, AccountSummary
 from position_sync_dagster.domain.instrument import (
     CONIDS,
     MULTIPLIED_TYPES,

@@ -11,9 +11,7 @@ from deltalake import DeltaTable
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import Break, BreakState, Discrepancy
 from position_sync_dagster.errors import UnknownRequestError
-from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.codec import LIVE_COLUMNS, records_of
-from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
+from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import Table, files_in
 
@@ -65,11 +63,11 @@ def _key(one: Break | Discrepancy) -> BreakKey:
 
 
 def _rows_of(breaks: Iterable[Break]) -> pl.DataFrame:
-    return codec.frame_of(RECONCILIATION_BREAKS, breaks).with_columns(*LIVE_COLUMNS)
+    return schema.frame_of(schema.RECONCILIATION_BREAKS, breaks).with_columns(*schema.LIVE_COLUMNS)
 
 
 def _in_order(rows: pl.DataFrame) -> list[Break]:
-    return records_of(Break, rows.sort("opened_at", "break_id"))
+    return schema.records_of(Break, rows.sort("opened_at", "break_id"))
 
 
 class ReconciliationBreaks:
@@ -122,10 +120,10 @@ class ReconciliationBreaks:
                     live.append(seen_again(named, difference, at, *by))
             if not left and not gone and all(map(operator.is_, live, before)):
                 return Change(None)
-            ids = codec.new_ids(at, len(left))
+            ids = schema.new_ids(at, len(left))
             live += [
                 Break(
-                    **codec.fields_of(new),
+                    **schema.fields_of(new),
                     break_id=break_id,
                     gateway_id=of,
                     state=BreakState.OPENED,
@@ -158,9 +156,9 @@ class ReconciliationBreaks:
             "accept",
             tuple(BreakState),
             state=pl.lit(BreakState.ACCEPTED.value),
-            accepted_at=codec.moment(self._clock()),
-            accepted_by=pl.lit(codec.storable(by)),
-            note=pl.lit(codec.storable(note) or None, pl.String),
+            accepted_at=schema.moment(self._clock()),
+            accepted_by=pl.lit(schema.storable(by)),
+            note=pl.lit(schema.storable(note) or None, pl.String),
         )
 
     def reopen(self, break_id: str, by: str) -> Break:
@@ -174,10 +172,10 @@ class ReconciliationBreaks:
             "reopen",
             (BreakState.ACCEPTED,),
             state=pl.lit(BreakState.CONFIRMED.value),
-            confirmed_at=pl.coalesce("confirmed_at", codec.moment(self._clock())),
-            accepted_at=codec.moment(None),
+            confirmed_at=pl.coalesce("confirmed_at", schema.moment(self._clock())),
+            accepted_at=schema.moment(None),
             accepted_by=pl.lit(None, pl.String),
-            note=pl.lit(f"{codec.storable(by)} reopened it"),
+            note=pl.lit(f"{schema.storable(by)} reopened it"),
         )
 
     def _decide(
@@ -196,7 +194,7 @@ class ReconciliationBreaks:
                 )
             after = found.with_columns(**changes)
             rows = pl.concat([snapshot.live.filter(~is_it), after])
-            return Change(records_of(Break, after)[0], rows)
+            return Change(schema.records_of(Break, after)[0], rows)
 
         return self._lifecycle.change(step, {"action": action})
 
@@ -221,4 +219,4 @@ class ReconciliationBreaks:
                 self._closed = (key, rows.sort("resolved_at", descending=True))
             return self._closed[1]
 
-        return records_of(Break, self.table.snapshot(step)[:limit])
+        return schema.records_of(Break, self.table.snapshot(step)[:limit])

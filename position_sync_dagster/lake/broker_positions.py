@@ -11,23 +11,21 @@ from typing import NamedTuple
 import polars as pl
 from deltalake import DeltaTable, Transaction
 
-from position_sync_dagster.domain.broker_position import (
+from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
+from position_sync_dagster.domain.gateway_session import GatewaySession
+from position_sync_dagster.domain.holding import (
     AccountConfirmation,
     AccountSource,
     AccountSummary,
     BrokerPosition,
+    TradingMode,
+    trading_mode_of,
 )
-from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
-from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.domain.update import TradingMode, trading_mode_of
-from position_sync_dagster.lake import ledger_rows
-from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.codec import content_id, records_of
-from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES, BROKER_POSITIONS, CONTRACTS
+from position_sync_dagster.lake import position_updates as ledger
+from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage import table as storage
-from position_sync_dagster.lake.storage.maintenance import compact_if_needed
-from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.table import Table, compact_if_needed
 
 # At this number of data files all rows are rewritten into one: each file takes time to read.
 FOLD_FILES = 24
@@ -54,11 +52,11 @@ def rows_to_publish(
     """
     nothing = AccountConfirmation(None)
     known = [accounts.get(one.account, nothing) for one in positions]
-    rows = codec.broker_rows(positions, session).with_columns(
+    rows = schema.broker_rows(positions, session).with_columns(
         gateway_id=pl.lit(gateway_id),
-        captured_at=codec.moment(captured_at),
-        account_confirmed_at=codec.moments(one.confirmed_at for one in known),
-        account_followed_until=codec.moments(one.followed_until for one in known),
+        captured_at=schema.moment(captured_at),
+        account_confirmed_at=schema.moments(one.confirmed_at for one in known),
+        account_followed_until=schema.moments(one.followed_until for one in known),
     )
     return rows.unique(["account", "conid"], keep="last", maintain_order=True)
 
@@ -151,7 +149,9 @@ class CachedRows(NamedTuple):
     stated: pl.DataFrame
 
 
-_NOTHING_READ = CachedRows((-1, -1), frozenset(), BROKER_POSITIONS.empty, BROKER_POSITIONS.empty)
+_NOTHING_READ = CachedRows(
+    (-1, -1), frozenset(), schema.BROKER_POSITIONS.empty, schema.BROKER_POSITIONS.empty
+)
 
 
 class BrokerPositionsTable:
@@ -256,7 +256,7 @@ class BrokerPositionsTable:
 
     def read(self, gateway_id: str) -> list[BrokerPosition]:
         """Return the gateway's rows as values, in the order of account and conid."""
-        return codec.broker_positions_of(self.rows(gateway_id))
+        return schema.broker_positions_of(self.rows(gateway_id))
 
     def rows(self, gateway_id: str) -> pl.DataFrame:
         """Return the gateway's rows as a frame, in the order of account and conid.
@@ -314,7 +314,9 @@ class ContractsTable:
 
     def put(self, details: Iterable[ContractDetails]) -> None:
         """Store the details of these contracts in one commit; older ones are replaced."""
-        rows = codec.frame_of(CONTRACTS, details).unique("conid", keep="last", maintain_order=True)
+        rows = schema.frame_of(schema.CONTRACTS, details).unique(
+            "conid", keep="last", maintain_order=True
+        )
         if rows.is_empty():
             return
         self.table.transact(lambda handle: self._overwrite(handle, rows))
@@ -325,8 +327,8 @@ class ContractsTable:
 
         What is known of them stays.
         """
-        names, conids = ("not_given", "not_given_at"), codec.one_of("conid", asked)
-        kinds = {name: CONTRACTS.polars[name] for name in ("conid", *names)}
+        names, conids = ("not_given", "not_given_at"), schema.one_of("conid", asked)
+        kinds = {name: schema.CONTRACTS.polars[name] for name in ("conid", *names)}
         news = pl.DataFrame([(conid, *one) for conid, one in asked.items()], kinds, orient="row")
 
         def step(handle: DeltaTable) -> None:
@@ -358,12 +360,12 @@ class ContractsTable:
 
     def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
         """Return the details of these contracts, or of all, by conid; unknown ones are absent."""
-        wanted = storage.EVERY if conids is None else codec.one_of("conid", set(conids))
+        wanted = storage.EVERY if conids is None else schema.one_of("conid", set(conids))
         return self._details(wanted)
 
     def _details(self, only: pl.Expr) -> dict[int, ContractDetails]:
         known = self.table.rows(only).filter(pl.col("symbol").is_not_null())
-        return {one.conid: one for one in records_of(ContractDetails, known)}
+        return {one.conid: one for one in schema.records_of(ContractDetails, known)}
 
 
 # How far `latest` looks back from the day of the last commit, so that its cost does not grow with
@@ -371,7 +373,7 @@ class ContractsTable:
 LOOK_BACK = timedelta(days=14)
 
 # The column of the log's statistics by which files sort by their newest row.
-LAST_ADDED = f"max.{ledger_rows.ADDED}"
+LAST_ADDED = f"max.{ledger.ADDED}"
 
 
 class AccountValuesTable:
@@ -386,9 +388,9 @@ class AccountValuesTable:
     def __init__(self, table: Table, clock: Clock = utc_now) -> None:
         self.table = table
         self._clock = clock
-        self._newest = ((-1, -1), ACCOUNT_VALUES.empty)
+        self._newest = ((-1, -1), schema.ACCOUNT_VALUES.empty)
 
-    def append(self, summaries: Iterable[AccountSummary]) -> ledger_rows.AppendResult:
+    def append(self, summaries: Iterable[AccountSummary]) -> ledger.AppendResult:
         """Write rows in one commit; a row whose id the table holds is not written again.
 
         An empty `row_id` is filled in from the content of the row, so that the same row of a
@@ -398,10 +400,10 @@ class AccountValuesTable:
             TradingModeError: The table holds data of another trading mode.
             LeaseLostError: A later owner of the gateway has fenced the table.
         """
-        rows = codec.frame_of(ACCOUNT_VALUES, map(_identified, summaries))
+        rows = schema.frame_of(schema.ACCOUNT_VALUES, map(_identified, summaries))
         single = rows.unique("row_id", keep="first", maintain_order=True)
         dated = single.with_columns(date=pl.col("timestamp").dt.date())
-        return ledger_rows.append_rows(self.table, dated, clock=self._clock)
+        return ledger.append_rows(self.table, dated, clock=self._clock)
 
     def fence(self, gateway_id: str, token: int) -> None:
         """Refuse, from now on, rows of the gateway's owners with a smaller fencing token.
@@ -435,17 +437,17 @@ class AccountValuesTable:
         days = files.sort(LAST_ADDED, nulls_last=False)["partition.date"]
         first = pl.lit(days[-1] - LOOK_BACK if len(days) else None)
         recent = files.filter(pl.col("partition.date") >= first)
-        rows = ledger_rows.added_after(self.table, recent, ledger_rows.newest_version(known))
+        rows = ledger.added_after(self.table, recent, ledger.newest_version(known))
         return _newest(pl.concat([known.lazy(), rows]).filter(pl.col("date") >= first))
 
     def latest_summaries(self) -> list[AccountSummary]:
         """Return the newest row of each account as values; see `latest`."""
-        return records_of(AccountSummary, self.latest())
+        return schema.records_of(AccountSummary, self.latest())
 
     def between(self, first: datetime, last: datetime) -> pl.DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""
         rows = self.table.read(
-            lambda files: ledger_rows.rows_between(self.table, files, first, last).collect()
+            lambda files: ledger.rows_between(self.table, files, first, last).collect()
         )
         return rows.sort("timestamp", "row_id")
 
@@ -454,8 +456,8 @@ def _newest(rows: pl.LazyFrame) -> pl.DataFrame:
     return (
         rows.filter(pl.col("source") == AccountSource.GATEWAY.value)
         .group_by("account")
-        .agg(pl.all().sort_by(ledger_rows.ADDED, "timestamp", "row_id").last())
-        .select(list(ACCOUNT_VALUES.columns))
+        .agg(pl.all().sort_by(ledger.ADDED, "timestamp", "row_id").last())
+        .select(list(schema.ACCOUNT_VALUES.columns))
         .sort("account")
         .collect()
     )
@@ -471,6 +473,6 @@ def _identified(summary: AccountSummary) -> AccountSummary:
     )
     return replace(
         summary,
-        row_id=summary.row_id or content_id(summary.timestamp, *content),
+        row_id=summary.row_id or schema.content_id(summary.timestamp, *content),
         trading_mode=summary.trading_mode or trading_mode_of(summary.account).value,
     )

@@ -13,16 +13,14 @@ from typing import TypeVar
 import polars as pl
 from deltalake import DeltaTable
 
-from position_sync_dagster.domain import update
-from position_sync_dagster.domain.broker_position import GREEKS_COLUMNS, Key
+from position_sync_dagster.domain import holding as update
 from position_sync_dagster.domain.causes import rounded
+from position_sync_dagster.domain.closes import FLEX, StatementPosition
+from position_sync_dagster.domain.holding import GREEKS_COLUMNS, Key
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
-from position_sync_dagster.domain.statement import FLEX, StatementPosition
 from position_sync_dagster.errors import NewerRowError
-from position_sync_dagster.lake.ledger_rows import HOLDING
-from position_sync_dagster.lake.position_updates import SyncUpdates
-from position_sync_dagster.lake.schema.codec import fields_of, frame_of
-from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
+from position_sync_dagster.lake.position_updates import HOLDING, SyncUpdates
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, fields_of, frame_of
 from position_sync_dagster.lake.storage.table import EVERY, Table, data_files, overwrite
 
 # Maximum age of the value at a close, in days: a long weekend.

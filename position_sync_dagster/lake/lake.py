@@ -13,18 +13,19 @@ from position_sync_dagster.domain.clock import Clock, RetryPolicy, utc_now
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.errors import MomentError
-from position_sync_dagster.lake import broker_positions, records
+from position_sync_dagster.lake import broker_positions, records, schema
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
-from position_sync_dagster.lake.schema import tables as specs
-from position_sync_dagster.lake.schema.codec import legs_of
-from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.sessions import GatewaySessions
-from position_sync_dagster.lake.storage.maintenance import MaintenanceResult, maintain
 from position_sync_dagster.lake.storage.object_store import LEASE_OPTIONS
-from position_sync_dagster.lake.storage.table import Table, TableOptions
-from position_sync_dagster.lake.storage.threads import together
+from position_sync_dagster.lake.storage.table import (
+    MaintenanceResult,
+    Table,
+    TableOptions,
+    maintain,
+    together,
+)
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
 
@@ -62,27 +63,29 @@ class Lake:
         self._clock = clock
         self._options = options
         path_of, table = self.table_path, self._table
-        self.derived_tables = tuple(map(table, specs.DERIVED))
+        self.derived_tables = tuple(map(table, schema.DERIVED))
         self.registry = StrategyRegistry(path_of("active_strategies"), clock=clock, **options)
         self.queue = PositionQueue(path_of("position_queue"), retry=retry, clock=clock, **options)
         self.updates = PositionUpdatesTable(
             path_of("position_updates"),
             clock=clock,
-            known=self.derived_table(specs.LATEST_POSITIONS),
+            known=self.derived_table(schema.LATEST_POSITIONS),
             **options,
         )
-        self.broker_positions = broker_positions.BrokerPositionsTable(table(specs.BROKER_POSITIONS))
-        self.contracts = broker_positions.ContractsTable(table(specs.CONTRACTS))
+        self.broker_positions = broker_positions.BrokerPositionsTable(
+            table(schema.BROKER_POSITIONS)
+        )
+        self.contracts = broker_positions.ContractsTable(table(schema.CONTRACTS))
         self.sessions = self.open_sessions()
-        self.breaks = ReconciliationBreaks(table(specs.RECONCILIATION_BREAKS), clock)
-        self.executions = records.ExecutionsTable(table(specs.EXECUTIONS))
-        self.statement_events = records.events_table(table(specs.STATEMENT_EVENTS))
-        self.position_changes = records.changes_table(table(specs.POSITION_CHANGES))
-        self.closures = records.ClosuresTable(table(specs.CLOSURES))
-        self.dividends = records.DividendsTable(table(specs.DIVIDENDS))
-        self.risk_scenarios = records.RiskScenariosTable(table(specs.RISK_SCENARIOS))
+        self.breaks = ReconciliationBreaks(table(schema.RECONCILIATION_BREAKS), clock)
+        self.executions = records.ExecutionsTable(table(schema.EXECUTIONS))
+        self.statement_events = records.events_table(table(schema.STATEMENT_EVENTS))
+        self.position_changes = records.changes_table(table(schema.POSITION_CHANGES))
+        self.closures = records.ClosuresTable(table(schema.CLOSURES))
+        self.dividends = records.DividendsTable(table(schema.DIVIDENDS))
+        self.risk_scenarios = records.RiskScenariosTable(table(schema.RISK_SCENARIOS))
         self.account_values = broker_positions.AccountValuesTable(
-            table(specs.ACCOUNT_VALUES), clock
+            table(schema.ACCOUNT_VALUES), clock
         )
 
     @classmethod
@@ -107,7 +110,7 @@ class Lake:
         """
         options = self._options.copy()
         options["storage_options"] = LEASE_OPTIONS | dict(options.get("storage_options") or {})
-        table = Table(self.table_path("gateway_sessions"), specs.GATEWAY_SESSIONS, **options)
+        table = Table(self.table_path("gateway_sessions"), schema.GATEWAY_SESSIONS, **options)
         return GatewaySessions(table, self._clock)
 
     @property
@@ -115,7 +118,7 @@ class Lake:
         """Return every table, apart from the derived ones."""
         return tuple(one.table for one in vars(self).values() if hasattr(one, "table"))
 
-    def derived_table(self, spec: TableSpec) -> Table:
+    def derived_table(self, spec: schema.TableSpec) -> Table:
         """Return one of `derived_tables`."""
         return next(table for table in self.derived_tables if table.spec is spec)
 
@@ -124,7 +127,7 @@ class Lake:
         """Return every table that the program writes."""
         return (*self.tables, *self.derived_tables)
 
-    def _table(self, spec: TableSpec) -> Table:
+    def _table(self, spec: schema.TableSpec) -> Table:
         return Table(self.table_path(spec.name), spec, **self._options)
 
     def table_path(self, name: str) -> str:
@@ -177,7 +180,7 @@ def rows_of_logins(rows: pl.DataFrame, settings: Settings) -> pl.DataFrame:
 
 
 # No rows of `broker_positions`: the table keeps no reports of a past moment.
-NO_HOLDINGS = specs.BROKER_POSITIONS.empty
+NO_HOLDINGS = schema.BROKER_POSITIONS.empty
 
 MOMENT = "%Y-%m-%d %H:%M:%S UTC"
 
@@ -240,7 +243,7 @@ def legs_at(lake: Lake, at: datetime) -> list[ActiveContract]:
     """Return the legs that were active at a moment, and whose contract is known; blocks."""
     return [
         replace(leg, removed_at=None)
-        for leg in legs_of(lake.registry.table.rows())
+        for leg in schema.legs_of(lake.registry.table.rows())
         if isinstance(leg, ActiveContract) and lasted(leg.added_at, leg.removed_at, at)
     ]
 

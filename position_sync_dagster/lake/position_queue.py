@@ -20,7 +20,7 @@ import polars as pl
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, RetryPolicy, next_attempt, utc_now
-from position_sync_dagster.domain.update import (
+from position_sync_dagster.domain.holding import (
     LEASE_S,
     MONITORING_PRIORITY,
     Answer,
@@ -30,12 +30,16 @@ from position_sync_dagster.domain.update import (
     Reason,
 )
 from position_sync_dagster.lake import queue_transitions as transitions
+from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.queue_transitions import FAILED, IS_REQUEST, claim_order
-from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
 from position_sync_dagster.lake.storage import lifecycle_table
-from position_sync_dagster.lake.storage.table import Table, TableOptions, may_have, may_have_one_of
-from position_sync_dagster.lake.storage.threads import offloaded
+from position_sync_dagster.lake.storage.table import (
+    Table,
+    TableOptions,
+    may_have,
+    may_have_one_of,
+    offloaded,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +156,7 @@ def ids_of(request_ids: str | Iterable[str]) -> list[str]:
     """Return ids as a list, each once."""
     check(request_ids=request_ids)
     ids = [request_ids] if isinstance(request_ids, str) else request_ids
-    return list(dict.fromkeys(codec.storable(str(one)) for one in ids))
+    return list(dict.fromkeys(schema.storable(str(one)) for one in ids))
 
 
 # A pending request older than this is claimed as if it had priority 1.
@@ -169,7 +173,7 @@ class SyncQueue:
         retry: RetryPolicy | None,
         clock: Clock,
         random: Random | None,
-        new_ids: codec.NewIds,
+        new_ids: schema.NewIds,
         promote_after_s: float,
     ) -> None:
         self.store = store
@@ -216,7 +220,7 @@ class SyncQueue:
         """
         checked = list(requests)
         for one in checked:
-            check(f" of the request for {errors.shown(one.conid)}", **codec.fields_of(one))
+            check(f" of the request for {errors.shown(one.conid)}", **schema.fields_of(one))
         if not checked:
             return []
         now = self._clock()
@@ -257,16 +261,16 @@ class SyncQueue:
         else:
             newest = self.store.newest_finished(status.value, wanted, limit)
             found = newest.sort("updated_at", "request_id", descending=True)
-        return codec.records_of(QueuedPosition, found)
+        return schema.records_of(QueuedPosition, found)
 
     def beginning_with(self, prefix: str) -> list[QueuedPosition]:
         """Read the live and finished requests whose id begins with a prefix."""
         live = self.store.snapshot().live
-        finished = self.store.finished(may_have("request_id", prefix, prefix + codec.LAST))
+        finished = self.store.finished(may_have("request_id", prefix, prefix + schema.LAST))
         is_wanted = pl.col("request_id").str.starts_with(prefix)
         found = pl.concat([live, finished]).filter(is_wanted, IS_REQUEST)
         single = found.unique("request_id", keep="first", maintain_order=True)
-        return codec.records_of(QueuedPosition, single)
+        return schema.records_of(QueuedPosition, single)
 
     def claim_batch(
         self,
@@ -293,7 +297,7 @@ class SyncQueue:
         check(limit=limit, lease_s=lease_s, owner=owner)
         if limit == 0:
             return []
-        token, owner = os.urandom(16).hex(), codec.storable(owner or f"pid-{os.getpid()}")
+        token, owner = os.urandom(16).hex(), schema.storable(owner or f"pid-{os.getpid()}")
 
         def step(snapshot: lifecycle_table.Snapshot) -> lifecycle_table.Change[pl.DataFrame]:
             now = self._clock()
@@ -304,7 +308,7 @@ class SyncQueue:
             lease = {
                 "lease_owner": pl.lit(owner),
                 "lease_token": pl.lit(token),
-                "lease_expires_at": codec.moment(now + timedelta(seconds=lease_s)),
+                "lease_expires_at": schema.moment(now + timedelta(seconds=lease_s)),
             }
             live = snapshot.live
             return transitions.claim(
@@ -312,7 +316,7 @@ class SyncQueue:
             )
 
         claimed = self.store.change(step, {"action": "claim", "lease_token": token})
-        granted = codec.records_of(QueuedPosition, claimed)
+        granted = schema.records_of(QueuedPosition, claimed)
         self._tokens |= {request.request_id: token for request in granted}
         if granted:
             logger.info("claimed %d requests", len(granted))
@@ -402,7 +406,8 @@ class SyncQueue:
             errors: Error message by request id.
         """
         texts = {
-            codec.storable(request_id): codec.storable(text) for request_id, text in errors.items()
+            schema.storable(request_id): schema.storable(text)
+            for request_id, text in errors.items()
         }
         following = partial(
             next_attempt, retryable=retryable, policy=self._retry, random=self._random
@@ -428,7 +433,7 @@ class SyncQueue:
         """
         ids, info = (
             ids_of(request_ids),
-            {"action": "release", "reason": codec.storable(reason)[:200]},
+            {"action": "release", "reason": schema.storable(reason)[:200]},
         )
         action, step = transitions.Action.RELEASE, transitions.release
         self._change_claimed(ids, action, lease_token, step, info)
@@ -498,7 +503,7 @@ class SyncQueue:
         They show until when an unchanged row was confirmed, as long as the queue keeps the
         requests. The ids of requests sort by the time of insertion, so few files are read.
         """
-        first = codec.id_prefix(since)
+        first = schema.id_prefix(since)
         chosen = lifecycle_table.in_bucket(transitions.SUCCESS) & may_have("request_id", first)
         names = ["request_id", "update_id", "confirmed_at", "updated_at"]
         answered = self.store.finished(chosen, names).filter(
@@ -607,11 +612,11 @@ class PositionQueue:
         retry: RetryPolicy | None = None,
         clock: Clock = utc_now,
         random: Random | None = None,
-        new_ids: codec.NewIds = codec.new_ids,
+        new_ids: schema.NewIds = schema.new_ids,
         promote_after_s: float = PROMOTE_AFTER_S,
         **options: Unpack[TableOptions],
     ) -> None:
-        self.table = Table(delta_lake_path, POSITION_QUEUE, **options)
+        self.table = Table(delta_lake_path, schema.POSITION_QUEUE, **options)
         self.sync = SyncQueue(
             lifecycle_table.LifecycleTable(self.table, clock),
             retry=retry,

@@ -3,6 +3,10 @@
 `SyncUpdates` has blocking calls, `PositionUpdatesTable` is for asyncio. The handler that writes
 streamed updates to the ledger is here too.
 
+Files are chosen by the statistics in the log, and read directly. The newest rows are kept up to
+date by reading only what was added. A row whose id the ledger holds is not written again: a
+repeated update or batch has the same id.
+
 A reader that follows the ledger stores a token, a text that names a place in it, and goes on from
 there later, in another process or after a restart. Merging and deleting files do not change what it
 reads: each row has the version that added it (`ledger_version`), and every commit has a greater one
@@ -12,37 +16,409 @@ than those before it.
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple, Unpack
+from threading import Lock
+from typing import Any, NamedTuple, Unpack
 
 import polars as pl
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Transaction
 
-from position_sync_dagster.domain.broker_position import Key
+from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.errors import TokenError
-from position_sync_dagster.lake.ledger_rows import (
-    ADDED,
-    BY_TIME,
-    COMMITTED,
-    HOLDING,
-    AppendResult,
-    LatestRows,
-    added_after,
-    added_by,
-    append_rows,
-    identified,
-    last_added,
-    newest_rows,
-    rows_between,
-    stored_ids,
+from position_sync_dagster.domain.holding import (
+    Key,
+    OwnUpdates,
+    PositionUpdate,
+    Source,
+    TradingMode,
+    trading_mode_of,
 )
-from position_sync_dagster.lake.schema.codec import one_of, storable, updates_of
-from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
-from position_sync_dagster.lake.storage.table import EVERY, Table, TableOptions, data_files
-from position_sync_dagster.lake.storage.threads import offload, offloaded
+from position_sync_dagster.errors import TokenError
+from position_sync_dagster.lake.coercion import NUMBERS, coerce_update
+from position_sync_dagster.lake.schema import (
+    POSITION_UPDATES,
+    content_id,
+    moment,
+    one_of,
+    storable,
+    update_rows,
+    updates_of,
+)
+from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage.table import (
+    EVERY,
+    Table,
+    TableOptions,
+    compact_if_needed,
+    data_files,
+    offload,
+    offloaded,
+)
+
+
+def stored_ids(table: Table, files: pl.DataFrame, column: str, ids: pl.Series) -> set[str]:
+    """Return which of the ids a column holds; reads only the files that may hold one."""
+    files = files.filter(storage.may_have_one_of(column, ids))
+    if files.is_empty():
+        return set()
+    rows = table.scan_files(files).select(column)
+    found = rows.filter(pl.col(column).is_in(ids.unique().implode())).collect()
+    return set(found.get_column(column).to_list())
+
+
+def rows_between(
+    table: Table, files: pl.DataFrame, first: datetime, last: datetime
+) -> pl.LazyFrame:
+    """Return the rows with `first` <= timestamp <= `last`, from the files that may hold one.
+
+    Args:
+        table: The table.
+        files: Its data files.
+        first: The start; one without a time zone is local time.
+        last: The end, likewise.
+    """
+    first, last = first.astimezone(UTC), last.astimezone(UTC)
+    on_days = pl.col("partition.date").is_between(first.date(), last.date())
+    chosen = files.filter(on_days, storage.may_have("timestamp", first, last))
+    return table.scan_files(chosen).filter(pl.col("timestamp").is_between(first, last))
+
+
+def added_after(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:
+    """Return the rows that commits after a version added."""
+    files = files.filter(pl.col("max.ledger_version") > version)
+    return table.scan_files(files).filter(pl.col("ledger_version") > version)
+
+
+def added_by(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:
+    """Return the rows that the commit of a version added."""
+    around = files.filter(storage.may_have("ledger_version", version, version))
+    return table.scan_files(around).filter(pl.col("ledger_version") == version)
+
+
+def last_added(files: pl.DataFrame) -> int:
+    """Return the greatest `ledger_version` of the files, from the log alone; 0 where none is."""
+    last = files.get_column("max.ledger_version").max()
+    return last if isinstance(last, int) else 0
+
+
+# The columns that name a holding.
+HOLDING = ["account", "conid"]
+
+# The order of rows, whatever the order in which they were written: the newest is the last.
+BY_TIME = ["timestamp", "update_id"]
+
+# The order in which rows were added; null comes before all others.
+ADDED = "ledger_version"
+
+# When rows were committed; rows of older releases count from their timestamp.
+COMMITTED = pl.coalesce("committed_at", "timestamp")
+
+
+def newest_rows(rows: pl.LazyFrame) -> pl.DataFrame:
+    """Return the newest row of each holding, also where a clock was wrong.
+
+    The greatest timestamp wins, so that rows may be written late. But where a row of the same
+    holding was added later, by a writer whose clock had not reached that timestamp yet, the two
+    clocks disagree. Then the order of writing decides, which no clock can change: the rows before
+    that later one do not count.
+    """
+    # Two passes: the first reads a few columns, the second all columns of the few newest rows.
+    # Rows with equal times are rare; sorting each holding by id would cost ten times the rest.
+    tops = rows.group_by(HOLDING).agg(pl.col("timestamp").max(), _last=pl.col(ADDED).max())
+    tops = tops.collect().lazy()
+    found = rows.join(tops, on=[*HOLDING, "timestamp"], how="inner").collect()
+    if found.height > found.select(HOLDING).n_unique():
+        found = found.sort("update_id").unique(HOLDING, keep="last")
+    newest = found.drop("_last")
+    since = _contradicted_since(rows, found)
+    if since.is_empty():
+        return newest
+    later = rows.join(since.lazy(), on=HOLDING, how="inner").filter(
+        pl.col(ADDED) >= pl.col("_since")
+    )
+    return pl.concat(
+        [
+            newest.join(since, on=HOLDING, how="anti"),
+            newest_rows(later.drop("_since")),
+        ]
+    )
+
+
+def _contradicted_since(rows: pl.LazyFrame, newest: pl.DataFrame) -> pl.DataFrame:
+    """Return the holdings whose newest timestamp a later writer contradicts.
+
+    Args:
+        newest: The row with the greatest timestamp of each holding; `_last` is the greatest
+            `ledger_version` of the holding.
+
+    Returns:
+        Account, conid and `_since`: the `ledger_version` of the first row that contradicts.
+    """
+    added = pl.col(ADDED).fill_null(-1)
+    overtaken = newest.filter(pl.col("_last") > added).select(
+        *HOLDING, _top=added, _limit=pl.col("timestamp")
+    )
+    if overtaken.is_empty():
+        return overtaken
+    return (
+        rows.join(overtaken.lazy(), on=HOLDING, how="inner")
+        .filter(pl.col(ADDED) > pl.col("_top"), pl.col("committed_at") < pl.col("_limit"))
+        .group_by(HOLDING)
+        .agg(_since=pl.col(ADDED).min())
+        .collect()
+    )
+
+
+def newest_version(rows: pl.DataFrame) -> int:
+    """Return the greatest `ledger_version` of rows; 0 where none has one."""
+    found = rows.get_column(ADDED).max()
+    return found if isinstance(found, int) else 0
+
+
+class LatestRows:
+    """The newest rows of one ledger.
+
+    The first read begins with the known rows, or reads the table; later ones read the new files.
+
+    Args:
+        table: The ledger.
+        known: A table with the newest rows of an earlier version, which the first read begins with.
+    """
+
+    def __init__(self, table: Table, known: Table | None = None) -> None:
+        self._table = table
+        self._known = known
+        self._mutex = Lock()
+        self._generation = 0
+        self._through = 0
+        self._rows = table.spec.empty
+
+    def of(self, conids: Collection[int]) -> tuple[pl.DataFrame, int]:
+        """Return the newest row of each holding of some contracts, as `read_through` does."""
+        with self._mutex:
+            self._follow()
+            return self._rows.filter(pl.col("conid").is_in(conids)), self._through
+
+    def read_through(self) -> tuple[pl.DataFrame, int]:
+        """Return the newest row of each holding that the known rows have or that came since.
+
+        Returns:
+            The rows, in the order of account and conid, and the greatest `ledger_version` that was
+            looked at.
+        """
+        with self._mutex:
+            self._follow()
+            return self._rows, self._through
+
+    def _follow(self) -> None:
+        # The known rows are read first, so that the ledger is the newer of the two.
+        known = None if self._through else self._known_rows()
+        self._table.snapshot(lambda handle: self._refresh(handle, known))
+
+    def _known_rows(self) -> pl.DataFrame | None:
+        """Return the known rows; None if there are none, or they cannot be read."""
+        try:
+            if self._known is None or not self._known.exists():
+                return None
+            rows = self._known.rows().with_columns(date=pl.col("timestamp").dt.date())
+            return rows.select(list(self._table.spec.columns))
+        except errors.LakeError:
+            return None  # the ledger has them too
+
+    def _refresh(self, handle: DeltaTable, known: pl.DataFrame | None) -> None:
+        """Read the rows that were added.
+
+        Args:
+            handle: The ledger.
+            known: What the first read begins with.
+        """
+        # Rows are only added: of those that were read the newest stays the newest, and the next
+        # read needs only the rows that came since. A file that was merged has no others.
+        files, generation = storage.data_files(handle), self._table.cache_key(handle)[0]
+        last = last_added(files)
+        # A smaller version: somebody took rows back, such as with `DeltaTable.restore`.
+        if generation != self._generation or last < self._through:
+            self._generation, self._through = generation, 0
+        if not self._through:
+            self._rows = newest_rows(self._first_rows(files, known)).sort(HOLDING)
+        elif last > self._through:
+            self._take(added_after(self._table, files, self._through).collect())
+        self._through = last
+
+    def _first_rows(self, files: pl.DataFrame, known: pl.DataFrame | None) -> pl.LazyFrame:
+        """Return as few rows as possible that include the newest row of each holding held lately.
+
+        Each commit has a greater version than those before it. Only rows that were added after
+        the known ones can be newer than they are, whatever the clocks said.
+        """
+        through = 0 if known is None else newest_version(known)
+        if known is not None and through:
+            last = known.filter(pl.col(ADDED) == through).get_column("update_id")
+            # After a repair the versions continue from an earlier one, with other rows.
+            added = added_by(self._table, files, through).select("update_id").collect()
+            if last.is_in(added.get_column("update_id").implode()).all():
+                return pl.concat([known.lazy(), added_after(self._table, files, through)])
+        return self._table.scan_files(files)
+
+    def _take(self, added: pl.DataFrame) -> None:
+        """Determine the newest row of each holding that has a new row."""
+        # By contract: two joins by holding would cost twice as much at 20,000 holdings.
+        touched = self._rows.get_column("conid").is_in(added.get_column("conid").unique().implode())
+        newest = newest_rows(pl.concat([self._rows.filter(touched), added]).lazy())
+        self._rows = pl.concat([self._rows.filter(~touched), newest]).sort(HOLDING)
+
+
+def identified(
+    updates: Iterable[PositionUpdate], batch_id: str = "", run_id: str | None = None
+) -> pl.DataFrame:
+    """Return updates as rows of the table, with the empty ids and the trading mode filled in.
+
+    The update of a request takes the id of the request. Any other update takes the UUID of its
+    content, and a batch that of its rows. The trading mode is that of the account. If several
+    updates have one id, the first counts. For `OwnUpdates` only the numbers are checked, a column
+    at a time.
+
+    Raises:
+        InvalidRequestError: A field of an update cannot be stored; see `coerce_update`.
+    """
+    own = isinstance(updates, OwnUpdates)
+    listed = list(updates) if own else [coerce_update(update) for update in updates]
+    if not listed:
+        return update_rows([])
+    ids = [update.update_id or _update_id(update) for update in listed]
+    batch = batch_id or content_id(max(update.timestamp for update in listed), *sorted(ids))
+    found: dict[str, list[Any]] = {
+        "update_id": ids,
+        "batch_id": [batch_id or update.batch_id or batch for update in listed],
+        "run_id": [update.run_id or run_id for update in listed],
+        "trading_mode": [update.trading_mode or _trading_mode(update) for update in listed],
+    }
+    rows = update_rows(listed, found)
+    if own and not all(rows.select(pl.col(NUMBERS).is_finite().all()).row(0)):
+        return identified(listed, batch_id, run_id)
+    if len(set(ids)) == len(ids):
+        return rows
+    return rows.unique("update_id", keep="first", maintain_order=True)
+
+
+def _trading_mode(update: PositionUpdate) -> TradingMode | None:
+    return trading_mode_of(update.account) if update.account else None
+
+
+def _update_id(update: PositionUpdate) -> str:
+    if update.source is Source.QUEUE and update.request_id:
+        return update.request_id
+    content = (
+        update.gateway_id,
+        update.account,
+        update.conid,
+        update.timestamp.astimezone(UTC).isoformat(),
+        update.source.value,
+        update.position,
+        update.market_price,
+        update.market_value,
+        update.average_cost,
+        update.unrealized_pnl,
+    )
+    return content_id(update.timestamp, *content)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppendResult:
+    """The outcome of an append.
+
+    Attributes:
+        version: The table's version that holds the rows.
+        rows: Rows written; 0 when the table held all of them already.
+        batch_id: The batch of the rows; empty without any.
+    """
+
+    version: int
+    rows: int
+    batch_id: str = ""
+
+
+def append_rows(
+    table: Table,
+    frame: pl.DataFrame,
+    *,
+    clock: Clock,
+    guard: Callable[[], None] | None = None,
+    through: int | None = None,
+) -> AppendResult:
+    """Write the rows that the table does not hold, in one commit; see `SyncUpdates.append`.
+
+    The application transaction of each append is named like the table. Concurrent appends with
+    equal ids conflict, so that each one checks its ids against all earlier rows.
+
+    Args:
+        table: `position_updates`, or another table whose rows have an id, a `ledger_version` and
+            the owner that wrote them.
+        frame: Its rows, as `identified` returned them.
+    """
+    if frame.is_empty():
+        return AppendResult(version=table.version(), rows=0)
+    first = frame.row(0, named=True)
+    batch_id = first.get("batch_id", "")
+    known = {"batch_id": batch_id, "run_id": first.get("run_id")}
+    commit_info = {name: text for name, text in known.items() if text}
+    checked = through
+    written_by = set(frame.select("gateway_id", "fencing_token").iter_rows())
+    owners = {(gateway_id, token) for gateway_id, token in written_by if token is not None}
+    modes = [TradingMode(mode) for mode in set(frame.get_column("trading_mode")) if mode]
+
+    def step(handle: DeltaTable) -> AppendResult:
+        nonlocal checked
+        for gateway_id, token in owners:
+            storage.refuse_stale_owner(handle, gateway_id, token)
+        storage.bind(handle, table.path, modes)
+        present = storage.data_files(handle)
+        new = _without_stored(table, present, frame)
+        if new.is_empty():
+            return AppendResult(version=handle.version(), rows=0)
+        if checked is not None:
+            _refuse_newer(table, present, checked, new)
+            # After a conflict only the rows that the winner added are checked. Otherwise each
+            # commit of others would make the next attempt longer, and beside several streams no
+            # attempt would win.
+            checked = max(checked, last_added(present))
+        if guard is not None:
+            guard()
+        version = handle.version() + 1
+        # Rows that were copied from another table may have greater versions.
+        added = max(version, last_added(present) + 1)
+        new = new.with_columns(ledger_version=pl.lit(added, pl.Int64), committed_at=moment(clock()))
+        storage.append(handle, new, commit_info, [Transaction(table.spec.name, version)])
+        return AppendResult(version=handle.version(), rows=new.height, batch_id=batch_id)
+
+    result = table.transact(step)
+    compact_if_needed(table)
+    return result
+
+
+def _without_stored(table: Table, present: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows whose batch and id the table does not hold, whatever the clocks say."""
+    batch = [name for name in table.spec.indexed if name == "batch_id"]
+    for column in (*batch, *table.spec.key):
+        stored = stored_ids(table, present, column, rows.get_column(column))
+        if stored:
+            rows = rows.filter(~pl.col(column).is_in(stored))
+    return rows
+
+
+def _refuse_newer(table: Table, present: pl.DataFrame, through: int, rows: pl.DataFrame) -> None:
+    """Raise an error if a row of one of the holdings was added after that version."""
+    added = added_after(table, present, through).select(HOLDING)
+    newer = added.join(rows.lazy().select(HOLDING), on=HOLDING, how="semi").collect()
+    if not newer.is_empty():
+        account, conid = newer.row(0)
+        raise errors.NewerRowError(
+            f"Another row of the conid {conid} in {account} was written meanwhile.",
+            remedy="Read the newest rows again and decide anew.",
+        )
+
 
 # Instead of a token: begin with the oldest row, or with the next commit.
 START, NOW = "start", "now"

@@ -11,7 +11,7 @@ from enum import Enum, auto
 import polars as pl
 
 from position_sync_dagster.domain.clock import SKEW, NextAttempt
-from position_sync_dagster.domain.update import (
+from position_sync_dagster.domain.holding import (
     ACTIVE_PRIORITY,
     Answer,
     QueueRequest,
@@ -19,7 +19,7 @@ from position_sync_dagster.domain.update import (
     Reason,
 )
 from position_sync_dagster.errors import LeaseLostError, RequestStateError
-from position_sync_dagster.lake.schema import codec
+from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 from position_sync_dagster.lake.storage.table import in_parts
 
@@ -49,14 +49,14 @@ def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Exp
         now: The time.
         except_accounts: Requests that name one of these accounts may not be claimed.
     """
-    waited = pl.col("available_at").is_null() | (pl.col("available_at") <= codec.moment(now))
+    waited = pl.col("available_at").is_null() | (pl.col("available_at") <= schema.moment(now))
     found = (pl.col("status") == PENDING) & (waited | is_in_future("updated_at", now))
     return found & IS_REQUEST & is_of_others(except_accounts)
 
 
 def lease_has_expired(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
     """Return which requests are PROCESSING under a lease that has expired; see `is_claimable`."""
-    expired = pl.col("lease_expires_at") <= codec.moment(now)
+    expired = pl.col("lease_expires_at") <= schema.moment(now)
     found = (pl.col("status") == PROCESSING) & (expired | is_in_future("updated_at", now))
     return found & IS_REQUEST & is_of_others(except_accounts)
 
@@ -70,7 +70,7 @@ def is_of_others(accounts: Collection[str]) -> pl.Expr:
 
 def is_in_future(column: str, now: datetime) -> pl.Expr:
     """Return which rows have a time that only a wrong clock can have written."""
-    return pl.col(column) > codec.moment(now + SKEW)
+    return pl.col(column) > schema.moment(now + SKEW)
 
 
 def has_id(rows: pl.DataFrame, ids: Iterable[str]) -> pl.Series:
@@ -84,7 +84,7 @@ def without_lease(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(
         lease_owner=pl.lit(None, pl.String),
         lease_token=pl.lit(None, pl.String),
-        lease_expires_at=codec.moment(None),
+        lease_expires_at=schema.moment(None),
     )
 
 
@@ -92,9 +92,9 @@ def as_pending(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """Return the rows as PENDING: without a lease, and claimable at once."""
     return without_lease(rows).with_columns(
         status=pl.lit(PENDING),
-        updated_at=codec.moment(now),
-        available_at=codec.moment(None),
-        changed_at=codec.moment(None),
+        updated_at=schema.moment(now),
+        available_at=schema.moment(None),
+        changed_at=schema.moment(None),
     )
 
 
@@ -105,9 +105,11 @@ def claim_order(now: datetime, promote_after_s: float) -> list[pl.Expr]:
     flow of requests of priority 1 cannot starve the others.
     """
     undated = is_in_future("created_at", now)
-    old = undated | (pl.col("created_at") <= codec.moment(now - timedelta(seconds=promote_after_s)))
+    old = undated | (
+        pl.col("created_at") <= schema.moment(now - timedelta(seconds=promote_after_s))
+    )
     rank = pl.when(old).then(pl.min_horizontal("priority", ACTIVE_PRIORITY)).otherwise("priority")
-    age = pl.when(undated).then(codec.moment(None)).otherwise("created_at")  # nulls come first
+    age = pl.when(undated).then(schema.moment(None)).otherwise("created_at")  # nulls come first
     return [rank, age, pl.col("request_id")]
 
 
@@ -139,8 +141,8 @@ def claim(
         return Change(chosen)
     granted = chosen.with_columns(
         status=pl.lit(PROCESSING),
-        updated_at=codec.moment(now),
-        available_at=codec.moment(None),
+        updated_at=schema.moment(now),
+        available_at=schema.moment(None),
         **lease,
     )
     return Change(granted, granted, replaced=has_id(live, granted.get_column("request_id")))
@@ -148,12 +150,12 @@ def claim(
 
 def renew(claimed: pl.DataFrame, now: datetime, *, lease_s: float) -> Change[None]:
     """Move the end of requests' leases to `lease_s` seconds from now."""
-    until = codec.moment(now + timedelta(seconds=lease_s))
-    return Change(None, claimed.with_columns(updated_at=codec.moment(now), lease_expires_at=until))
+    until = schema.moment(now + timedelta(seconds=lease_s))
+    return Change(None, claimed.with_columns(updated_at=schema.moment(now), lease_expires_at=until))
 
 
 def succeed(
-    done: pl.DataFrame, now: datetime, *, answers: Mapping[str, Answer], new_ids: codec.NewIds
+    done: pl.DataFrame, now: datetime, *, answers: Mapping[str, Answer], new_ids: schema.NewIds
 ) -> Change[None]:
     """Finish requests as SUCCESS with the rows that answer them; insert the follow-up requests."""
     ids = done.get_column("request_id").to_list()
@@ -163,7 +165,7 @@ def succeed(
         SUCCESS,
         now,
         update_id=pl.Series([one.update_id if one else None for one in given], dtype=pl.String),
-        confirmed_at=codec.moments(one.confirmed_at if one else None for one in given),
+        confirmed_at=schema.moments(one.confirmed_at if one else None for one in given),
     )
     return Change(None, _follow_ups(done, now, new_ids), finished)
 
@@ -174,7 +176,7 @@ def fail(
     *,
     errors: Mapping[str, str],
     following: Callable[..., NextAttempt],
-    new_ids: codec.NewIds,
+    new_ids: schema.NewIds,
 ) -> Change[None]:
     """Return failed requests to PENDING for another attempt, or finish them as FAILED.
 
@@ -188,19 +190,19 @@ def fail(
     next_ones = [following(before, now=now) for before in attempts]
     after = done.with_columns(
         attempts=pl.Series([one.attempts for one in next_ones], dtype=pl.Int64),
-        available_at=codec.moments(one.available_at for one in next_ones),
+        available_at=schema.moments(one.available_at for one in next_ones),
         error_message=pl.Series([errors[one] for one in ids], dtype=pl.String),
     )
     final = pl.Series([one.status is QueueStatus.FAILED for one in next_ones], dtype=pl.Boolean)
     retried = without_lease(after.filter(~final)).with_columns(
-        status=pl.lit(PENDING), updated_at=codec.moment(now), changed_at=codec.moment(None)
+        status=pl.lit(PENDING), updated_at=schema.moment(now), changed_at=schema.moment(None)
     )
     follow_ups = _follow_ups(done.filter(final), now, new_ids)
     finished = _finish(after.filter(final), FAILED, now)
     return Change(None, pl.concat([retried, follow_ups]), finished)
 
 
-def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: codec.NewIds) -> pl.DataFrame:
+def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.DataFrame:
     """Return new requests for positions that changed while they were processed (see `insert`)."""
     changed = done.filter(pl.col("changed_at").is_not_null())
     if changed.is_empty():
@@ -208,7 +210,7 @@ def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: codec.NewIds) -> pl.
     return as_pending(changed, now).with_columns(
         request_id=pl.Series(new_ids(now, changed.height), dtype=pl.String),
         attempts=pl.lit(0, pl.Int64),
-        created_at=codec.moment(now),
+        created_at=schema.moment(now),
         error_message=pl.lit(None, pl.String),
         reason=pl.lit(Reason.CHANGED.value),
     )
@@ -219,10 +221,10 @@ def _finish(rows: pl.DataFrame, status: str, now: datetime, **columns: pl.Series
     return rows.with_columns(
         bucket=pl.lit(status),
         status=pl.lit(status),
-        updated_at=codec.moment(now),
-        available_at=codec.moment(None),
-        changed_at=codec.moment(None),
-        lease_expires_at=codec.moment(None),
+        updated_at=schema.moment(now),
+        available_at=schema.moment(None),
+        changed_at=schema.moment(None),
+        lease_expires_at=schema.moment(None),
         **columns,
     )
 
@@ -232,7 +234,7 @@ Position = tuple[str | None, int]
 
 
 def insert(
-    live: pl.DataFrame, requests: Sequence[QueueRequest], *, now: datetime, new_ids: codec.NewIds
+    live: pl.DataFrame, requests: Sequence[QueueRequest], *, now: datetime, new_ids: schema.NewIds
 ) -> Change[list[str]]:
     """Add requests, at most one live request per (account, conid).
 
@@ -267,7 +269,7 @@ def insert(
     result = [ids[position] for position in positions]
     if not (fresh or raised or again):
         return Change(result)
-    added = codec.new_request_rows(added_ids, list(fresh.values()), now)
+    added = schema.new_request_rows(added_ids, list(fresh.values()), now)
     if not (raised or again):
         return Change(result, added, replaced=False)
     touched = has_id(live, raised.keys() | again)
@@ -277,7 +279,7 @@ def insert(
     is_changed = pl.Series([request_id in again for request_id in of_rows], dtype=pl.Boolean)
     rows = rows.with_columns(
         priority=pl.coalesce(higher, "priority"),
-        changed_at=pl.when(is_changed).then(codec.moment(now)).otherwise("changed_at"),
+        changed_at=pl.when(is_changed).then(schema.moment(now)).otherwise("changed_at"),
     )
     return Change(result, pl.concat([rows, added]), replaced=touched)
 
@@ -410,7 +412,7 @@ def retry(
         return Change(result)
     is_retried = pl.col("request_id").is_in(retried)
     pending = as_pending(failed.filter(is_retried), now).with_columns(
-        *codec.LIVE_COLUMNS, attempts=pl.lit(0, pl.Int64)
+        *schema.LIVE_COLUMNS, attempts=pl.lit(0, pl.Int64)
     )
     parts = in_parts(FAILED, siblings.get_column("part").unique())
     return Change(result, pending, siblings.filter(~is_retried), parts, replaced=False)

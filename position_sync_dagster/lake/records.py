@@ -8,16 +8,16 @@ from typing import Generic
 import polars as pl
 from deltalake import DeltaTable, Transaction
 
-from position_sync_dagster.domain.closures import Closure, PositionChange
-from position_sync_dagster.domain.instrument import ExpectedDividend
-from position_sync_dagster.domain.statement import (
+from position_sync_dagster.domain.closes import (
     FLEX,
+    Closure,
     Execution,
+    PositionChange,
     StatementEvent,
     current_executions,
 )
-from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.tables import CLOSURES
+from position_sync_dagster.domain.instrument import ExpectedDividend
+from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import Table
 
@@ -77,7 +77,7 @@ def _said_again(rows: pl.DataFrame, stored: pl.DataFrame, same: list[str]) -> pl
     )
 
 
-class RecordsTable(Generic[codec.Record]):
+class RecordsTable(Generic[schema.Record]):
     """A table to which records are only added; one that it has is not added again.
 
     Args:
@@ -86,7 +86,7 @@ class RecordsTable(Generic[codec.Record]):
     """
 
     def __init__(
-        self, table: Table, kind: type[codec.Record], apart: Collection[str] = ("run_id",)
+        self, table: Table, kind: type[schema.Record], apart: Collection[str] = ("run_id",)
     ) -> None:
         self.table = table
         self._kind = kind
@@ -95,7 +95,7 @@ class RecordsTable(Generic[codec.Record]):
 
     def add(
         self,
-        records: Iterable[codec.Record],
+        records: Iterable[schema.Record],
         run_id: str | None = None,
         guard: Callable[[], object] = lambda: None,
     ) -> int:
@@ -105,7 +105,7 @@ class RecordsTable(Generic[codec.Record]):
             guard: As in `add_unknown`.
         """
         spec = self.table.spec
-        rows = codec.frame_of(spec, records)
+        rows = schema.frame_of(spec, records)
         if run_id:
             rows = rows.with_columns(run_id=pl.lit(run_id))
         rows = rows.unique(self._same, keep="first", maintain_order=True).sort(spec.order)
@@ -131,7 +131,7 @@ class RecordsTable(Generic[codec.Record]):
         names = [*(columns or spec.columns)]
         chosen, wanted = storage.EVERY, storage.EVERY if only is None else only
         if since is not None:
-            first = codec.moment(since) if isinstance(since, datetime) else pl.lit(since)
+            first = schema.moment(since) if isinstance(since, datetime) else pl.lit(since)
             chosen, wanted = storage.may_have(order, since), wanted & (pl.col(order) >= first)
 
         return self.table.rows(wanted, chosen, names)
@@ -146,10 +146,10 @@ class RecordsTable(Generic[codec.Record]):
 
     def records(
         self, since: datetime | date | None = None, only: pl.Expr | None = None
-    ) -> list[codec.Record]:
+    ) -> list[schema.Record]:
         """Return rows as records, in the table's order; see `rows`."""
         found = self.rows(since, only)
-        return codec.records_of(self._kind, found.sort(self.table.spec.order, *self._same[:1]))
+        return schema.records_of(self._kind, found.sort(self.table.spec.order, *self._same[:1]))
 
 
 class ExecutionsTable(RecordsTable[Execution]):
@@ -160,7 +160,7 @@ class ExecutionsTable(RecordsTable[Execution]):
 
     def read(self) -> pl.DataFrame:
         """Return, for each execution, the row that counts; oldest first."""
-        return codec.frame_of(self.table.spec, current_executions(self.records()))
+        return schema.frame_of(self.table.spec, current_executions(self.records()))
 
 
 def events_table(table: Table) -> RecordsTable[StatementEvent]:
@@ -186,7 +186,7 @@ class DividendsTable(RecordsTable[ExpectedDividend]):
             return []
         newest = pl.col("seen_at").max().over("conid", "source")
         rows = self.table.rows().filter(pl.col("seen_at") == newest)
-        return codec.records_of(ExpectedDividend, rows.sort("conid", "source", "ex_date"))
+        return schema.records_of(ExpectedDividend, rows.sort("conid", "source", "ex_date"))
 
 
 class RiskScenariosTable:
@@ -197,7 +197,7 @@ class RiskScenariosTable:
 
     def record(self, rows: Iterable[Mapping[str, object]]) -> int:
         """Store the rows of one time, each once, in one commit; return how many were new."""
-        frame = codec.frame_of(self.table.spec, rows)
+        frame = schema.frame_of(self.table.spec, rows)
         if frame.is_empty():
             return 0
         return add_unknown(self.table, frame, list(self.table.spec.key), {"action": "record"})
@@ -242,7 +242,7 @@ class ClosuresTable(RecordsTable[Closure]):
         self,
         only: pl.Expr | None = None,
         since: datetime | None = None,
-        columns: Collection[str] = tuple(CLOSURES.columns),
+        columns: Collection[str] = tuple(schema.CLOSURES.columns),
     ) -> pl.DataFrame:
         """Return, for each close, the causes that count: those judged last.
 
@@ -260,4 +260,4 @@ class ClosuresTable(RecordsTable[Closure]):
 
     def current(self, only: pl.Expr | None = None, since: datetime | None = None) -> list[Closure]:
         """Return the rows of `current_rows` as records."""
-        return codec.records_of(Closure, self.current_rows(only, since))
+        return schema.records_of(Closure, self.current_rows(only, since))

@@ -19,9 +19,8 @@ from position_sync_dagster.domain.gateway_session import (
     Owner,
     SessionState,
 )
-from position_sync_dagster.domain.update import TradingMode
-from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.codec import new_ids, part_named
+from position_sync_dagster.domain.holding import TradingMode
+from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage.lifecycle_table import (
     Change,
     LifecycleTable,
@@ -67,7 +66,7 @@ class GatewaySessions:
             LoginOwnedError: Another owner holds the lease; the message names it and the end of its
                 lease.
         """
-        [session_id] = new_ids(self._clock(), 1)
+        [session_id] = schema.new_ids(self._clock(), 1)
 
         def begun(last: GatewaySession | None, now: datetime) -> GatewaySession:
             if last is not None and last.session_id == session_id:
@@ -199,7 +198,7 @@ class GatewaySessions:
         """
         of_logins = pl.col("gateway_id").is_in(list(gateway_ids))
         found = self._lifecycle.snapshot().live.filter(of_logins)
-        return {one.gateway_id: one for one in codec.records_of(GatewaySession, found)}
+        return {one.gateway_id: one for one in schema.records_of(GatewaySession, found)}
 
     def history(self, limit: int | None = 50, only: pl.Expr = EVERY) -> list[GatewaySession]:
         """Return the newest sessions of all logins, newest first.
@@ -211,7 +210,7 @@ class GatewaySessions:
         rows = pl.concat([self._lifecycle.snapshot().live, self._lifecycle.finished()])
         newest = rows.filter(only).sort("started_at", "fencing_token", descending=True)
         newest = newest.unique("session_id", keep="first", maintain_order=True)
-        return codec.records_of(GatewaySession, newest[:limit])
+        return schema.records_of(GatewaySession, newest[:limit])
 
     def _change_own(
         self,
@@ -237,17 +236,17 @@ class GatewaySessions:
 
         def step(snapshot: Snapshot) -> Change[T]:
             is_own = snapshot.live.select(pl.col("gateway_id") == gateway_id).to_series()
-            own = codec.records_of(GatewaySession, snapshot.live.filter(is_own))
+            own = schema.records_of(GatewaySession, snapshot.live.filter(is_own))
             stored, now = next(iter(own), None), self._clock()
             after = decide(stored, now)
             if after is None or after is stored:
                 return Change(after)
             is_next = stored is not None and stored.session_id != after.session_id
             past = [stored.as_followed(now)] if stored and is_next else []
-            moved = codec.session_rows(past).with_columns(bucket=pl.lit(PAST))
-            return Change(after, codec.session_rows([after]), moved, replaced=is_own)
+            moved = schema.session_rows(past).with_columns(bucket=pl.lit(PAST))
+            return Change(after, schema.session_rows([after]), moved, replaced=is_own)
 
-        done = self._lifecycle.change_part(part_named(gateway_id), step, commit_info)
+        done = self._lifecycle.change_part(schema.part_named(gateway_id), step, commit_info)
         return self._lifecycle.change(step, commit_info) if done is None else done
 
 

@@ -26,11 +26,9 @@ from position_sync_dagster.domain.leg import (
     make_leg,
     strategy_name,
 )
-from position_sync_dagster.lake.schema.codec import leg_rows, legs_of
-from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
+from position_sync_dagster.lake.schema import ACTIVE_STRATEGIES, leg_rows, legs_of
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
-from position_sync_dagster.lake.storage.table import EVERY, Table, TableOptions
-from position_sync_dagster.lake.storage.threads import offloaded
+from position_sync_dagster.lake.storage.table import EVERY, Table, TableOptions, offloaded
 
 logger = logging.getLogger(__name__)
 

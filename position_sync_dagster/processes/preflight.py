@@ -19,20 +19,23 @@ from itertools import chain
 from pathlib import Path
 
 from position_sync_dagster import dagster_files, errors
-from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession
+from position_sync_dagster.domain.holding import (
+    BrokerPosition,
+    Completeness,
+    TradingMode,
+    trading_mode_of,
+)
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract, Leg, contract_mismatch
-from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.gateway.account_feed import zone_of
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.gateway.ib_async_internals import version_problem
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.object_store import absolute_path
-from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.lake.storage.threads import together
+from position_sync_dagster.lake.storage.table import Table, together
 from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.processes import ports
 from position_sync_dagster.processes.home import holder_of

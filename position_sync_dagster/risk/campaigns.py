@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.domain.closures import SLACK, Cause
+from position_sync_dagster.domain.closes import SLACK, Cause
 from position_sync_dagster.domain.leg import NEGLIGIBLE
 
 DELIVERED = (Cause.ASSIGNED.value, Cause.EXERCISED.value)

@@ -15,16 +15,16 @@ from itertools import repeat
 
 import numpy as np
 
-from position_sync_dagster.domain.broker_position import HoldingGreeks
+from position_sync_dagster.domain.holding import HoldingGreeks
 from position_sync_dagster.domain.instrument import (
     ContractDetails,
     DividendSource,
     ExpectedDividend,
     Instrument,
     Right,
+    StatedDividends,
     expiry_moment,
 )
-from position_sync_dagster.domain.valuation import StatedDividends
 from position_sync_dagster.risk import model
 from position_sync_dagster.risk.model import DAYS_PER_YEAR, Exercise, NoVolatility, VanillaOptions
 

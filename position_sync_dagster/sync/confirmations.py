@@ -4,11 +4,10 @@ from datetime import datetime
 
 import polars as pl
 
-from position_sync_dagster.domain import streamed_holding, valuation
-from position_sync_dagster.domain.broker_position import GREEKS_COLUMNS
+from position_sync_dagster.domain import valuation
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.update import PriceKind, Source, ValueOrigin
-from position_sync_dagster.lake.schema.codec import moment
+from position_sync_dagster.domain.holding import GREEKS_COLUMNS, PriceKind, Source, ValueOrigin
+from position_sync_dagster.lake.schema import moment
 
 # The column that `with_confirmed` adds.
 CONFIRMED = "confirmed_until"
@@ -102,7 +101,7 @@ def _confirmed(now: datetime) -> pl.Expr:
     # An unknown origin counts as NONE.
     source = pl.col("value_source").replace_strict(_ORIGINS, _ORIGINS, default=_NONE)
     no_value = (source == _NONE) & pl.col("market_value").is_null()
-    of_broker = source.is_in([origin.value for origin in streamed_holding.BROKER])
+    of_broker = source.is_in([origin.value for origin in valuation.BROKER])
     agree = pl.col("_position").is_not_null() & pl.all_horizontal(
         pl.col(name).eq_missing(pl.col(f"_{name}"))
         for name in ("position", "market_price", "market_value")
@@ -118,7 +117,7 @@ def _confirmed(now: datetime) -> pl.Expr:
     is_open = pl.col("position") != 0
     same_quantity = pl.col("position").eq_missing(pl.col("_position"))
     outside = (source == ValueOrigin.TICK.value) & pl.col("note").str.starts_with(
-        streamed_holding.OUTSIDE_SESSION
+        valuation.OUTSIDE_SESSION
     )
     confirmed = pl.when(same_quantity, pl.col("_confirmed_at") <= latest).then("_confirmed_at")
     written = pl.when(pl.col("timestamp") <= latest).then("timestamp")
@@ -156,11 +155,11 @@ def with_priced(
     is_portfolio = pl.col("_value_source") == ValueOrigin.PORTFOLIO.value
     calculated = (
         pl.when(is_portfolio)
-        .then(pl.coalesce("_value_time", pl.col("_received_at") - streamed_holding.BROKER_CADENCE))
+        .then(pl.coalesce("_value_time", pl.col("_received_at") - valuation.BROKER_CADENCE))
         .otherwise("_received_at")
     )
     confirmed = (
-        pl.col("_value_source").is_in([origin.value for origin in streamed_holding.BROKER])
+        pl.col("_value_source").is_in([origin.value for origin in valuation.BROKER])
         & (pl.col("position") == pl.col("_position"))
         & ((own - pl.col("_market_value")).abs() <= allowed)
         & (arrived.is_null() | (calculated > arrived))

@@ -21,11 +21,13 @@ import polars as pl
 from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
 from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
-from position_sync_dagster.domain.update import (
+from position_sync_dagster.domain.holding import (
     Answer,
+    BrokerPosition,
+    Completeness,
+    Key,
     OwnUpdates,
     PositionUpdate,
     QueuedPosition,
@@ -37,14 +39,12 @@ from position_sync_dagster.domain.update import (
 )
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
 from position_sync_dagster.gateway.connection import IBConnectionManager
+from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.broker_positions import last_time
 from position_sync_dagster.lake.lake import Lake, all_broker_rows, broker_rows
-from position_sync_dagster.lake.ledger_rows import AppendResult
 from position_sync_dagster.lake.position_queue import PositionQueue, QueueOverview
-from position_sync_dagster.lake.position_updates import PositionUpdatesTable
-from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.codec import broker_positions_of, content_id, new_ids
-from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.lake.position_updates import AppendResult, PositionUpdatesTable
+from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.confirmations import CONFIRMED, with_confirmed
@@ -196,7 +196,7 @@ class LakeValues:
         """
         rows, coverage = await self.rows()
         wanted = rows if conids is None else rows.filter(pl.col("conid").is_in(list(conids)))
-        holdings = broker_positions_of(wanted)
+        holdings = schema.broker_positions_of(wanted)
         newest = rows.select("gateway_id", "published_version", "session_id", "captured_at")
         newest = newest.sort("published_version").unique("gateway_id", keep="last")
         return BrokerView(
@@ -319,7 +319,7 @@ def plan_batch(
                 row = known if known is not None and known.update_id == own_id else None
                 if known is None or known.position != holding.position:
                     # The request may also be that of a change which came after its own row.
-                    later_id = content_id(now, request.request_id, *holding.key)
+                    later_id = schema.content_id(now, request.request_id, *holding.key)
                     row, planned[holding.key] = None, replace(made, update_id=later_id)
                     plan.rows.append(planned[holding.key])
             elif known is not None and _answers(known, made, view, now, keep):
@@ -333,9 +333,9 @@ def plan_batch(
                 if row is not None:
                     answered[request.request_id] = (row, holding)
     if answered:
-        rows = codec.update_rows([row for row, _holding in answered.values()])
+        rows = schema.update_rows([row for row, _holding in answered.values()])
         held = {holding.key: holding for _row, holding in answered.values()}
-        found = with_confirmed(rows, codec.broker_rows(held.values(), None), now)
+        found = with_confirmed(rows, schema.broker_rows(held.values(), None), now)
         for request_id, at in zip(answered, found.get_column(CONFIRMED), strict=True):
             plan.answers[request_id] = replace(plan.answers[request_id], confirmed_at=at)
     return plan
@@ -365,7 +365,7 @@ def own_ids(
 
 
 def _own_id(request: QueuedPosition, key: Key) -> str:
-    return content_id(request.created_at, request.request_id, *key)
+    return schema.content_id(request.created_at, request.request_id, *key)
 
 
 def _answers(
@@ -681,7 +681,7 @@ class QueueWorker:
             lease_s=self._settings.lease_s,
             except_accounts=view.unavailable,
         )
-        (batch_id,) = new_ids(started, 1)
+        (batch_id,) = schema.new_ids(started, 1)
         plan, appended, failure = BatchPlan(), None, None
         try:
             if batch:

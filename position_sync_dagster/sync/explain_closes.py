@@ -9,23 +9,25 @@ from operator import attrgetter
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.causes import A_DAY, BOOKED, NEAR, Facts, closures_of, last_trade
 from position_sync_dagster.domain.clock import NEVER, Clock, elapsed, utc_now
-from position_sync_dagster.domain.closures import (
+from position_sync_dagster.domain.closes import (
+    FLEX,
     SLACK,
     Cause,
     Closure,
+    EventKind,
+    Execution,
     PositionChange,
     Stage,
     knows_more,
 )
+from position_sync_dagster.domain.holding import BrokerPosition, Key
 from position_sync_dagster.domain.instrument import NEW_YORK, ContractDetails, Instrument
 from position_sync_dagster.domain.reconciliation import Break, Discrepancy, DiscrepancyType
-from position_sync_dagster.domain.statement import FLEX, EventKind, Execution
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.records import LookedAt
-from position_sync_dagster.lake.schema.codec import content_id, moment, one_of, records_of
+from position_sync_dagster.lake.schema import content_id, moment, one_of, records_of
 
 # Time in which a close is judged again: its statement may come late, and may be corrected.
 WINDOW = timedelta(days=60)

@@ -9,14 +9,14 @@ from pathlib import Path
 import polars as pl
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.closures import PositionChange, Roll, UnclearRoll, rolls_of
+from position_sync_dagster.domain.closes import PositionChange, Roll, UnclearRoll, rolls_of
+from position_sync_dagster.domain.holding import BrokerPosition, Key
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import ActiveContract, Leg
 from position_sync_dagster.domain.rules import Rule, exchange_date, legs_of_rules
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
-from position_sync_dagster.lake.schema.codec import one_of, records_of
+from position_sync_dagster.lake.schema import one_of, records_of
 from position_sync_dagster.lake.strategies_file import follow_file, following_rolls, saved_file
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings

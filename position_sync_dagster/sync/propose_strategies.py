@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.closes import current_executions
+from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.leg import few, leg_of
 from position_sync_dagster.domain.proposals import Proposal, ProposedStrategy, propose
-from position_sync_dagster.domain.statement import current_executions
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
-from position_sync_dagster.lake.schema.codec import broker_positions_of, one_of
+from position_sync_dagster.lake.schema import broker_positions_of, one_of
 from position_sync_dagster.lake.strategies_file import StrategiesFile
 from position_sync_dagster.settings import Settings
 

@@ -18,21 +18,20 @@ import polars as pl
 from pydantic import TypeAdapter
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.broker_position import AccountSummary, Key
 from position_sync_dagster.domain.clock import NEVER, Clock, utc_now
-from position_sync_dagster.domain.reconciliation import Discrepancy
-from position_sync_dagster.domain.statement import (
+from position_sync_dagster.domain.closes import (
     FLEX,
     EventKind,
     Statement,
     StatementPosition,
     current_executions,
 )
-from position_sync_dagster.domain.update import trading_mode_of
+from position_sync_dagster.domain.holding import AccountSummary, Key, trading_mode_of
+from position_sync_dagster.domain.reconciliation import Discrepancy
 from position_sync_dagster.gateway import flex
 from position_sync_dagster.lake.derived import join_rows, stated_rows, values_at_close
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.codec import content_id
+from position_sync_dagster.lake.schema import content_id
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.exchange_days import closing_times, time_zone_of
 from position_sync_dagster.yaml_file import first_bytes, saved_state

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.tables import PROFIT_EXPLAINED
+from position_sync_dagster.lake.schema import PROFIT_EXPLAINED
 from position_sync_dagster.risk.scenario_file import Point
 from position_sync_dagster.risk.scenarios import Breakdown, Curve, PricedLegs, curves
 from position_sync_dagster.settings import Settings

@@ -15,7 +15,7 @@ from time import monotonic, sleep
 import polars as pl
 from deltalake import DeltaTable
 
-from position_sync_dagster.domain.update import QueueStatus
+from position_sync_dagster.domain.holding import QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import START
 from position_sync_dagster.lake.storage.durability import ENTRY, LOG, entry_name, versions_of

@@ -9,11 +9,11 @@ from pathlib import Path
 from random import Random
 from time import sleep
 
-from position_sync_dagster.domain.update import QueueRequest
+from position_sync_dagster.domain.holding import QueueRequest
 from position_sync_dagster.errors import LakeError, LeaseLostError, TokenError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import START
-from position_sync_dagster.lake.storage import maintenance
+from position_sync_dagster.lake.storage import table as storage
 from tests.support.drains import drain_for_ever
 
 ACCOUNT = "DUSIM1"
@@ -53,11 +53,11 @@ def claim(lake: Lake, random: Random, records: Path) -> None:
 
 def maintain(lake: Lake, random: Random, records: Path) -> None:
     """Merge a few files at a time, write checkpoints, cut the log, vacuum; record how much."""
-    maintenance.COMPACT_FROM = 4
+    storage.COMPACT_FROM = 4
     with records.open("ab", buffering=0) as out:
         while True:
             for table in lake.tables:
-                done = maintenance.maintain(table)
+                done = storage.maintain(table)
                 out.write(f"{done.compacted} {done.deleted}\n".encode())
 
 

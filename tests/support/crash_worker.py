@@ -12,11 +12,11 @@ from typing import Any
 
 from deltalake import DeltaTable
 
-from position_sync_dagster.domain.update import QueueRequest
+from position_sync_dagster.domain.holding import QueueRequest
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import SyncQueue
 from position_sync_dagster.lake.position_updates import SyncUpdates
-from position_sync_dagster.lake.storage import maintenance, table
+from position_sync_dagster.lake.storage import table
 from tests.support.drains import drain_all
 from tests.support.object_store import delete_stored
 
@@ -134,7 +134,7 @@ def main(work: str, path: str, point: str) -> None:
             asyncio.run(drain_all(Lake(path, clock=clock, fsync=False), BATCH))
             print("done")
         case "maintain":
-            maintenance.maintain(lake.queue.table)
+            table.maintain(lake.queue.table)
         case "insert":
             lake.queue.sync.insert_many(large_insert()[:1])
         case "insert_many":

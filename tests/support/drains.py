@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.errors import LeaseLostError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.drain import BrokerView, QueueWorker

@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.domain.holding import PositionUpdate
 from position_sync_dagster.errors import LeaseLostError
 from position_sync_dagster.lake.lake import Lake
 

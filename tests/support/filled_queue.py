@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from position_sync_dagster.domain.update import QueueRequest
+from position_sync_dagster.domain.holding import QueueRequest
 from position_sync_dagster.lake.position_queue import PositionQueue
 
 

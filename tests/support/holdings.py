@@ -3,8 +3,8 @@
 from datetime import datetime
 from typing import Any
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import Clock
+from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.gateway.codes import Connectivity
 from position_sync_dagster.gateway.holdings import HoldingsBook

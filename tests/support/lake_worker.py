@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.update import PositionUpdate, QueueRequest
+from position_sync_dagster.domain.holding import PositionUpdate, QueueRequest
 from position_sync_dagster.errors import LakeError, LoginOwnedError
 from position_sync_dagster.lake.lake import Lake
 from tests.support.drains import drain_for_ever

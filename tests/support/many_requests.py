@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from position_sync_dagster.cli.queue import retry_all
-from position_sync_dagster.domain.update import QueueRequest, QueueStatus
+from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 from position_sync_dagster.lake.position_queue import PositionQueue
 
 # Requests of which each is finished by a commit of its own part.

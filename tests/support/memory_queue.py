@@ -9,8 +9,7 @@ import polars as pl
 
 from position_sync_dagster.domain.clock import Clock, RetryPolicy, utc_now
 from position_sync_dagster.lake.position_queue import PROMOTE_AFTER_S, PositionQueue, SyncQueue
-from position_sync_dagster.lake.schema.codec import NewIds, new_ids
-from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
+from position_sync_dagster.lake.schema import POSITION_QUEUE, NewIds, new_ids
 from position_sync_dagster.lake.storage import lifecycle_table
 
 T = TypeVar("T")

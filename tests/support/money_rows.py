@@ -7,12 +7,11 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import AccountSummary
+from position_sync_dagster.domain.holding import AccountSummary, PositionUpdate
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import NO_HOLDINGS
-from position_sync_dagster.lake.schema.codec import update_rows
+from position_sync_dagster.lake.schema import update_rows
 from position_sync_dagster.sync.confirmations import with_priced
 from position_sync_dagster.sync.reports.book import Book, BookMoney
 from position_sync_dagster.sync.reports.closes import NO_CLOSES
@@ -38,9 +37,7 @@ def priced_rows(rows: Sequence[PositionUpdate]) -> pl.DataFrame:
 
 
 def money(
-    rows: list[PositionUpdate],
-    legs: list[ActiveContract],
-    accounts: Sequence[AccountSummary] = (),
+    rows: list[PositionUpdate], legs: list[ActiveContract], accounts: Sequence[AccountSummary] = ()
 ) -> BookMoney:
     """Return the money of rows that the broker confirms nothing of; a line streams conid 1."""
     book = book_of(rows, legs, accounts=tuple(accounts), streamed=frozenset({1}))

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import polars as pl
 
-from position_sync_dagster.domain.update import QueueStatus
+from position_sync_dagster.domain.holding import QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.reports.figures import Figures
 from tests.support.logins import Login

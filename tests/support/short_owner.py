@@ -8,10 +8,9 @@ from datetime import timedelta
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain import gateway_session
-from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.holding import Completeness, Reason
 from position_sync_dagster.domain.leg import route
-from position_sync_dagster.domain.update import Reason
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
@@ -45,10 +44,7 @@ async def refresh(
         ) as own:
             feed, enqueued = await _download_and_enqueue(lake, settings, own, clock)
     except errors.LoginOwnedError as error:
-        return RefreshReport(
-            connected=False,
-            reason=f"{error.what} It enqueues by itself.",
-        )
+        return RefreshReport(connected=False, reason=f"{error.what} It enqueues by itself.")
     return RefreshReport(
         connected=True,
         enqueued=enqueued,

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from position_sync_dagster.domain.update import QueueRequest
+from position_sync_dagster.domain.holding import QueueRequest
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.durability import parse_entry
 from position_sync_dagster.lake.storage.table import Table

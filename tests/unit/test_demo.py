@@ -27,7 +27,7 @@ from position_sync_dagster.demo import (
     is_complete,
     past_sessions,
 )
-from position_sync_dagster.domain.update import Source
+from position_sync_dagster.domain.holding import Source
 from position_sync_dagster.processes.child_process import StopRequested
 from position_sync_dagster.sync.confirmations import CONFIRMED
 from position_sync_dagster.sync.reports.changes import ChangeKind, DayChange

@@ -19,8 +19,8 @@ from position_sync_dagster.defs.checks.evaluation import EVALUATE, failed, passe
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.ledger_rows import newest_version
-from position_sync_dagster.lake.schema.tables import (
+from position_sync_dagster.lake.position_updates import newest_version
+from position_sync_dagster.lake.schema import (
     LATEST_POSITIONS,
     RISK_SCENARIOS,
     STRATEGY_EXPOSURE,

@@ -5,10 +5,10 @@ import asyncio
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.defs.resources import STREAM_JOB
+from position_sync_dagster.domain.holding import QueueStatus
 from position_sync_dagster.domain.instrument import contract_name
-from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.schema import tables as specs
+from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.strategies_file import follow_file
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain
@@ -17,7 +17,7 @@ from position_sync_dagster.sync import drain
 MOST_ROLLED = 50
 
 
-@derived_asset(specs.ACTIVE_STRATEGIES)
+@derived_asset(schema.ACTIVE_STRATEGIES)
 def active_strategies(lake: tables.Lake, settings: Settings, _run_id: str | None) -> Derived:
     """The legs of active strategies: these are valued by market data lines.
 
@@ -63,7 +63,7 @@ def strategies_state(lake: tables.Lake, settings: Settings) -> Derived:
 
 
 @derived_asset(
-    specs.POSITION_QUEUE,
+    schema.POSITION_QUEUE,
     deps=["active_strategies", "broker_positions"],
     job=STREAM_JOB,
     freshness_policy=table_asset.QUARTER_HOURLY,
@@ -90,7 +90,7 @@ def queue_state(lake: tables.Lake) -> Derived:
 
 
 @derived_asset(
-    specs.POSITION_UPDATES,
+    schema.POSITION_UPDATES,
     deps=["position_queue", "active_strategies", "broker_positions", "contracts"],
     job=STREAM_JOB,
     freshness_policy=table_asset.QUARTER_HOURLY,

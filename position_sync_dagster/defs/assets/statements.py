@@ -13,11 +13,10 @@ from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
 from position_sync_dagster.defs.resources import IMPORT_JOB, PositionSyncResource, dagster_failures
-from position_sync_dagster.domain.closures import Closure
-from position_sync_dagster.domain.statement import Statement
+from position_sync_dagster.domain.closes import Closure, Statement
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.schema.tables import CLOSURES, EXECUTIONS, STATEMENT_EVENTS
+from position_sync_dagster.lake.schema import CLOSURES, EXECUTIONS, STATEMENT_EVENTS
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import explain_closes, leg_followers, statements
 

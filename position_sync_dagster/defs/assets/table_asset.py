@@ -18,10 +18,8 @@ from position_sync_dagster.defs.resources import (
     PositionSyncResource,
     dagster_failures,
 )
-from position_sync_dagster.lake import derived
+from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.schema import tables as specs
-from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import Settings
 
@@ -39,7 +37,7 @@ QUARTER_HOURLY = dg.FreshnessPolicy.time_window(
 
 
 def table_asset(
-    spec: TableSpec,
+    spec: schema.TableSpec,
     *,
     described: Callable[..., Any] | None = None,
     metadata: "Mapping[str, dg.RawMetadataValue] | None" = None,
@@ -100,7 +98,9 @@ Derive = Callable[[tables.Lake, Settings, str | None], Derived]
 DERIVE: dict[str, Derive] = {}
 
 
-def derived_asset(spec: TableSpec, **options: Any) -> Callable[[Derive], dg.AssetsDefinition]:
+def derived_asset(
+    spec: schema.TableSpec, **options: Any
+) -> Callable[[Derive], dg.AssetsDefinition]:
     """Return the decorator of a function that writes a table: it defines the asset of the table.
 
     Example:
@@ -146,7 +146,7 @@ COLUMNS = "columns"
 
 
 def table_metadata(
-    spec: TableSpec, *, job: str | None = None, columns: str = COLUMN_SCHEMA
+    spec: schema.TableSpec, *, job: str | None = None, columns: str = COLUMN_SCHEMA
 ) -> "dict[str, dg.RawMetadataValue]":
     """Return the metadata of a table's definition: name, columns, and its job.
 
@@ -164,7 +164,7 @@ def table_metadata(
 
 
 def column_lineage(
-    spec: TableSpec, made_of: Mapping[str, str], every: str = ""
+    spec: schema.TableSpec, made_of: Mapping[str, str], every: str = ""
 ) -> "dict[str, dg.RawMetadataValue]":
     """Return the column lineage of a table that is derived from the ledger, as metadata.
 
@@ -174,7 +174,7 @@ def column_lineage(
             others after the name of their table. Without an entry it is the column of that name.
         every: Sources of all columns.
     """
-    ledger, deps = specs.POSITION_UPDATES, dict[str, list[dg.TableColumnDep]]()
+    ledger, deps = schema.POSITION_UPDATES, dict[str, list[dg.TableColumnDep]]()
     for column in spec.columns:
         same = column if column in ledger.columns else ""
         sources = f"{made_of.get(column, same)} {every}".split()
@@ -257,7 +257,7 @@ def external(
     return decorate
 
 
-def followed(spec: TableSpec, *deps: str) -> Callable[[Callable[[], None]], dg.AssetSpec]:
+def followed(spec: schema.TableSpec, *deps: str) -> Callable[[Callable[[], None]], dg.AssetSpec]:
     """Return the decorator of a table that the owner of the login writes, and no run."""
     shown = table_metadata(spec, job=STREAM_JOB)
     return external(spec.name, *deps, kinds={"deltalake"}, metadata=shown)
@@ -274,7 +274,7 @@ def gateway() -> None:
     """
 
 
-@followed(specs.BROKER_POSITIONS, GATEWAY)
+@followed(schema.BROKER_POSITIONS, GATEWAY)
 def broker_positions() -> None:
     """Every holding as the broker last reported it, with the broker's own value.
 
@@ -288,7 +288,7 @@ def broker_positions() -> None:
     """
 
 
-@followed(specs.CONTRACTS, GATEWAY)
+@followed(schema.CONTRACTS, GATEWAY)
 def contracts() -> None:
     """Contract details, stored when a contract is first seen.
 
@@ -299,7 +299,7 @@ def contracts() -> None:
     """
 
 
-@followed(specs.GATEWAY_SESSIONS, GATEWAY)
+@followed(schema.GATEWAY_SESSIONS, GATEWAY)
 def gateway_sessions() -> None:
     """The lease of each owner of a login: which process may write, and until when.
 
@@ -310,7 +310,7 @@ def gateway_sessions() -> None:
     """
 
 
-@followed(specs.ACCOUNT_VALUES, GATEWAY, "flex_statements")
+@followed(schema.ACCOUNT_VALUES, GATEWAY, "flex_statements")
 def account_values() -> None:
     """Net liquidation, cash, funds, margin and profit of each account, one row per change.
 
@@ -321,7 +321,7 @@ def account_values() -> None:
     """
 
 
-@followed(specs.RECONCILIATION_BREAKS, "broker_positions", "position_updates", "active_strategies")
+@followed(schema.RECONCILIATION_BREAKS, "broker_positions", "position_updates", "active_strategies")
 def reconciliation_breaks() -> None:
     """Differences between the broker and the tables, from their opening to their resolution.
 
@@ -335,7 +335,7 @@ def reconciliation_breaks() -> None:
     """
 
 
-@followed(specs.POSITION_CHANGES, GATEWAY)
+@followed(schema.POSITION_CHANGES, GATEWAY)
 def position_changes() -> None:
     """Each change of a quantity, stored before the owner of the login published the new quantity.
 
@@ -346,7 +346,7 @@ def position_changes() -> None:
     """
 
 
-@followed(specs.DIVIDENDS, GATEWAY)
+@followed(schema.DIVIDENDS, GATEWAY)
 def dividends() -> None:
     """Dividends that the gateway expects of the underlyings of streamed options (generic tick 456).
 

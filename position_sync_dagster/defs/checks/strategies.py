@@ -19,7 +19,7 @@ from position_sync_dagster.domain.leg import Limit, LimitState
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake import strategies_file
-from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
+from position_sync_dagster.lake.schema import STRATEGY_EXPOSURE
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import leg_followers
 from position_sync_dagster.sync.reports import limit_readings

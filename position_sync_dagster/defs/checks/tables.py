@@ -14,14 +14,11 @@ from position_sync_dagster.defs.assets.table_asset import Derived, known, state_
 from position_sync_dagster.defs.checks import evaluation as check
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import CONFIRM, set_aside, unknown_accounts
+from position_sync_dagster.domain.holding import QueueStatus, Source
 from position_sync_dagster.domain.reconciliation import Break, BreakState, DiscrepancyType
-from position_sync_dagster.domain.update import QueueStatus, Source
-from position_sync_dagster.lake import derived
+from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.ledger_rows import rows_between
-from position_sync_dagster.lake.schema import codec
-from position_sync_dagster.lake.schema.codec import id_prefix
-from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
+from position_sync_dagster.lake.position_updates import rows_between
 from position_sync_dagster.lake.storage.lifecycle_table import in_bucket
 from position_sync_dagster.lake.storage.table import may_have
 from position_sync_dagster.settings import Settings
@@ -193,7 +190,7 @@ _COLUMNS = ["request_id", "account", "conid", "symbol", "status", "error_message
 
 def _finished(lake: tables.Lake, status: QueueStatus, since: datetime) -> pl.DataFrame:
     """Return the requests with a final status that were inserted since then."""
-    first = id_prefix(since)
+    first = schema.id_prefix(since)
     chosen = in_bucket(status.value) & may_have("request_id", first)
     rows = lake.queue.sync.store.finished(chosen, [*_COLUMNS, "created_at", "updated_at"])
     return rows.filter(pl.col("request_id") >= first)
@@ -384,7 +381,7 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
 UNDECIDED_AFTER = timedelta(hours=1)
 
 
-@check.table_check(RECONCILIATION_BREAKS.name, driven=True)
+@check.table_check(schema.RECONCILIATION_BREAKS.name, driven=True)
 def breaks_are_decided(lake: tables.Lake, _settings: Settings) -> dg.AssetCheckResult:
     """Whether each difference ends, or a person accepts it, within an hour.
 
@@ -422,7 +419,7 @@ def breaks_state(lake: tables.Lake) -> Derived:
 
 def _rows_of_breaks(breaks: Sequence[Break]) -> pl.DataFrame:
     """Return breaks as the rows of a page."""
-    return codec.frame_of(RECONCILIATION_BREAKS, breaks).select(
+    return schema.frame_of(schema.RECONCILIATION_BREAKS, breaks).select(
         *("break_id", "state", "type", "account", "conid", "symbol"),
         pl.col("expected").alias("broker"),
         pl.col("actual").alias("tables"),

@@ -1,7 +1,7 @@
 """A table whose rows change until they are finished: queue, registry, sessions and breaks.
 
 Live rows lie in partitions of their own; each commit puts finished rows into new partitions (see
-`schema/codec.py`). A change reads the live rows and replaces them, together with the parts that it
+`lake/schema.py`). A change reads the live rows and replaces them, together with the parts that it
 makes, in one overwrite whose predicate names partitions only; a change that only adds rows may
 append instead. All changes share one application transaction, so that two changes always conflict
 and one of them runs again. No change scans finished rows.
@@ -20,10 +20,9 @@ import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.lake.schema.codec import LIVE, new_part
+from position_sync_dagster.lake.schema import LIVE, new_part
 from position_sync_dagster.lake.storage import table as storage
-from position_sync_dagster.lake.storage.maintenance import compact_if_needed
-from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.table import Table, compact_if_needed
 
 T = TypeVar("T")
 

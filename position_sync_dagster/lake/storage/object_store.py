@@ -7,6 +7,7 @@ a table is opened, so that a process need not start again when they expire.
 
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
 from configparser import Error as UnreadableFileError
 from contextlib import suppress
@@ -22,7 +23,6 @@ from deltalake.schema import PrimitiveType
 from position_sync_dagster import errors
 from position_sync_dagster.errors import InvalidRequestError, shown
 from position_sync_dagster.lake.storage import commit_errors
-from position_sync_dagster.lake.storage.threads import together
 from position_sync_dagster.settings import lake_path_error
 
 _RETRIES = 4
@@ -73,25 +73,13 @@ def file_credentials() -> dict[str, str]:
     return {key: profile[key] for key in _KEYS if key in profile}
 
 
-def delta_options(path: str, given: Mapping[str, str] | None) -> dict[str, str] | None:
-    """Return the options of Delta's client for a path; None for a local one.
-
-    Args:
-        given: Options of the caller, which take precedence.
-    """
-    if not is_remote(path):
-        return None
+def delta_options(given: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the options of Delta's client; those of the caller (`given`) take precedence."""
     return _DELTA | file_credentials() | dict(given or {})
 
 
-def polars_options(path: str, given: Mapping[str, str] | None) -> dict[str, object] | None:
-    """Return the options of Polars' client for a path.
-
-    Args:
-        given: Options that a caller gave to Delta's client.
-    """
-    if not is_remote(path):
-        return None
+def polars_options(given: Mapping[str, str] | None) -> dict[str, object]:
+    """Return the options of Polars' client; `given` are those of the caller for Delta's client."""
     return {"max_retries": _RETRIES, **file_credentials(), **(given or {})}
 
 
@@ -157,7 +145,7 @@ def require_conditional_put(lake: str, given: Mapping[str, str] | None = None) -
     for _ in range(ROUNDS):
         table = f"{lake}/{PROBES}/{uuid4()}"
         try:
-            ends = _race(table, delta_options(lake, given))
+            ends = _race(table, delta_options(given))
         except commit_errors.STORAGE_ERRORS as error:
             commit_errors.fail(error, table)
         won = ends.count(None)
@@ -202,7 +190,8 @@ def _race(table: str, options: dict[str, str] | None) -> list[Exception | None]:
             return error
         return None
 
-    ends = together(create, range(2))
+    with ThreadPoolExecutor(2) as pool:
+        ends = list(pool.map(create, range(2)))
     delete_log(table, options)
     return ends
 

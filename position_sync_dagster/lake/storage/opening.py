@@ -17,7 +17,7 @@ from deltalake.exceptions import TableNotFoundError
 from deltalake.schema import PrimitiveType
 
 from position_sync_dagster import errors
-from position_sync_dagster.lake.schema import table_spec
+from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage import commit_errors, durability, object_store
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def make_private_folder(path: str) -> None:
     Raises:
         LakeNotWritableError: A folder cannot be made.
     """
-    if object_store.is_remote(path) or os.path.isdir(path):
+    if os.path.isdir(path) or object_store.is_remote(path):
         return
     lake = Path(path).parent
     new = [folder for folder in (lake, *lake.parents) if not folder.exists()]
@@ -78,13 +78,14 @@ class WriterLock:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._is_remote = object_store.is_remote(path)
         self._taken = Future[None]()
         self._taken.set_result(None)
 
     @contextmanager
     def fair(self) -> Iterator[None]:
         """Wait for the lock for a bounded time, and continue with or without it."""
-        if object_store.is_remote(self._path) or not self._taken.done():
+        if self._is_remote or not self._taken.done():
             yield
             return
         make_private_folder(self._path)
@@ -158,7 +159,7 @@ class TableHandle:
     def __init__(
         self,
         path: str,
-        spec: table_spec.TableSpec,
+        spec: schema.TableSpec,
         options: Mapping[str, str] | None,
         use: Use,
         on_replaced: Callable[[], None],
@@ -233,7 +234,7 @@ class TableHandle:
         is_aged = time.monotonic() - self._opened_at > REOPEN_AFTER_S
         is_far = handle.version() - self._opened_version >= REOPEN_EVERY
         # A later release that migrates the table is noticed: opened again, it is refused.
-        stored = handle.metadata().configuration.get(table_spec.VERSION_PROPERTY)
+        stored = handle.metadata().configuration.get(schema.VERSION_PROPERTY)
         return is_aged or is_far or stored != str(self._spec.version)
 
     def _is_behind(self, handle: DeltaTable) -> bool:
@@ -311,7 +312,7 @@ class TableHandle:
         )
 
     def _options(self) -> dict[str, str] | None:
-        return object_store.delta_options(self._path, self._given)
+        return object_store.delta_options(self._given) if self.is_remote else None
 
     def unexpected_content(self) -> errors.BrokenTableError | errors.ForeignTableError | None:
         """Return the error for a folder without a log; None where a table may be created."""
@@ -343,8 +344,8 @@ class TableHandle:
             RetryCommit: The table was migrated; open it again.
         """
         properties = handle.metadata().configuration
-        name = properties.get(table_spec.NAME_PROPERTY)
-        text = properties.get(table_spec.VERSION_PROPERTY, "")
+        name = properties.get(schema.NAME_PROPERTY)
+        text = properties.get(schema.VERSION_PROPERTY, "")
         if name != self._spec.name or not text.isdigit():
             raise self._foreign(f"it holds {f'the table {name!r}' if name else 'a foreign table'}")
         if int(text) > self._spec.version:
@@ -371,7 +372,7 @@ class TableHandle:
         if missing:
             kinds = [(column, self._spec.columns[column].value) for column in missing]
             handle.alter.add_columns([Field(c, PrimitiveType(kind)) for c, kind in kinds])
-        changed = (table_spec.VERSION_PROPERTY, table_spec.STATISTICS_PROPERTY)
+        changed = (schema.VERSION_PROPERTY, schema.STATISTICS_PROPERTY)
         properties = {name: self._spec.configuration[name] for name in changed}
         handle.alter.set_table_properties(properties, raise_if_not_exists=False)
         raise commit_errors.RetryCommit

@@ -13,15 +13,14 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.causes import A_DAY
+from position_sync_dagster.domain.holding import AccountSummary, Source
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract, contract_mismatch
 from position_sync_dagster.domain.rules import exchange_date
-from position_sync_dagster.domain.update import Source
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.lake import NO_HOLDINGS, Lake, Past
-from position_sync_dagster.lake.schema.codec import moment
+from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.risk.campaigns import open_profit
 from position_sync_dagster.risk.scenario_file import ScenariosFileError, folder_of, read_scenarios
 from position_sync_dagster.settings import Settings

@@ -11,15 +11,20 @@ from enum import StrEnum
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.closures import Cause, Closure, PositionChange
+from position_sync_dagster.domain.closes import (
+    Cause,
+    Closure,
+    Execution,
+    PositionChange,
+    current_executions,
+)
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
+from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.instrument import NEW_YORK, contract_name, digits, leg_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE
 from position_sync_dagster.domain.reconciliation import Break
-from position_sync_dagster.domain.statement import Execution, current_executions
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.codec import moment, records_of
+from position_sync_dagster.lake.schema import moment, records_of
 
 # Maximum delay between an execution and the change of the quantity: there are two clocks.
 SLACK = timedelta(minutes=2)

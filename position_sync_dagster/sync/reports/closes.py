@@ -10,12 +10,10 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.domain.closures import Closure, end_text
+from position_sync_dagster.domain.closes import Closure, current_executions, end_text
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
-from position_sync_dagster.domain.statement import current_executions
+from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake, Past
-from position_sync_dagster.lake.schema import tables as specs
-from position_sync_dagster.lake.schema.codec import frame_of, moment, one_of, records_of
 from position_sync_dagster.risk.campaigns import Campaigns, campaigns_of
 
 # By contract, in each account: when a holding ended, and how; None: it is not known.
@@ -47,12 +45,12 @@ class Closes:
             quantity that the other accounts held at most, without a sign.
     """
 
-    rows: pl.DataFrame = field(default_factory=specs.CLOSURES.polars.to_frame)
+    rows: pl.DataFrame = field(default_factory=schema.CLOSURES.polars.to_frame)
     since: datetime | None = None
     ends: Ends = field(default_factory=dict)
-    legs: pl.DataFrame = field(default_factory=specs.ACTIVE_STRATEGIES.polars.to_frame)
-    before: pl.DataFrame = field(default_factory=specs.POSITION_CHANGES.polars.to_frame)
-    executions: pl.DataFrame = field(default_factory=specs.EXECUTIONS.polars.to_frame)
+    legs: pl.DataFrame = field(default_factory=schema.ACTIVE_STRATEGIES.polars.to_frame)
+    before: pl.DataFrame = field(default_factory=schema.POSITION_CHANGES.polars.to_frame)
+    executions: pl.DataFrame = field(default_factory=schema.EXECUTIONS.polars.to_frame)
     magnifiers: Mapping[int, int] = field(default_factory=dict)
     elsewhere: pl.DataFrame = field(default_factory=_ELSEWHERE.to_frame)
 
@@ -189,7 +187,7 @@ class Closes:
             rows = rows.filter(pl.col("symbol").str.to_uppercase() == underlying.upper())
         shown = rows[:limit]
         names = [names or [] for names in shown.get_column("strategies").to_list()]
-        return list(zip(records_of(Closure, shown), names, strict=True)), rows.height
+        return list(zip(schema.records_of(Closure, shown), names, strict=True)), rows.height
 
     @cached_property
     def campaigns(self) -> Campaigns:
@@ -218,24 +216,24 @@ def read_closes(
         LakeError: A table cannot be used.
     """
     names = ["change_id", *_KEY, "before", "after", "seen_at", "average_cost", "multiplier"]
-    known = None if conids is None else one_of("conid", conids)
+    known = None if conids is None else schema.one_of("conid", conids)
     changes = lake.position_changes.rows(None, known, names).sort("seen_at")
     if past is not None:
-        changes = changes.filter(pl.col("seen_at") <= moment(past.at))
+        changes = changes.filter(pl.col("seen_at") <= schema.moment(past.at))
         judged = pl.coalesce("judged_at", "closed_at")
-        before = (pl.col("closed_at") if past.as_known_now else judged) <= moment(past.at)
+        before = (pl.col("closed_at") if past.as_known_now else judged) <= schema.moment(past.at)
         known = before if known is None else known & before
     legs = lake.registry.sync.history()
     if changes.is_empty():
         return Closes(legs=legs)
     rows = lake.closures.current_rows(known)
     traded = [*legs["conid"].unique(), *rows["counter_conid"].drop_nulls()]
-    of_legs = one_of("conid", traded if conids is None else conids)
+    of_legs = schema.one_of("conid", traded if conids is None else conids)
     made = current_executions(lake.executions.records(None, of_legs))
     return Closes(
         rows=rows,
-        executions=frame_of(
-            specs.EXECUTIONS, (one for one in made if past is None or one.time <= past.at)
+        executions=schema.frame_of(
+            schema.EXECUTIONS, (one for one in made if past is None or one.time <= past.at)
         ),
         magnifiers={n: one.price_magnifier for n, one in lake.contracts.quoted_in_cents().items()},
         since=changes.get_column("seen_at").min(),  # type: ignore[arg-type]
@@ -251,7 +249,7 @@ def _ends(changes: pl.DataFrame, rows: pl.DataFrame, legs: pl.DataFrame) -> Ends
     last = changes.group_by(_KEY, maintain_order=True).last()
     gone = last.filter(pl.col("after") == 0).join(legs, on="conid", how="semi")
     causes: dict[str, list[Closure]] = defaultdict(list)
-    for one in records_of(Closure, rows.join(gone, on="change_id", how="semi")):
+    for one in schema.records_of(Closure, rows.join(gone, on="change_id", how="semi")):
         causes[one.change_id].append(one)
     found: dict[int, dict[str, tuple[datetime, str | None]]] = defaultdict(dict)
     for account, conid, change, at in gone.select(*_KEY, "change_id", "seen_at").iter_rows():

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.closures import counted_ends
+from position_sync_dagster.domain.closes import counted_ends
+from position_sync_dagster.domain.holding import GreeksSource, Key
 from position_sync_dagster.domain.instrument import ContractDetails, contract_name, digits, leg_name
 from position_sync_dagster.domain.leg import (
     NEGLIGIBLE,
@@ -24,10 +24,8 @@ from position_sync_dagster.domain.leg import (
     contract_mismatch,
 )
 from position_sync_dagster.domain.rules import exchange_date
-from position_sync_dagster.domain.update import GreeksSource
 from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
-from position_sync_dagster.lake.schema.codec import moment
-from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
+from position_sync_dagster.lake.schema import STRATEGY_EXPOSURE, moment
 from position_sync_dagster.sync.confirmations import FEEDS, PRICED
 
 

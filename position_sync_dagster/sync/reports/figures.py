@@ -14,15 +14,14 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.clock import NEVER
+from position_sync_dagster.domain.holding import AccountSummary, ValueOrigin
 from position_sync_dagster.domain.leg import Limit
 from position_sync_dagster.domain.rules import exchange_date
-from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
-from position_sync_dagster.lake.ledger_rows import newest_version
-from position_sync_dagster.lake.schema.codec import moment
+from position_sync_dagster.lake.position_updates import newest_version
+from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.lake.strategies_file import saved_limits
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.confirmations import PRICED

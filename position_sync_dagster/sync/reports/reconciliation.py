@@ -11,16 +11,15 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from position_sync_dagster.domain import reconciliation as breaks
-from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import Clock, elapsed, utc_now
+from position_sync_dagster.domain.holding import BrokerPosition, Key, PositionUpdate
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract, contract_mismatch
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
-from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
-from position_sync_dagster.lake.schema.codec import broker_rows, moment, update_rows
-from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.lake.schema import broker_rows, moment, update_rows
+from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync import confirmations

@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from position_sync_dagster.domain.closures import Cause
+from position_sync_dagster.domain.closes import Cause, EventKind, Side
 from position_sync_dagster.domain.instrument import MULTIPLIED_TYPES, ContractDetails, Right
 from position_sync_dagster.domain.leg import UNATTRIBUTED
-from position_sync_dagster.domain.statement import EventKind, Side
 from position_sync_dagster.lake.lake import Lake, legs_at, rows_of_logins
-from position_sync_dagster.lake.schema.tables import PROFIT_EXPLAINED
+from position_sync_dagster.lake.schema import PROFIT_EXPLAINED
 from position_sync_dagster.risk.scenario_file import OwnScenarios, folder_of, read_scenarios
 from position_sync_dagster.risk.scenarios import Assumptions, Breakdown, PricedLegs
 from position_sync_dagster.risk.terms import OPTION_TYPES, dated_dividends

@@ -17,15 +17,14 @@ import polars as pl
 
 from position_sync_dagster import dagster_files
 from position_sync_dagster.domain import gateway_session as sessions
-from position_sync_dagster.domain.broker_position import AccountSummary
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.closures import counted_ends
+from position_sync_dagster.domain.closes import counted_ends
 from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession
+from position_sync_dagster.domain.holding import AccountSummary, QueueStatus, Source, TradingMode
 from position_sync_dagster.domain.leg import ActiveContract, Leg, LegState
-from position_sync_dagster.domain.update import QueueStatus, Source, TradingMode
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.lake import Lake, all_broker_rows, rows_of_logins
-from position_sync_dagster.lake.schema.codec import moment
+from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.confirmations import CONFIRMED, with_confirmed

@@ -12,6 +12,7 @@ from typing import Any
 from position_sync_dagster.domain.clock import NEVER, Backoff, Clock, elapsed, has_come, utc_now
 from position_sync_dagster.domain.instrument import (
     ContractDetails,
+    Quote,
     TradingHours,
     parse_trading_hours,
 )
@@ -31,12 +32,11 @@ from position_sync_dagster.domain.login_lines import (
     demands,
     rank,
 )
-from position_sync_dagster.domain.valuation import Quote
 from position_sync_dagster.gateway import codes
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.gateway.market_data_lines import MarketDataLines, Refusal
+from position_sync_dagster.gateway.subscriptions import MarketDataLines, Refusal
 from position_sync_dagster.lake.broker_positions import ContractsTable
-from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 

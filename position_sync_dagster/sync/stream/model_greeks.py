@@ -16,16 +16,16 @@ from datetime import datetime, timedelta
 from operator import attrgetter, itemgetter
 from typing import TypeVar
 
-from position_sync_dagster.domain.broker_position import BrokerPosition, HoldingGreeks, Key
 from position_sync_dagster.domain.clock import elapsed
-from position_sync_dagster.domain.instrument import ExpectedDividend
+from position_sync_dagster.domain.holding import BrokerPosition, HoldingGreeks, Key
+from position_sync_dagster.domain.instrument import ExpectedDividend, Quote
 from position_sync_dagster.domain.leg import QUEUED, LegState, few
 from position_sync_dagster.domain.login_lines import largest
-from position_sync_dagster.domain.valuation import Quote, price_of
+from position_sync_dagster.domain.valuation import price_of
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import ChangeNotifier, PendingChanges
 from position_sync_dagster.lake.records import DividendsTable
-from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.risk.model import Exercise
 from position_sync_dagster.risk.terms import (
     ModelledLeg,

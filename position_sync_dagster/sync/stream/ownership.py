@@ -21,10 +21,10 @@ from position_sync_dagster.domain.gateway_session import (
     Owner,
     SessionState,
 )
-from position_sync_dagster.domain.update import TradingMode
+from position_sync_dagster.domain.holding import TradingMode
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.lake.sessions import GatewaySessions
-from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
 

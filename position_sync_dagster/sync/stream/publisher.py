@@ -17,38 +17,35 @@ from datetime import timedelta
 import polars as pl
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.broker_position import (
+from position_sync_dagster.domain.clock import Backoff, rest_s
+from position_sync_dagster.domain.closes import Execution, PositionChange
+from position_sync_dagster.domain.holding import (
+    ACTIVE_PRIORITY,
+    MONITORING_PRIORITY,
     AccountConfirmation,
     AccountSummary,
     BrokerPosition,
     Completeness,
     Key,
     LeastMove,
-    has_moved,
-    is_repeated,
-)
-from position_sync_dagster.domain.clock import Backoff, rest_s
-from position_sync_dagster.domain.closures import PositionChange
-from position_sync_dagster.domain.leg import QUEUED, LegState
-from position_sync_dagster.domain.login_lines import LoginLines
-from position_sync_dagster.domain.statement import Execution
-from position_sync_dagster.domain.streamed_holding import Moment, StreamedHolding, StreamRules
-from position_sync_dagster.domain.update import (
-    ACTIVE_PRIORITY,
-    MONITORING_PRIORITY,
     PositionUpdate,
     PositionUpdateHandler,
     QueueRequest,
     Reason,
     ValueOrigin,
+    has_moved,
+    is_repeated,
 )
+from position_sync_dagster.domain.leg import QUEUED, LegState
+from position_sync_dagster.domain.login_lines import LoginLines
+from position_sync_dagster.domain.valuation import Moment, StreamedHolding, StreamRules
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import DayExecutions, GatewayConnection
 from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.lake.broker_positions import AccountValuesTable, BrokerPositionsTable
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
-from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.sync.explain_closes import (
     CloseExplainer,
     after_changes,
@@ -491,7 +488,7 @@ def _request(holding: BrokerPosition, route: LegState | None, reason: Reason) ->
 class StreamPricer:
     """Passes events to the streamed holdings, and collects the rows that are due.
 
-    Each holding has one state (`domain.streamed_holding`), and each line one record
+    Each holding has one state (`domain.valuation`), and each line one record
     (`domain.login_lines`), which its holdings share.
 
     Args:

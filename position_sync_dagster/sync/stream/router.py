@@ -11,11 +11,10 @@ from collections.abc import Awaitable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import rest_s
+from position_sync_dagster.domain.holding import Key, Reason
 from position_sync_dagster.domain.leg import QUEUED, LegState, route
 from position_sync_dagster.domain.login_lines import Awaited, largest
-from position_sync_dagster.domain.update import Reason
 from position_sync_dagster.errors import LakeError, NewerTableError
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import GatewayConnection
@@ -28,7 +27,7 @@ from position_sync_dagster.lake.broker_positions import (
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.records import DividendsTable
-from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.explain_closes import CloseExplainer

@@ -15,21 +15,25 @@ from random import Random
 from typing import Any
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import NEVER, Backoff, Clock, utc_now
 from position_sync_dagster.domain.gateway_session import (
     GatewayRun,
     Owner,
     SessionState,
 )
+from position_sync_dagster.domain.holding import (
+    Key,
+    OwnUpdates,
+    PositionUpdate,
+    PositionUpdateHandler,
+)
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.update import OwnUpdates, PositionUpdate, PositionUpdateHandler
 from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, GatewayCode, said
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
-from position_sync_dagster.lake.storage.threads import begin, offload
+from position_sync_dagster.lake.storage.table import begin, offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings

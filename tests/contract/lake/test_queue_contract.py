@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from position_sync_dagster.domain.update import (
+from position_sync_dagster.domain.holding import (
     Answer,
     QueuedPosition,
     QueueRequest,

@@ -11,16 +11,10 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from position_sync_dagster.domain.clock import RetryPolicy
-from position_sync_dagster.domain.update import QueueRequest, QueueStatus, Reason
+from position_sync_dagster.domain.holding import QueueRequest, QueueStatus, Reason
 from position_sync_dagster.errors import (
     LakeError,
     LeaseLostError,
@@ -28,8 +22,8 @@ from position_sync_dagster.errors import (
     UnknownRequestError,
 )
 from position_sync_dagster.lake.position_queue import PROMOTE_AFTER_S, PositionQueue, SyncQueue
-from position_sync_dagster.lake.storage import maintenance
-from position_sync_dagster.lake.storage.maintenance import maintain
+from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage.table import maintain
 from tests.support.extent import EVERYTHING
 from tests.support.memory_queue import InMemoryPositionQueue
 
@@ -368,7 +362,7 @@ PROFILE = settings(
 
 @pytest.fixture(autouse=True)
 def _merge_early(monkeypatch):
-    monkeypatch.setattr(maintenance, "COMPACT_FROM", 3)
+    monkeypatch.setattr(storage, "COMPACT_FROM", 3)
 
 
 class TestInMemory(QueueMachine.TestCase):

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.holding import GreeksSource, PositionUpdate
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
-from position_sync_dagster.domain.update import GreeksSource, PositionUpdate
 from position_sync_dagster.errors import (
     BrokerUnavailableError,
     MomentError,

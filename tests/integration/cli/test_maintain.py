@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from position_sync_dagster.domain.update import QueueRequest
+from position_sync_dagster.domain.holding import QueueRequest
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.storage import maintenance
+from position_sync_dagster.lake.storage import table as storage
 from tests.support import command_line
 
 FINISHED = 12
@@ -18,7 +18,7 @@ FINISHED = 12
 @pytest.fixture
 def lake(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Lake:
     """Return a lake whose queue has many small commits, and keeps no replaced file."""
-    monkeypatch.setattr(maintenance, "COMPACT_FROM", FINISHED)
+    monkeypatch.setattr(storage, "COMPACT_FROM", FINISHED)
     DeltaTable(lake.queue.table.path).alter.set_table_properties(
         {"delta.deletedFileRetentionDuration": "interval 0 seconds"}
     )

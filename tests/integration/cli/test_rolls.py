@@ -3,8 +3,8 @@
 import json
 from datetime import UTC, datetime, timedelta
 
+from position_sync_dagster.domain.holding import PositionUpdate
 from position_sync_dagster.domain.instrument import NEW_YORK
-from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from tests.support.command_line import run
 from tests.unit.domain.test_causes import ACCOUNT, CALL, OTHER, change, fill

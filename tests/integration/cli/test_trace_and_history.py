@@ -8,9 +8,9 @@ import dagster as dg
 import pytest
 
 from position_sync_dagster.domain.gateway_session import Owner
+from position_sync_dagster.domain.holding import Answer, PositionUpdate, QueueRequest, Source
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
-from position_sync_dagster.domain.update import Answer, PositionUpdate, QueueRequest, Source
-from position_sync_dagster.lake.schema.codec import content_id, new_ids
+from position_sync_dagster.lake.schema import content_id, new_ids
 from tests.support.command_line import call, run
 
 ACCOUNT = "DUSIM0001"

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.closures import Cause
+from position_sync_dagster.domain.closes import Cause, EventKind, StatementEvent
+from position_sync_dagster.domain.holding import PositionUpdate
 from position_sync_dagster.domain.instrument import DividendSource, ExpectedDividend, Right
-from position_sync_dagster.domain.statement import EventKind, StatementEvent
-from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.risk import explain_day, read_risk, risk_rows

@@ -16,11 +16,16 @@ from position_sync_dagster.defs import drain
 from position_sync_dagster.defs.checks import tables
 from position_sync_dagster.defs.resources import LOGINS, POSITION_SYNC, STREAM_JOB
 from position_sync_dagster.defs.stream import supervise_stream
-from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
-from position_sync_dagster.domain.update import PositionUpdate, QueueRequest, Source, TradingMode
+from position_sync_dagster.domain.holding import (
+    Completeness,
+    PositionUpdate,
+    QueueRequest,
+    Source,
+    TradingMode,
+)
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.tables import TableSpec
+from position_sync_dagster.lake.schema import TableSpec
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.reports import reconciliation

@@ -17,9 +17,8 @@ from position_sync_dagster.defs.assets.queue_and_ledger import position_updates
 from position_sync_dagster.defs.assets.table_asset import DERIVE, Derived
 from position_sync_dagster.defs.checks.evaluation import UNKNOWN
 from position_sync_dagster.defs.drain import TickCursor, drain_queue
-from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.update import QueueStatus
+from position_sync_dagster.domain.holding import Completeness, QueueStatus
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from position_sync_dagster.domain.broker_position import Completeness
+from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.gateway import account_feed
 from position_sync_dagster.gateway.connection import connect
 

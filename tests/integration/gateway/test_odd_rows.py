@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from position_sync_dagster.domain.broker_position import Completeness
+from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.gateway.connection import connect
 
 A, CALL, PUT = "DUSIM0001", 921000001, 921000002

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from position_sync_dagster.domain.broker_position import AccountSource, AccountSummary
+from position_sync_dagster.domain.holding import AccountSource, AccountSummary
 from position_sync_dagster.errors import LeaseLostError
 from position_sync_dagster.lake.storage.table import data_files
 

@@ -8,8 +8,8 @@ from datetime import date
 import pytest
 from polars.testing import assert_frame_equal
 
-from position_sync_dagster.domain.broker_position import AccountConfirmation, Completeness
 from position_sync_dagster.domain.gateway_session import Owner
+from position_sync_dagster.domain.holding import AccountConfirmation, Completeness
 from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
 from position_sync_dagster.lake.broker_positions import FOLD_FILES

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from position_sync_dagster.domain.update import QueueRequest, QueueStatus
+from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import durability, table
-from position_sync_dagster.lake.storage.maintenance import maintain
+from position_sync_dagster.lake.storage.table import maintain
 from position_sync_dagster.settings import Settings
 
 

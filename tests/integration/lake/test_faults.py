@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.update import QueueRequest, QueueStatus
+from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 from position_sync_dagster.errors import (
     LeaseLostError,
     LoginOwnedError,

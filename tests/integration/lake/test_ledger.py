@@ -9,17 +9,16 @@ import pytest
 from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_deltalake
 
 from position_sync_dagster.domain.clock import NEVER
-from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler, TradingMode
+from position_sync_dagster.domain.holding import PositionUpdate, PositionUpdateHandler, TradingMode
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
 from position_sync_dagster.lake.position_updates import (
     DeltaLakePositionWriter,
     PositionUpdatesTable,
 )
-from position_sync_dagster.lake.schema.codec import new_ids, update_rows
-from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
-from position_sync_dagster.lake.storage import maintenance, opening, table
-from position_sync_dagster.lake.storage.maintenance import maintain
-from position_sync_dagster.lake.storage.table import Table, append
+from position_sync_dagster.lake.schema import POSITION_UPDATES, new_ids, update_rows
+from position_sync_dagster.lake.storage import opening
+from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage.table import Table, append, maintain
 
 
 @pytest.fixture
@@ -281,7 +280,7 @@ def test_an_append_that_lost_looks_only_at_what_the_winners_added(
 async def test_writers_merge_small_files_from_time_to_time(
     ledger, make_update, clock, monkeypatch, eventually
 ):
-    monkeypatch.setattr(table, "COMPACT_EVERY", 40)
+    monkeypatch.setattr(storage, "COMPACT_EVERY", 40)
     for _ in range(40):
         clock.advance(1)
         ledger.sync.append([make_update(1)])
@@ -309,7 +308,7 @@ def test_a_scan_whose_files_are_vacuumed_meanwhile_is_repeated(ledger, make_upda
         tries.append(handle.version())
         if len(tries) == 1:
             maintain(PositionUpdatesTable(ledger.table.path).table, clean_now=True)
-        return ledger.table.read_rows(table.data_files(handle), ["conid"]).height
+        return ledger.table.read_rows(storage.data_files(handle), ["conid"]).height
 
     assert ledger.table.snapshot(slow_read) == 40
     assert len(tries) == 2
@@ -441,7 +440,7 @@ def test_a_row_that_was_contradicted_does_not_come_back_when_its_file_is_merged(
     open_ledger, make_update, clock, monkeypatch
 ):
     """It is of another day than the row that contradicted it: the merged file has it alone."""
-    monkeypatch.setattr(maintenance, "COMPACT_FROM", 3)
+    monkeypatch.setattr(storage, "COMPACT_FROM", 3)
     clock.advance(8 * 3600)  # an hour before midnight
     tomorrow = clock.now + AHEAD
     open_ledger(lambda: tomorrow).append([make_update(1, position=1.0, timestamp=tomorrow)])

@@ -6,12 +6,15 @@ from datetime import UTC, date, datetime
 
 import pytest
 
+from position_sync_dagster.domain.holding import OwnUpdates
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.update import OwnUpdates
 from position_sync_dagster.errors import InvalidRequestError
-from position_sync_dagster.lake import ledger_rows as append
-from position_sync_dagster.lake.ledger_rows import coerce_update, identified
-from position_sync_dagster.lake.position_updates import PositionUpdatesTable
+from position_sync_dagster.lake import position_updates
+from position_sync_dagster.lake.position_updates import (
+    PositionUpdatesTable,
+    coerce_update,
+    identified,
+)
 
 DBL_MAX = 1.7976931348623157e308
 
@@ -103,7 +106,7 @@ def test_an_update_that_needs_no_change_is_returned_as_it_is(make_update):
 
 
 def test_our_own_updates_are_not_checked_field_by_field(make_update, monkeypatch):
-    monkeypatch.setattr(append, "coerce_update", None)
+    monkeypatch.setattr(position_updates, "coerce_update", None)
     assert identified(OwnUpdates([make_update(1)]))["conid"].to_list() == [1]
 
 

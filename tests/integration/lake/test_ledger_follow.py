@@ -21,8 +21,7 @@ from position_sync_dagster.lake.position_updates import (
     Place,
     PositionUpdatesTable,
 )
-from position_sync_dagster.lake.storage.maintenance import maintain
-from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.table import Table, maintain
 from tests.support.torn_queues import newest_entry
 
 

@@ -12,9 +12,8 @@ from polars.testing import assert_frame_equal
 from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
-from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
-from position_sync_dagster.lake.storage.maintenance import maintain
-from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.schema import LATEST_POSITIONS
+from position_sync_dagster.lake.storage.table import Table, maintain
 from tests.support.extent import EVERYTHING
 
 AHEAD = timedelta(hours=2)

@@ -7,7 +7,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from position_sync_dagster.errors import NewerRowError
-from position_sync_dagster.lake import ledger_rows as latest
+from position_sync_dagster.lake import position_updates
 
 HOUR = timedelta(hours=1)
 
@@ -15,13 +15,13 @@ HOUR = timedelta(hours=1)
 @pytest.fixture
 def rows_decided(monkeypatch):
     """Return a list that grows by the number of rows each time newest rows are looked for."""
-    decided, decide = [], latest.newest_rows
+    decided, decide = [], position_updates.newest_rows
 
     def counted(rows: pl.LazyFrame) -> pl.DataFrame:
         decided.append(rows.select(pl.len()).collect().item())
         return decide(rows)
 
-    monkeypatch.setattr(latest, "newest_rows", counted)
+    monkeypatch.setattr(position_updates, "newest_rows", counted)
     return decided
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.domain.holding import PositionUpdate
 from position_sync_dagster.lake.lake import Lake
 
 ROOT = Path(__file__).parents[3]

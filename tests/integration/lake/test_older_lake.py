@@ -15,9 +15,9 @@ from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.update import QueueStatus
+from position_sync_dagster.domain.holding import QueueStatus
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY
+from position_sync_dagster.lake.schema import VERSION_PROPERTY
 from position_sync_dagster.processes.preflight import Level, run_preflight
 from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.reports.status import read_status

@@ -10,13 +10,11 @@ from datetime import datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
-from position_sync_dagster.domain.update import TradingMode
+from position_sync_dagster.domain.holding import TradingMode
 from position_sync_dagster.errors import LeaseLostError, LoginOwnedError, TradingModeError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import table
-from position_sync_dagster.lake.storage.maintenance import maintain
-from position_sync_dagster.lake.storage.table import overwrite
-from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.lake.storage.table import maintain, offload, overwrite
 from position_sync_dagster.sync.stream.ownership import Ownership
 from tests.support.settings import make_settings
 from tests.support.waiting import DEADLINE_S, eventually

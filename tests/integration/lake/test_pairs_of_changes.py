@@ -17,18 +17,17 @@ import polars as pl
 import pytest
 from deltalake import write_deltalake
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.closes import Execution
 from position_sync_dagster.domain.gateway_session import Owner
+from position_sync_dagster.domain.holding import BrokerPosition, PositionUpdate, QueueRequest
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
-from position_sync_dagster.domain.statement import Execution
-from position_sync_dagster.domain.update import PositionUpdate, QueueRequest
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
-from position_sync_dagster.lake.storage import maintenance, opening
-from position_sync_dagster.lake.storage import table as stored
+from position_sync_dagster.lake.schema import LATEST_POSITIONS
+from position_sync_dagster.lake.storage import opening
+from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import Table
 from tests.support.extent import part_of
 from tests.support.holdings import make_holding
@@ -180,8 +179,8 @@ CHANGES: dict[str, dict[str, Work]] = {
 }  # fmt: skip
 
 UPKEEP: dict[str, Callable[[Table], Any]] = {
-    "merge": lambda table: maintenance.compact(table, maintenance.SMALL_BYTES),
-    "clean": lambda table: maintenance.maintain(table, clean_now=True),
+    "merge": lambda table: storage.compact(table, storage.SMALL_BYTES),
+    "clean": lambda table: storage.maintain(table, clean_now=True),
 }
 
 # Columns that hold an id, a time or a version: they differ from try to try.
@@ -255,13 +254,13 @@ def inside(monkeypatch: pytest.MonkeyPatch, path: Path, name: str, *works: Work)
     errors: list[str] = []
 
     def committing(*arguments: Any, **more: Any) -> None:
-        monkeypatch.setattr(stored, "write_deltalake", write_deltalake)
+        monkeypatch.setattr(storage, "write_deltalake", write_deltalake)
         errors.extend(errors_of(path, meanwhile))
         write_deltalake(*arguments, **more)
 
-    monkeypatch.setattr(stored, "write_deltalake", committing)
+    monkeypatch.setattr(storage, "write_deltalake", committing)
     found, rows = outcome(path, name, first)
-    if stored.write_deltalake is committing:
+    if storage.write_deltalake is committing:
         monkeypatch.undo()
         found_later, rows = outcome(path, name, meanwhile)
         errors.extend(found_later)
@@ -271,7 +270,7 @@ def inside(monkeypatch: pytest.MonkeyPatch, path: Path, name: str, *works: Work)
 @pytest.mark.parametrize("name", CHANGES)
 def test_two_changes_at_once_leave_what_one_of_the_two_orders_leaves(tmp_path, name, monkeypatch):
     monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.001)
-    monkeypatch.setattr(maintenance, "COMPACT_FROM", FILES)
+    monkeypatch.setattr(storage, "COMPACT_FROM", FILES)
     filled = template(tmp_path / "filled", name)
     changes = changes_of(name)
     copies = iter(range(10_000))

@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 from deltalake import write_deltalake
 
-from position_sync_dagster.domain.update import QueueRequest, QueueStatus
+from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
-from position_sync_dagster.lake.storage.maintenance import maintain
+from position_sync_dagster.lake.storage.table import maintain
 from tests.support.filled_queue import filled_queue
 
 NULLS = (

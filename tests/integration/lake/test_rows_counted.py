@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from position_sync_dagster.domain.broker_position import (
+from position_sync_dagster.domain.holding import (
     AccountConfirmation,
     BrokerPosition,
     Completeness,

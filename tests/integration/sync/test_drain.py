@@ -5,10 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
-from position_sync_dagster.domain.update import QueueRequest, QueueStatus, Reason
+from position_sync_dagster.domain.holding import Completeness, QueueRequest, QueueStatus, Reason
 from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings

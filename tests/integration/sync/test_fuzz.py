@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 from ib_gateway_simulator.protocol import account_messages, messages
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.domain.holding import PositionUpdate
 from position_sync_dagster.errors import GatewayError, LeaseLostError
 from position_sync_dagster.gateway.connection import IBConnectionManager, MessageReader
 from position_sync_dagster.lake.lake import Lake

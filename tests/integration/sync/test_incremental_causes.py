@@ -8,8 +8,7 @@ from random import Random
 import pytest
 
 from position_sync_dagster.domain.causes import Facts, closures_of
-from position_sync_dagster.domain.closures import Closure, knows_more
-from position_sync_dagster.domain.statement import Execution
+from position_sync_dagster.domain.closes import Closure, Execution, knows_more
 from position_sync_dagster.gateway.connection import day_begin
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.explain_closes import CloseExplainer

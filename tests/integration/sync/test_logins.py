@@ -8,7 +8,7 @@ import pytest
 
 from ib_gateway_simulator import load_book
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.update import Source
+from position_sync_dagster.domain.holding import Source
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.lake.lake import Lake

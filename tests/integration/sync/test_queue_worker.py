@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from position_sync_dagster.domain.update import QueueRequest, QueueStatus
+from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 from position_sync_dagster.errors import (
     BrokerUnavailableError,
     LakeError,

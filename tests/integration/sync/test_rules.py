@@ -14,7 +14,7 @@ import pytest
 
 import position_sync_dagster as ps
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.domain.holding import PositionUpdate
 from tests.support.booked_legs import terms_of
 
 RULES = Path(__file__).parents[3] / "examples" / "rules"

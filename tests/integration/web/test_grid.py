@@ -12,7 +12,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from starlette.applications import Starlette
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.update import PositionUpdate, ValueOrigin
+from position_sync_dagster.domain.holding import PositionUpdate, ValueOrigin
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.web.money_page import money_routes

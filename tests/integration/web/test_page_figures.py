@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.holding import PositionUpdate
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.rules import exchange_date
-from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.web.served_figures import COLUMNS, PageFigures
 from tests.support.holdings import make_holding
 from tests.support.legs import leg

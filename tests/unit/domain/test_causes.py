@@ -6,16 +6,20 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.causes import Facts, closures_of
-from position_sync_dagster.domain.closures import Cause, Closure, PositionChange, Stage, knows_more
-from position_sync_dagster.domain.instrument import NEW_YORK, ContractDetails, Right
-from position_sync_dagster.domain.statement import (
+from position_sync_dagster.domain.closes import (
     FLEX,
     GATEWAY,
+    Cause,
+    Closure,
     EventKind,
     Execution,
+    PositionChange,
     Side,
+    Stage,
     StatementEvent,
+    knows_more,
 )
+from position_sync_dagster.domain.instrument import NEW_YORK, ContractDetails, Right
 
 ACCOUNT = "DU1"
 CALL, PUT, OTHER, SHARES, INDEX_CALL, INDEX, NEW_SHARES = 1, 2, 3, 10, 20, 21, 11

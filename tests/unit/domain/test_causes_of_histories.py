@@ -8,8 +8,16 @@ from random import Random
 import pytest
 
 from position_sync_dagster.domain.causes import NEAR, SLACK, Facts, closures_of
-from position_sync_dagster.domain.closures import Cause, Closure, PositionChange, Stage
-from position_sync_dagster.domain.statement import FLEX, EventKind, Execution, StatementEvent
+from position_sync_dagster.domain.closes import (
+    FLEX,
+    Cause,
+    Closure,
+    EventKind,
+    Execution,
+    PositionChange,
+    Stage,
+    StatementEvent,
+)
 from position_sync_dagster.gateway.connection import day_begin
 from tests.support.extent import EVERYTHING
 from tests.unit.domain.test_causes import (

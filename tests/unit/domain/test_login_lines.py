@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.clock import Backoff
+from position_sync_dagster.domain.instrument import Quote
 from position_sync_dagster.domain.login_lines import LOGIN_SILENT, LineLimit, LoginLines
-from position_sync_dagster.domain.valuation import Quote
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 LIMIT = LineLimit(configured=100, reserve=5, wait=Backoff(first_s=60.0, longest_s=900.0))

@@ -5,13 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import Backoff
-from position_sync_dagster.domain.instrument import Instrument, parse_trading_hours
+from position_sync_dagster.domain.holding import BrokerPosition, ValueOrigin
+from position_sync_dagster.domain.instrument import Instrument, Quote, parse_trading_hours
 from position_sync_dagster.domain.login_lines import Demand, Denial, LineLimit, LoginLines
-from position_sync_dagster.domain.streamed_holding import Moment, StreamedHolding, StreamRules
-from position_sync_dagster.domain.update import ValueOrigin
-from position_sync_dagster.domain.valuation import Provenance, Quote
+from position_sync_dagster.domain.valuation import Moment, Provenance, StreamedHolding, StreamRules
 from tests.support.extent import EVERYTHING
 
 LINES = 95 if EVERYTHING else 40

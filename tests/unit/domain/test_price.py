@@ -4,8 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.update import PriceKind
-from position_sync_dagster.domain.valuation import Quote, price_of
+from position_sync_dagster.domain.holding import PriceKind
+from position_sync_dagster.domain.instrument import Quote
+from position_sync_dagster.domain.valuation import price_of
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 RECENT, OLD = NOW - timedelta(seconds=5), NOW - timedelta(hours=3)

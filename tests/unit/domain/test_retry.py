@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from position_sync_dagster.domain.clock import RetryPolicy, next_attempt
-from position_sync_dagster.domain.update import QueueStatus
+from position_sync_dagster.domain.holding import QueueStatus
 
 NOW = datetime(2026, 3, 4, tzinfo=UTC)
 

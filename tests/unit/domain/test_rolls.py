@@ -6,9 +6,8 @@ from datetime import timedelta
 import pytest
 
 from position_sync_dagster.domain.causes import Facts, closures_of
-from position_sync_dagster.domain.closures import PositionChange, Roll, rolls_of
+from position_sync_dagster.domain.closes import Execution, PositionChange, Roll, rolls_of
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.statement import Execution
 from tests.unit.domain.test_causes import CALL, NOON, OTHER, PUT, SHARES, change, fill
 
 WITHIN = timedelta(seconds=60)

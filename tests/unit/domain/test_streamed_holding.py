@@ -12,12 +12,10 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.instrument import Instrument, parse_trading_hours
+from position_sync_dagster.domain.holding import BrokerPosition, PriceKind, ValueOrigin
+from position_sync_dagster.domain.instrument import Instrument, Quote, parse_trading_hours
 from position_sync_dagster.domain.login_lines import Line, Trust
-from position_sync_dagster.domain.streamed_holding import Moment, StreamedHolding, StreamRules
-from position_sync_dagster.domain.update import PriceKind, ValueOrigin
-from position_sync_dagster.domain.valuation import Provenance, Quote
+from position_sync_dagster.domain.valuation import Moment, Provenance, StreamedHolding, StreamRules
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 RULES = StreamRules(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from position_sync_dagster.domain.update import TradingMode, trading_mode_of
+from position_sync_dagster.domain.holding import TradingMode, trading_mode_of
 
 
 @pytest.mark.parametrize(

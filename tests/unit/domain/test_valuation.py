@@ -3,17 +3,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.instrument import Instrument, Right
-from position_sync_dagster.domain.update import (
+from position_sync_dagster.domain.holding import (
     GreeksSource,
     PriceKind,
     Source,
     TradingMode,
     ValueOrigin,
 )
+from position_sync_dagster.domain.instrument import Instrument, Quote, Right
 from position_sync_dagster.domain.valuation import (
     Provenance,
-    Quote,
     Writing,
     factor_agrees,
     from_portfolio,

@@ -11,7 +11,7 @@ from position_sync_dagster.domain.gateway_session import (
     SessionState,
     WeekState,
 )
-from position_sync_dagster.domain.update import TradingMode
+from position_sync_dagster.domain.holding import TradingMode
 
 # 01:00 in New York, in winter.
 SUNDAY = datetime(2026, 11, 22, 6, tzinfo=UTC)

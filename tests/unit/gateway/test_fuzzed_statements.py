@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from position_sync_dagster.domain.statement import EventKind, Statement
+from position_sync_dagster.domain.closes import EventKind, Statement
 from position_sync_dagster.gateway.flex import read_statements
 from tests.support.flex_files import element, period, position, statement, trade
 

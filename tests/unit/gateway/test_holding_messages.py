@@ -8,7 +8,7 @@ from ib_async import IB
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.gateway.codes import Connectivity
 from position_sync_dagster.gateway.connection import MessageReader
-from position_sync_dagster.gateway.pnl_subscriptions import PnlSubscriptions
+from position_sync_dagster.gateway.subscriptions import PnlSubscriptions
 from tests.support.holdings import make_book
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from position_sync_dagster.domain.statement import Statement
+from position_sync_dagster.domain.closes import Statement
 from position_sync_dagster.errors import StatementError
 from position_sync_dagster.gateway.flex import read_statements
 from tests.support.flex_files import element, period, position, statement, trade

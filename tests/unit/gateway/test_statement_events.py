@@ -6,8 +6,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from position_sync_dagster.domain.instrument import NEW_YORK
-from position_sync_dagster.domain.statement import (
+from position_sync_dagster.domain.closes import (
     FLEX,
     GATEWAY,
     EventKind,
@@ -15,6 +14,7 @@ from position_sync_dagster.domain.statement import (
     StatementEvent,
     current_executions,
 )
+from position_sync_dagster.domain.instrument import NEW_YORK
 from position_sync_dagster.gateway.flex import read_statements
 from tests.support.flex_files import element, period, statement, trade
 from tests.unit.domain.test_causes import CALL, fill

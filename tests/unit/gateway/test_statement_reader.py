@@ -5,8 +5,8 @@ from datetime import UTC, date, datetime
 
 import pytest
 
+from position_sync_dagster.domain.closes import Side
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.statement import Side
 from position_sync_dagster.errors import StatementError
 from position_sync_dagster.gateway import flex
 from position_sync_dagster.gateway.flex import read_statements

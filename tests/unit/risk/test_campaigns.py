@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 
-from position_sync_dagster.domain.closures import Cause, Closure
+from position_sync_dagster.domain.closes import Cause, Closure, Execution
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.statement import Execution
-from position_sync_dagster.lake.schema.codec import frame_of, leg_rows
-from position_sync_dagster.lake.schema.tables import CLOSURES, EXECUTIONS, POSITION_CHANGES
+from position_sync_dagster.lake.schema import (
+    CLOSURES,
+    EXECUTIONS,
+    POSITION_CHANGES,
+    frame_of,
+    leg_rows,
+)
 from position_sync_dagster.sync.reports.closes import Closes
 from position_sync_dagster.sync.reports.figures import sums_of
 from tests.support.legs import ADDED_AT, leg

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from position_sync_dagster.domain.statement import FLEX, GATEWAY, EventKind
+from position_sync_dagster.domain.closes import FLEX, GATEWAY, EventKind
 from position_sync_dagster.sync.explain_closes import due_closes
 
 NOW = datetime(2026, 3, 20, 20, tzinfo=UTC)

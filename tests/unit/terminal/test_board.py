@@ -8,10 +8,9 @@ from datetime import timedelta
 import pytest
 from rich.console import Console
 
-from position_sync_dagster.domain.broker_position import AccountSummary, BrokerPosition
+from position_sync_dagster.domain.holding import AccountSummary, BrokerPosition, ValueOrigin
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.update import ValueOrigin
-from position_sync_dagster.lake.schema.codec import broker_rows
+from position_sync_dagster.lake.schema import broker_rows
 from position_sync_dagster.sync.reports.book import Book
 from position_sync_dagster.sync.reports.changes import ChangeKind, DayChange
 from position_sync_dagster.sync.reports.exposure import split

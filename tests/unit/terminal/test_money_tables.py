@@ -9,9 +9,13 @@ import pytest
 from rich.console import Console, Group
 from rich.text import Text
 
-from position_sync_dagster.domain.broker_position import AccountSummary
-from position_sync_dagster.domain.update import PositionUpdate, PriceKind, ValueOrigin
-from position_sync_dagster.lake.schema.codec import broker_rows
+from position_sync_dagster.domain.holding import (
+    AccountSummary,
+    PositionUpdate,
+    PriceKind,
+    ValueOrigin,
+)
+from position_sync_dagster.lake.schema import broker_rows
 from position_sync_dagster.sync.reports.book import BookMoney, Sums, open_positions
 from position_sync_dagster.terminal.money_tables import (
     POSITIONS,

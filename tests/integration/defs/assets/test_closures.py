@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 
 from position_sync_dagster.defs.assets.statements import closures
-from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.domain.holding import PositionUpdate
 from position_sync_dagster.lake.lake import Past
 from position_sync_dagster.sync.explain_closes import BREAKS, CloseExplainer
 from position_sync_dagster.sync.reports.closes import read_closes

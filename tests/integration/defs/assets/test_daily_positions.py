@@ -15,9 +15,9 @@ from position_sync_dagster.defs.assets.past_days import (
     last_days,
 )
 from position_sync_dagster.defs.resources import resources
-from position_sync_dagster.domain.update import Answer, GreeksSource, ValueOrigin
+from position_sync_dagster.domain.holding import Answer, GreeksSource, ValueOrigin
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
+from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.exchange_days import exchange_days

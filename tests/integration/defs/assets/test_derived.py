@@ -16,7 +16,7 @@ from position_sync_dagster.defs.assets.derived_tables import (
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS, STRATEGY_EXPOSURE
+from position_sync_dagster.lake.schema import LATEST_POSITIONS, STRATEGY_EXPOSURE
 from position_sync_dagster.terminal.text import Column
 
 SPY = {"symbol": "SPY", "right": "C", "strike": 500, "expiry": date(2028, 12, 15)}

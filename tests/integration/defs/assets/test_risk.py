@@ -15,7 +15,7 @@ from position_sync_dagster.defs.assets.past_days import (
     profits_are_explained,
 )
 from position_sync_dagster.defs.checks.evaluation import EVALUATE
-from position_sync_dagster.lake.schema.tables import PROFIT_EXPLAINED
+from position_sync_dagster.lake.schema import PROFIT_EXPLAINED
 from position_sync_dagster.settings import load_settings
 from tests.support.money_rows import row
 

@@ -10,12 +10,12 @@ import polars as pl
 import pytest
 
 from position_sync_dagster.defs.assets.statements import imported
-from position_sync_dagster.domain.statement import Statement
+from position_sync_dagster.domain.closes import Statement
 from position_sync_dagster.gateway import flex
 from position_sync_dagster.gateway.flex import read_statements
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
+from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.sync.explain_closes import CloseExplainer
 from position_sync_dagster.sync.statements import (
     INDEX_FILE,

@@ -12,9 +12,8 @@ from typer.testing import CliRunner
 from position_sync_dagster.cli.app import COMMANDS, app
 from position_sync_dagster.defs.assets.table_asset import reconciliation_breaks
 from position_sync_dagster.defs.checks import tables
-from position_sync_dagster.domain.broker_position import AccountSummary, Completeness
+from position_sync_dagster.domain.holding import AccountSummary, Answer, Completeness
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
-from position_sync_dagster.domain.update import Answer
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import reconciliation
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from position_sync_dagster.domain.update import QueueRequest, QueueStatus
+from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.durability import torn_entries
-from position_sync_dagster.lake.storage.maintenance import COMPACT_FROM, maintain
+from position_sync_dagster.lake.storage.table import COMPACT_FROM, maintain
 from tests.support.filled_queue import filled_queue
 
 

@@ -1,8 +1,6 @@
 """Maintenance: fewer files, the same rows, and no effect on others."""
 
-import importlib
 import os
-import pkgutil
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,22 +10,20 @@ import pytest
 from deltalake import DeltaTable
 
 import position_sync_dagster
-from position_sync_dagster.domain.update import QueueRequest, QueueStatus
+from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
-from position_sync_dagster.lake.schema.codec import new_part
-from position_sync_dagster.lake.schema.table_spec import TableSpec
-from position_sync_dagster.lake.schema.tables import (
-    ACCOUNT_VALUES,
-    DERIVED,
-    LATEST_POSITIONS,
-    POSITION_UPDATES,
+from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage.table import (
+    CHECKPOINT_EVERY,
+    COMPACT_FROM,
+    Table,
+    append,
+    data_files,
+    maintain,
 )
-from position_sync_dagster.lake.storage import maintenance
-from position_sync_dagster.lake.storage.maintenance import COMPACT_FROM, maintain
-from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY, Table, append, data_files
 
 
 def finish_some(queue: PositionQueue, count: int, first: int = 1) -> list[str]:
@@ -70,7 +66,7 @@ async def test_in_an_object_store_no_change_waits_for_a_merge(store, monkeypatch
         assert go_on.wait(60)
         merged.append(of.path)
 
-    monkeypatch.setattr(maintenance, "compact", slow)
+    monkeypatch.setattr(storage, "compact", slow)
     finish_some(queue, 1)
     assert begun.wait(60)
     finish_some(queue, 1, first=2)
@@ -143,9 +139,7 @@ def test_maintenance_that_meets_a_log_cut_by_another_one_looks_again(queue, tmp_
 
 
 def test_every_table_that_the_code_describes_is_in_the_one_list(tmp_path):
-    modules = pkgutil.iter_modules(schema.__path__, f"{schema.__name__}.")
-    values = [vars(importlib.import_module(module.name)).values() for module in modules]
-    described = {one.name for found in values for one in found if isinstance(one, TableSpec)}
+    described = {one.name for one in vars(schema).values() if isinstance(one, schema.TableSpec)}
     assert {table.spec.name for table in Lake(tmp_path).all_tables} == described
 
 
@@ -158,7 +152,7 @@ DUE = COMMITS - 2
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 
 
-def a_row(number: int, spec: TableSpec = LATEST_POSITIONS) -> pl.DataFrame:
+def a_row(number: int, spec: schema.TableSpec = schema.LATEST_POSITIONS) -> pl.DataFrame:
     """Return one row with an id of its own."""
     text = [column for column, kind in spec.polars.items() if kind == pl.String]
     places = {name: [name if name in spec.partition_by else f"{name}-{number}"] for name in text}
@@ -169,13 +163,13 @@ def a_row(number: int, spec: TableSpec = LATEST_POSITIONS) -> pl.DataFrame:
         is_count = spec.polars[spec.order] == pl.Int64
         places[spec.order] = [number if is_count else NOW + timedelta(seconds=number)]
     if "part" in spec.partition_by:
-        places |= {"bucket": ["SUCCESS"], "part": [new_part(datetime.now(UTC))]}
+        places |= {"bucket": ["SUCCESS"], "part": [schema.new_part(datetime.now(UTC))]}
     return pl.DataFrame(places, schema=spec.polars)
 
 
 def write(table: Table, number: int) -> None:
     row = a_row(number, table.spec)
-    if table.spec not in DERIVED:
+    if table.spec not in schema.DERIVED:
         table.transact(lambda handle: append(handle, row, {}))
     elif table.spec.partition_by:
         day = row.get_column(table.spec.partition_by[0]).item()
@@ -192,7 +186,7 @@ def stored(table: Table) -> tuple[int, int]:
 
 
 def test_no_table_grows_in_files_or_log_over_a_day_of_commits(tmp_path, monkeypatch):
-    monkeypatch.setattr(maintenance, "COMPACT_FROM", DUE)
+    monkeypatch.setattr(storage, "COMPACT_FROM", DUE)
     lake = Lake(tmp_path, fsync=False)
     lake.initialize_sync()
     for table in lake.all_tables:
@@ -211,10 +205,12 @@ def test_no_table_grows_in_files_or_log_over_a_day_of_commits(tmp_path, monkeypa
         files, entries = zip(*(one[table.spec.name] for one in afterwards), strict=True)
         assert max(files) < DUE, table.spec.name
         assert max(entries) <= 2 * CHECKPOINT_EVERY, table.spec.name
-        assert table.count() == (1 if table.spec in DERIVED else HOURS * COMMITS), table.spec.name
+        assert table.count() == (1 if table.spec in schema.DERIVED else HOURS * COMMITS), (
+            table.spec.name
+        )
 
 
-@pytest.mark.parametrize("spec", [POSITION_UPDATES, ACCOUNT_VALUES])
+@pytest.mark.parametrize("spec", [schema.POSITION_UPDATES, schema.ACCOUNT_VALUES])
 def test_one_small_file_is_left_of_each_day_that_is_over(tmp_path, spec):
     table = Table(tmp_path / spec.name, spec, fsync=False)
     table.initialize()
@@ -229,9 +225,9 @@ def test_one_small_file_is_left_of_each_day_that_is_over(tmp_path, spec):
     assert maintain(table).compacted == 0
 
 
-@pytest.mark.parametrize("spec", [POSITION_UPDATES, ACCOUNT_VALUES])
+@pytest.mark.parametrize("spec", [schema.POSITION_UPDATES, schema.ACCOUNT_VALUES])
 def test_rows_that_are_appended_meanwhile_do_not_delay_a_merge(tmp_path, spec, monkeypatch):
-    monkeypatch.setattr(maintenance, "COMPACT_FROM", DUE)
+    monkeypatch.setattr(storage, "COMPACT_FROM", DUE)
     table, other = (Table(tmp_path / spec.name, spec, fsync=False) for _ in range(2))
     table.initialize()
     for number in range(DUE):
@@ -254,17 +250,17 @@ def test_rows_that_are_appended_meanwhile_do_not_delay_a_merge(tmp_path, spec, m
 
 
 def test_small_files_behind_some_larger_ones_are_merged(tmp_path, monkeypatch):
-    monkeypatch.setattr(maintenance, "COMPACT_FROM", DUE)
-    table = Table(tmp_path / "position_updates", POSITION_UPDATES, fsync=False)
+    monkeypatch.setattr(storage, "COMPACT_FROM", DUE)
+    table = Table(tmp_path / "position_updates", schema.POSITION_UPDATES, fsync=False)
     table.initialize()
     for number in range(2 * DUE):
-        row = a_row(number, POSITION_UPDATES)
+        row = a_row(number, schema.POSITION_UPDATES)
         if number < 6:  # as the first rows of a day, when all holdings are written
             row = row.with_columns(note=pl.lit(os.urandom(30_000).hex()))
         table.transact(lambda handle, row=row: append(handle, row, {}))
     sizes = sorted(table.snapshot(data_files).get_column("size_bytes"))
-    assert sizes[-1] < 100_000 < maintenance.MAX_SMALL * 100_000 < sum(sizes[-6:])
-    assert maintenance.compact(table, 100_000) >= 2 * DUE - 6
+    assert sizes[-1] < 100_000 < storage.MAX_SMALL * 100_000 < sum(sizes[-6:])
+    assert storage.compact(table, 100_000) >= 2 * DUE - 6
     assert table.count() == 2 * DUE
 
 

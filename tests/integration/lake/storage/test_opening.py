@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from position_sync_dagster.domain.update import QueueRequest, QueueStatus
+from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 from position_sync_dagster.errors import (
     BrokenTableError,
     ForeignTableError,
@@ -17,8 +17,13 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
-from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY, Kind, StoredColumn
-from position_sync_dagster.lake.schema.tables import POSITION_QUEUE, TABLES
+from position_sync_dagster.lake.schema import (
+    POSITION_QUEUE,
+    TABLES,
+    VERSION_PROPERTY,
+    Kind,
+    StoredColumn,
+)
 from position_sync_dagster.lake.storage.lifecycle_table import LifecycleTable
 from position_sync_dagster.lake.storage.table import Table
 from tests.support.filled_queue import filled_queue

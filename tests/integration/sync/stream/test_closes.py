@@ -16,7 +16,7 @@ import pytest
 from ib_gateway_simulator import SimulatedGateway, load_book
 from ib_gateway_simulator.books.book import Opening
 from position_sync_dagster.domain import causes
-from position_sync_dagster.domain.closures import Cause, Stage
+from position_sync_dagster.domain.closes import Cause, Stage
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.flex import read_statements
@@ -325,9 +325,11 @@ async def test_a_quantity_that_moves_on_after_a_kill_before_its_publication_is_r
         }
 
 
-async def test_a_change_that_was_stored_although_its_table_failed_is_not_stored_again(
-    lake, monkeypatch
+@pytest.mark.parametrize("failing", ["changes", "positions"])
+async def test_a_quantity_that_moves_again_after_a_failed_write_is_recorded_from_there_and_once(
+    lake, monkeypatch, failing
 ) -> None:
+    """The changes are stored although their table failed; the positions come after them."""
     context = OwnerContext(settings=Settings(), clock=lambda: NOW)
     held = replace(HELD, gateway_id=context.settings.gateway_id)
     feed = Feed(held)
@@ -336,15 +338,22 @@ async def test_a_change_that_was_stored_although_its_table_failed_is_not_stored_
     publisher.follow(feed)
     await publisher.publish(feed)
 
-    def fail(*_):
+    def fail(*_args, **_more):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
+    failing_calls = {
+        "changes": [(lake.position_changes.table._synced, "sync_through")],
+        "positions": [(lake.broker_positions, "replace"), (lake.broker_positions, "update")],
+    }
     feed.put(replace(held, position=5.0, position_time=NOW + timedelta(seconds=1)))
     with monkeypatch.context() as broken:
-        broken.setattr(lake.position_changes.table._synced, "sync_through", fail)
-        with pytest.raises(LakeError):
+        for owner, name in failing_calls[failing]:
+            broken.setattr(owner, name, fail)
+        with pytest.raises((LakeError, OSError)):
             await publisher.publish(feed)
-    feed.put(replace(held, position=0.0, position_time=NOW + timedelta(seconds=2)))
-    await publisher.publish(feed)
+    for second, quantity in ((2, 0.0), (3, 1.0)):
+        at = NOW + timedelta(seconds=second)
+        feed.put(replace(held, position=quantity, position_time=at))
+        await publisher.publish(feed)
     changes = [(one.before, one.after) for one in lake.position_changes.records()]
-    assert changes == [(2.0, 5.0), (5.0, 0.0)]
+    assert changes == [(2.0, 5.0), (5.0, 0.0), (0.0, 1.0)]

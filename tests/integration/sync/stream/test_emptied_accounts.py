@@ -3,8 +3,8 @@
 import polars as pl
 import pytest
 
-from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.sync.drain import ConnectionValues, drain
 from tests.integration.sync.conftest import CALL, PUT, A, B

@@ -7,8 +7,8 @@ import pytest
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.update import Source, ValueOrigin
-from position_sync_dagster.gateway import holdings, pnl_subscriptions
+from position_sync_dagster.domain.holding import Source, ValueOrigin
+from position_sync_dagster.gateway import holdings, subscriptions
 from position_sync_dagster.sync.confirmations import CONFIRMED, with_confirmed
 from position_sync_dagster.sync.drain import BrokerView, QueueWorker
 from position_sync_dagster.sync.stream import router
@@ -264,7 +264,7 @@ async def test_an_account_without_portfolio_rows_is_valued_by_its_profit_subscri
 async def test_a_subscription_that_ends_in_an_account_without_portfolio_rows_is_requested_again(
     following, published, monkeypatch
 ):
-    monkeypatch.setattr(pnl_subscriptions, "SILENT_S", 0.5)
+    monkeypatch.setattr(subscriptions, "SILENT_S", 0.5)
     without = lambda sim: sim.portfolio_rows(B, sent=False)  # noqa: E731
     async with following(without) as (sim, streamer):
         await published(streamer, (B, SPX_PUT), by_pnl)

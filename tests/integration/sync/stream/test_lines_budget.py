@@ -13,9 +13,9 @@ import pytest
 from ib_gateway_simulator import SimulatedGateway, load_book
 from position_sync_dagster import IBPositionStreamer, StreamTables
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.holding import QueueStatus
 from position_sync_dagster.domain.leg import LegState, make_leg
 from position_sync_dagster.domain.login_lines import Trust
-from position_sync_dagster.domain.update import QueueStatus
 from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.sync.stream.contracts import ContractCache, LineManager

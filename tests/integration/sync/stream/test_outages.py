@@ -8,8 +8,8 @@ import pytest
 
 from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.holding import ValueOrigin
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.errors import (
     BrokerUnavailableError,
     LakeNotWritableError,

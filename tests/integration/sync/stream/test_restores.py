@@ -2,9 +2,9 @@
 
 import pytest
 
-from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.gateway import account_feed
 from position_sync_dagster.sync.stream import streamer as link

@@ -1,7 +1,7 @@
 """Rules of the strategies file, over a stream."""
 
+from position_sync_dagster.domain.holding import Reason
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.update import Reason
 from position_sync_dagster.errors import InvalidLegError
 from position_sync_dagster.lake.strategies_file import follow_file
 from position_sync_dagster.sync.leg_followers import RuleFollower

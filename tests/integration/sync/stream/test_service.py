@@ -10,7 +10,7 @@ import pytest
 
 from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
-from position_sync_dagster.domain.update import TradingMode
+from position_sync_dagster.domain.holding import TradingMode
 from position_sync_dagster.errors import (
     BrokerUnavailableError,
     LeaseLostError,
@@ -19,11 +19,14 @@ from position_sync_dagster.errors import (
     TradingModeError,
 )
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn
-from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES, POSITION_UPDATES
+from position_sync_dagster.lake.schema import (
+    ACTIVE_STRATEGIES,
+    POSITION_UPDATES,
+    Kind,
+    StoredColumn,
+)
 from position_sync_dagster.lake.sessions import GatewaySessions
-from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.lake.storage.table import Table, offload
 from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.reports.figures import read_figures
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from position_sync_dagster.domain import streamed_holding
-from position_sync_dagster.domain.update import ValueOrigin
+from position_sync_dagster.domain import valuation as streamed_holding
+from position_sync_dagster.domain.holding import ValueOrigin
 from tests.integration.sync.conftest import CALL, PUT, A
 
 # Longer than a busy machine keeps a line that ticks from being read.

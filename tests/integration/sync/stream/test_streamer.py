@@ -12,12 +12,12 @@ import pytest
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.holding import PriceKind, QueueStatus, ValueOrigin
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.update import PriceKind, QueueStatus, ValueOrigin
 from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.gateway import account_feed
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
-from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer

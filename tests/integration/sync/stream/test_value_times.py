@@ -2,7 +2,7 @@
 
 import pytest
 
-from position_sync_dagster.domain.update import PriceKind, ValueOrigin
+from position_sync_dagster.domain.holding import PriceKind, ValueOrigin
 from tests.integration.sync.conftest import CALL, A
 
 

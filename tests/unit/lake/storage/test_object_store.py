@@ -23,11 +23,7 @@ def test_given_options_take_precedence_in_a_store():
     assert (options["timeout"], options["aws_region"]) == ("1s", "eu-west-1")
     assert object_store.polars_options(
         "s3://b/t", {"timeout": "1s", "aws_region": "eu-west-1"}
-    ) == {
-        "max_retries": 4,
-        "timeout": "1s",
-        "aws_region": "eu-west-1",
-    }
+    ) == {"max_retries": 4, "timeout": "1s", "aws_region": "eu-west-1"}
 
 
 def test_no_option_is_a_credential():

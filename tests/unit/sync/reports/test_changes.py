@@ -5,10 +5,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.closures import Cause, Closure, PositionChange, Stage
+from position_sync_dagster.domain.closes import (
+    Cause,
+    Closure,
+    Execution,
+    PositionChange,
+    Side,
+    Stage,
+)
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.statement import Execution, Side
 from position_sync_dagster.sync.reports.changes import (
     ChangeKind,
     Day,

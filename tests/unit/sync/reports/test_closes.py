@@ -10,9 +10,8 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from position_sync_dagster.defs.assets.derived_tables import money_metadata
-from position_sync_dagster.domain.closures import Cause, Closure, end_text
-from position_sync_dagster.lake.schema.codec import frame_of, leg_rows
-from position_sync_dagster.lake.schema.tables import CLOSURES
+from position_sync_dagster.domain.closes import Cause, Closure, end_text
+from position_sync_dagster.lake.schema import CLOSURES, frame_of, leg_rows
 from position_sync_dagster.sync.reports.book import BookMoney
 from position_sync_dagster.sync.reports.closes import NO_CLOSES, UNATTRIBUTED, Closes
 from position_sync_dagster.sync.reports.exposure import exposures

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 import pytest
 
-from position_sync_dagster.domain.broker_position import AccountSummary
+from position_sync_dagster.domain.holding import AccountSummary, PositionUpdate
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import (
     OF_ACCOUNTS,
@@ -18,8 +18,7 @@ from position_sync_dagster.domain.leg import (
     LimitState,
     Measure,
 )
-from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.lake.schema.codec import broker_rows, update_rows
+from position_sync_dagster.lake.schema import broker_rows, update_rows
 from position_sync_dagster.sync.confirmations import CONFIRMED, PRICED
 from position_sync_dagster.sync.reports.book import Book
 from position_sync_dagster.sync.reports.exposure import split

@@ -5,8 +5,7 @@ from functools import partial
 
 import polars as pl
 
-from position_sync_dagster.lake.schema.codec import broker_positions_of, broker_rows
-from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
+from position_sync_dagster.lake.schema import BROKER_POSITIONS, broker_positions_of, broker_rows
 from tests.support.holdings import make_holding
 
 AT = datetime(2026, 3, 4, 15, 30, 1, 999999, tzinfo=UTC)

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from position_sync_dagster.lake.schema.codec import content_id, new_ids
+from position_sync_dagster.lake.schema import content_id, new_ids
 
 NOW = datetime(2026, 1, 2, 15, 0, 0, 123456, tzinfo=UTC)
 

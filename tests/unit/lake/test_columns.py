@@ -5,13 +5,16 @@ from datetime import date, datetime
 
 import pytest
 
-from position_sync_dagster.domain.update import QueueStatus
-from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn, columns_of, in_order
-from position_sync_dagster.lake.schema.tables import (
+from position_sync_dagster.domain.holding import QueueStatus
+from position_sync_dagster.lake.schema import (
     DAILY_POSITIONS,
     LATEST_POSITIONS,
     STRATEGY_EXPOSURE,
     TABLES,
+    Kind,
+    StoredColumn,
+    columns_of,
+    in_order,
 )
 
 

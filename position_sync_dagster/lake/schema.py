@@ -1,0 +1,977 @@
+"""The schema of the tables of the lake: columns, versions, partitions, ids, and rows as values.
+
+Columns are derived from a dataclass of the domain, or from a class here that names no values, with
+the description that its docstring has. Rows become values, and values rows, in this module alone.
+
+Ids sort by time. Where rows change, they lie in the bucket `live` until they are finished, in the
+part `0`, sessions in one each. Finished rows lie in a bucket of their own kind, in a new part for
+each commit that finished them.
+"""
+
+import datetime as dt
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from functools import cached_property
+from hashlib import blake2b, sha256
+from inspect import cleandoc
+from operator import attrgetter
+from types import MappingProxyType, NoneType
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import polars as pl
+from deltalake import Field, Schema
+from deltalake.schema import PrimitiveType
+
+from position_sync_dagster.domain.closes import Closure, Execution, PositionChange, StatementEvent
+from position_sync_dagster.domain.gateway_session import GatewaySession
+from position_sync_dagster.domain.holding import (
+    GREEKS_COLUMNS,
+    AccountSummary,
+    BrokerPosition,
+    HoldingGreeks,
+    PositionUpdate,
+    QueuedPosition,
+    QueueRequest,
+    QueueStatus,
+    ValueOrigin,
+    trading_mode_of,
+)
+from position_sync_dagster.domain.instrument import ContractDetails, ExpectedDividend, Instrument
+from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg
+from position_sync_dagster.domain.reconciliation import Break
+from position_sync_dagster.errors import InvalidRequestError
+
+
+class Kind(StrEnum):
+    """A column's type, as Delta names it."""
+
+    TEXT = "string"
+    COUNT = "long"
+    NUMBER = "double"
+    MOMENT = "timestamp"
+    DAY = "date"
+    FLAG = "boolean"
+
+
+# How a field of each type is stored, and its type in a frame.
+_TYPES: Mapping[type, tuple[Kind, pl.DataType]] = {
+    str: (Kind.TEXT, pl.String()),
+    int: (Kind.COUNT, pl.Int64()),
+    float: (Kind.NUMBER, pl.Float64()),
+    datetime: (Kind.MOMENT, pl.Datetime("us", "UTC")),
+    date: (Kind.DAY, pl.Date()),
+    bool: (Kind.FLAG, pl.Boolean()),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredColumn:
+    """One column of a table.
+
+    Attributes:
+        description: For people who read the table; with the unit, where there is one.
+        nullable: Whether a row may leave it out. Delta itself allows null in every column.
+        choices: The members of this enum are the only values; None for any value.
+    """
+
+    kind: Kind
+    description: str = ""
+    nullable: bool = True
+    choices: type[StrEnum] | None = None
+
+
+def columns_of(record: type, besides: Collection[str] = ()) -> dict[str, StoredColumn]:
+    """Return the columns that a class names: one per annotated field, in the order of fields.
+
+    Fields in `besides` have none.
+
+    The description of a column is what the docstring of the class says under "Attributes".
+
+    Raises:
+        TypeError: A field has a type for which there is no column type.
+    """
+    texts = descriptions_of(record)
+    return {
+        name: _column(name, hint, texts.get(name, ""))
+        for name, hint in get_type_hints(record).items()
+        if name not in besides
+    }
+
+
+def in_order(columns: Mapping[str, StoredColumn], names: str) -> dict[str, StoredColumn]:
+    """Return the columns in the physical order of a table.
+
+    Args:
+        names: Every column's name once, separated by white space.
+
+    Raises:
+        TypeError: A name is missing, is unknown or occurs twice.
+    """
+    order = names.split()
+    if sorted(order) != sorted(columns):
+        odd = sorted(set(order) ^ set(columns)) or "a name occurs twice"
+        raise TypeError(f"the order of columns does not match the columns: {odd}")
+    return {name: columns[name] for name in order}
+
+
+def descriptions_of(record: type) -> dict[str, str]:
+    """Return what the docstrings of a class and of its bases say of each attribute."""
+    found: dict[str, str] = {}
+    for base in reversed(record.__mro__):
+        _summary, _heading, attributes = cleandoc(base.__doc__ or "").partition("\nAttributes:\n")
+        for entry in re.split(r"\n {4}(?! )", f"\n{attributes}")[1:]:
+            name, _colon, text = entry.partition(":")
+            found[name] = " ".join(text.split())
+    return found
+
+
+def _column(name: str, hint: Any, description: str) -> StoredColumn:
+    alternatives = set(get_args(hint) or (hint,))
+    nullable = NoneType in alternatives
+    [stored_type] = alternatives - {NoneType}
+    choices = stored_type if issubclass(stored_type, StrEnum) else None
+    if not choices and stored_type not in _TYPES:
+        raise TypeError(f"the field {name} has no column type: {stored_type!r}")
+    kind, _in_frames = _TYPES[str if choices else stored_type]
+    return StoredColumn(kind=kind, description=description, nullable=nullable, choices=choices)
+
+
+NAME_PROPERTY = "positionSync.table"
+VERSION_PROPERTY = "positionSync.schemaVersion"
+STATISTICS_PROPERTY = "delta.dataSkippingStatsColumns"
+MODE_PROPERTY = "positionSync.tradingMode"
+
+# A checkpoint every ten versions lets a table open in a few milliseconds. Deleted files are kept
+# for half an hour, longer than any reader uses a snapshot. Log entries are kept for ten minutes
+# only (600 entries at one commit a second), since each commit lists their folder.
+RETENTION: Mapping[str, str] = MappingProxyType(
+    {
+        "delta.checkpointInterval": "10",
+        "delta.logRetentionDuration": "interval 10 minutes",
+        "delta.deletedFileRetentionDuration": "interval 30 minutes",
+    }
+)
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """The name, columns and partitions of a table, and the columns with file statistics.
+
+    Attributes:
+        described: The columns, in the physical order.
+        version: Grows by one with each added column; older tables are migrated forward.
+        indexed: Columns with minimum and maximum per file in the log. There are few,
+            since each costs bytes in every commit and checkpoint.
+        order: The indexed column that grows, at least roughly, as rows are added. Files are merged
+            in its order. Empty for tables that are only replaced.
+        key: Columns that no two rows share; all columns but the partitions by default.
+    """
+
+    name: str
+    described: Mapping[str, StoredColumn]
+    version: int = 1
+    partition_by: tuple[str, ...] = ()
+    indexed: tuple[str, ...] = ()
+    order: str = ""
+    key: tuple[str, ...] = ()
+
+    @cached_property
+    def columns(self) -> Mapping[str, Kind]:
+        """Return the type of each column, in the physical order."""
+        return {name: column.kind for name, column in self.described.items()}
+
+    @cached_property
+    def polars(self) -> pl.Schema:
+        """Return the schema of a frame of this table."""
+        types = dict(_TYPES.values())
+        return pl.Schema({name: types[kind] for name, kind in self.columns.items()})
+
+    @cached_property
+    def empty(self) -> pl.DataFrame:
+        """Return a frame of this table without rows."""
+        return pl.DataFrame(schema=self.polars)
+
+    @cached_property
+    def stored(self) -> pl.Schema:
+        """Return the schema of a data file: without the partition columns."""
+        kinds = self.polars.items()
+        return pl.Schema({name: kind for name, kind in kinds if name not in self.partition_by})
+
+    @cached_property
+    def delta(self) -> Schema:
+        """Return the schema in the form that Delta Lake takes."""
+        return Schema(
+            [Field(name, PrimitiveType(kind.value)) for name, kind in self.columns.items()]
+        )
+
+    @property
+    def configuration(self) -> dict[str, str]:
+        """Return the table properties of a new table."""
+        return {
+            **RETENTION,
+            NAME_PROPERTY: self.name,
+            VERSION_PROPERTY: str(self.version),
+            STATISTICS_PROPERTY: ",".join(self.indexed),
+        }
+
+
+class _Partition:
+    """The partition columns of every `LifecycleTable`; see the docstring of this module.
+
+    Attributes:
+        bucket: Partition: `live`, or the kind of finished rows.
+        part: Partition: the commit that finished the row; `0` for live rows.
+    """
+
+    bucket: str
+    part: str
+
+
+_PARTITION = columns_of(_Partition)
+# The `partition_by` of every `LifecycleTable`; see the docstring of this module.
+PARTITION_COLUMNS = tuple(_PARTITION)
+
+ACTIVE_STRATEGIES = TableSpec(
+    "active_strategies",
+    in_order(
+        columns_of(ActiveContract) | columns_of(UnresolvedLeg) | _PARTITION,
+        """strategy_id account conid symbol right strike expiry quantity priority added_at
+        removed_at bucket part sec_type trading_class multiplier exchange currency resolved_at
+        problem rolled_from""",
+    ),
+    version=3,
+    partition_by=PARTITION_COLUMNS,
+    indexed=("added_at", "removed_at"),
+    order="removed_at",
+)
+
+POSITION_QUEUE = TableSpec(
+    "position_queue",
+    in_order(
+        columns_of(QueuedPosition) | _PARTITION,
+        """request_id account conid symbol priority status attempts created_at updated_at
+        available_at lease_owner lease_token lease_expires_at error_message reason update_id
+        confirmed_at bucket part changed_at""",
+    ),
+    version=3,
+    partition_by=PARTITION_COLUMNS,
+    indexed=("request_id", "created_at", "updated_at"),
+    order="updated_at",
+    key=("request_id",),
+)
+
+# The columns of `position_updates` that callers fill, in the order of the dataclass.
+UPDATE_COLUMNS = columns_of(PositionUpdate)
+
+
+class _Commit:
+    """The columns that each commit fills in `position_updates` and `account_values`.
+
+    Attributes:
+        ledger_version: Version of the ledger that added the row. It grows with each commit: the
+            order in which rows came, whatever the clocks said. Null for rows of older releases.
+        committed_at: When the row was added, by the clock of its writer (UTC); null for rows of
+            older releases.
+        date: Partition: the UTC date of timestamp.
+    """
+
+    ledger_version: int | None
+    committed_at: dt.datetime | None
+    date: dt.date
+
+
+_COMMIT = columns_of(_Commit)
+
+POSITION_UPDATES = TableSpec(
+    "position_updates",
+    in_order(
+        UPDATE_COLUMNS | _COMMIT,
+        """update_id account conid symbol sec_type right strike expiry multiplier currency position
+        market_price price_kind bid ask market_value average_cost unrealized_pnl realized_pnl
+        daily_pnl implied_vol delta gamma vega theta underlying_price timestamp value_time date
+        source value_source market_data_type gateway_id trading_mode request_id session_id
+        fencing_token run_id batch_id greeks_time trading_class local_symbol note
+        ledger_version committed_at greeks_source greeks_method volatility_time""",
+    ),
+    version=5,
+    partition_by=("date",),
+    indexed=("update_id", "timestamp", "batch_id", "ledger_version"),
+    order="ledger_version",
+    key=("update_id",),
+)
+
+
+class _Published:
+    """The columns of `broker_positions` that its owner adds to a holding.
+
+    Attributes:
+        exchange: Listing exchange; empty where the broker leaves it out.
+        session_id: The session of gateway_sessions that wrote the row.
+        captured_at: When that session took its rows from the account feed.
+        published_version: Version of broker_positions that added the row. Of several rows of a
+            holding the one with the greatest counts. Null for rows of older releases.
+        account_confirmed_at: Until when the broker is known to have confirmed the holdings of the
+            account, apart from rows that have a value and no confirmed_at. With completeness, it
+            holds for older rows of the account as well.
+        account_followed_until: Until when such messages have confirmed every followed holding of
+            the account. It holds for older rows of the account as well.
+    """
+
+    exchange: str
+    session_id: str
+    captured_at: dt.datetime
+    published_version: int | None
+    account_confirmed_at: dt.datetime
+    account_followed_until: dt.datetime
+
+
+_OF_HOLDINGS = {
+    name: column
+    for name, column in columns_of(BrokerPosition, besides={"instrument", "greeks"}).items()
+    if column.description
+}
+_REPORTED = UPDATE_COLUMNS | _OF_HOLDINGS | columns_of(_Published)
+
+_IN_ORDER = """
+    gateway_id account conid symbol sec_type currency multiplier right strike expiry local_symbol
+    trading_class exchange position average_cost market_price market_value unrealized_pnl
+    realized_pnl daily_pnl value_source value_time received_at position_time snapshot_id
+    completeness confirmed_at trading_mode session_id fencing_token captured_at published_version
+    account_confirmed_at followed account_followed_until
+"""
+
+BROKER_POSITIONS = TableSpec(
+    "broker_positions",
+    {name: _REPORTED[name] for name in (*_IN_ORDER.split(), *GREEKS_COLUMNS)},
+    version=6,
+    partition_by=("gateway_id",),
+    indexed=("confirmed_at", "fencing_token", "published_version"),
+    order="published_version",
+    key=("gateway_id", "account", "conid", "published_version"),
+)
+
+
+class _NotGiven:
+    """The columns of `contracts` about refused requests for details.
+
+    Attributes:
+        not_given: How often the gateway gave no details since it gave them last; null if it never
+            refused. A row of a contract of which it never gave any has nothing else.
+        not_given_at: When it was asked last without success.
+    """
+
+    not_given: int | None
+    not_given_at: dt.datetime | None
+
+
+CONTRACTS = TableSpec(
+    "contracts",
+    columns_of(ContractDetails) | columns_of(_NotGiven),
+    indexed=("conid",),
+    order="conid",
+    key=("conid",),
+    version=4,
+)
+
+GATEWAY_SESSIONS = TableSpec(
+    "gateway_sessions",
+    in_order(
+        columns_of(GatewaySession) | _PARTITION,
+        """gateway_id owner session_id run_id host pid fencing_token started_at heartbeat_at
+        expires_at state state_since lines_in_use line_limit detail bucket part underlying_lines
+        greeks gateway_running_since gateway_started_at outages""",
+    ),
+    version=4,
+    partition_by=PARTITION_COLUMNS,
+    indexed=("started_at",),
+    order="started_at",
+    key=("session_id",),
+)
+
+RECONCILIATION_BREAKS = TableSpec(
+    "reconciliation_breaks",
+    columns_of(Break) | _PARTITION,
+    partition_by=PARTITION_COLUMNS,
+    indexed=("opened_at",),
+    order="opened_at",
+    key=("break_id",),
+)
+
+EXECUTIONS = TableSpec(
+    "executions",
+    columns_of(Execution),
+    indexed=("execution_id", "time", "account"),
+    order="time",
+    version=2,
+)
+
+STATEMENT_EVENTS = TableSpec(
+    "statement_events",
+    columns_of(StatementEvent),
+    indexed=("event_id", "day", "account"),
+    order="day",
+)
+
+POSITION_CHANGES = TableSpec(
+    "position_changes",
+    columns_of(PositionChange),
+    indexed=("change_id", "seen_at", "account"),
+    order="seen_at",
+    key=("change_id",),
+)
+
+CLOSURES = TableSpec(
+    "closures",
+    columns_of(Closure),
+    indexed=("change_id", "closed_at", "judged_at"),
+    order="judged_at",
+)
+
+_SUMMARY = columns_of(AccountSummary)
+_MARGINS = {name: _SUMMARY.pop(name) for name in ("excess_liquidity", "initial_margin")}
+
+ACCOUNT_VALUES = TableSpec(
+    "account_values",
+    _SUMMARY
+    | {name: _COMMIT[name] for name in ("date", "ledger_version", "committed_at")}
+    | _MARGINS,
+    version=4,
+    partition_by=("date",),
+    indexed=("row_id", "timestamp", "ledger_version"),
+    order="ledger_version",
+    key=("row_id",),
+)
+
+DIVIDENDS = TableSpec(
+    "dividends",
+    columns_of(ExpectedDividend),
+    indexed=("conid", "seen_at"),
+    order="seen_at",
+)
+
+
+class _Scenario:
+    """The columns of `risk_scenarios`.
+
+    Attributes:
+        made_at: When the scenarios were computed (UTC).
+        date: Partition: the UTC date of made_at.
+        strategy_id: The strategy; UNATTRIBUTED for what no strategy has.
+        account: IB account.
+        currency: Currency of the money.
+        scenario: Name of the scenario.
+        spot: Move of the underlyings. Unit: percent.
+        vol: Change of the volatilities. Unit: points.
+        days: Days that have passed. Unit: days.
+        value: Value in the scenario, of the legs that could be priced. Unit: `currency`.
+        profit: By how much the value changes. Unit: `currency`.
+        left_out: Legs that could not be priced: they are in no number.
+        largest_loss: The largest allowed loss, if the file of scenarios names one. Unit:
+            `currency`.
+        run_id: The Dagster run that wrote the row.
+    """
+
+    made_at: dt.datetime
+    date: dt.date
+    strategy_id: str
+    account: str
+    currency: str
+    scenario: str
+    spot: float
+    vol: float
+    days: float
+    value: float
+    profit: float
+    left_out: int
+    largest_loss: float
+    run_id: str
+
+
+RISK_SCENARIOS = TableSpec(
+    "risk_scenarios",
+    columns_of(_Scenario),
+    partition_by=("date",),
+    indexed=("made_at",),
+    order="made_at",
+    key=("made_at", "strategy_id", "account", "currency", "scenario"),
+)
+
+# The tables above. Those below are derived from them.
+TABLES = tuple(one for one in [*globals().values()] if isinstance(one, TableSpec))
+
+
+_VALUES = {name: one for name, one in POSITION_UPDATES.described.items() if name != "date"}
+
+
+class _Confirmed:
+    """The column of `latest_positions` beside the newest row.
+
+    Attributes:
+        confirmed_at: When the price of the value arrived, or when the broker last confirmed the
+            value, whichever is later: its age counts from here. Null where neither is known.
+    """
+
+    confirmed_at: dt.datetime | None
+
+
+LATEST_POSITIONS = TableSpec(
+    "latest_positions",
+    _VALUES | columns_of(_Confirmed),
+    version=5,
+    indexed=("account", "conid"),
+)
+
+
+class _Exposure:
+    """The columns of `strategy_exposure`.
+
+    Attributes:
+        strategy_id: The strategy; UNATTRIBUTED for what no strategy has of the account.
+        currency: Currency of the sums; null for legs that were never valued.
+        asset_class: OPTION, STOCK, FUTURE, OTHER, or UNKNOWN without a holding.
+        legs: Active legs of the strategy in this account, currency and class; of UNATTRIBUTED its
+            holdings.
+        legs_held: Legs of these with a holding.
+        market_value: Sum of the market values; null for futures. Unit: `currency`.
+        notional: Sum of the notional values of futures. Unit: `currency`.
+        unrealized_pnl: Sum of the unrealized profit and loss. Unit: `currency`.
+        delta: Sum of delta × quantity × multiplier. Unit: deltas.
+        gamma: Sum of gamma × quantity × multiplier. Unit: deltas per `currency`.
+        vega: Sum of vega × quantity × multiplier. Unit: `currency`.
+        theta: Sum of theta × quantity × multiplier. Unit: `currency`.
+        legs_without_value: Legs that are missing in the sums of money.
+        legs_without_greeks: Legs that are missing in the sums of greeks.
+        oldest_value_at: When the oldest price in the sums arrived or was confirmed; null if that is
+            not known of one of them.
+        dollar_delta: Sum of delta × quantity × multiplier × price of the underlying; of a stock or
+            a future its value. Unit: `currency`.
+        by_underlying: JSON: for each underlying the sums of delta, gamma, vega, theta, dollar_delta
+            and gamma_1pct.
+        daily_pnl: Sum of the profit and loss of the day. Unit: `currency`.
+        worst_value_age_s: Age of the oldest price when this row was made, as oldest_value_at. Unit:
+            seconds.
+        legs_without_value_time: Held legs whose value has no time of its source.
+        legs_expiring: Held legs that expire within 5 days, or have expired.
+        short_legs_in_money: Held short options in the money.
+        short_legs_unknown: Held short options of which the price of the underlying is not known.
+        mismatches: Legs that name another contract than their conid, with the difference; in no
+            sum.
+        account: IB account of the holdings; null for legs that are not held and name none.
+        gamma_1pct: By how much dollar_delta changes when the underlyings move by 1 %. Unit:
+            `currency`.
+        options: Held options.
+        options_with_greeks: Those of them whose greeks are known: the sums of greeks leave out the
+            others.
+        nearest_expiry: First day on which a holding expires.
+        differences: Legs that have less than the quantity they claim, and holdings of which
+            strategies have only a part, with the quantities.
+        options_modelled: Those of options_with_greeks whose greeks this package computed.
+        ledger_version: Greatest ledger_version of the rows of position_updates that were summed:
+            the same in each row. Null if there were none.
+        legs_closed: Legs that were held and of which it is known why they are gone.
+        closed: What happened to these, such as one expired on 2026-11-20.
+    """
+
+    strategy_id: str
+    currency: str | None
+    asset_class: str
+    legs: int
+    legs_held: int
+    market_value: float | None
+    notional: float
+    unrealized_pnl: float
+    delta: float
+    gamma: float
+    vega: float
+    theta: float
+    legs_without_value: int
+    legs_without_greeks: int
+    oldest_value_at: dt.datetime | None
+    dollar_delta: float
+    by_underlying: str
+    daily_pnl: float
+    worst_value_age_s: float
+    legs_without_value_time: int
+    legs_expiring: int
+    short_legs_in_money: int
+    short_legs_unknown: int
+    mismatches: str
+    account: str | None
+    gamma_1pct: float
+    options: int
+    options_with_greeks: int
+    nearest_expiry: dt.date
+    differences: str
+    options_modelled: int
+    ledger_version: int | None
+    legs_closed: int
+    closed: str
+
+
+STRATEGY_EXPOSURE = TableSpec(
+    "strategy_exposure",
+    columns_of(_Exposure),
+    indexed=("strategy_id",),
+    version=6,
+)
+
+
+class _SessionDay:
+    """The columns of `daily_positions` about the day.
+
+    Attributes:
+        session_date: Partition: the exchange's trading day.
+        closed_at: When the exchange closed on that day.
+        age_s: Age of the value at the close: since its source last confirmed it before the close,
+            as far as that is known; null for delayed data without a time. Unit: seconds.
+    """
+
+    session_date: dt.date
+    closed_at: dt.datetime
+    age_s: float | None
+
+
+class _Flex:
+    """The sources of a row of `daily_positions`.
+
+    Attributes:
+        source: Which path wrote the row: STREAM, QUEUE, or FLEX (the broker's statement of the
+            day).
+        value_source: Where the value came from: TICK (market data), PORTFOLIO (the broker's
+            portfolio row), PNL_SINGLE (a profit and loss subscription) or NONE. Of a statement:
+            FLEX.
+    """
+
+    source: str
+    value_source: str
+
+
+DAILY_POSITIONS = TableSpec(
+    "daily_positions",
+    columns_of(_SessionDay) | _VALUES | columns_of(_Flex),
+    version=4,
+    partition_by=("session_date",),
+    indexed=("account", "conid"),
+)
+
+
+class _Explained:
+    """The columns of `profit_explained`.
+
+    Attributes:
+        session_date: Partition: the exchange's trading day.
+        since: The close before, from which the profit counts (UTC).
+        closed_at: When the exchange closed on that day.
+        strategy_id: The strategy; UNATTRIBUTED for what no strategy has.
+        account: IB account.
+        currency: Currency of the money.
+        profit: Profit of the time, the sum of the parts below. Unit: `currency`.
+        delta: By the move of the underlyings. Unit: `currency`.
+        gamma: By the change of delta during that move. Unit: `currency`.
+        vega: By the change of the implied volatilities. Unit: `currency`.
+        theta: By the time that passed. Unit: `currency`.
+        repricing: The rest of the change of the prices. Unit: `currency`.
+        trades: From the prices of trades to the last prices. Unit: `currency`.
+        fees: Commissions; below 0 is a cost. Unit: `currency`.
+        assignments: Assignments, exercises and expiries, and the shares they left. Unit:
+            `currency`.
+        cash: Dividends, interest and fees that a statement names. Unit: `currency`.
+        unexplained: Quantities that no trade explains. Unit: `currency`.
+        gross_move: The sum of the sizes of the parts. Unit: `currency`.
+        legs: Holdings with a part in it.
+        without_greeks: Those of them whose greeks were not known: their price is repricing.
+        unexplained_legs: Which holdings are unexplained.
+    """
+
+    session_date: dt.date
+    since: dt.datetime
+    closed_at: dt.datetime
+    strategy_id: str
+    account: str
+    currency: str
+    profit: float
+    delta: float
+    gamma: float
+    vega: float
+    theta: float
+    repricing: float
+    trades: float
+    fees: float
+    assignments: float
+    cash: float
+    unexplained: float
+    gross_move: float
+    legs: int
+    without_greeks: int
+    unexplained_legs: str
+
+
+PROFIT_EXPLAINED = TableSpec(
+    "profit_explained",
+    columns_of(_Explained),
+    partition_by=("session_date",),
+    indexed=("strategy_id", "account"),
+)
+
+DERIVED = (LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS, PROFIT_EXPLAINED)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_INSTRUMENT = tuple(Instrument.__dataclass_fields__)
+_BROKER = tuple(f for f in BrokerPosition.__dataclass_fields__ if f not in ("instrument", "greeks"))
+_UPDATE = tuple(UPDATE_COLUMNS)
+_MICROSECOND = timedelta(microseconds=1)
+
+# The bucket and the part of rows that still change.
+LIVE, LIVE_PART = "live", "0"
+
+# The two columns of live rows, for `frame.with_columns(*LIVE_COLUMNS, …)`.
+LIVE_COLUMNS = (pl.lit(LIVE).alias("bucket"), pl.lit(LIVE_PART).alias("part"))
+
+# Sorts after every character of an id.
+LAST = "\N{TILDE}"
+
+# Returns a number of new ids for a moment, in ascending order.
+NewIds = Callable[[datetime, int], list[str]]
+
+
+def storable(text: str) -> str:
+    """Return the text with lone surrogates escaped, since UTF-8 cannot encode them.
+
+    They come from bytes that could not be decoded, for example in an error message.
+    """
+    return str(text).encode("utf-8", "backslashreplace").decode()
+
+
+def frame_of(spec: TableSpec, rows: Iterable[Any]) -> pl.DataFrame:
+    """Return a frame with the table's schema; a column that a row lacks is null.
+
+    Args:
+        spec: The table.
+        rows: Dataclasses, or mappings by the names of columns.
+
+    Raises:
+        InvalidRequestError: A text cannot be stored, since it has half a surrogate pair.
+    """
+    listed = [row if isinstance(row, Mapping) else fields_of(row) for row in rows]
+    return _frame(spec, {name: [row.get(name) for row in listed] for name in spec.columns})
+
+
+def moment(at: datetime | None) -> pl.Expr:
+    """Return a time as an expression; `pl.lit` of a `datetime` takes forty times as long."""
+    ticks = None if at is None else (at - _EPOCH) // _MICROSECOND
+    return pl.lit(ticks, pl.Int64).cast(pl.Datetime("us", "UTC"))
+
+
+def one_of(column: str, values: Iterable[object]) -> pl.Expr:
+    """Return which rows have one of the values.
+
+    A scan compares a plain list with the statistics of each file, one value after the other: 30 ms
+    for 80 values.
+    """
+    return pl.col(column).is_in(pl.Series([*values]).implode())
+
+
+def moments(times: Iterable[datetime | None], name: str = "") -> pl.Series:
+    """Return times as a column; Polars converts a `datetime` ten times as slowly as a number."""
+    ticks = [None if at is None else (at - _EPOCH) // _MICROSECOND for at in times]
+    return pl.Series(name, ticks, pl.Int64).cast(pl.Datetime("us", "UTC"))
+
+
+def new_request_rows(
+    ids: Sequence[str], requests: Sequence[QueueRequest], now: datetime
+) -> pl.DataFrame:
+    """Return the live rows of new requests."""
+    asked = _columns(tuple(QueueRequest.__dataclass_fields__), requests)
+    return _frame(POSITION_QUEUE, {"request_id": ids, **asked}).with_columns(
+        *LIVE_COLUMNS,
+        status=pl.lit(QueueStatus.PENDING.value),
+        attempts=pl.lit(0, pl.Int64),
+        created_at=moment(now),
+        updated_at=moment(now),
+    )
+
+
+def leg_rows(legs: Iterable[Leg]) -> pl.DataFrame:
+    """Return the live rows of legs."""
+    return frame_of(ACTIVE_STRATEGIES, legs).with_columns(*LIVE_COLUMNS)
+
+
+def legs_of(frame: pl.DataFrame) -> list[Leg]:
+    """Return the legs in a frame; one without a conid is unresolved."""
+    described = pl.col("conid").is_null()
+    return [
+        *records_of(ActiveContract, frame.filter(~described)),
+        *records_of(UnresolvedLeg, frame.filter(described)),
+    ]
+
+
+def update_rows(
+    updates: Sequence[PositionUpdate], ids: Mapping[str, list[Any]] | None = None
+) -> pl.DataFrame:
+    """Return the rows of updates; `date` is the UTC date of the timestamp.
+
+    Args:
+        updates: The updates.
+        ids: Columns that replace those of the updates. Copying each update with its new ids instead
+            would double the time.
+    """
+    columns = _columns(_UPDATE, updates) | dict(ids or {})
+    rows = _frame(POSITION_UPDATES, columns)
+    return rows.with_columns(date=pl.col("timestamp").dt.date())
+
+
+def _columns(names: Sequence[str], values: Sequence[Any]) -> dict[str, list[Any]]:
+    """Return the attributes of objects as columns."""
+    return {name: list(map(attrgetter(name), values)) for name in names}
+
+
+def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:
+    """Return the updates in a frame; a source that a later release added counts as NONE."""
+    known = pl.col("value_source").is_in([one.value for one in ValueOrigin])
+    source = pl.when(known).then("value_source").otherwise(pl.lit(ValueOrigin.NONE.value))
+    return records_of(PositionUpdate, frame.with_columns(value_source=source))
+
+
+def broker_rows(
+    positions: Iterable[BrokerPosition], session: GatewaySession | None
+) -> pl.DataFrame:
+    """Return the rows of broker positions, with the session that writes them."""
+    listed = list(positions)
+    modes = {account: trading_mode_of(account) for account in {p.account for p in listed}}
+    columns = {
+        **_columns(_BROKER, listed),
+        **_columns(_INSTRUMENT, [position.instrument for position in listed]),
+        "trading_mode": [modes[position.account] for position in listed],
+    }
+    greeks = [position.greeks for position in listed]
+    if any(greeks):
+        columns |= {name: [getattr(one, name, None) for one in greeks] for name in GREEKS_COLUMNS}
+    if session is not None:
+        columns["session_id"] = [session.session_id] * len(listed)
+        columns["fencing_token"] = [session.fencing_token] * len(listed)
+    return _frame(BROKER_POSITIONS, columns)
+
+
+def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
+    """Return the broker positions in a frame."""
+    greeks = records_of(HoldingGreeks, frame)
+    return records_of(
+        BrokerPosition,
+        frame.with_columns(pl.col("followed").fill_null(value=False)),
+        instrument=records_of(Instrument, frame),
+        greeks=[None if one.implied_vol is None else one for one in greeks],
+    )
+
+
+def session_rows(sessions: Iterable[GatewaySession]) -> pl.DataFrame:
+    """Return the live rows of sessions, each login in a part of its own."""
+    return frame_of(
+        GATEWAY_SESSIONS,
+        (fields_of(s) | {"bucket": LIVE, "part": part_named(s.gateway_id)} for s in sessions),
+    )
+
+
+Record = TypeVar("Record")
+
+
+def records_of(kind: type[Record], frame: pl.DataFrame, **parts: list[Any]) -> list[Record]:
+    """Return the rows of a frame as records of a dataclass, in their order.
+
+    A choice that a later release added stays a text.
+
+    Args:
+        parts: The values of fields that are no columns, by the name of the field.
+    """
+    columns = columns_of(kind, besides=parts)
+    values = frame.select(list(columns)).to_dict(as_series=False)
+    for name, column in columns.items():
+        if column.choices:
+            members = {one.value: one for one in column.choices}
+            values[name] = [members.get(text, text) for text in values[name]]
+    values |= parts
+    rows = zip(*values.values(), strict=True)
+    if getattr(kind, "__match_args__", ()) == tuple(values):  # by position takes half the time
+        return [kind(*row) for row in rows]
+    return [kind(**dict(zip(values, row, strict=True))) for row in rows]
+
+
+def _frame(spec: TableSpec, columns: Mapping[str, Sequence[Any]]) -> pl.DataFrame:
+    """Return a frame with the table's schema; columns that are not given are null."""
+    kinds = spec.polars
+    try:
+        given = pl.DataFrame(
+            [
+                moments(values, name)
+                if kinds[name] == pl.Datetime
+                else pl.Series(name, values, kinds[name])
+                for name, values in columns.items()
+            ]
+        )
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(
+            f"A text for {spec.name} is not valid Unicode: {error.object[:40]!r}.",
+            remedy="Remove the lone surrogate at position " + str(error.start) + ".",
+        ) from None
+    return given.select(
+        name if name in columns else pl.lit(None, kind).alias(name) for name, kind in kinds.items()
+    )
+
+
+def fields_of(value: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass by name, as a row."""
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
+
+
+def new_ids(now: datetime, count: int) -> list[str]:
+    """Return `count` ascending UUIDs of version 7 (RFC 9562).
+
+    They sort by time, so the ids of one file span a short range and a look-up by id reads few
+    files.
+    """
+    first = _milliseconds(now) << 12
+    random = os.urandom(8 * count)
+    return [
+        _uuid(first + n, int.from_bytes(random[8 * n : 8 * n + 8]), version=7) for n in range(count)
+    ]
+
+
+def id_prefix(at: datetime) -> str:
+    """Return a text that sorts before the ids of this moment and later, and after earlier ones.
+
+    >>> id_prefix(datetime(2026, 1, 2, tzinfo=UTC))
+    '019b7c01-0400'
+    """
+    return _uuid(_milliseconds(at) << 12, 0, version=7)[:13]
+
+
+def new_part(now: datetime) -> str:
+    """Return the name of a new part: unique, sorted by time, hexadecimal digits and dashes."""
+    return new_ids(now, 1)[0]
+
+
+def content_id(at: datetime, *content: object) -> str:
+    """Return the UUID (version 8) of a content at a moment; equal for equal content."""
+    digest = int.from_bytes(blake2b(repr(content).encode(), digest_size=16).digest())
+    ticks = (_milliseconds(at) << 12) | (digest >> 64 & 0xFFF)
+    return _uuid(ticks, digest, version=8)
+
+
+def part_named(text: str) -> str:
+    """Return the name of the part for a text, such as a gateway id: its hash in hexadecimal."""
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _milliseconds(at: datetime) -> int:
+    return max(0, (at - _EPOCH) // timedelta(milliseconds=1))
+
+
+def _uuid(ticks: int, random: int, *, version: int) -> str:
+    # 48 bits of milliseconds, version, 12 bits of sequence, variant, 62 random bits.
+    high = (ticks >> 12 & (1 << 48) - 1) << 16 | version << 12 | (ticks & 0xFFF)
+    digits = f"{high << 64 | 0b10 << 62 | random & (1 << 62) - 1:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
