@@ -190,7 +190,7 @@ def settings_for() -> Callable[..., Settings]:
                 "heartbeat_s": 0.5,
                 "session_lease_s": 30.0,
             }
-            | more,
+            | more
         )
 
     return make
