@@ -67,7 +67,8 @@ def fill(
         execution_id=f"e{conid}.{quantity:g}{at:%d%H%M}.01", account=ACCOUNT, conid=conid,
         symbol="SPY", sec_type="OPT", time=at, quantity=abs(quantity), price=price,
         side=closes.Side.BUY if quantity > 0 else closes.Side.SELL, commission=None,
-        commission_currency=None, realized_pnl=None, currency="USD", source=closes.GATEWAY, statement="", order_id="71",
+        commission_currency=None, realized_pnl=None, currency="USD", source=closes.GATEWAY,
+        statement="", order_id="71",
     )  # fmt: skip
     return replace(row, **values)  # type: ignore[arg-type]
 
