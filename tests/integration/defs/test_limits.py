@@ -33,20 +33,18 @@ def file(settings, monkeypatch, tmp_path) -> Path:
 
 
 @pytest.fixture
-def publish(
-    file, lake, instance, materialize, own_login, append_row, seconds_ago, receiver
-) -> Callable[..., list[str]]:
+def publish(world, file, lake, instance, receiver) -> Callable[..., list[str]]:
     """Write a row, publish the exposure, evaluate the sensor; return the titles of new messages."""
-    assert materialize(active_strategies).success
-    session = own_login()
+    assert world.materialize(active_strategies).success
+    session = world.own()
     stored: list[str | None] = [None]
 
     def step(profit: float | None, *, state: SessionState = SessionState.LIVE) -> list[str]:
         nonlocal session
         before = len(receiver.messages)
         session = lake.sessions.renew(session, lease_s=60.0, state=state)
-        append_row(1, seconds_ago(0), unrealized_pnl=profit)
-        assert materialize(strategy_exposure).success
+        world.row(1, 0, unrealized_pnl=profit)
+        assert world.materialize(strategy_exposure).success
         for _ in range(2):  # the second finds nothing to say
             with dg.build_sensor_context(instance=instance, cursor=stored[0]) as context:
                 result = tell_people(context)
@@ -99,10 +97,10 @@ def test_a_mistake_in_the_file_is_said_and_forgets_no_break(publish, file, recei
     assert publish(0.0) == [f"Passes again: {OWN}"]
 
 
-def test_each_limit_is_a_check_of_the_asset(file, publish, materialize):
+def test_each_limit_is_a_check_of_the_asset(world, file, publish):
     *_others, check = strategies_checks().asset_checks
     publish(-1600.0)
-    result = materialize(strategy_exposure, check)
+    result = world.materialize(strategy_exposure, check)
     evaluations = [e for e in result.get_asset_check_evaluations() if e.check_name == LIMIT]
     assert [e.passed for e in evaluations] == [False, False], "with the table, and on its own"
     assert len({e.description for e in evaluations}) == 1

@@ -33,21 +33,21 @@ from tests.unit.domain.test_causes import (
 AT = datetime.now(UTC) - timedelta(minutes=10)
 
 
-def test_a_close_whose_cause_is_looked_for_fails_no_check_yet(materialize, lake):
+def test_a_close_whose_cause_is_looked_for_fails_no_check_yet(world, lake):
     CloseExplainer(lake).record([change(OTHER, 1, 0, datetime.now(UTC))])
-    (check,) = materialize(closures).get_asset_check_evaluations()
+    (check,) = world.materialize(closures).get_asset_check_evaluations()
     assert check.passed
     assert [one.cause for one in lake.closures.current()] == ["UNEXPLAINED"]
 
 
-def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(materialize, lake):
+def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(world, lake):
     lake.registry.sync.add_active(
         conid=CALL, symbol="SPY", right="CALL", strike=575.0, expiry="20260320", strategy_id="ic"
     )
     at = datetime.now(UTC) + timedelta(minutes=10)
     CloseExplainer(lake).record([change(CALL, 2, 0, at), change(OTHER, 1, 0, AT)])
     lake.executions.add([fill(CALL, -2, at, realized_pnl=40.0)])
-    result = materialize(closures)
+    result = world.materialize(closures)
     assert result.success
     assert {one.name: one.cause for one in lake.closures.current()} == {
         "SPY 575C 20Mar26": "TRADED",
@@ -63,7 +63,7 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(materia
     assert (asked.account, asked.conid, asked.actual) == (ACCOUNT, OTHER, 1.0)
 
     lake.executions.add([booked(OTHER, -1, "A;C", AT)])
-    result = materialize(closures)
+    result = world.materialize(closures)
     (check,) = result.get_asset_check_evaluations()
     assert check.passed
     assert not lake.breaks.open_breaks(BREAKS)
@@ -78,7 +78,7 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(materia
     every, one = read_closes(lake), read_closes(lake, conids={OTHER})
     assert one.rows.equals(every.rows.filter(conid=OTHER))
     assert one.ends == {conid: end for conid, end in every.ends.items() if conid == OTHER}
-    assert lake.closures.table.version() == materialized_again(materialize, lake)
+    assert lake.closures.table.version() == materialized_again(world, lake)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +207,6 @@ def test_a_cause_stays_that_another_process_found_while_this_one_judged_without_
     assert next(times) >= 2
 
 
-def materialized_again(materialize, lake) -> int:
-    assert materialize(closures).success
+def materialized_again(world, lake) -> int:
+    assert world.materialize(closures).success
     return lake.closures.table.version()

@@ -10,13 +10,14 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 from tests.support.legs import leg
+from tests.support.streams import settings_for, simulate
 
 # A contract that the simulator does not know, as a gateway an expired one.
 GONE = 921999999
 
 
 @pytest.fixture
-def gateway(simulate, settings_for):
+def gateway():
     """Return a simulator, a connection to it, and what counts the requests for details."""
 
     @asynccontextmanager
@@ -51,9 +52,7 @@ async def test_a_described_leg_that_has_expired_is_told_and_not_looked_up(gatewa
         assert (lake.registry.table.version(), asked()) == (version, 0)
 
 
-async def test_doctor_says_that_a_leg_has_expired_and_asks_for_no_details_of_it(
-    gateway, settings_for
-) -> None:
+async def test_doctor_says_that_a_leg_has_expired_and_asks_for_no_details_of_it(gateway) -> None:
     async with gateway() as (sim, _connection, asked):
         held = await of_gateway(settings_for(sim), [])
         before = asked()

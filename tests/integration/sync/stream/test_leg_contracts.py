@@ -10,12 +10,11 @@ from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.sync.stream import contracts
-from tests.integration.sync.conftest import CALL, PUT, STOCK, A
+from tests.support.booked_legs import CALL, PUT, STOCK, A, leg
+from tests.support.streams import eventually, settings_for, simulate
 
 
-async def test_a_leg_with_another_strike_than_its_contract_is_not_streamed(
-    simulate, streaming, lake, leg, eventually
-):
+async def test_a_leg_with_another_strike_than_its_contract_is_not_streamed(streaming, lake):
     async with simulate() as sim:
         await lake.registry.add_active(**leg(PUT, strike=230))
         await lake.registry.add_active(**leg(CALL))
@@ -40,7 +39,7 @@ async def test_a_stock_is_streamed_as_a_leg(stream_legs):
 
 
 async def test_a_leg_that_only_old_details_contradict_is_streamed_and_the_details_renewed(
-    simulate, settings_for, streaming, lake, leg, eventually
+    streaming, lake
 ):
     async with simulate() as sim:
         connection = await connect(settings_for(sim))
@@ -58,7 +57,7 @@ async def test_a_leg_that_only_old_details_contradict_is_streamed_and_the_detail
 
 @pytest.mark.parametrize("farm_is_away", [True, False])
 async def test_a_leg_streams_as_soon_as_its_refused_details_come(
-    farm_is_away, simulate, streaming, lake, leg, eventually, monkeypatch
+    farm_is_away, streaming, lake, monkeypatch
 ):
     if not farm_is_away:
         monkeypatch.setattr(contracts, "REFETCH", Backoff(first_s=1.0, longest_s=1.0))
@@ -81,9 +80,7 @@ async def test_a_leg_streams_as_soon_as_its_refused_details_come(
         assert lake.contracts.not_given() == {}
 
 
-async def test_a_line_that_a_broken_farm_cut_is_requested_when_the_farm_is_back(
-    simulate, streaming, lake, leg, eventually
-):
+async def test_a_line_that_a_broken_farm_cut_is_requested_when_the_farm_is_back(streaming, lake):
     await lake.registry.add_active(**leg(PUT))
     async with simulate() as sim:
         sim.answer_line(PUT, 10182)
@@ -96,9 +93,7 @@ async def test_a_line_that_a_broken_farm_cut_is_requested_when_the_farm_is_back(
             assert time.monotonic() - began < 25.0
 
 
-async def test_texts_of_a_gateway_in_chinese_are_readable_and_have_their_code(
-    simulate, streaming, lake, eventually
-):
+async def test_texts_of_a_gateway_in_chinese_are_readable_and_have_their_code(streaming, lake):
     async with simulate() as sim, streaming(sim) as (streamer, _received):
         await eventually(lambda: streamer.state == "LIVE")
         sim.send_error(1100, r"\u4e0eIBKR\u7684\u8fde\u63a5\u65ad\u5f00")

@@ -8,14 +8,11 @@ from position_sync_dagster.domain import valuation as streamed_holding
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import PriceKind, ValueOrigin
 from position_sync_dagster.sync.reports.book import open_positions, read_book
+from tests.support.booked_legs import CALL, CENTS, PUT, A, leg
+from tests.support.streams import eventually, settings_for, simulate
 
-A = "DUSIM0001"
-CALL, PUT, CENTS, STOCK = 921000001, 921000002, 921000004, 920000001
 
-
-async def test_an_old_last_trade_inside_a_wide_quote_gives_way_to_the_mid(
-    simulate, streaming, lake, leg, eventually
-):
+async def test_an_old_last_trade_inside_a_wide_quote_gives_way_to_the_mid(streaming, lake):
     async with simulate() as sim:
         sim.pin_quote(CALL, bid=1.0, ask=3.0, last=1.1, no_mark=True)
         await lake.registry.add_active(**leg(CALL))
@@ -30,7 +27,7 @@ async def test_an_old_last_trade_inside_a_wide_quote_gives_way_to_the_mid(
 
 
 async def test_a_dead_line_among_live_ones_is_found_by_the_brokers_value_and_requested_again(
-    stream_legs, eventually, monkeypatch
+    stream_legs, monkeypatch
 ):
     monkeypatch.setattr(streamed_holding, "SETTLE", timedelta(seconds=0.5))
     async with stream_legs(CALL, PUT, simulator={"pnl_interval_s": 0.1}) as (
@@ -58,9 +55,7 @@ async def test_a_dead_line_among_live_ones_is_found_by_the_brokers_value_and_req
         assert all(r.note is None for r in received.updates if r.conid == CALL)
 
 
-async def test_after_a_farm_returned_a_line_that_stays_silent_is_requested_again(
-    stream_legs, eventually
-):
+async def test_after_a_farm_returned_a_line_that_stays_silent_is_requested_again(stream_legs):
     async with stream_legs(PUT, line_silence_s=0.5) as (sim, streamer, received):
         sim.after_restore("dead")
         sim.farm("usfarm", 2103)
@@ -74,9 +69,7 @@ async def test_after_a_farm_returned_a_line_that_stays_silent_is_requested_again
 
 
 @pytest.mark.parametrize("notice", [None, 2103])
-async def test_a_model_that_ticks_keeps_no_dead_quote_alive(
-    stream_legs, eventually, monkeypatch, notice
-):
+async def test_a_model_that_ticks_keeps_no_dead_quote_alive(stream_legs, monkeypatch, notice):
     monkeypatch.setattr(streamed_holding, "SETTLE", timedelta(seconds=0.5))
     async with stream_legs(PUT, simulator={"pnl_interval_s": 0.1}) as (sim, _streamer, received):
         await eventually(lambda: (row := received.newest(A, PUT)) and row.daily_pnl is not None)
@@ -94,9 +87,7 @@ async def test_a_model_that_ticks_keeps_no_dead_quote_alive(
         assert "differs" in row.note or "farm broke" in row.note
 
 
-async def test_in_the_list_of_positions_a_dead_mark_grows_old_while_greeks_tick(
-    stream_legs, eventually, lake, settings_for
-):
+async def test_in_the_list_of_positions_a_dead_mark_grows_old_while_greeks_tick(stream_legs, lake):
     async with stream_legs(PUT, pnl_subscriptions=0) as (sim, _streamer, received):
         await eventually(lambda: (row := received.newest(A, PUT)) and row.price_kind == "MARK")
         sim.ticking(PUT, ["model"])
@@ -112,7 +103,7 @@ async def test_in_the_list_of_positions_a_dead_mark_grows_old_while_greeks_tick(
 
 @pytest.mark.parametrize("unit", ["quoted", "major"])
 async def test_greeks_of_a_cent_quoted_contract_are_in_dollars_whatever_the_model_counts_in(
-    simulate, streaming, lake, leg, eventually, unit
+    streaming, lake, unit
 ):
     async with simulate() as sim:
         sim.model_unit(CENTS, unit)

@@ -3,7 +3,8 @@
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.gateway.codes import GatewayCode
 from position_sync_dagster.sync.stream import contracts
-from tests.integration.sync.conftest import CALL, PUT, STOCK
+from tests.support.booked_legs import CALL, PUT, STOCK
+from tests.support.streams import eventually
 
 
 def requests(sim):
@@ -11,7 +12,7 @@ def requests(sim):
 
 
 async def test_while_another_session_has_the_data_one_line_is_requested_for_all(
-    stream_legs, eventually, monkeypatch
+    stream_legs, monkeypatch
 ):
     waits = {GatewayCode.COMPETING_SESSION: Backoff(first_s=0.5, longest_s=2.0)}
     monkeypatch.setattr(contracts, "RETRY_WAITS", waits)

@@ -19,14 +19,11 @@ from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.sync.drain import ConnectionValues
 from position_sync_dagster.sync.stream import model_greeks, publisher
 from position_sync_dagster.sync.stream import streamer as link
+from tests.support.booked_legs import CALL, PUT, A, leg
+from tests.support.streams import eventually, simulate, updates_continue
 
-A = "DUSIM0001"
-CALL, PUT = 921000001, 921000002
 
-
-async def test_after_a_dropped_connection_it_streams_again_by_itself(
-    stream_legs, eventually, updates_continue
-):
+async def test_after_a_dropped_connection_it_streams_again_by_itself(stream_legs):
     async with stream_legs(PUT) as (sim, streamer, received):
         sim.close_position(A, CALL)
         await eventually(lambda: streamer.routes[(A, CALL)] is LegState.CLOSED)
@@ -55,7 +52,7 @@ def make_slow(table, monkeypatch):
 
 
 async def test_the_end_of_a_connection_makes_the_stream_blind_before_anything_looks_at_it(
-    stream_legs, lake, eventually, monkeypatch
+    stream_legs, lake, monkeypatch
 ):
     monkeypatch.setattr(model_greeks, "PRICES_S", 3600.0)
     async with stream_legs(PUT, pnl_subscriptions=0) as (sim, streamer, _received):
@@ -73,7 +70,7 @@ async def test_the_end_of_a_connection_makes_the_stream_blind_before_anything_lo
 
 
 async def test_after_connectivity_was_restored_without_data_everything_is_requested_again(
-    stream_legs, eventually, updates_continue
+    stream_legs,
 ):
     async with stream_legs(PUT) as (sim, streamer, received):
         sim.connectivity("lost")
@@ -87,7 +84,7 @@ async def test_after_connectivity_was_restored_without_data_everything_is_reques
 
 
 async def test_a_loss_of_ib_during_which_data_go_on_ends_with_a_new_connection(
-    stream_legs, eventually, updates_continue, monkeypatch, caplog
+    stream_legs, monkeypatch, caplog
 ):
     monkeypatch.setattr(link, "DATA_DESPITE_LOSS_S", 0.5)
     async with stream_legs(PUT) as (sim, streamer, received):
@@ -100,7 +97,7 @@ async def test_a_loss_of_ib_during_which_data_go_on_ends_with_a_new_connection(
 
 
 async def test_a_loss_of_ib_without_a_line_ends_with_a_new_connection_after_a_while(
-    stream_legs, eventually, monkeypatch
+    stream_legs, monkeypatch
 ):
     monkeypatch.setattr(link, "LONG_LOSS_S", 0.5)
     async with stream_legs(underlying_lines=0) as (sim, streamer, _received):
@@ -111,7 +108,7 @@ async def test_a_loss_of_ib_without_a_line_ends_with_a_new_connection_after_a_wh
 
 
 async def test_a_loss_of_ib_from_before_the_log_in_is_doubted_after_a_while_too(
-    stream_legs, eventually, monkeypatch
+    stream_legs, monkeypatch
 ):
     monkeypatch.setattr(link, "LONG_LOSS_S", 0.5)
     async with stream_legs() as (sim, streamer, _received):
@@ -123,7 +120,7 @@ async def test_a_loss_of_ib_from_before_the_log_in_is_doubted_after_a_while_too(
 
 
 async def test_the_delay_grows_with_each_attempt_until_a_connection_is_open(
-    simulate, lake, leg, running_streamer, eventually, monkeypatch
+    lake, running_streamer, monkeypatch
 ):
     failures_seen: list[int] = []
 
@@ -148,7 +145,7 @@ async def test_the_delay_grows_with_each_attempt_until_a_connection_is_open(
 
 
 async def test_a_lake_that_fails_while_it_connects_is_tried_again(
-    simulate, lake, running_streamer, eventually, monkeypatch
+    lake, running_streamer, monkeypatch
 ):
     monkeypatch.setattr(link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
     replace = lake.broker_positions.replace
@@ -165,9 +162,7 @@ async def test_a_lake_that_fails_while_it_connects_is_tried_again(
         await eventually(lambda: streamer.state is SessionState.LIVE)
 
 
-async def test_the_stream_waits_on_one_connection_for_a_gateway_without_ib(
-    simulate, lake, leg, running_streamer, eventually
-):
+async def test_the_stream_waits_on_one_connection_for_a_gateway_without_ib(lake, running_streamer):
     await lake.registry.add_active(**leg(PUT))
     async with simulate() as sim:
         sim.connectivity("lost")
@@ -184,9 +179,7 @@ async def test_the_stream_waits_on_one_connection_for_a_gateway_without_ib(
 
 
 @pytest.mark.parametrize(("broken", "well"), [(2103, 2104), (2105, 2107)])
-async def test_a_broken_data_farm_is_reported_and_no_line_is_cancelled(
-    stream_legs, eventually, broken, well
-):
+async def test_a_broken_data_farm_is_reported_and_no_line_is_cancelled(stream_legs, broken, well):
     async with stream_legs(PUT) as (sim, streamer, _received):
         sim.farm("usopt", broken)
         await eventually(lambda: streamer.detail)
@@ -201,7 +194,7 @@ async def test_a_broken_data_farm_is_reported_and_no_line_is_cancelled(
 BY_STEPS = {"simulator": {"autostep": False}, "flush_interval_s": 0.1, "rows": False}
 
 
-async def check_that_a_fill_has_no_value_by_the_line(sim, received, eventually):
+async def check_that_a_fill_has_no_value_by_the_line(sim, received):
     position = sim.fill(A, PUT, 1)["quantity"]
     row = await eventually(
         lambda: (found := received.newest(A, PUT)).position == position and found
@@ -210,16 +203,14 @@ async def check_that_a_fill_has_no_value_by_the_line(sim, received, eventually):
     assert (row.bid, row.ask, row.delta) == (None, None, None)
 
 
-async def test_a_quote_from_before_a_farm_broke_does_not_count_until_its_next_tick(
-    stream_legs, eventually
-):
+async def test_a_quote_from_before_a_farm_broke_does_not_count_until_its_next_tick(stream_legs):
     async with stream_legs(PUT, **BY_STEPS) as (sim, streamer, received):
         sim.step()
         row = await eventually(lambda: received.newest(A, PUT))
         assert (row.value_source, row.bid is None) == (ValueOrigin.TICK, False)
         sim.farm("usopt", 2103)
         await eventually(lambda: streamer.detail)
-        await check_that_a_fill_has_no_value_by_the_line(sim, received, eventually)
+        await check_that_a_fill_has_no_value_by_the_line(sim, received)
         sim.farm("usopt", 2104)
         await eventually(lambda: streamer.detail is None)
         sim.step()
@@ -227,7 +218,7 @@ async def test_a_quote_from_before_a_farm_broke_does_not_count_until_its_next_ti
 
 
 async def test_a_tick_that_came_while_the_gateway_had_lost_ib_does_not_count_after_the_restore(
-    stream_legs, eventually
+    stream_legs,
 ):
     async with stream_legs(PUT, **BY_STEPS) as (sim, streamer, received):
         sim.step()
@@ -240,13 +231,13 @@ async def test_a_tick_that_came_while_the_gateway_had_lost_ib_does_not_count_aft
         await eventually(lambda: opened.connection.lines.heard_at > heard_at)
         sim.connectivity("restored_data_kept")
         await eventually(lambda: streamer.state is SessionState.LIVE)
-        await check_that_a_fill_has_no_value_by_the_line(sim, received, eventually)
+        await check_that_a_fill_has_no_value_by_the_line(sim, received)
         sim.step()
         await eventually(lambda: received.newest(A, PUT).value_source is ValueOrigin.TICK)
 
 
 async def test_values_from_before_a_loss_of_ib_during_the_first_step_are_not_current(
-    simulate, lake, running_streamer, eventually, monkeypatch
+    lake, running_streamer, monkeypatch
 ):
     slow, began = make_slow(lake.broker_positions, monkeypatch)
     async with simulate() as sim, running_streamer(sim) as streamer:
@@ -265,7 +256,7 @@ async def test_values_from_before_a_loss_of_ib_during_the_first_step_are_not_cur
 
 
 async def test_a_gateway_that_hangs_makes_the_stream_blind_until_it_answers(
-    stream_legs, eventually, monkeypatch, updates_continue
+    stream_legs, monkeypatch
 ):
     monkeypatch.setattr(connection, "SILENCE_S", 0.3)
     monkeypatch.setattr(link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
@@ -276,7 +267,7 @@ async def test_a_gateway_that_hangs_makes_the_stream_blind_until_it_answers(
         await updates_continue(streamer, received)
 
 
-async def test_while_the_gateway_has_lost_ib_nothing_is_written(stream_legs, lake, eventually):
+async def test_while_the_gateway_has_lost_ib_nothing_is_written(stream_legs, lake):
     async with stream_legs(PUT, refresh_interval_s=0.2) as (sim, streamer, received):
         sim.connectivity("lost")
         await eventually(lambda: streamer.state is SessionState.BLIND)
@@ -293,9 +284,7 @@ async def test_while_the_gateway_has_lost_ib_nothing_is_written(stream_legs, lak
         await eventually(lambda: len(received.updates) > count)
 
 
-async def test_a_farm_that_is_broken_at_the_log_in_is_known(
-    simulate, streaming, lake, leg, eventually
-):
+async def test_a_farm_that_is_broken_at_the_log_in_is_known(streaming, lake):
     async with simulate() as sim:
         sim.farm("usfarm", 2103)
         await lake.registry.add_active(**leg(PUT))

@@ -7,15 +7,14 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.sync import propose_strategies
 from position_sync_dagster.sync.explain_closes import CloseExplainer
+from tests.support.streams import eventually, settings_for, simulate
 
 
 def streamed(streamer):
     return list(streamer.routes.values()).count(LegState.STREAMED)
 
 
-async def test_the_book_of_the_demo_is_proposed_as_it_was_built(
-    simulate, lake, settings_for, streaming, eventually
-):
+async def test_the_book_of_the_demo_is_proposed_as_it_was_built(lake, streaming):
     file = files("ib_gateway_simulator") / "books" / "demo_strategies.yaml"
     built = {}
     async with simulate("demo") as sim:

@@ -8,9 +8,8 @@ from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.gateway import account_feed
 from position_sync_dagster.sync.stream import streamer as link
-
-A, B = "DUSIM0001", "DUSIM0002"
-CALL, PUT = 921000001, 921000002
+from tests.support.booked_legs import CALL, PUT, A, B, leg
+from tests.support.streams import eventually, offline, simulate
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +25,7 @@ def positions_requests(sim):
 
 @pytest.mark.parametrize("restore", ["restored_data_kept", "restored_data_lost"])
 async def test_a_restore_before_the_login_ended_makes_the_stream_live_on_the_same_connection(
-    simulate, lake, leg, running_streamer, eventually, restore
+    lake, running_streamer, restore
 ):
     await lake.registry.add_active(**leg(PUT))
     async with simulate() as sim:
@@ -39,9 +38,7 @@ async def test_a_restore_before_the_login_ended_makes_the_stream_live_on_the_sam
             assert sim.stats()["connections"]["total"] == 1
 
 
-async def test_after_a_restore_that_kept_the_data_the_positions_are_listed_again(
-    stream_legs, offline, eventually
-):
+async def test_after_a_restore_that_kept_the_data_the_positions_are_listed_again(stream_legs):
     async with stream_legs(PUT) as (sim, streamer, received):
         before = positions_requests(sim)
         await offline(sim, streamer)
@@ -51,7 +48,7 @@ async def test_after_a_restore_that_kept_the_data_the_positions_are_listed_again
 
 
 async def test_an_account_without_an_end_is_in_the_detail_and_is_downloaded_again(
-    stream_legs, offline, lake, eventually
+    stream_legs, lake
 ):
     async with stream_legs(PUT, account_quiet_s=0.2) as (sim, streamer, _received):
         sim.download_end(B, delay_s=None)
@@ -77,7 +74,7 @@ async def _equals(read, expected):
 
 @pytest.mark.parametrize("conid", [0, -5, 2**40])
 async def test_an_odd_holding_is_named_and_the_others_are_streamed_and_queued(
-    simulate, streaming, lake, leg, eventually, conid
+    streaming, lake, conid
 ):
     async with simulate() as sim:
         sim.holding(A, conid, "nan", "")

@@ -5,9 +5,9 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.errors import InvalidLegError
 from position_sync_dagster.lake.strategies_file import follow_file
 from position_sync_dagster.sync.leg_followers import RuleFollower
+from tests.support.booked_legs import CALL, PUT, A
+from tests.support.streams import eventually, settings_for, simulate
 
-A = "DUSIM0001"
-CALL, PUT = 921000001, 921000002
 FILE = """\
 strategies:
 - rule: calls
@@ -21,7 +21,7 @@ def legs(lake):
 
 
 async def test_a_leg_that_begins_to_match_is_streamed_and_leaves_when_it_ceases(
-    simulate, lake, settings_for, streaming, eventually, tmp_path
+    lake, streaming, tmp_path
 ):
     conid, file = CALL, tmp_path / "strategies.yaml"
     file.write_text(FILE.format(more=""))
@@ -47,7 +47,7 @@ async def test_a_leg_that_begins_to_match_is_streamed_and_leaves_when_it_ceases(
 
 
 async def test_a_leg_of_a_rule_without_a_line_is_queued_before_all_others(
-    simulate, lake, settings_for, streaming, eventually, tmp_path
+    lake, streaming, tmp_path
 ):
     file = tmp_path / "strategies.yaml"
     file.write_text("strategies:\n- rule: all\n  match: {right: PUT}\n")
@@ -63,9 +63,7 @@ async def test_a_leg_of_a_rule_without_a_line_is_queued_before_all_others(
             await eventually(queued)
 
 
-async def test_a_saved_file_is_applied_and_what_its_rules_chose_stays(
-    simulate, lake, settings_for, streaming, eventually, tmp_path
-):
+async def test_a_saved_file_is_applied_and_what_its_rules_chose_stays(lake, streaming, tmp_path):
     file = tmp_path / "strategies.yaml"
     rule = "strategies:\n- rule: puts\n  match: {right: PUT}\n"
     file.write_text(rule)

@@ -4,7 +4,8 @@ import asyncio
 
 from position_sync_dagster.domain import valuation as streamed_holding
 from position_sync_dagster.domain.holding import ValueOrigin
-from tests.integration.sync.conftest import CALL, PUT, A
+from tests.support.booked_legs import CALL, PUT, A
+from tests.support.streams import eventually, offline
 
 # Longer than a busy machine keeps a line that ticks from being read.
 SILENCE_S = 1.0
@@ -13,9 +14,7 @@ SILENCE_S = 1.0
 MANY_SILENCES_S = 3 * SILENCE_S
 
 
-async def test_outside_the_session_silent_lines_are_left_alone_until_it_opens(
-    stream_legs, offline, eventually
-):
+async def test_outside_the_session_silent_lines_are_left_alone_until_it_opens(stream_legs):
     quick = {"line_silence_s": SILENCE_S, "pnl_subscriptions": 0, "row_interval_s": 0.3}
     async with stream_legs(CALL, PUT, **quick) as (sim, streamer, received):
         await close(sim, streamer)
@@ -31,7 +30,7 @@ async def test_outside_the_session_silent_lines_are_left_alone_until_it_opens(
             await eventually(lambda c=conid: has_ticked(received.updates[before:], c))
 
 
-async def test_a_login_is_not_probed_while_every_session_is_closed(stream_legs, eventually):
+async def test_a_login_is_not_probed_while_every_session_is_closed(stream_legs):
     quick = {"line_silence_s": SILENCE_S, "pnl_subscriptions": 0, "row_interval_s": 0.3}
     async with stream_legs(CALL, PUT, **quick) as (sim, streamer, received):
         before = len(received.updates)

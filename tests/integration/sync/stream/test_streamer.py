@@ -21,10 +21,9 @@ from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+from tests.support.booked_legs import CALL, CENTS, PUT, STOCK, UNHELD, A, B, leg
+from tests.support.streams import eventually, settings_for, simulate
 from tests.support.waiting import DEADLINE_S
-
-A, B = "DUSIM0001", "DUSIM0002"
-CALL, PUT, CENTS, STOCK, UNHELD = 921000001, 921000002, 921000004, 920000001, 921000007
 
 
 async def queued(lake):
@@ -37,7 +36,7 @@ async def connection_of(streamer):
     return await IBConnectionManager(streamer.settings).get_connection()
 
 
-async def test_active_legs_stream_and_everything_else_is_queued(stream_legs, lake, eventually):
+async def test_active_legs_stream_and_everything_else_is_queued(stream_legs, lake):
     async with stream_legs(PUT) as (sim, streamer, _received):
         requests = await eventually(lambda: queued(lake))
         assert streamer.lines_in_use == sim.stats()["lines_in_use"] == 1
@@ -47,9 +46,7 @@ async def test_active_legs_stream_and_everything_else_is_queued(stream_legs, lak
         assert len(rows) == 9
 
 
-async def test_one_line_serves_every_account_that_holds_the_leg(
-    simulate, streaming, lake, leg, eventually
-):
+async def test_one_line_serves_every_account_that_holds_the_leg(streaming, lake):
     async with simulate() as sim:
         await lake.registry.add_active(**leg(CALL, account=A))
         async with streaming(sim) as (streamer, received):
@@ -59,9 +56,7 @@ async def test_one_line_serves_every_account_that_holds_the_leg(
             assert received.newest(B, CALL).position == -1.0
 
 
-async def test_a_streamed_row_agrees_with_the_brokers_own_value(
-    simulate, streaming, lake, leg, eventually
-):
+async def test_a_streamed_row_agrees_with_the_brokers_own_value(streaming, lake):
     async with simulate() as sim:
         for conid in (CALL, CENTS, STOCK):
             await lake.registry.add_active(**leg(conid))
@@ -82,9 +77,7 @@ async def test_a_streamed_row_agrees_with_the_brokers_own_value(
                 )
 
 
-async def test_a_leg_that_another_process_adds_streams_until_it_is_removed(
-    simulate, streaming, lake, leg, eventually
-):
+async def test_a_leg_that_another_process_adds_streams_until_it_is_removed(streaming, lake):
     async with simulate() as sim:
         elsewhere = StrategyRegistry(lake.table_path("active_strategies"))
         await elsewhere.initialize()
@@ -100,9 +93,7 @@ async def test_a_leg_that_another_process_adds_streams_until_it_is_removed(
             assert (A, PUT) in await queued(lake)
 
 
-async def test_a_streamed_position_that_closes_gives_a_zero_row_and_frees_its_line(
-    stream_legs, eventually
-):
+async def test_a_streamed_position_that_closes_gives_a_zero_row_and_frees_its_line(stream_legs):
     async with stream_legs(PUT) as (sim, _streamer, received):
         sim.close_position(A, PUT)
         row = await eventually(
@@ -113,7 +104,7 @@ async def test_a_streamed_position_that_closes_gives_a_zero_row_and_frees_its_li
 
 
 async def test_the_stream_writes_the_row_of_a_close_that_comes_in_the_middle_of_a_step(
-    stream_legs, lake, eventually, monkeypatch
+    stream_legs, lake, monkeypatch
 ):
     monkeypatch.setattr(account_feed, "LATE_S", 0.0)  # the list is not asked for in the step
     quiet = {"tick_interval_s": 600}  # so that no tick brings the row
@@ -141,9 +132,7 @@ async def test_the_stream_writes_the_row_of_a_close_that_comes_in_the_middle_of_
         assert (A, PUT) not in await queued(lake)
 
 
-async def test_a_line_that_is_refused_after_all_is_queued(
-    stream_legs, lake, eventually, monkeypatch
-):
+async def test_a_line_that_is_refused_after_all_is_queued(stream_legs, lake, monkeypatch):
     """Its holding was left out when the others were queued, since it was to have a line."""
 
     async def unknown(_connection, _conids):
@@ -156,14 +145,14 @@ async def test_a_line_that_is_refused_after_all_is_queued(
         assert streamer.routes[(A, PUT)] is LegState.OVERFLOW
 
 
-async def test_fills_reroute_at_once(stream_legs, eventually):
+async def test_fills_reroute_at_once(stream_legs):
     async with stream_legs(UNHELD, rows=False, flush_interval_s=600) as (sim, streamer, _received):
         sim.fill(A, UNHELD, 3)
         await eventually(lambda: streamer.routes.get((A, UNHELD)) is LegState.STREAMED)
 
 
 async def test_a_leg_that_loses_its_line_while_the_queue_fails_is_queued_later(
-    stream_legs, lake, eventually, monkeypatch
+    stream_legs, lake, monkeypatch
 ):
     async with stream_legs(PUT) as (_sim, streamer, _received):
         await eventually(lambda: queued(lake))
@@ -183,9 +172,7 @@ async def test_a_leg_that_loses_its_line_while_the_queue_fails_is_queued_later(
         await eventually(lambda: _both(lake, {(A, PUT)}))
 
 
-async def test_a_monitored_position_that_changes_or_closes_is_queued_at_once(
-    simulate, streaming, lake, eventually
-):
+async def test_a_monitored_position_that_changes_or_closes_is_queued_at_once(streaming, lake):
     async with simulate() as sim, streaming(sim):
         await eventually(lambda: queued(lake))
         batch = await lake.queue.claim_batch(100)
@@ -212,7 +199,7 @@ async def _both(lake, keys):
     return requests if keys <= set(requests) else None
 
 
-async def test_a_slow_table_delays_no_other(stream_legs, lake, eventually, monkeypatch):
+async def test_a_slow_table_delays_no_other(stream_legs, lake, monkeypatch):
     async with stream_legs(PUT, flush_interval_s=0.1) as (sim, _streamer, received):
         waits, freed = threading.Event(), threading.Event()
 
@@ -230,9 +217,7 @@ async def test_a_slow_table_delays_no_other(stream_legs, lake, eventually, monke
         freed.set()
 
 
-async def test_a_registry_that_vanishes_keeps_its_legs_until_it_is_back(
-    stream_legs, lake, leg, eventually, caplog
-):
+async def test_a_registry_that_vanishes_keeps_its_legs_until_it_is_back(stream_legs, lake, caplog):
     path = Path(lake.registry.table.path)
     async with stream_legs(PUT, flush_interval_s=0.1) as (sim, streamer, received):
         path.rename(path.with_name("away"))
@@ -252,9 +237,7 @@ async def test_a_registry_that_vanishes_keeps_its_legs_until_it_is_back(
         await eventually(lambda: streamer.routes[(A, CALL)] is LegState.STREAMED)
 
 
-async def test_a_clock_that_goes_back_stops_neither_refresh_nor_queue(
-    simulate, running_streamer, eventually
-):
+async def test_a_clock_that_goes_back_stops_neither_refresh_nor_queue(running_streamer):
     behind, clock = timedelta(), lambda: utc_now() - behind
     settings = {"clock": clock, "refresh_interval_s": 1}
     async with simulate() as sim, running_streamer(sim, **settings) as streamer:
@@ -264,9 +247,7 @@ async def test_a_clock_that_goes_back_stops_neither_refresh_nor_queue(
         await eventually(lambda: streamer.counts.enqueued >= 3 * enqueued)
 
 
-async def test_two_streamers_of_one_process_share_connection_lines_and_profit_feeds(
-    simulate, lake, leg, settings_for, eventually
-):
+async def test_two_streamers_of_one_process_share_connection_lines_and_profit_feeds(lake):
     async with simulate(pnl_interval_s=0.1) as sim:
         for conid in (PUT, STOCK):
             await lake.registry.add_active(**leg(conid))
@@ -289,9 +270,7 @@ async def test_two_streamers_of_one_process_share_connection_lines_and_profit_fe
         assert sim.stats()["peak_lines"] == 1
 
 
-async def test_legs_without_a_line_are_valued_by_their_own_profit_and_loss_feed(
-    simulate, streaming, lake, leg, eventually
-):
+async def test_legs_without_a_line_are_valued_by_their_own_profit_and_loss_feed(streaming, lake):
     async with simulate(pnl_interval_s=0.1) as sim:
         for priority, conid in ((1, PUT), (2, STOCK)):
             await lake.registry.add_active(**leg(conid, priority=priority))
@@ -317,7 +296,7 @@ async def _row(lake, sim, key, value_source):
 
 
 async def test_a_leg_whose_line_is_refused_is_queued_and_the_detail_names_the_reason(
-    simulate, streaming, lake, leg, eventually
+    streaming, lake
 ):
     async with simulate() as sim:
         sim.set_permission(PUT, 354)
@@ -329,9 +308,7 @@ async def test_a_leg_whose_line_is_refused_is_queued_and_the_detail_names_the_re
             assert sim.stats()["requests"]["17"]["reqMktData"] == 1
 
 
-async def test_with_several_accounts_a_change_is_valued_soon_as_well(
-    simulate, streaming, lake, eventually
-):
+async def test_with_several_accounts_a_change_is_valued_soon_as_well(streaming, lake):
     async with simulate() as sim, streaming(sim):
         await eventually(lambda: queued(lake))
         sim.fill(B, UNHELD, 2)
@@ -341,9 +318,7 @@ async def test_with_several_accounts_a_change_is_valued_soon_as_well(
         await eventually(lambda: _both(lake, {(B, UNHELD)}))
 
 
-async def test_a_close_whose_row_a_dead_process_did_not_write_gets_it(
-    simulate, streaming, lake, eventually
-):
+async def test_a_close_whose_row_a_dead_process_did_not_write_gets_it(streaming, lake):
     async with simulate() as sim:
         gateway_id = f"127.0.0.1:{sim.port}"
         async with streaming(sim):
@@ -359,7 +334,7 @@ async def test_a_close_whose_row_a_dead_process_did_not_write_gets_it(
             await eventually(lambda: _both(lake, {(A, PUT), (A, CALL)}))
 
 
-def test_a_handler_without_the_method_is_refused(settings_for):
+def test_a_handler_without_the_method_is_refused():
     streamer = IBPositionStreamer(settings=Settings(_env_file=None))
     with pytest.raises(TypeError, match="on_position_update"):
         streamer.register_handler(object())

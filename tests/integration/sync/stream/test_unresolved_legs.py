@@ -6,9 +6,9 @@ from ib_gateway_simulator import load_book
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.sync.reports.status import leg_states, read_status
-from tests.integration.sync.conftest import CALL, PUT, A
-from tests.support.booked_legs import terms_of
+from tests.support.booked_legs import CALL, PUT, A, leg, terms_of
 from tests.support.short_owner import refresh
+from tests.support.streams import eventually, settings_for, simulate
 
 MONTHLY, WEEKLY = 941000001, 941000002
 SPX = {"symbol": "SPX", "right": "PUT", "strike": 6000, "expiry": "20281215", "strategy_id": "s"}
@@ -35,9 +35,7 @@ def spx_and_spxw(tmp_path):
     return load_book(path)
 
 
-async def test_a_leg_without_a_conid_is_found_stored_and_streamed(
-    simulate, streaming, lake, eventually
-):
+async def test_a_leg_without_a_conid_is_found_stored_and_streamed(streaming, lake):
     await lake.registry.add_active(strategy_id="s", **terms_of(CALL))
     [leg] = lake.registry.unresolved
     async with simulate() as sim, streaming(sim) as (streamer, received):
@@ -53,7 +51,7 @@ async def test_a_leg_without_a_conid_is_found_stored_and_streamed(
 
 
 async def test_an_ambiguous_leg_names_its_candidates_and_harms_no_other(
-    spx_and_spxw, simulate, streaming, lake, eventually, settings_for, caplog
+    spx_and_spxw, streaming, lake, caplog
 ):
     await lake.registry.add_active(**SPX)
     await lake.registry.add_active(**SPX, trading_class="SPXW")
@@ -80,7 +78,7 @@ async def test_an_ambiguous_leg_names_its_candidates_and_harms_no_other(
         await eventually(lambda: streamer.detail is None)
 
 
-async def test_an_unknown_leg_names_what_is_near_it(simulate, streaming, lake, leg, eventually):
+async def test_an_unknown_leg_names_what_is_near_it(streaming, lake):
     await lake.registry.add_active(strategy_id="s", **terms_of(CALL) | {"strike": 241})
     await lake.registry.add_active(strategy_id="s", **terms_of(CALL) | {"symbol": "NONE"})
     await lake.registry.add_active(**leg(PUT))
@@ -93,7 +91,7 @@ async def test_an_unknown_leg_names_what_is_near_it(simulate, streaming, lake, l
         assert second.problem.endswith("and none like it.")
 
 
-async def test_a_file_that_is_read_again_changes_nothing(simulate, lake, settings_for, tmp_path):
+async def test_a_file_that_is_read_again_changes_nothing(lake, tmp_path):
     from position_sync_dagster.lake.strategies_file import load_strategies
 
     file = tmp_path / "strategies.yaml"
@@ -118,7 +116,7 @@ async def test_a_file_that_is_read_again_changes_nothing(simulate, lake, setting
         assert len(await lake.registry.get_all_active()) == 4
 
 
-async def test_without_an_answer_nothing_is_said_of_a_leg(simulate, lake, settings_for):
+async def test_without_an_answer_nothing_is_said_of_a_leg(lake):
     from position_sync_dagster.gateway.connection import connect
     from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
     from position_sync_dagster.sync.stream.ownership import OwnerContext
@@ -159,7 +157,7 @@ positions:
 
 @pytest.mark.parametrize("clock", ["Asia/Shanghai", "Asia/Dubai"])
 async def test_a_leg_is_the_contract_of_its_day_whatever_the_zone_of_the_login(
-    tmp_path, clock, simulate, streaming, lake, eventually
+    tmp_path, clock, streaming, lake
 ):
     path = tmp_path / "weeklies.yaml"
     path.write_text(WEEKLIES)

@@ -3,10 +3,11 @@
 import pytest
 
 from position_sync_dagster.domain.holding import PriceKind, ValueOrigin
-from tests.integration.sync.conftest import CALL, A
+from tests.support.booked_legs import CALL, A, leg
+from tests.support.streams import eventually, simulate
 
 
-async def test_a_frozen_mark_has_no_value_time(simulate, streaming, lake, leg, eventually):
+async def test_a_frozen_mark_has_no_value_time(streaming, lake):
     async with simulate() as sim:
         sim.freeze()
         await lake.registry.add_active(**leg(CALL))
@@ -24,9 +25,7 @@ async def test_a_frozen_mark_has_no_value_time(simulate, streaming, lake, leg, e
 
 
 @pytest.mark.parametrize("said", [True, False])
-async def test_a_delayed_quote_stands_beside_the_brokers_present_value(
-    stream_legs, eventually, said
-):
+async def test_a_delayed_quote_stands_beside_the_brokers_present_value(stream_legs, said):
     async with stream_legs(CALL, rows=False, delayed_fallback=True) as (sim, _streamer, received):
         sim.say_delayed(said)
         sim.pin_quote(CALL, bid=5.0, ask=6.0)
