@@ -11,11 +11,7 @@ from position_sync_dagster.domain.holding import GreeksSource, PositionUpdate
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
-from position_sync_dagster.errors import (
-    BrokerUnavailableError,
-    MomentError,
-    UnknownStrategyError,
-)
+from position_sync_dagster.errors import BrokerUnavailableError, MomentError, UnknownStrategyError
 from position_sync_dagster.lake.lake import Lake
 from tests.support.command_line import call
 from tests.unit.domain.test_causes import details
