@@ -128,11 +128,9 @@ class CloseExplainer:
             if knows_more(new, counting[change_id])
         }
         rows = lake.closures.add(chain.from_iterable(replaced.values()), run_id=self.run_id)
-        waiting = [
-            one
-            for one in chain.from_iterable((counting | replaced).values())
-            if one.cause is Cause.UNEXPLAINED and elapsed(one.closed_at, now) >= GRACE
-        ]
+        newest = chain.from_iterable((counting | replaced).values())
+        unexplained = (one for one in newest if one.cause is Cause.UNEXPLAINED)
+        waiting = [one for one in unexplained if elapsed(one.closed_at, now) >= GRACE]
         waiting.sort(key=attrgetter("closed_at"))
         self._ask_people(waiting, closes, now)
         first = closes.filter(one_of("change_id", open_ids)).get_column("seen_at").min()
@@ -369,27 +367,22 @@ def changes_between(
         quantity = known.position if known is not None else 0.0
         if holding.account not in accounts or holding.position == quantity:
             continue
-        terms = holding.instrument
-        times = [confirmed.get(holding.account)]
+        times, price, cost, began = [confirmed.get(holding.account)], None, None, None
         if known is not None:
             times += known.confirmed_at, known.position_time
+            price, cost, began = _price_of(known), known.average_cost, known.position_time
+        began = began or holding.position_time
         # Later times are from before the clock was set back.
         since = max((at for at in times if at and at <= holding.position_time), default=None)
         found.append(
             PositionChange(
-                change_id=content_id(
-                    known.position_time if known is not None else holding.position_time,
-                    holding.account,
-                    terms.conid,
-                    quantity,
-                    holding.position,
-                ),
+                change_id=content_id(began, *holding.key, quantity, holding.position),
                 account=holding.account,
-                **{name: getattr(terms, name) for name in _TERMS},
+                **{name: getattr(holding.instrument, name) for name in _TERMS},
                 before=quantity,
                 after=holding.position,
-                average_cost=known.average_cost if known is not None else None,
-                market_price=_price_of(known) if known is not None else None,
+                average_cost=cost,
+                market_price=price,
                 since=since,
                 seen_at=holding.position_time,
                 gateway_id=holding.gateway_id,
