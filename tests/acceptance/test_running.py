@@ -25,7 +25,8 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.supervisor import is_serving
 from tests.acceptance.test_recovery import stream_runs
 from tests.support import demo_program
-from tests.support.demo_program import ACCOUNT, LINES, STREAMED, Demo, answer_of, command, wait_for
+from tests.support.command_line import json_of
+from tests.support.demo_program import ACCOUNT, LINES, STREAMED, Demo, command, wait_for
 
 STREAMED_CONID = 911000001
 STREAMED_TO_CLOSE = 912000003
@@ -185,8 +186,8 @@ def test_the_command_line_sees_the_same(demo):
     told = json.loads(done.stdout)
     assert (told["legs_streamed"], told["underlying_lines"]) == (STREAMED, LINES - STREAMED)
     assert told["session_state"] == "LIVE"
-    assert len(answer_of("positions", "--home", str(demo.home))) == demo_program.LEGS
-    one = answer_of("positions", "--strategy", "calendar-1", "--home", str(demo.home))
+    assert len(json_of("positions", "--home", str(demo.home))) == demo_program.LEGS
+    one = json_of("positions", "--strategy", "calendar-1", "--home", str(demo.home))
     assert [row["source"] for row in one] == ["STREAM", "STREAM"]
 
 
@@ -297,7 +298,7 @@ def test_no_run_fails(demo):
 
 
 def status(demo: Demo) -> dict[str, Any]:
-    found: dict[str, Any] = answer_of("status", "--home", str(demo.home))
+    found: dict[str, Any] = json_of("status", "--home", str(demo.home))
     return found
 
 
