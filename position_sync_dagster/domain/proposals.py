@@ -12,16 +12,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import chain, combinations, groupby, pairwise, product
 from operator import attrgetter, itemgetter
-from typing import TypeVar
 
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.closes import Execution
-from position_sync_dagster.domain.holding import BrokerPosition
+from position_sync_dagster.domain.holding import BrokerPosition, grouped
 from position_sync_dagster.domain.instrument import Instrument, Right, contract_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract
-
-_Row = TypeVar("_Row")
-_Key = TypeVar("_Key")
 
 # Security types that an option can be an option on, and that are held themselves.
 STOCKS = frozenset({"STK", "FUT"})
@@ -145,15 +141,7 @@ _STRUCTURES: tuple[tuple[str, str, _Rule | None], ...] = (
 )
 
 
-def _by(key: Callable[[_Row], _Key], rows: Iterable[_Row]) -> defaultdict[_Key, list[_Row]]:
-    """Return rows by a key, in their order."""
-    found: defaultdict[_Key, list[_Row]] = defaultdict(list)
-    for row in rows:
-        found[key(row)].append(row)
-    return found
-
-
-_KINDS = _by(
+_KINDS = grouped(
     lambda row: row[0],
     ((text, kind, rule) for kind, texts, rule in _STRUCTURES for text in texts.split()),
 )
@@ -322,7 +310,7 @@ def propose(
         claimed: The active legs: what they have stays as it is.
         names: The names that are taken.
     """
-    of_underlying = _by(
+    of_underlying = grouped(
         lambda lot: (lot.account, lot.part.instrument.symbol, lot.part.instrument.currency),
         open_lots(holdings, executions, claimed),
     )
@@ -356,9 +344,9 @@ def open_lots(
     The oldest lots are closed first, and claimed first. What was held before the first known
     execution is a lot without an order.
     """
-    claims = _by(lambda leg: leg.conid, claimed)
+    claims = grouped(lambda leg: leg.conid, claimed)
     in_order = sorted(executions, key=lambda one: (one.time, one.execution_id))
-    traded = _by(lambda one: (one.account, one.conid), in_order)
+    traded = grouped(lambda one: (one.account, one.conid), in_order)
     found: list[Lot] = []
     for holding in sorted(holdings, key=lambda one: one.key):
         terms, deals = holding.instrument, traded[holding.key]
@@ -413,7 +401,7 @@ def _without(parts: Iterable[Piece], groups: Iterable[_Group]) -> list[Piece]:
 
 def _structures(lots: list[Lot]) -> list[_Group]:
     """Return the structures of one underlying: each option is in one."""
-    by_order = _by(lambda lot: lot.order, lots)
+    by_order = grouped(lambda lot: lot.order, lots)
     rest, alone = [lot.part for lot in by_order.pop(None, [])], list[Lot]()
     by_unit: defaultdict[object, list[list[Piece]]] = defaultdict(list)
     for order in sorted(by_order, key=str):
@@ -579,7 +567,7 @@ def _matched(given: Iterable[Piece]) -> list[_Group]:
         return [_grouped(parts, "all that is held of the underlying", 2)]
     groups: list[_Group] = []
     options = [part for part in parts if part.is_option]
-    for _day, own in sorted(_by(attrgetter("day"), options).items()):
+    for _day, own in sorted(grouped(attrgetter("day"), options).items()):
         if len(own) > 1 and kind_of(own) not in APART:
             groups.append(_grouped(own, "all options of the expiry", 2))
         else:
@@ -598,7 +586,7 @@ def _matched(given: Iterable[Piece]) -> list[_Group]:
 def _sides(groups: Iterable[_Group], step: _Step) -> list[tuple[list[_Group], list[_Group]]]:
     """Return the groups that a step compares with each other."""
     ones, others = (
-        _by(
+        grouped(
             lambda group: step.key(group.unit[-1].instrument),
             (one for one in groups if one.units > 0 and not one.labels.isdisjoint(labels)),
         )

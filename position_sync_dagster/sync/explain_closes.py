@@ -22,7 +22,7 @@ from position_sync_dagster.domain.closes import (
     Stage,
     knows_more,
 )
-from position_sync_dagster.domain.holding import BrokerPosition, Key
+from position_sync_dagster.domain.holding import BrokerPosition, Key, grouped
 from position_sync_dagster.domain.instrument import NEW_YORK, ContractDetails, Instrument
 from position_sync_dagster.domain.reconciliation import Break, Discrepancy, DiscrepancyType
 from position_sync_dagster.lake.lake import Lake
@@ -109,19 +109,17 @@ class CloseExplainer:
         said = self._said(since - BEFORE)
         counted = lake.closures.current_rows(since=since - BEFORE, columns=_COUNTED)
         due = due_closes(closes, counted, said, now)
-        judged: defaultdict[str, list[Closure]] = defaultdict(list)
+        judged: dict[str, list[Closure]] = {}
         if due:
-            chosen = closes.filter(one_of("change_id", due))
-            for one in closures_of(self._facts(chosen, asked or {}), now, due):
-                judged[one.change_id].append(one)
+            facts = self._facts(closes.filter(one_of("change_id", due)), asked or {})
+            judged = grouped(attrgetter("change_id"), closures_of(facts, now, due))
         unknown = counted.filter(pl.col("cause") == Cause.UNEXPLAINED.value)
         unknown = unknown.join(closes, on="change_id", how="semi")
         open_ids = {*unknown.get_column("change_id"), *judged}
         # Read after the facts: another process may have judged meanwhile, from more facts.
-        counting: defaultdict[str, list[Closure]] = defaultdict(list)
-        if open_ids:
-            for one in lake.closures.current(one_of("change_id", open_ids), since - BEFORE):
-                counting[one.change_id].append(one)
+        are_open = one_of("change_id", open_ids)
+        stored = lake.closures.current(are_open, since - BEFORE) if open_ids else []
+        counting = grouped(attrgetter("change_id"), stored)
         replaced = {
             change_id: _judged_last(new, counting[change_id], now)
             for change_id, new in judged.items()
@@ -133,7 +131,7 @@ class CloseExplainer:
         waiting = [one for one in unexplained if elapsed(one.closed_at, now) >= GRACE]
         waiting.sort(key=attrgetter("closed_at"))
         self._ask_people(waiting, closes, now)
-        first = closes.filter(one_of("change_id", open_ids)).get_column("seen_at").min()
+        first = closes.filter(are_open).get_column("seen_at").min()
         since = min(first, looked.until) if isinstance(first, datetime) else looked.until
         lake.closures.looked = replace(looked, since=since)
         return Explained(rows=rows, unexplained=tuple(waiting))

@@ -12,7 +12,7 @@ import polars as pl
 
 from position_sync_dagster.domain import reconciliation as breaks
 from position_sync_dagster.domain.clock import Clock, elapsed, utc_now
-from position_sync_dagster.domain.holding import BrokerPosition, Key, PositionUpdate
+from position_sync_dagster.domain.holding import BrokerPosition, Key, PositionUpdate, grouped
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract, contract_mismatch
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
@@ -250,10 +250,7 @@ def _by_login(
     """Return the discrepancies by login; with several logins, OF_STRATEGIES has the rest."""
     login_of = {name: one.gateway_id for one in settings.logins for name in one.accounts or ()}
     others = OF_STRATEGIES if login_of else settings.logins[0].gateway_id
-    found = defaultdict[str, list[Discrepancy]](list)
-    for one in discrepancies:
-        found[login_of.get(one.account, others)].append(one)
-    return found
+    return grouped(lambda one: login_of.get(one.account, others), discrepancies)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
