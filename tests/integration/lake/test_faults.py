@@ -9,14 +9,9 @@ from dataclasses import replace
 
 import pytest
 
+from position_sync_dagster import errors
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
-from position_sync_dagster.errors import (
-    LeaseLostError,
-    LoginOwnedError,
-    StoreRefusedError,
-    StoreUnavailableError,
-)
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.sync.stream.ownership import Ownership
@@ -68,7 +63,7 @@ def test_a_refusal_in_the_middle_is_named_and_work_goes_on_after_it(
         lambda: lake.updates.sync.latest_since(make_update(1).timestamp),
         lambda: Lake(lake.path).initialize_sync(),
     ):
-        with pytest.raises(StoreRefusedError) as caught:
+        with pytest.raises(errors.StoreRefusedError) as caught:
             call()
         assert lake.path in caught.value.what
         assert TOKEN not in repr((caught.value, caught.value.__cause__))
@@ -90,7 +85,7 @@ def test_a_store_that_is_down_is_an_outage_with_the_same_words_each_time(store, 
     store.proxy.fail(Rule("slow down"))
     said = set()
     for _ in range(2):
-        with pytest.raises(StoreUnavailableError) as caught:
+        with pytest.raises(errors.StoreUnavailableError) as caught:
             lake.queue.sync.claim_batch(limit=1, lease_s=600)
         said.add(str(caught.value))
     [text] = said  # so that it is logged once
@@ -129,7 +124,9 @@ def test_a_mark_whose_answer_is_lost_counts_once_and_says_that_the_lease_is_over
     batch = lake.queue.sync.claim_batch(limit=REQUESTS, lease_s=600)
     lake.updates.sync.append([make_update(r.conid, request_id=r.request_id) for r in batch])
     store.proxy.fail(Rule(CUT_AFTER, "PUT", "position_queue/_delta_log", times=1))
-    with pytest.raises(LeaseLostError):  # it does not know its own commit: nothing is done twice
+    with pytest.raises(
+        errors.LeaseLostError
+    ):  # it does not know its own commit: nothing is done twice
         lake.queue.sync.mark_success([request.request_id for request in batch])
     assert_each_once(lake)
 
@@ -138,7 +135,7 @@ def test_missing_credentials_are_named(store, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises((StoreRefusedError, StoreUnavailableError)):
+    with pytest.raises((errors.StoreRefusedError, errors.StoreUnavailableError)):
         Lake(store.lake()).initialize_sync()
 
 
@@ -149,7 +146,7 @@ def test_no_credential_is_in_a_log_an_error_or_the_store(store, lake, make_updat
     said = []
     for fault in ERRORS:
         store.proxy.fail(Rule(fault))
-        with pytest.raises((StoreRefusedError, StoreUnavailableError)) as caught:
+        with pytest.raises((errors.StoreRefusedError, errors.StoreUnavailableError)) as caught:
             Lake(lake.path).queue.sync.counts()
         said.append(repr(caught.getrepr(chain=True)))
     everything = (
@@ -167,7 +164,7 @@ def test_an_owner_that_was_stopped_longer_than_its_lease_writes_nothing_more(sto
     updates.fence(session.gateway_id, session.fencing_token)
     rows = updates.count()
     os.kill(worker.pid, signal.SIGCONT)
-    assert worker.output() == f"{LeaseLostError.__name__}\n"
+    assert worker.output() == f"{errors.LeaseLostError.__name__}\n"
     assert updates.count() == rows
 
 
@@ -184,7 +181,7 @@ def test_an_owner_whose_clock_is_off_never_writes_after_its_successor(
     session = _taken_over(lake)
     updates.fence(session.gateway_id, session.fencing_token)
     rows = updates.count()
-    assert worker.output() == f"{LeaseLostError.__name__}\n"
+    assert worker.output() == f"{errors.LeaseLostError.__name__}\n"
     assert updates.count() == rows
     own = replace(make_update(2), gateway_id="g", fencing_token=session.fencing_token)
     assert updates.append([own]).rows == 1
@@ -208,7 +205,7 @@ def _taken_over(lake):
     """Acquire the login as soon as the lease of its owner is over."""
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
-        with suppress(LoginOwnedError):
+        with suppress(errors.LoginOwnedError):
             return lake.sessions.acquire(
                 "g", Owner.STREAM, lease_s=60, run_id=None, host="other", pid=os.getpid()
             )
@@ -236,7 +233,9 @@ def test_keys_of_a_file_that_expire_are_read_again_without_a_new_process(
     assert lake.updates.sync.latest().height == 1
     store.proxy.fail(Rule("expired", key_id="FIRSTKEY"))
     for use in (lake.updates.sync.latest, lake.queue.sync.counts):
-        with pytest.raises(StoreRefusedError, match=r"have expired .*AWS_SHARED_CREDENTIALS_FILE"):
+        with pytest.raises(
+            errors.StoreRefusedError, match=r"have expired .*AWS_SHARED_CREDENTIALS_FILE"
+        ):
             use()
     write("SECONDKEY")
     lake.updates.sync.append([make_update(2)])
