@@ -8,8 +8,13 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from position_sync_dagster import errors
 from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
+from position_sync_dagster.errors import (
+    BrokenTableError,
+    ForeignTableError,
+    LakeNotWritableError,
+    NewerTableError,
+)
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.schema import (
@@ -62,20 +67,20 @@ def foreign_schema(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "error", "said"),
     [
-        (thesis, errors.ForeignTableError, "thesis"),
-        (lambda path: path.write_text("a file"), errors.ForeignTableError, "it is a file"),
-        (lambda path: write_deltalake(path, pl.DataFrame({"a": [1]})), errors.ForeignTableError,
+        (thesis, ForeignTableError, "thesis"),
+        (lambda path: path.write_text("a file"), ForeignTableError, "it is a file"),
+        (lambda path: write_deltalake(path, pl.DataFrame({"a": [1]})), ForeignTableError,
          "foreign table"),
-        (lambda path: Lake(path.parent).updates.table.initialize(), errors.ForeignTableError,
+        (lambda path: Lake(path.parent).updates.table.initialize(), ForeignTableError,
          "'position_updates'"),
-        (foreign_schema, errors.ForeignTableError, "conid"),
-        (lambda path: path.parent.write_text(""), errors.LakeNotWritableError, "POSITION_SYNC_LAKE"),
+        (foreign_schema, ForeignTableError, "conid"),
+        (lambda path: path.parent.write_text(""), LakeNotWritableError, "POSITION_SYNC_LAKE"),
     ],
     ids=["a folder", "a file", "a foreign table", "another table", "a foreign schema", "no folder"],
 )  # fmt: skip
 def test_what_is_no_table_of_this_name_is_refused_and_left_alone(tmp_path, make, error, said):
     path = tmp_path / "lake" / "position_updates"
-    if error is errors.ForeignTableError:
+    if error is ForeignTableError:
         path.parent.mkdir()
     make(path)
     before = sorted(tmp_path.rglob("*"))
@@ -97,7 +102,7 @@ def test_a_table_of_an_older_release_gets_the_new_columns_and_keeps_its_rows(tmp
     assert rows.get_column("note").is_null().all()
     properties = DeltaTable(tmp_path / "q").metadata().configuration
     assert properties[VERSION_PROPERTY] == str(newer.version)
-    with pytest.raises(errors.NewerTableError):
+    with pytest.raises(NewerTableError):
         PositionQueue(tmp_path / "q").sync.counts()
 
 
@@ -111,9 +116,7 @@ def test_a_process_that_has_a_table_open_is_refused_each_time_once_a_newer_relea
     table.initialize()
     migrated = table.version()
     for _ in range(3):
-        with pytest.raises(
-            errors.NewerTableError, match=f"this release knows {POSITION_QUEUE.version}"
-        ):
+        with pytest.raises(NewerTableError, match=f"this release knows {POSITION_QUEUE.version}"):
             older.sync.insert_many([QueueRequest(9, "SPY")])
     assert table.version() == migrated
     assert table.count() == 3
@@ -146,7 +149,7 @@ def entry(table: Path, version: int) -> Path:
 def test_a_damaged_table_is_called_broken(tmp_path, damage, said):
     filled_queue(tmp_path / "q")
     damage(tmp_path / "q")
-    with pytest.raises(errors.BrokenTableError, match=said):
+    with pytest.raises(BrokenTableError, match=said):
         PositionQueue(tmp_path / "q").sync.get_batch()
 
 
@@ -155,7 +158,7 @@ def test_a_table_taken_away_under_a_running_process_is_reported_missing_until_it
     (tmp_path / "q").rename(tmp_path / "away")
     for step in (queue.sync.counts, lambda: queue.sync.insert_many([QueueRequest(9, "SPY")])):
         with pytest.raises(
-            errors.BrokenTableError, match="deleted or moved away while this process had it open"
+            BrokenTableError, match="deleted or moved away while this process had it open"
         ):
             step()
         assert not (tmp_path / "q" / "_delta_log").exists()

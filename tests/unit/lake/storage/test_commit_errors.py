@@ -6,7 +6,15 @@ import pytest
 from deltalake.exceptions import CommitFailedError, DeltaError
 from polars.exceptions import ComputeError
 
-from position_sync_dagster import errors
+from position_sync_dagster.errors import (
+    BrokenTableError,
+    CommitContentionError,
+    LakeError,
+    LakeNotWritableError,
+    NewerTableError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
 from position_sync_dagster.lake.storage.commit_errors import (
     RetryCommit,
     plain,
@@ -30,19 +38,19 @@ LOG_IS_CUT = (
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (CommitFailedError("a concurrent transactions added new data"), errors.CommitContentionError),
-        (CommitFailedError("No space left on device (os error 28)"), errors.LakeNotWritableError),
-        (DeltaError("Invalid table version: 7"), errors.CommitContentionError),
-        (OSError(errno.EDQUOT, "Disk quota exceeded"), errors.LakeNotWritableError),
-        (DeltaError("Unable to create dir: … (os error 13)"), errors.LakeNotWritableError),
+        (CommitFailedError("a concurrent transactions added new data"), CommitContentionError),
+        (CommitFailedError("No space left on device (os error 28)"), LakeNotWritableError),
+        (DeltaError("Invalid table version: 7"), CommitContentionError),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), LakeNotWritableError),
+        (DeltaError("Unable to create dir: … (os error 13)"), LakeNotWritableError),
         (DeltaError('Error: Os { code: 20, kind: NotADirectory, message: "…" }'),
-         errors.LakeNotWritableError),
-        (ComputeError("Object at location x not found: … (os error 2)"), errors.BrokenTableError),
-        (ComputeError("parquet: File out of specification: file size (0) is …"), errors.BrokenTableError),
-        (DeltaError("Generic LocalFileSystem: … (os error 24)"), errors.LakeError),
-        (DeltaError("Generic LocalFileSystem: Requested range was invalid"), errors.BrokenTableError),
-        (DeltaError("Kernel error: Json error"), errors.BrokenTableError),
-        *((DeltaError(f"Kernel error: {text}"), errors.BrokenTableError) for text in LOG_IS_CUT),
+         LakeNotWritableError),
+        (ComputeError("Object at location x not found: … (os error 2)"), BrokenTableError),
+        (ComputeError("parquet: File out of specification: file size (0) is …"), BrokenTableError),
+        (DeltaError("Generic LocalFileSystem: … (os error 24)"), LakeError),
+        (DeltaError("Generic LocalFileSystem: Requested range was invalid"), BrokenTableError),
+        (DeltaError("Kernel error: Json error"), BrokenTableError),
+        *((DeltaError(f"Kernel error: {text}"), BrokenTableError) for text in LOG_IS_CUT),
     ],
 )  # fmt: skip
 def test_failures_are_told_apart(error, kind):
@@ -54,9 +62,9 @@ def test_each_failure_names_the_table_and_a_remedy_without_a_backtrace():
         "\x1b[31m↳\x1b[0m Kernel error: Truncated record\n   0: <unknown>\n   1: <unknown>"
     )
     for error, kind in (
-        (torn, errors.BrokenTableError),
-        (DeltaError("Read-only file system (os error 30)"), errors.LakeNotWritableError),
-        (CommitFailedError("added new data"), errors.CommitContentionError),
+        (torn, BrokenTableError),
+        (DeltaError("Read-only file system (os error 30)"), LakeNotWritableError),
+        (CommitFailedError("added new data"), CommitContentionError),
     ):
         message = to_lake_error(error, "/lake/t")
         assert isinstance(message, kind)
@@ -78,27 +86,27 @@ def answered(status: str, code: str, more: str = "") -> str:
 @pytest.mark.parametrize(
     ("text", "kind", "words"),
     [
-        (answered("403 Forbidden", "AccessDenied"), errors.StoreRefusedError, "denies access"),
-        (answered("403 Forbidden", "SignatureDoesNotMatch"), errors.StoreRefusedError, "denies access"),
-        (answered("400 Bad Request", "ExpiredToken"), errors.StoreRefusedError, "have expired"),
-        (answered("403 Forbidden", "RequestTimeTooSkewed"), errors.StoreRefusedError, "clock"),
-        (answered("404 Not Found", "NoSuchBucket"), errors.StoreRefusedError, "no such bucket"),
-        (answered("301 Moved Permanently", "PermanentRedirect"), errors.StoreRefusedError, "AWS_REGION"),
+        (answered("403 Forbidden", "AccessDenied"), StoreRefusedError, "denies access"),
+        (answered("403 Forbidden", "SignatureDoesNotMatch"), StoreRefusedError, "denies access"),
+        (answered("400 Bad Request", "ExpiredToken"), StoreRefusedError, "have expired"),
+        (answered("403 Forbidden", "RequestTimeTooSkewed"), StoreRefusedError, "clock"),
+        (answered("404 Not Found", "NoSuchBucket"), StoreRefusedError, "no such bucket"),
+        (answered("301 Moved Permanently", "PermanentRedirect"), StoreRefusedError, "AWS_REGION"),
         (f"{GET} - Received redirect without LOCATION, this normally indicates an incorrectly "
-         "configured region", errors.StoreRefusedError, "AWS_REGION"),
+         "configured region", StoreRefusedError, "AWS_REGION"),
         ("Generic S3 error: Error performing PUT http://169.254.169.254/latest/api/token in 4ms",
-         errors.StoreRefusedError, "no credentials"),
+         StoreRefusedError, "no credentials"),
         ("Kernel error an error occurred while loading credentials failed to load IMDS token",
-         errors.StoreRefusedError, "no credentials"),
-        (f"{GET} - HTTP error: builder error: URL scheme is not allowed", errors.StoreRefusedError,
+         StoreRefusedError, "no credentials"),
+        (f"{GET} - HTTP error: builder error: URL scheme is not allowed", StoreRefusedError,
          "AWS_ALLOW_HTTP"),
-        (answered("503 Service Unavailable", "SlowDown"), errors.StoreUnavailableError, "SlowDown"),
-        (answered("500 Internal Server Error", "InternalError"), errors.StoreUnavailableError, "again"),
+        (answered("503 Service Unavailable", "SlowDown"), StoreUnavailableError, "SlowDown"),
+        (answered("500 Internal Server Error", "InternalError"), StoreUnavailableError, "again"),
         (f"{GET}, after 4 retries - HTTP error: error sending request: unexpected EOF",
-         errors.StoreUnavailableError, "no answer from https://s3.test"),
-        (answered("404 Not Found", "NoSuchKey") + " not found", errors.BrokenTableError, "backup"),
+         StoreUnavailableError, "no answer from https://s3.test"),
+        (answered("404 Not Found", "NoSuchKey") + " not found", BrokenTableError, "backup"),
         (answered("412 Precondition Failed", "PreconditionFailed") + " already exists",
-         errors.CommitContentionError, "Other writers"),
+         CommitContentionError, "Other writers"),
     ],
 )  # fmt: skip
 def test_each_answer_is_an_error_with_its_cause_and_remedy(text, kind, words):
@@ -122,7 +130,7 @@ def test_nothing_that_a_store_repeats_of_a_request_is_shown():
 CONFLICT = CommitFailedError("a concurrent transaction added new data")
 STALE = DeltaError("part-0.parquet not found")
 FULL = OSError("No space left on device (os error 28)")
-NEWER = errors.NewerTableError("newer", remedy="install it")
+NEWER = NewerTableError("newer", remedy="install it")
 
 
 @pytest.mark.parametrize(
@@ -130,10 +138,10 @@ NEWER = errors.NewerTableError("newer", remedy="install it")
     [
         ([CONFLICT, STALE, RetryCommit(), CONFLICT], 15, "done"),
         ([*[CONFLICT] * 4, STALE, CONFLICT, STALE], 15, "done"),
-        ([STALE] * 4, 15, errors.BrokenTableError),
-        ([CONFLICT], 0, errors.CommitContentionError),
-        ([FULL], 15, errors.LakeNotWritableError),
-        ([NEWER], 15, errors.NewerTableError),
+        ([STALE] * 4, 15, BrokenTableError),
+        ([CONFLICT], 0, CommitContentionError),
+        ([FULL], 15, LakeNotWritableError),
+        ([NEWER], 15, NewerTableError),
     ],
 )
 def test_conflicts_are_tried_for_a_time_missing_files_four_times_and_the_rest_once(
