@@ -15,9 +15,10 @@ from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.sync.stream.ownership import Ownership
+from tests.support.demo_program import wait_for
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
-from tests.support.forked_workers import worker_forker
+from tests.support.lake_processes import Worker
 from tests.support.object_store import KEY_ID, SECRET, stored_under
 from tests.support.settings import make_settings
 from tests.support.store_proxy import CUT, CUT_AFTER, ERRORS, HANG, TOKEN, Rule
@@ -164,7 +165,7 @@ def test_an_owner_that_was_stopped_longer_than_its_lease_writes_nothing_more(sto
     updates.fence(session.gateway_id, session.fencing_token)
     rows = updates.count()
     os.kill(worker.pid, signal.SIGCONT)
-    assert worker.output() == f"{errors.LeaseLostError.__name__}\n"
+    assert worker.result() == "LeaseLostError"
     assert updates.count() == rows
 
 
@@ -177,11 +178,12 @@ def test_an_owner_whose_clock_is_off_never_writes_after_its_successor(
     lake, make_update, clock_s, lease_s
 ):
     """To the others its lease has ended before it began; or it ends so much later."""
-    worker, updates = _owner_that_writes(lake, clock_s, lease_s), lake.updates.sync
+    worker = _owner_that_writes(lake, clock_s=clock_s, lease_s=lease_s)
+    updates = lake.updates.sync
     session = _taken_over(lake)
     updates.fence(session.gateway_id, session.fencing_token)
     rows = updates.count()
-    assert worker.output() == f"{errors.LeaseLostError.__name__}\n"
+    assert worker.result() == "LeaseLostError"
     assert updates.count() == rows
     own = replace(make_update(2), gateway_id="g", fencing_token=session.fencing_token)
     assert updates.append([own]).rows == 1
@@ -190,27 +192,24 @@ def test_an_owner_whose_clock_is_off_never_writes_after_its_successor(
     assert set(tokens) == {session.fencing_token - 1, session.fencing_token}
 
 
-def _owner_that_writes(lake, *options):
+def _owner_that_writes(lake, **options):
     """Start a process that owns the login, and wait for its first row."""
-    worker = worker_forker("tests.support.fenced_worker").start(lake.path, *options)
+    worker = Worker("write_as_owner", lake.path, **options)
     worker.begin()
-    deadline = time.monotonic() + 60
-    while not lake.updates.sync.count():
-        assert time.monotonic() < deadline, "the owner wrote nothing"
-        time.sleep(0.05)
+    wait_for("the owner writes", lake.updates.sync.count)
     return worker
 
 
 def _taken_over(lake):
     """Acquire the login as soon as the lease of its owner is over."""
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline:
+
+    def acquired():
         with suppress(errors.LoginOwnedError):
             return lake.sessions.acquire(
                 "g", Owner.STREAM, lease_s=60, run_id=None, host="other", pid=os.getpid()
             )
-        time.sleep(0.1)
-    raise AssertionError("the lease of a stopped owner never ended")
+
+    return wait_for("the lease of its owner ends", acquired)
 
 
 def test_keys_of_a_file_that_expire_are_read_again_without_a_new_process(
