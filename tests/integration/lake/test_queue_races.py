@@ -1,4 +1,4 @@
-"""Several processes on one lake: nothing is granted twice, and nothing is lost."""
+"""Several processes on one lake: nothing is granted twice, lost, or called torn."""
 
 from collections import Counter
 from pathlib import Path
@@ -7,7 +7,7 @@ from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import opening, table
-from position_sync_dagster.lake.storage.table import append
+from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY, Table, append
 from tests.support.demo_program import wait_for
 from tests.support.drains import assert_each_ended_once, drain_later
 from tests.support.empty_lakes import put_tables
@@ -110,3 +110,22 @@ def test_one_of_several_processes_owns_a_login(place):
     put_tables(place)
     tokens = together(*(Worker("own", place) for _ in range(4)))
     assert sorted(tokens, key=str) == [1, None, None, None]
+
+
+CALLS = 60 if EVERYTHING else 10
+
+
+def test_a_lake_that_is_being_written_is_whole_at_each_of_many_examinations(tmp_path):
+    path = tmp_path / "lake"
+    Lake(path, fsync=False).initialize_sync()
+    writers = (
+        # The log keeps minutes: without a pause it outgrows the examinations of a busy machine.
+        Worker("insert", path, first=1, count=100_000, size=1, pause_s=0.1),
+        Worker("drain", path, lease_s=60, limit=5),
+        Worker("maintain", path),
+    )
+    queue, calls = PositionQueue(path / "position_queue").table, 0
+    with workers(*writers):
+        while calls < CALLS or queue.version() <= CHECKPOINT_EVERY:
+            assert not any(map(Table.examine, Lake(path, fsync=False).all_tables))
+            calls += 1

@@ -12,8 +12,11 @@ import pytest
 from position_sync_dagster import errors
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
+from position_sync_dagster.errors import StoreRefusedError, StoreUnavailableError, UnsafeStoreError
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.storage import object_store as store_probe
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.processes.preflight import check_store
 from position_sync_dagster.sync.stream.ownership import Ownership
 from tests.support.demo_program import wait_for
 from tests.support.empty_lakes import put_tables
@@ -254,3 +257,65 @@ async def test_a_store_that_hangs_suspends_an_owner_before_its_lease_ends(store,
         store.proxy.fail()
         await eventually(lambda: own.store_fault is None)
         own.check()
+
+
+def test_a_safe_store_is_called_so_and_the_probe_leaves_nothing_in_it(lake):
+    before = stored_under(lake.path)
+    [found] = check_store(lake)
+    assert found.text == "it refuses the second of two writers (conditional put)"
+    assert stored_under(lake.path) == before
+
+
+def test_a_store_that_lost_its_conditional_put_is_named_with_those_that_have_it(store, lake):
+    store.proxy.change(stripped=("if-none-match",))
+    with pytest.raises(UnsafeStoreError, match=r"no conditional put.*MinIO"):
+        check_store(lake)
+
+
+def test_a_client_that_may_not_use_conditional_put_is_named(lake, monkeypatch):
+    monkeypatch.setenv("AWS_CONDITIONAL_PUT", "disabled")
+    with pytest.raises(UnsafeStoreError, match="AWS_CONDITIONAL_PUT"):
+        lake.queue.table.probe_store()
+
+
+def test_a_winner_whose_answer_is_lost_makes_no_store_unsafe(store, lake):
+    store.proxy.fail(Rule(CUT_AFTER, "PUT", store_probe.PROBES, times=1))
+    assert lake.queue.table.probe_store()
+
+
+def test_writers_that_never_meet_prove_nothing(lake, monkeypatch):
+    monkeypatch.setattr(store_probe, "_race", lambda *_: [None, OSError("it is there")])
+    with pytest.raises(UnsafeStoreError, match="no writer lost"):
+        lake.queue.table.probe_store()
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"), [("denied", StoreRefusedError), ("slow down", StoreUnavailableError)]
+)
+def test_a_store_that_cannot_be_written_now_is_not_called_unsafe(store, lake, fault, error):
+    store.proxy.fail(Rule(fault, "PUT"))
+    with pytest.raises(error):
+        lake.queue.table.probe_store()
+
+
+def test_a_folder_needs_no_probe(tmp_path):
+    assert check_store(Lake(tmp_path / "lake")) == []
+
+
+COMMITS = 30
+
+
+def test_a_commit_takes_as_few_requests_after_many_commits(store, make_update, clock):
+    updates = Lake(store.lake()).updates.sync
+    updates.initialize()
+    updates.fence("g", 1)
+    taken = []
+    for number in range(COMMITS):
+        row = replace(make_update(number + 1), gateway_id="g", fencing_token=1)
+        store.proxy.change()
+        updates.append([row])
+        taken.append(len(store.proxy.change()))
+        clock.advance(1)
+    ordered = sorted(taken)
+    assert ordered[COMMITS // 2] <= 12, taken
+    assert ordered[-1] <= 70, taken  # with a checkpoint, and the table opened anew
