@@ -17,8 +17,8 @@ from position_sync_dagster import demo
 from position_sync_dagster.demo import (
     STATED_S,
     AcceptanceResult,
+    Display,
     JsonDisplay,
-    LineDisplay,
     LiveDisplay,
     choose_display,
     current_paths,
@@ -177,7 +177,7 @@ def test_a_log_has_the_addresses_once_and_then_the_figures(capsys, overview):
     assert [line.split()[-1] for line in (first, second)] == ["met", "missed"]
 
 
-@pytest.mark.parametrize("kind", [JsonDisplay, LineDisplay, LiveDisplay])
+@pytest.mark.parametrize("kind", [JsonDisplay, Display, LiveDisplay])
 def test_a_closed_output_stops_the_demo(kind, monkeypatch, overview):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stdout", Closed())
