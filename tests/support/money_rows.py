@@ -37,9 +37,7 @@ def priced_rows(rows: Sequence[PositionUpdate]) -> pl.DataFrame:
 
 
 def money(
-    rows: list[PositionUpdate],
-    legs: list[ActiveContract],
-    accounts: Sequence[AccountSummary] = (),
+    rows: list[PositionUpdate], legs: list[ActiveContract], accounts: Sequence[AccountSummary] = ()
 ) -> BookMoney:
     """Return the money of rows that the broker confirms nothing of; a line streams conid 1."""
     book = book_of(rows, legs, accounts=tuple(accounts), streamed=frozenset({1}))

@@ -13,16 +13,14 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
 from position_sync_dagster.sync.stream.streamer import stream
-from tests.support.booked_legs import terms_of
+from tests.support.booked_legs import CALL, STOCK, WORTHLESS, A, terms_of
+from tests.support.streams import eventually, settings_for, simulate
 
-A = "DUSIM0001"
-CALL, SHORT_PUT, WORTHLESS, CORN, STOCK, NEXT = (
-    921000001, 921000002, 921000003, 921000004, 920000001, 921000007,
-)  # fmt: skip
+SHORT_PUT, CORN, NEXT = 921000002, 921000004, 921000007
 
 
 @pytest.fixture
-def settings(tmp_path, settings_for):
+def settings(tmp_path):
     def make(sim) -> Settings:
         return settings_for(
             sim,
@@ -33,9 +31,7 @@ def settings(tmp_path, settings_for):
     return make
 
 
-async def test_closes_a_roll_and_an_assignment_leave_no_gap_in_the_profit_of_the_day(
-    simulate, settings, eventually
-):
+async def test_closes_a_roll_and_an_assignment_leave_no_gap_in_the_profit_of_the_day(settings):
     """Each holding was held over night at another price than its cost, or opened today."""
     book = load_book("small")  # with one account its subscription stays open
     openings = tuple(opening for opening in book.openings if opening.account == A)

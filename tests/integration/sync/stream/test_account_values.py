@@ -15,8 +15,9 @@ from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream import ownership
 from position_sync_dagster.sync.stream.streamer import stream
 from position_sync_dagster.terminal.board import describe
+from tests.support.booked_legs import STOCK, A, B
+from tests.support.streams import eventually, offline, settings_for, simulate
 
-A, B, STOCK = "DUSIM0001", "DUSIM0002", 920000001
 PNL_S = 0.05
 OFTEN = {"line_silence_s": 0.2}
 
@@ -30,7 +31,7 @@ def one_account():
 
 
 @pytest.fixture
-def recording(simulate, streaming, lake):
+def recording(streaming, lake):
     """Record the accounts of a simulator of their own; a market without steps changes nothing."""
 
     @asynccontextmanager
@@ -57,7 +58,7 @@ def newest(lake):
 
 
 @pytest.fixture
-def arrives(newest, eventually):
+def arrives(newest):
     """Wait until the newest row of an account fulfils a condition, and return it."""
 
     async def wait(condition, account=A):
@@ -134,7 +135,7 @@ async def test_a_change_is_a_row_and_silence_is_none(recording, lake, arrives, o
 
 @pytest.mark.parametrize("answer", ["unset", "refused", "silent"])
 async def test_profits_that_do_not_come_are_null_harm_nothing_else_and_are_requested_again(
-    recording, arrives, eventually, answer
+    recording, arrives, answer
 ):
     def requests(sim):
         return sim.stats()["requests"]["17"]["reqPnL"]
@@ -161,9 +162,7 @@ async def test_profits_that_do_not_come_are_null_harm_nothing_else_and_are_reque
 
 
 @pytest.mark.parametrize("state", ["restored_data_lost", "restored_data_kept"])
-async def test_the_profits_come_again_after_the_gateway_was_offline(
-    recording, arrives, offline, eventually, state
-):
+async def test_the_profits_come_again_after_the_gateway_was_offline(recording, arrives, state):
     async with recording() as (sim, streamer):
         before = await arrives(is_whole)
         await offline(sim, streamer, state)
@@ -174,7 +173,7 @@ async def test_the_profits_come_again_after_the_gateway_was_offline(
 
 
 async def test_a_new_connection_subscribes_again_and_writes_no_row_without_its_values(
-    recording, lake, arrives, eventually
+    recording, lake, arrives
 ):
     async with recording() as (sim, streamer):
         before = await arrives(is_whole)
@@ -203,7 +202,7 @@ async def test_a_new_stream_writes_no_row_for_what_the_last_one_wrote(
 
 
 async def test_a_table_that_cannot_be_written_harms_no_position_and_loses_no_change(
-    recording, lake, arrives, eventually, monkeypatch
+    recording, lake, arrives, monkeypatch
 ):
     monkeypatch.setattr(ownership, "AGAIN_S", 0.1)
     failures = iter([LakeNotWritableError("The disk is full.", remedy="Make room.")] * 3)
@@ -221,9 +220,7 @@ async def test_a_table_that_cannot_be_written_harms_no_position_and_loses_no_cha
         assert next(failures, None) is None
 
 
-async def test_a_stream_as_a_service_fences_its_rows_and_status_shows_them(
-    simulate, lake, settings_for, eventually, arrives
-):
+async def test_a_stream_as_a_service_fences_its_rows_and_status_shows_them(lake, arrives):
     async with simulate(pnl_interval_s=PNL_S) as sim:
         settings = settings_for(sim, **OFTEN)
         stop = asyncio.Event()

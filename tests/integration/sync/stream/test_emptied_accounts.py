@@ -7,7 +7,8 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.sync.drain import ConnectionValues, drain
-from tests.integration.sync.conftest import CALL, PUT, A, B
+from tests.support.booked_legs import CALL, PUT, A, B, leg
+from tests.support.streams import eventually, offline, simulate
 
 # No second list comes within a test.
 NEVER_S = 3600.0
@@ -16,7 +17,7 @@ UNKNOWN, COMPLETE = Completeness.UNKNOWN, Completeness.COMPLETE
 
 
 @pytest.fixture
-def emptied_by_restart(stream_legs, eventually):
+def emptied_by_restart(stream_legs):
     """Restart the gateway under a stream; after that its lists are empty."""
 
     async def restart(sim, streamer, *accounts):
@@ -63,7 +64,7 @@ async def all_valued(lake, settings):
 
 @pytest.mark.parametrize("accounts", [(A,), (A, B)], ids=["one of two", "all"])
 async def test_an_empty_list_after_a_restart_closes_nothing_until_one_names_the_holdings(
-    stream_legs, emptied_by_restart, offline, lake, eventually, accounts
+    stream_legs, emptied_by_restart, lake, accounts
 ):
     async with stream_legs(PUT, second_list_s=NEVER_S) as (sim, streamer, received):
         settings = streamer.settings
@@ -91,7 +92,7 @@ async def test_an_empty_list_after_a_restart_closes_nothing_until_one_names_the_
 
 
 async def test_an_account_that_was_emptied_while_nobody_saw_it_closes_with_the_second_list(
-    stream_legs, lake, eventually
+    stream_legs, lake
 ):
     async with stream_legs(PUT, second_list_s=0.3) as (sim, streamer, _received):
         settings = streamer.settings
@@ -114,9 +115,7 @@ async def test_an_account_that_was_emptied_while_nobody_saw_it_closes_with_the_s
         await eventually(lambda: streamer.detail is None)
 
 
-async def test_the_last_holding_that_closes_while_it_is_watched_closes_at_once(
-    stream_legs, lake, eventually
-):
+async def test_the_last_holding_that_closes_while_it_is_watched_closes_at_once(stream_legs, lake):
     async with stream_legs(CALL, second_list_s=NEVER_S) as (sim, streamer, received):
         await eventually(lambda: all_valued(lake, streamer.settings))
         for key in open_keys(sim, B):
@@ -125,9 +124,7 @@ async def test_the_last_holding_that_closes_while_it_is_watched_closes_at_once(
         assert streamer.detail is None
 
 
-async def test_the_first_list_of_a_new_process_is_a_first_one_again(
-    simulate, streaming, lake, leg, eventually
-):
+async def test_the_first_list_of_a_new_process_is_a_first_one_again(streaming, lake):
     await lake.registry.add_active(**leg(PUT))
     async with simulate() as sim:
         async with streaming(sim) as (streamer, _):
@@ -144,7 +141,7 @@ async def test_the_first_list_of_a_new_process_is_a_first_one_again(
 
 
 async def test_accounts_of_another_login_at_the_port_are_unknown_and_never_closed(
-    stream_legs, lake, eventually
+    stream_legs, lake
 ):
     async with stream_legs(PUT, CALL) as (sim, streamer, received):
         settings = streamer.settings
@@ -168,7 +165,7 @@ async def test_accounts_of_another_login_at_the_port_are_unknown_and_never_close
 
 
 async def test_a_stream_that_starts_behind_another_login_knows_whose_accounts_it_lacks(
-    simulate, streaming, lake, leg, eventually
+    streaming, lake
 ):
     await lake.registry.add_active(**leg(CALL))
     async with simulate() as sim:
@@ -188,7 +185,7 @@ async def test_a_stream_that_starts_behind_another_login_knows_whose_accounts_it
 
 
 async def test_a_request_of_an_account_that_is_not_managed_waits_in_a_library_too(
-    stream_legs, lake, eventually
+    stream_legs, lake
 ):
     async with stream_legs(PUT) as (sim, streamer, _received):
         settings = streamer.settings

@@ -12,16 +12,17 @@ from position_sync_dagster.gateway import holdings, subscriptions
 from position_sync_dagster.sync.confirmations import CONFIRMED, with_confirmed
 from position_sync_dagster.sync.drain import BrokerView, QueueWorker
 from position_sync_dagster.sync.stream import router
+from tests.support.booked_legs import PUT, A, B
+from tests.support.streams import eventually, simulate
 
-A, B = "DUSIM0001", "DUSIM0002"
-PUT, SPX_PUT, FUTURE = 921000002, 921000006, 920000002
+SPX_PUT, FUTURE = 921000006, 920000002
 IN_CENTS = 921000004
 OPEN = 9
 STILL = {"autostep": True, "tick_interval_s": 3600.0}
 
 
 @pytest.fixture
-def following(simulate, streaming, monkeypatch):
+def following(streaming, monkeypatch):
     """Stream the small book without an active leg, with short intervals."""
     monkeypatch.setattr(router, "PUBLISH_S", 0.1)
     monkeypatch.setattr(router, "MOVED_S", 0.2)
@@ -44,7 +45,7 @@ def following(simulate, streaming, monkeypatch):
 
 
 @pytest.fixture
-def published(lake, eventually):
+def published(lake):
     """Return what is published of a holding, when it fulfils a condition."""
 
     async def wait(streamer, key, condition):
@@ -102,7 +103,7 @@ def by_portfolio(row):
 
 
 async def test_a_monitored_holding_has_a_value_and_a_daily_profit_without_a_line(
-    following, published, drain, eventually
+    following, published, drain
 ):
     async with following() as (sim, streamer):
         row = await published(streamer, (A, PUT), by_pnl)
@@ -120,7 +121,7 @@ async def test_a_monitored_holding_has_a_value_and_a_daily_profit_without_a_line
 
 
 async def test_a_value_that_stands_still_is_confirmed_and_has_no_further_row(
-    following, published, drain, lake, eventually
+    following, published, drain, lake
 ):
     async with following(simulator=STILL, refresh_interval_s=180.0) as (sim, streamer):
         await published(streamer, (A, PUT), by_pnl)
@@ -154,7 +155,7 @@ async def test_a_value_that_stands_still_is_confirmed_and_has_no_further_row(
 
 @pytest.mark.parametrize("answer", ["unset", "closed", "other"])
 async def test_a_message_that_cannot_count_changes_nothing_and_is_asked_for_again(
-    following, published, eventually, answer
+    following, published, answer
 ):
     async with following() as (sim, streamer):
         before = await published(streamer, (A, PUT), by_pnl)
@@ -168,7 +169,7 @@ async def test_a_message_that_cannot_count_changes_nothing_and_is_asked_for_agai
 
 
 async def test_a_value_that_stands_still_while_the_market_moves_does_not_count(
-    following, published, eventually
+    following, published
 ):
     async with following() as (sim, streamer):
         await published(streamer, (A, PUT), by_pnl)
@@ -199,7 +200,7 @@ async def test_a_daily_profit_of_yesterday_does_not_count(following, published):
 
 
 async def test_a_silent_subscription_leaves_the_value_to_the_account_feed_and_is_asked_again(
-    following, published, eventually
+    following, published
 ):
     async with following() as (sim, streamer):
         await published(streamer, (A, PUT), by_pnl)
@@ -215,7 +216,7 @@ async def test_a_silent_subscription_leaves_the_value_to_the_account_feed_and_is
 
 
 async def test_after_1102_the_daily_profit_of_before_does_not_count_until_it_comes_again(
-    following, published, eventually
+    following, published
 ):
     async with following(line_silence_s=2.0) as (sim, streamer):
         await published(streamer, (A, PUT), by_pnl)
@@ -232,7 +233,7 @@ async def test_after_1102_the_daily_profit_of_before_does_not_count_until_it_com
 
 @pytest.mark.parametrize("refused", [True, False])
 async def test_what_a_gateway_does_not_follow_is_valued_by_its_portfolio_rows_and_asked_again(
-    following, published, eventually, refused
+    following, published, refused
 ):
     limited = lambda sim: sim.position_pnl_limit(3, refused)  # noqa: E731
     async with following(limited) as (sim, streamer):
@@ -245,7 +246,7 @@ async def test_what_a_gateway_does_not_follow_is_valued_by_its_portfolio_rows_an
 
 
 async def test_an_account_without_portfolio_rows_is_valued_by_its_profit_subscriptions(
-    following, published, drain, eventually
+    following, published, drain
 ):
     without = lambda sim: sim.portfolio_rows(B, sent=False)  # noqa: E731
     async with following(without) as (_sim, streamer):

@@ -18,17 +18,18 @@ from position_sync_dagster.gateway import holdings
 from position_sync_dagster.sync.stream import model_greeks, router
 from position_sync_dagster.sync.stream import streamer as link
 from position_sync_dagster.sync.stream.contracts import ContractCache
+from tests.support.booked_legs import CALL, PUT, STOCK, A, B, leg
+from tests.support.streams import eventually, simulate
 
-A, B = "DUSIM0001", "DUSIM0002"
-STOCK, FUTURE, CORN, INDEX = 920000001, 920000002, 920000003, 920000004
-CALL, PUT, CORN_CALL, ES_PUT, SPX_PUT = 921000001, 921000002, 921000004, 921000005, 921000006
+FUTURE, CORN, INDEX = 920000002, 920000003, 920000004
+CORN_CALL, ES_PUT, SPX_PUT = 921000004, 921000005, 921000006
 OPEN = 9
 STILL = {"tick_interval_s": 3600.0}
 COMPUTED = {(A, CALL), (A, PUT), (A, CORN_CALL), (B, CALL), (B, ES_PUT), (B, SPX_PUT)}
 
 
 @pytest.fixture
-def computing(simulate, streaming, monkeypatch):
+def computing(streaming, monkeypatch):
     """Stream the small book, at today's prices, with greeks that are computed all the time."""
     monkeypatch.setattr(router, "PUBLISH_S", 0.1)
     monkeypatch.setattr(holdings, "FOLLOWED", timedelta(seconds=0.5))
@@ -61,7 +62,7 @@ def published(lake):
 
 
 async def test_options_without_a_line_have_the_greeks_of_the_simulators_market(
-    computing, published, eventually
+    computing, published
 ):
     async with computing(simulator=STILL) as (sim, streamer):
         await eventually(lambda: published(streamer).keys() >= COMPUTED)
@@ -78,7 +79,7 @@ async def test_options_without_a_line_have_the_greeks_of_the_simulators_market(
 
 
 async def test_ticks_of_underlyings_alone_show_that_a_reported_loss_of_ib_is_over(
-    computing, eventually, monkeypatch
+    computing, monkeypatch
 ):
     monkeypatch.setattr(link, "DATA_DESPITE_LOSS_S", 0.3)
     async with computing() as (sim, streamer):
@@ -89,7 +90,7 @@ async def test_ticks_of_underlyings_alone_show_that_a_reported_loss_of_ib_is_ove
 
 
 async def test_without_a_spare_line_nothing_is_computed_and_the_underlyings_are_named(
-    computing, lake, leg, published, eventually
+    computing, lake, published
 ):
     await lake.registry.add_active(**leg(PUT))
     async with computing(max_lines=1) as (sim, streamer):
@@ -104,9 +105,7 @@ async def test_without_a_spare_line_nothing_is_computed_and_the_underlyings_are_
 
 
 @pytest.mark.parametrize("lines", [0, None])  # None: a streamer that is used alone
-async def test_without_lines_for_underlyings_nothing_is_computed(
-    computing, lake, leg, published, eventually, lines
-):
+async def test_without_lines_for_underlyings_nothing_is_computed(computing, lake, published, lines):
     await lake.registry.add_active(**leg(PUT))
     async with computing(underlying_lines=lines) as (sim, streamer):
         await eventually(lambda: sim.stats()["pnl_subscriptions"] == OPEN)
@@ -115,9 +114,7 @@ async def test_without_lines_for_underlyings_nothing_is_computed(
         assert not published(streamer)
 
 
-async def test_an_active_leg_takes_the_line_of_an_underlying_at_once(
-    computing, lake, leg, published, eventually
-):
+async def test_an_active_leg_takes_the_line_of_an_underlying_at_once(computing, lake, published):
     async with computing(max_lines=4, min_hold_s=3600.0) as (sim, streamer):
         await eventually(lambda: streamer.underlying_lines == sim.stats()["peak_lines"] == 4)
         for conid in (CALL, PUT, STOCK):
@@ -135,7 +132,7 @@ async def test_an_active_leg_takes_the_line_of_an_underlying_at_once(
 
 
 async def test_a_streamed_leg_without_greeks_of_the_gateway_has_computed_ones_until_they_come(
-    computing, lake, leg, eventually, monkeypatch
+    computing, lake, monkeypatch
 ):
     monkeypatch.setattr(model_greeks, "LOOK_S", 0.1)
     monkeypatch.setattr(model_greeks, "GREEKS_WITHIN_S", 0.3)
@@ -165,7 +162,7 @@ async def test_a_streamed_leg_without_greeks_of_the_gateway_has_computed_ones_un
 
 
 async def test_an_underlying_that_stands_still_in_its_session_gives_no_greeks_and_is_named(
-    computing, published, eventually, monkeypatch
+    computing, published, monkeypatch
 ):
     monkeypatch.setattr(model_greeks, "OLD", timedelta(seconds=1))
     async with computing() as (sim, streamer):
@@ -180,7 +177,7 @@ async def test_an_underlying_that_stands_still_in_its_session_gives_no_greeks_an
 
 
 async def test_greeks_by_a_price_from_outside_the_session_of_the_underlying_have_no_time(
-    computing, published, eventually, monkeypatch
+    computing, published, monkeypatch
 ):
     today = utc_now().date()
     days = (f"{today + timedelta(days=n):%Y%m%d}:CLOSED" for n in (-1, 0, 1))
@@ -197,7 +194,7 @@ async def test_greeks_by_a_price_from_outside_the_session_of_the_underlying_have
 
 @pytest.mark.parametrize("before_the_start", [True, False])
 async def test_an_option_whose_terms_changed_has_greeks_of_its_present_terms(
-    computing, published, eventually, lake, before_the_start
+    computing, published, lake, before_the_start
 ):
     def change(sim):
         gateway = sim._gateway
@@ -210,13 +207,13 @@ async def test_an_option_whose_terms_changed_has_greeks_of_its_present_terms(
         await eventually(lambda: published(streamer).keys() >= COMPUTED)
         await eventually(lambda: lake.contracts.get({PUT}))
         if not before_the_start:
-            await _has_greeks_of_the_market(sim, streamer, published, eventually, change)
+            await _has_greeks_of_the_market(sim, streamer, published, change)
     if before_the_start:
         async with computing(change) as (sim, streamer):
-            await _has_greeks_of_the_market(sim, streamer, published, eventually)
+            await _has_greeks_of_the_market(sim, streamer, published)
 
 
-async def _has_greeks_of_the_market(sim, streamer, published, eventually, change=lambda sim: None):
+async def _has_greeks_of_the_market(sim, streamer, published, change=lambda sim: None):
     change(sim)
     sim.fill(A, PUT, 1)
 
@@ -228,7 +225,7 @@ async def _has_greeks_of_the_market(sim, streamer, published, eventually, change
     await eventually(is_true)
 
 
-async def test_a_refused_underlying_gives_no_greeks_and_is_named(computing, published, eventually):
+async def test_a_refused_underlying_gives_no_greeks_and_is_named(computing, published):
     def refuse(sim):
         sim.set_permission(INDEX, 354)
 
@@ -241,7 +238,7 @@ async def test_a_refused_underlying_gives_no_greeks_and_is_named(computing, publ
 
 
 async def test_a_drain_writes_computed_greeks_with_their_times_and_once_for_a_value(
-    computing, published, eventually, lake
+    computing, published, lake
 ):
     async with computing(simulator=STILL) as (_sim, streamer):
         await eventually(lambda: published(streamer).keys() >= COMPUTED)

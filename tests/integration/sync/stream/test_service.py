@@ -34,11 +34,11 @@ from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream import streamer
 from position_sync_dagster.sync.stream.ownership import Ownership
 from position_sync_dagster.sync.stream.streamer import stream
+from tests.support.booked_legs import CALL, PUT, A, B, leg
 from tests.support.short_owner import refresh
+from tests.support.streams import eventually, settings_for, simulate
 from tests.support.waiting import DEADLINE_S
 
-A, B = "DUSIM0001", "DUSIM0002"
-CALL, PUT = 921000001, 921000002
 LIVE, BLIND = SessionState.LIVE, SessionState.BLIND
 
 
@@ -54,7 +54,7 @@ def running(lake):
 
 
 async def test_a_stop_ends_a_stream_whose_gateway_never_answers_a_request_for_details(
-    simulate, lake, settings_for, running, leg, eventually, monkeypatch
+    lake, running, monkeypatch
 ):
     monkeypatch.setattr(streamer, "STEP_END_S", 0.1)
     async with simulate() as sim:
@@ -69,9 +69,7 @@ async def test_a_stop_ends_a_stream_whose_gateway_never_answers_a_request_for_de
         assert lake.sessions.current(settings.gateway_id).state is SessionState.ENDED
 
 
-async def test_what_the_broker_confirmed_before_the_session_is_live_is_current(
-    simulate, lake, settings_for, running, eventually
-):
+async def test_what_the_broker_confirmed_before_the_session_is_live_is_current(lake, running):
     async with simulate() as sim:
         settings = settings_for(sim)
         running(settings)
@@ -91,9 +89,7 @@ async def test_what_the_broker_confirmed_before_the_session_is_live_is_current(
         assert (overview.held, overview.current) == (9, 9)
 
 
-async def test_a_stream_owns_the_login_until_its_connection_is_closed(
-    simulate, lake, settings_for, running, eventually, monkeypatch
-):
+async def test_a_stream_owns_the_login_until_its_connection_is_closed(lake, running, monkeypatch):
     settings, close = [], streamer.BrokerLink.close
     owners = []
 
@@ -115,9 +111,7 @@ async def test_a_stream_owns_the_login_until_its_connection_is_closed(
     assert (ended.state, ended.lines_in_use) == (SessionState.ENDED, 0)
 
 
-async def test_a_stream_owns_the_login_writes_fenced_rows_and_reports(
-    simulate, lake, settings_for, running, leg, eventually
-):
+async def test_a_stream_owns_the_login_writes_fenced_rows_and_reports(lake, running):
     async with simulate() as sim:
         await lake.registry.add_active(**leg(PUT))
         settings = settings_for(sim)
@@ -151,9 +145,7 @@ async def test_a_stream_owns_the_login_writes_fenced_rows_and_reports(
         assert sim.stats()["lines_in_use"] == 0
 
 
-async def test_each_row_of_a_close_names_the_run_that_wrote_it(
-    simulate, lake, settings_for, running, eventually
-):
+async def test_each_row_of_a_close_names_the_run_that_wrote_it(lake, running):
     async with simulate() as sim:
         settings = settings_for(sim)
         running(settings)
@@ -166,9 +158,7 @@ async def test_each_row_of_a_close_names_the_run_that_wrote_it(
         assert set(named) == {"run-1"}
 
 
-async def test_a_run_initializes_each_table_once(
-    simulate, lake, settings_for, running, monkeypatch
-):
+async def test_a_run_initializes_each_table_once(lake, running, monkeypatch):
     initialized = Counter()
     initialize = Table.initialize
 
@@ -184,9 +174,7 @@ async def test_a_run_initializes_each_table_once(
     assert len(initialized) == len(lake.tables)
 
 
-async def test_two_streams_of_one_login_never_both_run(
-    simulate, lake, settings_for, running, eventually, monkeypatch
-):
+async def test_two_streams_of_one_login_never_both_run(lake, running, monkeypatch):
     monkeypatch.setattr(streamer, "LOGIN_WAIT_S", 0.3)
     async with simulate() as sim:
         settings = settings_for(sim)
@@ -211,9 +199,7 @@ async def _has_rows(lake, least=1):
     return await lake.updates.count() >= least
 
 
-async def test_a_stream_whose_lease_was_taken_over_writes_nothing_more(
-    simulate, lake, settings_for, running, leg, eventually, monkeypatch
-):
+async def test_a_stream_whose_lease_was_taken_over_writes_nothing_more(lake, running, monkeypatch):
     async with simulate() as sim:
         await lake.registry.add_active(**leg(PUT))
         settings = settings_for(sim, session_lease_s=3.0, heartbeat_s=0.2)
@@ -234,7 +220,7 @@ async def test_a_stream_whose_lease_was_taken_over_writes_nothing_more(
 
 
 async def test_a_stream_whose_lease_is_taken_over_while_it_waits_for_the_gateway_leaves_it(
-    simulate, lake, settings_for, running, eventually
+    lake, running
 ):
     async with simulate() as sim:
         sim.pause()
@@ -246,9 +232,7 @@ async def test_a_stream_whose_lease_is_taken_over_while_it_waits_for_the_gateway
             await asyncio.wait_for(task, DEADLINE_S)
 
 
-async def test_a_lease_is_renewed_while_its_process_reads_the_sessions_for_long(
-    simulate, lake, settings_for, running, eventually
-):
+async def test_a_lease_is_renewed_while_its_process_reads_the_sessions_for_long(lake, running):
     """As the checks of a stream do, on a store that is slow."""
     may_end = threading.Event()
     async with simulate() as sim:
@@ -271,9 +255,7 @@ async def test_a_lease_is_renewed_while_its_process_reads_the_sessions_for_long(
             await reading
 
 
-async def test_without_a_gateway_the_stream_is_blind_and_runs_on(
-    simulate, lake, settings_for, running, eventually
-):
+async def test_without_a_gateway_the_stream_is_blind_and_runs_on(lake, running):
     async with simulate() as sim:
         settings = settings_for(sim)
     task, stop = running(settings)
@@ -291,7 +273,7 @@ async def test_without_a_gateway_the_stream_is_blind_and_runs_on(
 
 
 async def test_a_gateway_that_waited_for_the_weekly_login_is_known_to_be_logged_in_afterwards(
-    simulate, lake, settings_for, running, eventually, monkeypatch
+    lake, running, monkeypatch
 ):
     monkeypatch.setattr(streamer, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
     async with simulate() as sim:
@@ -330,7 +312,7 @@ async def _is(state, lake, settings):
     return session is not None and session.state is state
 
 
-async def test_a_lake_of_another_trading_mode_is_refused(simulate, lake, settings_for, running):
+async def test_a_lake_of_another_trading_mode_is_refused(lake, running):
     async with simulate() as sim:
         lake.sessions.claim_mode(TradingMode.PAPER)
         task, _stop = running(settings_for(sim))
@@ -338,9 +320,7 @@ async def test_a_lake_of_another_trading_mode_is_refused(simulate, lake, setting
             await asyncio.wait_for(task, DEADLINE_S)
 
 
-async def test_reconciliation_finds_what_differs_and_nothing_once_all_agrees(
-    simulate, lake, settings_for
-):
+async def test_reconciliation_finds_what_differs_and_nothing_once_all_agrees(lake):
     async with simulate() as sim:
         settings = settings_for(sim)
         await refresh(lake, settings)
@@ -363,7 +343,7 @@ async def test_reconciliation_finds_what_differs_and_nothing_once_all_agrees(
 
 @pytest.mark.parametrize("in_a_file", [False, True])
 async def test_the_breaks_of_a_login_that_was_renamed_go_on_under_its_new_name(
-    simulate, lake, settings_for, tmp_path, in_a_file
+    lake, tmp_path, in_a_file
 ):
     async with simulate() as sim:
         file = tmp_path / "gateways.yaml"
@@ -386,9 +366,7 @@ async def test_the_breaks_of_a_login_that_was_renamed_go_on_under_its_new_name(
         assert [one.gateway_id for one in lake.breaks.open_breaks()] == ["closures"]
 
 
-async def test_a_successor_takes_over_and_its_rows_follow_those_of_the_owner_before(
-    simulate, lake, settings_for, running, leg, eventually
-):
+async def test_a_successor_takes_over_and_its_rows_follow_those_of_the_owner_before(lake, running):
     async with simulate() as sim:
         await lake.registry.add_active(**leg(PUT))
         first, _stop = running(settings_for(sim, rotate_after_s=5.0), run_id="run-1")
@@ -411,7 +389,7 @@ async def test_a_successor_takes_over_and_its_rows_follow_those_of_the_owner_bef
 
 @pytest.mark.parametrize("spec", [POSITION_UPDATES, ACTIVE_STRATEGIES], ids=lambda spec: spec.name)
 async def test_a_stream_of_an_older_release_gives_its_login_up_when_a_newer_one_migrates_a_table(
-    simulate, lake, settings_for, running, eventually, leg, spec
+    lake, running, spec
 ):
     """Two releases side by side on one lake: the older one writes nothing more."""
     await lake.registry.add_active(**leg(CALL))
