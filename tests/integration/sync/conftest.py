@@ -79,7 +79,7 @@ def stream_legs(streaming, lake):
     """Stream legs of a strategy from a simulator of their own.
 
     A leg is a conid of the small book, or the arguments of a leg. The test begins once account A
-    has a row of each, unless it asks for no `rows`. `prepare` is called with the simulator.
+    has a row of each conid, unless it asks for no `rows`. `prepare` is called with the simulator.
     """
 
     @asynccontextmanager
@@ -91,8 +91,8 @@ def stream_legs(streaming, lake):
             for one in legs:
                 await lake.registry.add_active(**one)
             async with streaming(sim, **more) as (streamer, received):
-                for one in legs if rows else ():
-                    await received.row(one["conid"])
+                for conid in [one["conid"] for one in legs if rows and "conid" in one]:
+                    await received.row(conid)
                 yield sim, streamer, received
 
     return run
