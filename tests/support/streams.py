@@ -68,6 +68,21 @@ def published(lake: Lake, settings: Settings) -> dict[tuple[str, int], BrokerPos
     return {row.key: row for row in lake.broker_positions.read(settings.gateway_id)}
 
 
+async def holding(
+    lake: Lake,
+    streamer: IBPositionStreamer,
+    key: tuple[str, int],
+    condition: Callable[[BrokerPosition], object],
+) -> BrokerPosition:
+    """Wait until what is published of a holding fulfils a condition, and return it."""
+
+    def found() -> BrokerPosition | None:
+        held = published(lake, streamer.settings).get(key)
+        return held if held is not None and condition(held) else None
+
+    return await eventually(found)
+
+
 async def updates_continue(streamer: IBPositionStreamer, received: Recorder) -> None:
     """Wait until a streamer is LIVE and delivers another update."""
     await eventually(lambda: streamer.state is SessionState.LIVE)
