@@ -12,10 +12,9 @@ import hypothesis
 import psutil
 import pytest
 
-from position_sync_dagster import cli
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.memory_and_threads import limit_native_threads
-from tests.support import object_store, streams, tiers, waiting
+from tests.support import command_line, object_store, streams, tiers, waiting
 from tests.support.extent import examples
 from tests.support.object_store import ObjectStore
 from tests.support.scheduling import Scheduling, mixed
@@ -144,16 +143,14 @@ def eventually() -> Callable[..., Awaitable[Any]]:
 
 
 @pytest.fixture
-def refuse(monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
+def refuse(capsys) -> Callable[..., tuple[int, str]]:
     """Run a command line that ends with an error and prints nothing else."""
 
     def run(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr("sys.argv", ["position-sync", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
+        code = command_line.ended(*arguments)
         printed = capsys.readouterr()
         assert printed.out == ""
-        return ended.value.code, printed.err
+        return code, printed.err
 
     return run
 

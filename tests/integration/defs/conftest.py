@@ -19,7 +19,6 @@ from position_sync_dagster.defs.stream import supervise_stream
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import (
     Completeness,
-    PositionUpdate,
     QueueRequest,
     Source,
     TradingMode,
@@ -30,7 +29,7 @@ from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.reports import reconciliation
 from tests.support.empty_lakes import put_tables
-from tests.support.holdings import make_holding
+from tests.support.holdings import make_holding, make_row
 from tests.support.migrations import keep_migrations
 from tests.support.receiver import Receiver, running_receiver
 
@@ -161,11 +160,8 @@ class World:
     def row(self, conid: int, at: datetime | float, *, more: Iterable[int] = (), **values: Any):
         """Append a row of a conid, and of `more`, dated by a moment or so many seconds ago."""
         when = at if isinstance(at, datetime) else self.ago(at)
-        plain = PositionUpdate(
-            conid, "SPY", None, 1.0, 1.5, 150.0, 100.0, 50.0, when, account=ACCOUNT,
-            source=Source.STREAM, gateway_id=self.settings.gateway_id,
-            trading_mode=TradingMode.SIMULATED,
-        )  # fmt: skip
+        of_stream = {"source": Source.STREAM, "gateway_id": self.settings.gateway_id}
+        plain = make_row(conid, when, ACCOUNT, trading_mode=TradingMode.SIMULATED, **of_stream)
         self.lake.updates.sync.append(replace(plain, conid=c, **values) for c in (conid, *more))
 
     def read(self, spec: TableSpec) -> pl.DataFrame:

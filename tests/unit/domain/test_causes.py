@@ -5,20 +5,9 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from position_sync_dagster.domain import closes
 from position_sync_dagster.domain.causes import Facts, closures_of
-from position_sync_dagster.domain.closes import (
-    FLEX,
-    GATEWAY,
-    Cause,
-    Closure,
-    EventKind,
-    Execution,
-    PositionChange,
-    Side,
-    Stage,
-    StatementEvent,
-    knows_more,
-)
+from position_sync_dagster.domain.closes import FLEX, Cause, EventKind, Execution, PositionChange
 from position_sync_dagster.domain.instrument import NEW_YORK, ContractDetails, Right
 
 ACCOUNT = "DU1"
@@ -76,9 +65,10 @@ def fill(
 ) -> Execution:
     row = Execution(
         execution_id=f"e{conid}.{quantity:g}{at:%d%H%M}.01", account=ACCOUNT, conid=conid,
-        symbol="SPY", sec_type="OPT", time=at, side=Side.BUY if quantity > 0 else Side.SELL,
-        quantity=abs(quantity), price=price, commission=None, commission_currency=None,
-        realized_pnl=None, currency="USD", source=GATEWAY, statement="", order_id="71",
+        symbol="SPY", sec_type="OPT", time=at, quantity=abs(quantity), price=price,
+        side=closes.Side.BUY if quantity > 0 else closes.Side.SELL, commission=None,
+        commission_currency=None, realized_pnl=None, currency="USD", source=closes.GATEWAY,
+        statement="", order_id="71",
     )  # fmt: skip
     return replace(row, **values)  # type: ignore[arg-type]
 
@@ -93,15 +83,15 @@ def booked(
     return fill(conid, quantity, at, **stated | values)
 
 
-def event(kind: EventKind, quantity: float | None, **values: object) -> StatementEvent:
-    row = StatementEvent(
+def event(kind: EventKind, quantity: float | None, **values: object) -> closes.StatementEvent:
+    row = closes.StatementEvent(
         event_id=f"{kind}:{quantity}", kind=kind, account=ACCOUNT, day=FRIDAY, attributes="{}",
         source=FLEX, statement="a.xml", conid=CALL, quantity=quantity,
     )  # fmt: skip
     return replace(row, **values)  # type: ignore[arg-type]
 
 
-def split(conid: int, quantity: float, kind: str = "RS", **values: object) -> StatementEvent:
+def split(conid: int, quantity: float, kind: str = "RS", **values: object) -> closes.StatementEvent:
     """Return what an action of the company changed of a contract."""
     action = EventKind.CORPORATE_ACTION
     return event(action, quantity, type=kind, conid=conid, **values)
@@ -129,10 +119,12 @@ AT_THE_OPEN = CONTRACTS | {
 ASKED = {ACCOUNT: (NOON - timedelta(hours=8), NIGHT + timedelta(hours=8))}
 EVENING = datetime(2026, 3, 20, 21, tzinfo=NEW_YORK)
 THURSDAY = FRIDAY - timedelta(days=1)
-P, S = Stage.PROVISIONAL, Stage.STATED
+P, S = closes.Stage.PROVISIONAL, closes.Stage.STATED
 
 
-def period(first: date = THURSDAY, last: date = FRIDAY, made: datetime = EVENING) -> StatementEvent:
+def period(
+    first: date = THURSDAY, last: date = FRIDAY, made: datetime = EVENING
+) -> closes.StatementEvent:
     """Return the days whose trades a statement has."""
     return event(
         EventKind.PERIOD, None, event_id=f"{first} {last} {made}", conid=None, first_day=first,
@@ -145,14 +137,14 @@ class Case:
     """The facts, and the cause, stage and quantity of each close."""
 
     changes: list[PositionChange]
-    says: list[tuple[Cause, Stage, float]]
+    says: list[tuple[Cause, closes.Stage, float]]
     executions: list[Execution] = field(default_factory=list)
-    events: list[StatementEvent] = field(default_factory=list)
+    events: list[closes.StatementEvent] = field(default_factory=list)
     contracts: dict[int, ContractDetails] = field(default_factory=lambda: CONTRACTS)
     asked: dict[str, tuple[datetime, datetime]] = field(default_factory=lambda: ASKED)
     prices: dict[int, float] = field(default_factory=dict)
 
-    def found(self) -> list[Closure]:
+    def found(self) -> list[closes.Closure]:
         facts = Facts(**{one.name: getattr(self, one.name) for one in fields(Facts)})
         return closures_of(facts, NIGHT)
 
@@ -454,7 +446,7 @@ def test_a_split_names_the_new_contract() -> None:
     assert one.counter_conid == NEW_SHARES
 
 
-def judged(name: str) -> list[Closure]:
+def judged(name: str) -> list[closes.Closure]:
     return CASES[name].found()
 
 
@@ -472,7 +464,7 @@ def judged(name: str) -> list[Closure]:
 def test_what_is_stated_replaces_and_what_is_known_is_not_forgotten(
     old: str, new: str, replaces: bool
 ) -> None:
-    assert knows_more(judged(new), judged(old)) is replaces
+    assert closes.knows_more(judged(new), judged(old)) is replaces
 
 
 def test_the_order_of_the_facts_does_not_matter() -> None:

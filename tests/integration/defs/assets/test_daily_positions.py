@@ -6,14 +6,8 @@ from datetime import UTC, date, datetime
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs.assets.past_days import (
-    daily,
-    daily_asset,
-    days_are_complete,
-    exchange_partitions,
-    known_days,
-    last_days,
-)
+from position_sync_dagster.defs.assets import past_days
+from position_sync_dagster.defs.assets.past_days import daily, daily_asset, days_are_complete
 from position_sync_dagster.defs.resources import resources
 from position_sync_dagster.domain.holding import Answer, GreeksSource, ValueOrigin
 from position_sync_dagster.lake.lake import Lake
@@ -24,7 +18,7 @@ from position_sync_dagster.sync.reports.exchange_days import exchange_days
 from tests.support.flex_files import statement
 
 DAYS = exchange_days("XNYS", date(2025, 1, 1), date(2026, 12, 31))
-PARTITIONS = exchange_partitions(DAYS, date(2025, 1, 2))
+PARTITIONS = past_days.exchange_partitions(DAYS, date(2025, 1, 2))
 DAILY = daily_asset(PARTITIONS)
 
 # Five trading days around the weekend on which New York turns its clocks.
@@ -220,7 +214,7 @@ def test_the_first_partition_is_the_first_day_of_the_ledger_or_the_setting(world
 
 
 def _first_key() -> str:
-    return known_days(load_settings())[1].isoformat()
+    return past_days.known_days(load_settings())[1].isoformat()
 
 
 def skipped(instance: dg.DagsterInstance) -> dict[str, str]:
@@ -257,7 +251,7 @@ def test_the_schedule_runs_the_day_that_just_closed_and_rests_on_holidays(evalua
 
 
 def test_the_last_three_trading_days_are_recorded_again_by_night(evaluate):
-    assert last_days(DAYS, before=date(2026, 11, 30)) == [
+    assert past_days.last_days(DAYS, before=date(2026, 11, 30)) == [
         date(2026, 11, 24), date(2026, 11, 25), date(2026, 11, 27),
     ]  # fmt: skip
     (request,) = evaluate("late_rows", "2028-03-10T06:15:00-05:00")

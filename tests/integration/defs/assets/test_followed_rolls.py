@@ -28,19 +28,16 @@ AND_OTHER = """\
 
 
 @pytest.fixture
-def file(tmp_path, monkeypatch):
-    path = tmp_path / "strategies.yaml"
-    path.write_text(FILE)
-    monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", str(path))
-    return path
+def file(strategies_file):
+    strategies_file.write_text(FILE)
+    return strategies_file
 
 
 @pytest.fixture
 def follower(lake, file):
     """Follow the rolls a minute later."""
-    return RollFollower(
-        lake, load_settings(), clock=lambda: datetime.now(UTC) + timedelta(minutes=1)
-    )
+    later = timedelta(minutes=1)
+    return RollFollower(lake, load_settings(), clock=lambda: datetime.now(UTC) + later)
 
 
 def roll(lake, *, after: float = 0, held: tuple[int, ...] = (OTHER,)) -> None:

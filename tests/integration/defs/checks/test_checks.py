@@ -13,10 +13,10 @@ from position_sync_dagster.cli.app import COMMANDS, app
 from position_sync_dagster.defs.assets.table_asset import reconciliation_breaks
 from position_sync_dagster.defs.checks import tables
 from position_sync_dagster.domain.holding import AccountSummary, Answer, Completeness
-from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import reconciliation
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
+from tests.support.holdings import NOT_HELD
 
 ACCOUNT = "DUSIM0001"
 
@@ -237,15 +237,9 @@ def test_requests_that_wait_for_too_long_are_counted_and_twenty_are_shown(world,
     assert (len(world.shown(found)), found.metadata["found"].value) == (20, 100)
 
 
-DIFFERENCE = Discrepancy(
-    type=DiscrepancyType.SURPLUS, account="DUSIM1", conid=7, symbol="SPY", expected=None,
-    actual=2.0, detail="not held at the broker",
-)  # fmt: skip
-
-
 @pytest.fixture
 def breaks(lake):
-    lake.breaks.record({"gateway": [DIFFERENCE]}, datetime.now(UTC))
+    lake.breaks.record({"gateway": [NOT_HELD]}, datetime.now(UTC))
     return lake.breaks
 
 
