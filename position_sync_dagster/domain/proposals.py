@@ -12,16 +12,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import chain, combinations, groupby, product
 from operator import attrgetter, itemgetter
-from typing import TypeVar
 
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.closes import Execution
-from position_sync_dagster.domain.holding import BrokerPosition
+from position_sync_dagster.domain.holding import BrokerPosition, grouped
 from position_sync_dagster.domain.instrument import Instrument, Right, contract_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract
-
-_Row = TypeVar("_Row")
-_Key = TypeVar("_Key")
 
 # Orders of one underlying within this time may have opened one structure.
 TOGETHER = timedelta(minutes=1)
@@ -146,15 +142,7 @@ _STRUCTURES: tuple[tuple[str, str, _Rule | None], ...] = (
 )
 
 
-def _by(key: Callable[[_Row], _Key], rows: Iterable[_Row]) -> defaultdict[_Key, list[_Row]]:
-    """Return rows by a key, in their order."""
-    found: defaultdict[_Key, list[_Row]] = defaultdict(list)
-    for row in rows:
-        found[key(row)].append(row)
-    return found
-
-
-_KINDS = _by(
+_KINDS = grouped(
     lambda row: row[0],
     ((text, kind, rule) for kind, texts, rule in _STRUCTURES for text in texts.split()),
 )
@@ -312,10 +300,10 @@ def propose(
         claimed: The active legs: what they have stays as it is.
         names: The names that are taken.
     """
-    claims = _by(lambda leg: leg.conid, claimed)
+    claims = grouped(lambda leg: leg.conid, claimed)
     in_order = sorted(executions, key=lambda one: (one.time, one.execution_id))
-    deals = _by(lambda one: (one.account, one.conid), in_order)
-    of_underlying = _by(
+    deals = grouped(lambda one: (one.account, one.conid), in_order)
+    of_underlying = grouped(
         lambda one: (one.account, one.instrument.symbol, one.instrument.currency),
         sorted(holdings, key=lambda one: one.key),
     )
@@ -404,7 +392,7 @@ def _without(parts: Iterable[Piece], groups: Iterable[_Group]) -> list[Piece]:
 
 def _structures(lots: Sequence[Piece]) -> list[_Group]:
     """Return the structures of one underlying: each option is in one."""
-    by_order = _by(lambda lot: lot.order_id, lots)
+    by_order = grouped(lambda lot: lot.order_id, lots)
     rest, alone = by_order.pop(None, []), list[Piece]()
     by_unit: defaultdict[tuple[tuple[int, float], ...], list[Piece]] = defaultdict(list)
     for order in sorted(by_order, key=str):
@@ -564,7 +552,7 @@ def _matched(given: Iterable[Piece]) -> list[_Group]:
         return [_grouped(parts, "all that is held of the underlying", 2)]
     groups: list[_Group] = []
     options = [part for part in parts if part.is_option]
-    for _day, own in sorted(_by(attrgetter("day"), options).items()):
+    for _day, own in sorted(grouped(attrgetter("day"), options).items()):
         if len(own) > 1 and kind_of(own) not in APART:
             groups.append(_grouped(own, "all options of the expiry", 2))
         else:
@@ -583,7 +571,7 @@ def _matched(given: Iterable[Piece]) -> list[_Group]:
 def _sides(groups: Iterable[_Group], step: _Step) -> list[tuple[list[_Group], list[_Group]]]:
     """Return the groups that a step compares with each other."""
     ones, others = (
-        _by(
+        grouped(
             lambda group: step.key(group.unit[-1].instrument),
             (one for one in groups if one.units > 0 and not one.labels.isdisjoint(labels)),
         )
