@@ -78,10 +78,6 @@ class InMemoryPositionQueue(PositionQueue):
         promote_after_s: float = PROMOTE_AFTER_S,
     ) -> None:
         self.sync = SyncQueue(
-            cast(lifecycle_table.LifecycleTable, _MemoryStore()),
-            retry=retry,
-            clock=clock,
-            random=random,
-            new_ids=new_ids,
-            promote_after_s=promote_after_s,
-        )
+            cast(lifecycle_table.LifecycleTable, _MemoryStore()), retry=retry, clock=clock,
+            random=random, new_ids=new_ids, promote_after_s=promote_after_s,
+        )  # fmt: skip
