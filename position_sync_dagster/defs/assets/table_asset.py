@@ -218,26 +218,23 @@ def replacement_metadata(result: derived.Replaced) -> "dict[str, dg.RawMetadataV
 DEPS: dict[str, tuple[str, ...]] = {}
 
 
-def runless(
-    asset: str, made: Derived, sources: Mapping[str, str] | None = None
-) -> dg.AssetMaterialization:
+def runless(asset: str, made: Derived, registry: str) -> dg.AssetMaterialization:
     """Return a materialization that belongs to no run.
 
-    Without tags for its sources, an asset counts as out of date after each event of a source. With
-    those that Dagster gives an event of a run, only when the data version of a source changes.
+    Its sources have the tags that Dagster gives an event of a run: without them, an asset counts as
+    out of date after each event of a source, and with them only when a data version changes.
 
     Args:
         asset: The name of the asset.
         made: What the event says.
-        sources: The data versions of its sources, where they are not FOLLOWED; None: no tags. The
-            event must then follow each of its sources.
+        registry: The data version of `active_strategies`; all other sources are FOLLOWED.
     """
     tags = {DATA_VERSION: made.version}
-    if sources is not None:
+    for source in DEPS.get(asset, ()):
         tags["dagster/code_version"] = FOLLOWED
-        for source in DEPS.get(asset, ()):
-            tags[f"dagster/input_data_version/{source}"] = sources.get(source, FOLLOWED)
-            tags[f"dagster/input_event_pointer/{source}"] = "NULL"
+        version = registry if source == schema.ACTIVE_STRATEGIES.name else FOLLOWED
+        tags[f"dagster/input_data_version/{source}"] = version
+        tags[f"dagster/input_event_pointer/{source}"] = "NULL"
     return dg.AssetMaterialization(asset, metadata=made.metadata, tags=tags)
 
 
