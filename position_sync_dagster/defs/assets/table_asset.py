@@ -174,15 +174,16 @@ def column_lineage(
             others after the name of their table. Without an entry it is the column of that name.
         every: Sources of all columns.
     """
-    ledger, deps = schema.POSITION_UPDATES, dict[str, list[dg.TableColumnDep]]()
-    for column in spec.columns:
+    ledger = schema.POSITION_UPDATES
+
+    def deps(column: str) -> list[dg.TableColumnDep]:
         same = column if column in ledger.columns else ""
         sources = f"{made_of.get(column, same)} {every}".split()
-        deps[column] = [
-            dg.TableColumnDep(asset_key=table or ledger.name, column_name=name)
-            for table, _, name in (source.rpartition(".") for source in sources)
-        ]
-    return {"dagster/column_lineage": dg.TableColumnLineage(deps)}
+        places = [source.rpartition(".") for source in sources]
+        return [dg.TableColumnDep(table or ledger.name, name) for table, _, name in places]
+
+    lineage = dg.TableColumnLineage({column: deps(column) for column in spec.columns})
+    return {"dagster/column_lineage": lineage}
 
 
 def known(**values: float | str | None) -> "dict[str, float | str]":
