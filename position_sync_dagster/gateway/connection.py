@@ -341,11 +341,6 @@ class GatewayConnection:
         """Return live, paper or simulated, by the account ids."""
         return trading_mode_of(self.accounts[0])
 
-    @property
-    def server_version(self) -> int:
-        """The version of the protocol that the gateway speaks."""
-        return int(self.ib.client.serverVersion())
-
     async def clock_difference_s(self, *, timeout_s: float, clock: Clock = utc_now) -> float | None:
         """Return by how many seconds the gateway's clock is ahead of ours; None without an answer.
 
@@ -359,14 +354,6 @@ class GatewayConnection:
             early, late = (theirs - clock()).total_seconds(), (theirs - before).total_seconds()
             return 0.0 if early <= 0.0 and late + 1.0 >= 0.0 else max(early, late + 1.0, key=abs)
         return None
-
-    def require_online(self) -> None:
-        """Check that the gateway has IB: without it nothing that it sends is current.
-
-        Raises:
-            BrokerUnavailableError: With the gateway's own message.
-        """
-        self.connectivity.require_ib()
 
     def require_trading_mode(self, settings: Settings) -> None:
         """Check that every account is of the trading mode that the settings name, if any.
@@ -554,7 +541,7 @@ class GatewayConnection:
     def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
         self.connectivity.take(code, text)
         if code in codes.OFFLINE:
-            self.feed.interrupted()
+            self.feed.emptied.take_back()  # the next empty list is a first one
         elif code in codes.RESTORED:
             self.feed.restored()
         if code == codes.GatewayCode.RESTORED_DATA_LOST:

@@ -76,13 +76,13 @@ async def _download_and_enqueue(
         feed = connection.feed
         restored = await publisher.restore()
         feed.book.remember(restored)
-        connection.require_online()
+        connection.connectivity.require_ib()
         await feed.ensure(timedelta(seconds=settings.refresh_interval_s))
         if set(feed.emptied) and settings.second_list_s < 1:  # else the next owner has to say
             await asyncio.sleep(2 * settings.second_list_s)
             await feed.snapshot()
             await feed.download()
-        connection.require_online()
+        connection.connectivity.require_ib()
         resolver = LegResolver(context, lake.registry, ContractCache(lake.contracts))
         await resolver.resolve(connection, lake.registry.unresolved)
         executions = await connection.executions()

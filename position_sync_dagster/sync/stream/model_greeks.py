@@ -481,7 +481,7 @@ class ModelGreeks:
         dividends = dated_dividends(row for rows in self._dividends.values() for row in rows)
         for conid in conids:
             details = self.contracts.known(conid)
-            row = connection.feed.book.instrument(self._keys[conid][0])
+            row = connection.feed.book.get(self._keys[conid][0])
             if details is None or row is None:
                 self._unknown.add(conid)
                 continue
@@ -497,7 +497,7 @@ class ModelGreeks:
                 self._choose_at = float("-inf")
             details = replace(details, under_sec_type=underlying.sec_type)
             known = dividends.get(underlying.conid)
-            terms: OptionTerms | Reason = option_terms(row, details, rates, known)
+            terms: OptionTerms | Reason = option_terms(row.instrument, details, rates, known)
             if isinstance(terms, OptionTerms) and terms.exercise is Exercise.EUROPEAN_FUTURE:
                 terms = NoGreeks.FOLLOWS_A_FUTURE
             self._greeks.add(conid, terms, underlying.conid)

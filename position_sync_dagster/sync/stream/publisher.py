@@ -467,7 +467,7 @@ def _accounts_of(feed: AccountFeed) -> _Accounts:
     return {
         account: (
             completeness,
-            AccountConfirmation(book.confirmed.of_account(account), followed_until.get(account)),
+            AccountConfirmation(book.confirmed.accounts.get(account), followed_until.get(account)),
         )
         for account, completeness in feed.completeness.items()
     }

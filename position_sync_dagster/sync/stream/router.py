@@ -122,7 +122,6 @@ class AccountRefresh:
         self._download: asyncio.Future[None] | None = None
         self._reason = Reason.SNAPSHOT
         self._next_at = 0.0
-        self._accounts_to_download: set[str] = set()
 
     @property
     def idle(self) -> bool:
@@ -140,10 +139,6 @@ class AccountRefresh:
         self._next_at = self.context.monotonic() + interval_s
         half = timedelta(seconds=interval_s / 2)
         self._begin(reason, feed.ensure(half))
-
-    def add_changes(self, feed: AccountFeed, keys: Collection[Key]) -> None:
-        """Add changed holdings; an account that sends no values by itself is downloaded next."""
-        self._accounts_to_download |= feed.unsubscribed(keys)
 
     async def step(self, feed: AccountFeed, routes: Mapping[Key, LegState]) -> None:
         """Finish a download that has ended, or start the next one that is due.
@@ -183,17 +178,12 @@ class AccountRefresh:
             await asyncio.gather(download, return_exceptions=True)
 
     def _begin_due(self, feed: AccountFeed) -> None:
-        # The login may have lost an account since the connection on which it changed.
-        changed = self._accounts_to_download & set(feed.accounts)
         if self.context.monotonic() >= self._next_at:
             self.start(feed, Reason.REFRESH)
         elif feed.positions_due:
             self._begin(Reason.CHANGED, feed.snapshot())
         elif overdue := feed.overdue:
             self._begin(Reason.CHANGED, feed.download(overdue))
-        elif changed:
-            self._accounts_to_download = set()
-            self._begin(Reason.CHANGED, feed.download(changed))
 
     def _begin(self, reason: Reason, download: Awaitable[None]) -> None:
         self._reason = reason
@@ -468,7 +458,6 @@ class Router:
         if first or changed:
             await self._publisher.publish(feed)
         self.lines.renew(connection)
-        self._account_refresh.add_changes(feed, changed)
         streamed = {key for key in changed if self._is_streamed(key)}
         self.pricer.mark_due(streamed)
         await self._read_registry(feed, None if first else changed)
@@ -500,7 +489,8 @@ class Router:
         """
         rules, book = self.tables.rules, feed.book
         keys = changed if changed is not None else [one.key for one in book.holdings]
-        quantities = {} if rules is None else {key: book.position(key) for key in keys}
+        held = {} if rules is None else {key: book.get(key) for key in keys}
+        quantities = {key: one.position if one else None for key, one in held.items()}
         is_due = rules is not None and rules.is_due(quantities, first=changed is None)
         try:
             if rules is not None and is_due:

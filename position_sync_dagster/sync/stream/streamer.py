@@ -158,11 +158,11 @@ class BrokerLink:
         await self.router.reset()
         if connection is not self._attached:
             await self._attach(connection)
-        connection.require_online()
+        connection.connectivity.require_ib()
         await connection.feed.snapshot()
-        connection.require_online()
+        connection.connectivity.require_ib()
         await self.router.step(connection, first=True)
-        connection.require_online()
+        connection.connectivity.require_ib()
         listed_at = connection.feed.snapshot_at
         if listed_at is None:
             raise errors.BrokerUnavailableError(

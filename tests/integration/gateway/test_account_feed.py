@@ -157,6 +157,7 @@ async def test_a_fill_and_a_close_are_reported_at_once(opened, eventually, monke
     sim.fill(*opened_key, 4)
     sim.close_position(*closed_key)
     await eventually(lambda: feed.get(opened_key) and feed.get(closed_key).position == 0)
+    assert feed.overdue == ["DUSIM0001"]  # it sends no values by itself
     assert feed.get(opened_key).position == 4.0
     assert {opened_key, closed_key} <= set(changes.take())
 

@@ -75,7 +75,7 @@ async def test_a_late_end_of_an_open_subscription_counts_unless_ib_was_lost(
         sim.send_raw(wire.frame(account_messages.account_download_end(FIRST)))
         await connection.ib.reqCurrentTimeAsync()
         assert feed.completeness == {FIRST: PARTIAL if lost else COMPLETE}
-        assert (feed.book.confirmed.of_account(FIRST) is None) == lost
+        assert (feed.book.confirmed.accounts.get(FIRST) is None) == lost
         await connection.close()
 
 

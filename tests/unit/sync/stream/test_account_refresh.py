@@ -16,7 +16,6 @@ class Feed:
     """An account feed whose downloads end when the test says so."""
 
     def __init__(self):
-        self.accounts = ("A", "B")
         self.downloads = []
         self.ended = asyncio.Event()
         self.positions_due = self.lapsed = False
@@ -38,9 +37,6 @@ class Feed:
     async def download(self, accounts):
         self.downloads.append(sorted(accounts))
         await self.ended.wait()
-
-    def unsubscribed(self, keys):
-        return {account for account, _conid in keys}
 
 
 class Publisher:
@@ -106,29 +102,6 @@ async def test_a_refresh_starts_when_its_interval_is_over(refreshing):
     assert (refreshing.refresh.opening, refreshing.refresh.idle) == (False, False)
     await refreshing.finish_download()
     assert refreshing.publisher.enqueued == [Reason.SNAPSHOT, Reason.REFRESH]
-
-
-async def test_accounts_that_changed_are_downloaded_after_the_download_under_way(refreshing):
-    refreshing.refresh.add_changes(refreshing.feed, [("B", 1), ("A", 1), ("A", 2)])
-    await refreshing.step()
-    assert refreshing.feed.downloads == ["all"]
-    await refreshing.finish_download()
-    await refreshing.step()
-    assert refreshing.feed.downloads == ["all", ["A", "B"]]
-    await refreshing.finish_download()
-    assert (refreshing.published, refreshing.publisher.enqueued) == (2, [Reason.SNAPSHOT])
-
-
-async def test_an_account_that_a_new_connection_does_not_have_is_not_downloaded(refreshing):
-    refreshing.refresh.add_changes(refreshing.feed, [("B", 1)])
-    await refreshing.step()
-    await refreshing.refresh.end()
-    refreshing.feed.accounts = ("A",)
-    refreshing.refresh.start(refreshing.feed)
-    await refreshing.finish_download()
-    await refreshing.step()
-    assert refreshing.feed.downloads == ["all", "all"]
-    assert refreshing.refresh.idle
 
 
 async def test_an_interrupted_download_does_not_count_as_whole(refreshing):
