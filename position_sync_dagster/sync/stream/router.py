@@ -238,7 +238,7 @@ class FollowedHoldings:
         now = self.context.monotonic()
         self._choose(connection, routes, now, values_known=may_queue)
         connection.pnl.step()
-        legs, greeks_moved = self._legs, self.publisher.greeks_moved
+        legs, greeks_moved = self._legs, bool(self.publisher.greeks.changes)
         queue_now = bool(legs) and may_queue and now >= self._queue_at
         followed = legs or self._monitored or greeks_moved
         if queue_now or (followed and now >= self._publish_at):
@@ -321,6 +321,7 @@ class Router:
     Attributes:
         routes: The route of each holding.
         announced: Which state of each holding was written or queued last.
+        account_refresh: The downloads of the accounts.
     """
 
     context: OwnerContext
@@ -350,7 +351,7 @@ class Router:
         self.routes = Routes()
         self._changes: PendingChanges[Key] = PendingChanges()
         self._routed_as_of: tuple[object, ...] = ()
-        self._account_refresh = AccountRefresh(context, self._publisher)
+        self.account_refresh = AccountRefresh(context, self._publisher)
         self._resolver = LegResolver(context, self.registry, self.contracts)
         self._followed = FollowedHoldings(context, self._publisher)
         self._beside = BackgroundWork(context.monotonic)
@@ -359,11 +360,6 @@ class Router:
     def urgent(self) -> asyncio.Event:
         """Set while a fill waits for the next step."""
         return self._changes.urgent
-
-    @property
-    def downloaded(self) -> asyncio.Event:
-        """Set when the values of all holdings have arrived, until the streamer clears it."""
-        return self._account_refresh.ended
 
     def problems(self) -> list[str]:
         """Return why the registry cannot be read, and why legs have no contract."""
@@ -376,7 +372,7 @@ class Router:
 
     def interrupt(self) -> None:
         """Cancel the running download: the gateway dropped its subscriptions."""
-        self._account_refresh.interrupt()
+        self.account_refresh.interrupt()
 
     def definitions_restored(self) -> None:
         """Request soon what the gateway refused as unknown lately: it knows contracts again."""
@@ -386,7 +382,7 @@ class Router:
 
     async def reset(self) -> None:
         """Remove the routes and values: a snapshot of the positions comes next."""
-        await self._account_refresh.end()
+        await self.account_refresh.end()
         self.routes.clear()
         self.pricer.reset()
         self.lines.login.reopened(self.context.monotonic())
@@ -437,7 +433,7 @@ class Router:
 
     async def close(self) -> None:
         """End the background tasks."""
-        await self._account_refresh.end()
+        await self.account_refresh.end()
         await self._beside.end()
 
     def detach(self, connection: GatewayConnection) -> None:
@@ -453,7 +449,7 @@ class Router:
         if first:
             # The one request of this download precedes those of the lines, which take seconds at
             # the gateway's rate limit; the values arrive meanwhile.
-            self._account_refresh.start(feed)
+            self.account_refresh.start(feed)
             await asyncio.sleep(0)
         if first or changed:
             await self._publisher.publish(feed)
@@ -471,10 +467,10 @@ class Router:
             queued = sum(number[state] for state in QUEUED)
             logger.info("%d streamed, %d queued", number[LegState.STREAMED], queued)
         states = self.routes.states
-        if not self._account_refresh.opening:
+        if not self.account_refresh.opening:
             await self._publisher.enqueue_changed(states, changed - streamed)
-        await self._account_refresh.step(feed, states)
-        await self._followed.step(connection, self.routes, may_queue=self._account_refresh.idle)
+        await self.account_refresh.step(feed, states)
+        await self._followed.step(connection, self.routes, may_queue=self.account_refresh.idle)
 
     def _is_streamed(self, key: Key) -> bool:
         return self.routes.states.get(key) is LegState.STREAMED or self.pricer.is_due(key)

@@ -12,8 +12,8 @@ from position_sync_dagster.domain.holding import (
 )
 from position_sync_dagster.domain.instrument import Instrument, Quote, Right
 from position_sync_dagster.domain.valuation import (
+    Moment,
     Provenance,
-    Writing,
     factor_agrees,
     from_portfolio,
     price_of_value,
@@ -44,14 +44,13 @@ def value(held, quote, magnifier=1, trusted=True, **more):
     return revalue(
         held,
         quote,
-        Writing(
-            source=Source.STREAM,
+        Moment(
             now=NOW,
             by=Provenance(session_id="s1", fencing_token=4, run_id="r1"),
-            **more,
+            price_magnifier=magnifier,
         ),
         trusted=trusted,
-        price_magnifier=magnifier,
+        **more,
         max_last_age=timedelta(seconds=60),
     )
 

@@ -4,6 +4,7 @@ import pytest
 
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.errors import LakeError
+from position_sync_dagster.sync.stream.model_greeks import PublishedGreeks
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.router import (
     CHOOSE_S,
@@ -48,7 +49,7 @@ class Day:
     """Steps once a second, and keeps in which second what was done."""
 
     def __init__(self, *, pnl_subscriptions=0, **settings):
-        self.second, self.done = 0, []
+        self.second, self.done, self.greeks = 0, [], PublishedGreeks()
         self.greeks_moved = False
         settings = make_settings(pnl_subscriptions=pnl_subscriptions, **settings)
         context = OwnerContext(settings=settings, monotonic=lambda: float(self.second))
