@@ -4,8 +4,7 @@ import gc
 import os
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,12 @@ import hypothesis
 import psutil
 import pytest
 
-from ib_gateway_simulator import Book, SimulatedGateway, load_book
-from position_sync_dagster import cli
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.memory_and_threads import limit_native_threads
-from tests.support import object_store, tiers, waiting
+from tests.support import command_line, object_store, streams, tiers, waiting
 from tests.support.extent import examples
 from tests.support.object_store import ObjectStore
 from tests.support.scheduling import Scheduling, mixed
-from tests.support.settings import make_settings
 
 # No test asserts how long something takes.
 hypothesis.settings.register_profile("short", deadline=None, max_examples=examples(100))
@@ -147,16 +143,14 @@ def eventually() -> Callable[..., Awaitable[Any]]:
 
 
 @pytest.fixture
-def refuse(monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
+def refuse(capsys) -> Callable[..., tuple[int, str]]:
     """Run a command line that ends with an error and prints nothing else."""
 
     def run(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr("sys.argv", ["position-sync", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
+        code = command_line.ended(*arguments)
         printed = capsys.readouterr()
         assert printed.out == ""
-        return ended.value.code, printed.err
+        return code, printed.err
 
     return run
 
@@ -164,33 +158,10 @@ def refuse(monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
 @pytest.fixture
 def simulate() -> Callable[..., Any]:
     """Run a simulator; at its end no order message may have reached it."""
-
-    @asynccontextmanager
-    async def run(book: str | Book = "small", **options: Any) -> AsyncIterator[SimulatedGateway]:
-        options.setdefault("tick_interval_s", 0.05)
-        found = book if isinstance(book, Book) else load_book(book)
-        async with SimulatedGateway(found, seed=7, port=0, control_port=None, **options) as sim:
-            yield sim
-            assert sim.orders_received == []
-
-    return run
+    return streams.simulate
 
 
 @pytest.fixture
 def settings_for() -> Callable[..., Settings]:
     """Return settings for a simulator, with short intervals."""
-
-    def make(sim: SimulatedGateway, **more: Any) -> Settings:
-        return make_settings(
-            **{
-                "gateway_port": sim.port,
-                "gateway_timeout_s": 10.0,
-                "flush_interval_s": 0.1,
-                "min_hold_s": 0.1,
-                "heartbeat_s": 0.5,
-                "session_lease_s": 30.0,
-            }
-            | more,
-        )
-
-    return make
+    return streams.settings_for

@@ -44,8 +44,6 @@ class PositionsService:
         self.end_delay_s: float | None = 0.0
         # How many rows come only with a delayed end.
         self.late_rows = 0
-        # How long after a trade the message of its position comes.
-        self.change_delay_s = 0.0
 
     def subscribe(self, client: ClientConnection) -> None:
         """Send all positions of all accounts and their end, and every change from now on.
@@ -114,13 +112,7 @@ class PositionsService:
         self._by_account.pop((client, req_id), None)
 
     def send_change(self, row: Row) -> None:
-        """Send a changed position to every client that subscribed, now or after the delay."""
-        if self.change_delay_s:
-            self._call_later(self.change_delay_s, lambda: self._send_to_all(row))
-        else:
-            self._send_to_all(row)
-
-    def _send_to_all(self, row: Row) -> None:
+        """Send a changed position to every client that subscribed."""
         for client in self._clients:
             client.send(self._rows.position(row))
             client.flush()

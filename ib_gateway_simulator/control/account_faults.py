@@ -137,17 +137,6 @@ class AccountFaults(Readings):
         positions = self._gateway.accounts.positions
         positions.end_delay_s, positions.late_rows = delay_s, late_rows
 
-    def positions_late(self, delay_s: float = 0.0) -> None:
-        """Send the position message of each trade `delay_s` later, as it was at the trade.
-
-        Its portfolio row comes at once, and lists have the present quantities: positions and
-        account updates are subscriptions of their own, and no message of a position names a time
-        (IB, "Requesting Positions", "Account Updates"). It was never recorded that one overtakes
-        the other: this is the worst case.
-        """
-        _check_delay(delay_s)
-        self._gateway.accounts.positions.change_delay_s = delay_s
-
     def empty_lists(self, account: str | None = None, empty: bool = True) -> None:
         """Name no holding of an account, or of any, in lists of positions and in downloads.
 

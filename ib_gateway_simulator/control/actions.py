@@ -229,10 +229,6 @@ class EndOfPositions(Arguments):
     late_rows: Annotated[int, Field(ge=0)] = 0
 
 
-class LatePositions(Arguments):
-    delay_s: Annotated[float, Field(ge=0)] = 0.0
-
-
 class EmptyLists(Arguments):
     account: str | None = None
     empty: bool = True
@@ -337,7 +333,6 @@ ACTIONS: dict[str, Action] = {
     "portfolio_rows": Action(arguments=PortfolioRowsSent, method="portfolio_rows"),
     "download_end": Action(arguments=EndOfDownload, method="download_end"),
     "positions_end": Action(arguments=EndOfPositions, method="positions_end"),
-    "positions_late": Action(arguments=LatePositions, method="positions_late"),
     "empty_lists": Action(arguments=EmptyLists, method="empty_lists"),
     "login": Action(arguments=OtherLogin, method="log_in_as"),
     "ticking": Action(arguments=Ticking, method="ticking"),

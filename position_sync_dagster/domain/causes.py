@@ -10,7 +10,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
 from itertools import chain
@@ -32,7 +32,7 @@ from position_sync_dagster.domain.closes import (
     StatementEvent,
     current_executions,
 )
-from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import (
     NEW_YORK,
     ContractDetails,
@@ -164,56 +164,85 @@ def _row_of_event(one: StatementEvent) -> _Row | None:
     return _Row(datetime.combine(one.day, time(), NEW_YORK).astimezone(UTC), by, BOOKED, one)
 
 
-class History:
+# What shares that came or went say of an option, or an option of its shares; the other one.
+_Counter = tuple[Cause | None, int | None]
+
+
+@dataclass(slots=True, eq=False)
+class _Case:
+    """A change, what is known of its contract, and what explains it.
+
+    Attributes:
+        details: The contract details.
+        ended: When it could be traded last; None where it does not expire.
+        asked: From when and until when the gateway named all executions of the account.
+        rows: The executions and events that explain it.
+        spare: Whether an execution of the day that went the same way fits no change: its time may
+            be wrong, or a message lost.
+        counter: What explains it without an execution.
+    """
+
+    change: PositionChange
+    details: ContractDetails | None
+    ended: datetime | None
+    asked: tuple[datetime, datetime]
+    rows: list[_Row] = field(default_factory=list)
+    spare: bool = False
+    counter: _Counter = (None, None)
+
+    @property
+    def rest(self) -> float:
+        """Return the part of the change that is not explained, with its sign."""
+        return rounded(self.change.by - sum(row.by_of(self.change) for row in self.rows))
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether it was seen after the last trade of the contract."""
+        return self.ended is not None and self.change.seen_at >= self.ended
+
+    @property
+    def under_conid(self) -> int | None:
+        """Return the contract id of an option's underlying."""
+        return self.details.under_conid if self.change.is_option and self.details else None
+
+
+class _History:
     """The facts, by holding and in order of time; each look-up costs what it finds."""
 
     def __init__(self, facts: Facts) -> None:
-        self.facts = facts
-        self.changes: defaultdict[Key, list[PositionChange]] = defaultdict(list)
+        self.prices = facts.prices
+        self.cases: defaultdict[Key, list[_Case]] = defaultdict(list)
         for change in sorted(facts.changes, key=lambda one: (one.seen_at, one.change_id)):
-            self.changes[change.key].append(change)
+            details, never = facts.contracts.get(change.conid), (change.seen_at, NEVER)
+            asked = facts.asked.get(change.account, never)
+            case = _Case(change, details, last_trade(change, details), asked)
+            self.cases[change.key].append(case)
         versions = sorted(facts.events, key=lambda one: one.stated_at or NEVER)
         newest = {(one.account, one.conid, one.event_id): one for one in versions}
         events = sorted(newest.values(), key=lambda one: (one.day, one.event_id))
         executions = map(_row_of, current_executions(facts.executions))
         # Those that explain no change yet.
-        self.rows: defaultdict[Key, list[_Row]] = defaultdict(list)
         found = filter(None, chain(map(_row_of_event, events), executions))
-        for row in sorted(found, key=attrgetter("at")):
-            if row.of.conid is not None:
-                self.rows[row.of.account, row.of.conid].append(row)
+        self.rows = grouped(
+            attrgetter("of.account", "of.conid"), sorted(found, key=attrgetter("at"))
+        )
         # By the broker's id of a corporate action.
         self._actions: defaultdict[object, set[int | None]] = defaultdict(set)
-        self.periods: defaultdict[str, list[StatementEvent]] = defaultdict(list)
         for event in events:
             self._actions[_action_of(event)].add(event.conid)
-            if event.kind is EventKind.PERIOD:
-                self.periods[event.account].append(event)
+        periods = (one for one in events if one.kind is EventKind.PERIOD)
+        self.periods = grouped(attrgetter("account"), periods)
 
-    def details(self, change: PositionChange) -> ContractDetails | None:
-        """Return the contract details of what changed."""
-        return self.facts.contracts.get(change.conid)
-
-    def under_conid(self, option: PositionChange) -> int | None:
-        """Return the contract id of an option's underlying."""
-        details = self.details(option)
-        return details.under_conid if details is not None else None
-
-    def moved_with(self, change: PositionChange, conid: int) -> bool:
+    def moved_with(self, change: PositionChange, conid: int | None) -> bool:
         """Return whether another holding of the account changed at about the same time."""
-        others = self.changes.get((change.account, conid), ())
-        return any(abs(one.seen_at - change.seen_at) <= NEAR for one in others)
+        others = self.cases.get((change.account, conid or 0), ())
+        return any(abs(one.change.seen_at - change.seen_at) <= NEAR for one in others)
 
     def counter_of(self, one: Execution | StatementEvent) -> int | None:
         """Return the other contract of a corporate action; None if it is not known."""
         action = _action_of(one) if isinstance(one, StatementEvent) else None
         others = self._actions[action] - {one.conid} if action else set()
         return others.pop() if len(others) == 1 else None
-
-    def is_over(self, option: PositionChange) -> bool:
-        """Return whether a change was seen after the last trade of its option."""
-        ended = last_trade(option, self.details(option))
-        return ended is not None and option.seen_at >= ended
 
 
 def _action_of(one: StatementEvent) -> tuple[str, str] | None:
@@ -260,15 +289,14 @@ def settles_in_cash(details: ContractDetails | None) -> bool | None:
     return None if not kind else kind == "IND"
 
 
-def moneyness(change: PositionChange, facts: Facts) -> Moneyness:
-    """Return where an option stood at its end, only if it is clear."""
-    details = facts.contracts.get(change.conid)
-    ended = last_trade(change, details)
+def _moneyness(case: _Case, prices: Mapping[int, float]) -> Moneyness:
+    """Return where an option stood at its end, only if it is clear; see `Facts` for the prices."""
+    change, details, ended = case.change, case.details, case.ended
     if ended is None or change.strike is None or change.right is None:
         return Moneyness.UNCLEAR
     at_the_open = details is not None and details.is_settled_at_the_open
     clear = change.strike * (CLEAR_AT_THE_OPEN if at_the_open else CLEAR)
-    above = facts.prices.get(change.conid, change.strike) - change.strike
+    above = prices.get(change.conid, change.strike) - change.strike
     if abs(above) >= clear:
         return Moneyness.IN if (above > 0) is (change.right is Right.CALL) else Moneyness.OUT
     if change.market_price is None or change.since is None or change.since < ended - NEAR:
@@ -282,34 +310,27 @@ def moneyness(change: PositionChange, facts: Facts) -> Moneyness:
     return Moneyness.QUOTED_OUT if quoted_out else Moneyness.UNCLEAR
 
 
-def covers(facts: Facts, change: PositionChange) -> bool:
+def _covers(case: _Case) -> bool:
     """Return whether every execution that may have made a change would be known.
 
     That is so if the contract had ended when the previous quantity was confirmed, or if the
     gateway named all executions from then until the change was seen or the contract ended.
     """
-    details = facts.contracts.get(change.conid)
-    ended = last_trade(change, details)
-    if change.since is None:
-        return False
-    if ended is not None and change.since >= ended:
-        return True
-    _begin, end = facts.asked.get(change.account, (change.seen_at, change.since))
-    return end >= min(change.seen_at, ended or change.seen_at) and names_all(facts, change)
+    since, until = case.change.since, min(case.change.seen_at, case.ended or case.change.seen_at)
+    if since is None or (case.ended is not None and since >= case.ended):
+        return since is not None
+    return case.asked[1] >= until and _names_all(case)
 
 
-def names_all(facts: Facts, change: PositionChange) -> bool:
+def _names_all(case: _Case) -> bool:
     """Return whether the gateway named all executions since the quantity before was confirmed."""
-    details = facts.contracts.get(change.conid)
-    begin, _end = facts.asked.get(change.account, (change.seen_at, change.seen_at))
-    if change.since is None:
-        return False
-    if begin <= change.since:
-        return True
+    since, (begin, _end), details = case.change.since, case.asked, case.details
+    if since is None or begin <= since:
+        return since is not None
     hours = parse_trading_hours(details.trading_hours, details.time_zone) if details else None
-    if hours is None or not hours.begins <= change.since <= begin < hours.ends:
+    if hours is None or not hours.begins <= since <= begin < hours.ends:
         return False
-    return not any(opens < begin and closes > change.since for opens, closes in hours.sessions)
+    return not any(opens < begin and closes > since for opens, closes in hours.sessions)
 
 
 def codes_of(text: str | None) -> frozenset[str]:
@@ -370,22 +391,6 @@ def _cause_of_event(one: StatementEvent) -> tuple[Cause, str]:
     return cause, f"corporate action {words[:200]}"
 
 
-@dataclass(slots=True)
-class Parts:
-    """A change, and the executions and events that explain it."""
-
-    change: PositionChange
-    rows: list[_Row] = field(default_factory=list)
-    # Whether an execution of the day that went the same way fits no change: its time may be wrong,
-    # or a message lost.
-    spare: bool = False
-
-    @property
-    def rest(self) -> float:
-        """Return the part of the change that is not explained, with its sign."""
-        return rounded(self.change.by - sum(row.by_of(self.change) for row in self.rows))
-
-
 # How rows are looked for, one way after the other: by how much their times may be off, how much
 # earlier the broker may have booked them, and whether a part of the quantity is enough. Exact
 # matches come first: what is a little off, or was booked days before, may fit two changes.
@@ -403,30 +408,26 @@ def closures_of(facts: Facts, now: datetime, only: Container[str] | None = None)
     Args:
         only: Ids of the changes to judge, all by default; the others are facts.
     """
-    history = History(facts)
-    parts: dict[str, Parts] = {}
-    for key, changes in history.changes.items():
-        left, of_key = history.rows[key], [Parts(change) for change in changes]
+    history = _History(facts)
+    for key, cases in history.cases.items():
+        left = history.rows[key]
         for way in _WAYS:
-            for part in of_key:
-                if not part.rows:
-                    part.rows = _matching(part.change, left, *way)
-                    for row in part.rows:
+            for case in cases:
+                if not case.rows:
+                    case.rows = _matching(case.change, left, *way)
+                    for row in case.rows:
                         left.remove(row)
-        for part in of_key:
-            at = part.change.seen_at
-            part.spare = any(
-                row.by * part.change.by > 0 and isinstance(row.of, Execution)
+        for case in cases:
+            at = case.change.seen_at
+            case.spare = any(
+                row.by * case.change.by > 0 and isinstance(row.of, Execution)
                 for row in _between(left, at - A_DAY, at + A_DAY)
             )
-            parts[part.change.change_id] = part
-    delivered = _delivered(history, parts.values())
-    found: list[Closure] = []
-    for change in facts.changes:
-        if change.closed and (only is None or change.change_id in only):
-            counter = delivered.get(change.change_id)
-            found += _judged(parts[change.change_id], history, counter, now)
-    return found
+    _explain_deliveries(history)
+    case_of = {case.change.change_id: case for case in chain.from_iterable(history.cases.values())}
+    due = [one.change_id for one in facts.changes if one.closed]
+    judged = [_judged(case_of[one], history, now) for one in due if only is None or one in only]
+    return [*chain.from_iterable(judged)]
 
 
 def _matching(
@@ -460,123 +461,115 @@ def _matching(
     return []
 
 
-# What shares that came or went say of an option, or an option of its shares; the other one.
-_Counter = tuple[Cause, int | None]
-
-
-def _delivered(history: History, parts: Iterable[Parts]) -> dict[str, _Counter]:
-    """Return which options and shares explain each other without an execution, by the change."""
-    by_under: defaultdict[Key, list[Parts]] = defaultdict(list)
-    for part in parts:
-        change = part.change
-        under = history.under_conid(change) if change.is_option else change.conid
-        if part.rest and under is not None and (change.closed or not change.is_option):
-            by_under[change.account, under].append(part)
-    found: dict[str, _Counter] = {}
-    for (_account, under), listed in by_under.items():
-        group: list[Parts] = []
+def _explain_deliveries(history: _History) -> None:
+    """Find which options and shares explain each other without an execution."""
+    by_under: defaultdict[Key, list[_Case]] = defaultdict(list)
+    for case in chain.from_iterable(history.cases.values()):
+        change = case.change
+        under = case.under_conid if change.is_option else change.conid
+        if case.rest and under is not None and (change.closed or not change.is_option):
+            by_under[change.account, under].append(case)
+    for key, listed in by_under.items():
+        groups: list[list[_Case]] = []
         for one in sorted(listed, key=lambda one: one.change.seen_at):
             # A change seen after a gap may have happened right after the last confirmation.
             since = one.change.since
-            if group and since is not None and since - group[-1].change.seen_at > NEAR:
-                found |= _exercised(history, under, group)
-                group = []
-            group.append(one)
-        found |= _exercised(history, under, group)
-    return found
+            if not groups or (since and since - groups[-1][-1].change.seen_at > NEAR):
+                groups.append([])
+            groups[-1].append(one)
+        for group in groups:
+            _explain_group(history, key, group)
 
 
-def _exercised(history: History, under: int, group: Sequence[Parts]) -> dict[str, _Counter]:
-    """Return what a group of options and shares of one underlying says; nothing if it is unclear.
+def _explain_group(history: _History, under: Key, group: Sequence[_Case]) -> None:
+    """Find what a group of options and shares of one underlying says; nothing if it is unclear.
 
     The sign of an exercise are exactly the shares of the option. Each option in the money at its
     end, or gone before it, has its own; without such an option it is one near its strike.
     """
-    options = [one.change for one in group if one.change.is_option]
+    options = [one for one in group if one.change.is_option]
     shares = [one for one in group if not one.change.is_option]
     if (
         not options
-        or not all(covers(history.facts, one.change) and not one.spare for one in group)
-        or settles_in_cash(history.details(options[0]))
+        or not all(_covers(one) and not one.spare for one in group)
+        or settles_in_cash(options[0].details)
         # Shares may have come, and have been traded away, while nobody looked.
         or any(
             row.at >= group[0].change.seen_at - A_DAY and isinstance(row.of, Execution)
-            for row in history.rows[options[0].account, under]
+            for row in history.rows[under]
         )
         # No exercise and no expiry turns a long position into a short one.
-        or any(rounded(one.by + one.closed) for one in options)
+        or any(rounded(one.change.by + one.change.closed) for one in options)
     ):
-        return {}
-    stood = {
-        one.change_id: moneyness(one, history.facts) if history.is_over(one) else Moneyness.IN
-        for one in options
-    }
-    near = [one for one in options if stood[one.change_id] not in (Moneyness.IN, Moneyness.OUT)]
-    ended = [one for one in options if stood[one.change_id] is Moneyness.IN]
+        return
+    stood = grouped(
+        lambda one: _moneyness(one, history.prices) if one.is_over else Moneyness.IN, options
+    )
+    ended, worthless = stood[Moneyness.IN], stood[Moneyness.OUT]
+    near = stood[Moneyness.QUOTED_OUT] + stood[Moneyness.UNCLEAR]
     # All shares of these options must have come by now. What changed in a longer gap may have come
     # and gone at any time in it, and for other reasons.
-    last = max(one.seen_at for one in options)
-    asked = history.facts.asked.get(options[0].account, (last, last))
-    is_complete = asked[1] >= last + NEAR and all(names_all(history.facts, one) for one in options)
+    last = max(one.change.seen_at for one in options)
+    is_complete = options[0].asked[1] >= last + NEAR and all(map(_names_all, options))
     if shares:
         gaps = (one.change.seen_at - (one.change.since or NEVER) for one in group)
         is_complete = is_complete and max(gaps) <= NEAR
     if not ended and shares and is_complete:
         ended, near = near, []
-    if sorted(rounded(one.units or 0.0) for one in ended) != sorted(one.rest for one in shares):
-        return {}
-    found: dict[str, _Counter] = {one.change_id: (_by_exercise(one), under) for one in ended}
-    worthless = [one for one in options if stood[one.change_id] is Moneyness.OUT]
-    if all(is_complete and stood[one.change_id] is Moneyness.QUOTED_OUT for one in near):
+    came = sorted(one.rest for one in shares)
+    if sorted(rounded(one.change.units or 0.0) for one in ended) != came:
+        return
+    for one in ended:
+        one.counter = (_by_exercise(one.change), under[1])
+    if not near or (is_complete and not stood[Moneyness.UNCLEAR]):
         worthless += near
         for one in (one for one in shares if one.change.closed):
-            option = next(other for other in ended if rounded(other.units or 0.0) == one.rest)
-            found[one.change.change_id] = (_by_exercise(option), option.conid)
-    return found | {one.change_id: (Cause.EXPIRED_WORTHLESS, None) for one in worthless}
+            option = next(it.change for it in ended if rounded(it.change.units or 0.0) == one.rest)
+            one.counter = (_by_exercise(option), option.conid)
+    for one in worthless:
+        one.counter = (Cause.EXPIRED_WORTHLESS, None)
 
 
 def _by_exercise(option: PositionChange) -> Cause:
     return Cause.EXERCISED if option.closed > 0 else Cause.ASSIGNED
 
 
-def _judged(
-    part: Parts, history: History, counter: _Counter | None, now: datetime
-) -> list[Closure]:
+# What the broker states of a close, or what follows from the facts, with the reason in words.
+_Reason = tuple[Cause, Stage, str]
+
+
+def _judged(case: _Case, history: _History, now: datetime) -> list[Closure]:
     """Return the causes of one close, whose quantities add up to what was closed."""
-    change = part.change
-    groups: dict[tuple[Cause, Stage, str], list[_Row]] = {}
+    change = case.change
+    groups: dict[_Reason, list[_Row]] = {}
     booked = _between(history.rows[change.key], change.seen_at - BOOKED - A_DAY, change.seen_at)
     in_cash = any(_type_of(row.of) == "cash settlement" for row in booked)
-    for row in part.rows:
+    for row in case.rows:
         if row.by_of(change) * change.closed < 0:  # it reduced the holding
-            cause = _cause_of(row.of, long=change.closed > 0, in_cash=in_cash)
-            groups.setdefault(cause, []).append(row)
+            reason = _reason_of(row.of, long=change.closed > 0, in_cash=in_cash)
+            groups.setdefault(reason, []).append(row)
+    parts: list[tuple[float, _Reason, dict[str, Any]]] = []
+    left = abs(change.closed)
+    for reason, rows in groups.items():
+        quantity = min(left, sum(abs(row.by) for row in rows))
+        left = rounded(left - quantity)
+        parts.append((quantity, reason, _evidence(rows, history.counter_of(rows[0].of))))
+    parts.append((left, *_inferred(case, left, history)))
+    usual: dict[str, Any] = {name: getattr(change, name) for name in (*TERMS, "currency")}
+    usual |= {"closed_at": change.seen_at, "judged_at": now}
+    came = case.under_conid if history.moved_with(change, case.under_conid) else None
     found: list[Closure] = []
-    open_quantity = abs(change.closed)
-    for cause, rows in groups.items():
-        quantity = min(open_quantity, sum(abs(row.by) for row in rows))
-        open_quantity = rounded(open_quantity - quantity)
+    for quantity, (cause, stage, why), known in parts:
+        if cause in _BY_EXERCISE and known.get("counter_conid") is None:
+            known["counter_conid"] = came
         if quantity:
-            counter_conid = history.counter_of(rows[0].of)
-            one = _explained(change, cause, quantity, rows)
-            found.append(replace(one, counter_conid=counter_conid))
-    if open_quantity:
-        found.append(_inferred(part, open_quantity, history, counter))
-    under = history.under_conid(change) if change.is_option else None
-    came = under if under is not None and history.moved_with(change, under) else None
-    return [
-        replace(
-            one,
-            judged_at=now,
-            counter_conid=one.counter_conid or (came if one.cause in _BY_EXERCISE else None),
-        )
-        for one in found
-    ]
+            signed = copysign(quantity, change.closed)
+            values = usual | known
+            found.append(Closure(**values, quantity=signed, cause=cause, stage=stage, detail=why))
+    return found
 
 
-def _cause_of(
-    one: Execution | StatementEvent, *, long: bool, in_cash: bool
-) -> tuple[Cause, Stage, str]:
+def _reason_of(one: Execution | StatementEvent, *, long: bool, in_cash: bool) -> _Reason:
     """Return what a row states of a long or a short holding, which may be settled in cash."""
     if isinstance(one, StatementEvent):
         cause, why = _cause_of_event(one)
@@ -592,36 +585,21 @@ def _cause_of(
     return cause, Stage.STATED, why
 
 
-def _closure(
-    change: PositionChange, cause: Cause, stage: Stage, why: str, quantity: float, **known: Any
-) -> Closure:
-    of_change: dict[str, Any] = {name: getattr(change, name) for name in TERMS} | {
-        "closed_at": change.seen_at, "price": None, "realized_pnl": None,
-        "currency": change.currency,
-    }  # fmt: skip
-    signed = copysign(quantity, change.closed)
-    return Closure(**of_change | known, quantity=signed, cause=cause, stage=stage, detail=why)
-
-
-def _explained(
-    change: PositionChange, cause: tuple[Cause, Stage, str], quantity: float, rows: Sequence[_Row]
-) -> Closure:
-    """Return the cause that rows state, with them as evidence."""
+def _evidence(rows: Sequence[_Row], counter_conid: int | None) -> dict[str, Any]:
+    """Return columns of a closure that rows explain."""
     ones = [row.of for row in rows]
     executions = [one for one in ones if isinstance(one, Execution)]
     paid = _sum(None if row.of.price is None else row.of.price * abs(row.by) for row in rows)
-    return _closure(
-        change,
-        *cause,
-        quantity,
-        closed_at=max((one.time for one in executions), default=change.seen_at),
-        price=None if paid is None else paid / sum(abs(row.by) for row in rows),
-        realized_pnl=_sum(one.realized_pnl for one in ones),
-        executions=_joined(one.execution_id for one in executions),
-        order_ids=_joined(one.order_id for one in executions),
-        events=_joined(one.event_id for one in ones if isinstance(one, StatementEvent)),
-        statement=_joined(one.statement for one in ones),
-    )
+    found = {
+        "price": None if paid is None else paid / sum(abs(row.by) for row in rows),
+        "realized_pnl": _sum(one.realized_pnl for one in ones),
+        "executions": _joined(one.execution_id for one in executions),
+        "order_ids": _joined(one.order_id for one in executions),
+        "events": _joined(one.event_id for one in ones if isinstance(one, StatementEvent)),
+        "statement": _joined(one.statement for one in ones),
+        "counter_conid": counter_conid,
+    }
+    return found | ({"closed_at": max(one.time for one in executions)} if executions else {})
 
 
 def _sum(values: Iterable[float | None]) -> float | None:
@@ -633,39 +611,38 @@ def _joined(texts: Iterable[str | None]) -> str | None:
     return ",".join(dict.fromkeys(filter(None, texts))) or None
 
 
-def _inferred(part: Parts, quantity: float, history: History, counter: _Counter | None) -> Closure:
-    """Return the cause of what no execution and no event explains."""
-    change, facts = part.change, history.facts
+def _inferred(case: _Case, quantity: float, history: _History) -> tuple[_Reason, dict[str, Any]]:
+    """Return the cause of what no execution and no event explains, and columns of its closure."""
+    change, (cause, other), known = case.change, case.counter, dict[str, Any]()
     if _is_stated(change, history.periods[change.account]):
         why = "the statement of these days names no trade, no event and no transfer of it"
-        return _closure(change, Cause.UNEXPLAINED, Stage.STATED, why, quantity)
-
-    def provisional(cause: Cause, why: str, **known: Any) -> Closure:
-        return _closure(change, cause, Stage.PROVISIONAL, why, quantity, **known)
-
-    is_covered, (cause, other) = covers(facts, change), counter or (None, None)
-    why_not = "no execution, and nothing that came with it, explains it"
-    if not is_covered:
-        why_not = "the executions of the time in which it closed are not known"
+        return (Cause.UNEXPLAINED, Stage.STATED, why), known
+    is_covered, in_cash = _covers(case), settles_in_cash(case.details)
+    where = _moneyness(case, history.prices)
+    is_end = is_covered and case.is_over
+    is_out = cause is Cause.EXPIRED_WORTHLESS or (in_cash and where is Moneyness.OUT)
     if cause is not None and not change.is_option:
-        why = f"with the option {other}, without an execution"
-        return provisional(cause, why, counter_conid=other)
-    if not change.is_option or part.rows or part.spare:
-        return provisional(Cause.UNEXPLAINED, why_not)
-    if cause in _BY_EXERCISE:
+        why, known = f"with the option {other}, without an execution", {"counter_conid": other}
+    elif not change.is_option or case.rows or case.spare:
+        cause = None
+    elif cause in _BY_EXERCISE:
         units = change.units or 0.0
         why = f"{units:+g} of the underlying came without an execution, as the option has them"
-        return provisional(cause, why, counter_conid=other, price=0.0)
-    in_cash, where = settles_in_cash(history.details(change)), moneyness(change, facts)
-    if is_covered and history.is_over(change):
-        if in_cash and where is Moneyness.IN:
-            return provisional(Cause.CASH_SETTLED, "an index option, in the money at its end")
-        if cause is Cause.EXPIRED_WORTHLESS or (in_cash and where is Moneyness.OUT):
-            cost, held = change.average_cost, copysign(quantity, change.closed)
-            lost = None if cost is None else -held * cost + 0.0
-            why = "out of the money at its end, and nothing came of the underlying"
-            return provisional(Cause.EXPIRED_WORTHLESS, why, price=0.0, realized_pnl=lost)
-    return provisional(Cause.UNEXPLAINED, why_not)
+        known = {"counter_conid": other, "price": 0.0}
+    elif is_end and in_cash and where is Moneyness.IN:
+        cause, why = Cause.CASH_SETTLED, "an index option, in the money at its end"
+    elif is_end and is_out:
+        cause, cost = Cause.EXPIRED_WORTHLESS, change.average_cost
+        why = "out of the money at its end, and nothing came of the underlying"
+        lost = None if cost is None else -copysign(quantity, change.closed) * cost + 0.0
+        known = {"price": 0.0, "realized_pnl": lost}
+    else:
+        cause = None
+    if cause is None:
+        cause, why = Cause.UNEXPLAINED, "no execution, and nothing that came with it, explains it"
+        if not is_covered:
+            why = "the executions of the time in which it closed are not known"
+    return (cause, Stage.PROVISIONAL, why), known
 
 
 def _is_stated(change: PositionChange, periods: Sequence[StatementEvent]) -> bool:

@@ -10,7 +10,7 @@ from hashlib import sha256
 from operator import attrgetter, itemgetter
 
 from position_sync_dagster.domain.clock import NEVER
-from position_sync_dagster.domain.holding import AccountSummary, Key
+from position_sync_dagster.domain.holding import AccountSummary, Key, grouped
 from position_sync_dagster.domain.instrument import NEW_YORK, Right, contract_name
 
 # The source of rows from a Flex statement.
@@ -432,11 +432,11 @@ class Closure(ChangedHolding):
 
     closed_at: datetime
     quantity: float
-    price: float | None
+    price: float | None = None
     cause: Cause
     stage: Stage
     detail: str
-    realized_pnl: float | None
+    realized_pnl: float | None = None
     currency: str
     executions: str | None = None
     order_ids: str | None = None
@@ -580,13 +580,11 @@ def rolls_of(
         closures: The causes that count.
         within: How far apart the executions of two orders may be.
     """
-    made: defaultdict[Key, list[Execution]] = defaultdict(list)
-    for execution in current_executions(executions):
-        made[execution.account, execution.conid].append(execution)
+    made = grouped(attrgetter("account", "conid"), current_executions(executions))
     other = {one.change_id for one in closures if one.cause is not Cause.TRADED}
     traded = {one.change_id for one in closures if one.cause is Cause.TRADED} - other
     sides = _in_one_order(
-        _Side(one, _executions_of(one, made[one.key]))
+        _Side(one, executions_of(one, made[one.key]))
         for one in sorted(changes, key=lambda one: (one.seen_at, one.change_id))
         if one.change_id not in other
     )
@@ -604,39 +602,39 @@ def rolls_of(
     for old in closed:
         kind = _kind_of(old.change, old.change.closed)
         old.choose(new for order in old.orders for new in of_order[kind, order])
-    taken = {new.id for old in closed for new in old.choices}
+    taken = {name for old in closed for name in old.choices}
     for old in closed:
         if not old.choices:
             opened = of_kind[_kind_of(old.change, old.change.closed)]
             near = (new for one in old.executions for new in _near(opened, one.time, within))
             old.choose(new for new in near if new.id not in taken)
-    rivals_of: defaultdict[str, list[_Side]] = defaultdict(list)
+    rivals_of: defaultdict[str, dict[str, _Side]] = defaultdict(dict)
     for old in closed:
-        for new in old.choices:
-            rivals_of[new.id].append(old)
+        for name in old.choices:
+            rivals_of[name][old.id] = old
     rolls: list[Roll] = []
-    unclear: dict[tuple[str, ...], UnclearRoll] = {}
+    unclear: dict[frozenset[str], UnclearRoll] = {}
     for old in closed:
-        rivals = {one.id: one for new in old.choices for one in rivals_of[new.id]}
-        if len(old.choices) == len(rivals) == 1:
-            rolls.append(_roll(old, old.choices[0]))
-        elif old.choices:
-            ids = sorted(new.id for new in old.choices)
-            unclear[(*sorted(rivals), *ids)] = UnclearRoll(
+        rivals = {name: one for new in old.choices for name, one in rivals_of[new].items()}
+        new = [*old.choices.values()]
+        if len(new) == len(rivals) == 1:
+            rolls.append(_roll(old, new[0]))
+        elif new:
+            unclear[frozenset(rivals.keys() | old.choices.keys())] = UnclearRoll(
                 account=old.change.account,
                 closed=tuple(one.change for one in rivals.values()),
-                opened=tuple(new.change for new in old.choices),
+                opened=tuple(one.change for one in new),
             )
     return rolls, list(unclear.values())
 
 
 @dataclass(slots=True, eq=False)
 class _Side:
-    """A change, the executions that made it, and the changes that may have taken its place."""
+    """A change, the executions that made it, and what may have taken its place, by the change."""
 
     change: PositionChange
     executions: list[Execution]
-    choices: list["_Side"] = field(default_factory=list)
+    choices: dict[str, "_Side"] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -647,9 +645,8 @@ class _Side:
         return {one.order_id for one in self.executions if one.order_id is not None}
 
     def choose(self, found: Iterable["_Side"]) -> None:
-        """Keep those of another contract, each once and in order of time."""
-        others = {one.id: one for one in found if one.change.conid != self.change.conid}
-        self.choices = sorted(others.values(), key=lambda one: (one.change.seen_at, one.id))
+        """Keep those of another contract."""
+        self.choices = {one.id: one for one in found if one.change.conid != self.change.conid}
 
 
 def _kind_of(change: PositionChange, quantity: float) -> tuple[object, ...]:
@@ -706,7 +703,7 @@ def _roll(old: _Side, new: _Side) -> Roll:
 SLACK = timedelta(minutes=2)
 
 
-def _executions_of(change: PositionChange, listed: Sequence[Execution]) -> list[Execution]:
+def executions_of(change: PositionChange, listed: Sequence[Execution]) -> list[Execution]:
     """Return those of a holding's executions, in order of time, that may have made a change."""
     begin = (change.since or change.seen_at) - SLACK
     first = bisect_left(listed, begin, key=attrgetter("time"))

@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -27,16 +27,9 @@ from xml.etree import ElementTree as Xml
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from position_sync_dagster.domain import closes as statement
+from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import AccountSource, AccountSummary
-from position_sync_dagster.domain.instrument import (
-    CONIDS,
-    MULTIPLIED_TYPES,
-    NEW_YORK,
-    RIGHTS,
-    Right,
-    zone_of,
-)
 from position_sync_dagster.errors import FlexServiceError, SettingsError, StatementError, shown
 from position_sync_dagster.settings import FLEX_URL, SECURITY_TYPES, address_flaw
 
@@ -49,7 +42,7 @@ UNKNOWN = ("", "-", "--", "N/A")
 # The times of a statement are New York's, whatever the account's country, unless they name a zone.
 #
 # Source: IB, "Flex Queries", times are Eastern.
-STATEMENT_ZONE = NEW_YORK
+STATEMENT_ZONE = instrument.NEW_YORK
 
 # The time in New York that the values of a statement's day get: a statement has only the date.
 STATED_AT = clock_time(16, 0)
@@ -70,7 +63,7 @@ def _number(text: str) -> float:
 def _conid(text: str) -> int | None:
     # More digits are out of range, and Python refuses to parse thousands of them.
     is_number = text.isascii() and text.isdigit() and len(text) <= 10
-    return int(text) if is_number and int(text) in CONIDS else None
+    return int(text) if is_number and int(text) in instrument.CONIDS else None
 
 
 def _day(text: str) -> date:
@@ -84,7 +77,7 @@ def _moment(text: str) -> datetime:
     """Return a time such as 20260305;153000 in UTC; a day alone is its midnight in New York."""
     day, clock, *zone = [*re.sub("[;,T]", " ", text, count=1).split(maxsplit=2), ""][:3]
     digits = (clock or "000000").replace(":", "")
-    known = zone_of(zone[0]) if zone and zone[0] else STATEMENT_ZONE
+    known = instrument.zone_of(zone[0]) if zone and zone[0] else STATEMENT_ZONE
     if known is None or len(digits) != 6:  # strptime takes 1530 for 15:03
         raise ValueError(text)
     at = datetime.strptime(digits, "%H%M%S").time()  # noqa: DTZ007 - its zone is below
@@ -122,7 +115,7 @@ TIME = _Kind(
 )
 
 _OF_TYPE = {str: TEXT, float: NUMBER, int: CONID, date: DAY, datetime: TIME} | {
-    Right: _Kind(lambda text: RIGHTS.get(text.upper()), "right")
+    instrument.Right: _Kind(lambda text: instrument.RIGHTS.get(text.upper()), "right")
 }
 _OF_COLUMN = {
     "sec_type": _Kind(lambda text: SEC_TYPES.get(text, text), "type"),
@@ -130,25 +123,20 @@ _OF_COLUMN = {
 }
 
 
-class _Column(NamedTuple):
-    """A column, the fields of which the first that is there has its value, and their kind."""
-
-    name: str
-    fields: Sequence[str]
-    kind: _Kind
-    is_required: bool
+# A column of a record: its kind, whether it is required, and the fields of which the first that is
+# there has its value.
+_Columns = dict[str, tuple[_Kind, bool, Sequence[str]]]
 
 
-def _columns(record: type, **fields: str) -> list[_Column]:
+def _columns(record: type, **fields: str) -> _Columns:
     """Return how columns of a record are read; their types say of what kind they are.
 
     A column that cannot be None is required.
     """
-    types, found = get_type_hints(record), []
+    types, found = get_type_hints(record), _Columns()
     for name, written in fields.items():
         kind, *optional = get_args(types[name]) or (types[name],)
-        read = _OF_COLUMN.get(name, _OF_TYPE[kind])
-        found.append(_Column(name, written.split(), read, not optional))
+        found[name] = (_OF_COLUMN.get(name, _OF_TYPE[kind]), not optional, written.split())
     return found
 
 
@@ -180,42 +168,33 @@ class Fields:
         known = ", ".join(found)
         return f"{self.file}: {self.element}{f' ({known})' if known else ''}"
 
-    def get(self, kind: _Kind, *names: str) -> Any:
+    def get(self, kind: _Kind, *names: str, is_required: bool = False) -> Any:
         """Return the value of the first of these fields that is there; None if none is.
 
         Raises:
-            StatementError: It is of another kind.
+            StatementError: It is of another kind, or it is required and not there.
         """
-        for name in names:
-            if name in self.attributes:
-                text = self.attributes[name].strip()
-                try:
-                    return kind.parse(text)
-                except ValueError:
-                    what = f"has {name}={shown(text)}, which is no {kind.noun}"
-                    raise self.error(what, kind.remedy) from None
-        return None
-
-    def required(self, kind: _Kind, *names: str) -> Any:
-        """Return the value of the first of these fields that is there.
-
-        Raises:
-            StatementError: None is, or it is of another kind.
-        """
-        found = self.get(kind, *names)
-        if found is None:
+        found, name = None, next((one for one in names if one in self.attributes), None)
+        if name is not None:
+            text = self.attributes[name].strip()
+            try:
+                found = kind.parse(text)
+            except ValueError:
+                what = f"has {name}={shown(text)}, which is no {kind.noun}"
+                raise self.error(what, kind.remedy) from None
+        if found is None and is_required:
             raise self.error(f"has no valid {names[-1]}", kind.remedy)
         return found
 
-    def row(self, columns: Iterable[_Column]) -> dict[str, Any]:
-        """Return the values of columns.
+    def required(self, kind: _Kind, *names: str) -> Any:
+        """Return the value of the first of these fields that is there; see `get`."""
+        return self.get(kind, *names, is_required=True)
 
-        Raises:
-            StatementError: One is missing or cannot be read.
-        """
+    def row(self, columns: _Columns) -> dict[str, Any]:
+        """Return the values of columns; see `get`."""
         return {
-            one.name: (self.required if one.is_required else self.get)(one.kind, *one.fields)
-            for one in columns
+            name: self.get(kind, *fields, is_required=is_required)
+            for name, (kind, is_required, fields) in columns.items()
         }
 
     def as_json(self) -> str:
@@ -246,7 +225,7 @@ def position_of(fields: Fields) -> statement.StatementPosition:
     if row["sec_type"] not in SECURITY_TYPES:
         raise fields.error(f"has assetCategory={shown(row['sec_type'])}, which is not known")
     multiplier = fields.get(NUMBER, "multiplier") or 1.0
-    if row["sec_type"] in MULTIPLIED_TYPES:
+    if row["sec_type"] in instrument.MULTIPLIED_TYPES:
         multiplier = fields.required(NUMBER, "multiplier")
     cost, price = (fields.get(NUMBER, name) for name in ("costBasisMoney", "costBasisPrice"))
     average = None if price is None else price * multiplier

@@ -8,14 +8,7 @@ from typing import Generic
 import polars as pl
 from deltalake import DeltaTable, Transaction
 
-from position_sync_dagster.domain.closes import (
-    FLEX,
-    Closure,
-    Execution,
-    PositionChange,
-    StatementEvent,
-    current_executions,
-)
+from position_sync_dagster.domain import closes
 from position_sync_dagster.domain.instrument import ExpectedDividend
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage import table as storage
@@ -66,7 +59,7 @@ def _said_again(rows: pl.DataFrame, stored: pl.DataFrame, same: list[str]) -> pl
     name = ["account", "conid", same[0], "_booking"]  # those of `current_executions`
     is_newest = pl.col("stated_at") == pl.col("stated_at").max().over(name)
     newest, last = (
-        one.filter(pl.col("source") == FLEX).with_columns(_booking=booking).filter(is_newest)
+        one.filter(pl.col("source") == closes.FLEX).with_columns(_booking=booking).filter(is_newest)
         for one in (rows, stored)
     )
     other = last.join(newest, on=same, how="anti", nulls_equal=True)
@@ -152,26 +145,26 @@ class RecordsTable(Generic[schema.Record]):
         return schema.records_of(self._kind, found.sort(self.table.spec.order, *self._same[:1]))
 
 
-class ExecutionsTable(RecordsTable[Execution]):
+class ExecutionsTable(RecordsTable[closes.Execution]):
     """The table `executions`: a row of each source, and of each correction, of an execution."""
 
     def __init__(self, table: Table) -> None:
-        super().__init__(table, Execution, ("run_id", "statement", "stated_at"))
+        super().__init__(table, closes.Execution, ("run_id", "statement", "stated_at"))
 
     def read(self) -> pl.DataFrame:
         """Return, for each execution, the row that counts; oldest first."""
-        return schema.frame_of(self.table.spec, current_executions(self.records()))
+        return schema.frame_of(self.table.spec, closes.current_executions(self.records()))
 
 
-def events_table(table: Table) -> RecordsTable[StatementEvent]:
+def events_table(table: Table) -> RecordsTable[closes.StatementEvent]:
     """Return the table `statement_events`."""
-    return RecordsTable(table, StatementEvent, ("run_id", "statement", "stated_at"))
+    return RecordsTable(table, closes.StatementEvent, ("run_id", "statement", "stated_at"))
 
 
-def changes_table(table: Table) -> RecordsTable[PositionChange]:
+def changes_table(table: Table) -> RecordsTable[closes.PositionChange]:
     """Return the table `position_changes`, which has each change of a quantity once, by its id."""
-    names = {field.name for field in fields(PositionChange)} - {"change_id"}
-    return RecordsTable(table, PositionChange, names)
+    names = {field.name for field in fields(closes.PositionChange)} - {"change_id"}
+    return RecordsTable(table, closes.PositionChange, names)
 
 
 class DividendsTable(RecordsTable[ExpectedDividend]):
@@ -225,7 +218,7 @@ class LookedAt:
     files: frozenset[str]
 
 
-class ClosuresTable(RecordsTable[Closure]):
+class ClosuresTable(RecordsTable[closes.Closure]):
     """The table `closures`: the causes of closes, the provisional and the stated ones.
 
     A cause that counted before may count again: it is stored with the time of each judgement.
@@ -235,7 +228,7 @@ class ClosuresTable(RecordsTable[Closure]):
     """
 
     def __init__(self, table: Table) -> None:
-        super().__init__(table, Closure)
+        super().__init__(table, closes.Closure)
         self.looked: LookedAt | None = None
 
     def current_rows(
@@ -258,6 +251,8 @@ class ClosuresTable(RecordsTable[Closure]):
             counted = counted.sort("closed_at", "change_id", "cause")
         return counted.select([*columns])
 
-    def current(self, only: pl.Expr | None = None, since: datetime | None = None) -> list[Closure]:
+    def current(
+        self, only: pl.Expr | None = None, since: datetime | None = None
+    ) -> list[closes.Closure]:
         """Return the rows of `current_rows` as records."""
-        return schema.records_of(Closure, self.current_rows(only, since))
+        return schema.records_of(closes.Closure, self.current_rows(only, since))

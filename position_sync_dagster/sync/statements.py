@@ -4,7 +4,7 @@ The holdings at the close of past days are here as well: own rows, completed by 
 """
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -95,9 +95,6 @@ _INDEX = TypeAdapter(dict[str, _Known])
 # The folder's index: files that are in it, and unchanged, are not parsed again.
 INDEX_FILE = ".position-sync.json"
 
-# The size of files whose rows are stored with one commit; a larger file has one of its own.
-AT_ONCE_BYTES = 16 * 2**20
-
 
 class Statements(NamedTuple):
     """The statements in the files of a folder, without their rows.
@@ -131,7 +128,7 @@ class StatementFolder:
         """Return what the files have; one that cannot be read does not affect the others.
 
         A file is parsed if it is new or was changed, and if the lake does not have its rows; one at
-        a time, apart from those that are stored with one commit.
+        a time.
 
         Args:
             refused: Refuses a file for what one of its statements is.
@@ -153,30 +150,22 @@ class StatementFolder:
         before, index = self._index(), dict[str, _Known]()
         found: list[Statement] = []
         unreadable: list[errors.PositionSyncError] = []
-        waiting: list[tuple[_Known, list[Statement]]] = []
-
-        def flush() -> None:
-            if waiting and store is not None:
-                store([one for _known, listed in waiting for one in listed])
-                for known, _listed in waiting:
-                    known.stored_in.add(lake_id)
-                waiting.clear()
-                self._keep(before | index)
-
         for path in paths:
             try:
                 known, parsed = self._look(path, before.get(path.name))
                 index[path.name] = known
                 if foreign := next(filter(None, map(refused, known.found)), None):
                     raise foreign
-                found += known.found
-                if store is not None and lake_id not in known.stored_in:
-                    waiting.append((known, parsed or _statements_in(path)))
+                is_due = store is not None and lake_id not in known.stored_in
+                if is_due and parsed is None:
+                    parsed = _statements_in(path)
             except errors.PositionSyncError as error:
                 unreadable.append(error)
-            if sum(one.state[0] for one, _listed in waiting) >= AT_ONCE_BYTES:
-                flush()
-        flush()
+                continue
+            found += known.found
+            if store is not None and is_due and parsed is not None:
+                store(parsed)
+                index[path.name] = replace(known, stored_in=known.stored_in | {lake_id})
         if index != before:
             self._keep(index)
         found.sort(key=lambda one: (one.generated_at or NEVER, one.last, one.file), reverse=True)
@@ -256,9 +245,9 @@ class Imported(NamedTuple):
 
     found: tuple[Statement, ...]
     unreadable: tuple[errors.PositionSyncError, ...]
-    executions: int
-    events: int
-    account_values: int
+    executions: int = 0
+    events: int = 0
+    account_values: int = 0
 
 
 def download_and_import(
@@ -317,25 +306,23 @@ def import_statements(lake: Lake, settings: Settings, run_id: str | None = None)
 
     Their executions are stored first: a day that is covered has no others.
     """
-    tables = (lake.executions, lake.statement_events, lake.account_values)
-    counts = [(0, 0, 0)]
+    counts = Counter[str]()
 
     def store(found: list[Statement]) -> None:
         executions = (row for one in found for row in one.executions)
         events = (row for one in found for row in one.events)
         values = (_identified(row, run_id) for one in found for row in one.cash)
-        counts.append(
-            (
-                lake.executions.add(executions, run_id=run_id),
-                lake.statement_events.add(events, run_id=run_id),
-                lake.account_values.append(values).rows,
-            )
+        counts.update(
+            executions=lake.executions.add(executions, run_id=run_id),
+            events=lake.statement_events.add(events, run_id=run_id),
+            account_values=lake.account_values.append(values).rows,
         )
 
+    tables = (lake.executions, lake.statement_events, lake.account_values)
     lake_id = " ".join(one.table.table_id() for one in tables)
     folder = StatementFolder(settings.flex_folder)
     read = folder.read(foreign_to(lake, settings), lake_id=lake_id, store=store)
-    return Imported(*read, *map(sum, zip(*counts, strict=True)))
+    return Imported(**read._asdict() | counts)
 
 
 def _identified(cash: AccountSummary, run_id: str | None) -> AccountSummary:

@@ -34,10 +34,7 @@ class Dev:
         self.ui_port = free_port()
         self.output = folder / "output.txt"
         self.home = folder / "dagster_home"
-        env = {
-            "DAGSTER_HOME": str(self.home),
-            "POSITION_SYNC_GATEWAY_PORT": str(self.gateway_port),
-        }
+        env = {"DAGSTER_HOME": str(self.home), "POSITION_SYNC_GATEWAY_PORT": str(self.gateway_port)}
         words = ("dev", "--ui-port", str(self.ui_port))
         self.process = started(*words, cwd=folder, output=self.output, env=env)
 

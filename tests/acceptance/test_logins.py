@@ -19,13 +19,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.home import Home
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.reports.figures import read_figures
-from tests.support.demo_program import (
-    LIMIT_S,
-    processes_of,
-    query_ui,
-    started,
-    wait_for,
-)
+from tests.support.demo_program import LIMIT_S, processes_of, query_ui, started, wait_for
 from tests.support.logins import Login, write_gateways, write_strategies
 from tests.support.ports import free_port
 from tests.support.promises import assert_kept, current_by_login, waiting

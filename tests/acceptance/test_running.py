@@ -24,18 +24,9 @@ from position_sync_dagster.demo import RECORDED, SESSIONS
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.supervisor import is_serving
 from tests.acceptance.test_recovery import stream_runs
-from tests.support.demo_program import (
-    ACCOUNT,
-    LEGS,
-    LIMIT_S,
-    LINES,
-    QUEUED,
-    STREAMED,
-    Demo,
-    answer_of,
-    command,
-    wait_for,
-)
+from tests.support import demo_program
+from tests.support.command_line import json_of
+from tests.support.demo_program import ACCOUNT, LINES, STREAMED, Demo, command, wait_for
 
 STREAMED_CONID = 911000001
 STREAMED_TO_CLOSE = 912000003
@@ -52,10 +43,10 @@ def demo(chain_home) -> Demo:
     demo = chain_home.running()
     wait_for("the UI answers", lambda: is_serving(demo.ui_port))
     wait_for(
-        f"{STREAMED} legs by STREAM and {QUEUED} by QUEUE",
+        f"{STREAMED} legs by STREAM and {demo_program.QUEUED} by QUEUE",
         lambda: (
             any((demo.lake / "position_updates" / "_delta_log").glob("*.json"))
-            and by_source(demo) == {"STREAM": STREAMED, "QUEUE": QUEUED}
+            and by_source(demo) == {"STREAM": STREAMED, "QUEUE": demo_program.QUEUED}
         ),
         poll_s=0.5,
     )
@@ -108,9 +99,7 @@ def backfill(demo: Demo, ending: Event) -> Backfill:
     launched = launch_backfill(demo, days)
     wait("the backfill ends", lambda: backfill_status(demo, launched) != "REQUESTED")
     return Backfill(
-        status=backfill_status(demo, launched),
-        new=filled(demo) - before,
-        rows=daily_rows(demo),
+        status=backfill_status(demo, launched), new=filled(demo) - before, rows=daily_rows(demo)
     )
 
 
@@ -166,7 +155,7 @@ def by_source(demo: Demo) -> dict[str, int]:
 
 def test_each_leg_has_a_current_row_by_its_own_path(demo):
     rows = newest(demo)
-    assert rows.height == LEGS
+    assert rows.height == demo_program.LEGS
     assert rows["trading_mode"].unique().to_list() == ["SIMULATED"]
     assert rows["market_value"].null_count() == 0
     assert set(rows.filter(source="STREAM")["value_source"]) == {"TICK"}
@@ -197,8 +186,8 @@ def test_the_command_line_sees_the_same(demo):
     told = json.loads(done.stdout)
     assert (told["legs_streamed"], told["underlying_lines"]) == (STREAMED, LINES - STREAMED)
     assert told["session_state"] == "LIVE"
-    assert len(answer_of("positions", "--home", str(demo.home))) == LEGS
-    one = answer_of("positions", "--strategy", "calendar-1", "--home", str(demo.home))
+    assert len(json_of("positions", "--home", str(demo.home))) == demo_program.LEGS
+    one = json_of("positions", "--strategy", "calendar-1", "--home", str(demo.home))
     assert [row["source"] for row in one] == ["STREAM", "STREAM"]
 
 
@@ -309,7 +298,7 @@ def test_no_run_fails(demo):
 
 
 def status(demo: Demo) -> dict[str, Any]:
-    found: dict[str, Any] = answer_of("status", "--home", str(demo.home))
+    found: dict[str, Any] = json_of("status", "--home", str(demo.home))
     return found
 
 
@@ -349,7 +338,7 @@ def test_a_stream_terminated_in_the_ui_is_paused_until_a_person_resumes_it(demo)
 
 
 def test_a_backfill_of_five_days_fills_five_partitions(backfilled):
-    done = backfilled.result(LIMIT_S)
+    done = backfilled.result(demo_program.LIMIT_S)
     assert (done.status, done.new) == ("COMPLETED_SUCCESS", 5)
     assert done.rows.height >= SESSIONS * 190
     assert done.rows.is_unique().all()

@@ -18,7 +18,8 @@ from tests.support.browser import (
     is_installed,
     open_page,
 )
-from tests.support.demo_program import ACCOUNT, Demo, answer_of, command, wait_for
+from tests.support.command_line import json_of
+from tests.support.demo_program import ACCOUNT, Demo, command, wait_for
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason=MISSING)
 
@@ -100,7 +101,7 @@ def of_strategies(page: Page, name: str) -> dict[str, float | None]:
 
 def in_tables(demo: Demo, name: str) -> dict[str, float | None]:
     """Return a sum of the tables, rounded, by strategy; what no strategy has moves on."""
-    found = answer_of("exposure", "--home", str(demo.home))
+    found = json_of("exposure", "--home", str(demo.home))
     return {
         row["name"]: None if row[name] is None else round(row[name], 1)
         for row in found["strategies"]
@@ -109,7 +110,7 @@ def in_tables(demo: Demo, name: str) -> dict[str, float | None]:
 
 def positions(demo: Demo) -> list[dict[str, Any]]:
     """Return the holdings as the command line lists them."""
-    found: list[dict[str, Any]] = answer_of("positions", "--home", str(demo.home))
+    found: list[dict[str, Any]] = json_of("positions", "--home", str(demo.home))
     return found
 
 

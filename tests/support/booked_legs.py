@@ -1,9 +1,15 @@
-"""Legs of a simulator's book: their terms, and a book with one of them only."""
+"""Contracts of the small book and their terms, as arguments of a leg."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from ib_gateway_simulator import Book, load_book
+
+A, B = "DUSIM0001", "DUSIM0002"
+CALL, PUT, WORTHLESS, CENTS, STOCK, UNHELD = (
+    921000001, 921000002, 921000003, 921000004, 920000001, 921000007,
+)  # fmt: skip
 
 
 @cache
@@ -20,3 +26,15 @@ def terms_of(conid: int, book: Book | str = "small") -> dict[str, Any]:
         "strike": contract.strike if contract.right else None,
         "expiry": contract.expiry or None,
     }
+
+
+def leg(conid: int, strategy_id: str = "s", **more: Any) -> dict[str, Any]:
+    """Return the arguments of a leg, as the small book has it."""
+    return {"conid": conid, "strategy_id": strategy_id} | terms_of(conid) | more
+
+
+def book_of_one_account(name: str = A) -> Book:
+    """Return the small book with its first account only, by this name."""
+    book = load_book("small")
+    openings = tuple(replace(one, account=name) for one in book.openings if one.account == A)
+    return replace(book, accounts=(replace(book.accounts[0], name=name),), openings=openings)

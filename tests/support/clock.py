@@ -13,5 +13,5 @@ class HandClock:
     def __call__(self) -> datetime:
         return self.now
 
-    def advance(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
+    def advance(self, seconds: float = 0.0, **more: float) -> None:
+        self.now += timedelta(seconds=seconds, **more)

@@ -1,15 +1,22 @@
 """Commands of `position-sync` in this process; as a program each takes seconds to begin."""
 
 import json
+import os
+import sys
+from typing import IO, Any
+from unittest.mock import patch
 
+import pytest
 from typer.testing import CliRunner, Result
 
+from position_sync_dagster import cli
 from position_sync_dagster.cli.app import app
 
 
 def call(*arguments: str) -> Result:
     """Run a command, and raise its error."""
-    return CliRunner().invoke(app, arguments, catch_exceptions=False)
+    with patch.dict(os.environ):
+        return CliRunner().invoke(app, arguments, catch_exceptions=False)
 
 
 def run(*arguments: str) -> str:
@@ -19,7 +26,23 @@ def run(*arguments: str) -> str:
     return done.stdout
 
 
+def json_of(*arguments: str) -> Any:
+    """Return what a command prints as JSON."""
+    return json.loads(run(*arguments, "--json"))
+
+
 def attention() -> list[str]:
     """Return what `status` says needs attention."""
-    found: list[str] = json.loads(run("status", "--json"))["attention"]
+    found: list[str] = json_of("status")["attention"]
     return found
+
+
+def ended(*arguments: str, output: IO[str] | None = None) -> Any:
+    """Run a command line as a program does, also with another output, and return its exit code."""
+    with (
+        patch("sys.argv", ["position-sync", *arguments]),
+        patch("sys.stdout", output or sys.stdout),
+        pytest.raises(SystemExit) as end,
+    ):
+        cli.main()
+    return end.value.code

@@ -13,16 +13,13 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import httpx
 import polars as pl
 import psutil
 import pytest
 from deltalake import DeltaTable
-from typer.testing import CliRunner
 
-from position_sync_dagster.cli.app import app
 from position_sync_dagster.processes.home import Home
 from position_sync_dagster.sync.stream import memory_and_threads
 from tests.support.ports import free_port
@@ -99,17 +96,6 @@ def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         timeout=LIMIT_S,
         check=False,
     )
-
-
-def answer_of(*arguments: str) -> Any:
-    """Return the JSON that a command prints, run in this process.
-
-    A program of its own takes 1.5 s of a processor to begin, where a test asks again and again.
-    """
-    with patch.dict(os.environ):
-        done = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return json.loads(done.stdout)
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:

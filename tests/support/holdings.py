@@ -1,13 +1,27 @@
 """Holdings for tests, by the arguments that a test is about."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.domain.holding import BrokerPosition
+from position_sync_dagster.domain.holding import BrokerPosition, PositionUpdate
 from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.gateway.codes import Connectivity
 from position_sync_dagster.gateway.holdings import HoldingsBook
+
+# A row of the tables that the broker does not hold.
+NOT_HELD = Discrepancy(
+    type=DiscrepancyType.SURPLUS, account="DUSIM1", conid=7, symbol="SPY", expected=None,
+    actual=2.0, detail="not held at the broker",
+)  # fmt: skip
+
+
+def make_row(conid: int, at: datetime, account: str = "DUSIM1", **more: Any) -> PositionUpdate:
+    """Return a row of one contract of SPY, dated by a moment."""
+    plain = PositionUpdate(conid, "SPY", None, 1.0, 1.5, 150.0, 100.0, 50.0, at, account)
+    return replace(plain, **more)
 
 
 def make_holding(

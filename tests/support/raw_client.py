@@ -6,7 +6,9 @@ import asyncio
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
+from ib_gateway_simulator import SimulatedGateway
 from tests.support.messages import frame
 from tests.support.waiting import DEADLINE_S
 
@@ -77,6 +79,28 @@ class RawClient:
         await self.wait_id(49, since)
         return len(self.messages)
 
+    async def positions(self) -> None:
+        """Request the list of positions, and wait for its end."""
+        since = len(self.messages)
+        self.send(61, 1)
+        await self.wait_id(62, since)
+
+    async def download(self, account: str) -> None:
+        """Request the updates of an account, and wait for the end of its download."""
+        since = len(self.messages)
+        self.send(6, 2, 1, account)
+        await self.wait_id(54, since)
+
+    async def line(self, req_id: int, conid: int, **more: Any) -> int:
+        """Request market data, and wait for what comes at once; return the count of messages."""
+        self.market_data(req_id, conid, **more)
+        return await self.barrier()
+
+    async def step(self, sim: SimulatedGateway, count: int = 1) -> int:
+        """Let the market move, and wait for what that sends; return the count of messages."""
+        sim.step(count)
+        return await self.barrier()
+
     def of(self, *type_ids: int, since: int = 0) -> list[Message]:
         wanted = {str(type_id) for type_id in type_ids}
         return [message for message in self.messages[since:] if message[0] in wanted]
@@ -99,8 +123,9 @@ class RawClient:
         contract = [conid, "", sec_type, "", 0.0, "", "", exchange, "", "", "", ""]
         self.send(1, 11, req_id, *contract, 0, ticks, snapshot, 0, "")
 
-    def contract_details(self, req_id: int, *contract: object) -> None:
-        self.send(9, 8, req_id, *contract, 0, "", "", "")
+    def contract_details(self, req_id: int, conid: int, *more: object) -> None:
+        """Request the details of a contract by its id, or by its other fields beside 0."""
+        self.send(9, 8, req_id, conid, *more or ("", "", "", 0.0, *[""] * 7), 0, "", "", "")
 
     async def close(self) -> None:
         if self._task is not None:

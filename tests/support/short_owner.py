@@ -44,10 +44,7 @@ async def refresh(
         ) as own:
             feed, enqueued = await _download_and_enqueue(lake, settings, own, clock)
     except errors.LoginOwnedError as error:
-        return RefreshReport(
-            connected=False,
-            reason=f"{error.what} It enqueues by itself.",
-        )
+        return RefreshReport(connected=False, reason=f"{error.what} It enqueues by itself.")
     return RefreshReport(
         connected=True,
         enqueued=enqueued,

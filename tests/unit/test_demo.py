@@ -14,19 +14,7 @@ from ib_gateway_simulator.books.loader import BOOKS, load_book
 from ib_gateway_simulator.control.actions import perform
 from ib_gateway_simulator.control.scenario import load_scenario
 from position_sync_dagster import demo
-from position_sync_dagster.demo import (
-    STATED_S,
-    AcceptanceResult,
-    JsonDisplay,
-    LineDisplay,
-    LiveDisplay,
-    choose_display,
-    current_paths,
-    evaluate,
-    expect_paths,
-    is_complete,
-    past_sessions,
-)
+from position_sync_dagster.demo import STATED_S, AcceptanceResult, choose_display, expect_paths
 from position_sync_dagster.domain.holding import Source
 from position_sync_dagster.processes.child_process import StopRequested
 from position_sync_dagster.sync.confirmations import CONFIRMED
@@ -52,7 +40,7 @@ def current(rows):
         "timestamp": pl.Datetime("us", "UTC"),
         CONFIRMED: pl.Datetime("us", "UTC"),
     }
-    return current_paths(pl.DataFrame(rows, schema, orient="row"), since=START)
+    return demo.current_paths(pl.DataFrame(rows, schema, orient="row"), since=START)
 
 
 EXPECTED = expect_paths(HELD, [leg(1), leg(2), leg(2, "b"), leg(99)])
@@ -62,7 +50,7 @@ ROWS = [row(c, Source.STREAM if c <= 2 else Source.QUEUE) for c in range(1, 11)]
 def missed(rows=ROWS, *, expected=EXPECTED, lines=3, orders=(), **changes):
     arguments = {"complete_after_s": 20.0, "limit_s": 60.0, "underlyings": 1} | changes
     counts = {"peak_lines": lines, "orders_received": orders}
-    results = evaluate(expected, current(rows), counts=counts, **arguments)
+    results = demo.evaluate(expected, current(rows), counts=counts, **arguments)
     return [one.name.strip() for one in results if not one.met]
 
 
@@ -91,7 +79,7 @@ def test_one_line_serves_a_conid_in_two_accounts():
 )
 def test_each_leg_needs_a_row_of_this_run_by_its_own_path(rows, names):
     assert missed(rows) == names
-    assert is_complete(EXPECTED, current(rows)) is not bool(names)
+    assert demo.is_complete(EXPECTED, current(rows)) is not bool(names)
 
 
 def test_each_other_figure_can_be_missed_alone():
@@ -170,14 +158,11 @@ def test_a_log_has_the_addresses_once_and_then_the_figures(capsys, overview):
             display.show(overview, ADDRESSES)
         display.show_acceptance(RESULTS)
     *lines, _heading, first, second = capsys.readouterr().out.splitlines()
-    assert lines == [
-        "Dagster UI: starting",
-        "lines: 20 of 100 in use",
-    ]
+    assert lines == ["Dagster UI: starting", "lines: 20 of 100 in use"]
     assert [line.split()[-1] for line in (first, second)] == ["met", "missed"]
 
 
-@pytest.mark.parametrize("kind", [JsonDisplay, LineDisplay, LiveDisplay])
+@pytest.mark.parametrize("kind", [demo.JsonDisplay, demo.Display, demo.LiveDisplay])
 def test_a_closed_output_stops_the_demo(kind, monkeypatch, overview):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stdout", Closed())
@@ -236,7 +221,7 @@ def test_each_outage_ends_after_some_seconds_and_the_first_minutes_have_one(day)
     ],
 )
 def test_the_last_session_is_the_last_one_before_today_in_new_york(now: str, last: date) -> None:
-    found = past_sessions("XNYS", datetime.fromisoformat(now).replace(tzinfo=UTC))
+    found = demo.past_sessions("XNYS", datetime.fromisoformat(now).replace(tzinfo=UTC))
     assert len(found) == 10
     assert found[-1] == last
     assert found == sorted(set(found))

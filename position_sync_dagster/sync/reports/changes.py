@@ -6,28 +6,20 @@ The list is the same after a restart of everything: nothing of it is kept in mem
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, time
 from enum import StrEnum
+from operator import attrgetter
 
 import polars as pl
 
-from position_sync_dagster.domain.closes import (
-    Cause,
-    Closure,
-    Execution,
-    PositionChange,
-    current_executions,
-)
+from position_sync_dagster.domain import closes
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
-from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import NEW_YORK, contract_name, digits, leg_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema import moment, records_of
-
-# Maximum delay between an execution and the change of the quantity: there are two clocks.
-SLACK = timedelta(minutes=2)
+from position_sync_dagster.lake.schema import moment
 
 # Maximum number of ended breaks that are looked at.
 MOST_BREAKS = 100
@@ -79,9 +71,9 @@ class Day:
     """
 
     since: datetime
-    changes: Sequence[PositionChange] = ()
-    executions: Sequence[Execution] = ()
-    closures: Sequence[Closure] = ()
+    changes: Sequence[closes.PositionChange] = ()
+    executions: Sequence[closes.Execution] = ()
+    closures: Sequence[closes.Closure] = ()
     sessions: Sequence[GatewaySession] = ()
     breaks: Sequence[Break] = ()
     names: Mapping[int, str] = field(default_factory=dict)
@@ -102,7 +94,7 @@ def read_day(lake: Lake, since: datetime) -> Day:
     """
     begin = moment(since)
     changes = lake.position_changes.records(since)
-    executions = current_executions(lake.executions.records(since))
+    executions = closes.current_executions(lake.executions.records(since))
     conids = {one.conid for one in changes} | {one.conid for one in executions}
     named = pl.col("conid").is_in(conids)
     legs = lake.registry.sync.history().filter(named).group_by("conid")  # also removed ones
@@ -115,7 +107,7 @@ def read_day(lake: Lake, since: datetime) -> Day:
         since=since,
         changes=changes,
         executions=executions,
-        closures=records_of(Closure, lake.closures.current_rows(pl.col("closed_at") >= begin)),
+        closures=lake.closures.current(pl.col("closed_at") >= begin),
         sessions=lake.sessions.history(None, pl.col("heartbeat_at") >= begin),
         breaks=[
             *lake.breaks.open_breaks(),
@@ -146,7 +138,7 @@ def realized_of(day: Day) -> dict[Key, float | None]:
         rest[made.account, made.conid] -= made.change
         found[made.account, made.conid].append(made.realized_pnl)
     for one in day.closures:
-        if one.cause not in (Cause.TRADED, Cause.UNEXPLAINED):
+        if one.cause not in (closes.Cause.TRADED, closes.Cause.UNEXPLAINED):
             rest[one.account, one.conid] += one.quantity
             found[one.account, one.conid].append(one.realized_pnl)
     return {
@@ -158,15 +150,12 @@ def realized_of(day: Day) -> dict[Key, float | None]:
 
 def _trades(day: Day) -> Iterable[DayChange]:
     """Yield a line for each order that was executed."""
-    orders: dict[tuple[str, str], list[Execution]] = defaultdict(list)
-    for one in day.executions:
-        if one.sec_type != BAG:
-            order = one.order_id or one.brokerage_order_id or one.execution_id
-            orders[one.account, order].append(one)
+    orders = grouped(
+        lambda one: (one.account, one.order_id or one.brokerage_order_id or one.execution_id),
+        (one for one in day.executions if one.sec_type != BAG),
+    )
     for (account, _order), made in orders.items():
-        of_conid: dict[int, list[Execution]] = defaultdict(list)
-        for one in made:
-            of_conid[one.conid].append(one)
+        of_conid = grouped(attrgetter("conid"), made)
         parts = ", ".join(_traded(ones, day.names) for ones in of_conid.values())
         none: frozenset[str] = frozenset()
         common = frozenset.intersection(*(day.strategies.get(conid, none) for conid in of_conid))
@@ -184,7 +173,7 @@ def _trades(day: Day) -> Iterable[DayChange]:
         )
 
 
-def _traded(ones: Sequence[Execution], names: Mapping[int, str]) -> str:
+def _traded(ones: Sequence[closes.Execution], names: Mapping[int, str]) -> str:
     """Return what was done with one contract: "sold 1 QQQ 555C 15Dec28 at 41.20"."""
     net, size = sum(one.change for one in ones), sum(one.quantity for one in ones)
     priced = [one.price * one.quantity for one in ones if one.price is not None]
@@ -200,17 +189,13 @@ def _gain(amount: float | None, currency: str | None) -> str:
 
 def _moves(day: Day) -> Iterable[DayChange]:
     """Yield the changes of quantities that no execution explains, and why holdings ended."""
-    made: dict[Key, list[Execution]] = defaultdict(list)
-    for one in day.executions:
-        made[one.account, one.conid].append(one)
-    causes: dict[str, list[Closure]] = defaultdict(list)
-    for cause in day.closures:
-        if cause.cause is not Cause.UNEXPLAINED:
-            causes[cause.change_id].append(cause)
+    made = grouped(attrgetter("account", "conid"), day.executions)
+    explained = (one for one in day.closures if one.cause is not closes.Cause.UNEXPLAINED)
+    causes = grouped(attrgetter("change_id"), explained)
     for change in day.changes:
         known = causes[change.change_id]
-        untraded = [one for one in known if one.cause is not Cause.TRADED]
-        if not untraded and any(_explains(one, change) for one in made[change.key]):
+        untraded = [one for one in known if one.cause is not closes.Cause.TRADED]
+        if not untraded and closes.executions_of(change, made[change.key]):
             continue
         told = untraded or known
         names = dict.fromkeys(one.cause.lower().replace("_", " ") for one in told)
@@ -227,11 +212,6 @@ def _moves(day: Day) -> Iterable[DayChange]:
             amount=amount,
             currency=change.currency,
         )
-
-
-def _explains(one: Execution, change: PositionChange) -> bool:
-    begin = (change.since or change.seen_at) - SLACK
-    return begin <= one.time <= change.seen_at + SLACK and one.change * change.by > 0
 
 
 def _gateways(day: Day) -> Iterable[DayChange]:
@@ -255,10 +235,9 @@ def _gateways(day: Day) -> Iterable[DayChange]:
 
 def _breaks(day: Day) -> Iterable[DayChange]:
     """Yield the breaks that are open, and those that ended today."""
-    found: dict[tuple[datetime, str], list[Break]] = defaultdict(list)
-    for one in day.breaks:
-        at = one.resolved_at or one.confirmed_at or one.opened_at
-        found[at, one.state].append(one)
+    found = grouped(
+        lambda one: (one.resolved_at or one.confirmed_at or one.opened_at, one.state), day.breaks
+    )
     for (at, state), (first, *others) in found.items():
         more = f" and {len(others)} more" if others else ""
         yield DayChange(

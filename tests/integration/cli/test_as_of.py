@@ -1,8 +1,8 @@
 """`--as-of`: what the commands show of a moment in the past, from rows alone."""
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -10,25 +10,18 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import GreeksSource, PositionUpdate
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import make_leg
-from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
-from position_sync_dagster.errors import (
-    BrokerUnavailableError,
-    MomentError,
-    UnknownStrategyError,
-)
+from position_sync_dagster.errors import BrokerUnavailableError, MomentError, UnknownStrategyError
 from position_sync_dagster.lake.lake import Lake
 from tests.support.command_line import call
+from tests.support.holdings import NOT_HELD, make_row
 from tests.unit.domain.test_causes import details
 
 NOON = datetime(2026, 3, 9, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
-def row(conid: int, at: datetime, value: float) -> PositionUpdate:
-    return PositionUpdate(
-        conid, "SPY", None, 1.0, 1.5, value, 100.0, 50.0, at, account="DUSIM1", currency="USD",
-        value_time=at,
-    )  # fmt: skip
+def row(conid: int, at: datetime, value: float, **more: Any) -> PositionUpdate:
+    return make_row(conid, at, market_value=value, currency="USD", value_time=at, **more)
 
 
 @pytest.fixture
@@ -79,11 +72,9 @@ def test_the_exposure_of_a_moment_has_the_legs_and_ages_of_then(told) -> None:
 def test_the_dollar_delta_of_then_of_a_contract_in_cents_is_in_its_currency(lake) -> None:
     """A value by PnLSingle has no price, which would show the unit."""
     lake.contracts.put([details(7, sec_type="FOP", price_magnifier=100)])
-    corn = replace(
-        row(7, NOON, 625.0), market_price=None, right=Right.CALL, strike=460.0, multiplier=5_000.0,
-        delta=0.5, underlying_price=450.0, greeks_source=GreeksSource.MODEL,
-    )  # fmt: skip
-    lake.updates.sync.append([corn])
+    greeks = {"delta": 0.5, "underlying_price": 450.0, "greeks_source": GreeksSource.MODEL}
+    terms = {"right": Right.CALL, "strike": 460.0, "multiplier": 5_000.0, "market_price": None}
+    lake.updates.sync.append([row(7, NOON, 625.0, **terms, **greeks)])
     found = json.loads(call("exposure", "--json", "--as-of", f"{utc_now().isoformat()}").stdout)
     assert [one["dollar_delta"] for one in found["rest"]] == [0.5 * 5_000 * 4.5]
 
@@ -109,11 +100,7 @@ def test_a_strategy_of_which_nothing_closed_is_not_called_unknown(told) -> None:
 
 
 def test_what_differed_at_a_moment(told) -> None:
-    found = Discrepancy(
-        type=DiscrepancyType.SURPLUS, account="DUSIM1", conid=7, symbol="SPY",
-        expected=None, actual=2.0, detail="not held at the broker",
-    )  # fmt: skip
-    told.breaks.record({"gateway": [found]}, NOON)
+    told.breaks.record({"gateway": [NOT_HELD]}, NOON)
     told.breaks.record({"gateway": []}, NOON + HOUR)
     assert "SURPLUS" in call("reconcile", "--as-of", "2026-03-09T12:30:00Z").stdout
     for at in ("2026-03-09T11:00:00Z", "2026-03-09T13:00:00Z"):

@@ -1,5 +1,6 @@
-"""What `status` says of trouble that stops nothing, and what `dev` refuses to start without."""
+"""What `status` and `doctor` say of trouble, and what `dev` refuses to start without."""
 
+import json
 import os
 import re
 from io import BytesIO, TextIOWrapper
@@ -7,23 +8,21 @@ from io import BytesIO, TextIOWrapper
 import pytest
 from typer.testing import CliRunner
 
-from position_sync_dagster import cli
+from position_sync_dagster import dagster_files
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.holding import QueueRequest
 from position_sync_dagster.errors import LakeError, SettingsError
 from position_sync_dagster.processes.preflight import check_settings
 from position_sync_dagster.settings import load_settings
-from tests.support.command_line import attention, run
+from tests.support.command_line import attention, call, ended, run
 from tests.support.demo_program import wait_for
 from tests.support.object_store import stored_under
 from tests.support.ports import free_port
-
-
-def test_nothing_needs_attention_at_first(lake):
-    assert attention() == []
+from tests.unit.test_dagster_files import wrote
 
 
 def test_a_missing_then_broken_then_good_strategies_file_shows(lake, monkeypatch, tmp_path):
+    assert attention() == [], "nothing at first"
     file = tmp_path / "mine.yaml"
     monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", str(file))
     [missing] = attention()
@@ -42,25 +41,18 @@ def test_failed_requests_show(lake):
     assert any("1 request is FAILED" in text for text in attention())
 
 
-def test_a_terminal_of_another_encoding_shows_what_it_lacks_in_ascii(lake, monkeypatch):
+def test_a_terminal_of_another_encoding_shows_what_it_lacks_in_ascii(lake):
     terminal = TextIOWrapper(BytesIO(), encoding="latin-1", write_through=True)
-    monkeypatch.setattr("sys.stdout", terminal)
-    monkeypatch.setattr("sys.argv", ["position-sync", "status"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 0
+    assert ended("status", output=terminal) == 0
     assert b"lines              \\u2013\n" in terminal.buffer.getvalue()
 
 
-def test_output_into_a_pipe_that_is_closed_ends_without_a_word(lake, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["position-sync", "strategies", "list", "--json"])
+def test_output_into_a_pipe_that_is_closed_ends_without_a_word(lake, capsys):
     reader, writer = os.pipe()
     os.close(reader)
-    with open(writer, "w") as pipe, monkeypatch.context() as patched:
-        patched.setattr("sys.stdout", pipe)
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    assert (ended.value.code, capsys.readouterr().err) == (1, "")
+    with open(writer, "w") as pipe:
+        code = ended("strategies", "list", "--json", output=pipe)
+    assert (code, capsys.readouterr().err) == (1, "")
 
 
 @pytest.mark.parametrize("command", [["status"], ["strategies", "list"], ["doctor"]])
@@ -101,3 +93,35 @@ def test_dev_does_not_start_without_the_strategies_file_that_is_configured(
     assert code == 2
     assert "mine.yaml" in printed
     assert not (tmp_path / "dagster_home").exists()
+
+
+def worked(ago_s: float) -> None:
+    for program in (dagster_files.SUPERVISOR, dagster_files.SENSORS):
+        wrote(program, ago_s)
+
+
+ENDED_BY = "The webserver (process 7) ended with exit code 1."
+LATE = "Programs have stopped or hang"
+
+
+@pytest.mark.parametrize(
+    ("past", "shown", "level", "said"),
+    [
+        (lambda: None, "programs           none runs", "good", "^none runs$"),
+        (lambda: worked(4), r"last sensor tick \d\S* s ago\n", "good", "^the last sensor tick was"),
+        (lambda: worked(400), rf"\(late\)(.|\n)*attention  +{LATE}: the last", "bad", LATE),
+        (lambda: dagster_files.note(dagster_files.ENDED, ENDED_BY), re.escape(ENDED_BY), "bad", ""),
+    ],
+)
+def test_what_the_programs_did_last_is_said_by_status_and_by_doctor(
+    lake, monkeypatch, tmp_path, past, shown, level, said
+):
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(free_port()))
+    past()
+    assert re.search(shown, run("status"))
+    answer = call("doctor", "--json")
+    (found,) = [one for one in json.loads(answer.stdout)["findings"] if one["check"] == "programs"]
+    assert answer.exit_code == 1, "the gateway is not there"
+    assert found["level"] == level
+    assert re.search(said, found["text"])

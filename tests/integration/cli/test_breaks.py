@@ -2,29 +2,24 @@
 
 import getpass
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
 import pytest
 
-from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import UnknownRequestError
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from tests.support import command_line
+from tests.support.holdings import NOT_HELD
 
 AT = datetime(2026, 1, 2, 15, tzinfo=UTC)
-
-NOT_HELD = Discrepancy(
-    type=DiscrepancyType.SURPLUS, account="DUSIM1", conid=7, symbol="SPY\x1b[2J",
-    expected=None, actual=2.0, detail="not held at the broker",
-)  # fmt: skip
 
 
 @pytest.fixture
 def breaks(lake) -> ReconciliationBreaks:
-    table = lake.breaks
-    table.record({"127.0.0.1:7497": [NOT_HELD]}, AT)
-    return table
+    lake.breaks.record({"127.0.0.1:7497": [replace(NOT_HELD, symbol="SPY\x1b[2J")]}, AT)
+    return lake.breaks
 
 
 run = partial(command_line.run, "breaks")

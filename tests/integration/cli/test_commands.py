@@ -1,6 +1,5 @@
 """The commands that read the tables, without a gateway."""
 
-import json
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -10,14 +9,14 @@ import pytest
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.holding import PositionUpdate, Source, ValueOrigin
+from position_sync_dagster.domain.holding import Source, ValueOrigin
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.status import read_status
 from tests.support import legs
-from tests.support.command_line import call, run
-from tests.support.holdings import make_holding
+from tests.support.command_line import call, json_of, run
+from tests.support.holdings import make_holding, make_row
 
 GATEWAY = "127.0.0.1:7497"
 STREAMED, QUEUED, STALE, UNHELD, CLOSED, SHARED = 911, 912, 913, 914, 915, 916
@@ -29,10 +28,7 @@ def held(conid, account=A, position=1.0):
 
 
 def row(conid, source, *, account=A, ago_s=1.0):
-    at = utc_now() - timedelta(seconds=ago_s)
-    return PositionUpdate(
-        conid, "SPY", None, 1.0, 1.5, 150.0, 120.0, 30.0, at, account, source=source
-    )
+    return make_row(conid, utc_now() - timedelta(seconds=ago_s), account, source=source)
 
 
 # A leg of which its strategy holds one, so that several strategies may have it.
@@ -59,11 +55,11 @@ def lake(lake):
 
 
 def test_a_program_reads_positions_and_exposure_as_json(lake):
-    rows = json.loads(run("positions", "--json"))
+    rows = json_of("positions")
     assert {row["conid"] for row in rows} == {STREAMED, QUEUED, STALE, SHARED}
     assert all({"confirmed_at", "market_value", "source"} <= row.keys() for row in rows)
     run("strategies", "add", "911", "--strategy", "s", "--symbol", "SPY")
-    (strategy,) = json.loads(run("exposure", "--json"))["strategies"]
+    (strategy,) = json_of("exposure")["strategies"]
     assert (strategy["name"], strategy["legs_held"]) == ("s", 1)
 
 
@@ -71,7 +67,7 @@ def test_a_stock_is_a_leg_without_right_strike_and_expiry(lake):
     run("strategies", "add", "77", "--strategy", "hedge", "--symbol", "SPY", "--quantity", "100")
     (line,) = [line for line in run("strategies", "list").splitlines() if "hedge" in line]
     assert "None" not in line
-    (found,) = json.loads(run("strategies", "list", "--json"))
+    (found,) = json_of("strategies", "list")
     assert (found["right"], found["strike"], found["expiry"]) == (None, None, None)
 
 
@@ -79,14 +75,14 @@ def test_a_leg_without_a_conid_is_added_shown_with_its_problem_and_removed(lake)
     terms = ["--symbol", "SPX", "--right", "P", "--strike", "6000", "--expiry", "20281215"]
     added = run("strategies", "add", "--strategy", "ic", *terms, "--trading-class", "SPXW")
     assert added == "SPX 2028-12-15 6000 PUT class SPXW is active in ic.\n"
-    (found,) = json.loads(run("strategies", "list", "--json"))
+    (found,) = json_of("strategies", "list")
     assert (found["conid"], found["state"], found["problem"]) == (None, "ARMED", None)
     registry = lake.registry.sync
     registry.settle([(registry.get_unresolved()[0], "2 contracts fit: SPX (conid 1), SPXW")])
     shown = run("strategies", "list")
     assert "SPX 2028-12-15 6000 PUT class SPXW of ic: 2 contracts fit: SPX (conid 1)" in shown
     assert "2 contracts fit" in run("status")
-    (told,) = json.loads(run("status", "--json"))["unresolved_legs"]
+    (told,) = json_of("status")["unresolved_legs"]
     assert "2 contracts fit" in told
     removed = run("strategies", "remove", "--symbol", "SPX", "--trading-class", "SPXW")
     assert "is removed from ic" in removed
@@ -136,7 +132,7 @@ def test_a_leg_in_any_account_is_removed_beside_the_same_leg_in_one(lake):
 def test_a_list_of_legs_shows_the_state_of_each(lake):
     lake.registry.sync.add_many(leg(c) for c in (STREAMED, QUEUED, STALE, UNHELD, CLOSED, SHARED))
     lake.registry.sync.add_many([leg(SHARED, "t", account=A), leg(SHARED, "u", account=B)])
-    printed = json.loads(run("strategies", "list", "--json"))
+    printed = json_of("strategies", "list")
     assert {(one["strategy_id"], one["conid"]): one["state"] for one in printed} == {
         ("s", STREAMED): "STREAMED",
         ("s", QUEUED): "OVERFLOW",
@@ -160,12 +156,12 @@ def test_a_leg_of_two_strategies_is_counted_once(lake):
 
 
 def test_lines_are_unknown_while_nobody_owns_the_login(lake):
-    printed = json.loads(run("status", "--json"))
+    printed = json_of("status")
     assert (printed["lines_in_use"], printed["line_limit"]) == (None, None)
     (line,) = [line for line in run("status").splitlines() if line.startswith("lines")]
     assert line.split() == ["lines", "–"]
     lake.sessions.acquire(GATEWAY, Owner.STREAM, lease_s=60, run_id=None, host="here", pid=1)
-    printed = json.loads(run("status", "--json"))
+    printed = json_of("status")
     assert (printed["lines_in_use"], printed["line_limit"]) == (0, 0)
 
 
@@ -202,12 +198,12 @@ def test_the_age_is_that_of_the_price_and_not_that_of_the_row_that_greeks_caused
     delayed = replace(ticked, conid=QUEUED, value_time=None, market_data_type=3)
     lake.updates.sync.append([ticked, delayed])
     lake.registry.sync.add_many([leg(STREAMED, "iron")])
-    found = {one["conid"]: one for one in json.loads(run("positions", "--json"))}
+    found = {one["conid"]: one for one in json_of("positions")}
     assert 50 <= found[STREAMED]["age_s"] < 110
     assert found[STREAMED]["greeks_age_s"] < 50
     assert (found[STREAMED]["feed"], found[STALE]["feed"]) == ("live", None)
     assert (found[QUEUED]["age_s"], found[QUEUED]["feed"]) == (None, "delayed")
-    (iron,) = json.loads(run("exposure", "--json"))["strategies"]
+    (iron,) = json_of("exposure")["strategies"]
     assert 50 <= iron["oldest_age_s"] < 110
     assert iron["oldest_greeks_s"] < 50
     (line,) = [line for line in run("positions").splitlines() if f" {QUEUED} " in line]
@@ -216,15 +212,15 @@ def test_the_age_is_that_of_the_price_and_not_that_of_the_row_that_greeks_caused
 
 def test_positions_of_an_underlying_are_chosen_and_none_is_not_a_book_without_positions(lake):
     lake.updates.sync.append([replace(row(STREAMED, Source.STREAM, ago_s=0.2), symbol="SPX")])
-    (found,) = json.loads(run("positions", "--json", "--underlying", "spx"))
+    (found,) = json_of("positions", "--underlying", "spx")
     assert found["conid"] == STREAMED
     for symbol in ("", "QQQ"):
         assert run("positions", "--underlying", symbol) == "No position has this underlying.\n"
 
 
 def test_a_few_positions_are_the_first_of_all_and_the_output_says_how_many_there_are(lake):
-    every = json.loads(run("positions", "--json"))
-    some = json.loads(run("positions", "--json", "--limit", "2"))
+    every = json_of("positions")
+    some = json_of("positions", "--limit", "2")
     keys = [[(one["account"], one["conid"]) for one in listed] for listed in (every, some)]
     assert keys[1] == keys[0][:2]
     assert len(keys[0]) == 4
@@ -232,8 +228,8 @@ def test_a_few_positions_are_the_first_of_all_and_the_output_says_how_many_there
     assert "2 of 4 positions are shown; the totals are of those shown." in printed
     assert "are shown" not in run("positions", "--limit", "4")
     lake.registry.sync.add_many([leg(STREAMED, "iron"), leg(SHARED, "iron", account=B)])
-    held = json.loads(run("positions", "--json", "--strategy", "iron"))
-    assert {(one["account"], one["conid"]) for one in held} == {(A, STREAMED), (B, SHARED)}
+    held = {(one["account"], one["conid"]) for one in json_of("positions", "--strategy", "iron")}
+    assert held == {(A, STREAMED), (B, SHARED)}
 
 
 def test_a_row_from_the_future_is_not_counted_as_streamed(lake):
@@ -260,12 +256,12 @@ def test_the_exposure_of_a_strategy_and_its_total(lake):
     names = [line.split()[0] for line in lines[1:] if line]
     rest = ["UNATTRIBUTED", "UNATTRIBUTED", "total", "total", "total"]
     assert names[:8] == ["calm", "iron", "iron", *rest]
-    assert json.loads(run("status", "--json"))["totals"][2]["value"] == 600.0
-    totals = json.loads(run("exposure", "--json"))["totals"]
+    assert json_of("status")["totals"][2]["value"] == 600.0
+    totals = json_of("exposure")["totals"]
     assert [(one["account"], one["legs_held"]) for one in totals] == [(A, 3), (B, 1), (None, 4)]
     assert totals[2]["theta"] is None
-    printed = json.loads(run("exposure", "--json", "--strategy", "iron"))
-    assert {one["name"] for one in printed["strategies"]} == {"iron"}
+    chosen = json_of("exposure", "--strategy", "iron")["strategies"]
+    assert {one["name"] for one in chosen} == {"iron"}
 
 
 @pytest.mark.parametrize("command", ["positions", "exposure"])
@@ -289,3 +285,28 @@ def test_watching_shows_it_again_until_ctrl_c_and_ends_well(lake, monkeypatch):
 
 def test_the_version_is_told_without_a_command():
     assert run("--version").split()[0] == "position-sync"
+
+
+HUGE = (str(2**63), "9" * 5000)
+
+
+@pytest.mark.parametrize("number", HUGE, ids=len)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "history DU1:{}",
+        "history DU1:1 --limit {}",
+        "trace {}",
+        "queue list --status PENDING --limit {}",
+        "queue retry {}",
+        "strategies add {} --symbol SPY --strategy a",
+        "strategies add 3 --symbol SPY --strategy a --priority {}",
+        "strategies remove {}",
+        "positions --limit {}",
+    ],
+)
+def test_a_number_that_is_too_large_is_a_short_error(lake, refuse, command, number) -> None:
+    code, printed = refuse(*command.format(number).split())
+    assert code == 2
+    assert 0 < len(printed) < 1500
+    assert "Traceback" not in printed

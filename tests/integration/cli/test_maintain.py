@@ -1,16 +1,17 @@
-"""The command `maintain`, on tables with a history."""
+"""The commands `maintain`, on tables with a history, and `doctor --repair`."""
 
-import json
-from functools import partial
 from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
 
-from position_sync_dagster.domain.holding import QueueRequest
+from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
+from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import table as storage
-from tests.support import command_line
+from tests.support.command_line import json_of, run
+from tests.support.torn_queues import claim, newest_entry
 
 FINISHED = 12
 
@@ -28,9 +29,6 @@ def lake(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Lake:
     return lake
 
 
-run = partial(command_line.run, "maintain")
-
-
 def rows(lake):
     return lake.queue.table.rows().drop("part").sort("request_id")
 
@@ -41,7 +39,7 @@ def files(lake):
 
 def test_files_are_merged_and_deleted_and_the_rows_stay(lake):
     before, many = rows(lake), len(files(lake))
-    printed = {one["table"]: one for one in json.loads(run("--json"))}
+    printed = {one["table"]: one for one in json_of("maintain")}
     assert list(printed) == [table.spec.name for table in lake.tables]
     queue = printed["position_queue"]
     assert (queue["compacted"], queue["files"], queue["skipped"]) == (FINISHED, 2, None)
@@ -51,9 +49,29 @@ def test_files_are_merged_and_deleted_and_the_rows_stay(lake):
 
 
 def test_the_output_has_one_line_per_table(lake):
-    heading, *lines = run().splitlines()
+    heading, *lines = run("maintain").splitlines()
     columns = ["table", "compacted", "deleted", "files", "version"]
     assert heading.split() == columns
     assert [line.split()[0] for line in lines] == [table.spec.name for table in lake.tables]
     assert "position_queue" in lines[1]
     assert lines[1].split()[1] == str(FINISHED)
+
+
+def test_a_torn_last_commit_is_refused_by_name_and_the_command_that_is_named_sets_it_aside(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("POSITION_SYNC_LAKE", str(tmp_path / "lake"))
+    lake = Lake(tmp_path / "lake", fsync=False)
+    assert run("doctor", "--repair") == "No table has a torn last commit.\n"
+    assert not (tmp_path / "lake").exists()
+    lake.initialize_sync()
+    lake.queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, 4))
+    claim(lake.queue)
+    path = Path(lake.queue.table.path)
+    torn = newest_entry(path)
+    torn.write_bytes(b"")
+    with pytest.raises(BrokenTableError, match=f"{torn.name} is empty.*doctor --repair"):
+        PositionQueue(path).sync.counts()
+    text = run("doctor", "--repair")
+    assert f"position_queue         version 2 is set aside: _delta_log/{torn.name} is empty" in text
+    assert PositionQueue(path).sync.counts()[QueueStatus.PENDING] == 3

@@ -168,8 +168,7 @@ def test_retry_needs_either_ids_or_all(queue, refuse, arguments):
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [["bogus"], ["--json", "retry", "--all"], ["--status", "LOST"], ["--limit", "0"]],
+    "arguments", [["bogus"], ["--json", "retry", "--all"], ["--status", "LOST"], ["--limit", "0"]]
 )
 def test_unknown_commands_and_values_are_refused(queue, refuse, arguments):
     [failed] = fail(queue, 1)

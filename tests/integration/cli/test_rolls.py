@@ -1,12 +1,12 @@
 """`position-sync strategies rolls`, and the causes in `history`, on real tables."""
 
-import json
 from datetime import UTC, datetime, timedelta
 
 from position_sync_dagster.domain.holding import PositionUpdate
 from position_sync_dagster.domain.instrument import NEW_YORK
 from position_sync_dagster.sync.explain_closes import CloseExplainer
-from tests.support.command_line import run
+from tests.support.command_line import json_of, run
+from tests.support.holdings import make_row
 from tests.unit.domain.test_causes import ACCOUNT, CALL, OTHER, change, fill
 
 NOW = datetime.now(UTC)
@@ -14,7 +14,8 @@ AT = NOW - timedelta(minutes=5)
 
 
 def row(position: float, at: datetime) -> PositionUpdate:
-    return PositionUpdate(CALL, "SPY", None, position, 1.5, -300.0, 100.0, -100.0, at, ACCOUNT)
+    money = {"market_value": -300.0, "unrealized_pnl": -100.0}
+    return make_row(CALL, at, ACCOUNT, position=position, **money)
 
 
 def rolled(lake) -> None:
@@ -38,11 +39,10 @@ def test_a_rolled_leg_is_proposed_and_replaced_in_one_commit_on_demand(lake) -> 
     assert "ic: -2 SPY 575C 20Mar26 → SPY 580C 20Mar26" in said
     assert "part:" not in said
     assert lake.registry.table.version() == before
-    assert json.loads(run("strategies", "rolls", "--apply", "--json"))["replaced"] == 1
+    assert json_of("strategies", "rolls", "--apply")["replaced"] == 1
     assert lake.registry.table.version() == before + 1
-    legs = {
-        (leg.strategy_id, leg.conid, leg.quantity) for leg in lake.registry.sync.get_all_active()
-    }
+    active = lake.registry.sync.get_all_active()
+    legs = {(leg.strategy_id, leg.conid, leg.quantity) for leg in active}
     assert legs == {("ic", OTHER, -2.0), ("part", CALL, -1.0)}
     assert "No leg of a strategy was rolled." in run("strategies", "rolls")
 
@@ -54,20 +54,20 @@ def test_what_closed_is_listed_and_a_leg_that_is_gone_is_not_missing(lake) -> No
     said = run("positions", "--closed")
     for wanted in ("SPY 575C 20Mar26", "TRADED", "PROVISIONAL", "ic,part", "1 of 1 closes since"):
         assert wanted in said
-    listed = json.loads(run("positions", "--closed", "--json", "--strategy", "ic"))
+    listed = json_of("positions", "--closed", "--strategy", "ic")
     ((one,), since) = listed["closes"], listed["since"]
     assert (one["quantity"], one["price"], one["realized_pnl"]) == (-2.0, 1.5, 112.0)
     assert since
-    assert json.loads(run("positions", "--closed", "--json", "--limit", "1"))["closes"] == [one]
+    assert json_of("positions", "--closed", "--limit", "1")["closes"] == [one]
     assert "Nothing closed" in run("positions", "--closed", "--underlying", "QQQ")
 
-    told = json.loads(run("exposure", "--json"))["strategies"]
+    told = json_of("exposure")["strategies"]
     ((ic, part),) = [[one for one in told if one["name"] in ("ic", "part")]]
     day = one_day()
     assert (ic["legs_held"], ic["closed"]) == (0, f"one traded on {day}")
     assert (ic["realized_pnl"], ic["closes"], ic["closes_without_profit"]) == (None, 1, 1)
     assert f"(0 of 1 active legs held, one traded on {day}" in run("status")
-    assert {one["state"] for one in json.loads(run("strategies", "list", "--json"))} == {"CLOSED"}
+    assert {one["state"] for one in json_of("strategies", "list")} == {"CLOSED"}
     assert part["closed"] == ic["closed"]
 
 

@@ -8,19 +8,18 @@ import dagster as dg
 import pytest
 
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.holding import Answer, PositionUpdate, QueueRequest, Source
-from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
+from position_sync_dagster.domain.holding import Answer, QueueRequest, Source
+from position_sync_dagster.domain.reconciliation import DiscrepancyType
 from position_sync_dagster.lake.schema import content_id, new_ids
-from tests.support.command_line import call, run
+from tests.support.command_line import call, json_of, run
+from tests.support.holdings import NOT_HELD, make_row
 
 ACCOUNT = "DUSIM0001"
 RUN = "0f4d2a5e-5a1b-4c55-9d1c-6f2d6f0f1a11"
 NOW = datetime.now(UTC)
 GATEWAY = "127.0.0.1:7497"
-ROW = PositionUpdate(
-    7, "SPY", None, -2.0, 1.5, -300.0, 100.0, -100.0, NOW, ACCOUNT,
-    source=Source.QUEUE, gateway_id=GATEWAY,
-)  # fmt: skip
+MONEY = {"position": -2.0, "market_value": -300.0, "unrealized_pnl": -100.0}
+ROW = make_row(7, NOW, ACCOUNT, source=Source.QUEUE, gateway_id=GATEWAY, **MONEY)
 
 
 @pytest.fixture
@@ -58,7 +57,7 @@ def test_from_any_id_of_a_row_the_others_are_found(drained, kind, shorten):
 
 def test_a_request_whose_id_no_row_has_is_shown_without_rows(lake):
     (request_id,) = lake.queue.sync.insert_many([QueueRequest(7, "SPY", 2, ACCOUNT)])
-    found = json.loads(run("trace", request_id, "--json"))
+    found = json_of("trace", request_id)
     assert (found["kind"], found["row_count"], found["rows"]) == ("REQUEST", 0, [])
 
 
@@ -69,7 +68,7 @@ def test_a_request_that_an_older_row_answers_shows_it_and_when_the_broker_confir
     confirmed = NOW + timedelta(minutes=50)
     answer = Answer(update_id=drained["UPDATE"], confirmed_at=confirmed)
     lake.queue.sync.mark_success([request_id], answers={request_id: answer})
-    found = json.loads(run("trace", request_id, "--json"))
+    found = json_of("trace", request_id)
     assert [row["update_id"] for row in found["rows"]] == [drained["UPDATE"]]
     assert (found["row_count"], found["run_ids"]) == (1, [RUN])
     (request,) = found["requests"]
@@ -94,13 +93,13 @@ def test_a_beginning_of_several_ids_is_refused_and_they_are_named(lake, refuse):
     code, message = refuse("trace", "same-")
     assert code == 2
     assert "update same-1, update same-2" in " ".join(message.split())
-    assert json.loads(run("trace", "same-1", "--json"))["id"] == "same-1"
+    assert json_of("trace", "same-1")["id"] == "same-1"
 
 
 def test_rows_of_a_trace_are_bounded_and_all_are_counted(lake):
     rows = [replace(ROW, conid=n, run_id="big", update_id=f"big-row-{n:03}") for n in range(1, 31)]
     lake.updates.sync.append(rows, batch_id="batch-1")
-    found = json.loads(run("trace", "batch-1", "--limit", "5", "--json"))
+    found = json_of("trace", "batch-1", "--limit", "5")
     assert (found["row_count"], len(found["rows"])) == (30, 5)
     assert "rows     30, the last 5" in run("trace", "batch-1", "--limit", "5")
 
@@ -108,13 +107,10 @@ def test_rows_of_a_trace_are_bounded_and_all_are_counted(lake):
 def test_a_history_shows_each_value_with_what_held_then(lake, drained):
     later = datetime.now(UTC) + timedelta(minutes=2)
     lake.registry.sync.add_active(7, "SPY", strategy_id="hedge", account=ACCOUNT)
-    found = Discrepancy(
-        type=DiscrepancyType.QUANTITY, account=ACCOUNT, conid=7, symbol="SPY",
-        expected=-2.0, actual=-1.0, detail="differs",
-    )  # fmt: skip
+    found = replace(NOT_HELD, type=DiscrepancyType.QUANTITY, account=ACCOUNT)
     lake.breaks.record({GATEWAY: [found]}, at=NOW + timedelta(minutes=1))
     lake.updates.sync.append([replace(ROW, timestamp=later, source=Source.STREAM)])
-    first, second = json.loads(run("history", f"{ACCOUNT}:7", "--json"))["values"]
+    first, second = json_of("history", f"{ACCOUNT}:7")["values"]
     assert (first["row"]["run_id"], first["row"]["request_id"]) == (RUN, drained["REQUEST"])
     assert (first["strategies"], first["breaks"]) == ([], [])
     assert second["strategies"] == ["hedge"]
@@ -129,12 +125,12 @@ def test_a_history_is_bounded_by_its_limit_and_by_a_day(lake):
     times = [NOW - timedelta(days=n) for n in range(3)]
     for at in times:
         lake.updates.sync.append([replace(ROW, timestamp=at)])
-    found = json.loads(run("history", f"{ACCOUNT}:7", "--limit", "2", "--json"))
+    found = json_of("history", f"{ACCOUNT}:7", "--limit", "2")
     assert found["more"]
     shown = [datetime.fromisoformat(v["row"]["timestamp"]) for v in found["values"]]
     assert shown == [times[1], times[0]]
     day = times[2].date().isoformat()
-    (only,) = json.loads(run("history", f"{ACCOUNT}:7", "--day", day, "--json"))["values"]
+    (only,) = json_of("history", f"{ACCOUNT}:7", "--day", day)["values"]
     assert only["row"]["date"] == day
 
 
@@ -155,4 +151,4 @@ def test_a_row_leads_to_the_event_that_reports_it(lake, drained, tmp_path, monke
         instance.report_runless_asset_event(event)
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     assert f"UTC: versions {version - 1} to {version}" in run("trace", drained["UPDATE"])
-    assert len(json.loads(run("trace", drained["BATCH"], "--json"))["events"]) == 1
+    assert len(json_of("trace", drained["BATCH"])["events"]) == 1

@@ -1,29 +1,35 @@
 """A Dagster instance, a lake, and fixtures that fill its tables."""
 
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 
-from position_sync_dagster.defs.resources import POSITION_SYNC
+from position_sync_dagster.defs import drain
+from position_sync_dagster.defs.checks import tables
+from position_sync_dagster.defs.resources import LOGINS, POSITION_SYNC, STREAM_JOB
+from position_sync_dagster.defs.stream import supervise_stream
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import (
     Completeness,
-    PositionUpdate,
     QueueRequest,
     Source,
     TradingMode,
 )
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema import TableSpec
+from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.reports import reconciliation
 from tests.support.empty_lakes import put_tables
-from tests.support.holdings import make_holding
+from tests.support.holdings import make_holding, make_row
 from tests.support.migrations import keep_migrations
 from tests.support.receiver import Receiver, running_receiver
 
@@ -44,6 +50,21 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
     monkeypatch.setenv("POSITION_SYNC_LAKE", str(tmp_path / "lake"))
     monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(CLOSED_PORT))
     return load_settings()
+
+
+@pytest.fixture
+def strategies_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the path of the strategies file, which is not there yet."""
+    monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", str(tmp_path / "strategies.yaml"))
+    return tmp_path / "strategies.yaml"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of statements, empty."""
+    (tmp_path / "flex").mkdir()
+    monkeypatch.setenv("POSITION_SYNC_FLEX_FOLDER", str(tmp_path / "flex"))
+    return tmp_path / "flex"
 
 
 @pytest.fixture
@@ -78,99 +99,145 @@ def instance_on_disk(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-@pytest.fixture
-def materialize(
-    settings: Settings, instance: dg.DagsterInstance
-) -> Callable[..., dg.ExecuteInProcessResult]:
-    """Materialize assets with the real resource; a failure is a result, not an exception."""
+class World:
+    """The tables, a Dagster instance without programs, and a broker that holds what a test says."""
 
-    def run(*assets: Any, **options: Any) -> dg.ExecuteInProcessResult:
-        return dg.materialize(
-            list(assets),
-            resources={"position_sync": POSITION_SYNC},
-            instance=instance,
-            raise_on_error=False,
-            **options,
-        )
+    def __init__(
+        self,
+        lake: Lake,
+        settings: Settings,
+        instance: dg.DagsterInstance,
+        patch: pytest.MonkeyPatch,
+    ) -> None:
+        self.lake, self.settings, self.instance, self._patch = lake, settings, instance, patch
 
-    return run
+    def set(self, **values: object) -> None:
+        """Set settings, which the next run, check or tick reads from the environment."""
+        for name, value in values.items():
+            self._patch.setenv(f"POSITION_SYNC_{name.upper()}", str(value))
 
+    def ago(self, seconds: float) -> datetime:
+        """Return the moment so many seconds ago."""
+        return datetime.now(UTC) - timedelta(seconds=seconds)
 
-@pytest.fixture
-def own_login(lake: Lake, settings: Settings) -> Callable[..., GatewaySession]:
-    """Acquire the login and return the session."""
+    def later(self, delta: timedelta) -> None:
+        """Let the checks of the tables and the ticks that drain begin this much later."""
 
-    def take(*, owner=Owner.STREAM, state=SessionState.LIVE, run_id=None, lease_s=60.0, name=None):
-        sessions, who = lake.sessions, {"run_id": run_id, "host": "here", "pid": os.getpid()}
-        session = sessions.acquire(name or settings.gateway_id, owner, lease_s=60.0, **who)
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz: object = None) -> datetime:
+                return datetime.now(UTC) + delta
+
+        for module in (tables, drain):
+            self._patch.setattr(module, "datetime", Clock)
+
+    def own(
+        self, *, owner=Owner.STREAM, state=SessionState.LIVE, run_id=None, lease_s=60.0, name=None
+    ) -> GatewaySession:
+        """Acquire the login and return the session."""
+        sessions, who = self.lake.sessions, {"run_id": run_id, "host": "here", "pid": os.getpid()}
+        login = name or self.settings.gateway_id
+        session = sessions.acquire(login, owner, lease_s=60.0, **who)
         return sessions.renew(session, lease_s=lease_s, state=state)
 
-    return take
-
-
-@pytest.fixture
-def write_holdings(lake: Lake) -> Callable[..., None]:
-    """Write a broker snapshot that holds one contract of each conid."""
-
-    def write(session, *conids, completeness=Completeness.COMPLETE, account=ACCOUNT):
-        now = datetime.now(UTC)
+    def hold(
+        self, *conids, session=None, completeness=Completeness.COMPLETE, account=ACCOUNT
+    ) -> GatewaySession:
+        """Write a broker snapshot that holds one contract of each conid; own the login for it."""
+        session, now = session or self.own(), datetime.now(UTC)
         money = {"average_cost": 100.0, "market_price": 1.5, "market_value": 150.0}
         of_now = {"completeness": completeness, "confirmed_at": now, "unrealized_pnl": 50.0}
         of_login = {"gateway_id": session.gateway_id, "account": account}
         rows = [make_holding(conid, now, **money, **of_now, **of_login) for conid in conids]
-        lake.broker_positions.replace(session.gateway_id, rows, session=session)
+        self.lake.broker_positions.replace(session.gateway_id, rows, session=session)
+        return session
 
-    return write
+    def ask(self, *conids: int) -> list[str]:
+        """Insert a request for each conid into the queue."""
+        requests = [QueueRequest(conid, "SPY", 2, ACCOUNT) for conid in conids]
+        return self.lake.queue.sync.insert_many(requests)
+
+    def row(self, conid: int, at: datetime | float, *, more: Iterable[int] = (), **values: Any):
+        """Append a row of a conid, and of `more`, dated by a moment or so many seconds ago."""
+        when = at if isinstance(at, datetime) else self.ago(at)
+        of_stream = {"source": Source.STREAM, "gateway_id": self.settings.gateway_id}
+        plain = make_row(conid, when, ACCOUNT, trading_mode=TradingMode.SIMULATED, **of_stream)
+        self.lake.updates.sync.append(replace(plain, conid=c, **values) for c in (conid, *more))
+
+    def read(self, spec: TableSpec) -> pl.DataFrame:
+        """Return the rows of a table."""
+        return Table(self.settings.table(spec.name), spec).rows()
+
+    def begin(self, name: str | None = None) -> str:
+        """Begin a run of the stream, of a login or of the only one; return its id."""
+        tags = {} if name is None else {"dagster/partition": name}
+        status = dg.DagsterRunStatus.STARTED
+        run = dg.DagsterRun(job_name=STREAM_JOB, status=status, tags=tags)
+        self.instance.add_run(run)
+        return run.run_id
+
+    def supervise(self, *, since_s: float = 3600.0) -> dg.SensorResult | dg.SkipReason:
+        """Evaluate the supervisor, and apply what it says of the partitions."""
+        with dg.build_sensor_context(
+            instance=self.instance, last_sensor_start_time=time.time() - since_s
+        ) as context:
+            found = supervise_stream(context)
+        for change in getattr(found, "dynamic_partitions_requests", None) or ():
+            if isinstance(change, dg.AddDynamicPartitionsRequest):
+                self.instance.add_dynamic_partitions(LOGINS.name, change.partition_keys)
+            else:
+                for key in change.partition_keys:
+                    self.instance.delete_dynamic_partition(LOGINS.name, key)
+        return found
+
+    def materialize(self, *assets: Any, **options: Any) -> dg.ExecuteInProcessResult:
+        """Materialize assets with the real resource; a failure is a result, not an exception."""
+        return dg.materialize(
+            list(assets), resources={"position_sync": POSITION_SYNC}, instance=self.instance,
+            raise_on_error=False, **options,
+        )  # fmt: skip
+
+    def event(self, result: dg.ExecuteInProcessResult, name: str) -> dg.AssetMaterialization:
+        """Return the one materialization of an asset in a run."""
+        (found,) = result.asset_materializations_for_node(name)
+        assert isinstance(found, dg.AssetMaterialization)
+        return found
+
+    def failure(self, result: dg.ExecuteInProcessResult, name: str) -> str:
+        """Return why an asset of a run failed."""
+        assert not result.success
+        return result.failure_data_for_node(name).error.message
+
+    def check(self, definition: dg.AssetChecksDefinition) -> dg.AssetCheckEvaluation:
+        """Run one check as Dagster does, and return its evaluation."""
+        result = self.materialize(definition, selection=dg.AssetSelection.all_asset_checks())
+        (found,) = result.get_asset_check_evaluations()
+        return found
+
+    def fails(self, definition: dg.AssetChecksDefinition) -> dg.AssetCheckEvaluation:
+        """Run a check that fails."""
+        found = self.check(definition)
+        assert not found.passed
+        return found
+
+    def passes(self, definition: dg.AssetChecksDefinition) -> dg.AssetCheckEvaluation:
+        """Run a check that passes."""
+        found = self.check(definition)
+        assert found.passed, found.description
+        return found
+
+    def shown(self, found: dg.AssetCheckEvaluation) -> list[dict[str, Any]]:
+        """Return the rows that a failing check names."""
+        return [dict(record.data) for record in found.metadata["rows"].records]
+
+
+@pytest.fixture
+def world(lake, settings, instance, monkeypatch) -> World:
+    """Return the world, in which nothing is held and nobody owns the login."""
+    return World(lake, settings, instance, monkeypatch)
 
 
 @pytest.fixture
 def confirmed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a difference fail the check without the wait for the next drain."""
     monkeypatch.setattr(reconciliation, "CONFIRM_AFTER", timedelta(0))
-
-
-@pytest.fixture
-def enqueue(lake: Lake) -> Callable[..., list[str]]:
-    """Insert a request for each conid into the queue."""
-
-    def insert(*conids: int) -> list[str]:
-        requests = [QueueRequest(conid, "SPY", 2, ACCOUNT) for conid in conids]
-        return lake.queue.sync.insert_many(requests)
-
-    return insert
-
-
-@pytest.fixture
-def append_row(lake: Lake, settings: Settings) -> Callable[..., None]:
-    """Append a row to the ledger with the timestamp of a moment."""
-
-    def write(conid: int, at: datetime, **values: Any) -> None:
-        plain = PositionUpdate(
-            conid, "SPY", None, 1.0, 1.5, 150.0, 100.0, 50.0, at, account=ACCOUNT,
-            source=Source.STREAM, gateway_id=settings.gateway_id,
-            trading_mode=TradingMode.SIMULATED,
-        )  # fmt: skip
-        lake.updates.sync.append([replace(plain, **values)])
-
-    return write
-
-
-@pytest.fixture
-def seconds_ago() -> Callable[[float], datetime]:
-    """Return the moment so many seconds ago."""
-    return lambda seconds: datetime.now(UTC) - timedelta(seconds=seconds)
-
-
-@pytest.fixture
-def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Let the `datetime` of a module tell a later time."""
-
-    def shift(module: Any, delta: timedelta) -> None:
-        class Clock(datetime):
-            @classmethod
-            def now(cls, tz: object = None) -> datetime:
-                return datetime.now(UTC) + delta
-
-        monkeypatch.setattr(module, "datetime", Clock)
-
-    return shift

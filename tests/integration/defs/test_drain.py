@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -18,7 +18,7 @@ from position_sync_dagster.defs.assets.table_asset import DERIVE, Derived
 from position_sync_dagster.defs.checks.evaluation import UNKNOWN
 from position_sync_dagster.defs.drain import TickCursor, drain_queue
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.holding import QueueStatus
+from position_sync_dagster.domain.holding import Completeness, QueueStatus
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake
 
@@ -75,17 +75,9 @@ def names(result: dg.SensorResult) -> list[str]:
     ]
 
 
-@pytest.fixture
-def later(set_clock: Callable[..., None]) -> Callable[[timedelta], None]:
-    """Let the next ticks begin this much later."""
-    return lambda delta: set_clock(defs_drain, delta)
-
-
-def test_a_tick_drains_what_waits_and_reports_each_row_once(
-    tick, lake, own_login, write_holdings, enqueue
-):
-    write_holdings(own_login(), 1, 2, 3)
-    enqueue(1, 2, 3)
+def test_a_tick_drains_what_waits_and_reports_each_row_once(world, tick, lake):
+    world.hold(1, 2, 3)
+    world.ask(1, 2, 3)
     result = tick()
     assert lake.queue.sync.counts()[QueueStatus.SUCCESS] == 3
     assert "3 claimed, 3 rows" in said(result)
@@ -98,25 +90,23 @@ def test_a_tick_drains_what_waits_and_reports_each_row_once(
     assert tick.rows() == 3
 
 
-def test_scenarios_are_recorded_after_the_first_rows_and_each_quarter_of_an_hour(
-    tick, lake, own_login, write_holdings, enqueue, later
-):
-    write_holdings(own_login(), 1)
+def test_scenarios_are_recorded_after_the_first_rows_and_each_quarter_of_an_hour(world, tick, lake):
+    world.hold(1)
     assert RISK not in names(tick())
-    enqueue(1)
+    world.ask(1)
     assert RISK in names(tick())
     assert not lake.risk_scenarios.latest().is_empty()
     assert RISK not in names(tick())
-    later(timedelta(minutes=16))
+    world.later(timedelta(minutes=16))
     assert RISK in names(tick())
 
 
 def test_a_mistake_in_the_file_of_scenarios_is_said_by_the_tick_and_makes_its_checks_unknown(
-    tick, own_login, append_row, later, monkeypatch, tmp_path
+    world, tick, monkeypatch, tmp_path
 ):
     monkeypatch.chdir(tmp_path)
-    own_login()
-    append_row(7, datetime.now(UTC))
+    world.own()
+    world.row(7, 0)
     path = Path("scenarios.yaml")
     path.write_text("scenarios: [{name: x, spott: 5}]\n")
     result = tick()
@@ -124,13 +114,11 @@ def test_a_mistake_in_the_file_of_scenarios_is_said_by_the_tick_and_makes_its_ch
     unknown = [one for one in result.asset_events if one.asset_key.to_user_string() == RISK]
     assert [UNKNOWN in one.metadata for one in unknown] == [True, True]
     path.unlink()
-    later(timedelta(seconds=61))
+    world.later(timedelta(seconds=61))
     assert RISK in names(tick())
 
 
-def test_a_drain_does_not_wait_for_the_scenarios_of_a_large_book(
-    tick, lake, own_login, write_holdings, enqueue, monkeypatch
-):
+def test_a_drain_does_not_wait_for_the_scenarios_of_a_large_book(world, tick, lake, monkeypatch):
     def record(*_: object) -> Derived:
         calls.append(may_end.wait(60))
         return Derived(metadata={})
@@ -138,10 +126,10 @@ def test_a_drain_does_not_wait_for_the_scenarios_of_a_large_book(
     may_end, calls = threading.Event(), []
     monkeypatch.setattr(defs_drain, "RISK_WAIT_S", 0.0)
     monkeypatch.setitem(DERIVE, RISK, record)
-    write_holdings(own_login(), 1, 2)
-    enqueue(1)
+    world.hold(1, 2)
+    world.ask(1)
     assert RISK not in names(tick())
-    enqueue(2)
+    world.ask(2)
     result = tick()
     assert "1 claimed" in said(result)
     assert RISK not in names(result)
@@ -151,24 +139,20 @@ def test_a_drain_does_not_wait_for_the_scenarios_of_a_large_book(
     assert calls == [True]
 
 
-def test_rows_of_the_stream_are_reported_once_a_minute_and_drained_ones_at_once(
-    tick, own_login, append_row, later
-):
-    own_login()
+def test_rows_of_the_stream_are_reported_once_a_minute_and_drained_ones_at_once(world, tick):
+    world.own()
     tick()
-    append_row(7, datetime.now(UTC))
+    world.row(7, 0)
     assert LEDGER not in names(tick())
-    later(timedelta(seconds=61))
+    world.later(timedelta(seconds=61))
     assert LEDGER in names(tick())
     assert [one["rows_streamed"] for one in tick.reported()] == [0, 1]
 
 
 @pytest.mark.parametrize("stored", [0, 1, 8])
-def test_a_daemon_killed_while_it_stores_the_events_repeats_no_row(
-    tick, own_login, write_holdings, enqueue, stored
-):
-    write_holdings(own_login(), 1, 2)
-    enqueue(1, 2)
+def test_a_daemon_killed_while_it_stores_the_events_repeats_no_row(world, tick, stored):
+    world.hold(1, 2)
+    world.ask(1, 2)
     events = tick(killed_after=stored).asset_events
     reported = any(
         isinstance(one, dg.AssetMaterialization) and one.asset_key.to_user_string() == LEDGER
@@ -179,23 +163,19 @@ def test_a_daemon_killed_while_it_stores_the_events_repeats_no_row(
     assert tick.rows() == 2
 
 
-def test_the_rows_of_a_run_are_reported_by_the_next_tick_and_not_by_the_run(
-    tick, materialize, own_login, write_holdings, enqueue
-):
-    write_holdings(own_login(), 1, 2)
+def test_the_rows_of_a_run_are_reported_by_the_next_tick_and_not_by_the_run(world, tick):
+    world.hold(1, 2)
     tick()
-    enqueue(1, 2)
-    assert materialize(position_updates).success
+    world.ask(1, 2)
+    assert world.materialize(position_updates).success
     assert tick.rows() == 0
     tick()
     assert tick.rows() == 2
 
 
-def test_a_second_home_on_the_same_lake_continues_with_its_own_history(
-    tick, own_login, write_holdings, enqueue
-):
-    write_holdings(own_login(), 1)
-    enqueue(1)
+def test_a_second_home_on_the_same_lake_continues_with_its_own_history(world, tick):
+    world.hold(1)
+    world.ask(1)
     tick()
     with dg.DagsterInstance.ephemeral() as other:
         second = Ticks(other)
@@ -204,41 +184,34 @@ def test_a_second_home_on_the_same_lake_continues_with_its_own_history(
     assert tick.rows() == 1
 
 
-def test_while_the_owner_is_blind_nothing_is_claimed_and_the_reason_is_said(
-    tick, lake, own_login, write_holdings, enqueue
-):
-    write_holdings(session := own_login(), 1)
+def test_while_the_owner_is_blind_nothing_is_claimed_and_the_reason_is_said(world, tick, lake):
+    session = world.hold(1)
     lake.sessions.renew(session, lease_s=60.0, state=SessionState.BLIND)
-    enqueue(1)
+    world.ask(1)
     assert "BLIND" in said(tick())
     assert lake.queue.sync.counts()[QueueStatus.PENDING] == 1
 
 
-def test_requests_that_cannot_be_valued_are_left_alone_for_a_while(
-    tick, own_login, enqueue, write_holdings, later
-):
-    from position_sync_dagster.domain.holding import Completeness
-
-    write_holdings(own_login(), 1, completeness=Completeness.PARTIAL)
-    enqueue(5)
+def test_requests_that_cannot_be_valued_are_left_alone_for_a_while(world, tick):
+    world.hold(1, completeness=Completeness.PARTIAL)
+    world.ask(5)
     tick()
     assert "next within" in said(tick())
-    later(timedelta(seconds=31))
+    world.later(timedelta(seconds=31))
     assert "1 claimed" in said(tick())
 
 
 def test_a_changed_strategies_file_is_applied_and_a_refused_one_stops_no_drain(
-    tick, lake, own_login, write_holdings, enqueue, tmp_path, monkeypatch
+    world, tick, lake, strategies_file
 ):
-    path = tmp_path / "strategies.yaml"
-    monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", str(path))
+    path = strategies_file
     leg = "{conid: 1, symbol: SPY, right: C, strike: 500, expiry: '20281215'}"
     path.write_text(f"strategies:\n  - strategy_id: one\n    legs: [{leg}]\n")
-    write_holdings(own_login(), 1, 2)
+    world.hold(1, 2)
     assert "active_strategies" in names(tick())
     assert [one.conid for one in lake.registry.sync.get_all_active()] == [1]
     path.write_text(path.read_text().replace("right: C", "right: X"))
-    enqueue(2)
+    world.ask(2)
     result = tick()
     assert "line 3" in said(result)
     assert "1 claimed" in said(result)
@@ -246,11 +219,9 @@ def test_a_changed_strategies_file_is_applied_and_a_refused_one_stops_no_drain(
     assert [one.conid for one in lake.registry.legs] == [1]
 
 
-def test_results_of_checks_are_stored_when_they_change(
-    tick, instance, lake, own_login, write_holdings, enqueue
-):
-    write_holdings(session := own_login(), 1)
-    enqueue(1)
+def test_results_of_checks_are_stored_when_they_change(world, tick, instance, lake):
+    session = world.hold(1)
+    world.ask(1)
     first = tick()
     key = dg.AssetCheckKey(dg.AssetKey(LEDGER), "a_stream_watches")
 
@@ -269,24 +240,22 @@ def test_results_of_checks_are_stored_when_they_change(
     assert record.run_id == ""  # as that of a materialization without a run
 
 
-def test_the_cursor_of_another_release_is_no_error(tick, own_login):
-    own_login()
+def test_the_cursor_of_another_release_is_no_error(world, tick):
+    world.own()
     tick.cursor = '{"unowned_since": {"a": "b"}}'
     tick()
     assert resources.cursor_of(TickCursor, tick.cursor).registry_version is not None
 
 
-def test_an_error_of_one_table_keeps_no_event_of_the_others_back(
-    tick, own_login, write_holdings, enqueue, monkeypatch
-):
+def test_an_error_of_one_table_keeps_no_event_of_the_others_back(world, tick, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise LakeError("A file is damaged.", remedy="Restore it.")
 
     def is_a_mistake(*_: object, **__: object) -> None:
         raise ZeroDivisionError("of ours")
 
-    write_holdings(own_login(), 1)
-    enqueue(1)
+    world.hold(1)
+    world.ask(1)
     monkeypatch.setattr(defs_drain, "breaks_state", fail)
     monkeypatch.setitem(DERIVE, "closures", fail)
     monkeypatch.setitem(DERIVE, "latest_positions", is_a_mistake)
@@ -298,39 +267,37 @@ def test_an_error_of_one_table_keeps_no_event_of_the_others_back(
     assert "reconciliation_breaks is not reported" in said(result)
 
 
-def test_rows_are_counted_again_after_the_ledger_went_back_to_an_older_version(
-    tick, lake, own_login, write_holdings, enqueue, append_row
-):
+def test_rows_are_counted_again_after_the_ledger_went_back_to_an_older_version(world, tick, lake):
     """After a restore, or in a new folder, its versions are older than those of the events."""
-    write_holdings(own_login(), 1)
+    world.hold(1)
     before = lake.updates.table.version()
-    enqueue(1)
+    world.ask(1)
     tick()
     assert tick.rows() == 1
     DeltaTable(lake.updates.table.path).restore(before)
     assert "the ledger was restored" in said(tick())
-    enqueue(1)
+    world.ask(1)
     tick()
     assert tick.rows() == 2
 
 
 def test_without_rows_the_ledger_is_reported_each_quarter_of_an_hour_while_a_stream_is_live(
-    tick, lake, own_login, later, monkeypatch
+    world, tick, lake, monkeypatch
 ):
-    session = own_login()
+    session = world.own()
     tick()
     assert LEDGER not in names(tick())
-    later(timedelta(minutes=16))
+    world.later(timedelta(minutes=16))
     lake.sessions.end(session)
     tick()
     monkeypatch.setattr(defs_drain, "gateway_states", lambda *_: {"a": "LIVE"})
     tick()  # the state changed
-    later(timedelta(minutes=32))
+    world.later(timedelta(minutes=32))
     assert LEDGER in names(tick())
 
 
 def test_while_nothing_can_be_drained_rows_and_checks_are_reported_all_the_same(
-    tick, own_login, append_row, tmp_path, monkeypatch
+    world, tick, tmp_path, monkeypatch
 ):
     """A check that is not evaluated any more would look as if it passed."""
 
@@ -338,8 +305,8 @@ def test_while_nothing_can_be_drained_rows_and_checks_are_reported_all_the_same(
         raise LakeError("The queue is damaged.", remedy="Restore it.")
 
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    own_login()
-    append_row(7, datetime.now(UTC))
+    world.own()
+    world.row(7, 0)
     monkeypatch.setattr(defs_drain.Work, "_drain", fail)
     monkeypatch.setattr(defs_drain.queue_and_ledger, "queue_state", fail)
     result = tick()

@@ -1,4 +1,7 @@
-"""What tests of one gateway share."""
+"""What tests of one gateway share: a simulator, connections to it, and time zones."""
+
+import time
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -22,9 +25,33 @@ def one_account(tmp_path):
 
 
 @pytest.fixture
-async def opened(simulate, settings_for):
+async def connected(simulate, settings_for):
+    """Return a function that starts a simulator and connects to it, until the end of the test."""
+    async with AsyncExitStack() as stack:
+
+        async def start(book="small", options=None, **settings):
+            sim = await stack.enter_async_context(simulate(book, **options or {}))
+            connection = await connect(settings_for(sim, **settings))
+            stack.push_async_callback(connection.close)
+            return sim, connection
+
+        yield start
+
+
+@pytest.fixture
+async def opened(connected):
     """A simulator and a connection to it."""
-    async with simulate() as sim:
-        connection = await connect(settings_for(sim))
-        yield sim, connection
-        await connection.close()
+    return await connected()
+
+
+@pytest.fixture
+def set_zone(monkeypatch):
+    """Return a function that moves this process to a time zone; the simulator sends UTC."""
+
+    def move(name):
+        monkeypatch.setenv("TZ", name)
+        time.tzset()
+
+    yield move
+    monkeypatch.undo()
+    time.tzset()

@@ -1,16 +1,20 @@
-"""The account feed: whole snapshots, one account at a time; a failure closes nothing."""
+"""The account feed: whole downloads, one account at a time; only messages of the broker confirm."""
 
+import asyncio
 import time
 from datetime import timedelta
 
 import pytest
 
+from ib_gateway_simulator.protocol import account_messages, wire
+from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.holding import Completeness
-from position_sync_dagster.errors import GatewayLostError
+from position_sync_dagster.errors import BrokerUnavailableError, GatewayLostError
 from position_sync_dagster.gateway import account_feed
 from position_sync_dagster.gateway.connection import connect
 
-BOTH = ("DUSIM0001", "DUSIM0002")
+ACCOUNT, OTHER = BOTH = ("DUSIM0001", "DUSIM0002")
+KEY = (ACCOUNT, 930000001)
 
 
 async def test_a_snapshot_knows_every_holding_and_no_value(opened):
@@ -32,77 +36,38 @@ async def test_the_rows_are_kept_once_and_not_by_ib_async_too(opened):
     assert connection.ib.portfolio() == []
 
 
-@pytest.fixture(params=["UTC", "America/New_York"])
-def zone(request, monkeypatch):
-    """Run in another time zone; the simulator's gateway sends UTC."""
-    monkeypatch.setenv("TZ", request.param)
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
-
-
-@pytest.fixture
-def move_to_zone(monkeypatch):
-    """Move this process to a zone so many hours ahead of UTC."""
-
-    def move(hours):
-        monkeypatch.setenv("TZ", f"XXX-{hours}")
-        time.tzset()
-
-    yield move
-    monkeypatch.undo()
-    time.tzset()
-
-
 @pytest.mark.parametrize(
     ("before_h", "gateway_h", "here_h", "dated"),
     [(2, 1, 1, True), (2, 1, 2, False), (2, 3, 2, False), (0, 1, 0, False)],
     ids=["daylight saving ends", "our clock runs ahead", "our clock is behind", "behind, in UTC"],
 )
 async def test_the_time_of_a_later_row_is_read_anew_or_left_unknown(
-    simulate,
-    settings_for,
-    eventually,
-    move_to_zone,
-    one_account,
-    before_h,
-    gateway_h,
-    here_h,
-    dated,
+    connected, eventually, set_zone, one_account, before_h, gateway_h, here_h, dated
 ):
     """The simulator sends UTC, so its clock is set to what another zone's clocks show."""
-    key = ("DUSIM0001", 930000001)
     shown_h = before_h
-    move_to_zone(before_h)
-    async with simulate(one_account, now=lambda: time.time() + shown_h * 3600) as sim:
-        connection = await connect(settings_for(sim))
-        feed = connection.feed
-        await feed.ensure(timedelta(seconds=60))
-        assert feed.get(key).received_at - feed.get(key).value_time < timedelta(minutes=2)
-        shown_h = gateway_h
-        move_to_zone(here_h)
-        sim.fill(*key, 5)
-        await eventually(lambda: feed.get(key).position == 15 and feed.get(key).market_value)
-        await connection.ib.reqCurrentTimeAsync()
-        row = feed.get(key)
-        if dated:
-            assert row.received_at - row.value_time < timedelta(minutes=2)
-        else:
-            assert row.value_time is None
-        await connection.close()
+    set_zone(f"XXX-{before_h}")
+    sim, connection = await connected(one_account, {"now": lambda: time.time() + shown_h * 3600})
+    feed = connection.feed
+    await feed.ensure(timedelta(seconds=60))
+    assert feed.get(KEY).received_at - feed.get(KEY).value_time < timedelta(minutes=2)
+    shown_h = gateway_h
+    set_zone(f"XXX-{here_h}")
+    sim.fill(*KEY, 5)
+    await eventually(lambda: feed.get(KEY).position == 15 and feed.get(KEY).market_value)
+    await connection.ib.reqCurrentTimeAsync()
+    row = feed.get(KEY)
+    if dated:
+        assert row.received_at - row.value_time < timedelta(minutes=2)
+    else:
+        assert row.value_time is None
 
 
-async def test_the_times_of_a_gateway_in_another_zone_are_unknown(
-    simulate, settings_for, one_account
-):
-    key = ("DUSIM0001", 930000001)
-    async with simulate(one_account, now=lambda: time.time() + 5.5 * 3600) as sim:
-        connection = await connect(settings_for(sim))
-        for _ in range(2):
-            await connection.feed.download()
-        row = connection.feed.get(key)
-        await connection.close()
+async def test_the_times_of_a_gateway_in_another_zone_are_unknown(connected, one_account):
+    _sim, connection = await connected(one_account, {"now": lambda: time.time() + 5.5 * 3600})
+    for _ in range(2):
+        await connection.feed.download()
+    row = connection.feed.get(KEY)
     assert (row.market_value is not None, row.value_time) == (True, None)
 
 
@@ -117,9 +82,10 @@ async def test_a_clock_that_was_set_back_makes_the_feed_request_the_values_again
     assert after["reqAccountUpdates"] > before["reqAccountUpdates"]
 
 
-@pytest.mark.usefixtures("zone")
-async def test_a_download_brings_the_values_of_each_account(opened, eventually):
-    sim, connection = opened
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
+async def test_a_download_brings_the_values_of_each_account(connected, eventually, set_zone, zone):
+    set_zone(zone)
+    sim, connection = await connected()
     feed = connection.feed
     await feed.ensure(timedelta(seconds=60))
     assert feed.completeness == dict.fromkeys(BOTH, Completeness.COMPLETE)
@@ -185,3 +151,278 @@ async def test_a_lost_connection_closes_no_holding(opened, eventually):
     with pytest.raises((GatewayLostError, ConnectionError)):
         await connection.feed.snapshot()
     assert connection.feed.holdings == held
+
+
+NOW, LONG = timedelta(0), timedelta(hours=1)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(account_feed, "AGAIN", Backoff(first_s=0.05, longest_s=0.05))
+
+
+@pytest.fixture
+def following(connected, one_account):
+    """Return a function that connects to a login with one account, and downloads it."""
+
+    async def run(*, refresh_interval_s=180.0, **more):
+        options = {"refresh_interval_s": refresh_interval_s}
+        sim, connection = await connected(one_account, options, **more)
+        await connection.feed.ensure(LONG)
+        return sim, connection, connection.feed
+
+    return run
+
+
+async def test_an_open_socket_confirms_nothing(following):
+    _sim, connection, feed = await following()
+    confirmed = feed.get(KEY).confirmed_at
+    await feed.ensure(NOW)
+    await connection.ib.reqCurrentTimeAsync()
+    assert feed.get(KEY).confirmed_at == confirmed
+    assert feed.is_complete
+
+
+async def test_each_message_of_an_open_subscription_confirms_its_account(following, eventually):
+    sim, _connection, feed = await following(refresh_interval_s=0.05)
+    confirmed = feed.get(KEY).confirmed_at
+    await eventually(lambda: feed.get(KEY).confirmed_at > confirmed)
+    await feed.ensure(NOW)
+    assert sim.stats()["requests"]["17"]["reqAccountUpdates"] == 1
+
+
+@pytest.mark.parametrize("notice", [True, False], ids=["2100", "without a word"])
+async def test_a_feed_that_ended_is_partial_and_keeps_its_age_until_it_is_subscribed_again(
+    following, eventually, notice
+):
+    interval_s = 180.0 if notice else 0.3
+    sim, connection, feed = await following(refresh_interval_s=0.1, account_interval_s=interval_s)
+    sim.silence_account(ACCOUNT, notice=notice)
+    await connection.ib.reqCurrentTimeAsync()
+    confirmed = feed.get(KEY).confirmed_at
+    await eventually(lambda: feed.lapse() or not feed.is_complete)
+    assert feed.completeness[ACCOUNT] is Completeness.PARTIAL
+    assert feed.get(KEY).confirmed_at == confirmed
+    assert len(feed.problems) == 1
+    await eventually(lambda: feed.overdue == [ACCOUNT])
+    await feed.ensure(LONG)
+    assert feed.is_complete
+    assert feed.get(KEY).confirmed_at > confirmed
+    assert feed.problems == []
+
+
+async def test_values_that_ib_calls_not_ready_confirm_nothing_until_they_are(following, eventually):
+    sim, connection, feed = await following(refresh_interval_s=0.05)
+    summaries = connection.summaries
+    summaries.subscribe()
+    await eventually(summaries.current)
+    sim.account_ready(ACCOUNT)
+    await eventually(lambda: not feed.is_complete)
+    (problem,) = feed.problems
+    assert problem.startswith(f"account {ACCOUNT}: IB's server is being reset")
+    confirmed = feed.get(KEY).confirmed_at
+    await feed.download()
+    assert feed.completeness[ACCOUNT] is Completeness.PARTIAL
+    assert feed.get(KEY).confirmed_at == confirmed
+    assert summaries.current()[0].net_liquidation > 0
+    sim.account_ready(ACCOUNT, ready=True)
+    await eventually(lambda: feed.overdue == [ACCOUNT])
+    await feed.ensure(LONG)
+    assert feed.is_complete
+    assert feed.problems == []
+
+
+async def test_a_download_confirms_no_value_of_which_it_has_no_row(following, eventually):
+    sim, _connection, feed = await following()
+    sim.portfolio_rows(ACCOUNT, sent=False)
+    await feed.download()
+    held = feed.get(KEY)
+    assert feed.is_complete
+    assert held.market_value is not None
+    assert held.confirmed_at is None
+    sim.portfolio_rows(ACCOUNT)
+    await feed.download()
+    assert feed.get(KEY).confirmed_at > held.received_at
+
+
+async def test_rows_that_stop_while_times_go_on_are_requested_anew(following, eventually):
+    sim, _connection, feed = await following(refresh_interval_s=0.05, account_interval_s=0.6)
+    sim.portfolio_rows(ACCOUNT, sent=False)
+    await eventually(lambda: feed.lapse() or feed.overdue)
+    assert feed.is_complete
+    await feed.ensure(LONG)
+    assert feed.get(KEY).confirmed_at is None
+    sim.portfolio_rows(ACCOUNT)
+    await eventually(lambda: feed.get(KEY).confirmed_at is not None)
+
+
+async def test_an_account_that_is_ready_again_is_overdue_at_once(
+    following, eventually, monkeypatch
+):
+    monkeypatch.setattr(account_feed, "AGAIN", Backoff(first_s=3600.0, longest_s=3600.0))
+    sim, _connection, feed = await following(refresh_interval_s=0.05)
+    sim.account_ready(ACCOUNT)
+    await eventually(lambda: not feed.is_complete)
+    await feed.download()
+    assert not feed.overdue
+    sim.account_ready(ACCOUNT, ready=True)
+    await eventually(lambda: feed.overdue == [ACCOUNT])
+    await feed.ensure(LONG)
+    assert feed.is_complete
+
+
+async def test_a_row_that_is_too_short_to_name_its_holding_confirms_nothing(
+    following, eventually, monkeypatch
+):
+    _sim, connection, feed = await following(refresh_interval_s=0.05)
+    decoder = connection.ib.client.decoder
+    usual = decoder.interpret
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            decoder, "interpret", lambda sent: usual(sent[:10] if sent[0] == "7" else sent)
+        )
+        await eventually(lambda: not feed.is_complete)
+        await feed.download()
+        assert feed.completeness[ACCOUNT] is Completeness.PARTIAL
+        assert feed.problems == [f"account {ACCOUNT}: a row that cannot be read"]
+    await eventually(lambda: feed.overdue == [ACCOUNT])
+    await feed.ensure(LONG)
+    assert feed.is_complete
+
+
+async def test_an_account_that_another_program_holds_is_named_with_2101(connected, settings_for):
+    sim, other = await connected(gateway_client_id=50)
+    other.ib.client.reqAccountUpdates(True, "DUSIM0002")
+    await other.ib.reqCurrentTimeAsync()
+    connection = await connect(settings_for(sim))
+    await connection.feed.ensure(LONG)
+    (problem,) = connection.feed.problems
+    assert problem.startswith("account DUSIM0001: ")
+    assert "2101" in problem
+    assert connection.feed.completeness["DUSIM0001"] is Completeness.PARTIAL
+    assert {h.position for h in connection.feed.holdings} != {0.0}
+    await connection.close()
+
+
+async def test_what_a_gateway_answers_from_its_cache_without_ib_is_refused(opened, eventually):
+    sim, connection = opened
+    feed = connection.feed
+    sim.connectivity("lost")
+    await eventually(lambda: connection.connectivity.lost)
+    with pytest.raises(BrokerUnavailableError, match="has been lost"):
+        await feed.snapshot()
+    assert feed.snapshot_at is None
+    await feed.download()
+    assert not feed.is_complete
+    assert {h.confirmed_at for h in feed.holdings} == {None}
+
+
+async def test_after_a_restore_an_open_subscription_confirms_nothing_until_its_next_download(
+    following, eventually
+):
+    sim, connection, feed = await following()
+    confirmed = feed.get(KEY).confirmed_at
+    sim.connectivity("reported_lost")
+    await eventually(lambda: connection.connectivity.lost)
+    sim.connectivity("restored_data_kept")
+    sim.send_raw(wire.frame(account_messages.account_time("00:07")))
+    await eventually(lambda: feed.account_time == "00:07")
+    assert feed.get(KEY).confirmed_at == confirmed
+    await feed.ensure(LONG)
+    assert feed.get(KEY).confirmed_at > confirmed
+    assert feed.is_complete
+
+
+async def test_positions_are_due_after_a_restore_and_after_their_interval(following, eventually):
+    sim, _connection, feed = await following(positions_interval_s=3600.0)
+    assert not feed.positions_due
+    sim.connectivity("lost")
+    sim.connectivity("restored_data_kept")
+    await eventually(lambda: feed.positions_due)
+    sent = sim.stats()["requests"]["17"]["reqPositions"]
+    await feed.ensure(LONG)
+    assert sim.stats()["requests"]["17"]["reqPositions"] == sent + 1
+    assert not feed.positions_due
+    assert feed.get(KEY).market_value is not None
+    _sim, _connection, feed = await following(positions_interval_s=0.05)
+    await eventually(lambda: feed.positions_due)
+
+
+COMPLETE, PARTIAL = Completeness.COMPLETE, Completeness.PARTIAL
+# A test that waits for a time limit instead of a quiet period does not end.
+HANGS_S = 600.0
+
+
+@pytest.fixture
+async def downloading(request, connected):
+    quiet_s = getattr(request, "param", 0.3)
+    sim, connection = await connected(gateway_timeout_s=HANGS_S, account_quiet_s=quiet_s)
+    return sim, connection.feed
+
+
+async def test_an_account_whose_end_never_comes_is_partial_and_the_others_complete(
+    downloading, eventually
+):
+    sim, feed = downloading
+    sim.download_end(ACCOUNT, delay_s=None)
+    await feed.ensure(LONG)
+    assert feed.completeness == {ACCOUNT: PARTIAL, OTHER: COMPLETE}
+    assert feed.problems == [f"account {ACCOUNT}: its download did not end"]
+    assert all(h.market_value is not None for h in feed.holdings)
+    sim.download_end(ACCOUNT)
+    await eventually(lambda: feed.overdue == [ACCOUNT])
+    await feed.ensure(LONG)
+    assert feed.completeness == {ACCOUNT: COMPLETE, OTHER: COMPLETE}
+    assert feed.problems == []
+
+
+async def test_the_late_end_of_one_account_does_not_end_the_download_of_another(downloading):
+    sim, feed = downloading
+    sim.download_end(ACCOUNT, delay_s=0.5)
+    sim.download_end(OTHER, delay_s=None)
+    await feed.ensure(LONG)
+    assert feed.completeness == {ACCOUNT: PARTIAL, OTHER: PARTIAL}
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_late_end_of_an_open_subscription_counts_unless_ib_was_lost(
+    connected, one_account, lost
+):
+    settings = {"gateway_timeout_s": HANGS_S, "account_quiet_s": 0.3}
+    sim, connection = await connected(one_account, **settings)
+    feed = connection.feed
+    sim.download_end(ACCOUNT, delay_s=None)
+    await feed.snapshot()
+    await feed.download()
+    assert feed.completeness == {ACCOUNT: PARTIAL}
+    if lost:
+        sim.connectivity("reported_lost")
+        sim.connectivity("restored_data_kept")
+    sim.send_raw(wire.frame(account_messages.account_download_end(ACCOUNT)))
+    await connection.ib.reqCurrentTimeAsync()
+    assert feed.completeness == {ACCOUNT: PARTIAL if lost else COMPLETE}
+    assert (feed.book.confirmed.accounts.get(ACCOUNT) is None) == lost
+
+
+@pytest.mark.parametrize("downloading", [HANGS_S], indirect=True)
+async def test_an_account_whose_download_was_cancelled_is_downloaded_again(downloading, eventually):
+    sim, feed = downloading
+    await feed.ensure(LONG)
+    sim.download_end(ACCOUNT, delay_s=None)
+    sent = sim.stats()["requests"]["17"]["reqAccountUpdates"]
+    download = asyncio.create_task(feed.download([ACCOUNT]))
+    await eventually(lambda: sim.stats()["requests"]["17"]["reqAccountUpdates"] > sent)
+    download.cancel()
+    await asyncio.gather(download, return_exceptions=True)
+    assert feed.completeness[ACCOUNT] is PARTIAL
+    sim.download_end(ACCOUNT)
+    await feed.ensure(LONG)
+    assert feed.is_complete
+
+
+async def test_an_end_without_a_name_that_may_be_of_another_account_ends_nothing(downloading):
+    sim, feed = downloading
+    sim.download_end(ACCOUNT, delay_s=None)
+    sim.download_end(OTHER, blank=True)
+    await feed.ensure(LONG)
+    assert feed.completeness == {ACCOUNT: PARTIAL, OTHER: PARTIAL}

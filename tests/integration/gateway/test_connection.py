@@ -3,7 +3,6 @@
 import asyncio
 import pickle
 import struct
-import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -45,13 +44,10 @@ async def test_managers_of_one_gateway_share_one_connection(simulate, settings_f
         await eventually(lambda: sim.stats()["connections"]["now"] == 0)
 
 
-async def test_connecting_requests_positions_and_nothing_else(simulate, settings_for):
-    async with simulate() as sim:
-        manager = IBConnectionManager(settings_for(sim))
-        await manager.get_connection()
-        (requests,) = sim.stats()["requests"].values()
-        assert set(requests) == {"startApi", "reqPositions"}
-        await manager.close()
+async def test_connecting_requests_positions_and_nothing_else(opened):
+    sim, _connection = opened
+    (requests,) = sim.stats()["requests"].values()
+    assert set(requests) == {"startApi", "reqPositions"}
 
 
 async def test_positions_that_nobody_answers_at_the_log_in_are_named(simulate, settings_for):
@@ -209,28 +205,26 @@ async def test_after_a_restore_no_summary_of_all_accounts_is_requested(opened, e
 
 
 async def test_a_profit_request_that_comes_after_the_gateway_dropped_all_runs_once(
-    simulate, settings_for, eventually
+    opened, eventually
 ):
-    async with simulate("small") as sim:
-        connection = await connect(settings_for(sim))
-        connection.pnl.keep("test", [("DUSIM0001", 920000001)])
+    sim, connection = opened
+    connection.pnl.keep("test", [("DUSIM0001", 920000001)])
 
-        def request():
-            connection.summaries.subscribe()
-            connection.pnl.step()
+    def request():
+        connection.summaries.subscribe()
+        connection.pnl.step()
 
-        request()
-        # The gateway said so before it had the requests: it gets them, and those of after.
-        connection.summaries.dropped()
-        connection.pnl.dropped()
-        request()
-        accounts = connection.accounts
-        sent = {"reqPnL": 2 * len(accounts), "reqPnLSingle": 2}
-        await eventually(lambda: sent.items() <= sim.stats()["requests"]["17"].items())
-        stats = sim.stats()
-        assert stats["account_pnl_subscriptions"] == dict.fromkeys(accounts, 1)
-        assert stats["pnl_subscriptions"] == len(accounts) + 1
-        await connection.close()
+    request()
+    # The gateway said so before it had the requests: it gets them, and those of after.
+    connection.summaries.dropped()
+    connection.pnl.dropped()
+    request()
+    accounts = connection.accounts
+    sent = {"reqPnL": 2 * len(accounts), "reqPnLSingle": 2}
+    await eventually(lambda: sent.items() <= sim.stats()["requests"]["17"].items())
+    stats = sim.stats()
+    assert stats["account_pnl_subscriptions"] == dict.fromkeys(accounts, 1)
+    assert stats["pnl_subscriptions"] == len(accounts) + 1
 
 
 async def test_each_answer_has_the_commissions_of_the_executions(opened):
@@ -242,19 +236,14 @@ async def test_each_answer_has_the_commissions_of_the_executions(opened):
 
 
 async def test_an_execution_s_time_in_utc_is_read_as_utc_on_a_machine_of_another_zone(
-    simulate, settings_for, monkeypatch
+    connected, set_zone
 ):
-    with monkeypatch.context() as patched:
-        patched.setenv("TZ", "America/Chicago")
-        time.tzset()
-        async with simulate() as sim:
-            connection = await connect(settings_for(sim))
-            sim.fill("DUSIM0001", 921000001, -2.0)
-            (named,) = (await connection.executions()).executions
-            sim.execution_times()
-            (hyphenated,) = (await connection.executions()).executions
-            await connection.close()
-    time.tzset()
+    set_zone("America/Chicago")
+    sim, connection = await connected()
+    sim.fill("DUSIM0001", 921000001, -2.0)
+    (named,) = (await connection.executions()).executions
+    sim.execution_times()
+    (hyphenated,) = (await connection.executions()).executions
     assert hyphenated.time == named.time
 
 

@@ -7,7 +7,6 @@ import pytest
 from ib_gateway_simulator.gateway.reference_data import ReferenceDataService
 from ib_gateway_simulator.protocol import contract_messages
 from position_sync_dagster.gateway import subscriptions
-from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.gateway.ib_async_internals import request_id_of
 from position_sync_dagster.gateway.translate import streamable
 
@@ -17,13 +16,10 @@ ALL = (CALL, PUT, WORTHLESS, CENTS, FUTURE, STOCK)
 
 
 @pytest.fixture
-async def line(simulate, settings_for):
+async def line(opened):
     """A simulator, a connection and the details of some contracts."""
-    async with simulate() as sim:
-        connection = await connect(settings_for(sim))
-        details = await connection.details([*ALL, 999])
-        yield sim, connection, details
-        await connection.close()
+    sim, connection = opened
+    return sim, connection, await connection.details([*ALL, 999])
 
 
 @pytest.fixture
@@ -34,20 +30,16 @@ def refusals(line):
     return found
 
 
-async def test_only_a_gateway_that_has_ib_and_says_so_does_not_know_a_contract(
-    simulate, settings_for
-):
-    async with simulate() as sim:
-        connection = await connect(settings_for(sim, gateway_timeout_s=0.3))
-        sim.contract_details(CALL)
-        assert await connection.details([CALL, 998]) == {}
-        assert connection.unknown == {998}
-        sim.connectivity("lost")
-        await connection.details([998])
-        assert connection.unknown == set()
-        sim.contract_details(CALL, answered=True)
-        assert (await connection.details([CALL])).keys() == {CALL}
-        await connection.close()
+async def test_only_a_gateway_that_has_ib_and_says_so_does_not_know_a_contract(connected):
+    sim, connection = await connected(gateway_timeout_s=0.3)
+    sim.contract_details(CALL)
+    assert await connection.details([CALL, 998]) == {}
+    assert connection.unknown == {998}
+    sim.connectivity("lost")
+    await connection.details([998])
+    assert connection.unknown == set()
+    sim.contract_details(CALL, answered=True)
+    assert (await connection.details([CALL])).keys() == {CALL}
 
 
 async def test_details_are_known_for_every_kind_of_contract_but_not_for_an_unknown_one(line):
@@ -59,7 +51,7 @@ async def test_details_are_known_for_every_kind_of_contract_but_not_for_an_unkno
 
 
 async def test_details_of_an_algo_venue_are_taken_only_where_there_are_no_others(
-    simulate, settings_for, monkeypatch
+    connected, monkeypatch
 ):
     def at_each_venue(service, client, request):
         [contract] = request.contract.find(service._book.contracts.values())
@@ -69,10 +61,8 @@ async def test_details_of_an_algo_venue_are_taken_only_where_there_are_no_others
         client.send(contract_messages.contract_details_end(request.req_id))
 
     monkeypatch.setattr(ReferenceDataService, "details", at_each_venue)
-    async with simulate() as sim:
-        connection = await connect(settings_for(sim))
-        details = await connection.details([FUTURE, CENTS])
-        await connection.close()
+    _sim, connection = await connected()
+    details = await connection.details([FUTURE, CENTS])
     assert (details[FUTURE].exchange, details[CENTS].exchange) == ("CME", "QBALGO")
     assert streamable(details[FUTURE]).exchange == "CME"
 

@@ -1,4 +1,4 @@
-"""Lists of positions: a late rest of one never counts as the answer of the next."""
+"""Lists of positions: late rests, lists that empty an account, and rows that cannot be used."""
 
 import asyncio
 from datetime import timedelta
@@ -8,11 +8,14 @@ import pytest
 from ib_gateway_simulator.protocol.account_messages import portfolio_value, position
 from ib_gateway_simulator.protocol.contract import Contract, SecType
 from ib_gateway_simulator.protocol.wire import frame
+from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.errors import BrokerUnavailableError, GatewayTimeoutError
 from position_sync_dagster.gateway import account_feed
-from position_sync_dagster.gateway.connection import IBConnectionManager, connect
+from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.sync.drain import ConnectionValues
 
+A, B = "DUSIM0001", "DUSIM0002"
+CALL, PUT, OPENED = 921000001, 921000002, 921000007
 HELD = 9
 # The rest of a list comes later than the time limit of the request.
 LATE = {"delay_s": 1.5, "late_rows": 4}
@@ -73,10 +76,8 @@ def lists_of(sim):
     return sim.stats()["requests"]["17"]["reqPositions"]
 
 
-async def test_a_list_whose_request_was_cancelled_is_awaited_before_the_next(opened, eventually):
-    sim, connection = opened
-    feed = connection.feed
-    await feed.snapshot()
+async def test_a_list_whose_request_was_cancelled_is_awaited_before_the_next(listed, eventually):
+    sim, _connection, feed = listed
     sim.positions_end(delay_s=0.2, late_rows=4)
     sent = lists_of(sim)
     listing = asyncio.create_task(feed.snapshot())
@@ -90,12 +91,9 @@ async def test_a_list_whose_request_was_cancelled_is_awaited_before_the_next(ope
 
 
 @pytest.fixture
-async def still(simulate, settings_for):
+async def still(connected):
     """Return a simulator whose market stands still, and a connection to it."""
-    async with simulate(autostep=False) as sim:
-        connection = await connect(settings_for(sim))
-        yield sim, connection
-        await connection.close()
+    return await connected(options={"autostep": False})
 
 
 @pytest.mark.parametrize("by_row", [True, False], ids=["portfolio row", "trades"])
@@ -109,25 +107,24 @@ async def test_what_comes_right_behind_the_end_of_a_list_is_newer_than_the_list(
     if by_row:
         sim.send_raw(_portfolio_row(3, OPENED))
     else:
-        sim.fill(ACCOUNT, OPENED, 3)
-        sim.fill(ACCOUNT, HELD_CALL, 2)
+        sim.fill(A, OPENED, 3)
+        sim.fill(A, CALL, 2)
     await listing
     await connection.ib.reqCurrentTimeAsync()
     held = {h.key: h.position for h in connection.feed.holdings}
-    assert (held[ACCOUNT, OPENED], held[ACCOUNT, HELD_CALL]) == (3, 5 if by_row else 7)
+    assert (held[A, OPENED], held[A, CALL]) == (3, 5 if by_row else 7)
 
 
-ACCOUNT, HELD_CALL, OPENED = "DUSIM0001", 921000001, 921000007
 ROW = dict(price=1.5, value=450.0, average_cost=120.5, unrealized=3.0, realized=0.0)
 AAPL = dict(symbol="AAPL", sec_type=SecType.OPT, underlying="AAPL", multiplier=100.0)
 
 
-def _portfolio_row(held, conid=HELD_CALL):
-    return frame(portfolio_value(ACCOUNT, Contract(conid=conid, **AAPL), held=held, **ROW))
+def _portfolio_row(held, conid=CALL):
+    return frame(portfolio_value(A, Contract(conid=conid, **AAPL), held=held, **ROW))
 
 
 def _position_row(held):
-    return frame(position(ACCOUNT, Contract(conid=HELD_CALL, **AAPL), held, 120.5))
+    return frame(position(A, Contract(conid=CALL, **AAPL), held, 120.5))
 
 
 async def test_a_position_message_that_contradicts_a_newer_portfolio_row_asks_for_the_list(listed):
@@ -135,10 +132,10 @@ async def test_a_position_message_that_contradicts_a_newer_portfolio_row_asks_fo
     assert not feed.positions_due
     sim.send_raw(_portfolio_row(4) + _position_row(9))
     await connection.ib.reqCurrentTimeAsync()
-    assert feed.get((ACCOUNT, HELD_CALL)).position == 4
+    assert feed.get((A, CALL)).position == 4
     assert feed.positions_due
     await feed.snapshot()  # requested after both: it has the quantity of the gateway
-    assert feed.get((ACCOUNT, HELD_CALL)).position == 5
+    assert feed.get((A, CALL)).position == 5
     assert not feed.positions_due
 
 
@@ -146,7 +143,7 @@ async def test_a_portfolio_row_with_the_same_quantity_settles_a_contradiction(li
     sim, connection, feed = listed
     sim.send_raw(_portfolio_row(4) + _position_row(9) + _portfolio_row(9))
     await connection.ib.reqCurrentTimeAsync()
-    assert feed.get((ACCOUNT, HELD_CALL)).position == 9
+    assert feed.get((A, CALL)).position == 9
     assert not feed.positions_due
 
 
@@ -157,7 +154,7 @@ async def test_a_position_message_long_after_a_portfolio_row_counts(listed, monk
     await connection.ib.reqCurrentTimeAsync()
     sim.send_raw(_position_row(9))
     await connection.ib.reqCurrentTimeAsync()
-    assert feed.get((ACCOUNT, HELD_CALL)).position == 9
+    assert feed.get((A, CALL)).position == 9
     assert not feed.positions_due
 
 
@@ -168,7 +165,147 @@ async def test_a_list_that_began_before_a_portfolio_row_does_not_replace_it(stil
     await eventually(lambda: lists_of(sim) == 2)
     sim.send_raw(_portfolio_row(4))
     await listing
-    assert connection.feed.get((ACCOUNT, HELD_CALL)).position == 4
+    assert connection.feed.get((A, CALL)).position == 4
     assert connection.feed.positions_due
     await connection.feed.snapshot()
-    assert connection.feed.get((ACCOUNT, HELD_CALL)).position == 5
+    assert connection.feed.get((A, CALL)).position == 5
+
+
+@pytest.fixture
+async def emptied(connected):
+    """Connect, download everything, and take a first list that empties account A."""
+    sim, connection = await connected(second_list_s=1e-6)  # any later list is a second one
+    await connection.feed.snapshot()
+    await connection.feed.download()
+    assert connection.feed.is_complete
+    sim.empty_lists(A)
+    await connection.feed.snapshot()
+    return sim, connection.feed
+
+
+def held(feed, account=A):
+    return sum(row.account == account and row.position != 0 for row in feed.holdings)
+
+
+async def test_holdings_in_doubt_stay_as_they_were_and_nothing_confirms_them(emptied):
+    _sim, feed = emptied
+    before = {row.key: row for row in feed.holdings if row.account == A}
+    assert held(feed) == 5
+    assert feed.completeness == {A: Completeness.UNKNOWN, B: Completeness.COMPLETE}
+    await feed.download()  # its end is proper, and names nothing
+    for key, row in before.items():
+        assert feed.get(key) == row
+    assert feed.completeness[A] is Completeness.UNKNOWN
+    (problem,) = feed.problems
+    assert problem.startswith(f"account {A} has none of its holdings in the list of positions")
+
+
+async def test_a_second_list_that_says_the_same_closes_them(emptied):
+    _sim, feed = emptied
+    assert feed.positions_due
+    await feed.snapshot()
+    assert (held(feed), held(feed, B)) == (0, 4)
+    await feed.download()
+    assert feed.is_complete
+    assert (feed.problems, feed.positions_due) == ([], False)
+
+
+async def test_a_second_list_that_names_one_counts_and_the_account_is_downloaded_again(emptied):
+    sim, feed = emptied
+    sim.close_position(A, PUT)
+    sim.empty_lists(A, empty=False)
+    await feed.snapshot()
+    assert held(feed) == 4
+    assert feed.overdue == [A]
+    await feed.download(feed.overdue)
+    assert feed.is_complete
+
+
+@pytest.mark.parametrize("restored", ["restored_data_kept", "restored_data_lost"])
+async def test_after_an_interruption_the_next_list_is_a_first_one(emptied, eventually, restored):
+    sim, feed = emptied
+    sim.connectivity("lost")
+    await eventually(lambda: feed.connectivity.lost is not None)
+    sim.connectivity(restored)
+    await eventually(lambda: feed.connectivity.lost is None)
+    await feed.snapshot()
+    assert held(feed) == 5
+    await feed.snapshot()
+    assert held(feed) == 0
+
+
+async def test_a_row_that_says_zero_closes_its_holding_and_the_last_one_ends_the_doubt(
+    emptied, eventually, monkeypatch
+):
+    monkeypatch.setattr(account_feed, "LATE_S", 0.0)  # as long after the download
+    sim, feed = emptied
+    conids = [row.instrument.conid for row in feed.holdings if row.account == A]
+    for left, conid in enumerate(conids):
+        assert held(feed) == len(conids) - left
+        assert A in feed.emptied
+        sim.close_position(A, conid)
+        await eventually(lambda conid=conid: feed.get((A, conid)).position == 0)
+    assert A not in feed.emptied
+    assert feed.completeness[A] is Completeness.COMPLETE
+
+
+@pytest.mark.parametrize("position", ["nan", "1.7976931348623157E308", "", "many"])
+async def test_a_held_leg_whose_quantity_is_none_is_set_aside_and_not_closed(opened, position):
+    sim, connection = opened
+    feed = connection.feed
+    await feed.ensure(timedelta(hours=1))
+    sim.holding(A, CALL, position)
+    await feed.snapshot()
+    await feed.download()
+    assert len(feed.holdings) == HELD
+    assert feed.get((A, CALL)).position == 5.0
+    assert all(h.position and h.market_value is not None for h in feed.holdings)
+    (problem,) = feed.problems
+    assert problem.startswith("1 holding is set aside: conid 921000001 of DUSIM0001")
+    assert feed.completeness[A] is Completeness.PARTIAL
+    sim.holding(A, CALL, None)
+    await feed.snapshot()
+    await feed.download()
+    assert feed.problems == []
+    assert feed.is_complete
+
+
+@pytest.mark.parametrize(
+    ("account", "conid", "symbol"),
+    [(A, -5, None), (A, OPENED, " "), ("DU999", OPENED, None), ("", OPENED, None)],
+    ids=["negative", "no symbol", "foreign account", "no account"],
+)
+async def test_a_row_without_sense_is_set_aside_and_the_others_are_complete(
+    opened, account, conid, symbol
+):
+    sim, connection = opened
+    feed = connection.feed
+    sim.holding(account, conid, 3, symbol)
+    await feed.ensure(timedelta(hours=1))
+    assert len(feed.holdings) == HELD
+    assert all(h.market_value is not None for h in feed.holdings)
+    assert all(h.confirmed_at is not None for h in feed.holdings)
+    (problem,) = feed.problems
+    assert f"conid {conid} of {account or 'no account'}" in problem
+
+
+async def test_the_end_of_a_download_confirms_no_holding_that_it_set_aside(opened):
+    sim, connection = opened
+    feed = connection.feed
+    await feed.ensure(timedelta(hours=1))
+    others = [h.key for h in feed.holdings if h.account == A and h.instrument.conid != CALL]
+    before = feed.get((A, CALL))
+    changes = feed.book.watch_all()
+    sim.holding(A, CALL, "nan")
+    await feed.download([A])
+    assert (A, CALL) in changes.take()
+    assert feed.get((A, CALL)).confirmed_at is None
+    assert feed.get((A, CALL)).value_time == before.value_time
+    assert all(feed.get(key).confirmed_at > before.confirmed_at for key in others)
+    sim.holding(A, CALL, None)
+    await feed.snapshot()  # a position has no value
+    feed.book.confirmed.confirm(A)
+    assert feed.problems == []
+    assert feed.get((A, CALL)).confirmed_at is None
+    await feed.download([A])
+    assert feed.get((A, CALL)).confirmed_at > before.confirmed_at

@@ -4,6 +4,11 @@
 message; `ib` is the real ib_async.
 """
 
+import asyncio
+import sys
+from asyncio.subprocess import PIPE
+from contextlib import asynccontextmanager
+
 import httpx
 import pytest
 from ib_async import IB, StartupFetchNONE
@@ -86,6 +91,24 @@ async def connect_ib():
 @pytest.fixture
 async def ib(sim, connect_ib):
     return await connect_ib(sim)
+
+
+@pytest.fixture
+def program():
+    """Return a function that runs Python with arguments, and ends it with the block."""
+
+    @asynccontextmanager
+    async def run(*arguments):
+        command = (sys.executable, *map(str, arguments))
+        process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()
+
+    return run
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Handshake, login, refusals, and clients that break the protocol."""
 
 import asyncio
-import struct
 import time
 from contextlib import AsyncExitStack
 
@@ -23,14 +22,13 @@ async def test_a_login_brings_accounts_then_next_id_then_farm_notices(client):
 
 @pytest.mark.parametrize("offer", ["v100..151", "v157..175", "v183..193"])
 async def test_a_client_without_a_common_version_is_closed_and_named_in_the_log(
-    small, connect, caplog, offer
+    sim, connect, caplog, offer
 ):
-    async with SimulatedGateway(small) as sim:
-        client = await connect(sim.port, start=False)
-        client.greet(offer)
-        await client.wait_closed()
-        assert client.messages == []
-        assert sim.stats()["refused"] == {"version": 1}
+    client = await connect(sim.port, start=False)
+    client.greet(offer)
+    await client.wait_closed()
+    assert client.messages == []
+    assert sim.stats()["refused"] == {"version": 1}
     assert offer in caplog.text
     assert "176 to 178" in caplog.text
 
@@ -126,31 +124,22 @@ async def test_garbage_closes_its_connection_and_no_other(sim, connect, garbage)
     assert sim.stats()["connections"]["now"] == 1
 
 
-async def test_a_frame_may_arrive_byte_by_byte(sim, connect):
-    client = await connect(sim.port, start=False)
-    offer = b"v157..178"
-    for byte in b"API\0" + struct.pack(">I", len(offer)) + offer:
-        client.writer.write(bytes([byte]))
-        await client.writer.drain()
-    await client.wait(lambda m: len(m) == 2)
-
-
+@pytest.mark.parametrize("options", [{"max_buffer_bytes": 50_000, "max_messages_per_s": 0}])
 async def test_a_client_that_does_not_read_is_dropped_at_its_limit(
-    small, connect, eventually, caplog
+    sim, connect, eventually, caplog
 ):
-    async with SimulatedGateway(small, max_buffer_bytes=50_000, max_messages_per_s=0) as sim:
-        good = await connect(sim.port, 1)
-        slow = await connect(sim.port, 2)
-        slow.writer.transport.pause_reading()
+    good = await connect(sim.port, 1)
+    slow = await connect(sim.port, 2)
+    slow.writer.transport.pause_reading()
 
-        def flood() -> bool:
-            for _ in range(200):
-                slow.send(61, 1)
-            return bool(sim.stats()["refused"].get("slow client"))
+    def flood() -> bool:
+        for _ in range(200):
+            slow.send(61, 1)
+        return bool(sim.stats()["refused"].get("slow client"))
 
-        await eventually(flood)
-        await eventually(lambda: sim.stats()["connections"]["now"] == 1)
-        await good.barrier()
+    await eventually(flood)
+    await eventually(lambda: sim.stats()["connections"]["now"] == 1)
+    await good.barrier()
     assert "does not read" in caplog.text
 
 
@@ -205,14 +194,14 @@ async def test_a_request_that_only_reads_records_no_order(sim, client):
     assert sim.orders_received == []
 
 
-async def test_a_connection_that_never_logs_in_is_closed_after_the_timeout(small, connect):
-    async with SimulatedGateway(small, handshake_timeout_s=0.05) as sim:
-        mute = await connect(sim.port, start=False)
-        half = await connect(sim.port, start=False)
-        half.greet()
-        await mute.wait_closed()
-        await half.wait_closed()
-        assert sim.stats()["refused"] == {"handshake timeout": 2}
+@pytest.mark.parametrize("options", [{"handshake_timeout_s": 0.05}])
+async def test_a_connection_that_never_logs_in_is_closed_after_the_timeout(sim, connect):
+    mute = await connect(sim.port, start=False)
+    half = await connect(sim.port, start=False)
+    half.greet()
+    await mute.wait_closed()
+    await half.wait_closed()
+    assert sim.stats()["refused"] == {"handshake timeout": 2}
 
 
 @pytest.mark.parametrize("option", ["tick_interval_s", "refresh_interval_s", "pnl_interval_s"])

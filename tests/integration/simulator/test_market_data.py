@@ -1,11 +1,14 @@
-"""Market data lines: what streams, what is refused, and how lines are counted."""
+"""Market data lines: what streams and what is refused, faults of a line, venues and farms."""
 
+import asyncio
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from ib_async import IB, Contract, Ticker
 
-from ib_gateway_simulator import Book, SimulatedGateway
+from ib_gateway_simulator import ActionError, Book, BookError, SimulatedGateway, load_book
+from tests.support.waiting import DEADLINE_S
 
 CALL, PUT, CENTS, ES_PUT = (921000000 + n for n in (1, 2, 4, 5))
 STOCK, FUTURE, INDEX = 920000001, 920000002, 920000004
@@ -17,8 +20,7 @@ def options():
 
 
 async def test_a_line_opens_with_type_and_parameters_then_ticks(client):
-    client.market_data(9, CALL, ticks="232")
-    await client.barrier()
+    await client.line(9, CALL, ticks="232")
     received = client.about(9)
     assert received[0] == ["58", "1", "9", "1"]
     assert received[1] == ["81", "9", "0.01", "9c0001", "3"]
@@ -29,20 +31,16 @@ async def test_a_line_opens_with_type_and_parameters_then_ticks(client):
 
 async def test_the_mark_price_comes_with_generic_tick_232_only(sim, client):
     client.market_data(9, CALL, ticks="")
-    client.market_data(10, CALL, ticks="100,232")
-    await client.barrier()
-    sim.step(20)
-    await client.barrier()
+    await client.line(10, CALL, ticks="100,232")
+    await client.step(sim, 20)
     marks = [m[2] for m in client.of(1) if m[3] == "37"]
     assert len(marks) >= 20
     assert set(marks) == {"10"}
 
 
 async def test_only_changes_are_sent_as_ticks(sim, client):
-    client.market_data(9, STOCK, sec_type="STK", ticks="232")
-    await client.barrier()
-    sim.step(200)
-    await client.barrier()
+    await client.line(9, STOCK, sec_type="STK", ticks="232")
+    await client.step(sim, 200)
     for kind in ("1", "2", "4", "37"):
         prices = [m[4] for m in client.of(1) if m[3] == kind]
         assert len(prices) > 20
@@ -51,10 +49,8 @@ async def test_only_changes_are_sent_as_ticks(sim, client):
 
 async def test_a_duplicate_request_is_another_full_stream_and_another_line(sim, client):
     client.market_data(1, CALL, ticks="232")
-    client.market_data(2, CALL, ticks="232")
-    await client.barrier()
-    sim.step(5)
-    await client.barrier()
+    await client.line(2, CALL, ticks="232")
+    await client.step(sim, 5)
     first = [[*m[:2], *m[3:]] for m in client.about(1) if m[0] == "1"]
     second = [[*m[:2], *m[3:]] for m in client.about(2) if m[0] == "1"]
     assert first == second
@@ -63,32 +59,29 @@ async def test_a_duplicate_request_is_another_full_stream_and_another_line(sim, 
     assert sim.stats()["lines_by_conid"] == {str(CALL): 2}
     client.send(2, 2, 1)
     since = await client.barrier()
-    sim.step(5)
-    await client.barrier()
+    await client.step(sim, 5)
     assert client.about(1, since) == []
     assert client.about(2, since) != []
 
 
-async def test_over_the_limit_a_request_gets_101_and_running_lines_continue(small, connect):
-    async with SimulatedGateway(small, autostep=False, max_lines=2) as sim:
-        one, two = await connect(sim.port, 1), await connect(sim.port, 2)
-        one.market_data(1, CALL)
-        await one.barrier()
-        two.market_data(1, PUT)
-        two.market_data(2, STOCK, sec_type="STK")
-        error = await two.wait_error(101)
-        assert error == ["4", "2", "2", "101", "Max number of tickers has been reached.", ""]
-        sim.step(5)
-        since = await one.barrier()
-        assert len(one.about(1)) > 12
-        assert two.about(2) == [error]
-        one.send(2, 2, 1)
-        await one.barrier()
-        assert one.about(1, since) == []
-        two.market_data(2, STOCK, sec_type="STK")
-        await two.wait(lambda m: m[0] == "58" and m[2] == "2")
-        stats = sim.stats()
-        assert (stats["lines_in_use"], stats["peak_lines"], stats["line_limit"]) == (2, 2, 2)
+@pytest.mark.parametrize("options", [{"autostep": False, "max_lines": 2}])
+async def test_over_the_limit_a_request_gets_101_and_running_lines_continue(sim, connect):
+    one, two = await connect(sim.port, 1), await connect(sim.port, 2)
+    await one.line(1, CALL)
+    two.market_data(1, PUT)
+    two.market_data(2, STOCK, sec_type="STK")
+    error = await two.wait_error(101)
+    assert error == ["4", "2", "2", "101", "Max number of tickers has been reached.", ""]
+    since = await one.step(sim, 5)
+    assert len(one.about(1)) > 12
+    assert two.about(2) == [error]
+    one.send(2, 2, 1)
+    await one.barrier()
+    assert one.about(1, since) == []
+    two.market_data(2, STOCK, sec_type="STK")
+    await two.wait(lambda m: m[0] == "58" and m[2] == "2")
+    stats = sim.stats()
+    assert (stats["lines_in_use"], stats["peak_lines"], stats["line_limit"]) == (2, 2, 2)
 
 
 async def test_a_disconnect_frees_the_lines_of_that_client(sim, connect, eventually):
@@ -101,8 +94,7 @@ async def test_a_disconnect_frees_the_lines_of_that_client(sim, connect, eventua
     assert sim.stats()["lines_in_use"] == 3
     await one.close()
     await eventually(lambda: sim.stats()["lines_in_use"] == 1)
-    two.market_data(2, PUT)
-    await two.barrier()
+    await two.line(2, PUT)
     assert sim.stats()["lines_in_use"] == 2
     assert sim.stats()["peak_lines"] == 3
 
@@ -112,8 +104,7 @@ async def test_the_same_request_id_twice_gets_102_and_the_first_line_continues(s
     client.market_data(1, PUT)
     assert (await client.wait_error(102))[4] == "Duplicate ticker ID."
     since = len(client.messages)
-    sim.step(5)
-    await client.barrier()
+    await client.step(sim, 5)
     assert client.about(1, since) != []
     assert sim.stats()["lines_by_conid"] == {str(CALL): 1}
 
@@ -148,32 +139,29 @@ async def test_a_request_that_is_refused_holds_no_line_and_nothing_follows(
     client.market_data(1, conid, **request_)
     error = await client.wait_error(code, 1)
     assert text in error[4]
-    sim.step(5)
-    await client.barrier()
+    await client.step(sim, 5)
     assert client.about(1) == [error]
     assert sim.stats()["lines_in_use"] == 0
 
 
+@pytest.mark.parametrize("options", [{"tick_interval_s": 0.01, "snapshot_s": 0.15}])
 async def test_a_snapshot_uses_a_line_until_its_end_and_cannot_be_cancelled_then(
-    small, connect, eventually
+    sim, client, eventually
 ):
-    async with SimulatedGateway(small, tick_interval_s=0.01, snapshot_s=0.15) as sim:
-        client = await connect(sim.port)
-        client.market_data(1, CALL, snapshot=1)
-        await client.wait(lambda m: m[0] == "21" and m[1] == "1")
-        assert sim.stats()["lines_in_use"] == 1
-        count = len(client.about(1))
-        await client.wait_id(57)
-        assert client.about(1)[count:] == [["57", "1", "1"]]
-        assert sim.stats()["lines_in_use"] == 0
-        client.send(2, 2, 1)
-        await client.wait_error(300, 1)
+    client.market_data(1, CALL, snapshot=1)
+    await client.wait(lambda m: m[0] == "21" and m[1] == "1")
+    assert sim.stats()["lines_in_use"] == 1
+    count = len(client.about(1))
+    await client.wait_id(57)
+    assert client.about(1)[count:] == [["57", "1", "1"]]
+    assert sim.stats()["lines_in_use"] == 0
+    client.send(2, 2, 1)
+    await client.wait_error(300, 1)
 
 
 async def test_cents_are_quoted_in_cents_and_an_index_has_no_sides(client):
     client.market_data(1, CENTS, exchange="CBOT", sec_type="FOP", ticks="232")
-    client.market_data(2, INDEX, exchange="CBOE", sec_type="IND")
-    await client.barrier()
+    await client.line(2, INDEX, exchange="CBOE", sec_type="IND")
     cents = {m[3]: float(m[4]) for m in client.about(1) if m[0] == "1"}
     assert 20 < cents["37"] < 50
     index = {m[3]: m for m in client.about(2) if m[0] == "1"}
@@ -191,24 +179,21 @@ async def test_delayed_data_comes_with_10167_and_delayed_types(sim, connect):
     client.send(2, 2, 1)
     await client.wait_error(300, 1)
     client.send(59, 1, 3)
-    client.market_data(2, CALL)
-    await client.barrier()
+    await client.line(2, CALL)
     received = client.about(2)
     assert [m[0] for m in received[:3]] == ["81", "58", "4"]
     assert received[1] == ["58", "1", "2", "3"]
     assert received[2][3] == "10167"
     kinds = {int(m[2] if m[0] == "21" else m[3]) for m in received[3:]}
     assert kinds == {66, 67, 68, 72, 73, 74, 75, 76, 83, 88, 90}
-    sim.step(8)
-    await client.barrier()
+    await client.step(sim, 8)
     assert len(client.about(2)) > len(received)
 
 
 @pytest.mark.parametrize("code", [354, 10089, 10168, 10197])
 async def test_a_permission_that_ends_stops_the_running_line_with_its_code(sim, client, code):
     client.market_data(1, CALL)
-    client.market_data(2, PUT)
-    await client.barrier()
+    await client.line(2, PUT)
     sim.set_permission(CALL, code)
     await client.wait_error(code, 1)
     assert sim.stats()["lines_by_conid"] == {str(PUT): 1}
@@ -223,8 +208,7 @@ async def test_an_advisory_code_leaves_the_ticks_but_not_the_greeks(sim, connect
     client = await connect(sim.port)
     client.market_data(1, CALL, ticks="232")
     await client.wait_error(code, 1)
-    sim.step(5)
-    await client.barrier()
+    await client.step(sim, 5)
     received = client.about(1)
     assert len([m for m in received if m[0] == "1"]) > 10
     assert [m for m in received if m[0] == "21"] == []
@@ -232,19 +216,16 @@ async def test_an_advisory_code_leaves_the_ticks_but_not_the_greeks(sim, connect
 
 async def test_a_pinned_quote_can_be_crossed_half_or_missing(sim, client):
     sim.pin_quote(CALL, bid=3.0, ask=2.5, last=2.7)
-    client.market_data(1, CALL, ticks="232")
-    await client.barrier()
+    await client.line(1, CALL, ticks="232")
     prices = {m[3]: float(m[4]) for m in client.of(1)}
     assert (prices["1"], prices["2"], prices["4"]) == (3.0, 2.5, 2.7)
     sim.pin_quote(CALL, bid=3.0, ask=2.5, last=2.7)
     since = len(client.messages)
-    sim.step(8)
-    await client.barrier()
+    await client.step(sim, 8)
     assert client.of(1, since=since) == []
     sim.pin_quote(CALL, ask=2.5, no_mark=True)
     since = len(client.messages)
-    sim.step()
-    await client.barrier()
+    await client.step(sim)
     changed = {m[3]: float(m[4]) for m in client.of(1, since=since)}
     assert changed == {"1": -1.0}
     sim.pin_quote(CALL, release=True)
@@ -254,48 +235,40 @@ async def test_a_pinned_quote_can_be_crossed_half_or_missing(sim, client):
 
 async def test_a_broken_farm_stops_its_own_ticks_only(sim, client, connect):
     client.market_data(1, CALL)
-    client.market_data(2, FUTURE, exchange="CME", sec_type="FUT")
-    await client.barrier()
+    await client.line(2, FUTURE, exchange="CME", sec_type="FUT")
     sim.farm("usfarm", 2103)
     await client.wait_error(2103)
     since = await client.barrier()
-    sim.step(8)
-    await client.barrier()
+    await client.step(sim, 8)
     assert client.about(1, since) == []
     assert client.about(2, since) != []
     late = await connect(sim.port, 2)
     assert "Market data farm connection is broken:usfarm" in [m[4] for m in late.of(4)]
     sim.farm("usfarm", 2104)
     since = len(client.messages)
-    sim.step()
-    await client.barrier()
+    await client.step(sim)
     assert client.about(1, since) != []
 
 
 async def test_halted_contracts_are_marked_and_do_not_tick(small, connect):
     async with SimulatedGateway(replace(small, halted=frozenset({CALL})), autostep=False) as sim:
         client = await connect(sim.port)
-        client.market_data(1, CALL)
-        since = await client.barrier()
+        since = await client.line(1, CALL)
         assert ["45", "6", "1", "49", "1.0"] in client.about(1)
-        sim.step(8)
-        await client.barrier()
+        await client.step(sim, 8)
         assert client.about(1, since) == []
 
 
 async def test_a_frozen_market_sends_neither_ticks_nor_a_notice(sim, client):
-    client.market_data(1, CALL)
-    since = await client.barrier()
+    since = await client.line(1, CALL)
     sim.freeze()
     sim.step(5)
     client.send(59, 1, 2)
-    client.market_data(2, CALL)
-    await client.barrier()
+    await client.line(2, CALL)
     assert client.about(1, since) == []
     assert client.about(2)[0] == ["58", "1", "2", "2"]
     sim.freeze(False)
-    sim.step(5)
-    await client.barrier()
+    await client.step(sim, 5)
     assert client.about(1, since) != []
 
 
@@ -312,8 +285,7 @@ async def recorded_run(book: Book, connect, seed: int) -> list[list[str]]:
         sim.step(30)
         client.market_data(3, FUTURE, exchange="CME", sec_type="FUT", ticks="232")
         sim.fill("DUSIM0001", CALL, 2)
-        sim.step(30)
-        await client.barrier()
+        await client.step(sim, 30)
         return list(client.messages)
 
 
@@ -324,25 +296,21 @@ async def test_the_same_seed_and_requests_give_the_same_messages(small, connect)
     assert len(first) > 200
 
 
-async def test_every_sent_price_can_be_looked_up_with_its_time(small, connect):
-    async with SimulatedGateway(small, autostep=False, tick_ring=50) as sim:
-        client = await connect(sim.port)
-        client.market_data(1, CALL, ticks="232")
-        await client.barrier()
-        sim.step(100)
-        await client.barrier()
-        mark = [m for m in client.of(1) if m[3] == "37"][-1]
-        assert sim.ticks(CALL)["mark"]["value"] == float(mark[4])
-        ring = sim.recent_ticks(CALL)
-        assert len(ring) == 50
-        times = [tick["sent_at_us"] for tick in ring]
-        assert times == sorted(times)
-        assert sim.ticks(PUT) == {}
+@pytest.mark.parametrize("options", [{"autostep": False, "tick_ring": 50}])
+async def test_every_sent_price_can_be_looked_up_with_its_time(sim, client):
+    await client.line(1, CALL, ticks="232")
+    await client.step(sim, 100)
+    mark = [m for m in client.of(1) if m[3] == "37"][-1]
+    assert sim.ticks(CALL)["mark"]["value"] == float(mark[4])
+    ring = sim.recent_ticks(CALL)
+    assert len(ring) == 50
+    times = [tick["sent_at_us"] for tick in ring]
+    assert times == sorted(times)
+    assert sim.ticks(PUT) == {}
 
 
 async def test_an_underlying_and_its_volatility_move_at_once(sim, client):
-    client.market_data(9, CALL, ticks="232")
-    await client.barrier()
+    await client.line(9, CALL, ticks="232")
     before = sim.greeks(CALL)[CALL]
     price = sim.move_underlying("AAPL", -10)
     sim.shift_volatility(5, "AAPL")
@@ -357,8 +325,7 @@ async def test_an_underlying_and_its_volatility_move_at_once(sim, client):
 
 async def test_dividends_come_with_generic_tick_456_and_are_announced(sim, client):
     client.market_data(9, STOCK, sec_type="STK", ticks="232,456")
-    client.market_data(10, STOCK, sec_type="STK", ticks="232")
-    await client.barrier()
+    await client.line(10, STOCK, sec_type="STK", ticks="232")
     price = sim.greeks(CALL)[CALL]["price"]
     sim.dividend("AAPL", 2.5, days=1)
     await client.barrier()
@@ -367,3 +334,215 @@ async def test_dividends_come_with_generic_tick_456_and_are_announced(sim, clien
     assert {m[2] for m in client.of(46) if m[3] == "59"} == {"9"}
     assert float(found[-1][3]) == pytest.approx(2.5, rel=1e-3)
     assert len(found[-1][2]) == 8
+
+
+class Ticks:
+    """Counts the ticks of one ticker, by kind."""
+
+    def __init__(self, ticker: Ticker) -> None:
+        self.ticker = ticker
+        self.count = 0
+        ticker.updateEvent += self._on_update
+
+    def _on_update(self, _ticker: Ticker) -> None:
+        self.count += 1
+
+
+def listen(ib: IB, conid: int) -> Ticks:
+    return Ticks(ib.reqMktData(Contract(conId=conid, exchange="SMART"), "232"))
+
+
+async def ticked(sim: SimulatedGateway, eventually, ticks: Ticks) -> None:
+    """Advance the market until one more tick of a ticker arrives."""
+    before = ticks.count
+
+    def stepped() -> bool:
+        sim.step()
+        return ticks.count > before
+
+    await eventually(stepped)
+
+
+async def test_a_silenced_line_speaks_again_after_a_reset(sim, post, ib, eventually):
+    dead = listen(ib, CALL)
+    await eventually(lambda: dead.count)
+    await post("silence_line", conid=CALL)
+    assert await post("silence_line", conid=CALL, reset=True) == 1
+    await ticked(sim, eventually, dead)
+    assert await post("silence_line", conid=PUT) == 0
+
+
+async def test_a_restored_farm_leaves_the_lines_of_other_farms_alive(sim, ib, eventually):
+    sim.after_restore("dead")
+    live = listen(ib, CALL)
+    await eventually(lambda: live.count)
+    sim.farm("usfuture", 2103)
+    sim.farm("usfuture", 2104)
+    await ticked(sim, eventually, live)
+    with pytest.raises(ActionError, match="lines"):
+        sim.after_restore("half")  # type: ignore[arg-type]
+
+
+async def test_a_contract_may_tick_with_sizes_only_and_then_with_all_again(
+    sim, post, ib, eventually
+):
+    ticks = listen(ib, CALL)
+    ticker = ticks.ticker
+    await eventually(lambda: ticker.modelGreeks)
+    await post("ticking", conid=CALL, only=["size"])
+    seen = (ticker.bid, ticker.ask, ticker.last, ticker.markPrice, ticker.modelGreeks)
+    for _ in range(20):
+        await ticked(sim, eventually, ticks)
+    assert {tick.tickType for tick in ticker.ticks} <= {0, 3, 8}
+    assert seen == (ticker.bid, ticker.ask, ticker.last, ticker.markPrice, ticker.modelGreeks)
+    assert ticker.bidSize > 0
+    await post("ticking", conid=CALL, only=None)
+    sim.step()
+    await eventually(lambda: ticker.markPrice != seen[3] and ticker.modelGreeks != seen[4])
+
+
+@pytest.mark.parametrize("mark", [9.5, 0.0])
+async def test_a_mark_may_lie_outside_the_quote_and_be_zero(post, ib, eventually, mark):
+    await post("quote", conid=CALL, bid=1.0, ask=1.2, last=1.1, mark=mark)
+    ticker = listen(ib, CALL).ticker
+    await eventually(lambda: ticker.markPrice == mark)
+    assert (ticker.bid, ticker.ask, ticker.last) == (1.0, 1.2, 1.1)
+    await asyncio.wait_for(ib.reqAccountUpdatesAsync("DUSIM0001"), 60)
+    [row] = [item for item in ib.portfolio("DUSIM0001") if item.contract.conId == CALL]
+    assert row.marketPrice == mark
+
+
+NOW_S = 1_789_996_400
+
+
+def trade_times(ib: IB) -> list[int]:
+    """Return the list to which the time of every last trade is appended (tick 45)."""
+    times: list[int] = []
+    handle = ib.client.decoder.handlers[46]
+
+    def record(fields: list[str]) -> None:
+        if fields[3] == "45":
+            times.append(int(fields[4]))
+        handle(fields)
+
+    ib.client.decoder.handlers[46] = record
+    return times
+
+
+@pytest.mark.parametrize("options", [{"autostep": False, "now": lambda: NOW_S}])
+async def test_a_pinned_last_trade_may_be_old_and_stay_so(sim, post, ib, eventually):
+    times = trade_times(ib)
+    await post("quote", conid=CALL, bid=1.0, ask=9.0, last=1.2, last_age_s=3600)
+    ticks = listen(ib, CALL)
+    await eventually(lambda: ticks.ticker.last == 1.2)
+    for _ in range(30):
+        await ticked(sim, eventually, ticks)
+    assert times == [NOW_S - 3600]
+    await post("quote", conid=CALL, bid=1.0, ask=9.0, last=1.2)
+    sim.step(10)
+    await eventually(lambda: times[-1] == NOW_S)
+    with pytest.raises(ActionError, match="last_age_s"):
+        sim.pin_quote(CALL, last=1.2, last_age_s=-1)
+
+
+async def test_in_a_frozen_market_the_last_trade_was_before(small, connect_ib, eventually):
+    clock = [NOW_S]
+    async with SimulatedGateway(small, autostep=False, now=lambda: clock[0]) as sim:
+        ib = await connect_ib(sim)
+        times = trade_times(ib)
+        sim.freeze()
+        clock[0] += 86_400
+        sim.freeze()
+        ib.reqMarketDataType(2)
+        ticks = listen(ib, CALL)
+        await eventually(lambda: ticks.ticker.last > 0)
+        assert ticks.ticker.marketDataType == 2
+        assert times == [NOW_S]
+        sim.freeze(False)
+        sim.step(10)
+        await eventually(lambda: times[-1] == clock[0])
+
+
+FIRST_OF_CHAIN = 922000001
+
+BOOK = """
+as_of: 2028-06-01
+accounts: [{name: DUSIM0001}]
+underlyings:
+  - {symbol: AAPL, conid: 920000001, price: 230, volatility: 0.28}
+  - {symbol: ES, conid: 920000002, price: 6500, volatility: 0.18, exchange: CME, sec_type: FUT,
+     expiry: 20281215, multiplier: 50, algo_venues: [QBALGO], farm: usfuture.nj}
+contracts:
+  - {conid: 921000001, underlying: AAPL, sec_type: OPT, expiry: 20281215, strike: 240, right: C,
+     exchanges: [CBOE], farm: usfarm.nj}
+chains:
+  - {name: ES, underlying: ES, first_conid: 922000001, sec_type: FOP, expiries: [20281215],
+     strikes: [6400], multiplier: 50, exchange: CME, algo_venues: [QBALGO, JEFFALGO]}
+"""
+
+
+@pytest.fixture
+def venues(tmp_path):
+    path = tmp_path / "venues.yaml"
+    path.write_text(BOOK)
+    return load_book(path)
+
+
+async def details_of(ib: IB, contract: Contract) -> list[tuple[str, str]]:
+    found = await asyncio.wait_for(ib.reqContractDetailsAsync(contract), DEADLINE_S)
+    return [(details.contract.exchange, details.validExchanges) for details in found]
+
+
+async def test_algo_venues_are_among_several_contract_details(venues, connect_ib):
+    async with SimulatedGateway(venues) as sim:
+        ib = await connect_ib(sim)
+        assert await details_of(ib, Contract(conId=FUTURE)) == [
+            ("QBALGO", "CME,QBALGO"),
+            ("CME", "CME,QBALGO"),
+        ]
+        chain = await details_of(ib, Contract(conId=FIRST_OF_CHAIN))
+        assert [exchange for exchange, _ in chain] == ["QBALGO", "JEFFALGO", "CME"]
+        at_venue = await details_of(ib, Contract(conId=FUTURE, exchange="QBALGO"))
+        assert at_venue == [("QBALGO", "CME,QBALGO")]
+
+
+@pytest.mark.parametrize(
+    ("conid", "good", "bad"), [(FUTURE, "CME", "QBALGO"), (CALL, "CBOE", "SMART")]
+)
+async def test_market_data_come_from_a_listed_exchange_only(
+    venues, connect_ib, eventually, conid, good, bad
+):
+    async with SimulatedGateway(venues) as sim:
+        ib = await connect_ib(sim, listen=(errors := []))
+        ib.reqMktData(Contract(conId=conid, exchange=bad))
+        await eventually(lambda: 200 in [code for code, _ in errors])
+        ticker = ib.reqMktData(Contract(conId=conid, exchange=good))
+        await eventually(lambda: ticker.bid > 0)
+        assert sim.stats()["lines_by_conid"] == {str(conid): 1}
+
+
+async def test_a_farm_with_a_dot_is_not_the_one_before_the_dot(venues, connect_ib, eventually):
+    async with SimulatedGateway(venues, autostep=False) as sim:
+        ib = await connect_ib(sim, listen=(notices := []))
+        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+        farms = [text.split(":")[1] for code, text in notices if code == 2104]
+        assert farms == ["usfarm", "usfarm.nj", "usfuture", "usfuture.nj"]
+        ticker = ib.reqMktData(Contract(conId=CALL, exchange="CBOE"))
+        await eventually(lambda: ticker.modelGreeks)
+        before = ticker.modelGreeks
+        sim.farm("usfarm")
+        sim.step()
+        await eventually(lambda: ticker.modelGreeks != before)
+        sim.farm("usfarm.nj")
+        await eventually(lambda: notices[-1] == (2103, notices[-1][1]))
+        before = ticker.modelGreeks
+        sim.step(5)
+        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+        assert ticker.modelGreeks == before
+
+
+def test_an_exchange_that_is_not_among_the_exchanges_is_a_mistake(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text(BOOK.replace("exchanges: [CBOE]", "exchange: ISE, exchanges: [CBOE]"))
+    with pytest.raises(BookError, match="ISE is not one of exchanges"):
+        load_book(path)

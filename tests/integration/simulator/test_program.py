@@ -4,10 +4,7 @@ import asyncio
 import json
 import signal
 import socket
-import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from asyncio.subprocess import Process
 from typing import Any
 
 import httpx
@@ -16,19 +13,7 @@ import pytest
 from tests.support.waiting import DEADLINE_S
 
 CALL = 921000001
-
-
-@asynccontextmanager
-async def program(*arguments: str) -> AsyncIterator[Process]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, *("-m", "ib_gateway_simulator", *arguments), stdout=PIPE, stderr=PIPE
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
+SIMULATOR = ("-m", "ib_gateway_simulator")
 
 
 async def ready(process: Process) -> dict[str, Any]:
@@ -38,8 +23,8 @@ async def ready(process: Process) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_it_prints_its_ports_serves_and_ends_cleanly(connect, number):
-    async with program("--port", "0", "--book", "small", "--max-lines", "1") as process:
+async def test_it_prints_its_ports_serves_and_ends_cleanly(program, connect, number):
+    async with program(*SIMULATOR, "--port", "0", "--book", "small", "--max-lines", "1") as process:
         ports = await ready(process)
         client = await connect(ports["port"])
         client.market_data(1, CALL)
@@ -55,12 +40,12 @@ async def test_it_prints_its_ports_serves_and_ends_cleanly(connect, number):
         await client.wait_closed()
 
 
-async def test_a_port_in_use_ends_it_with_exit_code_2_and_the_reason():
+async def test_a_port_in_use_ends_it_with_exit_code_2_and_the_reason(program):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        async with program("--port", str(port), "--book", "small") as process:
+        async with program(*SIMULATOR, "--port", str(port), "--book", "small") as process:
             out, err = await asyncio.wait_for(process.communicate(), DEADLINE_S)
     assert process.returncode == 2
     assert out == b""
@@ -68,16 +53,16 @@ async def test_a_port_in_use_ends_it_with_exit_code_2_and_the_reason():
     assert err.count(b"\n") == 1
 
 
-async def test_a_bad_book_ends_it_with_exit_code_2_and_the_place(tmp_path):
+async def test_a_bad_book_ends_it_with_exit_code_2_and_the_place(program, tmp_path):
     book = tmp_path / "bad.yaml"
     book.write_text("as_of: 2028-06-01\naccounts: [{name: U1}]\n")
-    async with program("--book", str(book)) as process:
+    async with program(*SIMULATOR, "--book", str(book)) as process:
         _, err = await asyncio.wait_for(process.communicate(), DEADLINE_S)
     assert process.returncode == 2
     assert f"{book}:2:19: accounts[0].name" in err.decode()
 
 
-async def test_the_actions_of_a_scenario_are_done_at_their_times(connect, tmp_path):
+async def test_the_actions_of_a_scenario_are_done_at_their_times(program, connect, tmp_path):
     scenario = tmp_path / "scenario.yaml"
     scenario.write_text(
         "- {at_s: 0.0, do: close, account: DUSIM0001, conid: 921000007}\n"
@@ -86,7 +71,7 @@ async def test_the_actions_of_a_scenario_are_done_at_their_times(connect, tmp_pa
         "- {at_s: 0, every_s: 0.05, do: fill, account: DUSIM0001, conid: 921000001, quantity: 1}\n"
     )
     arguments = ("--port", "0", "--book", "small", "--scenario", str(scenario))
-    async with program(*arguments) as process:
+    async with program(*SIMULATOR, *arguments) as process:
         ports = await ready(process)
         client = await connect(ports["port"])
         client.send(61, 1)

@@ -7,34 +7,12 @@ import pytest
 
 from position_sync_dagster import IBPositionStreamer, StreamTables
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import DeltaLakePositionWriter
 from position_sync_dagster.sync.stream import router
-from tests.support.booked_legs import terms_of
+from tests.support.booked_legs import leg
 from tests.support.empty_lakes import put_tables
-
-A, B = "DUSIM0001", "DUSIM0002"
-CALL, PUT, WORTHLESS, CENTS, STOCK, UNHELD = (
-    921000001, 921000002, 921000003, 921000004, 920000001, 921000007,
-)  # fmt: skip
-
-
-class Recorder:
-    """A handler that keeps every update."""
-
-    def __init__(self):
-        self.updates = []
-
-    async def on_position_update(self, update):
-        self.updates.append(update)
-
-    def closes(self, conid):
-        return [u for u in self.updates if u.conid == conid and u.position == 0]
-
-    def newest(self, account, conid):
-        found = [u for u in self.updates if (u.account, u.conid) == (account, conid)]
-        return found[-1] if found else None
+from tests.support.streams import Recorder, settings_for, simulate
 
 
 @pytest.fixture
@@ -44,17 +22,7 @@ def lake(tmp_path):
 
 
 @pytest.fixture
-def leg():
-    """Return the arguments of a leg, as the small book has it."""
-
-    def make(conid, strategy_id="s", **more):
-        return {"conid": conid, "strategy_id": strategy_id} | terms_of(conid) | more
-
-    return make
-
-
-@pytest.fixture
-def streaming(lake, settings_for, monkeypatch):
+def streaming(lake, monkeypatch):
     """Stream into the lake, and into a handler that keeps every update.
 
     With `pnl_subscriptions=0` streamed holdings have no profit subscription either.
@@ -87,7 +55,7 @@ def streaming(lake, settings_for, monkeypatch):
 
 
 @pytest.fixture
-def running_streamer(lake, settings_for):
+def running_streamer(lake):
     """Run a streamer that connects by itself, until the end of the block."""
 
     @asynccontextmanager
@@ -95,7 +63,7 @@ def running_streamer(lake, settings_for):
         streamer = IBPositionStreamer(
             lake.registry, lake.queue, clock=clock,
             tables=StreamTables(broker_positions=lake.broker_positions),
-            settings=settings_for(sim, **{"flush_interval_s": 0.1} | more),
+            settings=settings_for(sim, **more),
         )  # fmt: skip
         stop = asyncio.Event()
         task = asyncio.create_task(streamer.run(stop))
@@ -107,45 +75,24 @@ def running_streamer(lake, settings_for):
 
 
 @pytest.fixture
-def updates_continue(eventually):
-    """Wait until a streamer is LIVE and delivers another update."""
+def stream_legs(streaming, lake):
+    """Stream legs of a strategy from a simulator of their own.
 
-    async def wait(streamer, received):
-        await eventually(lambda: streamer.state is SessionState.LIVE)
-        count = len(received.updates)
-        await eventually(lambda: len(received.updates) > count)
-
-    return wait
-
-
-@pytest.fixture
-def offline(eventually):
-    """Let the gateway of a stream lose IB and find it again."""
-
-    async def take(sim, streamer, restored="restored_data_kept"):
-        sim.connectivity("lost")
-        await eventually(lambda: streamer.state is SessionState.BLIND)
-        sim.connectivity(restored)
-        await eventually(lambda: streamer.state is SessionState.LIVE)
-
-    return take
-
-
-@pytest.fixture
-def stream_legs(simulate, streaming, lake, leg, eventually):
-    """Stream the legs of a strategy from a simulator of their own.
-
-    The test begins once account A has a row of each, unless it asks for no `rows`.
+    A leg is a conid of the small book, or the arguments of a leg. The test begins once account A
+    has a row of each conid, unless it asks for no `rows`. `prepare` is called with the simulator.
     """
 
     @asynccontextmanager
-    async def run(*conids, simulator=None, rows=True, **more):
-        async with simulate(**simulator or {}) as sim:
-            for conid in conids:
-                await lake.registry.add_active(**leg(conid))
+    async def run(*legs, book="small", prepare=None, simulator=None, rows=True, **more):
+        async with simulate(book, **simulator or {}) as sim:
+            if prepare is not None:
+                prepare(sim)
+            legs = [leg(one) if isinstance(one, int) else one for one in legs]
+            for one in legs:
+                await lake.registry.add_active(**one)
             async with streaming(sim, **more) as (streamer, received):
-                if rows:
-                    await eventually(lambda: all(received.newest(A, one) for one in conids))
+                for conid in [one["conid"] for one in legs if rows and "conid" in one]:
+                    await received.row(conid)
                 yield sim, streamer, received
 
     return run

@@ -12,9 +12,11 @@ from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain import TIME_LIMIT_S, LakeValues, drain
+from tests.support.booked_legs import PUT, A
 from tests.support.clock import HandClock
 from tests.support.empty_lakes import put_tables
 from tests.support.holdings import make_holding
+from tests.support.streams import eventually, settings_for, simulate
 
 WAITING = 120
 
@@ -86,12 +88,8 @@ async def test_ages_are_those_of_the_moment_and_not_of_the_first_look(lake):
         await values.view()
 
 
-A = "DUSIM0001"
-PUT = 921000002
-
-
 async def test_a_close_that_arrives_while_a_drain_is_stopped_gets_its_zero_row(
-    simulate, lake, streaming, settings_for, eventually, monkeypatch
+    lake, streaming, monkeypatch
 ):
     async def waiting(number):
         return (await lake.queue.counts())[QueueStatus.PENDING] == number

@@ -19,7 +19,6 @@ from position_sync_dagster import IBPositionStreamer, StreamTables
 from position_sync_dagster.domain.holding import ValueOrigin
 from position_sync_dagster.gateway import account_feed, subscriptions
 from position_sync_dagster.lake.lake import Lake
-from tests.integration.sync.conftest import Recorder
 from tests.integration.sync.test_fuzz import MESSAGES, assert_finite, faultless, play_seeds
 from tests.support.fake_gateway import (
     ACCOUNTS,
@@ -30,6 +29,7 @@ from tests.support.fake_gateway import (
     position,
 )
 from tests.support.settings import make_settings
+from tests.support.streams import Recorder
 from tests.support.waiting import eventually
 
 ACCOUNT, CONIDS, HELD = ACCOUNTS[0], (7001, 7002, 7003), 2.0

@@ -6,11 +6,10 @@ from importlib.resources import as_file, files
 import position_sync_dagster as ps
 from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.settings import Settings
+from tests.support.streams import eventually, simulate
 
 
-async def test_registry_queue_streamer_and_worker_in_one_script(
-    simulate, monkeypatch, eventually, caplog
-):
+async def test_registry_queue_streamer_and_worker_in_one_script(monkeypatch, caplog):
     caplog.set_level("INFO", logger=ps.__name__)
     async with simulate("demo", tick_interval_s=0.2) as sim:
         monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(sim.port))

@@ -13,13 +13,12 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.sync.drain import ConnectionValues, QueueWorker
-
-A, B = "DUSIM0001", "DUSIM0002"
-CALL, PUT = 921000001, 921000002
+from tests.support.booked_legs import CALL, PUT, A, B
+from tests.support.streams import eventually, settings_for, simulate
 
 
 @pytest.fixture
-def worker_for(lake, settings_for):
+def worker_for(lake):
     def make(sim, **more):
         settings = settings_for(sim, **more)
         return QueueWorker(
@@ -30,9 +29,7 @@ def worker_for(lake, settings_for):
     return make
 
 
-async def test_a_worker_values_over_the_shared_connection_without_a_line(
-    simulate, lake, worker_for, eventually
-):
+async def test_a_worker_values_over_the_shared_connection_without_a_line(lake, worker_for):
     async with simulate() as sim:
         worker = worker_for(sim)
         await lake.queue.insert_many(
@@ -54,7 +51,7 @@ async def test_a_worker_values_over_the_shared_connection_without_a_line(
         assert stats.last_batch_s is not None
 
 
-async def test_a_worker_counts_the_requests_that_wait_behind_its_batch(simulate, lake, worker_for):
+async def test_a_worker_counts_the_requests_that_wait_behind_its_batch(lake, worker_for):
     async with simulate() as sim:
         worker = worker_for(sim)
         assert worker.stats.waiting is None
@@ -65,7 +62,7 @@ async def test_a_worker_counts_the_requests_that_wait_behind_its_batch(simulate,
         assert (worker.stats.last_batch_size, worker.stats.waiting) == (50, 21)
 
 
-async def test_without_a_gateway_nothing_is_claimed_and_nothing_fails(lake, worker_for, simulate):
+async def test_without_a_gateway_nothing_is_claimed_and_nothing_fails(lake, worker_for):
     async with simulate() as sim:
         worker = worker_for(sim)
     await lake.queue.insert(CALL, "AAPL")
@@ -77,7 +74,7 @@ async def test_without_a_gateway_nothing_is_claimed_and_nothing_fails(lake, work
 
 @pytest.mark.parametrize("taken", [False, True])
 async def test_a_batch_whose_lease_ends_is_not_written_also_if_another_worker_took_it_over(
-    simulate, lake, worker_for, eventually, monkeypatch, taken
+    lake, worker_for, monkeypatch, taken
 ):
     """The other worker may use the same queue object."""
     async with simulate() as sim:
@@ -100,7 +97,7 @@ async def test_a_batch_whose_lease_ends_is_not_written_also_if_another_worker_to
         await worker.stop()
 
 
-async def test_requests_that_nobody_holds_fail_for_good_in_one_commit(simulate, lake, worker_for):
+async def test_requests_that_nobody_holds_fail_for_good_in_one_commit(lake, worker_for):
     async with simulate() as sim:
         worker = worker_for(sim)
         ids = await lake.queue.insert_many([QueueRequest(900 + n, "NONE") for n in range(20)])
@@ -115,9 +112,7 @@ async def test_requests_that_nobody_holds_fail_for_good_in_one_commit(simulate, 
         await worker.stop()
 
 
-async def test_a_batch_that_could_not_be_written_is_released(
-    simulate, lake, worker_for, monkeypatch
-):
+async def test_a_batch_that_could_not_be_written_is_released(lake, worker_for, monkeypatch):
     async with simulate() as sim:
         worker = worker_for(sim)
         await lake.queue.insert(CALL, "AAPL", account=A)
@@ -135,9 +130,7 @@ async def test_a_batch_that_could_not_be_written_is_released(
         await worker.stop()
 
 
-async def test_a_worker_survives_a_dropped_connection_and_leaves_none_open(
-    simulate, lake, worker_for, eventually
-):
+async def test_a_worker_survives_a_dropped_connection_and_leaves_none_open(lake, worker_for):
     async with simulate() as sim:
         worker = worker_for(sim)
         await lake.queue.insert(CALL, "AAPL", account=A)
@@ -156,9 +149,7 @@ def test_a_worker_that_cannot_work_is_refused(lake, options):
         QueueWorker(lake.queue, **options)
 
 
-async def test_a_batch_whose_worker_is_ended_is_released_at_once(
-    simulate, lake, worker_for, eventually, monkeypatch
-):
+async def test_a_batch_whose_worker_is_ended_is_released_at_once(lake, worker_for, monkeypatch):
     async with simulate() as sim:
         worker = worker_for(sim)
         await lake.queue.insert(CALL, "AAPL")

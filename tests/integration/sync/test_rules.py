@@ -15,10 +15,10 @@ import pytest
 import position_sync_dagster as ps
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import PositionUpdate
-from tests.support.booked_legs import terms_of
+from tests.support.booked_legs import CALL, terms_of
+from tests.support.streams import simulate
 
 RULES = Path(__file__).parents[3] / "examples" / "rules"
-CALL, PUT = 921000001, 921000002
 
 
 def row(conid: int = 7, **values: float | None) -> PositionUpdate:
@@ -88,7 +88,7 @@ async def test_a_rule_in_a_shell_goes_on_behind_its_token(lake, monkeypatch, tmp
         assert "9: -400" in await line()
 
 
-async def test_a_handler_in_the_process_of_the_stream(simulate, monkeypatch):
+async def test_a_handler_in_the_process_of_the_stream(monkeypatch):
     async with simulate("small", tick_interval_s=0.2) as sim:
         monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(sim.port))
         registry = ps.StrategyRegistry()

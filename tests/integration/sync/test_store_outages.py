@@ -14,15 +14,16 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream.streamer import stream
+from tests.support.booked_legs import PUT, leg
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
 from tests.support.forked_workers import worker_forker
 from tests.support.object_store import SECRET
 from tests.support.promises import assert_one_writer_each
 from tests.support.store_proxy import HANG, TOKEN, Rule
+from tests.support.streams import eventually, settings_for, simulate
 
 ACCOUNT = "DUSIM0001"
-CALL, PUT = 921000001, 921000002
 # Conids that nobody holds: a request of one ends as FAILED, once.
 MANY = range(930_000_001, 930_000_041)
 
@@ -60,9 +61,7 @@ def processes(tmp_path, store):
 
 
 @pytest.mark.timeout(1800)
-async def test_what_runs_outlives_outages_of_the_store(
-    store, simulate, settings_for, processes, eventually, leg
-):
+async def test_what_runs_outlives_outages_of_the_store(store, processes):
     lake = Lake(store.lake())
     put_tables(lake.path)
     await lake.registry.add_active(**leg(PUT))
@@ -110,9 +109,7 @@ async def test_what_runs_outlives_outages_of_the_store(
         assert SECRET not in log.read_text()
 
 
-async def test_a_stream_keeps_its_session_when_its_lease_runs_out_while_the_store_is_away(
-    store, simulate, settings_for, eventually, leg
-):
+async def test_a_stream_keeps_its_session_when_its_lease_runs_out_while_the_store_is_away(store):
     """Nobody can take the login meanwhile; the gateway is left to whoever may own it."""
     lake = Lake(store.lake())
     put_tables(lake.path)

@@ -5,20 +5,9 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from position_sync_dagster.domain import closes
 from position_sync_dagster.domain.causes import Facts, closures_of
-from position_sync_dagster.domain.closes import (
-    FLEX,
-    GATEWAY,
-    Cause,
-    Closure,
-    EventKind,
-    Execution,
-    PositionChange,
-    Side,
-    Stage,
-    StatementEvent,
-    knows_more,
-)
+from position_sync_dagster.domain.closes import FLEX, Cause, EventKind, Execution, PositionChange
 from position_sync_dagster.domain.instrument import NEW_YORK, ContractDetails, Right
 
 ACCOUNT = "DU1"
@@ -76,9 +65,10 @@ def fill(
 ) -> Execution:
     row = Execution(
         execution_id=f"e{conid}.{quantity:g}{at:%d%H%M}.01", account=ACCOUNT, conid=conid,
-        symbol="SPY", sec_type="OPT", time=at, side=Side.BUY if quantity > 0 else Side.SELL,
-        quantity=abs(quantity), price=price, commission=None, commission_currency=None,
-        realized_pnl=None, currency="USD", source=GATEWAY, statement="", order_id="71",
+        symbol="SPY", sec_type="OPT", time=at, quantity=abs(quantity), price=price,
+        side=closes.Side.BUY if quantity > 0 else closes.Side.SELL, commission=None,
+        commission_currency=None, realized_pnl=None, currency="USD", source=closes.GATEWAY,
+        statement="", order_id="71",
     )  # fmt: skip
     return replace(row, **values)  # type: ignore[arg-type]
 
@@ -93,15 +83,15 @@ def booked(
     return fill(conid, quantity, at, **stated | values)
 
 
-def event(kind: EventKind, quantity: float | None, **values: object) -> StatementEvent:
-    row = StatementEvent(
+def event(kind: EventKind, quantity: float | None, **values: object) -> closes.StatementEvent:
+    row = closes.StatementEvent(
         event_id=f"{kind}:{quantity}", kind=kind, account=ACCOUNT, day=FRIDAY, attributes="{}",
         source=FLEX, statement="a.xml", conid=CALL, quantity=quantity,
     )  # fmt: skip
     return replace(row, **values)  # type: ignore[arg-type]
 
 
-def split(conid: int, quantity: float, kind: str = "RS", **values: object) -> StatementEvent:
+def split(conid: int, quantity: float, kind: str = "RS", **values: object) -> closes.StatementEvent:
     """Return what an action of the company changed of a contract."""
     action = EventKind.CORPORATE_ACTION
     return event(action, quantity, type=kind, conid=conid, **values)
@@ -129,10 +119,12 @@ AT_THE_OPEN = CONTRACTS | {
 ASKED = {ACCOUNT: (NOON - timedelta(hours=8), NIGHT + timedelta(hours=8))}
 EVENING = datetime(2026, 3, 20, 21, tzinfo=NEW_YORK)
 THURSDAY = FRIDAY - timedelta(days=1)
-P, S = Stage.PROVISIONAL, Stage.STATED
+P, S = closes.Stage.PROVISIONAL, closes.Stage.STATED
 
 
-def period(first: date = THURSDAY, last: date = FRIDAY, made: datetime = EVENING) -> StatementEvent:
+def period(
+    first: date = THURSDAY, last: date = FRIDAY, made: datetime = EVENING
+) -> closes.StatementEvent:
     """Return the days whose trades a statement has."""
     return event(
         EventKind.PERIOD, None, event_id=f"{first} {last} {made}", conid=None, first_day=first,
@@ -145,14 +137,14 @@ class Case:
     """The facts, and the cause, stage and quantity of each close."""
 
     changes: list[PositionChange]
-    says: list[tuple[Cause, Stage, float]]
+    says: list[tuple[Cause, closes.Stage, float]]
     executions: list[Execution] = field(default_factory=list)
-    events: list[StatementEvent] = field(default_factory=list)
+    events: list[closes.StatementEvent] = field(default_factory=list)
     contracts: dict[int, ContractDetails] = field(default_factory=lambda: CONTRACTS)
     asked: dict[str, tuple[datetime, datetime]] = field(default_factory=lambda: ASKED)
     prices: dict[int, float] = field(default_factory=dict)
 
-    def found(self) -> list[Closure]:
+    def found(self) -> list[closes.Closure]:
         facts = Facts(**{one.name: getattr(self, one.name) for one in fields(Facts)})
         return closures_of(facts, NIGHT)
 
@@ -165,9 +157,8 @@ ASSIGNED, EXERCISED = Cause.ASSIGNED, Cause.EXERCISED
 SALE: dict[str, object] = {"source": FLEX, "codes": "C;P", "transaction_type": "ExchTrade"}
 CASES = {
     "sold on its day": Case([SOLD_AT_NOON], [(TRADED, P, 2)], [fill(CALL, -2)]),
-    "a short one bought back": Case(
-        [change(CALL, -3, -1, NOON)], [(TRADED, P, -2)], [fill(CALL, 2)]
-    ),
+    "a short one bought back":
+        Case([change(CALL, -3, -1, NOON)], [(TRADED, P, -2)], [fill(CALL, 2)]),
     "two fills of one second, whose effects are seen apart": Case(
         [
             change(CALL, 3, 1, NOON + timedelta(seconds=0.4)),
@@ -184,96 +175,77 @@ CASES = {
         [(TRADED, P, 2), (TRADED, P, 1)],
         [fill(CALL, -2, NOON), fill(CALL, -1, NOON + timedelta(seconds=1))],
     ),
-    "a sale through zero closes what was held": Case(
-        [change(CALL, 2, -3, NOON)], [(TRADED, P, 2)], [fill(CALL, -5, NOON)]
-    ),
+    "a sale through zero closes what was held":
+        Case([change(CALL, 2, -3, NOON)], [(TRADED, P, 2)], [fill(CALL, -5, NOON)]),
     "a purchase closes nothing": Case([change(CALL, 2, 3, NOON)], [], [fill(CALL, 1)]),
-    "an execution of another account explains nothing": Case(
-        [SOLD_AT_NOON], [(UNKNOWN, P, 2)], [fill(CALL, -2, account="DU2")]
-    ),
-    "an execution of yesterday explains nothing": Case(
-        [SOLD_AT_NOON], [(UNKNOWN, P, 2)], [fill(CALL, -2, NOON - DAY)]
-    ),
-    "executions of more than was closed explain nothing": Case(
-        [SOLD_AT_NOON], [(UNKNOWN, P, 2)], [fill(CALL, -3)]
-    ),
-    "sold as a statement has it": Case(
-        [SOLD_AT_NOON], [(TRADED, S, 2)], [fill(CALL, -2), fill(CALL, -2, **SALE)]
-    ),
-    "a statement without codes states no cause": Case(
-        [SOLD_AT_NOON], [(TRADED, P, 2)], [fill(CALL, -2, source=FLEX)]
-    ),
+    "an execution of another account explains nothing":
+        Case([SOLD_AT_NOON], [(UNKNOWN, P, 2)], [fill(CALL, -2, account="DU2")]),
+    "an execution of yesterday explains nothing":
+        Case([SOLD_AT_NOON], [(UNKNOWN, P, 2)], [fill(CALL, -2, NOON - DAY)]),
+    "executions of more than was closed explain nothing":
+        Case([SOLD_AT_NOON], [(UNKNOWN, P, 2)], [fill(CALL, -3)]),
+    "sold as a statement has it":
+        Case([SOLD_AT_NOON], [(TRADED, S, 2)], [fill(CALL, -2), fill(CALL, -2, **SALE)]),
+    "a statement without codes states no cause":
+        Case([SOLD_AT_NOON], [(TRADED, P, 2)], [fill(CALL, -2, source=FLEX)]),
     "a code that nobody knows is never a trade": Case(
-        [SOLD_AT_NOON],
-        [(UNKNOWN, S, 2)],
+        [SOLD_AT_NOON], [(UNKNOWN, S, 2)],
         [fill(CALL, -2, source=FLEX, codes="C;Qq", transaction_type="ExchTrade")],
     ),
     "a cancelled purchase": Case(
-        [change(CALL, 0, 2, NOON), change(CALL, 2, 0, NIGHT)],
-        [(Cause.CORRECTED, S, 2)],
+        [change(CALL, 0, 2, NOON), change(CALL, 2, 0, NIGHT)], [(Cause.CORRECTED, S, 2)],
         [fill(CALL, 2), booked(CALL, -2, "Ca", NOON + 3 * HOUR, transaction_type="TradeCancel")],
     ),
     "expired worthless": Case([worthless(CALL, 1)], [(WORTHLESS, P, 1)]),
     "expired, as stated on Friday and gone on Monday": Case(
-        [worthless(CALL, -1, at=END + 3 * DAY, since=END + 2 * HOUR)],
-        [(WORTHLESS, S, -1)],
+        [worthless(CALL, -1, at=END + 3 * DAY, since=END + 2 * HOUR)], [(WORTHLESS, S, -1)],
         [booked(CALL, 1, "C;Ep")],
     ),
-    "an execution that fits no change: nothing is inferred": Case(
-        [worthless(CALL, 1)], [(UNKNOWN, P, 1)], [fill(CALL, -1, NIGHT + 5 * HOUR)]
-    ),
+    "an execution that fits no change: nothing is inferred":
+        Case([worthless(CALL, 1)], [(UNKNOWN, P, 1)], [fill(CALL, -1, NIGHT + 5 * HOUR)]),
     "the trade that opened an option, before the first list, is no other cause of its end": Case(
         [deep(CALL, -1), change(SHARES, 100, 0), worthless(PUT, -1)],
         [(ASSIGNED, P, -1), (ASSIGNED, P, 100), (WORTHLESS, P, -1)],
         [fill(CALL, -1), fill(PUT, -1)],
     ),
     "half was sold before half expired": Case(
-        [worthless(CALL, 2, since=NOON - HOUR)],
-        [(TRADED, S, 1), (WORTHLESS, S, 1)],
+        [worthless(CALL, 2, since=NOON - HOUR)], [(TRADED, S, 1), (WORTHLESS, S, 1)],
         [fill(CALL, -1, **SALE), booked(CALL, -1, "Ep")],
     ),
-    "a failed request for executions proves nothing": Case(
-        [worthless(CALL, 1, at=NOON)], [(UNKNOWN, P, 1)], asked={}
-    ),
-    "an option that was worth something did not expire worthless": Case(
-        [change(CALL, 1, 0, market_price=0.4)], [(UNKNOWN, P, 1)]
-    ),
-    "a price from long before the end proves nothing": Case(
-        [worthless(CALL, 1, since=NOON)], [(UNKNOWN, P, 1)]
-    ),
+    "a failed request for executions proves nothing":
+        Case([worthless(CALL, 1, at=NOON)], [(UNKNOWN, P, 1)], asked={}),
+    "an option that was worth something did not expire worthless":
+        Case([change(CALL, 1, 0, market_price=0.4)], [(UNKNOWN, P, 1)]),
+    "a price from long before the end proves nothing":
+        Case([worthless(CALL, 1, since=NOON)], [(UNKNOWN, P, 1)]),
     "before its end it did not expire": Case([worthless(CALL, 1, at=NOON)], [(UNKNOWN, P, 1)]),
     "a short put is assigned before its end": Case(
-        [deep(PUT, -2, at=NOON), change(SHARES, 50, 250, NOON + 3 * MINUTE)], [(ASSIGNED, P, -2)]
+        [deep(PUT, -2, at=NOON), change(SHARES, 50, 250, NOON + 3 * MINUTE)], [(ASSIGNED, P, -2)],
     ),
-    "a covered call is assigned, and the shares go": Case(
-        [deep(CALL, -1), change(SHARES, 100, 0)], [(ASSIGNED, P, -1), (ASSIGNED, P, 100)]
-    ),
+    "a covered call is assigned, and the shares go":
+        Case([deep(CALL, -1), change(SHARES, 100, 0)], [(ASSIGNED, P, -1), (ASSIGNED, P, 100)]),
     "a long call is exercised": Case([deep(CALL, 1), change(SHARES, 0, 100)], [(EXERCISED, P, 1)]),
     "shares that were bought are no assignment": Case(
-        [deep(PUT, -1), change(SHARES, 0, 100)], [(UNKNOWN, P, -1)], [fill(SHARES, 100, NIGHT)]
+        [deep(PUT, -1), change(SHARES, 0, 100)], [(UNKNOWN, P, -1)], [fill(SHARES, 100, NIGHT)],
     ),
-    "shares of another number are no assignment": Case(
-        [deep(PUT, -1), change(SHARES, 0, 150)], [(UNKNOWN, P, -1)]
-    ),
-    "shares that come an hour later are no assignment": Case(
-        [deep(PUT, -1), change(SHARES, 0, 100, NIGHT + HOUR)], [(UNKNOWN, P, -1)]
-    ),
-    "both legs of a spread in the money, and no shares come: only the statement knows": Case(
-        [deep(CALL, -1), deep(OTHER, 1)], [(UNKNOWN, P, -1), (UNKNOWN, P, 1)]
-    ),
+    "shares of another number are no assignment":
+        Case([deep(PUT, -1), change(SHARES, 0, 150)], [(UNKNOWN, P, -1)]),
+    "shares that come an hour later are no assignment":
+        Case([deep(PUT, -1), change(SHARES, 0, 100, NIGHT + HOUR)], [(UNKNOWN, P, -1)]),
+    "both legs of a spread in the money, and no shares come: only the statement knows":
+        Case([deep(CALL, -1), deep(OTHER, 1)], [(UNKNOWN, P, -1), (UNKNOWN, P, 1)]),
     "one leg in the money with its shares, and the others out of it": Case(
         [deep(PUT, -1), worthless(CALL, -1), worthless(OTHER, 1), change(SHARES, 0, 100)],
         [(ASSIGNED, P, -1), (WORTHLESS, P, -1), (WORTHLESS, P, 1)],
     ),
-    "both legs of a spread, cheap right before its end: no shares came": Case(
-        [worthless(CALL, -1), worthless(OTHER, 1)], [(WORTHLESS, P, -1), (WORTHLESS, P, 1)]
-    ),
+    "both legs of a spread, cheap right before its end: no shares came":
+        Case([worthless(CALL, -1), worthless(OTHER, 1)], [(WORTHLESS, P, -1), (WORTHLESS, P, 1)]),
     "at their end, one price does not exercise a put and a call with a higher strike": Case(
-        [deep(PUT, -1), deep(OTHER, 1), change(SHARES, 0, 200)], [(UNKNOWN, P, -1), (UNKNOWN, P, 1)]
+        [deep(PUT, -1), deep(OTHER, 1), change(SHARES, 0, 200)],
+        [(UNKNOWN, P, -1), (UNKNOWN, P, 1)],
     ),
-    "two options that are transferred, whose shares would offset each other": Case(
-        [deep(PUT, 1, at=NOON), deep(CALL, 1, at=NOON)], [(UNKNOWN, P, 1), (UNKNOWN, P, 1)]
-    ),
+    "two options that are transferred, whose shares would offset each other":
+        Case([deep(PUT, 1, at=NOON), deep(CALL, 1, at=NOON)], [(UNKNOWN, P, 1), (UNKNOWN, P, 1)]),
     "no assignment turns a short position into a long one": Case(
         [change(CALL, -1, 1, NOON), change(SHARES, 100, 0, NOON)],
         [(UNKNOWN, P, -1), (UNKNOWN, P, 100)],
@@ -287,15 +259,13 @@ CASES = {
         [(UNKNOWN, P, 1), (EXERCISED, P, 1)],
     ),
     "shares of an option in the money are known after a gap too": Case(
-        [deep(CALL, 1), change(SHARES, 0, 100, NIGHT + 6 * HOUR, since=NIGHT)], [(EXERCISED, P, 1)]
+        [deep(CALL, 1), change(SHARES, 0, 100, NIGHT + 6 * HOUR, since=NIGHT)], [(EXERCISED, P, 1)],
     ),
-    "shares that came and were traded away during a gap": Case(
-        [worthless(CALL, 1)], [(UNKNOWN, P, 1)], [fill(SHARES, -100, NIGHT + 6 * HOUR)]
-    ),
+    "shares that came and were traded away during a gap":
+        Case([worthless(CALL, 1)], [(UNKNOWN, P, 1)], [fill(SHARES, -100, NIGHT + 6 * HOUR)]),
     "a transfer of its day is stated, not an assignment of days before": Case(
         [change(SHARES, 100, 0, END + 3 * DAY, since=END + timedelta(days=3, hours=-1))],
-        [(Cause.TRANSFERRED, S, 100)],
-        [booked(SHARES, -100, "A;C")],
+        [(Cause.TRANSFERRED, S, 100)], [booked(SHARES, -100, "A;C")],
         [event(EventKind.TRANSFER, 100, conid=SHARES, direction="OUT", day=FRIDAY + 3 * DAY)],
     ),
     "shares that come minutes after the second of two options are not overlooked": Case(
@@ -307,60 +277,45 @@ CASES = {
         [(UNKNOWN, P, 1), (UNKNOWN, P, 1)],
     ),
     "an assignment, as stated, with its shares": Case(
-        [deep(PUT, -1), change(SHARES, 0, 100)],
-        [(ASSIGNED, S, -1)],
+        [deep(PUT, -1), change(SHARES, 0, 100)], [(ASSIGNED, S, -1)],
         [booked(PUT, 1, "A;C"), booked(SHARES, 100, "A;O", price=560.0)],
     ),
     "offsetting positions: the short leg is assigned, the long one exercised": Case(
-        [deep(CALL, -1), deep(OTHER, 1)],
-        [(ASSIGNED, S, -1), (EXERCISED, S, 1)],
+        [deep(CALL, -1), deep(OTHER, 1)], [(ASSIGNED, S, -1), (EXERCISED, S, 1)],
         [booked(CALL, 1, "C;GEA"), booked(OTHER, -1, "C;GEA")],
     ),
     "an assignment that only the section of events has": Case(
-        [deep(CALL, -1)],
-        [(ASSIGNED, S, -1)],
+        [deep(CALL, -1)], [(ASSIGNED, S, -1)],
         events=[event(EventKind.OPTION_EVENT, 1, type="Assignment")],
     ),
-    "an index option in the money is settled in cash": Case(
-        [change(INDEX_CALL, 1, 0, market_price=120.0)], [(Cause.CASH_SETTLED, P, 1)]
-    ),
-    "an index option out of the money": Case(
-        [worthless(INDEX_CALL, 1)], [(WORTHLESS, P, 1)], prices={INDEX_CALL: 5700.0}
-    ),
-    "an index option near its strike, however cheap": Case(
-        [worthless(INDEX_CALL, 1)], [(UNKNOWN, P, 1)], prices={INDEX_CALL: 5790.0}
-    ),
+    "an index option in the money is settled in cash":
+        Case([change(INDEX_CALL, 1, 0, market_price=120.0)], [(Cause.CASH_SETTLED, P, 1)]),
+    "an index option out of the money":
+        Case([worthless(INDEX_CALL, 1)], [(WORTHLESS, P, 1)], prices={INDEX_CALL: 5700.0}),
+    "an index option near its strike, however cheap":
+        Case([worthless(INDEX_CALL, 1)], [(UNKNOWN, P, 1)], prices={INDEX_CALL: 5790.0}),
     "a cheap option, and its shares may still come": Case(
-        [worthless(CALL, 1)],
-        [(UNKNOWN, P, 1)],
+        [worthless(CALL, 1)], [(UNKNOWN, P, 1)],
         asked={ACCOUNT: (ASKED[ACCOUNT][0], NIGHT + 14 * MINUTE)},
     ),
     "an option far from its strike, as soon as it is gone": Case(
-        [worthless(CALL, 1)],
-        [(WORTHLESS, P, 1)],
-        asked={ACCOUNT: (ASKED[ACCOUNT][0], NIGHT)},
+        [worthless(CALL, 1)], [(WORTHLESS, P, 1)], asked={ACCOUNT: (ASKED[ACCOUNT][0], NIGHT)},
         prices={CALL: 560.0},
     ),
-    "a cheap option near its strike was exercised": Case(
-        [worthless(CALL, 1), change(SHARES, 0, 100)], [(EXERCISED, P, 1)]
-    ),
-    "settled at the open, cheap the evening before: not known": Case(
-        [worthless(INDEX_CALL, 1)], [(UNKNOWN, P, 1)], contracts=AT_THE_OPEN
-    ),
+    "a cheap option near its strike was exercised":
+        Case([worthless(CALL, 1), change(SHARES, 0, 100)], [(EXERCISED, P, 1)]),
+    "settled at the open, cheap the evening before: not known":
+        Case([worthless(INDEX_CALL, 1)], [(UNKNOWN, P, 1)], contracts=AT_THE_OPEN),
     "settled in cash, as stated by its price": Case(
-        [change(INDEX_CALL, 1, 0)],
-        [(Cause.CASH_SETTLED, S, 1)],
+        [change(INDEX_CALL, 1, 0)], [(Cause.CASH_SETTLED, S, 1)],
         [booked(INDEX_CALL, -1, "Ep", price=12.5)],
     ),
     "settled in cash, as the section of events has it": Case(
-        [change(INDEX_CALL, 1, 0)],
-        [(Cause.CASH_SETTLED, S, 1)],
-        [booked(INDEX_CALL, -1, "Ex")],
+        [change(INDEX_CALL, 1, 0)], [(Cause.CASH_SETTLED, S, 1)], [booked(INDEX_CALL, -1, "Ex")],
         [event(EventKind.OPTION_EVENT, 1, type="Cash Settlement", conid=INDEX_CALL)],
     ),
     "a reverse split takes shares away": Case(
-        [change(SHARES, 400, 100)],
-        [(Cause.SPLIT, S, 300)],
+        [change(SHARES, 400, 100)], [(Cause.SPLIT, S, 300)],
         events=[split(SHARES, -400), split(SHARES, 100)],
     ),
     "a split into a new contract": Case(
@@ -372,46 +327,40 @@ CASES = {
         ],
     ),
     "a change of the symbol": Case(
-        [change(SHARES, 100, 0)],
-        [(Cause.CORPORATE_ACTION, S, 100)],
+        [change(SHARES, 100, 0)], [(Cause.CORPORATE_ACTION, S, 100)],
         events=[split(SHARES, -100, "IC")],
     ),
-    "before the statement a split is unexplained": Case(
-        [change(SHARES, 100, 0), change(NEW_SHARES, 0, 33)], [(UNKNOWN, P, 100)]
-    ),
+    "before the statement a split is unexplained":
+        Case([change(SHARES, 100, 0), change(NEW_SHARES, 0, 33)], [(UNKNOWN, P, 100)]),
     "transferred": Case(
-        [change(SHARES, 100, 0)],
-        [(Cause.TRANSFERRED, S, 100)],
+        [change(SHARES, 100, 0)], [(Cause.TRANSFERRED, S, 100)],
         events=[event(EventKind.TRANSFER, 100, type="ACATS", direction="OUT", conid=SHARES)],
     ),
     "a transfer into the account explains no close": Case(
-        [change(SHARES, 100, 0)],
-        [(UNKNOWN, P, 100)],
+        [change(SHARES, 100, 0)], [(UNKNOWN, P, 100)],
         events=[event(EventKind.TRANSFER, 100, type="ACATS", direction="IN", conid=SHARES)],
     ),
-    "the statements of its days do not name it": Case(
-        [worthless(CALL, 1, at=NOON)], [(UNKNOWN, S, 1)], events=[period()]
-    ),
+    "the statements of its days do not name it":
+        Case([worthless(CALL, 1, at=NOON)], [(UNKNOWN, S, 1)], events=[period()]),
     "the statement of one of its days is missing": Case(
-        [worthless(CALL, 1, at=NOON, since=NOON - DAY)], [(UNKNOWN, P, 1)], events=[period(FRIDAY)]
+        [worthless(CALL, 1, at=NOON, since=NOON - DAY)], [(UNKNOWN, P, 1)], events=[period(FRIDAY)],
     ),
     "a price of 0.02 is much for an option on a currency": Case(
-        [change(CALL, -1, 0, sec_type="FOP", strike=1.05, market_price=0.02)], [(UNKNOWN, P, -1)]
+        [change(CALL, -1, 0, sec_type="FOP", strike=1.05, market_price=0.02)], [(UNKNOWN, P, -1)],
     ),
     "a price of 0.002 is little for an option on a currency": Case(
-        [change(CALL, -1, 0, sec_type="FOP", strike=1.05, market_price=0.002)], [(WORTHLESS, P, -1)]
+        [change(CALL, -1, 0, sec_type="FOP", strike=1.05, market_price=0.002)],
+        [(WORTHLESS, P, -1)],
     ),
     "a price of 0.04 dollars, from a value, is much for an option that is quoted in cents": Case(
-        [change(CALL, -1, 0, sec_type="FOP", strike=460.0, market_price=0.04)],
-        [(UNKNOWN, P, -1)],
+        [change(CALL, -1, 0, sec_type="FOP", strike=460.0, market_price=0.04)], [(UNKNOWN, P, -1)],
         contracts={CALL: details(CALL, price_magnifier=100)},
     ),
     "a trade of a statement that names its day alone": Case(
-        [SOLD_AT_NOON], [(TRADED, S, 2)], [fill(CALL, -2, MIDNIGHT, **SALE)], events=[period()]
+        [SOLD_AT_NOON], [(TRADED, S, 2)], [fill(CALL, -2, MIDNIGHT, **SALE)], events=[period()],
     ),
     "a day alone explains no change of the day before": Case(
-        [change(CALL, 2, 0, MIDNIGHT - 8 * HOUR)],
-        [(UNKNOWN, P, 2)],
+        [change(CALL, 2, 0, MIDNIGHT - 8 * HOUR)], [(UNKNOWN, P, 2)],
         [fill(CALL, -2, MIDNIGHT, **SALE)],
     ),
     "a newer statement corrects an event": Case(
@@ -422,26 +371,22 @@ CASES = {
             for kind, at in (("Assignment", END), ("Expiration", END - DAY))
         ],
     ),
-    "the statement of its day was made before it": Case(
-        [worthless(CALL, 1, at=NOON)], [(UNKNOWN, P, 1)], events=[period(made=NOON - MINUTE)]
-    ),
+    "the statement of its day was made before it":
+        Case([worthless(CALL, 1, at=NOON)], [(UNKNOWN, P, 1)], events=[period(made=NOON - MINUTE)]),
     "a statement of its day was made again after it": Case(
-        [worthless(CALL, 1, at=NOON)],
-        [(UNKNOWN, S, 1)],
+        [worthless(CALL, 1, at=NOON)], [(UNKNOWN, S, 1)],
         events=[period(made=NOON - MINUTE), period(made=NOON)],
     ),
     "a trade of the evening is in the statement of the next day": Case(
-        [worthless(CALL, 1, at=EVENING - DAY)], [(UNKNOWN, P, 1)], events=[period(last=THURSDAY)]
+        [worthless(CALL, 1, at=EVENING - DAY)], [(UNKNOWN, P, 1)], events=[period(last=THURSDAY)],
     ),
     "a trade of Sunday evening is in the statement of Monday": Case(
-        [worthless(CALL, 1, at=EVENING + 2 * DAY)],
-        [(UNKNOWN, S, 1)],
+        [worthless(CALL, 1, at=EVENING + 2 * DAY)], [(UNKNOWN, S, 1)],
         events=[period(FRIDAY + 3 * DAY, FRIDAY + 3 * DAY, EVENING + 3 * DAY)],
     ),
-    "a close that was seen at night was made before the statement of the evening": Case(
-        [worthless(CALL, 1, at=EVENING + 2 * HOUR)], [(UNKNOWN, S, 1)], events=[period()]
-    ),
-}
+    "a close that was seen at night was made before the statement of the evening":
+        Case([worthless(CALL, 1, at=EVENING + 2 * HOUR)], [(UNKNOWN, S, 1)], events=[period()]),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -501,7 +446,7 @@ def test_a_split_names_the_new_contract() -> None:
     assert one.counter_conid == NEW_SHARES
 
 
-def judged(name: str) -> list[Closure]:
+def judged(name: str) -> list[closes.Closure]:
     return CASES[name].found()
 
 
@@ -519,7 +464,7 @@ def judged(name: str) -> list[Closure]:
 def test_what_is_stated_replaces_and_what_is_known_is_not_forgotten(
     old: str, new: str, replaces: bool
 ) -> None:
-    assert knows_more(judged(new), judged(old)) is replaces
+    assert closes.knows_more(judged(new), judged(old)) is replaces
 
 
 def test_the_order_of_the_facts_does_not_matter() -> None:

@@ -7,40 +7,19 @@ from random import Random
 
 import pytest
 
+from position_sync_dagster.domain import closes
 from position_sync_dagster.domain.causes import NEAR, SLACK, Facts, closures_of
-from position_sync_dagster.domain.closes import (
-    FLEX,
-    Cause,
-    Closure,
-    EventKind,
-    Execution,
-    PositionChange,
-    Stage,
-    StatementEvent,
-)
+from position_sync_dagster.domain.closes import Cause, Closure, EventKind, Execution, PositionChange
 from position_sync_dagster.gateway.connection import day_begin
 from tests.support.extent import EVERYTHING
-from tests.unit.domain.test_causes import (
-    ACCOUNT,
-    CALL,
-    CONTRACTS,
-    END,
-    NEW_SHARES,
-    OTHER,
-    PUT,
-    SHARES,
-    booked,
-    change,
-    event,
-    fill,
-    period,
-)
+from tests.unit.domain import test_causes as cases
+from tests.unit.domain.test_causes import ACCOUNT, CALL, CONTRACTS, END, PUT, SHARES, fill, period
 
 HISTORIES = 10_000 if EVERYTHING else 200
 BLOCK = 50
 OPEN = END - timedelta(hours=6)
 MONDAY = OPEN + timedelta(days=3)
-STRIKES = {CALL: 575.0, OTHER: 580.0, PUT: 560.0}
+STRIKES = {CALL: 575.0, cases.OTHER: 580.0, PUT: 560.0}
 SPOTS = (545.0, 559.9, 560.2, 567.0, 575.1, 577.0, 579.9, 592.0)
 DELAY = timedelta(milliseconds=100)
 CONFIRMED_EVERY = timedelta(minutes=3)
@@ -126,7 +105,7 @@ def days_of(random: Random) -> Days:
         days.trade(at, SHARES, -held)
     elif kind < 0.5 and held:
         days.move(at, SHARES, -held, Cause.SPLIT)
-        days.move(at, NEW_SHARES, held / 100 * 33, Cause.SPLIT)
+        days.move(at, cases.NEW_SHARES, held / 100 * 33, Cause.SPLIT)
     elif kind < 0.6:
         days.move(at, SHARES, -held, Cause.TRANSFERRED)
     days.moves.sort(key=lambda one: one.at)
@@ -162,7 +141,7 @@ class Watcher:
                 price = self.days.intrinsic(conid) + (since < END)
             if by:
                 self.changes.append(
-                    change(
+                    cases.change(
                         conid, held, held + by, at, since=since, market_price=price,
                         change_id=f"{conid} {len(self.changes)}",
                     )
@@ -242,27 +221,27 @@ def check(watcher: Watcher, found: Sequence[Closure], down: timedelta) -> None:
             assert said <= {*true, Cause.UNEXPLAINED}, (one, parts, days.moves)
 
 
-def statement_of(days: Days) -> tuple[list[Execution], list[StatementEvent]]:
+def statement_of(days: Days) -> tuple[list[Execution], list[closes.StatementEvent]]:
     """Return the statement of all days: codes of trades and bookings, transfers and the split."""
     codes = {
         Cause.ASSIGNED: "A", Cause.EXERCISED: "Ex", Cause.EXPIRED_WORTHLESS: "Ep",
     }  # fmt: skip
     rows: list[Execution] = []
-    events: list[StatementEvent] = []
+    events: list[closes.StatementEvent] = []
     for number, one in enumerate(days.moves):
         name, at = f"1.{number:04}.01", one.at.replace(microsecond=0)
         if one.cause is Cause.TRADED:
             rows.append(
                 fill(
-                    one.conid, one.by, at, execution_id=name, source=FLEX, codes="C",
+                    one.conid, one.by, at, execution_id=name, source=closes.FLEX, codes="C",
                     transaction_type="ExchTrade",
                 )
             )  # fmt: skip
         elif one.cause in codes:
-            rows.append(booked(one.conid, one.by, codes[one.cause], at, execution_id=name))
+            rows.append(cases.booked(one.conid, one.by, codes[one.cause], at, execution_id=name))
         else:
             kind = EventKind.CORPORATE_ACTION if one.cause is Cause.SPLIT else EventKind.TRANSFER
-            made = event(kind, one.by, conid=one.conid, type="FS", event_id=name)
+            made = cases.event(kind, one.by, conid=one.conid, type="FS", event_id=name)
             events.append(
                 replace(made, day=at.date(), direction="IN" if one.by > 0 else "OUT")
                 if kind is EventKind.TRANSFER
@@ -298,5 +277,5 @@ def test_a_cause_is_true_or_unexplained_wherever_the_messages_are_cut(block: int
             )
             stated = closures_of(facts, watcher.now)
             check(watcher, stated, timedelta())
-            assert {one.stage for one in stated} <= {Stage.STATED}, seed
+            assert {one.stage for one in stated} <= {closes.Stage.STATED}, seed
     assert known > total / 4, (known, total)

@@ -3,6 +3,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from position_sync_dagster.domain import valuation
 from position_sync_dagster.domain.holding import (
     GreeksSource,
     PriceKind,
@@ -11,14 +12,7 @@ from position_sync_dagster.domain.holding import (
     ValueOrigin,
 )
 from position_sync_dagster.domain.instrument import Instrument, Quote, Right
-from position_sync_dagster.domain.valuation import (
-    Moment,
-    Provenance,
-    factor_agrees,
-    from_portfolio,
-    price_of_value,
-    revalue,
-)
+from position_sync_dagster.domain.valuation import Provenance, factor_agrees, from_portfolio
 from tests.support.holdings import make_holding
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
@@ -41,10 +35,10 @@ def holding(instrument=OPTION, position=-3.0, **more):
 
 
 def value(held, quote, magnifier=1, trusted=True, **more):
-    return revalue(
+    return valuation.revalue(
         held,
         quote,
-        Moment(
+        valuation.Moment(
             now=NOW,
             by=Provenance(session_id="s1", fencing_token=4, run_id="r1"),
             price_magnifier=magnifier,
@@ -289,7 +283,7 @@ def test_the_factor_is_checked_against_the_brokers_own_value(held, magnifier, ag
 def test_the_brokers_value_means_a_price_where_the_unit_of_prices_is_known(
     held, of_value, magnifier, price
 ):
-    found = price_of_value(held, of_value, price_magnifier=magnifier)
+    found = valuation.price_of_value(held, of_value, price_magnifier=magnifier)
     assert found == (price if price is None else pytest.approx(price, abs=1e-6))
 
 

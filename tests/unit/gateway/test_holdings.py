@@ -9,6 +9,7 @@ from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.gateway.codes import Connectivity, GatewayCode
 from position_sync_dagster.gateway.holdings import PnlValues
 from position_sync_dagster.gateway.translate import UNSET
+from tests.support.clock import HandClock
 from tests.support.holdings import make_book
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
@@ -26,19 +27,9 @@ def pnl(value, position=10.0, realized=UNSET):
     return PnlValues(position, 5.0, UNSET, realized, value)
 
 
-class Clock:
-    now = START
-
-    def __call__(self):
-        return self.now
-
-    def advance(self, **step):
-        self.now += timedelta(**step)
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return HandClock(START)
 
 
 @pytest.fixture

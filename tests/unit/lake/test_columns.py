@@ -14,7 +14,6 @@ from position_sync_dagster.lake.schema import (
     Kind,
     StoredColumn,
     columns_of,
-    in_order,
 )
 
 
@@ -52,12 +51,6 @@ def test_a_field_that_no_column_can_hold_is_refused_by_name():
 
     with pytest.raises(TypeError, match="parts"):
         columns_of(Odd)
-
-
-@pytest.mark.parametrize("names", ["status price day", "status price day at more", "at " * 4])
-def test_an_order_of_columns_names_each_of_them_once(names):
-    with pytest.raises(TypeError, match="order"):
-        in_order(columns_of(Row), names)
 
 
 @pytest.mark.parametrize(

@@ -1,22 +1,44 @@
-"""The age of a value is that of its source's newest confirmation."""
+"""How old a row and its price are, and which published value is newer than its row."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from position_sync_dagster.domain.holding import Source, ValueOrigin
-from position_sync_dagster.domain.valuation import OUTSIDE_SESSION, Provenance, from_portfolio
-from position_sync_dagster.lake.schema import broker_rows, update_rows
-from position_sync_dagster.sync.confirmations import CONFIRMED, with_confirmed
+from position_sync_dagster.domain.holding import (
+    BrokerPosition,
+    GreeksSource,
+    HoldingGreeks,
+    PositionUpdate,
+    PriceKind,
+    Source,
+    ValueOrigin,
+)
+from position_sync_dagster.domain.instrument import Quote
+from position_sync_dagster.domain.valuation import (
+    OUTSIDE_SESSION,
+    Provenance,
+    allowed_difference,
+    from_portfolio,
+)
+from position_sync_dagster.lake.schema import broker_rows, update_rows, updates_of
+from position_sync_dagster.sync.confirmations import (
+    CONFIRMED,
+    PRICED,
+    newest_values,
+    with_confirmed,
+    with_priced,
+)
+from tests.support.extent import examples
 from tests.support.holdings import make_holding
+from tests.support.money_rows import NOW, row
 
-NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 
-
-def ago(minutes):
-    return NOW - timedelta(minutes=minutes)
+def ago(minutes: float = 0.0, *, s: float = 0.0) -> datetime:
+    return NOW - timedelta(minutes=minutes, seconds=s)
 
 
 def confirmed_time(row, holding):
@@ -97,3 +119,174 @@ def test_a_time_in_the_future_makes_nothing_fresh():
     ahead = NOW + timedelta(hours=1)
     assert confirmed_time(ROW, replace(HELD, confirmed_at=ahead)) == ago(20)
     assert confirmed_time(replace(ROW, value_time=None, timestamp=ahead), None) is None
+
+
+BAND = 0.03
+
+
+# A mark that came 50 s seconds_ago, in a row that greeks caused to be written a second seconds_ago.
+QUOTED = row(
+    1, market_price=4.0, market_value=-800.0, bid=3.95, ask=4.05, price_kind=PriceKind.MARK,
+    value_source=ValueOrigin.TICK, timestamp=ago(s=1), value_time=ago(s=50),
+)  # fmt: skip
+
+AT_BROKER = make_holding(
+    1, ago(s=2), account=QUOTED.account, position=-2.0, market_value=-801.0,
+    value_source=ValueOrigin.PNL_SINGLE, confirmed_at=ago(s=2), position_time=ago(s=900),
+)  # fmt: skip
+
+
+def priced_at(update: PositionUpdate, *held: BrokerPosition) -> datetime | None:
+    found = with_priced(update_rows([update]), broker_rows(held, None), NOW, band=BAND)
+    return found.item(0, PRICED)
+
+
+def test_greeks_that_tick_on_make_no_dead_mark_fresh():
+    assert priced_at(QUOTED) == ago(s=50)
+
+
+def test_a_quiet_price_is_confirmed_by_a_newer_value_of_the_broker_that_agrees():
+    assert priced_at(QUOTED, AT_BROKER) == ago(s=2)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(AT_BROKER, market_value=-2400.0),
+        replace(AT_BROKER, market_value=None),
+        replace(AT_BROKER, position=-3.0),
+        replace(AT_BROKER, received_at=ago(s=60)),
+        replace(AT_BROKER, value_source=ValueOrigin.NONE),
+        # A portfolio row without a time may be three minutes old when it arrives.
+        replace(AT_BROKER, value_source=ValueOrigin.PORTFOLIO),
+        replace(AT_BROKER, received_at=NOW + timedelta(hours=1), confirmed_at=None),
+    ],
+)
+def test_no_other_value_of_the_broker_confirms_a_price(other):
+    assert priced_at(QUOTED, other) == ago(s=50)
+
+
+def test_a_portfolio_row_of_a_later_time_confirms_a_price_until_the_account_was_confirmed():
+    row_at_broker = replace(
+        AT_BROKER,
+        value_source=ValueOrigin.PORTFOLIO,
+        value_time=ago(s=30),
+        confirmed_at=ago(s=5),
+    )
+    assert priced_at(QUOTED, row_at_broker) == ago(s=5)
+    assert priced_at(QUOTED, replace(row_at_broker, confirmed_at=None)) == ago(s=30)
+
+
+def test_a_message_of_the_account_confirms_no_price_by_a_value_of_the_profit_subscription():
+    assert priced_at(QUOTED, replace(AT_BROKER, received_at=ago(s=30))) == ago(s=30)
+
+
+@pytest.mark.parametrize("kind", [2, 3, 4])
+def test_a_price_of_delayed_or_frozen_data_has_no_age_of_its_own(kind):
+    delayed = replace(QUOTED, market_data_type=kind, value_time=None)
+    assert priced_at(delayed) is None
+    assert priced_at(delayed, AT_BROKER) == ago(s=2)
+    assert priced_at(replace(delayed, value_time=ago(s=1200))) == ago(s=1200)  # a last trade
+
+
+def test_a_value_of_the_broker_is_as_old_as_its_confirmation():
+    queued = replace(
+        QUOTED, value_source=ValueOrigin.PORTFOLIO, market_value=-801.0, market_price=None
+    )
+    assert priced_at(queued) == ago(s=50)
+    assert priced_at(queued, AT_BROKER) == ago(s=2)
+
+
+@given(
+    own=st.floats(-1e6, 1e6),
+    price=st.floats(0.01, 500),
+    bid=st.none() | st.floats(0, 500),
+    ask=st.none() | st.floats(0, 500),
+    min_tick=st.none() | st.sampled_from((0.01, 0.05, 0.25)),
+    part=st.floats(-2, 2),
+)
+@settings(max_examples=examples(200), deadline=None)
+def test_the_broker_agrees_within_what_the_stream_allows(own, price, bid, ask, min_tick, part):
+    """A row has no smallest change of its price; that says more only without a usual quote."""
+    update = replace(QUOTED, market_price=price, market_value=own, bid=bid, ask=ask)
+    unit = abs(own / price)
+    quote = Quote(conid=1, bid=bid, ask=ask, min_tick=min_tick)
+    allowed = allowed_difference(own, quote, unit=unit, band=BAND)
+    broker = own + part * allowed
+    if abs(abs(own - broker) - allowed) > 1e-9 * max(1.0, allowed):  # not on the very edge
+        found = priced_at(update, replace(AT_BROKER, market_value=broker))
+        stream_agrees = abs(own - broker) <= allowed
+        if ask is not None and ask - (bid or 0.0) >= (min_tick or 0.0):
+            assert found == (ago(s=2) if stream_agrees else ago(s=50))
+        elif not stream_agrees:
+            assert found == ago(s=50), "fresh, and the stream does not agree"
+
+
+EARLIER = NOW - timedelta(seconds=30)
+QUEUED = make_holding(
+    1, EARLIER, position=2.0, market_price=1.5, market_value=300.0, average_cost=120.0,
+    value_source=ValueOrigin.PORTFOLIO, value_time=EARLIER,
+)  # fmt: skip
+OF_QUEUE = replace(
+    from_portfolio(QUEUED, source=Source.QUEUE, now=EARLIER, by=Provenance()),
+    update_id="of the row",
+)
+PUBLISHED = replace(
+    QUEUED, market_price=1.7, market_value=340.0, unrealized_pnl=100.0, daily_pnl=40.0,
+    value_source=ValueOrigin.PNL_SINGLE, value_time=None, received_at=NOW, followed=True,
+)  # fmt: skip
+
+
+def newest(row, holding):
+    (found,) = updates_of(newest_values(update_rows([row]), broker_rows([holding], None)))
+    return found
+
+
+def test_a_queued_holding_has_the_value_that_was_published_since_its_row():
+    found = newest(OF_QUEUE, PUBLISHED)
+    assert (found.market_value, found.unrealized_pnl, found.daily_pnl) == (340.0, 100.0, 40.0)
+    assert (found.market_price, found.price_kind, found.value_time) == (1.7, PriceKind.VALUE, None)
+    assert (found.value_source, found.timestamp) == (ValueOrigin.PNL_SINGLE, NOW)
+    assert (found.average_cost, found.update_id) == (120.0, "")
+
+
+@pytest.mark.parametrize(
+    ("row", "holding"),
+    [
+        (replace(OF_QUEUE, source=Source.STREAM), PUBLISHED),
+        (OF_QUEUE, replace(PUBLISHED, position=3.0)),
+        (OF_QUEUE, replace(PUBLISHED, received_at=EARLIER)),
+        (OF_QUEUE, replace(QUEUED, received_at=NOW, market_value=310.0)),
+        (OF_QUEUE, make_holding(2, NOW, market_value=1.0, value_source=ValueOrigin.PNL_SINGLE)),
+    ],
+)
+def test_any_other_row_stays_as_it_is(row, holding):
+    assert newest(row, holding) == row
+
+
+GREEKS = HoldingGreeks(
+    implied_vol=0.2, delta=0.5, gamma=0.01, vega=0.3, theta=-0.04, underlying_price=101.0,
+    greeks_time=NOW, greeks_method="AMERICAN, rate 0.04", volatility_time=EARLIER,
+)  # fmt: skip
+
+
+def test_the_computed_greeks_of_a_queued_holding_are_those_that_are_published_or_unknown():
+    old = replace(OF_QUEUE, delta=0.4, greeks_time=EARLIER, greeks_source=GreeksSource.MODEL)
+    for holding in (QUEUED, PUBLISHED):
+        found = newest(old, replace(holding, greeks=GREEKS))
+        assert (found.delta, found.greeks_time) == (0.5, NOW)
+        assert found.greeks_source is GreeksSource.MODEL
+        assert (found.greeks_method, found.volatility_time) == ("AMERICAN, rate 0.04", EARLIER)
+    found = newest(old, QUEUED)
+    assert (found.delta, found.greeks_time, found.greeks_source) == (None, None, None)
+
+
+def test_the_greeks_of_a_streamed_holding_are_those_of_its_row():
+    streamed = replace(
+        OF_QUEUE,
+        source=Source.STREAM,
+        delta=0.4,
+        greeks_time=NOW,
+        greeks_source=GreeksSource.GATEWAY,
+    )
+    assert newest(streamed, replace(QUEUED, greeks=GREEKS)) == streamed

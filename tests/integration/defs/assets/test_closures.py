@@ -3,56 +3,41 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from unittest.mock import patch
 
 import pytest
 
 from position_sync_dagster.defs.assets.statements import closures
-from position_sync_dagster.domain.holding import PositionUpdate
 from position_sync_dagster.lake.lake import Past
 from position_sync_dagster.sync.explain_closes import BREAKS, CloseExplainer
 from position_sync_dagster.sync.reports.closes import read_closes
+from tests.support import money_rows
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
-from tests.unit.domain.test_causes import (
-    ACCOUNT,
-    ASKED,
-    CALL,
-    CONTRACTS,
-    END,
-    INDEX,
-    INDEX_CALL,
-    NIGHT,
-    OTHER,
-    booked,
-    change,
-    details,
-    fill,
-    worthless,
-)
+from tests.unit.domain import test_causes as cases
+from tests.unit.domain.test_causes import ACCOUNT, ASKED, CALL, END, OTHER, booked, change, fill
 
 AT = datetime.now(UTC) - timedelta(minutes=10)
 
 
-def test_a_close_whose_cause_is_looked_for_fails_no_check_yet(materialize, lake):
+def test_a_close_whose_cause_is_looked_for_fails_no_check_yet(world, lake):
     CloseExplainer(lake).record([change(OTHER, 1, 0, datetime.now(UTC))])
-    (check,) = materialize(closures).get_asset_check_evaluations()
+    (check,) = world.materialize(closures).get_asset_check_evaluations()
     assert check.passed
     assert [one.cause for one in lake.closures.current()] == ["UNEXPLAINED"]
 
 
-def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(materialize, lake):
+def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(world, lake):
     lake.registry.sync.add_active(
         conid=CALL, symbol="SPY", right="CALL", strike=575.0, expiry="20260320", strategy_id="ic"
     )
     at = datetime.now(UTC) + timedelta(minutes=10)
     CloseExplainer(lake).record([change(CALL, 2, 0, at), change(OTHER, 1, 0, AT)])
     lake.executions.add([fill(CALL, -2, at, realized_pnl=40.0)])
-    result = materialize(closures)
+    result = world.materialize(closures)
     assert result.success
-    assert {one.name: one.cause for one in lake.closures.current()} == {
-        "SPY 575C 20Mar26": "TRADED",
-        "SPY 580C 20Mar26": "UNEXPLAINED",
-    }
+    causes = {one.name: one.cause for one in lake.closures.current()}
+    assert causes == {"SPY 575C 20Mar26": "TRADED", "SPY 580C 20Mar26": "UNEXPLAINED"}
     found = read_closes(lake)
     assert found.realized("ic", None, "USD")["realized_pnl"] == 40.0
     assert found.realized("UNATTRIBUTED", None, "USD")["realized_pnl"] is None
@@ -63,7 +48,7 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(materia
     assert (asked.account, asked.conid, asked.actual) == (ACCOUNT, OTHER, 1.0)
 
     lake.executions.add([booked(OTHER, -1, "A;C", AT)])
-    result = materialize(closures)
+    result = world.materialize(closures)
     (check,) = result.get_asset_check_evaluations()
     assert check.passed
     assert not lake.breaks.open_breaks(BREAKS)
@@ -78,7 +63,9 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(materia
     every, one = read_closes(lake), read_closes(lake, conids={OTHER})
     assert one.rows.equals(every.rows.filter(conid=OTHER))
     assert one.ends == {conid: end for conid, end in every.ends.items() if conid == OTHER}
-    assert lake.closures.table.version() == materialized_again(materialize, lake)
+    version = lake.closures.table.version()
+    assert world.materialize(closures).success
+    assert lake.closures.table.version() == version
 
 
 @pytest.mark.parametrize(
@@ -103,20 +90,16 @@ def test_a_quantity_in_any_account_is_claimed_of_all_of_them(lake, quantities, e
     assert read_closes(lake).realized("ic", None, "USD")["realized_pnl"] == profit
 
 
-def test_a_judgement_of_another_process_that_knew_less_and_ended_later_does_not_last(
-    lake, monkeypatch
-):
+def test_a_judgement_of_another_process_that_knew_less_and_ended_later_does_not_last(lake):
     """As a derivation that read the executions before the stream stored those of the close."""
     slow = CloseExplainer(lake)
     slow.record([change(CALL, 2, 0, AT)])
     judged = []
-    with monkeypatch.context() as waiting:
-        waiting.setattr(lake.closures, "add", lambda ones, run_id: judged.extend(ones) or 0)
+    with patch.object(lake.closures, "add", lambda ones, run_id: judged.extend(ones) or 0):
         slow.explain()
     stream = CloseExplainer(lake)
     stream.explain([fill(CALL, -2, AT)])
-    later = datetime.now(UTC)
-    lake.closures.add([replace(one, judged_at=later) for one in judged])
+    lake.closures.add([replace(one, judged_at=datetime.now(UTC)) for one in judged])
     assert [one.cause for one in lake.closures.current()] == ["UNEXPLAINED"]
     assert stream.explain().unexplained == ()
     assert [one.cause for one in lake.closures.current()] == ["TRADED"]
@@ -168,10 +151,11 @@ def test_an_unexplained_close_of_long_ago_stays_open_until_a_person_accepts_it(l
 
 
 def test_the_price_at_the_end_of_an_index_option_is_that_of_the_greeks_in_the_ledger(lake):
-    lake.contracts.put([CONTRACTS[INDEX_CALL], details(9, under_conid=INDEX)])
-    passed = count()
-    explainer = CloseExplainer(lake, clock=lambda: NIGHT + timedelta(microseconds=next(passed)))
-    explainer.record([worthless(INDEX_CALL, 1)])
+    on_index = cases.details(9, under_conid=cases.INDEX)
+    lake.contracts.put([cases.CONTRACTS[cases.INDEX_CALL], on_index])
+    passed, night = count(), cases.NIGHT
+    explainer = CloseExplainer(lake, clock=lambda: night + timedelta(microseconds=next(passed)))
+    explainer.record([cases.worthless(cases.INDEX_CALL, 1)])
 
     def cause() -> str:
         explainer.explain(asked=ASKED)
@@ -179,11 +163,8 @@ def test_the_price_at_the_end_of_an_index_option_is_that_of_the_greeks_in_the_le
         return one.cause
 
     before = END - timedelta(minutes=1)
-    row = PositionUpdate(
-        conid=9, symbol="SPX", right=None, position=1.0, market_price=1.0, market_value=100.0,
-        average_cost=1.0, unrealized_pnl=1.0, timestamp=before, account=ACCOUNT,
-        underlying_price=5000.0, greeks_time=END - timedelta(hours=2),
-    )  # fmt: skip
+    old = {"underlying_price": 5000.0, "greeks_time": END - timedelta(hours=2)}
+    row = money_rows.row(9, symbol="SPX", timestamp=before, account=ACCOUNT, **old)
     assert cause() == "UNEXPLAINED"
     lake.updates.sync.append([row])
     assert cause() == "UNEXPLAINED", "the price is old"
@@ -205,8 +186,3 @@ def test_a_cause_stays_that_another_process_found_while_this_one_judged_without_
     CloseExplainer(lake, clock=clock).explain()
     assert [one.cause for one in lake.closures.current()] == ["TRADED"]
     assert next(times) >= 2
-
-
-def materialized_again(materialize, lake) -> int:
-    assert materialize(closures).success
-    return lake.closures.table.version()

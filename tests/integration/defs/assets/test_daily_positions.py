@@ -6,13 +6,8 @@ from datetime import UTC, date, datetime
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs.assets.past_days import (
-    daily,
-    daily_asset,
-    exchange_partitions,
-    known_days,
-    last_days,
-)
+from position_sync_dagster.defs.assets import past_days
+from position_sync_dagster.defs.assets.past_days import daily, daily_asset, days_are_complete
 from position_sync_dagster.defs.resources import resources
 from position_sync_dagster.domain.holding import Answer, GreeksSource, ValueOrigin
 from position_sync_dagster.lake.lake import Lake
@@ -20,9 +15,10 @@ from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
+from tests.support.flex_files import statement
 
 DAYS = exchange_days("XNYS", date(2025, 1, 1), date(2026, 12, 31))
-PARTITIONS = exchange_partitions(DAYS, date(2025, 1, 2))
+PARTITIONS = past_days.exchange_partitions(DAYS, date(2025, 1, 2))
 DAILY = daily_asset(PARTITIONS)
 
 # Five trading days around the weekend on which New York turns its clocks.
@@ -41,33 +37,31 @@ def partition_range(first: str, last: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def fill(materialize) -> Callable[..., dg.ExecuteInProcessResult]:
+def fill(world) -> Callable[..., dg.ExecuteInProcessResult]:
     def run(first: str, last: str, asset: dg.AssetsDefinition = DAILY) -> dg.ExecuteInProcessResult:
-        return materialize(asset, tags=partition_range(first, last))
+        return world.materialize(asset, tags=partition_range(first, last))
 
     return run
 
 
 @pytest.fixture
-def table(settings) -> Table:
-    return Table(settings.table("daily_positions"), DAILY_POSITIONS)
+def table(lake) -> Table:
+    return lake.derived_table(DAILY_POSITIONS)
 
 
 def by_day(table: Table) -> list[tuple[str, float, float]]:
     found = table.rows().sort("session_date", "conid")
-    return [
-        (str(day), value, age)
-        for day, value, age in found.select("session_date", "market_value", "age_s").rows()
-    ]
+    values = found.select("session_date", "market_value", "age_s").rows()
+    return [(str(day), value, age) for day, value, age in values]
 
 
 def test_a_backfill_over_five_days_fills_each_with_its_last_value_before_the_close(
-    fill, append_row, table
+    world, fill, table
 ):
     for day in range(5, 12):
-        append_row(1, utc(f"2026-03-{day:02}T19:59:00"), market_value=float(day))
-        append_row(1, utc(f"2026-03-{day:02}T20:59:00"), market_value=float(day) + 0.5)
-        append_row(1, utc(f"2026-03-{day:02}T22:00:00"), market_value=-1.0)
+        world.row(1, utc(f"2026-03-{day:02}T19:59:00"), market_value=float(day))
+        world.row(1, utc(f"2026-03-{day:02}T20:59:00"), market_value=float(day) + 0.5)
+        world.row(1, utc(f"2026-03-{day:02}T22:00:00"), market_value=-1.0)
     result = fill(*WEEK)
     assert result.success
     assert by_day(table) == [
@@ -85,22 +79,22 @@ def test_a_backfill_over_five_days_fills_each_with_its_last_value_before_the_clo
     assert not any("daily_pnl/USD" in e.metadata for e in events)
 
 
-def test_the_age_at_the_close_is_that_of_the_value_and_not_of_its_row(fill, append_row, table):
+def test_the_age_at_the_close_is_that_of_the_value_and_not_of_its_row(world, fill, table):
     written, valued = utc("2026-03-05T20:59:00"), utc("2026-03-05T20:50:00")
     for conid, origin in ((1, ValueOrigin.PORTFOLIO), (2, ValueOrigin.TICK)):
-        append_row(conid, written, value_time=valued, value_source=origin)
-    append_row(3, written, value_source=ValueOrigin.PORTFOLIO)
+        world.row(conid, written, value_time=valued, value_source=origin)
+    world.row(3, written, value_source=ValueOrigin.PORTFOLIO)
     fill("2026-03-05", "2026-03-05")
     assert [age for _day, _value, age in by_day(table)] == [600.0, 60.0, 60.0]
 
 
 def test_the_age_of_delayed_data_at_the_close_is_that_of_their_last_trade_or_unknown(
-    fill, append_row, table
+    world, fill, table
 ):
     delayed = {"value_source": ValueOrigin.TICK, "market_data_type": 3}
     written, traded = utc("2026-03-05T20:59:00"), utc("2026-03-05T20:40:00")
-    append_row(1, written, value_time=traded, **delayed)
-    append_row(2, written, **delayed)
+    world.row(1, written, value_time=traded, **delayed)
+    world.row(2, written, **delayed)
     result = fill("2026-03-05", "2026-03-05")
     assert [age for _day, _value, age in by_day(table)] == [1200.0, None]
     (event,) = result.asset_materializations_for_node("daily_positions")
@@ -108,10 +102,10 @@ def test_the_age_of_delayed_data_at_the_close_is_that_of_their_last_trade_or_unk
 
 
 def test_an_unchanged_value_is_as_old_at_the_close_as_its_last_confirmation_before_it(
-    fill, append_row, table, settings
+    world, fill, table, settings
 ):
     written = utc("2026-03-05T20:04:00")
-    append_row(1, written, value_time=written, value_source=ValueOrigin.PORTFOLIO, update_id="row")
+    world.row(1, written, value_time=written, value_source=ValueOrigin.PORTFOLIO, update_id="row")
     for marked, confirmed in (("20:30", "20:29"), ("20:59", "20:58"), ("21:05", "21:04")):
         at = utc(f"2026-03-05T{marked}:00")
         queue = Lake.of(settings, clock=lambda at=at: at).queue.sync  # type: ignore[misc]
@@ -123,8 +117,8 @@ def test_an_unchanged_value_is_as_old_at_the_close_as_its_last_confirmation_befo
     assert [age for _day, _value, age in by_day(table)] == [120.0]
 
 
-def test_the_same_backfill_again_changes_nothing(fill, append_row, table):
-    append_row(1, utc("2026-03-05T19:00:00"))
+def test_the_same_backfill_again_changes_nothing(world, fill, table):
+    world.row(1, utc("2026-03-05T19:00:00"))
     fill(*WEEK)
     version = table.version()
     again = fill(*WEEK)
@@ -134,33 +128,31 @@ def test_the_same_backfill_again_changes_nothing(fill, append_row, table):
     assert event.tags["dagster/data_version"] == str(version)
 
 
-def test_a_day_that_is_filled_again_leaves_the_others_alone(fill, append_row, table):
-    append_row(1, utc("2026-03-05T19:00:00"), market_value=1.0)
-    append_row(1, utc("2026-03-06T19:00:00"), market_value=2.0)
+def test_a_day_that_is_filled_again_leaves_the_others_alone(world, fill, table):
+    world.row(1, utc("2026-03-05T19:00:00"), market_value=1.0)
+    world.row(1, utc("2026-03-06T19:00:00"), market_value=2.0)
     fill("2026-03-05", "2026-03-06")
-    append_row(1, utc("2026-03-05T19:30:00"), market_value=3.0)
+    world.row(1, utc("2026-03-05T19:30:00"), market_value=3.0)
     fill("2026-03-05", "2026-03-05")
     assert [value for _, value, _ in by_day(table)] == [3.0, 2.0]
 
 
-def test_a_half_day_ends_at_its_own_close(fill, append_row, table):
-    append_row(1, utc("2025-11-28T17:59:00"), market_value=1.0)
-    append_row(1, utc("2025-11-28T18:30:00"), market_value=2.0)
+def test_a_half_day_ends_at_its_own_close(world, fill, table):
+    world.row(1, utc("2025-11-28T17:59:00"), market_value=1.0)
+    world.row(1, utc("2025-11-28T18:30:00"), market_value=2.0)
     fill("2025-11-28", "2025-11-28")
     assert by_day(table) == [("2025-11-28", 1.0, 60.0)]
 
 
-def test_a_value_from_before_keeps_its_age_and_one_from_last_week_is_none(fill, append_row, table):
-    append_row(1, utc("2026-03-05T21:00:00"), market_value=1.0)
+def test_a_value_from_before_keeps_its_age_and_one_from_last_week_is_none(world, fill, table):
+    world.row(1, utc("2026-03-05T21:00:00"), market_value=1.0)
     assert fill(*WEEK).success
     assert by_day(table) == [("2026-03-05", 1.0, 0.0), ("2026-03-06", 1.0, 86400.0),
                              ("2026-03-09", 1.0, 342000.0)]  # fmt: skip
 
 
-def test_a_day_that_nothing_is_known_of_stays_missing_and_says_why(
-    fill, append_row, table, instance
-):
-    append_row(1, utc("2026-03-05T21:00:00"))
+def test_a_day_that_nothing_is_known_of_stays_missing_and_says_why(world, fill, table, instance):
+    world.row(1, utc("2026-03-05T21:00:00"))
     result = fill("2026-03-04", "2026-03-05")
     assert result.success
     assert instance.get_materialized_partitions(dg.AssetKey("daily_positions")) == {"2026-03-05"}
@@ -170,17 +162,17 @@ def test_a_day_that_nothing_is_known_of_stays_missing_and_says_why(
     assert [day for day, *_ in by_day(table)] == ["2026-03-05"]
 
 
-def test_a_closed_position_shows_on_the_day_it_was_closed_and_not_after(fill, append_row, table):
-    append_row(1, utc("2026-03-05T19:00:00"))
-    append_row(1, utc("2026-03-06T19:00:00"), position=0.0)
+def test_a_closed_position_shows_on_the_day_it_was_closed_and_not_after(world, fill, table):
+    world.row(1, utc("2026-03-05T19:00:00"))
+    world.row(1, utc("2026-03-06T19:00:00"), position=0.0)
     fill(*WEEK)
     found = table.rows().sort("session_date")
     assert found["position"].to_list() == [1.0, 0.0]
 
 
-def test_a_range_with_a_day_that_is_not_over_fills_the_others(fill, table, append_row, instance):
+def test_a_range_with_a_day_that_is_not_over_fills_the_others(world, fill, table, instance):
     for day in range(5, 12):
-        append_row(1, utc(f"2026-03-{day:02}T15:00:00"))
+        world.row(1, utc(f"2026-03-{day:02}T15:00:00"))
     at_noon_of_the_last_day = daily_asset(PARTITIONS, clock=lambda: utc("2026-03-11T17:00:00"))
     assert fill(*WEEK, asset=at_noon_of_the_last_day).success
     assert [day for day, *_ in by_day(table)] == [
@@ -212,19 +204,17 @@ def test_a_day_is_a_partition_from_its_close_on(now, last):
         assert PARTITIONS.get_partition_keys()[-1] == last
 
 
-def test_the_first_partition_is_the_first_day_of_the_ledger_or_the_setting(
-    settings, append_row, monkeypatch
-):
+def test_the_first_partition_is_the_first_day_of_the_ledger_or_the_setting(world, settings):
     assert _first_key() == datetime.now(UTC).date().isoformat()
-    append_row(1, utc("2026-03-05T15:00:00"))
-    append_row(1, utc("2026-03-06T15:00:00"))
+    world.row(1, utc("2026-03-05T15:00:00"))
+    world.row(1, utc("2026-03-06T15:00:00"))
     assert _first_key() == "2026-03-05"
-    monkeypatch.setenv("POSITION_SYNC_DAILY_START", "2026-02-02")
+    world.set(daily_start="2026-02-02")
     assert _first_key() == "2026-02-02"
 
 
 def _first_key() -> str:
-    return known_days(load_settings())[1].isoformat()
+    return past_days.known_days(load_settings())[1].isoformat()
 
 
 def skipped(instance: dg.DagsterInstance) -> dict[str, str]:
@@ -261,7 +251,7 @@ def test_the_schedule_runs_the_day_that_just_closed_and_rests_on_holidays(evalua
 
 
 def test_the_last_three_trading_days_are_recorded_again_by_night(evaluate):
-    assert last_days(DAYS, before=date(2026, 11, 30)) == [
+    assert past_days.last_days(DAYS, before=date(2026, 11, 30)) == [
         date(2026, 11, 24), date(2026, 11, 25), date(2026, 11, 27),
     ]  # fmt: skip
     (request,) = evaluate("late_rows", "2028-03-10T06:15:00-05:00")
@@ -269,11 +259,11 @@ def test_the_last_three_trading_days_are_recorded_again_by_night(evaluate):
     assert request.tags["dagster/asset_partition_range_end"] == "2028-03-09"
 
 
-def test_a_close_has_the_greeks_of_the_gateway_and_none_that_were_computed(fill, append_row, table):
+def test_a_close_has_the_greeks_of_the_gateway_and_none_that_were_computed(world, fill, table):
     at = utc("2026-03-05T20:59:00")
     greeks = {"delta": 0.5, "implied_vol": 0.2, "underlying_price": 100.0, "greeks_time": at}
-    append_row(1, at, greeks_source=GreeksSource.GATEWAY, **greeks)
-    append_row(
+    world.row(1, at, greeks_source=GreeksSource.GATEWAY, **greeks)
+    world.row(
         2, at, greeks_source=GreeksSource.MODEL, greeks_method="AMERICAN", volatility_time=at,
         **greeks,
     )  # fmt: skip
@@ -282,3 +272,68 @@ def test_a_close_has_the_greeks_of_the_gateway_and_none_that_were_computed(fill,
     gateway, computed = table.rows().sort("conid").select(names).rows()
     assert gateway == (*greeks.values(), "GATEWAY", None, None)
     assert computed == (None,) * len(names)
+
+
+@pytest.fixture
+def fill_checked(world):
+    """Fill days; return the result and the evaluation of their check."""
+
+    def run(**days):
+        result = world.materialize(DAILY, days_are_complete, **days)
+        (found,) = result.get_asset_check_evaluations()
+        return result, found
+
+    return run
+
+
+def test_the_check_reads_the_table_and_the_calendar(world, fill_checked):
+    world.set(daily_start="2026-03-05")
+    world.row(1, utc("2026-03-05T20:00:00"))
+    _result, found = fill_checked(tags=partition_range("2026-03-05", "2026-03-06"))
+    assert not found.passed
+    assert "1 only older values" in found.description
+    assert "statements of 2026-03-06 to " in found.description
+    assert found.metadata["only_older_values"].value == 1
+
+
+def test_values_of_the_evening_before_are_older_than_the_day_of_the_exchange(world, fill_checked):
+    world.set(daily_start="2026-03-05")
+    world.row(1, utc("2026-03-05T02:00:00"))  # nine in the evening in New York
+    _result, found = fill_checked(partition_key="2026-03-05")
+    assert found.metadata["only_older_values"].value == 1
+
+
+@pytest.mark.parametrize(
+    ("calendar", "hour", "first"),
+    [
+        ("XNYS", 20, "2026-03-05"),
+        ("XNYS", 22, "2026-03-09"),
+        ("XTKS", 5, "2026-03-05"),
+        ("XTKS", 23, "2026-03-09"),
+    ],
+)
+def test_a_ledger_that_begins_after_the_close_of_a_day_does_not_miss_that_day(
+    world, fill_checked, calendar, hour, first
+):
+    """Eleven at night, UTC, is the next morning in Tokyo."""
+    world.set(calendar=calendar)
+    world.row(1, utc(f"2026-03-05T{hour:02}:00:00"))
+    world.row(2, utc("2026-03-06T05:00:00"))
+    _result, found = fill_checked(partition_key="2026-03-06")
+    assert f"statements of {first} to " in found.description
+
+
+def test_a_day_on_which_nothing_was_held_as_a_statement_says_is_complete(
+    world, fill_checked, tmp_path
+):
+    world.set(daily_start="2026-03-05", flex_folder=tmp_path)
+    for day in ("20260305", "20260306"):
+        (tmp_path / f"{day}.xml").write_bytes(statement(first=day, generated=f"{day};210000"))
+    world.row(1, utc("2026-03-06T20:00:00"))  # this day has a row, and is not filled
+    result, found = fill_checked(partition_key="2026-03-05")
+    event = world.event(result, "daily_positions")
+    assert event.metadata["dagster/partition_row_count"].value == 0
+    assert "statements of 2026-03-06 to " in found.description
+    (tmp_path / "bad.xml").write_text("<cut")
+    _result, again = fill_checked(partition_key="2026-03-05")
+    assert again.metadata["missing"].value == found.metadata["missing"].value

@@ -17,7 +17,6 @@ from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import LATEST_POSITIONS, STRATEGY_EXPOSURE
-from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.terminal.text import Column
 
 SPY = {"symbol": "SPY", "right": "C", "strike": 500, "expiry": date(2028, 12, 15)}
@@ -31,36 +30,24 @@ def add_legs(lake, at: datetime) -> None:
     )
 
 
-def rows(settings, spec) -> pl.DataFrame:
-    return Table(settings.table(spec.name), spec).rows()
+def number(found: dg.AssetMaterialization, key: str) -> float:
+    return float(found.metadata[key].value)
 
 
-def number(result: dg.ExecuteInProcessResult, name: str, key: str) -> float:
-    (event,) = result.asset_materializations_for_node(name)
-    return float(event.metadata[key].value)
-
-
-def test_the_latest_table_holds_the_newest_row_of_each_holding(
-    materialize, settings, append_row, seconds_ago
-):
-    append_row(1, seconds_ago(20), market_value=100.0)
-    append_row(1, seconds_ago(10), market_value=150.0)
-    append_row(2, seconds_ago(15), position=0.0)
-    result = materialize(latest_positions)
-    found = rows(settings, LATEST_POSITIONS).sort("conid")
+def test_the_latest_table_holds_the_newest_row_of_each_holding(world):
+    world.row(1, 20, market_value=100.0)
+    world.row(1, 10, market_value=150.0)
+    world.row(2, 15, position=0.0)
+    event = world.event(world.materialize(latest_positions), "latest_positions")
+    found = world.read(LATEST_POSITIONS).sort("conid")
     assert found["market_value"].to_list() == [150.0, 150.0]
-    assert number(result, "latest_positions", "held") == 1
-    assert number(result, "latest_positions", "dagster/row_count") == 2
+    assert (number(event, "held"), number(event, "dagster/row_count")) == (1, 2)
 
 
-def test_a_holding_that_closed_two_weeks_ago_leaves_the_table_unless_a_leg_names_it(
-    materialize, settings, lake, append_row, seconds_ago
-):
-    long_ago, lately = seconds_ago(15 * 86_400), seconds_ago(13 * 86_400)
-    append_row(1, long_ago, position=0.0)
-    append_row(2, long_ago, position=0.0)
-    append_row(3, lately, position=0.0)
-    append_row(4, long_ago)
+def test_a_holding_that_closed_two_weeks_ago_leaves_the_table_unless_a_leg_names_it(world, lake):
+    world.row(1, 15 * 86_400, more=[2], position=0.0)
+    world.row(3, 13 * 86_400, position=0.0)
+    world.row(4, 15 * 86_400)
     # The table of an earlier release has all closed holdings.
     derived.replace(
         lake.derived_table(LATEST_POSITIONS),
@@ -68,65 +55,51 @@ def test_a_holding_that_closed_two_weeks_ago_leaves_the_table_unless_a_leg_names
     )
     lake.registry.sync.add_active(conid=2, strategy_id="a", **SPY)
     for _ in range(2):
-        materialize(latest_positions, strategy_exposure)
-        assert rows(settings, LATEST_POSITIONS).sort("conid")["conid"].to_list() == [2, 3, 4]
-        leg = rows(settings, STRATEGY_EXPOSURE).filter(pl.col("strategy_id") == "a")
+        world.materialize(latest_positions, strategy_exposure)
+        assert world.read(LATEST_POSITIONS).sort("conid")["conid"].to_list() == [2, 3, 4]
+        leg = world.read(STRATEGY_EXPOSURE).filter(pl.col("strategy_id") == "a")
         assert leg.select("currency", "asset_class").rows() == [("USD", "OPTION")]
-        append_row(4, seconds_ago(0))
-    assert lake.updates.sync.as_of(seconds_ago(0))["conid"].to_list() == [1, 2, 3, 4]
+        world.row(4, 0)
+    assert lake.updates.sync.as_of(world.ago(0))["conid"].to_list() == [1, 2, 3, 4]
 
 
-def test_a_row_of_a_clock_that_ran_days_ahead_hides_no_later_row(
-    materialize, settings, append_row, seconds_ago
-):
-    append_row(1, seconds_ago(-3 * 86_400), market_value=9.0)
-    append_row(2, seconds_ago(20), market_value=2.0)
-    materialize(latest_positions)
-    append_row(1, seconds_ago(0), market_value=1.0)
-    append_row(2, seconds_ago(0), market_value=3.0)
-    materialize(latest_positions)
-    found = rows(settings, LATEST_POSITIONS).sort("conid")
+def test_a_row_of_a_clock_that_ran_days_ahead_hides_no_later_row(world):
+    world.row(1, -3 * 86_400, market_value=9.0)
+    world.row(2, 20, market_value=2.0)
+    world.materialize(latest_positions)
+    world.row(1, 0, market_value=1.0)
+    world.row(2, 0, market_value=3.0)
+    world.materialize(latest_positions)
+    found = world.read(LATEST_POSITIONS).sort("conid")
     assert found["market_value"].to_list() == [1.0, 3.0]
 
 
-def test_deriving_again_from_the_same_rows_makes_no_new_version(
-    materialize, append_row, seconds_ago
-):
-    append_row(1, seconds_ago(20))
-    first = materialize(latest_positions)
-    second = materialize(latest_positions)
-    versions = [number(r, "latest_positions", "delta_version") for r in (first, second)]
-    assert versions[0] == versions[1]
-    assert number(second, "latest_positions", "changed") == 0
+def test_deriving_again_from_the_same_rows_makes_no_new_version(world):
+    world.row(1, 20)
+    runs = [world.materialize(latest_positions) for _ in range(2)]
+    first, second = (world.event(run, "latest_positions") for run in runs)
+    assert number(first, "delta_version") == number(second, "delta_version")
+    assert number(second, "changed") == 0
 
 
-def test_exposure_is_summed_per_strategy_and_says_how_old_it_is(
-    materialize, settings, lake, append_row, seconds_ago
-):
-    add_legs(lake, seconds_ago(0))
-    append_row(1, seconds_ago(60), market_value=150.0, delta=0.5)
-    append_row(2, seconds_ago(10), market_value=50.0)
-    result = materialize(strategy_exposure)
-    found = rows(settings, STRATEGY_EXPOSURE).sort("strategy_id")
-    assert found.select("strategy_id", "legs", "legs_held", "market_value", "delta").rows() == [
-        ("a", 2, 2, 200.0, 50.0),
-        ("b", 1, 0, None, None),
-    ]
+def test_exposure_is_summed_per_strategy_and_says_how_old_it_is(world, lake):
+    add_legs(lake, world.ago(0))
+    world.row(1, 60, market_value=150.0, delta=0.5)
+    world.row(2, 10, market_value=50.0)
+    event = world.event(world.materialize(strategy_exposure), "strategy_exposure")
+    found = world.read(STRATEGY_EXPOSURE).sort("strategy_id")
+    names = ["strategy_id", "legs", "legs_held", "market_value", "delta"]
+    assert found.select(names).rows() == [("a", 2, 2, 200.0, 50.0), ("b", 1, 0, None, None)]
     assert 59 < found["worst_value_age_s"][0] < 90
-    assert number(result, "strategy_exposure", "without_greeks") == 1
+    assert number(event, "without_greeks") == 1
 
 
-def test_an_empty_lake_gives_empty_tables(materialize, settings, lake):
-    assert materialize(latest_positions, strategy_exposure).success
-    assert rows(settings, LATEST_POSITIONS).is_empty()
+def test_an_empty_lake_gives_empty_tables(world, lake):
+    assert world.materialize(latest_positions, strategy_exposure).success
+    assert world.read(LATEST_POSITIONS).is_empty()
 
 
 TABLE = dg.TableMetadataValue
-
-
-def event(result: dg.ExecuteInProcessResult, name: str) -> dg.AssetMaterialization:
-    (found,) = result.asset_materializations_for_node(name)
-    return found
 
 
 def records(found: dg.AssetMaterialization, key: str) -> list[dict[str, Any]]:
@@ -136,12 +109,12 @@ def records(found: dg.AssetMaterialization, key: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def two_strategies(lake, append_row, seconds_ago) -> None:
+def two_strategies(world, lake) -> None:
     """Hold a dollar strategy of two legs, one without a value, and one in euro."""
-    add_legs(lake, seconds_ago(0))
-    append_row(1, seconds_ago(60), market_value=150.0, unrealized_pnl=-20.0, daily_pnl=7.0)
-    append_row(2, seconds_ago(10), market_value=None, unrealized_pnl=None)
-    append_row(3, seconds_ago(5), market_value=70.0, currency="EUR", daily_pnl=-3.0)
+    add_legs(lake, world.ago(0))
+    world.row(1, 60, market_value=150.0, unrealized_pnl=-20.0, daily_pnl=7.0)
+    world.row(2, 10, market_value=None, unrealized_pnl=None)
+    world.row(3, 5, market_value=70.0, currency="EUR", daily_pnl=-3.0)
 
 
 def plain(text: str) -> str:
@@ -150,8 +123,8 @@ def plain(text: str) -> str:
 
 
 @pytest.mark.usefixtures("two_strategies")
-def test_the_exposure_page_shows_money_first_and_never_adds_currencies(materialize, instance):
-    materialize(strategy_exposure)
+def test_the_exposure_page_shows_money_first_and_never_adds_currencies(world, instance):
+    world.materialize(strategy_exposure)
     stored = instance.get_latest_materialization_event(dg.AssetKey("strategy_exposure"))
     found = stored.asset_materialization
     tables = [name for name, value in found.metadata.items() if isinstance(value, TABLE)]
@@ -171,12 +144,10 @@ def test_the_exposure_page_shows_money_first_and_never_adds_currencies(materiali
         for name, value in found.metadata.items()
         if isinstance(value, dg.FloatMetadataValue | dg.IntMetadataValue)
     }
-    assert plots == {
-        "daily EUR": -3.0,
-        "value EUR": 70.0,
-        "unrealised EUR": 50.0,
-        "dagster/row_count": 2,
-    }, "a sum that leaves out a leg would look like a fall"
+    of_euro = {"daily EUR": -3.0, "value EUR": 70.0, "unrealised EUR": 50.0}
+    assert plots == of_euro | {"dagster/row_count": 2}, (
+        "a sum that leaves out a leg would look like a fall"
+    )
 
 
 def test_figures_are_aligned_to_the_right_with_separators():
@@ -188,11 +159,9 @@ def test_figures_are_aligned_to_the_right_with_separators():
 
 
 @pytest.mark.usefixtures("two_strategies")
-def test_the_page_and_the_table_have_what_no_strategy_has_and_the_totals_of_all_holdings(
-    materialize, settings, append_row, seconds_ago
-):
-    append_row(9, seconds_ago(5), market_value=1000.0, daily_pnl=-1.0, right="CALL", delta=None)
-    found = event(materialize(latest_positions, strategy_exposure), "strategy_exposure")
+def test_the_page_and_the_table_have_what_no_strategy_has_and_the_totals_of_all_holdings(world):
+    world.row(9, 5, market_value=1000.0, daily_pnl=-1.0, right="CALL", delta=None)
+    found = world.event(world.materialize(latest_positions, strategy_exposure), "strategy_exposure")
     listed = {row["strategy"]: row for row in records(found, "money USD")}
     (rest,) = (row for name, row in listed.items() if name.startswith("UNATTRIBUTED"))
     assert plain(rest["value"]) == "1,000"
@@ -200,42 +169,38 @@ def test_the_page_and_the_table_have_what_no_strategy_has_and_the_totals_of_all_
     assert plain(listed["total"]["daily"]) == "6.0*"
     assert "total USD: greeks of 0 of 1 options" in found.metadata["notes"].value
     assert found.metadata["unattributed"].value == "1"
-    newest = rows(settings, LATEST_POSITIONS)["ledger_version"].max()
+    newest = world.read(LATEST_POSITIONS)["ledger_version"].max()
     assert found.metadata["ledger_version"].value == str(newest)
-    table = rows(settings, STRATEGY_EXPOSURE).filter(pl.col("currency") == "USD")
+    table = world.read(STRATEGY_EXPOSURE).filter(pl.col("currency") == "USD")
     assert table["market_value"].sum() == 1150.0
-    assert set(rows(settings, STRATEGY_EXPOSURE)["ledger_version"]) == {newest}
-    without = rows(settings, STRATEGY_EXPOSURE).group_by(pl.col("strategy_id") == "UNATTRIBUTED")
+    assert set(world.read(STRATEGY_EXPOSURE)["ledger_version"]) == {newest}
+    without = world.read(STRATEGY_EXPOSURE).group_by(pl.col("strategy_id") == "UNATTRIBUTED")
     counts = dict(without.agg(pl.col("legs_without_greeks").sum()).iter_rows())
     assert (found.metadata["without_greeks"].value, counts[True]) == (str(counts[False]), 1)
 
 
 @pytest.mark.parametrize("asset", [latest_positions, strategy_exposure])
 @pytest.mark.usefixtures("two_strategies")
-def test_a_run_does_not_put_older_rows_over_those_of_another_run(
-    materialize, settings, append_row, seconds_ago, monkeypatch, asset
-):
+def test_a_run_does_not_put_older_rows_over_those_of_another_run(world, monkeypatch, asset):
     """A tick may read the ledger later than a run, and write before it."""
-    read, spec = tables.all_broker_rows, asset.key.to_user_string()
+    read = tables.all_broker_rows
 
     def after_another_run(*args):
         monkeypatch.setattr(tables, "all_broker_rows", read)
-        append_row(1, seconds_ago(1), market_value=999.0)
-        assert materialize(asset).success
+        world.row(1, 1, market_value=999.0)
+        assert world.materialize(asset).success
         return read(*args)
 
     monkeypatch.setattr(tables, "all_broker_rows", after_another_run)
-    assert materialize(asset).success
-    derived_spec = {one.name: one for one in (LATEST_POSITIONS, STRATEGY_EXPOSURE)}[spec]
-    assert 999.0 in rows(settings, derived_spec)["market_value"].to_list()
+    assert world.materialize(asset).success
+    spec = LATEST_POSITIONS if asset is latest_positions else STRATEGY_EXPOSURE
+    assert 999.0 in world.read(spec)["market_value"].to_list()
 
 
-def test_a_table_of_a_ledger_that_lost_its_newest_rows_is_derived_all_the_same(
-    materialize, settings, append_row, seconds_ago
-):
-    append_row(1, seconds_ago(20), market_value=100.0)
-    materialize(latest_positions)
-    table = Table(settings.table(LATEST_POSITIONS.name), LATEST_POSITIONS)
+def test_a_table_of_a_ledger_that_lost_its_newest_rows_is_derived_all_the_same(world, lake):
+    world.row(1, 20, market_value=100.0)
+    world.materialize(latest_positions)
+    table = lake.derived_table(LATEST_POSITIONS)
     derived.replace(table, table.rows().with_columns(pl.col("ledger_version") + 9))
-    assert materialize(latest_positions).success
+    assert world.materialize(latest_positions).success
     assert table.rows()["ledger_version"].max() < 9

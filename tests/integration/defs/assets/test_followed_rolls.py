@@ -28,19 +28,16 @@ AND_OTHER = """\
 
 
 @pytest.fixture
-def file(tmp_path, monkeypatch):
-    path = tmp_path / "strategies.yaml"
-    path.write_text(FILE)
-    monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", str(path))
-    return path
+def file(strategies_file):
+    strategies_file.write_text(FILE)
+    return strategies_file
 
 
 @pytest.fixture
 def follower(lake, file):
     """Follow the rolls a minute later."""
-    return RollFollower(
-        lake, load_settings(), clock=lambda: datetime.now(UTC) + timedelta(minutes=1)
-    )
+    later = timedelta(minutes=1)
+    return RollFollower(lake, load_settings(), clock=lambda: datetime.now(UTC) + later)
 
 
 def roll(lake, *, after: float = 0, held: tuple[int, ...] = (OTHER,)) -> None:
@@ -57,10 +54,8 @@ def legs(lake):
     return {(leg.strategy_id, leg.conid) for leg in lake.registry.sync.get_all_active()}
 
 
-def test_a_roll_is_followed_once_and_the_file_does_not_undo_it(
-    materialize, lake, file, follower, caplog
-):
-    assert materialize(active_strategies).success
+def test_a_roll_is_followed_once_and_the_file_does_not_undo_it(world, lake, file, follower, caplog):
+    assert world.materialize(active_strategies).success
     roll(lake)
     assert RollFollower(lake, load_settings()).follow().due == ()
     before = lake.registry.table.version()
@@ -70,21 +65,21 @@ def test_a_roll_is_followed_once_and_the_file_does_not_undo_it(
     assert "the strategy follows a roll: ic: -2 SPY 575C 20Mar26 → SPY 580C" in caplog.text
     assert follower.follow().due == ()
 
-    result = materialize(active_strategies)
+    result = world.materialize(active_strategies)
     assert legs(lake) == {("ic", OTHER)}
     assert lake.registry.table.version() == before + 1
     (event,) = result.asset_materializations_for_node("active_strategies")
     assert "ic: SPY 580C 20Mar26 (3) in the place of 1 since" in event.metadata["rolled"].value
     file.write_text(FILE.replace("{conid: 1", "{quantity: -1, conid: 1"))
-    assert materialize(active_strategies).success
+    assert world.materialize(active_strategies).success
     assert [leg.quantity for leg in lake.registry.sync.get_all_active()] == [-1.0]
     file.write_text(FILE.replace("follow_rolls: true", "follow_rolls: false"))
-    assert materialize(active_strategies).success
+    assert world.materialize(active_strategies).success
     assert legs(lake) == {("ic", CALL)}
 
 
-def test_the_rows_of_a_gateway_that_is_gone_hold_up_no_roll(materialize, lake, follower):
-    assert materialize(active_strategies).success
+def test_the_rows_of_a_gateway_that_is_gone_hold_up_no_roll(world, lake, follower):
+    assert world.materialize(active_strategies).success
     gone = [make_holding(CALL, datetime.now(UTC), account=ACCOUNT, position=-2.0)]
     lake.broker_positions.replace("another address", gone)
     roll(lake)
@@ -102,12 +97,12 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_roll_that_is_not_clear_is_refused_by_name_and_fails_a_check(
-    materialize, lake, file, follower, caplog, monkeypatch, name
+    world, lake, file, follower, caplog, monkeypatch, name
 ):
     values, why = REFUSED[name]
     if name == "two strategies":
         file.write_text(FILE + AND_OTHER)
-    assert materialize(active_strategies).success
+    assert world.materialize(active_strategies).success
     before = legs(lake)
     roll(lake, **values)
     follower.follow()
@@ -117,18 +112,18 @@ def test_a_roll_that_is_not_clear_is_refused_by_name_and_fails_a_check(
     assert legs(lake) == before
     assert caplog.text.count("a roll is not followed: ic: SPY 575C") == 1
     monkeypatch.setattr("position_sync_dagster.sync.leg_followers.SETTLED", timedelta(seconds=-9))
-    result = materialize(active_strategies, rolls_are_followed)
+    result = world.materialize(active_strategies, rolls_are_followed)
     (check,) = result.get_asset_check_evaluations()
     assert not check.passed
     assert why in str(check.metadata)
     file.write_text(FILE.replace("1, symbol", "3, symbol").replace("575", "580"))
-    result = materialize(active_strategies, rolls_are_followed)
+    result = world.materialize(active_strategies, rolls_are_followed)
     (check,) = result.get_asset_check_evaluations()
     assert check.passed
 
 
-def test_two_positions_that_might_be_the_new_one_are_named(materialize, lake, file, follower):
-    assert materialize(active_strategies).success
+def test_two_positions_that_might_be_the_new_one_are_named(world, lake, file, follower):
+    assert world.materialize(active_strategies).success
     roll(lake)
     at = datetime.now(UTC) + timedelta(seconds=1)
     third = replace(change(OTHER, 0, -2, at), conid=9, strike=590.0, change_id="9")
@@ -139,8 +134,8 @@ def test_two_positions_that_might_be_the_new_one_are_named(materialize, lake, fi
     assert legs(lake) == {("ic", CALL)}
 
 
-def test_a_file_with_a_mistake_moves_no_leg(materialize, lake, file, follower):
-    assert materialize(active_strategies).success
+def test_a_file_with_a_mistake_moves_no_leg(world, lake, file, follower):
+    assert world.materialize(active_strategies).success
     roll(lake)
     file.write_text(FILE + "follow_rolls: [")
     (text,) = follower.follow().refused

@@ -23,12 +23,8 @@ LONG = "9" * 5000
 KEPT = "kept-to-itself"
 
 
-def nested(levels: int) -> bytes:
-    return statement(more="<a>" * levels)
-
-
-def declared(encoding: str, data: bytes = GOOD) -> bytes:
-    return f'<?xml version="1.0" encoding="{encoding}"?>'.encode() + data
+def declared(encoding: str) -> bytes:
+    return f'<?xml version="1.0" encoding="{encoding}"?>'.encode() + GOOD
 
 
 def doctype(declarations: str, body: str = "") -> bytes:
@@ -49,7 +45,7 @@ CONTENTS: dict[str, bytes] = {
     "another encoding than it says": declared("utf-16"),
     "entities that grow": doctype('<!ENTITY e0 "x">' + BOMB, "&e12;"),
     "an entity of a file": doctype('<!ENTITY e SYSTEM "file:///etc/passwd">', "&e;"),
-    "nested deeply": nested(200_000),
+    "nested deeply": statement(more="<a>" * 200_000),
     "made at no time": statement(position(), generated=";;;"),
     "a day as others write it": statement(position(), first="05/03/2026"),
     "after tomorrow": statement(position(), last=TOMORROW_BUT_ONE),
@@ -65,17 +61,13 @@ ROWS: dict[str, bytes] = {
 }
 
 
-def fifo(path: Path) -> None:
-    os.mkfifo(path)
-
-
 def too_large(path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(LARGEST_STATEMENT + 1)
 
 
 THINGS: dict[str, Callable[[Path], None]] = {
-    "a pipe": fifo,
+    "a pipe": os.mkfifo,
     "a link to a device": lambda path: path.symlink_to("/dev/zero"),
     "a file that cannot be read": lambda path: path.symlink_to("/proc/self/mem"),
     "a file of half a gigabyte": too_large,
@@ -83,10 +75,7 @@ THINGS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "flex"
-    folder.mkdir()
-    monkeypatch.setenv("POSITION_SYNC_FLEX_FOLDER", str(folder))
+def folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("POSITION_SYNC_TRADING_MODE", "SIMULATED")
     monkeypatch.chdir(tmp_path)  # the name of a socket is short
     (folder / "good.xml").write_bytes(GOOD)
@@ -145,11 +134,11 @@ def test_a_folder_that_is_none_is_named(folder, monkeypatch):
         download(settings, lambda _: None)
 
 
-def test_all_others_are_imported_and_the_check_names_the_bad_ones(folder, materialize, lake):
+def test_all_others_are_imported_and_the_check_names_the_bad_ones(world, folder, lake):
     for number, content in enumerate((*CONTENTS.values(), *ROWS.values())):
         (folder / f"bad-{number:02}.xml").write_bytes(content)
-    fifo(folder / "pipe.xml")
-    result = materialize(imported)
+    os.mkfifo(folder / "pipe.xml")
+    result = world.materialize(imported)
     assert result.success
     assert lake.executions.read()["execution_id"].to_list() == ["good"]
     (check,) = result.get_asset_check_evaluations()
@@ -158,23 +147,22 @@ def test_all_others_are_imported_and_the_check_names_the_bad_ones(folder, materi
     assert check.severity is dg.AssetCheckSeverity.WARN
     for path in folder.glob("[bp]*.xml"):
         path.unlink()
-    (check,) = materialize(imported).get_asset_check_evaluations()
+    (check,) = world.materialize(imported).get_asset_check_evaluations()
     assert check.passed
 
 
 def test_a_download_that_fails_keeps_no_file_back_and_the_check_names_it(
-    folder, materialize, lake, monkeypatch
+    world, folder, lake, monkeypatch
 ):
-    monkeypatch.setenv("POSITION_SYNC_FLEX_TOKEN", KEPT)
-    monkeypatch.setenv("POSITION_SYNC_FLEX_QUERY_ID", "123456")
+    world.set(flex_token=KEPT, flex_query_id="123456")
     service = flex.FlexService(url="http://127.0.0.1:1/flex", patience_s=0.001)
     monkeypatch.setattr(flex, "FlexService", lambda: service)
-    result = materialize(imported)
+    result = world.materialize(imported)
     assert result.success
     assert lake.executions.read()["execution_id"].to_list() == ["good"]
     (check,) = result.get_asset_check_evaluations()
     assert (check.passed, check.metadata["left_out"].value) == (False, 1)
     assert "query 123456: the Flex service at 127.0.0.1 gave no answer" in check.description
-    event = result.asset_materializations_for_node("statements")[0]
+    event, *_ = result.asset_materializations_for_node("statements")
     assert event.asset_key.to_user_string() == "flex_statements"
     assert "downloaded" not in event.metadata

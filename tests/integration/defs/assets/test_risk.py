@@ -1,7 +1,7 @@
 """The assets of risk: scenarios each quarter of an hour, and the explained profit of a day."""
 
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -19,7 +19,7 @@ from position_sync_dagster.lake.schema import PROFIT_EXPLAINED
 from position_sync_dagster.settings import load_settings
 from tests.support.money_rows import row
 
-DAY = date(2026, 3, 6)
+DAY = "2026-03-06"
 CLOSE = datetime(2026, 3, 6, 21, 0, tzinfo=UTC)
 
 
@@ -34,14 +34,14 @@ def checked(check: dg.AssetChecksDefinition, lake) -> dg.AssetCheckResult:
 
 
 def test_scenarios_are_recorded_and_a_loss_beyond_its_limit_fails_the_check(
-    materialize, lake, monkeypatch, tmp_path
+    world, lake, monkeypatch, tmp_path
 ):
     monkeypatch.chdir(tmp_path)
     lake.updates.sync.append([call(datetime.now(UTC), 30.0)])
     Path("scenarios.yaml").write_text(
         "scenarios: [{name: up, spot: 10, largest_loss: {UNATTRIBUTED: 100}}]\n"
     )
-    result = materialize(risk.risk_scenarios)
+    result = world.materialize(risk.risk_scenarios)
     assert result.success
     rows = lake.risk_scenarios.latest()
     assert rows.height == 10
@@ -52,27 +52,20 @@ def test_scenarios_are_recorded_and_a_loss_beyond_its_limit_fails_the_check(
     assert checked(risk.early_assignment, lake).passed
 
 
-def test_a_day_is_explained_by_a_run_and_what_no_trade_explains_fails_the_check(
-    materialize, lake, monkeypatch
-):
+def test_a_day_is_explained_by_a_run_and_what_no_trade_explains_fails_the_check(world, lake):
     before = CLOSE - timedelta(days=1, minutes=5)
     later = call(CLOSE - timedelta(minutes=5), 27.0, underlying_price=594.0)
-    monkeypatch.setenv("POSITION_SYNC_DAILY_START", "2026-03-02")
+    world.set(daily_start="2026-03-02")
     asset = explained_asset(exchange_partitions(*known_days(load_settings())))
-    assert materialize(asset, partition_key=DAY.isoformat()).success  # as the first of a new home
+    assert world.materialize(asset, partition_key=DAY).success  # as the first of a new home
     assert checked(profits_are_explained, lake).passed
     lake.updates.sync.append([call(before, 30.0), later])
-    assert materialize(asset, partition_key=DAY.isoformat()).success
+    assert world.materialize(asset, partition_key=DAY).success
     (found,) = lake.derived_table(PROFIT_EXPLAINED).rows().to_dicts()
     assert (found["profit"], found["unexplained"]) == (pytest.approx(600.0), 0.0)
     assert checked(profits_are_explained, lake).passed
-    lake.updates.sync.append(
-        [
-            replace(
-                later, timestamp=CLOSE - timedelta(minutes=1), position=-3.0, market_value=-8100.0
-            )
-        ]
-    )
-    assert materialize(asset, partition_key=DAY.isoformat()).success
+    bought = {"position": -3.0, "market_value": -8100.0}
+    lake.updates.sync.append([replace(later, timestamp=CLOSE - timedelta(minutes=1), **bought)])
+    assert world.materialize(asset, partition_key=DAY).success
     failed = checked(profits_are_explained, lake)
     assert "SPY 911" in (failed.description or "")

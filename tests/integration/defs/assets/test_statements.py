@@ -16,15 +16,9 @@ from position_sync_dagster.gateway.flex import read_statements
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
-from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.sync import statements
 from position_sync_dagster.sync.explain_closes import CloseExplainer
-from position_sync_dagster.sync.statements import (
-    INDEX_FILE,
-    ClosingService,
-    StatementFolder,
-    import_statements,
-    known_accounts,
-)
+from position_sync_dagster.sync.statements import INDEX_FILE, ClosingService, import_statements
 from tests.integration.defs.assets.test_daily_positions import DAILY, partition_range, utc
 from tests.support.flex_files import element, of_day, position, statement, trade
 from tests.unit.domain.test_causes import CALL, change
@@ -33,37 +27,23 @@ THURSDAY = "2026-03-05"
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "flex"
-    folder.mkdir()
-    monkeypatch.setenv("POSITION_SYNC_FLEX_FOLDER", str(folder))
-    return folder
-
-
-@pytest.fixture
-def fill(folder: Path, materialize) -> Callable[..., dg.ExecuteInProcessResult]:
+def fill(folder: Path, world) -> Callable[..., dg.ExecuteInProcessResult]:
     def run(first: str = THURSDAY, last: str | None = None) -> dg.ExecuteInProcessResult:
-        return materialize(DAILY, tags=partition_range(first, last or first))
+        return world.materialize(DAILY, tags=partition_range(first, last or first))
 
     return run
 
 
 @pytest.fixture
-def rows(settings) -> Callable[[], pl.DataFrame]:
-    table = Table(settings.table("daily_positions"), DAILY_POSITIONS)
-    return lambda: table.rows().sort("session_date", "conid")
+def rows(world) -> Callable[[], pl.DataFrame]:
+    return lambda: world.read(DAILY_POSITIONS).sort("session_date", "conid")
 
 
 def killed(*_args, **_more) -> None:
     raise RuntimeError("killed")
 
 
-def failure(result: dg.ExecuteInProcessResult, name: str) -> str:
-    assert not result.success
-    return result.failure_data_for_node(name).error.message
-
-
-def test_a_day_without_own_rows_is_filled_from_the_statement(fill, folder, rows):
+def test_a_day_without_own_rows_is_filled_from_the_statement(fill, folder, rows, world):
     option = position(2, assetCategory="FSFOP", position="-3")
     bond = position(4, assetCategory="BOND")
     (folder / "a.xml").write_bytes(statement(position(1), option, bond))
@@ -76,7 +56,7 @@ def test_a_day_without_own_rows_is_filled_from_the_statement(fill, folder, rows)
     assert set(found["trading_mode"]) == {"SIMULATED"}
     assert found["market_value"].to_list() == [150.0, 150.0]
     assert found["timestamp"].to_list() == [utc("2026-03-05T21:00:00")] * 2
-    (event,) = result.asset_materializations_for_node("daily_positions")
+    event = world.event(result, "daily_positions")
     assert event.metadata["from_statement"].value == 2
     assert event.metadata["statements"].value == "a.xml"
 
@@ -98,16 +78,10 @@ def test_a_run_does_not_put_older_rows_of_a_day_over_those_of_another_run(
     assert rows()["conid"].to_list() == [2]
 
 
-def test_own_rows_of_the_day_stay_and_what_differs_is_a_break(fill, folder, rows, append_row, lake):
-    append_row(1, utc("2026-03-05T20:00:00"), market_value=150.0)
-    append_row(2, utc("2026-03-05T20:00:00"), market_value=150.0)
-    append_row(3, utc("2026-03-05T20:00:00"), market_value=150.0)
-    append_row(4, utc("2026-03-05T20:00:00"), market_value=150.0)
-    (folder / "a.xml").write_bytes(
-        statement(
-            position(1), position(2, position="2"), position(3, positionValue="200"), position(5)
-        )
-    )
+def test_own_rows_of_the_day_stay_and_what_differs_is_a_break(world, fill, folder, rows, lake):
+    world.row(1, utc("2026-03-05T20:00:00"), more=range(2, 5))
+    others = position(2, position="2"), position(3, positionValue="200"), position(5)
+    (folder / "a.xml").write_bytes(statement(position(1), *others))
     assert fill().success
     assert rows()["source"].to_list() == [*["STREAM"] * 4, "FLEX"]
     assert rows()["market_value"].to_list() == [150.0] * 5
@@ -123,9 +97,9 @@ def test_own_rows_of_the_day_stay_and_what_differs_is_a_break(fill, folder, rows
 
 
 def test_a_day_whose_differences_could_not_be_recorded_stays_missing(
-    fill, folder, rows, append_row, lake, monkeypatch
+    world, fill, folder, rows, lake, monkeypatch
 ):
-    append_row(1, utc("2026-03-05T20:00:00"))
+    world.row(1, utc("2026-03-05T20:00:00"))
     (folder / "a.xml").write_bytes(statement(position(1, position="2")))
     with monkeypatch.context() as broken:
         broken.setattr(ReconciliationBreaks, "record", killed)
@@ -136,11 +110,11 @@ def test_a_day_whose_differences_could_not_be_recorded_stays_missing(
 
 
 def test_what_was_traded_or_booked_after_the_close_is_no_difference(
-    fill, folder, rows, append_row, lake
+    world, fill, folder, rows, lake
 ):
     """A statement has the quantities of the end of its day: without the option that expired."""
     for conid, held in ((1, -1.0), (2, 1.0), (3, 1.0), (4, 100.0)):
-        append_row(conid, utc("2026-03-05T20:59:00"), position=held)
+        world.row(conid, utc("2026-03-05T20:59:00"), position=held)
     booked = {"transactionType": "BookTrade", "dateTime": "20260305;162000", "tradePrice": "0"}
     trades = (
         trade("", tradeID="71", quantity="1", notes="A", **booked),
@@ -162,9 +136,9 @@ def test_what_was_traded_or_booked_after_the_close_is_no_difference(
     assert (found.conid, found.expected, found.actual) == (3, 2.0, 1.0), "traded before the close"
 
 
-def test_a_row_of_another_day_gives_way_to_the_statement(fill, folder, rows, append_row, lake):
-    append_row(1, utc("2026-03-04T20:00:00"), market_value=1.0)
-    append_row(9, utc("2026-03-04T20:00:00"))
+def test_a_row_of_another_day_gives_way_to_the_statement(world, fill, folder, rows, lake):
+    world.row(1, utc("2026-03-04T20:00:00"), market_value=1.0)
+    world.row(9, utc("2026-03-04T20:00:00"))
     (folder / "a.xml").write_bytes(statement(position(1)))
     assert fill().success
     assert rows().select("conid", "source", "market_value").rows() == [(1, "FLEX", 150.0)]
@@ -183,19 +157,17 @@ def test_a_day_between_statements_stays_missing(fill, folder, instance):
     (folder / "a.xml").write_bytes(of_day(date(2026, 3, 5)))
     (folder / "b.xml").write_bytes(of_day(date(2026, 3, 9)))
     assert fill("2026-03-04", "2026-03-09").success
-    assert instance.get_materialized_partitions(dg.AssetKey("daily_positions")) == {
-        "2026-03-05",
-        "2026-03-09",
-    }
+    days = instance.get_materialized_partitions(dg.AssetKey("daily_positions"))
+    assert days == {"2026-03-05", "2026-03-09"}
 
 
-def test_nothing_of_a_statement_of_a_foreign_account_is_written(fill, folder, rows, append_row):
+def test_nothing_of_a_statement_of_a_foreign_account_is_written(world, fill, folder, rows):
     foreign = statement(position(2, accountId="U7654321"), account="U7654321")
     (folder / "a.xml").write_bytes(foreign)
-    append_row(1, utc("2026-03-06T20:00:00"))
+    world.row(1, utc("2026-03-06T20:00:00"))
     assert fill("2026-03-06").success, "the row of an account that is known is enough"
     assert rows()["conid"].to_list() == [1]
-    message = failure(fill("2026-03-05"), "daily_positions")
+    message = world.failure(fill("2026-03-05"), "daily_positions")
     assert "a.xml is a statement of the account U7654321" in message
     assert "DUSIM0001" in message
     assert rows()["conid"].to_list() == [1]
@@ -203,23 +175,23 @@ def test_nothing_of_a_statement_of_a_foreign_account_is_written(fill, folder, ro
 
 def test_an_account_whose_holdings_closed_long_ago_is_no_foreign_one(lake):
     CloseExplainer(lake).record([change(CALL, 2, 0, account="DUSIM0002")])
-    assert known_accounts(lake) == {"DUSIM0002"}
+    assert statements.known_accounts(lake) == {"DUSIM0002"}
 
 
-def test_a_broken_file_fails_the_days_that_it_may_be_the_source_of(fill, folder, rows, append_row):
+def test_a_broken_file_fails_the_days_that_it_may_be_the_source_of(world, fill, folder, rows):
     (folder / "broken.xml").write_bytes(of_day(date(2026, 3, 6))[:200])
-    append_row(1, utc("2026-03-05T20:00:00"))
+    world.row(1, utc("2026-03-05T20:00:00"))
     assert fill().success, "its own rows are enough"
-    message = failure(fill("2026-02-05", "2026-03-05"), "daily_positions")
+    message = world.failure(fill("2026-02-05", "2026-03-05"), "daily_positions")
     assert "broken.xml is not complete XML" in message
     assert rows().height == 1
 
 
 def test_an_import_reads_each_file_once_a_changed_one_again_and_stores_a_trade_once(
-    materialize, folder, lake, parsed
+    world, folder, lake, parsed
 ):
     def added() -> list[int]:
-        events = materialize(imported).asset_materializations_for_node("statements")
+        events = world.materialize(imported).asset_materializations_for_node("statements")
         return [one.metadata["added"].value for one in events if "added" in one.metadata]
 
     (folder / "a.xml").write_bytes(statement(trades=(trade("e1"), trade("e2"))))
@@ -265,17 +237,17 @@ def test_what_the_newest_statement_says_counts_also_if_an_older_one_said_it(lake
     assert add(first, *others) == add(stated("20260309", **full)) == 0
 
 
-def test_a_day_is_covered_only_with_the_trades_of_its_statement(materialize, folder, lake):
+def test_a_day_is_covered_only_with_the_trades_of_its_statement(world, folder, lake):
     """A person may launch one of the assets of the import."""
     (folder / "a.xml").write_bytes(statement(trades=(trade("e1"),)))
-    assert materialize(imported, selection="statement_events").success
+    assert world.materialize(imported, selection="statement_events").success
     at = utc("2026-03-05T20:30:05")
     closed = change(CALL, 2, 0, at, account="DUSIM0001")
     explainer = CloseExplainer(lake, clock=lambda: utc("2026-03-06T12:00:00"))
     explainer.record([closed])
     explainer.explain()
     assert [one.cause for one in lake.closures.current()] == ["TRADED"]
-    assert materialize(imported).success
+    assert world.materialize(imported).success
     assert lake.executions.table.count() == 1
 
 
@@ -310,18 +282,20 @@ def test_in_a_folder_that_cannot_be_written_all_is_read_without_an_index(folder,
     (folder / "a.xml").write_bytes(of_day(date(2026, 3, 5)))
     (folder / INDEX_FILE).mkdir()
     for _ in range(2):
-        assert StatementFolder(folder).first_day() == date(2026, 3, 5)
+        assert statements.StatementFolder(folder).first_day() == date(2026, 3, 5)
     assert parsed == ["a.xml"] * 2
 
 
 SPOILT = position(1, position="2,5")
 
 
-def test_a_day_with_a_position_that_cannot_be_read_is_never_flat(fill, folder, lake, settings):
+def test_a_day_with_a_position_that_cannot_be_read_is_never_flat(
+    fill, folder, lake, settings, world
+):
     (folder / "a.xml").write_bytes(statement(SPOILT))
     service = ClosingService(lake, settings)
     assert service.flat_days([date(2026, 3, 5)]) == set()
-    message = failure(fill(), "daily_positions")
+    message = world.failure(fill(), "daily_positions")
     assert "a.xml: OpenPosition (conid '1'" in message
     assert "which is no number" in message
     (folder / "a.xml").write_bytes(statement())
@@ -329,23 +303,22 @@ def test_a_day_with_a_position_that_cannot_be_read_is_never_flat(fill, folder, l
 
 
 def test_an_incomplete_statement_adds_what_it_has_and_contradicts_nothing(
-    fill, folder, rows, append_row, lake
+    world, fill, folder, rows, lake
 ):
-    append_row(1, utc("2026-03-05T20:00:00"))
-    append_row(3, utc("2026-03-05T20:00:00"))
+    world.row(1, utc("2026-03-05T20:00:00"), more=[3])
     (folder / "a.xml").write_bytes(statement(SPOILT, position(2)))
     result = fill()
     assert rows().select("conid", "source").rows() == [(1, "STREAM"), (2, "FLEX"), (3, "STREAM")]
     assert lake.breaks.open_breaks() == []
-    (event,) = result.asset_materializations_for_node("daily_positions")
+    event = world.event(result, "daily_positions")
     assert event.metadata["rows_left_out"].value == 1
 
 
-def test_net_liquidation_and_cash_of_a_statement_are_stored_once(materialize, folder, lake):
+def test_net_liquidation_and_cash_of_a_statement_are_stored_once(world, folder, lake):
     row = {"reportDate": "20260305", "currency": "USD", "cash": "10.5", "total": "99"}
     (folder / "a.xml").write_bytes(statement(more=element("EquitySummaryByReportDateInBase", row)))
-    assert materialize(imported).success
-    assert materialize(imported).success
+    assert world.materialize(imported).success
+    assert world.materialize(imported).success
     found = lake.account_values.table.rows()
     assert found.select("net_liquidation", "cash", "source").rows() == [(99.0, 10.5, "FLEX")]
     assert found["timestamp"].to_list() == [utc("2026-03-05T21:00:00")]

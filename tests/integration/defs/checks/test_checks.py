@@ -1,66 +1,66 @@
-"""The checks on the ledger."""
+"""The checks of ledger, values, requests and differences, over real tables."""
 
 import asyncio
+import json
+import re
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
+from typer.testing import CliRunner
 
-from position_sync_dagster.defs.checks.tables import a_stream_watches, agrees_with_the_broker
-from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.holding import Completeness
+from position_sync_dagster.cli.app import COMMANDS, app
+from position_sync_dagster.defs.assets.table_asset import reconciliation_breaks
+from position_sync_dagster.defs.checks import tables
+from position_sync_dagster.domain.holding import AccountSummary, Answer, Completeness
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports import reconciliation
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
-from position_sync_dagster.sync.reports.status import read_status
+from tests.support.holdings import NOT_HELD
+
+ACCOUNT = "DUSIM0001"
 
 
 @pytest.mark.parametrize(("followed", "checked"), [("STK,OPT", 2), ("STK", 0)])
 def test_rows_that_agree_with_the_broker_pass_and_types_that_are_not_followed_are_no_breaks(
-    check, own_login, write_holdings, append_row, seconds_ago, monkeypatch, followed, checked
+    world, followed, checked
 ):
-    monkeypatch.setenv("POSITION_SYNC_SEC_TYPES", followed)
-    write_holdings(own_login(), 1, 2)
-    append_row(1, seconds_ago(5))
-    append_row(2, seconds_ago(5))
-    found = check(agrees_with_the_broker)
+    world.set(sec_types=followed)
+    world.hold(1, 2)
+    world.row(1, 5)
+    world.row(2, 5)
+    found = world.check(tables.agrees_with_the_broker)
     assert (found.passed, found.metadata["checked"].value) == (True, checked)
 
 
 def test_a_difference_that_the_next_drain_may_resolve_is_named_and_is_no_failure(
-    check, own_login, write_holdings, append_row, seconds_ago, monkeypatch
+    world, monkeypatch
 ):
-    write_holdings(own_login(), 1, 2)
-    append_row(1, seconds_ago(5))
-    found = check(agrees_with_the_broker)
-    assert found.passed
+    world.hold(1, 2)
+    world.row(1, 5)
+    found = world.passes(tables.agrees_with_the_broker)
     assert (found.metadata["unconfirmed"].value, found.metadata["missing"].value) == (1, 1)
     assert "1 first seen less than 15 s ago" in found.description
     monkeypatch.setattr(reconciliation, "CONFIRM_AFTER", timedelta(0))
-    assert not check(agrees_with_the_broker).passed
-    append_row(2, seconds_ago(1))
-    found = check(agrees_with_the_broker)
-    assert found.passed
+    assert not world.check(tables.agrees_with_the_broker).passed
+    world.row(2, 1)
+    found = world.passes(tables.agrees_with_the_broker)
     assert "unconfirmed" not in found.metadata
 
 
-def test_a_difference_from_before_the_clock_was_set_back_fails_the_check(
-    check, own_login, write_holdings, append_row, seconds_ago, lake, settings
-):
-    write_holdings(own_login(), 1, 2)
-    append_row(1, seconds_ago(5))
+def test_a_difference_from_before_the_clock_was_set_back_fails_the_check(world, lake, settings):
+    world.hold(1, 2)
+    world.row(1, 5)
     (missing,) = asyncio.run(ReconciliationService(lake, settings).look()).discrepancies
-    lake.breaks.record({settings.gateway_id: [missing]}, at=seconds_ago(-3600))
-    assert not check(agrees_with_the_broker).passed
+    lake.breaks.record({settings.gateway_id: [missing]}, at=world.ago(-3600))
+    assert not world.check(tables.agrees_with_the_broker).passed
 
 
 @pytest.mark.usefixtures("confirmed_at_once")
-def test_a_quantity_that_differs_is_an_error_with_its_row(
-    check, own_login, write_holdings, append_row, seconds_ago
-):
-    write_holdings(own_login(), 1, 2)
-    append_row(1, seconds_ago(5), position=3.0)
-    found = check(agrees_with_the_broker)
-    assert not found.passed
+def test_a_quantity_that_differs_is_an_error_with_its_row(world):
+    world.hold(1, 2)
+    world.row(1, 5, position=3.0)
+    found = world.fails(tables.agrees_with_the_broker)
     assert found.severity is dg.AssetCheckSeverity.ERROR
     assert (found.metadata["quantity"].value, found.metadata["missing"].value) == (1, 1)
     records = found.metadata["discrepancies"].records
@@ -68,93 +68,215 @@ def test_a_quantity_that_differs_is_an_error_with_its_row(
 
 
 @pytest.mark.usefixtures("confirmed_at_once")
-def test_a_difference_that_a_person_accepted_passes_until_it_changes(
-    check, own_login, write_holdings, append_row, seconds_ago, lake
-):
-    write_holdings(own_login(), 1)
-    append_row(1, seconds_ago(5), position=3.0)
-    assert not check(agrees_with_the_broker).passed
+def test_a_difference_that_a_person_accepted_passes_until_it_changes(world, lake):
+    world.hold(1)
+    world.row(1, 5, position=3.0)
+    assert not world.check(tables.agrees_with_the_broker).passed
     [one] = lake.breaks.open_breaks()
     lake.breaks.accept(one.break_id, by="eva", note="assigned")
-    found = check(agrees_with_the_broker)
-    assert found.passed
+    found = world.passes(tables.agrees_with_the_broker)
     assert found.metadata["accepted"].value == 1
-    append_row(1, seconds_ago(4), position=4.0)
-    assert not check(agrees_with_the_broker).passed
+    world.row(1, 4, position=4.0)
+    assert not world.check(tables.agrees_with_the_broker).passed
 
 
 @pytest.mark.usefixtures("confirmed_at_once")
-def test_an_old_row_is_a_warning(check, own_login, write_holdings, append_row, seconds_ago):
-    write_holdings(own_login(), 1)
-    append_row(1, seconds_ago(3600))
-    found = check(agrees_with_the_broker)
-    assert not found.passed
+def test_an_old_row_is_a_warning(world):
+    world.hold(1)
+    world.row(1, 3600)
+    found = world.fails(tables.agrees_with_the_broker)
     assert found.severity is dg.AssetCheckSeverity.WARN
     assert found.metadata["stale"].value == 1
 
 
-def test_an_incomplete_snapshot_is_no_pass_and_says_so(
-    check, own_login, write_holdings, append_row, seconds_ago
-):
-    write_holdings(own_login(), 1, completeness=Completeness.PARTIAL)
-    append_row(1, seconds_ago(5))
-    found = check(agrees_with_the_broker)
-    assert not found.passed
+def test_an_incomplete_snapshot_is_no_pass_and_says_so(world):
+    world.hold(1, completeness=Completeness.PARTIAL)
+    world.row(1, 5)
+    found = world.fails(tables.agrees_with_the_broker)
     assert "does not cover every account" in (found.description or "")
 
 
-def test_a_lake_without_a_stream_says_that_none_ran(check, lake):
-    found = check(a_stream_watches)
-    assert not found.passed
-    assert "No stream has run yet" in (found.description or "")
-
-
-BLIND = "The stream has not seen the gateway since"
+def test_a_holding_without_a_value_is_named_and_is_not_zero(world):
+    world.row(1, 5)
+    world.row(2, 1, market_value=None, note="no quote")
+    world.row(3, 1, market_value=0.0)
+    world.row(4, 5, position=0.0, market_value=None)
+    found = world.fails(tables.legs_have_values)
+    assert [(row["conid"], row["note"]) for row in world.shown(found)] == [(2, "no quote")]
+    world.row(2, 1)
+    assert world.check(tables.legs_have_values).passed
 
 
 @pytest.mark.parametrize(
-    ("state", "text"),
-    [
-        (SessionState.LIVE, "A stream sees the gateway."),
-        (SessionState.BLIND, BLIND),
-        (SessionState.STARTING, BLIND),
-    ],
+    "definition",
+    [tables.agrees_with_the_broker, tables.legs_have_values, tables.values_match_the_broker],
 )
-def test_a_stream_without_connection_is_a_warning_with_the_time_since_when(
-    check, own_login, state, text
-):
-    own_login(state=state)
-    result = check(a_stream_watches)
-    assert result.passed is (state is SessionState.LIVE)
-    assert result.severity is dg.AssetCheckSeverity.WARN
-    assert (result.description or "").startswith(text)
+def test_without_rows_nothing_is_known(world, lake, definition):
+    found = world.fails(definition)
+    assert found.metadata["unknown"].value is True
 
 
-def test_blind_since_does_not_move_when_the_next_session_is_blind_too(
-    check, own_login, lake, settings
-):
-    """A restart and a rotation change nothing about a gateway that is not there."""
-    own_login(state=SessionState.LIVE)
-    blind = own_again(lake, settings, SessionState.BLIND)
-    since = f"{blind.state_since:%H:%M:%S}"
-    for state in (SessionState.STARTING, SessionState.BLIND):
-        lake.sessions.end(lake.sessions.current(settings.gateway_id))
-        later = own_login(state=state)
-        assert later.state_since == blind.state_since
-        status = read_status(lake, settings, datetime.now(UTC) + timedelta(seconds=1))
-        assert status.blind_since == status.session_since == blind.state_since
-        assert since in (check(a_stream_watches).description or "")
+def test_a_value_outside_the_band_is_named_with_both_values(world):
+    world.hold(1, 2, 3)
+    world.row(1, 1, market_value=153.0)
+    world.row(2, 1, market_value=190.0)
+    world.row(3, 1, market_value=None)
+    found = world.fails(tables.values_match_the_broker)
+    (row,) = world.shown(found)
+    assert (row["conid"], row["market_value"], row["broker_value"]) == (2, "190", "150")
+    assert found.metadata["compared"].value == 2
 
 
-def own_again(lake, settings, state):
-    """Renew the session that owns the login."""
-    session = lake.sessions.current(settings.gateway_id)
-    return lake.sessions.renew(session, lease_s=60.0, state=state)
+def test_a_value_of_another_time_proves_nothing(world):
+    world.hold(1)
+    world.row(1, 20, market_value=190.0)
+    assert world.check(tables.values_match_the_broker).passed
 
 
-def test_a_lease_that_ran_out_counts_from_the_last_heartbeat(check, own_login, later):
-    own_login(lease_s=0.001)
-    later(timedelta(minutes=5))
-    result = check(a_stream_watches)
-    assert 299 < result.metadata["blind_for_s"].value < 330
-    assert (result.description or "").startswith("No stream has seen the gateway since")
+def test_a_few_cents_are_no_difference(world, monkeypatch):
+    world.hold(1)
+    monkeypatch.setattr(Settings, "value_band", 0.0)
+    world.row(1, 1, market_value=150.04)
+    assert world.check(tables.values_match_the_broker).passed
+    world.row(1, 0, market_value=150.06)
+    assert not world.check(tables.values_match_the_broker).passed
+
+
+def test_a_row_that_is_in_the_ledger_twice_is_an_error(world, lake):
+    world.row(1, 5, update_id="row-1")
+    world.row(2, 5, update_id="row-2")
+    assert world.check(tables.ids_are_unique).passed
+    # The ledger itself refuses an id that it holds: this is a commit past it.
+    rows = lake.updates.table.rows().filter(conid=2)
+    rows.write_delta(lake.updates.table.path, mode="append")
+    found = world.check(tables.ids_are_unique)
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert [(row["update_id"], row["rows"]) for row in world.shown(found)] == [("row-2", 2)]
+
+
+def account_row(lake, at) -> None:
+    lake.account_values.append([AccountSummary(account=ACCOUNT, cash=1.0, timestamp=at)])
+
+
+def test_an_account_follows_its_holdings_and_not_the_clock(world, lake):
+    world.hold(1)
+    assert "have no row yet" in world.check(tables.account_values_follow).description
+    account_row(lake, world.ago(3600))
+    found = world.fails(tables.account_values_follow)
+    assert "10 min older than those of their holdings" in found.description
+    account_row(lake, world.ago(5))
+    assert world.check(tables.account_values_follow).passed
+    world.later(timedelta(hours=12))  # nothing changes in the night: the row stays right
+    assert world.check(tables.account_values_follow).passed
+
+
+def test_a_clock_that_was_set_back_makes_no_account_late(world, lake):
+    world.hold(1)
+    account_row(lake, world.ago(3600))
+    world.later(timedelta(hours=-1))
+    assert world.check(tables.account_values_follow).passed
+
+
+def test_an_account_without_a_row_is_named_after_a_while(world, monkeypatch):
+    world.hold(1)
+    monkeypatch.setattr(Settings, "stale_after_s", 0.0)
+    found = world.fails(tables.account_values_follow)
+    assert [row["account"] for row in world.shown(found)] == [ACCOUNT]
+
+
+def fail(lake, ids) -> None:
+    lake.queue.sync.claim_batch(limit=50)
+    lake.queue.sync.mark_failed_many(dict.fromkeys(ids, "not held"), retryable=False)
+
+
+def test_requests_that_wait_for_a_moment_pass(world, lake):
+    world.ask(1, 2)
+    found = world.passes(tables.requests_are_answered)
+    assert found.metadata["waiting"].value == 2
+
+
+def test_a_failed_request_is_named_with_its_error(world, lake):
+    fail(lake, world.ask(1))
+    found = world.fails(tables.requests_are_answered)
+    (row,) = world.shown(found)
+    assert (row["conid"], row["status"], row["error_message"]) == (1, "FAILED", "not held")
+    assert "queue retry" in found.metadata["what_to_do"].value
+
+
+def test_a_failure_counts_until_its_holding_is_valued(world, lake):
+    fail(lake, world.ask(1))
+    world.row(1, 60)
+    assert not world.check(tables.requests_are_answered).passed
+    world.row(1, -1)
+    assert world.check(tables.requests_are_answered).passed
+
+
+def test_a_failure_counts_until_a_later_request_is_answered_by_an_older_row(world, lake):
+    world.row(1, 60, update_id="row-1")
+    fail(lake, world.ask(1))
+    assert not world.check(tables.requests_are_answered).passed
+    (again,) = world.ask(1)
+    lake.queue.sync.claim_batch(limit=50)
+    lake.queue.sync.mark_success(again, answers={again: Answer(update_id="row-1")})
+    assert world.check(tables.requests_are_answered).passed
+
+
+def test_a_failure_of_a_closed_holding_or_one_that_is_tried_again_does_not_count(world, lake):
+    world.row(1, 60, position=0.0)
+    again = world.ask(2)
+    fail(lake, [*world.ask(1), *again])
+    lake.queue.sync.retry(again)
+    assert world.check(tables.requests_are_answered).passed
+
+
+def test_requests_that_wait_for_too_long_are_counted_and_twenty_are_shown(world, lake, monkeypatch):
+    world.ask(*range(1, 101))
+    monkeypatch.setattr(Settings, "stale_after_s", 1e-6)
+    found = world.fails(tables.requests_are_answered)
+    assert {row["status"] for row in world.shown(found)} == {"PENDING"}
+    assert (len(world.shown(found)), found.metadata["found"].value) == (20, 100)
+
+
+@pytest.fixture
+def breaks(lake):
+    lake.breaks.record({"gateway": [NOT_HELD]}, datetime.now(UTC))
+    return lake.breaks
+
+
+def test_a_difference_that_nobody_decides_about_for_an_hour_fails_the_check(world, breaks):
+    assert world.check(tables.breaks_are_decided).passed
+    world.later(timedelta(hours=1, seconds=1))
+    late = world.fails(tables.breaks_are_decided)
+    (row,) = world.shown(late)
+    assert (row["symbol"], row["broker"], row["tables"]) == ("SPY", "", "2")
+    (one,) = breaks.open_breaks()
+    breaks.accept(one.break_id, "eva", "transferred out")
+    accepted = world.passes(tables.breaks_are_decided)
+    assert accepted.metadata["accepted"].value == 1
+
+
+def test_an_observation_shows_the_open_differences(lake, breaks):
+    found = tables.breaks_state(lake).metadata
+    assert (found["open/opened"], found["open/confirmed"]) == (1, 0)
+    (row,) = found["open_breaks"].records
+    assert row.data["detail"] == "not held at the broker"
+    breaks.record({"gateway": []}, datetime.now(UTC))
+    assert "open_breaks" not in tables.breaks_state(lake).metadata
+
+
+def test_the_command_compares_now_and_records_nothing(world, lake):
+    world.hold(7)
+    shown = CliRunner().invoke(app, ["reconcile"]).stdout
+    assert "1 holdings of all accounts compared" in shown
+    assert "MISSING DUSIM0001 7 " in shown
+    found = json.loads(CliRunner().invoke(app, ["reconcile", "--json"]).stdout)
+    assert [one["type"] for one in found["discrepancies"]] == ["MISSING"]
+    assert lake.breaks.open_breaks() == []
+
+
+def test_the_page_names_only_commands_that_exist():
+    [check] = tables.breaks_are_decided.check_specs
+    texts = f"{reconciliation_breaks.description} {check.description}"
+    named = re.findall(r"position-sync (\w+)", texts)
+    assert named
+    assert set(named) <= set(COMMANDS)

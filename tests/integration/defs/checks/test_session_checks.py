@@ -1,7 +1,8 @@
-"""The checks of lines, holdings set aside and legs."""
+"""The checks of the stream, its lines, holdings set aside and legs."""
 
 from datetime import UTC, datetime, timedelta
 
+import dagster as dg
 import pytest
 
 from position_sync_dagster.defs.checks import tables
@@ -21,48 +22,47 @@ from position_sync_dagster.terminal.board import describe
 
 
 @pytest.fixture
-def live(own_login, lake):
+def live(world, lake):
     """Own the login with a detail and lines."""
 
     def renew(**values):
-        session = lake.sessions.current("127.0.0.1:1") or own_login()
+        session = lake.sessions.current("127.0.0.1:1") or world.own()
         return lake.sessions.renew(session, lease_s=60.0, state=SessionState.LIVE, **values)
 
     return renew
 
 
-def test_holdings_set_aside_and_unknown_accounts_are_named_as_the_feed_says_it(check, live):
+def test_holdings_set_aside_and_unknown_accounts_are_named_as_the_feed_says_it(world, live):
     odd = describe_odd_rows({("DU1", 7): "quantity 'nan, or (so)'"})
     others = [
         f"account DU2 {EMPTIED}: all 3 are unknown until a second list or trades confirm it",
         f"account DU3 {NOT_MANAGED}: its 4 holdings are unknown",
     ]
     live(detail="; ".join(["account DU4: its download did not end", *others, odd]))
-    result = check(tables.holdings_are_usable)
-    assert not result.passed
+    result = world.fails(tables.holdings_are_usable)
     problems = [record.data["problem"] for record in result.metadata["rows"].records]
     assert problems == [*others, odd]
     assert all(text in result.description for text in problems)
     assert "conid 7 of DU1" in result.description
 
 
-def test_a_gateway_without_odd_holdings_passes(check, live):
+def test_a_gateway_without_odd_holdings_passes(world, live):
     live(detail="data farm usopt is broken")
-    assert check(tables.holdings_are_usable).passed
+    assert world.check(tables.holdings_are_usable).passed
 
 
-def test_without_an_owner_nothing_is_known_of_odd_holdings(check, own_login, lake):
-    lake.sessions.end(own_login())
-    found = check(tables.holdings_are_usable)
+def test_without_an_owner_nothing_is_known_of_odd_holdings(world, lake):
+    lake.sessions.end(world.own())
+    found = world.check(tables.holdings_are_usable)
     assert (found.passed, found.metadata["unknown"].value) == (False, True)
 
 
-def test_a_live_login_that_is_due_is_said_by_check_and_status(check, live, lake, settings):
+def test_a_live_login_that_is_due_is_said_by_check_and_status(world, live, lake, settings):
     now = datetime.now(UTC)
     live(gateway_running_since=now - timedelta(days=8))
-    assert check(tables.login_is_made).passed, "the trading mode of the lake is unknown"
+    assert world.check(tables.login_is_made).passed, "the trading mode of the lake is unknown"
     lake.sessions.claim_mode(TradingMode.LIVE)
-    found = check(tables.login_is_made)
+    found = world.check(tables.login_is_made)
     assert (found.passed, found.metadata["login"].value) == (False, "DUE")
     assert "Its next restart asks for the second factor" in found.description
     status = read_status(lake, settings, now)
@@ -77,14 +77,14 @@ def test_a_live_login_that_is_due_is_said_by_check_and_status(check, live, lake,
     )
 
 
-def test_an_owner_that_looked_away_does_not_know_whether_the_gateway_was_restarted(own_login, lake):
+def test_an_owner_that_looked_away_does_not_know_whether_the_gateway_was_restarted(world, lake):
     now = datetime.now(UTC)
     eight_days_ago = now - timedelta(days=8)
-    session = lake.sessions.renew(own_login(), lease_s=60.0, gateway_running_since=eight_days_ago)
+    session = lake.sessions.renew(world.own(), lease_s=60.0, gateway_running_since=eight_days_ago)
     assert session.login_week(now, TradingMode.LIVE, 1.0).state is WeekState.DUE
     ended = lake.sessions.end(session)
     assert ended.login_week(now, TradingMode.LIVE, 1.0).state is WeekState.UNKNOWN
-    refresh = own_login(owner=Owner.REFRESH)
+    refresh = world.own(owner=Owner.REFRESH)
     assert refresh.gateway_running_since is None, "the stream after it cannot know either"
 
 
@@ -95,43 +95,91 @@ def add_legs(lake, *conids: int) -> None:
         )
 
 
-def test_lines_near_the_limit_name_the_holdings_without_one(
-    check, shown, live, lake, write_holdings, append_row, seconds_ago
-):
+def test_lines_near_the_limit_name_the_holdings_without_one(world, live, lake):
     session = live(lines_in_use=8, line_limit=10)
-    write_holdings(session, 1, 2, 3)
+    world.hold(1, 2, 3, session=session)
     add_legs(lake, 1, 2)
-    append_row(1, seconds_ago(1))
-    append_row(2, seconds_ago(1), source=Source.QUEUE)
-    assert check(tables.lines_suffice).passed
+    world.row(1, 1)
+    world.row(2, 1, source=Source.QUEUE)
+    assert world.check(tables.lines_suffice).passed
     # The lines of five underlyings are free for legs.
     live(lines_in_use=10, line_limit=10, underlying_lines=5)
-    assert check(tables.lines_suffice).passed
+    assert world.check(tables.lines_suffice).passed
     live(lines_in_use=9, line_limit=10, underlying_lines=0)
-    found = check(tables.lines_suffice)
-    assert not found.passed
-    assert [row["conid"] for row in shown(found)] == [2]
-    append_row(2, seconds_ago(0))
-    found = check(tables.lines_suffice)
-    assert (found.passed, shown(found)) == (False, [])
+    found = world.fails(tables.lines_suffice)
+    assert [row["conid"] for row in world.shown(found)] == [2]
+    world.row(2, 0)
+    found = world.check(tables.lines_suffice)
+    assert (found.passed, world.shown(found)) == (False, [])
     assert "9 of 10 lines" in found.description
 
 
-def test_a_leg_without_its_contract_is_named_with_the_candidates(check, shown, lake):
+def test_a_leg_without_its_contract_is_named_with_the_candidates(world, lake):
     now = datetime.now(UTC)
     terms = dict(symbol="SPX", right="P", strike=5000.0, expiry="20281215", strategy_id="hedge")
     leg = make_leg(**terms, added_at=now)
     lake.registry.sync.add_many([leg])
-    assert check(legs_are_resolved).passed, "it was not looked up yet"
+    assert world.check(legs_are_resolved).passed, "it was not looked up yet"
     lake.registry.sync.settle([(lake.registry.sync.get_unresolved()[0], "SPX or SPXW")])
-    found = check(legs_are_resolved)
-    assert not found.passed
-    (row,) = shown(found)
+    found = world.fails(legs_are_resolved)
+    (row,) = world.shown(found)
     assert (row["strategy_id"], row["problem"]) == ("hedge", "SPX or SPXW")
 
 
-def test_a_leg_that_nobody_looks_up_is_named_after_a_while(check, lake):
+def test_a_leg_that_nobody_looks_up_is_named_after_a_while(world, lake):
     old = datetime.now(UTC) - timedelta(hours=1)
     terms = dict(symbol="SPX", right="P", strike=5000.0, expiry="20281215", strategy_id="hedge")
     lake.registry.sync.add_many([make_leg(**terms, added_at=old)])
-    assert not check(legs_are_resolved).passed
+    assert not world.check(legs_are_resolved).passed
+
+
+def test_a_lake_without_a_stream_says_that_none_ran(world, lake):
+    found = world.fails(tables.a_stream_watches)
+    assert "No stream has run yet" in (found.description or "")
+
+
+BLIND = "The stream has not seen the gateway since"
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [
+        (SessionState.LIVE, "A stream sees the gateway."),
+        (SessionState.BLIND, BLIND),
+        (SessionState.STARTING, BLIND),
+    ],
+)
+def test_a_stream_without_connection_is_a_warning_with_the_time_since_when(world, state, text):
+    world.own(state=state)
+    result = world.check(tables.a_stream_watches)
+    assert result.passed is (state is SessionState.LIVE)
+    assert result.severity is dg.AssetCheckSeverity.WARN
+    assert (result.description or "").startswith(text)
+
+
+def test_blind_since_does_not_move_when_the_next_session_is_blind_too(world, lake, settings):
+    """A restart and a rotation change nothing about a gateway that is not there."""
+    world.own(state=SessionState.LIVE)
+    blind = own_again(lake, settings, SessionState.BLIND)
+    since = f"{blind.state_since:%H:%M:%S}"
+    for state in (SessionState.STARTING, SessionState.BLIND):
+        lake.sessions.end(lake.sessions.current(settings.gateway_id))
+        later = world.own(state=state)
+        assert later.state_since == blind.state_since
+        status = read_status(lake, settings, datetime.now(UTC) + timedelta(seconds=1))
+        assert status.blind_since == status.session_since == blind.state_since
+        assert since in (world.check(tables.a_stream_watches).description or "")
+
+
+def own_again(lake, settings, state):
+    """Renew the session that owns the login."""
+    session = lake.sessions.current(settings.gateway_id)
+    return lake.sessions.renew(session, lease_s=60.0, state=state)
+
+
+def test_a_lease_that_ran_out_counts_from_the_last_heartbeat(world):
+    world.own(lease_s=0.001)
+    world.later(timedelta(minutes=5))
+    result = world.check(tables.a_stream_watches)
+    assert 299 < result.metadata["blind_for_s"].value < 330
+    assert (result.description or "").startswith("No stream has seen the gateway since")

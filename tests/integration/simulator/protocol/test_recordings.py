@@ -51,9 +51,7 @@ AGAIN: dict[str, Callable[[list[str]], tuple[str, ...]]] = {
     "error": lambda f: messages.error(int(f[2]), int(f[3]), f[4]),
     "updateAccountValue": lambda f: account_messages.account_value(f[5], f[2], f[3], f[4]),
     "updatePortfolio": lambda f: account_messages.portfolio_value(
-        f[19],
-        held(f[2:13]),
-        **dict(zip(AMOUNTS, map(float, f[13:19]), strict=True)),
+        f[19], held(f[2:13]), **dict(zip(AMOUNTS, map(float, f[13:19]), strict=True))
     ),
     "updateAccountTime": lambda f: account_messages.account_time(f[2]),
     "nextValidId": lambda f: messages.next_valid_id(int(f[2])),

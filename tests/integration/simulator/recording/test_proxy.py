@@ -1,12 +1,9 @@
 """The proxy passes on what is known to be harmless, and nothing else."""
 
-import asyncio
 import json
 import os
 import signal
 import stat
-import subprocess
-import sys
 from contextlib import asynccontextmanager
 
 import pytest
@@ -188,23 +185,18 @@ def test_a_recording_is_a_new_file_for_its_owner_alone(tmp_path):
     assert path.read_text() == text
 
 
-async def test_the_command_records_until_a_signal(simulate, tmp_path):
+MAIN = ("-c", "from position_sync_dagster.cli import main; main()", "record")
+
+
+async def test_the_command_records_until_a_signal(simulate, program, tmp_path, monkeypatch):
+    out = tmp_path / "session.ibrec"
     async with simulate() as sim:
-        out = tmp_path / "session.ibrec"
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", "from position_sync_dagster.cli import main; main()",
-            "record", "--out", str(out), "--minutes", "30",
-            env=os.environ | {"POSITION_SYNC_GATEWAY_PORT": str(sim.port)},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        try:
+        monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(sim.port))
+        async with program(*MAIN, "--out", out, "--minutes", "30") as process:
             ready = json.loads(await process.stdout.readline())
             raw = await logged_in(ready["port"])
             process.send_signal(signal.SIGINT)
             output, errors = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
         await raw.close()
     assert (process.returncode, errors) == (0, b"")
     done = json.loads(output)
@@ -212,9 +204,11 @@ async def test_the_command_records_until_a_signal(simulate, tmp_path):
     assert (done["connections"], done["not_passed_on"], done["failed"]) == (1, 0, None)
 
 
-async def test_the_command_records_the_login_that_is_named(simulate, tmp_path, monkeypatch, refuse):
+async def test_the_command_records_the_login_that_is_named(
+    simulate, program, tmp_path, monkeypatch, refuse
+):
     out = tmp_path / "session.ibrec"
-    command = ("record", "--out", str(out), "--minutes", "0.01")
+    command = ("--out", str(out), "--minutes", "0.01")
     async with simulate() as sim:
         file = tmp_path / "gateways.yaml"
         file.write_text(
@@ -223,15 +217,12 @@ async def test_the_command_records_the_login_that_is_named(simulate, tmp_path, m
         )
         monkeypatch.setenv("POSITION_SYNC_GATEWAYS_FILE", str(file))
         for words in ((), ("--login", "north")):
-            code, errors = refuse(*command, *words)
+            code, errors = refuse("record", *command, *words)
             assert code == 2
             assert "Choose one of the logins: east, west." in errors
         assert not out.exists()
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", "from position_sync_dagster.cli import main; main()",
-            *command, "--login", "west", stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        output, errors = await process.communicate()
+        async with program(*MAIN, *command, "--login", "west") as process:
+            output, errors = await process.communicate()
     assert (process.returncode, errors) == (0, b"")
     assert json.loads(output.splitlines()[0])["gateway"] == f"127.0.0.1:{sim.port}"
 

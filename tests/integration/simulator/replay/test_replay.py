@@ -3,8 +3,6 @@
 import asyncio
 import json
 import signal
-import subprocess
-import sys
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -17,6 +15,7 @@ from ib_gateway_simulator.recordings.entry import Closed, Message
 from ib_gateway_simulator.recordings.recording import load_recording
 from ib_gateway_simulator.replay.server import Replay
 from tests.support.raw_client import RawClient, logged_in
+from tests.support.recorded_session import SMALL
 from tests.support.waiting import DEADLINE_S, eventually
 
 A, B = "DUSIM0001", "DUSIM0002"
@@ -28,11 +27,9 @@ async def session(simulate, recorded):
     """Record a session with faults and a cut, and return the path of its recording."""
     async with simulate(tick_interval_s=0.02) as sim, recorded(sim.port) as proxy:
         raw = await logged_in(proxy.port)
-        raw.send(61, 1)
-        await raw.wait_id(62)
-        raw.send(6, 2, 1, A)
-        await raw.wait_id(54)
-        raw.contract_details(11, CALL, "", "", "", 0.0, "", "", "", "", "", "", "")
+        await raw.positions()
+        await raw.download(A)
+        raw.contract_details(11, CALL)
         await raw.wait_id(52)
         for req_id, conid in ((21, CALL), (22, PUT)):
             raw.market_data(req_id, conid, ticks="232")
@@ -53,8 +50,7 @@ async def session(simulate, recorded):
         sim.disconnect()
         await raw.wait_closed()
         again = await logged_in(proxy.port)
-        again.send(61, 1)
-        await again.wait_id(62)
+        await again.positions()
         again.market_data(7, PUT)
         await again.wait(lambda m: m[0] == "1" and m[2] == "7")
         await again.close()
@@ -153,10 +149,9 @@ async def test_a_replay_through_the_recorder_gives_the_same_recording_to_the_byt
 async def test_request_ids_of_another_client_are_mapped(session):
     async with replayed(session, cut=False) as replay:
         raw = await logged_in(replay.port, client_id=9)
-        raw.send(61, 1)
-        await raw.wait_id(62)
+        await raw.positions()
         raw.send(6, 2, 1, A)
-        raw.contract_details(501, CALL, "", "", "", 0.0, "", "", "", "", "", "", "")
+        raw.contract_details(501, CALL)
         row = await raw.wait_id(10)
         assert (row[1], row[12]) == ("501", str(CALL))
         raw.market_data(602, PUT)  # in another order, with another id
@@ -176,20 +171,16 @@ async def test_request_ids_of_another_client_are_mapped(session):
 async def test_what_was_not_recorded_is_answered_from_what_is_known_or_refused_by_name(session):
     async with replayed(session, cut=False, patience_s=0.1) as replay:
         raw = await logged_in(replay.port)
-        raw.send(61, 1)
-        await raw.wait_id(62)
-        raw.send(6, 2, 1, A)
-        await raw.wait_id(54)
+        await raw.positions()
+        await raw.download(A)
         await raw.wait_error(399)
         first = [m[2:] for m in raw.of(61)]
         since = await raw.barrier()
-        raw.send(61, 1)
-        await raw.wait_id(62, since)
+        await raw.positions()
         listed = {(m[2], m[3]): m[14] for m in raw.of(61, since=since)}
         assert listed.keys() == {(m[0], m[1]) for m in first}  # none is missing
         since = await raw.barrier()
-        raw.send(6, 2, 1, A)
-        await raw.wait_id(54, since)
+        await raw.download(A)
         assert len(raw.of(7, since=since)) >= 6
         raw.send(6, 2, 1, B)  # never downloaded: no end may come
         raw.send(20, 88, CALL)
@@ -207,43 +198,85 @@ async def test_a_late_request_gets_at_once_what_it_missed(session):
         raw = await logged_in(replay.port)
         await raw.wait_error(1102)
         assert raw.of(61, 62, 7, 1) == []  # nothing that was not requested
-        raw.send(61, 1)
-        await raw.wait_id(62)
+        await raw.positions()
         assert len(raw.of(61)) > 5
         raw.market_data(5, PUT)
         await raw.wait(lambda m: m[0] == "1" and m[2] == "5" and m[3] == "37")
         await raw.close()
 
 
-async def test_the_command_plays_a_recording(session, tmp_path):
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "ib_gateway_simulator",
-        "--replay", str(session), "--speed", "10", "--port", "0",
-        stdout=subprocess.PIPE,
-    )  # fmt: skip
-    try:
+async def test_the_command_plays_a_recording(session, program):
+    words = ("--replay", session, "--speed", "10", "--port", "0")
+    async with program("-m", "ib_gateway_simulator", *words) as process:
         ready = json.loads(await process.stdout.readline())
         raw = await logged_in(ready["port"])
-        raw.send(61, 1)
-        await raw.wait_id(62)
+        await raw.positions()
         await raw.wait_closed()  # as recorded
         await raw.close()
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
 
 
-def test_a_recording_in_which_no_client_logged_in_is_refused(tmp_path):
+async def test_a_recording_in_which_no_client_logged_in_is_refused(tmp_path, program):
     with Recorder(tmp_path / "a.ibrec") as recorder:
         number = recorder.opened()
         recorder.offer(number, "v176..178")
         recorder.greeting(number, ("178", ""))
         recorder.closed(number, "client")
-    played = subprocess.run(
-        [sys.executable, "-m", "ib_gateway_simulator", "--replay", recorder.path],
-        capture_output=True, text=True, timeout=DEADLINE_S, check=False,
-    )  # fmt: skip
-    assert played.returncode == 2
-    assert "no client logged in" in played.stderr
+    async with program("-m", "ib_gateway_simulator", "--replay", recorder.path) as process:
+        _, errors = await process.communicate()
+    assert process.returncode == 2
+    assert "no client logged in" in errors.decode()
+
+
+async def log_in(port):
+    """Return whether a client that connects now is let in."""
+    raw = RawClient()
+    await raw.open(port)
+    raw.greet()
+    raw.send(71, 2, 4, "")
+    await eventually(lambda: raw.closed.is_set() or raw.of(9))
+    let_in = bool(raw.of(9))
+    return raw if let_in else await raw.close()
+
+
+@pytest.fixture
+def recording():
+    return load_recording(SMALL)
+
+
+def longer(recording, down_s):
+    """Return the recording with a longer outage between its two connections."""
+    cut = next(e for e in recording.entries if isinstance(e, Closed))
+    later = [
+        replace(e, at_s=e.at_s + down_s) if e.at_s > cut.at_s and e.connection > 1 else e
+        for e in recording.entries
+    ]
+    return replace(recording, entries=tuple(later))
+
+
+async def test_clients_are_cut_while_the_recorded_gateway_was_down(recording):
+    async with Replay(longer(recording, 1e6), speed=1000.0, patience_s=0.01) as replay:
+        raw = await log_in(replay.port)
+        await raw.wait_closed()
+        await raw.close()
+        for _ in range(3):
+            assert await log_in(replay.port) is None
+        assert replay.left == 1
+
+
+async def test_the_next_connection_is_played_after_the_outage(recording):
+    async with Replay(recording, speed=10.0, patience_s=0.01) as replay:
+        raw = await log_in(replay.port)
+        await raw.wait_closed()
+        await raw.close()
+        again = None
+
+        async def is_let_in():
+            nonlocal again
+            again = await log_in(replay.port)
+            return again is not None
+
+        await eventually(is_let_in)
+        assert replay.left == 0
+        await again.close()

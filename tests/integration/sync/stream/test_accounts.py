@@ -8,6 +8,7 @@ from position_sync_dagster.domain.holding import QueueStatus
 from position_sync_dagster.gateway.connection import IBConnectionManager, connect
 from position_sync_dagster.sync.drain import ConnectionValues, QueueWorker, drain
 from tests.support.short_owner import refresh
+from tests.support.streams import eventually, settings_for, simulate
 
 LEGS = 6
 # Smaller than the holdings of one account: requests without a value fill more than a batch.
@@ -43,7 +44,7 @@ def book(accounts, tmp_path):
 
 
 @pytest.fixture
-def other_client(settings_for):
+def other_client():
     """Subscribe another client to an account; until it ends the gateway serves no other account."""
 
     @asynccontextmanager
@@ -62,9 +63,7 @@ async def valued(lake):
     return {(row.account, row.conid) for row in rows if row.market_value is not None}
 
 
-async def test_every_holding_is_valued_in_each_refresh(
-    simulate, lake, settings_for, accounts, book
-):
+async def test_every_holding_is_valued_in_each_refresh(lake, accounts, book):
     async with simulate(book) as sim:
         settings = settings_for(sim, batch_size=BATCH)
         for _ in range(2):
@@ -76,7 +75,7 @@ async def test_every_holding_is_valued_in_each_refresh(
 
 
 async def test_accounts_refused_because_of_another_client_are_valued_later_and_the_others_at_once(
-    simulate, lake, settings_for, accounts, book, other_client
+    lake, accounts, book, other_client
 ):
     *refused, served = accounts
     async with simulate(book) as sim:
@@ -101,7 +100,7 @@ async def test_accounts_refused_because_of_another_client_are_valued_later_and_t
 
 
 async def test_a_worker_continues_after_requests_without_a_value_and_then_waits(
-    simulate, lake, settings_for, accounts, book, other_client, eventually
+    lake, accounts, book, other_client
 ):
     async with simulate(book) as sim:
         settings = settings_for(sim, batch_size=BATCH)

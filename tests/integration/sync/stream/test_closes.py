@@ -28,11 +28,11 @@ from position_sync_dagster.sync.leg_followers import RollFollower
 from position_sync_dagster.sync.stream import publisher
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.publisher import Announcements, CloseWatcher, Publisher
+from tests.support.booked_legs import CALL, CENTS, PUT, STOCK, WORTHLESS, A, B
 from tests.support.short_owner import refresh
+from tests.support.streams import eventually, settings_for, simulate
 from tests.unit.sync.stream.test_publisher import HELD, NOW, Feed
 
-A, B = "DUSIM0001", "DUSIM0002"
-CALL, PUT, WORTHLESS, CENTS, STOCK = 921000001, 921000002, 921000003, 921000004, 920000001
 INDEX_PUT, FUTURE, FUTURE_PUT, NEXT_CALL, NEW_CALL = (
     921000006, 920000002, 921000005, 921000007, 921000008,
 )  # fmt: skip
@@ -77,7 +77,7 @@ def book():
 
 
 @pytest.fixture
-def watched(simulate, settings_for, streaming, lake, eventually, tmp_path):
+def watched(streaming, lake, tmp_path):
     """Stream a book whose values and contract details are in the tables; follow rolls."""
     file = tmp_path / "strategies.yaml"
     file.write_text("strategies: [{strategy_id: roller, follow_rolls: true, legs: []}]")
@@ -223,9 +223,7 @@ def quick(monkeypatch):
 
 
 @pytest.mark.usefixtures("quick")
-async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
-    watched, lake, eventually
-) -> None:
+async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(watched, lake) -> None:
     lake.registry.sync.add_active(
         conid=CALL, symbol="AAPL", right="CALL", strike=240.0, expiry="20281215",
         strategy_id="roller", account=A,
@@ -265,9 +263,7 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
         assert {one.cause for one in found} == {case.stated or case.provisional}, name
 
 
-async def test_what_closed_while_nobody_watched_is_found_by_the_next_refresh(
-    watched, simulate, settings_for, lake, eventually
-) -> None:
+async def test_what_closed_while_nobody_watched_is_found_by_the_next_refresh(watched, lake) -> None:
     async with simulate(book()) as sim:
         settings = settings_for(sim)
         await refresh(lake, settings)
@@ -292,7 +288,7 @@ def killed(*_args, **_more):
 
 
 async def test_a_quantity_that_moves_on_after_a_kill_before_its_publication_is_recorded_from_there(
-    simulate, settings_for, lake, monkeypatch
+    lake, monkeypatch
 ) -> None:
     async with simulate(book()) as sim:
         settings = settings_for(sim)
@@ -325,9 +321,11 @@ async def test_a_quantity_that_moves_on_after_a_kill_before_its_publication_is_r
         }
 
 
-async def test_a_change_that_was_stored_although_its_table_failed_is_not_stored_again(
-    lake, monkeypatch
+@pytest.mark.parametrize("failing", ["changes", "positions"])
+async def test_a_quantity_that_moves_again_after_a_failed_write_is_recorded_from_there_and_once(
+    lake, monkeypatch, failing
 ) -> None:
+    """The changes are stored although their table failed; the positions come after them."""
     context = OwnerContext(settings=Settings(), clock=lambda: NOW)
     held = replace(HELD, gateway_id=context.settings.gateway_id)
     feed = Feed(held)
@@ -336,15 +334,22 @@ async def test_a_change_that_was_stored_although_its_table_failed_is_not_stored_
     publisher.follow(feed)
     await publisher.publish(feed)
 
-    def fail(*_):
+    def fail(*_args, **_more):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
+    failing_calls = {
+        "changes": [(lake.position_changes.table._synced, "sync_through")],
+        "positions": [(lake.broker_positions, "replace"), (lake.broker_positions, "update")],
+    }
     feed.put(replace(held, position=5.0, position_time=NOW + timedelta(seconds=1)))
     with monkeypatch.context() as broken:
-        broken.setattr(lake.position_changes.table._synced, "sync_through", fail)
-        with pytest.raises(LakeError):
+        for owner, name in failing_calls[failing]:
+            broken.setattr(owner, name, fail)
+        with pytest.raises((LakeError, OSError)):
             await publisher.publish(feed)
-    feed.put(replace(held, position=0.0, position_time=NOW + timedelta(seconds=2)))
-    await publisher.publish(feed)
+    for second, quantity in ((2, 0.0), (3, 1.0)):
+        at = NOW + timedelta(seconds=second)
+        feed.put(replace(held, position=quantity, position_time=at))
+        await publisher.publish(feed)
     changes = [(one.before, one.after) for one in lake.position_changes.records()]
-    assert changes == [(2.0, 5.0), (5.0, 0.0)]
+    assert changes == [(2.0, 5.0), (5.0, 0.0), (0.0, 1.0)]

@@ -13,9 +13,10 @@ from position_sync_dagster.errors import GatewayTimeoutError
 from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.sync.stream import streamer as link
+from tests.support.booked_legs import PUT
 from tests.support.messages import frame
+from tests.support.streams import eventually, settings_for, simulate, updates_continue
 
-PUT = 921000002
 UNREADABLE = "sent a message that cannot be read"
 GIVEN_UP = {
     "half a message": "a message has been incomplete",
@@ -29,7 +30,7 @@ def _quick(monkeypatch):
 
 
 @pytest.fixture
-def live(stream_legs, updates_continue):
+def live(stream_legs):
     """Stream one leg, and give the test a check that updates continue."""
 
     @asynccontextmanager
@@ -52,7 +53,7 @@ def live(stream_legs, updates_continue):
     ids=["text", "binary", "unknown type", "short", "short tick"],
 )
 async def test_a_message_that_cannot_be_read_is_left_out_and_logged_once(
-    live, eventually, caplog, garbage, expected
+    live, caplog, garbage, expected
 ):
     async with live() as (sim, streamer, updates_continue):
         for _ in range(50):
@@ -88,9 +89,7 @@ async def test_ticks_of_requests_that_nobody_made_write_no_log(live, caplog):
     ],
     ids=["cut", "cut, and a second end", "text", "empty"],
 )
-async def test_positions_of_which_one_cannot_be_read_are_no_snapshot(
-    simulate, settings_for, garbage
-):
+async def test_positions_of_which_one_cannot_be_read_are_no_snapshot(garbage):
     async with simulate() as sim:
         manager = IBConnectionManager(settings_for(sim, gateway_timeout_s=0.5))
         held = await manager.get_connection()
@@ -116,7 +115,7 @@ async def test_positions_of_which_one_cannot_be_read_are_no_snapshot(
     ids=["the longest length", "15 MB", "half a length"],
 )
 async def test_half_a_message_ends_the_connection_even_if_others_follow(
-    live, eventually, caplog, monkeypatch, half, why
+    live, caplog, monkeypatch, half, why
 ):
     monkeypatch.setattr(connection, "SILENCE_S", 0.4)
     async with live() as (sim, streamer, updates_continue):
@@ -127,7 +126,7 @@ async def test_half_a_message_ends_the_connection_even_if_others_follow(
 
 
 async def test_half_a_message_ends_the_connection_even_if_nothing_follows(
-    live, eventually, caplog, monkeypatch
+    live, caplog, monkeypatch
 ):
     monkeypatch.setattr(connection, "SILENCE_S", 0.4)
     async with live(gateway_timeout_s=0.5) as (sim, streamer, updates_continue):
@@ -139,9 +138,7 @@ async def test_half_a_message_ends_the_connection_even_if_nothing_follows(
         assert GIVEN_UP["half a message"] in caplog.text
 
 
-async def test_a_gateway_that_sends_only_garbage_is_disconnected(
-    live, eventually, caplog, monkeypatch
-):
+async def test_a_gateway_that_sends_only_garbage_is_disconnected(live, caplog, monkeypatch):
     monkeypatch.setattr(connection, "SILENCE_S", 0.3)
     async with live(gateway_timeout_s=0.5) as (sim, streamer, updates_continue):
         send = connection.IB.reqCurrentTimeAsync

@@ -11,10 +11,10 @@ from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.leg import LegState, make_leg
 from position_sync_dagster.lake.storage.table import data_files
 from position_sync_dagster.sync.stream import streamer as link
-from tests.support.booked_legs import terms_of
+from tests.support.booked_legs import A, terms_of
 from tests.support.extent import EVERYTHING
+from tests.support.streams import eventually, offline, simulate
 
-A = "DUSIM0001"
 FIRST, ACTIVE = 931000000, 60
 STRIKES = 500 if EVERYTHING else 125
 HOLDINGS, JOINING = 4 * STRIKES, 2 * STRIKES
@@ -41,7 +41,7 @@ def book(tmp_path):
 
 
 @pytest.fixture
-def stream_large(simulate, streaming, lake, book):
+def stream_large(streaming, lake, book):
     """Stream the book, of which the first few contracts are legs."""
 
     @asynccontextmanager
@@ -69,7 +69,7 @@ async def _enough(lake, count):
     return await waiting(lake) >= count
 
 
-async def test_a_fill_is_published_without_the_rest_of_the_book(stream_large, lake, eventually):
+async def test_a_fill_is_published_without_the_rest_of_the_book(stream_large, lake):
     async with stream_large(1) as (sim, streamer, _received):
         await eventually(lambda: _enough(lake, HOLDINGS - 1))
         conid, table = FIRST + 3 * STRIKES, lake.broker_positions.table
@@ -93,7 +93,7 @@ async def test_a_fill_is_published_without_the_rest_of_the_book(stream_large, la
 
 
 async def test_a_whole_list_without_any_of_the_holdings_closes_them_in_few_commits(
-    stream_large, lake, eventually, monkeypatch
+    stream_large, lake, monkeypatch
 ):
     monkeypatch.setattr(link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
     async with stream_large(1, second_list_s=1.0) as (sim, streamer, received):
@@ -120,7 +120,7 @@ async def test_a_whole_list_without_any_of_the_holdings_closes_them_in_few_commi
 
 
 async def test_many_legs_that_join_and_leave_at_once_are_routed_in_few_commits(
-    stream_large, lake, book, eventually
+    stream_large, lake, book
 ):
     legs = [
         make_leg(
@@ -147,7 +147,7 @@ async def test_many_legs_that_join_and_leave_at_once_are_routed_in_few_commits(
 
 
 async def test_after_1101_positions_and_lines_are_requested_before_profits(
-    stream_large, offline, eventually, monkeypatch
+    stream_large, monkeypatch
 ):
     async with stream_large(ACTIVE, **TEN_LINES) as (sim, streamer, _received):
         await eventually(lambda: sim.stats()["pnl_subscriptions"] == ACTIVE - 10)

@@ -1,34 +1,42 @@
-"""Each leg is compared with the contract of its conid, and streamed only as what it is."""
+"""The contract of each leg: compared with its terms, or found by them, or the reason is said."""
 
 import time
+from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.clock import Backoff
+from ib_gateway_simulator import load_book
+from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.gateway.connection import connect
+from position_sync_dagster.lake.strategies_file import load_strategies
+from position_sync_dagster.processes.preflight import Level, of_gateway
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.book import read_book
+from position_sync_dagster.sync.reports.status import leg_states, read_status
 from position_sync_dagster.sync.stream import contracts
-from tests.integration.sync.conftest import CALL, PUT, STOCK, A
+from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
+from position_sync_dagster.sync.stream.ownership import OwnerContext
+from tests.support import legs as contract_legs
+from tests.support.booked_legs import CALL, PUT, STOCK, A, leg, terms_of
+from tests.support.short_owner import refresh
+from tests.support.streams import eventually, settings_for, simulate
 
 
-async def test_a_leg_with_another_strike_than_its_contract_is_not_streamed(
-    simulate, streaming, lake, leg, eventually
-):
-    async with simulate() as sim:
-        await lake.registry.add_active(**leg(PUT, strike=230))
-        await lake.registry.add_active(**leg(CALL))
-        async with streaming(sim) as (streamer, received):
-            await eventually(lambda: received.newest(A, CALL))
-            await eventually(lambda: streamer.detail)
-            assert f"{PUT} of strategy s is not streamed" in streamer.detail
-            assert "its strike is 220, not 230" in streamer.detail
-            assert streamer.routes[(A, PUT)] is LegState.MONITORED
-            assert sim.stats()["peak_lines"] == 1
-            await lake.registry.add_active(**leg(PUT))
-            await eventually(lambda: streamer.routes[(A, PUT)] is LegState.STREAMED)
-            await eventually(lambda: streamer.detail is None)
+async def test_a_leg_with_another_strike_than_its_contract_is_not_streamed(stream_legs, lake):
+    legs = leg(PUT, strike=230), leg(CALL)
+    async with stream_legs(*legs, rows=False) as (sim, streamer, received):
+        await received.row(CALL)
+        await eventually(lambda: streamer.detail)
+        assert f"{PUT} of strategy s is not streamed" in streamer.detail
+        assert "its strike is 220, not 230" in streamer.detail
+        assert streamer.routes[(A, PUT)] is LegState.MONITORED
+        assert sim.stats()["peak_lines"] == 1
+        await lake.registry.add_active(**leg(PUT))
+        await eventually(lambda: streamer.routes[(A, PUT)] is LegState.STREAMED)
+        await eventually(lambda: streamer.detail is None)
 
 
 async def test_a_stock_is_streamed_as_a_leg(stream_legs):
@@ -40,7 +48,7 @@ async def test_a_stock_is_streamed_as_a_leg(stream_legs):
 
 
 async def test_a_leg_that_only_old_details_contradict_is_streamed_and_the_details_renewed(
-    simulate, settings_for, streaming, lake, leg, eventually
+    streaming, lake
 ):
     async with simulate() as sim:
         connection = await connect(settings_for(sim))
@@ -50,7 +58,7 @@ async def test_a_leg_that_only_old_details_contradict_is_streamed_and_the_detail
         lake.contracts.put([replace(old, seen_at=details.seen_at - timedelta(days=9))])
         await lake.registry.add_active(**leg(PUT))
         async with streaming(sim) as (streamer, received):
-            await eventually(lambda: received.newest(A, PUT))
+            await received.row(PUT)
             assert streamer.routes[(A, PUT)] is LegState.STREAMED
             assert streamer.detail is None
             await eventually(lambda: lake.contracts.get([PUT])[PUT].symbol == details.symbol)
@@ -58,49 +66,238 @@ async def test_a_leg_that_only_old_details_contradict_is_streamed_and_the_detail
 
 @pytest.mark.parametrize("farm_is_away", [True, False])
 async def test_a_leg_streams_as_soon_as_its_refused_details_come(
-    farm_is_away, simulate, streaming, lake, leg, eventually, monkeypatch
+    farm_is_away, stream_legs, lake, monkeypatch
 ):
     if not farm_is_away:
         monkeypatch.setattr(contracts, "REFETCH", Backoff(first_s=1.0, longest_s=1.0))
-    await lake.registry.add_active(**leg(PUT))
-    async with simulate() as sim:
+
+    def refuse(sim):
         sim.refuse_details(200 if farm_is_away else 100)
         if farm_is_away:
             sim.farm("secdefnj", 2157)
-        async with streaming(sim) as (streamer, received):
-            refused = "the gateway gave no contract details"
-            await eventually(lambda: refused in (streamer.detail or ""))
-            began = time.monotonic()
-            sim.refuse_details(None)
-            if farm_is_away:
-                sim.farm("secdefnj", 2158)
-            await eventually(lambda: received.newest(A, PUT))
-            await eventually(lambda: streamer.routes[(A, PUT)] is LegState.STREAMED)
-            assert time.monotonic() - began < 30.0
-            await eventually(lambda: streamer.detail is None)
-        assert lake.contracts.not_given() == {}
+
+    async with stream_legs(PUT, prepare=refuse, rows=False) as (sim, streamer, received):
+        refused = "the gateway gave no contract details"
+        await eventually(lambda: refused in (streamer.detail or ""))
+        began = time.monotonic()
+        sim.refuse_details(None)
+        if farm_is_away:
+            sim.farm("secdefnj", 2158)
+        await received.row(PUT)
+        await eventually(lambda: streamer.routes[(A, PUT)] is LegState.STREAMED)
+        assert time.monotonic() - began < 30.0
+        await eventually(lambda: streamer.detail is None)
+    assert lake.contracts.not_given() == {}
 
 
-async def test_a_line_that_a_broken_farm_cut_is_requested_when_the_farm_is_back(
-    simulate, streaming, lake, leg, eventually
-):
-    await lake.registry.add_active(**leg(PUT))
-    async with simulate() as sim:
-        sim.answer_line(PUT, 10182)
-        async with streaming(sim) as (streamer, _received):
-            await eventually(lambda: "10182" in (streamer.detail or ""))
-            began = time.monotonic()
-            sim.answer_line(PUT, None)
-            sim.farm("usfarm", 2104)
-            await eventually(lambda: streamer.routes[(A, PUT)] is LegState.STREAMED)
-            assert time.monotonic() - began < 25.0
+async def test_a_line_that_a_broken_farm_cut_is_requested_when_the_farm_is_back(stream_legs):
+    cut = lambda sim: sim.answer_line(PUT, 10182)  # noqa: E731
+    async with stream_legs(PUT, prepare=cut, rows=False) as (sim, streamer, _received):
+        await eventually(lambda: "10182" in (streamer.detail or ""))
+        began = time.monotonic()
+        sim.answer_line(PUT, None)
+        sim.farm("usfarm", 2104)
+        await eventually(lambda: streamer.routes[(A, PUT)] is LegState.STREAMED)
+        assert time.monotonic() - began < 25.0
 
 
-async def test_texts_of_a_gateway_in_chinese_are_readable_and_have_their_code(
-    simulate, streaming, lake, eventually
-):
-    async with simulate() as sim, streaming(sim) as (streamer, _received):
+async def test_texts_of_a_gateway_in_chinese_are_readable_and_have_their_code(stream_legs):
+    async with stream_legs() as (sim, streamer, _received):
         await eventually(lambda: streamer.state == "LIVE")
         sim.send_error(1100, r"\u4e0eIBKR\u7684\u8fde\u63a5\u65ad\u5f00")
         await eventually(lambda: streamer.state == "BLIND")
         assert "与IBKR的连接断开 (code 1100)" in streamer.detail
+
+
+MONTHLY, WEEKLY = 941000001, 941000002
+SPX = {"symbol": "SPX", "right": "PUT", "strike": 6000, "expiry": "20281215", "strategy_id": "s"}
+BOOK = f"""
+as_of: 2028-06-01
+accounts: [{{name: {A}}}]
+underlyings:
+  - {{symbol: SPX, conid: 920000004, price: 6500, volatility: 0.17, exchange: CBOE, sec_type: IND}}
+contracts:
+  - {{conid: {MONTHLY}, underlying: SPX, sec_type: OPT, expiry: 20281215, strike: 6000, right: P,
+     exchange: CBOE, trading_class: SPX}}
+  - {{conid: {WEEKLY}, underlying: SPX, sec_type: OPT, expiry: 20281215, strike: 6000, right: P,
+     exchange: CBOE, trading_class: SPXW}}
+positions:
+  - {{account: {A}, conid: {MONTHLY}, quantity: 1}}
+  - {{account: {A}, conid: {WEEKLY}, quantity: 2}}
+"""
+
+
+def book_of(folder, text):
+    path = folder / "book.yaml"
+    path.write_text(text)
+    return load_book(path)
+
+
+async def test_a_leg_without_a_conid_is_found_stored_and_streamed(stream_legs, lake):
+    await lake.registry.add_active(strategy_id="s", **terms_of(CALL))
+    [described] = lake.registry.unresolved
+    async with stream_legs() as (_sim, streamer, received):
+        assert (await received.row(CALL)).position == 5
+        [found] = lake.registry.legs
+        assert (found.conid, found.added_at) == (CALL, described.added_at)
+        assert found.resolved_at >= described.added_at
+        assert lake.registry.unresolved == ()
+        await eventually(lambda: CALL in lake.contracts.get([CALL]))
+        await eventually(lambda: streamer.routes[(A, CALL)] is LegState.STREAMED)
+        assert streamer.detail is None
+
+
+async def test_an_ambiguous_leg_names_its_candidates_and_harms_no_other(
+    stream_legs, lake, tmp_path, caplog
+):
+    legs, book = (SPX, SPX | {"trading_class": "SPXW"}), book_of(tmp_path, BOOK)
+    async with stream_legs(*legs, book=book) as (sim, streamer, received):
+        await received.row(WEEKLY)
+        await eventually(lambda: streamer.detail)
+        assert "2 contracts are SPX 2028-12-15 6000 PUT: SPX " in streamer.detail
+        [leg] = lake.registry.unresolved
+        for conid, trading_class in ((MONTHLY, "SPX"), (WEEKLY, "SPXW")):
+            assert f"(conid {conid}, class {trading_class}, expiry 2028-12-15" in leg.problem
+        assert "exchange SMART, multiplier 100, USD)" in leg.problem
+        assert received.newest(A, MONTHLY) is None
+        assert streamer.routes[(A, MONTHLY)] is LegState.MONITORED
+        settings = settings_for(sim)
+        assert leg_states([leg], read_book(lake, settings, utc_now()), settings) == [LegState.ARMED]
+        status = read_status(lake, settings, utc_now())
+        assert status.unresolved_legs == (f"{leg.described} of strategy s: {leg.problem}",)
+        said = [r for r in caplog.records if "6000 PUT of strategy s is not" in r.getMessage()]
+        assert len(said) == 1
+        # The leg, corrected, takes the place of the description.
+        await lake.registry.add_active(MONTHLY, **SPX)
+        await received.row(MONTHLY)
+        assert lake.registry.unresolved == ()
+        await eventually(lambda: streamer.detail is None)
+
+
+async def test_an_unknown_leg_names_what_is_near_it(stream_legs, lake):
+    described = {"strategy_id": "s"} | terms_of(CALL)
+    unknown = described | {"strike": 241}, described | {"symbol": "NONE"}
+    async with stream_legs(*unknown, PUT):
+        await eventually(lambda: all(leg.problem for leg in lake.registry.unresolved))
+        first, second = sorted(lake.registry.unresolved, key=lambda leg: leg.symbol)
+        assert first.problem.startswith("The gateway knows no contract AAPL 2028-12-15 241 CALL.")
+        assert f"conid {CALL}, class AAPL" in first.problem
+        assert second.problem.endswith("and none like it.")
+
+
+async def test_a_file_that_is_read_again_changes_nothing(lake, tmp_path):
+    file = tmp_path / "strategies.yaml"
+    file.write_text(
+        "strategies: [{strategy_id: s, legs: ["
+        "{symbol: AAPL, right: C, strike: 240, expiry: 20281215, trading_class: AAPL},"
+        "{symbol: AAPL, quantity: 100}, {symbol: ES, expiry: 20281215},"
+        "{symbol: ES, right: P, strike: 6400, expiry: 20281215, sec_type: FOP},"
+        "{symbol: AAPL, right: C, strike: 241, expiry: 20281215}]}]"
+    )
+    assert await lake.registry.replace_all(load_strategies(file)) == (5, 0)
+    async with simulate() as sim:
+        await refresh(lake, settings_for(sim))
+        found = {leg.conid for leg in lake.registry.legs}
+        assert found == {CALL, 920000001, 920000002, 921000005}
+        [unknown] = lake.registry.unresolved
+        assert "241 CALL" in unknown.problem
+        version = lake.registry.version
+        assert await lake.registry.replace_all(load_strategies(file)) == (0, 0)
+        await refresh(lake, settings_for(sim))
+        assert lake.registry.version == version
+        assert len(await lake.registry.get_all_active()) == 4
+
+
+async def test_without_an_answer_nothing_is_said_of_a_leg(lake):
+    await lake.registry.add_active(strategy_id="s", **terms_of(CALL))
+    async with connected(gateway_timeout_s=0.5) as (sim, connection, _asked):
+        context = OwnerContext(settings=Settings())
+        resolver = LegResolver(context, lake.registry, ContractCache(lake.contracts))
+        sim.pause()
+        await resolver.resolve(connection, lake.registry.unresolved)
+        assert [leg.problem for leg in lake.registry.unresolved] == [None]
+        sim.resume()
+        await resolver.resolve(connection, lake.registry.unresolved)
+        assert [leg.conid for leg in lake.registry.legs] == [CALL]
+
+
+THURSDAYS, FRIDAYS, THURSDAYS_ALONE = 941000003, 941000004, 941000005
+WEEKLIES = f"""
+as_of: 2028-06-01
+accounts: [{{name: {A}}}]
+underlyings:
+  - {{symbol: QQQ, conid: 920000005, price: 600, volatility: 0.2, exchange: NASDAQ}}
+contracts:
+  - {{conid: {THURSDAYS}, underlying: QQQ, sec_type: OPT, expiry: 20281214, strike: 600, right: C}}
+  - {{conid: {FRIDAYS}, underlying: QQQ, sec_type: OPT, expiry: 20281215, strike: 600, right: C}}
+  - {{conid: {THURSDAYS_ALONE}, underlying: QQQ, sec_type: OPT, expiry: 20281214, strike: 605,
+     right: C}}
+positions:
+  - {{account: {A}, conid: {THURSDAYS}, quantity: 1}}
+  - {{account: {A}, conid: {FRIDAYS}, quantity: 2}}
+  - {{account: {A}, conid: {THURSDAYS_ALONE}, quantity: 3}}
+"""
+
+
+@pytest.mark.parametrize("clock", ["Asia/Shanghai", "Asia/Dubai"])
+async def test_a_leg_is_the_contract_of_its_day_whatever_the_zone_of_the_login(
+    tmp_path, clock, stream_legs, lake
+):
+    terms = {"symbol": "QQQ", "right": "CALL", "expiry": "20281215", "strategy_id": "s"}
+    legs, book = [terms | {"strike": strike} for strike in (600, 605)], book_of(tmp_path, WEEKLIES)
+    of_login = lambda sim: sim.last_trade_times("login", clock)  # noqa: E731
+    async with stream_legs(*legs, book=book, prepare=of_login) as (_sim, streamer, received):
+        await received.row(FRIDAYS)
+        await eventually(lambda: lake.registry.unresolved[0].problem)
+        [other] = lake.registry.unresolved
+        assert "expiry 2028-12-14" in other.problem
+        assert streamer.routes[(A, THURSDAYS)] is LegState.MONITORED
+        assert streamer.routes[(A, THURSDAYS_ALONE)] is LegState.MONITORED
+
+
+# A contract that the simulator does not know, as a gateway an expired one.
+GONE = 921999999
+
+
+@asynccontextmanager
+async def connected(**settings):
+    """Return a simulator, a connection to it, and what counts the requests for details."""
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim, **settings))
+
+        def asked() -> int:
+            of_clients = sim.stats()["requests"].values()
+            return sum(counts.get("reqContractDetails", 0) for counts in of_clients)
+
+        yield sim, connection, asked
+        await connection.close()
+
+
+async def test_a_described_leg_that_has_expired_is_told_and_not_looked_up(lake) -> None:
+    await lake.registry.add_active(
+        symbol="AAPL", right="CALL", strike=240, expiry="20240119", strategy_id="old"
+    )
+    times = iter(range(0, 10**9, 86_400))
+    async with connected() as (_sim, connection, asked):
+        context = OwnerContext(settings=Settings(), monotonic=lambda: float(next(times)))
+        resolver = LegResolver(context, lake.registry, ContractCache(None))
+        for _day in range(3):
+            await resolver.resolve_due(connection)
+        (one,) = lake.registry.unresolved
+        assert one.problem.startswith("It expired on 2024-01-19")
+        version = lake.registry.table.version()
+        await resolver.resolve(connection, lake.registry.unresolved)
+        assert (lake.registry.table.version(), asked()) == (version, 0)
+
+
+async def test_doctor_says_that_a_leg_has_expired_and_asks_for_no_details_of_it() -> None:
+    async with connected() as (sim, _connection, asked):
+        gone = contract_legs.leg(GONE, "old", expiry=date(2024, 1, 19))
+        held = await of_gateway(settings_for(sim), [])
+        before = asked()
+        found = await of_gateway(settings_for(sim), [gone])
+        assert asked() == 2 * before
+    told = [one for one in found if one.check == "legs"]
+    assert [one.level for one in told] == [Level.WARNING]
+    assert "expired" in told[0].text
+    assert len(found) == len(held)

@@ -1,4 +1,4 @@
-"""Values that a trader can trust: quiet lines, old trades, dead lines, and what a row is worth."""
+"""Values that a trader can trust: quiet lines, old trades, dead lines; when a value was true."""
 
 from datetime import timedelta
 
@@ -8,65 +8,52 @@ from position_sync_dagster.domain import valuation as streamed_holding
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import PriceKind, ValueOrigin
 from position_sync_dagster.sync.reports.book import open_positions, read_book
+from tests.support.booked_legs import CALL, CENTS, PUT, A
+from tests.support.streams import eventually, requests, settings_for
 
-A = "DUSIM0001"
-CALL, PUT, CENTS, STOCK = 921000001, 921000002, 921000004, 920000001
+# Profits of the account come often.
+OFTEN = {"simulator": {"pnl_interval_s": 0.1}}
 
 
-async def test_an_old_last_trade_inside_a_wide_quote_gives_way_to_the_mid(
-    simulate, streaming, lake, leg, eventually
-):
-    async with simulate() as sim:
-        sim.pin_quote(CALL, bid=1.0, ask=3.0, last=1.1, no_mark=True)
-        await lake.registry.add_active(**leg(CALL))
-        async with streaming(sim, max_last_age_s=1.5, pnl_subscriptions=0) as (_, received):
-            row = await eventually(lambda: received.newest(A, CALL))
-            sim.freeze()
-            assert row.price_kind in (PriceKind.LAST, PriceKind.MID)
-            row = await eventually(
-                lambda: (found := received.newest(A, CALL)).price_kind is PriceKind.MID and found
-            )
-            assert row.market_price == 2.0
+async def test_an_old_last_trade_inside_a_wide_quote_gives_way_to_the_mid(stream_legs):
+    pin = lambda sim: sim.pin_quote(CALL, bid=1.0, ask=3.0, last=1.1, no_mark=True)  # noqa: E731
+    more = {"max_last_age_s": 1.5, "pnl_subscriptions": 0}
+    async with stream_legs(CALL, prepare=pin, **more) as (sim, _streamer, received):
+        row = received.newest(A, CALL)
+        sim.freeze()
+        assert row.price_kind in (PriceKind.LAST, PriceKind.MID)
+        row = await received.row(CALL, lambda row: row.price_kind is PriceKind.MID)
+        assert row.market_price == 2.0
 
 
 async def test_a_dead_line_among_live_ones_is_found_by_the_brokers_value_and_requested_again(
-    stream_legs, eventually, monkeypatch
+    stream_legs, monkeypatch
 ):
     monkeypatch.setattr(streamed_holding, "SETTLE", timedelta(seconds=0.5))
-    async with stream_legs(CALL, PUT, simulator={"pnl_interval_s": 0.1}) as (
-        sim,
-        streamer,
-        received,
-    ):
-        await eventually(lambda: received.newest(A, PUT).daily_pnl is not None)
+    async with stream_legs(CALL, PUT, **OFTEN) as (sim, streamer, received):
+        await received.row(PUT, lambda row: row.daily_pnl is not None)
         assert sim.silence_line(PUT) == 1
         sim.pin_quote(PUT, bid=60.0, ask=60.2, mark=60.1)
-        row = await eventually(
-            lambda: (
-                (found := received.newest(A, PUT)).market_price == 60.1
-                and found.value_source == "TICK"
-                and found
-            )
+        row = await received.row(
+            PUT, lambda row: row.market_price == 60.1 and row.value_source == "TICK"
         )
         assert (row.price_kind, row.value_source, row.note) == (PriceKind.MARK, "TICK", None)
         doubted = [r for r in received.updates if r.conid == PUT and r.note]
         assert doubted[-1].value_source is ValueOrigin.PNL_SINGLE
         assert doubted[-1].market_value == pytest.approx(-3 * 60.1 * 100)
         assert "differs" in doubted[-1].note
-        assert sim.stats()["requests"]["17"]["reqMktData"] == 3
+        assert requests(sim, "reqMktData") == 3
         assert sim.stats()["lines_in_use"] == streamer.lines_in_use == 2
         assert all(r.note is None for r in received.updates if r.conid == CALL)
 
 
-async def test_after_a_farm_returned_a_line_that_stays_silent_is_requested_again(
-    stream_legs, eventually
-):
+async def test_after_a_farm_returned_a_line_that_stays_silent_is_requested_again(stream_legs):
     async with stream_legs(PUT, line_silence_s=0.5) as (sim, streamer, received):
         sim.after_restore("dead")
         sim.farm("usfarm", 2103)
         await eventually(lambda: streamer.detail == "data farm usfarm is broken")
         sim.farm("usfarm", 2104)
-        await eventually(lambda: sim.stats()["requests"]["17"]["reqMktData"] == 2)
+        await eventually(lambda: requests(sim, "reqMktData") == 2)
         count = len(received.updates)
         await eventually(
             lambda: any(r.value_source is ValueOrigin.TICK for r in received.updates[count:])
@@ -74,31 +61,23 @@ async def test_after_a_farm_returned_a_line_that_stays_silent_is_requested_again
 
 
 @pytest.mark.parametrize("notice", [None, 2103])
-async def test_a_model_that_ticks_keeps_no_dead_quote_alive(
-    stream_legs, eventually, monkeypatch, notice
-):
+async def test_a_model_that_ticks_keeps_no_dead_quote_alive(stream_legs, monkeypatch, notice):
     monkeypatch.setattr(streamed_holding, "SETTLE", timedelta(seconds=0.5))
-    async with stream_legs(PUT, simulator={"pnl_interval_s": 0.1}) as (sim, _streamer, received):
-        await eventually(lambda: (row := received.newest(A, PUT)) and row.daily_pnl is not None)
+    async with stream_legs(PUT, **OFTEN) as (sim, _streamer, received):
+        await received.row(PUT, lambda row: row.daily_pnl is not None)
         sim.ticking(PUT, ["model"])
         if notice:
             sim.farm("usfarm", notice)
         sim.pin_quote(PUT, bid=60.0, ask=60.2, mark=60.1)
-        row = await eventually(
-            lambda: (
-                (found := received.newest(A, PUT)).market_value == pytest.approx(-3 * 60.1 * 100)
-                and found
-            )
-        )
+        moved = pytest.approx(-3 * 60.1 * 100)
+        row = await received.row(PUT, lambda row: row.market_value == moved)
         assert (row.value_source, row.bid) == (ValueOrigin.PNL_SINGLE, None)
         assert "differs" in row.note or "farm broke" in row.note
 
 
-async def test_in_the_list_of_positions_a_dead_mark_grows_old_while_greeks_tick(
-    stream_legs, eventually, lake, settings_for
-):
+async def test_in_the_list_of_positions_a_dead_mark_grows_old_while_greeks_tick(stream_legs, lake):
     async with stream_legs(PUT, pnl_subscriptions=0) as (sim, _streamer, received):
-        await eventually(lambda: (row := received.newest(A, PUT)) and row.price_kind == "MARK")
+        await received.row(PUT, lambda row: row.price_kind == "MARK")
         sim.ticking(PUT, ["model"])
         settings = settings_for(sim)
 
@@ -112,17 +91,33 @@ async def test_in_the_list_of_positions_a_dead_mark_grows_old_while_greeks_tick(
 
 @pytest.mark.parametrize("unit", ["quoted", "major"])
 async def test_greeks_of_a_cent_quoted_contract_are_in_dollars_whatever_the_model_counts_in(
-    simulate, streaming, lake, leg, eventually, unit
+    stream_legs, unit
 ):
-    async with simulate() as sim:
-        sim.model_unit(CENTS, unit)
-        await lake.registry.add_active(**leg(CENTS))
-        async with streaming(sim) as (_streamer, received):
-            row = await eventually(
-                lambda: (row := received.newest(A, CENTS)) and row.vega is not None and row
-            )
+    of_unit = lambda sim: sim.model_unit(CENTS, unit)  # noqa: E731
+    async with stream_legs(CENTS, prepare=of_unit) as (_sim, _streamer, received):
+        row = await received.row(CENTS, lambda row: row.vega is not None)
     assert 400 < row.underlying_price < 500  # in cents, as the strike of 460
     assert 0.001 < row.vega < 0.1  # dollars a bushel and point of volatility
     assert -0.01 < row.theta < 0
     assert 0.05 < row.gamma < 5  # a dollar
     assert row.market_price == pytest.approx(row.market_value * 100 / row.position / 5000)
+
+
+async def test_a_frozen_mark_has_no_value_time(stream_legs):
+    async with stream_legs(CALL, prepare=lambda sim: sim.freeze(), market_data_type=2) as (*_, got):
+        row = await got.row(CALL, lambda row: row.value_source is ValueOrigin.TICK)
+    assert (row.market_data_type, row.price_kind) == (2, PriceKind.MARK)
+    assert row.market_value is not None
+    assert row.value_time is None
+
+
+@pytest.mark.parametrize("said", [True, False])
+async def test_a_delayed_quote_stands_beside_the_brokers_present_value(stream_legs, said):
+    async with stream_legs(CALL, rows=False, delayed_fallback=True) as (sim, _streamer, received):
+        sim.say_delayed(said)
+        sim.pin_quote(CALL, bid=5.0, ask=6.0)
+        sim.set_permission(CALL, 354)
+        row = await received.row(CALL, lambda row: row.market_data_type == 3)
+    assert (row.bid, row.ask) == (5.0, 6.0)
+    assert row.value_source in (ValueOrigin.PORTFOLIO, ValueOrigin.PNL_SINGLE)
+    assert row.market_value is not None

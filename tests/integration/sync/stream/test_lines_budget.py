@@ -20,11 +20,10 @@ from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.sync.stream.contracts import ContractCache, LineManager
 from position_sync_dagster.sync.stream.ownership import OwnerContext
-from tests.support.booked_legs import terms_of
+from tests.support.booked_legs import CALL, CENTS, PUT, STOCK, WORTHLESS, A, terms_of
+from tests.support.streams import eventually, settings_for, simulate
 from tests.support.waiting import DEADLINE_S
 
-A = "DUSIM0001"
-CALL, PUT, WORTHLESS, CENTS, STOCK = 921000001, 921000002, 921000003, 921000004, 920000001
 FUTURE, FUTURE_OPTION, INDEX_OPTION = 920000002, 921000005, 921000006
 ALL = (STOCK, FUTURE, CALL, PUT, WORTHLESS, CENTS, FUTURE_OPTION, INDEX_OPTION)
 
@@ -77,7 +76,7 @@ class ManagedLines:
 
 
 @pytest.fixture
-def manage_lines(simulate, settings_for):
+def manage_lines():
     @asynccontextmanager
     async def run(*, lines=100, **more):
         async with simulate(max_lines=lines) as sim:
@@ -91,7 +90,7 @@ def manage_lines(simulate, settings_for):
 
 
 async def test_granted_lines_are_held_for_their_minimum_time_even_above_a_limit_that_fell(
-    manage_lines, eventually
+    manage_lines,
 ):
     async with manage_lines(lines=4, max_lines=10, reserved_lines=2) as managed:
         managed.add(*ALL)
@@ -103,7 +102,7 @@ async def test_granted_lines_are_held_for_their_minimum_time_even_above_a_limit_
         await eventually(lambda: managed.sim.stats()["lines_in_use"] == 2)
 
 
-async def test_a_refused_leg_is_the_one_that_comes_last(manage_lines, eventually):
+async def test_a_refused_leg_is_the_one_that_comes_last(manage_lines):
     async with manage_lines(lines=2, max_lines=10) as managed:
         managed.add(CALL, priority=2)
         managed.add(PUT, INDEX_OPTION)
@@ -114,7 +113,7 @@ async def test_a_refused_leg_is_the_one_that_comes_last(manage_lines, eventually
 
 @pytest.mark.parametrize(("code", "first_s", "second_s"), [(354, 1800, 3600), (10197, 60, 120)])
 async def test_the_line_of_a_leg_without_permission_is_requested_again_after_growing_waits(
-    manage_lines, eventually, code, first_s, second_s
+    manage_lines, code, first_s, second_s
 ):
     async with manage_lines() as managed:
         managed.sim.set_permission(PUT, code)
@@ -136,7 +135,7 @@ async def test_the_line_of_a_leg_without_permission_is_requested_again_after_gro
 
 @pytest.mark.parametrize(("code", "wait_s"), [(354, 1800), (10197, 60)])
 async def test_a_leg_with_delayed_data_is_reported_and_live_data_are_requested_again(
-    manage_lines, eventually, code, wait_s
+    manage_lines, code, wait_s
 ):
     async with manage_lines(delayed_fallback=True) as managed:
         managed.sim.set_permission(PUT, code)
@@ -166,7 +165,7 @@ async def test_a_leg_with_delayed_data_is_reported_and_live_data_are_requested_a
         assert managed.sim.stats()["peak_lines"] == 1
 
 
-async def test_on_a_new_connection_every_line_is_requested_again(manage_lines, eventually):
+async def test_on_a_new_connection_every_line_is_requested_again(manage_lines):
     async with manage_lines(delayed_fallback=True) as managed:
         managed.sim.set_permission(PUT, 354)
         managed.add(PUT)
@@ -182,7 +181,7 @@ async def test_on_a_new_connection_every_line_is_requested_again(manage_lines, e
 
 @pytest.mark.parametrize("code", [300, 322], ids=["lost by the gateway", "request failed"])
 async def test_a_line_that_the_gateway_lost_or_failed_is_soon_requested_with_another_id(
-    manage_lines, eventually, code
+    manage_lines, code
 ):
     async with manage_lines() as managed:
         managed.add(PUT, CALL)
@@ -227,7 +226,7 @@ positions: [{account: DUSIM0001, chain: spy, quantities: [1]}]
 
 
 @pytest.fixture
-async def crowd(tmp_path, lake, settings_for, monkeypatch, eventually):
+async def crowd(tmp_path, lake, monkeypatch):
     """A streamer of 250 active legs, and 30 more holdings, on a login with 100 lines.
 
     Messages are paced ten times as fast as a gateway allows, since pace is not what is tested.
@@ -266,7 +265,7 @@ async def _stats(sim):
         return answer.json()
 
 
-async def test_250_active_legs_on_a_login_with_100_lines(crowd, lake, eventually):
+async def test_250_active_legs_on_a_login_with_100_lines(crowd, lake):
     sim, streamer, conids = crowd
 
     async def agreed():
@@ -304,9 +303,7 @@ async def test_250_active_legs_on_a_login_with_100_lines(crowd, lake, eventually
     assert streamer.routes[(A, conids[0])] is LegState.MONITORED
 
 
-async def test_the_values_of_an_account_are_requested_before_its_lines(
-    tmp_path, lake, settings_for, eventually
-):
+async def test_the_values_of_an_account_are_requested_before_its_lines(tmp_path, lake):
     (tmp_path / "many.yaml").write_text(MANY)
     book = load_book(tmp_path / "many.yaml")
     async with SimulatedGateway(book, seed=7) as sim:

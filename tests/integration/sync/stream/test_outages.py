@@ -1,4 +1,4 @@
-"""Outages: what the stream does when the gateway, its connection or its data farms fail."""
+"""Outages and odd messages: what the stream does while they last, and what it trusts afterwards."""
 
 import asyncio
 import threading
@@ -8,25 +8,33 @@ import pytest
 
 from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.holding import ValueOrigin
+from position_sync_dagster.domain.holding import Completeness, ValueOrigin
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.errors import (
-    BrokerUnavailableError,
-    LakeNotWritableError,
-)
-from position_sync_dagster.gateway import connection
+from position_sync_dagster.errors import BrokerUnavailableError, LakeNotWritableError
+from position_sync_dagster.gateway import account_feed, connection
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.sync.drain import ConnectionValues
 from position_sync_dagster.sync.stream import model_greeks, publisher
 from position_sync_dagster.sync.stream import streamer as link
+from tests.support.booked_legs import CALL, PUT, A, B, leg
+from tests.support.streams import (
+    eventually,
+    offline,
+    published,
+    requests,
+    simulate,
+    updates_continue,
+)
 
-A = "DUSIM0001"
-CALL, PUT = 921000001, 921000002
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    quick = Backoff(first_s=0.05, longest_s=0.05)
+    monkeypatch.setattr(account_feed, "AGAIN", quick)
+    monkeypatch.setattr(link, "RECONNECT", quick)
 
 
-async def test_after_a_dropped_connection_it_streams_again_by_itself(
-    stream_legs, eventually, updates_continue
-):
+async def test_after_a_dropped_connection_it_streams_again_by_itself(stream_legs):
     async with stream_legs(PUT) as (sim, streamer, received):
         sim.close_position(A, CALL)
         await eventually(lambda: streamer.routes[(A, CALL)] is LegState.CLOSED)
@@ -55,7 +63,7 @@ def make_slow(table, monkeypatch):
 
 
 async def test_the_end_of_a_connection_makes_the_stream_blind_before_anything_looks_at_it(
-    stream_legs, lake, eventually, monkeypatch
+    stream_legs, lake, monkeypatch
 ):
     monkeypatch.setattr(model_greeks, "PRICES_S", 3600.0)
     async with stream_legs(PUT, pnl_subscriptions=0) as (sim, streamer, _received):
@@ -73,7 +81,7 @@ async def test_the_end_of_a_connection_makes_the_stream_blind_before_anything_lo
 
 
 async def test_after_connectivity_was_restored_without_data_everything_is_requested_again(
-    stream_legs, eventually, updates_continue
+    stream_legs,
 ):
     async with stream_legs(PUT) as (sim, streamer, received):
         sim.connectivity("lost")
@@ -81,13 +89,13 @@ async def test_after_connectivity_was_restored_without_data_everything_is_reques
         assert "has been lost" in streamer.detail
         sim.connectivity("restored_data_lost")
         await updates_continue(streamer, received)
-        assert sim.stats()["requests"]["17"]["reqMktData"] == 2
+        assert requests(sim, "reqMktData") == 2
         assert sim.stats()["lines_in_use"] == streamer.lines_in_use == 1
         assert sim.stats()["connections"]["total"] == 1
 
 
 async def test_a_loss_of_ib_during_which_data_go_on_ends_with_a_new_connection(
-    stream_legs, eventually, updates_continue, monkeypatch, caplog
+    stream_legs, monkeypatch, caplog
 ):
     monkeypatch.setattr(link, "DATA_DESPITE_LOSS_S", 0.5)
     async with stream_legs(PUT) as (sim, streamer, received):
@@ -100,7 +108,7 @@ async def test_a_loss_of_ib_during_which_data_go_on_ends_with_a_new_connection(
 
 
 async def test_a_loss_of_ib_without_a_line_ends_with_a_new_connection_after_a_while(
-    stream_legs, eventually, monkeypatch
+    stream_legs, monkeypatch
 ):
     monkeypatch.setattr(link, "LONG_LOSS_S", 0.5)
     async with stream_legs(underlying_lines=0) as (sim, streamer, _received):
@@ -111,7 +119,7 @@ async def test_a_loss_of_ib_without_a_line_ends_with_a_new_connection_after_a_wh
 
 
 async def test_a_loss_of_ib_from_before_the_log_in_is_doubted_after_a_while_too(
-    stream_legs, eventually, monkeypatch
+    stream_legs, monkeypatch
 ):
     monkeypatch.setattr(link, "LONG_LOSS_S", 0.5)
     async with stream_legs() as (sim, streamer, _received):
@@ -123,7 +131,7 @@ async def test_a_loss_of_ib_from_before_the_log_in_is_doubted_after_a_while_too(
 
 
 async def test_the_delay_grows_with_each_attempt_until_a_connection_is_open(
-    simulate, lake, leg, running_streamer, eventually, monkeypatch
+    lake, running_streamer, monkeypatch
 ):
     failures_seen: list[int] = []
 
@@ -148,9 +156,8 @@ async def test_the_delay_grows_with_each_attempt_until_a_connection_is_open(
 
 
 async def test_a_lake_that_fails_while_it_connects_is_tried_again(
-    simulate, lake, running_streamer, eventually, monkeypatch
+    lake, running_streamer, monkeypatch
 ):
-    monkeypatch.setattr(link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
     replace = lake.broker_positions.replace
     failures = iter([LakeNotWritableError("The disk is full.", remedy="Make room.")] * 3)
 
@@ -165,9 +172,7 @@ async def test_a_lake_that_fails_while_it_connects_is_tried_again(
         await eventually(lambda: streamer.state is SessionState.LIVE)
 
 
-async def test_the_stream_waits_on_one_connection_for_a_gateway_without_ib(
-    simulate, lake, leg, running_streamer, eventually
-):
+async def test_the_stream_waits_on_one_connection_for_a_gateway_without_ib(lake, running_streamer):
     await lake.registry.add_active(**leg(PUT))
     async with simulate() as sim:
         sim.connectivity("lost")
@@ -184,9 +189,7 @@ async def test_the_stream_waits_on_one_connection_for_a_gateway_without_ib(
 
 
 @pytest.mark.parametrize(("broken", "well"), [(2103, 2104), (2105, 2107)])
-async def test_a_broken_data_farm_is_reported_and_no_line_is_cancelled(
-    stream_legs, eventually, broken, well
-):
+async def test_a_broken_data_farm_is_reported_and_no_line_is_cancelled(stream_legs, broken, well):
     async with stream_legs(PUT) as (sim, streamer, _received):
         sim.farm("usopt", broken)
         await eventually(lambda: streamer.detail)
@@ -194,44 +197,44 @@ async def test_a_broken_data_farm_is_reported_and_no_line_is_cancelled(
         assert streamer.state is SessionState.LIVE
         sim.farm("usopt", well)
         await eventually(lambda: streamer.detail is None)
-        assert sim.stats()["requests"]["17"]["reqMktData"] == 1
+        assert requests(sim, "reqMktData") == 1
 
 
 # The market moves only when a test says so.
 BY_STEPS = {"simulator": {"autostep": False}, "flush_interval_s": 0.1, "rows": False}
 
 
-async def check_that_a_fill_has_no_value_by_the_line(sim, received, eventually):
+def by_tick(row):
+    return row.value_source is ValueOrigin.TICK
+
+
+async def check_that_a_fill_has_no_value_by_the_line(sim, received):
     position = sim.fill(A, PUT, 1)["quantity"]
-    row = await eventually(
-        lambda: (found := received.newest(A, PUT)).position == position and found
-    )
+    row = await received.row(PUT, lambda row: row.position == position)
     assert row.value_source is not ValueOrigin.TICK
     assert (row.bid, row.ask, row.delta) == (None, None, None)
 
 
-async def test_a_quote_from_before_a_farm_broke_does_not_count_until_its_next_tick(
-    stream_legs, eventually
-):
+async def test_a_quote_from_before_a_farm_broke_does_not_count_until_its_next_tick(stream_legs):
     async with stream_legs(PUT, **BY_STEPS) as (sim, streamer, received):
         sim.step()
-        row = await eventually(lambda: received.newest(A, PUT))
+        row = await received.row(PUT)
         assert (row.value_source, row.bid is None) == (ValueOrigin.TICK, False)
         sim.farm("usopt", 2103)
         await eventually(lambda: streamer.detail)
-        await check_that_a_fill_has_no_value_by_the_line(sim, received, eventually)
+        await check_that_a_fill_has_no_value_by_the_line(sim, received)
         sim.farm("usopt", 2104)
         await eventually(lambda: streamer.detail is None)
         sim.step()
-        await eventually(lambda: received.newest(A, PUT).value_source is ValueOrigin.TICK)
+        await received.row(PUT, by_tick)
 
 
 async def test_a_tick_that_came_while_the_gateway_had_lost_ib_does_not_count_after_the_restore(
-    stream_legs, eventually
+    stream_legs,
 ):
     async with stream_legs(PUT, **BY_STEPS) as (sim, streamer, received):
         sim.step()
-        await eventually(lambda: received.newest(A, PUT))
+        await received.row(PUT)
         opened = streamer._link
         sim.connectivity("reported_lost")
         await eventually(lambda: streamer.state is SessionState.BLIND)
@@ -240,13 +243,13 @@ async def test_a_tick_that_came_while_the_gateway_had_lost_ib_does_not_count_aft
         await eventually(lambda: opened.connection.lines.heard_at > heard_at)
         sim.connectivity("restored_data_kept")
         await eventually(lambda: streamer.state is SessionState.LIVE)
-        await check_that_a_fill_has_no_value_by_the_line(sim, received, eventually)
+        await check_that_a_fill_has_no_value_by_the_line(sim, received)
         sim.step()
-        await eventually(lambda: received.newest(A, PUT).value_source is ValueOrigin.TICK)
+        await received.row(PUT, by_tick)
 
 
 async def test_values_from_before_a_loss_of_ib_during_the_first_step_are_not_current(
-    simulate, lake, running_streamer, eventually, monkeypatch
+    lake, running_streamer, monkeypatch
 ):
     slow, began = make_slow(lake.broker_positions, monkeypatch)
     async with simulate() as sim, running_streamer(sim) as streamer:
@@ -265,10 +268,9 @@ async def test_values_from_before_a_loss_of_ib_during_the_first_step_are_not_cur
 
 
 async def test_a_gateway_that_hangs_makes_the_stream_blind_until_it_answers(
-    stream_legs, eventually, monkeypatch, updates_continue
+    stream_legs, monkeypatch
 ):
     monkeypatch.setattr(connection, "SILENCE_S", 0.3)
-    monkeypatch.setattr(link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
     async with stream_legs(PUT, gateway_timeout_s=0.5) as (sim, streamer, received):
         sim.pause()
         await eventually(lambda: streamer.state is SessionState.BLIND)
@@ -276,7 +278,7 @@ async def test_a_gateway_that_hangs_makes_the_stream_blind_until_it_answers(
         await updates_continue(streamer, received)
 
 
-async def test_while_the_gateway_has_lost_ib_nothing_is_written(stream_legs, lake, eventually):
+async def test_while_the_gateway_has_lost_ib_nothing_is_written(stream_legs, lake):
     async with stream_legs(PUT, refresh_interval_s=0.2) as (sim, streamer, received):
         sim.connectivity("lost")
         await eventually(lambda: streamer.state is SessionState.BLIND)
@@ -293,14 +295,68 @@ async def test_while_the_gateway_has_lost_ib_nothing_is_written(stream_legs, lak
         await eventually(lambda: len(received.updates) > count)
 
 
-async def test_a_farm_that_is_broken_at_the_log_in_is_known(
-    simulate, streaming, lake, leg, eventually
+async def test_a_farm_that_is_broken_at_the_log_in_is_known(stream_legs):
+    breaks = lambda sim: sim.farm("usfarm", 2103)  # noqa: E731
+    async with stream_legs(PUT, prepare=breaks, rows=False) as (sim, streamer, _received):
+        await eventually(lambda: streamer.detail)
+        assert streamer.detail == "data farm usfarm is broken"
+        sim.farm("usfarm", 2104)
+        await eventually(lambda: streamer.detail is None)
+
+
+@pytest.mark.parametrize("restore", ["restored_data_kept", "restored_data_lost"])
+async def test_a_restore_before_the_login_ended_makes_the_stream_live_on_the_same_connection(
+    lake, running_streamer, restore
 ):
+    await lake.registry.add_active(**leg(PUT))
     async with simulate() as sim:
-        sim.farm("usfarm", 2103)
-        await lake.registry.add_active(**leg(PUT))
-        async with streaming(sim) as (streamer, _received):
-            await eventually(lambda: streamer.detail)
-            assert streamer.detail == "data farm usfarm is broken"
-            sim.farm("usfarm", 2104)
-            await eventually(lambda: streamer.detail is None)
+        sim.connectivity("lost", "none")
+        async with running_streamer(sim, gateway_timeout_s=600.0) as streamer:
+            await eventually(lambda: requests(sim, "reqPositions"))
+            sim.connectivity(restore)
+            await eventually(lambda: streamer.state is SessionState.LIVE)
+            await eventually(lambda: sim.stats()["lines_in_use"] == 1)
+            assert sim.stats()["connections"]["total"] == 1
+
+
+async def test_after_a_restore_that_kept_the_data_the_positions_are_listed_again(stream_legs):
+    async with stream_legs(PUT) as (sim, streamer, received):
+        before = requests(sim, "reqPositions")
+        await offline(sim, streamer)
+        await eventually(lambda: requests(sim, "reqPositions") == before + 1)
+        assert streamer.counts.reconnects == 0
+        assert not received.closes(PUT)
+
+
+async def test_an_account_without_an_end_is_in_the_detail_and_is_downloaded_again(
+    stream_legs, lake
+):
+    def rated():
+        rows = published(lake, streamer.settings).values()
+        return {row.account: row.completeness for row in rows}
+
+    async with stream_legs(PUT, account_quiet_s=0.2) as (sim, streamer, _received):
+        sim.download_end(B, delay_s=None)
+        await offline(sim, streamer, "restored_data_lost")
+        unended = f"account {B}: its download did not end"
+        await eventually(lambda: unended in (streamer.detail or ""))
+        partial = {A: Completeness.COMPLETE, B: Completeness.PARTIAL}
+        await eventually(lambda: rated() == partial)
+        sim.download_end(B)
+        await eventually(lambda: streamer.detail is None)
+        await eventually(lambda: rated() == dict.fromkeys((A, B), Completeness.COMPLETE))
+
+
+@pytest.mark.parametrize("conid", [0, -5, 2**40])
+async def test_an_odd_holding_is_named_and_the_others_are_streamed_and_queued(
+    stream_legs, lake, conid
+):
+    odd = lambda sim: sim.holding(A, conid, "nan", "")  # noqa: E731
+    async with stream_legs(PUT, prepare=odd) as (_sim, streamer, _received):
+        assert f"1 holding is set aside: conid {conid} of {A}" in streamer.detail
+        assert streamer.routes[(A, CALL)] is LegState.MONITORED
+        await eventually(lambda: _count_queued(lake))
+
+
+async def _count_queued(lake):
+    return sum((await lake.queue.counts()).values())

@@ -14,10 +14,9 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import DeltaLakePositionWriter
 from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.stream import streamer as link
-from tests.support.booked_legs import terms_of
+from tests.support.booked_legs import CALL, CENTS, PUT, WORTHLESS, A, terms_of
+from tests.support.streams import eventually, settings_for, simulate
 
-A = "DUSIM0001"
-CALL, PUT, CENTS, WORTHLESS = 921000001, 921000002, 921000004, 921000003
 # What two rows say alike, apart from times and ids.
 SAME = (
     "symbol", "right", "strike", "expiry", "position", "market_price", "market_value",
@@ -26,7 +25,7 @@ SAME = (
 
 
 @pytest.fixture
-def stream_to(tmp_path, settings_for, monkeypatch):
+def stream_to(tmp_path, monkeypatch):
     """Run a stream into tables of its own while a script goes on; return the newest rows."""
     monkeypatch.setattr(link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
 
@@ -80,7 +79,7 @@ def without_account_times(recording):
     return replace(recording, entries=tuple(entries))
 
 
-async def test_a_replay_ends_in_the_same_ledger(simulate, recorded, stream_to, eventually):
+async def test_a_replay_ends_in_the_same_ledger(recorded, stream_to):
     async with (
         simulate(tick_interval_s=0.1) as sim,
         recorded(sim.port, keep_quantities=True) as tap,

@@ -1,10 +1,14 @@
-"""Silent lines are requested again while the session of their contract is open, and only then."""
+"""When lines are requested again: in the session of their contract, and beside another session."""
 
 import asyncio
 
 from position_sync_dagster.domain import valuation as streamed_holding
+from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.holding import ValueOrigin
-from tests.integration.sync.conftest import CALL, PUT, A
+from position_sync_dagster.gateway.codes import GatewayCode
+from position_sync_dagster.sync.stream import contracts
+from tests.support.booked_legs import CALL, PUT, STOCK, A
+from tests.support.streams import eventually, offline, requests
 
 # Longer than a busy machine keeps a line that ticks from being read.
 SILENCE_S = 1.0
@@ -13,31 +17,29 @@ SILENCE_S = 1.0
 MANY_SILENCES_S = 3 * SILENCE_S
 
 
-async def test_outside_the_session_silent_lines_are_left_alone_until_it_opens(
-    stream_legs, offline, eventually
-):
+async def test_outside_the_session_silent_lines_are_left_alone_until_it_opens(stream_legs):
     quick = {"line_silence_s": SILENCE_S, "pnl_subscriptions": 0, "row_interval_s": 0.3}
     async with stream_legs(CALL, PUT, **quick) as (sim, streamer, received):
         await close(sim, streamer)
         sim.after_restore("dead")
         await offline(sim, streamer)
         await asyncio.sleep(MANY_SILENCES_S)
-        assert requested_lines(sim) == 2
+        assert requests(sim, "reqMktData") == 2
         assert streamer.detail is None
         before = len(received.updates)
         await open_again(sim, streamer)
-        await eventually(lambda: requested_lines(sim) == 4)
+        await eventually(lambda: requests(sim, "reqMktData") == 4)
         for conid in (CALL, PUT):
             await eventually(lambda c=conid: has_ticked(received.updates[before:], c))
 
 
-async def test_a_login_is_not_probed_while_every_session_is_closed(stream_legs, eventually):
+async def test_a_login_is_not_probed_while_every_session_is_closed(stream_legs):
     quick = {"line_silence_s": SILENCE_S, "pnl_subscriptions": 0, "row_interval_s": 0.3}
     async with stream_legs(CALL, PUT, **quick) as (sim, streamer, received):
         before = len(received.updates)
         await close(sim, streamer)
         await asyncio.sleep(MANY_SILENCES_S)
-        assert requested_lines(sim) == 2
+        assert requests(sim, "reqMktData") == 2
         assert {row.value_source for row in received.updates[before:]} == {ValueOrigin.TICK}
         newest = {received.newest(A, conid).note for conid in (CALL, PUT)}
         assert newest == {streamed_holding.OUTSIDE_SESSION}
@@ -47,7 +49,7 @@ async def test_a_login_is_not_probed_while_every_session_is_closed(stream_legs, 
         await open_again(sim, streamer)
         for conid in (CALL, PUT):
             await eventually(lambda c=conid: received.newest(A, c).market_price == 60.1)
-        assert requested_lines(sim) == 4
+        assert requests(sim, "reqMktData") == 4
 
 
 async def close(sim, streamer):
@@ -73,5 +75,20 @@ def has_ticked(rows, conid):
     return any(row.conid == conid and row.value_source is ValueOrigin.TICK for row in rows)
 
 
-def requested_lines(sim):
-    return sim.stats()["requests"]["17"]["reqMktData"]
+async def test_while_another_session_has_the_data_one_line_is_requested_for_all(
+    stream_legs, monkeypatch
+):
+    waits = {GatewayCode.COMPETING_SESSION: Backoff(first_s=0.5, longest_s=2.0)}
+    monkeypatch.setattr(contracts, "RETRY_WAITS", waits)
+    async with stream_legs(CALL, PUT, STOCK, min_hold_s=0.1) as (sim, streamer, _received):
+        sim.freeze()
+        before = requests(sim, "reqMktData")
+        sim.set_permission(code=10197)
+        for tried in (1, 2, 3):
+            await eventually(lambda tried=tried: requests(sim, "reqMktData") > before + tried - 1)
+            assert requests(sim, "reqMktData") == before + tried
+        assert streamer.lines_in_use <= 1
+        sim.set_permission()
+        await eventually(lambda: sim.stats()["lines_in_use"] == streamer.lines_in_use == 3)
+        assert requests(sim, "reqMktData") <= before + 7
+        await eventually(lambda: streamer.detail is None)

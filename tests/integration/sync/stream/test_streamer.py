@@ -21,10 +21,9 @@ from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+from tests.support.booked_legs import CALL, CENTS, PUT, STOCK, UNHELD, A, B, leg
+from tests.support.streams import eventually, holding, published, requests, settings_for, simulate
 from tests.support.waiting import DEADLINE_S
-
-A, B = "DUSIM0001", "DUSIM0002"
-CALL, PUT, CENTS, STOCK, UNHELD = 921000001, 921000002, 921000004, 920000001, 921000007
 
 
 async def queued(lake):
@@ -37,83 +36,60 @@ async def connection_of(streamer):
     return await IBConnectionManager(streamer.settings).get_connection()
 
 
-async def test_active_legs_stream_and_everything_else_is_queued(stream_legs, lake, eventually):
+async def test_active_legs_stream_and_everything_else_is_queued(stream_legs, lake):
     async with stream_legs(PUT) as (sim, streamer, _received):
-        requests = await eventually(lambda: queued(lake))
+        waiting = await eventually(lambda: queued(lake))
         assert streamer.lines_in_use == sim.stats()["lines_in_use"] == 1
-        assert len(requests) == 8
-        assert (A, PUT) not in requests
-        rows = lake.broker_positions.read(streamer.settings.gateway_id)
-        assert len(rows) == 9
+        assert len(waiting) == 8
+        assert (A, PUT) not in waiting
+        assert len(published(lake, streamer.settings)) == 9
 
 
-async def test_one_line_serves_every_account_that_holds_the_leg(
-    simulate, streaming, lake, leg, eventually
-):
-    async with simulate() as sim:
-        await lake.registry.add_active(**leg(CALL, account=A))
-        async with streaming(sim) as (streamer, received):
-            await eventually(lambda: received.newest(A, CALL) and received.newest(B, CALL))
-            assert sim.stats()["peak_lines"] == streamer.lines_in_use == 1
-            assert received.newest(A, CALL).position == 5.0
-            assert received.newest(B, CALL).position == -1.0
+async def test_one_line_serves_every_account_that_holds_the_leg(stream_legs):
+    async with stream_legs(leg(CALL, account=A)) as (sim, streamer, received):
+        assert (await received.row(CALL)).position == 5.0
+        assert (await received.row(CALL, account=B)).position == -1.0
+        assert sim.stats()["peak_lines"] == streamer.lines_in_use == 1
 
 
-async def test_a_streamed_row_agrees_with_the_brokers_own_value(
-    simulate, streaming, lake, leg, eventually
-):
-    async with simulate() as sim:
-        for conid in (CALL, CENTS, STOCK):
-            await lake.registry.add_active(**leg(conid))
-        async with streaming(sim) as (_streamer, received):
-            for conid, factor in ((CALL, 100), (CENTS, 50), (STOCK, 1)):
-                row = await eventually(lambda c=conid: received.newest(A, c))
-                assert (row.price_kind, row.value_source) == (PriceKind.MARK, ValueOrigin.TICK)
-                assert row.market_value == pytest.approx(row.position * row.market_price * factor)
-
-                async def valued(conid=conid):
-                    rows = lake.broker_positions.read(f"127.0.0.1:{sim.port}")
-                    return [r for r in rows if r.key == (A, conid) and r.market_value]
-
-                (broker,) = await eventually(valued)
-                assert row.market_value == pytest.approx(broker.market_value, rel=0.05)
-                assert row.unrealized_pnl == pytest.approx(
-                    row.market_value - row.position * broker.average_cost
-                )
+async def test_a_streamed_row_agrees_with_the_brokers_own_value(stream_legs, lake):
+    async with stream_legs(CALL, CENTS, STOCK) as (_sim, streamer, received):
+        for conid, factor in ((CALL, 100), (CENTS, 50), (STOCK, 1)):
+            row = await received.row(conid)
+            assert (row.price_kind, row.value_source) == (PriceKind.MARK, ValueOrigin.TICK)
+            assert row.market_value == pytest.approx(row.position * row.market_price * factor)
+            broker = await holding(lake, streamer, (A, conid), lambda held: held.market_value)
+            assert row.market_value == pytest.approx(broker.market_value, rel=0.05)
+            assert row.unrealized_pnl == pytest.approx(
+                row.market_value - row.position * broker.average_cost
+            )
 
 
-async def test_a_leg_that_another_process_adds_streams_until_it_is_removed(
-    simulate, streaming, lake, leg, eventually
-):
-    async with simulate() as sim:
-        elsewhere = StrategyRegistry(lake.table_path("active_strategies"))
-        await elsewhere.initialize()
-        async with streaming(sim) as (streamer, received):
-            await eventually(lambda: queued(lake))
-            assert streamer.routes[(A, PUT)] is LegState.MONITORED
-            await elsewhere.add_active(**leg(PUT))
-            await eventually(lambda: received.newest(A, PUT))
-            assert sim.stats()["lines_in_use"] == 1
-            await elsewhere.remove_active(PUT)
-            await eventually(lambda: sim.stats()["lines_in_use"] == 0)
-            assert streamer.routes[(A, PUT)] is LegState.MONITORED
-            assert (A, PUT) in await queued(lake)
+async def test_a_leg_that_another_process_adds_streams_until_it_is_removed(stream_legs, lake):
+    elsewhere = StrategyRegistry(lake.table_path("active_strategies"))
+    await elsewhere.initialize()
+    async with stream_legs() as (sim, streamer, received):
+        await eventually(lambda: queued(lake))
+        assert streamer.routes[(A, PUT)] is LegState.MONITORED
+        await elsewhere.add_active(**leg(PUT))
+        await received.row(PUT)
+        assert sim.stats()["lines_in_use"] == 1
+        await elsewhere.remove_active(PUT)
+        await eventually(lambda: sim.stats()["lines_in_use"] == 0)
+        assert streamer.routes[(A, PUT)] is LegState.MONITORED
+        assert (A, PUT) in await queued(lake)
 
 
-async def test_a_streamed_position_that_closes_gives_a_zero_row_and_frees_its_line(
-    stream_legs, eventually
-):
+async def test_a_streamed_position_that_closes_gives_a_zero_row_and_frees_its_line(stream_legs):
     async with stream_legs(PUT) as (sim, _streamer, received):
         sim.close_position(A, PUT)
-        row = await eventually(
-            lambda: received.newest(A, PUT).position == 0 and received.newest(A, PUT)
-        )
+        row = await received.row(PUT, lambda row: row.position == 0)
         assert (row.market_value, row.unrealized_pnl) == (0.0, 0.0)
         await eventually(lambda: sim.stats()["lines_in_use"] == 0)
 
 
 async def test_the_stream_writes_the_row_of_a_close_that_comes_in_the_middle_of_a_step(
-    stream_legs, lake, eventually, monkeypatch
+    stream_legs, lake, monkeypatch
 ):
     monkeypatch.setattr(account_feed, "LATE_S", 0.0)  # the list is not asked for in the step
     quiet = {"tick_interval_s": 600}  # so that no tick brings the row
@@ -135,15 +111,13 @@ async def test_the_stream_writes_the_row_of_a_close_that_comes_in_the_middle_of_
         feed = (await connection_of(streamer)).feed
         await eventually(lambda: feed.get((A, PUT)).position == 0)
         freed.set()
-        await eventually(lambda: received.newest(A, PUT).position == 0)
+        await received.row(PUT, lambda row: row.position == 0)
         await asyncio.sleep(1.3)  # what must not happen cannot be waited for
         assert len(received.closes(PUT)) == 1
         assert (A, PUT) not in await queued(lake)
 
 
-async def test_a_line_that_is_refused_after_all_is_queued(
-    stream_legs, lake, eventually, monkeypatch
-):
+async def test_a_line_that_is_refused_after_all_is_queued(stream_legs, lake, monkeypatch):
     """Its holding was left out when the others were queued, since it was to have a line."""
 
     async def unknown(_connection, _conids):
@@ -151,19 +125,19 @@ async def test_a_line_that_is_refused_after_all_is_queued(
 
     monkeypatch.setattr(GatewayConnection, "details", unknown)
     async with stream_legs(PUT, rows=False) as (_sim, streamer, _received):
-        requests = await eventually(lambda: _both(lake, {(A, PUT), (A, CALL)}))
-        assert requests[(A, PUT)].reason == "OVERFLOW"
+        waiting = await eventually(lambda: _both(lake, {(A, PUT), (A, CALL)}))
+        assert waiting[(A, PUT)].reason == "OVERFLOW"
         assert streamer.routes[(A, PUT)] is LegState.OVERFLOW
 
 
-async def test_fills_reroute_at_once(stream_legs, eventually):
+async def test_fills_reroute_at_once(stream_legs):
     async with stream_legs(UNHELD, rows=False, flush_interval_s=600) as (sim, streamer, _received):
         sim.fill(A, UNHELD, 3)
         await eventually(lambda: streamer.routes.get((A, UNHELD)) is LegState.STREAMED)
 
 
 async def test_a_leg_that_loses_its_line_while_the_queue_fails_is_queued_later(
-    stream_legs, lake, eventually, monkeypatch
+    stream_legs, lake, monkeypatch
 ):
     async with stream_legs(PUT) as (_sim, streamer, _received):
         await eventually(lambda: queued(lake))
@@ -183,36 +157,25 @@ async def test_a_leg_that_loses_its_line_while_the_queue_fails_is_queued_later(
         await eventually(lambda: _both(lake, {(A, PUT)}))
 
 
-async def test_a_monitored_position_that_changes_or_closes_is_queued_at_once(
-    simulate, streaming, lake, eventually
-):
-    async with simulate() as sim, streaming(sim):
+async def test_a_monitored_position_that_changes_or_closes_is_queued_at_once(stream_legs, lake):
+    async with stream_legs() as (sim, streamer, _received):
         await eventually(lambda: queued(lake))
         batch = await lake.queue.claim_batch(100)
         await lake.queue.mark_success([r.request_id for r in batch])
         sim.fill(A, CALL, 2)
         sim.close_position(A, PUT)
-        requests = await eventually(lambda: _both(lake, {(A, CALL), (A, PUT)}))
-        assert {r.reason for r in requests.values()} == {"CHANGED"}
-
-        async def positions():
-            rows = lake.broker_positions.read(f"127.0.0.1:{sim.port}")
-            return {r.key: r.position for r in rows if r.key in expected}
-
-        expected = {(A, CALL): 7.0, (A, PUT): 0.0}
-        await eventually(lambda: _is(positions, expected))
-
-
-async def _is(read, expected):
-    return await read() == expected
+        waiting = await eventually(lambda: _both(lake, {(A, CALL), (A, PUT)}))
+        assert {r.reason for r in waiting.values()} == {"CHANGED"}
+        for conid, position in ((CALL, 7.0), (PUT, 0.0)):
+            await holding(lake, streamer, (A, conid), lambda held, p=position: held.position == p)
 
 
 async def _both(lake, keys):
-    requests = await queued(lake)
-    return requests if keys <= set(requests) else None
+    waiting = await queued(lake)
+    return waiting if keys <= set(waiting) else None
 
 
-async def test_a_slow_table_delays_no_other(stream_legs, lake, eventually, monkeypatch):
+async def test_a_slow_table_delays_no_other(stream_legs, lake, monkeypatch):
     async with stream_legs(PUT, flush_interval_s=0.1) as (sim, _streamer, received):
         waits, freed = threading.Event(), threading.Event()
 
@@ -230,9 +193,7 @@ async def test_a_slow_table_delays_no_other(stream_legs, lake, eventually, monke
         freed.set()
 
 
-async def test_a_registry_that_vanishes_keeps_its_legs_until_it_is_back(
-    stream_legs, lake, leg, eventually, caplog
-):
+async def test_a_registry_that_vanishes_keeps_its_legs_until_it_is_back(stream_legs, lake, caplog):
     path = Path(lake.registry.table.path)
     async with stream_legs(PUT, flush_interval_s=0.1) as (sim, streamer, received):
         path.rename(path.with_name("away"))
@@ -252,9 +213,7 @@ async def test_a_registry_that_vanishes_keeps_its_legs_until_it_is_back(
         await eventually(lambda: streamer.routes[(A, CALL)] is LegState.STREAMED)
 
 
-async def test_a_clock_that_goes_back_stops_neither_refresh_nor_queue(
-    simulate, running_streamer, eventually
-):
+async def test_a_clock_that_goes_back_stops_neither_refresh_nor_queue(running_streamer):
     behind, clock = timedelta(), lambda: utc_now() - behind
     settings = {"clock": clock, "refresh_interval_s": 1}
     async with simulate() as sim, running_streamer(sim, **settings) as streamer:
@@ -264,9 +223,7 @@ async def test_a_clock_that_goes_back_stops_neither_refresh_nor_queue(
         await eventually(lambda: streamer.counts.enqueued >= 3 * enqueued)
 
 
-async def test_two_streamers_of_one_process_share_connection_lines_and_profit_feeds(
-    simulate, lake, leg, settings_for, eventually
-):
+async def test_two_streamers_of_one_process_share_connection_lines_and_profit_feeds(lake):
     async with simulate(pnl_interval_s=0.1) as sim:
         for conid in (PUT, STOCK):
             await lake.registry.add_active(**leg(conid))
@@ -278,88 +235,72 @@ async def test_two_streamers_of_one_process_share_connection_lines_and_profit_fe
         for streamer in streamers:
             await streamer.start()
         await eventually(lambda: sim.stats()["lines_in_use"] == 1)
-        await eventually(lambda: sim.stats()["requests"]["17"].get("reqPnLSingle") == 2)
+        await eventually(lambda: requests(sim, "reqPnLSingle") == 2)
         assert sim.stats()["connections"]["now"] == 1
         await streamers[0].stop()
         assert sim.stats()["lines_in_use"] == 1
         assert (A, STOCK) in (await connection_of(streamers[1])).pnl.keys
         await streamers[1].stop()
         await eventually(lambda: sim.stats()["connections"]["now"] == 0)
-        assert sim.stats()["requests"]["17"]["reqPnLSingle"] == 2
+        assert requests(sim, "reqPnLSingle") == 2
         assert sim.stats()["peak_lines"] == 1
 
 
-async def test_legs_without_a_line_are_valued_by_their_own_profit_and_loss_feed(
-    simulate, streaming, lake, leg, eventually
-):
-    async with simulate(pnl_interval_s=0.1) as sim:
-        for priority, conid in ((1, PUT), (2, STOCK)):
-            await lake.registry.add_active(**leg(conid, priority=priority))
-        limits = {"max_lines": 1, "reserved_lines": 0, "pnl_subscriptions": 0}
-        async with streaming(sim, **limits) as (streamer, _received):
-            row = await eventually(lambda: _row(lake, sim, (A, STOCK), "PNL_SINGLE"))
-            assert row.market_value == pytest.approx(200 * 230, rel=0.1)
-            assert row.daily_pnl is not None
-            assert sim.stats()["peak_lines"] == 1
-            assert streamer.routes[(A, STOCK)] is LegState.OVERFLOW
-            await lake.registry.remove_active(PUT)
-            await eventually(lambda: streamer.routes[(A, STOCK)] is LegState.STREAMED)
-            assert sim.stats()["peak_lines"] == 1
-            requests = sim.stats()["requests"]["17"]
-            await eventually(lambda: "cancelPnLSingle" in sim.stats()["requests"]["17"])
-            assert requests["reqPnLSingle"] == 1
+async def test_legs_without_a_line_are_valued_by_their_own_profit_and_loss_feed(stream_legs, lake):
+    legs = leg(PUT, priority=1), leg(STOCK, priority=2)
+    limits = {"max_lines": 1, "reserved_lines": 0, "pnl_subscriptions": 0}
+    quick = {"simulator": {"pnl_interval_s": 0.1}, "rows": False}
+    async with stream_legs(*legs, **limits, **quick) as (sim, streamer, _received):
+        by_pnl = lambda held: held.value_source == "PNL_SINGLE"  # noqa: E731
+        row = await holding(lake, streamer, (A, STOCK), by_pnl)
+        assert row.market_value == pytest.approx(200 * 230, rel=0.1)
+        assert row.daily_pnl is not None
+        assert sim.stats()["peak_lines"] == 1
+        assert streamer.routes[(A, STOCK)] is LegState.OVERFLOW
+        await lake.registry.remove_active(PUT)
+        await eventually(lambda: streamer.routes[(A, STOCK)] is LegState.STREAMED)
+        assert sim.stats()["peak_lines"] == 1
+        asked = requests(sim, "reqPnLSingle")
+        await eventually(lambda: requests(sim, "cancelPnLSingle"))
+        assert asked == 1
 
 
-async def _row(lake, sim, key, value_source):
-    rows = {r.key: r for r in lake.broker_positions.read(f"127.0.0.1:{sim.port}")}
-    row = rows.get(key)
-    return row if row is not None and row.value_source == value_source else None
+async def test_a_leg_whose_line_is_refused_is_queued_and_the_detail_names_the_reason(stream_legs):
+    refuse = lambda sim: sim.set_permission(PUT, 354)  # noqa: E731
+    async with stream_legs(PUT, prepare=refuse, rows=False) as (sim, streamer, _received):
+        await eventually(lambda: streamer.routes.get((A, PUT)) is LegState.OVERFLOW)
+        assert f"{PUT} has no market data: 354 Requested market data" in streamer.detail
+        assert streamer.lines_in_use == 0
+        assert requests(sim, "reqMktData") == 1
 
 
-async def test_a_leg_whose_line_is_refused_is_queued_and_the_detail_names_the_reason(
-    simulate, streaming, lake, leg, eventually
-):
-    async with simulate() as sim:
-        sim.set_permission(PUT, 354)
-        await lake.registry.add_active(**leg(PUT))
-        async with streaming(sim) as (streamer, _received):
-            await eventually(lambda: streamer.routes.get((A, PUT)) is LegState.OVERFLOW)
-            assert f"{PUT} has no market data: 354 Requested market data" in streamer.detail
-            assert streamer.lines_in_use == 0
-            assert sim.stats()["requests"]["17"]["reqMktData"] == 1
-
-
-async def test_with_several_accounts_a_change_is_valued_soon_as_well(
-    simulate, streaming, lake, eventually
-):
-    async with simulate() as sim, streaming(sim):
+async def test_with_several_accounts_a_change_is_valued_soon_as_well(stream_legs, lake):
+    async with stream_legs() as (sim, streamer, _received):
         await eventually(lambda: queued(lake))
         sim.fill(B, UNHELD, 2)
-        row = await eventually(lambda: _row(lake, sim, (B, UNHELD), "PORTFOLIO"))
+        by_portfolio = lambda held: held.value_source == "PORTFOLIO"  # noqa: E731
+        row = await holding(lake, streamer, (B, UNHELD), by_portfolio)
         assert (row.position, row.completeness) == (2.0, "COMPLETE")
         assert row.market_value > 0
         await eventually(lambda: _both(lake, {(B, UNHELD)}))
 
 
-async def test_a_close_whose_row_a_dead_process_did_not_write_gets_it(
-    simulate, streaming, lake, eventually
-):
+async def test_a_close_whose_row_a_dead_process_did_not_write_gets_it(streaming, lake):
     async with simulate() as sim:
-        gateway_id = f"127.0.0.1:{sim.port}"
-        async with streaming(sim):
+        async with streaming(sim) as (streamer, _received):
             await eventually(lambda: queued(lake))
         # The process died after broker_positions and before the row of the close.
         sim.close_position(A, PUT)
-        rows = {row.key: row for row in lake.broker_positions.read(gateway_id)}
-        gone = replace(rows[(A, PUT)], position=0.0, position_time=utc_now())
-        lake.broker_positions.replace(gateway_id, [*rows.values(), gone])
+        rows = published(lake, streamer.settings)
+        rows[A, PUT] = replace(rows[A, PUT], position=0.0, position_time=utc_now())
+        lake.broker_positions.replace(streamer.settings.gateway_id, list(rows.values()))
         batch = await lake.queue.claim_batch(100)
         await lake.queue.mark_success([request.request_id for request in batch])
         async with streaming(sim, updates=lake.updates):
             await eventually(lambda: _both(lake, {(A, PUT), (A, CALL)}))
 
 
-def test_a_handler_without_the_method_is_refused(settings_for):
+def test_a_handler_without_the_method_is_refused():
     streamer = IBPositionStreamer(settings=Settings(_env_file=None))
     with pytest.raises(TypeError, match="on_position_update"):
         streamer.register_handler(object())

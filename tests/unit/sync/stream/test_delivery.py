@@ -9,6 +9,7 @@ from position_sync_dagster.domain.holding import PositionUpdate
 from position_sync_dagster.errors import CommitContentionError, TradingModeError
 from position_sync_dagster.sync.stream import publisher as module
 from position_sync_dagster.sync.stream.publisher import Delivery
+from tests.support.streams import eventually
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +58,7 @@ async def test_a_handler_of_batches_gets_each_flush_in_one_call():
     assert table.batches == [[(1, 1.0), (2, 2.0)]]
 
 
-async def test_a_slow_table_gets_the_newest_value_of_each_position(eventually):
+async def test_a_slow_table_gets_the_newest_value_of_each_position():
     table = Table()
     delivery = Delivery(table)
     delivery.put([pending(1, 1.0)])
@@ -92,7 +93,7 @@ async def test_an_error_that_another_attempt_cannot_repair_is_not_retried():
     assert delivery.failures == 1
 
 
-async def test_a_table_that_raises_gets_the_newest_values_again(caplog, eventually):
+async def test_a_table_that_raises_gets_the_newest_values_again(caplog):
     table = Table(fails=3, error=RuntimeError("a defect"))
     delivery = Delivery(table)
     delivery.put([pending(1, 1.0), pending(2, 2.0)])
@@ -125,7 +126,7 @@ class Picky(Listener):
 
 
 @pytest.mark.parametrize("handler", [Listener(fails=10**6), Picky()], ids=["all", "one"])
-async def test_a_handler_that_fails_again_and_again_is_logged_once(handler, caplog, eventually):
+async def test_a_handler_that_fails_again_and_again_is_logged_once(handler, caplog):
     now = [100.0]
     delivery = Delivery(handler, monotonic=lambda: now[0])
     for _ in range(20):
@@ -137,7 +138,7 @@ async def test_a_handler_that_fails_again_and_again_is_logged_once(handler, capl
     assert [r.getMessage() for r in caplog.records] == [f"{type(handler).__name__} failed: broken"]
 
 
-async def test_a_handler_that_fails_again_after_a_while_is_logged_again(caplog, eventually):
+async def test_a_handler_that_fails_again_after_a_while_is_logged_again(caplog):
     now = [100.0]
     delivery = Delivery(Picky(), monotonic=lambda: now[0])
     for count in (1, 2):
@@ -148,9 +149,7 @@ async def test_a_handler_that_fails_again_after_a_while_is_logged_again(caplog, 
     assert [r.getMessage() for r in caplog.records] == ["Picky failed: broken"] * 2
 
 
-async def test_a_table_that_stays_broken_is_logged_once_and_again_in_the_next_outage(
-    caplog, eventually
-):
+async def test_a_table_that_stays_broken_is_logged_once_and_again_in_the_next_outage(caplog):
     now = [100.0]
     table = Table(fails=9)
     delivery = Delivery(table, monotonic=lambda: now[0])
@@ -183,7 +182,7 @@ class Panic(BaseException):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), Panic("index out of bounds")])
-async def test_a_handler_that_ends_its_own_delivery_is_served_again(error, eventually):
+async def test_a_handler_that_ends_its_own_delivery_is_served_again(error):
     class Ending(Table):
         task = None
 
@@ -201,7 +200,7 @@ async def test_a_handler_that_ends_its_own_delivery_is_served_again(error, event
 
 
 @pytest.mark.parametrize("swallowed", [False, True])
-async def test_closing_a_delivery_ends_its_task_whatever_the_handler_does(swallowed, eventually):
+async def test_closing_a_delivery_ends_its_task_whatever_the_handler_does(swallowed):
     class Stubborn(Table):
         task = None
 

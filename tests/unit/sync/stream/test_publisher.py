@@ -1,22 +1,28 @@
-"""What is queued agrees with what was published."""
+"""What is queued agrees with what was published; a close has one zero row, and is looked at."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 
+import polars as pl
 import pytest
 
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.errors import LakeNotWritableError
+from position_sync_dagster.gateway.connection import DayExecutions
 from position_sync_dagster.gateway.holdings import PnlValues
 from position_sync_dagster.gateway.translate import UNSET
-from position_sync_dagster.lake.schema import POSITION_UPDATES
+from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.explain_closes import changes_between
 from position_sync_dagster.sync.stream.ownership import OwnerContext
-from position_sync_dagster.sync.stream.publisher import Announcements, CloseWatcher, Publisher
+from position_sync_dagster.sync.stream.publisher import (
+    LOOKS_S,
+    Announcements,
+    CloseWatcher,
+    Publisher,
+)
 from tests.support.holdings import make_book, make_holding
-from tests.support.memory_queue import InMemoryPositionQueue
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 KEY = ("A", 1)
@@ -74,7 +80,7 @@ OTHERS = [make_holding(conid, NOW, position=1.0) for conid in (2, 3)]
 
 def publishing(*holdings):
     """Return a publisher of a feed with these holdings, and the feed, the table and the queue."""
-    feed, positions, queue = Feed(*holdings), Positions(), InMemoryPositionQueue()
+    feed, positions, queue = Feed(*holdings), Positions(), PositionQueue("queue", fsync=False)
     context = OwnerContext(settings=Settings(), clock=lambda: NOW)
     publisher = Publisher(context, queue, positions, Announcements())
     publisher.follow(feed)
@@ -120,11 +126,18 @@ async def test_a_close_that_arrives_while_a_download_is_published_lacks_its_zero
     assert await publisher.enqueue_all({KEY: LegState.CLOSED}) == 1
 
 
-class NoRows:
-    """A ledger that names no holding any more: all of them closed weeks ago."""
+class Ledger:
+    """The newest rows of some conids."""
+
+    def __init__(self, positions):
+        self.positions = positions
 
     async def latest(self):
-        return POSITION_UPDATES.empty
+        return pl.DataFrame(
+            [("A", conid, position) for conid, position in self.positions.items()],
+            schema={"account": pl.String, "conid": pl.Int64, "position": pl.Float64},
+            orient="row",
+        )
 
 
 @pytest.mark.parametrize(("days", "requests"), [(1, 1), (21, 0)])
@@ -133,7 +146,7 @@ async def test_after_a_pause_of_weeks_a_close_from_before_it_gets_no_second_zero
 ):
     publisher, _feed, positions, _queue = publishing()
     positions.rows = [replace(CLOSED, position_time=NOW - timedelta(days=days))]
-    publisher.announced = Announcements(NoRows())
+    publisher.announced = Announcements(Ledger({}))  # all of them closed weeks ago
     await publisher.restore()
     assert await publisher.enqueue_all({KEY: LegState.CLOSED}) == requests
 
@@ -235,41 +248,140 @@ async def test_an_account_that_is_in_doubt_is_published_although_none_of_its_row
     assert positions.written[-1].completeness is Completeness.UNKNOWN
 
 
-class Changes:
-    """An explainer, and its table of the changes of quantities which it was given."""
+def holding(conid, position, *, market_value=None):
+    return make_holding(conid, NOW, position=position, market_value=market_value)
+
+
+def test_a_quantity_or_a_value_that_becomes_known_needs_a_row_and_another_value_does_not():
+    announced, held = Announcements(), holding(1, 2.0)
+    assert not announced.is_current(held)
+    announced.record([held])
+    assert announced.is_current(held)
+    valued = replace(held, market_value=5.0)
+    assert not announced.is_current(valued)
+    announced.record([valued])
+    assert announced.is_current(replace(valued, market_value=6.0))
+    assert not announced.is_current(replace(valued, position=3.0))
+
+
+def test_a_fill_is_another_quantity_than_the_one_that_was_announced():
+    announced, key = Announcements(), ("A", 1)
+    assert not announced.is_held(key, 2.0)
+    announced.record([holding(1, 2.0)])
+    assert announced.is_held(key, 2.0)
+    assert not announced.is_held(key, 3.0)
+
+
+def test_a_close_has_its_zero_row_once_it_was_recorded():
+    announced, key = Announcements(), ("A", 1)
+    announced.record([holding(1, 2.0)])
+    assert announced.lacks_zero_row(holding(1, 0.0))
+    assert not announced.is_held(key, 0.0)
+    announced.record([holding(1, 0.0)])
+    assert not announced.lacks_zero_row(holding(1, 0.0))
+    assert announced.is_held(key, 0.0)
+
+
+def test_a_closed_holding_that_was_never_announced_needs_no_zero_row():
+    assert not Announcements().lacks_zero_row(holding(1, 0.0))
+
+
+@pytest.mark.parametrize(("row", "lacks"), [(0.0, False), (2.0, True), (None, True)])
+async def test_after_a_restart_a_close_lacks_its_zero_row_unless_the_ledger_has_it(row, lacks):
+    announced = Announcements(Ledger({} if row is None else {1: row}))
+    await announced.restore([holding(1, 0.0), holding(2, 4.0)])
+    assert announced.lacks_zero_row(holding(1, 0.0)) is lacks
+    assert announced.is_held(("A", 1), 0.0) is not lacks
+    assert announced.lacks_zero_row(holding(2, 0.0))
+    announced.record([holding(1, 0.0)])
+    assert not announced.lacks_zero_row(holding(1, 0.0))
+
+
+class Gateway:
+    """A connection that counts the requests for executions."""
+
+    accounts = ("DU1",)
+    answer = None
 
     def __init__(self):
-        self.lake = SimpleNamespace(position_changes=self)
-        self.stored = {}
+        self.requests = 0
 
-    def record(self, changes):
-        gateway_id = Settings().gateway_id
-        self.stored |= {one.change_id: replace(one, gateway_id=gateway_id) for one in changes}
-
-    def records(self, _since):
-        return self.stored.values()
-
-    @property
-    def known(self):
-        return [(change.before, change.after) for change in self.stored.values()]
+    async def executions(self):
+        self.requests += 1
+        return self.answer
 
 
-async def test_a_quantity_that_moves_again_after_a_failed_publication_is_recorded_from_there():
-    (publisher, feed, positions, _queue), explainer = publishing(HELD), Changes()
-    publisher.watcher = CloseWatcher(publisher.context, explainer)
-    await publisher.publish(feed)
+class Explainer:
+    """An explainer that finds nothing."""
 
-    def fail():
-        raise LakeNotWritableError("The disk is full.", remedy="Make room.")
+    def explain(self, executions, asked):
+        return None
 
-    feed.put(replace(HELD, position=5.0))
-    positions.meanwhile = fail
+
+async def requests_of_a_start(*, answer=None, later_s=()):
+    gateway, now_s = Gateway(), 50.0
+    gateway.answer = answer
+    context = OwnerContext(settings=Settings(), monotonic=lambda: now_s)
+    watcher = CloseWatcher(context, Explainer())
+    for delay_s in (0.0, 1.0, *LOOKS_S[1:], *later_s):
+        now_s = 50.0 + delay_s
+        await watcher.look_if_due(gateway)
+    return gateway.requests
+
+
+async def test_what_a_process_left_without_a_cause_is_looked_at_after_the_next_start():
+    assert await requests_of_a_start() == len(LOOKS_S)
+
+
+async def test_a_close_is_looked_at_although_its_table_did_not_confirm_it():
+    gateway, explainer = Gateway(), Explainer()
+    watcher = CloseWatcher(OwnerContext(settings=Settings(), monotonic=lambda: 50.0), explainer)
+
+    def fail(_changes):
+        raise LakeNotWritableError("The disk did not confirm it.", remedy="Check it.")
+
+    explainer.record = fail
     with pytest.raises(LakeNotWritableError):
-        await publisher.publish(feed)
-    positions.meanwhile = None
-    feed.put(replace(CLOSED, position_time=NOW + timedelta(seconds=1)))
-    await publisher.publish(feed)
-    assert explainer.known == [(2.0, 5.0), (5.0, 0.0)]
-    feed.put(replace(HELD, position=1.0, position_time=NOW + timedelta(seconds=2)))
-    await publisher.publish(feed)
-    assert explainer.known[2:] == [(0.0, 1.0)]
+        await watcher.record(changes_between({KEY: HELD}, {KEY: CLOSED}, {}))
+    await watcher.look_if_due(gateway)
+    assert gateway.requests == 1
+
+
+def test_the_first_holding_of_an_account_that_the_broker_confirmed_as_flat_is_a_change():
+    (change,) = changes_between({}, {HELD.key: HELD}, {"A": NOW})
+    assert (change.before, change.after, change.since) == (0.0, 2.0, NOW)
+
+
+def test_the_first_holding_of_an_account_that_was_never_confirmed_is_no_change():
+    assert changes_between({}, {HELD.key: HELD}, {"A": None}) == []
+    assert changes_between({}, {HELD.key: HELD}, {}) == []
+
+
+def test_a_confirmation_from_before_the_clock_was_set_back_is_not_that_of_the_quantity_before():
+    ahead, closed_at = NOW + timedelta(hours=1), NOW + timedelta(minutes=5)
+    closed = make_holding(1, closed_at, position=0.0)
+    (change,) = changes_between({HELD.key: HELD}, {closed.key: closed}, {"A": ahead})
+    assert change.since == NOW
+    before = make_holding(1, ahead, position=2.0)
+    (change,) = changes_between({before.key: before}, {closed.key: closed}, {"A": ahead})
+    assert (change.since, change.seen_at) == (None, closed_at)
+
+
+async def test_without_an_answer_to_the_last_request_the_gateway_is_asked_until_it_answers():
+    later_s = (2 * LOOKS_S[-1], 3 * LOOKS_S[-1])
+    answered = DayExecutions([], NOW, NOW)
+    assert await requests_of_a_start(later_s=later_s) == len(LOOKS_S) + 2
+    assert await requests_of_a_start(answer=answered, later_s=later_s) == len(LOOKS_S)
+
+
+@pytest.mark.parametrize("price", [4.0, 0.04], ids=["in cents", "in dollars"])
+def test_the_price_before_a_change_is_in_dollars_however_the_broker_quotes_it(price):
+    value = -1 * 0.04 * 5000
+    held = make_holding(1, NOW, position=-1.0, market_price=price, market_value=value)
+    held = replace(held, instrument=replace(held.instrument, multiplier=5000.0))
+    closed = replace(held, position=0.0)
+    (change,) = changes_between({held.key: held}, {closed.key: closed}, {})
+    assert change.market_price == pytest.approx(0.04)
+    unknown = replace(held, market_value=None)
+    (change,) = changes_between({held.key: unknown}, {closed.key: closed}, {})
+    assert change.market_price is None

@@ -1,16 +1,23 @@
-"""Followed holdings: when their values are published, and when they are queued."""
+"""Routes and their changes, followed holdings, and when the accounts are downloaded."""
+
+import asyncio
+import logging
 
 import pytest
 
+from position_sync_dagster.domain.holding import Reason
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.errors import LakeError
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.model_greeks import PublishedGreeks
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.router import (
     CHOOSE_S,
     MANY,
+    MAX_LINES_LOGGED,
     MAX_STREAMED,
     MOVED_S,
+    AccountRefresh,
     FollowedHoldings,
     Routes,
 )
@@ -50,7 +57,6 @@ class Day:
 
     def __init__(self, *, pnl_subscriptions=0, **settings):
         self.second, self.done, self.greeks = 0, [], PublishedGreeks()
-        self.greeks_moved = False
         settings = make_settings(pnl_subscriptions=pnl_subscriptions, **settings)
         context = OwnerContext(settings=settings, monotonic=lambda: float(self.second))
         self.legs = FollowedHoldings(context, self)
@@ -213,3 +219,183 @@ async def test_the_values_of_many_holdings_are_published_less_often():
     routes.update({("DU1", MANY): LegState.MONITORED})
     await day.pass_(14, routes, gateway=gateway)
     assert day.at("published") == [0, 4, 8, 12, 18]
+
+
+STREAMED, OVERFLOW, MONITORED, CLOSED = (
+    LegState.STREAMED, LegState.OVERFLOW, LegState.MONITORED, LegState.CLOSED,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "unqueued"),
+    [
+        (None, STREAMED, False),
+        (OVERFLOW, STREAMED, False),
+        (STREAMED, STREAMED, False),
+        (STREAMED, CLOSED, False),
+        (STREAMED, OVERFLOW, True),
+        (STREAMED, MONITORED, True),
+        (MONITORED, OVERFLOW, True),
+        (OVERFLOW, MONITORED, False),
+        (OVERFLOW, CLOSED, False),
+        (None, OVERFLOW, False),
+        (None, CLOSED, False),
+    ],
+)
+def test_a_holding_that_lost_its_line_or_became_active_without_one_is_for_the_queue(
+    before, after, unqueued
+):
+    routes = Routes()
+    if before is not None:
+        routes.update({KEY: before})
+        routes.unqueued.clear()
+    assert routes.update({KEY: after}) == ({} if before is after else {KEY: before})
+    assert (KEY in routes.unqueued) == unqueued
+    assert routes.states == {KEY: after}
+
+
+def test_a_holding_that_was_not_queued_stays_due_until_it_is_streamed_again():
+    routes = Routes()
+    routes.update({KEY: STREAMED})
+    routes.update({KEY: MONITORED})
+    routes.update({KEY: MONITORED})
+    assert routes.unqueued == {KEY}
+    routes.update({KEY: STREAMED})
+    assert routes.unqueued == set()
+
+
+def test_changes_are_logged_up_to_a_number(caplog):
+    caplog.set_level(logging.INFO)
+    routes = Routes()
+    keys = [("A", conid) for conid in range(MAX_LINES_LOGGED + 2)]
+    for state in (MONITORED, STREAMED, STREAMED):
+        routes.log(routes.update(dict.fromkeys(keys, state)))
+    lines = [r.getMessage() for r in caplog.records]
+    assert len(lines) == MAX_LINES_LOGGED + 1
+    assert lines[0] == "0 of A: MONITORED → STREAMED"
+    assert lines[-1] == "and 2 more routes changed"
+
+
+INTERVAL_S = 180.0
+
+
+class Feed:
+    """An account feed whose downloads end when the test says so."""
+
+    def __init__(self):
+        self.downloads = []
+        self.ended = asyncio.Event()
+        self.positions_due = self.lapsed = False
+        self.overdue = []
+
+    def lapse(self):
+        lapsed, self.lapsed = self.lapsed, False
+        return lapsed
+
+    async def snapshot(self):
+        self.downloads.append("positions")
+        self.positions_due = False
+        await self.ended.wait()
+
+    async def ensure(self, _max_age):
+        self.downloads.append("all")
+        await self.ended.wait()
+
+    async def download(self, accounts):
+        self.downloads.append(sorted(accounts))
+        await self.ended.wait()
+
+
+class Publisher:
+    def __init__(self):
+        self.enqueued, self.published = [], 0
+
+    async def publish(self, _feed):
+        self.published += 1
+
+    async def enqueue_all(self, _routes, reason):
+        self.enqueued.append(reason)
+
+
+class Refreshing:
+    """An account refresh, and all that it works with."""
+
+    def __init__(self):
+        self.now = 1000.0
+        self.feed, self.publisher = Feed(), Publisher()
+        settings = Settings(refresh_interval_s=INTERVAL_S)
+        context = OwnerContext(settings=settings, monotonic=lambda: self.now)
+        self.refresh = AccountRefresh(context, self.publisher)
+
+    async def step(self, *, after_s=0.0):
+        self.now += after_s
+        await asyncio.sleep(0)
+        await self.refresh.step(self.feed, {})
+        await asyncio.sleep(0)
+
+    @property
+    def published(self):
+        return self.publisher.published
+
+    async def finish_download(self):
+        self.feed.ended.set()
+        await asyncio.sleep(0)
+        await self.step()
+        self.feed.ended.clear()
+
+
+@pytest.fixture
+async def refreshing():
+    refreshing = Refreshing()
+    refreshing.refresh.start(refreshing.feed)
+    yield refreshing
+    await refreshing.refresh.end()
+
+
+async def test_the_first_download_is_published_and_queues_every_holding(refreshing):
+    await refreshing.step()
+    assert (refreshing.refresh.opening, refreshing.published) == (True, 0)
+    await refreshing.finish_download()
+    assert (refreshing.refresh.opening, refreshing.refresh.idle) == (False, True)
+    assert (refreshing.published, refreshing.publisher.enqueued) == (1, [Reason.SNAPSHOT])
+
+
+async def test_a_refresh_starts_when_its_interval_is_over(refreshing):
+    await refreshing.finish_download()
+    await refreshing.step(after_s=INTERVAL_S - 1)
+    assert refreshing.feed.downloads == ["all"]
+    await refreshing.step(after_s=1)
+    assert refreshing.feed.downloads == ["all", "all"]
+    assert (refreshing.refresh.opening, refreshing.refresh.idle) == (False, False)
+    await refreshing.finish_download()
+    assert refreshing.publisher.enqueued == [Reason.SNAPSHOT, Reason.REFRESH]
+
+
+async def test_an_interrupted_download_does_not_count_as_whole(refreshing):
+    await refreshing.step()
+    refreshing.refresh.interrupt()
+    refreshing.feed.ended.set()
+    await refreshing.step()
+    assert (refreshing.published, refreshing.publisher.enqueued) == (0, [])
+    assert refreshing.refresh.idle
+
+
+async def test_positions_and_accounts_that_are_due_are_requested_one_after_the_other(refreshing):
+    refreshing.feed.positions_due, refreshing.feed.overdue = True, ["A"]
+    await refreshing.finish_download()
+    await refreshing.step()
+    assert refreshing.feed.downloads == ["all", "positions"]
+    await refreshing.finish_download()
+    await refreshing.step()
+    assert refreshing.feed.downloads == ["all", "positions", ["A"]]
+    refreshing.feed.overdue = []
+    await refreshing.finish_download()
+    assert refreshing.publisher.enqueued == [Reason.SNAPSHOT]
+
+
+async def test_an_account_that_fell_silent_is_published_at_once(refreshing):
+    refreshing.feed.lapsed = True
+    await refreshing.step()
+    assert refreshing.published == 1
+    await refreshing.step()
+    assert refreshing.published == 1

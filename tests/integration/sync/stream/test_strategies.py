@@ -1,0 +1,130 @@
+"""Strategies that follow from what a stream sees: rules of the file, and proposals."""
+
+from contextlib import asynccontextmanager
+from importlib.resources import files
+
+import pytest
+
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.holding import Reason
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.errors import InvalidLegError
+from position_sync_dagster.lake.strategies_file import follow_file, load_strategies
+from position_sync_dagster.sync import propose_strategies
+from position_sync_dagster.sync.explain_closes import CloseExplainer
+from position_sync_dagster.sync.leg_followers import RuleFollower
+from tests.support.booked_legs import CALL, PUT, A
+from tests.support.streams import eventually, published
+
+RULE = """\
+strategies:
+- rule: calls
+  match: {{right: CALL, side: short{more}}}
+"""
+
+
+@pytest.fixture
+def followed(stream_legs, lake, tmp_path):
+    """Stream while the rules of a file with this text are followed; return the stream and it."""
+
+    @asynccontextmanager
+    async def run(text, **simulator):
+        file = tmp_path / "strategies.yaml"
+        file.write_text(text)
+        rules = RuleFollower(lake.registry, file)
+        async with stream_legs(simulator=simulator, rules=rules) as (sim, streamer, _received):
+            yield sim, streamer, file
+
+    return run
+
+
+def legs(lake):
+    active = lake.registry.sync.get_all_active()
+    return {(leg.strategy_id, leg.conid) for leg in active if leg.account in (None, A)}
+
+
+async def test_a_leg_that_begins_to_match_is_streamed_and_leaves_when_it_ceases(lake, followed):
+    async with followed(RULE.format(more="")) as (sim, streamer, file):
+        held = await eventually(lambda: published(lake, streamer.settings).get((A, CALL)))
+        sim.fill(A, CALL, -held.position - 2)
+        await eventually(lambda: ("calls", CALL) in legs(lake))
+        await eventually(lambda: streamer.routes.get((A, CALL)) is LegState.STREAMED)
+        file.write_text(RULE.format(more=', days: "0-1"'))
+        await eventually(lambda: ("calls", CALL) not in legs(lake))
+        await eventually(lambda: streamer.routes.get((A, CALL)) is LegState.MONITORED)
+        file.write_text(RULE.format(more=""))
+        await eventually(lambda: ("calls", CALL) in legs(lake))
+        sim.fill(A, CALL, 5)
+        await eventually(lambda: ("calls", CALL) not in legs(lake))
+
+
+async def test_a_leg_of_a_rule_without_a_line_is_queued_before_all_others(lake, followed):
+    text = "strategies:\n- rule: all\n  match: {right: PUT}\n"
+    async with followed(text, max_lines=0) as (_sim, streamer, _file):
+        await eventually(lambda: streamer.routes.get((A, PUT)) is LegState.OVERFLOW)
+
+        def queued():
+            rows = lake.queue.table.rows().filter(conid=PUT, account=A)
+            return rows.filter(reason=Reason.OVERFLOW.value, priority=1).height
+
+        await eventually(queued)
+
+
+async def test_a_saved_file_is_applied_and_what_its_rules_chose_stays(lake, followed):
+    rule = "strategies:\n- rule: puts\n  match: {right: PUT}\n"
+    async with followed(rule) as (_sim, _streamer, file):
+        await eventually(lambda: ("puts", PUT) in legs(lake))
+        assert follow_file(lake.registry.sync, file) == (0, 0)
+        file.write_text(f"{rule}- {{strategy_id: own, legs: [{{conid: {PUT}, symbol: T}}]}}\n")
+        await eventually(lambda: {("own", PUT), ("puts", PUT)} & legs(lake) == {("own", PUT)})
+        file.write_text(rule)
+        await eventually(lambda: {("own", PUT), ("puts", PUT)} & legs(lake) == {("puts", PUT)})
+        listed = f"legs: [{{conid: {CALL}, symbol: T}}]"
+        file.write_text(f"strategies:\n- {{strategy_id: puts, {listed}}}\n")
+        await eventually(lambda: legs(lake) == {("puts", CALL)})
+
+
+def test_legs_that_conflict_stay_as_they_were_and_end_no_stream(lake, tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise InvalidLegError("Two strategies hold the whole.", remedy="Remove one.")
+
+    file = tmp_path / "strategies.yaml"
+    file.write_text(RULE.format(more=""))
+    monkeypatch.setattr(type(lake.registry.sync), "follow_rules", refuse)
+    follower = RuleFollower(lake.registry, file)
+    assert follower.is_due({}, first=True)
+    follower.follow([], {A})
+    follower.follow([], {A})  # the first one applied the file, which has a version of its own
+    assert not follower.is_due({}, first=False)
+
+
+async def test_the_book_of_the_demo_is_proposed_as_it_was_built(stream_legs, lake):
+    file = files("ib_gateway_simulator") / "books" / "demo_strategies.yaml"
+    built = {}
+    async with stream_legs(book="demo", closes=CloseExplainer(lake)) as (sim, streamer, _received):
+        settings = streamer.settings
+        await eventually(lambda: len(lake.executions.records()) == 21)
+        await eventually(lambda: len(propose_strategies.held(lake, settings)) == 200)
+        held = {one.instrument.conid: one for one in propose_strategies.held(lake, settings)}
+        for leg in load_strategies(str(file)):
+            quantity = leg.quantity or held[leg.conid].position
+            built.setdefault(leg.strategy_id, {})[leg.conid] = quantity
+        assert "strategies propose" in propose_strategies.next_step(lake, settings, utc_now())
+        found = propose_strategies.read_proposal(lake, settings)
+        first = found.strategies[:8]
+        proposed = [{part.conid: part.quantity for part in one.legs} for one in first]
+        assert sorted(map(sorted, proposed)) == sorted(map(sorted, built.values()))
+        assert all(legs in proposed for legs in built.values())
+        assert found.left_over == ()
+
+        propose_strategies.accept(lake, settings, first, utc_now())
+        await eventually(lambda: list(streamer.routes.values()).count(LegState.STREAMED) == 20)
+        again = propose_strategies.read_proposal(lake, settings)
+        assert {one.name for one in again.strategies}.isdisjoint(one.name for one in first)
+        assert propose_strategies.next_step(lake, settings, utc_now()) is None
+        sim.fill("DUSIM0001", 912000001, -3)
+        sim.fill("DUSIM0001", 912000005, 4)
+        await eventually(lambda: lake.position_changes.records())
+        line = propose_strategies.next_step(lake, settings, utc_now())
+        assert line is not None
+        assert "in no strategy: `position-sync strategies propose`" in line

@@ -1,0 +1,590 @@
+"""A drain: whether the broker's data count, the plan of a batch, and what happens meanwhile."""
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import pytest
+
+from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
+from position_sync_dagster.domain.holding import (
+    Answer,
+    Completeness,
+    PriceKind,
+    QueuedPosition,
+    QueueRequest,
+    QueueStatus,
+    Source,
+    ValueOrigin,
+)
+from position_sync_dagster.domain.valuation import Provenance, from_portfolio
+from position_sync_dagster.errors import BrokerUnavailableError, LakeError, NewerRowError
+from position_sync_dagster.lake.position_queue import PositionQueue
+from position_sync_dagster.lake.position_updates import AppendResult, NewestRows
+from position_sync_dagster.sync.drain import (
+    NOTHING,
+    BrokerView,
+    DrainReport,
+    QueueWorker,
+    match_holdings,
+    own_ids,
+    plan_batch,
+    unavailable_reason,
+    unconfirmed,
+)
+from tests.support.holdings import make_holding
+from tests.support.settings import make_settings
+
+CLOSES = 200
+
+
+class Ticking:
+    """A clock that is a millisecond later at each look."""
+
+    def __init__(self):
+        self.now = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
+
+    def __call__(self):
+        self.now += timedelta(milliseconds=1)
+        return self.now
+
+
+class Ledger:
+    """The newest row of each conid, by the time of the row."""
+
+    def __init__(self):
+        self.rows = []
+
+    async def initialize(self):
+        pass
+
+    async def newest_of(self, conids, since):
+        newest = {(r.account, r.conid): r for r in sorted(self.rows, key=lambda r: r.timestamp)}
+        found = {key: r for key, r in newest.items() if r.timestamp >= since and r.conid in conids}
+        return NewestRows(found, len(self.rows))
+
+    async def append(self, rows, *, batch_id, guard, through):
+        known = {row.conid for row in self.rows[through:]}
+        if known & {row.conid for row in rows}:
+            raise NewerRowError("Another row was written.", remedy="Decide anew.")
+        guard()
+        self.rows += rows
+        return AppendResult(version=len(self.rows), rows=len(rows))
+
+    async def existing(self, update_ids):
+        return {row.update_id for row in self.rows} & set(update_ids)
+
+    def newest(self):
+        return {row.conid: row.position for row in sorted(self.rows, key=lambda r: r.timestamp)}
+
+
+class Broker:
+    """A published table of holdings; `meanwhile` happens right after each look at it."""
+
+    def __init__(self, clock, conids):
+        self._clock = clock
+        self.positions = dict.fromkeys(conids, 1.0)
+        self.published_at = clock()
+        self.meanwhile = None
+        self.looks = 0
+        self.lost_after = None
+
+    def holding(self, conid, at):
+        return make_holding(conid, at, position=self.positions[conid])
+
+    async def close(self):
+        pass
+
+    async def view(self, _conids=None):
+        self.looks += 1
+        if self.lost_after is not None and self.looks > self.lost_after:
+            raise BrokerUnavailableError("The owner is BLIND.", remedy="Wait.")
+        at = self._clock()
+        view = BrokerView(
+            holdings={("A", conid): self.holding(conid, at) for conid in self.positions},
+            complete=True,
+            captured={"s": self.published_at},
+        )
+        if self.meanwhile is not None:
+            await self.meanwhile()
+        return view
+
+
+@pytest.fixture
+def clock():
+    return Ticking()
+
+
+@pytest.fixture
+def queue(clock):
+    return PositionQueue("queue", clock=clock, fsync=False)
+
+
+def worker(queue, ledger, broker, clock):
+    return QueueWorker(
+        queue, values=broker, updates=ledger, settings=make_settings(lease_s=60.0), clock=clock
+    )
+
+
+async def test_requests_of_an_account_without_current_data_stay_where_they_are(queue, clock):
+    broker = Broker(clock, [1])
+    complete = broker.view
+
+    async def view(conids=None):
+        return replace(await complete(conids), unavailable=frozenset({"B"}))
+
+    broker.view = view
+    await queue.insert_many([QueueRequest(1, "SPY", account=account) for account in ("A", "B")])
+    report = await worker(queue, Ledger(), broker, clock).process_batch()
+    assert (report.claimed, report.succeeded) == (1, 1)
+    (left,) = await queue.get_batch(priority=None, limit=10)
+    assert (left.account, left.status) == ("B", QueueStatus.PENDING)
+
+
+async def test_a_drain_that_is_stopped_around_each_close_loses_no_zero_row(queue, clock):
+    broker, ledger = Broker(clock, range(1, CLOSES + 1)), Ledger()
+    left = list(broker.positions)
+    await queue.insert_many([QueueRequest(conid, "SPY", account="A") for conid in left[:50]])
+
+    async def close():
+        """Publish the close of the next holding, then queue it: as the stream does."""
+        if left:
+            conid = left.pop()
+            broker.positions[conid] = 0.0
+            await queue.insert(conid, "SPY", account="A")
+
+    broker.meanwhile = close
+    batches = worker(queue, ledger, broker, clock)
+    while left or (await queue.counts())[QueueStatus.PENDING]:
+        await batches.process_batch()
+    assert ledger.newest() == dict.fromkeys(range(1, CLOSES + 1), 0.0)
+    counts = await queue.counts()
+    done = await queue.get_batch(priority=None, limit=1000, status=QueueStatus.SUCCESS)
+    assert {request.update_id for request in done} == {row.update_id for row in ledger.rows}
+    assert counts[QueueStatus.SUCCESS] == len(done)
+    assert counts[QueueStatus.FAILED] == counts[QueueStatus.PROCESSING] == 0
+
+
+async def test_a_broker_that_is_lost_after_the_claim_gives_the_requests_back(queue, clock):
+    broker, ledger = Broker(clock, [1]), Ledger()
+    await queue.insert(1, "SPY", account="A")
+    broker.lost_after = 1
+    with pytest.raises(BrokerUnavailableError):
+        await worker(queue, ledger, broker, clock).process_batch()
+    (request,) = await queue.get_batch(priority=None)
+    assert (request.status, request.attempts, ledger.rows) == (QueueStatus.PENDING, 0, [])
+
+
+async def test_nothing_is_claimed_without_a_view_of_the_broker(queue, clock):
+    broker = Broker(clock, [1])
+    broker.lost_after = 0
+    await queue.insert(1, "SPY", account="A")
+    with pytest.raises(BrokerUnavailableError):
+        await worker(queue, Ledger(), broker, clock).process_batch()
+    (request,) = await queue.get_batch(priority=None)
+    assert (request.status, request.updated_at) == (QueueStatus.PENDING, request.created_at)
+
+
+async def test_a_request_of_an_unchanged_holding_ends_with_the_row_that_says_so(queue, clock):
+    broker, ledger = Broker(clock, [1, 2]), Ledger()
+    batches = worker(queue, ledger, broker, clock)
+    await queue.insert_many([QueueRequest(conid, "SPY", account="A") for conid in (1, 2)])
+    first = await batches.process_batch()
+    broker.positions[2] = 3.0
+    await queue.insert_many([QueueRequest(conid, "SPY", account="A") for conid in (1, 2)])
+    second = await batches.process_batch()
+    assert (first.rows, first.unchanged) == (2, 0)
+    assert (second.rows, second.unchanged, second.succeeded) == (1, 1, 2)
+    assert [(r.conid, r.position) for r in ledger.rows] == [(1, 1.0), (2, 1.0), (2, 3.0)]
+    done = await queue.get_batch(priority=None, status=QueueStatus.SUCCESS)
+    answers = [(r.conid, r.update_id) for r in sorted(done, key=lambda r: r.created_at)]
+    ids = [row.update_id for row in ledger.rows]
+    assert sorted(answers) == sorted([(1, ids[0]), (1, ids[0]), (2, ids[1]), (2, ids[2])])
+
+
+async def test_a_request_whose_worker_was_killed_before_its_mark_keeps_its_own_row(queue, clock):
+    broker, ledger = Broker(clock, [1]), Ledger()
+    batches = worker(queue, ledger, broker, clock)
+    request_id = await queue.insert(1, "SPY")
+    marks, queue.mark_success = queue.mark_success, None
+    with pytest.raises(TypeError):  # as if it were killed: nothing is released
+        await batches.process_batch()
+    queue.mark_success = marks
+    broker.positions[1] = 2.0
+    await queue.insert(1, "SPY", account="A")
+    await batches.process_batch()
+    clock.now += timedelta(seconds=61)
+    assert await queue.rescue() == [request_id]
+    await batches.process_batch()
+    done = await queue.get_batch(priority=None, status=QueueStatus.SUCCESS)
+    assert [row.position for row in ledger.rows] == [1.0, 2.0]
+    assert {r.request_id: r.update_id for r in done} == {
+        row.request_id: row.update_id for row in ledger.rows
+    }
+
+
+async def test_a_row_that_would_be_too_old_at_the_next_request_is_written_again(queue, clock):
+    broker, ledger = Broker(clock, [1]), Ledger()
+    batches = worker(queue, ledger, broker, clock)
+    for _ in range(41):
+        await queue.insert(1, "SPY", account="A")
+        await batches.process_batch()
+        clock.now += timedelta(seconds=180)
+    times = [row.timestamp for row in ledger.rows]
+    assert len(times) == 3
+    assert all(b - a <= timedelta(hours=1) for a, b in pairwise(times))
+
+
+async def test_a_zero_row_that_the_stream_writes_meanwhile_is_not_followed_by_an_old_row(
+    queue, clock
+):
+    broker, ledger = Broker(clock, [1]), Ledger()
+    batches = worker(queue, ledger, broker, clock)
+    await queue.insert(1, "SPY", account="A")
+    streamed = []
+
+    async def close():
+        """Write the zero row, as the stream does before it publishes the close."""
+        if broker.looks == 2:  # the look for which the batch is planned
+            at = clock()
+            streamed.append(
+                from_portfolio(
+                    replace(broker.holding(1, at), position=0.0), source=Source.STREAM, now=at,
+                    by=Provenance(session_id="s"),
+                )
+            )  # fmt: skip
+            ledger.rows += [replace(row, update_id="zero") for row in streamed]
+
+    broker.meanwhile = close
+    report = await batches.process_batch()
+    assert [row.update_id for row in ledger.rows] == ["zero"]
+    assert (report.rows, report.unchanged) == (0, 1)
+    (done,) = await queue.get_batch(priority=None, status=QueueStatus.SUCCESS)
+    assert done.update_id == "zero"
+
+
+async def test_a_drain_of_many_requests_takes_a_few_batches_and_looks_at_the_broker_for_each(
+    queue, clock
+):
+    conids = range(1, 801)
+    broker, ledger = Broker(clock, conids), Ledger()
+    await queue.insert_many([QueueRequest(conid, "SPY", account="A") for conid in conids])
+    one = worker(queue, ledger, broker, clock)
+    result = await one.drain(3600.0)
+    assert [batch.claimed for batch in result.batches] == [200, 200, 200, 200]
+    assert result.exhausted
+    assert (await queue.counts())[QueueStatus.SUCCESS] == 800
+    assert len(ledger.newest()) == 800
+    await queue.insert_many([QueueRequest(conid, "SPY", account="A") for conid in conids])
+    report = await one.process_batch()
+    assert report.claimed == 200
+
+
+FULL = LakeError("No table can be written: the disk is full.", remedy="Make room.")
+LOST = DrainReport(unavailable=True, reason="The connection to IB has been lost.")
+
+
+@pytest.mark.parametrize("fault", [FULL, LOST])
+async def test_an_outage_of_broker_or_tables_is_logged_once(queue, clock, caplog, fault):
+    one, ended = worker(queue, Ledger(), Broker(clock, []), clock), asyncio.Event()
+    outcomes = [fault, fault, fault, NOTHING, fault, fault]
+
+    async def drain(_time_limit_s):
+        if not outcomes:
+            ended.set()
+            return NOTHING
+        outcome = outcomes.pop()
+        if isinstance(outcome, LakeError):
+            raise outcome
+        return outcome
+
+    one.drain, one.interval = drain, 0.0
+    await one.start()
+    await ended.wait()
+    await one.stop()
+    assert len(caplog.messages) == 2, caplog.messages
+
+
+NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
+
+
+def holding(account, conid, position=1.0):
+    return make_holding(
+        conid, NOW, account=account, position=position, market_price=2.0, market_value=200.0,
+        value_source=ValueOrigin.PORTFOLIO,
+    )  # fmt: skip
+
+
+def request(conid, account=None, request_id=None):
+    return QueuedPosition(
+        request_id or f"r{conid}", conid, "SPY", 2, QueueStatus.PROCESSING, NOW, NOW,
+        account=account,
+    )  # fmt: skip
+
+
+HOLDINGS = [holding("A", 1), holding("B", 1), holding("A", 2, 0.0)]
+COMPLETE = BrokerView(holdings={h.key: h for h in HOLDINGS}, complete=True)
+PARTIAL = replace(COMPLETE, complete=False)
+
+
+def test_a_request_without_an_account_is_answered_by_each_account_that_holds():
+    assert [h.account for h in match_holdings(request(1), COMPLETE)] == ["A", "B"]
+    assert [h.account for h in match_holdings(request(1, "B"), COMPLETE)] == ["B"]
+
+
+def test_an_absent_holding_is_not_held_only_if_the_view_is_complete():
+    assert match_holdings(request(9), COMPLETE) == ()
+    assert match_holdings(request(9), PARTIAL) is None
+    assert match_holdings(request(1, "C"), PARTIAL) is None
+
+
+def plan(batch, view=COMPLETE, newest=None, now=NOW, written=()):
+    return plan_batch(
+        batch, view, newest or {}, now=now, written=written,
+        provenance=Provenance(run_id="run"), keep=timedelta(minutes=57),
+    )  # fmt: skip
+
+
+def test_a_batch_becomes_rows_and_marks():
+    done = plan([request(1), request(2), request(9)])
+    assert (tuple(done.answers), done.not_held, done.not_covered) == (("r1", "r2"), ["r9"], [])
+    assert [(r.account, r.conid, r.request_id) for r in done.rows] == [
+        ("A", 1, "r1"), ("B", 1, "r1"), ("A", 2, "r2"),
+    ]  # fmt: skip
+    assert {(r.run_id, r.source) for r in done.rows} == {("run", "QUEUE")}
+    assert done.rows[2].market_value == 0.0
+
+
+def test_a_batch_written_again_has_the_same_update_ids_and_no_two_are_alike():
+    first, again = (plan([request(1), request(2)]) for _ in range(2))
+    assert [r.update_id for r in first.rows] == [r.update_id for r in again.rows]
+    assert len({r.update_id for r in first.rows}) == 3
+    assert plan([request(1, request_id="other")]).rows[0].update_id != first.rows[0].update_id
+
+
+def test_rows_written_later_have_later_ids():
+    earlier = plan([replace(request(1), created_at=NOW - timedelta(seconds=1))])
+    assert earlier.rows[0].update_id < plan([request(1)]).rows[0].update_id
+
+
+def test_a_holding_whose_value_is_too_old_is_not_covered():
+    old = replace(COMPLETE, unconfirmed=frozenset({("A", 1), ("A", 2)}))
+    assert match_holdings(request(1), old) is None
+    assert match_holdings(request(1, "B"), old)
+    assert match_holdings(request(2), old)  # closed: its value is zero
+
+
+def known(**changes):
+    """Return the row that a drain wrote of the first holding two minutes ago."""
+    (row,) = plan([request(1, "A", "before")], now=NOW - timedelta(minutes=2)).rows
+    return {("A", 1): replace(row, **changes)}
+
+
+def confirmed(**changes):
+    """Return a view in which the broker has just confirmed the first holding."""
+    first = replace(HOLDINGS[0], confirmed_at=NOW, **changes)
+    return replace(COMPLETE, holdings=COMPLETE.holdings | {("A", 1): first})
+
+
+def test_a_row_that_says_the_same_answers_the_request_and_the_broker_has_confirmed_it():
+    done = plan([request(1, "A")], confirmed(), newest=known(update_id="u"))
+    assert (done.rows, tuple(done.answers)) == ([], ("r1",))
+    assert done.answers == {"r1": Answer(update_id="u", confirmed_at=NOW)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"position": 2.0},
+        {"market_value": 200.01},
+        {"market_value": None},
+        {"average_cost": 1.0},
+        {"realized_pnl": 0.0},
+        {"daily_pnl": 1.0},
+        {"value_source": ValueOrigin.PNL_SINGLE},
+        {"gateway_id": "another"},
+    ],
+)
+def test_whatever_a_reader_could_use_makes_a_row(change):
+    done = plan([request(1, "A")], confirmed(**change), newest=known())
+    (row,) = done.rows
+    assert done.answers["r1"].update_id == row.update_id != known()[("A", 1)].update_id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"source": Source.STREAM},
+        {"bid": 1.9},
+        {"price_kind": PriceKind.MARK},
+        {"timestamp": NOW - timedelta(minutes=58)},
+        {"timestamp": NOW + timedelta(hours=1)},
+    ],
+)
+def test_a_row_of_a_line_an_old_one_and_one_of_a_wrong_clock_answer_nothing(change):
+    assert len(plan([request(1, "A")], confirmed(), newest=known(**change)).rows) == 1
+
+
+def test_each_account_of_a_request_has_its_own_answer():
+    done = plan([request(1)], confirmed(), newest=known(update_id="u"))
+    assert [row.account for row in done.rows] == ["B"]
+    assert done.answers["r1"].update_id == "u"
+
+
+def test_a_row_that_the_stream_wrote_after_it_published_answers_the_request():
+    view = replace(confirmed(), captured={"s": NOW - timedelta(minutes=3)})
+    row = known(source=Source.STREAM, session_id="s", market_value=1.0, update_id="u")
+    assert plan([request(1, "A")], view, newest=row).answers["r1"].update_id == "u"
+    later = replace(view, captured={"s": NOW - timedelta(minutes=1)})
+    another = replace(view, captured={"another": NOW - timedelta(minutes=3)})
+    assert len(plan([request(1, "A")], later, newest=row).rows) == 1
+    assert len(plan([request(1, "A")], another, newest=row).rows) == 1
+
+
+def test_two_requests_of_one_holding_in_a_batch_need_one_row():
+    done = plan([request(1, "A", "first"), request(1, "A", "second")])
+    assert [row.request_id for row in done.rows] == ["first"]
+    assert tuple(done.answers) == ("first", "second")
+    assert done.answers["first"] == done.answers["second"]
+
+
+def test_the_row_that_a_killed_worker_wrote_answers_its_request_also_after_a_newer_row():
+    (own,) = plan([request(1, "A")], confirmed()).rows
+    newest = known(update_id="of another", market_value=1.0)
+    for view in (confirmed(), confirmed(market_value=1.0)):
+        done = plan([request(1, "A")], view, newest=newest, written={own.update_id})
+        assert (done.rows, tuple(done.answers)) == ([], ("r1",))
+        assert done.answers == {"r1": Answer(update_id=own.update_id, confirmed_at=None)}
+
+
+def test_the_row_that_a_killed_worker_wrote_is_confirmed_while_it_is_the_newest():
+    (own,) = plan([request(1, "A")], confirmed(), now=NOW - timedelta(minutes=1)).rows
+    done = plan(
+        [request(1, "A")], confirmed(), newest={("A", 1): own}, written={own.update_id}
+    )  # fmt: skip
+    assert done.answers == {"r1": Answer(update_id=own.update_id, confirmed_at=NOW)}
+
+
+@pytest.mark.parametrize("newest", [{}, "own"])
+def test_a_holding_that_closed_after_the_row_of_a_killed_worker_gets_its_zero_row(newest):
+    """The request of the close is the same one: it was still live."""
+    (own,) = plan([request(1, "A")]).rows
+    newest = newest and {("A", 1): own}
+    closed = replace(COMPLETE, holdings={("A", 1): replace(HOLDINGS[0], position=0.0)})
+    later = NOW + timedelta(minutes=1)
+    done = plan([request(1, "A")], closed, newest, later, {own.update_id})
+    assert [(row.position, row.request_id) for row in done.rows] == [(0.0, "r1")]
+    assert done.answers == {"r1": Answer(update_id=own.update_id, confirmed_at=None)}
+    # Of a second kill too, the row is found.
+    known = {("A", 1): done.rows[0]}
+    assert plan([request(1, "A")], closed, known, later, {own.update_id}).rows == []
+
+
+def test_only_a_request_that_is_older_than_the_newest_row_may_have_a_row_of_its_own():
+    since = NOW - timedelta(hours=1)
+    before, after = (
+        {("A", 1): replace(known()[("A", 1)], timestamp=request(1).created_at + age)}
+        for age in (timedelta(minutes=-6), timedelta(seconds=1))
+    )
+    assert own_ids([request(1, "A")], COMPLETE, before, since) == []
+    assert own_ids([request(1, "A")], COMPLETE, {}, since) == []
+    assert own_ids([request(1, "A")], COMPLETE, after, since) == [
+        plan([request(1, "A")]).rows[0].update_id
+    ]
+    of_yesterday = replace(request(1, "A"), created_at=NOW - timedelta(days=1))
+    assert len(own_ids([of_yesterday], COMPLETE, {}, since)) == 1
+
+
+SETTINGS = make_settings(refresh_interval_s=180)
+
+
+def confirmed_row(conid, *, confirmed_s=None, received_s=0, by=ValueOrigin.NONE):
+    confirmed = None if confirmed_s is None else NOW - timedelta(seconds=confirmed_s)
+    return make_holding(
+        conid, NOW - timedelta(seconds=received_s), market_price=2.0, market_value=200.0,
+        completeness=Completeness.PARTIAL, confirmed_at=confirmed, position_time=NOW,
+        value_source=by,
+    )  # fmt: skip
+
+
+HOUR_S = 3600
+
+
+@pytest.mark.parametrize(
+    ("row", "counts"),
+    [
+        (confirmed_row(1, confirmed_s=379), True),
+        (confirmed_row(1, confirmed_s=381), False),
+        (confirmed_row(1), False),
+        (confirmed_row(1, confirmed_s=-60), True),
+        (confirmed_row(1, confirmed_s=-HOUR_S), False),
+        (confirmed_row(1, by=ValueOrigin.PNL_SINGLE), True),
+        (confirmed_row(1, confirmed_s=HOUR_S, received_s=5, by=ValueOrigin.PNL_SINGLE), True),
+        (confirmed_row(1, confirmed_s=HOUR_S, received_s=381, by=ValueOrigin.PNL_SINGLE), False),
+        (confirmed_row(1, received_s=-HOUR_S, by=ValueOrigin.PNL_SINGLE), False),
+    ],
+)
+def test_a_holding_is_confirmed_by_a_download_or_by_a_value_of_its_own(row, counts):
+    silent = confirmed_row(2, confirmed_s=HOUR_S)
+    found = unconfirmed([row, silent], SETTINGS, NOW)
+    assert found == ({silent.key} if counts else {silent.key, row.key})
+
+
+def test_nothing_of_an_account_that_is_unknown_counts_as_confirmed():
+    known = confirmed_row(1, confirmed_s=7)
+    doubted = replace(known, completeness=Completeness.UNKNOWN)
+    other = confirmed_row(2, confirmed_s=7)
+    assert unconfirmed([doubted, other], SETTINGS, NOW) == {doubted.key}
+    assert unconfirmed([known, other], SETTINGS, NOW) == frozenset()
+
+
+def session(state, *, alive=True):
+    return GatewaySession(
+        gateway_id="g", owner=Owner.STREAM, session_id="s", run_id=None, host="h", pid=1,
+        fencing_token=1, started_at=NOW, heartbeat_at=NOW, state=state, state_since=NOW,
+        expires_at=NOW + timedelta(seconds=15 if alive else -1), detail="why",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("owner", "confirmed_s", "unavailable"),
+    [
+        (session(SessionState.LIVE), 9999, None),
+        (session(SessionState.BLIND), 1, "BLIND since 15:30:00 UTC: why"),
+        (session(SessionState.STARTING), 1, "STARTING"),
+        (session(SessionState.LIVE, alive=False), 100, None),
+        (session(SessionState.LIVE, alive=False), 211, "last downloaded"),
+        (session(SessionState.ENDED), None, "have not been downloaded"),
+        (None, -60, None),
+        (None, -3600, "last downloaded"),
+        (None, 100, None),
+        (None, None, "have not been downloaded"),
+    ],
+)
+def test_the_brokers_data_is_current_while_the_owner_is_live_or_for_one_interval(
+    owner, confirmed_s, unavailable
+):
+    confirmed = None if confirmed_s is None else NOW - timedelta(seconds=confirmed_s)
+    why = unavailable_reason(owner, confirmed, SETTINGS, NOW)
+    assert (why is None) if unavailable is None else (unavailable in why)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "released", "exhausted", "unavailable", "expected"),
+    [
+        (2, 0, False, False, True),
+        (4, 3, False, False, True),
+        (4, 4, False, False, False),
+        (2, 0, True, False, False),
+        (2, 0, False, True, False),
+        (0, 0, False, False, False),
+    ],
+)
+def test_a_worker_drains_again_at_once_while_requests_are_left_and_can_be_valued(
+    claimed, released, exhausted, unavailable, expected
+):
+    report = DrainReport(
+        claimed=claimed, released=released, exhausted=exhausted, unavailable=unavailable
+    )
+    assert report.may_continue is expected
