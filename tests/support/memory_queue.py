@@ -77,11 +77,6 @@ class InMemoryPositionQueue(PositionQueue):
         new_ids: NewIds = new_ids,
         promote_after_s: float = PROMOTE_AFTER_S,
     ) -> None:
-        self.sync = SyncQueue(
-            cast(lifecycle_table.LifecycleTable, _MemoryStore()),
-            retry=retry,
-            clock=clock,
-            random=random,
-            new_ids=new_ids,
-            promote_after_s=promote_after_s,
-        )
+        store = cast(lifecycle_table.LifecycleTable, _MemoryStore())
+        policy, jitter = retry or RetryPolicy(), random or Random()
+        self.sync = SyncQueue(store, clock, policy, jitter, new_ids, promote_after_s)

@@ -114,7 +114,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def opened(self) -> SyncQueue:
         return SyncQueue(
-            self.store, retry=POLICY, clock=lambda: self.now, random=Random(1),
+            self.store, policy=POLICY, clock=lambda: self.now, random=Random(1),
             new_ids=self.new_ids, promote_after_s=PROMOTE_AFTER_S,
         )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -21,7 +22,6 @@ from position_sync_dagster.lake.schema import (
     POSITION_QUEUE,
     TABLES,
     VERSION_PROPERTY,
-    Kind,
     StoredColumn,
 )
 from position_sync_dagster.lake.storage.lifecycle_table import LifecycleTable
@@ -50,7 +50,7 @@ def test_a_relative_path_does_not_move_with_the_working_directory(tmp_path, monk
     assert list(elsewhere.iterdir()) == []
 
 
-def new(kind: Kind) -> StoredColumn:
+def new(kind: type) -> StoredColumn:
     return StoredColumn(kind=kind, description="New.")
 
 
@@ -60,7 +60,7 @@ def thesis(path: Path) -> None:
 
 
 def foreign_schema(path: Path) -> None:
-    columns = {**POSITION_QUEUE.described, "conid": new(Kind.TEXT)}
+    columns = {**POSITION_QUEUE.described, "conid": new(str)}
     Table(path, replace(POSITION_QUEUE, described=columns)).initialize()
 
 
@@ -92,7 +92,7 @@ def test_what_is_no_table_of_this_name_is_refused_and_left_alone(tmp_path, make,
 def test_a_table_of_an_older_release_gets_the_new_columns_and_keeps_its_rows(tmp_path, clock):
     first = filled_queue(tmp_path / "q", 3)
     first.sync.mark_success(first.sync.claim_batch(limit=1)[0].request_id)
-    columns = {**POSITION_QUEUE.described, "note": new(Kind.TEXT), "seen_at": new(Kind.MOMENT)}
+    columns = {**POSITION_QUEUE.described, "note": new(str), "seen_at": new(datetime)}
     newer = replace(POSITION_QUEUE, version=POSITION_QUEUE.version + 1, described=columns)
     lifecycle = LifecycleTable(Table(tmp_path / "q", newer), clock)
     lifecycle.initialize()
@@ -110,7 +110,7 @@ def test_a_process_that_has_a_table_open_is_refused_each_time_once_a_newer_relea
     tmp_path,
 ):
     older = filled_queue(tmp_path / "q", 3)
-    columns = {**POSITION_QUEUE.described, "note": new(Kind.TEXT)}
+    columns = {**POSITION_QUEUE.described, "note": new(str)}
     newer = replace(POSITION_QUEUE, version=POSITION_QUEUE.version + 1, described=columns)
     table = Table(tmp_path / "q", newer)
     table.initialize()
