@@ -666,17 +666,15 @@ class NewestRows(NamedTuple):
     through: int = 0
 
 
-class AddedBatches(NamedTuple):
-    """What was added to the ledger after a version, by the source of the rows.
+class AddedCounts(NamedTuple):
+    """The number of rows that were added to the ledger after a version.
 
     Attributes:
         rows: The number of rows, by STREAM and QUEUE.
-        batches: The number of commits, likewise.
         version: The greatest `ledger_version` of the ledger's rows.
     """
 
     rows: Mapping[str, int]
-    batches: Mapping[str, int]
     version: int
 
 
@@ -693,22 +691,16 @@ class SyncUpdates:
         """Create the table, or check and migrate the one that is there."""
         self.table.initialize()
 
-    def count_after(self, version: int) -> AddedBatches:
+    def count_after(self, version: int) -> AddedCounts:
         """Count the rows that were committed after a version; a merge of files adds none."""
 
-        def step(files: pl.DataFrame) -> AddedBatches:
+        def step(files: pl.DataFrame) -> AddedCounts:
             newest = last_added(files)
             if newest <= version:
-                return AddedBatches({}, {}, newest)
+                return AddedCounts({}, newest)
             added = added_after(self.table, files, version)
-            counts = (
-                added.group_by("source").agg(pl.len(), pl.col(ADDED).n_unique()).collect().rows()
-            )
-            return AddedBatches(
-                rows={source: rows for source, rows, _batches in counts},
-                batches={source: batches for source, _rows, batches in counts},
-                version=newest,
-            )
+            counts = added.group_by("source").agg(pl.len()).collect()
+            return AddedCounts(rows=dict(counts.iter_rows()), version=newest)
 
         return self.table.read(step)
 

@@ -1,5 +1,6 @@
 """Contracts of the small book and their terms, as arguments of a leg."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -30,3 +31,10 @@ def terms_of(conid: int, book: Book | str = "small") -> dict[str, Any]:
 def leg(conid: int, strategy_id: str = "s", **more: Any) -> dict[str, Any]:
     """Return the arguments of a leg, as the small book has it."""
     return {"conid": conid, "strategy_id": strategy_id} | terms_of(conid) | more
+
+
+def book_of_one_account(name: str = A) -> Book:
+    """Return the small book with its first account only, by this name."""
+    book = load_book("small")
+    openings = tuple(replace(one, account=name) for one in book.openings if one.account == A)
+    return replace(book, accounts=(replace(book.accounts[0], name=name),), openings=openings)
