@@ -1,8 +1,8 @@
 """A book of 500 holdings (TESTS=all: 2,000): what a change costs depends on it, not on the book."""
 
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
+import polars as pl
 import pytest
 from ib_async.client import Client
 
@@ -13,7 +13,7 @@ from position_sync_dagster.lake.storage.table import data_files
 from position_sync_dagster.sync.stream import streamer as link
 from tests.support.booked_legs import A, terms_of
 from tests.support.extent import EVERYTHING
-from tests.support.streams import eventually, offline, simulate
+from tests.support.streams import eventually, offline, published
 
 FIRST, ACTIVE = 931000000, 60
 STRIKES = 500 if EVERYTHING else 125
@@ -41,16 +41,13 @@ def book(tmp_path):
 
 
 @pytest.fixture
-def stream_large(streaming, lake, book):
+def stream_large(stream_legs, book):
     """Stream the book, of which the first few contracts are legs."""
 
-    @asynccontextmanager
-    async def run(count, **settings):
-        for conid in range(FIRST, FIRST + count):
-            await lake.registry.add_active(conid=conid, strategy_id="s", **terms_of(conid, book))
-        quiet = {"pnl_subscriptions": 0} | settings
-        async with simulate(book) as sim, streaming(sim, **quiet) as (streamer, received):
-            yield sim, streamer, received
+    def run(count, **settings):
+        conids = range(FIRST, FIRST + count)
+        legs = ({"conid": conid, "strategy_id": "s"} | terms_of(conid, book) for conid in conids)
+        return stream_legs(*legs, book=book, rows=False, **{"pnl_subscriptions": 0} | settings)
 
     return run
 
@@ -60,9 +57,8 @@ async def waiting(lake):
     return (await lake.queue.overview()).counts.get("PENDING", 0)
 
 
-async def positions(lake, streamer):
-    rows = lake.broker_positions.read(streamer.settings.gateway_id)
-    return {row.instrument.conid: row.position for row in rows}
+def positions(lake, streamer):
+    return {key[1]: row.position for key, row in published(lake, streamer.settings).items()}
 
 
 async def _enough(lake, count):
@@ -75,21 +71,13 @@ async def test_a_fill_is_published_without_the_rest_of_the_book(stream_large, la
         conid, table = FIRST + 3 * STRIKES, lake.broker_positions.table
         before = set(table.snapshot(data_files)["path"])
         sim.fill(A, conid, 4)
-
-        async def filled():
-            return (await positions(lake, streamer))[conid] == 5.0
-
-        await eventually(filled)
+        await eventually(lambda: positions(lake, streamer)[conid] == 5.0)
         files = table.snapshot(data_files)
         assert before <= set(files["path"])
-        added = [
-            rows
-            for path, rows in files.select("path", "num_records").iter_rows()
-            if path not in before
-        ]
-        assert added
-        assert max(added) <= 5  # its row, and perhaps some of legs that ticked
-        assert len(await positions(lake, streamer)) == HOLDINGS
+        added = files.filter(~pl.col("path").is_in(before)).get_column("num_records")
+        assert added.len()
+        assert added.max() <= 5  # its row, and perhaps some of legs that ticked
+        assert len(positions(lake, streamer)) == HOLDINGS
 
 
 async def test_a_whole_list_without_any_of_the_holdings_closes_them_in_few_commits(
@@ -108,13 +96,10 @@ async def test_a_whole_list_without_any_of_the_holdings_closes_them_in_few_commi
             sim.close_position(A, FIRST + n)
         sim.reset_day()
 
-        async def closed():
-            return set((await positions(lake, streamer)).values()) == {0.0}
-
-        await eventually(closed)
+        await eventually(lambda: set(positions(lake, streamer).values()) == {0.0})
         await eventually(lambda: _enough(lake, HOLDINGS - 1))
         await eventually(lambda: received.closes(FIRST) or _enough(lake, HOLDINGS))
-        assert len(await positions(lake, streamer)) == HOLDINGS
+        assert len(positions(lake, streamer)) == HOLDINGS
         assert lake.broker_positions.table.version() - before <= 6
         assert (await lake.queue.overview()).version - queued_before <= 6
 
