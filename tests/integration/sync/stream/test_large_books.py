@@ -6,38 +6,24 @@ import polars as pl
 import pytest
 from ib_async.client import Client
 
-from ib_gateway_simulator import load_book
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.leg import LegState, make_leg
 from position_sync_dagster.lake.storage.table import data_files
 from position_sync_dagster.sync.stream import streamer as link
-from tests.support.booked_legs import A, terms_of
+from tests.support.booked_legs import FIRST, A, book_of_chain, terms_of
 from tests.support.extent import EVERYTHING
 from tests.support.streams import eventually, offline, published
 
-FIRST, ACTIVE = 931000000, 60
+ACTIVE = 60
 STRIKES = 500 if EVERYTHING else 125
 HOLDINGS, JOINING = 4 * STRIKES, 2 * STRIKES
-BOOK = f"""
-name: large
-as_of: 2026-03-04
-accounts: [{{name: DUSIM0001}}]
-underlyings:
-  - {{symbol: SPY, conid: 930000001, price: 620, volatility: 0.17}}
-chains:
-  - {{name: spy, underlying: SPY, first_conid: 931000000, expiries: [20281215, 20291221],
-     strikes: {{start: 600, stop: {600 + STRIKES - 1}, step: 1}}}}
-positions: [{{account: DUSIM0001, chain: spy, quantities: [1]}}]
-"""
 TEN_LINES = {"max_lines": 10, "reserved_lines": 0}
 PNL_SINGLE, MARKET_DATA, POSITIONS, ACCOUNT = 94, 1, 61, 6
 
 
 @pytest.fixture
 def book(tmp_path):
-    path = tmp_path / "large.yaml"
-    path.write_text(BOOK)
-    return load_book(path)
+    return book_of_chain(tmp_path, STRIKES)
 
 
 @pytest.fixture

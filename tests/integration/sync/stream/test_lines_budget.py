@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from ib_gateway_simulator import load_book
 from position_sync_dagster import IBPositionStreamer, StreamTables
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import QueueStatus
@@ -18,7 +17,7 @@ from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.sync.stream.contracts import ContractCache, LineManager
 from position_sync_dagster.sync.stream.ownership import OwnerContext
-from tests.support.booked_legs import CALL, CENTS, PUT, STOCK, WORTHLESS, A, terms_of
+from tests.support.booked_legs import CALL, CENTS, PUT, STOCK, WORTHLESS, A, book_of_chain, terms_of
 from tests.support.streams import Service, eventually, requests, settings_for, simulate
 
 FUTURE, FUTURE_OPTION, INDEX_OPTION = 920000002, 921000005, 921000006
@@ -210,22 +209,10 @@ async def test_a_refusal_while_contract_details_are_fetched_counts(manage_lines,
 
 ACTIVE, OTHERS, STREAMED = 250, 30, 95
 
-MANY = """
-name: many
-as_of: 2028-06-01
-accounts: [{name: DUSIM0001, cash: 500000}]
-underlyings: [{symbol: SPY, conid: 910000001, price: 620, volatility: 0.17, exchange: ARCA}]
-chains:
-  - {name: spy, underlying: SPY, first_conid: 911000000, expiries: [20281215, 20290119],
-     strikes: {start: 450, stop: 795, step: 5}}
-positions: [{account: DUSIM0001, chain: spy, quantities: [1]}]
-"""
-
 
 @pytest.fixture
 def book(tmp_path):
-    (tmp_path / "many.yaml").write_text(MANY)
-    return load_book(tmp_path / "many.yaml")
+    return book_of_chain(tmp_path, 70)
 
 
 @pytest.fixture
