@@ -4,12 +4,14 @@ Also the values of an account, as the broker last reported them.
 """
 
 import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from datetime import date, datetime
 from enum import StrEnum
 from operator import attrgetter
 from sys import intern
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from position_sync_dagster.domain.instrument import Instrument, Right
 
@@ -334,6 +336,17 @@ class PositionUpdateHandler(Protocol):
 Key = tuple[str, int]
 
 _KEYS: dict[Key, Key] = {}
+
+_T = TypeVar("_T")
+_K = TypeVar("_K")
+
+
+def grouped(by: Callable[[_T], _K], values: Iterable[_T]) -> defaultdict[_K, list[_T]]:
+    """Return values by what a function makes of them, such as the key of a holding, in order."""
+    found: defaultdict[_K, list[_T]] = defaultdict(list)
+    for value in values:
+        found[by(value)].append(value)
+    return found
 
 
 def key_of(account: str, conid: int) -> Key:

@@ -12,11 +12,12 @@ import polars as pl
 
 from position_sync_dagster.domain import reconciliation as breaks
 from position_sync_dagster.domain.clock import Clock, elapsed, utc_now
-from position_sync_dagster.domain.holding import BrokerPosition, Key, PositionUpdate
+from position_sync_dagster.domain.holding import BrokerPosition, Key, PositionUpdate, grouped
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract, contract_mismatch
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.lake.breaks import break_key
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema import broker_rows, moment, update_rows
 from position_sync_dagster.lake.storage.table import offload
@@ -203,20 +204,17 @@ class ReconciliationService:
         return result, holdings, coverage
 
     def _judged(self, result: breaks.ReconciliationResult) -> breaks.ReconciliationResult:
-        known = {(one.type, one.account, one.conid): one for one in self._lake.breaks.open_breaks()}
-        left, unconfirmed = [], []
-        for one in result.discrepancies:
-            found = known.get((one.type, one.account, one.conid))
-            if found is not None and found.state is breaks.BreakState.ACCEPTED:
-                continue
-            left.append(one)
-            if found is not None and elapsed(found.opened_at, result.at) < CONFIRM_AFTER:
-                unconfirmed.append(one)
+        known = {break_key(one): one for one in self._lake.breaks.open_breaks()}
+        found = [(one, known.get(break_key(one))) for one in result.discrepancies]
+        accepted = breaks.BreakState.ACCEPTED
+        left = [(one, of) for one, of in found if of is None or of.state is not accepted]
         return replace(
             result,
-            discrepancies=tuple(left),
-            accepted=len(result.discrepancies) - len(left),
-            unconfirmed=tuple(unconfirmed),
+            discrepancies=tuple(one for one, _of in left),
+            accepted=len(found) - len(left),
+            unconfirmed=tuple(
+                one for one, of in left if of and elapsed(of.opened_at, result.at) < CONFIRM_AFTER
+            ),
         )
 
     async def _holdings(self) -> tuple[pl.DataFrame, Coverage]:
@@ -252,10 +250,7 @@ def _by_login(
     """Return the discrepancies by login; with several logins, OF_STRATEGIES has the rest."""
     login_of = {name: one.gateway_id for one in settings.logins for name in one.accounts or ()}
     others = OF_STRATEGIES if login_of else settings.logins[0].gateway_id
-    found = defaultdict[str, list[Discrepancy]](list)
-    for one in discrepancies:
-        found[login_of.get(one.account, others)].append(one)
-    return found
+    return grouped(lambda one: login_of.get(one.account, others), discrepancies)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
