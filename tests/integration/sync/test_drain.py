@@ -1,4 +1,4 @@
-"""A drain and its worker: what they claim and see of the broker; rows before marks, nothing twice."""
+"""A drain and its worker: what they claim and see of the broker; rows before marks, none twice."""
 
 import asyncio
 from datetime import timedelta
