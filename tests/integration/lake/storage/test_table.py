@@ -15,11 +15,7 @@ import pytest
 from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 from position_sync_dagster.errors import CommitContentionError, LakeNotWritableError, StalledError
 from position_sync_dagster.lake.position_queue import PositionQueue
-from position_sync_dagster.lake.schema import (
-    BROKER_POSITIONS,
-    POSITION_QUEUE,
-    POSITION_UPDATES,
-)
+from position_sync_dagster.lake.schema import BROKER_POSITIONS, POSITION_QUEUE, POSITION_UPDATES
 from position_sync_dagster.lake.storage import durability, opening, table
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 from position_sync_dagster.lake.storage.opening import WriterLock
