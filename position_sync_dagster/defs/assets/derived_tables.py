@@ -30,7 +30,7 @@ from position_sync_dagster.risk.scenarios import early_assignments
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations
 from position_sync_dagster.sync.reports import exposure, risk
-from position_sync_dagster.sync.reports.book import Book, BookMoney, read_book
+from position_sync_dagster.sync.reports.book import Book, read_book
 from position_sync_dagster.terminal.money_tables import SUMS, money_lines, sums_table
 from position_sync_dagster.terminal.text import Column, Row
 
@@ -47,7 +47,7 @@ PLOTS = {
 NOT_VALUED = "not valued"
 
 
-def money_metadata(found: BookMoney) -> "dict[str, dg.RawMetadataValue]":
+def money_metadata(found: Book) -> "dict[str, dg.RawMetadataValue]":
     """Return the tables of each currency, money before risk, and the totals that the UI plots.
 
     A star marks a sum that leaves out a holding; such a sum is not plotted.
@@ -253,7 +253,7 @@ def strategy_exposure(lake: tables.Lake, settings: Settings, run_id: str | None)
         without_value=own["legs_without_value"].sum(),
         without_greeks=own["legs_without_greeks"].sum(),
     )
-    metadata = money_metadata(book.money()) | counts | _replaced(result, book.priced)
+    metadata = money_metadata(book) | counts | _replaced(result, book.priced)
     for column, label in (("mismatches", "mismatches"), ("differences", "quantities")):
         texts = found.select("strategy_id", column).drop_nulls().iter_rows()
         metadata |= {f"{label}/{strategy}": text for strategy, text in texts}

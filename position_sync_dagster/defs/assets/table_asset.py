@@ -153,7 +153,7 @@ def table_metadata(
     The URI is added when the definitions are loaded, since it depends on the settings.
     """
     described = [
-        dg.TableColumn(name, column.kind.value, description=column.description)
+        dg.TableColumn(name, spec.columns[name], description=column.description)
         for name, column in spec.described.items()
     ]
     return {

@@ -38,14 +38,13 @@ def value(held, quote, magnifier=1, trusted=True, **more):
     return valuation.revalue(
         held,
         quote,
-        valuation.Writing(
-            source=Source.STREAM,
+        valuation.Moment(
             now=NOW,
             by=Provenance(session_id="s1", fencing_token=4, run_id="r1"),
-            **more,
+            price_magnifier=magnifier,
         ),
         trusted=trusted,
-        price_magnifier=magnifier,
+        **more,
         max_last_age=timedelta(seconds=60),
     )
 
