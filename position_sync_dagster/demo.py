@@ -24,7 +24,6 @@ from zoneinfo import ZoneInfo
 import polars as pl
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from ib_gateway_simulator.books.loader import BOOKS, load_book
@@ -55,6 +54,7 @@ from position_sync_dagster.sync.confirmations import CONFIRMED
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
 from position_sync_dagster.terminal.board import Lines, board, figures_of
+from position_sync_dagster.terminal.output import print_table
 from position_sync_dagster.terminal.text import command_as_typed, printable
 
 # The time in seconds in which each leg must have a current row, if the tables already exist.
@@ -122,26 +122,23 @@ def evaluate(
         counts: What the simulator counted, as its control port answers: `peak_lines` is the
             highest number of lines in use at once.
     """
-
-    def count(name: str, wanted: int, found: int) -> AcceptanceResult:
-        return AcceptanceResult(name, str(wanted), str(found), wanted == found)
-
     wanted = Counter(expected.values())
     valued = Counter(path for key, path in expected.items() if found.get(key) == path)
     lines = len({conid for (_, conid), path in expected.items() if path == Source.STREAM})
     in_time = complete_after_s is not None and complete_after_s <= limit_s
     duration = "not complete" if complete_after_s is None else f"{complete_after_s:.1f} s"
-    return (
-        count("legs with a current row", len(expected), len(expected.keys() & found.keys())),
-        *(count(f"  by {path}", wanted[path], valued[path]) for path in Source),
-        AcceptanceResult("all current after", f"at most {limit_s:.0f} s", duration, in_time),
-        AcceptanceResult(
-            "peak of market data lines",
-            f"{lines} legs + at most {underlyings} underlyings",
-            str(counts["peak_lines"]),
-            0 <= counts["peak_lines"] - lines <= underlyings,
-        ),
-        count("order messages at the broker", 0, len(counts["orders_received"])),
+    peak, orders = counts["peak_lines"], len(counts["orders_received"])
+    peak_wanted = f"{lines} legs + at most {underlyings} underlyings"
+    rows = expected.keys() & found.keys()
+    figures: list[tuple[str, object, object, bool]] = [
+        ("legs with a current row", len(expected), len(rows), len(rows) == len(expected)),
+        *((f"  by {of}", wanted[of], valued[of], wanted[of] == valued[of]) for of in Source),
+        ("all current after", f"at most {limit_s:.0f} s", duration, in_time),
+        ("peak of market data lines", peak_wanted, peak, 0 <= peak - lines <= underlyings),
+        ("order messages at the broker", 0, orders, not orders),
+    ]
+    return tuple(
+        AcceptanceResult(name, str(wanted), str(found), met) for name, wanted, found, met in figures
     )
 
 
@@ -154,7 +151,7 @@ LOOK_INTERVAL_S = 2.0
 
 
 class Display:
-    """The base of the displays: shows nothing by itself but the acceptance test.
+    """Writes a line every few seconds, for a log; the base of the other displays.
 
     Each method raises `StopRequested` if the output was closed, so that the demo ends.
 
@@ -164,9 +161,11 @@ class Display:
 
     interval_s = QUIET_INTERVAL_S
     _next = 0.0
+    _addresses: Lines = ()
 
     def note(self, text: str) -> None:
         """Show a message."""
+        _write_line(text)
 
     def event(self, name: str, values: Mapping[str, Any]) -> None:
         """Report an event to a program that reads the output."""
@@ -179,18 +178,19 @@ class Display:
             addresses: Addresses, folders and commands, with their labels.
             notes: Why they could not be read.
         """
+        if addresses != self._addresses:
+            self._addresses = addresses
+            self.note("\n".join(f"{label}: {value}" for label, value in addresses))
+        if self.is_due():
+            figures = notes if overview is None else figures_of(overview)
+            self.note("; ".join(f"{label}: {value}" for label, value in figures))
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         """Show the results of the acceptance test, as a table."""
-        table = Table("figure", box=None, pad_edge=False, header_style="bold")
-        table.add_column("wanted", justify="right")
-        table.add_column("found", justify="right")
-        table.add_column("")
-        for result in results:
-            mark = Text("met", style="green") if result.met else Text("missed", style="bold red")
-            table.add_row(Text(result.name), Text(result.wanted), Text(result.found), mark)
+        outcomes = {True: "met", False: "missed"}
+        rows = [asdict(one) | {"met": outcomes[one.met]} for one in results]
         with stop_if_closed():
-            Console(width=None if sys.stdout.isatty() else 100).print(table)
+            print_table(rows, right=("wanted", "found"))
 
     def is_due(self) -> bool:
         """Return whether the last line is old enough for another one."""
@@ -207,6 +207,8 @@ class Display:
 class JsonDisplay(Display):
     """Writes one JSON object per line."""
 
+    def note(self, text: str) -> None: ...
+
     def event(self, name: str, values: Mapping[str, Any]) -> None:
         _write_line(json.dumps({"event": name, **values}))
 
@@ -218,23 +220,6 @@ class JsonDisplay(Display):
         figures = [asdict(one) | {"name": one.name.strip()} for one in results]
         # Other programs read these names: keep them.
         self.event("verdict", {"met": all(one.met for one in results), "figures": figures})
-
-
-class LineDisplay(Display):
-    """Writes a line every few seconds, for a log."""
-
-    _addresses: Lines = ()
-
-    def note(self, text: str) -> None:
-        _write_line(text)
-
-    def show(self, overview: Figures | None, addresses: Lines, notes: Lines = ()) -> None:
-        if addresses != self._addresses:
-            self._addresses = addresses
-            self.note("\n".join(f"{label}: {value}" for label, value in addresses))
-        if self.is_due():
-            figures = notes if overview is None else figures_of(overview)
-            self.note("; ".join(f"{label}: {value}" for label, value in figures))
 
 
 class LiveDisplay(Display):
@@ -258,9 +243,8 @@ class LiveDisplay(Display):
                 # The terminal has wrapped the lines of the last frame: what is above is unknown.
                 self._size = self._console.size
                 self._console.clear()
-            self._live.update(
-                board(overview, changes, notes, addresses, self._console), refresh=True
-            )
+            shown = board(overview, changes, notes, addresses, self._console)
+            self._live.update(shown, refresh=True)
 
     def __enter__(self) -> Self:
         with stop_if_closed():
@@ -276,7 +260,7 @@ def choose_display(*, as_json: bool) -> Display:
     """Return the display that suits the standard output."""
     if as_json:
         return JsonDisplay()
-    return LiveDisplay() if sys.stdout.isatty() else LineDisplay()
+    return LiveDisplay() if sys.stdout.isatty() else Display()
 
 
 def _write_line(text: str) -> None:
@@ -509,7 +493,6 @@ class DemoRun:
         is_first: Whether the home was new.
         since: The start of the run; rows from before it belong to an earlier one.
         ui_port: The port of the Dagster UI.
-        gateway_port: That of the simulated gateway.
         control_port: That of the simulator's controls.
         children: The child processes.
         complete_after_s: Seconds from the start until each leg had a current row; None until then.
@@ -520,7 +503,6 @@ class DemoRun:
     is_first: bool
     since: datetime
     ui_port: int
-    gateway_port: int
     control_port: int
     children: tuple[ChildProcess, ...]
     complete_after_s: float | None = None
@@ -556,7 +538,7 @@ class DemoRun:
         return {
             "ui": supervisor.url(self.ui_port),
             "control": f"http://{LOOPBACK}:{self.control_port}",
-            "gateway": f"{LOOPBACK}:{self.gateway_port}",
+            "gateway": self.settings.gateway_address,
             "home": str(self.home.path),
             "lake": str(self.home.lake),
             "logs": str(self.home.log_file("*")),
@@ -659,7 +641,6 @@ def start(home: Home, options: Options, *, ui_port: int, stop: StopRequest) -> I
                 is_first=is_first,
                 since=since,
                 ui_port=ui_port,
-                gateway_port=gateway_port,
                 control_port=control_port,
                 children=(gateway, dagster),
             )
@@ -684,19 +665,15 @@ def run(options: Options) -> int:
     """
     screen = choose_display(as_json=options.as_json)
     home, stop = Home.at(options.home), StopRequest(end_with=options.end_with)
-    ending = time.monotonic()
     try:
         with exclusive_use(home.dagster_home, purpose="position-sync demo"):
             ui_port = choose_ports(options, screen)
             with start(home, options, ui_port=ui_port, stop=stop) as demo_run:
-                try:
-                    results = watch(demo_run, options, screen, stop)
-                finally:
-                    ending = time.monotonic()
+                results = watch(demo_run, options, screen, stop)
         screen.show_acceptance(results)
     except StopRequested as request:
         with suppress(StopRequested):  # the output is closed
-            screen.note(f"Ended ({request.reason}) in {time.monotonic() - ending:.1f} s.")
+            screen.note(f"Ended ({request.reason}).")
         return 0 if options.seconds is None else request.exit_code
     return 0 if all(result.met for result in results) else 1
 

@@ -201,20 +201,20 @@ def trace(
 ) -> None:
     """Show what belongs to an id: run, session, request, batches and rows, in both directions."""
     found = find_trace(options.opened(home)[1], id_, limit=limit)
-    versions = [one["version"] for one in found["batches"] if one["version"] is not None]
-    events = _events_of(versions)
+    events = _events_of({one["version"]: one["committed_at"] for one in found["batches"]})
     lines = chain(trace_lines(found), (f"event    {one}" for one in events))
     output.show({**found, "events": events}, lines, json=json)
 
 
-def _events_of(versions: list[int]) -> list[str]:
+def _events_of(versions: Mapping[int | None, datetime | None]) -> list[str]:
     """Return Dagster's events that report these versions of the ledger; none without a Dagster."""
     home = dagster_home()
-    if not versions or not (home / "history").is_dir():
+    known = {one: at for one, at in versions.items() if one is not None and at is not None}
+    if not known or not (home / "history").is_dir():
         return []
     from position_sync_dagster.defs.drain import events_with
 
-    return events_with(home, versions)
+    return events_with(home, known)
 
 
 def trace_lines(found: Mapping[str, Any]) -> Iterator[str]:

@@ -38,10 +38,11 @@ def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
     `exposure` has the totals; with --json they are here too.
     """
     settings, lake = options.opened(home)
-    latest, now = rows_of_logins(lake.updates.sync.latest(), settings), utc_now()
-    found = read_status(lake, settings, now, latest=latest)
+    now = utc_now()
+    book = books.read_book(lake, settings, now)
+    found = read_status(lake, settings, now, book=book)
     if json:
-        money = books.read_book(lake, settings, now, latest=latest).money()
+        money = book
         output.print_json(found.to_dict() | {"totals": [*money.totals, *money.in_base]})
         return
     _print_labelled(board.describe(found))
@@ -110,11 +111,11 @@ def exposure(
     past = options.past_of(as_of, at_value_time=at_value_time, watch=watch)
     look = _looking(options.opened(home), strategy, past, json=json, watch=watch)
     if json:
-        output.print_json(look().money(strategy).tables)
+        output.print_json(look().of_strategy(strategy).sums)
         return
 
     def render(width: int) -> Iterator[RenderableType]:
-        found = look().money(strategy)
+        found = look().of_strategy(strategy)
         ends = [*found.rest, *found.totals, *found.in_base]
         rows = [*found.strategies, *ends]
         if not rows:
@@ -390,7 +391,7 @@ class Tools:
         at = datetime.fromisoformat(time)
         at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
         book = books.book_at(self.lake, self.settings, Past(at=at), utc_now())
-        money = book.money()
+        money = book
         found = {
             "at": at,
             "strategies": [sums_of(one, "strategy") for one in (*money.strategies, *money.rest)],

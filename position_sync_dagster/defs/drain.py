@@ -10,7 +10,7 @@ one and then its cursor: a crash in between repeats nothing.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -31,13 +31,13 @@ from position_sync_dagster.defs.assets import (
 from position_sync_dagster.defs.assets.table_asset import DERIVE, Derived
 from position_sync_dagster.defs.checks import evaluation
 from position_sync_dagster.defs.checks.tables import breaks_state
-from position_sync_dagster.domain.clock import elapsed
+from position_sync_dagster.domain.clock import SKEW, elapsed
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.holding import QueueStatus, Source
 from position_sync_dagster.errors import InvalidLegError, PositionSyncError, StrategiesFileError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.position_updates import AddedBatches
+from position_sync_dagster.lake.position_updates import AddedCounts
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain
@@ -63,18 +63,6 @@ QUIET_EVERY = timedelta(minutes=15)
 # How often each table is reported, whether it changed or not. An event takes 3 kB in SQLite.
 ALL_EVERY = timedelta(hours=1)
 
-# The tables that the stream and the imports write beside the queue and the ledger.
-FOLLOWED_TABLES = (
-    schema.BROKER_POSITIONS,
-    schema.CONTRACTS,
-    schema.GATEWAY_SESSIONS,
-    schema.ACCOUNT_VALUES,
-    schema.POSITION_CHANGES,
-    schema.DIVIDENDS,
-    schema.EXECUTIONS,
-    schema.STATEMENT_EVENTS,
-)
-
 T = TypeVar("T")
 Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 
@@ -86,7 +74,6 @@ class TickCursor:
     Attributes:
         registry_version: Delta version of `active_strategies` that was last reported.
         strategies_mark: Fingerprint of the strategies file that was last applied or refused.
-        refused: Why the strategies file was refused.
         ledger_version: The `ledger_version` through which rows were reported.
         states: The state of each login that was last reported.
         statements: The Delta version of `statement_events` that the causes of closes follow.
@@ -98,7 +85,6 @@ class TickCursor:
 
     registry_version: int | None = None
     strategies_mark: str | None = None
-    refused: str | None = None
     ledger_version: int | None = None
     states: dict[str, str] | None = None
     statements: int | None = None
@@ -142,12 +128,8 @@ RISK_WAIT_S = 0.5
 _BACKGROUND = ThreadPoolExecutor(1, thread_name_prefix="risk")
 
 
-@lru_cache(maxsize=2)
-def _recording(
-    lake: tables.Lake, settings: Settings, _cursor: tuple[datetime | None, int | None]
-) -> Future[Derived]:
-    """Begin to record the scenarios that follow those of a cursor, or return what was begun."""
-    return _BACKGROUND.submit(DERIVE[schema.RISK_SCENARIOS.name], lake, settings, None)
+# The scenarios of each lake that are being computed.
+_RECORDING: dict[tables.Lake, Future[Derived]] = {}
 
 
 @dataclass(eq=False)
@@ -203,15 +185,12 @@ class Work:
         path = self.settings.strategies_file
         mark = ":".join(map(str, saved_state(path))) if path else None
         if mark != self.cursor.strategies_mark:
-            refused = None
             try:
                 queue_and_ledger.apply_file(self.lake, self.settings)
             except (StrategiesFileError, InvalidLegError) as error:
-                refused = str(error)
+                self.said.append(str(error))
                 logger.error("The strategies file is refused, and the registry stays: %s", error)
-            self._keep(strategies_mark=mark, refused=refused)
-        if self.cursor.refused:
-            self.said.append(self.cursor.refused)
+            self._keep(strategies_mark=mark)
         before, version = self.cursor.registry_version, self.lake.registry.table.version()
         self._keep(registry_version=version)
         return version != before
@@ -241,10 +220,10 @@ class Work:
         self._report(resources.GATEWAY, partial(gateway_state, lake, states))
         strategies_state = partial(queue_and_ledger.strategies_state, lake, settings)
         self._report(schema.ACTIVE_STRATEGIES.name, strategies_state)
-        for table in lake.tables:
-            if table.spec in FOLLOWED_TABLES:
-                self._report(table.spec.name, partial(followed_state, table))
         self._report(schema.RECONCILIATION_BREAKS.name, partial(breaks_state, lake))
+        for table in lake.tables:
+            if table.spec.name not in DERIVE and table is not lake.breaks.table:
+                self._report(table.spec.name, partial(followed_state, table))
 
     def _report_rows(self, report: drain.DrainReport, *, all_due: bool, is_live: bool) -> None:
         """Report the rows that no event has yet; derive what follows from them."""
@@ -262,19 +241,19 @@ class Work:
             return
         all_derived = all_due or self._is_due("derived", DERIVED_EVERY)
         if all_derived:
-            name = schema.POSITION_QUEUE.name
-            self._report(name, partial(queue_and_ledger.queue_state, self.lake))
+            queue_state = partial(queue_and_ledger.queue_state, self.lake)
+            self._report(schema.POSITION_QUEUE.name, queue_state)
             self._keep("derived")
-        self._events.append(materialization(span, report))
+        self._report(schema.POSITION_UPDATES.name, partial(ledger_state, span, report))
         self._keep("ledger", ledger_version=span.added.version)
-        self._derive(schema.LATEST_POSITIONS, is_shown=all_derived)
-        self._derive(schema.STRATEGY_EXPOSURE, is_shown=all_derived)
+        self._report(schema.LATEST_POSITIONS.name, is_shown=all_derived)
+        self._report(schema.STRATEGY_EXPOSURE.name, is_shown=all_derived)
 
     def _explain_closes(self, *, all_due: bool) -> None:
         """Explain closes after an import of statements, and each hour."""
         version = self.lake.statement_events.table.version()
         if version != self.cursor.statements or all_due:
-            self._derive(schema.CLOSURES)
+            self._report(schema.CLOSURES.name)
             self._keep(statements=version)
 
     def _record_risk(self) -> None:
@@ -283,38 +262,36 @@ class Work:
         every = DERIVED_EVERY if registry == cursor.risk_registry else STREAMED_EVERY
         if not cursor.ledger_version or not self._is_due("risk", every):
             return
-        recording = _recording(self.lake, self.settings, (cursor.at.get("risk"), registry))
+        name, lake = schema.RISK_SCENARIOS.name, self.lake
+        recording = _RECORDING.pop(lake, None) or _BACKGROUND.submit(
+            DERIVE[name], lake, self.settings, None
+        )
         wait([recording], RISK_WAIT_S)
         if not recording.done():
+            _RECORDING[lake] = recording
             return
-        _recording.cache_clear()
-        if not self._derive(schema.RISK_SCENARIOS, recording.result):
+        if not self._report(name, recording.result):
             unknown = evaluation.unknown_result(self.said[-1])
             self._results += [(key, unknown) for key in derived_tables.RISK_CHECKS]
             registry = None  # it is tried again in a minute
         self._keep("risk", risk_registry=registry)
 
-    def _report(self, name: str, state: Callable[[], Derived]) -> None:
-        made = self._alone(f"{name} is not reported", state)
-        self._events += [] if made is None else [table_asset.runless(name, made)]
-
-    def _derive(
-        self,
-        spec: schema.TableSpec,
-        result: Callable[[], Derived] | None = None,
-        *,
-        is_shown: bool = True,
+    def _report(
+        self, name: str, make: Callable[[], Derived] | None = None, *, is_shown: bool = True
     ) -> bool:
-        """Derive a table with its checks, and report it; return whether that succeeded."""
-        derive = result or partial(DERIVE[spec.name], self.lake, self.settings, None)
-        made = self._alone(f"{spec.name} stays as it was", derive)
+        """Report what `make` says of a table, or else derive it with its checks.
+
+        Returns:
+            Whether that succeeded.
+        """
+        derive = partial(DERIVE[name], self.lake, self.settings, None) if make is None else make
+        made = self._alone(f"{name} is not reported", derive)
         if made is None:
             return False
         self._results += made.checks.items()
         if is_shown:
-            # The data versions of sources that are not followed all the time.
-            sources = {schema.ACTIVE_STRATEGIES.name: str(self.cursor.registry_version)}
-            self._events.append(table_asset.runless(spec.name, made, sources))
+            registry = str(self.cursor.registry_version)
+            self._events.append(table_asset.runless(name, made, registry))
         return True
 
     def _alone(self, what: str, make: Callable[[], T]) -> T | None:
@@ -343,7 +320,7 @@ class Span(NamedTuple):
     """Rows of the ledger that no event has yet: those after the version `since`."""
 
     since: int
-    added: AddedBatches
+    added: AddedCounts
 
 
 def unreported(lake: tables.Lake, instance: dg.DagsterInstance, cursor: int | None) -> Span:
@@ -378,28 +355,25 @@ def _reported(record: dg.EventLogRecord) -> tuple[int, int] | None:
     return (since, through) if isinstance(since, int) and isinstance(through, int) else None
 
 
-def materialization(span: Span, report: drain.DrainReport) -> dg.AssetMaterialization:
-    """Return the event of the rows of a span, also of a span without rows.
+def ledger_state(span: Span, report: drain.DrainReport) -> Derived:
+    """Return what the event of the rows of a span says, also of a span without rows.
 
     Args:
         span: The rows.
         report: The drain of the same tick, for how long its requests waited.
     """
-    rows, batches = span.added.rows, span.added.batches
+    rows = span.added.rows
     drained, streamed = rows.get(Source.QUEUE, 0), rows.get(Source.STREAM, 0)
     through = span.added.version
     metadata = table_asset.known(
         rows=sum(rows.values()),
         rows_drained=drained,
         rows_streamed=streamed,
-        batches=sum(batches.values()),
         oldest_wait_s=report.oldest_wait_s and round(report.oldest_wait_s, 1),
-        failed=report.failed or None,
-        released=report.released or None,
         **{SINCE: span.since, THROUGH: through},
         note=report.reason,
     )
-    return table_asset.runless(schema.POSITION_UPDATES.name, Derived(metadata=metadata))
+    return Derived(metadata=metadata)
 
 
 def gateway_states(lake: tables.Lake, settings: Settings, now: datetime) -> dict[str, str]:
@@ -436,27 +410,26 @@ def followed_state(table: Table) -> Derived:
     return Derived(metadata=table_asset.state_of(table))
 
 
-# Number of events that `events_with` reads at once, and in all: the newest ones.
-PAGE, SEARCHED = 1000, 50_000
+# Number of events, from the time of a version on, in which `events_with` looks for it.
+LATER = 100
 
 
-def events_with(home: Path, versions: Sequence[int]) -> list[str]:
-    """Return the events of a Dagster home that report the rows of these versions, as lines."""
-    wanted, found, cursor = set(versions), list[str](), None
+def events_with(home: Path, versions: Mapping[int, datetime]) -> list[str]:
+    """Return the events of a Dagster home that report the rows of some versions, as lines.
+
+    Args:
+        home: The home of Dagster.
+        versions: When each version of the ledger was committed.
+    """
+    found: dict[str, None] = {}
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        for _page in range(SEARCHED // PAGE):
-            page = instance.fetch_materializations(LEDGER, limit=PAGE, cursor=cursor)
-            for record in page.records:
+        for version, committed_at in versions.items():
+            later = dg.AssetRecordsFilter(LEDGER, after_timestamp=(committed_at - SKEW).timestamp())
+            events = instance.fetch_materializations(later, limit=LATER, ascending=True)
+            for record in events.records:
                 since, through = _reported(record) or (0, 0)
-                reported = {one for one in wanted if since < one <= through}
-                if reported:
+                if since < version <= through:
                     at = datetime.fromtimestamp(record.timestamp, UTC)
-                    found.append(
-                        f"{record.storage_id} at {at:%Y-%m-%d %H:%M:%S} UTC: versions {since} to "
-                        f"{through}"
-                    )
-                    wanted -= reported
-            if not wanted or not page.has_more:
-                break
-            cursor = page.cursor
-    return found
+                    text = f"{record.storage_id} at {at:%Y-%m-%d %H:%M:%S} UTC: versions {since} to"
+                    found[f"{text} {through}"] = None
+    return list(found)

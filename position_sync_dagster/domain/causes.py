@@ -32,7 +32,7 @@ from position_sync_dagster.domain.closes import (
     StatementEvent,
     current_executions,
 )
-from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import (
     NEW_YORK,
     ContractDetails,
@@ -222,18 +222,16 @@ class _History:
         events = sorted(newest.values(), key=lambda one: (one.day, one.event_id))
         executions = map(_row_of, current_executions(facts.executions))
         # Those that explain no change yet.
-        self.rows: defaultdict[Key, list[_Row]] = defaultdict(list)
         found = filter(None, chain(map(_row_of_event, events), executions))
-        for row in sorted(found, key=attrgetter("at")):
-            if row.of.conid is not None:
-                self.rows[row.of.account, row.of.conid].append(row)
+        self.rows = grouped(
+            attrgetter("of.account", "of.conid"), sorted(found, key=attrgetter("at"))
+        )
         # By the broker's id of a corporate action.
         self._actions: defaultdict[object, set[int | None]] = defaultdict(set)
-        self.periods: defaultdict[str, list[StatementEvent]] = defaultdict(list)
         for event in events:
             self._actions[_action_of(event)].add(event.conid)
-            if event.kind is EventKind.PERIOD:
-                self.periods[event.account].append(event)
+        periods = (one for one in events if one.kind is EventKind.PERIOD)
+        self.periods = grouped(attrgetter("account"), periods)
 
     def moved_with(self, change: PositionChange, conid: int | None) -> bool:
         """Return whether another holding of the account changed at about the same time."""
@@ -291,19 +289,14 @@ def settles_in_cash(details: ContractDetails | None) -> bool | None:
     return None if not kind else kind == "IND"
 
 
-def _moneyness(case: _Case, price: float | None) -> Moneyness:
-    """Return where an option stood at its end, only if it is clear.
-
-    Args:
-        case: The option.
-        price: The last price of its underlying; None is not known.
-    """
+def _moneyness(case: _Case, prices: Mapping[int, float]) -> Moneyness:
+    """Return where an option stood at its end, only if it is clear; see `Facts` for the prices."""
     change, details, ended = case.change, case.details, case.ended
     if ended is None or change.strike is None or change.right is None:
         return Moneyness.UNCLEAR
     at_the_open = details is not None and details.is_settled_at_the_open
     clear = change.strike * (CLEAR_AT_THE_OPEN if at_the_open else CLEAR)
-    above = 0.0 if price is None else price - change.strike
+    above = prices.get(change.conid, change.strike) - change.strike
     if abs(above) >= clear:
         return Moneyness.IN if (above > 0) is (change.right is Right.CALL) else Moneyness.OUT
     if change.market_price is None or change.since is None or change.since < ended - NEAR:
@@ -509,10 +502,9 @@ def _explain_group(history: _History, under: Key, group: Sequence[_Case]) -> Non
         or any(rounded(one.change.by + one.change.closed) for one in options)
     ):
         return
-    stood: defaultdict[Moneyness, list[_Case]] = defaultdict(list)
-    for one in options:
-        price = history.prices.get(one.change.conid)
-        stood[_moneyness(one, price) if one.is_over else Moneyness.IN].append(one)
+    stood = grouped(
+        lambda one: _moneyness(one, history.prices) if one.is_over else Moneyness.IN, options
+    )
     ended, worthless = stood[Moneyness.IN], stood[Moneyness.OUT]
     near = stood[Moneyness.QUOTED_OUT] + stood[Moneyness.UNCLEAR]
     # All shares of these options must have come by now. What changed in a longer gap may have come
@@ -626,7 +618,7 @@ def _inferred(case: _Case, quantity: float, history: _History) -> tuple[_Reason,
         why = "the statement of these days names no trade, no event and no transfer of it"
         return (Cause.UNEXPLAINED, Stage.STATED, why), known
     is_covered, in_cash = _covers(case), settles_in_cash(case.details)
-    where = _moneyness(case, history.prices.get(change.conid))
+    where = _moneyness(case, history.prices)
     is_end = is_covered and case.is_over
     is_out = cause is Cause.EXPIRED_WORTHLESS or (in_cash and where is Moneyness.OUT)
     if cause is not None and not change.is_option:

@@ -33,6 +33,11 @@ def elapsed(since: datetime, now: datetime) -> timedelta:
     return abs(now - since)
 
 
+def seconds_since(at: datetime | None, now: datetime) -> float | None:
+    """Return the seconds since a time, at least 0; None if it is unknown."""
+    return None if at is None else max((now - at).total_seconds(), 0.0)
+
+
 def has_come(at: datetime, now: datetime, longest: timedelta) -> bool:
     """Return whether a planned time is here.
 

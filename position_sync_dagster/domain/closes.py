@@ -10,7 +10,7 @@ from hashlib import sha256
 from operator import attrgetter, itemgetter
 
 from position_sync_dagster.domain.clock import NEVER
-from position_sync_dagster.domain.holding import AccountSummary, Key
+from position_sync_dagster.domain.holding import AccountSummary, Key, grouped
 from position_sync_dagster.domain.instrument import NEW_YORK, Right, contract_name
 
 # The source of rows from a Flex statement.
@@ -580,9 +580,7 @@ def rolls_of(
         closures: The causes that count.
         within: How far apart the executions of two orders may be.
     """
-    made: defaultdict[Key, list[Execution]] = defaultdict(list)
-    for execution in current_executions(executions):
-        made[execution.account, execution.conid].append(execution)
+    made = grouped(attrgetter("account", "conid"), current_executions(executions))
     other = {one.change_id for one in closures if one.cause is not Cause.TRADED}
     traded = {one.change_id for one in closures if one.cause is Cause.TRADED} - other
     sides = _in_one_order(

@@ -10,21 +10,14 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from itertools import chain, combinations, groupby, pairwise, product
+from itertools import chain, combinations, groupby, product
 from operator import attrgetter, itemgetter
-from typing import TypeVar
 
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.closes import Execution
-from position_sync_dagster.domain.holding import BrokerPosition
+from position_sync_dagster.domain.holding import BrokerPosition, grouped
 from position_sync_dagster.domain.instrument import Instrument, Right, contract_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract
-
-_Row = TypeVar("_Row")
-_Key = TypeVar("_Key")
-
-# Security types that an option can be an option on, and that are held themselves.
-STOCKS = frozenset({"STK", "FUT"})
 
 # Orders of one underlying within this time may have opened one structure.
 TOGETHER = timedelta(minutes=1)
@@ -44,11 +37,15 @@ class Piece:
         instrument: The contract; its multiplier leads from its prices to `currency`.
         quantity: Signed contracts or shares.
         cost: What one contract or share cost, with its multiplier; None: unknown.
+        order_id: The order that opened it; None: unknown, or several.
+        at: When it was opened; NEVER: unknown, or several times.
     """
 
     instrument: Instrument
     quantity: float
     cost: float | None = None
+    order_id: str | None = None
+    at: datetime = NEVER
 
     @property
     def conid(self) -> int:
@@ -145,15 +142,7 @@ _STRUCTURES: tuple[tuple[str, str, _Rule | None], ...] = (
 )
 
 
-def _by(key: Callable[[_Row], _Key], rows: Iterable[_Row]) -> defaultdict[_Key, list[_Row]]:
-    """Return rows by a key, in their order."""
-    found: defaultdict[_Key, list[_Row]] = defaultdict(list)
-    for row in rows:
-        found[key(row)].append(row)
-    return found
-
-
-_KINDS = _by(
+_KINDS = grouped(
     lambda row: row[0],
     ((text, kind, rule) for kind, texts, rule in _STRUCTURES for text in texts.split()),
 )
@@ -166,28 +155,27 @@ def kind_of(parts: Iterable[Piece]) -> str | None:
         parts: Contracts of one underlying, each once.
     """
     legs = sorted(parts, key=attrgetter("order"))
-    has_stock, days = any(not one.is_option for one in legs), {one.day for one in legs}
+    has_stock = any(not one.is_option for one in legs)
     if not has_stock and len({one.instrument.multiplier for one in legs}) > 1:
         return None
-    if not has_stock and len(days) > 1:
+    is_of_time = not has_stock and len({one.day for one in legs}) > 1
+    if is_of_time:
         legs.sort(key=lambda one: (one.day, str(one.instrument.right)))
-
-    def joint(one: Piece, after: Piece) -> str:
-        if has_stock or len(days) > 1:
-            return "" if has_stock or one.day == after.day else "/"
-        return "<" if one.strike < after.strike else "="
-
-    joints = ["", *(joint(one, after) for one, after in pairwise(legs))]
-    signs = ("+" if one.quantity > 0 else "-" for one in legs)
-    text = "".join(chain(*zip(joints, signs, map(_letter, legs), strict=True)))
+    text = ""
+    for before, one in zip([legs[0], *legs], legs, strict=False):
+        if is_of_time:
+            text += "" if one.day == before.day else "/"
+        elif text and not has_stock:
+            text += "<" if before.strike < one.strike else "="
+        kind = str(one.instrument.right)[0] if one.is_option else "?"
+        text += ("+" if one.quantity > 0 else "-") + ("S" if _is_stock(one) else kind)
     fitting = (kind for _text, kind, rule in _KINDS.get(text, ()) if rule is None or rule(legs))
     return next(fitting, None)
 
 
-def _letter(one: Piece) -> str:
-    if one.is_option:
-        return str(one.instrument.right)[0]
-    return "S" if one.instrument.sec_type in STOCKS else "?"
+def _is_stock(one: Piece) -> bool:
+    """Return whether it is what an option can be an option on, and is held itself."""
+    return one.instrument.sec_type in ("STK", "FUT")
 
 
 def risk_of(parts: Sequence[Piece]) -> tuple[float | None, float | None, bool]:
@@ -223,16 +211,6 @@ def _payoff(parts: Sequence[Piece], price: float) -> float:
             worth = max(0.0, above if one.instrument.right is Right.CALL else -above)
         total += one.quantity * one.instrument.multiplier * worth
     return total
-
-
-@dataclass(frozen=True, slots=True)
-class Lot:
-    """A part of a holding that was opened at once, or whose opening is not known."""
-
-    part: Piece
-    account: str
-    order: str | None = None
-    at: datetime = NEVER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,16 +300,21 @@ def propose(
         claimed: The active legs: what they have stays as it is.
         names: The names that are taken.
     """
-    of_underlying = _by(
-        lambda lot: (lot.account, lot.part.instrument.symbol, lot.part.instrument.currency),
-        open_lots(holdings, executions, claimed),
+    claims = grouped(lambda leg: leg.conid, claimed)
+    in_order = sorted(executions, key=lambda one: (one.time, one.execution_id))
+    deals = grouped(lambda one: (one.account, one.conid), in_order)
+    of_underlying = grouped(
+        lambda one: (one.account, one.instrument.symbol, one.instrument.currency),
+        sorted(holdings, key=lambda one: one.key),
     )
     found: list[tuple[int, ProposedStrategy]] = []
     left: list[Piece] = []
     for (account, symbol, _currency), own in sorted(of_underlying.items()):
-        groups = _structures(own)
+        lots = [_lots(one, deals[one.key], claims[one.instrument.conid]) for one in own]
+        opened = [*chain(*lots)]
+        groups = _structures(opened)
         found += [(group.rank, _proposed(group, account, symbol)) for group in groups]
-        left += _without([lot.part for lot in own], groups)
+        left += _without(opened, groups)
     found.sort(
         key=lambda one: (one[0], one[1].account, one[1].underlying, [p.order for p in one[1].legs])
     )
@@ -346,46 +329,42 @@ def propose(
     return Proposal(strategies=tuple(strategies), left_over=tuple(left))
 
 
-def open_lots(
-    holdings: Iterable[BrokerPosition],
-    executions: Iterable[Execution],
-    claimed: Iterable[ActiveContract],
-) -> list[Lot]:
+def _lots(
+    holding: BrokerPosition, deals: Iterable[Execution], legs: Iterable[ActiveContract]
+) -> list[Piece]:
     """Return what is held and claimed by no strategy, by the orders that opened it.
 
     The oldest lots are closed first, and claimed first. What was held before the first known
     execution is a lot without an order.
+
+    Args:
+        holding: What is held.
+        deals: The executions of it, the oldest first.
+        legs: The active legs of its contract.
     """
-    claims = _by(lambda leg: leg.conid, claimed)
-    in_order = sorted(executions, key=lambda one: (one.time, one.execution_id))
-    traded = _by(lambda one: (one.account, one.conid), in_order)
-    found: list[Lot] = []
-    for holding in sorted(holdings, key=lambda one: one.key):
-        terms, deals = holding.instrument, traded[holding.key]
-        before = holding.position - sum(one.change for one in deals)
-        lots = [Lot(Piece(terms, before, holding.average_cost), holding.account)]
-        for one in deals:
-            cost = None if one.price is None else one.price * terms.multiplier
-            lots, opened = _changed(lots, one.change)
-            lots.append(Lot(Piece(terms, opened, cost), holding.account, one.order_id, one.time))
-        for leg in claims[terms.conid]:
-            claim = holding.position if leg.quantity is None else leg.quantity
-            if leg.account in (None, holding.account) and claim * holding.position > 0:
-                lots, _more_than_is_held = _changed(lots, -claim)
-        found += [lot for lot in lots if abs(lot.part.quantity) > NEGLIGIBLE]
-    return found
+    terms, before = holding.instrument, holding.position - sum(one.change for one in deals)
+    lots = [Piece(terms, before, holding.average_cost)]
+    for one in deals:
+        cost = None if one.price is None else one.price * terms.multiplier
+        lots, opened = _changed(lots, one.change)
+        lots.append(Piece(terms, opened, cost, one.order_id, one.time))
+    for leg in legs:
+        claim = holding.position if leg.quantity is None else leg.quantity
+        if leg.account in (None, holding.account) and claim * holding.position > 0:
+            lots, _more_than_is_held = _changed(lots, -claim)
+    return [lot for lot in lots if abs(lot.quantity) > NEGLIGIBLE]
 
 
-def _changed(lots: Iterable[Lot], change: float) -> tuple[list[Lot], float]:
+def _changed(lots: Iterable[Piece], change: float) -> tuple[list[Piece], float]:
     """Return the lots after a change, which closes the oldest ones first, and what it opens."""
-    after: list[Lot] = []
+    after = []
     for lot in lots:
-        quantity = lot.part.quantity
+        quantity = lot.quantity
         if quantity * change < 0:
             closed = math.copysign(min(abs(quantity), abs(change)), quantity)
             quantity, change = quantity - closed, change + closed
         if abs(quantity) > NEGLIGIBLE:
-            after.append(replace(lot, part=replace(lot.part, quantity=quantity)))
+            after.append(replace(lot, quantity=quantity))
     return after, change
 
 
@@ -411,34 +390,35 @@ def _without(parts: Iterable[Piece], groups: Iterable[_Group]) -> list[Piece]:
     return _together([*parts, *taken])
 
 
-def _structures(lots: list[Lot]) -> list[_Group]:
+def _structures(lots: Sequence[Piece]) -> list[_Group]:
     """Return the structures of one underlying: each option is in one."""
-    by_order = _by(lambda lot: lot.order, lots)
-    rest, alone = [lot.part for lot in by_order.pop(None, [])], list[Lot]()
-    by_unit: defaultdict[object, list[list[Piece]]] = defaultdict(list)
+    by_order = grouped(lambda lot: lot.order_id, lots)
+    rest, alone = by_order.pop(None, []), list[Piece]()
+    by_unit: defaultdict[tuple[tuple[int, float], ...], list[Piece]] = defaultdict(list)
     for order in sorted(by_order, key=str):
-        parts = _together(lot.part for lot in by_order[order])
+        parts = _together(by_order[order])
         if len(parts) > 1 and any(part.is_option for part in parts):
-            unit = ((part.conid, part.quantity) for part in _grouped(parts).unit)
-            by_unit[tuple(unit)].append(parts)
+            unit = tuple((part.conid, part.quantity) for part in _grouped(parts).unit)
+            by_unit[unit] += parts
         else:
             alone += by_order[order]
     groups: list[_Group] = []
-    for orders in by_unit.values():
-        many = f"{len(orders)} orders of the same legs" if len(orders) > 1 else "one order"
-        groups.append(_grouped(chain(*orders), f"opened by {many}", 0))
-    alone.sort(key=lambda lot: (lot.at, lot.part.conid))
+    for unit, parts in by_unit.items():
+        count = len(parts) // len(unit)
+        many = f"{count} orders of the same legs" if count > 1 else "one order"
+        groups.append(_grouped(parts, f"opened by {many}", 0))
+    alone.sort(key=lambda lot: (lot.at, lot.conid))
     separate: list[Piece] = []
     while alone:
         near = [lot for lot in alone if lot.at - alone[0].at <= TOGETHER]
-        group = _grouped((lot.part for lot in near), "opened within a minute", 1)
+        group = _grouped(near, "opened within a minute", 1)
         if len(group.unit) > 1 and group.kind is not None:
             groups.append(group)
         else:
             near = near[:1]
-            separate.append(near[0].part)
+            separate += near
         alone = alone[len(near) :]
-    known, has_stock = [], not all(lot.part.is_option for lot in lots)
+    known, has_stock = [], not all(lot.is_option for lot in lots)
     for group in _matched(separate):
         # A long option needs no other one; a short one may go with what was opened before, and
         # either with the underlying.
@@ -447,8 +427,7 @@ def _structures(lots: list[Lot]) -> list[_Group]:
         elif group.unit[0].quantity > 0 and not has_stock:
             group.why, group.rank = "opened by an order of its own", 1
             known.append(group)
-    rest += _without(separate, known)
-    return groups + known + _matched(rest)
+    return groups + known + _matched([*rest, *_without(separate, known)])
 
 
 def _grouped(parts: Iterable[Piece], why: str = ALONE, rank: int = 3) -> _Group:
@@ -505,7 +484,14 @@ class _Step:
 
 
 def _by_strikes(short: _Group, long: _Group) -> Score:
-    return (_margin(short.unit[0], long.unit[0]), long.unit[0].strike)
+    """Prefer strikes that are near, which count twice if the long option is behind."""
+    one, other = short.unit[0], long.unit[0]
+    behind = (other.strike - one.strike) * (-1 if one.instrument.right is Right.PUT else 1)
+    return (abs(behind) + max(0.0, behind), other.day, other.strike)
+
+
+def _by_time(short: _Group, long: _Group) -> Score:
+    return _by_strikes(short, long) if short.unit[0].day < long.unit[0].day else None
 
 
 def _by_width(one: _Group, other: _Group) -> Score:
@@ -513,11 +499,6 @@ def _by_width(one: _Group, other: _Group) -> Score:
     strikes = [[part.strike for part in group.unit] for group in (one, other)]
     width = min(high - low for low, high in strikes)
     return (strikes[0] != strikes[1], one.units != other.units, -width)
-
-
-def _by_time(short: _Group, long: _Group) -> Score:
-    near, far = short.unit[0], long.unit[0]
-    return (_margin(near, far), far.day, far.strike) if near.day < far.day else None
 
 
 def _by_sides(call: _Group, put: _Group) -> Score:
@@ -538,14 +519,6 @@ def _beside(spread: _Group, single: _Group) -> Score:
 
 def _by_day(_: _Group, option: _Group) -> Score:
     return (option.unit[0].day,)
-
-
-def _margin(short: Piece, long: Piece) -> float:
-    """Return how far two strikes are apart, twice if the long option is behind."""
-    behind = long.strike - short.strike
-    if short.instrument.right is Right.PUT:
-        behind = -behind
-    return abs(behind) + max(0.0, behind)
 
 
 SHORT, LONG, STOCK = {"short"}, {"long"}, {"stock"}
@@ -579,13 +552,13 @@ def _matched(given: Iterable[Piece]) -> list[_Group]:
         return [_grouped(parts, "all that is held of the underlying", 2)]
     groups: list[_Group] = []
     options = [part for part in parts if part.is_option]
-    for _day, own in sorted(_by(attrgetter("day"), options).items()):
+    for _day, own in sorted(grouped(attrgetter("day"), options).items()):
         if len(own) > 1 and kind_of(own) not in APART:
             groups.append(_grouped(own, "all options of the expiry", 2))
         else:
             groups += [_grouped([part]) for part in own]
     for stock in parts:
-        if options and stock.instrument.sec_type in STOCKS:
+        if options and _is_stock(stock):
             per = min(_units_of(one, stock) for one in options)
             share = replace(stock, quantity=math.copysign(per, stock.quantity))
             groups.append(_Group([share], math.floor(abs(stock.quantity) / per + 1e-9)))
@@ -598,7 +571,7 @@ def _matched(given: Iterable[Piece]) -> list[_Group]:
 def _sides(groups: Iterable[_Group], step: _Step) -> list[tuple[list[_Group], list[_Group]]]:
     """Return the groups that a step compares with each other."""
     ones, others = (
-        _by(
+        grouped(
             lambda group: step.key(group.unit[-1].instrument),
             (one for one in groups if one.units > 0 and not one.labels.isdisjoint(labels)),
         )

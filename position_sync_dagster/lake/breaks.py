@@ -58,7 +58,8 @@ def _equal(one: float | None, other: float | None) -> bool:
     return one == other or (one is not None and other is not None and one != one and other != other)
 
 
-def _key(one: Break | Discrepancy) -> BreakKey:
+def break_key(one: Break | Discrepancy) -> BreakKey:
+    """Return what one break or discrepancy of a comparison has alone."""
     return (one.type, one.account, one.conid)
 
 
@@ -102,14 +103,14 @@ class ReconciliationBreaks:
             snapshots: The account downloads that were compared, by gateway.
             run_id: The Dagster run.
         """
-        seen = {_key(one): (of, one) for of, listed in found.items() for one in listed}
+        seen = {break_key(one): (of, one) for of, listed in found.items() for one in listed}
 
         def step(snapshot: Snapshot) -> Change[None]:
             left, before, live, gone = dict(seen), _in_order(snapshot.live), [], []
             for one in before:
                 if not (compared(one) if compared else one.gateway_id in found):
                     live.append(one)
-                elif (again := left.pop(_key(one), None)) is None:
+                elif (again := left.pop(break_key(one), None)) is None:
                     is_accepted = one.state is BreakState.ACCEPTED
                     state = one.state if is_accepted else BreakState.RESOLVED
                     gone.append(replace(one, state=state, resolved_at=at))

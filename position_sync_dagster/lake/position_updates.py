@@ -195,12 +195,6 @@ class LatestRows:
         self._through = 0
         self._rows = table.spec.empty
 
-    def of(self, conids: Collection[int]) -> tuple[pl.DataFrame, int]:
-        """Return the newest row of each holding of some contracts, as `read_through` does."""
-        with self._mutex:
-            self._follow()
-            return self._rows.filter(pl.col("conid").is_in(conids)), self._through
-
     def read_through(self) -> tuple[pl.DataFrame, int]:
         """Return the newest row of each holding that the known rows have or that came since.
 
@@ -209,13 +203,10 @@ class LatestRows:
             looked at.
         """
         with self._mutex:
-            self._follow()
+            # The known rows are read first, so that the ledger is the newer of the two.
+            known = None if self._through else self._known_rows()
+            self._table.snapshot(lambda handle: self._refresh(handle, known))
             return self._rows, self._through
-
-    def _follow(self) -> None:
-        # The known rows are read first, so that the ledger is the newer of the two.
-        known = None if self._through else self._known_rows()
-        self._table.snapshot(lambda handle: self._refresh(handle, known))
 
     def _known_rows(self) -> pl.DataFrame | None:
         """Return the known rows; None if there are none, or they cannot be read."""
@@ -494,10 +485,6 @@ class Place(NamedTuple):
         )
 
 
-# The key of a table's content; see `Table.cache_key`.
-Snapshot = tuple[int, int]
-
-
 class AddedRows:
     """What was added to one ledger, read once for all followers at the same place.
 
@@ -506,11 +493,8 @@ class AddedRows:
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self._key: Snapshot | None = None
-        self._files = pl.DataFrame()
-        # The places whose rows the ledger has.
-        self._checked: set[Place] = set()
-        self._last: tuple[Place, Added, Place] | None = None
+        # The last two answers of `after`, by the key of the table's content and the place.
+        self._answers: dict[object, tuple[Added, Place] | None] = {}
 
     def after(self, handle: DeltaTable, place: Place) -> tuple[Added, Place] | None:
         """Return the first rows behind a place, and the place behind these; None without any.
@@ -520,28 +504,24 @@ class AddedRows:
         Raises:
             TokenError: As `_check`.
         """
-        files = self._look(handle)
-        if place not in self._checked:
-            self._check(handle, place)
-            self._checked.add(place)
-        if last_added(files) <= place.version:
-            return None
-        if self._last is None or self._last[0] != place:
-            rows = self._read(files, place.version)
-            behind = Place(place.ledger, *rows.select(ADDED, "update_id", _AT).row(-1))
-            self._checked.add(behind)
-            self._last = (place, Added(rows, behind.token), behind)
-        return self._last[1:]
+        key, answer = (self._table.cache_key(handle), place), None
+        if key not in self._answers:
+            files = data_files(handle)
+            self._check(handle, files, place)
+            if last_added(files) > place.version:
+                rows = self._read(files, place.version)
+                behind = Place(place.ledger, *rows.select(ADDED, "update_id", _AT).row(-1))
+                answer = Added(rows, behind.token), behind
+            self._answers = dict([*self._answers.items()][-1:]) | {key: answer}
+        return self._answers[key]
 
     def place(self, handle: DeltaTable, version: int) -> Place:
         """Return the place behind the rows of a version."""
-        rows = added_by(self._table, self._look(handle), version).select("update_id", _AT)
+        rows = added_by(self._table, data_files(handle), version).select("update_id", _AT)
         last = rows.sort("update_id").tail(1).collect().rows()
-        found = Place(_ledger(handle), version, *(last[0] if last else ("",)))
-        self._checked.add(found)
-        return found
+        return Place(_ledger(handle), version, *(last[0] if last else ("",)))
 
-    def _check(self, handle: DeltaTable, place: Place) -> None:
+    def _check(self, handle: DeltaTable, files: pl.DataFrame, place: Place) -> None:
         """Check that the ledger has the row of a place.
 
         Raises:
@@ -552,7 +532,6 @@ class AddedRows:
                 f"The token is of another ledger than {self._table.path}.",
                 remedy=f"Pass it with the lake that it was printed for. {_BEGIN_AGAIN}",
             )
-        files = self._look(handle)
         added = added_by(self._table, files, place.version)
         named = added.filter(pl.col("update_id") == place.update_id).select(_AT).collect()
         if place.version and (
@@ -564,20 +543,6 @@ class AddedRows:
                 f"{last_added(files)}.",
                 remedy=_BEGIN_AGAIN,
             )
-
-    def _look(self, handle: DeltaTable) -> pl.DataFrame:
-        """Return the data files. Places are checked again once a file is no longer in the ledger.
-
-        It was merged, or somebody took rows back, such as with `DeltaTable.restore`.
-        """
-        key = self._table.cache_key(handle)
-        if self._key != key:
-            before, files = self._files, data_files(handle)
-            is_same = self._key is not None and self._key[0] == key[0]
-            if not is_same or not set(before["path"]) <= set(files["path"]):
-                self._checked.clear()
-            self._key, self._files, self._last = key, files, None
-        return self._files
 
     def _read(self, files: pl.DataFrame, version: int) -> pl.DataFrame:
         """Read the first rows after a version; files that can only have later ones are not read."""
@@ -701,17 +666,15 @@ class NewestRows(NamedTuple):
     through: int = 0
 
 
-class AddedBatches(NamedTuple):
-    """What was added to the ledger after a version, by the source of the rows.
+class AddedCounts(NamedTuple):
+    """The number of rows that were added to the ledger after a version.
 
     Attributes:
         rows: The number of rows, by STREAM and QUEUE.
-        batches: The number of commits, likewise.
         version: The greatest `ledger_version` of the ledger's rows.
     """
 
     rows: Mapping[str, int]
-    batches: Mapping[str, int]
     version: int
 
 
@@ -728,22 +691,16 @@ class SyncUpdates:
         """Create the table, or check and migrate the one that is there."""
         self.table.initialize()
 
-    def count_after(self, version: int) -> AddedBatches:
+    def count_after(self, version: int) -> AddedCounts:
         """Count the rows that were committed after a version; a merge of files adds none."""
 
-        def step(files: pl.DataFrame) -> AddedBatches:
+        def step(files: pl.DataFrame) -> AddedCounts:
             newest = last_added(files)
             if newest <= version:
-                return AddedBatches({}, {}, newest)
+                return AddedCounts({}, newest)
             added = added_after(self.table, files, version)
-            counts = (
-                added.group_by("source").agg(pl.len(), pl.col(ADDED).n_unique()).collect().rows()
-            )
-            return AddedBatches(
-                rows={source: rows for source, rows, _batches in counts},
-                batches={source: batches for source, _rows, batches in counts},
-                version=newest,
-            )
+            counts = added.group_by("source").agg(pl.len()).collect()
+            return AddedCounts(rows=dict(counts.iter_rows()), version=newest)
 
         return self.table.read(step)
 
@@ -817,8 +774,8 @@ class SyncUpdates:
 
         It reads what `latest` reads, and copies no rows of other contracts.
         """
-        rows, through = self._latest.of(set(conids))
-        recent = rows.filter(pl.col("timestamp") >= since.astimezone(UTC))
+        rows, through = self._latest.read_through()
+        recent = rows.filter(one_of("conid", conids), pl.col("timestamp") >= since.astimezone(UTC))
         found = {(row.account, row.conid): row for row in updates_of(recent)}
         return NewestRows(rows=found, through=through)
 

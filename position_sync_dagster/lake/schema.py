@@ -45,26 +45,14 @@ from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.errors import InvalidRequestError
 
-
-class Kind(StrEnum):
-    """A column's type, as Delta names it."""
-
-    TEXT = "string"
-    COUNT = "long"
-    NUMBER = "double"
-    MOMENT = "timestamp"
-    DAY = "date"
-    FLAG = "boolean"
-
-
-# How a field of each type is stored, and its type in a frame.
-_TYPES: Mapping[type, tuple[Kind, pl.DataType]] = {
-    str: (Kind.TEXT, pl.String()),
-    int: (Kind.COUNT, pl.Int64()),
-    float: (Kind.NUMBER, pl.Float64()),
-    datetime: (Kind.MOMENT, pl.Datetime("us", "UTC")),
-    date: (Kind.DAY, pl.Date()),
-    bool: (Kind.FLAG, pl.Boolean()),
+# How a value of each type is stored: its type in Delta, and in a frame.
+_TYPES: Mapping[type, tuple[str, pl.DataType]] = {
+    str: ("string", pl.String()),
+    int: ("long", pl.Int64()),
+    float: ("double", pl.Float64()),
+    datetime: ("timestamp", pl.Datetime("us", "UTC")),
+    date: ("date", pl.Date()),
+    bool: ("boolean", pl.Boolean()),
 }
 
 
@@ -78,7 +66,7 @@ class StoredColumn:
         choices: The members of this enum are the only values; None for any value.
     """
 
-    kind: Kind
+    kind: type
     description: str = ""
     nullable: bool = True
     choices: type[StrEnum] | None = None
@@ -102,22 +90,6 @@ def columns_of(record: type, besides: Collection[str] = ()) -> dict[str, StoredC
     }
 
 
-def in_order(columns: Mapping[str, StoredColumn], names: str) -> dict[str, StoredColumn]:
-    """Return the columns in the physical order of a table.
-
-    Args:
-        names: Every column's name once, separated by white space.
-
-    Raises:
-        TypeError: A name is missing, is unknown or occurs twice.
-    """
-    order = names.split()
-    if sorted(order) != sorted(columns):
-        odd = sorted(set(order) ^ set(columns)) or "a name occurs twice"
-        raise TypeError(f"the order of columns does not match the columns: {odd}")
-    return {name: columns[name] for name in order}
-
-
 def descriptions_of(record: type) -> dict[str, str]:
     """Return what the docstrings of a class and of its bases say of each attribute."""
     found: dict[str, str] = {}
@@ -136,7 +108,7 @@ def _column(name: str, hint: Any, description: str) -> StoredColumn:
     choices = stored_type if issubclass(stored_type, StrEnum) else None
     if not choices and stored_type not in _TYPES:
         raise TypeError(f"the field {name} has no column type: {stored_type!r}")
-    kind, _in_frames = _TYPES[str if choices else stored_type]
+    kind = str if choices else stored_type
     return StoredColumn(kind=kind, description=description, nullable=nullable, choices=choices)
 
 
@@ -162,7 +134,7 @@ class TableSpec:
     """The name, columns and partitions of a table, and the columns with file statistics.
 
     Attributes:
-        described: The columns, in the physical order.
+        described: The columns; a table of an older release may have them in another order.
         version: Grows by one with each added column; older tables are migrated forward.
         indexed: Columns with minimum and maximum per file in the log. There are few,
             since each costs bytes in every commit and checkpoint.
@@ -180,15 +152,14 @@ class TableSpec:
     key: tuple[str, ...] = ()
 
     @cached_property
-    def columns(self) -> Mapping[str, Kind]:
-        """Return the type of each column, in the physical order."""
-        return {name: column.kind for name, column in self.described.items()}
+    def columns(self) -> Mapping[str, str]:
+        """Return the type of each column, as Delta names it."""
+        return {name: _TYPES[column.kind][0] for name, column in self.described.items()}
 
     @cached_property
     def polars(self) -> pl.Schema:
         """Return the schema of a frame of this table."""
-        types = dict(_TYPES.values())
-        return pl.Schema({name: types[kind] for name, kind in self.columns.items()})
+        return pl.Schema({name: _TYPES[one.kind][1] for name, one in self.described.items()})
 
     @cached_property
     def empty(self) -> pl.DataFrame:
@@ -204,9 +175,7 @@ class TableSpec:
     @cached_property
     def delta(self) -> Schema:
         """Return the schema in the form that Delta Lake takes."""
-        return Schema(
-            [Field(name, PrimitiveType(kind.value)) for name, kind in self.columns.items()]
-        )
+        return Schema([Field(name, PrimitiveType(kind)) for name, kind in self.columns.items()])
 
     @property
     def configuration(self) -> dict[str, str]:
@@ -237,12 +206,7 @@ PARTITION_COLUMNS = tuple(_PARTITION)
 
 ACTIVE_STRATEGIES = TableSpec(
     "active_strategies",
-    in_order(
-        columns_of(ActiveContract) | columns_of(UnresolvedLeg) | _PARTITION,
-        """strategy_id account conid symbol right strike expiry quantity priority added_at
-        removed_at bucket part sec_type trading_class multiplier exchange currency resolved_at
-        problem rolled_from""",
-    ),
+    columns_of(ActiveContract) | columns_of(UnresolvedLeg) | _PARTITION,
     version=3,
     partition_by=PARTITION_COLUMNS,
     indexed=("added_at", "removed_at"),
@@ -251,12 +215,7 @@ ACTIVE_STRATEGIES = TableSpec(
 
 POSITION_QUEUE = TableSpec(
     "position_queue",
-    in_order(
-        columns_of(QueuedPosition) | _PARTITION,
-        """request_id account conid symbol priority status attempts created_at updated_at
-        available_at lease_owner lease_token lease_expires_at error_message reason update_id
-        confirmed_at bucket part changed_at""",
-    ),
+    columns_of(QueuedPosition) | _PARTITION,
     version=3,
     partition_by=PARTITION_COLUMNS,
     indexed=("request_id", "created_at", "updated_at"),
@@ -288,15 +247,7 @@ _COMMIT = columns_of(_Commit)
 
 POSITION_UPDATES = TableSpec(
     "position_updates",
-    in_order(
-        UPDATE_COLUMNS | _COMMIT,
-        """update_id account conid symbol sec_type right strike expiry multiplier currency position
-        market_price price_kind bid ask market_value average_cost unrealized_pnl realized_pnl
-        daily_pnl implied_vol delta gamma vega theta underlying_price timestamp value_time date
-        source value_source market_data_type gateway_id trading_mode request_id session_id
-        fencing_token run_id batch_id greeks_time trading_class local_symbol note
-        ledger_version committed_at greeks_source greeks_method volatility_time""",
-    ),
+    UPDATE_COLUMNS | _COMMIT,
     version=5,
     partition_by=("date",),
     indexed=("update_id", "timestamp", "batch_id", "ledger_version"),
@@ -379,12 +330,7 @@ CONTRACTS = TableSpec(
 
 GATEWAY_SESSIONS = TableSpec(
     "gateway_sessions",
-    in_order(
-        columns_of(GatewaySession) | _PARTITION,
-        """gateway_id owner session_id run_id host pid fencing_token started_at heartbeat_at
-        expires_at state state_since lines_in_use line_limit detail bucket part underlying_lines
-        greeks gateway_running_since gateway_started_at outages""",
-    ),
+    columns_of(GatewaySession) | _PARTITION,
     version=4,
     partition_by=PARTITION_COLUMNS,
     indexed=("started_at",),
@@ -431,14 +377,9 @@ CLOSURES = TableSpec(
     order="judged_at",
 )
 
-_SUMMARY = columns_of(AccountSummary)
-_MARGINS = {name: _SUMMARY.pop(name) for name in ("excess_liquidity", "initial_margin")}
-
 ACCOUNT_VALUES = TableSpec(
     "account_values",
-    _SUMMARY
-    | {name: _COMMIT[name] for name in ("date", "ledger_version", "committed_at")}
-    | _MARGINS,
+    columns_of(AccountSummary) | _COMMIT,
     version=4,
     partition_by=("date",),
     indexed=("row_id", "timestamp", "ledger_version"),

@@ -246,8 +246,7 @@ class GatewaySessions:
             moved = schema.session_rows(past).with_columns(bucket=pl.lit(PAST))
             return Change(after, schema.session_rows([after]), moved, replaced=is_own)
 
-        done = self._lifecycle.change_part(schema.part_named(gateway_id), step, commit_info)
-        return self._lifecycle.change(step, commit_info) if done is None else done
+        return self._lifecycle.change(step, commit_info, schema.part_named(gateway_id))
 
 
 def _login_owned(by: GatewaySession) -> errors.LoginOwnedError:

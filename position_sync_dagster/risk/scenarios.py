@@ -246,6 +246,17 @@ class PricedLegs:
             )
         return found
 
+    def profits(self, points: Sequence[Point], level: Breakdown) -> list[dict[str, Any]]:
+        """Return the profits of each group of a level and currency, in the order of the points.
+
+        Returns:
+            Rows with `name`, `account`, `currency`, `profits` and the `left_out` of each.
+        """
+        by = list(dict.fromkeys((_GROUPS[level][0], "account", "currency")))
+        rows = self.scenarios(points, level).group_by(by, maintain_order=True)
+        found = rows.agg("left_out", profits="profit")
+        return found.rename({by[0]: "name"}).to_dicts()
+
     def left_out(self) -> dict[str, int]:
         """Return how many legs are left out of every scenario, by reason."""
         reasons = self.parts.drop_nulls("reason").group_by("reason").len()

@@ -22,9 +22,9 @@ from position_sync_dagster.domain.closes import (
     Stage,
     knows_more,
 )
-from position_sync_dagster.domain.holding import BrokerPosition, Key
+from position_sync_dagster.domain.holding import BrokerPosition, Key, grouped
 from position_sync_dagster.domain.instrument import NEW_YORK, ContractDetails, Instrument
-from position_sync_dagster.domain.reconciliation import Break, Discrepancy, DiscrepancyType
+from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.records import LookedAt
 from position_sync_dagster.lake.schema import content_id, moment, one_of, records_of
@@ -109,33 +109,36 @@ class CloseExplainer:
         said = self._said(since - BEFORE)
         counted = lake.closures.current_rows(since=since - BEFORE, columns=_COUNTED)
         due = due_closes(closes, counted, said, now)
-        judged: defaultdict[str, list[Closure]] = defaultdict(list)
+        judged: dict[str, list[Closure]] = {}
         if due:
-            chosen = closes.filter(one_of("change_id", due))
-            for one in closures_of(self._facts(chosen, asked or {}), now, due):
-                judged[one.change_id].append(one)
+            facts = self._facts(closes.filter(one_of("change_id", due)), asked or {})
+            judged = grouped(attrgetter("change_id"), closures_of(facts, now, due))
         unknown = counted.filter(pl.col("cause") == Cause.UNEXPLAINED.value)
         unknown = unknown.join(closes, on="change_id", how="semi")
         open_ids = {*unknown.get_column("change_id"), *judged}
         # Read after the facts: another process may have judged meanwhile, from more facts.
-        counting: defaultdict[str, list[Closure]] = defaultdict(list)
-        if open_ids:
-            for one in lake.closures.current(one_of("change_id", open_ids), since - BEFORE):
-                counting[one.change_id].append(one)
+        are_open = one_of("change_id", open_ids)
+        stored = lake.closures.current(are_open, since - BEFORE) if open_ids else []
+        counting = grouped(attrgetter("change_id"), stored)
         replaced = {
             change_id: _judged_last(new, counting[change_id], now)
             for change_id, new in judged.items()
             if knows_more(new, counting[change_id])
         }
         rows = lake.closures.add(chain.from_iterable(replaced.values()), run_id=self.run_id)
-        waiting = [
-            one
-            for one in chain.from_iterable((counting | replaced).values())
-            if one.cause is Cause.UNEXPLAINED and elapsed(one.closed_at, now) >= GRACE
-        ]
+        newest = chain.from_iterable((counting | replaced).values())
+        unexplained = (one for one in newest if one.cause is Cause.UNEXPLAINED)
+        waiting = [one for one in unexplained if elapsed(one.closed_at, now) >= GRACE]
         waiting.sort(key=attrgetter("closed_at"))
-        self._ask_people(waiting, closes, now)
-        first = closes.filter(one_of("change_id", open_ids)).get_column("seen_at").min()
+        # Breaks of closes before the window stay as they are.
+        keys = set(closes.select(_KEY).iter_rows())
+        lake.breaks.record(
+            {BREAKS: list(map(_discrepancy, waiting))},
+            now,
+            compared=lambda one: one.gateway_id == BREAKS and (one.account, one.conid) in keys,
+            run_id=self.run_id,
+        )
+        first = closes.filter(are_open).get_column("seen_at").min()
         since = min(first, looked.until) if isinstance(first, datetime) else looked.until
         lake.closures.looked = replace(looked, since=since)
         return Explained(rows=rows, unexplained=tuple(waiting))
@@ -160,13 +163,9 @@ class CloseExplainer:
 
     def _said(self, since: datetime) -> pl.DataFrame:
         """Return which holdings and times executions and statements name, and since when."""
-        executions = self.lake.executions.rows(
-            since, columns=("account", "conid", "time", "stated_at", "source")
-        )
-        events = self.lake.statement_events.rows(
-            since.date(),
-            columns=("account", "conid", "kind", "first_day", "day", "stated_at", "source"),
-        )
+        lake, both = self.lake, (*_KEY, "stated_at", "source")
+        executions = lake.executions.rows(since, columns=(*both, "time"))
+        events = lake.statement_events.rows(since.date(), columns=(*both, "first_day", "day"))
         return pl.concat([executions, events], how="diagonal")
 
     def _facts(self, due: pl.DataFrame, asked: Asked) -> Facts:
@@ -223,18 +222,6 @@ class CloseExplainer:
             self._prices |= {conid: last[under] for conid, under in unders.items() if under in last}
         return self._prices
 
-    def _ask_people(
-        self, waiting: Collection[Closure], closes: pl.DataFrame, now: datetime
-    ) -> None:
-        """Open, confirm and resolve breaks; one of a close before the window stays as it is."""
-
-        def is_judged(one: Break) -> bool:
-            is_it = (pl.col("account") == one.account) & (pl.col("conid") == one.conid)
-            return one.gateway_id == BREAKS and not closes.filter(is_it).is_empty()
-
-        found = {BREAKS: list(map(_discrepancy, waiting))}
-        self.lake.breaks.record(found, now, compared=is_judged, run_id=self.run_id)
-
 
 def _judged_last(new: Iterable[Closure], before: Iterable[Closure], now: datetime) -> list[Closure]:
     """Return causes as judged after those before: they count, also after a clock was set back."""
@@ -268,7 +255,7 @@ def due_closes(
     Args:
         closes: Rows of `position_changes`.
         counted: The causes that count.
-        said: What executions and statements name: account, conid, day or time, kind, stated_at.
+        said: What executions and statements name: account, conid, day or time, stated_at.
         now: The current time.
     """
     ones = closes.join(counted, on="change_id", how="left")
@@ -369,27 +356,22 @@ def changes_between(
         quantity = known.position if known is not None else 0.0
         if holding.account not in accounts or holding.position == quantity:
             continue
-        terms = holding.instrument
-        times = [confirmed.get(holding.account)]
+        times, price, cost, began = [confirmed.get(holding.account)], None, None, None
         if known is not None:
             times += known.confirmed_at, known.position_time
+            price, cost, began = _price_of(known), known.average_cost, known.position_time
+        began = began or holding.position_time
         # Later times are from before the clock was set back.
         since = max((at for at in times if at and at <= holding.position_time), default=None)
         found.append(
             PositionChange(
-                change_id=content_id(
-                    known.position_time if known is not None else holding.position_time,
-                    holding.account,
-                    terms.conid,
-                    quantity,
-                    holding.position,
-                ),
+                change_id=content_id(began, *holding.key, quantity, holding.position),
                 account=holding.account,
-                **{name: getattr(terms, name) for name in _TERMS},
+                **{name: getattr(holding.instrument, name) for name in _TERMS},
                 before=quantity,
                 after=holding.position,
-                average_cost=known.average_cost if known is not None else None,
-                market_price=_price_of(known) if known is not None else None,
+                average_cost=cost,
+                market_price=price,
                 since=since,
                 seen_at=holding.position_time,
                 gateway_id=holding.gateway_id,

@@ -146,11 +146,7 @@ class RollFollower:
         try:
             found = rolls_to_follow(self.lake, self.settings, self.clock())
             done = apply(self.lake, found.due) if found.due else []
-        except errors.LakeError:
-            raise
-        except (
-            errors.PositionSyncError
-        ) as error:  # of the strategies file, or of two legs that conflict
+        except (errors.StrategiesFileError, errors.InvalidLegError) as error:
             found, done = Followed(refused=(f"no roll is followed: {error}",)), []
         for one in done:
             logger.warning("the strategy follows a roll: %s", one)

@@ -130,7 +130,7 @@ def board(
     foot = [_shown_lines(addresses), Text("Ctrl-C ends it.", style="dim")]
     if overview is None:
         return Group(*head, *foot)
-    status, money = overview.status, overview.book.money()
+    status, money = overview.status, overview.book
     accounts = {printable(one.account) for one in status.accounts}
     lines = figures_of(overview)
     gateways, most = [line for line in lines if line[0] == "gateway"], console.height // 4

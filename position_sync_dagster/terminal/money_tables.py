@@ -6,9 +6,9 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.sync.reports.book import KEY, Book, BookMoney, Sums
+from position_sync_dagster.domain.clock import seconds_since
+from position_sync_dagster.sync.reports.book import KEY, Book, Sums
 from position_sync_dagster.sync.reports.exposure import figure_of, summed
-from position_sync_dagster.sync.reports.status import seconds_since
 from position_sync_dagster.terminal.text import Column, Row, amount, duration, number, quantity
 
 
@@ -185,16 +185,16 @@ def _known_greeks(one: Row) -> str:
     return known + modelled
 
 
-def not_in_sums(money: BookMoney) -> list[str]:
+def not_in_sums(money: Book) -> list[str]:
     """Return a line about holdings whose present quantity is in no sum; none without any."""
-    count = money.book.unwritten.height
+    count = money.unwritten.height
     if not count:
         return []
     holdings = "1 holding is" if count == 1 else f"{count} holdings are"
     return [f"{holdings} new or changed: the sums have the quantity from before, or nothing"]
 
 
-def money_lines(money: BookMoney) -> list[str]:
+def money_lines(money: Book) -> list[str]:
     """Return what has no column in the tables of the money."""
     lines = not_in_sums(money)
 

@@ -20,7 +20,6 @@ STYLE = (
     "body{font:14px system-ui;margin:1.5em;color-scheme:light dark}"
     "table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .7em;text-align:right}"
     "td:first-child,th:first-child{text-align:left}tr:nth-child(even){background:#8882}"
-    ".bar{display:inline-block;height:.7em;background:currentColor;opacity:.5}"
 )
 
 
@@ -67,15 +66,12 @@ def _table(title: str, head: Iterable[str], lines: Iterable[Iterable[str]]) -> s
 
 def _scenarios(title: str, legs: PricedLegs, level: Breakdown, points: Sequence[Point]) -> str:
     """Return the profit of each group of a level in each scenario."""
-    rows, lines = legs.rows(points, level), []
-    for start in range(0, len(rows), len(points)):
-        of_group = rows[start : start + len(points)]
-        first, left_out = of_group[0], max(row["left_out"] for row in of_group)
-        name, *rest = (escape(str(first[key])) for key in ("name", "account", "currency"))
+    lines = []
+    for row in legs.profits(points, level):
+        name, *rest = (escape(str(row[key])) for key in ("name", "account", "currency"))
         if level is Breakdown.STRATEGY:
-            name = f"<a href='/money/risk?strategy={quote(first['name'])}'>{name}</a>"
-        profits = (_money(row["profit"]) for row in of_group)
-        lines.append([name, *rest, *profits, str(left_out)])
+            name = f"<a href='/money/risk?strategy={quote(row['name'])}'>{name}</a>"
+        lines.append([name, *rest, *map(_money, row["profits"]), str(max(row["left_out"]))])
     names = (escape(one.name or "") for one in points)
     return _table(title, ["", "account", "currency", *names, "left out"], lines)
 
@@ -119,18 +115,12 @@ def as_svg(curve: Curve) -> str:
 
 
 def _explained(rows: Sequence[Mapping[str, Any]]) -> str:
-    largest = max((abs(row[name]) for row in rows for name in PARTS), default=0.0) or 1.0
-
-    def bar(amount: float) -> str:
-        width = f"{60 * abs(amount) / largest:.0f}px"
-        return f"{_money(amount)}<br><span class='bar' style='width:{width}'></span>"
-
     lines = [
         [
             escape(row["strategy_id"]),
             escape(row["account"]),
             f"{_money(row['profit'])} {escape(row['currency'])}",
-            *(bar(row[name]) for name in PARTS),
+            *(_money(row[name]) for name in PARTS),
         ]
         for row in rows
     ]

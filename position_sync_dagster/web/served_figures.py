@@ -119,14 +119,8 @@ def scenarios_of(settings: Settings, now: datetime) -> dict[str, Any]:
         return {"at": plain(now), "names": [], "rows": [], "trouble": _printable(str(error))}
     points = [one for one in STANDARD if not one.vol and abs(one.spot) <= MOST_SHOWN_PERCENT]
     points = [*points, *own.points.values()][:MOST_SCENARIOS]
-    rows = []
-    for level in (Breakdown.STRATEGY, Breakdown.UNDERLYING):
-        of_level = legs.rows(points, level)
-        for start in range(0, len(of_level), len(points)):
-            group = of_level[start : start + len(points)]
-            names = {name: group[0][name] for name in ("name", "account", "currency")}
-            profits, left_out = ([row[of] for row in group] for of in ("profit", "left_out"))
-            rows.append({"level": level, **names, "profits": profits, "left_out": left_out})
+    levels = (Breakdown.STRATEGY, Breakdown.UNDERLYING)
+    rows = [{"level": one, **row} for one in levels for row in legs.profits(points, one)]
     found = {"at": now, "names": [one.name for one in points], "rows": rows}
     return dict(_printable(plain(found)))
 
@@ -139,7 +133,7 @@ def shown(figures: Figures) -> dict[str, Any]:
         "mode": plain(status.trading_mode),
         "lines": status.lines_text,
         "oldest_age_s": figures.oldest_age_s,
-        "missing": not_in_sums(figures.book.money()),
+        "missing": not_in_sums(figures.book),
     }
     found["changes"] = found["changes"][:MOST_CHANGES]
     return dict(_printable(found))

@@ -7,7 +7,6 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from deltalake import DeltaTable
@@ -27,47 +26,27 @@ MANY = 20
 Call = Callable[..., Any]
 
 
-def die(point: str) -> None:
-    os.write(1, f"at {point}\n".encode())
-    os.kill(os.getpid(), signal.SIGKILL)
+def die_at(point: str, how: str, owner: Any, name: str, when: Call = lambda *_: True) -> None:
+    """Let this process die before a call, after it, or after a commit without its log entry.
 
-
-def before(owner: Any, name: str, point: str, when: Call) -> None:
-    """Die instead of a call."""
+    Args:
+        how: "before", "after", or "uncommitted": the data files are written, and nobody read the
+            entry.
+    """
     real = getattr(owner, name)
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        if when(*args):
-            die(point)
-        return real(*args, **kwargs)
-
-    setattr(owner, name, call)
-
-
-def after(owner: Any, name: str, point: str, when: Call) -> None:
-    """Die after a call."""
-    real = getattr(owner, name)
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        result = real(*args, **kwargs)
-        if when(*args):
-            die(point)
-        return result
-
-    setattr(owner, name, call)
-
-
-def uncommitted(owner: Any, name: str, point: str, when: Call) -> None:
-    """Die in a commit between its data files and its log entry: nobody read the entry."""
-    real = getattr(owner, name)
-
-    def call(handle: DeltaTable, *args: Any, **kwargs: Any) -> Any:
-        real(handle, *args, **kwargs)
-        if when(handle, *args):
-            entry = f"_delta_log/{handle.version():020}.json"
-            path = f"{handle.table_uri.removeprefix('file://').rstrip('/')}/{entry}"
+        dies = when(*args)
+        result = None if dies and how == "before" else real(*args, **kwargs)
+        if not dies:
+            return result
+        if how == "uncommitted":
+            entry = f"_delta_log/{args[0].version():020}.json"
+            path = f"{args[0].table_uri.removeprefix('file://').rstrip('/')}/{entry}"
             delete_stored(path) if path.startswith("s3://") else os.unlink(path)
-            die(point)
+        os.write(1, f"at {point}\n".encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+        return None
 
     setattr(owner, name, call)
 
@@ -86,31 +65,36 @@ def is_commit_of(action: str) -> Call:
 # The points of each work: how this process dies there, instead of or after which call.
 POINTS: dict[str, dict[str, tuple[Any, ...]]] = {
     "drain": {
-        "before the claim": (before, table, "overwrite", is_commit_of("claim")),
-        "the claim's file is written": (uncommitted, table, "overwrite", is_commit_of("claim")),
-        "after the claim": (after, SyncQueue, "claim_batch"),
-        "after the value": (before, SyncUpdates, "append"),
-        "the ledger's file is written": (uncommitted, table, "append", has_rows),
-        "after the ledger": (after, SyncUpdates, "append"),
-        "the mark's files are written": (uncommitted, table, "overwrite", is_commit_of("success")),
-        "after the mark": (after, SyncQueue, "mark_success"),
+        "before the claim": ("before", table, "overwrite", is_commit_of("claim")),
+        "the claim's file is written": ("uncommitted", table, "overwrite", is_commit_of("claim")),
+        "after the claim": ("after", SyncQueue, "claim_batch"),
+        "after the value": ("before", SyncUpdates, "append"),
+        "the ledger's file is written": ("uncommitted", table, "append", has_rows),
+        "after the ledger": ("after", SyncUpdates, "append"),
+        "the mark's files are written": (
+            "uncommitted",
+            table,
+            "overwrite",
+            is_commit_of("success"),
+        ),
+        "after the mark": ("after", SyncQueue, "mark_success"),
     },
     "maintain": {
-        "before the merge": (before, table, "overwrite", is_commit_of("compact")),
-        "the merge's file is written": (uncommitted, table, "overwrite", is_commit_of("compact")),
-        "after the merge": (after, table, "overwrite", is_commit_of("compact")),
-        "before the checkpoint": (before, DeltaTable, "create_checkpoint"),
-        "after the checkpoint": (after, DeltaTable, "create_checkpoint"),
-        "after the cleanup": (after, DeltaTable, "cleanup_metadata"),
-        "after the vacuum": (after, DeltaTable, "vacuum"),
+        "before the merge": ("before", table, "overwrite", is_commit_of("compact")),
+        "the merge's file is written": ("uncommitted", table, "overwrite", is_commit_of("compact")),
+        "after the merge": ("after", table, "overwrite", is_commit_of("compact")),
+        "before the checkpoint": ("before", DeltaTable, "create_checkpoint"),
+        "after the checkpoint": ("after", DeltaTable, "create_checkpoint"),
+        "after the cleanup": ("after", DeltaTable, "cleanup_metadata"),
+        "after the vacuum": ("after", DeltaTable, "vacuum"),
     },
     "insert": {
-        "its file is written": (uncommitted, table, "overwrite", is_commit_of("insert")),
-        "after the insert": (after, SyncQueue, "insert_many"),
+        "its file is written": ("uncommitted", table, "overwrite", is_commit_of("insert")),
+        "after the insert": ("after", SyncQueue, "insert_many"),
     },
     "insert_many": {
-        "its file is written": (uncommitted, table, "append", is_commit_of("insert")),
-        "after the insert": (after, SyncQueue, "insert_many"),
+        "its file is written": ("uncommitted", table, "append", is_commit_of("insert")),
+        "after the insert": ("after", SyncQueue, "insert_many"),
     },
 }
 
@@ -123,16 +107,10 @@ def large_insert() -> list[QueueRequest]:
 def main(work: str, path: str, point: str) -> None:
     """Do a work, and die at the point."""
     lake = Lake(path, fsync=False)
-    if point:
-        die_at, owner, name, *when = POINTS[work][point]
-        die_at(owner, name, point, *when or [lambda *_: True])
+    die_at(point, *POINTS[work][point])
     match work:
         case "drain":
             asyncio.run(drain_all(lake, BATCH))
-        case "drain_later":  # when every lease is over
-            clock = lambda: datetime.now(UTC) + timedelta(hours=1)  # noqa: E731
-            asyncio.run(drain_all(Lake(path, clock=clock, fsync=False), BATCH))
-            print("done")
         case "maintain":
             table.maintain(lake.queue.table)
         case "insert":

@@ -1,10 +1,11 @@
 """Drains as the product does, of a broker that holds each contract that it is asked for."""
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from position_sync_dagster.domain.holding import BrokerPosition
+from position_sync_dagster.domain.holding import BrokerPosition, QueueStatus
 from position_sync_dagster.errors import LeaseLostError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.drain import BrokerView, QueueWorker
@@ -69,3 +70,22 @@ async def drain_for_ever(lake: Lake, batch_size: int, lease_s: float) -> None:
         await lake.queue.rescue()
         with suppress(LeaseLostError):
             await worker.process_batch()
+
+
+def drain_later(lake: Lake, batch_size: int = 100) -> None:
+    """Drain what is left, an hour later, so that every lease is over."""
+    later = Lake(lake.path, clock=lambda: datetime.now(UTC) + timedelta(hours=1), fsync=False)
+    asyncio.run(drain_all(later, batch_size))
+
+
+def assert_each_ended_once(lake: Lake) -> int:
+    """Check that each request ended well, once, with one row; return how many there are."""
+    stored = lake.queue.table.rows(columns=["request_id"])["request_id"]
+    assert {n: c for n, c in lake.queue.sync.counts().items() if c} == {
+        QueueStatus.SUCCESS: len(stored)
+    }
+    assert stored.is_unique().all(), "a request ended twice"
+    written = lake.updates.table.rows(columns=["update_id", "request_id"])
+    assert written["update_id"].is_unique().all(), "a row was written twice"
+    assert sorted(written["request_id"]) == sorted(stored)
+    return len(stored)

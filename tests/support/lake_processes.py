@@ -16,6 +16,7 @@ class Worker:
 
     def __init__(self, work: str, lake: Path | str, **arguments: Any) -> None:
         self._process = worker_forker(MODULE).start(work, str(lake), arguments)
+        self.pid = self._process.pid
 
     def begin(self) -> None:
         self._process.begin()
@@ -25,12 +26,9 @@ class Worker:
         assert "error" not in answer, answer["error"]
         return answer["result"]
 
-    def dies(self) -> bool:
-        """Wait for its end; return whether it ended without a result."""
-        return self._process.output() == ""
-
-    def kill(self) -> None:
-        self._process.kill()
+    def kill(self) -> str:
+        """Kill the process, and return what it has printed."""
+        return self._process.kill()
 
 
 @contextmanager

@@ -5,12 +5,13 @@ import json
 import os
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.holding import PositionUpdate, QueueRequest
-from position_sync_dagster.errors import LakeError, LoginOwnedError
+from position_sync_dagster.cli.queue import retry_all
+from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
+from position_sync_dagster.domain.holding import PositionUpdate, QueueRequest, QueueStatus
+from position_sync_dagster.errors import LakeError, LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.lake import Lake
 from tests.support.drains import drain_for_ever
 
@@ -56,15 +57,79 @@ def create(lake: Lake) -> list[int]:
     return [table.version() for table in lake.tables]
 
 
+def acquired(lake: Lake, login: str = "g", lease_s: float = 600) -> GatewaySession:
+    pid = os.getpid()
+    return lake.sessions.acquire(
+        login, Owner.STREAM, lease_s=lease_s, run_id=None, host="here", pid=pid
+    )
+
+
 def own(lake: Lake) -> int | None:
     """Try once to own a login; return the token, or None if another one owns it."""
     try:
-        session = lake.sessions.acquire(
-            "127.0.0.1:7497", Owner.REFRESH, lease_s=600, run_id=None, host="h", pid=os.getpid()
-        )
+        return acquired(lake).fencing_token
     except LoginOwnedError:
         return None
-    return session.fencing_token
+
+
+def hold(lake: Lake) -> None:
+    """Own the login `g`, and print each renewal of a short lease."""
+    session = acquired(lake, lease_s=2)
+    while True:
+        session = lake.sessions.renew(session, lease_s=2, state=SessionState.LIVE)
+        print(session.heartbeat_at, flush=True)
+        time.sleep(0.2)
+
+
+def write_as_owner(lake: Lake, clock_s: float = 0.0, lease_s: float = 2.0) -> str:
+    """Own the login `g` with a lease that is not renewed, and write until it is refused.
+
+    Args:
+        clock_s: By how much this machine's clock is ahead of the others; negative: behind.
+    """
+
+    def clock() -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=clock_s)
+
+    lake = Lake(lake.path, clock=clock)
+    session, price = acquired(lake, lease_s=lease_s), 0.0
+    lake.updates.sync.fence("g", session.fencing_token)
+    while True:
+        price += 1.0
+        row = PositionUpdate(
+            1, "SPY", None, 1.0, 1.0, price, 1.0, 1.0, clock(),
+            gateway_id="g", fencing_token=session.fencing_token,
+        )  # fmt: skip
+        try:
+            lake.updates.sync.append([row])
+        except LeaseLostError as error:
+            return type(error).__name__
+        time.sleep(0.05)
+
+
+def use_many(lake: Lake, count: int, some: int = 100) -> None:
+    """Fail, read, retry and mark `count` requests at once, first `some` in each commit.
+
+    A predicate with as many terms, or as many parts, would end this process.
+    """
+    queue = lake.queue.sync
+    ids = queue.insert_many(QueueRequest(conid, "SPY") for conid in range(1, count + 1))
+    queue.claim_batch(count, lease_s=3600.0)
+    parts = [ids[start : start + some] for start in range(0, 60 * some, some)]
+    for part in (*parts, ids[60 * some :]):
+        queue.mark_failed_many(dict.fromkeys(part, "x"), retryable=False)
+    failed = queue.get_batch(None, count, QueueStatus.FAILED)
+    assert {request.request_id for request in failed} == set(ids)
+
+    assert set(retry_all(queue)) == set(ids)
+    assert queue.counts()[QueueStatus.PENDING] == count
+    assert queue.counts()[QueueStatus.FAILED] == 0
+
+    claimed = queue.claim_batch(count, lease_s=3600.0)
+    assert len(claimed) == count
+    assert queue.holds(ids)
+    queue.mark_success(ids)
+    assert queue.counts()[QueueStatus.SUCCESS] == count
 
 
 def append_the_same(lake: Lake, count: int) -> int:
@@ -80,8 +145,10 @@ def append_the_same(lake: Lake, count: int) -> int:
     )
 
 
-SOME = (append_the_same, claim, create, drain, insert, insert_the_same, maintain, own)
-WORK: dict[str, Callable[..., object]] = {work.__name__: work for work in SOME}
+SOME = (append_the_same, claim, create, drain, hold, insert, insert_the_same, maintain, own)
+WORK: dict[str, Callable[..., object]] = {
+    work.__name__: work for work in (*SOME, use_many, write_as_owner)
+}
 
 
 def main(name: str, path: str, arguments: dict[str, Any]) -> None:

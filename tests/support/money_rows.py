@@ -13,7 +13,7 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.lake.lake import NO_HOLDINGS
 from position_sync_dagster.lake.schema import update_rows
 from position_sync_dagster.sync.confirmations import with_priced
-from position_sync_dagster.sync.reports.book import Book, BookMoney
+from position_sync_dagster.sync.reports.book import Book
 from position_sync_dagster.sync.reports.closes import NO_CLOSES
 from position_sync_dagster.sync.reports.exposure import split
 
@@ -38,10 +38,9 @@ def priced_rows(rows: Sequence[PositionUpdate]) -> pl.DataFrame:
 
 def money(
     rows: list[PositionUpdate], legs: list[ActiveContract], accounts: Sequence[AccountSummary] = ()
-) -> BookMoney:
+) -> Book:
     """Return the money of rows that the broker confirms nothing of; a line streams conid 1."""
-    book = book_of(rows, legs, accounts=tuple(accounts), streamed=frozenset({1}))
-    return book.money()
+    return book_of(rows, legs, accounts=tuple(accounts), streamed=frozenset({1}))
 
 
 def book_of(rows: Sequence[PositionUpdate], legs: Sequence[ActiveContract], **values: Any) -> Book:

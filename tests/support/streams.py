@@ -1,15 +1,19 @@
 """What a test of a stream works with: a simulator, settings, legs, waits, and what it has said."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from ib_gateway_simulator import Book, SimulatedGateway, load_book
 from position_sync_dagster import IBPositionStreamer
-from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.domain.holding import BrokerPosition, PositionUpdate
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.status import Status, read_status
+from position_sync_dagster.sync.stream.streamer import StreamCounts, stream
 from tests.support.booked_legs import A
 from tests.support.settings import make_settings
 from tests.support.waiting import eventually
@@ -68,6 +72,21 @@ def published(lake: Lake, settings: Settings) -> dict[tuple[str, int], BrokerPos
     return {row.key: row for row in lake.broker_positions.read(settings.gateway_id)}
 
 
+async def holding(
+    lake: Lake,
+    streamer: IBPositionStreamer,
+    key: tuple[str, int],
+    condition: Callable[[BrokerPosition], object],
+) -> BrokerPosition:
+    """Wait until what is published of a holding fulfils a condition, and return it."""
+
+    def found() -> BrokerPosition | None:
+        held = published(lake, streamer.settings).get(key)
+        return held if held is not None and condition(held) else None
+
+    return await eventually(found)
+
+
 async def updates_continue(streamer: IBPositionStreamer, received: Recorder) -> None:
     """Wait until a streamer is LIVE and delivers another update."""
     await eventually(lambda: streamer.state is SessionState.LIVE)
@@ -83,3 +102,27 @@ async def offline(
     await eventually(lambda: streamer.state is SessionState.BLIND)
     sim.connectivity(restored)
     await eventually(lambda: streamer.state is SessionState.LIVE)
+
+
+class Service:
+    """A stream as a service, which runs as a task."""
+
+    def __init__(self, lake: Lake, settings: Settings, run_id: str = "run-1") -> None:
+        self.lake, self.settings, self.stop = lake, settings, asyncio.Event()
+        running = stream(lake, settings, run_id=run_id, stop=self.stop)
+        self.task = asyncio.create_task(running)
+
+    @property
+    def session(self) -> GatewaySession:
+        return self.lake.sessions.current(self.settings.gateway_id)
+
+    @property
+    def status(self) -> Status:
+        return read_status(self.lake, self.settings, utc_now())
+
+    async def reaches(self, state: SessionState = SessionState.LIVE) -> None:
+        await eventually(lambda: (one := self.session) is not None and one.state is state)
+
+    async def end(self) -> StreamCounts:
+        self.stop.set()
+        return await self.task

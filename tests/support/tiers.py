@@ -50,7 +50,6 @@ ROWS: tuple[Row, ...] = (
     Row(r"tests/integration/sync/test_fuzz(ed_lines)?\.py", C, "a gateway that sends anything"),
     Row(r"tests/integration/sync/stream/test_large_books\.py", V, "larger books"),
     Row(r"tests/integration/sync/test_store_outages\.py", V, "outages of an object store"),
-    Row(r"tests/integration/lake/test_live_lake\.py", C, "many writers of one lake at once"),
     Row(
         r"tests/integration/lake/test_pairs_of_changes\.py",
         V,

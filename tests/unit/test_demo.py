@@ -162,7 +162,7 @@ def test_a_log_has_the_addresses_once_and_then_the_figures(capsys, overview):
     assert [line.split()[-1] for line in (first, second)] == ["met", "missed"]
 
 
-@pytest.mark.parametrize("kind", [demo.JsonDisplay, demo.LineDisplay, demo.LiveDisplay])
+@pytest.mark.parametrize("kind", [demo.JsonDisplay, demo.Display, demo.LiveDisplay])
 def test_a_closed_output_stops_the_demo(kind, monkeypatch, overview):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stdout", Closed())

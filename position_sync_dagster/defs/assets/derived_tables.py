@@ -8,6 +8,7 @@ appended each quarter of an hour.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -29,7 +30,7 @@ from position_sync_dagster.risk.scenarios import early_assignments
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations
 from position_sync_dagster.sync.reports import exposure, risk
-from position_sync_dagster.sync.reports.book import Book, BookMoney, read_book
+from position_sync_dagster.sync.reports.book import Book, read_book
 from position_sync_dagster.terminal.money_tables import SUMS, money_lines, sums_table
 from position_sync_dagster.terminal.text import Column, Row
 
@@ -46,14 +47,14 @@ PLOTS = {
 NOT_VALUED = "not valued"
 
 
-def money_metadata(found: BookMoney) -> dict[str, dg.MetadataValue]:
+def money_metadata(found: Book) -> "dict[str, dg.RawMetadataValue]":
     """Return the tables of each currency, money before risk, and the totals that the UI plots.
 
     A star marks a sum that leaves out a holding; such a sum is not plotted.
     """
     listed = [*found.strategies[:MOST_STRATEGIES], *found.rest, *found.totals, *found.in_base]
     currencies = dict.fromkeys(one["currency"] for one in (*found.totals, *found.in_base, *listed))
-    shown: dict[str, dg.MetadataValue] = {}
+    shown: dict[str, dg.RawMetadataValue] = {}
     for label, columns in (("money", _MONEY), ("risk", _RISK)):
         for currency in list(currencies)[:MOST_CURRENCIES]:
             rows = [one for one in listed if one["currency"] == currency]
@@ -111,7 +112,7 @@ def seldom(**counts: int) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
-def counted(**counts: int) -> dict[str, str]:
+def counted(**counts: Any) -> dict[str, str]:
     """Return counts as texts: the UI would plot numbers, beside those of money."""
     return {name: f"{count:,}" for name, count in counts.items()}
 
@@ -155,17 +156,19 @@ def latest_positions(lake: tables.Lake, settings: Settings, run_id: str | None) 
         return (found, rows), rows
 
     (found, rows), result = derived.derive(table, make, run_id=run_id)
-    return Derived(
-        metadata=counted(
-            held=rows.filter(rows["position"] != 0).height,
-            **seldom(without_value=rows["market_value"].null_count()),
-        )
-        | {
-            "dagster/row_count": result.rows,
-            "ledger_version": str(newest_version(found) or "unknown"),
-        }
-        | table_asset.replacement_metadata(result)
+    counts = counted(
+        held=rows.filter(rows["position"] != 0).height,
+        without_value=rows["market_value"].null_count(),
     )
+    return Derived(metadata=counts | _replaced(result, found))
+
+
+def _replaced(result: derived.Replaced, made_of: pl.DataFrame) -> "dict[str, dg.RawMetadataValue]":
+    return {
+        "dagster/row_count": result.rows,
+        "ledger_version": str(newest_version(made_of) or "unknown"),
+        **table_asset.replacement_metadata(result),
+    }
 
 
 def listed(rows: pl.DataFrame, legs: Collection[int], now: datetime) -> pl.DataFrame:
@@ -241,28 +244,16 @@ def strategy_exposure(lake: tables.Lake, settings: Settings, run_id: str | None)
 
     (book, found), result = derived.derive(table, make, run_id=run_id)
     is_rest = pl.col("strategy_id") == UNATTRIBUTED
-    counts = ("legs", "legs_held", "legs_without_value", "legs_without_greeks")
-    rest, sums = (
-        found.filter(of).select(pl.col(counts).sum()).row(0, named=True)
-        for of in (is_rest, ~is_rest)
+    own, rest = found.filter(~is_rest), found.filter(is_rest)
+    counts = counted(
+        strategies=own["strategy_id"].n_unique(),
+        legs=own["legs"].sum(),
+        legs_held=own["legs_held"].sum(),
+        unattributed=rest["legs"].sum(),
+        without_value=own["legs_without_value"].sum(),
+        without_greeks=own["legs_without_greeks"].sum(),
     )
-    metadata: dict[str, dg.RawMetadataValue] = (
-        money_metadata(book.money())
-        | {
-            "dagster/row_count": result.rows,
-            "ledger_version": str(newest_version(book.priced) or "unknown"),
-        }
-        | counted(
-            strategies=found.filter(~is_rest).get_column("strategy_id").n_unique(),
-            legs=sums["legs"],
-            legs_held=sums["legs_held"],
-            unattributed=rest["legs"],
-            **seldom(
-                without_value=sums["legs_without_value"], without_greeks=sums["legs_without_greeks"]
-            ),
-        )
-        | table_asset.replacement_metadata(result)
-    )
+    metadata = money_metadata(book) | counts | _replaced(result, book.priced)
     for column, label in (("mismatches", "mismatches"), ("differences", "quantities")):
         texts = found.select("strategy_id", column).drop_nulls().iter_rows()
         metadata |= {f"{label}/{strategy}": text for strategy, text in texts}

@@ -46,7 +46,7 @@ Evaluate = Callable[[tables.Lake, Settings], dg.AssetCheckResult]
 EVALUATE: dict[Key, Evaluate] = {}
 
 # The checks that the driver evaluates; the others are evaluated with their tables.
-DRIVEN: dict[Key, None] = {}
+DRIVEN: list[Key] = []
 
 # Seconds between two evaluations of a check by the driver, and of one that did not pass.
 ALL_EVERY_S, FAILED_EVERY_S = 60.0, 10.0
@@ -79,24 +79,21 @@ def table_check(
         called, shown = name or evaluate.__name__, description or inspect.getdoc(evaluate) or ""
         advice = " ".join(shown.partition(ADVICE)[2].split())
 
-        def advised(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
-            found = evaluate(lake, settings)
-            if found.passed or not advice or {UNKNOWN, WHAT_TO_DO} & found.metadata.keys():
-                return found
-            what_to_do = {WHAT_TO_DO: dg.MetadataValue.text(advice)}
-            return found._replace(metadata={**found.metadata, **what_to_do})
-
         def evaluation(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
             try:
-                if not each_login:
-                    return advised(lake, settings)
-                return merged({one.gateway_id: advised(lake, one) for one in settings.logins})
+                if each_login:
+                    found = merged({one.gateway_id: evaluate(lake, one) for one in settings.logins})
+                else:
+                    found = evaluate(lake, settings)
             except PositionSyncError as error:
                 return unknown_result(str(error))
             except Exception as error:  # a mistake of ours stops no other check
                 logger.exception("the check %s cannot be evaluated", called)
-                why = f"the check itself failed: {type(error).__name__}: {error}"
-                return unknown_result(why)
+                return unknown_result(f"the check itself failed: {type(error).__name__}: {error}")
+            if found.passed or not advice or {UNKNOWN, WHAT_TO_DO} & found.metadata.keys():
+                return found
+            what_to_do = {WHAT_TO_DO: dg.MetadataValue.text(advice)}
+            return found._replace(metadata={**found.metadata, **what_to_do})
 
         @dg.asset_check(name=called, asset=asset, description=shown, config_schema={})
         @dagster_failures
@@ -105,7 +102,7 @@ def table_check(
 
         EVALUATE[check.check_key] = evaluation
         if driven:
-            DRIVEN[check.check_key] = None
+            DRIVEN.append(check.check_key)
         return check
 
     return define
@@ -221,7 +218,7 @@ def _shown(value: object) -> str | int:
 
 def evaluation_of(record: Any) -> dg.AssetCheckEvaluation | None:
     """Return the result in Dagster's newest record of a check; None while a run has planned it."""
-    found = record.evaluation if record is not None else None
+    found = getattr(record, "evaluation", None)
     return found if isinstance(found, dg.AssetCheckEvaluation) else None
 
 
@@ -234,7 +231,6 @@ REWORDED_EVERY = timedelta(minutes=5)
 
 # No check begins after this time, in seconds; the next tick goes on with the others.
 TIME_LIMIT_S = 10.0
-
 
 NEVER = -inf, True
 
@@ -251,18 +247,15 @@ class CheckDriver:
     ) -> Iterator[tuple[Key, dg.AssetCheckResult]]:
         """Evaluate the checks that are due, those first that were not evaluated for longest."""
         began = time.monotonic()
-        due = [key for key in DRIVEN if key == WATCH or self._is_due(key, began)]
-        for key in sorted(due, key=lambda one: self._last.get(one, NEVER)):
-            if time.monotonic() - began > TIME_LIMIT_S:
-                return
+        for key in sorted(DRIVEN, key=lambda one: self._last.get(one, NEVER)):
+            (at, has_passed), now = self._last.get(key, NEVER), time.monotonic()
+            is_due = now - at >= (ALL_EVERY_S if has_passed else FAILED_EVERY_S)
+            if now - began > TIME_LIMIT_S or not (is_due or key == WATCH):
+                continue
             result = EVALUATE[key](lake, settings)
-            if result.passed != self._last.get(key, NEVER)[1] or self._is_due(key, began):
+            if is_due or result.passed != has_passed:
                 self._last[key] = time.monotonic(), result.passed
                 yield key, result
-
-    def _is_due(self, key: Key, now: float) -> bool:
-        at, has_passed = self._last.get(key, NEVER)
-        return now - at >= (ALL_EVERY_S if has_passed else FAILED_EVERY_S)
 
 
 def news(

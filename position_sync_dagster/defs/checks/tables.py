@@ -67,18 +67,17 @@ def login_is_made(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     IB asks for the second factor once a week. Soon is within POSITION_SYNC_LOGIN_NOTICE_H hours.
     """
     session, mode = lake.sessions.current(login.gateway_id), lake.sessions.mode()
-    notice_h = login.login_notice_h
-    week = None if session is None else session.login_week(datetime.now(UTC), mode, notice_h)
+    at = datetime.now(UTC), mode, login.login_notice_h
+    week = None if session is None else session.login_week(*at)
     if week is None:
         return check.passed("Nothing is due: no live login with a second factor is used.")
-    text = f"{week.text[0].upper()}{week.text[1:]}."
-    metadata: dict[str, dg.RawMetadataValue] = {
-        "login": week.state.value,
-        "week_ends_at": week.ends_at.isoformat(),
-    }
-    if not week.asks:
-        return check.passed(text, **metadata)
-    return check.failed(text, what_to_do=CONFIRM, **metadata)
+    return check.judged(
+        f"{week.text[0].upper()}{week.text[1:]}.",
+        holds=not week.asks,
+        what_to_do=CONFIRM if week.asks else None,
+        login=week.state.value,
+        week_ends_at=week.ends_at.isoformat(),
+    )
 
 
 @check.table_check("broker_positions", each_login=True, driven=True)
@@ -123,20 +122,15 @@ def lines_suffice(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
         return check.unknown_result("no stream uses lines now.")
     underlyings, limit = session.underlying_lines or 0, session.line_limit
     used = session.lines_in_use - underlyings  # any leg may take the line of an underlying
-    numbers: dict[str, dg.RawMetadataValue] = {
-        "lines_in_use": used,
-        "underlying_lines": underlyings,
-        "line_limit": limit,
-        "active_legs": len(active),
-    }
-    text = f"{used} of {limit} lines are in use by legs."
-    if used < NEAR * limit:
-        return check.passed(text, **numbers)
     is_without = pl.col("conid").is_in(active), pl.col("source") != Source.STREAM.value
     without = newest_values(lake, login).filter(*is_without)
-    return check.failed(
-        f"{text} {without.height} active holdings are without one.",
-        **numbers,
+    return check.judged(
+        f"{used} of {limit} lines are in use by legs; {without.height} active holdings have none.",
+        holds=used < NEAR * limit,
+        lines_in_use=used,
+        underlying_lines=underlyings,
+        line_limit=limit,
+        active_legs=len(active),
         rows=check.table_of_rows(without.select("account", "conid", "symbol", "position")),
     )
 
@@ -172,8 +166,8 @@ def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckRe
     return check.rows_result(
         late.sort("timestamp", nulls_last=False),
         none=f"{accounts.height} accounts, all as new as their holdings.",
-        found=f"of {accounts.height} accounts have values that are more than "
-        f"{patience.total_seconds() / 60:.0f} min older than those of their holdings",
+        found=f"of {accounts.height} accounts have values that are more than {_minutes(patience)} "
+        "older than those of their holdings",
         accounts=accounts.height,
     )
 
@@ -185,7 +179,8 @@ LOOK_BACK = timedelta(days=1)
 # A holding whose values can be read is requested again far more often than this.
 ANSWERED_WITHIN = timedelta(hours=1)
 
-_COLUMNS = ["request_id", "account", "conid", "symbol", "status", "error_message"]
+_KEY = ["account", "conid"]
+_COLUMNS = ["request_id", *_KEY, "symbol", "status", "error_message"]
 
 
 def _finished(lake: tables.Lake, status: QueueStatus, since: datetime) -> pl.DataFrame:
@@ -194,6 +189,22 @@ def _finished(lake: tables.Lake, status: QueueStatus, since: datetime) -> pl.Dat
     chosen = in_bucket(status.value) & may_have("request_id", first)
     rows = lake.queue.sync.store.finished(chosen, [*_COLUMNS, "created_at", "updated_at"])
     return rows.filter(pl.col("request_id") >= first)
+
+
+def _unanswered(lake: tables.Lake, now: datetime) -> pl.DataFrame:
+    """Return the requests that failed lately, and whose holding has had no value since."""
+    failed = _finished(lake, QueueStatus.FAILED, now - LOOK_BACK)
+    if failed.is_empty():
+        return failed
+    # A closed holding needs no value.
+    valued_at = pl.when(pl.col("position") == 0).then(now).otherwise("timestamp")
+    rows = lake.updates.sync.latest().select(*_KEY, at=valued_at)
+    any_account = rows.with_columns(account=pl.lit(None, pl.String))
+    done = _finished(lake, QueueStatus.SUCCESS, now - ANSWERED_WITHIN)
+    answers = [rows, any_account, done.select(*_KEY, at="updated_at")]
+    newest = pl.concat(answers).group_by(_KEY).agg(pl.col("at").max())
+    found = failed.join(newest, on=_KEY, how="left", nulls_equal=True)
+    return found.filter((pl.col("at") < pl.col("updated_at")).fill_null(value=True))
 
 
 @check.table_check("position_queue", driven=True)
@@ -205,34 +216,22 @@ def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetChec
     What to do: Read error_message; `position-sync queue retry --all` tries FAILED requests
     again. Old ones wait for the broker: see the check a_stream_watches.
     """
-    now = datetime.now(UTC)
-    refused = _finished(lake, QueueStatus.FAILED, now - LOOK_BACK)
-    answered = refused.clear().select("account", "conid", at="updated_at")
-    if not refused.is_empty():
-        done = _finished(lake, QueueStatus.SUCCESS, now - ANSWERED_WITHIN)
-        closed = pl.col("position") == 0  # a closed holding needs no value
-        at = pl.when(closed).then(pl.lit(now)).otherwise("timestamp").alias("at")
-        rows = lake.updates.sync.latest().select("account", "conid", at)
-        any_account = rows.with_columns(account=pl.lit(None, pl.String))
-        done = done.select("account", "conid", at="updated_at")
-        answered = pl.concat([done, rows, any_account])
-    live = lake.queue.sync.store.snapshot().live
-    old_after = timedelta(seconds=settings.stale_after_s)
-    waited = f"have waited for more than {old_after.total_seconds() / 60:.0f} min"
-    newest = answered.group_by("account", "conid").agg(pl.col("at").max())
-    lasting = refused.join(newest, on=["account", "conid"], how="left", nulls_equal=True).filter(
-        pl.col("at").is_null() | (pl.col("at") < pl.col("updated_at"))
-    )
-    old = live.filter(pl.col("created_at") < now - old_after)
+    now, patience = datetime.now(UTC), timedelta(seconds=settings.stale_after_s)
+    lasting, live = _unanswered(lake, now), lake.queue.sync.store.snapshot().live
+    old = live.filter(pl.col("created_at") < now - patience)
     named = ((lasting, "updated_at"), (old, "created_at"))
     return check.rows_result(
         pl.concat([of.sort(at).select(*_COLUMNS, since=at) for of, at in named]),
         none=f"No request failed for good; {live.height} wait, none for long.",
-        found=f"requests are FAILED or {waited}",
+        found=f"requests are FAILED or have waited for more than {_minutes(patience)}",
         failed_for_good=lasting.height,
         old=old.height,
         waiting=live.height,
     )
+
+
+def _minutes(span: timedelta) -> str:
+    return f"{span.total_seconds() / 60:.0f} min"
 
 
 # Discrepancy types that concern the holding itself; they make the check an ERROR.
@@ -255,25 +254,21 @@ def agrees_with_the_broker(lake: tables.Lake, settings: Settings) -> dg.AssetChe
     summary = f"{result.checked} holdings compared, {len(confirmed)} discrepancies"
     if young:
         summary += (
-            f", and {young} first seen less than {reconciliation.CONFIRM_AFTER.seconds} s ago, "
-            "which the next drain may resolve"
+            f", and {young} first seen less than {reconciliation.CONFIRM_AFTER.seconds} s ago"
         )
     if not result.complete:
         summary += "; the snapshot does not cover every account, so what is absent proves nothing"
     shown = [asdict(one) | {"type": one.type.value} for one in result.discrepancies[: check.SHOWN]]
-    metadata: dict[str, dg.RawMetadataValue] = {
-        "checked": result.checked,
-        "accepted": result.accepted,
-        **({"unconfirmed": young} if young else {}),
-        "snapshot_complete": result.complete,
-        **{kind.value.lower(): result.count(kind) for kind in DiscrepancyType},
-        "discrepancies": check.table_of_rows(pl.DataFrame(shown)),
-    }
+    counts: dict[str, Any] = {kind.value.lower(): result.count(kind) for kind in DiscrepancyType}
     return check.judged(
         summary,
         holds=result.complete and not confirmed,
         error=any(one.type in ERROR_TYPES for one in confirmed),
-        **metadata,
+        checked=result.checked,
+        accepted=result.accepted,
+        snapshot_complete=result.complete,
+        **counts | known(unconfirmed=young or None),
+        discrepancies=check.table_of_rows(pl.DataFrame(shown)),
     )
 
 
@@ -343,33 +338,27 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
     What to do: Compare the price in TWS. A wide quote explains it, and so does a multiplier or
     a price magnifier.
     """
-    band, broker = login.value_band, held_at_the_broker(lake, login)
+    band = login.value_band
+    streamed = newest_values(lake, login).filter(pl.col("source") == Source.STREAM.value)
     pairs = (
-        newest_values(lake, login)
-        .filter(pl.col("source") == Source.STREAM.value)
-        .select("account", "conid", "position", "market_value", "timestamp", "price_kind")
-        .join(broker, on=["account", "conid"], suffix="_broker")
+        streamed.select(*_KEY, "position", "market_value", "timestamp", "price_kind")
+        .join(held_at_the_broker(lake, login), on=[*_KEY, "position"], suffix="_broker")
         .drop_nulls(["market_value", "market_value_broker"])
-        .filter(pl.col("position") == pl.col("position_broker"))
     )
     if pairs.is_empty():
         return check.unknown_result("no holding has both our own value and one of the broker.")
-    difference = (pl.col("market_value") - pl.col("market_value_broker")).abs()
+    broker = pl.col("market_value_broker")
     units = pl.col("position").abs() * pl.col("multiplier").fill_null(1.0)
-    allowed = pl.max_horizontal(
-        band * pl.col("market_value_broker").abs(), derived.LEAST_DIFFERENCE * units
-    )
+    allowed = pl.max_horizontal(band * broker.abs(), derived.LEAST_DIFFERENCE * units)
     same_time = (pl.col("timestamp") - pl.col("received_at")).abs() <= SAME_TIME
-    wrong = pairs.with_columns(difference=difference).filter(difference > allowed, same_time)
+    wrong = pairs.with_columns(difference=(pl.col("market_value") - broker).abs()).filter(
+        pl.col("difference") > allowed, same_time
+    )
     return check.rows_result(
         wrong.sort("difference", descending=True).select(
-            *("account", "conid", "symbol", "price_kind", "market_value"),
-            broker_value="market_value_broker",
-            at="timestamp",
-            broker_at="received_at",
+            *_KEY, "symbol", "price_kind", "market_value", broker_value=broker, at="timestamp"
         ),
-        none=f"{pairs.height} values compared, none differs by more than {band:.0%} from the "
-        "broker's of the same time.",
+        none=f"{pairs.height} values compared, none differs by more than {band:.0%}.",
         found=f"of {pairs.height} values differ by more than {band:.0%} from the broker's of the "
         "same time",
         compared=pairs.height,

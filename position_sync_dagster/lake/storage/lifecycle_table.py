@@ -7,8 +7,8 @@ append instead. All changes share one application transaction, so that two chang
 and one of them runs again. No change scans finished rows.
 
 Live rows lie in the part `0`, unless a table gives each a part of its own. Changes of two parts do
-not conflict if each step looks at one part alone (`change_part`). Every other change names all live
-rows and conflicts with each of them.
+not conflict if each names its part. Every other change names all live rows and conflicts with each
+of them.
 """
 
 from collections.abc import Callable, Mapping
@@ -90,20 +90,16 @@ class LifecycleTable:
         """Create, check or migrate the table."""
         self.table.initialize()
 
-    def change(self, step: Step[T], commit_info: Mapping[str, str]) -> T:
-        """Run a step on the newest live rows and commit its decision, all or nothing."""
-        result = self.table.transact(lambda handle: self._commit(handle, step, commit_info))
-        compact_if_needed(self.table)
-        return result
+    def change(self, step: Step[T], commit_info: Mapping[str, str], part: str = "") -> T:
+        """Run a step on the newest live rows and commit its decision, all or nothing.
 
-    def change_part(self, part: str, step: Step[T], info: Mapping[str, str]) -> T | None:
-        """Run a step on the live rows of one part alone, and commit its decision, all or nothing.
-
-        Another change of the part, or of all live rows, conflicts: both replace the files of the
-        part. Changes of other parts do not. If the part has no rows, nothing is done and the result
-        is None.
+        Args:
+            step: Decides; it runs again if another change was committed first.
+            commit_info: What the log says of the commit.
+            part: The step sees and replaces the live rows of this part alone, if it has any: a
+                change of another part does not conflict, and one of all live rows does.
         """
-        result = self.table.transact(lambda handle: self._commit_part(handle, part, step, info))
+        result = self.table.transact(lambda handle: self._commit(handle, step, commit_info, part))
         compact_if_needed(self.table)
         return result
 
@@ -162,55 +158,38 @@ class LifecycleTable:
         files = storage.data_files(handle).filter(~in_bucket(LIVE), chosen)
         return self.table.read_rows(files, columns)
 
-    def _commit(self, handle: DeltaTable, step: Step[T], commit_info: Mapping[str, str]) -> T:
-        snapshot = self._snapshot(handle)
+    def _commit(
+        self, handle: DeltaTable, step: Step[T], commit_info: Mapping[str, str], part: str
+    ) -> T:
+        own = storage.files_in(handle, bucket=LIVE, part=part) if part else pl.DataFrame()
+        if own.is_empty():
+            snapshot, replaced = self._snapshot(handle), f"bucket = '{LIVE}'"
+            transactions = [Transaction(CHANGE_TRANSACTION, handle.version() + 1)]
+        else:
+            rows = self.table.read_rows(own)
+            snapshot = Snapshot(handle.version(), rows, partial(self._finished, handle))
+            replaced, transactions = storage.in_parts(LIVE, [part]), []
         change = step(snapshot)
         if change.live is None:
             return change.result
         before, kept, added = snapshot.live, change.kept(snapshot.live), change.live
-        live = pl.concat([kept, added], rechunk=True)
-        transactions = [Transaction(CHANGE_TRANSACTION, handle.version() + 1)]
+        live = frame = pl.concat([kept, added], rechunk=True)
         only_adds = kept.height == before.height and change.finished is None
         if only_adds and added.height >= max(before.height, 1):
             # An append costs a quarter less. It is used only if it at least doubles the rows, so
             # that the live rows stay in few files.
             storage.append(handle, added, commit_info, transactions)
         else:
-            frame, predicate = self._replacement(live, f"bucket = '{LIVE}'", change)
-            storage.overwrite(handle, frame, predicate, commit_info, transactions)
-        self._live = (self.table.cache_key(handle), live)
+            terms, finished = [replaced, *filter(None, [change.reopened])], change.finished
+            if finished is not None and not finished.is_empty():
+                new = new_part(self._clock())
+                buckets = sorted(finished.get_column("bucket").unique())
+                terms += [storage.in_parts(bucket, [new]) for bucket in buckets]
+                frame = pl.concat([live, finished.with_columns(part=pl.lit(new))], rechunk=True)
+            storage.overwrite(handle, frame, " OR ".join(terms), commit_info, transactions)
+        if transactions:
+            self._live = (self.table.cache_key(handle), live)
         return change.result
-
-    def _commit_part(
-        self, handle: DeltaTable, part: str, step: Step[T], commit_info: Mapping[str, str]
-    ) -> T | None:
-        before = self.table.read_rows(storage.files_in(handle, bucket=LIVE, part=part))
-        if before.is_empty():
-            return None
-        change = step(Snapshot(handle.version(), before, partial(self._finished, handle)))
-        if change.live is not None:
-            live = pl.concat([change.kept(before), change.live])
-            frame, predicate = self._replacement(live, storage.in_parts(LIVE, [part]), change)
-            storage.overwrite(handle, frame, predicate, commit_info)
-        return change.result
-
-    def _replacement(
-        self, live: pl.DataFrame, replaced: str, change: Change[T]
-    ) -> tuple[pl.DataFrame, str]:
-        """Return the rows to write, and the predicate of those that they replace.
-
-        Args:
-            live: The live rows after the change.
-            replaced: The predicate of those before it.
-        """
-        terms, finished = [replaced, *filter(None, [change.reopened])], change.finished
-        if finished is None or finished.is_empty():
-            return live, " OR ".join(terms)
-        part = new_part(self._clock())
-        buckets = sorted(finished.get_column("bucket").unique())
-        terms += [storage.in_parts(bucket, [part]) for bucket in buckets]
-        moved = finished.with_columns(part=pl.lit(part))
-        return pl.concat([live, moved], rechunk=True), " OR ".join(terms)
 
 
 def _counts(handle: DeltaTable) -> pl.DataFrame:

@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from position_sync_dagster.domain.causes import A_DAY
+from position_sync_dagster.domain.clock import SKEW, seconds_since
 from position_sync_dagster.domain.holding import AccountSummary, Source
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract, contract_mismatch
@@ -26,10 +27,9 @@ from position_sync_dagster.risk.scenario_file import ScenariosFileError, folder_
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations
 from position_sync_dagster.sync.confirmations import CONFIRMED, PRICED
-from position_sync_dagster.sync.reports import exposure, status
+from position_sync_dagster.sync.reports import exposure
 from position_sync_dagster.sync.reports.closes import NO_CLOSES, Closes, read_closes
 from position_sync_dagster.sync.reports.exposure import Split
-from position_sync_dagster.sync.reports.status import is_current, seconds_since
 
 
 def is_leg_of(lake: Lake, strategy: str, legs: Iterable[ActiveContract]) -> pl.Expr:
@@ -42,175 +42,6 @@ def is_leg_of(lake: Lake, strategy: str, legs: Iterable[ActiveContract]) -> pl.E
             account = pl.col("account") if leg.account is None else pl.lit(leg.account)
             wanted |= (pl.col("conid") == leg.conid) & (pl.col("account") == account)
     return wanted
-
-
-@dataclass(frozen=True, kw_only=True)
-class Book:
-    """The holdings and the strategies at one moment, as the tables have them.
-
-    Rows stay in columns: those of 20,000 holdings take half a second to become values.
-
-    Attributes:
-        now: The moment.
-        priced: The newest row of each holding, also of closed ones, with its times
-            (`with_priced`).
-        legs: The active legs.
-        split: The parts of all these holdings.
-        reported: What the broker last reported of the followed types: rows of `broker_positions`.
-        live_since: For each connected login: values that their source confirmed since then are
-            current. It is the start of the connection, at most two refresh intervals ago.
-        streamed: The conids whose newest row the stream wrote within the last two refresh
-            intervals, for logins whose owner is connected; None while none is.
-        accounts: The newest values of the accounts, with their exchange rates.
-        closes: What closed, and why.
-        logins: All logins, connected or not.
-        unresolved: The strategies with a leg whose contract is not found.
-    """
-
-    now: datetime
-    priced: pl.DataFrame
-    legs: tuple[ActiveContract, ...]
-    split: Split
-    reported: pl.DataFrame = field(default_factory=lambda: NO_HOLDINGS)
-    live_since: Mapping[str, datetime] = field(default_factory=dict)
-    streamed: frozenset[int] | None = None
-    accounts: tuple[AccountSummary, ...] = ()
-    closes: Closes = NO_CLOSES
-    logins: tuple[str, ...] = ()
-    unresolved: frozenset[str] = frozenset()
-
-    def money(self, strategy: str | None = None) -> "BookMoney":
-        """Return the money of all holdings, or of one strategy."""
-        return BookMoney(book=self, strategy=strategy)
-
-    @cached_property
-    def matching(self) -> list[ActiveContract]:
-        """The legs that match the contract of their conid, or whose contract is not known yet."""
-        wrong = set(self.split.legs.drop_nulls("mismatch").get_column("leg"))
-        return [leg for n, leg in enumerate(self.legs) if n not in wrong]
-
-    @cached_property
-    def held(self) -> pl.DataFrame:
-        """The open holdings that the broker last reported, with the times of their newest rows.
-
-        The value of a holding is current if its source confirmed it since `live_since` of its
-        login (`is_current`).
-        """
-        key, is_open = ["account", "conid"], pl.col("position") != 0
-        times = self.priced.filter(is_open).select(*key, CONFIRMED, PRICED)
-        found = self.reported.filter(is_open).select("gateway_id", *key)
-        timed = found.join(times, on=key, how="left")
-        return timed.with_columns(is_current=is_current(self.live_since))
-
-    @cached_property
-    def unwritten(self) -> pl.DataFrame:
-        """The reported holdings of which the ledger has another quantity, or no row."""
-        key = ["account", "conid"]
-        rows = self.priced.select(*key, pl.col("position").alias("written"))
-        return self.reported.join(rows, on=key, how="left").filter(
-            pl.col("position") != pl.col("written").fill_null(0.0)
-        )
-
-
-# The closes, and the contracts of legs and of all that are quoted in cents, by conid.
-Known = tuple[Closes, Mapping[int, ContractDetails]]
-
-
-def versions_of(*tables: Any) -> tuple[int, ...]:
-    """Return the newest version of each table."""
-    return tuple(one.table.version() for one in tables)
-
-
-@lru_cache(maxsize=2)
-def _known(lake: Lake, _versions: tuple[int, ...]) -> Known:
-    """Return what changes seldom: it is read again when one of its tables has changed.
-
-    Seconds after a change of a holding that closed, its cause is in `closures`.
-    """
-    legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
-    return read_closes(lake), lake.contracts.quoted_in_cents() | lake.contracts.get(legs)
-
-
-def read_book(
-    lake: Lake,
-    settings: Settings,
-    now: datetime,
-    *,
-    latest: pl.DataFrame | None = None,
-) -> Book:
-    """Read the holdings and the strategies; blocks.
-
-    Args:
-        latest: The newest row of each holding of the logins, if the caller has them.
-
-    Raises:
-        LakeError: A table cannot be used.
-    """
-    if latest is None:
-        latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
-    legs = lake.registry.sync.get_all_active()
-    reported = tables.all_broker_rows(lake, settings)
-    priced = confirmations.with_priced(
-        confirmations.newest_values(latest, reported), reported, now, band=settings.value_band
-    )
-    since = status.current_since(settings, now)
-    sessions = (lake.sessions.current(login.gateway_id) for login in settings.logins)
-    live_since = {
-        one.gateway_id: max(one.state_since, since)
-        for one in sessions
-        if one is not None and one.is_live(now)
-    }
-    streamed = status.written_by(priced, Source.STREAM, since).filter(
-        pl.col("position") != 0, pl.col("gateway_id").is_in(list(live_since))
-    )
-    seldom = versions_of(lake.closures, lake.registry, lake.contracts, lake.executions)
-    return replace(
-        _book(now, legs, priced, _known(lake, seldom), settings),
-        reported=reported.filter(pl.col("sec_type").is_in(settings.sec_types)),
-        live_since=live_since,
-        streamed=frozenset(streamed.get_column("conid")) if live_since else None,
-        accounts=tuple(lake.account_values.latest_summaries()),
-        logins=tuple(login.gateway_id for login in settings.logins),
-        unresolved=frozenset(leg.strategy_id for leg in lake.registry.unresolved),
-    )
-
-
-def _book(
-    now: datetime,
-    legs: Sequence[ActiveContract],
-    priced: pl.DataFrame,
-    known: Known,
-    settings: Settings,
-) -> Book:
-    closes, details = known
-    try:
-        betas = read_scenarios(folder_of(settings.strategies_file)).betas
-    except ScenariosFileError:  # `what-if` names the mistake
-        betas = {}
-    return Book(
-        now=now,
-        priced=priced,
-        legs=tuple(legs),
-        split=exposure.split(legs, priced, details, closes.end_of, betas),
-        closes=closes,
-    )
-
-
-def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
-    """Read the holdings and the strategies of a moment in the past; blocks.
-
-    It has no totals in a base currency, since those use the exchange rates of now.
-
-    Raises:
-        LakeError: A table cannot be used.
-        MomentError: The moment is in the future, or before the first row.
-    """
-    rows = tables.rows_at(lake, settings, past, now)
-    legs = tables.legs_at(lake, past.at)
-    priced = confirmations.with_priced(rows, NO_HOLDINGS, past.at, band=settings.value_band)
-    of_legs = lake.contracts.get({leg.conid for leg in legs})
-    known = (read_closes(lake, past), lake.contracts.quoted_in_cents() | of_legs)
-    return _book(past.at, legs, priced, known, settings)
 
 
 # Sums in one currency over the known values; None if all are unknown. The names:
@@ -268,133 +99,6 @@ _COUNTS = {
 TOTAL, BASE_TOTAL = "total", "total in base"
 
 
-@dataclass(frozen=True, kw_only=True)
-class BookMoney:
-    """The money of the holdings, or of one strategy alone; a table is summed when it is first used.
-
-    Attributes:
-        book: The holdings.
-        strategy: The only strategy of interest; None for all holdings.
-    """
-
-    book: Book
-    strategy: str | None = None
-
-    @cached_property
-    def strategies(self) -> list[Sums]:
-        """Each strategy by currency."""
-        return self._by("strategy_id", "currency", where=pl.col("strategy_id") != UNATTRIBUTED)
-
-    @cached_property
-    def rest(self) -> list[Sums]:
-        """What no strategy has, by account and currency (UNATTRIBUTED)."""
-        names = ("strategy_id", "account", "currency")
-        return self._by(*names, where=pl.col("strategy_id") == UNATTRIBUTED)
-
-    @cached_property
-    def totals(self) -> list[Sums]:
-        """All holdings: by account and currency if there are several accounts, then by currency."""
-        several = len({one["account"] for one in self._accounts}) > 1
-        totals = [*(self._accounts if several else ()), *self._by("currency")]
-        return [one for one in totals if one["currency"] is not None]
-
-    @cached_property
-    def in_base(self) -> list[Sums]:
-        """The totals of each account in its base currency, by the broker's exchange rates.
-
-        An account has one only if a holding has another currency.
-        """
-        return [one for one in map(self._in_base, self.book.accounts) if one is not None]
-
-    @cached_property
-    def underlyings(self) -> list[Sums]:
-        """All holdings by underlying and currency."""
-        return self._by("symbol", "currency")
-
-    @cached_property
-    def expiries(self) -> list[Sums]:
-        """All holdings with an expiry by that and currency, the nearest first."""
-        return self._by("expiry", "currency", where=pl.col("expiry").is_not_null())
-
-    @property
-    def tables(self) -> dict[str, list[Sums]]:
-        """All tables by name."""
-        names = ("strategies", "rest", "totals", "in_base", "underlyings")
-        return {name: getattr(self, name) for name in names}
-
-    @cached_property
-    def _accounts(self) -> list[Sums]:
-        return [one for one in self._by("account", "currency") if one["currency"] is not None]
-
-    @cached_property
-    def _chosen(self) -> Split:
-        if self.strategy is None:
-            return self.book.split
-        return self.book.split.filter(pl.col("strategy_id") == self.strategy)
-
-    def _by(self, *names: str, where: pl.Expr | None = None) -> list[Sums]:
-        now, streamed = self.book.now, self.book.streamed
-        parts, legs = self._chosen.parts, self._chosen.legs
-        if not {*names} <= {*legs.columns}:  # of underlyings and expiries there are parts alone
-            rows = exposure.summed(parts if where is None else parts.filter(where), names, now)
-            return [_sums(row, now, streamed) for row in rows.iter_rows(named=True)]
-        found = self._chosen if where is None else self._chosen.filter(where)
-        return [
-            self._with_profit(_sums(row, now, streamed), row.get("strategy_id", self.strategy))
-            for row in exposure.summed_legs(found, names, now).iter_rows(named=True)
-        ]
-
-    def _with_profit(self, one: Sums, name: str | None) -> Sums:
-        """Return a sum with the realised profit of a strategy, of UNATTRIBUTED, or of all."""
-        if one["account"] is not None and name not in (None, UNATTRIBUTED):
-            return one  # the profit of a strategy is not divided among accounts
-        found = self.book.closes.realized(name, one["account"], one["currency"])
-        if found is None:
-            return one
-        if name not in (None, UNATTRIBUTED):
-            found["campaign"] = self._campaign(str(name), one, found["realized_since"])
-        return one | found
-
-    def _campaign(self, name: str, one: Sums, since: datetime | None) -> dict[str, Any]:
-        campaigns, currency = self.book.closes.campaigns, one["currency"]
-        realised, fees = campaigns.realised.get((name, currency), (0.0, 0.0))
-        opened = None if "unrealized_pnl" in one["unknown"] else one["unrealized_pnl"] or 0.0
-        own = [one for one in campaigns.lots if (one.strategy_id, one.currency) == (name, currency)]
-        if own:
-            parts = self.book.split.parts.filter(strategy_id=name, currency=currency)
-            opened = open_profit(own, parts, self.book.priced)
-        profit = None if realised is None or opened is None else realised + opened
-        found = {"since": since, "realised": realised, "open": opened, "fees": fees}
-        return found | {"profit": profit}
-
-    def _in_base(self, account: AccountSummary) -> Sums | None:
-        base, rates = account.currency, account.rates
-        of_account = [one for one in self._accounts if one["account"] == account.account]
-        currencies = {one["currency"] for one in of_account}
-        if base is None or currencies <= {base}:
-            return None
-        without = tuple(sorted(one for one in currencies if one not in rates))
-        found = self._chosen.filter(
-            pl.col("account") == account.account, pl.col("currency").is_not_null()
-        )
-        # If a rate is missing, no sum is known, and the sums that are made here are not used.
-        rate = pl.col("currency").replace_strict(rates, default=1.0, return_dtype=pl.Float64)
-        in_base = pl.lit(base).alias("currency")
-        converted = Split(
-            found.parts.with_columns(*(pl.col(name) * rate for name in _SUMS.values()), in_base),
-            found.legs.with_columns(in_base),
-        )
-        [row] = exposure.summed_legs(converted, ["account", "currency"], self.book.now).to_dicts()
-        # The lines are in the total of each currency.
-        return _sums(row, self.book.now, streamed=None) | {
-            "name": BASE_TOTAL,
-            "differences": None,
-            "rates_age_s": seconds_since(account.rates_received_at, self.book.now),
-            "without_rate": without,
-            **(dict.fromkeys(_SUMS) if without else {}),
-        }
-
-
 _NO_CLOSES: Sums = {
     "realized_pnl": None, "realized_since": None, "campaign": None, "rates_age_s": None,
     "closes": 0, "closes_without_profit": 0, "without_rate": (),
@@ -426,6 +130,308 @@ def _sums(row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | None
             if (count := row[f"without_{of}"]) and (name != "beta_delta" or row[of] is not None)
         },
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Book:
+    """The holdings and the strategies at one moment, as the tables have them.
+
+    Rows stay in columns: those of 20,000 holdings take half a second to become values.
+
+    Attributes:
+        now: The moment.
+        priced: The newest row of each holding, also of closed ones, with its times
+            (`with_priced`).
+        legs: The active legs.
+        split: The parts of all these holdings.
+        reported: What the broker last reported of the followed types: rows of `broker_positions`.
+        live_since: For each connected login: values that their source confirmed since then are
+            current. It is the start of the connection, at most two refresh intervals ago.
+        streamed: The conids whose newest row the stream wrote within the last two refresh
+            intervals, for logins whose owner is connected; None while none is.
+        accounts: The newest values of the accounts, with their exchange rates.
+        closes: What closed, and why.
+        logins: All logins, connected or not.
+        unresolved: The strategies with a leg whose contract is not found.
+        strategy: The only strategy whose parts are summed; None: all.
+    """
+
+    now: datetime
+    priced: pl.DataFrame
+    legs: tuple[ActiveContract, ...]
+    split: Split
+    reported: pl.DataFrame = field(default_factory=lambda: NO_HOLDINGS)
+    live_since: Mapping[str, datetime] = field(default_factory=dict)
+    streamed: frozenset[int] | None = None
+    accounts: tuple[AccountSummary, ...] = ()
+    closes: Closes = NO_CLOSES
+    logins: tuple[str, ...] = ()
+    unresolved: frozenset[str] = frozenset()
+    strategy: str | None = None
+
+    def of_strategy(self, strategy: str | None) -> "Book":
+        """Return the book with the sums of one strategy; None: of all."""
+        if strategy is None:
+            return self
+        own = self.split.filter(pl.col("strategy_id") == strategy)
+        return replace(self, split=own, strategy=strategy)
+
+    @cached_property
+    def matching(self) -> list[ActiveContract]:
+        """The legs that match the contract of their conid, or whose contract is not known yet."""
+        wrong = set(self.split.legs.drop_nulls("mismatch").get_column("leg"))
+        return [leg for n, leg in enumerate(self.legs) if n not in wrong]
+
+    @cached_property
+    def held(self) -> pl.DataFrame:
+        """The open holdings that the broker last reported, with the times of their newest rows.
+
+        The value of a holding is current if its source confirmed it since `live_since` of its
+        login (`is_current`).
+        """
+        key, is_open = ["account", "conid"], pl.col("position") != 0
+        times = self.priced.filter(is_open).select(*key, CONFIRMED, PRICED)
+        found = self.reported.filter(is_open).select("gateway_id", *key)
+        timed = found.join(times, on=key, how="left")
+        return timed.with_columns(is_current=is_current(self.live_since))
+
+    @cached_property
+    def unwritten(self) -> pl.DataFrame:
+        """The reported holdings of which the ledger has another quantity, or no row."""
+        key = ["account", "conid"]
+        rows = self.priced.select(*key, pl.col("position").alias("written"))
+        return self.reported.join(rows, on=key, how="left").filter(
+            pl.col("position") != pl.col("written").fill_null(0.0)
+        )
+
+    @cached_property
+    def strategies(self) -> list[Sums]:
+        """Each strategy by currency."""
+        return self._by("strategy_id", "currency", where=pl.col("strategy_id") != UNATTRIBUTED)
+
+    @cached_property
+    def rest(self) -> list[Sums]:
+        """What no strategy has, by account and currency (UNATTRIBUTED)."""
+        names = ("strategy_id", "account", "currency")
+        return self._by(*names, where=pl.col("strategy_id") == UNATTRIBUTED)
+
+    @cached_property
+    def totals(self) -> list[Sums]:
+        """All holdings: by account and currency if there are several accounts, then by currency."""
+        several = len({one["account"] for one in self._accounts}) > 1
+        totals = [*(self._accounts if several else ()), *self._by("currency")]
+        return [one for one in totals if one["currency"] is not None]
+
+    @cached_property
+    def in_base(self) -> list[Sums]:
+        """The totals of each account in its base currency, by the broker's exchange rates.
+
+        An account has one only if a holding has another currency.
+        """
+        return [one for one in map(self._in_base, self.accounts) if one is not None]
+
+    @cached_property
+    def underlyings(self) -> list[Sums]:
+        """All holdings by underlying and currency."""
+        return self._of_parts("symbol")
+
+    @cached_property
+    def expiries(self) -> list[Sums]:
+        """All holdings with an expiry by that and currency, the nearest first."""
+        return self._of_parts("expiry")
+
+    @property
+    def sums(self) -> dict[str, list[Sums]]:
+        """All tables by name."""
+        names = ("strategies", "rest", "totals", "in_base", "underlyings")
+        return {name: getattr(self, name) for name in names}
+
+    @cached_property
+    def _accounts(self) -> list[Sums]:
+        return [one for one in self._by("account", "currency") if one["currency"] is not None]
+
+    def _by(self, *names: str, where: pl.Expr | None = None) -> list[Sums]:
+        found = self.split if where is None else self.split.filter(where)
+        return [
+            self._with_profit(
+                _sums(row, self.now, self.streamed), row.get("strategy_id", self.strategy)
+            )
+            for row in exposure.summed_legs(found, names, self.now).iter_rows(named=True)
+        ]
+
+    def _of_parts(self, name: str) -> list[Sums]:
+        """Return the sums by a column that parts have, and legs have not."""
+        rows = exposure.summed(self.split.parts.drop_nulls(name), (name, "currency"), self.now)
+        return [_sums(row, self.now, self.streamed) for row in rows.iter_rows(named=True)]
+
+    def _with_profit(self, one: Sums, name: str | None) -> Sums:
+        """Return a sum with the realised profit of a strategy, of UNATTRIBUTED, or of all."""
+        if one["account"] is not None and name not in (None, UNATTRIBUTED):
+            return one  # the profit of a strategy is not divided among accounts
+        found = self.closes.realized(name, one["account"], one["currency"])
+        if found is None:
+            return one
+        if name not in (None, UNATTRIBUTED):
+            found["campaign"] = self._campaign(str(name), one, found["realized_since"])
+        return one | found
+
+    def _campaign(self, name: str, one: Sums, since: datetime | None) -> dict[str, Any]:
+        campaigns, currency = self.closes.campaigns, one["currency"]
+        realised, fees = campaigns.realised.get((name, currency), (0.0, 0.0))
+        opened = None if "unrealized_pnl" in one["unknown"] else one["unrealized_pnl"] or 0.0
+        own = [one for one in campaigns.lots if (one.strategy_id, one.currency) == (name, currency)]
+        if own:
+            parts = self.split.parts.filter(strategy_id=name, currency=currency)
+            opened = open_profit(own, parts, self.priced)
+        profit = None if realised is None or opened is None else realised + opened
+        found = {"since": since, "realised": realised, "open": opened, "fees": fees}
+        return found | {"profit": profit}
+
+    def _in_base(self, account: AccountSummary) -> Sums | None:
+        base, rates = account.currency, account.rates
+        of_account = [one for one in self._accounts if one["account"] == account.account]
+        currencies = {one["currency"] for one in of_account}
+        if base is None or currencies <= {base}:
+            return None
+        without = tuple(sorted(one for one in currencies if one not in rates))
+        found = self.split.filter(
+            pl.col("account") == account.account, pl.col("currency").is_not_null()
+        )
+        # If a rate is missing, no sum is known, and the sums that are made here are not used.
+        rate = pl.col("currency").replace_strict(rates, default=1.0, return_dtype=pl.Float64)
+        in_base = pl.lit(base).alias("currency")
+        converted = Split(
+            found.parts.with_columns(*(pl.col(name) * rate for name in _SUMS.values()), in_base),
+            found.legs.with_columns(in_base),
+        )
+        [row] = exposure.summed_legs(converted, ["account", "currency"], self.now).to_dicts()
+        # The lines are in the total of each currency.
+        return _sums(row, self.now, streamed=None) | {
+            "name": BASE_TOTAL,
+            "differences": None,
+            "rates_age_s": seconds_since(account.rates_received_at, self.now),
+            "without_rate": without,
+            **(dict.fromkeys(_SUMS) if without else {}),
+        }
+
+
+# The closes, and the contracts of legs and of all that are quoted in cents, by conid.
+Known = tuple[Closes, Mapping[int, ContractDetails]]
+
+
+def versions_of(*tables: Any) -> tuple[int, ...]:
+    """Return the newest version of each table."""
+    return tuple(one.table.version() for one in tables)
+
+
+@lru_cache(maxsize=2)
+def _known(lake: Lake, _versions: tuple[int, ...]) -> Known:
+    """Return what changes seldom: it is read again when one of its tables has changed.
+
+    Seconds after a change of a holding that closed, its cause is in `closures`.
+    """
+    legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
+    return read_closes(lake), lake.contracts.quoted_in_cents() | lake.contracts.get(legs)
+
+
+def read_book(
+    lake: Lake,
+    settings: Settings,
+    now: datetime,
+) -> Book:
+    """Read the holdings and the strategies; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
+    legs = lake.registry.sync.get_all_active()
+    reported = tables.all_broker_rows(lake, settings)
+    priced = confirmations.with_priced(
+        confirmations.newest_values(latest, reported), reported, now, band=settings.value_band
+    )
+    since = now - timedelta(seconds=2 * settings.refresh_interval_s)
+    sessions = (lake.sessions.current(login.gateway_id) for login in settings.logins)
+    live_since = {
+        one.gateway_id: max(one.state_since, since)
+        for one in sessions
+        if one is not None and one.is_live(now)
+    }
+    streamed = written_by(Source.STREAM, priced, settings, now).filter(
+        pl.col("gateway_id").is_in(list(live_since))
+    )
+    seldom = versions_of(lake.closures, lake.registry, lake.contracts, lake.executions)
+    return replace(
+        _book(now, legs, priced, _known(lake, seldom), settings),
+        reported=reported.filter(pl.col("sec_type").is_in(settings.sec_types)),
+        live_since=live_since,
+        streamed=frozenset(streamed.get_column("conid")) if live_since else None,
+        accounts=tuple(lake.account_values.latest_summaries()),
+        logins=tuple(login.gateway_id for login in settings.logins),
+        unresolved=frozenset(leg.strategy_id for leg in lake.registry.unresolved),
+    )
+
+
+def is_current(since: Mapping[str, datetime]) -> pl.Expr:
+    """Return whether the source of each row confirmed it since this time of its login.
+
+    Args:
+        since: The time of each connected login; rows of another one are not current.
+    """
+    kind = pl.Datetime("us", "UTC")
+    of_login = pl.col("gateway_id").replace_strict(dict(since), default=None, return_dtype=kind)
+    return (pl.col(CONFIRMED) >= of_login).fill_null(value=False)
+
+
+def written_by(
+    source: Source, priced: pl.DataFrame, settings: Settings, now: datetime
+) -> pl.DataFrame:
+    """Return the open holdings whose newest row a source wrote, or confirmed, recently.
+
+    That is within two refresh intervals, or two intervals between rows if those are longer.
+    """
+    longest = max(settings.refresh_interval_s, settings.row_interval_s)
+    since, last = now - timedelta(seconds=2 * longest), pl.max_horizontal("timestamp", CONFIRMED)
+    is_recent = last.is_between(since, now + SKEW)
+    return priced.filter(pl.col("position") != 0, pl.col("source") == source.value, is_recent)
+
+
+def _book(
+    now: datetime,
+    legs: Sequence[ActiveContract],
+    priced: pl.DataFrame,
+    known: Known,
+    settings: Settings,
+) -> Book:
+    closes, details = known
+    try:
+        betas = read_scenarios(folder_of(settings.strategies_file)).betas
+    except ScenariosFileError:  # `what-if` names the mistake
+        betas = {}
+    return Book(
+        now=now,
+        priced=priced,
+        legs=tuple(legs),
+        split=exposure.split(legs, priced, details, closes.end_of, betas),
+        closes=closes,
+    )
+
+
+def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
+    """Read the holdings and the strategies of a moment in the past; blocks.
+
+    It has no totals in a base currency, since those use the exchange rates of now.
+
+    Raises:
+        LakeError: A table cannot be used.
+        MomentError: The moment is in the future, or before the first row.
+    """
+    rows = tables.rows_at(lake, settings, past, now)
+    legs = tables.legs_at(lake, past.at)
+    priced = confirmations.with_priced(rows, NO_HOLDINGS, past.at, band=settings.value_band)
+    of_legs = lake.contracts.get({leg.conid for leg in legs})
+    known = (read_closes(lake, past), lake.contracts.quoted_in_cents() | of_legs)
+    return _book(past.at, legs, priced, known, settings)
 
 
 GREEKS = ("delta", "gamma", "vega", "theta", "implied_vol", "underlying_price")

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
 from enum import StrEnum
+from operator import attrgetter
 
 import polars as pl
 
 from position_sync_dagster.domain import closes
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
-from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import NEW_YORK, contract_name, digits, leg_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE
 from position_sync_dagster.domain.reconciliation import Break
@@ -149,15 +150,12 @@ def realized_of(day: Day) -> dict[Key, float | None]:
 
 def _trades(day: Day) -> Iterable[DayChange]:
     """Yield a line for each order that was executed."""
-    orders: dict[tuple[str, str], list[closes.Execution]] = defaultdict(list)
-    for one in day.executions:
-        if one.sec_type != BAG:
-            order = one.order_id or one.brokerage_order_id or one.execution_id
-            orders[one.account, order].append(one)
+    orders = grouped(
+        lambda one: (one.account, one.order_id or one.brokerage_order_id or one.execution_id),
+        (one for one in day.executions if one.sec_type != BAG),
+    )
     for (account, _order), made in orders.items():
-        of_conid: dict[int, list[closes.Execution]] = defaultdict(list)
-        for one in made:
-            of_conid[one.conid].append(one)
+        of_conid = grouped(attrgetter("conid"), made)
         parts = ", ".join(_traded(ones, day.names) for ones in of_conid.values())
         none: frozenset[str] = frozenset()
         common = frozenset.intersection(*(day.strategies.get(conid, none) for conid in of_conid))
@@ -191,13 +189,9 @@ def _gain(amount: float | None, currency: str | None) -> str:
 
 def _moves(day: Day) -> Iterable[DayChange]:
     """Yield the changes of quantities that no execution explains, and why holdings ended."""
-    made: dict[Key, list[closes.Execution]] = defaultdict(list)
-    for one in day.executions:
-        made[one.account, one.conid].append(one)
-    causes: dict[str, list[closes.Closure]] = defaultdict(list)
-    for cause in day.closures:
-        if cause.cause is not closes.Cause.UNEXPLAINED:
-            causes[cause.change_id].append(cause)
+    made = grouped(attrgetter("account", "conid"), day.executions)
+    explained = (one for one in day.closures if one.cause is not closes.Cause.UNEXPLAINED)
+    causes = grouped(attrgetter("change_id"), explained)
     for change in day.changes:
         known = causes[change.change_id]
         untraded = [one for one in known if one.cause is not closes.Cause.TRADED]
@@ -241,10 +235,9 @@ def _gateways(day: Day) -> Iterable[DayChange]:
 
 def _breaks(day: Day) -> Iterable[DayChange]:
     """Yield the breaks that are open, and those that ended today."""
-    found: dict[tuple[datetime, str], list[Break]] = defaultdict(list)
-    for one in day.breaks:
-        at = one.resolved_at or one.confirmed_at or one.opened_at
-        found[at, one.state].append(one)
+    found = grouped(
+        lambda one: (one.resolved_at or one.confirmed_at or one.opened_at, one.state), day.breaks
+    )
     for (at, state), (first, *others) in found.items():
         more = f" and {len(others)} more" if others else ""
         yield DayChange(

@@ -6,11 +6,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 import polars as pl
 
 from position_sync_dagster.domain.closes import Closure, current_executions, end_text
+from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake, Past
@@ -248,9 +250,8 @@ def _ends(changes: pl.DataFrame, rows: pl.DataFrame, legs: pl.DataFrame) -> Ends
     """Return how the holdings of legs ended whose last change left nothing."""
     last = changes.group_by(_KEY, maintain_order=True).last()
     gone = last.filter(pl.col("after") == 0).join(legs, on="conid", how="semi")
-    causes: dict[str, list[Closure]] = defaultdict(list)
-    for one in schema.records_of(Closure, rows.join(gone, on="change_id", how="semi")):
-        causes[one.change_id].append(one)
+    of_gone = schema.records_of(Closure, rows.join(gone, on="change_id", how="semi"))
+    causes = grouped(attrgetter("change_id"), of_gone)
     found: dict[int, dict[str, tuple[datetime, str | None]]] = defaultdict(dict)
     for account, conid, change, at in gone.select(*_KEY, "change_id", "seen_at").iter_rows():
         found[conid][account] = (at, end_text(causes[change]))

@@ -14,12 +14,12 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.domain.clock import NEVER
+from position_sync_dagster.domain.clock import NEVER, seconds_since
 from position_sync_dagster.domain.holding import AccountSummary, ValueOrigin
 from position_sync_dagster.domain.leg import Limit
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.errors import StrategiesFileError
-from position_sync_dagster.lake.lake import Lake, rows_of_logins
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import newest_version
 from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.lake.strategies_file import saved_limits
@@ -29,7 +29,7 @@ from position_sync_dagster.sync.reports import book as books
 from position_sync_dagster.sync.reports import changes as days
 from position_sync_dagster.sync.reports.book import COLUMNS, KEY, Book, Sums
 from position_sync_dagster.sync.reports.limit_readings import Evaluated, evaluate
-from position_sync_dagster.sync.reports.status import Status, plain, read_status, seconds_since
+from position_sync_dagster.sync.reports.status import Status, plain, read_status
 
 # The version of the shape of the JSON.
 VERSION = 1
@@ -172,7 +172,7 @@ class Figures:
 
     def to_dict(self, *, positions: bool = True) -> dict[str, Any]:
         """Return the figures as plain values for JSON; see `VERSION`."""
-        money = self.book.money()
+        money = self.book
         rows = (*money.strategies, *money.rest)
         found = {
             "version": VERSION,
@@ -276,15 +276,14 @@ def read_figures(lake: Lake, settings: Settings, now: datetime) -> Figures:
         LakeError: A table cannot be used.
     """
     since = days.day_began(now)
-    latest = rows_of_logins(lake.updates.sync.latest(), settings)
-    book = books.read_book(lake, settings, now, latest=latest)
+    book = books.read_book(lake, settings, now)
     of_day = (lake.position_changes, lake.executions, lake.closures, lake.breaks)
     others = (lake.registry, lake.contracts, lake.updates, lake.broker_positions)
     versions = books.versions_of(*of_day, *others, lake.account_values)
     changed = (*versions[: len(of_day)], lake.sessions.table.version())
-    gone = latest.filter(pl.col("position") == 0, pl.col("timestamp") >= moment(since))
+    gone = book.priced.filter(pl.col("position") == 0, pl.col("timestamp") >= moment(since))
     return Figures(
-        status=read_status(lake, settings, now, latest=latest, closes=book.closes),
+        status=read_status(lake, settings, now, book=book),
         book=book,
         day=_day(lake, since, changed),
         limits=evaluate(known_limits(settings), book),

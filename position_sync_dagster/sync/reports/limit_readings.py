@@ -10,6 +10,7 @@ from datetime import datetime
 
 import polars as pl
 
+from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.leg import (
     OF_ACCOUNTS,
     SUMS_OF_MONEY,
@@ -22,9 +23,8 @@ from position_sync_dagster.domain.leg import (
 )
 from position_sync_dagster.domain.rules import exchange_date
 from position_sync_dagster.sync.confirmations import PRICED
-from position_sync_dagster.sync.reports.book import Book
+from position_sync_dagster.sync.reports.book import Book, is_current
 from position_sync_dagster.sync.reports.exposure import Split
-from position_sync_dagster.sync.reports.status import is_current, seconds_since
 
 WORDS = {
     Measure.UNREALIZED_PNL: "unrealised profit",

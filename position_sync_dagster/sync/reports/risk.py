@@ -7,7 +7,7 @@ What remains is unexplained: a quantity that no trade explains, or a price that 
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 
@@ -24,16 +24,10 @@ from position_sync_dagster.sync.reports.book import Book, read_book
 from position_sync_dagster.sync.reports.exposure import split
 
 
-class RiskBook(NamedTuple):
-    """A book, the scenarios of the file, and the parts of all holdings, ready for scenarios."""
-
-    book: Book
-    own: OwnScenarios
-    legs: PricedLegs
-
-
-def read_risk(lake: Lake, settings: Settings, now: datetime) -> RiskBook:
-    """Read the holdings, what their options are priced with, and the file of scenarios; blocks.
+def read_risk(
+    lake: Lake, settings: Settings, now: datetime
+) -> tuple[Book, OwnScenarios, PricedLegs]:
+    """Read the holdings, the file of scenarios, and the parts ready for scenarios; blocks.
 
     Raises:
         LakeError: A table cannot be used.
@@ -52,7 +46,7 @@ def read_risk(lake: Lake, settings: Settings, now: datetime) -> RiskBook:
         dividends={symbols[conid]: paid for conid, paid in dated_dividends(rows).items()},
         betas=own.betas,
     )
-    return RiskBook(book, own, PricedLegs(book.split.parts, given))
+    return book, own, PricedLegs(book.split.parts, given)
 
 
 def risk_rows(

@@ -1,35 +1,31 @@
-"""The status of the whole product at one moment, and since when a value counts as current.
+"""The status of the whole product at one moment.
 
 It is read from the tables alone, and includes problems that need attention, such as failed
 requests.
 """
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from position_sync_dagster import dagster_files
 from position_sync_dagster.domain import gateway_session as sessions
-from position_sync_dagster.domain.clock import SKEW
+from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.closes import counted_ends
 from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession
 from position_sync_dagster.domain.holding import AccountSummary, QueueStatus, Source, TradingMode
 from position_sync_dagster.domain.leg import ActiveContract, Leg, LegState
 from position_sync_dagster.errors import StrategiesFileError
-from position_sync_dagster.lake.lake import Lake, all_broker_rows, rows_of_logins
-from position_sync_dagster.lake.schema import moment
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.confirmations import CONFIRMED, with_confirmed
 from position_sync_dagster.sync.propose_strategies import next_step
-from position_sync_dagster.sync.reports.closes import Closes, read_closes
+from position_sync_dagster.sync.reports.book import KEY, Book, read_book, written_by
 from position_sync_dagster.yaml_file import saved_state
 
 
@@ -163,22 +159,17 @@ class Status(LoginStatus):
 
 
 def read_status(
-    lake: Lake,
-    settings: Settings,
-    now: datetime,
-    *,
-    latest: pl.DataFrame | None = None,
-    closes: Closes | None = None,
+    lake: Lake, settings: Settings, now: datetime, *, book: Book | None = None
 ) -> Status:
     """Read the status from the tables, without changing them and without the gateway.
 
     Args:
-        latest: The newest row of each holding, if the caller has them.
-        closes: What closed, if the caller has it.
+        book: The holdings and the strategies, if the caller has them.
 
     Raises:
         LakeError: A table cannot be used.
     """
+    book = read_book(lake, settings, now) if book is None else book
     mode = lake.sessions.mode()
     logins = tuple(
         _login_status(lake.sessions.current(login.gateway_id), login, mode, now)
@@ -187,39 +178,34 @@ def read_status(
     programs = dagster_files.read()
     worst = max(logins, key=lambda login: _trouble(login, now))
     overview = lake.queue.sync.overview()
-    lake.registry.sync.refresh()
-    active = {leg.conid for leg in lake.registry.legs}
-    reported = all_broker_rows(lake, settings)
-    positions = reported.filter(pl.col("position") != 0)
-    held = set(positions.get_column("conid"))
-    confirmed = _confirmed(lake, settings, now, reported, latest)
-    closes = read_closes(lake, conids=active - held) if closes is None else closes
-    ends = {
-        leg.conid: text
-        for leg in lake.registry.legs
-        if leg.conid not in held and (text := closes.end_of(leg)) is not None
-    }
+    active = {leg.conid for leg in book.legs}
+    held = set(book.held.get_column("conid"))
+    ends = {leg.conid: book.closes.end_of(leg) for leg in book.legs if leg.conid not in held}
+    streamed, queued = (
+        written_by(source, book.priced, settings, now).height
+        for source in (Source.STREAM, Source.QUEUE)
+    )
     return Status(
         at=now,
         lake=settings.lake,
         **asdict(worst) | {name: _sum(getattr(one, name) for one in logins) for name in _OF_LINES},
         active_legs=len(active),
         legs_held=len(active & held),
-        legs_closed=counted_ends(ends.values()),
+        legs_closed=counted_ends(filter(None, ends.values())),
         unresolved_legs=tuple(
             f"{leg.described} of strategy {leg.strategy_id}: {leg.problem or NOT_LOOKED_UP}"
             for leg in lake.registry.unresolved
         ),
-        positions=positions.height,
+        positions=book.held.height,
         queue={status.value: overview.counts.get(status, 0) for status in QueueStatus},
         oldest_pending_age_s=seconds_since(overview.oldest_pending_at, now),
         updates_rows=lake.updates.sync.count(),
         updates_version=lake.updates.sync.version(),
-        legs_streamed=written_by(confirmed, Source.STREAM, _streamed_since(settings, now)).height,
-        legs_queued=written_by(confirmed, Source.QUEUE, current_since(settings, now)).height,
+        legs_streamed=streamed,
+        legs_queued=queued,
         last_drained_at=overview.last_success_at,
         trading_mode=mode,
-        accounts=tuple(lake.account_values.latest_summaries()),
+        accounts=book.accounts,
         attention=(
             *programs.problems,
             *(f"{one.gateway_id}: {one.login}. {CONFIRM}" for one in logins if one.login_asks),
@@ -243,95 +229,28 @@ def _attention(strategies_file: Path | None, failed: int) -> Iterator[str]:
         )
 
 
-def current_since(settings: Settings, now: datetime) -> datetime:
-    """Return the time two refresh intervals ago: values confirmed after it are current."""
-    return now - timedelta(seconds=2 * settings.refresh_interval_s)
-
-
-def is_current(since: Mapping[str, datetime]) -> pl.Expr:
-    """Return whether the source of each row confirmed it since this time of its login.
-
-    Args:
-        since: The time of each connected login; rows of another one are not current.
-    """
-    kind = pl.Datetime("us", "UTC")
-    of_login = pl.col("gateway_id").replace_strict(dict(since), default=None, return_dtype=kind)
-    return (pl.col(CONFIRMED) >= of_login).fill_null(value=False)
-
-
-def leg_states(
-    legs: Collection[Leg], lake: Lake, settings: Settings, now: datetime
-) -> list[LegState]:
+def leg_states(legs: Iterable[Leg], book: Book, settings: Settings) -> list[LegState]:
     """Return the state of each active leg, in order, as far as the tables show it.
 
     ARMED: the broker reports no holding of it, in the leg's account if it names one. A leg with a
     mistyped conid stays ARMED, as does a leg without a conid until its contract is found. STREAMED:
     the stream wrote the newest row of a holding recently. OVERFLOW: held, and not streamed. CLOSED:
     it was held, and it is known why it is gone.
-
-    Raises:
-        LakeError: A table cannot be used.
     """
-    reported = all_broker_rows(lake, settings)
-    opened = reported.filter(pl.col("position") != 0)
-    held = dict(opened.group_by("conid").agg("account").iter_rows())
-    confirmed = _confirmed(lake, settings, now, reported)
-    rows = written_by(confirmed, Source.STREAM, _streamed_since(settings, now))
-    streamed = set(rows.select("account", "conid").iter_rows())
-    closes = read_closes(
-        lake, conids={leg.conid for leg in legs if isinstance(leg, ActiveContract)}
-    )
+    held = dict(book.held.group_by("conid").agg("account").iter_rows())
+    rows = written_by(Source.STREAM, book.priced, settings, book.now)
+    streamed = set(rows.select(KEY).iter_rows())
 
     def state(leg: Leg) -> LegState:
         if not isinstance(leg, ActiveContract):
             return LegState.ARMED
         accounts = [one for one in held.get(leg.conid, ()) if leg.account in (None, one)]
         if not accounts:
-            return LegState.ARMED if closes.end_of(leg) is None else LegState.CLOSED
+            return LegState.ARMED if book.closes.end_of(leg) is None else LegState.CLOSED
         by_stream = any((account, leg.conid) in streamed for account in accounts)
         return LegState.STREAMED if by_stream else LegState.OVERFLOW
 
     return [state(leg) for leg in legs]
-
-
-def written_by(confirmed: pl.DataFrame, source: Source, since: datetime) -> pl.DataFrame:
-    """Return the rows of a source that were written or confirmed since then.
-
-    Args:
-        confirmed: Rows of `with_confirmed`.
-        source: The path that wrote them.
-        since: The earliest time.
-    """
-    last = pl.max_horizontal("timestamp", CONFIRMED)
-    return confirmed.filter(pl.col("source") == source.value, last >= moment(since))
-
-
-def _streamed_since(settings: Settings, now: datetime) -> datetime:
-    a_row_each = timedelta(seconds=2 * settings.row_interval_s)
-    return min(current_since(settings, now), now - a_row_each)
-
-
-def _confirmed(
-    lake: Lake,
-    settings: Settings,
-    now: datetime,
-    reported: pl.DataFrame,
-    latest: pl.DataFrame | None = None,
-) -> pl.DataFrame:
-    """Return the newest row of each open holding, with when its value was last confirmed.
-
-    Rows that are too old to count as streamed or current are left out, and so are future rows.
-    """
-    earliest = _streamed_since(settings, now) - timedelta(seconds=settings.monitored_row_interval_s)
-    found = lake.updates.sync.latest_since(earliest) if latest is None else latest
-    is_recent = pl.col("timestamp").is_between(earliest, now + SKEW)
-    rows = rows_of_logins(found, settings).filter(pl.col("position") != 0, is_recent)
-    return with_confirmed(rows, reported, now)
-
-
-def seconds_since(at: datetime | None, now: datetime) -> float | None:
-    """Return the seconds since a time, at least 0; None if it is unknown."""
-    return None if at is None else max((now - at).total_seconds(), 0.0)
 
 
 def plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The implementations that each contract test runs against, and a clock that the test sets."""
+"""Where each contract test runs, and a clock that the test sets."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,6 @@ from position_sync_dagster.domain.clock import RetryPolicy
 from position_sync_dagster.lake.position_queue import PositionQueue
 from tests.support.clock import HandClock
 from tests.support.extent import EVERYTHING
-from tests.support.memory_queue import InMemoryPositionQueue
 
 
 @pytest.fixture
@@ -22,30 +21,21 @@ POLICY = RetryPolicy(max_attempts=3, base_delay_s=10.0, max_delay_s=15.0, jitter
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each test on the queue in memory and on a disk, and some (`in_store`) in a store."""
+    """Run each test on a queue on a disk, and some (`in_store`) in a store."""
     if "make_queue" in metafunc.fixturenames:
         stored = EVERYTHING or metafunc.definition.get_closest_marker("in_store")
-        kinds = ["delta", "memory"]
-        kinds += ["store"] if stored else []
-        metafunc.parametrize("make_queue", kinds, indirect=True)
+        metafunc.parametrize("make_queue", ["disk", "store"] if stored else ["disk"], indirect=True)
 
 
 @pytest.fixture
 def make_queue(
     request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock
 ) -> Callable[[], PositionQueue]:
-    """Return a function that makes a queue object; only Delta's share their rows."""
-
+    """Return a function that opens the queue of the test."""
     path = tmp_path / "q"
     if request.param == "store":
         path = request.getfixturevalue("store").lake() + "/q"
-
-    def make() -> PositionQueue:
-        if request.param != "memory":
-            return PositionQueue(path, retry=POLICY, clock=clock, random=Random(1), fsync=False)
-        return InMemoryPositionQueue(retry=POLICY, clock=clock, random=Random(1))
-
-    return make
+    return lambda: PositionQueue(path, retry=POLICY, clock=clock, random=Random(1), fsync=False)
 
 
 @pytest.fixture

@@ -5,18 +5,13 @@ from datetime import timedelta
 
 import pytest
 
+from position_sync_dagster import errors
 from position_sync_dagster.domain.holding import (
     Answer,
     QueuedPosition,
     QueueRequest,
     QueueStatus,
     Reason,
-)
-from position_sync_dagster.errors import (
-    InvalidRequestError,
-    LeaseLostError,
-    RequestStateError,
-    UnknownRequestError,
 )
 from position_sync_dagster.lake.position_queue import PositionQueue
 
@@ -115,9 +110,9 @@ async def test_success_ends_a_request_once(queue):
     claimed = ids_of(await queue.claim_batch(limit=2))
     await queue.mark_success(claimed)
     assert await counts_of(queue) == (1, 0, 2, 0)
-    with pytest.raises(RequestStateError):
+    with pytest.raises(errors.RequestStateError):
         await queue.mark_success(claimed)
-    with pytest.raises(RequestStateError):
+    with pytest.raises(errors.RequestStateError):
         await queue.mark_failed(claimed[0], "late")
     assert await counts_of(queue) == (1, 0, 2, 0)
 
@@ -125,13 +120,13 @@ async def test_success_ends_a_request_once(queue):
 async def test_requests_that_the_caller_valued_end_as_processed_only_if_it_claimed_them(queue):
     first, second = await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2)])
     [claimed] = await queue.claim_batch(limit=1)
-    with pytest.raises(RequestStateError, match=f"{second} is PENDING"):
+    with pytest.raises(errors.RequestStateError, match=f"{second} is PENDING"):
         await queue.mark_processed([first, second])
     assert await counts_of(queue) == (1, 1, 0, 0)
-    with pytest.raises(LeaseLostError, match=first):
+    with pytest.raises(errors.LeaseLostError, match=first):
         await queue.mark_processed(first, lease_token=first)
     await queue.mark_processed(first, lease_token=claimed.lease_token)
-    with pytest.raises(RequestStateError):
+    with pytest.raises(errors.RequestStateError):
         await queue.mark_processed(first, lease_token=None)
     assert await counts_of(queue) == (1, 0, 1, 0)
 
@@ -145,7 +140,7 @@ async def test_nothing_is_marked_under_an_expired_lease(queue, clock, step):
     clock.advance(30)
     before = await queue.get_batch(priority=None, status=PROCESSING)
     args = (claimed.request_id, "x") if step == "mark_failed" else ([claimed.request_id],)
-    with pytest.raises(LeaseLostError, match=claimed.request_id):
+    with pytest.raises(errors.LeaseLostError, match=claimed.request_id):
         await getattr(queue, step)(*args)
     assert await queue.get_batch(priority=None, status=PROCESSING) == before
 
@@ -195,11 +190,11 @@ async def test_retrying_many_requests_of_many_parts_keeps_those_between_them(que
 async def test_unknown_requests_are_named(queue):
     long_id = "01234567-89ab-7def-8123-456789abcdef"
     for unknown in (long_id, "nope", "' OR '1'='1", "x" * 999, "half \ud800", 7):
-        with pytest.raises(UnknownRequestError):
+        with pytest.raises(errors.UnknownRequestError):
             await queue.mark_success([unknown])
-        with pytest.raises(UnknownRequestError):
+        with pytest.raises(errors.UnknownRequestError):
             await queue.mark_failed(unknown, "no quote")
-        with pytest.raises(UnknownRequestError):
+        with pytest.raises(errors.UnknownRequestError):
             await queue.retry([unknown])
         assert not await queue.holds([unknown])
 
@@ -221,7 +216,7 @@ async def test_any_text_is_stored_exactly_as_it_was_given(queue, text):
 
 
 async def test_half_a_surrogate_pair_is_refused_in_a_symbol_and_spelled_out_in_an_error(queue):
-    with pytest.raises(InvalidRequestError, match="surrogate"):
+    with pytest.raises(errors.InvalidRequestError, match="surrogate"):
         await queue.insert(1, "SPY\ud800")
     request_id = await queue.insert(1, "SPY")
     await queue.mark_failed(request_id, "bytes \udcff", retryable=False)
@@ -282,11 +277,11 @@ async def test_workers_that_share_a_queue_object_are_distinguished_by_their_toke
     late, ours = first[0].lease_token, second[0].lease_token
     assert not await queue.holds(ids, lease_token=late)
     for step in (queue.mark_success, queue.mark_processed, queue.release, queue.renew):
-        with pytest.raises(LeaseLostError):
+        with pytest.raises(errors.LeaseLostError):
             await step(ids, lease_token=late)
     assert await queue.holds(ids, lease_token=ours)
     await queue.mark_success(ids, lease_token=ours)
-    with pytest.raises(LeaseLostError):
+    with pytest.raises(errors.LeaseLostError):
         await queue.mark_success(ids, lease_token=late)
 
 
@@ -304,13 +299,13 @@ async def test_an_argument_of_a_wrong_type_is_named_and_changes_nothing(queue):
     for name, values in WRONG.items():
         for value in values:
             wrong = QueueRequest(**({"conid": 2, "symbol": "SPY"} | {name: value}))
-            with pytest.raises(InvalidRequestError, match=name):
+            with pytest.raises(errors.InvalidRequestError, match=name):
                 await queue.insert_many([QueueRequest(3, "SPY"), wrong])
     for limit in (-1, 2**63, 1.5, "5", True, None):
-        with pytest.raises(InvalidRequestError, match="limit"):
+        with pytest.raises(errors.InvalidRequestError, match="limit"):
             await queue.claim_batch(limit=limit)
     for lease_s in (0, -5, float("nan"), float("inf"), "5", True):
-        with pytest.raises(InvalidRequestError, match="lease"):
+        with pytest.raises(errors.InvalidRequestError, match="lease"):
             await queue.claim_batch(lease_s=lease_s)
     refused = {
         "owner": lambda: queue.claim_batch(owner=5),
@@ -320,9 +315,9 @@ async def test_an_argument_of_a_wrong_type_is_named_and_changes_nothing(queue):
         "limit": lambda: queue.get_batch(limit=-1),
     }
     for name, step in refused.items():
-        with pytest.raises(InvalidRequestError, match=name):
+        with pytest.raises(errors.InvalidRequestError, match=name):
             await step()
-    with pytest.raises(UnknownRequestError):
+    with pytest.raises(errors.UnknownRequestError):
         await queue.mark_success(["\udcff"])
     assert await counts_of(queue) == (1, 0, 0, 0)
     [claimed] = await queue.claim_batch(owner="\udcff")

@@ -1,11 +1,10 @@
-"""The queue against a plain model of it: any order of steps, time jumps and restarts."""
+"""The queue against a plain model of it: any steps of two objects, time jumps, maintenance."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
-from random import Random
 from tempfile import TemporaryDirectory
 
 import pytest
@@ -13,19 +12,13 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import RetryPolicy
 from position_sync_dagster.domain.holding import QueueRequest, QueueStatus, Reason
-from position_sync_dagster.errors import (
-    LakeError,
-    LeaseLostError,
-    RequestStateError,
-    UnknownRequestError,
-)
 from position_sync_dagster.lake.position_queue import PROMOTE_AFTER_S, PositionQueue, SyncQueue
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import maintain
 from tests.support.extent import EVERYTHING
-from tests.support.memory_queue import InMemoryPositionQueue
 
 PENDING, PROCESSING = QueueStatus.PENDING, QueueStatus.PROCESSING
 SUCCESS, FAILED = QueueStatus.SUCCESS, QueueStatus.FAILED
@@ -102,21 +95,25 @@ class QueueMachine(RuleBasedStateMachine):
         self.now = datetime(2026, 1, 2, 15, tzinfo=UTC)
         self.requests: dict[str, Expected] = {}
         self.numbers = count(1)
-        self.clients = [Client(queue) for queue in self.make()]
+        self.folder = TemporaryDirectory(prefix="queue-model-")
+        self.clients = [Client(self.opened()), Client(self.opened())]
 
     def new_ids(self, now: datetime, count: int) -> list[str]:
         """Draw ids in ascending order, the same in each run."""
         return [f"{next(self.numbers):08}-0000-7000-8000-000000000000" for _ in range(count)]
 
-    def make(self) -> list[SyncQueue]:
-        self.store = InMemoryPositionQueue().sync.store
-        return [self.opened(), self.opened()]
-
     def opened(self) -> SyncQueue:
-        return SyncQueue(
-            self.store, retry=POLICY, clock=lambda: self.now, random=Random(1),
-            new_ids=self.new_ids, promote_after_s=PROMOTE_AFTER_S,
-        )  # fmt: skip
+        path = Path(self.folder.name) / "q"
+        return PositionQueue(
+            path, retry=POLICY, clock=lambda: self.now, new_ids=self.new_ids, fsync=False
+        ).sync
+
+    def teardown(self) -> None:
+        self.folder.cleanup()
+
+    @rule(clean_now=st.booleans())
+    def maintain_table(self, clean_now: bool) -> None:
+        maintain(self.clients[1].queue.store.table, clean_now=clean_now)
 
     @rule(number=NUMBERS)
     def restart(self, number: int) -> None:
@@ -178,23 +175,23 @@ class QueueMachine(RuleBasedStateMachine):
             expected.updated_at = self.now
             client.leases[expected.request_id] = lease
 
-    def refusal(self, client: Client, ids: list[str], action: str) -> type[LakeError] | None:
+    def refusal(self, client: Client, ids: list[str], action: str) -> type[errors.LakeError] | None:
         """Return the error of an action on requests that is not allowed."""
         for expected in (self.live[i] for i in ids if i in self.live):
             held = expected.held(self.now)
             if expected.request_id in client.leases:
                 if not held or expected.lease is not client.leases[expected.request_id]:
-                    return LeaseLostError
+                    return errors.LeaseLostError
             elif held or (expected.status is PROCESSING and action == "renew"):
-                return LeaseLostError
+                return errors.LeaseLostError
             elif expected.status is PENDING and action != "mark":
-                return RequestStateError
+                return errors.RequestStateError
         absent = [i for i in ids if i not in self.live]
         if any(i in client.leases for i in absent):
-            return LeaseLostError
+            return errors.LeaseLostError
         if any(i not in self.requests for i in absent):
-            return UnknownRequestError
-        return RequestStateError if absent else None
+            return errors.UnknownRequestError
+        return errors.RequestStateError if absent else None
 
     def allowed(self, client: Client, ids: list[str], action: str, call) -> bool:
         """Do an action, check that it is refused as expected, and return whether it was allowed."""
@@ -232,9 +229,9 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(number=NUMBERS, picks=PICKS, retryable=st.booleans())
     def mark_failed(self, number: int, picks: list[int], retryable: bool) -> None:
         client, ids = self.clients[number], self.picked(picks)
-        errors = dict.fromkeys(ids, "no answer")
+        causes = dict.fromkeys(ids, "no answer")
         if not self.allowed(
-            client, ids, "mark", lambda: client.queue.mark_failed_many(errors, retryable=retryable)
+            client, ids, "mark", lambda: client.queue.mark_failed_many(causes, retryable=retryable)
         ):
             return
         for request_id in ids:
@@ -285,9 +282,9 @@ class QueueMachine(RuleBasedStateMachine):
         failed = [i for i in picked if i in self.requests and self.requests[i].status is FAILED]
         ids = failed or picked  # several to retry are rarely picked by chance
         if any(i not in self.requests for i in ids):
-            refusal: type[LakeError] = UnknownRequestError
+            refusal: type[errors.LakeError] = errors.UnknownRequestError
         else:
-            refusal = RequestStateError
+            refusal = errors.RequestStateError
         if any(i not in self.requests or self.requests[i].status is not FAILED for i in ids):
             with pytest.raises(refusal):
                 client.queue.retry(ids)
@@ -330,27 +327,6 @@ class QueueMachine(RuleBasedStateMachine):
             assert all(not client.queue.holds([i]) for i in held if i not in ours)
 
 
-class DeltaQueueMachine(QueueMachine):
-    """The same over a Delta table: two objects at once, restarts, maintenance."""
-
-    def make(self) -> list[SyncQueue]:
-        self.folder = TemporaryDirectory(prefix="queue-model-")
-        return [self.opened(), self.opened()]
-
-    def opened(self) -> SyncQueue:
-        path = Path(self.folder.name) / "q"
-        return PositionQueue(
-            path, retry=POLICY, clock=lambda: self.now, new_ids=self.new_ids, fsync=False
-        ).sync
-
-    @rule(clean_now=st.booleans())
-    def maintain_table(self, clean_now: bool) -> None:
-        maintain(self.clients[1].queue.store.table, clean_now=clean_now)
-
-    def teardown(self) -> None:
-        self.folder.cleanup()
-
-
 PROFILE = settings(
     deadline=None,
     derandomize=True,
@@ -365,9 +341,5 @@ def _merge_early(monkeypatch):
     monkeypatch.setattr(storage, "COMPACT_FROM", 3)
 
 
-class TestInMemory(QueueMachine.TestCase):
-    settings = settings(PROFILE, max_examples=30 if EVERYTHING else 6, stateful_step_count=50)
-
-
-class TestDelta(DeltaQueueMachine.TestCase):
-    settings = settings(PROFILE, max_examples=8 if EVERYTHING else 3, stateful_step_count=40)
+class TestQueue(QueueMachine.TestCase):
+    settings = settings(PROFILE, max_examples=38 if EVERYTHING else 9, stateful_step_count=45)

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from position_sync_dagster.domain.holding import PositionUpdate, Source, TradingMode
+from position_sync_dagster.lake import position_updates
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable, SyncUpdates
 from position_sync_dagster.lake.storage.table import Table
@@ -70,15 +71,35 @@ def open_ledger(home: Path | str, clock: HandClock) -> Callable[..., SyncUpdates
     return lambda by=clock: PositionUpdatesTable(f"{home}/updates", clock=by).sync
 
 
+def counted(
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, measure: Callable[..., int]
+) -> list[int]:
+    """Return a list that grows by a measure of the arguments of each call."""
+    found, real = list[int](), getattr(owner, name)
+
+    def call(*arguments: Any) -> Any:
+        found.append(measure(*arguments))
+        return real(*arguments)
+
+    monkeypatch.setattr(owner, name, call)
+    return found
+
+
 @pytest.fixture
 def files_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list that grows by the number of files each time the ledger reads files."""
-    read: list[int] = []
-    scan = Table.scan_files
+    """Return a list that grows by the number of files each time a table reads some."""
+    return counted(monkeypatch, Table, "scan_files", lambda _table, files: files.height)
 
-    def counted(self: Table, files: pl.DataFrame) -> pl.LazyFrame:
-        read.append(files.height)
-        return scan(self, files)
 
-    monkeypatch.setattr(Table, "scan_files", counted)
-    return read
+@pytest.fixture
+def rows_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that grows by the number of rows each time a table reads files."""
+    rows = lambda _table, files: files["num_records"].sum() if files.height else 0  # noqa: E731
+    return counted(monkeypatch, Table, "scan_files", rows)
+
+
+@pytest.fixture
+def rows_decided(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that grows by the number of rows each time newest rows are looked for."""
+    rows = lambda frame: frame.select(pl.len()).collect().item()  # noqa: E731
+    return counted(monkeypatch, position_updates, "newest_rows", rows)

@@ -7,7 +7,8 @@ import pytest
 from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.table import Table
-from tests.support.crash_worker import MANY, POINTS, large_insert
+from tests.support.crash_worker import BATCH, MANY, POINTS, large_insert
+from tests.support.drains import assert_each_ended_once, drain_later
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
 from tests.support.forked_workers import worker_forker
@@ -15,7 +16,6 @@ from tests.support.object_store import stored_under
 
 MODULE = "tests.support.crash_worker"
 REQUESTS = 12
-BATCH = 5
 
 # Where and at which point a drain is killed: in a store, a commit that is not there is the point
 # that differs from a disk.
@@ -48,14 +48,8 @@ def requests(lake: Lake) -> dict[QueueStatus, int]:
 
 
 def assert_all_ended_once(lake: Lake, count: int = REQUESTS) -> None:
-    worker = worker_forker(MODULE).start("drain_later", lake.path, "")
-    worker.begin()
-    assert worker.output() == "done\n"
-    assert requests(lake) == {QueueStatus.SUCCESS: count}
-    stored = lake.queue.table.rows(columns=["request_id"]).get_column("request_id")
-    written = lake.updates.table.rows(columns=["update_id", "request_id"])
-    assert sorted(written.get_column("request_id")) == sorted(stored)
-    assert written.get_column("update_id").n_unique() == count
+    drain_later(lake, BATCH)
+    assert assert_each_ended_once(lake) == count
     assert not any(map(Table.examine, Lake(lake.path).tables))
 
 
@@ -98,7 +92,6 @@ def finish_some(lake: Lake, count: int = 35) -> None:
         queue.mark_success([request])
 
 
-INSERTS = {"insert": 1, "insert_many": MANY}
 PLACED = [("disk", "insert"), ("disk", "insert_many"), ("store", "insert")]
 PLACED += [("store", "insert_many")] * EVERYTHING
 
@@ -114,7 +107,7 @@ def test_an_insert_killed_before_its_commit_leaves_nothing(lake, work):
 
 @pytest.mark.parametrize(("place", "work"), PLACED, indirect=["place"])
 def test_an_insert_killed_before_its_answer_is_there_and_is_not_made_twice(lake, work):
-    count = INSERTS[work]
+    count = MANY if work == "insert_many" else 1
     killed_at(lake.path, work, "after the insert")
     assert requests(lake) == {P: REQUESTS + count}
     lake.queue.sync.insert_many(large_insert()[:count])

@@ -1,8 +1,6 @@
 """The owners of logins: one at a time, by lease, followed by one with a greater token."""
 
 import asyncio
-import subprocess
-import sys
 import threading
 from contextlib import nullcontext, suppress
 from datetime import datetime, timedelta
@@ -16,6 +14,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import table
 from position_sync_dagster.lake.storage.table import maintain, offload, overwrite
 from position_sync_dagster.sync.stream.ownership import Ownership
+from tests.support.lake_processes import Worker, workers
 from tests.support.settings import make_settings
 from tests.support.waiting import DEADLINE_S, eventually
 
@@ -102,30 +101,14 @@ def test_a_pause_is_told_once_and_read_by_all(pair, clock):
     assert here.table.version() == version
 
 
-HOLDER = """
-import sys, time
-from position_sync_dagster.domain.gateway_session import Owner, SessionState
-from position_sync_dagster.lake.lake import Lake
-sessions = Lake(sys.argv[1], fsync=False).sessions
-session = sessions.acquire("g", Owner.STREAM, lease_s=2, run_id=None, host="here", pid=1)
-while True:
-    session = sessions.renew(session, lease_s=2, state=SessionState.LIVE)
-    print(session.heartbeat_at, flush=True)
-    time.sleep(0.2)
-"""
-
-
 async def test_a_killed_owner_is_followed_when_its_lease_is_over_and_not_before(lake):
-    words = [sys.executable, "-c", HOLDER, str(lake.path)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            for _ in range(3):
-                first = process.stdout.readline()
-        finally:
-            process.kill()
-        last = (first + process.stdout.read()).split("\n")
-    ends = datetime.fromisoformat(last[-2]) + timedelta(seconds=2)
-    sessions = Lake(lake.path).sessions
+    holder, sessions = Worker("hold", lake.path), Lake(lake.path).sessions
+    with workers(holder):
+        await eventually(
+            lambda: (one := sessions.current("g")) and one.heartbeat_at > one.started_at
+        )
+        *_, last, _cut = holder.kill().split("\n")
+    ends = datetime.fromisoformat(last) + timedelta(seconds=2)
 
     def acquired():
         with suppress(LoginOwnedError):
@@ -271,9 +254,7 @@ async def test_a_clock_that_went_back_ends_no_owner(owning, clock):
     clock.advance(-3600)
     own.check()
     own.renew_now()
-    async with asyncio.timeout(DEADLINE_S):
-        while own.session.heartbeat_at != clock.now:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: own.session.heartbeat_at == clock.now)
     own.check()
 
 
@@ -294,9 +275,7 @@ async def test_a_lease_is_renewed_while_slow_commits_keep_all_threads_of_the_lak
         slow = [asyncio.create_task(offload(may_end.wait, 60)) for _ in range(8)]
         try:
             clock.advance(1)
-            async with asyncio.timeout(DEADLINE_S):
-                while own.session.heartbeat_at != clock.now:
-                    await asyncio.sleep(0.01)
+            await eventually(lambda: own.session.heartbeat_at == clock.now)
             assert not any(one.done() for one in slow)
         finally:
             may_end.set()

@@ -1,8 +1,6 @@
 """Rows of the queue: foreign ones, those of older releases, finished ones, and very many."""
 
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import polars as pl
@@ -14,6 +12,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.table import maintain
 from tests.support.filled_queue import filled_queue
+from tests.support.lake_processes import Worker, together
 
 NULLS = (
     "request_id", "conid", "symbol", "priority", "status", "created_at", "updated_at", "reason",
@@ -84,15 +83,9 @@ def test_files_of_older_ones_are_not_read(lake, clock):
     assert ended(lake, 2) == [6, 5]
 
 
-ROOT = Path(__file__).parents[3]
-
 # Requests; a predicate that named each of them ended the process at 20,000 to 30,000.
 COUNT = 40_000
 
 
 def test_forty_thousand_requests_are_read_retried_and_marked(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.many_requests", tmp_path / "queue", str(COUNT)],
-        cwd=ROOT, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-    assert (done.returncode, done.stdout.strip()) == (0, "whole"), done.stderr[-2000:]
+    assert together(Worker("use_many", tmp_path, count=COUNT)) == [None]

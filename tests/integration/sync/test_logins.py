@@ -2,11 +2,9 @@
 
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 
 import pytest
 
-from ib_gateway_simulator import load_book
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import Source
 from position_sync_dagster.errors import SettingsError
@@ -17,24 +15,13 @@ from position_sync_dagster.sync.reports.figures import read_figures
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream.streamer import stream
-from tests.support.booked_legs import CALL, PUT, leg
+from tests.support.booked_legs import CALL, PUT, book_of_one_account, leg
 from tests.support.extent import EVERYTHING
 from tests.support.streams import eventually, settings_for, simulate
 
 ACCOUNTS = {"east": "DUSIM0011", "mid": "DUSIM0012", "west": "DUSIM0013"}
 # Open holdings of each login.
 HELD = 5
-
-
-def book_of(account):
-    """Return the small book with one account, by another name."""
-    small = load_book("small")
-    openings = [one for one in small.openings if one.account == "DUSIM0001"]
-    return replace(
-        small,
-        accounts=(replace(small.accounts[0], name=account),),
-        openings=tuple(replace(one, account=account) for one in openings),
-    )
 
 
 @pytest.fixture
@@ -45,7 +32,7 @@ def gateways(tmp_path):
     async def run(*, one_line=()):
         async with AsyncExitStack() as stack:
             sims = {
-                name: await stack.enter_async_context(simulate(book_of(account)))
+                name: await stack.enter_async_context(simulate(book_of_one_account(account)))
                 for name, account in ACCOUNTS.items()
             }
             path = tmp_path / "gateways.yaml"

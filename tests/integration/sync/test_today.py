@@ -1,56 +1,29 @@
 """The profit of the day: the account's own number, and the holdings behind it."""
 
-import asyncio
 from contextlib import suppress
-from dataclasses import replace
 
-import pytest
-
-from ib_gateway_simulator import load_book
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import make_leg
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.figures import Figures, read_figures
-from position_sync_dagster.sync.stream.streamer import stream
-from tests.support.booked_legs import CALL, STOCK, WORTHLESS, A, terms_of
-from tests.support.streams import eventually, settings_for, simulate
+from tests.support.booked_legs import CALL, STOCK, WORTHLESS, A, book_of_one_account, terms_of
+from tests.support.streams import Service, eventually, settings_for, simulate
 
 SHORT_PUT, CORN, NEXT = 921000002, 921000004, 921000007
 
 
-@pytest.fixture
-def settings(tmp_path):
-    def make(sim) -> Settings:
-        return settings_for(
-            sim,
-            lake=str(tmp_path / "lake"),
-            gateway_id="gate",
-        )
-
-    return make
-
-
-async def test_closes_a_roll_and_an_assignment_leave_no_gap_in_the_profit_of_the_day(settings):
+async def test_closes_a_roll_and_an_assignment_leave_no_gap_in_the_profit_of_the_day(lake):
     """Each holding was held over night at another price than its cost, or opened today."""
-    book = load_book("small")  # with one account its subscription stays open
-    openings = tuple(opening for opening in book.openings if opening.account == A)
-    book = replace(book, accounts=book.accounts[:1], openings=openings)
-    async with simulate(
-        book, pnl_interval_s=0.1, refresh_interval_s=0.1, tick_interval_s=3600
-    ) as sim:
-        live = settings(sim)
-        lake = Lake.of(live)
-        lake.initialize_sync()
+    quick = {"pnl_interval_s": 0.1, "refresh_interval_s": 0.1, "tick_interval_s": 3600}
+    book = book_of_one_account()  # its subscription stays open
+    async with simulate(book, **quick) as sim:
         lake.registry.sync.add_many(
             make_leg(conid=conid, strategy_id="all", added_at=utc_now(), **terms_of(conid))
             for conid in (CALL, SHORT_PUT, WORTHLESS, CORN, STOCK, NEXT)
         )
-        stop = asyncio.Event()
-        task = asyncio.create_task(stream(lake, live, run_id="run-1", stop=stop))
+        service = Service(lake, settings_for(sim))
 
         def read() -> Figures:
-            return read_figures(lake, live, utc_now())
+            return read_figures(lake, service.settings, utc_now())
 
         def today(figures: Figures):
             return next(one["today"] for one in figures.accounts if one["account"] == A)
@@ -74,5 +47,4 @@ async def test_closes_a_roll_and_an_assignment_leave_no_gap_in_the_profit_of_the
         found = today(read())
         assert found["closed"]
         assert abs(found["account"] - found["open"]) > 1, "what closed is not in it"
-        stop.set()
-        await task
+        await service.end()

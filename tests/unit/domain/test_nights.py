@@ -47,7 +47,7 @@ class Night:
         )
         conids = range(1, LINES + 1)
         self.lines.wanted = {
-            conid: Demand(conid=conid, priority=1, since=START, strategy="s") for conid in conids
+            conid: Demand(conid=conid, priority=1, since=START) for conid in conids
         }
         self.quotes, self.opening = {}, {}
         self.holdings = {conid: holding(conid) for conid in conids}

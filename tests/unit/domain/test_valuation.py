@@ -39,9 +39,9 @@ def holding(instrument=OPTION, position=-3.0, **more):
 
 def value(held, quote, magnifier=1, trusted=True, **more):
     by = Provenance(session_id="s1", fencing_token=4, run_id="r1")
-    writing = valuation.Writing(source=Source.STREAM, now=NOW, by=by, **more)
-    rules = {"price_magnifier": magnifier, "max_last_age": timedelta(seconds=60)}
-    return valuation.revalue(held, quote, writing, trusted=trusted, **rules)
+    moment = valuation.Moment(now=NOW, by=by, price_magnifier=magnifier)
+    rules = {"max_last_age": timedelta(seconds=60)} | more
+    return valuation.revalue(held, quote, moment, trusted=trusted, **rules)
 
 
 def marked(price):

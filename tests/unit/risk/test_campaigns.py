@@ -80,7 +80,7 @@ def campaign(
     gone = {one.conid for one in legs} - {one.conid for one in held}
     rows = [replace(one, account=ACCOUNT) for one in held]
     rows += [row(conid, position=0.0, account=ACCOUNT) for conid in gone]
-    money = book_of(rows, active, closes=known).money()
+    money = book_of(rows, active, closes=known)
     sums = {(one["name"], one["currency"]): one for one in money.strategies}
     return SimpleNamespace(**sums_of(sums["wheel", "USD"], "strategy")["campaign"])
 

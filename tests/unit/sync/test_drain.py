@@ -20,6 +20,7 @@ from position_sync_dagster.domain.holding import (
 )
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.errors import BrokerUnavailableError, LakeError, NewerRowError
+from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import AppendResult, NewestRows
 from position_sync_dagster.sync.drain import (
     NOTHING,
@@ -33,7 +34,6 @@ from position_sync_dagster.sync.drain import (
     unconfirmed,
 )
 from tests.support.holdings import make_holding
-from tests.support.memory_queue import InMemoryPositionQueue
 from tests.support.settings import make_settings
 
 CLOSES = 200
@@ -118,7 +118,7 @@ def clock():
 
 @pytest.fixture
 def queue(clock):
-    return InMemoryPositionQueue(clock=clock)
+    return PositionQueue("queue", clock=clock, fsync=False)
 
 
 def worker(queue, ledger, broker, clock):

@@ -16,7 +16,7 @@ from position_sync_dagster.domain.holding import (
     ValueOrigin,
 )
 from position_sync_dagster.lake.schema import broker_rows
-from position_sync_dagster.sync.reports.book import BookMoney, Sums, open_positions
+from position_sync_dagster.sync.reports.book import Book, Sums, open_positions
 from position_sync_dagster.terminal.money_tables import (
     POSITIONS,
     money_lines,
@@ -39,7 +39,7 @@ def shown(table: list[Text], width: int) -> list[str]:
     return [line.rstrip() for line in console.export_text().splitlines()]
 
 
-def strategies_shown(found: BookMoney, width: int) -> list[str]:
+def strategies_shown(found: Book, width: int) -> list[str]:
     rows = [*found.strategies, *found.rest, *found.totals, *found.in_base]
     return sums_shown("strategy", rows, width)
 
@@ -87,7 +87,7 @@ def test_the_delta_by_betas_leaves_out_what_has_none_and_is_absent_without_betas
     plain = money(rows, [leg(1, "a")])
     assert "β" not in strategies_shown(plain, 160)[0]
     assert "beta_delta" not in plain.totals[0]["unknown"]
-    found = book_of(rows, [leg(1, "a")], betas={"SPY": 1.0, "AAPL": 1.5}).money()
+    found = book_of(rows, [leg(1, "a")], betas={"SPY": 1.0, "AAPL": 1.5})
     (total,) = found.totals
     assert total["dollar_delta"] == 3 * 60_000.0
     assert (total["beta_delta"], total["unknown"]["beta_delta"]) == (60_000.0 * 2.5, 1)
@@ -117,7 +117,7 @@ def test_the_notes_say_that_the_sums_lack_quantities_that_the_broker_reports(rep
         for conid, position in reported.items()
     ]
     note = note and f"{note}: the sums have the quantity from before, or nothing"
-    found = book_of([row(1)], [leg(1, "a")], reported=broker_rows(rows, None)).money()
+    found = book_of([row(1)], [leg(1, "a")], reported=broker_rows(rows, None))
     notes = money_lines(found)
     assert [one for one in notes if "changed" in one] == ([note] if note else [])
 

@@ -1,7 +1,12 @@
 """Opening a path: nothing there, the table, an older or newer one, or something else."""
 
+import os
 import shutil
+import stat
+import string
+from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -12,6 +17,7 @@ from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 from position_sync_dagster.errors import (
     BrokenTableError,
     ForeignTableError,
+    LakeError,
     LakeNotWritableError,
     NewerTableError,
 )
@@ -21,12 +27,14 @@ from position_sync_dagster.lake.schema import (
     POSITION_QUEUE,
     TABLES,
     VERSION_PROPERTY,
-    Kind,
     StoredColumn,
+    TableSpec,
 )
 from position_sync_dagster.lake.storage.lifecycle_table import LifecycleTable
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.settings import lake_path_error
 from tests.support.filled_queue import filled_queue
+from tests.support.torn_queues import entry
 
 
 async def test_a_lake_is_made_with_every_table_and_opens_again_as_it_is(tmp_path):
@@ -50,8 +58,13 @@ def test_a_relative_path_does_not_move_with_the_working_directory(tmp_path, monk
     assert list(elsewhere.iterdir()) == []
 
 
-def new(kind: Kind) -> StoredColumn:
+def new(kind: type) -> StoredColumn:
     return StoredColumn(kind=kind, description="New.")
+
+
+def newer_queue(**columns: StoredColumn) -> TableSpec:
+    described = {**POSITION_QUEUE.described, **columns}
+    return replace(POSITION_QUEUE, version=POSITION_QUEUE.version + 1, described=described)
 
 
 def thesis(path: Path) -> None:
@@ -60,8 +73,8 @@ def thesis(path: Path) -> None:
 
 
 def foreign_schema(path: Path) -> None:
-    columns = {**POSITION_QUEUE.described, "conid": new(Kind.TEXT)}
-    Table(path, replace(POSITION_QUEUE, described=columns)).initialize()
+    spec = newer_queue(conid=new(str))
+    Table(path, replace(spec, version=POSITION_QUEUE.version)).initialize()
 
 
 @pytest.mark.parametrize(
@@ -92,8 +105,7 @@ def test_what_is_no_table_of_this_name_is_refused_and_left_alone(tmp_path, make,
 def test_a_table_of_an_older_release_gets_the_new_columns_and_keeps_its_rows(tmp_path, clock):
     first = filled_queue(tmp_path / "q", 3)
     first.sync.mark_success(first.sync.claim_batch(limit=1)[0].request_id)
-    columns = {**POSITION_QUEUE.described, "note": new(Kind.TEXT), "seen_at": new(Kind.MOMENT)}
-    newer = replace(POSITION_QUEUE, version=POSITION_QUEUE.version + 1, described=columns)
+    newer = newer_queue(note=new(str), seen_at=new(datetime))
     lifecycle = LifecycleTable(Table(tmp_path / "q", newer), clock)
     lifecycle.initialize()
     lifecycle.initialize()
@@ -110,9 +122,7 @@ def test_a_process_that_has_a_table_open_is_refused_each_time_once_a_newer_relea
     tmp_path,
 ):
     older = filled_queue(tmp_path / "q", 3)
-    columns = {**POSITION_QUEUE.described, "note": new(Kind.TEXT)}
-    newer = replace(POSITION_QUEUE, version=POSITION_QUEUE.version + 1, described=columns)
-    table = Table(tmp_path / "q", newer)
+    table = Table(tmp_path / "q", newer_queue(note=new(str)))
     table.initialize()
     migrated = table.version()
     for _ in range(3):
@@ -130,10 +140,6 @@ def without_log(table: Path) -> None:
 def without_data(table: Path) -> None:
     for file in (table / "bucket=live").rglob("*.parquet"):
         file.unlink()
-
-
-def entry(table: Path, version: int) -> Path:
-    return table / "_delta_log" / f"{version:020}.json"
 
 
 @pytest.mark.parametrize(
@@ -184,7 +190,65 @@ def test_a_reader_that_is_idle_during_a_cleanup_of_the_log_logs_no_error(tmp_pat
     for conid in range(2, 15):
         busy.sync.insert_many([QueueRequest(conid, "SPY")])
     log = tmp_path / "q" / "_delta_log"
-    for entry in sorted(log.glob("*.json"))[:8]:  # the last checkpoint stands for them
-        entry.unlink()
+    for old in sorted(log.glob("*.json"))[:8]:  # the last checkpoint stands for them
+        old.unlink()
     assert idle.sync.counts()[QueueStatus.PENDING] == 14
     assert "another table" not in caplog.text
+
+
+ODD = "".join(mark for mark in string.punctuation if mark not in r"/[]^|\ ") + " é日😀\xa0"
+
+
+@pytest.mark.parametrize("name", [ODD, "100%", "%zz", " a ", "~", "...", "C:"])
+def test_a_table_is_kept_in_the_folder_that_was_named(tmp_path, name):
+    path = tmp_path / name / "lake"
+    assert lake_path_error(str(path)) is None
+    Lake(path).registry.sync.add_active(1, "SPY", strategy_id="a")
+    assert [one.conid for one in Lake(str(path)).registry.sync.get_all_active()] == [1]
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_local_lake_without_tables_is_not_there_whatever_its_name_begins_with(tmp_path, scheme):
+    lake = Lake(f"{scheme}{tmp_path}/lake")
+    assert not lake.exists
+    lake.registry.sync.initialize()
+    assert lake.exists
+    assert os.listdir(tmp_path) == ["lake"]
+
+
+def test_a_lake_that_may_not_be_read_is_no_lake_without_tables(tmp_path):
+    lake, user = Lake(tmp_path / "lake"), os.geteuid()
+    lake.registry.sync.initialize()
+    (tmp_path / "lake").chmod(0)
+    try:
+        if user == 0:
+            os.seteuid(65_534)  # no rights stop root
+        with pytest.raises(LakeError, match="Permission denied"):
+            _ = lake.exists
+    finally:
+        os.seteuid(user)
+        (tmp_path / "lake").chmod(0o700)
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def open_to_others(folder: Path) -> bool:
+    return bool(stat.S_IMODE(folder.stat().st_mode) & 0o077)
+
+
+@pytest.mark.usefixtures("open_umask")
+async def test_a_new_lake_and_a_new_table_are_private_and_the_folder_around_is_not(tmp_path):
+    (tmp_path / "shared").mkdir(mode=0o775)
+    await Lake(tmp_path / "shared" / "data" / "lake").initialize()
+    await PositionQueue(str(tmp_path / "shared" / "position_queue")).initialize()
+    assert open_to_others(tmp_path / "shared")
+    tables = [path for path in (tmp_path / "shared" / "data" / "lake").iterdir() if path.is_dir()]
+    assert len(tables) > 5
+    for folder in (tables[0].parent, *tables, tmp_path / "shared" / "position_queue"):
+        assert not open_to_others(folder)

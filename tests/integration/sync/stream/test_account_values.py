@@ -6,64 +6,44 @@ from dataclasses import replace
 
 import pytest
 
-from ib_gateway_simulator import load_book
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.lake.broker_positions import AccountValuesTable
-from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream import ownership
-from position_sync_dagster.sync.stream.streamer import stream
 from position_sync_dagster.terminal.board import describe
-from tests.support.booked_legs import STOCK, A, B
-from tests.support.streams import eventually, offline, settings_for, simulate
+from tests.support.booked_legs import STOCK, A, B, book_of_one_account
+from tests.support.streams import Service, eventually, offline, requests, settings_for, simulate
 
 PNL_S = 0.05
 OFTEN = {"line_silence_s": 0.2}
+STILL = {"autostep": True, "tick_interval_s": 3600.0}
 
 
 @pytest.fixture
-def one_account():
-    """Return the small book with its first account only: its subscription stays open."""
-    book = load_book("small")
-    openings = tuple(opening for opening in book.openings if opening.account == A)
-    return replace(book, accounts=book.accounts[:1], openings=openings)
-
-
-@pytest.fixture
-def recording(streaming, lake):
+def recording(stream_legs, lake):
     """Record the accounts of a simulator of their own; a market without steps changes nothing."""
 
     @asynccontextmanager
-    async def run(book="small", *, prepare=lambda sim: None, settings=None, **simulator):
-        options = {"pnl_interval_s": PNL_S, "refresh_interval_s": 0.1} | simulator
-        async with simulate(book, **options) as sim:
-            prepare(sim)
-            more = OFTEN | (settings or {})
-            async with streaming(sim, account_values=lake.account_values, **more) as (streamer, _):
-                yield sim, streamer
+    async def run(book="small", *, prepare=None, gateway_timeout_s=10.0, **simulator):
+        simulator = {"pnl_interval_s": PNL_S, "refresh_interval_s": 0.1} | simulator
+        async with stream_legs(
+            book=book, prepare=prepare, simulator=simulator, account_values=lake.account_values,
+            gateway_timeout_s=gateway_timeout_s, **OFTEN,
+        ) as (sim, streamer, _received):  # fmt: skip
+            yield sim, streamer
 
     return run
 
 
 @pytest.fixture
-def newest(lake):
-    """Return the newest row of an account, or None."""
-
-    async def read(account=A):
-        rows = {row.account: row for row in lake.account_values.latest_summaries()}
-        return rows.get(account)
-
-    return read
-
-
-@pytest.fixture
-def arrives(newest):
+def arrives(lake):
     """Wait until the newest row of an account fulfils a condition, and return it."""
 
     async def wait(condition, account=A):
-        async def found():
-            row = await newest(account)
+        def found():
+            rows = {row.account: row for row in lake.account_values.latest_summaries()}
+            row = rows.get(account)
             return row if row is not None and condition(row) else None
 
         return await eventually(found)
@@ -83,7 +63,7 @@ def is_whole(row):
 async def test_the_first_row_of_each_account_is_whole_and_agrees_with_its_book(
     recording, lake, arrives
 ):
-    async with recording(autostep=True, tick_interval_s=3600.0) as (sim, _):
+    async with recording(**STILL) as (sim, _):
         for account, cash in ((A, 100_000.0), (B, 50_000.0)):
             row = await arrives(is_whole, account)
             assert (row.currency, row.cash, row.source) == ("USD", cash, "GATEWAY")
@@ -100,15 +80,13 @@ async def test_the_first_row_of_each_account_is_whole_and_agrees_with_its_book(
 
 
 async def test_the_exchange_rates_of_an_account_are_recorded_and_an_unknown_one_is_left_out(
-    recording, arrives, one_account
+    recording, arrives
 ):
-    in_euro = replace(one_account.accounts[0], currency="EUR")
-    book = replace(one_account, accounts=(in_euro,))
+    book = book_of_one_account()
+    book = replace(book, accounts=(replace(book.accounts[0], currency="EUR"),))
 
-    def prepare(sim):
-        sim.exchange_rate("USD", 0.9218736)
-
-    async with recording(book, prepare=prepare) as (sim, _):
+    known = lambda sim: sim.exchange_rate("USD", 0.9218736)  # noqa: E731
+    async with recording(book, prepare=known) as (sim, _):
         row = await arrives(lambda row: row.exchange_rates is not None)
         assert row.rates == {"EUR": 1.0, "USD": 0.9218736}
         assert row.rates_received_at <= row.timestamp
@@ -118,9 +96,8 @@ async def test_the_exchange_rates_of_an_account_are_recorded_and_an_unknown_one_
         assert row.net_liquidation is not None
 
 
-async def test_a_change_is_a_row_and_silence_is_none(recording, lake, arrives, one_account):
-    still = {"autostep": True, "tick_interval_s": 3600.0}
-    async with recording(one_account, **still) as (sim, _):
+async def test_a_change_is_a_row_and_silence_is_none(recording, lake, arrives):
+    async with recording(book_of_one_account(), **STILL) as (sim, _):
         before = await arrives(is_whole)
         version = lake.account_values.table.version()
         await messages(10)
@@ -137,19 +114,15 @@ async def test_a_change_is_a_row_and_silence_is_none(recording, lake, arrives, o
 async def test_profits_that_do_not_come_are_null_harm_nothing_else_and_are_requested_again(
     recording, arrives, answer
 ):
-    def requests(sim):
-        return sim.stats()["requests"]["17"]["reqPnL"]
-
-    settings = {"gateway_timeout_s": 2.0}
     prepare = lambda sim: sim.account_pnl(A, answer)  # noqa: E731
-    async with recording(prepare=prepare, settings=settings) as (sim, streamer):
+    async with recording(prepare=prepare, gateway_timeout_s=2.0) as (sim, streamer):
         row = await arrives(lambda row: row.net_liquidation is not None)
         assert (row.daily_pnl, row.unrealized_pnl, row.realized_pnl) == (None, None, None)
         assert (row.pnl_received_at is None) == (answer != "unset")
         assert is_whole(await arrives(is_whole, B))
         assert streamer.state is SessionState.LIVE
         if answer != "unset":
-            await eventually(lambda: requests(sim) >= 4)
+            await eventually(lambda: requests(sim, "reqPnL") >= 4)
         sim.account_pnl(A, "values")
         await arrives(is_whole)
         if answer != "silent":
@@ -187,14 +160,11 @@ async def test_a_new_connection_subscribes_again_and_writes_no_row_without_its_v
         await eventually(lambda: sim.stats()["account_pnl_subscriptions"] == {A: 1, B: 1})
 
 
-async def test_a_new_stream_writes_no_row_for_what_the_last_one_wrote(
-    recording, lake, arrives, one_account
-):
-    still = {"autostep": True, "tick_interval_s": 3600.0}
-    async with recording(one_account, **still):
+async def test_a_new_stream_writes_no_row_for_what_the_last_one_wrote(recording, lake, arrives):
+    async with recording(book_of_one_account(), **STILL):
         await arrives(is_whole)
     version = lake.account_values.table.version()
-    async with recording(one_account, **still) as (sim, _):
+    async with recording(book_of_one_account(), **STILL) as (sim, _):
         await messages(20)
         assert lake.account_values.table.version() == version
         sim.fill(A, STOCK, -100, 250.0)
@@ -222,17 +192,14 @@ async def test_a_table_that_cannot_be_written_harms_no_position_and_loses_no_cha
 
 async def test_a_stream_as_a_service_fences_its_rows_and_status_shows_them(lake, arrives):
     async with simulate(pnl_interval_s=PNL_S) as sim:
-        settings = settings_for(sim, **OFTEN)
-        stop = asyncio.Event()
-        task = asyncio.create_task(stream(lake, settings, run_id="run-1", stop=stop))
+        service = Service(lake, settings_for(sim, **OFTEN))
         row = await arrives(is_whole)
-        session = lake.sessions.current(settings.gateway_id)
+        session = service.session
         assert (row.session_id, row.run_id) == (session.session_id, "run-1")
         assert row.fencing_token == session.fencing_token
         await arrives(is_whole, B)
-        stop.set()
-        await task
-    status = read_status(lake, settings, utc_now())
+        await service.end()
+    status = service.status
     lines = dict(describe(status))
     first = status.accounts[0]
     assert f"net liquidation {first.net_liquidation:,.2f} USD (" in lines[A]

@@ -1,5 +1,7 @@
 """A list that empties an account, and another login behind the port: nothing is flat by that."""
 
+from collections import Counter
+
 import polars as pl
 import pytest
 
@@ -8,7 +10,7 @@ from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.sync.drain import ConnectionValues, drain
 from tests.support.booked_legs import CALL, PUT, A, B, leg
-from tests.support.streams import eventually, offline, simulate
+from tests.support.streams import eventually, offline, published, simulate
 
 # No second list comes within a test.
 NEVER_S = 3600.0
@@ -16,18 +18,13 @@ NEVER_S = 3600.0
 UNKNOWN, COMPLETE = Completeness.UNKNOWN, Completeness.COMPLETE
 
 
-@pytest.fixture
-def emptied_by_restart(stream_legs):
+async def emptied_by_restart(sim, streamer, *accounts):
     """Restart the gateway under a stream; after that its lists are empty."""
-
-    async def restart(sim, streamer, *accounts):
-        for account in accounts:
-            sim.empty_lists(account)
-        await sim.restart(down_s=0.05)
-        await eventually(lambda: streamer.counts.reconnects)
-        await eventually(lambda: streamer.state is SessionState.LIVE)
-
-    return restart
+    for account in accounts:
+        sim.empty_lists(account)
+    await sim.restart(down_s=0.05)
+    await eventually(lambda: streamer.counts.reconnects)
+    await eventually(lambda: streamer.state is SessionState.LIVE)
 
 
 def open_keys(sim, account):
@@ -35,21 +32,17 @@ def open_keys(sim, account):
     return {(account, row["conid"]) for row in rows}
 
 
-async def published(lake, settings):
-    """Return the completeness of each account, and the open holdings of each."""
-    rows = lake.broker_positions.read(settings.gateway_id)
-    rated, held = {}, {}
-    for row in rows:
+def rated_and_held(lake, settings):
+    """Return the completeness of each account, and how many open holdings it has."""
+    rated, held = {}, Counter()
+    for row in published(lake, settings).values():
         rated.setdefault(row.account, set()).add(row.completeness)
-        held[row.account] = held.get(row.account, 0) + (row.position != 0)
+        held[row.account] += row.position != 0
     return {account: found.pop() for account, found in rated.items() if len(found) == 1}, held
 
 
-def publishes(lake, settings, rated, held):
-    async def is_so():
-        return await published(lake, settings) == (rated, held)
-
-    return is_so
+async def publishes(lake, settings, rated, held):
+    await eventually(lambda: rated_and_held(lake, settings) == (rated, held))
 
 
 async def zero_rows(lake, settings):
@@ -64,28 +57,28 @@ async def all_valued(lake, settings):
 
 @pytest.mark.parametrize("accounts", [(A,), (A, B)], ids=["one of two", "all"])
 async def test_an_empty_list_after_a_restart_closes_nothing_until_one_names_the_holdings(
-    stream_legs, emptied_by_restart, lake, accounts
+    stream_legs, lake, accounts
 ):
     async with stream_legs(PUT, second_list_s=NEVER_S) as (sim, streamer, received):
         settings = streamer.settings
         await eventually(lambda: all_valued(lake, settings))
-        _, held = await published(lake, settings)
+        _, held = rated_and_held(lake, settings)
         await emptied_by_restart(sim, streamer, *accounts)
         rated = {A: UNKNOWN, B: UNKNOWN if B in accounts else COMPLETE}
-        await eventually(publishes(lake, settings, rated, held))
+        await publishes(lake, settings, rated, held)
         for account in accounts:
             assert f"account {account} has none of its holdings in the list" in streamer.detail
         assert (B in streamer.detail) == (B in accounts)
         shown = len(received.updates)
         await offline(sim, streamer)  # its list comes too early to be a second one
-        await eventually(publishes(lake, settings, rated, held))
+        await publishes(lake, settings, rated, held)
         assert [u for u in received.updates[shown:] if u.account in accounts] == []
         assert await zero_rows(lake, settings) == set()
 
         for account in accounts:
             sim.empty_lists(account, empty=False)
         await offline(sim, streamer)
-        await eventually(publishes(lake, settings, {A: COMPLETE, B: COMPLETE}, held))
+        await publishes(lake, settings, {A: COMPLETE, B: COMPLETE}, held)
         await eventually(lambda: streamer.detail is None)
         await eventually(lambda: len(received.updates) > shown)
         assert await zero_rows(lake, settings) == set()
@@ -130,12 +123,12 @@ async def test_the_first_list_of_a_new_process_is_a_first_one_again(streaming, l
         async with streaming(sim) as (streamer, _):
             settings = streamer.settings
             await eventually(lambda: all_valued(lake, settings))
-            _, held = await published(lake, settings)
+            _, held = rated_and_held(lake, settings)
         sim.empty_lists(A)
         for _ in range(3):
             async with streaming(sim, second_list_s=NEVER_S) as (streamer, _):
                 rated = {A: UNKNOWN, B: COMPLETE}
-                await eventually(publishes(lake, settings, rated, held))
+                await publishes(lake, settings, rated, held)
                 assert f"account {A} has none" in streamer.detail
         assert await zero_rows(lake, settings) == set()
 
@@ -146,9 +139,9 @@ async def test_accounts_of_another_login_at_the_port_are_unknown_and_never_close
     async with stream_legs(PUT, CALL) as (sim, streamer, received):
         settings = streamer.settings
         await eventually(lambda: all_valued(lake, settings))
-        _, held = await published(lake, settings)
+        _, held = rated_and_held(lake, settings)
         sim.log_in_as([B])
-        await eventually(publishes(lake, settings, {A: UNKNOWN, B: COMPLETE}, held))
+        await publishes(lake, settings, {A: UNKNOWN, B: COMPLETE}, held)
         shown = len(received.updates)
         unknown = (
             f"account {A} is not managed by this login now: its {held[A]} holdings are unknown"
@@ -159,7 +152,7 @@ async def test_accounts_of_another_login_at_the_port_are_unknown_and_never_close
         assert {account for account, _ in streamer.routes} == {B}
         assert await zero_rows(lake, settings) == set()
         sim.log_in_as([A, B])
-        await eventually(publishes(lake, settings, {A: COMPLETE, B: COMPLETE}, held))
+        await publishes(lake, settings, {A: COMPLETE, B: COMPLETE}, held)
         await eventually(lambda: streamer.detail is None)
         assert await zero_rows(lake, settings) == set()
 
@@ -172,14 +165,14 @@ async def test_a_stream_that_starts_behind_another_login_knows_whose_accounts_it
         sim.log_in_as([A])
         async with streaming(sim) as (streamer, _):
             settings = streamer.settings
-            await eventually(publishes(lake, settings, {A: COMPLETE}, {A: 5}))
+            await publishes(lake, settings, {A: COMPLETE}, {A: 5})
         sim.log_in_as([B])
         for _ in range(2):
             async with streaming(sim) as (streamer, received):
                 expected = {A: UNKNOWN, B: COMPLETE}, {A: 5, B: 4}
-                await eventually(publishes(lake, settings, *expected))
+                await publishes(lake, settings, *expected)
                 assert f"account {A} is not managed" in streamer.detail
-                await eventually(lambda received=received: received.newest(B, CALL))
+                await received.row(CALL, account=B)
                 assert received.newest(A, CALL) is None
         assert await zero_rows(lake, settings) == set()
 

@@ -2,6 +2,8 @@
 
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from types import SimpleNamespace
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -13,7 +15,7 @@ from position_sync_dagster.sync.confirmations import CONFIRMED, with_confirmed
 from position_sync_dagster.sync.drain import BrokerView, QueueWorker
 from position_sync_dagster.sync.stream import router
 from tests.support.booked_legs import PUT, A, B
-from tests.support.streams import eventually, simulate
+from tests.support.streams import eventually, holding, published, requests
 
 SPX_PUT, FUTURE = 921000006, 920000002
 IN_CENTS = 921000004
@@ -22,76 +24,41 @@ STILL = {"autostep": True, "tick_interval_s": 3600.0}
 
 
 @pytest.fixture
-def following(streaming, monkeypatch):
+def following(stream_legs, monkeypatch):
     """Stream the small book without an active leg, with short intervals."""
     monkeypatch.setattr(router, "PUBLISH_S", 0.1)
     monkeypatch.setattr(router, "MOVED_S", 0.2)
     monkeypatch.setattr(holdings, "FOLLOWED", timedelta(seconds=0.5))
 
     @asynccontextmanager
-    async def run(prepare=lambda sim: None, *, simulator=None, **settings):
-        async with simulate(**{"pnl_interval_s": 0.05} | (simulator or {})) as sim:
-            prepare(sim)
-            usual = {
-                "line_silence_s": 0.5,
-                "account_quiet_s": 0.5,
-                "refresh_interval_s": 0.5,
-                "monitored_move_amount": 0.01,
-            }
-            async with streaming(sim, **usual | settings) as (streamer, _received):
-                yield sim, streamer
+    async def run(prepare=None, *, simulator=None, **settings):
+        usual = {
+            "line_silence_s": 0.5, "account_quiet_s": 0.5, "refresh_interval_s": 0.5,
+            "monitored_move_amount": 0.01,
+        }  # fmt: skip
+        simulator = {"pnl_interval_s": 0.05} | (simulator or {})
+        legs = stream_legs(prepare=prepare, simulator=simulator, **usual | settings)
+        async with legs as (sim, streamer, _received):
+            yield sim, streamer
 
     return run
 
 
 @pytest.fixture
-def published(lake):
-    """Return what is published of a holding, when it fulfils a condition."""
-
-    async def wait(streamer, key, condition):
-        async def found():
-            rows = lake.broker_positions.read(streamer.settings.gateway_id)
-            return next((row for row in rows if row.key == key and condition(row)), None)
-
-        return await eventually(found)
-
-    return wait
-
-
-class PublishedValues:
-    """What a drain sees of a stream without a lease."""
-
-    def __init__(self, lake, gateway_id):
-        self._lake, self._gateway_id = lake, gateway_id
-
-    async def view(self, _conids=None):
-        rows = self._lake.broker_positions.read(self._gateway_id)
-        return BrokerView(holdings={row.key: row for row in rows}, complete=True)
-
-    async def close(self):
-        pass
-
-
-@pytest.fixture
 def drain(lake):
-    """Drain once, and return the newest row of each holding."""
+    """Drain what a stream without a lease published; return the newest row of each holding."""
 
     async def once(streamer):
+        view = BrokerView(holdings=published(lake, streamer.settings), complete=True)
+        values = SimpleNamespace(view=AsyncMock(return_value=view), close=AsyncMock())
         worker = QueueWorker(
-            lake.queue,
-            values=PublishedValues(lake, streamer.settings.gateway_id),
-            updates=lake.updates,
-            settings=streamer.settings,
+            lake.queue, values=values, updates=lake.updates, settings=streamer.settings
         )
         await worker.drain(10.0)
         rows = await lake.updates.latest()
         return {(row["account"], row["conid"]): row for row in rows.iter_rows(named=True)}
 
     return once
-
-
-def _downloads(sim):
-    return sim.stats()["requests"]["17"]["reqAccountUpdates"]
 
 
 def by_pnl(row):
@@ -103,10 +70,10 @@ def by_portfolio(row):
 
 
 async def test_a_monitored_holding_has_a_value_and_a_daily_profit_without_a_line(
-    following, published, drain
+    following, lake, drain
 ):
     async with following() as (sim, streamer):
-        row = await published(streamer, (A, PUT), by_pnl)
+        row = await holding(lake, streamer, (A, PUT), by_pnl)
         assert row.unrealized_pnl is not None
         await eventually(lambda: sim.stats()["pnl_subscriptions"] == OPEN)
 
@@ -121,10 +88,10 @@ async def test_a_monitored_holding_has_a_value_and_a_daily_profit_without_a_line
 
 
 async def test_a_value_that_stands_still_is_confirmed_and_has_no_further_row(
-    following, published, drain, lake
+    following, lake, drain
 ):
     async with following(simulator=STILL, refresh_interval_s=180.0) as (sim, streamer):
-        await published(streamer, (A, PUT), by_pnl)
+        await holding(lake, streamer, (A, PUT), by_pnl)
         await eventually(lambda: sim.stats()["pnl_subscriptions"] == OPEN)
 
         async def settled():
@@ -155,102 +122,101 @@ async def test_a_value_that_stands_still_is_confirmed_and_has_no_further_row(
 
 @pytest.mark.parametrize("answer", ["unset", "closed", "other"])
 async def test_a_message_that_cannot_count_changes_nothing_and_is_asked_for_again(
-    following, published, answer
+    following, lake, answer
 ):
     async with following() as (sim, streamer):
-        before = await published(streamer, (A, PUT), by_pnl)
-        asked = sim.stats()["requests"]["17"]["reqPnLSingle"]
+        before = await holding(lake, streamer, (A, PUT), by_pnl)
+        asked = requests(sim, "reqPnLSingle")
         sim.position_pnl(A, PUT, answer)
-        row = await published(streamer, (A, PUT), by_portfolio)
+        row = await holding(lake, streamer, (A, PUT), by_portfolio)
         assert (row.position, row.followed) == (before.position, False)
-        await eventually(lambda: sim.stats()["requests"]["17"]["reqPnLSingle"] > asked)
+        await eventually(lambda: requests(sim, "reqPnLSingle") > asked)
         sim.position_pnl(A, PUT, "values")
-        await published(streamer, (A, PUT), by_pnl)
+        await holding(lake, streamer, (A, PUT), by_pnl)
 
 
-async def test_a_value_that_stands_still_while_the_market_moves_does_not_count(
-    following, published
-):
+async def test_a_value_that_stands_still_while_the_market_moves_does_not_count(following, lake):
     async with following() as (sim, streamer):
-        await published(streamer, (A, PUT), by_pnl)
+        await holding(lake, streamer, (A, PUT), by_pnl)
         sim.position_pnl(A, PUT, "frozen")
-        asked = _downloads(sim)
-        await eventually(lambda: _downloads(sim) > asked + 4)
+        asked = requests(sim, "reqAccountUpdates")
+        await eventually(lambda: requests(sim, "reqAccountUpdates") > asked + 4)
         sim.pin_quote(PUT, bid=39.9, ask=40.1, mark=40.0)
-        row = await published(streamer, (A, PUT), by_portfolio)
+        row = await holding(lake, streamer, (A, PUT), by_portfolio)
         assert row.daily_pnl is None
-        row = await published(
-            streamer, (A, PUT), lambda row: row.market_value == pytest.approx(-12_000, abs=300)
-        )
+        moved = pytest.approx(-12_000, abs=300)
+        row = await holding(lake, streamer, (A, PUT), lambda row: row.market_value == moved)
         assert row.value_source is ValueOrigin.PORTFOLIO
         sim.position_pnl(A, PUT, "values")
-        row = await published(streamer, (A, PUT), by_pnl)
+        row = await holding(lake, streamer, (A, PUT), by_pnl)
         assert row.market_value == pytest.approx(-12_000, abs=300)
 
 
-async def test_a_daily_profit_of_yesterday_does_not_count(following, published):
+async def test_a_daily_profit_of_yesterday_does_not_count(following, lake):
     async with following() as (sim, streamer):
-        await published(streamer, (A, PUT), by_pnl)
+        await holding(lake, streamer, (A, PUT), by_pnl)
         sim.position_pnl(A, PUT, "yesterday")
         sim.pin_quote(PUT, bid=39.9, ask=40.1, mark=40.0)
-        row = await published(streamer, (A, PUT), lambda row: row.daily_pnl is None)
+        row = await holding(lake, streamer, (A, PUT), lambda row: row.daily_pnl is None)
         assert (row.value_source, row.followed) == (ValueOrigin.PNL_SINGLE, True)
         sim.position_pnl(A, PUT, "values")
-        await published(streamer, (A, PUT), by_pnl)
+        await holding(lake, streamer, (A, PUT), by_pnl)
 
 
 async def test_a_silent_subscription_leaves_the_value_to_the_account_feed_and_is_asked_again(
-    following, published
+    following, lake
 ):
     async with following() as (sim, streamer):
-        await published(streamer, (A, PUT), by_pnl)
-        asked = sim.stats()["requests"]["17"]["reqPnLSingle"]
+        await holding(lake, streamer, (A, PUT), by_pnl)
+        asked = requests(sim, "reqPnLSingle")
         sim.position_pnl(A, PUT, "ended")
         sim.position_pnl(A, PUT, "silent")  # until the other value has been seen
         sim.pin_quote(PUT, bid=39.9, ask=40.1, mark=40.0)
-        row = await published(streamer, (A, PUT), by_portfolio)
+        row = await holding(lake, streamer, (A, PUT), by_portfolio)
         assert row.daily_pnl is None
-        await eventually(lambda: sim.stats()["requests"]["17"]["reqPnLSingle"] > asked)
+        await eventually(lambda: requests(sim, "reqPnLSingle") > asked)
         sim.position_pnl(A, PUT)
-        await published(streamer, (A, PUT), by_pnl)
+        await holding(lake, streamer, (A, PUT), by_pnl)
 
 
 async def test_after_1102_the_daily_profit_of_before_does_not_count_until_it_comes_again(
-    following, published
+    following, lake
 ):
     async with following(line_silence_s=2.0) as (sim, streamer):
-        await published(streamer, (A, PUT), by_pnl)
+        await holding(lake, streamer, (A, PUT), by_pnl)
         sim.connectivity("lost")
         await eventually(lambda: streamer.state is SessionState.BLIND)
         sim.position_pnl(A, None, "ended")
         sim.position_pnl(A, PUT, "silent")  # until it has been seen that the profit is gone
         sim.connectivity("restored_data_kept")
-        await published(streamer, (A, PUT), lambda row: row.daily_pnl is None)
+        await holding(lake, streamer, (A, PUT), lambda row: row.daily_pnl is None)
         sim.position_pnl(A, PUT)
-        await published(streamer, (A, PUT), by_pnl)
+        await holding(lake, streamer, (A, PUT), by_pnl)
         await eventually(lambda: streamer.detail is None)
 
 
 @pytest.mark.parametrize("refused", [True, False])
 async def test_what_a_gateway_does_not_follow_is_valued_by_its_portfolio_rows_and_asked_again(
-    following, published, refused
+    following, lake, refused
 ):
     limited = lambda sim: sim.position_pnl_limit(3, refused)  # noqa: E731
     async with following(limited) as (sim, streamer):
-        await published(streamer, (B, FUTURE), by_pnl)
-        row = await published(streamer, (A, PUT), by_portfolio)
+        await holding(lake, streamer, (B, FUTURE), by_pnl)
+        row = await holding(lake, streamer, (A, PUT), by_portfolio)
         assert not row.followed
         sim.position_pnl_limit(None)
         await eventually(lambda: sim.stats()["pnl_subscriptions"] == OPEN)
-        await published(streamer, (A, PUT), by_pnl)
+        await holding(lake, streamer, (A, PUT), by_pnl)
 
 
 async def test_an_account_without_portfolio_rows_is_valued_by_its_profit_subscriptions(
-    following, published, drain
+    following, lake, drain
 ):
     without = lambda sim: sim.portfolio_rows(B, sent=False)  # noqa: E731
     async with following(without) as (_sim, streamer):
-        row = await published(streamer, (B, SPX_PUT), lambda row: by_pnl(row) and row.market_price)
+        row = await holding(
+            lake, streamer, (B, SPX_PUT), lambda row: by_pnl(row) and row.market_price
+        )
         assert row.market_price == pytest.approx(row.market_value / row.position / 100)
 
         async def drained():
@@ -263,13 +229,13 @@ async def test_an_account_without_portfolio_rows_is_valued_by_its_profit_subscri
 
 
 async def test_a_subscription_that_ends_in_an_account_without_portfolio_rows_is_requested_again(
-    following, published, monkeypatch
+    following, lake, monkeypatch
 ):
     monkeypatch.setattr(subscriptions, "SILENT_S", 0.5)
     without = lambda sim: sim.portfolio_rows(B, sent=False)  # noqa: E731
     async with following(without) as (sim, streamer):
-        await published(streamer, (B, SPX_PUT), by_pnl)
+        await holding(lake, streamer, (B, SPX_PUT), by_pnl)
         sim.position_pnl(B, SPX_PUT, "ended")
         sim.position_pnl(B, SPX_PUT)
         sim.pin_quote(SPX_PUT, bid=39.9, ask=40.1, mark=40.0)
-        await published(streamer, (B, SPX_PUT), lambda row: row.market_value == 4000)
+        await holding(lake, streamer, (B, SPX_PUT), lambda row: row.market_value == 4000)

@@ -19,7 +19,7 @@ from position_sync_dagster.sync.stream import model_greeks, router
 from position_sync_dagster.sync.stream import streamer as link
 from position_sync_dagster.sync.stream.contracts import ContractCache
 from tests.support.booked_legs import CALL, PUT, STOCK, A, B, leg
-from tests.support.streams import eventually, simulate
+from tests.support.streams import eventually, published
 
 FUTURE, CORN, INDEX = 920000002, 920000003, 920000004
 CORN_CALL, ES_PUT, SPX_PUT = 921000004, 921000005, 921000006
@@ -29,7 +29,7 @@ COMPUTED = {(A, CALL), (A, PUT), (A, CORN_CALL), (B, CALL), (B, ES_PUT), (B, SPX
 
 
 @pytest.fixture
-def computing(streaming, monkeypatch):
+def computing(stream_legs, monkeypatch):
     """Stream the small book, at today's prices, with greeks that are computed all the time."""
     monkeypatch.setattr(router, "PUBLISH_S", 0.1)
     monkeypatch.setattr(holdings, "FOLLOWED", timedelta(seconds=0.5))
@@ -39,42 +39,42 @@ def computing(streaming, monkeypatch):
     monkeypatch.setattr(model_greeks, "CHOOSE_S", 0.5)
 
     @asynccontextmanager
-    async def run(prepare=lambda sim: None, *, simulator=None, **settings):
+    async def run(*legs, prepare=None, simulator=None, **settings):
         book = replace(load_book("small"), as_of=None, option_market=OptionMarket())
-        async with simulate(book, **{"pnl_interval_s": 0.05} | (simulator or {})) as sim:
-            prepare(sim)
-            usual = {"underlying_lines": 10, "account_quiet_s": 0.5, "reserved_lines": 0}
-            async with streaming(sim, **usual | settings) as (streamer, _received):
-                yield sim, streamer
+        usual = {"underlying_lines": 10, "account_quiet_s": 0.5, "reserved_lines": 0}
+        simulator = {"pnl_interval_s": 0.05} | (simulator or {})
+        legs = stream_legs(
+            *legs, book=book, prepare=prepare, simulator=simulator, rows=False, **usual | settings
+        )
+        async with legs as (sim, streamer, _received):
+            yield sim, streamer
 
     return run
 
 
 @pytest.fixture
-def published(lake):
+def greeks(lake):
     """Return the greeks that are published, by holding."""
 
     def read(streamer):
-        rows = lake.broker_positions.read(streamer.settings.gateway_id)
+        rows = published(lake, streamer.settings).values()
         return {row.key: row.greeks for row in rows if row.greeks is not None}
 
     return read
 
 
-async def test_options_without_a_line_have_the_greeks_of_the_simulators_market(
-    computing, published
-):
+async def test_options_without_a_line_have_the_greeks_of_the_simulators_market(computing, greeks):
     async with computing(simulator=STILL) as (sim, streamer):
-        await eventually(lambda: published(streamer).keys() >= COMPUTED)
+        await eventually(lambda: greeks(streamer).keys() >= COMPUTED)
         assert set(sim.stats()["lines_by_conid"]) == {str(c) for c in (STOCK, FUTURE, CORN, INDEX)}
         assert (streamer.lines_in_use, streamer.underlying_lines) == (4, 4)
-        found = published(streamer)
-        for (_account, conid), greeks in ((key, found[key]) for key in COMPUTED):
-            truth = sim.greeks(conid)[conid]
-            assert greeks.delta == pytest.approx(truth["delta"], abs=0.03), conid
-            assert greeks.vega == pytest.approx(truth["vega"], rel=0.1), conid
-            assert greeks.greeks_source is GreeksSource.MODEL
-        assert published(streamer)[A, CORN_CALL].underlying_price == pytest.approx(450, rel=0.05)
+        found = greeks(streamer)
+        for key in COMPUTED:
+            computed, truth = found[key], sim.greeks(key[1])[key[1]]
+            assert computed.delta == pytest.approx(truth["delta"], abs=0.03), key
+            assert computed.vega == pytest.approx(truth["vega"], rel=0.1), key
+            assert computed.greeks_source is GreeksSource.MODEL
+        assert greeks(streamer)[A, CORN_CALL].underlying_price == pytest.approx(450, rel=0.05)
         assert not set(streamer.routes.values()) & {LegState.STREAMED}
 
 
@@ -90,31 +90,29 @@ async def test_ticks_of_underlyings_alone_show_that_a_reported_loss_of_ib_is_ove
 
 
 async def test_without_a_spare_line_nothing_is_computed_and_the_underlyings_are_named(
-    computing, lake, published
+    computing, lake, greeks
 ):
-    await lake.registry.add_active(**leg(PUT))
-    async with computing(max_lines=1) as (sim, streamer):
+    async with computing(PUT, max_lines=1) as (sim, streamer):
         await eventually(lambda: "the underlying has no price (" in (streamer.greeks or ""))
         await eventually(lambda: lake.contracts.get({STOCK, INDEX}).keys() == {STOCK, INDEX})
         version = lake.broker_positions.table.version
         before = version()
         await eventually(lambda: version() > before + 3)  # it could have computed many times
         assert (streamer.lines_in_use, streamer.underlying_lines) == (1, 0)
-        assert not published(streamer)
+        assert not greeks(streamer)
         assert sim.stats()["peak_lines"] == 1
 
 
 @pytest.mark.parametrize("lines", [0, None])  # None: a streamer that is used alone
-async def test_without_lines_for_underlyings_nothing_is_computed(computing, lake, published, lines):
-    await lake.registry.add_active(**leg(PUT))
-    async with computing(underlying_lines=lines) as (sim, streamer):
+async def test_without_lines_for_underlyings_nothing_is_computed(computing, lake, greeks, lines):
+    async with computing(PUT, underlying_lines=lines) as (sim, streamer):
         await eventually(lambda: sim.stats()["pnl_subscriptions"] == OPEN)
         assert (sim.stats()["peak_lines"], streamer.underlying_lines) == (1, 0)
         assert streamer.greeks is None
-        assert not published(streamer)
+        assert not greeks(streamer)
 
 
-async def test_an_active_leg_takes_the_line_of_an_underlying_at_once(computing, lake, published):
+async def test_an_active_leg_takes_the_line_of_an_underlying_at_once(computing, lake, greeks):
     async with computing(max_lines=4, min_hold_s=3600.0) as (sim, streamer):
         await eventually(lambda: streamer.underlying_lines == sim.stats()["peak_lines"] == 4)
         for conid in (CALL, PUT, STOCK):
@@ -128,7 +126,7 @@ async def test_an_active_leg_takes_the_line_of_an_underlying_at_once(computing, 
         # The stock is a leg and an underlying, with one line.
         assert sim.stats()["lines_by_conid"].get(str(STOCK)) == 1
         # What the gateway sends for a leg with a line is not computed as well.
-        await eventually(lambda: not {(A, CALL), (A, PUT)} & published(streamer).keys())
+        await eventually(lambda: not {(A, CALL), (A, PUT)} & greeks(streamer).keys())
 
 
 async def test_a_streamed_leg_without_greeks_of_the_gateway_has_computed_ones_until_they_come(
@@ -136,13 +134,13 @@ async def test_a_streamed_leg_without_greeks_of_the_gateway_has_computed_ones_un
 ):
     monkeypatch.setattr(model_greeks, "LOOK_S", 0.1)
     monkeypatch.setattr(model_greeks, "GREEKS_WITHIN_S", 0.3)
-    await lake.registry.add_active(**leg(CALL))
 
     async def source():
         rows = (await lake.updates.latest()).filter(conid=CALL, account=A, source="STREAM")
         return rows.select("greeks_source", "greeks_method").row(0) if rows.height else (None, None)
 
-    async with computing(lambda sim: sim.ticking(CALL, ["quote", "mark"])) as (sim, streamer):
+    quiet = lambda sim: sim.ticking(CALL, ["quote", "mark"])  # noqa: E731
+    async with computing(CALL, prepare=quiet) as (sim, streamer):
         await eventually(lambda: streamer.routes.get((A, CALL)) is LegState.STREAMED)
 
         async def computed():
@@ -162,22 +160,22 @@ async def test_a_streamed_leg_without_greeks_of_the_gateway_has_computed_ones_un
 
 
 async def test_an_underlying_that_stands_still_in_its_session_gives_no_greeks_and_is_named(
-    computing, published, monkeypatch
+    computing, greeks, monkeypatch
 ):
     monkeypatch.setattr(model_greeks, "OLD", timedelta(seconds=1))
     async with computing() as (sim, streamer):
-        await eventually(lambda: published(streamer).keys() >= COMPUTED)
+        await eventually(lambda: greeks(streamer).keys() >= COMPUTED)
         sim.ticking(STOCK, ["model"])  # a stock has none: nothing comes
         of_stock = {(A, CALL), (A, PUT), (B, CALL)}
-        await eventually(lambda: not of_stock & published(streamer).keys())
-        assert (B, SPX_PUT) in published(streamer)
+        await eventually(lambda: not of_stock & greeks(streamer).keys())
+        assert (B, SPX_PUT) in greeks(streamer)
         await eventually(lambda: "older than a minute in its session (AAPL)" in streamer.greeks)
         sim.ticking(STOCK)
-        await eventually(lambda: published(streamer).keys() >= COMPUTED)
+        await eventually(lambda: greeks(streamer).keys() >= COMPUTED)
 
 
 async def test_greeks_by_a_price_from_outside_the_session_of_the_underlying_have_no_time(
-    computing, published, monkeypatch
+    computing, greeks, monkeypatch
 ):
     today = utc_now().date()
     days = (f"{today + timedelta(days=n):%Y%m%d}:CLOSED" for n in (-1, 0, 1))
@@ -186,15 +184,15 @@ async def test_greeks_by_a_price_from_outside_the_session_of_the_underlying_have
         ContractCache, "hours", lambda self, c: closed if c == STOCK else hours(self, c)
     )
     async with computing() as (_sim, streamer):
-        await eventually(lambda: published(streamer).keys() >= COMPUTED)
-        found = published(streamer)
+        await eventually(lambda: greeks(streamer).keys() >= COMPUTED)
+        found = greeks(streamer)
         assert (found[A, CALL].greeks_time, found[A, PUT].greeks_time) == (None, None)
         assert found[A, CORN_CALL].greeks_time is not None
 
 
 @pytest.mark.parametrize("before_the_start", [True, False])
 async def test_an_option_whose_terms_changed_has_greeks_of_its_present_terms(
-    computing, published, lake, before_the_start
+    computing, greeks, lake, before_the_start
 ):
     def change(sim):
         gateway = sim._gateway
@@ -204,49 +202,43 @@ async def test_an_option_whose_terms_changed_has_greeks_of_its_present_terms(
         gateway.ledger._holdings[A, PUT] = replace(held, contract=later)
 
     async with computing() as (sim, streamer):
-        await eventually(lambda: published(streamer).keys() >= COMPUTED)
+        await eventually(lambda: greeks(streamer).keys() >= COMPUTED)
         await eventually(lambda: lake.contracts.get({PUT}))
         if not before_the_start:
-            await _has_greeks_of_the_market(sim, streamer, published, change)
+            await _has_greeks_of_the_market(sim, streamer, greeks, change)
     if before_the_start:
-        async with computing(change) as (sim, streamer):
-            await _has_greeks_of_the_market(sim, streamer, published)
+        async with computing(prepare=change) as (sim, streamer):
+            await _has_greeks_of_the_market(sim, streamer, greeks)
 
 
-async def _has_greeks_of_the_market(sim, streamer, published, change=lambda sim: None):
+async def _has_greeks_of_the_market(sim, streamer, greeks, change=lambda sim: None):
     change(sim)
     sim.fill(A, PUT, 1)
 
     def is_true():
-        found = published(streamer).get((A, PUT))
+        found = greeks(streamer).get((A, PUT))
         truth = sim.greeks(PUT)[PUT]["delta"]
         return found is not None and found.delta == pytest.approx(truth, abs=0.01)
 
     await eventually(is_true)
 
 
-async def test_a_refused_underlying_gives_no_greeks_and_is_named(computing, published):
-    def refuse(sim):
-        sim.set_permission(INDEX, 354)
-
-    async with computing(refuse) as (_sim, streamer):
-        await eventually(lambda: published(streamer).keys() >= COMPUTED - {(B, SPX_PUT)})
+async def test_a_refused_underlying_gives_no_greeks_and_is_named(computing, greeks):
+    refuse = lambda sim: sim.set_permission(INDEX, 354)  # noqa: E731
+    async with computing(prepare=refuse) as (_sim, streamer):
+        await eventually(lambda: greeks(streamer).keys() >= COMPUTED - {(B, SPX_PUT)})
         await eventually(lambda: "the underlying has no price (SPX)" in streamer.greeks)
-        assert (B, SPX_PUT) not in published(streamer)
+        assert (B, SPX_PUT) not in greeks(streamer)
         assert f"underlying {INDEX} has no market data" in streamer.detail
         assert streamer.underlying_lines == 3
 
 
 async def test_a_drain_writes_computed_greeks_with_their_times_and_once_for_a_value(
-    computing, published, lake
+    computing, greeks, lake
 ):
     async with computing(simulator=STILL) as (_sim, streamer):
-        await eventually(lambda: published(streamer).keys() >= COMPUTED)
-        (holding,) = (
-            row
-            for row in lake.broker_positions.read(streamer.settings.gateway_id)
-            if row.key == (A, PUT)
-        )
+        await eventually(lambda: greeks(streamer).keys() >= COMPUTED)
+        holding = published(lake, streamer.settings)[A, PUT]
         row = from_portfolio(holding, source=Source.QUEUE, now=utc_now(), by=Provenance())
         assert (row.greeks_source, row.delta) == (GreeksSource.MODEL, holding.greeks.delta)
         assert row.greeks_method.startswith("AMERICAN, rate 0.04, dividends unknown")

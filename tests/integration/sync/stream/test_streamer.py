@@ -22,7 +22,7 @@ from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 from tests.support.booked_legs import CALL, CENTS, PUT, STOCK, UNHELD, A, B, leg
-from tests.support.streams import eventually, published, requests, settings_for, simulate
+from tests.support.streams import eventually, holding, published, requests, settings_for, simulate
 from tests.support.waiting import DEADLINE_S
 
 
@@ -263,16 +263,6 @@ async def test_legs_without_a_line_are_valued_by_their_own_profit_and_loss_feed(
         asked = requests(sim, "reqPnLSingle")
         await eventually(lambda: requests(sim, "cancelPnLSingle"))
         assert asked == 1
-
-
-async def holding(lake, streamer, key, condition):
-    """Wait until what is published of a holding fulfils a condition, and return it."""
-
-    def found():
-        held = published(lake, streamer.settings).get(key)
-        return held if held is not None and condition(held) else None
-
-    return await eventually(found)
 
 
 async def test_a_leg_whose_line_is_refused_is_queued_and_the_detail_names_the_reason(stream_legs):

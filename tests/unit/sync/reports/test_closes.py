@@ -12,7 +12,7 @@ from rich.text import Text
 from position_sync_dagster.defs.assets.derived_tables import money_metadata
 from position_sync_dagster.domain.closes import Cause, Closure, end_text
 from position_sync_dagster.lake.schema import CLOSURES, frame_of, leg_rows
-from position_sync_dagster.sync.reports.book import BookMoney
+from position_sync_dagster.sync.reports.book import Book
 from position_sync_dagster.sync.reports.closes import NO_CLOSES, UNATTRIBUTED, Closes
 from position_sync_dagster.sync.reports.exposure import exposures
 from position_sync_dagster.terminal.money_tables import money_lines, sums_table
@@ -69,14 +69,14 @@ def test_a_leg_that_was_held_before_it_was_added_or_elsewhere_is_not_closed() ->
     assert in_two.end_of(leg(CALL)) is None
 
 
-def book(found: Closes, strategy: str | None = None) -> BookMoney:
+def book(found: Closes, strategy: str | None = None) -> Book:
     legs = [leg(n, "condor") for n in (CALL, 5, 6, 7)]
     rows = [*(row(n) for n in (5, 6, 7)), row(CALL, position=0.0)]
     held = book_of(rows, legs, closes=found)
     of_table = exposures(held.split, NOW).row(0, named=True)
     assert (of_table["legs"], of_table["legs_held"]) == (4, 3)
     assert (of_table["legs_closed"], of_table["closed"]) == (1, "one expired on 2026-03-20")
-    return held.money(strategy)
+    return held.of_strategy(strategy)
 
 
 def shown(table: list[Text]) -> list[str]:
@@ -150,7 +150,7 @@ def test_a_strategy_that_is_called_total_has_its_own_profit() -> None:
     legs = [leg(CALL, "total")]
     elsewhere = replace(SOLD, conid=9, realized_pnl=7.0)
     found = replace(closes(EXPIRED, elsewhere), legs=leg_rows(legs))
-    money = book_of([row(CALL)], legs, closes=found).money()
+    money = book_of([row(CALL)], legs, closes=found)
     assert [one["realized_pnl"] for one in (*money.strategies, *money.totals)] == [-112.0, -105.0]
 
 

@@ -12,6 +12,7 @@ from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.gateway.connection import DayExecutions
 from position_sync_dagster.gateway.holdings import PnlValues
 from position_sync_dagster.gateway.translate import UNSET
+from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.explain_closes import changes_between
 from position_sync_dagster.sync.stream.ownership import OwnerContext
@@ -22,7 +23,6 @@ from position_sync_dagster.sync.stream.publisher import (
     Publisher,
 )
 from tests.support.holdings import make_book, make_holding
-from tests.support.memory_queue import InMemoryPositionQueue
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 KEY = ("A", 1)
@@ -80,7 +80,7 @@ OTHERS = [make_holding(conid, NOW, position=1.0) for conid in (2, 3)]
 
 def publishing(*holdings):
     """Return a publisher of a feed with these holdings, and the feed, the table and the queue."""
-    feed, positions, queue = Feed(*holdings), Positions(), InMemoryPositionQueue()
+    feed, positions, queue = Feed(*holdings), Positions(), PositionQueue("queue", fsync=False)
     context = OwnerContext(settings=Settings(), clock=lambda: NOW)
     publisher = Publisher(context, queue, positions, Announcements())
     publisher.follow(feed)

@@ -1,20 +1,26 @@
-"""`latest` begins with the derived newest rows: it is as right as without them, and reads less."""
+"""What a reader of the ledger finds, and how few rows it reads for that."""
 
 import random
+import re
 import shutil
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from position_sync_dagster.errors import BrokenTableError
+from position_sync_dagster.domain.holding import AccountConfirmation, Completeness, PositionUpdate
+from position_sync_dagster.errors import BrokenTableError, NewerRowError
 from position_sync_dagster.lake import derived
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.schema import LATEST_POSITIONS
 from position_sync_dagster.lake.storage.table import Table, maintain
 from tests.support.extent import EVERYTHING
+from tests.support.holdings import make_holding
+from tests.support.torn_queues import written
 
 AHEAD = timedelta(hours=2)
 
@@ -150,3 +156,133 @@ def test_derived_rows_that_cannot_be_read_are_left_aside(
     for path in known.glob("*.parquet"):
         path.write_bytes(b"torn")
     assert reader().latest()["position"].to_list() == [1.0]
+
+
+HOUR = timedelta(hours=1)
+
+
+def held(ledger, clock, *conids):
+    found = ledger.newest_of(conids, clock.now - HOUR).rows
+    return {conid: row.position for (_, conid), row in found.items()}
+
+
+@pytest.mark.parametrize("book", [50, 1_000])
+def test_new_rows_are_compared_with_those_of_their_holdings_however_large_the_book_is(
+    open_ledger, make_update, clock, rows_decided, book
+):
+    writer, reader = open_ledger(), open_ledger()
+    writer.append(make_update(conid) for conid in range(1, book + 1))
+    assert len(reader.latest()) == len(held(reader, clock, *range(1, book + 1))) == book
+    rows_decided.clear()
+    clock.advance(1)
+    writer.append([make_update(7, position=7.0), make_update(3, position=3.0)])
+    clock.advance(1)
+    writer.append([make_update(book + 1), make_update(3, position=4.0)])
+    newest = reader.latest()
+    assert held(reader, clock, 3, 7, 8, book + 1) == {3: 4.0, 7: 7.0, 8: 1.0, book + 1: 1.0}
+    assert newest["conid"].to_list() == list(range(1, book + 2))
+    assert_frame_equal(newest, open_ledger().latest())
+    assert rows_decided[0] == 6
+
+
+def test_a_row_that_was_added_since_forbids_one_of_the_same_holding_only(
+    open_ledger, make_update, clock
+):
+    writer, other = open_ledger(), open_ledger()
+    writer.append([make_update(1), make_update(2)])
+    through = writer.newest_of([1, 2], clock.now - HOUR).through
+    other.append([make_update(1, position=0.0, update_id="zero")])
+    with pytest.raises(NewerRowError, match="conid 1 "):
+        writer.append([make_update(1, update_id="a"), make_update(2, update_id="b")],
+                      through=through)  # fmt: skip
+    assert writer.count() == 3
+    assert writer.append([make_update(2, update_id="b")], through=through).rows == 1
+    through = writer.newest_of([1], clock.now - HOUR).through
+    assert writer.append([make_update(1, update_id="a")], through=through).rows == 1
+    assert writer.append([make_update(1, update_id="a")], through=through).rows == 0
+
+
+LOGIN, ACCOUNT = "127.0.0.1:7497", "DUSIM1"
+BATCH = 50
+BOOKS = (200, 4_000)
+
+
+@pytest.mark.on_disk  # it reads the log's files
+@pytest.mark.parametrize("book", BOOKS)
+def test_a_batch_appends_its_rows_and_reads_those_of_the_batch_before(
+    lake, make_update, clock, rows_read, book
+):
+    ledger, since = lake.updates.sync, clock.now - timedelta(hours=1)
+    conids = range(1, book + 1)
+    ledger.append([make_update(conid, request_id=f"first-{conid}") for conid in conids])
+    ledger.newest_of(conids, since)
+    ledger.latest()
+    for batch in range(3):
+        clock.advance(1)
+        chosen = conids[batch * BATCH : (batch + 1) * BATCH]
+        rows_read.clear()
+        newest = ledger.newest_of(chosen, since)
+        assert len(newest.rows) == BATCH
+        rows = [make_update(conid, request_id=f"{batch}-{conid}") for conid in chosen]
+        ledger.append(rows, through=newest.through)
+        assert sum(rows_read) <= BATCH
+        assert written(ledger.table) == BATCH
+        rows_read.clear()
+        assert ledger.latest().height == book
+        assert sum(rows_read) == BATCH
+
+
+@pytest.mark.on_disk  # it reads the log's files
+@pytest.mark.parametrize("book", BOOKS)
+def test_a_fill_adds_one_row_of_its_holding_and_a_reader_reads_that_alone(
+    lake, clock, rows_read, book
+):
+    table = lake.broker_positions
+    who = {"gateway_id": LOGIN, "account": ACCOUNT, "completeness": Completeness.COMPLETE}
+    held = [make_holding(conid, clock.now, **who) for conid in range(1, book + 1)]
+    table.replace(LOGIN, held)
+    table.rows(LOGIN)
+    for conid in (3, 7):
+        clock.advance(1)
+        rows_read.clear()
+        fill = replace(held[conid - 1], position=5.0, received_at=clock.now)
+        table.update(LOGIN, [fill], accounts={ACCOUNT: AccountConfirmation(clock.now)})
+        assert rows_read == []
+        assert written(table.table) == 1
+        assert table.read(LOGIN)[conid - 1].position == 5.0
+        assert table.rows(LOGIN).height == book
+        assert rows_read == [1]
+
+
+ROOT = Path(__file__).parents[3]
+NOW = datetime.now(UTC)
+ROW = PositionUpdate(7, "SPY", None, 1.0, 1.5, 150.0, 100.0, 50.0, NOW, account="DUSIM0001")
+
+
+def shown(name: str, table: str = "data/lake/position_updates") -> list[str]:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+    return [block for block in blocks if table in block]
+
+
+@pytest.mark.parametrize("library", ["polars", "duckdb", "pandas"])
+def test_each_shown_reader_reads_the_rows_of_the_newest_version(library, capsys):
+    lake = Lake("data/lake", fsync=False)
+    lake.initialize_sync()
+    for number in range(3):
+        lake.updates.sync.append(
+            [replace(ROW, timestamp=NOW - timedelta(days=number), run_id=f"run-{number}")]
+        )
+    (block,) = (one for one in shown("docs/audit.md") if library in one)
+    assert sum(bool(line) for line in block.splitlines()) == 3
+    exec(block, {})  # noqa: S102
+    printed = capsys.readouterr().out
+    assert all(f"run-{number}" in printed for number in range(3))
+
+
+def test_the_readme_shows_lines_that_run_too(capsys):
+    lake = Lake(".demo/lake", fsync=False)
+    lake.initialize_sync()
+    lake.updates.sync.append([replace(ROW, run_id="run-1")])
+    (block,) = shown("README.md", ".demo/lake/position_updates")
+    exec(block, {})  # noqa: S102
+    assert capsys.readouterr().out == "[('STREAM', None, 1, 150.0)]\n"

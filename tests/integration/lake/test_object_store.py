@@ -9,20 +9,19 @@ from dataclasses import replace
 
 import pytest
 
+from position_sync_dagster import errors
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
-from position_sync_dagster.errors import (
-    LeaseLostError,
-    LoginOwnedError,
-    StoreRefusedError,
-    StoreUnavailableError,
-)
+from position_sync_dagster.errors import StoreRefusedError, StoreUnavailableError, UnsafeStoreError
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.storage import object_store as store_probe
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.processes.preflight import check_store
 from position_sync_dagster.sync.stream.ownership import Ownership
+from tests.support.demo_program import wait_for
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
-from tests.support.forked_workers import worker_forker
+from tests.support.lake_processes import Worker
 from tests.support.object_store import KEY_ID, SECRET, stored_under
 from tests.support.settings import make_settings
 from tests.support.store_proxy import CUT, CUT_AFTER, ERRORS, HANG, TOKEN, Rule
@@ -68,7 +67,7 @@ def test_a_refusal_in_the_middle_is_named_and_work_goes_on_after_it(
         lambda: lake.updates.sync.latest_since(make_update(1).timestamp),
         lambda: Lake(lake.path).initialize_sync(),
     ):
-        with pytest.raises(StoreRefusedError) as caught:
+        with pytest.raises(errors.StoreRefusedError) as caught:
             call()
         assert lake.path in caught.value.what
         assert TOKEN not in repr((caught.value, caught.value.__cause__))
@@ -90,7 +89,7 @@ def test_a_store_that_is_down_is_an_outage_with_the_same_words_each_time(store, 
     store.proxy.fail(Rule("slow down"))
     said = set()
     for _ in range(2):
-        with pytest.raises(StoreUnavailableError) as caught:
+        with pytest.raises(errors.StoreUnavailableError) as caught:
             lake.queue.sync.claim_batch(limit=1, lease_s=600)
         said.add(str(caught.value))
     [text] = said  # so that it is logged once
@@ -129,7 +128,9 @@ def test_a_mark_whose_answer_is_lost_counts_once_and_says_that_the_lease_is_over
     batch = lake.queue.sync.claim_batch(limit=REQUESTS, lease_s=600)
     lake.updates.sync.append([make_update(r.conid, request_id=r.request_id) for r in batch])
     store.proxy.fail(Rule(CUT_AFTER, "PUT", "position_queue/_delta_log", times=1))
-    with pytest.raises(LeaseLostError):  # it does not know its own commit: nothing is done twice
+    with pytest.raises(
+        errors.LeaseLostError
+    ):  # it does not know its own commit: nothing is done twice
         lake.queue.sync.mark_success([request.request_id for request in batch])
     assert_each_once(lake)
 
@@ -138,7 +139,7 @@ def test_missing_credentials_are_named(store, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises((StoreRefusedError, StoreUnavailableError)):
+    with pytest.raises((errors.StoreRefusedError, errors.StoreUnavailableError)):
         Lake(store.lake()).initialize_sync()
 
 
@@ -149,7 +150,7 @@ def test_no_credential_is_in_a_log_an_error_or_the_store(store, lake, make_updat
     said = []
     for fault in ERRORS:
         store.proxy.fail(Rule(fault))
-        with pytest.raises((StoreRefusedError, StoreUnavailableError)) as caught:
+        with pytest.raises((errors.StoreRefusedError, errors.StoreUnavailableError)) as caught:
             Lake(lake.path).queue.sync.counts()
         said.append(repr(caught.getrepr(chain=True)))
     everything = (
@@ -167,7 +168,7 @@ def test_an_owner_that_was_stopped_longer_than_its_lease_writes_nothing_more(sto
     updates.fence(session.gateway_id, session.fencing_token)
     rows = updates.count()
     os.kill(worker.pid, signal.SIGCONT)
-    assert worker.output() == f"{LeaseLostError.__name__}\n"
+    assert worker.result() == "LeaseLostError"
     assert updates.count() == rows
 
 
@@ -180,11 +181,12 @@ def test_an_owner_whose_clock_is_off_never_writes_after_its_successor(
     lake, make_update, clock_s, lease_s
 ):
     """To the others its lease has ended before it began; or it ends so much later."""
-    worker, updates = _owner_that_writes(lake, clock_s, lease_s), lake.updates.sync
+    worker = _owner_that_writes(lake, clock_s=clock_s, lease_s=lease_s)
+    updates = lake.updates.sync
     session = _taken_over(lake)
     updates.fence(session.gateway_id, session.fencing_token)
     rows = updates.count()
-    assert worker.output() == f"{LeaseLostError.__name__}\n"
+    assert worker.result() == "LeaseLostError"
     assert updates.count() == rows
     own = replace(make_update(2), gateway_id="g", fencing_token=session.fencing_token)
     assert updates.append([own]).rows == 1
@@ -193,27 +195,24 @@ def test_an_owner_whose_clock_is_off_never_writes_after_its_successor(
     assert set(tokens) == {session.fencing_token - 1, session.fencing_token}
 
 
-def _owner_that_writes(lake, *options):
+def _owner_that_writes(lake, **options):
     """Start a process that owns the login, and wait for its first row."""
-    worker = worker_forker("tests.support.fenced_worker").start(lake.path, *options)
+    worker = Worker("write_as_owner", lake.path, **options)
     worker.begin()
-    deadline = time.monotonic() + 60
-    while not lake.updates.sync.count():
-        assert time.monotonic() < deadline, "the owner wrote nothing"
-        time.sleep(0.05)
+    wait_for("the owner writes", lake.updates.sync.count)
     return worker
 
 
 def _taken_over(lake):
     """Acquire the login as soon as the lease of its owner is over."""
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline:
-        with suppress(LoginOwnedError):
+
+    def acquired():
+        with suppress(errors.LoginOwnedError):
             return lake.sessions.acquire(
                 "g", Owner.STREAM, lease_s=60, run_id=None, host="other", pid=os.getpid()
             )
-        time.sleep(0.1)
-    raise AssertionError("the lease of a stopped owner never ended")
+
+    return wait_for("the lease of its owner ends", acquired)
 
 
 def test_keys_of_a_file_that_expire_are_read_again_without_a_new_process(
@@ -236,7 +235,9 @@ def test_keys_of_a_file_that_expire_are_read_again_without_a_new_process(
     assert lake.updates.sync.latest().height == 1
     store.proxy.fail(Rule("expired", key_id="FIRSTKEY"))
     for use in (lake.updates.sync.latest, lake.queue.sync.counts):
-        with pytest.raises(StoreRefusedError, match=r"have expired .*AWS_SHARED_CREDENTIALS_FILE"):
+        with pytest.raises(
+            errors.StoreRefusedError, match=r"have expired .*AWS_SHARED_CREDENTIALS_FILE"
+        ):
             use()
     write("SECONDKEY")
     lake.updates.sync.append([make_update(2)])
@@ -256,3 +257,65 @@ async def test_a_store_that_hangs_suspends_an_owner_before_its_lease_ends(store,
         store.proxy.fail()
         await eventually(lambda: own.store_fault is None)
         own.check()
+
+
+def test_a_safe_store_is_called_so_and_the_probe_leaves_nothing_in_it(lake):
+    before = stored_under(lake.path)
+    [found] = check_store(lake)
+    assert found.text == "it refuses the second of two writers (conditional put)"
+    assert stored_under(lake.path) == before
+
+
+def test_a_store_that_lost_its_conditional_put_is_named_with_those_that_have_it(store, lake):
+    store.proxy.change(stripped=("if-none-match",))
+    with pytest.raises(UnsafeStoreError, match=r"no conditional put.*MinIO"):
+        check_store(lake)
+
+
+def test_a_client_that_may_not_use_conditional_put_is_named(lake, monkeypatch):
+    monkeypatch.setenv("AWS_CONDITIONAL_PUT", "disabled")
+    with pytest.raises(UnsafeStoreError, match="AWS_CONDITIONAL_PUT"):
+        lake.queue.table.probe_store()
+
+
+def test_a_winner_whose_answer_is_lost_makes_no_store_unsafe(store, lake):
+    store.proxy.fail(Rule(CUT_AFTER, "PUT", store_probe.PROBES, times=1))
+    assert lake.queue.table.probe_store()
+
+
+def test_writers_that_never_meet_prove_nothing(lake, monkeypatch):
+    monkeypatch.setattr(store_probe, "_race", lambda *_: [None, OSError("it is there")])
+    with pytest.raises(UnsafeStoreError, match="no writer lost"):
+        lake.queue.table.probe_store()
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"), [("denied", StoreRefusedError), ("slow down", StoreUnavailableError)]
+)
+def test_a_store_that_cannot_be_written_now_is_not_called_unsafe(store, lake, fault, error):
+    store.proxy.fail(Rule(fault, "PUT"))
+    with pytest.raises(error):
+        lake.queue.table.probe_store()
+
+
+def test_a_folder_needs_no_probe(tmp_path):
+    assert check_store(Lake(tmp_path / "lake")) == []
+
+
+COMMITS = 30
+
+
+def test_a_commit_takes_as_few_requests_after_many_commits(store, make_update, clock):
+    updates = Lake(store.lake()).updates.sync
+    updates.initialize()
+    updates.fence("g", 1)
+    taken = []
+    for number in range(COMMITS):
+        row = replace(make_update(number + 1), gateway_id="g", fencing_token=1)
+        store.proxy.change()
+        updates.append([row])
+        taken.append(len(store.proxy.change()))
+        clock.advance(1)
+    ordered = sorted(taken)
+    assert ordered[COMMITS // 2] <= 12, taken
+    assert ordered[-1] <= 70, taken  # with a checkpoint, and the table opened anew
