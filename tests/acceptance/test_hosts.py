@@ -58,17 +58,8 @@ class Deployment:
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     folder = tmp_path_factory.mktemp("deployment")
     gateway_port, control_port = free_port(), free_port()
-    words = [
-        "-m",
-        "ib_gateway_simulator",
-        "--book",
-        "demo",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(gateway_port),
-    ]
-    words += ["--control-port", str(control_port)]
+    words = ["-m", "ib_gateway_simulator", "--book", "demo", "--host", "127.0.0.1"]
+    words += ["--port", str(gateway_port), "--control-port", str(control_port)]
     import_strategies(folder / "lake")
     with postgres.running() as database:
         files = {"cwd": folder, "output": folder / "simulator.log"}
