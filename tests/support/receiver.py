@@ -1,4 +1,4 @@
-"""A server on this machine that a test answers for, and one of messages, as `json://` of apprise."""
+"""A server on this machine that a test answers for, and one that takes messages of apprise."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
