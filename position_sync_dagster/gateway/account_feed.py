@@ -138,10 +138,10 @@ class AccountValues:
         """Whether its newest download ended and its values are current."""
         return self.whole_since_s is not None
 
-    def invalidate(self) -> None:
-        """Forget its state: the gateway dropped every subscription."""
-        self.whole_since_s = self.problem = self.ended_at = None
-        self.again_at_s, self.end_is_due = math.inf, False
+    def begin(self) -> None:
+        """Record that a download begins: what becomes due from now on is not part of it."""
+        self.requested_at, self.again_at_s = utc_now(), math.inf
+        self.whole_since_s = self.spoiled = None
 
     def complete(self, now_s: float, *, stays_open: bool) -> None:
         """Record that a download ended whole.
@@ -151,7 +151,7 @@ class AccountValues:
             stays_open: Whether its subscription stays open; then it counts as a success only after
                 `lasts_s`.
         """
-        self.whole_since_s, self.problem, self.again_at_s = now_s, None, math.inf
+        self.whole_since_s, self.problem = now_s, None
         if not stays_open:
             self.failures = 0
 
@@ -192,13 +192,11 @@ class PortfolioDownloads:
     def __init__(
         self, login: Login, book: HoldingsBook, *, on_change: Callable[[str], None]
     ) -> None:
-        settings, random = login.settings, Random()  # noqa: S311 - jitter of a delay
+        settings = login.settings
         self.account_time = ""
-        self.accounts = {
-            account: AccountValues(settings.account_interval_s, random)
-            for account in login.accounts
-        }
         self._login, self._ib, self._book = login, login.ib, book
+        self._random = Random()  # noqa: S311 - jitter of a delay
+        self._know_nothing()
         self._connectivity = login.connectivity
         self._on_change = on_change
         self._silence_s = 2 * settings.account_interval_s
@@ -237,9 +235,14 @@ class PortfolioDownloads:
 
     def invalidate(self) -> None:
         """Forget every subscription: the gateway dropped them."""
-        for one in self.accounts.values():
-            one.invalidate()
+        self._know_nothing()
         self._forget_subscription()
+
+    def _know_nothing(self) -> None:
+        lasts_s = self._login.settings.account_interval_s
+        self.accounts = {
+            account: AccountValues(lasts_s, self._random) for account in self._login.accounts
+        }
 
     def restored(self) -> None:
         """Make missing values due, and those of an open subscription: it may lack changes."""
@@ -296,7 +299,7 @@ class PortfolioDownloads:
     async def _download(self, account: str) -> None:
         one = self.accounts[account]
         self._interruptions = self._connectivity.interruptions
-        one.requested_at, one.whole_since_s, one.spoiled = utc_now(), None, None
+        one.begin()
         self._last_row = None
         self._times.clear()
         why: str | None = None
@@ -448,6 +451,7 @@ class PortfolioDownloads:
             self._hear(account)
             is_late = not self._finish(None)
             if is_late and self._is_uninterrupted and not one.spoiled:
+                one.again_at_s = math.inf
                 self._complete(account)  # what came before it was whole
         return True
 
@@ -702,10 +706,6 @@ class AccountFeed:
         values = self._values.accounts.get(account)
         return values.ended_at if values is not None else None
 
-    def interrupted(self) -> None:
-        """Count the next list that empties an account as a first one: the gateway has lost IB."""
-        self.emptied.take_back()
-
     def restored(self) -> None:
         """Make the positions and missing values due: the gateway has IB again."""
         self._list_wanted = True
@@ -839,20 +839,6 @@ class AccountFeed:
         demoted, self._demoted = self._demoted, False
         return demoted
 
-    def unsubscribed(self, changed: Iterable[Key]) -> set[str]:
-        """Return the accounts of these holdings that must be downloaded to get their values."""
-        if len(self.accounts) == 1:
-            return set()
-        return {
-            holding.account
-            for key in changed
-            if (holding := self.get(key)) is not None
-            and holding.position
-            and holding.market_value is None
-            and (ended_at := self._ended_at(holding.account)) is not None
-            and holding.position_time > ended_at
-        }
-
     def _downloaded_within(self, max_age: timedelta) -> bool:
         # If it is in the future, the clock was set back since: its age is unknown.
         downloaded_at = self.downloaded_at
@@ -902,7 +888,9 @@ class AccountFeed:
             self._contradicted[row.key] = position
         else:
             cost = row.amounts["average_cost"]
-            self.book.put_position(account, row.instrument, position, cost)
+            changed = self.book.put_position(account, row.instrument, position, cost)
+            if changed and len(self.accounts) > 1 and self._ended_at(account) is not None:
+                self._values.request_again(account)  # it sends no values by itself
         self._hear(account, position)
         return True
 

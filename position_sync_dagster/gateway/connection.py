@@ -221,18 +221,14 @@ class MessageReader:
 
     def _on_unreadable(self, error: BaseException | None) -> None:
         self._failed = True
-        self._log.report(
-            "unreadable message",
-            f"{self._gateway_id} sent a message that cannot be read (type {self._type[:12]!a}, "
-            f"{type(error).__name__}); it is left out",
-        )
+        kind, text = "unreadable message", "a message that cannot be read"
         if isinstance(error, UnknownZoneError):
-            self._log.report(
-                str(error),
-                f"{self._gateway_id} sent a time that cannot be read, since {error}. Choose "
-                "another time zone at the log-in of TWS or IB Gateway, or UTC for the times that "
-                "it sends to clients (API settings).",
-            )
+            kind = str(error)
+            text = f"a time that cannot be read, since {error}. Choose another time zone at the "
+            text += "log-in of TWS or IB Gateway, or UTC for the times that it sends to clients "
+            text += "(API settings)"
+        what = f"(type {self._type[:12]!a}, {type(error).__name__}); it is left out"
+        self._log.report(kind, f"{self._gateway_id} sent {text} {what}")
 
 
 # Seconds without a readable message after which the watchdog requests the gateway's time; it waits
@@ -302,7 +298,6 @@ class GatewayConnection:
         connectivity: Whether the gateway has IB, and its data farms.
         on_message: Listeners, called with (code, text) for each message of type 4.
         lost: Set when the socket is gone.
-        on_lost: Listeners, called when the socket is gone.
         feed: The holdings and their values.
         lines: The market data lines.
         pnl: The values of single holdings without a line.
@@ -317,8 +312,7 @@ class GatewayConnection:
         self.gateway_id = settings.gateway_id
         self.unknown: set[int] = set()
         self.lost = asyncio.Event()
-        self.on_lost: list[Callable[[], None]] = []
-        ib.disconnectedEvent += self._on_lost
+        ib.disconnectedEvent += self.lost.set
         self.connectivity = login.connectivity
         self.accounts = login.accounts
         self.feed = AccountFeed(login, give_up=self.drop)
@@ -341,11 +335,6 @@ class GatewayConnection:
         """Return live, paper or simulated, by the account ids."""
         return trading_mode_of(self.accounts[0])
 
-    @property
-    def server_version(self) -> int:
-        """The version of the protocol that the gateway speaks."""
-        return int(self.ib.client.serverVersion())
-
     async def clock_difference_s(self, *, timeout_s: float, clock: Clock = utc_now) -> float | None:
         """Return by how many seconds the gateway's clock is ahead of ours; None without an answer.
 
@@ -360,37 +349,21 @@ class GatewayConnection:
             return 0.0 if early <= 0.0 and late + 1.0 >= 0.0 else max(early, late + 1.0, key=abs)
         return None
 
-    def require_online(self) -> None:
-        """Check that the gateway has IB: without it nothing that it sends is current.
+    def require_login_of(self, settings: Settings) -> None:
+        """Check the trading mode and the accounts that settings and gateways file name, if any.
 
         Raises:
-            BrokerUnavailableError: With the gateway's own message.
+            SettingsError: An account is of another mode, or the gateway serves other accounts.
         """
-        self.connectivity.require_ib()
-
-    def require_trading_mode(self, settings: Settings) -> None:
-        """Check that every account is of the trading mode that the settings name, if any.
-
-        Raises:
-            SettingsError: An account is of another mode.
-        """
-        expected = settings.trading_mode
+        mode, expected = settings.trading_mode, settings.accounts
         for account in self.accounts:
-            if expected is not None and trading_mode_of(account) is not expected:
+            if mode is not None and trading_mode_of(account) is not mode:
                 raise errors.SettingsError(
-                    f"POSITION_SYNC_TRADING_MODE is {expected}, and the gateway at "
+                    f"POSITION_SYNC_TRADING_MODE is {mode}, and the gateway at "
                     f"{settings.gateway_id} serves a {trading_mode_of(account)} account.",
                     remedy="Point POSITION_SYNC_GATEWAY_PORT at the gateway of the other mode, or "
                     "change the mode together with POSITION_SYNC_LAKE.",
                 )
-
-    def require_accounts(self, settings: Settings) -> None:
-        """Check that the gateway serves the accounts that the gateways file names, if any.
-
-        Raises:
-            SettingsError: It serves others, or not all of them.
-        """
-        expected = settings.accounts
         if expected is not None and sorted(expected) != sorted(self.accounts):
             raise errors.SettingsError(
                 f"The gateway of {settings.gateway_id} at {settings.gateway_address} serves "
@@ -546,15 +519,10 @@ class GatewayConnection:
                         await closed
         self.lost.set()
 
-    def _on_lost(self) -> None:
-        self.lost.set()
-        for listener in list(self.on_lost):
-            listener()
-
     def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
         self.connectivity.take(code, text)
         if code in codes.OFFLINE:
-            self.feed.interrupted()
+            self.feed.emptied.take_back()  # the next empty list is a first one
         elif code in codes.RESTORED:
             self.feed.restored()
         if code == codes.GatewayCode.RESTORED_DATA_LOST:
@@ -594,8 +562,7 @@ async def connect(
     )
     connection = GatewayConnection(login)
     try:
-        connection.require_trading_mode(settings)
-        connection.require_accounts(settings)
+        connection.require_login_of(settings)
     except errors.SettingsError:
         await connection.close()
         raise
@@ -656,7 +623,7 @@ class IBConnectionManager:
             shared.holders.add(self)
             if shared.connection is None or not shared.connection.is_connected:
                 shared.connection = await connect(self.settings)
-            shared.connection.require_trading_mode(self.settings)
+            shared.connection.require_login_of(self.settings)
             return shared.connection
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -163,27 +163,18 @@ def ids_of(request_ids: str | Iterable[str]) -> list[str]:
 PROMOTE_AFTER_S = 60.0
 
 
+@dataclass(eq=False, repr=False)
 class SyncQueue:
     """The queue with blocking calls; see `PositionQueue`."""
 
-    def __init__(
-        self,
-        store: lifecycle_table.LifecycleTable,
-        *,
-        retry: RetryPolicy | None,
-        clock: Clock,
-        random: Random | None,
-        new_ids: schema.NewIds,
-        promote_after_s: float,
-    ) -> None:
-        self.store = store
-        self._retry = retry or RetryPolicy()
-        self._clock = clock
-        self._random = random or Random()  # noqa: S311 - jitter, not a secret
-        self._new_ids = new_ids
-        self._promote_after_s = promote_after_s
-        # The newest lease token of each request that this object has claimed and not ended.
-        self._tokens: dict[str, str] = {}
+    store: lifecycle_table.LifecycleTable
+    clock: Clock
+    policy: RetryPolicy
+    random: Random
+    new_ids: schema.NewIds = schema.new_ids
+    promote_after_s: float = PROMOTE_AFTER_S
+    # The newest lease token of each request that this object has claimed and not ended.
+    _tokens: dict[str, str] = field(default_factory=dict, init=False)
 
     def initialize(self) -> None:
         """Create the queue's table, or check and migrate the one that is there."""
@@ -223,10 +214,10 @@ class SyncQueue:
             check(f" of the request for {errors.shown(one.conid)}", **schema.fields_of(one))
         if not checked:
             return []
-        now = self._clock()
+        now = self.clock()
         ids = self.store.change(
             lambda snapshot: transitions.insert(
-                snapshot.live, checked, now=now, new_ids=self._new_ids
+                snapshot.live, checked, now=now, new_ids=self.new_ids
             ),
             {"action": "insert"},
         )
@@ -256,7 +247,7 @@ class SyncQueue:
             wanted &= pl.col("priority") == priority
         wanted &= IS_REQUEST
         if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
-            order = claim_order(self._clock(), self._promote_after_s)
+            order = claim_order(self.clock(), self.promote_after_s)
             found = self.store.snapshot().live.filter(wanted).sort(order).head(limit)
         else:
             newest = self.store.newest_finished(status.value, wanted, limit)
@@ -300,8 +291,8 @@ class SyncQueue:
         token, owner = os.urandom(16).hex(), schema.storable(owner or f"pid-{os.getpid()}")
 
         def step(snapshot: lifecycle_table.Snapshot) -> lifecycle_table.Change[pl.DataFrame]:
-            now = self._clock()
-            order = claim_order(now, self._promote_after_s)
+            now = self.clock()
+            order = claim_order(now, self.promote_after_s)
             claimed = snapshot.live.filter(pl.col("lease_token") == token)
             if not claimed.is_empty():  # the answer to the commit was lost
                 return lifecycle_table.Change(claimed.sort(order))
@@ -371,7 +362,7 @@ class SyncQueue:
         lease_token: str | None,
         answers: Mapping[str, Answer],
     ) -> None:
-        step = partial(transitions.succeed, answers=answers, new_ids=self._new_ids)
+        step = partial(transitions.succeed, answers=answers, new_ids=self.new_ids)
         self._change_claimed(ids, action, lease_token, step, {"action": "success"})
         if ids:
             logger.info("marked %d requests SUCCESS", len(ids))
@@ -410,9 +401,9 @@ class SyncQueue:
             for request_id, text in errors.items()
         }
         following = partial(
-            next_attempt, retryable=retryable, policy=self._retry, random=self._random
+            next_attempt, retryable=retryable, policy=self.policy, random=self.random
         )
-        step = partial(transitions.fail, errors=texts, following=following, new_ids=self._new_ids)
+        step = partial(transitions.fail, errors=texts, following=following, new_ids=self.new_ids)
         self._change_claimed(
             list(texts), transitions.Action.MARK, lease_token, step, {"action": "failure"}
         )
@@ -463,7 +454,7 @@ class SyncQueue:
         if not self.overview().expired:
             return []
         return self.store.change(
-            lambda snapshot: transitions.rescue(snapshot.live, now=self._clock()),
+            lambda snapshot: transitions.rescue(snapshot.live, now=self.clock()),
             {"action": "rescue"},
         )
 
@@ -476,7 +467,7 @@ class SyncQueue:
         ids = ids_of(request_ids)
         if not ids:
             return []
-        now = self._clock()
+        now = self.clock()
 
         def step(snapshot: lifecycle_table.Snapshot) -> lifecycle_table.Change[list[str]]:
             failed, siblings = failed_rows(snapshot, ids)
@@ -492,7 +483,7 @@ class SyncQueue:
         ids = ids_of(request_ids)
         live = self.store.snapshot().live
         rows, tokens = live.filter(transitions.has_id(live, ids)), self._tokens_of(ids, lease_token)
-        action, now = transitions.Action.HOLD, self._clock()
+        action, now = transitions.Action.HOLD, self.clock()
         with suppress(errors.LeaseLostError, errors.RequestStateError):
             return not transitions.check_leases(rows, ids, tokens, action=action, now=now)
         return False
@@ -521,7 +512,7 @@ class SyncQueue:
         Args:
             except_accounts: Requests of these accounts count as neither claimable nor expired.
         """
-        (snapshot, finished), now = self.store.counted_snapshot(), self._clock()
+        (snapshot, finished), now = self.store.counted_snapshot(), self.clock()
         live = snapshot.live.filter(IS_REQUEST)
         counts = dict.fromkeys(QueueStatus, 0)
         for status, number in live.group_by("status").len().iter_rows():
@@ -559,7 +550,7 @@ class SyncQueue:
         """
         if not ids:
             return
-        now = self._clock()
+        now = self.clock()
 
         def checked(snapshot: lifecycle_table.Snapshot) -> lifecycle_table.Change[None]:
             named = transitions.has_id(snapshot.live, ids)
@@ -617,14 +608,10 @@ class PositionQueue:
         **options: Unpack[TableOptions],
     ) -> None:
         self.table = Table(delta_lake_path, schema.POSITION_QUEUE, **options)
-        self.sync = SyncQueue(
-            lifecycle_table.LifecycleTable(self.table, clock),
-            retry=retry,
-            clock=clock,
-            random=random,
-            new_ids=new_ids,
-            promote_after_s=promote_after_s,
-        )
+        store = lifecycle_table.LifecycleTable(self.table, clock)
+        jitter = random or Random()  # noqa: S311 - not a secret
+        policy = retry or RetryPolicy()
+        self.sync = SyncQueue(store, clock, policy, jitter, new_ids, promote_after_s)
 
     @property
     def delta_lake_path(self) -> str:

@@ -25,7 +25,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial, wraps
 from pathlib import Path
 from threading import RLock
-from typing import Any, Concatenate, ParamSpec, Protocol, TypedDict, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypedDict, TypeVar
 from urllib.parse import unquote
 
 import polars as pl
@@ -827,7 +827,6 @@ def _cut_log(table: Table, handle: DeltaTable) -> None:
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
-S_co = TypeVar("S_co", covariant=True)
 
 # A few are enough: Delta work waits for the disk, and each table serves one call at a time.
 _THREADS = 4
@@ -862,21 +861,16 @@ def together(work: Callable[[S], R], items: Iterable[S]) -> list[R]:
         return list(pool.map(work, items))
 
 
-class Facade(Protocol[S_co]):
-    """A table for asyncio, over the same table with blocking calls."""
-
-    @property
-    def sync(self) -> S_co:
-        """The table with blocking calls."""
-
-
 def offloaded(
-    method: Callable[Concatenate[S, P], R],
-) -> Callable[Concatenate[Facade[S], P], Coroutine[Any, Any, R]]:
-    """Return the asyncio form of a blocking call: the same arguments, result and errors."""
+    method: Callable[Concatenate[Any, P], R],
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]:
+    """Return the asyncio form of a blocking call, for an object with the blocking one as `sync`.
+
+    Arguments, result and errors are the same.
+    """
 
     @wraps(method)
-    async def call(self: Facade[S], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
         work: Callable[P, R] = getattr(self.sync, method.__name__)
         return await offload(work, *args, **kwargs)
 

@@ -484,11 +484,6 @@ class LineManager:
         quote = connection.lines.quote(conid)
         return self.login.line(conid).counted(quote, self.context.clock())
 
-    @property
-    def limit(self) -> int:
-        """The number of lines of the login, as configured, or as learned from code 101."""
-        return self.login.limit.lines
-
     def want_underlyings(self, conids: Sequence[int]) -> None:
         """Request lines for these underlyings, in this order, as far as no leg needs the lines.
 
@@ -537,11 +532,11 @@ class LineManager:
         for conid in login.due_for_live(now):
             lines.switch(conid)
             login.line(conid).requested(now)
-        held = self.held
+        held, denials = self.held, login.denials(now)
         for conid in sorted(
             (chosen - held) & details.keys(), key=lambda c: rank(login.wanted[c], held)
         ):
-            delayed = login.denied(conid, now) is not None
+            delayed = conid in denials
             lines.subscribe(details[conid], market_data_type=KINDS[delayed])
             login.line(conid).requested(now, delayed=delayed)
         return self.of_legs
