@@ -13,6 +13,7 @@ from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
 from tests.support.forked_workers import worker_forker
 from tests.support.object_store import stored_under
+from tests.support.queues import finish_each
 
 MODULE = "tests.support.crash_worker"
 REQUESTS = 12
@@ -76,7 +77,7 @@ def test_a_drain_killed_at_any_step_is_followed_by_one_row_for_each_request(lake
 @pytest.mark.parametrize("place", ["disk", "store"] if EVERYTHING else ["disk"], indirect=True)
 @pytest.mark.parametrize("point", POINTS["maintain"])
 def test_maintenance_killed_at_any_step_changes_nothing_that_is_read(lake, point):
-    finish_some(lake)
+    finish_each(lake.queue, range(1000, 1035))
     before = lake.queue.table.rows().sort("request_id").drop("part")
     killed_at(lake.path, "maintain", point)
     again = Lake(lake.path, fsync=False)
@@ -84,12 +85,6 @@ def test_maintenance_killed_at_any_step_changes_nothing_that_is_read(lake, point
     assert not any(map(Table.examine, Lake(again.path).tables))
     again.maintain(clean_now=True)
     assert again.queue.table.rows().sort("request_id").drop("part").equals(before)
-
-
-def finish_some(lake: Lake, count: int = 35) -> None:
-    queue = lake.queue.sync
-    for request in queue.insert_many(QueueRequest(1000 + n, "SPY") for n in range(count)):
-        queue.mark_success([request])
 
 
 PLACED = [("disk", "insert"), ("disk", "insert_many"), ("store", "insert")]
