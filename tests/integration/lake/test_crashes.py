@@ -11,11 +11,10 @@ from tests.support.crash_worker import BATCH, MANY, POINTS, large_insert
 from tests.support.drains import assert_each_ended_once, drain_later
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
-from tests.support.forked_workers import worker_forker
+from tests.support.forked_workers import ForkedWorker
 from tests.support.object_store import stored_under
 from tests.support.queues import finish_each
 
-MODULE = "tests.support.crash_worker"
 REQUESTS = 12
 
 # Where and at which point a drain is killed: in a store, a commit that is not there is the point
@@ -29,8 +28,7 @@ DRAINS = [("disk", point) for point in POINTS["drain"]] + [
 
 def killed_at(path: str, work: str, point: str) -> None:
     """Run a process that kills itself at a point of its work."""
-    worker = worker_forker(MODULE).start(work, path, point)
-    worker.begin()
+    worker = ForkedWorker("tests.support.crash_worker", work, path, point).begin()
     assert worker.output() == f"at {point}\n", "the process did not reach the point"
 
 
