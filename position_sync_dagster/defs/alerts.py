@@ -57,7 +57,8 @@ def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
         receivers=len(urls),
     )
     cursor, sent = alerts.send_due(cursor, urls, utc_now)
-    waiting = f"; {len(cursor.outbox)} messages wait" if cursor.outbox else ""
+    left = sum(map(len, cursor.outbox.values()))
+    waiting = f"; {left} messages wait" if left else ""
     return dg.SensorResult(
         skip_reason=f"{len(cursor.breaks)} checks do not pass; {sent} messages sent{waiting}",
         cursor=resources.cursor_text(cursor),
