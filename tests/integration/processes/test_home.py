@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_processes_that_a_crash_left_are_ended_before_the_next_use_and_no_others
     monkeypatch.setattr(home_module, "LEFTOVER_S", 0.2)
     mine, other = tmp_path / "mine", tmp_path / "other"
     other.mkdir()
-    marked = home_module.home_environment({MARKER: str(mine)})
+    marked = home_module.home_environment({}, mine)
     with (
         ChildProcess("n", SLEEP, env={MARKER: str(other)}, cwd=other, grace_s=0.0) as neighbour,
         subprocess.Popen(SLEEP, env=marked, start_new_session=True) as stray,
@@ -77,12 +78,15 @@ def test_the_users_settings_do_not_reach_into_a_home(monkeypatch):
     monkeypatch.setenv("POSITION_SYNC_MAX_LINES", "40")
     monkeypatch.setenv("DAGSTER_HOME", "/real/home")
     monkeypatch.setenv("TZ", "America/New_York")
-    env = home_module.home_environment({"POSITION_SYNC_LAKE": "/demo/lake"})
+    env = home_module.home_environment({"POSITION_SYNC_LAKE": "/demo/lake"}, Path("/demo/dagster"))
     assert {k: v for k, v in env.items() if k.startswith(("POSITION_SYNC_", "DAGSTER_"))} == {
-        "POSITION_SYNC_LAKE": "/demo/lake"
+        "POSITION_SYNC_LAKE": "/demo/lake",
+        MARKER: "/demo/dagster",
     }
     assert env["TZ"] == "America/New_York"
-    home_module.adopt_environment({"POSITION_SYNC_LAKE": "/demo/lake", "OTHER": "x"})
+    values = {"POSITION_SYNC_LAKE": "/demo/lake", "OTHER": "x"}
+    home_module.adopt_environment(values, Path("/demo/dagster"))
+    assert os.environ["DAGSTER_HOME"] == "/demo/dagster"
     assert os.environ["POSITION_SYNC_LAKE"] == "/demo/lake"
     assert "POSITION_SYNC_MAX_LINES" not in os.environ
     assert "OTHER" not in os.environ
