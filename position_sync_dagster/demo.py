@@ -423,7 +423,7 @@ class Options:
     ui_port: int = 0
     gateway_port: int = 0
     control_port: int = 0
-    as_json: bool = False
+    json: bool = False
     end_with: int | None = None
     calm: bool = False
     empty: bool = False
@@ -654,7 +654,7 @@ def run(options: Options) -> int:
     Raises:
         PositionSyncError: The demo could not start, or one of its programs ended.
     """
-    screen = choose_display(as_json=options.as_json)
+    screen = choose_display(as_json=options.json)
     home, stop = homes.Home.at(options.home), StopRequest(end_with=options.end_with)
     try:
         with homes.exclusive_use(home.dagster_home, purpose="position-sync demo"):
