@@ -91,7 +91,7 @@ async def test_granted_lines_are_held_for_their_minimum_time_even_above_a_limit_
     async with manage_lines(lines=4, max_lines=10, reserved_lines=2) as managed:
         managed.add(*ALL)
         await managed.tick()
-        await eventually(lambda: managed.manager.limit == 4)
+        await eventually(lambda: managed.manager.login.limit.lines == 4)
         assert len(await managed.tick(after_s=2)) == len(managed.streams) == 4
         assert "cancelMktData" not in managed.sim.stats()["requests"]["17"]
         assert len(await managed.tick(after_s=3)) == 2
@@ -103,7 +103,7 @@ async def test_a_refused_leg_is_the_one_that_comes_last(manage_lines):
         managed.add(CALL, priority=2)
         managed.add(PUT, INDEX_OPTION)
         await managed.tick()
-        await eventually(lambda: managed.manager.limit == 2)
+        await eventually(lambda: managed.manager.login.limit.lines == 2)
         assert managed.streams == {PUT, INDEX_OPTION}
 
 
