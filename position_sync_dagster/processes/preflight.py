@@ -187,7 +187,7 @@ async def _survey(settings: Settings, legs: list[Leg], found: list[Finding]) -> 
         found.append(await _clock(connection))
         connection.connectivity.require_ib()
         await connection.feed.ensure(timedelta(seconds=settings.refresh_interval_s))
-        found.append(of_account_time(connection.feed.account_time, utc_now()))
+        found.append(of_account_time(connection.feed.values.account_time, utc_now()))
         found += _accounts(connection, notices)
         await _lines(connection, settings, legs, found)
         found += await _legs(connection, legs)
