@@ -291,11 +291,7 @@ def _live_requests(
     conids = [request.conid for request in requests]
     found = live.filter(pl.col("conid").is_in(conids), IS_REQUEST)
     names = ("account", "conid", "request_id", "status", "priority")
-    columns = (found.get_column(name).to_list() for name in names)
-    return {
-        (account, conid): (request_id, status, priority)
-        for account, conid, request_id, status, priority in zip(*columns, strict=True)
-    }
+    return {(row[0], row[1]): row[2:] for row in found.select(names).rows()}
 
 
 class Action(Enum):
@@ -333,8 +329,7 @@ def check_leases(
         RequestStateError: A request is not PROCESSING.
     """
     names = ("request_id", "status", "lease_token", "lease_expires_at")
-    columns = (rows.get_column(name).to_list() for name in names)
-    found = {row[0]: row[1:] for row in zip(*columns, strict=True)}
+    found = {row[0]: row[1:] for row in rows.select(names).rows()}
     for request_id in ids:
         if request_id not in found:
             continue
