@@ -190,9 +190,9 @@ async def _survey(settings: Settings, legs: list[Leg], found: list[Finding]) -> 
         connection.on_message.append(lambda code, text: notices.append((code, text)))
         found += _identity(connection, settings)
         found.append(await _clock(connection))
-        connection.require_online()
+        connection.connectivity.require_ib()
         await connection.feed.ensure(timedelta(seconds=settings.refresh_interval_s))
-        found.append(of_account_time(connection.feed.account_time, utc_now()))
+        found.append(of_account_time(connection.feed.values.account_time, utc_now()))
         found += _accounts(connection, notices)
         await _lines(connection, settings, legs, found)
         found += await _legs(connection, legs)
@@ -201,7 +201,7 @@ async def _survey(settings: Settings, legs: list[Leg], found: list[Finding]) -> 
 
 
 def _identity(connection: GatewayConnection, settings: Settings) -> Iterator[Finding]:
-    version = connection.server_version
+    version = connection.ib.client.serverVersion()
     yield good("gateway", f"{connection.gateway_id} answers, server version {version}")
     if (problem := version_problem()) is not None:
         yield warning("ib_async", *problem)

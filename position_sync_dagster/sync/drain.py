@@ -807,13 +807,13 @@ class ConnectionValues:
         """
         try:
             connection = await self.manager.get_connection()
-            connection.require_online()
+            connection.connectivity.require_ib()
             await connection.feed.ensure(
                 timedelta(seconds=self.manager.settings.refresh_interval_s)
             )
         except errors.GatewayError as error:
             raise errors.BrokerUnavailableError(error.what, remedy=error.remedy) from error
-        connection.require_online()
+        connection.connectivity.require_ib()
         feed = connection.feed
         holdings = [h for h in feed.holdings if conids is None or h.instrument.conid in conids]
         return BrokerView(

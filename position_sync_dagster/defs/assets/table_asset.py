@@ -174,15 +174,16 @@ def column_lineage(
             others after the name of their table. Without an entry it is the column of that name.
         every: Sources of all columns.
     """
-    ledger, deps = schema.POSITION_UPDATES, dict[str, list[dg.TableColumnDep]]()
-    for column in spec.columns:
+    ledger = schema.POSITION_UPDATES
+
+    def deps(column: str) -> list[dg.TableColumnDep]:
         same = column if column in ledger.columns else ""
         sources = f"{made_of.get(column, same)} {every}".split()
-        deps[column] = [
-            dg.TableColumnDep(asset_key=table or ledger.name, column_name=name)
-            for table, _, name in (source.rpartition(".") for source in sources)
-        ]
-    return {"dagster/column_lineage": dg.TableColumnLineage(deps)}
+        places = [source.rpartition(".") for source in sources]
+        return [dg.TableColumnDep(table or ledger.name, name) for table, _, name in places]
+
+    lineage = dg.TableColumnLineage({column: deps(column) for column in spec.columns})
+    return {"dagster/column_lineage": lineage}
 
 
 def known(**values: float | str | None) -> "dict[str, float | str]":
@@ -218,26 +219,23 @@ def replacement_metadata(result: derived.Replaced) -> "dict[str, dg.RawMetadataV
 DEPS: dict[str, tuple[str, ...]] = {}
 
 
-def runless(
-    asset: str, made: Derived, sources: Mapping[str, str] | None = None
-) -> dg.AssetMaterialization:
+def runless(asset: str, made: Derived, registry: str) -> dg.AssetMaterialization:
     """Return a materialization that belongs to no run.
 
-    Without tags for its sources, an asset counts as out of date after each event of a source. With
-    those that Dagster gives an event of a run, only when the data version of a source changes.
+    Its sources have the tags that Dagster gives an event of a run: without them, an asset counts as
+    out of date after each event of a source, and with them only when a data version changes.
 
     Args:
         asset: The name of the asset.
         made: What the event says.
-        sources: The data versions of its sources, where they are not FOLLOWED; None: no tags. The
-            event must then follow each of its sources.
+        registry: The data version of `active_strategies`; all other sources are FOLLOWED.
     """
     tags = {DATA_VERSION: made.version}
-    if sources is not None:
+    for source in DEPS.get(asset, ()):
         tags["dagster/code_version"] = FOLLOWED
-        for source in DEPS.get(asset, ()):
-            tags[f"dagster/input_data_version/{source}"] = sources.get(source, FOLLOWED)
-            tags[f"dagster/input_event_pointer/{source}"] = "NULL"
+        version = registry if source == schema.ACTIVE_STRATEGIES.name else FOLLOWED
+        tags[f"dagster/input_data_version/{source}"] = version
+        tags[f"dagster/input_event_pointer/{source}"] = "NULL"
     return dg.AssetMaterialization(asset, metadata=made.metadata, tags=tags)
 
 

@@ -60,16 +60,12 @@ def total(found: Proposal) -> dict[int, float]:
 
 
 @pytest.mark.parametrize(("kind", "quantities"), BOOKS, ids=lambda one: str(one))
-def test_a_book_of_one_structure_is_proposed_as_it(kind: str, quantities: Any) -> None:
+def test_a_structure_is_proposed_as_it_also_beside_others(kind: str, quantities: Any) -> None:
     found = propose(book(quantities))
     assert kinds(found) == [kind]
     assert found.left_over == ()
     assert contracts(found.strategies[0]) == {contract(n).conid: q for n, q in quantities.items()}
-
-
-@pytest.mark.parametrize(("kind", "quantities"), BOOKS, ids=lambda one: str(one))
-def test_a_structure_is_found_beside_other_expiries_and_stocks(kind: str, quantities: Any) -> None:
-    """Beside a strangle of a later day, and with twenty shares that cover nothing."""
+    # Beside a strangle of a later day, and with twenty shares that cover nothing.
     if any(name.endswith("+") or name == "future" for name in quantities) or len(quantities) < 3:
         return  # these legs may go with the others
     beside = {"70P+": 1.0, "stock": quantities.get("stock", 0.0) + 20}

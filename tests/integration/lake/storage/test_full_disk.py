@@ -13,7 +13,7 @@ from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.durability import torn_entries
 from position_sync_dagster.lake.storage.table import COMPACT_FROM, maintain
-from tests.support.filled_queue import filled_queue
+from tests.support.queues import filled_queue
 
 
 def mount(*arguments: str, command: str = "mount") -> bool:
