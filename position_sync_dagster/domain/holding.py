@@ -471,51 +471,37 @@ class AccountConfirmation(NamedTuple):
     Attributes:
         confirmed_at: Until when the account feed confirmed every holding.
         followed_until: Until when PnLSingle subscriptions confirmed every followed holding.
+        completeness: How much of the account the broker has sent.
     """
 
     confirmed_at: datetime | None
     followed_until: datetime | None = None
+    completeness: Completeness = Completeness.UNKNOWN
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeastMove:
-    """The smallest move of a value that is published: a part of it, and an amount of its currency.
-
-    >>> least = LeastMove(part=0.01, amount=25.0)
-    >>> [least.is_move(by, 5_000.0) for by in (40.0, 60.0)], least.is_move(10.0, 300.0)
-    ([False, True], False)
-    """
-
-    part: float
-    amount: float
-
-    def is_move(self, by: float, value: float) -> bool:
-        """Return whether a change is at least `part` of this value, and at least `amount`."""
-        return abs(by) >= max(self.part * abs(value), self.amount)
-
-
-def has_moved(before: BrokerPosition, now: BrokerPosition, least: LeastMove) -> bool:
+def has_moved(before: BrokerPosition, now: BrokerPosition, *, part: float, amount: float) -> bool:
     """Return whether the values of a holding moved so far that it needs a new row.
 
-    They moved when the value or the daily profit changed by `least`, when the unrealized profit
-    changed its sign and the value changed by `least.part`, when one became known or unknown, or
-    when the price is in another unit, as after the contract's details came.
+    They moved when the value or the daily profit changed by `part` of the value and by `amount`,
+    when the unrealized profit changed its sign and the value changed by `part`, when one became
+    known or unknown, or when the price is in another unit, as after the contract's details came.
 
     Args:
         before: The holding when its last row was requested.
         now: The holding with its newest values.
-        least: The smallest move.
+        part: The smallest move, as a part of the value.
+        amount: The smallest move, in the currency.
     """
     value = before.market_value
     if value is None or now.market_value is None:
         return value != now.market_value
-    by = now.market_value - value
-    if least.is_move(by, value) or _is_known(before) != _is_known(now) or _other_unit(before, now):
+    by, least = abs(now.market_value - value), max(part * abs(value), amount)
+    if by >= least or _is_known(before) != _is_known(now) or _other_unit(before, now):
         return True
     daily = (before.daily_pnl, now.daily_pnl)
-    if daily[0] is not None and daily[1] is not None and least.is_move(daily[1] - daily[0], value):
+    if daily[0] is not None and daily[1] is not None and abs(daily[1] - daily[0]) >= least:
         return True
-    return _is_loss(before) != _is_loss(now) and abs(by) >= least.part * abs(value)
+    return _is_loss(before) != _is_loss(now) and by >= part * abs(value)
 
 
 def is_repeated(before: BrokerPosition, now: BrokerPosition) -> bool:

@@ -29,14 +29,12 @@ class Demand:
         priority: The best (smallest) priority of its legs; of an underlying its place by the value
             of its options.
         since: When the oldest of its legs was added.
-        strategy: The strategy of the leg with the best priority.
         of_options: It is no leg, but the underlying of held options, for their greeks.
     """
 
     conid: int
     priority: int
     since: datetime = NEVER
-    strategy: str = ""
     of_options: bool = False
 
 
@@ -67,11 +65,8 @@ def demands(
         }
         held = [leg for leg in active if accounts and leg.account in (None, *accounts)]
         if held:
-            first = min(held, key=lambda leg: leg.priority)
-            since, strategy = min(leg.added_at for leg in held), first.strategy_id
-            wanted.append(
-                Demand(conid=conid, priority=first.priority, since=since, strategy=strategy)
-            )
+            priority, since = min(leg.priority for leg in held), min(leg.added_at for leg in held)
+            wanted.append(Demand(conid=conid, priority=priority, since=since))
     return wanted
 
 
@@ -120,7 +115,7 @@ def allocate_lines(
 
     >>> from datetime import UTC
     >>> at = datetime(2026, 1, 2, tzinfo=UTC)
-    >>> legs = [Demand(conid=c, priority=1, since=at, strategy="s") for c in (3, 1, 2)]
+    >>> legs = [Demand(conid=c, priority=1, since=at) for c in (3, 1, 2)]
     >>> sorted(allocate_lines(legs, {}, limit=3, reserve=1, now=0.0, min_hold_s=5.0))
     [1, 2]
     """
@@ -863,10 +858,6 @@ class LoginLines:
             for conid, line in self._lines.items()
             if line.denial is not None and (line.denied(now_s) is not None or conid in waiting)
         }
-
-    def denied(self, conid: int, now_s: float) -> Denial | None:
-        """Return why a contract has no live data now; None if it may have it."""
-        return self.denials(now_s).get(conid)
 
     def share_refusals(self) -> None:
         """Set the same wait for every contract that was refused for a cause of the login."""

@@ -231,20 +231,31 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Writing:
-    """How a row comes to be written.
+class Moment:
+    """One moment for one contract.
 
     Attributes:
-        source: The path that writes it.
-        now: Its time.
-        by: Its writer.
-        note: Why the value is not the usual one.
+        now: By the clock of the rows.
+        by: The writer of a row.
+        now_s: By the clock of the lines.
+        hours: When the contract trades; None: unknown.
+        price_magnifier: Divisor from quoted prices to the major unit; None: unknown.
     """
 
-    source: Source
     now: datetime
     by: Provenance
-    note: str | None = None
+    now_s: float = 0.0
+    hours: TradingHours | None = None
+    price_magnifier: int | None = None
+
+    @property
+    def session_open(self) -> bool:
+        """Return whether the contract trades; True if unknown."""
+        return self.in_session(self.now)
+
+    def in_session(self, at: datetime) -> bool:
+        """Return whether the contract traded at a time; True if unknown."""
+        return self.hours is None or self.hours.is_open(at) is not False
 
 
 # The price and the value of a holding, by the names of the columns; what is left out is unknown.
@@ -286,10 +297,10 @@ def factor_agrees(holding: BrokerPosition, *, price_magnifier: int) -> bool | No
 def revalue(
     holding: BrokerPosition,
     quote: Quote | None,
-    writing: Writing,
+    at: Moment,
     *,
     trusted: bool = True,
-    price_magnifier: int | None,
+    note: str | None = None,
     max_last_age: timedelta,
 ) -> PositionUpdate:
     """Value a streamed holding by its quote, or by the broker's value where no price counts.
@@ -305,21 +316,21 @@ def revalue(
         holding: The holding as the broker last reported it.
         quote: What counts of the newest market data of its contract; None: nothing, not even bid,
             ask or greeks.
-        writing: The time and the writer of the row.
+        at: The time and the writer of the row, and the unit of the prices.
         trusted: Whether the line's prices are the present ones. Otherwise the broker's value is
             used if there is one.
-        price_magnifier: Divisor from quoted prices to the major unit; None: unknown.
+        note: Why the value is not the usual one.
         max_last_age: An older last trade is not used.
     """
-    price = None
+    price, price_magnifier = None, at.price_magnifier
     if quote is not None:
         quote = in_quoted_unit(quote, holding.instrument.strike, price_magnifier)
     if quote is not None and (trusted or holding.market_value is None):
-        price = price_of(quote, now=writing.now, max_last_age=max_last_age)
+        price = price_of(quote, now=at.now, max_last_age=max_last_age)
     unknown_money = price_magnifier is None and holding.market_value is not None
-    older = quote is not None and quote.is_delayed and _is_present(holding, writing.now)
+    older = quote is not None and quote.is_delayed and _is_present(holding, at.now)
     if quote is None or price is None or unknown_money or older:
-        return _row(holding, _broker_worth(holding), writing, quote, price_magnifier)
+        return _row(holding, _broker_worth(holding), at, quote, note=note)
     value = pnl = None
     if price_magnifier is not None:
         value = holding.position * price.value * holding.instrument.multiplier / price_magnifier
@@ -333,7 +344,7 @@ def revalue(
         "unrealized_pnl": pnl,
         "value_source": ValueOrigin.TICK,
     }
-    return _row(holding, worth, writing, quote, price_magnifier)
+    return _row(holding, worth, at, quote, note=note)
 
 
 def _is_present(holding: BrokerPosition, now: datetime) -> bool:
@@ -357,7 +368,7 @@ def from_portfolio(
         now: The time of the row.
         by: The writer of the row.
     """
-    return _row(holding, _broker_worth(holding), Writing(source=source, now=now, by=by))
+    return _row(holding, _broker_worth(holding), Moment(now=now, by=by), source=source)
 
 
 def price_of_value(
@@ -407,12 +418,14 @@ def _value_time(price: Price, quote: Quote) -> datetime | None:
 def _row(
     holding: BrokerPosition,
     worth: Worth,
-    writing: Writing,
+    at: Moment,
     quote: Quote | None = None,
-    price_magnifier: int | None = None,
+    *,
+    source: Source = Source.STREAM,
+    note: str | None = None,
 ) -> PositionUpdate:
     """Return a row; of a holding that is closed it is the zero row, without market data."""
-    instrument, market, note = holding.instrument, quote or NO_QUOTE, writing.note
+    instrument, market = holding.instrument, quote or NO_QUOTE
     if holding.position == 0:
         worth, market, note = CLOSED, NO_QUOTE, None
     row = PositionUpdate(
@@ -420,13 +433,13 @@ def _row(
         **_named(instrument, _OF_INSTRUMENT),
         **_named(holding, _OF_HOLDING),
         **_named(market, _OF_QUOTE),
-        **_named(writing.by, ("session_id", "fencing_token", "run_id")),
+        **_named(at.by, ("session_id", "fencing_token", "run_id")),
         average_cost=holding.average_cost if holding.position else None,
-        gamma=_times(market.gamma, price_magnifier),
-        vega=_over(market.vega, price_magnifier),
-        theta=_over(market.theta, price_magnifier),
-        timestamp=writing.now,
-        source=writing.source,
+        gamma=_times(market.gamma, at.price_magnifier),
+        vega=_over(market.vega, at.price_magnifier),
+        theta=_over(market.theta, at.price_magnifier),
+        timestamp=at.now,
+        source=source,
         trading_mode=trading_mode_of(holding.account),
         greeks_time=market.greeks_time if market.is_live else None,
         note=note,
@@ -481,34 +494,6 @@ class StreamRules:
     band: float
     heartbeat_s: float
     closed_heartbeat_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
-    """One moment for one contract.
-
-    Attributes:
-        now: By the clock of the rows.
-        now_s: By that of the lines.
-        by: The writer of a row.
-        hours: When the contract trades; None: unknown.
-        price_magnifier: Divisor from quoted prices to the major unit; None: unknown.
-    """
-
-    now: datetime
-    now_s: float
-    by: Provenance
-    hours: TradingHours | None = None
-    price_magnifier: int | None = None
-
-    @property
-    def session_open(self) -> bool:
-        """Return whether the contract trades; True if unknown."""
-        return self.in_session(self.now)
-
-    def in_session(self, at: datetime) -> bool:
-        """Return whether the contract traded at a time; True if unknown."""
-        return self.hours is None or self.hours.is_open(at) is not False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -712,13 +697,12 @@ class StreamedHolding:
         return at.now_s >= settled_at_s
 
     def _valued(self, holding: BrokerPosition, quote: Quote | None, at: Moment) -> PositionUpdate:
-        note = self._note if self.line.trusted else self.line.reason
         update = revalue(
             holding,
             quote,
-            Writing(source=Source.STREAM, now=at.now, by=at.by, note=note),
+            at,
             trusted=self.line.trusted and self._by_line,
-            price_magnifier=at.price_magnifier,
+            note=self._note if self.line.trusted else self.line.reason,
             max_last_age=self.rules.max_last_age,
         )
         return _with_session(update, at)

@@ -31,6 +31,7 @@ from position_sync_dagster.domain.instrument import (
 from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.gateway import codes, ib_async_internals
 from position_sync_dagster.gateway.account_feed import AccountFeed
+from position_sync_dagster.gateway.codes import MessageType
 from position_sync_dagster.gateway.login import Login, log_in
 from position_sync_dagster.gateway.subscriptions import (
     AccountSummaries,
@@ -160,17 +161,13 @@ def _pattern(leg: UnresolvedLeg, *, like: bool) -> Contract:
 LOG_EVERY_S = 60.0
 
 # The messages of which lists of positions consist.
-_POSITION, _POSITION_END = str(codes.MessageType.POSITION), str(codes.MessageType.POSITION_END)
+_POSITION, _POSITION_END = str(MessageType.POSITION), str(MessageType.POSITION_END)
 
-_ERROR = str(codes.MessageType.ERROR)
+_ERROR = str(MessageType.ERROR)
 
 # The messages of which the answers to `_ask` consist.
 _IN_ANSWERS = frozenset(
-    {
-        str(codes.MessageType.CONTRACT_DETAILS),
-        str(codes.MessageType.BOND_DETAILS),
-        str(codes.MessageType.EXECUTION),
-    }
+    map(str, (MessageType.CONTRACT_DETAILS, MessageType.BOND_DETAILS, MessageType.EXECUTION))
 )
 
 
@@ -221,18 +218,14 @@ class MessageReader:
 
     def _on_unreadable(self, error: BaseException | None) -> None:
         self._failed = True
-        self._log.report(
-            "unreadable message",
-            f"{self._gateway_id} sent a message that cannot be read (type {self._type[:12]!a}, "
-            f"{type(error).__name__}); it is left out",
-        )
+        kind, text = "unreadable message", "a message that cannot be read"
         if isinstance(error, UnknownZoneError):
-            self._log.report(
-                str(error),
-                f"{self._gateway_id} sent a time that cannot be read, since {error}. Choose "
-                "another time zone at the log-in of TWS or IB Gateway, or UTC for the times that "
-                "it sends to clients (API settings).",
-            )
+            kind = str(error)
+            text = f"a time that cannot be read, since {error}. Choose another time zone at the "
+            text += "log-in of TWS or IB Gateway, or UTC for the times that it sends to clients "
+            text += "(API settings)"
+        what = f"(type {self._type[:12]!a}, {type(error).__name__}); it is left out"
+        self._log.report(kind, f"{self._gateway_id} sent {text} {what}")
 
 
 # Seconds without a readable message after which the watchdog requests the gateway's time; it waits
@@ -240,8 +233,8 @@ class MessageReader:
 SILENCE_S = 10.0
 
 
-class Watchdog:
-    """Ends a connection on which no message is understood any more, not even an answer.
+async def watch(ib: IB, reader: MessageReader, *, give_up: Callable[[str], None]) -> None:
+    """End a connection on which no message is understood any more, not even an answer.
 
     The socket of a hung gateway, or one behind a broken network, stays open for hours. Bytes that
     are no message, or only half of one, do not count as an answer.
@@ -252,39 +245,28 @@ class Watchdog:
         give_up: Called with the reason.
     """
 
-    def __init__(self, ib: IB, reader: MessageReader, *, give_up: Callable[[str], None]) -> None:
-        self._ib = ib
-        self._reader = reader
-        self._give_up = give_up
-        ib_async_internals.bytes_received(ib).connect(self._check_length)
-        self._task = asyncio.create_task(self._watch())
+    def check_length(_data: bytes) -> None:
+        if ib_async_internals.is_no_length(ib_async_internals.unread_bytes(ib)):
+            give_up("it sent a frame longer than any message")
 
-    def stop(self) -> None:
-        """Stop watching; the connection ends for another reason."""
-        self._task.cancel()
-
-    async def _watch(self) -> None:
-        loop = asyncio.get_running_loop()
-        seen, seen_at = -1, loop.time()
-        while self._ib.isConnected():
-            if self._reader.understood != seen:
-                seen, seen_at = self._reader.understood, loop.time()
-            await asyncio.sleep(SILENCE_S / 2)
-            if self._reader.understood != seen or loop.time() - seen_at < SILENCE_S:
-                continue
-            if ib_async_internals.unread_bytes(self._ib):
-                self._give_up(f"a message has been incomplete for {SILENCE_S:g} s")
-                return
-            try:
-                await asyncio.wait_for(self._ib.reqCurrentTimeAsync(), SILENCE_S)
-            except TimeoutError:
-                self._give_up(f"it has not answered for {2 * SILENCE_S:g} s")
-            except ConnectionError:
-                return
-
-    def _check_length(self, _data: bytes) -> None:
-        if ib_async_internals.is_no_length(ib_async_internals.unread_bytes(self._ib)):
-            self._give_up("it sent a frame longer than any message")
+    ib_async_internals.bytes_received(ib).connect(check_length)
+    loop = asyncio.get_running_loop()
+    seen, seen_at = -1, loop.time()
+    while ib.isConnected():
+        if reader.understood != seen:
+            seen, seen_at = reader.understood, loop.time()
+        await asyncio.sleep(SILENCE_S / 2)
+        if reader.understood != seen or loop.time() - seen_at < SILENCE_S:
+            continue
+        if ib_async_internals.unread_bytes(ib):
+            give_up(f"a message has been incomplete for {SILENCE_S:g} s")
+            return
+        try:
+            await asyncio.wait_for(ib.reqCurrentTimeAsync(), SILENCE_S)
+        except TimeoutError:
+            give_up(f"it has not answered for {2 * SILENCE_S:g} s")
+        except ConnectionError:
+            return
 
 
 # Maximum seconds to wait until a socket is closed.
@@ -302,7 +284,6 @@ class GatewayConnection:
         connectivity: Whether the gateway has IB, and its data farms.
         on_message: Listeners, called with (code, text) for each message of type 4.
         lost: Set when the socket is gone.
-        on_lost: Listeners, called when the socket is gone.
         feed: The holdings and their values.
         lines: The market data lines.
         pnl: The values of single holdings without a line.
@@ -317,8 +298,7 @@ class GatewayConnection:
         self.gateway_id = settings.gateway_id
         self.unknown: set[int] = set()
         self.lost = asyncio.Event()
-        self.on_lost: list[Callable[[], None]] = []
-        ib.disconnectedEvent += self._on_lost
+        ib.disconnectedEvent += self.lost.set
         self.connectivity = login.connectivity
         self.accounts = login.accounts
         self.feed = AccountFeed(login, give_up=self.drop)
@@ -329,7 +309,7 @@ class GatewayConnection:
         self._timeout_s = settings.gateway_timeout_s
         ib.errorEvent += self._on_error
         self._reader = MessageReader(ib, settings.gateway_id)
-        self._watchdog = Watchdog(ib, self._reader, give_up=self.drop)
+        self._watchdog = asyncio.create_task(watch(ib, self._reader, give_up=self.drop))
 
     @property
     def is_connected(self) -> bool:
@@ -340,11 +320,6 @@ class GatewayConnection:
     def trading_mode(self) -> TradingMode:
         """Return live, paper or simulated, by the account ids."""
         return trading_mode_of(self.accounts[0])
-
-    @property
-    def server_version(self) -> int:
-        """The version of the protocol that the gateway speaks."""
-        return int(self.ib.client.serverVersion())
 
     async def clock_difference_s(self, *, timeout_s: float, clock: Clock = utc_now) -> float | None:
         """Return by how many seconds the gateway's clock is ahead of ours; None without an answer.
@@ -360,37 +335,21 @@ class GatewayConnection:
             return 0.0 if early <= 0.0 and late + 1.0 >= 0.0 else max(early, late + 1.0, key=abs)
         return None
 
-    def require_online(self) -> None:
-        """Check that the gateway has IB: without it nothing that it sends is current.
+    def require_login_of(self, settings: Settings) -> None:
+        """Check the trading mode and the accounts that settings and gateways file name, if any.
 
         Raises:
-            BrokerUnavailableError: With the gateway's own message.
+            SettingsError: An account is of another mode, or the gateway serves other accounts.
         """
-        self.connectivity.require_ib()
-
-    def require_trading_mode(self, settings: Settings) -> None:
-        """Check that every account is of the trading mode that the settings name, if any.
-
-        Raises:
-            SettingsError: An account is of another mode.
-        """
-        expected = settings.trading_mode
+        mode, expected = settings.trading_mode, settings.accounts
         for account in self.accounts:
-            if expected is not None and trading_mode_of(account) is not expected:
+            if mode is not None and trading_mode_of(account) is not mode:
                 raise errors.SettingsError(
-                    f"POSITION_SYNC_TRADING_MODE is {expected}, and the gateway at "
+                    f"POSITION_SYNC_TRADING_MODE is {mode}, and the gateway at "
                     f"{settings.gateway_id} serves a {trading_mode_of(account)} account.",
                     remedy="Point POSITION_SYNC_GATEWAY_PORT at the gateway of the other mode, or "
                     "change the mode together with POSITION_SYNC_LAKE.",
                 )
-
-    def require_accounts(self, settings: Settings) -> None:
-        """Check that the gateway serves the accounts that the gateways file names, if any.
-
-        Raises:
-            SettingsError: It serves others, or not all of them.
-        """
-        expected = settings.accounts
         if expected is not None and sorted(expected) != sorted(self.accounts):
             raise errors.SettingsError(
                 f"The gateway of {settings.gateway_id} at {settings.gateway_address} serves "
@@ -529,13 +488,13 @@ class GatewayConnection:
         if self.lost.is_set():
             return
         logger.warning("the connection to %s is given up: %s", self.gateway_id, why)
-        self._watchdog.stop()
+        self._watchdog.cancel()
         self.ib.disconnect()
         self.lost.set()
 
     async def close(self) -> None:
         """Free the lines, end the connection and wait until the socket is closed."""
-        self._watchdog.stop()
+        self._watchdog.cancel()
         if ib_async_internals.has_socket(self.ib):
             self.lines.cancel_all()
             closed = ib_async_internals.socket_closed(self.ib)
@@ -546,15 +505,10 @@ class GatewayConnection:
                         await closed
         self.lost.set()
 
-    def _on_lost(self) -> None:
-        self.lost.set()
-        for listener in list(self.on_lost):
-            listener()
-
     def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
         self.connectivity.take(code, text)
         if code in codes.OFFLINE:
-            self.feed.interrupted()
+            self.feed.emptied.take_back()  # the next empty list is a first one
         elif code in codes.RESTORED:
             self.feed.restored()
         if code == codes.GatewayCode.RESTORED_DATA_LOST:
@@ -594,8 +548,7 @@ async def connect(
     )
     connection = GatewayConnection(login)
     try:
-        connection.require_trading_mode(settings)
-        connection.require_accounts(settings)
+        connection.require_login_of(settings)
     except errors.SettingsError:
         await connection.close()
         raise
@@ -656,7 +609,7 @@ class IBConnectionManager:
             shared.holders.add(self)
             if shared.connection is None or not shared.connection.is_connected:
                 shared.connection = await connect(self.settings)
-            shared.connection.require_trading_mode(self.settings)
+            shared.connection.require_login_of(self.settings)
             return shared.connection
 
     async def close(self) -> None:

@@ -111,6 +111,7 @@ class Confirmations:
 
     Attributes:
         completeness: How much of each account the broker has sent.
+        accounts: When the broker last confirmed every holding of an account.
         doubted: The accounts whose holdings are in doubt: no message confirms all of them.
         holdings: When the newest message of each single holding arrived.
     """
@@ -122,7 +123,7 @@ class Confirmations:
         self._connectivity = connectivity
         self.doubted: Container[str] = ()
         self._clock = clock
-        self._accounts: dict[str, datetime] = {}
+        self.accounts: dict[str, datetime] = {}
         self.holdings: dict[Key, datetime] = {}
 
     def confirm(self, account: str, at: datetime | None = None) -> None:
@@ -138,19 +139,15 @@ class Confirmations:
         """
         if account in self.doubted or self._connectivity.lost is not None:
             return
-        newest = self._accounts.get(account)
+        newest = self.accounts.get(account)
         if at is None or newest is None or at > newest:
-            self._accounts[account] = at or self._clock()
+            self.accounts[account] = at or self._clock()
 
     def clear(self) -> None:
         """Mark every account as UNKNOWN and unconfirmed."""
-        self._accounts.clear()
+        self.accounts.clear()
         self.holdings.clear()
         self.completeness |= dict.fromkeys(self.completeness, Completeness.UNKNOWN)
-
-    def of_account(self, account: str) -> datetime | None:
-        """Return when the broker last confirmed every holding of an account."""
-        return self._accounts.get(account)
 
     def of(self, key: Key, *, has_value: bool = True) -> datetime | None:
         """Return when the broker last confirmed a holding, by itself or with its account.
@@ -158,7 +155,7 @@ class Confirmations:
         A message of its account confirms the value that a row of the holding brought before it, and
         no value of an earlier connection of which no row has come.
         """
-        of_account = self._accounts.get(key[0])
+        of_account = self.accounts.get(key[0])
         of_holding = self.holdings.get(key)
         if of_holding is None:
             return None if has_value else of_account
@@ -289,6 +286,7 @@ class HoldingsBook:
         snapshot_id: The id of the newest whole list of positions.
         confirmed: What the broker has confirmed, of accounts and of holdings.
         moves: How often a holding was added, opened or closed.
+        profits: What PnLSingle has sent of each holding.
         magnifier: Returns the price magnifier of a conid; None: unknown.
         unmanaged: Holdings, from earlier connections, of accounts that the login does not manage
             now. Its lists do not name them, so they are not in the book and stay unknown.
@@ -309,7 +307,7 @@ class HoldingsBook:
         self.magnifier: Callable[[int], int | None] = lambda _conid: None
         self._connectivity = connectivity
         self._band = band
-        self._profits: dict[Key, Profit] = {}
+        self.profits: dict[Key, Profit] = {}
         self._missed: set[Key] = set()
         self._gateway_id = gateway_id
         self._clock = clock
@@ -333,21 +331,11 @@ class HoldingsBook:
             return None
         return self.confirmed.stated(key, self._valued(key, holding, self._clock()))
 
-    def position(self, key: Key) -> float | None:
-        """Return the quantity of a holding."""
-        holding = self._holdings.get(key)
-        return holding.position if holding is not None else None
-
-    def instrument(self, key: Key) -> Instrument | None:
-        """Return the contract of a holding as its newest row names it."""
-        holding = self._holdings.get(key)
-        return holding.instrument if holding is not None else None
-
     def values(self, keys: Iterable[Key]) -> dict[Key, float | None]:
         """Return the newest value of each of these holdings; None: unknown."""
         found: dict[Key, float | None] = {}
         for key in keys:
-            profit, holding = self._profits.get(key), self._holdings.get(key)
+            profit, holding = self.profits.get(key), self._holdings.get(key)
             if holding is not None:
                 found[key] = profit.sent.value if profit is not None else holding.market_value
         return found
@@ -388,16 +376,11 @@ class HoldingsBook:
         """Collect from now on which holdings change, except by `confirm` and by PnLSingle."""
         return self._all_changes.watch()
 
-    @property
-    def profits(self) -> Iterable[Key]:
-        """Return the keys of the holdings of which PnLSingle has sent a value."""
-        return self._profits.keys()
-
     def followed_until(self) -> dict[str, datetime]:
         """Return by account until when PnLSingle has confirmed each holding that is followed."""
         found: dict[str, datetime] = {}
         now = self._clock()
-        for (account, _conid), profit in self._profits.items():
+        for (account, _conid), profit in self.profits.items():
             if now - profit.at <= FOLLOWED and not profit.stands_still:
                 found[account] = min(profit.at, found.get(account, profit.at))
         return found
@@ -435,14 +418,14 @@ class HoldingsBook:
 
     def put_position(
         self, account: str, instrument: Instrument, position: float, cost: float | None
-    ) -> None:
-        """Merge a position row, which has no values."""
+    ) -> bool:
+        """Merge a position row, which has no values; return whether it opens or changes one."""
         key = key_of(account, instrument.conid)
         before = self._holdings.get(key)
         if position == 0:
             if before is not None and before.position:
                 self._close(before)
-            return
+            return False
         now = self._clock()
         if before is not None and before.position == position:
             found = replace(
@@ -452,8 +435,9 @@ class HoldingsBook:
                 snapshot_id=self.snapshot_id,
             )
             self._store(key, before, found)
-            return
+            return False
         self.put(self._row(key, instrument, position, before, now, average_cost=cost))
+        return True
 
     def put_portfolio(
         self, key: Key, instrument: Instrument, position: float, values: dict[str, float | None]
@@ -465,21 +449,14 @@ class HoldingsBook:
         now = self._clock()
         if self._connectivity.lost is None:
             self.confirmed.holdings[key] = now
-        value, profit = values["market_value"], self._profits.get(key)
+        value, profit = values["market_value"], self.profits.get(key)
         if before is None or before.position != position:
-            self._profits.pop(key, None)
+            self.profits.pop(key, None)
         elif profit is not None and not profit.follows(before, value, now, self._band):
             self._missed.add(key)
         origin = ValueOrigin.NONE if value is None else ValueOrigin.PORTFOLIO
-        completeness = self.confirmed.completeness.get(key[0], Completeness.UNKNOWN)
-        sent = {
-            "value_source": origin,
-            "confirmed_at": self.confirmed.of(key),
-            "completeness": completeness,
-            **values,
-        }
-        row = self._row(key, instrument, position, before, now, **sent)
-        self._put(key, before, row)
+        row = self._row(key, instrument, position, before, now, value_source=origin, **values)
+        self._put(key, before, self.confirmed.stated(key, row))
 
     def put_pnl(self, key: Key, sent: PnlValues) -> bool:
         """Take a PnLSingle message if it has a value for the quantity that is held.
@@ -494,9 +471,9 @@ class HoldingsBook:
             return False
         if known(sent.value) is None or self._connectivity.lost is not None:
             return False
-        now, profit = self._clock(), self._profits.get(key)
+        now, profit = self._clock(), self.profits.get(key)
         if profit is None:
-            self._profits[key] = Profit(sent, now, same_since=now, value_at_daily=sent.value)
+            self.profits[key] = Profit(sent, now, same_since=now, value_at_daily=sent.value)
         elif not profit.take(sent, now):
             return False
         self.confirmed.holdings[key] = now
@@ -509,12 +486,12 @@ class HoldingsBook:
 
     def forget_pnl(self, key: Key) -> None:
         """Keep the value of a holding and remove its daily profit: its subscription ended."""
-        holding, profit = self._holdings.get(key), self._profits.get(key)
+        holding, profit = self._holdings.get(key), self.profits.get(key)
         if holding is not None and profit is not None:
             kept = replace(
                 self._valued(key, holding, self._clock()), daily_pnl=None, followed=False
             )
-            del self._profits[key]
+            del self.profits[key]
             self._store(key, holding, kept)
 
     def _valued(self, key: Key, holding: BrokerPosition, now: datetime) -> BrokerPosition:
@@ -524,7 +501,7 @@ class HoldingsBook:
         is that of the day, and unset until the position trades: that of the portfolio row counts
         then.
         """
-        profit = self._profits.get(key)
+        profit = self.profits.get(key)
         if profit is None:
             return holding
         if not profit.counts(holding):
@@ -583,7 +560,7 @@ class HoldingsBook:
 
     def invalidate(self) -> None:
         """Mark every account as UNKNOWN and unconfirmed."""
-        for key in list(self._profits):
+        for key in list(self.profits):
             self.forget_pnl(key)
         self.confirmed.clear()
         for key in self._holdings:
@@ -592,7 +569,7 @@ class HoldingsBook:
     def put(self, holding: BrokerPosition) -> None:
         """Replace a holding and notify the watchers."""
         key = holding.key
-        self._profits.pop(key, None)
+        self.profits.pop(key, None)
         self._put(key, self._holdings.get(key), self.confirmed.stated(key, holding))
 
     def _put(self, key: Key, before: BrokerPosition | None, holding: BrokerPosition) -> None:

@@ -17,7 +17,7 @@ from datetime import datetime
 from itertools import islice
 from math import inf
 from random import Random
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ib_async import IB, AccountValue, Contract, Ticker
 
@@ -290,118 +290,183 @@ class _Line:
     arrivals: Arrivals = field(default_factory=Arrivals)
 
 
-LONGEST_S = 900.0
-JITTER = (0.8, 1.2)
-
 # A subscription that has been silent for this many seconds may have ended without a notice.
 SILENT_S = 900.0
 
+# The number of values in a message: of an account daily, unrealized and realized profit.
+NUMBER_OF_VALUES = {MessageType.PNL: 3, MessageType.PNL_SINGLE: len(PnlValues._fields)}
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)
 class Subscription:
-    """When one subscription is requested, and requested again.
+    """When the profits of one holding or account are requested, and requested again.
 
     Attributes:
-        backoff: The delays; they double with each request that brings no value.
-        random: Draws their jitter.
+        key: Account and conid; the conid of a whole account is 0.
         due_at: When it is requested, or requested again unless a message comes before.
         attempts: Requests in a row that brought no value.
         request: The id of its request as sent; None while the gateway has none.
         heard_at: When its newest message came that may count, in monotonic seconds.
     """
 
-    backoff: Backoff
-    random: Random
+    key: Key
     due_at: float = -inf
     attempts: int = 0
     request: str | None = None
     heard_at: float = -inf
 
     @property
-    def is_awaited(self) -> bool:
-        """Whether a value is awaited from the gateway: the request may still be on its way."""
-        return self.request is not None and self.due_at != inf
+    def target(self) -> tuple[str | int, ...]:
+        """What is requested: account, model code (none), and conid of a holding."""
+        account, conid = self.key
+        return (account, "", conid) if conid else (account, "")
 
-    def requested(self, now: float) -> None:
-        """Record a request: it is due again after a delay."""
-        self.attempts += 1
-        self.postpone(now)
 
-    def postpone(self, now: float) -> None:
-        """Make it due after the delay of its attempts."""
-        self.due_at = now + self.backoff.delay_s(self.attempts, self.random)
+One = TypeVar("One", bound=Subscription)
 
-    def expect(self, now: float) -> None:
+
+class ProfitSubscriptions(Generic[One]):
+    """Subscriptions to profits that are requested until messages come, and again without them.
+
+    One that is refused or silent, or whose values do not count, is requested again after a delay
+    that doubles each time.
+
+    Args:
+        ib: The connection.
+        kind: The type of its messages.
+        send: Sends a request by its id, for what the subscription names.
+        withdraw: Cancels a request.
+        silence_s: The first delay, in seconds.
+    """
+
+    def __init__(
+        self,
+        ib: IB,
+        kind: MessageType,
+        send: Callable[..., None],
+        withdraw: Callable[[int], None],
+        silence_s: float,
+    ) -> None:
+        self._ib, self._send, self._withdraw = ib, send, withdraw
+        self._end = 2 + NUMBER_OF_VALUES[kind]
+        self._backoff = Backoff(first_s=silence_s, longest_s=900.0, jitter=(0.8, 1.2))
+        self._random = Random()  # noqa: S311 - jitter of a delay
+        self._all: dict[Any, One] = {}
+        self._by_request: dict[str, One] = {}
+        ib_async_internals.read_messages(ib, kind, self._read)
+        ib.errorEvent += self._on_error
+
+    def restored(self) -> None:
+        """Expect a message of each: one without is requested again (code 1102)."""
+        for one in self._all.values():
+            self._expect(one)
+
+    def dropped(self) -> None:
+        """Forget all of them: the gateway dropped them (code 1101).
+
+        Nothing is requested here: positions and lines are requested first. A request whose value is
+        awaited is cancelled: if it reached the gateway after the drop, it still runs.
+        """
+        for one in self._all.values():
+            if one.request is not None and one.due_at != inf:
+                self._cancel(one)
+            self._ended(one)
+        self._all.clear()
+        self._by_request.clear()
+
+    def _take(self, one: One, sent: list[float]) -> bool:
+        """Take the values of a message, and return whether they count."""
+        raise NotImplementedError
+
+    def _ended(self, one: One) -> None:
+        """Forget the values of a request that the gateway has ended."""
+        raise NotImplementedError
+
+    def _request_due(self, names: Iterable[object], most: int) -> None:
+        """Request the first few of these that are due."""
+        now = time.monotonic()
+        for one in self._all.values():
+            if one.due_at == inf and one.heard_at <= now - SILENT_S:
+                self._expect(one)
+        due = (one for name in names if (one := self._all[name]).due_at <= now)
+        for one in islice(due, most):
+            self._cancel(one)
+            request = self._ib.client.getReqId()
+            self._send(request, *one.target)
+            one.request = str(request)
+            self._by_request[one.request] = one
+            one.attempts += 1
+            self._postpone(one)
+
+    def _expect(self, one: One) -> None:
         """Make it due after a delay at the latest, unless a message that counts comes before."""
-        before, self.attempts = self.due_at, max(self.attempts, 1)
-        self.postpone(now)
-        self.due_at = min(before, self.due_at)
+        before = one.due_at
+        self._postpone(one)
+        one.due_at = min(before, one.due_at)
 
-    def expect_if_silent(self, now: float) -> None:
-        """Make it due after a delay if it had a value, and has been silent for long."""
-        if self.due_at == inf and self.heard_at <= now - SILENT_S:
-            self.expect(now)
+    def _postpone(self, one: One) -> None:
+        """Make it due after the delay of its attempts."""
+        one.attempts = max(one.attempts, 1)
+        one.due_at = time.monotonic() + self._backoff.delay_s(one.attempts, self._random)
 
-    def valued(self, now: float) -> None:
-        """Record a value: it is due no more."""
-        self.due_at, self.attempts, self.heard_at = inf, 0, now
+    def _cancel(self, one: One) -> None:
+        if one.request is not None:
+            self._withdraw(int(one.request))
+            del self._by_request[one.request]
+            one.request = None
 
+    def _read(self, fields: list[str]) -> bool:
+        one = self._by_request.get(fields[1]) if len(fields) >= self._end else None
+        if one is None:
+            return False
+        try:
+            sent = [float(text or UNSET) for text in fields[2 : self._end]]
+        except ValueError:
+            return False
+        if self._take(one, sent):
+            one.due_at, one.attempts, one.heard_at = inf, 0, time.monotonic()
+        elif one.due_at == inf:
+            self._expect(one)
+        return True
 
-# The place of the value, the last that is read, among the fields of a PnLSingle message.
-PNL_VALUE = 6
+    def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
+        one = None if is_notice(code) else self._by_request.pop(str(request), None)
+        if one is not None:
+            one.request = None  # no cancel: the gateway has forgotten it, and would answer 300
+            self._postpone(one)
+            self._ended(one)
+
 
 # Maximum number of holdings requested in one step: half of what the whole process may send in a
 # second. None is requested while other messages wait to be sent.
 HOLDINGS_AT_ONCE = 20
 
 
-@dataclass(slots=True)
-class _Single(Subscription):
-    """The subscription of one holding."""
-
-    key: Key = ("", 0)
-
-
-class PnlSubscriptions:
+class PnlSubscriptions(ProfitSubscriptions[Subscription]):
     """Subscribes to the values of some holdings, which come about once a second, without a line.
 
     The gateway sends nothing for a conid that is not held, and DBL_MAX for a value that it does
-    not know (recorded: ibkr-go pnl_single.txt). A subscription that is refused or silent, or whose
-    values do not count, is requested again after a delay that doubles each time.
+    not know (recorded: ibkr-go pnl_single.txt).
 
     Args:
         ib: The connection.
         book: Gets the values.
         silence_s: The first delay, in seconds.
-        monotonic: The clock of every interval, in seconds.
     """
 
-    def __init__(
-        self,
-        ib: IB,
-        book: HoldingsBook,
-        *,
-        silence_s: float,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._ib = ib
+    def __init__(self, ib: IB, book: HoldingsBook, *, silence_s: float) -> None:
+        send, withdraw = ib.client.reqPnLSingle, ib.client.cancelPnLSingle
+        super().__init__(ib, MessageType.PNL_SINGLE, send, withdraw, silence_s)
         self._book = book
-        self._monotonic = monotonic
-        self._backoff = Backoff(first_s=silence_s, longest_s=LONGEST_S, jitter=JITTER)
-        self._random = Random()  # noqa: S311 - jitter of a delay
         self._wanted_by: dict[object, tuple[Key, ...]] = {}
         self._wanted: list[Key] = []
-        self._singles: dict[Key, _Single] = {}
-        self._by_request: dict[str, _Single] = {}
         self._fresh = False
         self._valued: set[Key] = set()
-        ib_async_internals.read_messages(ib, MessageType.PNL_SINGLE, self._read)
-        ib.errorEvent += self._on_error
 
     @property
     def keys(self) -> frozenset[Key]:
         """Return the (account, conid) that are subscribed or requested."""
-        return frozenset(key for key, one in self._singles.items() if one.request is not None)
+        return frozenset(key for key, one in self._all.items() if one.request is not None)
 
     def keep(self, owner: object, keys: Iterable[Key]) -> None:
         """Subscribe to exactly these holdings for an owner, besides those of other owners.
@@ -422,50 +487,31 @@ class PnlSubscriptions:
         found = self._wanted_by.pop(owner, None)
         self._order()
         if found and self._ib.isConnected():
-            self._end_all_but(self._wanted)
+            self._end_unwanted()
 
     def step(self) -> None:
         """Cancel what nobody wants any more, and request the holdings that are due."""
         if not self._ib.isConnected():
             return
-        now = self._monotonic()
-        for key in self._book.take_missed() & self._singles.keys():
-            self._singles[key].expect(now)
-        for one in self._singles.values():
-            one.expect_if_silent(now)
-        self._end_all_but(self._wanted)
+        for key in self._book.take_missed() & self._all.keys():
+            self._expect(self._all[key])
+        self._end_unwanted()
         if ib_async_internals.unsent_messages(self._ib):
             return
-        if len(self._singles) < len(self._wanted):
+        if len(self._all) < len(self._wanted):
             for key in self._wanted:
-                if key not in self._singles:
-                    self._singles[key] = _Single(self._backoff, self._random, key=key_of(*key))
-        due = (one for one in map(self._singles.__getitem__, self._wanted) if one.due_at <= now)
-        for one in islice(due, HOLDINGS_AT_ONCE):
-            self._request(one, now)
+                if key not in self._all:
+                    self._all[key] = Subscription(key_of(*key))
+        self._request_due(self._wanted, HOLDINGS_AT_ONCE)
 
     def restored(self) -> None:
-        """Expect a message of each holding: one without is requested again (code 1102).
+        """Expect a message of each: one without is requested again (code 1102).
 
         Until the message comes, the daily profit from before the interruption does not count.
         """
-        now = self._monotonic()
-        for key, one in self._singles.items():
+        for key in self._all:
             self._book.forget_pnl(key)
-            one.expect(now)
-
-    def dropped(self) -> None:
-        """Forget all of them: the gateway dropped them (code 1101).
-
-        Nothing is requested here: positions and lines are requested first, then `step` subscribes
-        again. A request whose value is awaited is cancelled: if it reached the gateway after the
-        drop, it still runs.
-        """
-        for one in self._singles.values():
-            if one.is_awaited:
-                self._cancel(one)
-            self._forget(one)
-        self._singles.clear()
+        super().restored()
 
     def take_valued(self) -> set[Key]:
         """Return the holdings of which a profit or value came since the last call."""
@@ -481,81 +527,48 @@ class PnlSubscriptions:
         """List what all owners want, each holding once."""
         self._wanted = list(dict.fromkeys(key for some in self._wanted_by.values() for key in some))
 
-    def _request(self, one: _Single, now: float) -> None:
-        account, conid = one.key
-        self._cancel(one)
-        request = self._ib.client.getReqId()
-        self._ib.client.reqPnLSingle(request, account, "", conid)
-        one.request = str(request)
-        self._by_request[one.request] = one
-        one.requested(now)
-
-    def _end_all_but(self, wanted: Iterable[Key]) -> None:
-        for key in self._singles.keys() - set(wanted):
-            one = self._singles.pop(key)
+    def _end_unwanted(self) -> None:
+        for key in self._all.keys() - set(self._wanted):
+            one = self._all.pop(key)
             self._cancel(one)
-            self._book.forget_pnl(key)
+            self._ended(one)
 
-    def _cancel(self, one: _Single) -> None:
-        if one.request is not None:
-            self._ib.client.cancelPnLSingle(int(one.request))
-            del self._by_request[one.request]
-            one.request = None
-
-    def _forget(self, one: _Single) -> None:
-        """Forget a request without a message: the gateway has ended it."""
-        if one.request is not None:
-            del self._by_request[one.request]
-            one.request = None
-        self._book.forget_pnl(one.key)
-
-    def _read(self, fields: list[str]) -> bool:
-        one = self._by_request.get(fields[1]) if len(fields) > PNL_VALUE else None
-        if one is None:
-            return False
-        try:
-            sent = PnlValues(*[float(text or UNSET) for text in fields[2 : PNL_VALUE + 1]])
-        except ValueError:
-            return False
-        if self._book.put_pnl(one.key, sent):
-            one.valued(self._monotonic())
+    def _take(self, one: Subscription, sent: list[float]) -> bool:
+        counts = self._book.put_pnl(one.key, PnlValues(*sent))
+        if counts:
             self._fresh = True
             self._valued.add(one.key)
-        elif one.due_at == inf:
-            one.expect(self._monotonic())
-        return True
+        return counts
 
-    def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
-        one = self._by_request.get(str(request))
-        if one is not None and not is_notice(code):
-            self._forget(one)
-            one.postpone(self._monotonic())
+    def _ended(self, one: Subscription) -> None:
+        self._book.forget_pnl(one.key)
 
 
 # Maximum number of accounts subscribed in one step: the gateway takes 50 messages a second, and
 # market data come first.
 NEW_AT_ONCE = 10
 
-# The place of the last value among the fields of a message with an account's profit and loss.
-PNL_REALIZED = 4
-
 # Its currency is the base currency of the account.
 NET_LIQUIDATION = "NetLiquidation"
-
-CASH, AVAILABLE, MARGIN = "TotalCashValue", "AvailableFunds", "MaintMarginReq"
-EXCESS, INITIAL = "ExcessLiquidity", "InitMarginReq"
 
 # The key of an exchange rate, in the base currency, which comes once for each currency of the
 # ledger. [D: "Account Value Keys"]
 EXCHANGE_RATE = "ExchangeRate"
 
-# The tags of message 6 that are kept. They come in the base currency of the account only. The
-# tags of the ledger come by currency and as `BASE`, the sum; only the rate is read of them. [D:
-# "Account Value Keys"]
-TAGS = frozenset({NET_LIQUIDATION, CASH, AVAILABLE, MARGIN, EXCESS, INITIAL})
+# The tags of message 6 that are kept, each with its column. They come in the base currency of the
+# account only. The tags of the ledger come by currency and as `BASE`, the sum; only the rate is
+# read of them. [D: "Account Value Keys"]
+TAGS = {
+    NET_LIQUIDATION: "net_liquidation",
+    "TotalCashValue": "cash",
+    "AvailableFunds": "available_funds",
+    "MaintMarginReq": "maintenance_margin",
+    "ExcessLiquidity": "excess_liquidity",
+    "InitMarginReq": "initial_margin",
+}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Account(Subscription):
     """The values of one account, and its request for profit and loss.
 
@@ -576,30 +589,24 @@ class _Account(Subscription):
     is_ready: bool = True
 
 
-class AccountSummaries:
+class AccountSummaries(ProfitSubscriptions[_Account]):
     """Keeps the account values and the profit and loss of each account of a connection.
 
     Values from before the gateway dropped every subscription are forgotten. Messages that arrive
     while the gateway has lost IB are old and are ignored. So are values that IB calls not ready.
-
-    Each account has one `reqPnL`. One that is refused, or that brings no message, is requested
-    again after a delay that doubles each time.
+    Each account has one `reqPnL`.
     """
 
     def __init__(self, login: Login) -> None:
-        self._ib, settings = login.ib, login.settings
-        self._gateway_id = settings.gateway_id
-        self._timeout_s = settings.gateway_timeout_s
+        self._login, client = login, login.ib.client
+        silence_s = login.settings.line_silence_s
+        super().__init__(login.ib, MessageType.PNL, client.reqPnL, client.cancelPnL, silence_s)
         self._connectivity = login.connectivity
-        self._backoff = Backoff(first_s=settings.line_silence_s, longest_s=LONGEST_S, jitter=JITTER)
-        self._random = Random()  # noqa: S311 - jitter of a delay
-        self._begin(login.accounts)
+        self._begin()
         login.ib.accountValueEvent += self._on_value
-        ib_async_internals.read_messages(login.ib, MessageType.PNL, self._read_pnl)
-        login.ib.errorEvent += self._on_error
 
-    def _begin(self, accounts: Iterable[str]) -> None:
-        self._accounts = {account: _Account(self._backoff, self._random) for account in accounts}
+    def _begin(self) -> None:
+        self._all = {account: _Account((account, 0)) for account in self._login.accounts}
         self._since = time.monotonic()
 
     def subscribe(self) -> None:
@@ -607,37 +614,13 @@ class AccountSummaries:
 
         None is requested without a connection.
         """
-        if not self._ib.isConnected():
-            return
-        now = time.monotonic()
-        for one in self._accounts.values():
-            one.expect_if_silent(now)
-        due = [(account, one) for account, one in self._accounts.items() if one.due_at <= now]
-        for account, one in due[:NEW_AT_ONCE]:
-            self._cancel(one)
-            request = self._ib.client.getReqId()
-            self._ib.client.reqPnL(request, account, "")
-            one.request = str(request)
-            one.requested(now)
-
-    def restored(self) -> None:
-        """Expect the profit and loss of each account again: the gateway has IB again (1102).
-
-        An account without a message is requested again.
-        """
-        for one in self._accounts.values():
-            one.expect(time.monotonic())
+        if self._ib.isConnected():
+            self._request_due(self._all, NEW_AT_ONCE)
 
     def dropped(self) -> None:
-        """Forget everything: the gateway dropped every subscription (1101).
-
-        A request whose value is awaited is cancelled: if it reached the gateway after the drop, it
-        still runs.
-        """
-        for one in self._accounts.values():
-            if one.is_awaited:
-                self._cancel(one)
-        self._begin(self._accounts)
+        """Forget everything: the gateway dropped every subscription (1101)."""
+        super().dropped()
+        self._begin()
 
     def current(self, without: Collection[str] = ()) -> list[AccountSummary]:
         """Return the values of each account whose first answers have arrived.
@@ -647,10 +630,10 @@ class AccountSummaries:
         Args:
             without: Accounts to leave out.
         """
-        waited = time.monotonic() - self._since >= self._timeout_s
+        waited = time.monotonic() - self._since >= self._login.settings.gateway_timeout_s
         return [
             summary
-            for account, one in self._accounts.items()
+            for account, one in self._all.items()
             if account not in without
             and (waited or (one.is_answered and one.values_at is not None))
             and (summary := self._summary(account, one)).is_known
@@ -658,31 +641,25 @@ class AccountSummaries:
 
     def _summary(self, account: str, one: _Account) -> AccountSummary:
         _, currency = one.values.get(NET_LIQUIDATION, (None, None))
-        amounts = {tag: amount for tag, (amount, unit) in one.values.items() if unit == currency}
-        daily, unrealized, realized = one.pnl
+        amounts: dict[str, Any] = {
+            TAGS[tag]: amount for tag, (amount, unit) in one.values.items() if unit == currency
+        }
+        amounts |= zip(("daily_pnl", "unrealized_pnl", "realized_pnl"), one.pnl, strict=True)
         rates = {unit: rate for unit, (rate, _at) in one.rates.items()}
         return AccountSummary(
             account=account,
             currency=currency,
-            net_liquidation=amounts.get(NET_LIQUIDATION),
-            cash=amounts.get(CASH),
-            available_funds=amounts.get(AVAILABLE),
-            maintenance_margin=amounts.get(MARGIN),
-            excess_liquidity=amounts.get(EXCESS),
-            initial_margin=amounts.get(INITIAL),
-            daily_pnl=daily,
-            unrealized_pnl=unrealized,
-            realized_pnl=realized,
+            **amounts,
             timestamp=utc_now(),
             exchange_rates=json.dumps(rates, sort_keys=True) if rates else None,
             rates_received_at=min((at for _rate, at in one.rates.values()), default=None),
             values_received_at=one.values_at if currency is not None else None,
             pnl_received_at=one.pnl_at,
-            gateway_id=self._gateway_id,
+            gateway_id=self._login.settings.gateway_id,
         )
 
     def _on_value(self, value: AccountValue) -> None:
-        one = self._accounts.get(value.account)
+        one = self._all.get(value.account)
         if one is None or value.modelCode or self._connectivity.lost is not None:
             return
         if value.tag == ACCOUNT_READY:
@@ -699,31 +676,11 @@ class AccountSummaries:
             one.values[value.tag] = (number_of(value.value), value.currency)
             one.values_at = utc_now()
 
-    def _cancel(self, one: _Account) -> None:
-        if one.request is not None:
-            self._ib.client.cancelPnL(int(one.request))
-
-    def _requested_by(self, request: str) -> _Account | None:
-        return next((one for one in self._accounts.values() if one.request == request), None)
-
-    def _read_pnl(self, fields: list[str]) -> bool:
-        one = self._requested_by(fields[1]) if len(fields) > PNL_REALIZED else None
-        if one is None:
-            return False
-        try:
-            sent = [known(float(text or UNSET)) for text in fields[2 : PNL_REALIZED + 1]]
-        except ValueError:
-            return False
-        one.valued(time.monotonic())
+    def _take(self, one: _Account, sent: list[float]) -> bool:
         if self._connectivity.lost is None:
-            one.pnl = tuple(sent)
+            one.pnl = tuple(map(known, sent))
             one.pnl_at, one.is_answered = utc_now(), True
         return True
 
-    def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
-        one = self._requested_by(str(request))
-        if one is not None and not is_notice(code):
-            one.request = None  # no cancel: the gateway has forgotten it, and would answer 300
-            one.attempts = max(one.attempts, 1)
-            one.postpone(time.monotonic())
-            one.pnl, one.pnl_at, one.is_answered = (None, None, None), None, True
+    def _ended(self, one: _Account) -> None:
+        one.pnl, one.pnl_at, one.is_answered = (None, None, None), None, True

@@ -8,14 +8,14 @@ DBL_MAX) and a second list of the fields, and it copies updates in which nothing
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from operator import index
 from typing import Any
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.holding import PositionUpdate
 from position_sync_dagster.domain.instrument import Right, parse_expiry, parse_right
-from position_sync_dagster.lake.schema import UPDATE_COLUMNS, Kind, StoredColumn
+from position_sync_dagster.lake.schema import UPDATE_COLUMNS, StoredColumn
 
 # Greater numbers count as unknown: IB writes DBL_MAX for a number that it does not know.
 UNSET = 1e300
@@ -47,7 +47,7 @@ def coerce_update(update: PositionUpdate) -> PositionUpdate:
 
 
 def _is_blank(value: object, column: StoredColumn) -> bool:
-    may_be_blank = column.choices is not None or column.kind is Kind.DAY
+    may_be_blank = column.choices is not None or column.kind is date
     return may_be_blank and isinstance(value, str) and not value.strip()
 
 
@@ -86,12 +86,12 @@ def _moment(value: Any) -> datetime:
 
 
 # How a value of each kind is read, and what it has to be.
-_BY_KIND: dict[Kind, tuple[Callable[[Any], object], str]] = {
-    Kind.NUMBER: (_number, "a finite number"),
-    Kind.TEXT: (_text, "a str"),
-    Kind.COUNT: (_count, "a whole number"),
-    Kind.MOMENT: (_moment, "a datetime, such as datetime.now(UTC)"),
-    Kind.DAY: (parse_expiry, "a date, or text such as 20260220"),
+_BY_KIND: dict[type, tuple[Callable[[Any], object], str]] = {
+    float: (_number, "a finite number"),
+    str: (_text, "a str"),
+    int: (_count, "a whole number"),
+    datetime: (_moment, "a datetime, such as datetime.now(UTC)"),
+    date: (parse_expiry, "a date, or text such as 20260220"),
 }
 
 
@@ -103,4 +103,4 @@ def _check_of(column: StoredColumn) -> Callable[[Any], object]:
 
 _CHECKS = [(name, column, _check_of(column)) for name, column in UPDATE_COLUMNS.items()]
 
-NUMBERS = [name for name, column in UPDATE_COLUMNS.items() if column.kind is Kind.NUMBER]
+NUMBERS = [name for name, column in UPDATE_COLUMNS.items() if column.kind is float]

@@ -175,8 +175,6 @@ class DividendsTable(RecordsTable[ExpectedDividend]):
 
     def current(self) -> list[ExpectedDividend]:
         """Return the dividends that were seen last of each underlying and source, next first."""
-        if not self.table.exists():
-            return []
         newest = pl.col("seen_at").max().over("conid", "source")
         rows = self.table.rows().filter(pl.col("seen_at") == newest)
         return schema.records_of(ExpectedDividend, rows.sort("conid", "source", "ex_date"))
@@ -197,8 +195,6 @@ class RiskScenariosTable:
 
     def latest(self) -> pl.DataFrame:
         """Return the rows of the newest time."""
-        if not self.table.exists():
-            return self.table.spec.empty
         rows = self.table.rows()
         return rows.filter(pl.col("made_at") == pl.col("made_at").max())
 

@@ -19,7 +19,7 @@ from functools import cached_property
 from hashlib import blake2b, sha256
 from inspect import cleandoc
 from operator import attrgetter
-from types import MappingProxyType, NoneType
+from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import polars as pl
@@ -45,26 +45,14 @@ from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.errors import InvalidRequestError
 
-
-class Kind(StrEnum):
-    """A column's type, as Delta names it."""
-
-    TEXT = "string"
-    COUNT = "long"
-    NUMBER = "double"
-    MOMENT = "timestamp"
-    DAY = "date"
-    FLAG = "boolean"
-
-
-# How a field of each type is stored, and its type in a frame.
-_TYPES: Mapping[type, tuple[Kind, pl.DataType]] = {
-    str: (Kind.TEXT, pl.String()),
-    int: (Kind.COUNT, pl.Int64()),
-    float: (Kind.NUMBER, pl.Float64()),
-    datetime: (Kind.MOMENT, pl.Datetime("us", "UTC")),
-    date: (Kind.DAY, pl.Date()),
-    bool: (Kind.FLAG, pl.Boolean()),
+# How a value of each type is stored: its type in Delta, and in a frame.
+_TYPES: Mapping[type, tuple[str, pl.DataType]] = {
+    str: ("string", pl.String()),
+    int: ("long", pl.Int64()),
+    float: ("double", pl.Float64()),
+    datetime: ("timestamp", pl.Datetime("us", "UTC")),
+    date: ("date", pl.Date()),
+    bool: ("boolean", pl.Boolean()),
 }
 
 
@@ -78,7 +66,7 @@ class StoredColumn:
         choices: The members of this enum are the only values; None for any value.
     """
 
-    kind: Kind
+    kind: type
     description: str = ""
     nullable: bool = True
     choices: type[StrEnum] | None = None
@@ -120,7 +108,7 @@ def _column(name: str, hint: Any, description: str) -> StoredColumn:
     choices = stored_type if issubclass(stored_type, StrEnum) else None
     if not choices and stored_type not in _TYPES:
         raise TypeError(f"the field {name} has no column type: {stored_type!r}")
-    kind, _in_frames = _TYPES[str if choices else stored_type]
+    kind = str if choices else stored_type
     return StoredColumn(kind=kind, description=description, nullable=nullable, choices=choices)
 
 
@@ -132,13 +120,11 @@ MODE_PROPERTY = "positionSync.tradingMode"
 # A checkpoint every ten versions lets a table open in a few milliseconds. Deleted files are kept
 # for half an hour, longer than any reader uses a snapshot. Log entries are kept for ten minutes
 # only (600 entries at one commit a second), since each commit lists their folder.
-RETENTION: Mapping[str, str] = MappingProxyType(
-    {
-        "delta.checkpointInterval": "10",
-        "delta.logRetentionDuration": "interval 10 minutes",
-        "delta.deletedFileRetentionDuration": "interval 30 minutes",
-    }
-)
+RETENTION: Mapping[str, str] = {
+    "delta.checkpointInterval": "10",
+    "delta.logRetentionDuration": "interval 10 minutes",
+    "delta.deletedFileRetentionDuration": "interval 30 minutes",
+}
 
 
 @dataclass(frozen=True)
@@ -164,15 +150,14 @@ class TableSpec:
     key: tuple[str, ...] = ()
 
     @cached_property
-    def columns(self) -> Mapping[str, Kind]:
-        """Return the type of each column."""
-        return {name: column.kind for name, column in self.described.items()}
+    def columns(self) -> Mapping[str, str]:
+        """Return the type of each column, as Delta names it."""
+        return {name: _TYPES[column.kind][0] for name, column in self.described.items()}
 
     @cached_property
     def polars(self) -> pl.Schema:
         """Return the schema of a frame of this table."""
-        types = dict(_TYPES.values())
-        return pl.Schema({name: types[kind] for name, kind in self.columns.items()})
+        return pl.Schema({name: _TYPES[one.kind][1] for name, one in self.described.items()})
 
     @cached_property
     def empty(self) -> pl.DataFrame:
@@ -188,9 +173,7 @@ class TableSpec:
     @cached_property
     def delta(self) -> Schema:
         """Return the schema in the form that Delta Lake takes."""
-        return Schema(
-            [Field(name, PrimitiveType(kind.value)) for name, kind in self.columns.items()]
-        )
+        return Schema([Field(name, PrimitiveType(kind)) for name, kind in self.columns.items()])
 
     @property
     def configuration(self) -> dict[str, str]:

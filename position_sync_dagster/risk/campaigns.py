@@ -7,7 +7,7 @@ premium and the shares always have the strike: nothing counts twice, and nothing
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -182,14 +182,10 @@ def campaigns_of(
         .with_columns(pl.col("multiplier").fill_null(100.0))
     )
     lots = lots_of(closes, changes, legs)
-    own = _realised(closes, lots).with_columns(fees=0.0)
+    of_lots = pl.DataFrame(list(map(asdict, lots)), _LOTS)
+    own = _realised(closes, of_lots).with_columns(fees=0.0)
     of_legs = _fees_of_legs(executions, changes, legs).with_columns(realised=0.0)
-    of_lots = pl.DataFrame(
-        [(one.strategy_id, one.currency, one.realised, one.fees) for one in lots],
-        schema=own.schema,
-        orient="row",
-    )
-    sums = pl.concat([own, of_legs.select(own.columns), of_lots])
+    sums = pl.concat(one.select(own.columns) for one in (own, of_legs, of_lots))
     sums = sums.group_by("strategy_id", "currency").agg(_known_sum("realised"), _known_sum("fees"))
     return Campaigns({(row[0], row[1]): (row[2], row[3]) for row in sums.iter_rows()}, lots)
 
@@ -198,7 +194,15 @@ def _known_sum(name: str) -> pl.Expr:
     return pl.when(pl.col(name).null_count() == 0).then(pl.col(name).sum()).alias(name)
 
 
-def _realised(closes: pl.DataFrame, lots: Iterable[DeliveredLot]) -> pl.DataFrame:
+# What is summed of lots, and since when closes of their contracts are in them.
+_LOTS = {
+    "strategy_id": pl.String(), "account": pl.String(), "conid": pl.Int64(),
+    "currency": pl.String(), "first": pl.Datetime("us", "UTC"), "realised": pl.Float64(),
+    "fees": pl.Float64(),
+}  # fmt: skip
+
+
+def _realised(closes: pl.DataFrame, lots: pl.DataFrame) -> pl.DataFrame:
     """Return the realised profit of strategies, without their lots; null where it is not known."""
     by_delivery = pl.col("cause").is_in(DELIVERED) & pl.col("right").is_not_null()
     premium = -pl.col("quantity") * pl.col("average_cost")
@@ -209,12 +213,7 @@ def _realised(closes: pl.DataFrame, lots: Iterable[DeliveredLot]) -> pl.DataFram
     )  # fmt: skip
     rows = closes.with_columns(realised=own).explode("strategies").drop_nulls("strategies")
     key = ["strategies", "account", "conid"]
-    kinds = {"strategies": pl.String, "account": pl.String, "conid": pl.Int64}
-    since = pl.DataFrame(
-        [(one.strategy_id, one.account, one.conid, one.first) for one in lots],
-        schema=kinds | {"first": rows.schema["closed_at"]},
-        orient="row",
-    ).unique(key)
+    since = lots.select(*key[1:], "first", strategies="strategy_id").unique(key)
     is_before = (pl.col("closed_at") < pl.col("first")) & ~pl.col("cause").is_in(DELIVERED)
     rows = rows.join(since, on=key, how="left").filter(pl.col("first").is_null() | is_before)
     return rows.group_by(strategy_id="strategies", currency="currency").agg(_known_sum("realised"))

@@ -24,7 +24,7 @@ from position_sync_dagster.domain.closes import (
 )
 from position_sync_dagster.domain.holding import BrokerPosition, Key, grouped
 from position_sync_dagster.domain.instrument import NEW_YORK, ContractDetails, Instrument
-from position_sync_dagster.domain.reconciliation import Break, Discrepancy, DiscrepancyType
+from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.records import LookedAt
 from position_sync_dagster.lake.schema import content_id, moment, one_of, records_of
@@ -130,7 +130,14 @@ class CloseExplainer:
         unexplained = (one for one in newest if one.cause is Cause.UNEXPLAINED)
         waiting = [one for one in unexplained if elapsed(one.closed_at, now) >= GRACE]
         waiting.sort(key=attrgetter("closed_at"))
-        self._ask_people(waiting, closes, now)
+        # Breaks of closes before the window stay as they are.
+        keys = set(closes.select(_KEY).iter_rows())
+        lake.breaks.record(
+            {BREAKS: list(map(_discrepancy, waiting))},
+            now,
+            compared=lambda one: one.gateway_id == BREAKS and (one.account, one.conid) in keys,
+            run_id=self.run_id,
+        )
         first = closes.filter(are_open).get_column("seen_at").min()
         since = min(first, looked.until) if isinstance(first, datetime) else looked.until
         lake.closures.looked = replace(looked, since=since)
@@ -156,13 +163,9 @@ class CloseExplainer:
 
     def _said(self, since: datetime) -> pl.DataFrame:
         """Return which holdings and times executions and statements name, and since when."""
-        executions = self.lake.executions.rows(
-            since, columns=("account", "conid", "time", "stated_at", "source")
-        )
-        events = self.lake.statement_events.rows(
-            since.date(),
-            columns=("account", "conid", "kind", "first_day", "day", "stated_at", "source"),
-        )
+        lake, both = self.lake, (*_KEY, "stated_at", "source")
+        executions = lake.executions.rows(since, columns=(*both, "time"))
+        events = lake.statement_events.rows(since.date(), columns=(*both, "first_day", "day"))
         return pl.concat([executions, events], how="diagonal")
 
     def _facts(self, due: pl.DataFrame, asked: Asked) -> Facts:
@@ -219,18 +222,6 @@ class CloseExplainer:
             self._prices |= {conid: last[under] for conid, under in unders.items() if under in last}
         return self._prices
 
-    def _ask_people(
-        self, waiting: Collection[Closure], closes: pl.DataFrame, now: datetime
-    ) -> None:
-        """Open, confirm and resolve breaks; one of a close before the window stays as it is."""
-
-        def is_judged(one: Break) -> bool:
-            is_it = (pl.col("account") == one.account) & (pl.col("conid") == one.conid)
-            return one.gateway_id == BREAKS and not closes.filter(is_it).is_empty()
-
-        found = {BREAKS: list(map(_discrepancy, waiting))}
-        self.lake.breaks.record(found, now, compared=is_judged, run_id=self.run_id)
-
 
 def _judged_last(new: Iterable[Closure], before: Iterable[Closure], now: datetime) -> list[Closure]:
     """Return causes as judged after those before: they count, also after a clock was set back."""
@@ -264,7 +255,7 @@ def due_closes(
     Args:
         closes: Rows of `position_changes`.
         counted: The causes that count.
-        said: What executions and statements name: account, conid, day or time, kind, stated_at.
+        said: What executions and statements name: account, conid, day or time, stated_at.
         now: The current time.
     """
     ones = closes.join(counted, on="change_id", how="left")

@@ -1,7 +1,9 @@
 """Contracts of the small book and their terms, as arguments of a leg."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from ib_gateway_simulator import Book, load_book
@@ -38,3 +40,34 @@ def book_of_one_account(name: str = A) -> Book:
     book = load_book("small")
     openings = tuple(replace(one, account=name) for one in book.openings if one.account == A)
     return replace(book, accounts=(replace(book.accounts[0], name=name),), openings=openings)
+
+
+# The conids of a chain follow each other.
+FIRST = 931000000
+CHAIN = """
+name: chain
+as_of: 2028-06-01
+accounts: [{accounts}]
+underlyings: [{{symbol: SPY, conid: 930000001, price: 620, volatility: 0.17}}]
+chains:
+  - {{name: spy, underlying: SPY, first_conid: {first}, expiries: [{expiries}],
+     strikes: {{start: 600, stop: {stop}, step: 1}}}}
+positions: [{positions}]
+"""
+
+
+def book_of_chain(
+    folder: Path, strikes: int, *, accounts: Sequence[str] = (A,), expiries: int = 2
+) -> Book:
+    """Return a book whose accounts hold one each of the calls and puts on SPY."""
+    path = folder / "chain.yaml"
+    positions = (f"{{account: {one}, chain: spy, quantities: [1]}}" for one in accounts)
+    text = CHAIN.format(
+        accounts=", ".join(f"{{name: {one}}}" for one in accounts),
+        positions=", ".join(positions),
+        first=FIRST,
+        stop=600 + strikes - 1,
+        expiries=", ".join(["20281215", "20290119"][:expiries]),
+    )
+    path.write_text(text)
+    return load_book(path)

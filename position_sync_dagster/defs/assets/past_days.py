@@ -15,15 +15,10 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import polars as pl
 
+from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.derived_tables import plotted, seldom
 from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
-from position_sync_dagster.defs.resources import (
-    CLOSE_JOB,
-    IMPORT_JOB,
-    POSITION_SYNC,
-    PositionSyncResource,
-)
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
@@ -51,7 +46,7 @@ def daily_asset(
     @table_asset.table_asset(
         DAILY_POSITIONS,
         deps=["position_updates", "flex_statements"],
-        job=CLOSE_JOB,
+        job=resources.CLOSE_JOB,
         freshness_policy=CLOSED_DAYS,
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -62,7 +57,7 @@ def daily_asset(
         output_required=False,
     )
     def daily_positions(
-        context: dg.AssetExecutionContext, position_sync: PositionSyncResource
+        context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource
     ) -> Iterator[dg.MaterializeResult[None] | dg.AssetMaterialization | dg.AssetObservation]:
         """Every holding at the close of a trading day: its last value until then, with its age.
 
@@ -199,18 +194,18 @@ RANGE_END = "dagster/asset_partition_range_end"
 @dg.definitions
 def daily() -> dg.Definitions:
     """Build asset, check, jobs and schedules for the exchange in the settings."""
-    days, first = known_days(POSITION_SYNC.read_settings())
+    days, first = known_days(resources.POSITION_SYNC.read_settings())
     partitions = exchange_partitions(days, first)
     asset, explained = daily_asset(partitions), explained_asset(partitions)
     job = dg.define_asset_job(
-        CLOSE_JOB,
+        resources.CLOSE_JOB,
         executor_def=dg.in_process_executor,
         selection=dg.AssetSelection.assets(asset, explained)
         | dg.AssetSelection.checks_for_assets(asset, explained),
         description="Record every holding at the close of a trading day, or of a range of them.",
     )
     importing = dg.define_asset_job(
-        IMPORT_JOB,
+        resources.IMPORT_JOB,
         executor_def=dg.in_process_executor,
         selection=dg.AssetSelection.assets("flex_statements", "executions", "statement_events"),
         description="Download the Flex query of the settings, and store trades and cash of all "
@@ -243,7 +238,7 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
             description=inspect.getdoc(evaluate),
         )(evaluate)
 
-    @scheduled(CLOSE_JOB, f"{at.minute} {at.hour} * * 1-5")
+    @scheduled(resources.CLOSE_JOB, f"{at.minute} {at.hour} * * 1-5")
     def after_the_close(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         """Shortly after the usual close of the exchange, on its trading days."""
         day = context.scheduled_execution_time.astimezone(zone).date()
@@ -251,7 +246,7 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
             return dg.SkipReason(f"{days.calendar} is closed on {day}.")
         return dg.RunRequest(partition_key=day.isoformat())
 
-    @scheduled(CLOSE_JOB, "15 6 * * 2-6")
+    @scheduled(resources.CLOSE_JOB, "15 6 * * 2-6")
     def late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         """At night: the last three trading days again, for late rows and statements."""
         today = context.scheduled_execution_time.astimezone(zone).date()
@@ -260,10 +255,10 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
             return dg.SkipReason("No trading day is over yet.")
         return dg.RunRequest(tags={RANGE_START: last[0], RANGE_END: last[-1]})
 
-    @scheduled(IMPORT_JOB, "0 6 * * 2-6")
+    @scheduled(resources.IMPORT_JOB, "0 6 * * 2-6")
     def nightly_statements(_context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         """At night: download and import the broker's statements, if there are any."""
-        settings = POSITION_SYNC.read_settings()
+        settings = resources.POSITION_SYNC.read_settings()
         if settings.flex_token is None and not settings.flex_folder.is_dir():
             return dg.SkipReason(
                 "No statements: POSITION_SYNC_FLEX_FOLDER is no folder, and no "
@@ -340,13 +335,13 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
     @table_asset.table_asset(
         PROFIT_EXPLAINED,
         deps=["daily_positions", "position_updates", "executions", "closures"],
-        job=CLOSE_JOB,
+        job=resources.CLOSE_JOB,
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         metadata={"partition_expr": "session_date"},
     )
     def profit_explained(
-        context: dg.AssetExecutionContext, position_sync: PositionSyncResource
+        context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource
     ) -> dg.MaterializeResult[None]:
         """Where the profit of each trading day came from, by strategy and account.
 

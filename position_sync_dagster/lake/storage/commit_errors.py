@@ -142,11 +142,11 @@ class RetryCommit(Exception):
 # The number of an error of the operating system in the text of delta-rs or Polars.
 _ERRNO = re.compile(r"\(os error (\d+)\)|Os \{ code: (\d+)")
 
-_UNWRITABLE = {
+# What a person has to mend at the disk, or at the limits of the process.
+_REFUSED = {
     *(errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR),
-    *(errno.EDQUOT, errno.EFBIG, errno.EIO),
+    *(errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
 }
-_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _CONFLICT = ("Invalid table version", "already exists")
 
 
@@ -172,17 +172,11 @@ def to_lake_error(error: Exception, path: str) -> errors.LakeError:
     found = _ERRNO.search(text)
     number = error.errno if isinstance(error, OSError) else None
     number = number or (int(found[1] or found[2]) if found else None)
-    if number in _UNWRITABLE:
+    if number in _REFUSED:
         return errors.LakeNotWritableError(
-            f"The table {path} cannot be written: {plain(text)}.",
-            remedy="Check the folder, its permissions and free space, or set "
-            "POSITION_SYNC_LAKE to another place.",
-        )
-    if number in _EXHAUSTED:
-        return errors.LakeError(
             f"The table {path} cannot be used now: {plain(text)}.",
-            remedy="Raise the limit of this process (`ulimit -n` for files), or free memory; "
-            "the table itself is whole.",
+            remedy="Check the folder, its permissions and free space, and the limits of this "
+            "process (`ulimit -a`), or set POSITION_SYNC_LAKE to another place.",
         )
     if isinstance(error, CommitFailedError) or any(mark in text for mark in _CONFLICT):
         return errors.CommitContentionError(

@@ -12,9 +12,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Literal
 
-from deltalake import CommitProperties, DeltaTable, Field
+from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import TableNotFoundError
-from deltalake.schema import PrimitiveType
 
 from position_sync_dagster import errors
 from position_sync_dagster.lake import schema
@@ -355,7 +354,7 @@ class TableHandle:
                 remedy="Install the release that wrote it, or a later one.",
             )
         found = {f.name: str(getattr(f.type, "type", f.type)) for f in handle.schema().fields}
-        wanted = {column: kind.value for column, kind in self._spec.columns.items()}
+        wanted = self._spec.columns
         missing = [column for column in wanted if column not in found]
         is_older = int(text) < self._spec.version
         wrong = [column for column, kind in found.items() if wanted.get(column) != kind]
@@ -370,8 +369,7 @@ class TableHandle:
         logger.info("migrating %s to schema version %d", self._path, self._spec.version)
         # Columns first: if this process dies in between, the next one does the rest.
         if missing:
-            kinds = [(column, self._spec.columns[column].value) for column in missing]
-            handle.alter.add_columns([Field(c, PrimitiveType(kind)) for c, kind in kinds])
+            handle.alter.add_columns([f for f in self._spec.delta.fields if f.name in missing])
         changed = (schema.VERSION_PROPERTY, schema.STATISTICS_PROPERTY)
         properties = {name: self._spec.configuration[name] for name in changed}
         handle.alter.set_table_properties(properties, raise_if_not_exists=False)

@@ -25,7 +25,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial, wraps
 from pathlib import Path
 from threading import RLock
-from typing import Any, Concatenate, ParamSpec, Protocol, TypedDict, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypedDict, TypeVar
 from urllib.parse import unquote
 
 import polars as pl
@@ -435,6 +435,10 @@ class Table:
     def transact(self, step: Callable[[DeltaTable], T]) -> T:
         """Read, decide and commit on one handle; on a conflict all of it runs again.
 
+        After enough commits the smallest files are merged. In an object store a merge takes up to
+        20 s: there it runs beside the writer, on a handle of its own, so that no flush waits for
+        it.
+
         The handle that `step` reads is the one it commits with, so that Delta checks the commit
         against exactly what was read.
 
@@ -444,7 +448,14 @@ class Table:
             LakeNotWritableError: Nothing was changed, or the change was committed and the disk did
                 not confirm it; the message says which.
         """
-        return self._run(step, change=True)
+        result = self._run(step, change=True)
+        with self._mutex:
+            is_due, self._compaction_due = self._compaction_due, False
+        if is_due and self.is_remote:
+            _merges.submit(_compact, Table(self.path, self.spec, storage_options=self.options))
+        elif is_due:
+            _compact(self)
+        return result
 
     def scan_files(self, files: pl.DataFrame) -> pl.LazyFrame:
         """Return the rows of data files of a snapshot, read side by side.
@@ -559,12 +570,6 @@ class Table:
             with suppress(OSError):  # it has a file, or another process was faster
                 if folder.stat().st_mtime <= before:
                     folder.rmdir()
-
-    def take_compaction_due(self) -> bool:
-        """Return whether a compaction is due, and clear that mark."""
-        with self._mutex:
-            due, self._compaction_due = self._compaction_due, False
-            return due
 
     def _run(self, step: Callable[[DeltaTable], T], *, change: bool) -> T:
         def attempt() -> T:
@@ -702,21 +707,6 @@ def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
     )
 
 
-def compact_if_needed(table: Table) -> None:
-    """Merge the smallest files after enough commits; writers call it after a commit.
-
-    In an object store a merge takes up to 20 s: there it runs beside the writer, on a handle of its
-    own, so that no flush waits for it.
-    """
-    if not table.take_compaction_due():
-        return
-    if table.is_remote:
-        beside = Table(table.path, table.spec, storage_options=table.options)
-        _merges.submit(_compact, beside)
-    else:
-        _compact(table)
-
-
 _merges = ThreadPoolExecutor(max_workers=1, thread_name_prefix="merges")
 
 
@@ -827,7 +817,6 @@ def _cut_log(table: Table, handle: DeltaTable) -> None:
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
-S_co = TypeVar("S_co", covariant=True)
 
 # A few are enough: Delta work waits for the disk, and each table serves one call at a time.
 _THREADS = 4
@@ -862,21 +851,16 @@ def together(work: Callable[[S], R], items: Iterable[S]) -> list[R]:
         return list(pool.map(work, items))
 
 
-class Facade(Protocol[S_co]):
-    """A table for asyncio, over the same table with blocking calls."""
-
-    @property
-    def sync(self) -> S_co:
-        """The table with blocking calls."""
-
-
 def offloaded(
-    method: Callable[Concatenate[S, P], R],
-) -> Callable[Concatenate[Facade[S], P], Coroutine[Any, Any, R]]:
-    """Return the asyncio form of a blocking call: the same arguments, result and errors."""
+    method: Callable[Concatenate[Any, P], R],
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]:
+    """Return the asyncio form of a blocking call, for an object with the blocking one as `sync`.
+
+    Arguments, result and errors are the same.
+    """
 
     @wraps(method)
-    async def call(self: Facade[S], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
         work: Callable[P, R] = getattr(self.sync, method.__name__)
         return await offload(work, *args, **kwargs)
 

@@ -5,7 +5,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import polars as pl
@@ -72,13 +72,52 @@ class PositionReconciler:
                 difference.
             details: The known contract details by conid; each leg is compared with them.
         """
-        scope = Scope(
-            coverage=Coverage(complete=complete),
-            details=details or {},
-            now=self._clock(),
-            stale_after=self._stale_after,
+        rows = update_rows(list(latest))
+        coverage = Coverage(complete=complete)
+        return self.compare(broker_rows(snapshot, None), rows, legs, coverage, details or {})
+
+    def compare(
+        self,
+        holdings: pl.DataFrame,
+        latest: pl.DataFrame,
+        legs: Iterable[ActiveContract],
+        coverage: Coverage,
+        details: Mapping[int, ContractDetails],
+    ) -> breaks.ReconciliationResult:
+        """Compare what the broker holds with the rows and the registry.
+
+        Args:
+            holdings: Rows of `broker_positions`.
+            latest: The newest row of each holding.
+            legs: The legs of strategies.
+            coverage: Which accounts the holdings cover.
+            details: As in `reconcile`.
+        """
+        now, legs = self._clock(), [leg for leg in legs if leg.removed_at is None]
+        # An unknown quantity is NaN, which equals nothing: it is neither zero nor an absence.
+        quantity = pl.col("position").fill_null(math.nan)
+        ours = confirmations.with_confirmed(latest, holdings, now).select(
+            *_KEY, _symbol="symbol", ours=quantity, confirmed_at=confirmations.CONFIRMED
         )
-        return compare(broker_rows(snapshot, None), update_rows(list(latest)), legs, scope)
+        pairs = (
+            holdings.select(*_KEY, "symbol", held=quantity)
+            .join(ours, on=_KEY, how="full", coalesce=True)
+            .select(*_KEY, pl.coalesce("symbol", "_symbol"), "held", "ours", "confirmed_at")
+            .sort(_KEY)
+        )
+        is_claimed = pl.col("conid").is_in([leg.conid for leg in legs])
+        of_legs = pairs.filter(is_claimed).drop_nulls("held")
+        held = {(account, conid): at for account, conid, at in of_legs[*_KEY, "held"].iter_rows()}
+        return breaks.ReconciliationResult(
+            at=now,
+            complete=coverage.complete,
+            checked=pairs.height,
+            discrepancies=(
+                *_differences(pairs, coverage, now, self._stale_after),
+                *_overclaimed(held, legs, complete=coverage.complete),
+                *_mismatched(legs, details),
+            ),
+        )
 
 
 class ReconciliationService:
@@ -110,8 +149,8 @@ class ReconciliationService:
         self._lake = lake = lake or Lake.of(settings, clock=clock)
         self._values = values
         self._published = LakeValues(lake, settings, clock=clock)
-        self._clock = clock
-        self._stale_after = timedelta(seconds=settings.stale_after_s)
+        stale_after = timedelta(seconds=settings.stale_after_s)
+        self._reconciler = PositionReconciler(stale_after=stale_after, clock=clock)
 
     async def start(self) -> None:
         """Reconcile in the background, once per interval, until `stop`."""
@@ -188,19 +227,9 @@ class ReconciliationService:
             ~pl.col("account").is_in(list(coverage.unavailable)),
             followed.fill_null(value=True),  # other rows are of types no longer followed
         )
-        now, legs = self._clock(), self._lake.registry.legs
-        conids = {leg.conid for leg in legs}
-        result = compare(
-            holdings,
-            latest,
-            legs,
-            Scope(
-                coverage=coverage,
-                details=await offload(self._lake.contracts.get, conids),
-                now=now,
-                stale_after=self._stale_after,
-            ),
-        )
+        legs = self._lake.registry.legs
+        details = await offload(self._lake.contracts.get, {leg.conid for leg in legs})
+        result = self._reconciler.compare(holdings, latest, legs, coverage, details)
         return result, holdings, coverage
 
     def _judged(self, result: breaks.ReconciliationResult) -> breaks.ReconciliationResult:
@@ -253,60 +282,6 @@ def _by_login(
     return grouped(lambda one: login_of.get(one.account, others), discrepancies)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
-    """The accounts that a comparison covers, its time, and the contract details.
-
-    Attributes:
-        coverage: Which accounts the holdings cover.
-        now: The moment of the comparison.
-        stale_after: A value that its source has not confirmed for longer is STALE.
-        details: The contract details that are known, by conid.
-    """
-
-    coverage: Coverage
-    now: datetime
-    stale_after: timedelta
-    details: Mapping[int, ContractDetails] = field(default_factory=dict)
-
-
-def compare(
-    holdings: pl.DataFrame, latest: pl.DataFrame, legs: Iterable[ActiveContract], scope: Scope
-) -> breaks.ReconciliationResult:
-    """Compare what the broker holds with the rows and the registry; pure.
-
-    Args:
-        holdings: Rows of `broker_positions`.
-        latest: The newest row of each holding.
-        legs: The legs of strategies.
-        scope: What the holdings cover.
-    """
-    legs = [leg for leg in legs if leg.removed_at is None]
-    # An unknown quantity is NaN, which equals nothing: it is neither zero nor an absence.
-    quantity = pl.col("position").fill_null(math.nan)
-    ours = confirmations.with_confirmed(latest, holdings, scope.now).select(
-        *_KEY, _symbol="symbol", ours=quantity, confirmed_at=confirmations.CONFIRMED
-    )
-    pairs = (
-        holdings.select(*_KEY, "symbol", held=quantity)
-        .join(ours, on=_KEY, how="full", coalesce=True)
-        .select(*_KEY, pl.coalesce("symbol", "_symbol"), "held", "ours", "confirmed_at")
-        .sort(_KEY)
-    )
-    of_legs = pairs.filter(pl.col("conid").is_in([leg.conid for leg in legs])).drop_nulls("held")
-    held = {(account, conid): at for account, conid, at in of_legs[*_KEY, "held"].iter_rows()}
-    return breaks.ReconciliationResult(
-        at=scope.now,
-        complete=scope.coverage.complete,
-        checked=pairs.height,
-        discrepancies=(
-            *_differences(pairs, scope),
-            *_overclaimed(held, legs, complete=scope.coverage.complete),
-            *_mismatched(legs, scope.details),
-        ),
-    )
-
-
 _DETAILS = {
     DiscrepancyType.MISSING: "held at the broker, no row",
     DiscrepancyType.SURPLUS: "not held at the broker",
@@ -314,12 +289,14 @@ _DETAILS = {
 }
 
 
-def _differences(pairs: pl.DataFrame, scope: Scope) -> Iterable[Discrepancy]:
+def _differences(
+    pairs: pl.DataFrame, coverage: Coverage, now: datetime, stale_after: timedelta
+) -> Iterable[Discrepancy]:
     """Yield where a holding of the broker differs from its newest row."""
     held, ours = pl.col("held").fill_null(0.0), pl.col("ours")
-    absent = [one for one in pairs.get_column("account").unique() if scope.coverage.covers(one)]
+    absent = [one for one in pairs.get_column("account").unique() if coverage.covers(one)]
     is_absence_known = pl.col("held").is_not_null() | pl.col("account").is_in(absent)
-    is_fresh = pl.col("confirmed_at") >= moment(scope.now - scope.stale_after)
+    is_fresh = pl.col("confirmed_at") >= moment(now - stale_after)
     differs = (
         pl.when(ours.is_null() & (held != 0))
         .then(pl.lit("MISSING"))
@@ -334,7 +311,7 @@ def _differences(pairs: pl.DataFrame, scope: Scope) -> Iterable[Discrepancy]:
     for account, conid, symbol, expected, actual, confirmed_at, name in found.iter_rows():
         age = "the row's time lies in the future: its age is unknown"
         if confirmed_at is not None:
-            age = f"the value is {(scope.now - confirmed_at).total_seconds():.0f} s old"
+            age = f"the value is {(now - confirmed_at).total_seconds():.0f} s old"
         kind = DiscrepancyType(name)
         detail = _DETAILS.get(kind, age)
         yield Discrepancy(kind, account, conid, symbol, expected, actual, detail)

@@ -439,9 +439,6 @@ AWAITED: dict[int, Awaited] = {
 # The kind of market data to request, by whether it is delayed; None: that of the settings.
 KINDS = {False: None, True: codes.MarketDataType.DELAYED}
 
-# Text of the column `note`: why the broker's value is used.
-ENDED = "the gateway ended the line"
-
 
 @dataclass(eq=False, repr=False)
 class LineManager:
@@ -483,11 +480,6 @@ class LineManager:
         """Return what counts now of the market data of a line."""
         quote = connection.lines.quote(conid)
         return self.login.line(conid).counted(quote, self.context.clock())
-
-    @property
-    def limit(self) -> int:
-        """The number of lines of the login, as configured, or as learned from code 101."""
-        return self.login.limit.lines
 
     def want_underlyings(self, conids: Sequence[int]) -> None:
         """Request lines for these underlyings, in this order, as far as no leg needs the lines.
@@ -537,11 +529,11 @@ class LineManager:
         for conid in login.due_for_live(now):
             lines.switch(conid)
             login.line(conid).requested(now)
-        held = self.held
+        held, denials = self.held, login.denials(now)
         for conid in sorted(
             (chosen - held) & details.keys(), key=lambda c: rank(login.wanted[c], held)
         ):
-            delayed = login.denied(conid, now) is not None
+            delayed = conid in denials
             lines.subscribe(details[conid], market_data_type=KINDS[delayed])
             login.line(conid).requested(now, delayed=delayed)
         return self.of_legs
@@ -572,7 +564,7 @@ class LineManager:
         if not line.held or self._connected is None:
             return
         text = f"{refusal.code} {refusal.text}"
-        line.ended(now, f"{ENDED}: {text}")
+        line.ended(now, f"the gateway ended the line: {text}")
         if refusal.code == codes.GatewayCode.TOO_MANY_LINES:
             self.login.limit = self.login.limit.refused(self._connected.in_use, now)
             return

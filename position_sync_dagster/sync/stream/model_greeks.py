@@ -23,7 +23,7 @@ from position_sync_dagster.domain.leg import QUEUED, LegState, few
 from position_sync_dagster.domain.login_lines import largest
 from position_sync_dagster.domain.valuation import price_of
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.gateway.holdings import ChangeNotifier, PendingChanges
+from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.lake.records import DividendsTable
 from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.risk.model import Exercise
@@ -240,18 +240,18 @@ RENEWED = timedelta(seconds=10)
 
 
 class PublishedGreeks:
-    """The greeks that `broker_positions` has, or gets at the next publication, by conid."""
+    """The greeks that `broker_positions` has, or gets at the next publication, by conid.
+
+    Attributes:
+        changes: The options whose greeks are to be published.
+    """
 
     def __init__(self) -> None:
         self._greeks: dict[int, HoldingGreeks] = {}
-        self._changes: ChangeNotifier[int] = ChangeNotifier()
+        self.changes: PendingChanges[int] = PendingChanges()
 
     def __len__(self) -> int:
         return len(self._greeks)
-
-    def watch(self) -> PendingChanges[int]:
-        """Collect from now on the options whose greeks are to be published."""
-        return self._changes.watch()
 
     def take(self, conid: int, found: HoldingGreeks | None) -> None:
         """Publish the new greeks of an option, if they differ enough from the published ones.
@@ -267,7 +267,7 @@ class PublishedGreeks:
         if found is not None:
             self._greeks[conid] = found
         if found is not before:
-            self._changes.note(conid)
+            self.changes.note(conid)
 
     def of(self, holding: BrokerPosition) -> HoldingGreeks | None:
         """Return the greeks of a holding; None of a closed one."""
@@ -481,7 +481,7 @@ class ModelGreeks:
         dividends = dated_dividends(row for rows in self._dividends.values() for row in rows)
         for conid in conids:
             details = self.contracts.known(conid)
-            row = connection.feed.book.instrument(self._keys[conid][0])
+            row = connection.feed.book.get(self._keys[conid][0])
             if details is None or row is None:
                 self._unknown.add(conid)
                 continue
@@ -497,7 +497,7 @@ class ModelGreeks:
                 self._choose_at = float("-inf")
             details = replace(details, under_sec_type=underlying.sec_type)
             known = dividends.get(underlying.conid)
-            terms: OptionTerms | Reason = option_terms(row, details, rates, known)
+            terms: OptionTerms | Reason = option_terms(row.instrument, details, rates, known)
             if isinstance(terms, OptionTerms) and terms.exercise is Exercise.EUROPEAN_FUTURE:
                 terms = NoGreeks.FOLLOWS_A_FUTURE
             self._greeks.add(conid, terms, underlying.conid)

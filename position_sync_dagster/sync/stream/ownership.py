@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
-from types import TracebackType
 from typing import Any, ParamSpec, Self
 
 from position_sync_dagster import errors
@@ -47,6 +46,7 @@ class Ownership:
     Attributes:
         session: The lease as it was last renewed.
         status: Returns what `GatewaySessions.renew` writes with each heartbeat.
+        provenance: The columns that show which owner wrote a row.
         lost: Set when the lease is lost: nothing more may be written.
         store_fault: Why the lease was not renewed, if the store could not be used.
 
@@ -70,6 +70,7 @@ class Ownership:
 
     def __post_init__(self) -> None:
         self.session: GatewaySession
+        self.provenance: Provenance
         self._renewed_s = self.monotonic()
         self._task: asyncio.Task[None] | None = None
         self.status: Callable[[], dict[str, Any]] = lambda: {"state": SessionState.STARTING}
@@ -77,16 +78,6 @@ class Ownership:
         self._outage = OutageLog(logger)
         self.store_fault: errors.LakeError | None = None
         self.lost = asyncio.Event()
-
-    @property
-    def provenance(self) -> Provenance:
-        """The columns that show which owner wrote a row."""
-        session = self.session
-        return Provenance(
-            session_id=session.session_id,
-            fencing_token=session.fencing_token,
-            run_id=session.run_id,
-        )
 
     def renew_now(self) -> None:
         """Renew the lease now, because the status has changed."""
@@ -151,15 +142,12 @@ class Ownership:
                 if stopped or asyncio.get_running_loop().time() >= deadline:
                     raise
                 await asyncio.sleep(POLL_S)
+        names = "session_id", "fencing_token", "run_id"
+        self.provenance = Provenance(**{name: getattr(self.session, name) for name in names})
         self._task = asyncio.create_task(self._heartbeat())
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: type | None, error: object, _trace: object) -> None:
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):

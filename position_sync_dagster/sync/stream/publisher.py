@@ -25,9 +25,7 @@ from position_sync_dagster.domain.holding import (
     AccountConfirmation,
     AccountSummary,
     BrokerPosition,
-    Completeness,
     Key,
-    LeastMove,
     PositionUpdate,
     PositionUpdateHandler,
     QueueRequest,
@@ -220,8 +218,7 @@ class CloseWatcher:
             await offload(self.rolls.follow)
 
 
-# How much of each account the broker has sent, and until when it has confirmed that.
-_Accounts = Mapping[str, tuple[Completeness, AccountConfirmation]]
+_Accounts = Mapping[str, AccountConfirmation]
 
 
 @dataclass(eq=False, repr=False)
@@ -245,17 +242,12 @@ class Publisher:
     watcher: CloseWatcher | None = None
 
     def __post_init__(self) -> None:
-        self._greeks_changes = self.greeks.watch()
         self._published: dict[Key, BrokerPosition] = {}
         # The changes that were stored and not published; None: the table has to be read.
         self._recorded: dict[Key, BrokerPosition] | None = {}
         self._all_due = True
         self._changes: PendingChanges[Key] = PendingChanges()
         self._accounts: _Accounts = {}
-        self._least = LeastMove(
-            part=self.context.settings.monitored_move_part,
-            amount=self.context.settings.monitored_move_amount,
-        )
 
     async def restore(self) -> list[BrokerPosition]:
         """Continue where the last owner of the login ended.
@@ -296,7 +288,7 @@ class Publisher:
         """
         self.context.lease.check()
         changes, accounts = self._changes.take(), _accounts_of(feed)
-        of_greeks = self._greeks_changes.take()
+        of_greeks = self.greeks.changes.take()
         by_greeks = (key for conid in of_greeks for key in feed.book.keys_of(conid))
         keys = {*changes, *feed.book.profits, *by_greeks}
         every = self._all_due or 2 * len(keys) > len(self._published)
@@ -323,15 +315,10 @@ class Publisher:
                 return
         except BaseException:
             self._changes.give_back(changes)
-            self._greeks_changes.give_back(of_greeks)
+            self.greeks.changes.give_back(of_greeks)
             raise
         self._published, self._accounts, self._all_due = published, accounts, False
         self._recorded = {}
-
-    @property
-    def greeks_moved(self) -> bool:
-        """Return whether computed greeks changed that are not published yet."""
-        return bool(self._greeks_changes)
 
     def _with_greeks(self, holding: BrokerPosition) -> BrokerPosition:
         greeks = self.greeks.of(holding)
@@ -346,7 +333,7 @@ class Publisher:
             return
         if self._recorded is None:
             self._recorded = await self.watcher.unpublished(self._published)
-        confirmed = {name: one.confirmed_at for name, (_, one) in self._accounts.items()}
+        confirmed = {name: one.confirmed_at for name, one in self._accounts.items()}
         before = self._published | self._recorded if self._recorded else self._published
         found = changes_between(before, changed, confirmed)
         if found:
@@ -356,10 +343,12 @@ class Publisher:
     def _is_moved(self, key: Key) -> bool:
         """Return whether a value of PnLSingle moved since the last request of the holding."""
         holding, before = self._published[key], self.announced.last(key)
+        part = self.context.settings.monitored_move_part
+        amount = self.context.settings.monitored_move_amount
         return holding.value_source is ValueOrigin.PNL_SINGLE and (
             before is None
             or before.value_source is not ValueOrigin.PNL_SINGLE
-            or has_moved(before, holding, self._least)
+            or has_moved(before, holding, part=part, amount=amount)
         )
 
     async def _update(
@@ -376,8 +365,7 @@ class Publisher:
                 continue
             key = feed.book.one_of(account)
             if key is not None and (holding := self._published.get(key)) is not None:
-                completeness, _confirmation = accounts[account]
-                rows.append(replace(holding, completeness=completeness))
+                rows.append(replace(holding, completeness=accounts[account].completeness))
         return not rows or await self._write("update", rows, accounts)
 
     async def _write(self, how: str, rows: list[BrokerPosition], accounts: _Accounts) -> bool:
@@ -389,7 +377,7 @@ class Publisher:
             rows,
             session=self.context.lease.session,
             captured_at=self.context.clock(),
-            accounts={name: confirmation for name, (_, confirmation) in accounts.items()},
+            accounts=accounts,
         )
         return version is not None
 
@@ -465,9 +453,8 @@ class Publisher:
 def _accounts_of(feed: AccountFeed) -> _Accounts:
     book, followed_until = feed.book, feed.book.followed_until()
     return {
-        account: (
-            completeness,
-            AccountConfirmation(book.confirmed.of_account(account), followed_until.get(account)),
+        account: AccountConfirmation(
+            book.confirmed.accounts.get(account), followed_until.get(account), completeness
         )
         for account, completeness in feed.completeness.items()
     }
@@ -689,15 +676,15 @@ class Delivery:
         failures, loop = 0, asyncio.get_running_loop()
         while self._pending and not self._is_closed:
             self._urgent.clear()
-            updates, self._pending = list(self._pending.values()), {}
+            pending, self._pending = self._pending, {}
             began = loop.time()
             try:
-                failed = await self._deliver(updates)
+                failed = await self._deliver(list(pending.values()))
             except BaseException:
-                self._put_back(updates)
+                self._pending = pending | self._pending
                 raise
             if failed:
-                self._put_back(updates)
+                self._pending = pending | self._pending
                 failures += 1
                 await asyncio.sleep(RETRY.delay_s(failures))
                 continue
@@ -705,11 +692,6 @@ class Delivery:
             if self._batched is not None and not self._is_closing:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._urgent.wait(), rest_s(loop.time() - began))
-
-    def _put_back(self, updates: list[PositionUpdate]) -> None:
-        newer, self._pending = self._pending, {}
-        self.put(updates)
-        self.put(newer.values())
 
     async def _deliver(self, updates: list[PositionUpdate]) -> bool:
         """Call the handler, and return whether it must get the updates again."""

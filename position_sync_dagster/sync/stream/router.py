@@ -122,7 +122,6 @@ class AccountRefresh:
         self._download: asyncio.Future[None] | None = None
         self._reason = Reason.SNAPSHOT
         self._next_at = 0.0
-        self._accounts_to_download: set[str] = set()
 
     @property
     def idle(self) -> bool:
@@ -140,10 +139,6 @@ class AccountRefresh:
         self._next_at = self.context.monotonic() + interval_s
         half = timedelta(seconds=interval_s / 2)
         self._begin(reason, feed.ensure(half))
-
-    def add_changes(self, feed: AccountFeed, keys: Collection[Key]) -> None:
-        """Add changed holdings; an account that sends no values by itself is downloaded next."""
-        self._accounts_to_download |= feed.unsubscribed(keys)
 
     async def step(self, feed: AccountFeed, routes: Mapping[Key, LegState]) -> None:
         """Finish a download that has ended, or start the next one that is due.
@@ -183,17 +178,12 @@ class AccountRefresh:
             await asyncio.gather(download, return_exceptions=True)
 
     def _begin_due(self, feed: AccountFeed) -> None:
-        # The login may have lost an account since the connection on which it changed.
-        changed = self._accounts_to_download & set(feed.accounts)
         if self.context.monotonic() >= self._next_at:
             self.start(feed, Reason.REFRESH)
         elif feed.positions_due:
             self._begin(Reason.CHANGED, feed.snapshot())
         elif overdue := feed.overdue:
             self._begin(Reason.CHANGED, feed.download(overdue))
-        elif changed:
-            self._accounts_to_download = set()
-            self._begin(Reason.CHANGED, feed.download(changed))
 
     def _begin(self, reason: Reason, download: Awaitable[None]) -> None:
         self._reason = reason
@@ -248,7 +238,7 @@ class FollowedHoldings:
         now = self.context.monotonic()
         self._choose(connection, routes, now, values_known=may_queue)
         connection.pnl.step()
-        legs, greeks_moved = self._legs, self.publisher.greeks_moved
+        legs, greeks_moved = self._legs, bool(self.publisher.greeks.changes)
         queue_now = bool(legs) and may_queue and now >= self._queue_at
         followed = legs or self._monitored or greeks_moved
         if queue_now or (followed and now >= self._publish_at):
@@ -331,6 +321,7 @@ class Router:
     Attributes:
         routes: The route of each holding.
         announced: Which state of each holding was written or queued last.
+        account_refresh: The downloads of the accounts.
     """
 
     context: OwnerContext
@@ -360,7 +351,7 @@ class Router:
         self.routes = Routes()
         self._changes: PendingChanges[Key] = PendingChanges()
         self._routed_as_of: tuple[object, ...] = ()
-        self._account_refresh = AccountRefresh(context, self._publisher)
+        self.account_refresh = AccountRefresh(context, self._publisher)
         self._resolver = LegResolver(context, self.registry, self.contracts)
         self._followed = FollowedHoldings(context, self._publisher)
         self._beside = BackgroundWork(context.monotonic)
@@ -369,11 +360,6 @@ class Router:
     def urgent(self) -> asyncio.Event:
         """Set while a fill waits for the next step."""
         return self._changes.urgent
-
-    @property
-    def downloaded(self) -> asyncio.Event:
-        """Set when the values of all holdings have arrived, until the streamer clears it."""
-        return self._account_refresh.ended
 
     def problems(self) -> list[str]:
         """Return why the registry cannot be read, and why legs have no contract."""
@@ -384,10 +370,6 @@ class Router:
             if leg.problem
         ]
 
-    def interrupt(self) -> None:
-        """Cancel the running download: the gateway dropped its subscriptions."""
-        self._account_refresh.interrupt()
-
     def definitions_restored(self) -> None:
         """Request soon what the gateway refused as unknown lately: it knows contracts again."""
         self.lines.arrived(Awaited.DEFINITIONS)
@@ -396,7 +378,7 @@ class Router:
 
     async def reset(self) -> None:
         """Remove the routes and values: a snapshot of the positions comes next."""
-        await self._account_refresh.end()
+        await self.account_refresh.end()
         self.routes.clear()
         self.pricer.reset()
         self.lines.login.reopened(self.context.monotonic())
@@ -447,7 +429,7 @@ class Router:
 
     async def close(self) -> None:
         """End the background tasks."""
-        await self._account_refresh.end()
+        await self.account_refresh.end()
         await self._beside.end()
 
     def detach(self, connection: GatewayConnection) -> None:
@@ -463,12 +445,11 @@ class Router:
         if first:
             # The one request of this download precedes those of the lines, which take seconds at
             # the gateway's rate limit; the values arrive meanwhile.
-            self._account_refresh.start(feed)
+            self.account_refresh.start(feed)
             await asyncio.sleep(0)
         if first or changed:
             await self._publisher.publish(feed)
         self.lines.renew(connection)
-        self._account_refresh.add_changes(feed, changed)
         streamed = {key for key in changed if self._is_streamed(key)}
         self.pricer.mark_due(streamed)
         await self._read_registry(feed, None if first else changed)
@@ -482,10 +463,10 @@ class Router:
             queued = sum(number[state] for state in QUEUED)
             logger.info("%d streamed, %d queued", number[LegState.STREAMED], queued)
         states = self.routes.states
-        if not self._account_refresh.opening:
+        if not self.account_refresh.opening:
             await self._publisher.enqueue_changed(states, changed - streamed)
-        await self._account_refresh.step(feed, states)
-        await self._followed.step(connection, self.routes, may_queue=self._account_refresh.idle)
+        await self.account_refresh.step(feed, states)
+        await self._followed.step(connection, self.routes, may_queue=self.account_refresh.idle)
 
     def _is_streamed(self, key: Key) -> bool:
         return self.routes.states.get(key) is LegState.STREAMED or self.pricer.is_due(key)
@@ -500,7 +481,8 @@ class Router:
         """
         rules, book = self.tables.rules, feed.book
         keys = changed if changed is not None else [one.key for one in book.holdings]
-        quantities = {} if rules is None else {key: book.position(key) for key in keys}
+        held = {} if rules is None else {key: book.get(key) for key in keys}
+        quantities = {key: one.position if one else None for key, one in held.items()}
         is_due = rules is not None and rules.is_due(quantities, first=changed is None)
         try:
             if rules is not None and is_due:

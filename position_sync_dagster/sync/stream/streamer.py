@@ -83,6 +83,7 @@ class BrokerLink:
         state: STARTING, LIVE, BLIND (no gateway) or ENDED.
         live_since: When the newest connection opened; values confirmed since then are current.
         gateway_run: What the connections have shown of the gateway's process.
+        outage: Why the stream is BLIND.
     """
 
     context: OwnerContext
@@ -97,7 +98,7 @@ class BrokerLink:
         self._settings = self.context.settings
         self._connection_ended = f"The connection to {self._settings.gateway_id} ended."
         self._lease = self.context.lease
-        self._outage = OutageLog(logger)
+        self.outage = OutageLog(logger)
         self._random = Random()  # noqa: S311 - jitter of a delay
         self._attempts = 0
         self._blind_at = math.inf
@@ -122,11 +123,6 @@ class BrokerLink:
             f"data farm {farm} is broken" for farm in sorted(connection.connectivity.broken_farms)
         ]
         return farms + connection.feed.problems
-
-    @property
-    def fault(self) -> str | None:
-        """Why the stream is BLIND."""
-        return self._outage.fault
 
     def live_connection(self) -> GatewayConnection | None:
         """Return the open connection; None while the stream is not LIVE."""
@@ -158,11 +154,11 @@ class BrokerLink:
         await self.router.reset()
         if connection is not self._attached:
             await self._attach(connection)
-        connection.require_online()
+        connection.connectivity.require_ib()
         await connection.feed.snapshot()
-        connection.require_online()
+        connection.connectivity.require_ib()
         await self.router.step(connection, first=True)
-        connection.require_online()
+        connection.connectivity.require_ib()
         listed_at = connection.feed.snapshot_at
         if listed_at is None:
             raise errors.BrokerUnavailableError(
@@ -224,7 +220,7 @@ class BrokerLink:
     def go_blind(self, reason: str) -> None:
         """Set the state BLIND, with the reason; earlier quotes no longer count."""
         text = f"the stream is BLIND: {reason}"
-        new = self._outage.report(reason, text=text, level=logging.WARNING)
+        new = self.outage.report(reason, text=text, level=logging.WARNING)
         if self.state is not SessionState.BLIND:
             self._blind_at = self.context.monotonic()
         self.state = SessionState.BLIND
@@ -246,7 +242,7 @@ class BrokerLink:
         if self._attached is not None:
             self.router.detach(self._attached)
             self._attached.on_message.remove(self._on_message)
-            self._attached.on_lost.remove(self._on_lost)
+            self._attached.ib.disconnectedEvent -= self._on_lost
             self._attached = self._opened = None
         await self.manager.close()
 
@@ -256,13 +252,13 @@ class BrokerLink:
         await self.router.attach(connection, before)
         self.flusher.watch(connection)
         connection.on_message.append(self._on_message)
-        connection.on_lost.append(self._on_lost)
+        connection.ib.disconnectedEvent += self._on_lost
         self.context.counts.reconnects += before is not None
         self._attached = connection
 
     def _become_live(self, since: datetime) -> None:
         self.state, self.live_since = SessionState.LIVE, since
-        self._outage.fault = None
+        self.outage.fault = None
         self._lease.renew_now()
 
     def _on_lost(self) -> None:
@@ -286,7 +282,7 @@ class BrokerLink:
             # interruption.
             self.go_blind(text)
             self._opened = None
-            self.router.interrupt()
+            self.router.account_refresh.interrupt()
         elif code in FARM_BROKEN | FARM_OK:
             if code == GatewayCode.MARKET_DATA_FARM_BROKEN:
                 self.router.lines.interrupted(NOT_SINCE_BROKEN)
@@ -416,7 +412,7 @@ class IBPositionStreamer:
     def detail(self) -> str | None:
         """Why the stream is BLIND, or which legs it cannot stream while it is LIVE."""
         if self.state is not SessionState.LIVE:
-            return self._link.fault
+            return self._link.outage.fault
         parts = (self._link, self._router, self._router.lines)
         return "; ".join(problem for part in parts for problem in part.problems()) or None
 
@@ -438,7 +434,7 @@ class IBPositionStreamer:
     @property
     def line_limit(self) -> int:
         """The number of lines of the login, as configured or learned."""
-        return self._router.lines.limit
+        return self._router.lines.login.limit.lines
 
     @property
     def routes(self) -> dict[Key, LegState]:
@@ -550,7 +546,8 @@ class IBPositionStreamer:
 
     async def _pause(self) -> None:
         """Wait for a flush interval or the end of a download; return early once for a fill."""
-        interval_s, wakes = self.settings.flush_interval_s, [self._stop, self._router.downloaded]
+        interval_s, downloaded = self.settings.flush_interval_s, self._router.account_refresh.ended
+        wakes = [self._stop, downloaded]
         fill = self._router.urgent
         may_be_early = self._monotonic() - self._early_step_at >= interval_s
         if may_be_early and self.state is SessionState.LIVE:
@@ -559,7 +556,7 @@ class IBPositionStreamer:
         if fill in wakes and fill.is_set():
             await self._link.pause(FILLS_S, self._stop)
             self._early_step_at = self._monotonic()
-        self._router.downloaded.clear()
+        downloaded.clear()
 
     async def _close(self) -> None:
         self._link.state = SessionState.ENDED

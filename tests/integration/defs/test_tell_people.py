@@ -91,7 +91,7 @@ def test_a_message_waits_for_a_receiver_that_is_away_and_no_url_is_stored(
     cursor = cursor_of(AlertCursor, result.cursor)
     result = tick(cursor_text(replace(cursor, failing={0: datetime.now(UTC)})))
     assert [title.split(":")[0] for title, _ in receiver.taken()] == ["WARN"]
-    assert cursor_of(AlertCursor, result.cursor).outbox == ()
+    assert cursor_of(AlertCursor, result.cursor).outbox == {}
 
 
 def test_without_receivers_it_does_nothing(tick, settings):

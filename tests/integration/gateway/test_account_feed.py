@@ -123,6 +123,7 @@ async def test_a_fill_and_a_close_are_reported_at_once(opened, eventually, monke
     sim.fill(*opened_key, 4)
     sim.close_position(*closed_key)
     await eventually(lambda: feed.get(opened_key) and feed.get(closed_key).position == 0)
+    assert feed.overdue == ["DUSIM0001"]  # it sends no values by itself
     assert feed.get(opened_key).position == 4.0
     assert {opened_key, closed_key} <= set(changes.take())
 
@@ -325,7 +326,7 @@ async def test_after_a_restore_an_open_subscription_confirms_nothing_until_its_n
     await eventually(lambda: connection.connectivity.lost)
     sim.connectivity("restored_data_kept")
     sim.send_raw(wire.frame(account_messages.account_time("00:07")))
-    await eventually(lambda: feed.account_time == "00:07")
+    await eventually(lambda: feed.values.account_time == "00:07")
     assert feed.get(KEY).confirmed_at == confirmed
     await feed.ensure(LONG)
     assert feed.get(KEY).confirmed_at > confirmed
@@ -400,7 +401,7 @@ async def test_a_late_end_of_an_open_subscription_counts_unless_ib_was_lost(
     sim.send_raw(wire.frame(account_messages.account_download_end(ACCOUNT)))
     await connection.ib.reqCurrentTimeAsync()
     assert feed.completeness == {ACCOUNT: PARTIAL if lost else COMPLETE}
-    assert (feed.book.confirmed.of_account(ACCOUNT) is None) == lost
+    assert (feed.book.confirmed.accounts.get(ACCOUNT) is None) == lost
 
 
 @pytest.mark.parametrize("downloading", [HANGS_S], indirect=True)

@@ -11,11 +11,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from position_sync_dagster.domain.holding import (
-    AccountConfirmation,
-    Completeness,
-    PositionUpdate,
-)
+from position_sync_dagster.domain.holding import AccountConfirmation, Completeness, PositionUpdate
 from position_sync_dagster.errors import BrokenTableError, NewerRowError
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.lake import Lake
@@ -24,7 +20,7 @@ from position_sync_dagster.lake.schema import LATEST_POSITIONS
 from position_sync_dagster.lake.storage.table import Table, maintain
 from tests.support.extent import EVERYTHING
 from tests.support.holdings import make_holding
-from tests.support.torn_queues import written
+from tests.support.queues import written
 
 AHEAD = timedelta(hours=2)
 

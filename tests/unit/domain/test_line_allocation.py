@@ -34,9 +34,9 @@ def allocate(wanted, held_for=(), limit=10, reserve=0, hold_s=0.0):
     )  # fmt: skip
 
 
-def want(conid, priority=1, age_s=0, strategy="s"):
+def want(conid, priority=1, age_s=0):
     since = NOW - timedelta(seconds=age_s)
-    return Demand(conid=conid, priority=priority, since=since, strategy=strategy)
+    return Demand(conid=conid, priority=priority, since=since)
 
 
 def underlying(conid, place):
@@ -50,12 +50,12 @@ def test_a_leg_that_its_account_does_not_hold_wants_no_line():
 
 def test_a_leg_shared_by_strategies_and_accounts_wants_one_line():
     wanted = wanted_of([held(1, "A"), held(1, "B")], [leg(1, "s1", priority=3), leg(1, "s2")])
-    assert wanted == [want(1, priority=1, strategy="s2")]
+    assert wanted == [want(1, priority=1)]
 
 
 def test_a_demand_is_as_old_as_its_oldest_leg():
     older = replace(leg(1, "s1", priority=3), added_at=NOW - timedelta(seconds=9))
-    assert wanted_of([held(1)], [leg(1, "s2"), older]) == [want(1, age_s=9, strategy="s2")]
+    assert wanted_of([held(1)], [leg(1, "s2"), older]) == [want(1, age_s=9)]
 
 
 def test_lines_go_by_priority_then_to_the_conid_that_has_one_then_by_age():

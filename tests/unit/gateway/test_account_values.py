@@ -31,10 +31,18 @@ def test_a_subscription_that_lasted_is_requested_again_at_once_and_a_short_one_l
     assert account.is_whole
     account.end(LASTS_S, "silent")
     assert account.again_at_s == LASTS_S
+    account.begin()
     account.complete(LASTS_S, stays_open=True)
     assert (account.again_at_s, account.problem) == (float("inf"), None)
     account.end(LASTS_S * 1.5, "silent")
     assert account.again_at_s >= LASTS_S * 1.5 + AGAIN.first_s
+
+
+def test_what_became_due_during_a_download_is_due_after_it(account):
+    account.begin()
+    account.again_at_s = 1.0
+    account.complete(2.0, stays_open=False)
+    assert account.again_at_s == 1.0
 
 
 def test_a_whole_download_of_several_accounts_ends_the_failures(account):

@@ -326,7 +326,7 @@ def test_what_confirms_the_account_is_no_new_copy_of_what_was_reported(book, clo
     book.confirmed.confirm(ACCOUNT)
     assert book.reported()[KEY] is before
     assert before.confirmed_at == START
-    assert book.get(KEY).confirmed_at == book.confirmed.of_account(ACCOUNT) == clock.now
+    assert book.get(KEY).confirmed_at == book.confirmed.accounts.get(ACCOUNT) == clock.now
 
 
 def test_what_was_reported_has_the_completeness_of_its_account_and_no_lost_confirmation(

@@ -11,7 +11,6 @@ from position_sync_dagster.lake.schema import (
     LATEST_POSITIONS,
     STRATEGY_EXPOSURE,
     TABLES,
-    Kind,
     StoredColumn,
     columns_of,
 )
@@ -35,12 +34,12 @@ class Row:
 
 def test_a_column_has_the_type_and_the_description_of_its_field():
     assert columns_of(Row) == {
-        "status": StoredColumn(kind=Kind.TEXT, description="Its state.", choices=QueueStatus),
+        "status": StoredColumn(kind=str, description="Its state.", choices=QueueStatus),
         "price": StoredColumn(
-            kind=Kind.NUMBER, description="Its price, of one. Unit: USD.", nullable=False
+            kind=float, description="Its price, of one. Unit: USD.", nullable=False
         ),
-        "day": StoredColumn(kind=Kind.DAY, nullable=False),
-        "at": StoredColumn(kind=Kind.MOMENT),
+        "day": StoredColumn(kind=date, nullable=False),
+        "at": StoredColumn(kind=datetime),
     }
 
 

@@ -89,3 +89,15 @@ def test_a_simulator_takes_options_and_single_changes():
 def test_an_empty_address_and_a_count_without_bounds_are_refused(option, value):
     with pytest.raises(OptionError, match=f"{option} is .*: give "):
         Options(**{option: value})
+
+
+@pytest.mark.parametrize(
+    "book", ["x" * 100_000, "x\x1b[2J", "a\nsimulator: forged"], ids=["long", "escape", "lines"]
+)
+def test_a_book_that_does_not_exist_is_one_short_line(book, capsys):
+    assert program.run(book, Options(port=0)) != 0
+    told = capsys.readouterr().err
+    assert told.startswith("simulator: ")
+    assert told.count("\n") == 1
+    assert len(told) < 600
+    assert told[:-1].isprintable()

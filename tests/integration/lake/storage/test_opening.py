@@ -6,6 +6,7 @@ import stat
 import string
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -26,15 +27,13 @@ from position_sync_dagster.lake.schema import (
     POSITION_QUEUE,
     TABLES,
     VERSION_PROPERTY,
-    Kind,
     StoredColumn,
     TableSpec,
 )
 from position_sync_dagster.lake.storage.lifecycle_table import LifecycleTable
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import lake_path_error
-from tests.support.filled_queue import filled_queue
-from tests.support.torn_queues import entry
+from tests.support.queues import entry, filled_queue
 
 
 async def test_a_lake_is_made_with_every_table_and_opens_again_as_it_is(tmp_path):
@@ -58,7 +57,7 @@ def test_a_relative_path_does_not_move_with_the_working_directory(tmp_path, monk
     assert list(elsewhere.iterdir()) == []
 
 
-def new(kind: Kind) -> StoredColumn:
+def new(kind: type) -> StoredColumn:
     return StoredColumn(kind=kind, description="New.")
 
 
@@ -73,7 +72,7 @@ def thesis(path: Path) -> None:
 
 
 def foreign_schema(path: Path) -> None:
-    spec = newer_queue(conid=new(Kind.TEXT))
+    spec = newer_queue(conid=new(str))
     Table(path, replace(spec, version=POSITION_QUEUE.version)).initialize()
 
 
@@ -105,7 +104,7 @@ def test_what_is_no_table_of_this_name_is_refused_and_left_alone(tmp_path, make,
 def test_a_table_of_an_older_release_gets_the_new_columns_and_keeps_its_rows(tmp_path, clock):
     first = filled_queue(tmp_path / "q", 3)
     first.sync.mark_success(first.sync.claim_batch(limit=1)[0].request_id)
-    newer = newer_queue(note=new(Kind.TEXT), seen_at=new(Kind.MOMENT))
+    newer = newer_queue(note=new(str), seen_at=new(datetime))
     lifecycle = LifecycleTable(Table(tmp_path / "q", newer), clock)
     lifecycle.initialize()
     lifecycle.initialize()
@@ -122,7 +121,7 @@ def test_a_process_that_has_a_table_open_is_refused_each_time_once_a_newer_relea
     tmp_path,
 ):
     older = filled_queue(tmp_path / "q", 3)
-    table = Table(tmp_path / "q", newer_queue(note=new(Kind.TEXT)))
+    table = Table(tmp_path / "q", newer_queue(note=new(str)))
     table.initialize()
     migrated = table.version()
     for _ in range(3):

@@ -7,24 +7,13 @@ import pytest
 from position_sync_dagster.domain.holding import QueueStatus
 from position_sync_dagster.gateway.connection import IBConnectionManager, connect
 from position_sync_dagster.sync.drain import ConnectionValues, QueueWorker, drain
+from tests.support.booked_legs import book_of_chain
 from tests.support.short_owner import refresh
 from tests.support.streams import eventually, settings_for, simulate
 
 LEGS = 6
 # Smaller than the holdings of one account: requests without a value fill more than a batch.
 BATCH = 4
-
-BOOK = """\
-name: advisor
-as_of: 2028-06-01
-accounts: [{accounts}]
-underlyings:
-  - {{symbol: SPY, conid: 930000001, price: 620, volatility: 0.17}}
-chains:
-  - {{name: spy, underlying: SPY, first_conid: 931000000, expiries: [20281215],
-     strikes: {{start: 600, stop: 620, step: 10}}}}
-positions: [{positions}]
-"""
 
 
 @pytest.fixture(params=[2, 5], ids=["two accounts", "an advisor login with 5"])
@@ -34,28 +23,17 @@ def accounts(request):
 
 @pytest.fixture
 def book(accounts, tmp_path):
-    path = tmp_path / "advisor.yaml"
-    text = BOOK.format(
-        accounts=", ".join(f"{{name: {name}}}" for name in accounts),
-        positions=", ".join(f"{{account: {a}, chain: spy, quantities: [1]}}" for a in accounts),
-    )
-    path.write_text(text)
-    return path
+    return book_of_chain(tmp_path, 3, accounts=accounts, expiries=1)
 
 
-@pytest.fixture
-def other_client():
+@asynccontextmanager
+async def other_client(sim, account):
     """Subscribe another client to an account; until it ends the gateway serves no other account."""
-
-    @asynccontextmanager
-    async def hold(sim, account):
-        other = await connect(settings_for(sim, gateway_client_id=50))
-        other.ib.client.reqAccountUpdates(True, account)
-        await other.ib.reqCurrentTimeAsync()
-        yield
-        await other.close()
-
-    return hold
+    other = await connect(settings_for(sim, gateway_client_id=50))
+    other.ib.client.reqAccountUpdates(True, account)
+    await other.ib.reqCurrentTimeAsync()
+    yield
+    await other.close()
 
 
 async def valued(lake):
@@ -75,7 +53,7 @@ async def test_every_holding_is_valued_in_each_refresh(lake, accounts, book):
 
 
 async def test_accounts_refused_because_of_another_client_are_valued_later_and_the_others_at_once(
-    lake, accounts, book, other_client
+    lake, accounts, book
 ):
     *refused, served = accounts
     async with simulate(book) as sim:
@@ -100,7 +78,7 @@ async def test_accounts_refused_because_of_another_client_are_valued_later_and_t
 
 
 async def test_a_worker_continues_after_requests_without_a_value_and_then_waits(
-    lake, accounts, book, other_client
+    lake, accounts, book
 ):
     async with simulate(book) as sim:
         settings = settings_for(sim, batch_size=BATCH)

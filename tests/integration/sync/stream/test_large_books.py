@@ -1,56 +1,39 @@
 """A book of 500 holdings (TESTS=all: 2,000): what a change costs depends on it, not on the book."""
 
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
+import polars as pl
 import pytest
 from ib_async.client import Client
 
-from ib_gateway_simulator import load_book
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.leg import LegState, make_leg
 from position_sync_dagster.lake.storage.table import data_files
 from position_sync_dagster.sync.stream import streamer as link
-from tests.support.booked_legs import A, terms_of
+from tests.support.booked_legs import FIRST, A, book_of_chain, terms_of
 from tests.support.extent import EVERYTHING
-from tests.support.streams import eventually, offline, simulate
+from tests.support.streams import eventually, offline, published
 
-FIRST, ACTIVE = 931000000, 60
+ACTIVE = 60
 STRIKES = 500 if EVERYTHING else 125
 HOLDINGS, JOINING = 4 * STRIKES, 2 * STRIKES
-BOOK = f"""
-name: large
-as_of: 2026-03-04
-accounts: [{{name: DUSIM0001}}]
-underlyings:
-  - {{symbol: SPY, conid: 930000001, price: 620, volatility: 0.17}}
-chains:
-  - {{name: spy, underlying: SPY, first_conid: 931000000, expiries: [20281215, 20291221],
-     strikes: {{start: 600, stop: {600 + STRIKES - 1}, step: 1}}}}
-positions: [{{account: DUSIM0001, chain: spy, quantities: [1]}}]
-"""
 TEN_LINES = {"max_lines": 10, "reserved_lines": 0}
 PNL_SINGLE, MARKET_DATA, POSITIONS, ACCOUNT = 94, 1, 61, 6
 
 
 @pytest.fixture
 def book(tmp_path):
-    path = tmp_path / "large.yaml"
-    path.write_text(BOOK)
-    return load_book(path)
+    return book_of_chain(tmp_path, STRIKES)
 
 
 @pytest.fixture
-def stream_large(streaming, lake, book):
+def stream_large(stream_legs, book):
     """Stream the book, of which the first few contracts are legs."""
 
-    @asynccontextmanager
-    async def run(count, **settings):
-        for conid in range(FIRST, FIRST + count):
-            await lake.registry.add_active(conid=conid, strategy_id="s", **terms_of(conid, book))
-        quiet = {"pnl_subscriptions": 0} | settings
-        async with simulate(book) as sim, streaming(sim, **quiet) as (streamer, received):
-            yield sim, streamer, received
+    def run(count, **settings):
+        conids = range(FIRST, FIRST + count)
+        legs = ({"conid": conid, "strategy_id": "s"} | terms_of(conid, book) for conid in conids)
+        return stream_legs(*legs, book=book, rows=False, **{"pnl_subscriptions": 0} | settings)
 
     return run
 
@@ -60,9 +43,8 @@ async def waiting(lake):
     return (await lake.queue.overview()).counts.get("PENDING", 0)
 
 
-async def positions(lake, streamer):
-    rows = lake.broker_positions.read(streamer.settings.gateway_id)
-    return {row.instrument.conid: row.position for row in rows}
+def positions(lake, streamer):
+    return {key[1]: row.position for key, row in published(lake, streamer.settings).items()}
 
 
 async def _enough(lake, count):
@@ -75,21 +57,13 @@ async def test_a_fill_is_published_without_the_rest_of_the_book(stream_large, la
         conid, table = FIRST + 3 * STRIKES, lake.broker_positions.table
         before = set(table.snapshot(data_files)["path"])
         sim.fill(A, conid, 4)
-
-        async def filled():
-            return (await positions(lake, streamer))[conid] == 5.0
-
-        await eventually(filled)
+        await eventually(lambda: positions(lake, streamer)[conid] == 5.0)
         files = table.snapshot(data_files)
         assert before <= set(files["path"])
-        added = [
-            rows
-            for path, rows in files.select("path", "num_records").iter_rows()
-            if path not in before
-        ]
-        assert added
-        assert max(added) <= 5  # its row, and perhaps some of legs that ticked
-        assert len(await positions(lake, streamer)) == HOLDINGS
+        added = files.filter(~pl.col("path").is_in(before)).get_column("num_records")
+        assert added.len()
+        assert added.max() <= 5  # its row, and perhaps some of legs that ticked
+        assert len(positions(lake, streamer)) == HOLDINGS
 
 
 async def test_a_whole_list_without_any_of_the_holdings_closes_them_in_few_commits(
@@ -108,13 +82,10 @@ async def test_a_whole_list_without_any_of_the_holdings_closes_them_in_few_commi
             sim.close_position(A, FIRST + n)
         sim.reset_day()
 
-        async def closed():
-            return set((await positions(lake, streamer)).values()) == {0.0}
-
-        await eventually(closed)
+        await eventually(lambda: set(positions(lake, streamer).values()) == {0.0})
         await eventually(lambda: _enough(lake, HOLDINGS - 1))
         await eventually(lambda: received.closes(FIRST) or _enough(lake, HOLDINGS))
-        assert len(await positions(lake, streamer)) == HOLDINGS
+        assert len(positions(lake, streamer)) == HOLDINGS
         assert lake.broker_positions.table.version() - before <= 6
         assert (await lake.queue.overview()).version - queued_before <= 6
 

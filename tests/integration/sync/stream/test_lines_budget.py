@@ -3,14 +3,11 @@
 The manager is driven by hand over a simulator, with a clock that only the test moves.
 """
 
-import asyncio
 from collections import Counter
 from contextlib import asynccontextmanager
 
-import httpx
 import pytest
 
-from ib_gateway_simulator import SimulatedGateway, load_book
 from position_sync_dagster import IBPositionStreamer, StreamTables
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import QueueStatus
@@ -20,9 +17,8 @@ from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.sync.stream.contracts import ContractCache, LineManager
 from position_sync_dagster.sync.stream.ownership import OwnerContext
-from tests.support.booked_legs import CALL, CENTS, PUT, STOCK, WORTHLESS, A, terms_of
-from tests.support.streams import eventually, settings_for, simulate
-from tests.support.waiting import DEADLINE_S
+from tests.support.booked_legs import CALL, CENTS, PUT, STOCK, WORTHLESS, A, book_of_chain, terms_of
+from tests.support.streams import Service, eventually, requests, settings_for, simulate
 
 FUTURE, FUTURE_OPTION, INDEX_OPTION = 920000002, 921000005, 921000006
 ALL = (STOCK, FUTURE, CALL, PUT, WORTHLESS, CENTS, FUTURE_OPTION, INDEX_OPTION)
@@ -95,7 +91,7 @@ async def test_granted_lines_are_held_for_their_minimum_time_even_above_a_limit_
     async with manage_lines(lines=4, max_lines=10, reserved_lines=2) as managed:
         managed.add(*ALL)
         await managed.tick()
-        await eventually(lambda: managed.manager.limit == 4)
+        await eventually(lambda: managed.manager.login.limit.lines == 4)
         assert len(await managed.tick(after_s=2)) == len(managed.streams) == 4
         assert "cancelMktData" not in managed.sim.stats()["requests"]["17"]
         assert len(await managed.tick(after_s=3)) == 2
@@ -107,7 +103,7 @@ async def test_a_refused_leg_is_the_one_that_comes_last(manage_lines):
         managed.add(CALL, priority=2)
         managed.add(PUT, INDEX_OPTION)
         await managed.tick()
-        await eventually(lambda: managed.manager.limit == 2)
+        await eventually(lambda: managed.manager.login.limit.lines == 2)
         assert managed.streams == {PUT, INDEX_OPTION}
 
 
@@ -213,63 +209,44 @@ async def test_a_refusal_while_contract_details_are_fetched_counts(manage_lines,
 
 ACTIVE, OTHERS, STREAMED = 250, 30, 95
 
-MANY = """
-name: many
-as_of: 2028-06-01
-accounts: [{name: DUSIM0001, cash: 500000}]
-underlyings: [{symbol: SPY, conid: 910000001, price: 620, volatility: 0.17, exchange: ARCA}]
-chains:
-  - {name: spy, underlying: SPY, first_conid: 911000000, expiries: [20281215, 20290119],
-     strikes: {start: 450, stop: 795, step: 5}}
-positions: [{account: DUSIM0001, chain: spy, quantities: [1]}]
-"""
+
+@pytest.fixture
+def book(tmp_path):
+    return book_of_chain(tmp_path, 70)
 
 
 @pytest.fixture
-async def crowd(tmp_path, lake, monkeypatch):
+async def crowd(lake, book, monkeypatch):
     """A streamer of 250 active legs, and 30 more holdings, on a login with 100 lines.
 
     Messages are paced ten times as fast as a gateway allows, since pace is not what is tested.
     """
     monkeypatch.setattr(login, "MAX_REQUESTS", 100)
-    (tmp_path / "many.yaml").write_text(MANY)
-    book = load_book(tmp_path / "many.yaml")
-    async with SimulatedGateway(book, seed=7, control_port=0, max_messages_per_s=500) as sim:
-        conids = sorted(row["conid"] for row in sim.positions())
-        await lake.registry.add_many(
-            make_leg(
-                conid=conid, strategy_id="s", added_at=utc_now(), **terms_of(conid, book)
-            )
-            for conid in conids[:ACTIVE]
-        )  # fmt: skip
+    conids = sorted(opening.conid for opening in book.openings)
+    await lake.registry.add_many(
+        make_leg(conid=conid, strategy_id="s", added_at=utc_now(), **terms_of(conid, book))
+        for conid in conids[:ACTIVE]
+    )
+    async with simulate(book, max_messages_per_s=500, tick_interval_s=0.5) as sim:
         streamer = IBPositionStreamer(
-            lake.registry,
-            lake.queue,
-            settings=settings_for(sim, pnl_subscriptions=0),
+            lake.registry, lake.queue, settings=settings_for(sim, pnl_subscriptions=0),
             tables=StreamTables(contracts=lake.contracts),
-        )
+        )  # fmt: skip
         await streamer.start()
         yield sim, streamer, conids
         await streamer.stop()
         await eventually(lambda: sim.stats()["lines_in_use"] == 0)
-        assert sim.orders_received == []
 
 
 def _in_state(streamer, state):
     return {conid for (_account, conid), now in streamer.routes.items() if now is state}
 
 
-async def _stats(sim):
-    async with httpx.AsyncClient(timeout=DEADLINE_S) as http:
-        answer = await http.get(f"http://127.0.0.1:{sim.control_port}/stats")
-        return answer.json()
-
-
 async def test_250_active_legs_on_a_login_with_100_lines(crowd, lake):
     sim, streamer, conids = crowd
 
-    async def agreed():
-        stats = await _stats(sim)
+    def agreed():
+        stats = sim.stats()
         streamed = _in_state(streamer, LegState.STREAMED)
         assert stats["peak_lines"] <= STREAMED
         return (
@@ -303,26 +280,13 @@ async def test_250_active_legs_on_a_login_with_100_lines(crowd, lake):
     assert streamer.routes[(A, conids[0])] is LegState.MONITORED
 
 
-async def test_the_values_of_an_account_are_requested_before_its_lines(tmp_path, lake):
-    (tmp_path / "many.yaml").write_text(MANY)
-    book = load_book(tmp_path / "many.yaml")
-    async with SimulatedGateway(book, seed=7) as sim:
+async def test_the_values_of_an_account_are_requested_before_its_lines(lake, book):
+    async with simulate(book) as sim:
         for row in sim.positions()[:30]:
             terms = terms_of(row["conid"], book)
             await lake.registry.add_active(conid=row["conid"], strategy_id="s", **terms)
-        streamer = IBPositionStreamer(
-            lake.registry,
-            lake.queue,
-            settings=settings_for(sim),
-            tables=StreamTables(contracts=lake.contracts),
-        )
-        starting = asyncio.create_task(streamer.start())
-
-        def requested():
-            return sim.stats()["requests"].get("17", {})
-
-        await eventually(lambda: "reqMktData" in requested())
+        service = Service(lake, settings_for(sim))
+        await eventually(lambda: requests(sim, "reqMktData"))
         # Lines are paced: with them first, 20 of them would be requested before the account.
-        assert "reqAccountUpdates" in requested()
-        await starting
-        await streamer.stop()
+        assert requests(sim, "reqAccountUpdates")
+        await service.end()

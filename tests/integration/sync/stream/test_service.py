@@ -22,7 +22,6 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import (
     ACTIVE_STRATEGIES,
     POSITION_UPDATES,
-    Kind,
     StoredColumn,
 )
 from position_sync_dagster.lake.sessions import GatewaySessions
@@ -341,7 +340,7 @@ async def test_a_stream_of_an_older_release_gives_its_login_up_when_a_newer_one_
     async with simulate() as sim:
         service = Service(lake, settings_for(sim))
         await service.reaches(LIVE)
-        columns = {**spec.described, "later": StoredColumn(kind=Kind.TEXT, description="New.")}
+        columns = {**spec.described, "later": StoredColumn(kind=str, description="New.")}
         newer = Table(
             lake.table_path(spec.name), replace(spec, version=spec.version + 1, described=columns)
         )

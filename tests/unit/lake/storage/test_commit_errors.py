@@ -9,7 +9,6 @@ from polars.exceptions import ComputeError
 from position_sync_dagster.errors import (
     BrokenTableError,
     CommitContentionError,
-    LakeError,
     LakeNotWritableError,
     NewerTableError,
     StoreRefusedError,
@@ -47,7 +46,7 @@ LOG_IS_CUT = (
          LakeNotWritableError),
         (ComputeError("Object at location x not found: … (os error 2)"), BrokenTableError),
         (ComputeError("parquet: File out of specification: file size (0) is …"), BrokenTableError),
-        (DeltaError("Generic LocalFileSystem: … (os error 24)"), LakeError),
+        (DeltaError("Generic LocalFileSystem: … (os error 24)"), LakeNotWritableError),
         (DeltaError("Generic LocalFileSystem: Requested range was invalid"), BrokenTableError),
         (DeltaError("Kernel error: Json error"), BrokenTableError),
         *((DeltaError(f"Kernel error: {text}"), BrokenTableError) for text in LOG_IS_CUT),

@@ -14,11 +14,11 @@ from position_sync_dagster.domain.reconciliation import DiscrepancyType
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.lake.schema import broker_rows, update_rows
 from position_sync_dagster.sync.drain import Coverage
-from position_sync_dagster.sync.reports.reconciliation import PositionReconciler, Scope, compare
+from position_sync_dagster.sync.reports.reconciliation import PositionReconciler
 from tests.support.contracts import contract_details
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
-SCOPE = Scope(coverage=Coverage(complete=True), now=NOW, stale_after=timedelta(minutes=10))
+RECONCILER = PositionReconciler(clock=lambda: NOW)
 
 HELD = BrokerPosition(
     gateway_id="g", account="A", position=2.0, received_at=NOW, position_time=NOW,
@@ -34,15 +34,14 @@ def test_a_quantity_that_is_not_known_agrees_with_nothing_and_is_no_close(quanti
     row = update_rows([ROW])
     no_number = row.with_columns(position=pl.lit(quantity, pl.Float64))
     for holdings, latest in [(odd, row), (broker_rows([HELD], None), no_number), (odd, no_number)]:
-        result = compare(holdings, latest, [], SCOPE)
+        result = RECONCILER.compare(holdings, latest, [], Coverage(complete=True), {})
         assert [d.type for d in result.discrepancies] == ["QUANTITY"]
-    result = compare(odd, row.clear(), [], SCOPE)
+    result = RECONCILER.compare(odd, row.clear(), [], Coverage(complete=True), {})
     assert [d.type for d in result.discrepancies] == ["MISSING"]
 
 
 def types(snapshot, latest, legs=(), complete=True, details=None):
-    reconciler = PositionReconciler(clock=lambda: NOW)
-    result = reconciler.reconcile(snapshot, latest, legs, complete=complete, details=details)
+    result = RECONCILER.reconcile(snapshot, latest, legs, complete=complete, details=details)
     return [d.type for d in result.discrepancies], result
 
 

@@ -231,7 +231,8 @@ def published():
     ],
 )
 def test_a_result_is_published_when_it_says_more(published, result, is_news):
-    changes = published.watch()
+    changes = published.changes
+    changes.take()
     published.take(7, result)
     assert (changes.take() == {7}) is is_news
     assert published.of(HOLDING) is (result if is_news else GREEKS)
@@ -246,6 +247,7 @@ def test_greeks_from_before_the_clock_was_set_back_are_replaced(published):
 def test_greeks_that_are_not_known_any_more_are_published_once_as_unknown(published):
     published.take(7, None)
     assert published.of(HOLDING) is None
-    changes = published.watch()
+    changes = published.changes
+    changes.take()
     published.take(7, None)
     assert not changes

@@ -9,6 +9,7 @@ from position_sync_dagster.domain.holding import Reason
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.stream.model_greeks import PublishedGreeks
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.router import (
     CHOOSE_S,
@@ -55,8 +56,7 @@ class Day:
     """Steps once a second, and keeps in which second what was done."""
 
     def __init__(self, *, pnl_subscriptions=0, **settings):
-        self.second, self.done = 0, []
-        self.greeks_moved = False
+        self.second, self.done, self.greeks = 0, [], PublishedGreeks()
         settings = make_settings(pnl_subscriptions=pnl_subscriptions, **settings)
         context = OwnerContext(settings=settings, monotonic=lambda: float(self.second))
         self.legs = FollowedHoldings(context, self)
@@ -283,7 +283,6 @@ class Feed:
     """An account feed whose downloads end when the test says so."""
 
     def __init__(self):
-        self.accounts = ("A", "B")
         self.downloads = []
         self.ended = asyncio.Event()
         self.positions_due = self.lapsed = False
@@ -305,9 +304,6 @@ class Feed:
     async def download(self, accounts):
         self.downloads.append(sorted(accounts))
         await self.ended.wait()
-
-    def unsubscribed(self, keys):
-        return {account for account, _conid in keys}
 
 
 class Publisher:
@@ -373,29 +369,6 @@ async def test_a_refresh_starts_when_its_interval_is_over(refreshing):
     assert (refreshing.refresh.opening, refreshing.refresh.idle) == (False, False)
     await refreshing.finish_download()
     assert refreshing.publisher.enqueued == [Reason.SNAPSHOT, Reason.REFRESH]
-
-
-async def test_accounts_that_changed_are_downloaded_after_the_download_under_way(refreshing):
-    refreshing.refresh.add_changes(refreshing.feed, [("B", 1), ("A", 1), ("A", 2)])
-    await refreshing.step()
-    assert refreshing.feed.downloads == ["all"]
-    await refreshing.finish_download()
-    await refreshing.step()
-    assert refreshing.feed.downloads == ["all", ["A", "B"]]
-    await refreshing.finish_download()
-    assert (refreshing.published, refreshing.publisher.enqueued) == (2, [Reason.SNAPSHOT])
-
-
-async def test_an_account_that_a_new_connection_does_not_have_is_not_downloaded(refreshing):
-    refreshing.refresh.add_changes(refreshing.feed, [("B", 1)])
-    await refreshing.step()
-    await refreshing.refresh.end()
-    refreshing.feed.accounts = ("A",)
-    refreshing.refresh.start(refreshing.feed)
-    await refreshing.finish_download()
-    await refreshing.step()
-    assert refreshing.feed.downloads == ["all", "all"]
-    assert refreshing.refresh.idle
 
 
 async def test_an_interrupted_download_does_not_count_as_whole(refreshing):
