@@ -67,11 +67,9 @@ def what_if(
     moves = [*product(*(_numbers(text) for text in (spot, vol, days)))]
     if ratio and min(vol for _spot, vol, _days in moves) <= 0:
         raise typer.BadParameter("With --ratio each number of --vol is above 0.")
+    kind: dict[str, Any] = {"rate": rate, "in_moves": in_moves, "is_ratio": ratio}
     try:
-        points = [
-            Point(spot=s, vol=v, days=d, rate=rate, in_moves=in_moves, is_ratio=ratio)
-            for s, v, d in moves
-        ]
+        points = [Point(spot=s, vol=v, days=d, **kind) for s, v, d in moves]
     except ValidationError as error:
         wrong = error.errors()[0]
         why = f"--{wrong['loc'][0]} {wrong['input']:g}: {wrong['msg']}."
