@@ -12,13 +12,8 @@ from pydantic import ValidationError
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
+from position_sync_dagster.risk import scenarios
 from position_sync_dagster.risk.scenario_file import OwnScenarios, Point
-from position_sync_dagster.risk.scenarios import (
-    Breakdown,
-    PricedLegs,
-    early_assignments,
-    expiries,
-)
 from position_sync_dagster.sync.reports.risk import read_risk
 from position_sync_dagster.terminal import output
 
@@ -52,8 +47,8 @@ def what_if(
     ] = None,
     strategy: options.Strategy = None,
     level: Annotated[
-        Breakdown, typer.Option(help="What each row is of.", case_sensitive=False)
-    ] = Breakdown.STRATEGY,
+        scenarios.Breakdown, typer.Option(help="What each row is of.", case_sensitive=False)
+    ] = scenarios.Breakdown.STRATEGY,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
@@ -97,7 +92,7 @@ def what_if(
         output.show(None, notes, json=False)
 
 
-def _read(strategy: str | None, home: Path | None) -> tuple[OwnScenarios, PricedLegs]:
+def _read(strategy: str | None, home: Path | None) -> tuple[OwnScenarios, scenarios.PricedLegs]:
     """Return the file of scenarios, and the legs of a strategy; None: all."""
     settings, lake = options.opened(home)
     book, own, legs = read_risk(lake, settings, utc_now())
@@ -138,8 +133,8 @@ def expiry(
     worth above it: a call by a dividend, a put by interest.
     """
     _own, legs = _read(strategy, home)
-    ending = expiries(legs, until=(legs.given.now + timedelta(days=days)).date())
-    early = early_assignments(legs)
+    ending = scenarios.expiries(legs, until=(legs.given.now + timedelta(days=days)).date())
+    early = scenarios.early_assignments(legs)
     lines = [
         f"{one['strategy_id']}: {digits(-one['position'])} short of {one['conid']} "
         f"({one['symbol']}) may be assigned early: {one['extrinsic']:,.2f} above its exercise, "
