@@ -1,7 +1,8 @@
-"""The ledger of values: each row once, one newest row per holding, one trading mode."""
+"""The ledger of values: each row once and as it is meant, one newest row, one trading mode."""
 
+import math
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from random import Random
 
@@ -9,11 +10,20 @@ import pytest
 from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_deltalake
 
 from position_sync_dagster.domain.clock import NEVER
-from position_sync_dagster.domain.holding import PositionUpdate, PositionUpdateHandler, TradingMode
-from position_sync_dagster.errors import LeaseLostError, TradingModeError
+from position_sync_dagster.domain.holding import (
+    OwnUpdates,
+    PositionUpdate,
+    PositionUpdateHandler,
+    TradingMode,
+)
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.errors import InvalidRequestError, LeaseLostError, TradingModeError
+from position_sync_dagster.lake import position_updates
 from position_sync_dagster.lake.position_updates import (
     DeltaLakePositionWriter,
     PositionUpdatesTable,
+    coerce_update,
+    identified,
 )
 from position_sync_dagster.lake.schema import POSITION_UPDATES, new_ids, update_rows
 from position_sync_dagster.lake.storage import opening
@@ -452,3 +462,87 @@ def test_a_row_that_was_contradicted_does_not_come_back_when_its_file_is_merged(
     assert maintain(reader.table).compacted == 5  # the two of the day before as well
     for ledger in (reader, open_ledger()):
         assert ledger.latest()["position"].to_list() == [3.0, 9.0, 9.0]
+
+
+DBL_MAX = 1.7976931348623157e308
+
+
+LOCAL = datetime(2026, 1, 2, 15, 0, 1)  # noqa: DTZ001 - a time without a zone
+EXPIRY = date(2026, 2, 20)
+MEANT = {
+    "timestamp": [(LOCAL, LOCAL.astimezone(UTC))],
+    "value_time": [(LOCAL, LOCAL.astimezone(UTC))],
+    "right": [
+        *(("P", Right.PUT), ("call", Right.CALL), ("", None), (None, None)),
+        (Right.PUT, Right.PUT),
+    ],
+    "expiry": [
+        *(("20260220", EXPIRY), ("2026-02-20", EXPIRY), (20260220, EXPIRY), ("", None)),
+        (datetime(2026, 2, 20, tzinfo=UTC), EXPIRY),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "stored"), [(name, *pair) for name in MEANT for pair in MEANT[name]]
+)
+def test_a_local_time_a_right_as_ib_spells_it_and_an_expiry_as_text_are_read_as_they_are_meant(
+    ledger, make_update, field, given, stored
+):
+    ledger.sync.append([replace(make_update(), **{field: given})])
+    [read] = ledger.sync.latest_updates()
+    assert getattr(read, field) == stored
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, DBL_MAX, -DBL_MAX, 1.797e308])
+def test_a_number_that_is_not_finite_is_unknown(ledger, make_update, value):
+    ledger.sync.append([replace(make_update(), market_price=value, delta=value)])
+    [stored] = ledger.sync.latest_updates()
+    assert (stored.market_price, stored.delta, stored.market_value) == (None, None, 150.0)
+
+
+REFUSED = {
+    "position": (None, math.nan, DBL_MAX, "3"),
+    "multiplier": (math.inf,),
+    "market_price": ("1.5", True),
+    "right": ("X",),
+    "expiry": ("20260230",),
+    "timestamp": (None, "2026-01-02", date(2026, 1, 2)),
+    "conid": ("1", None, 1.5),
+    "symbol": (None, 5),
+    "source": ("RADIO", None),
+    "price_kind": ("GUESS",),
+    "market_data_type": ("live",),
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(name, value) for name in REFUSED for value in REFUSED[name]]
+)
+def test_a_value_that_cannot_be_stored_is_refused_with_the_name_of_its_field(
+    ledger, make_update, field, value
+):
+    ledger.sync.append([make_update(2)])
+    with pytest.raises(InvalidRequestError, match=f"{field} .*cannot be stored") as caught:
+        ledger.sync.append([make_update(3), replace(make_update(), **{field: value})])
+    assert repr(value) in str(caught.value)
+    assert caught.value.remedy
+    assert [u.conid for u in ledger.sync.latest_updates()] == [2], "all or nothing"
+
+
+def test_an_update_that_needs_no_change_is_returned_as_it_is(make_update):
+    update = make_update()
+    assert coerce_update(update) is update
+
+
+def test_our_own_updates_are_not_checked_field_by_field(make_update, monkeypatch):
+    monkeypatch.setattr(position_updates, "coerce_update", None)
+    assert identified(OwnUpdates([make_update(1)]))["conid"].to_list() == [1]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_number_of_our_own_that_is_not_finite_is_unknown_too(ledger, make_update, value):
+    updates = [replace(make_update(1), market_value=value), make_update(2)]
+    ledger.sync.append(OwnUpdates(updates))
+    stored = {one.conid: one.market_value for one in ledger.sync.latest_updates()}
+    assert stored == {1: None, 2: 150.0}
