@@ -19,12 +19,6 @@ from position_sync_dagster.domain.holding import (
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import InvalidRequestError, LeaseLostError, TradingModeError
 from position_sync_dagster.lake import position_updates
-from position_sync_dagster.lake.position_updates import (
-    DeltaLakePositionWriter,
-    PositionUpdatesTable,
-    coerce_update,
-    identified,
-)
 from position_sync_dagster.lake.schema import POSITION_UPDATES, new_ids, update_rows
 from position_sync_dagster.lake.storage import opening
 from position_sync_dagster.lake.storage import table as storage
@@ -33,14 +27,14 @@ from position_sync_dagster.lake.storage.table import Table, append, maintain
 
 @pytest.fixture
 def ledger(home):
-    return PositionUpdatesTable(f"{home}/updates")
+    return position_updates.PositionUpdatesTable(f"{home}/updates")
 
 
 @pytest.fixture
 def other(ledger, monkeypatch):
     """Return the ledger as another process has it open; no writer waits for the other."""
     monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.001)
-    return PositionUpdatesTable(ledger.table.path)
+    return position_updates.PositionUpdatesTable(ledger.table.path)
 
 
 @pytest.mark.in_store
@@ -207,7 +201,7 @@ def test_a_ledger_of_an_older_release_is_migrated_and_keeps_each_row_once(
 
 
 async def test_a_repeated_streamed_update_writes_nothing(ledger, make_update, clock):
-    writer = DeltaLakePositionWriter(table=ledger)
+    writer = position_updates.DeltaLakePositionWriter(table=ledger)
     assert isinstance(writer, PositionUpdateHandler)
     await writer.on_position_update(make_update(1))
     await writer.on_position_updates([make_update(1), make_update(1)])
@@ -227,7 +221,7 @@ def test_the_newest_row_of_a_holding_is_the_same_in_any_order_of_arrival(home, m
     ]
     newest = []
     for seed in range(4):
-        one = PositionUpdatesTable(f"{home}/u{seed}")
+        one = position_updates.PositionUpdatesTable(f"{home}/u{seed}")
         shuffled = Random(seed).sample(updates, len(updates))
         for start in range(0, len(shuffled), 3):
             one.sync.append(shuffled[start : start + 3])
@@ -242,9 +236,9 @@ def test_the_fence_survives_when_files_are_merged_and_the_log_is_cut(ledger, mak
         clock.advance(1)
         ledger.sync.append([make_update(1)])
     maintain(ledger.table, clean_now=True)
-    maintain(PositionUpdatesTable(ledger.table.path).table, clean_now=True)
+    maintain(position_updates.PositionUpdatesTable(ledger.table.path).table, clean_now=True)
     with pytest.raises(LeaseLostError):
-        PositionUpdatesTable(ledger.table.path).sync.fence("g:1", 6)
+        position_updates.PositionUpdatesTable(ledger.table.path).sync.fence("g:1", 6)
 
 
 def test_an_append_that_was_planned_before_a_fence_is_refused(ledger, other, make_update):
@@ -314,7 +308,7 @@ def test_a_scan_whose_files_are_vacuumed_meanwhile_is_repeated(ledger, make_upda
     def slow_read(handle: DeltaTable) -> int:
         tries.append(handle.version())
         if len(tries) == 1:
-            maintain(PositionUpdatesTable(ledger.table.path).table, clean_now=True)
+            maintain(position_updates.PositionUpdatesTable(ledger.table.path).table, clean_now=True)
         return ledger.table.read_rows(storage.data_files(handle), ["conid"]).height
 
     assert ledger.table.snapshot(slow_read) == 40
@@ -369,7 +363,7 @@ def test_a_lake_of_one_trading_mode_refuses_the_others_and_keeps_its_rows(ledger
 
 
 async def test_an_update_of_an_account_has_its_trading_mode_and_one_without_has_none(home):
-    table = PositionUpdatesTable(f"{home}/position_updates")
+    table = position_updates.PositionUpdatesTable(f"{home}/position_updates")
     now = datetime.now(UTC)
     plain = PositionUpdate(1, "SPY", None, 1.0, 2.0, 200.0, 150.0, 50.0, now)
     await table.append([plain, replace(plain, conid=2, account="DU123")])
@@ -532,12 +526,12 @@ def test_a_value_that_cannot_be_stored_is_refused_with_the_name_of_its_field(
 
 def test_an_update_that_needs_no_change_is_returned_as_it_is(make_update):
     update = make_update()
-    assert coerce_update(update) is update
+    assert position_updates.coerce_update(update) is update
 
 
 def test_our_own_updates_are_not_checked_field_by_field(make_update, monkeypatch):
     monkeypatch.setattr(position_updates, "coerce_update", None)
-    assert identified(OwnUpdates([make_update(1)]))["conid"].to_list() == [1]
+    assert position_updates.identified(OwnUpdates([make_update(1)]))["conid"].to_list() == [1]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
