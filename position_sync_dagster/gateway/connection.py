@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, time
 from operator import attrgetter
-from random import Random
 from typing import ClassVar, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 from zoneinfo import ZoneInfo
@@ -525,26 +524,19 @@ class GatewayConnection:
 async def connect(
     settings: Settings,
     *,
-    random: Random | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> GatewayConnection:
     """Open a connection with the first free client id of the pool.
 
     Args:
         settings: The address, the client ids, the trading mode, the timeout.
-        random: The jitter of the pauses between client ids.
-        sleep: Waits for these pauses.
+        sleep: Waits for the pauses between client ids.
 
     Raises:
         GatewayError: As `log_in`.
         SettingsError: The login is of another trading mode, or has other accounts.
     """
-    login = await log_in(
-        settings,
-        random=random or Random(),  # noqa: S311 - jitter of a delay
-        sleep=sleep,
-    )
-    connection = GatewayConnection(login)
+    connection = GatewayConnection(await log_in(settings, sleep=sleep))
     try:
         connection.require_login_of(settings)
     except errors.SettingsError:

@@ -532,8 +532,9 @@ class LineManager:
             kind = KINDS[self.login.line(conid).delayed]
             connection.lines.switch(conid, market_data_type=kind)
 
-    def interrupted(self, reason: str) -> None:
+    def interrupted(self, cause: str) -> None:
         """Record that a farm broke or connectivity was lost: earlier quotes no longer count."""
+        reason = f"the line has not ticked since {cause}"
         self.login.interrupted(self.context.clock(), self.context.monotonic(), reason)
 
     def restored(self) -> None:
