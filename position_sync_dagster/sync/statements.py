@@ -262,7 +262,7 @@ def download_and_import(
     downloaded, failed = None, list[errors.PositionSyncError]()
     try:
         downloaded = download(settings, foreign_to(lake, settings))
-    except (errors.FlexServiceError, errors.StatementError, errors.SettingsError) as error:
+    except (errors.FlexServiceError, errors.StatementError) as error:
         failed = [error]
     done = import_statements(lake, settings, run_id)
     return downloaded, done._replace(unreadable=(*failed, *done.unreadable))
