@@ -386,10 +386,8 @@ class _Content:
 
     def __init__(self, fields: Fields) -> None:
         self._fields = fields
-        own = fields.attributes
-        self._inherited = _known(
-            {"accountId": own.get("accountId", ""), "reportDate": own.get("toDate", "")}
-        )
+        names = {"accountId": "accountId", "toDate": "reportDate"}
+        self._inherited = {names[it]: text for it, text in fields.attributes.items() if it in names}
         self._sections: set[str] = set()
         self._rows: defaultdict[str, list[tuple[Fields, Any]]] = defaultdict(list)
         self._flaws: defaultdict[str, list[StatementError]] = defaultdict(list)
