@@ -128,12 +128,8 @@ RISK_WAIT_S = 0.5
 _BACKGROUND = ThreadPoolExecutor(1, thread_name_prefix="risk")
 
 
-@lru_cache(maxsize=2)
-def _recording(
-    lake: tables.Lake, settings: Settings, _cursor: tuple[datetime | None, int | None]
-) -> Future[Derived]:
-    """Begin to record the scenarios that follow those of a cursor, or return what was begun."""
-    return _BACKGROUND.submit(DERIVE[schema.RISK_SCENARIOS.name], lake, settings, None)
+# The scenarios of each lake that are being computed.
+_RECORDING: dict[tables.Lake, Future[Derived]] = {}
 
 
 @dataclass(eq=False)
@@ -245,19 +241,19 @@ class Work:
             return
         all_derived = all_due or self._is_due("derived", DERIVED_EVERY)
         if all_derived:
-            name = schema.POSITION_QUEUE.name
-            self._report(name, partial(queue_and_ledger.queue_state, self.lake))
+            queue_state = partial(queue_and_ledger.queue_state, self.lake)
+            self._report(schema.POSITION_QUEUE.name, queue_state)
             self._keep("derived")
-        self._events.append(materialization(span, report))
+        self._report(schema.POSITION_UPDATES.name, partial(ledger_state, span, report))
         self._keep("ledger", ledger_version=span.added.version)
-        self._derive(schema.LATEST_POSITIONS, is_shown=all_derived)
-        self._derive(schema.STRATEGY_EXPOSURE, is_shown=all_derived)
+        self._report(schema.LATEST_POSITIONS.name, is_shown=all_derived)
+        self._report(schema.STRATEGY_EXPOSURE.name, is_shown=all_derived)
 
     def _explain_closes(self, *, all_due: bool) -> None:
         """Explain closes after an import of statements, and each hour."""
         version = self.lake.statement_events.table.version()
         if version != self.cursor.statements or all_due:
-            self._derive(schema.CLOSURES)
+            self._report(schema.CLOSURES.name)
             self._keep(statements=version)
 
     def _record_risk(self) -> None:
@@ -266,38 +262,36 @@ class Work:
         every = DERIVED_EVERY if registry == cursor.risk_registry else STREAMED_EVERY
         if not cursor.ledger_version or not self._is_due("risk", every):
             return
-        recording = _recording(self.lake, self.settings, (cursor.at.get("risk"), registry))
+        name, lake = schema.RISK_SCENARIOS.name, self.lake
+        recording = _RECORDING.pop(lake, None) or _BACKGROUND.submit(
+            DERIVE[name], lake, self.settings, None
+        )
         wait([recording], RISK_WAIT_S)
         if not recording.done():
+            _RECORDING[lake] = recording
             return
-        _recording.cache_clear()
-        if not self._derive(schema.RISK_SCENARIOS, recording.result):
+        if not self._report(name, recording.result):
             unknown = evaluation.unknown_result(self.said[-1])
             self._results += [(key, unknown) for key in derived_tables.RISK_CHECKS]
             registry = None  # it is tried again in a minute
         self._keep("risk", risk_registry=registry)
 
-    def _report(self, name: str, state: Callable[[], Derived]) -> None:
-        made = self._alone(f"{name} is not reported", state)
-        self._events += [] if made is None else [table_asset.runless(name, made)]
-
-    def _derive(
-        self,
-        spec: schema.TableSpec,
-        result: Callable[[], Derived] | None = None,
-        *,
-        is_shown: bool = True,
+    def _report(
+        self, name: str, make: Callable[[], Derived] | None = None, *, is_shown: bool = True
     ) -> bool:
-        """Derive a table with its checks, and report it; return whether that succeeded."""
-        derive = result or partial(DERIVE[spec.name], self.lake, self.settings, None)
-        made = self._alone(f"{spec.name} stays as it was", derive)
+        """Report what `make` says of a table, or else derive it with its checks.
+
+        Returns:
+            Whether that succeeded.
+        """
+        derive = partial(DERIVE[name], self.lake, self.settings, None) if make is None else make
+        made = self._alone(f"{name} is not reported", derive)
         if made is None:
             return False
         self._results += made.checks.items()
         if is_shown:
-            # The data versions of sources that are not followed all the time.
-            sources = {schema.ACTIVE_STRATEGIES.name: str(self.cursor.registry_version)}
-            self._events.append(table_asset.runless(spec.name, made, sources))
+            registry = str(self.cursor.registry_version)
+            self._events.append(table_asset.runless(name, made, registry))
         return True
 
     def _alone(self, what: str, make: Callable[[], T]) -> T | None:
@@ -361,8 +355,8 @@ def _reported(record: dg.EventLogRecord) -> tuple[int, int] | None:
     return (since, through) if isinstance(since, int) and isinstance(through, int) else None
 
 
-def materialization(span: Span, report: drain.DrainReport) -> dg.AssetMaterialization:
-    """Return the event of the rows of a span, also of a span without rows.
+def ledger_state(span: Span, report: drain.DrainReport) -> Derived:
+    """Return what the event of the rows of a span says, also of a span without rows.
 
     Args:
         span: The rows.
@@ -379,7 +373,7 @@ def materialization(span: Span, report: drain.DrainReport) -> dg.AssetMaterializ
         **{SINCE: span.since, THROUGH: through},
         note=report.reason,
     )
-    return table_asset.runless(schema.POSITION_UPDATES.name, Derived(metadata=metadata))
+    return Derived(metadata=metadata)
 
 
 def gateway_states(lake: tables.Lake, settings: Settings, now: datetime) -> dict[str, str]:

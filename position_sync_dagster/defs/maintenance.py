@@ -27,22 +27,14 @@ Connect = Callable[[], AbstractContextManager[sql.Connection]]
 
 
 def delete_old_runs(instance: dg.DagsterInstance, jobs: Iterable[str], before: datetime) -> int:
-    """Delete the ended runs of these jobs that were created before a time; return their number.
-
-    The run with the newest materialization of an asset stays.
-    """
-    held = {
-        record.asset_entry.last_materialization_record.run_id
-        for record in instance.get_asset_records()
-        if record.asset_entry.last_materialization_record is not None
-    }
+    """Delete the ended runs of these jobs that were created before a time; return their number."""
     deleted = 0
     for job in jobs:
         old = dg.RunsFilter(job_name=job, statuses=[*resources.ENDED], created_before=before)
-        for run_id in instance.get_run_ids(old):
-            if run_id not in held:
-                instance.delete_run(run_id)
-                deleted += 1
+        run_ids = instance.get_run_ids(old)
+        for run_id in run_ids:
+            instance.delete_run(run_id)
+        deleted += len(run_ids)
     return deleted
 
 

@@ -76,16 +76,12 @@ class StreamThread:
             self._thread.start()
             yield
         finally:
-            self._stop()
-
-    def _stop(self) -> None:
-        """Ask the stream to stop and wait for its end, through further interrupts of Dagster."""
-        until = time.monotonic() + CLEAN_END_S
-        while not self._ended.done() and time.monotonic() < until:
-            # RuntimeError: its event loop has closed, so the stream has ended.
-            with suppress(dg.DagsterExecutionInterruptedError, RuntimeError):
-                self._loop.call_soon_threadsafe(self._asked.set)
-                wait([self._ended], CLEAN_END_S)
+            deadline = time.monotonic() + CLEAN_END_S
+            while not self._ended.done() and time.monotonic() < deadline:
+                # Dagster may interrupt again. RuntimeError: the event loop has closed.
+                with suppress(dg.DagsterExecutionInterruptedError, RuntimeError):
+                    self._loop.call_soon_threadsafe(self._asked.set)
+                    wait([self._ended], CLEAN_END_S)
 
     def wait(self, until: Callable[[], bool]) -> None:
         """Wait until the stream has ended, or a look each LOOK_S says that it should end."""
@@ -448,14 +444,14 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     sessions = lake.sessions.current_of(logins.keys() | known)
     streams = streams_in_progress(instance)
 
-    def decide_about(name: str, rotate_after_s: float) -> Supervision:
+    def decide_about(name: str) -> Supervision:
         session = sessions.get(name)
         decide = partial(
             supervise,
             session=session,
             now=datetime.now(UTC),
             supervised_since=utc(context.last_sensor_start_time),
-            rotate_after_s=rotate_after_s,
+            rotate_after_s=settings.rotate_after_s,
         )
         unended = streams.get(name, []) if several else [*chain(*streams.values())]
         decision = _decide(instance, unended, name if several else None, decide)
@@ -463,28 +459,22 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
             lake.sessions.annotate(session, decision.reason)  # for `status`
         return decision
 
-    reasons, ended, removed = list[str](), list[str](), sorted(known - logins.keys())
-    for name in removed:
-        if name in streams:
-            reason = decide_about(name, settings.rotate_after_s).reason
-            reasons.append(f"{name} is no longer in the gateways file: {reason}")
-        else:
-            ended.append(name)
+    removed = known - logins.keys()
+    ended = sorted(removed - streams.keys())
     # A new login may be a renamed old one: the gateway serves only one of them at a time.
-    new = sorted(logins.keys() - known) if ended == removed else []
-    decided = {
-        name: decide_about(name, login.rotate_after_s)
-        for name, login in logins.items()
-        if name in known or name in new
-    }
+    new = sorted(logins.keys() - known) if len(ended) == len(removed) else []
+    names = [*sorted(removed - {*ended}), *(name for name in logins if name in {*known, *new})]
+    decided = {name: decide_about(name) for name in names}
     owned = {name for name, one in sessions.items() if one.is_alive(datetime.now(UTC))}
     waiting = streams.keys() - owned
     starting = sum(not one.start and name in waiting for name, one in decided.items())
-    requests = []
+    requests, reasons = list[dg.RunRequest](), list[str]()
     for name, decision in decided.items():
         partition, reason = name if several else None, decision.reason
         is_first = name not in owned  # a successor waits for the lease before it
-        if decision.start and is_first and starting >= STARTS_AT_ONCE:
+        if name in removed:
+            reason = f"it is no longer in the gateways file: {reason}"
+        elif decision.start and is_first and starting >= STARTS_AT_ONCE:
             reason = f"{starting} other streams are starting: this one follows them"
         elif decision.start:
             starting += is_first

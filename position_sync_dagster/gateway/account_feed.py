@@ -97,12 +97,9 @@ AGAIN = Backoff(first_s=15.0, longest_s=300.0, jitter=(1.0, 1.2))
 
 
 # Why the values of an account are not whole.
-REFUSED = "another program is subscribed to another account (code 2101)"
-UNFINISHED = "its download did not end"
 STOPPED = "its values stopped (code 2100)"
 IB_LOST = "the gateway had lost IB"
 NOT_READY = "IB's server is being reset (AccountReady is false)"
-UNREADABLE = "a row that cannot be read"
 
 
 @dataclass(slots=True)
@@ -246,11 +243,8 @@ class PortfolioDownloads:
 
     def restored(self) -> None:
         """Make missing values due, and those of an open subscription: it may lack changes."""
-        account = self._subscribed
-        if account is not None and self.follows:
-            self.accounts[account].whole_since_s = None
-            self.request_again(account)
-            self._on_change(account)
+        if self._subscribed is not None and self.follows:
+            self._end(self._subscribed, IB_LOST)
         for name, one in self.accounts.items():
             if one.again_at_s < math.inf:
                 self.request_again(name)
@@ -273,7 +267,7 @@ class PortfolioDownloads:
     def miss_row(self) -> None:
         """Record that a row of the subscribed account cannot be read, not even which one it is."""
         if self._subscribed is not None:
-            self._spoil(self._subscribed, UNREADABLE)
+            self._spoil(self._subscribed, "a row that cannot be read")
 
     async def download(self, accounts: Iterable[str]) -> None:
         """Download the accounts, first those that answered the last time.
@@ -345,7 +339,7 @@ class PortfolioDownloads:
             )
             left_s = until_s - time.monotonic()
             if left_s <= 0:
-                return UNFINISHED
+                return "its download did not end"
             # The first message makes the wait shorter.
             await asyncio.wait({result}, timeout=min(left_s, self._quiet_s))
         why: str | None = result.result()
@@ -470,7 +464,7 @@ class PortfolioDownloads:
             if self._subscribed is not None:
                 self.accounts[self._subscribed].end_is_due = False
             self._subscribed = None
-            self._finish(REFUSED)
+            self._finish("another program is subscribed to another account (code 2101)")
         elif code == GatewayCode.ACCOUNT_UNSUBSCRIBED and self._own_stops:
             self._own_stops -= 1
         elif code == GatewayCode.ACCOUNT_UNSUBSCRIBED:
@@ -608,6 +602,7 @@ class AccountFeed:
         snapshot_at: When the newest list of positions arrived whole; None: none is valid.
         downloaded_at: When the newest download of every account ended; None: none is valid.
         connectivity: Whether the gateway has IB.
+        values: The downloads of the accounts' values.
         odd_rows: Why the newest row of a holding cannot be used; cleared when a list begins.
         emptied: The accounts whose holdings are in doubt.
     """
@@ -631,7 +626,7 @@ class AccountFeed:
         self._listing: asyncio.Future[Any] | None = None  # until `_list` has returned
         self._list_wanted = False  # messages since the last one may be missing
         self._requested_at, self._listed_at = -math.inf, time.monotonic()
-        self._values = PortfolioDownloads(login, self.book, on_change=self._rate)
+        self.values = PortfolioDownloads(login, self.book, on_change=self._rate)
         self._named: set[Key] = set()  # since the list was requested
         self._portfolio: dict[Key, _PortfolioQuantity] = {}
         self._contradicted: dict[Key, float] = {}
@@ -657,11 +652,6 @@ class AccountFeed:
         return set(self.completeness.values()) == {Completeness.COMPLETE}
 
     @property
-    def account_time(self) -> str:
-        """Return the newest time of day that came with values; empty until one came."""
-        return self._values.account_time
-
-    @property
     def positions_due(self) -> bool:
         """Return whether a new list of the positions should be requested now."""
         age_s = time.monotonic() - self._listed_at
@@ -671,13 +661,13 @@ class AccountFeed:
     @property
     def overdue(self) -> list[str]:
         """Return the accounts that should be requested again now: their values do not arrive."""
-        return self._values.overdue
+        return self.values.overdue
 
     @property
     def problems(self) -> list[str]:
         """Return what a person should know: accounts without current values, rows set aside."""
         odd = describe_odd_rows(self.odd_rows)
-        return [*self._unknown_accounts(), *self._values.problems, *([odd] if odd else [])]
+        return [*self._unknown_accounts(), *self.values.problems, *([odd] if odd else [])]
 
     def _unknown_accounts(self) -> Iterator[str]:
         for account in sorted(self.emptied):
@@ -703,20 +693,20 @@ class AccountFeed:
 
     def _ended_at(self, account: str) -> datetime | None:
         """Return when the newest download of an account ended."""
-        values = self._values.accounts.get(account)
+        values = self.values.accounts.get(account)
         return values.ended_at if values is not None else None
 
     def restored(self) -> None:
         """Make the positions and missing values due: the gateway has IB again."""
         self._list_wanted = True
-        self._values.restored()
+        self.values.restored()
 
     def invalidate(self) -> None:
         """Mark all holdings as unconfirmed: the gateway dropped every subscription."""
         self.emptied.take_back()
         self.snapshot_at = self.downloaded_at = None
         self.book.invalidate()
-        self._values.invalidate()
+        self.values.invalidate()
 
     async def snapshot(self) -> None:
         """Request every position; only a list that ends with its end message counts.
@@ -788,7 +778,7 @@ class AccountFeed:
         self.emptied.take_list({account for account, _conid in held}, of_named)
         self.book.close_absent(named, except_in=self.emptied)
         for account in before & of_named:
-            self._values.request_again(account)  # their latest messages may have been ignored
+            self.values.request_again(account)  # their latest messages may have been ignored
         for account in self.accounts:
             self._rate(account)
 
@@ -807,7 +797,7 @@ class AccountFeed:
         """
         async with self._requesting:
             listed_at = self.snapshot_at
-            await self._values.download(self.accounts if accounts is None else accounts)
+            await self.values.download(self.accounts if accounts is None else accounts)
             if accounts is None and self.snapshot_at is listed_at:
                 self.downloaded_at = utc_now()
 
@@ -826,7 +816,7 @@ class AccountFeed:
             if self._downloaded_within(max_age):
                 if overdue := self.overdue:
                     await self.download(overdue)
-            elif not self._values.follows:
+            elif not self.values.follows:
                 await self.download()
 
     def lapse(self) -> bool:
@@ -835,7 +825,7 @@ class AccountFeed:
         Returns:
             Whether an account stopped being COMPLETE since the last call.
         """
-        self._values.check_silence()
+        self.values.check_silence()
         demoted, self._demoted = self._demoted, False
         return demoted
 
@@ -846,16 +836,14 @@ class AccountFeed:
 
     def _rate(self, account: str) -> None:
         """Set the completeness of an account, and doubt its holdings that were set aside."""
-        odd = [key for key in self.odd_rows if key[0] == account]
-        for key in odd:
-            self.book.doubt(key)
+        whole = self.values.accounts[account].is_whole
+        for key in self.odd_rows:
+            if key[0] == account:
+                whole = False
+                self.book.doubt(key)
+        rating = Completeness.COMPLETE if whole else Completeness.PARTIAL
         if self.snapshot_at is None or account in self.emptied:
             rating = Completeness.UNKNOWN
-        elif odd:
-            rating = Completeness.PARTIAL
-        else:
-            whole = self._values.accounts[account].is_whole
-            rating = Completeness.COMPLETE if whole else Completeness.PARTIAL
         if rating is not self.completeness[account]:
             self._demoted |= self.completeness[account] is Completeness.COMPLETE
             self.completeness[account] = rating
@@ -890,7 +878,7 @@ class AccountFeed:
             cost = row.amounts["average_cost"]
             changed = self.book.put_position(account, row.instrument, position, cost)
             if changed and len(self.accounts) > 1 and self._ended_at(account) is not None:
-                self._values.request_again(account)  # it sends no values by itself
+                self.values.request_again(account)  # it sends no values by itself
         self._hear(account, position)
         return True
 
@@ -908,10 +896,10 @@ class AccountFeed:
 
     def _read_portfolio(self, fields: list[str]) -> bool:
         if len(fields) != PORTFOLIO_FIELDS:
-            self._values.miss_row()
+            self.values.miss_row()
             return False
         row = self._usable(portfolio_row(fields))
-        if row is None or not self._values.put_row(row):
+        if row is None or not self.values.put_row(row):
             return True
         self._named.add(row.key)
         self._portfolio[row.key] = _PortfolioQuantity(time.monotonic(), row.position)

@@ -31,6 +31,7 @@ from position_sync_dagster.domain.instrument import (
 from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.gateway import codes, ib_async_internals
 from position_sync_dagster.gateway.account_feed import AccountFeed
+from position_sync_dagster.gateway.codes import MessageType
 from position_sync_dagster.gateway.login import Login, log_in
 from position_sync_dagster.gateway.subscriptions import (
     AccountSummaries,
@@ -160,17 +161,13 @@ def _pattern(leg: UnresolvedLeg, *, like: bool) -> Contract:
 LOG_EVERY_S = 60.0
 
 # The messages of which lists of positions consist.
-_POSITION, _POSITION_END = str(codes.MessageType.POSITION), str(codes.MessageType.POSITION_END)
+_POSITION, _POSITION_END = str(MessageType.POSITION), str(MessageType.POSITION_END)
 
-_ERROR = str(codes.MessageType.ERROR)
+_ERROR = str(MessageType.ERROR)
 
 # The messages of which the answers to `_ask` consist.
 _IN_ANSWERS = frozenset(
-    {
-        str(codes.MessageType.CONTRACT_DETAILS),
-        str(codes.MessageType.BOND_DETAILS),
-        str(codes.MessageType.EXECUTION),
-    }
+    map(str, (MessageType.CONTRACT_DETAILS, MessageType.BOND_DETAILS, MessageType.EXECUTION))
 )
 
 
@@ -236,8 +233,8 @@ class MessageReader:
 SILENCE_S = 10.0
 
 
-class Watchdog:
-    """Ends a connection on which no message is understood any more, not even an answer.
+async def watch(ib: IB, reader: MessageReader, *, give_up: Callable[[str], None]) -> None:
+    """End a connection on which no message is understood any more, not even an answer.
 
     The socket of a hung gateway, or one behind a broken network, stays open for hours. Bytes that
     are no message, or only half of one, do not count as an answer.
@@ -248,39 +245,28 @@ class Watchdog:
         give_up: Called with the reason.
     """
 
-    def __init__(self, ib: IB, reader: MessageReader, *, give_up: Callable[[str], None]) -> None:
-        self._ib = ib
-        self._reader = reader
-        self._give_up = give_up
-        ib_async_internals.bytes_received(ib).connect(self._check_length)
-        self._task = asyncio.create_task(self._watch())
+    def check_length(_data: bytes) -> None:
+        if ib_async_internals.is_no_length(ib_async_internals.unread_bytes(ib)):
+            give_up("it sent a frame longer than any message")
 
-    def stop(self) -> None:
-        """Stop watching; the connection ends for another reason."""
-        self._task.cancel()
-
-    async def _watch(self) -> None:
-        loop = asyncio.get_running_loop()
-        seen, seen_at = -1, loop.time()
-        while self._ib.isConnected():
-            if self._reader.understood != seen:
-                seen, seen_at = self._reader.understood, loop.time()
-            await asyncio.sleep(SILENCE_S / 2)
-            if self._reader.understood != seen or loop.time() - seen_at < SILENCE_S:
-                continue
-            if ib_async_internals.unread_bytes(self._ib):
-                self._give_up(f"a message has been incomplete for {SILENCE_S:g} s")
-                return
-            try:
-                await asyncio.wait_for(self._ib.reqCurrentTimeAsync(), SILENCE_S)
-            except TimeoutError:
-                self._give_up(f"it has not answered for {2 * SILENCE_S:g} s")
-            except ConnectionError:
-                return
-
-    def _check_length(self, _data: bytes) -> None:
-        if ib_async_internals.is_no_length(ib_async_internals.unread_bytes(self._ib)):
-            self._give_up("it sent a frame longer than any message")
+    ib_async_internals.bytes_received(ib).connect(check_length)
+    loop = asyncio.get_running_loop()
+    seen, seen_at = -1, loop.time()
+    while ib.isConnected():
+        if reader.understood != seen:
+            seen, seen_at = reader.understood, loop.time()
+        await asyncio.sleep(SILENCE_S / 2)
+        if reader.understood != seen or loop.time() - seen_at < SILENCE_S:
+            continue
+        if ib_async_internals.unread_bytes(ib):
+            give_up(f"a message has been incomplete for {SILENCE_S:g} s")
+            return
+        try:
+            await asyncio.wait_for(ib.reqCurrentTimeAsync(), SILENCE_S)
+        except TimeoutError:
+            give_up(f"it has not answered for {2 * SILENCE_S:g} s")
+        except ConnectionError:
+            return
 
 
 # Maximum seconds to wait until a socket is closed.
@@ -323,7 +309,7 @@ class GatewayConnection:
         self._timeout_s = settings.gateway_timeout_s
         ib.errorEvent += self._on_error
         self._reader = MessageReader(ib, settings.gateway_id)
-        self._watchdog = Watchdog(ib, self._reader, give_up=self.drop)
+        self._watchdog = asyncio.create_task(watch(ib, self._reader, give_up=self.drop))
 
     @property
     def is_connected(self) -> bool:
@@ -502,13 +488,13 @@ class GatewayConnection:
         if self.lost.is_set():
             return
         logger.warning("the connection to %s is given up: %s", self.gateway_id, why)
-        self._watchdog.stop()
+        self._watchdog.cancel()
         self.ib.disconnect()
         self.lost.set()
 
     async def close(self) -> None:
         """Free the lines, end the connection and wait until the socket is closed."""
-        self._watchdog.stop()
+        self._watchdog.cancel()
         if ib_async_internals.has_socket(self.ib):
             self.lines.cancel_all()
             closed = ib_async_internals.socket_closed(self.ib)

@@ -455,15 +455,8 @@ class HoldingsBook:
         elif profit is not None and not profit.follows(before, value, now, self._band):
             self._missed.add(key)
         origin = ValueOrigin.NONE if value is None else ValueOrigin.PORTFOLIO
-        completeness = self.confirmed.completeness.get(key[0], Completeness.UNKNOWN)
-        sent = {
-            "value_source": origin,
-            "confirmed_at": self.confirmed.of(key),
-            "completeness": completeness,
-            **values,
-        }
-        row = self._row(key, instrument, position, before, now, **sent)
-        self._put(key, before, row)
+        row = self._row(key, instrument, position, before, now, value_source=origin, **values)
+        self._put(key, before, self.confirmed.stated(key, row))
 
     def put_pnl(self, key: Key, sent: PnlValues) -> bool:
         """Take a PnLSingle message if it has a value for the quantity that is held.

@@ -144,9 +144,7 @@ class _LoginListener:
 
     def __init__(self, ib: IB, client_id: int, address: str) -> None:
         self.address = address
-        self.failure: asyncio.Future[errors.GatewayError] = (
-            asyncio.get_running_loop().create_future()
-        )
+        self.failure = asyncio.Future[errors.GatewayError]()
         self.connectivity = Connectivity()
         self._client_id = client_id
         self._client = ib.client

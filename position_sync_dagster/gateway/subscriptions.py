@@ -290,9 +290,6 @@ class _Line:
     arrivals: Arrivals = field(default_factory=Arrivals)
 
 
-LONGEST_S = 900.0
-JITTER = (0.8, 1.2)
-
 # A subscription that has been silent for this many seconds may have ended without a notice.
 SILENT_S = 900.0
 
@@ -352,7 +349,7 @@ class ProfitSubscriptions(Generic[One]):
     ) -> None:
         self._ib, self._send, self._withdraw = ib, send, withdraw
         self._end = 2 + NUMBER_OF_VALUES[kind]
-        self._backoff = Backoff(first_s=silence_s, longest_s=LONGEST_S, jitter=JITTER)
+        self._backoff = Backoff(first_s=silence_s, longest_s=900.0, jitter=(0.8, 1.2))
         self._random = Random()  # noqa: S311 - jitter of a delay
         self._all: dict[Any, One] = {}
         self._by_request: dict[str, One] = {}
@@ -554,17 +551,21 @@ NEW_AT_ONCE = 10
 # Its currency is the base currency of the account.
 NET_LIQUIDATION = "NetLiquidation"
 
-CASH, AVAILABLE, MARGIN = "TotalCashValue", "AvailableFunds", "MaintMarginReq"
-EXCESS, INITIAL = "ExcessLiquidity", "InitMarginReq"
-
 # The key of an exchange rate, in the base currency, which comes once for each currency of the
 # ledger. [D: "Account Value Keys"]
 EXCHANGE_RATE = "ExchangeRate"
 
-# The tags of message 6 that are kept. They come in the base currency of the account only. The
-# tags of the ledger come by currency and as `BASE`, the sum; only the rate is read of them. [D:
-# "Account Value Keys"]
-TAGS = frozenset({NET_LIQUIDATION, CASH, AVAILABLE, MARGIN, EXCESS, INITIAL})
+# The tags of message 6 that are kept, each with its column. They come in the base currency of the
+# account only. The tags of the ledger come by currency and as `BASE`, the sum; only the rate is
+# read of them. [D: "Account Value Keys"]
+TAGS = {
+    NET_LIQUIDATION: "net_liquidation",
+    "TotalCashValue": "cash",
+    "AvailableFunds": "available_funds",
+    "MaintMarginReq": "maintenance_margin",
+    "ExcessLiquidity": "excess_liquidity",
+    "InitMarginReq": "initial_margin",
+}
 
 
 @dataclass(slots=True, eq=False)
@@ -640,21 +641,15 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
 
     def _summary(self, account: str, one: _Account) -> AccountSummary:
         _, currency = one.values.get(NET_LIQUIDATION, (None, None))
-        amounts = {tag: amount for tag, (amount, unit) in one.values.items() if unit == currency}
-        daily, unrealized, realized = one.pnl
+        amounts: dict[str, Any] = {
+            TAGS[tag]: amount for tag, (amount, unit) in one.values.items() if unit == currency
+        }
+        amounts |= zip(("daily_pnl", "unrealized_pnl", "realized_pnl"), one.pnl, strict=True)
         rates = {unit: rate for unit, (rate, _at) in one.rates.items()}
         return AccountSummary(
             account=account,
             currency=currency,
-            net_liquidation=amounts.get(NET_LIQUIDATION),
-            cash=amounts.get(CASH),
-            available_funds=amounts.get(AVAILABLE),
-            maintenance_margin=amounts.get(MARGIN),
-            excess_liquidity=amounts.get(EXCESS),
-            initial_margin=amounts.get(INITIAL),
-            daily_pnl=daily,
-            unrealized_pnl=unrealized,
-            realized_pnl=realized,
+            **amounts,
             timestamp=utc_now(),
             exchange_rates=json.dumps(rates, sort_keys=True) if rates else None,
             rates_received_at=min((at for _rate, at in one.rates.values()), default=None),

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,15 +12,8 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tests.support.demo_program import (
-    GONE_S,
-    LIMIT_S,
-    PROGRAM,
-    clean_environment,
-    processes_of,
-    started,
-    wait_for,
-)
+from tests.support import demo_program
+from tests.support.demo_program import LIMIT_S, command, end_all, processes_of, started, wait_for
 from tests.support.ports import free_port
 
 
@@ -62,11 +54,7 @@ def one(tmp_path_factory) -> Iterator[Dev]:
         wait_for("the UI answers", dev.serving)
         yield dev
     finally:
-        if dev.process.poll() is None:
-            dev.process.send_signal(signal.SIGINT)
-            dev.process.wait(LIMIT_S)
-        for process in processes_of(folder):
-            process.kill()
+        end_all(dev.process, folder)
 
 
 MUTATION = "mutation { reloadWorkspace { __typename } }"
@@ -119,20 +107,13 @@ def test_without_a_gateway_it_advises_and_keeps_running_until_it_is_killed(one, 
     assert "is in use by position-sync dev" in second.output.read_text()
     assert one.serving()
 
-    taken = subprocess.run(
-        [PROGRAM, "dev", "--ui-port", str(one.ui_port)],
-        cwd=tmp_path,
-        env=clean_environment() | {"DAGSTER_HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    own = {"DAGSTER_HOME": str(tmp_path)}
+    taken = command("dev", "--ui-port", str(one.ui_port), cwd=tmp_path, env=own)
     assert taken.returncode == 2
     assert f"Port {one.ui_port} of 127.0.0.1 is taken" in taken.stderr
 
     os.kill(one.process.pid, signal.SIGKILL)
-    wait_for("nothing is left", one.gone, within_s=GONE_S, poll_s=0.05)
+    wait_for("nothing is left", one.gone, within_s=demo_program.GONE_S, poll_s=0.05)
 
 
 def test_what_cannot_run_ends_everything_with_its_reason_as_the_last_word(tmp_path):
@@ -147,6 +128,4 @@ def test_what_cannot_run_ends_everything_with_its_reason_as_the_last_word(tmp_pa
         assert re.search(r"Everything ends\. The daemon \(process \d+\) ended .* 3 times", text)
         assert "Dagster has ended with code 1." in text.splitlines()[-2]
     finally:
-        for process in processes_of(tmp_path):
-            process.kill()
-        dev.process.wait()
+        end_all(dev.process, tmp_path)

@@ -1,7 +1,6 @@
 """A deployment: the programs of `deploy/programs.yaml` on Postgres."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,20 +13,13 @@ import polars as pl
 import pytest
 
 from position_sync_dagster.demo import import_strategies
-from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.lake.lake import Lake
-from tests.support import postgres
-from tests.support.demo_program import (
-    LIMIT_S,
-    LINES,
-    assert_tables_are_whole,
-    clean_environment,
-    wait_for,
-)
+from tests.support import demo_program, postgres
+from tests.support.demo_program import LIMIT_S, LINES, wait_for
 from tests.support.hosts import Host
 from tests.support.ports import free_port
-from tests.support.promises import assert_one_writer_each
+from tests.support.promises import assert_one_writer_each, streaming
 
 pytestmark = [
     pytest.mark.skipif(postgres.programs() is None, reason=postgres.MISSING),
@@ -61,34 +53,17 @@ class Deployment:
     def session(self) -> GatewaySession | None:
         return self.lake.sessions.current(f"127.0.0.1:{self.gateway_port}")
 
-    def streaming(self, *, after: GatewaySession | None = None) -> GatewaySession:
-        """Wait for a stream with all its lines, which is another than the one before."""
-
-        def lives() -> GatewaySession | None:
-            found = self.session()
-            if found is None or (after is not None and found.session_id == after.session_id):
-                return None
-            live = found.is_alive(utc_now()) and found.state is SessionState.LIVE
-            return found if live and found.lines_in_use == LINES else None
-
-        session: GatewaySession = wait_for("streaming", lives, within_s=2 * LIMIT_S, poll_s=0.3)
-        return session
-
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     folder = tmp_path_factory.mktemp("deployment")
     gateway_port, control_port = free_port(), free_port()
-    words = ["--book", "demo", "--host", "127.0.0.1", "--port", str(gateway_port)]
-    words += ["--control-port", str(control_port)]
+    words = ["-m", "ib_gateway_simulator", "--book", "demo", "--host", "127.0.0.1"]
+    words += ["--port", str(gateway_port), "--control-port", str(control_port)]
     import_strategies(folder / "lake")
-    with postgres.running() as database, (folder / "simulator.log").open("wb") as log:
-        simulator = subprocess.Popen(
-            [sys.executable, "-m", "ib_gateway_simulator", *words],
-            env=clean_environment(),
-            stdout=log,
-            stderr=log,
-        )
+    with postgres.running() as database:
+        files = {"cwd": folder, "output": folder / "simulator.log"}
+        simulator = demo_program.started(*words, program=sys.executable, env={}, **files)
         environment = database.environment | {
             "POSITION_SYNC_LAKE": str(folder / "lake"),
             "POSITION_SYNC_GATEWAY_PORT": str(gateway_port),
@@ -108,7 +83,7 @@ def started(deployment: Deployment) -> GatewaySession:
     """Start what does not run, and wait for a stream."""
     if not deployment.host.processes():
         deployment.host.start(*PROGRAMS)
-    return deployment.streaming()
+    return streaming(deployment.lake, lambda found: found.lines_in_use == LINES)
 
 
 def test_a_stream_outlives_an_outage_of_postgres_and_what_waited_is_drained_afterwards(deployment):
@@ -145,7 +120,7 @@ def test_a_stop_gives_the_lease_up_and_no_log_and_no_command_line_names_the_pass
     session = deployment.session()
     assert session is not None
     assert (session.session_id, session.state) == (before.session_id, SessionState.ENDED)
-    assert_tables_are_whole(deployment.folder / "lake")
+    demo_program.assert_tables_are_whole(deployment.folder / "lake")
     texts = [deployment.host.logs(), *deployment.host.commands]
     assert all(texts)
     parts = (postgres.PASSWORD, *postgres.PASSWORD.split("/"))

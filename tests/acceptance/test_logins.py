@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from unittest.mock import patch
 
-import psutil
 import pytest
 
 from position_sync_dagster.domain.clock import utc_now
@@ -19,10 +18,10 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.home import Home
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.reports.figures import read_figures
-from tests.support.demo_program import LIMIT_S, processes_of, query_ui, started, wait_for
+from tests.support.demo_program import LIMIT_S, end_all, processes_of, query_ui, started, wait_for
 from tests.support.logins import Login, write_gateways, write_strategies
 from tests.support.ports import free_port
-from tests.support.promises import assert_kept, current_by_login, waiting
+from tests.support.promises import assert_kept, current_by_login, streaming, waiting
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -67,16 +66,11 @@ class SeveralLogins:
     def session(self, login: Login) -> GatewaySession:
         """Wait for a stream of a login that has all its lines."""
 
-        def streams() -> GatewaySession | None:
-            found = self.lake.sessions.current(login.name)
-            if found is None or not found.is_alive(utc_now()):
-                return None
+        def has_lines(found: GatewaySession) -> bool:
             of_legs = (found.lines_in_use or 0) - (found.underlying_lines or 0)
-            lives = found.state is SessionState.LIVE and of_legs == login.wanted_lines
-            return found if lives else None
+            return of_legs == login.wanted_lines
 
-        session: GatewaySession = wait_for(f"{login.name} streams", streams, poll_s=0.3)
-        return session
+        return streaming(self.lake, has_lines, name=login.name)
 
     def partitions(self) -> dict[str, str]:
         """Return the partition of each stream run, by its run id."""
@@ -84,19 +78,9 @@ class SeveralLogins:
         tags = {run["runId"]: {t["key"]: t["value"] for t in run["tags"]} for run in runs}
         return {run_id: found["dagster/partition"] for run_id, found in tags.items()}
 
-    def end(self) -> None:
-        """End the program as the end of a session does."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(LIMIT_S)
-
     def close(self) -> None:
         """End all processes, in whatever state they are."""
-        with suppress(subprocess.TimeoutExpired):
-            self.end()
-        for process in processes_of(self.folder / "home"):
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        end_all(self.process, self.folder / "home")
         for login in self.logins:
             login.close()
 
@@ -173,8 +157,8 @@ def test_nothing_is_lost_and_nothing_written_twice_or_by_two(several):
     wait_for("all legs are current", several.all_current, poll_s=0.5)
     wait_for("no request waits", lambda: waiting(several.lake) == 0)
     quiet_at = utc_now()
-    several.end()
-    assert several.process.returncode == 0
+    several.process.terminate()  # as the end of a session does
+    assert several.process.wait(LIMIT_S) == 0
     wait_for("no process is left", lambda: not processes_of(several.folder / "home"))
     streamed = [one for one in several.logins if several.lake.sessions.current(one.name)]
     assert_kept(several.lake, streamed, quiet_at)

@@ -17,8 +17,9 @@ import psutil
 import pytest
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
+from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.lake.lake import Lake
+from tests.support import promises
 from tests.support.demo_program import LINES, Demo, assert_tables_are_whole, wait_for
 from tests.support.promises import assert_one_writer_each
 
@@ -37,19 +38,8 @@ STREAM_RUNS = """{ runsOrError(filter: {pipelineName: "stream_positions"}) {
 
 def streaming(demo: Demo, *, after: GatewaySession | None) -> GatewaySession:
     """Wait for a stream that is another than the one before."""
-    lake = Lake(demo.lake)
-
-    def lives() -> GatewaySession | None:
-        demo.check()
-        found = lake.sessions.history(1) if (demo.lake / "gateway_sessions").exists() else []
-        if not found or (after is not None and found[0].session_id == after.session_id):
-            return None
-        session = found[0]
-        alive = session.is_alive(utc_now()) and session.state is SessionState.LIVE
-        return session if alive and session.lines_in_use == LINES else None
-
-    began = time.monotonic()
-    session: GatewaySession = wait_for("streaming again", lives, poll_s=0.3)
+    began, of_demo = time.monotonic(), {"after": after, "check": demo.check}
+    session = promises.streaming(Lake(demo.lake), lambda s: s.lines_in_use == LINES, **of_demo)
     print(f"{LINES} lines again after {time.monotonic() - began:.1f} s")  # shown by `make chaos`
     wait_for("the broker agrees", lambda: demo.lines() == LINES)
     return session

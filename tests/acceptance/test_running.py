@@ -9,7 +9,6 @@ import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
@@ -53,18 +52,13 @@ def demo(chain_home) -> Demo:
     return demo
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backfill:
-    """What the backfill of `daily_positions` did.
-
-    Attributes:
-        new: Partitions that had no materialization before it.
-        rows: The table's rows after it, sorted.
-    """
-
-    status: str
-    new: int
-    rows: pl.DataFrame
+# The status of the backfill of `daily_positions`, the partitions that had no materialization before
+# it, and the table's rows after it.
+Backfill = tuple[str, int, pl.DataFrame]
+# Where Dagster finds a sensor or a job.
+PLACE = {
+    "repositoryName": "__repository__", "repositoryLocationName": "position_sync_dagster",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -98,9 +92,9 @@ def backfill(demo: Demo, ending: Event) -> Backfill:
     before = filled(demo)
     launched = launch_backfill(demo, days)
     wait("the backfill ends", lambda: backfill_status(demo, launched) != "REQUESTED")
-    return Backfill(
-        status=backfill_status(demo, launched), new=filled(demo) - before, rows=daily_rows(demo)
-    )
+    values = ["session_date", "account", "conid", "position", "market_value"]
+    rows = demo.table("daily_positions").select(values)
+    return backfill_status(demo, launched), filled(demo) - before, rows
 
 
 def launch_backfill(demo: Demo, days: list[str]) -> str:
@@ -135,12 +129,6 @@ def filled(demo: Demo) -> int:
     )
     count: int = answer["assetNodeOrError"]["partitionStats"]["numMaterialized"]
     return count
-
-
-def daily_rows(demo: Demo) -> pl.DataFrame:
-    """Return the values of `daily_positions`, sorted."""
-    values = ["session_date", "account", "conid", "position", "market_value"]
-    return demo.table("daily_positions").select(values).sort(values)
 
 
 def newest(demo: Demo) -> pl.DataFrame:
@@ -268,11 +256,7 @@ def ticks(demo: Demo, sensor: str, *, since: datetime) -> list[str]:
     answer = demo.graphql(
         """query($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) {
              ... on Sensor { sensorState { ticks(limit: 200) { timestamp status } } } } }""",
-        sensor={
-            "repositoryName": "__repository__",
-            "repositoryLocationName": "position_sync_dagster",
-            "sensorName": sensor,
-        },
+        sensor=PLACE | {"sensorName": sensor},
     )
     found = answer["sensorOrError"]["sensorState"]["ticks"]
     return [tick["status"] for tick in found if tick["timestamp"] >= since.timestamp()]
@@ -325,23 +309,16 @@ def test_a_stream_terminated_in_the_ui_is_paused_until_a_person_resumes_it(demo)
     demo.graphql(
         """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
              __typename } }""",
-        params={
-            "selector": {
-                "repositoryName": "__repository__",
-                "repositoryLocationName": "position_sync_dagster",
-                "jobName": "stream_positions",
-            },
-            "runConfigData": {},
-        },
+        params={"selector": PLACE | {"jobName": "stream_positions"}, "runConfigData": {}},
     )
     wait_for("it streams again", lambda: demo.lines() >= LINES - 2)
 
 
 def test_a_backfill_of_five_days_fills_five_partitions(backfilled):
-    done = backfilled.result(demo_program.LIMIT_S)
-    assert (done.status, done.new) == ("COMPLETED_SUCCESS", 5)
-    assert done.rows.height >= SESSIONS * 190
-    assert done.rows.is_unique().all()
+    status, new, rows = backfilled.result(demo_program.LIMIT_S)
+    assert (status, new) == ("COMPLETED_SUCCESS", 5)
+    assert rows.height >= SESSIONS * 190
+    assert rows.is_unique().all()
 
 
 def test_nothing_was_ordered_and_no_request_is_stuck(demo):

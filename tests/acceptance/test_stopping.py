@@ -17,15 +17,8 @@ import polars as pl
 import psutil
 
 from position_sync_dagster.lake.lake import Lake
-from tests.support.demo_program import (
-    LEGS,
-    LIMIT_S,
-    QUEUED,
-    STREAMED,
-    Demo,
-    assert_tables_are_whole,
-    wait_for,
-)
+from tests.support import demo_program
+from tests.support.demo_program import LEGS, LIMIT_S, QUEUED, STREAMED, Demo, wait_for
 from tests.support.promises import assert_one_writer_each
 
 # How the demo that ends by itself is started: it is whole again before it ends.
@@ -74,7 +67,7 @@ def test_after_a_kill_of_everything_no_request_is_lost_or_written_twice(home, te
     own = answered.filter(pl.col("request_id").is_in(rows["request_id"].drop_nulls().implode()))
     assert (own["request_id"] == own["request_id_of_row"]).all()
     assert_one_writer_each(Lake(again.lake))
-    assert_tables_are_whole(again.lake)
+    demo_program.assert_tables_are_whole(again.lake)
 
 
 def test_a_closed_terminal_ends_all_of_it(terminal):

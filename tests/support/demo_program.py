@@ -70,32 +70,41 @@ def wait_for(
 
 
 def started(
-    *arguments: str, cwd: Path, output: Path, env: Mapping[str, str]
+    *arguments: str, cwd: Path, output: Path, env: Mapping[str, str], program: str = PROGRAM
 ) -> subprocess.Popen[bytes]:
-    """Start `position-sync` in a session of its own, without a terminal."""
-    with output.open("wb") as file:
+    """Start `position-sync`, or another program, in a session of its own without a terminal."""
+    with output.open("ab") as file:
         return subprocess.Popen(
-            [PROGRAM, *arguments],
-            cwd=cwd,
-            env=clean_environment() | env,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
+            [program, *arguments], cwd=cwd, env=clean_environment() | env,
+            stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
+        )  # fmt: skip
 
 
-def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def command(
+    *arguments: str, cwd: Path, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run `position-sync` and wait for its end."""
     return subprocess.run(
-        [PROGRAM, *arguments],
-        cwd=cwd,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+        [PROGRAM, *arguments], cwd=cwd, env=clean_environment() | (env or {}), capture_output=True,
+        text=True, timeout=LIMIT_S, check=False,
+    )  # fmt: skip
+
+
+def kill_all(folder: Path) -> None:
+    """Kill all processes whose command line or environment names a folder."""
+    for process in processes_of(folder):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def end_all(process: subprocess.Popen[Any], folder: Path) -> None:
+    """Ask a program to end, and end all that names its folder, in whatever state it is."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(LIMIT_S)
+    kill_all(folder)
+    process.wait(LIMIT_S)
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
@@ -144,32 +153,18 @@ class Demo:
         if Home.at(home).is_new:  # afterwards it keeps its port
             line += ["--gateway-port", str(free_port())]
         self._reader: threading.Thread | None = None
+        # What is private is made so by the program.
+        usual: dict[str, Any] = {"cwd": home.parent, "start_new_session": True, "umask": 0}
+        usual["env"] = clean_environment()
         if terminal is not None:
             adopt = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
             adopt += "os.execv(sys.argv[1], sys.argv[1:])"
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", adopt, *line],
-                cwd=home.parent,
-                env=clean_environment(),
-                stdin=terminal,
-                stdout=terminal,
-                stderr=terminal,
-                start_new_session=True,
-                umask=0,  # what is private is made so by the program
-            )
+            usual |= dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
+            self.process = subprocess.Popen([sys.executable, "-c", adopt, *line], **usual)
             return
+        usual |= {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True}
         with self.errors.open("w") as errors:
-            self.process = subprocess.Popen(
-                [*line, "--json"],
-                cwd=home.parent,
-                env=clean_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                start_new_session=True,
-                umask=0,
-            )
+            self.process = subprocess.Popen([*line, "--json"], stderr=errors, **usual)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -268,14 +263,7 @@ class Demo:
 
     def close(self) -> None:
         """End all processes, in whatever state they are."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(LIMIT_S)
-        for process in self.processes():
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        self.process.wait(LIMIT_S)
+        end_all(self.process, self.home)
         if self._reader is not None:
             self._reader.join(LIMIT_S)
         if self.process.stdout is not None:

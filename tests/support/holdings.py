@@ -1,10 +1,11 @@
 """Holdings for tests, by the arguments that a test is about."""
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from position_sync_dagster.domain.clock import Clock
+from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import BrokerPosition, PositionUpdate
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
@@ -29,14 +30,22 @@ def make_holding(
 ) -> BrokerPosition:
     """Return what account A of gateway g holds of an option of SPY, received at a moment."""
     usual: dict[str, Any] = {
-        "gateway_id": "g",
-        "account": "A",
+        "gateway_id": "g", "account": "A",
         "instrument": Instrument(conid=conid, symbol="SPY", sec_type=sec_type, currency="USD"),
-        "received_at": at,
-        "position_time": at,
-        "snapshot_id": "s",
-    }
+        "received_at": at, "position_time": at, "snapshot_id": "s",
+    }  # fmt: skip
     return BrokerPosition(position=position, **usual | more)
+
+
+def make_session(at: datetime, *, lease_s: float = 15.0, **more: Any) -> GatewaySession:
+    """Return the live session of a stream that began at a moment, and renewed its lease then."""
+    usual: dict[str, Any] = {
+        "gateway_id": "g", "owner": Owner.STREAM, "session_id": "s", "run_id": None, "host": "here",
+        "pid": 4711, "fencing_token": 1, "started_at": at, "heartbeat_at": at,
+        "expires_at": at + timedelta(seconds=lease_s), "state": SessionState.LIVE,
+        "state_since": at,
+    }  # fmt: skip
+    return GatewaySession(**usual | more)
 
 
 def make_book(

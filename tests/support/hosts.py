@@ -16,7 +16,7 @@ import httpx
 import psutil
 import yaml
 
-from tests.support.demo_program import clean_environment, processes_of, query_ui, wait_for
+from tests.support.demo_program import kill_all, processes_of, query_ui, started, wait_for
 from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -48,12 +48,8 @@ class Host:
         home = folder / "dagster_home"
         home.mkdir(parents=True)
         (home / "dagster.yaml").write_text((DEPLOY / "dagster.yaml").read_text())
-        self.environment = clean_environment() | environment
-        self.environment |= {
-            "DAGSTER_HOME": str(home),
-            "DAGSTER_CODE_HOST": "127.0.0.1",
-            "DAGSTER_CODE_PORT": str(self.code_port),
-        }
+        code = {"DAGSTER_CODE_HOST": "127.0.0.1", "DAGSTER_CODE_PORT": str(self.code_port)}
+        self.environment = environment | code | {"DAGSTER_HOME": str(home)}
         self.commands: list[str] = []
         self._loops: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -61,19 +57,9 @@ class Host:
         """Start services, each in a process group of its own."""
         for service in services:
             words = command_of(service, code_port=self.code_port, ui_port=self.ui_port)
-            with self.log(service).open("ab") as log:
-                self._loops[service] = subprocess.Popen(
-                    ["/bin/sh", "-c", AGAIN, str(self.folder), *words],
-                    cwd=self.folder,
-                    env=self.environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
-
-    def log(self, service: str) -> Path:
-        return self.folder / f"{service}.log"
+            loop = ("-c", AGAIN, str(self.folder), *words)
+            files = {"cwd": self.folder, "output": self.folder / f"{service}.log"}
+            self._loops[service] = started(*loop, program="/bin/sh", env=self.environment, **files)
 
     def logs(self) -> str:
         """Return all that its programs have written."""
@@ -101,9 +87,7 @@ class Host:
     def kill(self) -> None:
         """Kill everything, as a loss of power does."""
         self._signal(signal.SIGKILL)
-        for process in self.processes():
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        kill_all(self.folder)
         wait_for("no process of the host is left", lambda: not self._running())
         self._reap()
 

@@ -32,13 +32,10 @@ class ObjectStore:
     def environment(self) -> dict[str, str]:
         """The variables by which a program finds the store: those of any AWS program."""
         return {
-            "AWS_ENDPOINT_URL": self.proxy.url,
-            "AWS_ALLOW_HTTP": "true",
-            "AWS_REGION": REGION,
-            "AWS_ACCESS_KEY_ID": KEY_ID,
-            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_ENDPOINT_URL": self.proxy.url, "AWS_ALLOW_HTTP": "true", "AWS_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_SESSION_TOKEN": TOKEN,
-        }
+        }  # fmt: skip
 
     def lake(self) -> str:
         """Return the URI of a new lake in the one bucket that is proven to be safe once."""

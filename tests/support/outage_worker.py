@@ -25,13 +25,9 @@ def main(work: str, path: str, port: int, lease_s: float, log: str) -> None:
     """
     logging.basicConfig(filename=log, format="%(levelname)s %(message)s", level=logging.INFO)
     settings = make_settings(
-        lake=path,
-        gateway_port=port,
-        gateway_timeout_s=10.0,
-        flush_interval_s=0.2,
-        heartbeat_s=lease_s / 5,
-        session_lease_s=lease_s,
-    )
+        lake=path, gateway_port=port, gateway_timeout_s=10.0, flush_interval_s=0.2,
+        heartbeat_s=lease_s / 5, session_lease_s=lease_s,
+    )  # fmt: skip
     asyncio.run({"stream": streams, "drain": drains}[work](settings))
 
 

@@ -1,14 +1,48 @@
 """What holds of the tables at rest, whatever happened before: no loss, no double, one writer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 
 import polars as pl
 
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.domain.holding import QueueStatus
+from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.reports.figures import Figures
+from tests.support.demo_program import wait_for
 from tests.support.logins import Login
+
+
+def streaming(
+    lake: Lake,
+    has_lines: Callable[[GatewaySession], bool],
+    *,
+    name: str | None = None,
+    after: GatewaySession | None = None,
+    check: Callable[[], object] = lambda: None,
+) -> GatewaySession:
+    """Wait until a login, or the only one, has a live stream which is another than one before.
+
+    Args:
+        check: What raises an error where there is nothing to wait for.
+    """
+
+    def lives() -> GatewaySession | None:
+        check()
+        found = None
+        with suppress(LakeError):  # there are no tables yet
+            newest = lake.sessions.history(1) if name is None else [lake.sessions.current(name)]
+            found = next(iter(newest), None)
+        if found is None or (after is not None and found.session_id == after.session_id):
+            return None
+        live = found.is_alive(utc_now()) and found.state is SessionState.LIVE
+        return found if live and has_lines(found) else None
+
+    session: GatewaySession = wait_for(f"{name or 'it'} streams", lives, poll_s=0.3)
+    return session
 
 
 def waiting(lake: Lake, before: datetime | None = None) -> int:

@@ -79,6 +79,10 @@ class RawClient:
         await self.wait_id(49, since)
         return len(self.messages)
 
+    async def log_in(self, client_id: int = 4, options: str = "") -> None:
+        self.send(71, 2, client_id, options)
+        await self.wait_id(9)
+
     async def positions(self) -> None:
         """Request the list of positions, and wait for its end."""
         since = len(self.messages)
@@ -142,6 +146,5 @@ async def logged_in(port: int, client_id: int = 4) -> RawClient:
     raw = RawClient()
     await raw.open(port)
     raw.greet()
-    raw.send(71, 2, client_id, "")
-    await raw.wait_id(9)
+    await raw.log_in(client_id)
     return raw

@@ -1,12 +1,44 @@
-"""A receiver of messages over HTTP, as `json://127.0.0.1:PORT` of apprise."""
+"""A server on this machine that a test answers for, and one that takes messages of apprise."""
 
 import json
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 PASSWORD = "hunter2"  # noqa: S105 - of a receiver that these tests start
+
+# A status, headers and a body.
+Answer = tuple[int, Mapping[str, str], bytes]
+
+
+@contextmanager
+def serving(answer: Callable[[BaseHTTPRequestHandler], Answer]) -> Iterator[int]:
+    """Answer each request by a function, and yield the port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, headers, body = answer(self)
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            """Write nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 class Receiver:
@@ -31,32 +63,17 @@ class Receiver:
         """Return the title and text of each message."""
         return [(one["title"], one["message"]) for one in self.messages]
 
+    def take(self, request: BaseHTTPRequestHandler) -> Answer:
+        body = request.rfile.read(int(request.headers["Content-Length"]))
+        self.asked += 1
+        if self.answer == 200:
+            self.messages.append(json.loads(body))
+        return self.answer, {}, b""
+
 
 @contextmanager
 def running_receiver() -> Iterator[Receiver]:
     """Run a receiver on a free port of this machine."""
     receiver = Receiver()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            receiver.asked += 1
-            if receiver.answer == 200:
-                receiver.messages.append(json.loads(body))
-            self.send_response(receiver.answer)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Write nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    receiver.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving(receiver.take) as receiver.port:
         yield receiver
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -27,16 +27,12 @@ def legs_of(recording: Recording) -> list[ActiveContract]:
                 pass
     return [
         make_leg(
-            conid=int(conid),
-            symbol=rows[conid][4],
-            expiry=rows[conid][6] or None,
-            strike=float(rows[conid][7]) or None,
-            right=RIGHTS.get(rows[conid][8]),
-            strategy_id="recorded",
-            added_at=datetime.now(UTC),
+            conid=int(conid), symbol=rows[conid][4], expiry=rows[conid][6] or None,
+            strike=float(rows[conid][7]) or None, right=RIGHTS.get(rows[conid][8]),
+            strategy_id="recorded", added_at=datetime.now(UTC),
         )
         for conid in sorted(lines & rows.keys())
-    ]
+    ]  # fmt: skip
 
 
 def held_in(recording: Recording) -> dict[tuple[str, int], float]:

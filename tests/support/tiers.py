@@ -42,40 +42,25 @@ ROWS: tuple[Row, ...] = (
     Row(r"tests/\S+\[(.*-)?store(-.*)?\]", V, "in an object store; on a disk first"),
     Row(r"tests/\S+\[(.*-)?postgres(-.*)?\]", V, "in Postgres; in tables first"),
     Row(r"tests/acceptance/test_(dev|hosts|logins)\.py", P, "other ways to start the demo's parts"),
-    Row(
-        r"tests/acceptance/test_stopping\.py::test_(by_itself|a_verdict)",
-        P,
-        "demos for their verdict; its rules are in tests/unit/test_demo.py",
-    ),
+    Row(r"tests/acceptance/test_stopping\.py::test_(by_itself|a_verdict)", P,
+        "demos for their verdict; its rules are in tests/unit/test_demo.py"),
     Row(r"tests/integration/sync/test_fuzz(ed_lines)?\.py", C, "a gateway that sends anything"),
     Row(r"tests/integration/sync/stream/test_large_books\.py", V, "larger books"),
     Row(r"tests/integration/sync/test_store_outages\.py", V, "outages of an object store"),
-    Row(
-        r"tests/integration/lake/test_pairs_of_changes\.py",
-        V,
-        "one change inside another; each change alone first",
-    ),
-    Row(
-        r"tests/integration/lake/test_queue_(races\.py|rows\.py::test_forty)",
-        V,
-        "larger races and lists",
-    ),
+    Row(r"tests/integration/lake/test_pairs_of_changes\.py", V,
+        "one change inside another; each change alone first"),
+    Row(r"tests/integration/lake/test_queue_(races\.py|rows\.py::test_forty)", V,
+        "larger races and lists"),
     Row(r"tests/integration/lake/storage/test_maintenance\.py::test_no_table_grows", C, "a day"),
-    Row(
-        r"tests/integration/lake/storage/test_full_disk\.py::\S+\[(?!mark\])",
-        V,
-        "other steps on a full disk",
-    ),
-    Row(
-        r"tests/integration/cli/test_stopping\.py",
-        P,
-        "signals at every moment of every command; the demo is stopped in tests/acceptance",
-    ),
+    Row(r"tests/integration/lake/storage/test_full_disk\.py::\S+\[(?!mark\])", V,
+        "other steps on a full disk"),
+    Row(r"tests/integration/cli/test_stopping\.py", P,
+        "signals at every moment of every command; the demo is stopped in tests/acceptance"),
     Row(r"tests/integration/sync/test_logins\.py::\S+\[(hung|storm)\]", V, "other troubles"),
     Row(r"tests/integration/lake/\S+(_after_many_days|::test_weeks_of)", C, "many days"),
     Row(r"tests/integration/lake/test_broker_positions\.py::test_many_changes", C, "many changes"),
     Row(r"tests/unit/domain/test_causes_of_histories\.py", C, "random histories of closes"),
-)
+)  # fmt: skip
 
 
 def row_of(nodeid: str) -> Row | None:

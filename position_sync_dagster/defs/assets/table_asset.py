@@ -12,12 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from position_sync_dagster.defs.resources import (
-    GATEWAY,
-    STREAM_JOB,
-    PositionSyncResource,
-    dagster_failures,
-)
+from position_sync_dagster.defs import resources
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.storage.table import Table
@@ -70,7 +65,7 @@ def table_asset(
             config_schema={},  # without it, Launchpad would take any value
             metadata={**columns, **(metadata or {})},
             **options,
-        )(dagster_failures(function))
+        )(resources.dagster_failures(function))
         return asset
 
     return decorate
@@ -113,7 +108,7 @@ def derived_asset(
 
         @table_asset(spec, described=derive, **options)
         def materialize(
-            context: dg.AssetExecutionContext, position_sync: PositionSyncResource
+            context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource
         ) -> dg.MaterializeResult[None]:
             made = derive(position_sync.lake, position_sync.settings, context.run.run_id)
             for key, found in made.checks.items():
@@ -174,15 +169,16 @@ def column_lineage(
             others after the name of their table. Without an entry it is the column of that name.
         every: Sources of all columns.
     """
-    ledger, deps = schema.POSITION_UPDATES, dict[str, list[dg.TableColumnDep]]()
-    for column in spec.columns:
+    ledger = schema.POSITION_UPDATES
+
+    def deps(column: str) -> list[dg.TableColumnDep]:
         same = column if column in ledger.columns else ""
         sources = f"{made_of.get(column, same)} {every}".split()
-        deps[column] = [
-            dg.TableColumnDep(asset_key=table or ledger.name, column_name=name)
-            for table, _, name in (source.rpartition(".") for source in sources)
-        ]
-    return {"dagster/column_lineage": dg.TableColumnLineage(deps)}
+        places = [source.rpartition(".") for source in sources]
+        return [dg.TableColumnDep(table or ledger.name, name) for table, _, name in places]
+
+    lineage = dg.TableColumnLineage({column: deps(column) for column in spec.columns})
+    return {"dagster/column_lineage": lineage}
 
 
 def known(**values: float | str | None) -> "dict[str, float | str]":
@@ -218,26 +214,23 @@ def replacement_metadata(result: derived.Replaced) -> "dict[str, dg.RawMetadataV
 DEPS: dict[str, tuple[str, ...]] = {}
 
 
-def runless(
-    asset: str, made: Derived, sources: Mapping[str, str] | None = None
-) -> dg.AssetMaterialization:
+def runless(asset: str, made: Derived, registry: str) -> dg.AssetMaterialization:
     """Return a materialization that belongs to no run.
 
-    Without tags for its sources, an asset counts as out of date after each event of a source. With
-    those that Dagster gives an event of a run, only when the data version of a source changes.
+    Its sources have the tags that Dagster gives an event of a run: without them, an asset counts as
+    out of date after each event of a source, and with them only when a data version changes.
 
     Args:
         asset: The name of the asset.
         made: What the event says.
-        sources: The data versions of its sources, where they are not FOLLOWED; None: no tags. The
-            event must then follow each of its sources.
+        registry: The data version of `active_strategies`; all other sources are FOLLOWED.
     """
     tags = {DATA_VERSION: made.version}
-    if sources is not None:
+    for source in DEPS.get(asset, ()):
         tags["dagster/code_version"] = FOLLOWED
-        for source in DEPS.get(asset, ()):
-            tags[f"dagster/input_data_version/{source}"] = sources.get(source, FOLLOWED)
-            tags[f"dagster/input_event_pointer/{source}"] = "NULL"
+        version = registry if source == schema.ACTIVE_STRATEGIES.name else FOLLOWED
+        tags[f"dagster/input_data_version/{source}"] = version
+        tags[f"dagster/input_event_pointer/{source}"] = "NULL"
     return dg.AssetMaterialization(asset, metadata=made.metadata, tags=tags)
 
 
@@ -259,11 +252,11 @@ def external(
 
 def followed(spec: schema.TableSpec, *deps: str) -> Callable[[Callable[[], None]], dg.AssetSpec]:
     """Return the decorator of a table that the owner of the login writes, and no run."""
-    shown = table_metadata(spec, job=STREAM_JOB)
+    shown = table_metadata(spec, job=resources.STREAM_JOB)
     return external(spec.name, *deps, kinds={"deltalake"}, metadata=shown)
 
 
-@external(GATEWAY, kinds={"source"}, metadata={"written_by": "Interactive Brokers"})
+@external(resources.GATEWAY, kinds={"source"}, metadata={"written_by": "Interactive Brokers"})
 def gateway() -> None:
     """TWS or IB Gateway, or the simulator: where all positions and prices come from.
 
@@ -274,7 +267,7 @@ def gateway() -> None:
     """
 
 
-@followed(schema.BROKER_POSITIONS, GATEWAY)
+@followed(schema.BROKER_POSITIONS, resources.GATEWAY)
 def broker_positions() -> None:
     """Every holding as the broker last reported it, with the broker's own value.
 
@@ -288,7 +281,7 @@ def broker_positions() -> None:
     """
 
 
-@followed(schema.CONTRACTS, GATEWAY)
+@followed(schema.CONTRACTS, resources.GATEWAY)
 def contracts() -> None:
     """Contract details, stored when a contract is first seen.
 
@@ -299,7 +292,7 @@ def contracts() -> None:
     """
 
 
-@followed(schema.GATEWAY_SESSIONS, GATEWAY)
+@followed(schema.GATEWAY_SESSIONS, resources.GATEWAY)
 def gateway_sessions() -> None:
     """The lease of each owner of a login: which process may write, and until when.
 
@@ -310,7 +303,7 @@ def gateway_sessions() -> None:
     """
 
 
-@followed(schema.ACCOUNT_VALUES, GATEWAY, "flex_statements")
+@followed(schema.ACCOUNT_VALUES, resources.GATEWAY, "flex_statements")
 def account_values() -> None:
     """Net liquidation, cash, funds, margin and profit of each account, one row per change.
 
@@ -335,7 +328,7 @@ def reconciliation_breaks() -> None:
     """
 
 
-@followed(schema.POSITION_CHANGES, GATEWAY)
+@followed(schema.POSITION_CHANGES, resources.GATEWAY)
 def position_changes() -> None:
     """Each change of a quantity, stored before the owner of the login published the new quantity.
 
@@ -346,7 +339,7 @@ def position_changes() -> None:
     """
 
 
-@followed(schema.DIVIDENDS, GATEWAY)
+@followed(schema.DIVIDENDS, resources.GATEWAY)
 def dividends() -> None:
     """Dividends that the gateway expects of the underlyings of streamed options (generic tick 456).
 

@@ -439,9 +439,6 @@ AWAITED: dict[int, Awaited] = {
 # The kind of market data to request, by whether it is delayed; None: that of the settings.
 KINDS = {False: None, True: codes.MarketDataType.DELAYED}
 
-# Text of the column `note`: why the broker's value is used.
-ENDED = "the gateway ended the line"
-
 
 @dataclass(eq=False, repr=False)
 class LineManager:
@@ -567,7 +564,7 @@ class LineManager:
         if not line.held or self._connected is None:
             return
         text = f"{refusal.code} {refusal.text}"
-        line.ended(now, f"{ENDED}: {text}")
+        line.ended(now, f"the gateway ended the line: {text}")
         if refusal.code == codes.GatewayCode.TOO_MANY_LINES:
             self.login.limit = self.login.limit.refused(self._connected.in_use, now)
             return

@@ -370,10 +370,6 @@ class Router:
             if leg.problem
         ]
 
-    def interrupt(self) -> None:
-        """Cancel the running download: the gateway dropped its subscriptions."""
-        self.account_refresh.interrupt()
-
     def definitions_restored(self) -> None:
         """Request soon what the gateway refused as unknown lately: it knows contracts again."""
         self.lines.arrived(Awaited.DEFINITIONS)

@@ -282,7 +282,7 @@ class BrokerLink:
             # interruption.
             self.go_blind(text)
             self._opened = None
-            self.router.interrupt()
+            self.router.account_refresh.interrupt()
         elif code in FARM_BROKEN | FARM_OK:
             if code == GatewayCode.MARKET_DATA_FARM_BROKEN:
                 self.router.lines.interrupted(NOT_SINCE_BROKEN)

@@ -11,7 +11,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import table as storage
 from tests.support.command_line import json_of, run
-from tests.support.torn_queues import claim, newest_entry
+from tests.support.queues import claim, newest_entry
 
 FINISHED = 12
 

@@ -262,8 +262,8 @@ def test_an_error_of_one_table_keeps_no_event_of_the_others_back(world, tick, mo
     result = tick()
     assert tick.rows() == 1
     assert {"contracts", "strategy_exposure"} <= set(names(result))
-    assert "latest_positions stays as it was: ZeroDivisionError" in said(result)
-    assert "closures stays as it was: A file is damaged." in said(result)
+    assert "latest_positions is not reported: ZeroDivisionError" in said(result)
+    assert "closures is not reported: A file is damaged." in said(result)
     assert "reconciliation_breaks is not reported" in said(result)
 
 

@@ -326,7 +326,7 @@ async def test_after_a_restore_an_open_subscription_confirms_nothing_until_its_n
     await eventually(lambda: connection.connectivity.lost)
     sim.connectivity("restored_data_kept")
     sim.send_raw(wire.frame(account_messages.account_time("00:07")))
-    await eventually(lambda: feed.account_time == "00:07")
+    await eventually(lambda: feed.values.account_time == "00:07")
     assert feed.get(KEY).confirmed_at == confirmed
     await feed.ensure(LONG)
     assert feed.get(KEY).confirmed_at > confirmed

@@ -1,8 +1,7 @@
 """The Flex Web Service, played by a real HTTP server on this machine."""
 
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, quote_plus, urlsplit
 
 import pytest
@@ -11,6 +10,7 @@ from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.gateway import flex
 from position_sync_dagster.gateway.flex import FlexService
 from tests.support.flex_files import position, refused, statement
+from tests.support.receiver import Answer, serving
 
 TOKEN = "-".join(["kept", "to", "itself"])
 ACCEPTED = (
@@ -19,45 +19,30 @@ ACCEPTED = (
 )
 
 
-class Receiver:
+class FlexServer:
     """Answers with one answer after the other, the last one for ever; an int is an HTTP status."""
 
     def __init__(self) -> None:
         self.answers: list[bytes | int] = []
         self.asked: list[tuple[str, dict[str, str]]] = []
-        receiver = self
+        self.url = ""
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                parts = urlsplit(self.path)
-                query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-                receiver.asked.append((parts.path, query | {"agent": self.headers["User-Agent"]}))
-                answer = receiver.answers[0]
-                if len(receiver.answers) > 1:
-                    receiver.answers.pop(0)
-                self.send_response(answer if isinstance(answer, int) else 200)
-                if isinstance(answer, int) and 300 <= answer < 400:
-                    self.send_header("Location", f"{receiver.url}/elsewhere?t={query.get('t')}")
-                self.end_headers()
-                if isinstance(answer, bytes):
-                    self.wfile.write(answer)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/flex"
+    def take(self, request: BaseHTTPRequestHandler) -> Answer:
+        parts = urlsplit(request.path)
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        self.asked.append((parts.path, query | {"agent": request.headers["User-Agent"]}))
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, bytes):
+            return 200, {}, answer
+        return answer, {"Location": f"{self.url}/elsewhere?t={query.get('t')}"}, b""
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
-    thread = Thread(target=receiver.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield receiver
-    receiver.server.shutdown()
-    thread.join()
-    receiver.server.server_close()
+def receiver() -> Iterator[FlexServer]:
+    receiver = FlexServer()
+    with serving(receiver.take) as port:
+        receiver.url = f"http://127.0.0.1:{port}/flex"
+        yield receiver
 
 
 @pytest.fixture
@@ -66,7 +51,7 @@ def waits() -> list[float]:
 
 
 @pytest.fixture
-def service(receiver: Receiver, waits: list[float]) -> FlexService:
+def service(receiver: FlexServer, waits: list[float]) -> FlexService:
     return FlexService(url=receiver.url, sleep=waits.append)
 
 

@@ -26,6 +26,13 @@ def ledger(home):
     return PositionUpdatesTable(f"{home}/updates")
 
 
+@pytest.fixture
+def other(ledger, monkeypatch):
+    """Return the ledger as another process has it open; no writer waits for the other."""
+    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.001)
+    return PositionUpdatesTable(ledger.table.path)
+
+
 @pytest.mark.in_store
 def test_an_update_is_read_as_it_was_written(ledger, make_update):
     update = make_update(symbol="it's\0 '; DROP 🙂", update_id="u-1")
@@ -125,11 +132,7 @@ def test_an_id_longer_than_what_statistics_keep_of_it_is_written_once(
 
 
 @pytest.mark.in_store
-async def test_a_guard_is_called_before_each_attempt_to_commit(
-    ledger, make_update, clock, monkeypatch
-):
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.01)
-    other = PositionUpdatesTable(ledger.table.path)
+async def test_a_guard_is_called_before_each_attempt_to_commit(ledger, other, make_update, clock):
     calls: list[int] = []
 
     def guard() -> None:
@@ -144,10 +147,8 @@ async def test_a_guard_is_called_before_each_attempt_to_commit(
 
 @pytest.mark.parametrize("refusal", [ValueError("nobody thought of it"), KeyboardInterrupt()])
 async def test_the_error_of_a_guard_reaches_the_caller_unchanged_and_nothing_is_written(
-    ledger, make_update, monkeypatch, refusal
+    ledger, other, make_update, refusal
 ):
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.01)
-    other = PositionUpdatesTable(ledger.table.path)
     cause = ValueError("why")
     calls: list[int] = []
 
@@ -236,11 +237,9 @@ def test_the_fence_survives_when_files_are_merged_and_the_log_is_cut(ledger, mak
         PositionUpdatesTable(ledger.table.path).sync.fence("g:1", 6)
 
 
-def test_an_append_that_was_planned_before_a_fence_is_refused(ledger, make_update, monkeypatch):
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.001)
+def test_an_append_that_was_planned_before_a_fence_is_refused(ledger, other, make_update):
     ledger.sync.append([make_update(1)])
     ledger.sync.fence("g:1", 1)
-    other = PositionUpdatesTable(ledger.table.path)
     fenced = []
 
     def fence():  # after the token was checked, before the commit
@@ -255,12 +254,10 @@ def test_an_append_that_was_planned_before_a_fence_is_refused(ledger, make_updat
 
 @pytest.mark.on_disk  # in a store the first try may begin with an older version
 def test_an_append_that_lost_looks_only_at_what_the_winners_added(
-    ledger, make_update, files_read, monkeypatch
+    ledger, other, make_update, files_read
 ):
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.001)
     ledger.sync.append([make_update(1)])
     through = ledger.sync.newest_of([9], datetime(2026, 1, 1, tzinfo=UTC)).through
-    other = PositionUpdatesTable(ledger.table.path)
     for conid in range(2, 8):
         other.sync.append([make_update(conid)])
     tries = []

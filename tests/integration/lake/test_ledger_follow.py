@@ -22,7 +22,7 @@ from position_sync_dagster.lake.position_updates import (
     PositionUpdatesTable,
 )
 from position_sync_dagster.lake.storage.table import Table, maintain
-from tests.support.torn_queues import newest_entry
+from tests.support.queues import newest_entry
 
 
 def conids(reader: Follower) -> list[list[int]]:

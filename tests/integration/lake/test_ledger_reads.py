@@ -20,7 +20,7 @@ from position_sync_dagster.lake.schema import LATEST_POSITIONS
 from position_sync_dagster.lake.storage.table import Table, maintain
 from tests.support.extent import EVERYTHING
 from tests.support.holdings import make_holding
-from tests.support.torn_queues import written
+from tests.support.queues import written
 
 AHEAD = timedelta(hours=2)
 

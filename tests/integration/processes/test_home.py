@@ -1,42 +1,63 @@
-"""A home: one user at a time, settings of its own, no process left over."""
+"""A home: one user at a time, settings and ports of its own, and how its processes end."""
 
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
-import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
+import psutil
 import pytest
 
+from position_sync_dagster import demo
 from position_sync_dagster.processes import home as home_module
-from position_sync_dagster.processes.child_process import MARKER, ChildProcess
-from tests.support.demo_program import wait_for
-
-HOLDER = textwrap.dedent(
-    """
-    import pathlib, sys, time
-    from position_sync_dagster.processes.home import exclusive_use
-    with exclusive_use(pathlib.Path(sys.argv[1]), purpose="a holder"):
-        print("held", flush=True)
-        time.sleep(600)
-    """
+from position_sync_dagster.processes import ports
+from position_sync_dagster.processes.child_process import (
+    MARKER,
+    ChildProcess,
+    StopRequest,
+    StopRequested,
+    end_group,
 )
-SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+from tests.support.demo_program import LIMIT_S, wait_for
+from tests.support.ports import free_port
+
+HOLDER = """
+import pathlib, sys, time
+from position_sync_dagster.processes.home import exclusive_use
+with exclusive_use(pathlib.Path(sys.argv[1]), purpose="a holder"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+SLEEP = "import time; time.sleep(600)"
 
 
 @pytest.fixture
-def holder(tmp_path):
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stdout.readline() == "held\n"
-            yield process
-        finally:
-            process.kill()
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start Python programs, which end with the test."""
+    with ExitStack() as running:
+
+        def run(code: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+            words, pipe = [sys.executable, "-c", code, *arguments], subprocess.PIPE
+            alone = {"text": True, "start_new_session": True}
+            process = subprocess.Popen(words, stdout=pipe, stderr=pipe, **alone, **options)
+            running.enter_context(process)
+            running.callback(process.kill)
+            return process
+
+        yield run
 
 
-def test_a_home_in_use_is_refused_and_names_its_holder_until_that_is_killed(tmp_path, holder):
+def test_a_home_in_use_is_refused_and_names_its_holder_until_that_is_killed(tmp_path, start):
+    holder = start(HOLDER, str(tmp_path))
+    assert holder.stdout.readline() == "held\n"
     named = f"a holder (process {holder.pid})"
     assert home_module.holder_of(tmp_path) == named
     with (
@@ -53,23 +74,18 @@ def test_a_home_in_use_is_refused_and_names_its_holder_until_that_is_killed(tmp_
 
 
 def test_processes_that_a_crash_left_are_ended_before_the_next_use_and_no_others(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, start
 ):
     monkeypatch.setattr(home_module, "LEFTOVER_S", 0.2)
     mine, other = tmp_path / "mine", tmp_path / "other"
     other.mkdir()
-    marked = home_module.home_environment({MARKER: str(mine)})
-    with (
-        ChildProcess("n", SLEEP, env={MARKER: str(other)}, cwd=other, grace_s=0.0) as neighbour,
-        subprocess.Popen(SLEEP, env=marked, start_new_session=True) as stray,
-    ):
-        try:
-            wait_for("it can be found", lambda: home_module.find_marked(mine), poll_s=0.02)
-            with home_module.exclusive_use(mine, purpose="the next"):
-                assert not home_module.find_marked(mine)
-            assert [one.pid for one in home_module.find_marked(other)] == [neighbour.pid]
-        finally:
-            stray.kill()
+    start(SLEEP, env=home_module.home_environment({}, mine))
+    words = [sys.executable, "-c", SLEEP]
+    with ChildProcess("n", words, env={MARKER: str(other)}, cwd=other, grace_s=0.0) as neighbour:
+        wait_for("it can be found", lambda: home_module.find_marked(mine), poll_s=0.02)
+        with home_module.exclusive_use(mine, purpose="the next"):
+            assert not home_module.find_marked(mine)
+        assert [one.pid for one in home_module.find_marked(other)] == [neighbour.pid]
 
 
 def test_the_users_settings_do_not_reach_into_a_home(monkeypatch):
@@ -77,12 +93,15 @@ def test_the_users_settings_do_not_reach_into_a_home(monkeypatch):
     monkeypatch.setenv("POSITION_SYNC_MAX_LINES", "40")
     monkeypatch.setenv("DAGSTER_HOME", "/real/home")
     monkeypatch.setenv("TZ", "America/New_York")
-    env = home_module.home_environment({"POSITION_SYNC_LAKE": "/demo/lake"})
+    env = home_module.home_environment({"POSITION_SYNC_LAKE": "/demo/lake"}, Path("/demo/dagster"))
     assert {k: v for k, v in env.items() if k.startswith(("POSITION_SYNC_", "DAGSTER_"))} == {
-        "POSITION_SYNC_LAKE": "/demo/lake"
+        "POSITION_SYNC_LAKE": "/demo/lake",
+        MARKER: "/demo/dagster",
     }
     assert env["TZ"] == "America/New_York"
-    home_module.adopt_environment({"POSITION_SYNC_LAKE": "/demo/lake", "OTHER": "x"})
+    values = {"POSITION_SYNC_LAKE": "/demo/lake", "OTHER": "x"}
+    home_module.adopt_environment(values, Path("/demo/dagster"))
+    assert os.environ["DAGSTER_HOME"] == "/demo/dagster"
     assert os.environ["POSITION_SYNC_LAKE"] == "/demo/lake"
     assert "POSITION_SYNC_MAX_LINES" not in os.environ
     assert "OTHER" not in os.environ
@@ -114,3 +133,113 @@ def test_a_folder_that_cannot_be_created_is_named(tmp_path):
         home_module.exclusive_use(tmp_path / "file" / "home", purpose="x"),
     ):
         pass
+
+
+# Signals are blocked before the threads of polars begin, which would take them else.
+ASKED = """
+import os, signal, sys
+from position_sync_dagster.processes import child_process
+child_process.block_stop_signals()
+stop = child_process.StopRequest()
+import polars as pl
+rows = pl.LazyFrame({"a": range(200_000)}).sort("a", descending=True)
+work = {"computes": lambda: (rows.collect(), stop.check()), "waits": lambda: stop.pause(0.02)}
+try:
+    while True:
+        work[sys.argv[1]]()
+        print("goes on", flush=True)
+except child_process.StopRequested:
+    for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(os.getpid(), sig)  # nothing interrupts the end
+    try:
+        stop.check()
+    except child_process.StopRequested as again:
+        print(again.reason)
+        sys.exit(again.exit_code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("work", "sig", "reason"),
+    [
+        ("computes", signal.SIGINT, "interrupted"),
+        ("computes", signal.SIGHUP, "the terminal was closed"),
+        ("waits", signal.SIGTERM, "asked to end"),
+    ],
+)
+def test_a_signal_is_read_where_the_work_asks_for_it_and_a_pause_is_none(start, work, sig, reason):
+    """A process that was stopped goes on: its own pause has passed meanwhile, as by Ctrl-Z."""
+    process = start(ASKED, work)
+    for _ in range(5):
+        assert process.stdout.readline() == "goes on\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.1)  # the pause passes
+        process.send_signal(signal.SIGCONT)
+    process.send_signal(sig)
+    output, errors = process.communicate(timeout=LIMIT_S)
+    *before, last = output.splitlines()
+    assert (set(before) <= {"goes on"}, last, errors) == (True, reason, "")
+    assert process.returncode == 128 + sig
+
+
+def test_the_end_of_the_parent_is_a_request():
+    StopRequest(end_with=os.getppid()).pause(0.0)
+    with pytest.raises(StopRequested, match="is gone") as raised:
+        StopRequest(end_with=os.getpid()).pause(LIMIT_S)
+    assert raised.value.exit_code == 1
+
+
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_group_ends_whole_also_what_ignores_an_interrupt(start):
+    leader = start(STUBBORN)
+    child = psutil.Process(int(leader.stdout.readline()))
+    assert os.getpgid(child.pid) == leader.pid
+    end_group(leader.pid, grace_s=0.3)
+    assert leader.wait() == -signal.SIGKILL
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.fixture
+def taken():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_taken_port_is_named_with_the_option_that_changes_it(taken):
+    with pytest.raises(ports.PortTakenError, match=rf"{taken}.*Dagster UI.*--ui-port"):
+        ports.require_free(taken, purpose="Dagster UI", option="--ui-port")
+
+
+def test_the_next_free_port_is_found(taken):
+    assert ports.first_free(taken) > taken
+
+
+def test_a_port_in_use_moments_ago_is_free():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            accepted, _ = server.accept()
+            accepted.close()
+            client.recv(1)
+    assert ports.is_free(port)
+
+
+def test_a_simulator_that_does_not_answer_is_named():
+    port = free_port()
+    with pytest.raises(demo.SimulatorProcessError, match=str(port)):
+        demo.DemoRun.ask(Mock(control_port=port), "/stats")
+
+
+def test_the_ports_are_read_from_the_output_of_the_simulator_however_long_it_takes():
+    printed = 'warming up\n{"half": \n{"port": 4010, "control_port": 4011, "host": "127.0.0.1"}\n'
+    looks = iter([""] * 6000 + ["nothing yet", printed])
+    child = Mock(tail=lambda lines: next(looks))
+    assert demo.wait_until_ready(child, Mock(spec=StopRequest)) == (4010, 4011)

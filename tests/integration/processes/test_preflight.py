@@ -19,7 +19,7 @@ from position_sync_dagster.processes import preflight
 from position_sync_dagster.processes.preflight import Finding, Level, of_account_time, run_preflight
 from position_sync_dagster.sync.stream.ownership import Ownership
 from tests.support.ports import free_port
-from tests.support.torn_queues import newest_entry
+from tests.support.queues import newest_entry
 
 A, B = "DUSIM0001", "DUSIM0002"
 CALL, PUT, CENTS = 921000001, 921000002, 921000004

@@ -1,21 +1,15 @@
 """The supervisor: what ends or stops working is started again, and all ends together."""
 
-import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from position_sync_dagster import dagster_files
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.processes import supervisor as module
-from position_sync_dagster.processes.child_process import end_group
 from position_sync_dagster.processes.ports import LOOPBACK
 from position_sync_dagster.processes.supervisor import CannotRunError, Program, Supervisor
 from tests.support.demo_program import wait_for
@@ -166,23 +160,3 @@ def test_a_deep_home_has_its_code_server_at_a_port(monkeypatch, tmp_path):
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     Supervisor(free_port())
     assert '"port": ' in (home / "workspace.yaml").read_text()
-
-
-STUBBORN = (
-    "import signal, subprocess, sys, time\n"
-    "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
-    "print(child.pid, flush=True)\n"
-    "time.sleep(600)\n"
-)
-
-
-def test_a_group_ends_whole_also_what_ignores_an_interrupt():
-    with subprocess.Popen(
-        [sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, start_new_session=True, text=True
-    ) as leader:
-        child = psutil.Process(int(leader.stdout.readline()))
-        assert os.getpgid(child.pid) == leader.pid
-        end_group(leader.pid, grace_s=0.3)
-        assert leader.wait() == -signal.SIGKILL
-        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE

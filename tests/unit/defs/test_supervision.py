@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from dagster import DagsterRunStatus as RunState
 
 from position_sync_dagster.defs.stream import JobRun, Supervision, supervise
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
+from tests.support.holdings import make_session
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
 
@@ -16,55 +18,22 @@ def ago(seconds: float) -> datetime:
     return NOW - timedelta(seconds=seconds)
 
 
-def lease(
-    run_id: str | None = "new",
-    *,
-    left_s: float = 10.0,
-    owner: Owner = Owner.STREAM,
-    state: SessionState = SessionState.LIVE,
-    age_s: float = 600.0,
-) -> GatewaySession:
-    return GatewaySession(
-        gateway_id="127.0.0.1:4002",
-        owner=owner,
-        session_id="s1",
-        run_id=run_id,
-        host="here",
-        pid=4711,
-        fencing_token=1,
-        started_at=ago(age_s),
-        heartbeat_at=NOW + timedelta(seconds=left_s - 15),
-        expires_at=NOW + timedelta(seconds=left_s),
-        state=state,
-        state_since=ago(age_s),
-    )
+def lease(run_id: str | None = "new", *, left_s: float = 10.0, age_s: float = 600.0, **more: Any):
+    renewed = {"heartbeat_at": ago(15 - left_s), "expires_at": ago(-left_s)}
+    return make_session(ago(age_s), run_id=run_id, **renewed, **more)
 
 
 def run(
     state: RunState, *, began_s: float = 600.0, ended_s: float | None = None, name: str = "new"
 ) -> JobRun:
-    return JobRun(
-        run_id=name,
-        state=state,
-        since=ago(began_s),
-        ended_at=None if ended_s is None else ago(ended_s),
-        own_fault=state is RunState.FAILURE,
-    )
+    ended_at, own_fault = None if ended_s is None else ago(ended_s), state is RunState.FAILURE
+    times = {"since": ago(began_s), "ended_at": ended_at}
+    return JobRun(run_id=name, state=state, own_fault=own_fault, **times)
 
 
-def decide(
-    *runs: JobRun,
-    session: GatewaySession | None = None,
-    supervised_since: datetime | None = None,
-    rotate_after_s: float = 21600.0,
-) -> Supervision:
-    return supervise(
-        runs,
-        session,
-        now=NOW,
-        supervised_since=supervised_since or ago(3600),
-        rotate_after_s=rotate_after_s,
-    )
+def decide(*runs: JobRun, session: GatewaySession | None = None, **more: Any) -> Supervision:
+    usual = {"supervised_since": ago(3600), "rotate_after_s": 21600.0}
+    return supervise(runs, session, now=NOW, **usual | more)
 
 
 ENDED = run(RunState.SUCCESS, ended_s=1)
@@ -72,6 +41,7 @@ KILLED = [
     replace(run(RunState.FAILURE, began_s=20, ended_s=0, name=str(n)), own_fault=False)
     for n in range(8)
 ]
+PAUSED = run(RunState.CANCELED, ended_s=100, name="old")
 LONG = [run(RunState.FAILURE, began_s=700 * n + 600, ended_s=700 * n, name=str(n)) for n in (0, 1)]
 
 
@@ -79,10 +49,7 @@ STARTED = {
     "none": ([], None),
     "a clean end, before the end of its lease": ([ENDED], lease("new", left_s=12)),
     "a clean end, and a drain owns the login": ([ENDED], lease("x", owner=Owner.REFRESH)),
-    "a launch by hand after a pause": (
-        [ENDED, run(RunState.CANCELED, ended_s=100, name="old")],
-        None,
-    ),
+    "a launch by hand after a pause": ([ENDED, PAUSED], None),
     "one failure": ([run(RunState.FAILURE, began_s=5, ended_s=0)], None),
     "runs that were killed": (KILLED, None),
     "failures after a long life": (LONG, None),
@@ -143,11 +110,8 @@ def test_a_run_is_reported_as_lost_and_followed_if(one, session, is_lost) -> Non
 
 
 def test_several_runs_left_behind_by_a_host_crash_are_all_reported() -> None:
-    decided = decide(
-        run(RunState.STARTED, name="b"),
-        run(RunState.STARTED, name="a", began_s=9000),
-        session=lease("b", left_s=-60),
-    )
+    left = run(RunState.STARTED, name="b"), run(RunState.STARTED, name="a", began_s=9000)
+    decided = decide(*left, session=lease("b", left_s=-60))
     assert (decided.lost, decided.start) == (("b", "a"), True)
 
 
@@ -158,25 +122,17 @@ def test_a_stream_outside_dagster_is_not_doubled() -> None:
 
 
 def test_a_terminated_run_is_a_pause_until_the_sensor_is_switched_on_again() -> None:
-    paused = run(RunState.CANCELED, ended_s=100)
-    decided = decide(paused, session=lease(state=SessionState.ENDED))
+    decided = decide(PAUSED, session=lease(state=SessionState.ENDED))
     assert not decided.start
     assert "paused by a person" in decided.reason
-    assert decide(paused, supervised_since=ago(50)).start
+    assert decide(PAUSED, supervised_since=ago(50)).start
 
 
 @pytest.mark.parametrize(("crashes", "pause_s"), [(2, 10), (3, 20), (4, 40), (8, 120)])
 def test_the_delay_of_a_crash_loop_grows(crashes: int, pause_s: int) -> None:
     def crashed(last_s: float) -> list[JobRun]:
-        return [
-            run(
-                RunState.FAILURE,
-                began_s=last_s + 5 + n * 200,
-                ended_s=last_s + n * 200,
-                name=str(n),
-            )
-            for n in range(crashes)
-        ]
+        ends = [last_s + n * 200 for n in range(crashes)]
+        return [run(RunState.FAILURE, began_s=s + 5, ended_s=s, name=str(s)) for s in ends]
 
     early = decide(*crashed(pause_s - 1))
     assert not early.start

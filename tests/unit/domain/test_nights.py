@@ -6,11 +6,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.clock import Backoff
-from position_sync_dagster.domain.holding import BrokerPosition, ValueOrigin
+from position_sync_dagster.domain.holding import ValueOrigin
 from position_sync_dagster.domain.instrument import Instrument, Quote, parse_trading_hours
 from position_sync_dagster.domain.login_lines import Demand, Denial, LineLimit, LoginLines
-from position_sync_dagster.domain.valuation import Moment, Provenance, StreamedHolding, StreamRules
+from position_sync_dagster.domain.valuation import StreamedHolding
 from tests.support.extent import EVERYTHING
+from tests.support.holdings import make_holding
+from tests.unit.domain.test_streamed_holding import RULES, row_of
 
 LINES = 95 if EVERYTHING else 40
 HOUR_S = 3600
@@ -18,9 +20,6 @@ HOUR_S = 3600
 GOAL = 20
 
 START = datetime(2026, 3, 4, 3, 0, tzinfo=UTC)
-RULES = StreamRules(
-    max_last_age=timedelta(seconds=60), band=0.03, heartbeat_s=60.0, closed_heartbeat_s=3600.0
-)
 LIMIT = LineLimit(configured=LINES + 5, reserve=5, wait=Backoff(first_s=60.0, longest_s=900.0))
 REFUSED = Backoff(first_s=60.0, longest_s=600.0)
 CLOSED = parse_trading_hours("20260304:CLOSED", "UTC")
@@ -111,14 +110,8 @@ class Night:
                 value_source=ValueOrigin.PNL_SINGLE,
             )  # fmt: skip
             state.due = True
-        if not state.is_due(self.now_s):
-            return
-        at = Moment(
-            now=self.now, now_s=self.now_s, by=Provenance(), hours=self.hours, price_magnifier=1
-        )
-        row = state.row(self.holdings[conid], self.quotes[conid], at)
-        if row is not None:
-            self.rows.append(row)
+        if state.is_due(self.now_s):
+            row_of(self, state, self.holdings[conid], self.quotes[conid])
 
     def pass_for(self, seconds):
         """Let time pass, in small steps after each request."""
@@ -142,10 +135,7 @@ class Night:
 
 def holding(conid):
     option = Instrument(conid=conid, symbol="SPY", sec_type="OPT", currency="USD", multiplier=100.0)
-    return BrokerPosition(
-        gateway_id="g", account="A", instrument=option, position=2.0, average_cost=100.0,
-        received_at=START, position_time=START, snapshot_id="s",
-    )  # fmt: skip
+    return make_holding(conid, START, position=2.0, instrument=option, average_cost=100.0)
 
 
 def competing():
@@ -157,21 +147,15 @@ def competing():
     return night
 
 
-def dead(*events):
+def dead(*, broken=False, restored=False):
     """The gateway sends no market data any more, whatever is requested."""
     night = Night()
     night.dead = True
-    for event in events:
-        event(night)
+    if broken:
+        night.lines.interrupted(night.now, night.now_s, "a data farm broke")
+    if restored:
+        night.lines.restored(night.now_s)
     return night
-
-
-def broken(night):
-    night.lines.interrupted(night.now, night.now_s, "a data farm broke")
-
-
-def restored(night):
-    night.lines.restored(night.now_s)
 
 
 NIGHTS = {
@@ -179,8 +163,8 @@ NIGHTS = {
     "marks that differ in the fourth decimal": lambda: Night(wobble=0.0001),
     "a competing session": competing,
     "a dead login": dead,
-    "a dead login after a restore": lambda: dead(broken, restored),
-    "a farm that stays broken": lambda: dead(broken),
+    "a dead login after a restore": lambda: dead(broken=True, restored=True),
+    "a farm that stays broken": lambda: dead(broken=True),
     "outside the session": lambda: Night(broker=1.0, hours=CLOSED),
 }
 
@@ -217,7 +201,7 @@ def test_when_the_competing_session_ends_one_line_is_granted_and_the_others_foll
 
 
 def test_when_a_dead_login_is_back_all_lines_are_trusted_soon_after_the_next_trial():
-    night = dead(broken, restored)
+    night = dead(broken=True, restored=True)
     night.pass_for(HOUR_S)
     night.dead = False
     night.pass_for(1300)

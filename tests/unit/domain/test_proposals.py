@@ -60,16 +60,12 @@ def total(found: Proposal) -> dict[int, float]:
 
 
 @pytest.mark.parametrize(("kind", "quantities"), BOOKS, ids=lambda one: str(one))
-def test_a_book_of_one_structure_is_proposed_as_it(kind: str, quantities: Any) -> None:
+def test_a_structure_is_proposed_as_it_also_beside_others(kind: str, quantities: Any) -> None:
     found = propose(book(quantities))
     assert kinds(found) == [kind]
     assert found.left_over == ()
     assert contracts(found.strategies[0]) == {contract(n).conid: q for n, q in quantities.items()}
-
-
-@pytest.mark.parametrize(("kind", "quantities"), BOOKS, ids=lambda one: str(one))
-def test_a_structure_is_found_beside_other_expiries_and_stocks(kind: str, quantities: Any) -> None:
-    """Beside a strangle of a later day, and with twenty shares that cover nothing."""
+    # Beside a strangle of a later day, and with twenty shares that cover nothing.
     if any(name.endswith("+") or name == "future" for name in quantities) or len(quantities) < 3:
         return  # these legs may go with the others
     beside = {"70P+": 1.0, "stock": quantities.get("stock", 0.0) + 20}
@@ -127,9 +123,7 @@ def test_shares_that_cover_nothing_are_left_over_whichever_lot_they_are_of() -> 
 @pytest.mark.parametrize(
     ("name", "quantity", "kind"), [("110C", -1, "covered-call"), ("90P", 1, "protective-put")]
 )
-def test_an_option_with_an_order_goes_with_shares_without_one(
-    name: str, quantity: float, kind: str
-) -> None:
+def test_an_option_with_an_order_goes_with_shares_without_one(name, quantity, kind) -> None:
     found = propose(book({"stock": 100, name: quantity}), order(1, {name: quantity}))
     assert kinds(found) == [kind]
 
@@ -192,9 +186,7 @@ def test_a_put_among_calls_makes_no_condor() -> None:
         ({"105C": 1, "100C+": -1}, 0, None, False),
     ],
 )
-def test_credit_and_greatest_loss(
-    quantities: dict[str, float], credit: float, loss: float | None, unlimited: bool
-) -> None:
+def test_credit_and_greatest_loss(quantities, credit, loss, unlimited) -> None:
     found = propose([holding(name, q, cost=100.0) for name, q in quantities.items()])
     [one] = found.strategies
     assert (one.credit, one.greatest_loss, one.unlimited) == (credit, loss, unlimited)
@@ -253,9 +245,7 @@ def mixed_books(draw: st.DrawFn) -> tuple[dict[str, float], list[Any], list[Any]
 
 
 @given(mixed_books(), st.randoms(use_true_random=False))
-def test_a_proposal_takes_what_is_held_once_in_whatever_order_it_is_named(
-    given_book: tuple[dict[str, float], list[Any], list[Any]], random: Random
-) -> None:
+def test_a_proposal_takes_what_is_held_once_in_whatever_order_it_is_named(given_book, random):
     quantities, trades, claims = given_book
     held = book(quantities)
     found = propose(held, trades, claims)

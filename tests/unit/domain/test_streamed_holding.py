@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from position_sync_dagster.domain.holding import BrokerPosition, PriceKind, ValueOrigin
+from position_sync_dagster.domain.holding import PriceKind, ValueOrigin
 from position_sync_dagster.domain.instrument import Instrument, Quote, parse_trading_hours
 from position_sync_dagster.domain.login_lines import Line, Trust
 from position_sync_dagster.domain.valuation import Moment, Provenance, StreamedHolding, StreamRules
+from tests.support.holdings import make_holding
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 RULES = StreamRules(
@@ -35,10 +36,7 @@ class World:
         self.line.requested(0.0)
         self.state = StreamedHolding(key=KEY, line=self.line, rules=RULES)
         self.quote = Quote(conid=7)
-        self.holding = BrokerPosition(
-            gateway_id="g", account="A", instrument=OPTION, position=-2.0, average_cost=100.0,
-            received_at=START, position_time=START, snapshot_id="s",
-        )  # fmt: skip
+        self.holding = make_holding(7, START, position=-2.0, instrument=OPTION, average_cost=100.0)
         self.rows = []
         self.hours = None
 
@@ -95,6 +93,12 @@ class World:
             self.broker(price)
             self.flush()
 
+    def pass_for(self, seconds, step_s=60):
+        """Flush, and let time pass, again and again."""
+        for _ in range(0, seconds, step_s):
+            self.flush()
+            self.wait(step_s)
+
     def flush_at_once(self):
         """Flush although nothing happened; return the row that was written last."""
         self.state.due = True
@@ -105,13 +109,15 @@ class World:
         self.line.elapsed(self.now_s)
         if not self.state.is_due(self.now_s):
             return None
-        at = Moment(
-            now=self.now, now_s=self.now_s, by=Provenance(), hours=self.hours, price_magnifier=1
-        )
-        row = self.state.row(self.holding, self.quote, at)
-        if row is not None:
-            self.rows.append(row)
-        return row
+        return row_of(self, self.state, self.holding, self.quote)
+
+
+def row_of(world, state, holding, quote):
+    """Return the row that a holding has now, and keep it."""
+    now = {"now": world.now, "now_s": world.now_s, "hours": world.hours}
+    row = state.row(holding, quote, Moment(**now, by=Provenance(), price_magnifier=1))
+    world.rows += [row] if row is not None else []
+    return row
 
 
 @pytest.fixture
@@ -121,9 +127,7 @@ def world():
 
 def test_a_quiet_short_wing_keeps_its_mark_and_has_a_row_a_minute(world):
     world.tick(ask=0.05, last=1.2, mark=0.02)
-    for _ in range(300):
-        world.flush()
-        world.wait(1)
+    world.pass_for(300, step_s=1)
     assert {(r.market_value, r.price_kind, r.value_time) for r in world.rows} == {
         (-4.0, PriceKind.MARK, START + timedelta(seconds=INSTANT_S))
     }
@@ -261,9 +265,7 @@ def test_outside_the_session_an_unchanged_holding_has_a_row_an_hour_and_says_so(
     arrived = world.now
     world.flush()
     world.now_s = 6 * 3600.0  # 21:30 UTC: closed since 21:00
-    for _ in range(180):
-        world.flush()
-        world.wait(60)
+    world.pass_for(180 * 60)
     closed = [row for row in world.rows if row.note]
     assert {row.note for row in closed} == {"outside the trading session"}
     assert {row.value_time for row in closed} == {arrived}
@@ -304,9 +306,7 @@ def test_a_row_a_minute_follows_soon_after_the_session_opens(world):
     world.now_s = -3600.0  # an hour before half past ten in New York, the beginning of these tests
     world.hours = parse_trading_hours("20260304:1030-20260304:1600", "US/Eastern")
     world.tick(**QUOTED)
-    for _ in range(75):
-        world.flush()
-        world.wait(60)
+    world.pass_for(75 * 60)
     opened = [row for row in world.rows if row.note is None]
     assert len(opened) >= 10
 
@@ -435,9 +435,7 @@ class Histories(RuleBasedStateMachine):
     @rule(works=st.booleans())
     def an_ended_line_is_granted_again(self, works):
         self.world.line.requested(self.world.now_s)
-        self.alive = works
-        if works and not self.broken:
-            self.tick()
+        self.open(works)
 
     @precondition(lambda self: self.world.holding.position)
     @rule()
@@ -469,9 +467,7 @@ class Histories(RuleBasedStateMachine):
             world.line.renewed(world.now_s)
             world.quote, self.ticked_s = Quote(conid=7), None
             self.counts = False
-            self.alive = works
-            if works and not self.broken:
-                self.tick()
+            self.open(works)
 
     @rule()
     def flush(self):
@@ -489,6 +485,12 @@ class Histories(RuleBasedStateMachine):
             assert written is not None
             assert (written.position, written.market_value) == (0.0, 0.0)
         assert world.flush() is None
+
+    def open(self, works):
+        """Begin a request, which answers if the gateway works and the farm does."""
+        self.alive = works
+        if works and not self.broken:
+            self.tick()
 
     def tick(self):
         self.ticked_s, self.counts = self.world.now_s, True

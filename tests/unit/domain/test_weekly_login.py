@@ -4,14 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.gateway_session import (
-    GatewayRun,
-    GatewaySession,
-    Owner,
-    SessionState,
-    WeekState,
-)
+from position_sync_dagster.domain.gateway_session import GatewayRun, SessionState, WeekState
 from position_sync_dagster.domain.holding import TradingMode
+from tests.support.holdings import make_session
 
 # 01:00 in New York, in winter.
 SUNDAY = datetime(2026, 11, 22, 6, tzinfo=UTC)
@@ -20,13 +15,9 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 def judged(run: GatewayRun, now: datetime, blind_since: datetime | None = None):
-    session = GatewaySession(
-        gateway_id="g", owner=Owner.STREAM, session_id="s", run_id=None, host="h", pid=1,
-        fencing_token=1, started_at=now, heartbeat_at=now, expires_at=now + HOUR,
-        state=SessionState.BLIND if blind_since else SessionState.LIVE,
-        state_since=blind_since or now, gateway_running_since=run.running_since,
-        gateway_started_at=run.started_at,
-    )  # fmt: skip
+    state = SessionState.BLIND if blind_since else SessionState.LIVE
+    seen = {"gateway_running_since": run.running_since, "gateway_started_at": run.started_at}
+    session = make_session(now, state=state, state_since=blind_since or now, **seen)
     return session.login_week(now, TradingMode.LIVE, 24)
 
 

@@ -1,6 +1,7 @@
-"""The strategies file: what is right is read, what is wrong is named with its place."""
+"""The strategies file with its limits: what is right is read, what is wrong is named."""
 
 import os
+import re
 import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.leg import Bound, Measure
 from position_sync_dagster.domain.rules import HoldingSide, Rule
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.strategies_file import (
@@ -79,44 +81,79 @@ def strategy(name):
     return f"strategies:\n  - {{strategy_id: {name}, legs: []}}\n"
 
 
+MISTAKES = [
+    ("strategies: [\n", "line 2, column 1", "not YAML"),
+    ("strategies:\n\t- a\n", "line 2, column 1", "not YAML"),
+    ("&a [*a]", "line 1, column 1", "fields are expected"),
+    ("- a\n", "line 1, column 1", "fields are expected"),
+    ("strategy: []\n", "line 1, column 1", "'strategy' is not known"),
+    ("strategies: 5\n", "line 1, column 13", "must be a list"),
+    ("strategies:\n  - legs: []\n", "line 2, column 5", "'strategy_id' is missing"),
+    (strategy(""), "line 2, column", "has no value"),
+    (strategy("' unattributed '"), "column 19", "no strategy has"),
+    ("strategies:\n  - {strategy_id: a, legs: {}}\n", "line 2, column 28", "must be a list"),
+    (leg(conid="abc"), "line 4, column 16", "'abc' is no contract id"),
+    (leg(right="X"), "line 6, column 16", "right 'X' is not known"),
+    (leg(expiry="20260230"), "line 8, column 17", "'20260230' is no day"),
+    (leg(symbol="''"), "line 5, column 17", "symbol has no value"),
+    (leg(symbol=None), "line 4, column 9", "'symbol' is missing"),
+    (leg(right=None), "line 4, column 9", "only a part"),
+    (leg(quantity="many"), "line 9, column 19", "quantity 'many' is no number"),
+    (leg(priority="0"), "line 9, column 19", "priority '0'"),
+    (leg(strikes="1"), "line 9, column 9", "'strikes' is not known"),
+    (leg() + leg()[12:], "line 11, column 9", "has the leg 1 already, in line 4"),
+    (leg() + leg()[12:].replace("id: a", "id: b"), "column 9", "both hold the whole"),
+    ("strategies:\n- {rule: a, match: 5}\n", "line 2, column 20", "fields are expected"),
+    ("strategies:\n- {rule: a, match: {days: 9-0}}\n", "line 2, column 27", "no span of days"),
+    ("strategies:\n- {rule: a, match: {side: up}}\n", "line 2, column 27", "side 'up'"),
+    ("strategies:\n- {rule: a, match: {}, limit: 0}\n", "line 2, column 31", "limit '0'"),
+    (strategy("a") + "  - {rule: a, match: {}}\n", "line 3, column 5", "name 'a' is taken"),
+    ("strategies:\n  - strategy_id: a\n    strategy_id: b\n    legs: []\n", "line 3", "twice"),
+]
+
+
+def one(limits: str) -> str:
+    return f"strategies:\n  - strategy_id: a\n    legs: []\n    limits: {limits}\n"
+
+
+def accounts(*given):
+    return "strategies: []\naccounts:\n" + "".join(f"  - {one}\n" for one in given)
+
+
+LEGS = "{account: A, limits: {missing_legs: {max: 1}}}"
+
+
+MISTAKES_OF_LIMITS = [
+    (one("{vegas: {max: 1}}"), "line 4, column 14", "the field 'vegas' is not known"),
+    (one("{value_age_s: {maximum: 1}}"), "line 4, column 28", "'maximum' is not known"),
+    (one("{value_age_s: {max: nan}}"), "line 4, column 33", "max 'nan' cannot be used"),
+    (one("{value_age_s: {max: much}}"), "line 4, column 33", "max 'much' cannot be used"),
+    (one("{value_age_s: 5}"), "line 4, column 27", "fields are expected here"),
+    (one("{value_age_s: {}}"), "line 4, column 27", "it has neither min nor max"),
+    (one("{value_age_s: {min: 2, max: 1}}"), "line 4, column 27", "min is greater than max"),
+    (one("{vega: {max: 1}}"), "line 4, column 20", "have no currency"),
+    (one("{currency: Dollar}"), "line 4, column 24", "currency 'Dollar' cannot be used"),
+    (one("7"), "line 4, column 13", "fields are expected here"),
+    (accounts("{account: A, limits: {vega: 1}}"), "line 3, column 33", "fields are expected"),
+    (accounts("{limits: {}}"), "line 3, column 5", "'account' is missing"),
+    (accounts(*[LEGS] * 2), "line 4, column 26", "account A has limits already, in line 3"),
+]
+
+
 @pytest.mark.parametrize(
-    ("text", "place", "cause"),
-    [
-        ("strategies: [\n", "line 2, column 1", "not YAML"),
-        ("strategies:\n\t- a\n", "line 2, column 1", "not YAML"),
-        ("&a [*a]", "line 1, column 1", "fields are expected"),
-        ("- a\n", "line 1, column 1", "fields are expected"),
-        ("strategy: []\n", "line 1, column 1", "'strategy' is not known"),
-        ("strategies: 5\n", "line 1, column 13", "must be a list"),
-        ("strategies:\n  - legs: []\n", "line 2, column 5", "'strategy_id' is missing"),
-        (strategy(""), "line 2, column", "has no value"),
-        (strategy("' unattributed '"), "column 19", "no strategy has"),
-        ("strategies:\n  - {strategy_id: a, legs: {}}\n", "line 2, column 28", "must be a list"),
-        (leg(conid="abc"), "line 4, column 16", "'abc' is no contract id"),
-        (leg(right="X"), "line 6, column 16", "right 'X' is not known"),
-        (leg(expiry="20260230"), "line 8, column 17", "'20260230' is no day"),
-        (leg(symbol="''"), "line 5, column 17", "symbol has no value"),
-        (leg(symbol=None), "line 4, column 9", "'symbol' is missing"),
-        (leg(right=None), "line 4, column 9", "only a part"),
-        (leg(quantity="many"), "line 9, column 19", "quantity 'many' is no number"),
-        (leg(priority="0"), "line 9, column 19", "priority '0'"),
-        (leg(strikes="1"), "line 9, column 9", "'strikes' is not known"),
-        (leg() + leg()[12:], "line 11, column 9", "has the leg 1 already, in line 4"),
-        (leg() + leg()[12:].replace("id: a", "id: b"), "column 9", "both hold the whole"),
-        ("strategies:\n- {rule: a, match: 5}\n", "line 2, column 20", "fields are expected"),
-        ("strategies:\n- {rule: a, match: {days: 9-0}}\n", "line 2, column 27", "no span of days"),
-        ("strategies:\n- {rule: a, match: {side: up}}\n", "line 2, column 27", "side 'up'"),
-        ("strategies:\n- {rule: a, match: {}, limit: 0}\n", "line 2, column 31", "limit '0'"),
-        (strategy("a") + "  - {rule: a, match: {}}\n", "line 3, column 5", "name 'a' is taken"),
-        ("strategies:\n  - strategy_id: a\n    strategy_id: b\n    legs: []\n", "line 3", "twice"),
-    ],
+    ("read_part", "text", "place", "cause"),
+    [(load_strategies, *one) for one in (*MISTAKES, *MISTAKES_OF_LIMITS)]
+    + [(saved_limits, *one) for one in MISTAKES_OF_LIMITS],
 )
-def test_a_mistake_is_named_with_file_line_and_column(tmp_path, text, place, cause):
+def test_a_mistake_is_named_with_file_line_and_column_by_every_reader(
+    tmp_path, read_part, text, place, cause
+):
+    (tmp_path / "strategies.yaml").write_text(text)
     with pytest.raises(StrategiesFileError) as caught:
-        read(tmp_path, text)
+        read_part(tmp_path / "strategies.yaml")
     said = str(caught.value)
     assert said.startswith(f"{tmp_path / 'strategies.yaml'}, line ")
-    assert place in said
+    assert re.search(rf"{place}\b", said)
     assert cause in said
     assert caught.value.remedy
 
@@ -214,3 +251,56 @@ def test_deep_nesting_is_refused_at_its_place(tmp_path, text):
     (tmp_path / "s.yaml").write_text(text)
     with pytest.raises(StrategiesFileError, match=r"line 1, column .*: nested more than 16"):
         load_strategies(tmp_path / "s.yaml")
+
+
+LIMITS = """\
+strategies:
+  - strategy_id: condor
+    limits:
+      currency: USD
+      unrealized_pnl: {min: -1500}
+      dollar_delta:
+        min: -5e4
+        max: 50000
+      days_to_expiry: {min: 7}
+    legs:
+      - {conid: 700001, symbol: SPY}
+  - strategy_id: other
+    legs: []
+    limits: ~
+accounts:
+  - account: DU1234567
+    limits: {missing_legs: {max: 0}}
+"""
+
+
+def limits_of(tmp_path, text):
+    read(tmp_path, text)
+    return saved_limits(tmp_path / "strategies.yaml")
+
+
+def test_limits_are_read_in_the_order_of_the_file(tmp_path):
+    found = limits_of(tmp_path, LIMITS)
+    assert [(one.strategy_id, one.account, one.measure, one.bound, one.value) for one in found] == [
+        ("condor", None, Measure.UNREALIZED_PNL, Bound.MIN, -1500.0),
+        ("condor", None, Measure.DOLLAR_DELTA, Bound.MIN, -50000.0),
+        ("condor", None, Measure.DOLLAR_DELTA, Bound.MAX, 50000.0),
+        ("condor", None, Measure.DAYS_TO_EXPIRY, Bound.MIN, 7.0),
+        (None, "DU1234567", Measure.MISSING_LEGS, Bound.MAX, 0.0),
+    ]
+    assert [one.currency for one in found] == ["USD", "USD", "USD", None, None]
+    assert found[0].place == f"{tmp_path / 'strategies.yaml'}, line 5, column 23"
+    assert len(load_strategies(tmp_path / "strategies.yaml")) == 1
+
+
+def test_a_file_without_limits_has_none(tmp_path):
+    assert limits_of(tmp_path, "strategies: []") == []
+
+
+def test_the_examples_of_the_page_are_read(tmp_path):
+    page = Path(__file__).parents[3] / "docs" / "limits.md"
+    (example,) = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+    found = limits_of(tmp_path, example)
+    assert {one.measure for one in found} == set(Measure), "it shows every measure"
+    for measure in Measure:
+        assert f"| `{measure}` |" in page.read_text()

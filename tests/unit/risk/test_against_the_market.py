@@ -26,47 +26,33 @@ STRATEGIES = files("ib_gateway_simulator").joinpath("books/demo_strategies.yaml"
 def legs() -> list[ActiveContract]:
     return [
         leg(
-            one["conid"],
-            strategy["strategy_id"],
-            quantity=one.get("quantity"),
-            symbol=one["symbol"],
-            right=parse_right(one["right"]),
-            strike=float(one["strike"]),
+            one["conid"], strategy["strategy_id"], quantity=one.get("quantity"),
+            symbol=one["symbol"], right=parse_right(one["right"]), strike=float(one["strike"]),
             expiry=parse_expiry(one["expiry"]),
         )
         for strategy in yaml.safe_load(STRATEGIES)["strategies"]
         for one in strategy["legs"]
-    ]
+    ]  # fmt: skip
 
 
 def market_now() -> Market:
     return Market(
-        underlyings=BOOK.underlyings,
-        contracts=BOOK.contracts,
-        as_of=NOW,
-        rate=BOOK.rate,
-        seed=7,
+        underlyings=BOOK.underlyings, contracts=BOOK.contracts, as_of=NOW, rate=BOOK.rate, seed=7,
         options=BOOK.option_market,
-    )
+    )  # fmt: skip
 
 
 def row(market: Market, account: str, conid: int, quantity: float) -> PositionUpdate:
     contract, (greeks, spot) = BOOK.contracts[conid], market.theory(conid)
     price = spot if greeks is None else greeks.price
     return money_rows.row(
-        conid,
-        account=account,
-        symbol=contract.symbol,
-        position=quantity,
-        right=parse_right(contract.right),
-        strike=contract.strike,
-        expiry=parse_expiry(contract.expiry),
-        market_price=price,
+        conid, account=account, symbol=contract.symbol, position=quantity,
+        right=parse_right(contract.right), strike=contract.strike,
+        expiry=parse_expiry(contract.expiry), market_price=price,
         market_value=quantity * price * contract.multiplier,
-        implied_vol=greeks.implied_vol if greeks else None,
-        underlying_price=spot,
+        implied_vol=greeks.implied_vol if greeks else None, underlying_price=spot,
         multiplier=float(contract.multiplier),
-    )
+    )  # fmt: skip
 
 
 def dividends(market: Market) -> dict[str, tuple[DatedDividend, ...]]:

@@ -38,16 +38,12 @@ class Odd:
     def tree(self, spot: float, *, days: float = 0.0, vol: float = 0.0) -> float:
         passed = days / 365
         return tree_price(
-            call=self.call,
-            spot=spot,
-            strike=self.strike,
-            years=self.years - passed,
-            rate=self.rate,
-            volatility=self.volatility + vol,
+            call=self.call, spot=spot, strike=self.strike, years=self.years - passed,
+            rate=self.rate, volatility=self.volatility + vol,
             american=self.exercise is not Exercise.EUROPEAN,
             on_future=self.exercise is Exercise.FUTURE,
             dividends=tuple((at - passed, amount) for at, amount in self.dividends),
-        )
+        )  # fmt: skip
 
 
 def options_of(odd: list[Odd]) -> VanillaOptions:

@@ -106,14 +106,9 @@ def test_a_leg_says_what_it_was_priced_with_and_a_tree_agrees() -> None:
     def price(spot: float, volatility: float, days: float) -> float:
         dates = [((one["ex_date"] - NOW).days - days, one["amount"]) for one in row["dividends"]]
         return tree_price(
-            call=False,
-            spot=spot,
-            strike=575.0,
-            years=years - days / 365,
-            rate=row["rate"],
-            volatility=volatility,
-            dividends=tuple((days / 365, amount) for days, amount in dates),
-        )
+            call=False, spot=spot, strike=575.0, years=years - days / 365, rate=row["rate"],
+            volatility=volatility, dividends=tuple((days / 365, amount) for days, amount in dates),
+        )  # fmt: skip
 
     spot, volatility = row["underlying_price"], row["implied_vol"]
     change = price(0.95 * spot, volatility + 0.03, 10) - price(spot, volatility, 0)

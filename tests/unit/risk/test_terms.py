@@ -25,24 +25,14 @@ RATES = {"USD": 0.04}
 
 def terms(under: str = "STK", sec_type: str = "OPT", **values: Any) -> OptionTerms | NotPriced:
     usual: dict[str, Any] = {
-        "symbol": "SPY",
-        "currency": "USD",
-        "right": "CALL",
-        "strike": 600.0,
-        "expiry": EXPIRY,
+        "symbol": "SPY", "currency": "USD", "right": "CALL", "strike": 600.0, "expiry": EXPIRY,
         "trading_class": "SPY",
-    }
+    }  # fmt: skip
     contract = Instrument(conid=1, sec_type=sec_type, **usual | values)
     details = contract_details(
-        1,
-        symbol=contract.symbol,
-        trading_class=contract.trading_class,
-        sec_type=sec_type,
-        under_sec_type=under,
-        last_trade_date=EXPIRY,
-        expires_on=EXPIRY,
-        last_trade_time="15:00:00",
-    )
+        1, symbol=contract.symbol, trading_class=contract.trading_class, sec_type=sec_type,
+        under_sec_type=under, last_trade_date=EXPIRY, expires_on=EXPIRY, last_trade_time="15:00:00",
+    )  # fmt: skip
     return option_terms(contract, details, RATES)
 
 
@@ -73,9 +63,7 @@ def test_an_option_is_priced_as_what_it_is(given: dict[str, Any], exercise: Exer
         ({"strike": 0.0, "right": None}, None),
     ],
 )
-def test_what_the_model_does_not_fit_has_a_reason(
-    given: dict[str, Any], reason: NotPriced | None
-) -> None:
+def test_what_the_model_does_not_fit_has_a_reason(given, reason) -> None:
     found = terms(**given)
     assert found is reason or (reason is None and isinstance(found, OptionTerms))
 

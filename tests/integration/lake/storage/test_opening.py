@@ -33,8 +33,7 @@ from position_sync_dagster.lake.schema import (
 from position_sync_dagster.lake.storage.lifecycle_table import LifecycleTable
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import lake_path_error
-from tests.support.filled_queue import filled_queue
-from tests.support.torn_queues import entry
+from tests.support.queues import entry, filled_queue
 
 
 async def test_a_lake_is_made_with_every_table_and_opens_again_as_it_is(tmp_path):

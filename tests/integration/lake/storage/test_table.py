@@ -19,7 +19,7 @@ from position_sync_dagster.lake.schema import BROKER_POSITIONS, POSITION_QUEUE, 
 from position_sync_dagster.lake.storage import durability, opening, table
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 from position_sync_dagster.lake.storage.opening import WriterLock
-from tests.support.filled_queue import filled_queue
+from tests.support.queues import filled_queue
 
 
 def test_a_disk_that_cannot_sync_is_reported_and_the_change_is_not_made_twice(

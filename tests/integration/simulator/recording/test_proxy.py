@@ -57,8 +57,7 @@ async def test_an_order_message_is_refused_and_neither_passed_on_nor_recorded(
 ):
     async with connected() as (sim, proxy, raw):
         raw.send(*message)  # even before the log-in
-        raw.send(71, 2, 4, "")
-        await raw.wait_id(9)
+        await raw.log_in()
         raw.send(*message)
         refusal = await raw.wait_error(321, req_id)
         assert "The recorder passes no" in refusal[4]
@@ -89,8 +88,7 @@ LISTS = {53: (5, 1), 102: (99, 0)}
 @pytest.mark.parametrize("report", REPORTS, ids=lambda report: str(report[0]))
 async def test_reports_of_orders_reach_neither_the_client_nor_the_recording(connected, report):
     async with connected() as (sim, proxy, raw):
-        raw.send(71, 2, 4, "")
-        await raw.wait_id(9)
+        await raw.log_in()
         sim.send_raw(frame(*report))
         await raw.barrier()
         assert raw.of(report[0]) == []
@@ -102,8 +100,7 @@ async def test_reports_of_orders_reach_neither_the_client_nor_the_recording(conn
 
 async def test_a_list_of_orders_ends_only_if_nothing_of_it_was_withheld(connected, caplog):
     async with connected() as (sim, proxy, raw):
-        raw.send(71, 2, 4, "")
-        await raw.wait_id(9)
+        await raw.log_in()
         for end, request in LISTS.items():
             raw.send(*request)
             await raw.wait_id(end)  # without orders it ends at once

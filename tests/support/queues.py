@@ -1,6 +1,7 @@
-"""Queues whose newest commit a test tears: the commits, and the files and rows of the log."""
+"""Queues for tests: filled ones, and those whose newest commit a test tears; files of their log."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from position_sync_dagster.domain.holding import QueueRequest
@@ -60,12 +61,27 @@ def rows(queue: PositionQueue) -> list[dict]:
     return queue.table.rows().sort("request_id").to_dicts()
 
 
+def filled_queue(path: Path, count: int = 1) -> PositionQueue:
+    """Return a new queue with one pending request for each conid from 1 to `count`."""
+    queue = PositionQueue(path)
+    queue.sync.initialize()
+    queue.sync.insert_many(QueueRequest(conid, "SPY") for conid in range(1, count + 1))
+    return queue
+
+
+def finish_each(queue: PositionQueue, conids: Iterable[int]) -> list[str]:
+    """Insert a request for each contract, and end it, by commits of its own; return their ids."""
+    ids = []
+    for conid in conids:
+        ids += queue.sync.insert_many([QueueRequest(conid, "SPY")])
+        queue.sync.mark_success(ids[-1])
+    return ids
+
+
 def small_queue(path: Path) -> PositionQueue:
     """Return a new queue of eight requests, one of them done; its newest version is 2."""
-    queue = queue_at(path)
-    queue.sync.initialize()
-    ids = queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, 9))
-    queue.sync.mark_success(ids[0])
+    queue = filled_queue(path, 8)
+    queue.sync.mark_success([queue.sync.get_batch(limit=1)[0].request_id])
     return queue
 
 
