@@ -30,21 +30,22 @@ def streaming(lake, monkeypatch):
 
     @asynccontextmanager
     async def run(
-        sim, *, updates=None, account_values=None, closes=None, rolls=None, rules=None, **more
-    ):
+        sim, *, to=lake, updates=None, account_values=None, closes=None, rolls=None, rules=None,
+        **more,
+    ):  # fmt: skip
         settings = settings_for(sim, **more)
         if not settings.pnl_subscriptions:
             monkeypatch.setattr(router, "MAX_STREAMED", 0)
         streamer = IBPositionStreamer(
-            lake.registry, lake.queue, settings=settings,
+            to.registry, to.queue, settings=settings,
             tables=StreamTables(
-                broker_positions=lake.broker_positions, contracts=lake.contracts, updates=updates,
+                broker_positions=to.broker_positions, contracts=to.contracts, updates=updates,
                 account_values=account_values, closes=closes, rolls=rolls, rules=rules,
             ),
         )  # fmt: skip
         received = Recorder()
         streamer.register_handler(received)
-        streamer.register_handler(DeltaLakePositionWriter(table=lake.updates))
+        streamer.register_handler(DeltaLakePositionWriter(table=to.updates))
         await streamer.start()
         try:
             yield streamer, received

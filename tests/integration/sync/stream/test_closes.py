@@ -6,7 +6,6 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from math import inf
@@ -28,7 +27,7 @@ from position_sync_dagster.sync.leg_followers import RollFollower
 from position_sync_dagster.sync.stream import publisher
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.publisher import Announcements, CloseWatcher, Publisher
-from tests.support.booked_legs import CALL, CENTS, PUT, STOCK, WORTHLESS, A, B
+from tests.support.booked_legs import CALL, CENTS, PUT, STOCK, WORTHLESS, A, B, leg
 from tests.support.short_owner import refresh
 from tests.support.streams import eventually, settings_for, simulate
 from tests.unit.sync.stream.test_publisher import HELD, NOW, Feed
@@ -74,32 +73,6 @@ def book():
         openings=(*small.openings, *openings),
         as_of=None,
     )
-
-
-@pytest.fixture
-def watched(streaming, lake, tmp_path):
-    """Stream a book whose values and contract details are in the tables; follow rolls."""
-    file = tmp_path / "strategies.yaml"
-    file.write_text("strategies: [{strategy_id: roller, follow_rolls: true, legs: []}]")
-
-    @asynccontextmanager
-    async def run(**more):
-        async with AsyncExitStack() as stack:
-            sim = await stack.enter_async_context(simulate(book(), **more))
-            rolls = RollFollower(lake, settings_for(sim, strategies_file=file))
-            stream = streaming(sim, closes=CloseExplainer(lake), rolls=rolls)
-            streamer, _received = await stack.enter_async_context(stream)
-            held = [row["conid"] for row in sim.positions() if row["quantity"]]
-
-            def known():
-                rows = lake.broker_positions.rows(streamer.settings.gateway_id)
-                valued = rows.filter(rows["position"] != 0, rows["market_value"].is_not_null())
-                return valued.height >= len(held) and len(lake.contracts.get()) >= len(set(held))
-
-            await eventually(known)
-            yield sim, streamer
-
-    return run
 
 
 def causes_of(lake, account, conid):
@@ -223,32 +196,44 @@ def quick(monkeypatch):
 
 
 @pytest.mark.usefixtures("quick")
-async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(watched, lake) -> None:
-    lake.registry.sync.add_active(
-        conid=CALL, symbol="AAPL", right="CALL", strike=240.0, expiry="20281215",
-        strategy_id="roller", account=A,
-    )  # fmt: skip
-    changes, shares_at = {}, -inf
-    async with watched() as (sim, _streamer):
-        for name, case in CASES.items():
-            if case.shares:
-                await asyncio.sleep(shares_at + NEAR_S + 1 - time.monotonic())
-            earlier = {one.change_id for one in lake.closures.records()}
-            case.act(sim)
+async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
+    streaming, lake, tmp_path
+) -> None:
+    lake.registry.sync.add_active(**leg(CALL, "roller", account=A))
+    file, changes, shares_at = tmp_path / "strategies.yaml", {}, -inf
+    file.write_text("strategies: [{strategy_id: roller, follow_rolls: true, legs: []}]")
+    async with simulate(book()) as sim:
+        rolls = RollFollower(lake, settings_for(sim, strategies_file=file))
+        async with streaming(sim, closes=CloseExplainer(lake), rolls=rolls) as (streamer, _):
+            held = [row["conid"] for row in sim.positions() if row["quantity"]]
 
-            def judged(case=case, earlier=earlier):
-                found = without_shares(found_since(lake, earlier))
-                return explains(found, case.closes, case.provisional) and found
+            def known():
+                rows = lake.broker_positions.rows(streamer.settings.gateway_id)
+                valued = rows.filter(rows["position"] != 0, rows["market_value"].is_not_null())
+                return valued.height >= len(held) and len(lake.contracts.get()) >= len(set(held))
 
-            def told(name=name, earlier=earlier):
-                return f"{name}: {without_shares(found_since(lake, earlier))}"
+            await eventually(known)
+            for name, case in CASES.items():
+                if case.shares:
+                    await asyncio.sleep(shares_at + NEAR_S + 1 - time.monotonic())
+                earlier = {one.change_id for one in lake.closures.records()}
+                case.act(sim)
 
-            found = await eventually(judged, told)
-            shares_at = time.monotonic() if case.shares else shares_at
-            changes[name] = {one.change_id for ones in found.values() for one in ones}
-            assert {one.stage for ones in found.values() for one in ones} == {P}
-            if name == "roll by one combo order":
-                await eventually(lambda: [leg.conid for leg in lake.registry.legs] == [NEXT_CALL])
+                def judged(case=case, earlier=earlier):
+                    found = without_shares(found_since(lake, earlier))
+                    return explains(found, case.closes, case.provisional) and found
+
+                def told(name=name, earlier=earlier):
+                    return f"{name}: {without_shares(found_since(lake, earlier))}"
+
+                found = await eventually(judged, told)
+                shares_at = time.monotonic() if case.shares else shares_at
+                changes[name] = {one.change_id for ones in found.values() for one in ones}
+                assert {one.stage for ones in found.values() for one in ones} == {P}
+                if name == "roll by one combo order":
+                    await eventually(
+                        lambda: [leg.conid for leg in lake.registry.legs] == [NEXT_CALL]
+                    )
     provisional = {(one.account, one.conid): one for one in lake.closures.current()}
     assert provisional[A, WORTHLESS].realized_pnl == pytest.approx(2 * 119.35)
     assert provisional[A, NEXT_CALL].counter_conid == STOCK
@@ -263,7 +248,7 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(wat
         assert {one.cause for one in found} == {case.stated or case.provisional}, name
 
 
-async def test_what_closed_while_nobody_watched_is_found_by_the_next_refresh(watched, lake) -> None:
+async def test_what_closed_while_nobody_watched_is_found_by_the_next_refresh(lake) -> None:
     async with simulate(book()) as sim:
         settings = settings_for(sim)
         await refresh(lake, settings)

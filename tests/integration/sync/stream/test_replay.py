@@ -7,15 +7,14 @@ import pytest
 
 from ib_gateway_simulator.recordings.recording import load_recording
 from ib_gateway_simulator.replay.server import Replay
-from position_sync_dagster import IBPositionStreamer, StreamTables
 from position_sync_dagster.domain.clock import Backoff
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.position_updates import DeltaLakePositionWriter
 from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.stream import streamer as link
-from tests.support.booked_legs import CALL, CENTS, PUT, WORTHLESS, A, terms_of
-from tests.support.streams import eventually, settings_for, simulate
+from tests.support.booked_legs import CALL, CENTS, PUT, WORTHLESS, A, leg
+from tests.support.empty_lakes import put_tables
+from tests.support.streams import eventually, simulate
 
 # What two rows say alike, apart from times and ids.
 SAME = (
@@ -25,39 +24,29 @@ SAME = (
 
 
 @pytest.fixture
-def stream_to(tmp_path, monkeypatch):
+def stream_to(tmp_path, streaming, monkeypatch):
     """Run a stream into tables of its own while a script goes on; return the newest rows."""
     monkeypatch.setattr(link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
 
     async def run(server, name, script):
         lake = Lake(tmp_path / name, fsync=False)
-        await lake.initialize()
+        put_tables(tmp_path / name)
         for conid in (CALL, PUT, CENTS):
-            await lake.registry.add_active(conid=conid, strategy_id="s", **terms_of(conid))
-        # The newest row of a followed holding is that of its last move by 1 %: when that was
-        # depends on when the stream looked. Without them, a download has the last word.
-        settings = settings_for(server, account_quiet_s=1.0, pnl_subscriptions=0)
-        streamer = IBPositionStreamer(
-            lake.registry, lake.queue, settings=settings,
-            tables=StreamTables(
-                broker_positions=lake.broker_positions, contracts=lake.contracts
-            ),
-        )  # fmt: skip
-        streamer.register_handler(DeltaLakePositionWriter(table=lake.updates))
+            await lake.registry.add_active(**leg(conid))
 
         async def newest():
-            await drain(lake, settings)
+            await drain(lake, streamer.settings)
             rows = await lake.updates.latest_updates()
             return {
                 (row.account, row.conid): {column: getattr(row, column) for column in SAME}
                 for row in rows
             }
 
-        await streamer.start()
-        try:
+        # The newest row of a followed holding is that of its last move by 1 %: when that was
+        # depends on when the stream looked. Without them, a download has the last word.
+        quiet = {"account_quiet_s": 1.0, "pnl_subscriptions": 0}
+        async with streaming(server, to=lake, **quiet) as (streamer, _received):
             return await script(streamer, newest)
-        finally:
-            await streamer.stop()
 
     return run
 
