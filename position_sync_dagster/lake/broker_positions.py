@@ -25,7 +25,7 @@ from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.lake import position_updates as ledger
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage import table as storage
-from position_sync_dagster.lake.storage.table import Table, compact_if_needed
+from position_sync_dagster.lake.storage.table import Table
 
 # At this number of data files all rows are rewritten into one: each file takes time to read.
 FOLD_FILES = 24
@@ -320,7 +320,6 @@ class ContractsTable:
         if rows.is_empty():
             return
         self.table.transact(lambda handle: self._overwrite(handle, rows))
-        compact_if_needed(self.table)
 
     def put_not_given(self, asked: Mapping[int, tuple[int, datetime]]) -> None:
         """Store in one commit how often, and when last, the gateway gave no details of contracts.

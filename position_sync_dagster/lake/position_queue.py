@@ -31,8 +31,14 @@ from position_sync_dagster.domain.holding import (
 )
 from position_sync_dagster.lake import queue_transitions as transitions
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.queue_transitions import FAILED, IS_REQUEST, claim_order
-from position_sync_dagster.lake.storage import lifecycle_table
+from position_sync_dagster.lake.queue_transitions import FAILED, IS_REQUEST, Action, claim_order
+from position_sync_dagster.lake.schema import storable
+from position_sync_dagster.lake.storage.lifecycle_table import (
+    Change,
+    LifecycleTable,
+    Snapshot,
+    in_bucket,
+)
 from position_sync_dagster.lake.storage.table import (
     Table,
     TableOptions,
@@ -44,9 +50,7 @@ from position_sync_dagster.lake.storage.table import (
 logger = logging.getLogger(__name__)
 
 
-def failed_rows(
-    snapshot: lifecycle_table.Snapshot, ids: Sequence[str]
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Read FAILED requests, and all rows of the parts in which they are stored.
 
     Returns:
@@ -61,7 +65,7 @@ def failed_rows(
     if others:
         raise wrong_state(others, "only a FAILED request is retried")
     wanted = pl.DataFrame({"request_id": ids}, schema={"request_id": pl.String})
-    chosen = lifecycle_table.in_bucket(FAILED) & may_have_one_of("request_id", wanted.to_series())
+    chosen = in_bucket(FAILED) & may_have_one_of("request_id", wanted.to_series())
     rows = snapshot.finished(chosen, None).filter(pl.col("bucket") == FAILED)
     failed = rows.filter(pl.col("request_id").is_in(ids))
     parts = failed.get_column("part").unique()
@@ -69,7 +73,7 @@ def failed_rows(
     return ordered.select(rows.columns), rows.filter(pl.col("part").is_in(parts.implode()))
 
 
-def statuses_of(snapshot: lifecycle_table.Snapshot, ids: Sequence[str]) -> dict[str, str]:
+def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
     """Return the status of each request, live or finished.
 
     Raises:
@@ -156,7 +160,7 @@ def ids_of(request_ids: str | Iterable[str]) -> list[str]:
     """Return ids as a list, each once."""
     check(request_ids=request_ids)
     ids = [request_ids] if isinstance(request_ids, str) else request_ids
-    return list(dict.fromkeys(schema.storable(str(one)) for one in ids))
+    return list(dict.fromkeys(storable(str(one)) for one in ids))
 
 
 # A pending request older than this is claimed as if it had priority 1.
@@ -167,7 +171,7 @@ PROMOTE_AFTER_S = 60.0
 class SyncQueue:
     """The queue with blocking calls; see `PositionQueue`."""
 
-    store: lifecycle_table.LifecycleTable
+    store: LifecycleTable
     clock: Clock
     policy: RetryPolicy
     random: Random
@@ -214,13 +218,8 @@ class SyncQueue:
             check(f" of the request for {errors.shown(one.conid)}", **schema.fields_of(one))
         if not checked:
             return []
-        now = self.clock()
-        ids = self.store.change(
-            lambda snapshot: transitions.insert(
-                snapshot.live, checked, now=now, new_ids=self.new_ids
-            ),
-            {"action": "insert"},
-        )
+        step = partial(transitions.insert, requests=checked, now=self.clock(), new_ids=self.new_ids)
+        ids = self.store.change(lambda snapshot: step(snapshot.live), {"action": "insert"})
         logger.debug("inserted %d requests", len(ids))
         return ids
 
@@ -288,23 +287,21 @@ class SyncQueue:
         check(limit=limit, lease_s=lease_s, owner=owner)
         if limit == 0:
             return []
-        token, owner = os.urandom(16).hex(), schema.storable(owner or f"pid-{os.getpid()}")
+        token, owner = os.urandom(16).hex(), storable(owner or f"pid-{os.getpid()}")
 
-        def step(snapshot: lifecycle_table.Snapshot) -> lifecycle_table.Change[pl.DataFrame]:
+        def step(snapshot: Snapshot) -> Change[pl.DataFrame]:
             now = self.clock()
             order = claim_order(now, self.promote_after_s)
             claimed = snapshot.live.filter(pl.col("lease_token") == token)
             if not claimed.is_empty():  # the answer to the commit was lost
-                return lifecycle_table.Change(claimed.sort(order))
+                return Change(claimed.sort(order))
             lease = {
                 "lease_owner": pl.lit(owner),
                 "lease_token": pl.lit(token),
                 "lease_expires_at": schema.moment(now + timedelta(seconds=lease_s)),
             }
-            live = snapshot.live
-            return transitions.claim(
-                live, limit, lease, order, now=now, except_accounts=except_accounts
-            )
+            allowed = transitions.is_claimable(now, except_accounts)
+            return transitions.claim(snapshot.live, allowed, limit, lease, order, now=now)
 
         claimed = self.store.change(step, {"action": "claim", "lease_token": token})
         granted = schema.records_of(QueuedPosition, claimed)
@@ -334,7 +331,7 @@ class SyncQueue:
             LeaseLostError: A lease has expired, or another worker holds it.
             UnknownRequestError, RequestStateError: A request does not exist, or is finished.
         """
-        self._succeed(ids_of(request_ids), transitions.Action.MARK, lease_token, answers or {})
+        self._succeed(ids_of(request_ids), Action.MARK, lease_token, answers or {})
 
     def mark_processed(
         self, request_ids: str | Iterable[str], *, lease_token: str | None = None
@@ -353,17 +350,13 @@ class SyncQueue:
             RequestStateError: A request was not claimed, or is finished; none was finished now.
             UnknownRequestError: A request does not exist.
         """
-        self._succeed(ids_of(request_ids), transitions.Action.HOLD, lease_token, {})
+        self._succeed(ids_of(request_ids), Action.HOLD, lease_token, {})
 
     def _succeed(
-        self,
-        ids: list[str],
-        action: transitions.Action,
-        lease_token: str | None,
-        answers: Mapping[str, Answer],
+        self, ids: list[str], action: Action, token: str | None, answers: Mapping[str, Answer]
     ) -> None:
         step = partial(transitions.succeed, answers=answers, new_ids=self.new_ids)
-        self._change_claimed(ids, action, lease_token, step, {"action": "success"})
+        self._change_claimed(ids, action, token, step, {"action": "success"})
         if ids:
             logger.info("marked %d requests SUCCESS", len(ids))
 
@@ -396,17 +389,12 @@ class SyncQueue:
         Args:
             errors: Error message by request id.
         """
-        texts = {
-            schema.storable(request_id): schema.storable(text)
-            for request_id, text in errors.items()
-        }
+        texts = {storable(one): storable(text) for one, text in errors.items()}
         following = partial(
             next_attempt, retryable=retryable, policy=self.policy, random=self.random
         )
         step = partial(transitions.fail, errors=texts, following=following, new_ids=self.new_ids)
-        self._change_claimed(
-            list(texts), transitions.Action.MARK, lease_token, step, {"action": "failure"}
-        )
+        self._change_claimed([*texts], Action.MARK, lease_token, step, {"action": "failure"})
         for request_id, text in texts.items():
             logger.info("request %s failed: %s", request_id, text)
 
@@ -422,12 +410,8 @@ class SyncQueue:
         For cases in which the gateway failed and not the request. The errors are those of
         `mark_success`.
         """
-        ids, info = (
-            ids_of(request_ids),
-            {"action": "release", "reason": schema.storable(reason)[:200]},
-        )
-        action, step = transitions.Action.RELEASE, transitions.release
-        self._change_claimed(ids, action, lease_token, step, info)
+        ids, info = ids_of(request_ids), {"action": "release", "reason": storable(reason)[:200]}
+        self._change_claimed(ids, Action.RELEASE, lease_token, transitions.release, info)
 
     def renew(
         self,
@@ -444,7 +428,7 @@ class SyncQueue:
         ids = ids_of(request_ids)
         check(lease_s=lease_s)
         step, info = partial(transitions.renew, lease_s=lease_s), {"action": "renew"}
-        self._change_claimed(ids, transitions.Action.HOLD, lease_token, step, info, ends=False)
+        self._change_claimed(ids, Action.HOLD, lease_token, step, info, ends=False)
 
     def rescue(self) -> list[str]:
         """Return requests with an expired lease to PENDING, and return their ids.
@@ -453,10 +437,8 @@ class SyncQueue:
         """
         if not self.overview().expired:
             return []
-        return self.store.change(
-            lambda snapshot: transitions.rescue(snapshot.live, now=self.clock()),
-            {"action": "rescue"},
-        )
+        step = partial(transitions.rescue, now=self.clock())
+        return self.store.change(lambda snapshot: step(snapshot.live), {"action": "rescue"})
 
     def retry(self, request_ids: str | Iterable[str]) -> list[str]:
         """Return FAILED requests to PENDING with all their attempts, when a person decides so.
@@ -469,7 +451,7 @@ class SyncQueue:
             return []
         now = self.clock()
 
-        def step(snapshot: lifecycle_table.Snapshot) -> lifecycle_table.Change[list[str]]:
+        def step(snapshot: Snapshot) -> Change[list[str]]:
             failed, siblings = failed_rows(snapshot, ids)
             return transitions.retry(snapshot.live, failed, siblings, now=now)
 
@@ -483,7 +465,7 @@ class SyncQueue:
         ids = ids_of(request_ids)
         live = self.store.snapshot().live
         rows, tokens = live.filter(transitions.has_id(live, ids)), self._tokens_of(ids, lease_token)
-        action, now = transitions.Action.HOLD, self.clock()
+        action, now = Action.HOLD, self.clock()
         with suppress(errors.LeaseLostError, errors.RequestStateError):
             return not transitions.check_leases(rows, ids, tokens, action=action, now=now)
         return False
@@ -495,7 +477,7 @@ class SyncQueue:
         requests. The ids of requests sort by the time of insertion, so few files are read.
         """
         first = schema.id_prefix(since)
-        chosen = lifecycle_table.in_bucket(transitions.SUCCESS) & may_have("request_id", first)
+        chosen = in_bucket(transitions.SUCCESS) & may_have("request_id", first)
         names = ["request_id", "update_id", "confirmed_at", "updated_at"]
         answered = self.store.finished(chosen, names).filter(
             pl.col("request_id") >= first, pl.col("updated_at") <= until.astimezone(UTC)
@@ -536,9 +518,9 @@ class SyncQueue:
     def _change_claimed(
         self,
         ids: Sequence[str],
-        action: transitions.Action,
+        action: Action,
         lease_token: str | None,
-        step: Callable[[pl.DataFrame, datetime], lifecycle_table.Change[None]],
+        step: Callable[[pl.DataFrame, datetime], Change[None]],
         commit_info: Mapping[str, str],
         *,
         ends: bool = True,
@@ -552,7 +534,7 @@ class SyncQueue:
             return
         now = self.clock()
 
-        def checked(snapshot: lifecycle_table.Snapshot) -> lifecycle_table.Change[None]:
+        def checked(snapshot: Snapshot) -> Change[None]:
             named = transitions.has_id(snapshot.live, ids)
             rows = snapshot.live.filter(named)
             tokens = self._tokens_of(ids, lease_token)
@@ -608,7 +590,7 @@ class PositionQueue:
         **options: Unpack[TableOptions],
     ) -> None:
         self.table = Table(delta_lake_path, schema.POSITION_QUEUE, **options)
-        store = lifecycle_table.LifecycleTable(self.table, clock)
+        store = LifecycleTable(self.table, clock)
         jitter = random or Random()  # noqa: S311 - not a secret
         policy = retry or RetryPolicy()
         self.sync = SyncQueue(store, clock, policy, jitter, new_ids, promote_after_s)

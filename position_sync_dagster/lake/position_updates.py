@@ -51,7 +51,6 @@ from position_sync_dagster.lake.storage.table import (
     EVERY,
     Table,
     TableOptions,
-    compact_if_needed,
     data_files,
     offload,
     offloaded,
@@ -384,9 +383,7 @@ def append_rows(
         storage.append(handle, new, commit_info, [Transaction(table.spec.name, version)])
         return AppendResult(version=handle.version(), rows=new.height, batch_id=batch_id)
 
-    result = table.transact(step)
-    compact_if_needed(table)
-    return result
+    return table.transact(step)
 
 
 def _without_stored(table: Table, present: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
@@ -486,18 +483,15 @@ class Place(NamedTuple):
 
 
 class AddedRows:
-    """What was added to one ledger, read once for all followers at the same place.
-
-    The table serves one call at a time, and so do these methods, which take its open handle.
-    """
+    """What was added to one ledger, read once for all followers at the same place."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
         # The last two answers of `after`, by the key of the table's content and the place.
-        self._answers: dict[object, tuple[Added, Place] | None] = {}
+        self._answers: dict[object, Added | None] = {}
 
-    def after(self, handle: DeltaTable, place: Place) -> tuple[Added, Place] | None:
-        """Return the first rows behind a place, and the place behind these; None without any.
+    def after(self, handle: DeltaTable, place: Place) -> Added | None:
+        """Return the first rows behind a place; None without any.
 
         They are at most MOST_ROWS, or one whole commit.
 
@@ -510,8 +504,8 @@ class AddedRows:
             self._check(handle, files, place)
             if last_added(files) > place.version:
                 rows = self._read(files, place.version)
-                behind = Place(place.ledger, *rows.select(ADDED, "update_id", _AT).row(-1))
-                answer = Added(rows, behind.token), behind
+                last = rows.select(ADDED, "update_id", _AT).row(-1)
+                answer = Added(rows, Place(place.ledger, *last).token)
             self._answers = dict([*self._answers.items()][-1:]) | {key: answer}
         return self._answers[key]
 
@@ -605,8 +599,8 @@ class Follower:
 
         found = self._table.snapshot(lambda handle: self._added.after(handle, place))
         if found is not None:
-            self._place = found[1]
-        return found[0] if found else None
+            self._place = Place.of(found.token)
+        return found
 
     async def rows_async(self, poll_s: float = POLL_S) -> AsyncIterator[Added]:
         """Yield what is committed, for ever; other tasks run while there is nothing."""

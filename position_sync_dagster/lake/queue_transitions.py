@@ -115,28 +115,28 @@ def claim_order(now: datetime, promote_after_s: float) -> list[pl.Expr]:
 
 def claim(
     live: pl.DataFrame,
+    allowed: pl.Expr,
     limit: int,
     lease: Mapping[str, pl.Expr],
     order: Sequence[pl.Expr],
     *,
     now: datetime,
-    except_accounts: Collection[str] = (),
 ) -> Change[pl.DataFrame]:
     """Grant up to `limit` claimable requests under one lease.
 
     Args:
         live: All live rows.
+        allowed: Which of them may be granted; see `is_claimable`.
         limit: The most requests to grant.
         lease: Owner, token and end of the lease that they get, by column. The token is drawn anew
             at each claim, and every later step is checked against it.
         order: As `claim_order` returns it.
         now: The time.
-        except_accounts: Requests of these accounts are not granted.
 
     Returns:
         The granted rows, in claim order.
     """
-    chosen = live.filter(is_claimable(now, except_accounts)).sort(order).head(limit)
+    chosen = live.filter(allowed).sort(order).head(limit)
     if chosen.is_empty():
         return Change(chosen)
     granted = chosen.with_columns(
@@ -291,11 +291,7 @@ def _live_requests(
     conids = [request.conid for request in requests]
     found = live.filter(pl.col("conid").is_in(conids), IS_REQUEST)
     names = ("account", "conid", "request_id", "status", "priority")
-    columns = (found.get_column(name).to_list() for name in names)
-    return {
-        (account, conid): (request_id, status, priority)
-        for account, conid, request_id, status, priority in zip(*columns, strict=True)
-    }
+    return {(row[0], row[1]): row[2:] for row in found.select(names).rows()}
 
 
 class Action(Enum):
@@ -333,8 +329,7 @@ def check_leases(
         RequestStateError: A request is not PROCESSING.
     """
     names = ("request_id", "status", "lease_token", "lease_expires_at")
-    columns = (rows.get_column(name).to_list() for name in names)
-    found = {row[0]: row[1:] for row in zip(*columns, strict=True)}
+    found = {row[0]: row[1:] for row in rows.select(names).rows()}
     for request_id in ids:
         if request_id not in found:
             continue
@@ -396,21 +391,15 @@ def retry(
     Returns:
         For each failed row the id of the live request of its position.
     """
-    position = ("account", "conid", "request_id")
-    live_ids = {
-        (account, conid): request_id
-        for account, conid, request_id in live.select(position).iter_rows()
-    }
-    result: list[str] = []
-    retried: list[str] = []
-    for account, conid, request_id in failed.select(position).iter_rows():
-        if (account, conid) not in live_ids:
-            live_ids[account, conid] = request_id
-            retried.append(request_id)
-        result.append(live_ids[account, conid])
-    if not retried:
+    position = ["account", "conid"]
+    holders = pl.concat([live, failed]).select(*position, holder="request_id")
+    holders = holders.unique(position, keep="first", maintain_order=True)
+    ids = failed.join(holders, on=position, how="left", nulls_equal=True, maintain_order="left")
+    retried = ids.filter(pl.col("request_id") == pl.col("holder")).get_column("request_id")
+    result = ids.get_column("holder").to_list()
+    if retried.is_empty():
         return Change(result)
-    is_retried = pl.col("request_id").is_in(retried)
+    is_retried = pl.col("request_id").is_in(retried.implode())
     pending = as_pending(failed.filter(is_retried), now).with_columns(
         *schema.LIVE_COLUMNS, attempts=pl.lit(0, pl.Int64)
     )

@@ -19,7 +19,7 @@ from functools import cached_property
 from hashlib import blake2b, sha256
 from inspect import cleandoc
 from operator import attrgetter
-from types import MappingProxyType, NoneType
+from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import polars as pl
@@ -120,13 +120,11 @@ MODE_PROPERTY = "positionSync.tradingMode"
 # A checkpoint every ten versions lets a table open in a few milliseconds. Deleted files are kept
 # for half an hour, longer than any reader uses a snapshot. Log entries are kept for ten minutes
 # only (600 entries at one commit a second), since each commit lists their folder.
-RETENTION: Mapping[str, str] = MappingProxyType(
-    {
-        "delta.checkpointInterval": "10",
-        "delta.logRetentionDuration": "interval 10 minutes",
-        "delta.deletedFileRetentionDuration": "interval 30 minutes",
-    }
-)
+RETENTION: Mapping[str, str] = {
+    "delta.checkpointInterval": "10",
+    "delta.logRetentionDuration": "interval 10 minutes",
+    "delta.deletedFileRetentionDuration": "interval 30 minutes",
+}
 
 
 @dataclass(frozen=True)

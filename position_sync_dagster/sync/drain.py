@@ -217,7 +217,11 @@ class LakeValues:
         covered: dict[str, bool] = {}
         unavailable: dict[str, Collection[str]] = {}
         for login in self.settings.logins:
-            rows, why = await self._rows_of(login)
+            now = self.clock()
+            session = await offload(self.lake.sessions.current, login.gateway_id)
+            rows = await offload(broker_rows, self.lake, login)
+            last = last_time(rows.get_column("confirmed_at"), now)
+            why = unavailable_reason(session, last, login, now)
             if why is None:
                 found.append(rows)
             else:
@@ -235,14 +239,6 @@ class LakeValues:
             covered=covered,
             unavailable=frozenset(chain.from_iterable(unavailable.values())),
         )
-
-    async def _rows_of(self, login: Settings) -> tuple[pl.DataFrame, str | None]:
-        """Return the rows of a login, and why they are not current."""
-        now = self.clock()
-        session = await offload(self.lake.sessions.current, login.gateway_id)
-        rows = await offload(broker_rows, self.lake, login)
-        last = last_time(rows.get_column("confirmed_at"), now)
-        return rows, unavailable_reason(session, last, login, now)
 
     async def close(self) -> None:
         """Do nothing: the tables are shared with others."""

@@ -22,7 +22,7 @@ from deltalake import DeltaTable, Transaction
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.lake.schema import LIVE, new_part
 from position_sync_dagster.lake.storage import table as storage
-from position_sync_dagster.lake.storage.table import Table, compact_if_needed
+from position_sync_dagster.lake.storage.table import Table
 
 T = TypeVar("T")
 
@@ -99,9 +99,7 @@ class LifecycleTable:
             part: The step sees and replaces the live rows of this part alone, if it has any: a
                 change of another part does not conflict, and one of all live rows does.
         """
-        result = self.table.transact(lambda handle: self._commit(handle, step, commit_info, part))
-        compact_if_needed(self.table)
-        return result
+        return self.table.transact(lambda handle: self._commit(handle, step, commit_info, part))
 
     def snapshot(self) -> Snapshot:
         """Read the newest live rows."""

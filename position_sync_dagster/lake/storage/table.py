@@ -435,6 +435,10 @@ class Table:
     def transact(self, step: Callable[[DeltaTable], T]) -> T:
         """Read, decide and commit on one handle; on a conflict all of it runs again.
 
+        After enough commits the smallest files are merged. In an object store a merge takes up to
+        20 s: there it runs beside the writer, on a handle of its own, so that no flush waits for
+        it.
+
         The handle that `step` reads is the one it commits with, so that Delta checks the commit
         against exactly what was read.
 
@@ -444,7 +448,14 @@ class Table:
             LakeNotWritableError: Nothing was changed, or the change was committed and the disk did
                 not confirm it; the message says which.
         """
-        return self._run(step, change=True)
+        result = self._run(step, change=True)
+        with self._mutex:
+            is_due, self._compaction_due = self._compaction_due, False
+        if is_due and self.is_remote:
+            _merges.submit(_compact, Table(self.path, self.spec, storage_options=self.options))
+        elif is_due:
+            _compact(self)
+        return result
 
     def scan_files(self, files: pl.DataFrame) -> pl.LazyFrame:
         """Return the rows of data files of a snapshot, read side by side.
@@ -559,12 +570,6 @@ class Table:
             with suppress(OSError):  # it has a file, or another process was faster
                 if folder.stat().st_mtime <= before:
                     folder.rmdir()
-
-    def take_compaction_due(self) -> bool:
-        """Return whether a compaction is due, and clear that mark."""
-        with self._mutex:
-            due, self._compaction_due = self._compaction_due, False
-            return due
 
     def _run(self, step: Callable[[DeltaTable], T], *, change: bool) -> T:
         def attempt() -> T:
@@ -700,21 +705,6 @@ def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
         version=table.version(),
         skipped=skipped,
     )
-
-
-def compact_if_needed(table: Table) -> None:
-    """Merge the smallest files after enough commits; writers call it after a commit.
-
-    In an object store a merge takes up to 20 s: there it runs beside the writer, on a handle of its
-    own, so that no flush waits for it.
-    """
-    if not table.take_compaction_due():
-        return
-    if table.is_remote:
-        beside = Table(table.path, table.spec, storage_options=table.options)
-        _merges.submit(_compact, beside)
-    else:
-        _compact(table)
 
 
 _merges = ThreadPoolExecutor(max_workers=1, thread_name_prefix="merges")
