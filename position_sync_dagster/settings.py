@@ -82,32 +82,6 @@ def _checked_lake(value: str) -> str:
     return _checked_path(value)
 
 
-# Source: IB, "Flex Web Service" (version 3).
-FLEX_URL = "https://ndcdyn.interactivebrokers.com/AccountManagement/FlexWebService"
-
-
-def address_flaw(url: str) -> str | None:
-    """Return why a token cannot be sent to an address, which is not shown; None where it can.
-
-    >>> address_flaw("https://broker.example/flex")
-    >>> address_flaw("https://ann:secret@broker.example/flex")
-    'holds a user name or a password, which would be shown'
-    >>> address_flaw("http://broker.example/flex")
-    'would send the token in the clear'
-    """
-    try:
-        parts = urlsplit(url)
-        host, _port = parts.hostname, parts.port
-    except ValueError:
-        return "is no address"
-    if "@" in parts.netloc:
-        return "holds a user name or a password, which would be shown"
-    local = parts.scheme == "http" and host in ("127.0.0.1", "localhost", "::1")
-    if local or (parts.scheme == "https" and host):
-        return None
-    return "would send the token in the clear"
-
-
 def _checked_link(value: str) -> str:
     _ = urlsplit(value).port  # a ValueError where it is no address
     return value

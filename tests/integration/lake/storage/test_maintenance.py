@@ -24,15 +24,7 @@ from position_sync_dagster.lake.storage.table import (
     data_files,
     maintain,
 )
-
-
-def finish_some(queue: PositionQueue, count: int, first: int = 1) -> list[str]:
-    ids = []
-    for conid in range(first, first + count):
-        [request_id] = queue.sync.insert_many([QueueRequest(conid, "SPY")])
-        queue.sync.mark_success([request_id])
-        ids.append(request_id)
-    return ids
+from tests.support.queues import finish_each
 
 
 @pytest.fixture
@@ -43,7 +35,7 @@ def queue(tmp_path: Path) -> PositionQueue:
 
 
 def test_finished_requests_are_merged_and_live_ones_left_alone(queue):
-    ids = finish_some(queue, COMPACT_FROM)
+    ids = finish_each(queue, range(1, COMPACT_FROM + 1))
     queue.sync.insert_many(QueueRequest(conid, "SPY") for conid in range(1000, 1010))
     live = {uri for uri in queue.table.snapshot(DeltaTable.file_uris) if "bucket=live" in uri}
     result = maintain(queue.table)
@@ -67,9 +59,9 @@ async def test_in_an_object_store_no_change_waits_for_a_merge(store, monkeypatch
         merged.append(of.path)
 
     monkeypatch.setattr(storage, "compact", slow)
-    finish_some(queue, 1)
+    finish_each(queue, [1])
     assert begun.wait(60)
-    finish_some(queue, 1, first=2)
+    finish_each(queue, [2])
     assert not merged
     go_on.set()
     await eventually(lambda: set(merged) == {queue.table.path})
@@ -87,41 +79,30 @@ def test_the_counts_of_a_queue_need_no_read_of_finished_requests(queue):
         file.unlink()
     for again in (queue, PositionQueue(queue.table.path)):
         assert again.sync.overview() == expected
-        assert again.sync.counts() == {
-            QueueStatus.PENDING: 2,
-            QueueStatus.PROCESSING: 0,
-            QueueStatus.SUCCESS: 39,
-            QueueStatus.FAILED: 1,
-        }
+        assert again.sync.counts() == dict(zip(QueueStatus, (2, 0, 39, 1), strict=True))
     queue.sync.release(r.request_id for r in queue.sync.claim_batch())
     assert queue.sync.overview().claimable == 2
     with pytest.raises(BrokenTableError, match="cannot be read whole"):
         queue.sync.get_batch(None, status=QueueStatus.SUCCESS)
 
 
-def test_files_that_no_version_needs_are_deleted_only_after_the_retention(queue):
-    finish_some(queue, 40)
+def test_files_and_folders_that_no_version_needs_are_deleted_only_after_the_retention(queue):
+    finish_each(queue, range(1, 41))
     assert maintain(queue.table).deleted == 0
-    assert maintain(queue.table, clean_now=True).deleted > 40
-    files = [p for p in Path(queue.table.path).rglob("*.parquet") if "_delta_log" not in p.parts]
-    assert len(files) == maintain(queue.table).files == 1
-
-
-def test_no_empty_folder_is_left_of_parts(queue):
-    finish_some(queue, 40)
-    maintain(queue.table)
     folders = list(Path(queue.table.path).glob("bucket=*/part=*"))
     assert len(folders) > 40
-    maintain(queue.table, clean_now=True)
+    assert maintain(queue.table, clean_now=True).deleted > 40
     left = {folder.name for folder in folders if folder.exists() and not any(folder.iterdir())}
     assert left <= {"part=0"}
-    finish_some(queue, 1, first=200)
+    files = [p for p in Path(queue.table.path).rglob("*.parquet") if "_delta_log" not in p.parts]
+    assert len(files) == maintain(queue.table).files == 1
+    finish_each(queue, [200])
     assert queue.sync.counts()[QueueStatus.SUCCESS] == 41
 
 
 @pytest.mark.parametrize("step", ["vacuum", "create_checkpoint", "cleanup_metadata"])
 def test_maintenance_that_meets_a_log_cut_by_another_one_looks_again(queue, tmp_path, step):
-    finish_some(queue, 2)
+    finish_each(queue, [1, 2])
     log = tmp_path / "q" / "_delta_log"
     seen = []
 
@@ -191,9 +172,8 @@ def test_no_table_grows_in_files_or_log_over_a_day_of_commits(tmp_path, monkeypa
     lake.initialize_sync()
     for table in lake.all_tables:
         Table(table.path, table.spec).initialize()
-        DeltaTable(table.path).alter.set_table_properties(
-            {"delta.logRetentionDuration": "interval 0 seconds"}
-        )
+        retention = {"delta.logRetentionDuration": "interval 0 seconds"}
+        DeltaTable(table.path).alter.set_table_properties(retention)
     afterwards = []
     for hour in range(HOURS):
         for table in lake.all_tables:
@@ -205,9 +185,8 @@ def test_no_table_grows_in_files_or_log_over_a_day_of_commits(tmp_path, monkeypa
         files, entries = zip(*(one[table.spec.name] for one in afterwards), strict=True)
         assert max(files) < DUE, table.spec.name
         assert max(entries) <= 2 * CHECKPOINT_EVERY, table.spec.name
-        assert table.count() == (1 if table.spec in schema.DERIVED else HOURS * COMMITS), (
-            table.spec.name
-        )
+        rows = 1 if table.spec in schema.DERIVED else HOURS * COMMITS
+        assert table.count() == rows, table.spec.name
 
 
 @pytest.mark.parametrize("spec", [schema.POSITION_UPDATES, schema.ACCOUNT_VALUES])
