@@ -20,9 +20,9 @@ from position_sync_dagster.lake.storage.table import (
     CHECKPOINT_EVERY,
     COMPACT_FROM,
     Table,
-    append,
     data_files,
     maintain,
+    write,
 )
 
 
@@ -167,10 +167,10 @@ def a_row(number: int, spec: schema.TableSpec = schema.LATEST_POSITIONS) -> pl.D
     return pl.DataFrame(places, schema=spec.polars)
 
 
-def write(table: Table, number: int) -> None:
+def add_to(table: Table, number: int) -> None:
     row = a_row(number, table.spec)
     if table.spec not in schema.DERIVED:
-        table.transact(lambda handle: append(handle, row, {}))
+        table.transact(lambda handle: write(handle, row, {}))
     elif table.spec.partition_by:
         day = row.get_column(table.spec.partition_by[0]).item()
         derived.replace(Table(table.path, table.spec), {day: row})
@@ -198,7 +198,7 @@ def test_no_table_grows_in_files_or_log_over_a_day_of_commits(tmp_path, monkeypa
     for hour in range(HOURS):
         for table in lake.all_tables:
             for number in range(COMMITS):
-                write(table, hour * COMMITS + number)
+                add_to(table, hour * COMMITS + number)
         lake.maintain(clean_now=True)
         afterwards.append({table.spec.name: stored(table) for table in lake.all_tables})
     for table in lake.all_tables:
@@ -216,7 +216,7 @@ def test_one_small_file_is_left_of_each_day_that_is_over(tmp_path, spec):
     table.initialize()
     for number in range(6):
         row = a_row(number, spec).with_columns(date=NOW.date() + timedelta(days=number // 2))
-        table.transact(lambda handle, row=row: append(handle, row, {}))
+        table.transact(lambda handle, row=row: write(handle, row, {}))
     before = table.rows().sort(spec.order)
     assert maintain(table).compacted == 4
     assert table.rows().sort(spec.order).equals(before, null_equal=True)
@@ -231,14 +231,14 @@ def test_rows_that_are_appended_meanwhile_do_not_delay_a_merge(tmp_path, spec, m
     table, other = (Table(tmp_path / spec.name, spec, fsync=False) for _ in range(2))
     table.initialize()
     for number in range(DUE):
-        write(table, number)
+        add_to(table, number)
     tries, transact = [], table.transact
 
     def beside(step):
         def once(handle):
             tries.append(handle.version())
             if len(tries) == 1:
-                write(other, DUE)
+                add_to(other, DUE)
             return step(handle)
 
         return transact(once)
@@ -257,7 +257,7 @@ def test_small_files_behind_some_larger_ones_are_merged(tmp_path, monkeypatch):
         row = a_row(number, schema.POSITION_UPDATES)
         if number < 6:  # as the first rows of a day, when all holdings are written
             row = row.with_columns(note=pl.lit(os.urandom(30_000).hex()))
-        table.transact(lambda handle, row=row: append(handle, row, {}))
+        table.transact(lambda handle, row=row: write(handle, row, {}))
     sizes = sorted(table.snapshot(data_files).get_column("size_bytes"))
     assert sizes[-1] < 100_000 < storage.MAX_SMALL * 100_000 < sum(sizes[-6:])
     assert storage.compact(table, 100_000) >= 2 * DUE - 6
