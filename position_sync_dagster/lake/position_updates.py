@@ -138,10 +138,7 @@ def newest_rows(rows: pl.LazyFrame) -> pl.DataFrame:
         pl.col(ADDED) >= pl.col("_since")
     )
     return pl.concat(
-        [
-            newest.join(since, on=HOLDING, how="anti"),
-            newest_rows(later.drop("_since")),
-        ]
+        [newest.join(since, on=HOLDING, how="anti"), newest_rows(later.drop("_since"))]
     )
 
 

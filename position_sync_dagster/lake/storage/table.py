@@ -495,10 +495,7 @@ class Table:
         self.transact(lambda handle: bind(handle, self.path, owner=(gateway_id, token)))
 
     def rows(
-        self,
-        only: pl.Expr = EVERY,
-        chosen: pl.Expr = EVERY,
-        columns: Sequence[str] | None = None,
+        self, only: pl.Expr = EVERY, chosen: pl.Expr = EVERY, columns: Sequence[str] | None = None
     ) -> pl.DataFrame:
         """Read the rows that one expression chooses, from data files that another one chooses.
 
