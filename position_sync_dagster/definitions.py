@@ -30,17 +30,11 @@ GROUPS = {
 
 
 @dg.definitions
+@cache  # a run over a selection of assets loads its definitions twice in one process
 def defs() -> dg.Definitions:
     """Return the definitions of the project, with all steps in the process of their run."""
-    return _loaded()
-
-
-@cache
-def _loaded() -> dg.Definitions:
-    # A run over a selection of assets loads its definitions twice in one process.
-    return dg.Definitions.merge(
-        load(POSITION_SYNC.read_settings()), dg.Definitions(executor=dg.in_process_executor)
-    )
+    own = load(POSITION_SYNC.read_settings())
+    return dg.Definitions.merge(own, dg.Definitions(executor=dg.in_process_executor))
 
 
 def load(settings: Settings) -> dg.Definitions:

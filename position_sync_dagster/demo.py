@@ -34,20 +34,9 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.strategies_file import load_strategies
+from position_sync_dagster.processes import home as homes
 from position_sync_dagster.processes import ports, supervisor
-from position_sync_dagster.processes.child_process import (
-    MARKER,
-    ChildProcess,
-    StopRequest,
-    StopRequested,
-)
-from position_sync_dagster.processes.home import (
-    DAGSTER_HOME,
-    Home,
-    adopt_environment,
-    exclusive_use,
-    home_environment,
-)
+from position_sync_dagster.processes.child_process import ChildProcess, StopRequest, StopRequested
 from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, exchange_json
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.confirmations import CONFIRMED
@@ -434,13 +423,13 @@ class Options:
     ui_port: int = 0
     gateway_port: int = 0
     control_port: int = 0
-    as_json: bool = False
+    json: bool = False
     end_with: int | None = None
     calm: bool = False
     empty: bool = False
 
 
-def start_simulator(home: Home, options: Options, gateway_port: int) -> ChildProcess:
+def start_simulator(home: homes.Home, options: Options, gateway_port: int) -> ChildProcess:
     """Start the simulator with the demo's book, and its day unless the options say `calm`.
 
     Args:
@@ -454,7 +443,7 @@ def start_simulator(home: Home, options: Options, gateway_port: int) -> ChildPro
     return ChildProcess(
         "The simulator",
         command,
-        env=home_environment({MARKER: str(home.dagster_home)}),
+        env=homes.home_environment({}, home.dagster_home),
         cwd=home.path,
         log=home.log_file("simulator"),
         grace_s=SIMULATOR_GRACE_S,
@@ -498,7 +487,7 @@ class DemoRun:
         complete_after_s: Seconds from the start until each leg had a current row; None until then.
     """
 
-    home: Home
+    home: homes.Home
     settings: Settings
     is_first: bool
     since: datetime
@@ -591,7 +580,9 @@ class DemoRun:
 
 
 @contextmanager
-def start(home: Home, options: Options, *, ui_port: int, stop: StopRequest) -> Iterator[DemoRun]:
+def start(
+    home: homes.Home, options: Options, *, ui_port: int, stop: StopRequest
+) -> Iterator[DemoRun]:
     """Start the programs; end them, and all that came from them, when the block ends.
 
     The settings of the home become the settings of this process. Without a port for the gateway it
@@ -623,13 +614,13 @@ def start(home: Home, options: Options, *, ui_port: int, stop: StopRequest) -> I
                 f"{PREFIX}UI_URL": supervisor.url(ui_port),
             }
         )
-        adopt_environment(settings | {DAGSTER_HOME: str(home.dagster_home)})
+        homes.adopt_environment(settings, home.dagster_home)
         loaded = load_settings(_env_file=None)
         if is_first:
             prepare(loaded)
         stop.check()
         with supervisor.start(
-            env=home_environment(settings),
+            env=homes.home_environment(settings, home.dagster_home),
             dagster_home=home.dagster_home,
             ui_port=ui_port,
             cwd=home.path,
@@ -663,10 +654,10 @@ def run(options: Options) -> int:
     Raises:
         PositionSyncError: The demo could not start, or one of its programs ended.
     """
-    screen = choose_display(as_json=options.as_json)
-    home, stop = Home.at(options.home), StopRequest(end_with=options.end_with)
+    screen = choose_display(as_json=options.json)
+    home, stop = homes.Home.at(options.home), StopRequest(end_with=options.end_with)
     try:
-        with exclusive_use(home.dagster_home, purpose="position-sync demo"):
+        with homes.exclusive_use(home.dagster_home, purpose="position-sync demo"):
             ui_port = choose_ports(options, screen)
             with start(home, options, ui_port=ui_port, stop=stop) as demo_run:
                 results = watch(demo_run, options, screen, stop)

@@ -165,21 +165,9 @@ def demo(
     With --for the exit code is 0 if all figures are met and 1 if not. If it is stopped before its
     time, the code is 128 plus the number of the signal: 130 after Ctrl-C.
     """
-    sys.exit(
-        run_demo(
-            Options(
-                home=home or dagster_files.demo_home(),
-                seconds=seconds,
-                ui_port=ui_port,
-                gateway_port=gateway_port,
-                control_port=control_port,
-                as_json=json,
-                end_with=end_with,
-                calm=calm,
-                empty=empty,
-            )
-        )
-    )
+    # The parameters of this command are the fields of the options.
+    given = locals() | {"home": home or dagster_files.demo_home()}
+    sys.exit(run_demo(Options(**given)))
 
 
 def record(

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from position_sync_dagster.errors import LakeError, UnknownStrategyError
 from position_sync_dagster.lake.lake import Lake, Past
-from position_sync_dagster.processes.home import DAGSTER_HOME, Home, adopt_environment
+from position_sync_dagster.processes.home import Home, adopt_environment
 from position_sync_dagster.settings import Settings, load_settings, warnings_of
 from position_sync_dagster.terminal.text import printable
 
@@ -157,7 +157,7 @@ def settings_for(home: Path | None, *, warn: bool = True) -> Settings:
     env_file: str | None = ".env"
     if home is not None:
         found = Home.at(home)
-        adopt_environment(found.read_settings() | {DAGSTER_HOME: str(found.dagster_home)})
+        adopt_environment(found.read_settings(), found.dagster_home)
         env_file = None
     if warn:
         warn_of_unknown_settings(env_file=env_file)

@@ -22,8 +22,6 @@ from position_sync_dagster.risk.scenarios import (
 from position_sync_dagster.sync.reports.risk import read_risk
 from position_sync_dagster.terminal import output
 
-MOST_POINTS = 2000
-
 
 def _numbers(text: str) -> list[float]:
     """Read numbers that are separated by commas."""
@@ -69,8 +67,6 @@ def what_if(
     moves = [*product(*(_numbers(text) for text in (spot, vol, days)))]
     if ratio and min(vol for _spot, vol, _days in moves) <= 0:
         raise typer.BadParameter("With --ratio each number of --vol is above 0.")
-    if len(moves) > MOST_POINTS:
-        raise typer.BadParameter(f"These are more than {MOST_POINTS:,} scenarios.")
     try:
         points = [
             Point(spot=s, vol=v, days=d, rate=rate, in_moves=in_moves, is_ratio=ratio)

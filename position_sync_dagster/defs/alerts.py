@@ -10,13 +10,8 @@ import dagster as dg
 
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets import statements
+from position_sync_dagster.defs.checks import evaluation as checks
 from position_sync_dagster.defs.checks import strategies
-from position_sync_dagster.defs.checks.evaluation import (
-    EVALUATE,
-    UNKNOWN,
-    WHAT_TO_DO,
-    evaluation_of,
-)
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.sync import alerts
 
@@ -27,7 +22,7 @@ WITHOUT_RECEIVERS_S = 60
 
 def watched() -> list[dg.AssetCheckKey]:
     """Return every check of the project, without those of limits."""
-    others = (key for key in EVALUATE if not key.name.startswith(strategies.PREFIX))
+    others = (key for key in checks.EVALUATE if not key.name.startswith(strategies.PREFIX))
     return [*others, *statements.imported.check_keys]
 
 
@@ -57,7 +52,8 @@ def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
         receivers=len(urls),
     )
     cursor, sent = alerts.send_due(cursor, urls, utc_now)
-    waiting = f"; {len(cursor.outbox)} messages wait" if cursor.outbox else ""
+    left = sum(map(len, cursor.outbox.values()))
+    waiting = f"; {left} messages wait" if left else ""
     return dg.SensorResult(
         skip_reason=f"{len(cursor.breaks)} checks do not pass; {sent} messages sent{waiting}",
         cursor=resources.cursor_text(cursor),
@@ -79,8 +75,8 @@ def check_states(
             state = _state_of(instance, key, found[key], ui_url)
             yield state
             if key.name.startswith(strategies.PREFIX):
-                evaluation = evaluation_of(found[key])
-                known = None if evaluation is None else UNKNOWN not in evaluation.metadata
+                evaluation = checks.evaluation_of(found[key])
+                known = None if evaluation is None else checks.UNKNOWN not in evaluation.metadata
                 name = f"{state.name}{strategies.OF_VALUE}"
                 yield replace(state, name=name, passed=known, what_to_do="")
 
@@ -91,7 +87,7 @@ def _state_of(
     asset, ui = key.asset_key.to_user_string(), ui_url.rstrip("/")
     link = f"{ui}/assets/{asset}?view=checks&checkDetail={key.name}"
     state = partial(alerts.CheckState, name=f"{asset}: {key.name}", link=link)
-    evaluation = evaluation_of(record)
+    evaluation = checks.evaluation_of(record)
     if evaluation is None or record.event is None:
         run = instance.get_run_by_id(record.run_id)
         has_failed = run is not None and run.status is dg.DagsterRunStatus.FAILURE
@@ -101,10 +97,10 @@ def _state_of(
             description="The run that should have evaluated the check failed.",
             what_to_do=f"Read the run's log: {ui}/runs/{record.run_id}",
         )
-    to_do = evaluation.metadata.get(WHAT_TO_DO)
+    to_do = evaluation.metadata.get(checks.WHAT_TO_DO)
     return state(
         at=datetime.fromtimestamp(record.event.timestamp, UTC),
-        passed=None if UNKNOWN in evaluation.metadata else evaluation.passed,
+        passed=None if checks.UNKNOWN in evaluation.metadata else evaluation.passed,
         severity=evaluation.severity.value,
         description=evaluation.description or "",
         what_to_do="" if to_do is None else str(to_do.value),

@@ -42,17 +42,15 @@ class Rule:
         """Return why the rule does not take a holding; None if it does."""
         terms = holding.instrument
         side = HoldingSide.LONG if holding.position > 0 else HoldingSide.SHORT
+        for name, wanted, has in (
+            ("underlying", self.underlyings, terms.symbol.upper()),
+            ("right", self.right and {self.right}, terms.right),
+            ("side", self.side and {self.side}, side),
+            ("account", self.accounts, holding.account),
+        ):
+            if wanted is not None and has not in wanted:
+                return f"its {name} is {has or 'none'}"
         left = None if terms.expiry is None else (terms.expiry - today).days
-        if holding.position == 0:
-            return "it is not held"
-        if self.underlyings is not None and terms.symbol.upper() not in self.underlyings:
-            return f"its underlying is {terms.symbol}"
-        if self.right is not None and terms.right is not self.right:
-            return f"it is no {self.right}"
-        if self.side is not None and side is not self.side:
-            return f"it is {side}"
-        if self.accounts is not None and holding.account not in self.accounts:
-            return f"it is held in {holding.account}"
         if self.days is not None and (left is None or not self.days[0] <= left <= self.days[1]):
             return "it has no expiry" if left is None else f"it expires in {left} days"
         return None

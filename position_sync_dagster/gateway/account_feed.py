@@ -503,13 +503,6 @@ class _FirstList(NamedTuple):
     counts: bool
 
 
-class _PortfolioQuantity(NamedTuple):
-    """The quantity of the newest portfolio row of a holding, and when it came."""
-
-    at_s: float
-    position: float
-
-
 class EmptiedAccounts:
     """Decides when a list of positions that names no holding of an account closes its holdings.
 
@@ -628,7 +621,7 @@ class AccountFeed:
         self._requested_at, self._listed_at = -math.inf, time.monotonic()
         self.values = PortfolioDownloads(login, self.book, on_change=self._rate)
         self._named: set[Key] = set()  # since the list was requested
-        self._portfolio: dict[Key, _PortfolioQuantity] = {}
+        self._portfolio: dict[Key, tuple[float, float]] = {}  # when, and the quantity
         self._contradicted: dict[Key, float] = {}
         self._demoted = False
         self._requesting = asyncio.Lock()
@@ -689,12 +682,7 @@ class AccountFeed:
         A closed holding of a downloaded account is always known.
         """
         in_doubt = holding.position and holding.account in self.emptied
-        return self._ended_at(holding.account) is not None and not in_doubt
-
-    def _ended_at(self, account: str) -> datetime | None:
-        """Return when the newest download of an account ended."""
-        values = self.values.accounts.get(account)
-        return values.ended_at if values is not None else None
+        return self.values.accounts[holding.account].ended_at is not None and not in_doubt
 
     def restored(self) -> None:
         """Make the positions and missing values due: the gateway has IB again."""
@@ -877,7 +865,11 @@ class AccountFeed:
         else:
             cost = row.amounts["average_cost"]
             changed = self.book.put_position(account, row.instrument, position, cost)
-            if changed and len(self.accounts) > 1 and self._ended_at(account) is not None:
+            if (
+                changed
+                and len(self.accounts) > 1
+                and self.values.accounts[account].ended_at is not None
+            ):
                 self.values.request_again(account)  # it sends no values by itself
         self._hear(account, position)
         return True
@@ -887,12 +879,10 @@ class AccountFeed:
 
         The list that is under way counts if it was requested after that row.
         """
-        newer = self._portfolio.get(key)
-        if newer is None or newer.position == position:
+        at_s, newest = self._portfolio.get(key, (-math.inf, position))
+        if newest == position or (self._listing is not None and at_s < self._requested_at):
             return False
-        if self._listing is not None and newer.at_s < self._requested_at:
-            return False
-        return time.monotonic() - newer.at_s <= LATE_S
+        return time.monotonic() - at_s <= LATE_S
 
     def _read_portfolio(self, fields: list[str]) -> bool:
         if len(fields) != PORTFOLIO_FIELDS:
@@ -902,7 +892,7 @@ class AccountFeed:
         if row is None or not self.values.put_row(row):
             return True
         self._named.add(row.key)
-        self._portfolio[row.key] = _PortfolioQuantity(time.monotonic(), row.position)
+        self._portfolio[row.key] = time.monotonic(), row.position
         if self._contradicted.get(row.key) == row.position:
             del self._contradicted[row.key]
         self._hear(row.key[0], row.position)

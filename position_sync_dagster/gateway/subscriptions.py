@@ -91,18 +91,14 @@ class MarketDataLines:
     Args:
         ib: The connection.
         settings: The kind of market data to request.
-        monotonic: Measures intervals, in seconds.
 
     Attributes:
         on_refusal: Listeners, called when the gateway ends or refuses a line, which is free then.
         heard_at: When the newest tick of a line came, in monotonic seconds.
     """
 
-    def __init__(
-        self, ib: IB, *, settings: Settings, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, ib: IB, *, settings: Settings) -> None:
         self._ib = ib
-        self._monotonic = monotonic
         self._market_data_type = settings.market_data_type
         self._requested_type = 0
         self._knows_dividends = True
@@ -234,7 +230,7 @@ class MarketDataLines:
             line = self._lines.get(contract.conId) if contract else None
             if line is not None and line.ticker is ticker:
                 self._ticked.note(line.contract.conId)
-                self.heard_at = self._monotonic()
+                self.heard_at = time.monotonic()
                 line.arrivals.note(ticker)
 
     def _on_error(self, request_id: int, code: int, text: str, _contract: Any) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
 from sys import intern
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ib_async import Contract, OptionComputation, Ticker
 from ib_async import ContractDetails as IBContractDetails
@@ -362,31 +362,28 @@ def portfolio_row(fields: Sequence[str]) -> HoldingRow | OddRow:
     return _row(fields[19], fields[2:13], fields[13], amounts)
 
 
+# The terms of a contract in both messages, by ib_async's names.
+_TERMS = (
+    *("conId", "symbol", "secType", "lastTradeDateOrContractMonth", "strike", "right"),
+    *("multiplier", "exchange", "currency", "localSymbol", "tradingClass"),
+)
+
+
 def _row(
     account: str, terms: Sequence[str], quantity: str, sent: Mapping[str, str]
 ) -> HoldingRow | OddRow:
-    conid, symbol, sec_type, day, strike, right, multiplier, exchange, currency, local, cls = terms
+    named: dict[str, Any] = dict(zip(_TERMS, terms, strict=True))
+    conid = terms[0]
     try:
         if not conid.isdecimal() or int(conid) not in CONIDS:
             raise ValueError(f"conid {shown(conid)}")
-        if not symbol.strip():
+        if not named["symbol"].strip():
             raise ValueError("no symbol")
         position = number_of(quantity)
         if position is None:
             raise ValueError(f"quantity {shown(quantity)}")
-        contract = Contract(
-            conId=int(conid),
-            symbol=symbol,
-            secType=sec_type,
-            lastTradeDateOrContractMonth=day,
-            strike=_sent("strike", strike or "0"),
-            right=right,
-            multiplier=multiplier,
-            exchange=exchange,
-            currency=currency,
-            localSymbol=local,
-            tradingClass=cls,
-        )
+        named["conId"], named["strike"] = int(conid), _sent("strike", named["strike"] or "0")
+        contract = Contract(**named)
         amounts = {name: known(_sent(name, text)) for name, text in sent.items()}
         key = key_of(account, contract.conId)
         return HoldingRow(key, instrument_of(contract), position, amounts)

@@ -20,13 +20,11 @@ from position_sync_dagster.errors import UserError
 from position_sync_dagster.processes.child_process import MARKER, end, living
 from position_sync_dagster.settings import PREFIX, read_env_file
 
-DAGSTER_HOME = "DAGSTER_HOME"
 # The processes of a home never inherit variables with these prefixes.
 NOT_INHERITED = (PREFIX, "DAGSTER_")
 
 LOCK_FILE = ".lock"
-# Seconds that the processes of a killed start have to end by themselves: a stream gives its lease
-# up.
+# Seconds that the processes of a killed start have to end: a stream gives its lease up.
 LEFTOVER_S = 20.0
 
 
@@ -38,24 +36,23 @@ class HomeInUseError(UserError):
     """Another process uses the home."""
 
 
-def home_environment(values: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for the processes of a home, with `values`.
+def home_environment(values: Mapping[str, str], dagster_home: Path) -> dict[str, str]:
+    """Return the environment for the processes of a home, with `values` and the home's marker.
 
     It is the user's environment without the user's own settings, which belong to other tables.
     """
     inherited = {
         name: text for name, text in os.environ.items() if not name.startswith(NOT_INHERITED)
     }
-    return inherited | dict(values)
+    return inherited | dict(values) | {MARKER: str(dagster_home)}
 
 
-def adopt_environment(values: Mapping[str, str]) -> None:
-    """Replace the settings, and Dagster's home, in this process's environment by `values`."""
+def adopt_environment(values: Mapping[str, str], dagster_home: Path) -> None:
+    """Replace the settings, and Dagster's home, in this process's environment."""
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[name]
-    os.environ.update(
-        {k: v for k, v in values.items() if k.startswith(PREFIX) or k == DAGSTER_HOME}
-    )
+    os.environ.update({k: v for k, v in values.items() if k.startswith(PREFIX)})
+    os.environ["DAGSTER_HOME"] = str(dagster_home)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +190,7 @@ def exclusive_use(home: Path, *, purpose: str) -> Iterator[None]:
                 f"The home {home} is in use by {holder_of(home) or 'another process'}.",
                 remedy="End it first, or choose another home.",
             ) from None
-        end(_carries(home), grace_s=LEFTOVER_S, interrupt=False)
+        end(_carries(home), grace_s=LEFTOVER_S)
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{purpose} (process {os.getpid()})".encode(), 0)
         yield

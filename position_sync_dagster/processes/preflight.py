@@ -19,14 +19,9 @@ from itertools import chain
 from pathlib import Path
 
 from position_sync_dagster import dagster_files, errors
+from position_sync_dagster.domain import holding
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession
-from position_sync_dagster.domain.holding import (
-    BrokerPosition,
-    Completeness,
-    TradingMode,
-    trading_mode_of,
-)
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract, Leg, contract_mismatch
 from position_sync_dagster.gateway.account_feed import zone_of
@@ -205,8 +200,8 @@ def _identity(connection: GatewayConnection, settings: Settings) -> Iterator[Fin
     yield good("gateway", f"{connection.gateway_id} answers, server version {version}")
     if (problem := version_problem()) is not None:
         yield warning("ib_async", *problem)
-    modes = sorted({str(trading_mode_of(account)) for account in connection.accounts})
-    chosen = modes != [TradingMode.LIVE] or settings.trading_mode is not None
+    modes = sorted({str(holding.trading_mode_of(account)) for account in connection.accounts})
+    chosen = modes != [holding.TradingMode.LIVE] or settings.trading_mode is not None
     text = f"{', '.join(connection.accounts)}: {', '.join(modes)}"
     text += "" if chosen else "; any mode is accepted"
     remedy = "Set POSITION_SYNC_TRADING_MODE=LIVE once that is what you mean."
@@ -239,7 +234,7 @@ def _accounts(
         valued = sum(row.market_value is not None for row in held)
         state = feed.completeness[account]
         text = f"{account}: {len(held)} positions, {valued} with a value, {state}"
-        fine = state is Completeness.COMPLETE and valued == len(held)
+        fine = state is holding.Completeness.COMPLETE and valued == len(held)
         remedy = "See docs/operations.md, “An account is PARTIAL”."
         yield warning("positions", text, remedy, unless=fine)
     for problem in feed.problems:
@@ -302,15 +297,16 @@ async def _trial(connection: GatewayConnection, details: ContractDetails) -> Fin
 async def _legs(connection: GatewayConnection, legs: list[Leg]) -> list[Finding]:
     """Compare each leg with its contract, or look that up, as the stream will; store nothing."""
     yesterday = (utc_now() - timedelta(days=1)).date()
-    gone = [leg for leg in legs if leg.expiry is not None and leg.expiry < yesterday]
-    left = [leg for leg in legs if leg not in gone]
+    looked_at = legs[:MOST_LEGS]
     details = await connection.details(
-        {leg.conid for leg in left[:MOST_LEGS] if isinstance(leg, ActiveContract)}
+        {leg.conid for leg in looked_at if isinstance(leg, ActiveContract)}
     )
     few = asyncio.Semaphore(AT_ONCE)
 
     async def one(leg: Leg) -> Finding | None:
         name = f"{leg.described} of {leg.strategy_id}"
+        if leg.expiry is not None and leg.expiry < yesterday:
+            return warning("legs", f"{name}: expired", "Remove the leg.")
         if isinstance(leg, ActiveContract):
             absent = leg.conid in connection.unknown
             none = "the gateway knows no such contract" if absent else "the gateway gave no details"
@@ -326,18 +322,12 @@ async def _legs(connection: GatewayConnection, legs: list[Leg]) -> list[Finding]
             return warning("legs", f"{name}: the gateway did not answer", AGAIN)
         return bad("legs", f"{name}: {answer}", CORRECT)
 
-    found = await asyncio.gather(*map(one, left[:MOST_LEGS]))
-    rest = len(left) - len(found)
+    found = await asyncio.gather(*map(one, looked_at))
+    rest = len(legs) - len(found)
     more = f"; {rest} more were not compared" if rest else ""
     text = f"{found.count(None)} of the active legs agree with their contracts{more}"
-    return [
-        *([good("legs", text)] if None in found or not legs else []),
-        *(
-            warning("legs", f"{leg.described} of {leg.strategy_id}: expired", "Remove the leg.")
-            for leg in gone
-        ),
-        *filter(None, found),
-    ]
+    agree = [good("legs", text)] if None in found or not legs else []
+    return [*agree, *filter(None, found)]
 
 
 def of_account_time(newest: str, now: datetime) -> Finding:
@@ -357,7 +347,7 @@ def of_account_time(newest: str, now: datetime) -> Finding:
 
 
 def trial_conids(
-    holdings: Iterable[BrokerPosition], legs: Iterable[Leg], sec_types: Iterable[str]
+    holdings: Iterable[holding.BrokerPosition], legs: Iterable[Leg], sec_types: Iterable[str]
 ) -> list[int]:
     """Return the conids for the trial lines: one of each exchange held, active legs first."""
     active = {leg.conid for leg in legs if isinstance(leg, ActiveContract)}

@@ -113,9 +113,6 @@ def read_scenarios(folder: Path) -> OwnScenarios:
     if not path.exists():
         return OwnScenarios()
     file = YamlFile(path, holds="scenarios", error=ScenariosFileError)
-    entries = file.data.get("scenarios") if isinstance(file.data, dict) else None
-    for number, entry in enumerate(entries if isinstance(entries, list) else ()):
-        file.parse(Scenario, entry, ("scenarios", number))
     return file.parse(OwnScenarios, file.data)
 
 

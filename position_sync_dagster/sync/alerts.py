@@ -68,16 +68,10 @@ class FailedCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """A message, and the receivers that do not have it yet.
-
-    Attributes:
-        to: Receivers, by their index in POSITION_SYNC_ALERT_URLS; the URLs are secrets and are
-            never stored.
-    """
+    """A message to people."""
 
     title: str
     body: str
-    to: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,12 +80,13 @@ class AlertCursor:
 
     Attributes:
         breaks: The checks that do not pass, by name.
-        outbox: The messages still to be sent, oldest first.
+        outbox: The messages still to be sent, oldest first, by the index of their receiver in
+            POSITION_SYNC_ALERT_URLS; the URLs are secrets and are never stored.
         failing: When to try receivers again that could not be reached, by their index.
     """
 
     breaks: dict[str, FailedCheck] = field(default_factory=dict)
-    outbox: tuple[Message, ...] = ()
+    outbox: dict[int, tuple[Message, ...]] = field(default_factory=dict)
     failing: dict[int, datetime] = field(default_factory=dict)
 
 
@@ -117,23 +112,24 @@ def follow(
     found = {state.name: state for state in states}
     breaks = {name: one for name, one in cursor.breaks.items() if name in found}
     messages: list[Message] = []
-    everyone = tuple(range(receivers))
     for name, state in found.items():
         known = breaks.get(name) or FailedCheck(since=state.at)
         if state.passed:
             if known.told:
-                messages.append(_message(state, known.since, everyone))
+                messages.append(_message(state, known.since))
             breaks.pop(name, None)
         elif state.passed is False:
             lasts = elapsed(known.since, now)
             if not known.told and state.severity in severities and lasts >= after:
-                messages.append(_message(state, known.since, everyone))
+                messages.append(_message(state, known.since))
                 known = replace(known, told=True)
             breaks[name] = known
-    kept = [replace(m, to=tuple(n for n in m.to if n < receivers)) for m in cursor.outbox]
-    outbox = [message for message in (*kept, *messages) if message.to]
-    failing = {place: one for place, one in cursor.failing.items() if place < receivers}
-    return AlertCursor(breaks=breaks, outbox=tuple(outbox[-MOST_KEPT:]), failing=failing)
+    waiting = {n: (*cursor.outbox.get(n, ()), *messages) for n in range(receivers)}
+    return AlertCursor(
+        breaks=breaks,
+        outbox={place: kept[-MOST_KEPT:] for place, kept in waiting.items() if kept},
+        failing={place: at for place, at in cursor.failing.items() if place < receivers},
+    )
 
 
 def send_due(
@@ -144,22 +140,20 @@ def send_due(
     Returns:
         The cursor after the deliveries, and how many receivers accepted theirs.
     """
-    outbox, failing, sent = cursor.outbox, dict(cursor.failing), 0
+    outbox, failing, sent = dict(cursor.outbox), dict(cursor.failing), 0
     until = clock() + BEGUN_WITHIN
-    for place, url in enumerate(urls):
+    for place, messages in cursor.outbox.items():
         now = clock()
-        messages = [message for message in outbox if place in message.to]
-        if now > until or not messages or not has_come(failing.get(place, now), now, RETRY):
+        if now > until or not has_come(failing.get(place, now), now, RETRY):
             continue
         title, body = together(messages)
-        if not deliver(url, place, title=title, body=body):
+        if deliver(urls[place], place, title=title, body=body):
+            del outbox[place]
+            failing.pop(place, None)
+            sent += 1
+        else:
             failing[place] = clock() + RETRY
-            continue
-        failing.pop(place, None)
-        outbox = tuple(replace(m, to=tuple(n for n in m.to if n != place)) for m in outbox)
-        sent += 1
-    kept = tuple(message for message in outbox if message.to)
-    return replace(cursor, outbox=kept, failing=failing), sent
+    return replace(cursor, outbox=outbox, failing=failing), sent
 
 
 def together(messages: Collection[Message]) -> tuple[str, str]:
@@ -172,7 +166,7 @@ def together(messages: Collection[Message]) -> tuple[str, str]:
     )
 
 
-def _message(state: CheckState, since: datetime, to: tuple[int, ...]) -> Message:
+def _message(state: CheckState, since: datetime) -> Message:
     """Return the message about a check that fails, or that passes again."""
     if state.passed:
         title, what_to_do = f"Passes again: {state.name}", ""
@@ -186,7 +180,7 @@ def _message(state: CheckState, since: datetime, to: tuple[int, ...]) -> Message
         f"What to do: {_short(what_to_do)}" if what_to_do else "",
         state.link,
     )
-    return Message(title=title, body="\n".join(filter(None, lines)), to=to)
+    return Message(title=title, body="\n".join(filter(None, lines)))
 
 
 def _short(text: str) -> str:
@@ -231,16 +225,14 @@ def deliver(url: SecretStr, place: int, *, title: str, body: str) -> bool:
     with _silent("apprise", "requests", "urllib3"):
         try:
             import apprise
-        except ImportError:
-            missing = MissingExtraError("apprise", "alerts")
-            logger.error("POSITION_SYNC_ALERT_URLS: no message is sent. %s", missing)
-            return False
-        try:
+
             sender = apprise.Apprise()
             if not sender.add(url.get_secret_value()):
                 why = "apprise does not understand it"
             elif sender.notify(title=title, body=body, body_format=apprise.NotifyFormat.TEXT):
                 return True
+        except ImportError:
+            why = str(MissingExtraError("apprise", "alerts"))
         except Exception as error:  # noqa: BLE001 - any service; its text may contain the URL
             why = type(error).__name__
     logger.error("POSITION_SYNC_ALERT_URLS: receiver %d cannot be reached: %s", place + 1, why)

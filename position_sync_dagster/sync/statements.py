@@ -58,9 +58,7 @@ def foreign_to(lake: Lake, settings: Settings) -> Refusal:
     known, mode = cache(partial(known_accounts, lake)), settings.trading_mode
 
     def error_of(one: Statement) -> errors.ForeignStatementError | None:
-        for account in sorted(one.accounts):
-            if account in known():
-                continue
+        for account in sorted(one.accounts - known()):
             if known():
                 why = f"the tables hold {', '.join(sorted(known()))}"
             elif mode is not None and trading_mode_of(account) is not mode:
@@ -262,7 +260,7 @@ def download_and_import(
     downloaded, failed = None, list[errors.PositionSyncError]()
     try:
         downloaded = download(settings, foreign_to(lake, settings))
-    except (errors.FlexServiceError, errors.StatementError, errors.SettingsError) as error:
+    except (errors.FlexServiceError, errors.StatementError) as error:
         failed = [error]
     done = import_statements(lake, settings, run_id)
     return downloaded, done._replace(unreadable=(*failed, *done.unreadable))

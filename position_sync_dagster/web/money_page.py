@@ -39,8 +39,6 @@ SHARE = 0.08
 # An answer waits at most this long; the reading ends when nobody has asked for twice this time.
 WAIT_S = 10.0
 
-MOST_VIEWERS = 100
-
 STATIC = Path(__file__).parent / "static"
 KINDS = {
     ".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".json": "application/json",
@@ -121,7 +119,6 @@ class Feed:
         self._asked_at = 0.0
         self._task: asyncio.Task[None] | None = None
         self._newer = asyncio.Event()
-        self.waiting = 0
 
     async def after(self, sequence: int) -> bytes | None:
         """Return what came after a state, compressed; None if nothing came for WAIT_S."""
@@ -130,13 +127,10 @@ class Feed:
             self._task = asyncio.create_task(self._read_on())
         state = self._state
         if state is None or state.sequence == sequence:
-            self.waiting += 1
             try:
                 await asyncio.wait_for(self._newer.wait(), WAIT_S)
             except TimeoutError:
                 return None
-            finally:
-                self.waiting -= 1
             state = self._state
         if state is None:
             return None
@@ -233,8 +227,6 @@ def money_routes(
         after = request.query_params.get("after", "0")
         if not after.isdecimal() or len(after) > 16:
             return PlainTextResponse("`after` is no number of a state.", 400, HEADERS)
-        if feed.waiting >= MOST_VIEWERS:
-            return PlainTextResponse("Too many viewers look at the page.", 503, HEADERS)
         found = await feed.after(int(after))
         # The ages that a viewer sees count to this moment, however old the state is.
         at = str(round(utc_now().timestamp() * 1000))

@@ -24,7 +24,7 @@ from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.durability import ENTRY, LOG, entry_name, versions_of
 from position_sync_dagster.lake.storage.table import Table
 from tests.support.drains import drain_for_ever, drain_later, price_at
-from tests.support.forked_workers import ForkedWorker, worker_forker
+from tests.support.forked_workers import ForkedWorker
 from tests.support.waiting import eventually
 
 ACCOUNT = "DUSIM1"
@@ -280,9 +280,7 @@ def worker_processes(path: Path, random: Random) -> Iterator[list[tuple[str, For
 
 def start(work: str, path: Path, random: Random) -> ForkedWorker:
     """Start a process that works at once."""
-    worker = worker_forker(__name__).start(work, str(path), random.randrange(10**9))
-    worker.begin()
-    return worker
+    return ForkedWorker(__name__, work, str(path), random.randrange(10**9)).begin()
 
 
 def lose_power(

@@ -76,9 +76,7 @@ def project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
         del sys.modules[module]
 
 
-async def test_a_project_with_the_component_values_an_account(
-    project: Project, root: Path, tmp_path: Path, simulate
-) -> None:
+async def test_a_project_with_the_component_values_an_account(project, root, tmp_path, simulate):
     (tmp_path / "home").mkdir()
     async with simulate() as simulator:
         repository = project(component(gateway_port=simulator.port, lake="tables"))
@@ -105,15 +103,10 @@ def test_attributes_count_before_the_environment_and_paths_begin_at_the_project(
     monkeypatch.setenv("GATEWAY", "4001")
     monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", "4002")
     monkeypatch.setenv("POSITION_SYNC_MAX_LINES", "60")
-    repository = project(
-        component(
-            gateway_port="{{ env.GATEWAY }}",
-            lake="s3://bucket/lake",
-            strategies_file="legs.yaml",
-            alert_urls="json://one json://two",
-            settings={"batch_size": 70, "flex_folder": "statements"},
-        )
-    )
+    files = {"lake": "s3://bucket/lake", "strategies_file": "legs.yaml"}
+    others = {"settings": {"batch_size": 70, "flex_folder": "statements"}}
+    others |= {"alert_urls": "json://one json://two", "gateway_port": "{{ env.GATEWAY }}"}
+    repository = project(component(**files, **others))
     found = POSITION_SYNC.read_settings()
     assert (found.gateway_id, found.lake) == ("127.0.0.1:4001", "s3://bucket/lake")
     assert found.strategies_file == root / "legs.yaml"
@@ -123,19 +116,13 @@ def test_attributes_count_before_the_environment_and_paths_begin_at_the_project(
     assert gateway.metadata["dagster/uri"] == "tcp://127.0.0.1:4001"
 
 
-def statuses(repository: dg.RepositoryDefinition) -> set[str]:
-    found = [*repository.sensor_defs, *repository.schedule_defs]
-    assert len(found) == 7
-    return {one.default_status.value for one in found}
-
-
 @pytest.mark.parametrize(
     ("attributes", "status"), [({}, "RUNNING"), ({"automation": False}, "STOPPED")]
 )
-def test_automation_is_on_unless_the_project_does_not_want_it(
-    project: Project, attributes: dict[str, Any], status: str
-) -> None:
-    assert statuses(project(component(**attributes))) == {status}
+def test_automation_is_on_unless_the_project_does_not_want_it(project, attributes, status) -> None:
+    repository = project(component(**attributes))
+    found = [*repository.sensor_defs, *repository.schedule_defs]
+    assert [one.default_status.value for one in found] == [status] * 7
 
 
 OWN = """
@@ -148,9 +135,7 @@ defs = dg.Definitions(assets=[own], executor=dg.multiprocess_executor)
 """
 
 
-def test_the_project_keeps_its_executor_and_gives_our_assets_a_group_of_its_own(
-    project: Project,
-) -> None:
+def test_the_project_keeps_its_executor_and_gives_our_assets_a_group_of_its_own(project) -> None:
     group = {"target": "group:reports", "attributes": {"group_name": "trading"}}
     repository = project(component() | {"post_processing": {"assets": [group]}}, code=OWN)
     graph = repository.asset_graph
@@ -170,9 +155,7 @@ def test_the_project_keeps_its_executor_and_gives_our_assets_a_group_of_its_own(
         ({"key_prefix": "x"}, ["key_prefix"]),
     ],
 )
-def test_a_wrong_attribute_is_named_with_its_remedy(
-    project: Project, attributes: dict[str, Any], words: list[str]
-) -> None:
+def test_a_wrong_attribute_is_named_with_its_remedy(project, attributes, words) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - Dagster's errors are private
         project(component(**attributes))
     text = f"{caught.value} {caught.value.__cause__}"

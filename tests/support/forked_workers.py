@@ -18,52 +18,47 @@ from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from tempfile import gettempdir
-from typing import Any
+from typing import Any, Self
 
 
-class WorkerForker:
-    """The parent's end of a process that forks workers."""
-
-    def __init__(self, module: str) -> None:
-        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            command = [sys.executable, "-W", "ignore", "-m", __name__, str(theirs.fileno()), module]
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-            subprocess.Popen(
-                command,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-                env=environment,
-                cwd=gettempdir(),  # the folder of a test is removed after it
-            ).returncode = 0  # it ends when this process does
-
-    def start(self, *arguments: Any) -> "ForkedWorker":
-        """Fork a worker; it waits until `begin`."""
-        their_in, our_in = os.pipe()
-        our_out, their_out = os.pipe()
-        socket.send_fds(self._ours, [json.dumps(arguments).encode()], [their_in, their_out])
-        os.close(their_in)
-        os.close(their_out)
-        return ForkedWorker(int(self._ours.recv(100)), our_in, our_out)
+@cache
+def _forker(module: str, _store: tuple[tuple[str, str], ...]) -> socket.socket:
+    """Return our end of the one process that forks workers of a module, for an object store."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", __name__, str(theirs.fileno()), module],
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            cwd=gettempdir(),  # the folder of a test is removed after it
+        ).returncode = 0  # it ends when this process does
+    return ours
 
 
 class ForkedWorker:
-    """A worker process; its output ends when it ends."""
+    """A worker process; it waits until `begin`, and its output ends when it ends."""
 
-    def __init__(self, pid: int, stdin: int, stdout: int) -> None:
-        self.pid = pid
-        self._in = os.fdopen(stdin, "w")
-        self._out = os.fdopen(stdout)
+    def __init__(self, module: str, *arguments: Any) -> None:
+        their_in, our_in = os.pipe()
+        our_out, their_out = os.pipe()
+        forker = _forker(module, tuple(v for v in os.environ.items() if v[0].startswith("AWS_")))
+        socket.send_fds(forker, [json.dumps(arguments).encode()], [their_in, their_out])
+        os.close(their_in)
+        os.close(their_out)
+        self.pid = int(forker.recv(100))
+        self._in = os.fdopen(our_in, "w")
+        self._out = os.fdopen(our_out)
 
-    def begin(self) -> None:
+    def begin(self) -> Self:
         self._in.write("\n")
         self._in.flush()
+        return self
 
     def output(self) -> str:
         """Wait for the end of the process and return its whole output."""
-        text = self._out.read()
-        self.close()
-        return text
+        with self._in, self._out:
+            return self._out.read()
 
     def kill(self) -> str:
         """Kill the process, wait until it is gone, and return its output."""
@@ -72,20 +67,6 @@ class ForkedWorker:
         with suppress(ProcessLookupError):  # it ended by itself
             os.kill(self.pid, signal.SIGKILL)
         return self.output()
-
-    def close(self) -> None:
-        for end in (self._in, self._out):
-            end.close()
-
-
-def worker_forker(module: str) -> WorkerForker:
-    """Return the one forking process of a module of workers and an object store."""
-    return _forker(module, tuple((n, v) for n, v in os.environ.items() if n.startswith("AWS_")))
-
-
-@cache
-def _forker(module: str, _store: tuple[tuple[str, str], ...]) -> WorkerForker:
-    return WorkerForker(module)
 
 
 def serve(ours: socket.socket, main: Callable[..., None]) -> None:

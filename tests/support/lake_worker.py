@@ -1,11 +1,13 @@
-"""The work of the processes in the tests on races; see `forked_workers`."""
+"""Processes that work on a lake, in the tests on races; and their work."""
 
 import asyncio
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from position_sync_dagster.cli.queue import retry_all
@@ -14,6 +16,35 @@ from position_sync_dagster.domain.holding import PositionUpdate, QueueRequest, Q
 from position_sync_dagster.errors import LakeError, LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.lake import Lake
 from tests.support.drains import drain_for_ever
+from tests.support.forked_workers import ForkedWorker
+
+
+class Worker(ForkedWorker):
+    """One process, which does one of the works below on a lake."""
+
+    def __init__(self, work: str, lake: Path | str, **arguments: Any) -> None:
+        super().__init__(__name__, work, str(lake), arguments)
+
+    def result(self) -> Any:
+        answer = json.loads(self.output())
+        assert "error" not in answer, answer["error"]
+        return answer["result"]
+
+
+@contextmanager
+def workers(*some: Worker) -> Iterator[list[Worker]]:
+    """Start workers at the same time, and end all of them at the end."""
+    try:
+        yield [worker.begin() for worker in some]
+    finally:
+        for worker in some:
+            worker.kill()
+
+
+def together(*some: Worker) -> list[Any]:
+    """Run workers at the same time and return their results."""
+    with workers(*some) as running:
+        return [worker.result() for worker in running]
 
 
 def claim(lake: Lake, limit: int) -> list[str]:

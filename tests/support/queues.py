@@ -1,6 +1,7 @@
 """Queues for tests: filled ones, and those whose newest commit a test tears; files of their log."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from position_sync_dagster.domain.holding import QueueRequest
@@ -66,6 +67,15 @@ def filled_queue(path: Path, count: int = 1) -> PositionQueue:
     queue.sync.initialize()
     queue.sync.insert_many(QueueRequest(conid, "SPY") for conid in range(1, count + 1))
     return queue
+
+
+def finish_each(queue: PositionQueue, conids: Iterable[int]) -> list[str]:
+    """Insert a request for each contract, and end it, by commits of its own; return their ids."""
+    ids = []
+    for conid in conids:
+        ids += queue.sync.insert_many([QueueRequest(conid, "SPY")])
+        queue.sync.mark_success(ids[-1])
+    return ids
 
 
 def small_queue(path: Path) -> PositionQueue:

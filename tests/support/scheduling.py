@@ -72,7 +72,7 @@ def mixed(nodeids: Iterable[str]) -> list[str]:
 
 
 # What a module imports whose tests fork workers (`forked_workers`).
-FORKED = re.compile(r"tests\.support\.(?:\w+_worker|lake_processes)\b")
+FORKED = re.compile(r"tests\.support\.\w+_worker\b")
 
 
 @cache

@@ -32,14 +32,8 @@ def row(conid, source, *, seconds=5.0, confirmed=None):
 
 
 def current(rows):
-    schema = {
-        "account": pl.String,
-        "conid": pl.Int64,
-        "position": pl.Float64,
-        "source": pl.String,
-        "timestamp": pl.Datetime("us", "UTC"),
-        CONFIRMED: pl.Datetime("us", "UTC"),
-    }
+    schema = {"account": pl.String, "conid": pl.Int64, "position": pl.Float64, "source": pl.String}
+    schema |= dict.fromkeys(("timestamp", CONFIRMED), pl.Datetime("us", "UTC"))
     return demo.current_paths(pl.DataFrame(rows, schema, orient="row"), since=START)
 
 
@@ -137,17 +131,12 @@ def test_a_program_reads_one_json_object_per_line(capsys, overview):
         for _ in range(2):  # the second one comes too soon
             display.show(overview, ADDRESSES)
         display.show_acceptance(RESULTS)
+    legs = {"name": "legs", "wanted": "2", "found": "2", "met": True}
+    queued = {"name": "by QUEUE", "wanted": "1", "found": "0", "met": False}
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
         {"event": "started", "ui": "here"},
         {"event": "status", "lines_in_use": 20, "current": 7},
-        {
-            "event": "verdict",
-            "met": False,
-            "figures": [
-                {"name": "legs", "wanted": "2", "found": "2", "met": True},
-                {"name": "by QUEUE", "wanted": "1", "found": "0", "met": False},
-            ],
-        },
+        {"event": "verdict", "met": False, "figures": [legs, queued]},
     ]
 
 

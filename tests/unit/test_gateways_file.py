@@ -111,9 +111,7 @@ TAGGED = "gateways:\n- name: a\n  port: 4001\n  accounts: [U1]\n  tags: "
         (TAGGED + "{dagster/partition: b}", 5, "'dagster/partition' cannot"),
     ],
 )
-def test_a_mistake_is_named_by_its_place_with_a_remedy(
-    tmp_path: Path, text: str, line: int | None, cause: str
-) -> None:
+def test_a_mistake_is_named_by_its_place_with_a_remedy(tmp_path, text, line, cause) -> None:
     place = f"line {line}" if line else ""
     (tmp_path / "g.yaml").write_text(text)
     with pytest.raises(GatewaysFileError, match=f"g.yaml.*{place}.*{cause}") as caught:

@@ -45,7 +45,7 @@ SHELL, NOTHING = "write the whole path", "leave the setting out"
     [
         ({"max_lines": "5"}, "RESERVED_LINES=5"),
         ({"max_lines": "5", "reserved_lines": "9"}, "MAX_LINES=5"),
-        ({"session_lease_s": "3"}, "SESSION_LEASE_S=3"),
+        ({"session_lease_s": "3"}, "SESSION_LEASE_S='3'.*greater than 4"),
         ({"daily_start": "yesterday"}, "DAILY_START='yesterday'"),
         ({"daily_start": "2026-02-30"}, "DAILY_START='2026-02-30'"),
         ({"alert_severities": "loud"}, "ALERT_SEVERITIES='LOUD'"),

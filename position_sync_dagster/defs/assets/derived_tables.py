@@ -18,14 +18,9 @@ from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.defs.checks import strategies
 from position_sync_dagster.defs.checks.evaluation import EVALUATE, failed, passed, table_check
 from position_sync_dagster.domain.leg import UNATTRIBUTED
-from position_sync_dagster.lake import derived
+from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.position_updates import newest_version
-from position_sync_dagster.lake.schema import (
-    LATEST_POSITIONS,
-    RISK_SCENARIOS,
-    STRATEGY_EXPOSURE,
-)
 from position_sync_dagster.risk.scenarios import early_assignments
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations
@@ -123,10 +118,11 @@ CLOSED_KEPT = timedelta(days=14)
 
 
 @derived_asset(
-    LATEST_POSITIONS,
+    schema.LATEST_POSITIONS,
     deps=["position_updates", "broker_positions"],
     metadata=table_asset.column_lineage(
-        LATEST_POSITIONS, {"confirmed_at": "broker_positions.confirmed_at value_time timestamp"}
+        schema.LATEST_POSITIONS,
+        {"confirmed_at": "broker_positions.confirmed_at value_time timestamp"},
     ),
     money_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,
@@ -144,7 +140,7 @@ def latest_positions(lake: tables.Lake, settings: Settings, run_id: str | None) 
     Live: `position-sync money` shows these figures as they move, second by second.
     """
     now = datetime.now(UTC)
-    table = lake.derived_table(LATEST_POSITIONS)
+    table = lake.derived_table(schema.LATEST_POSITIONS)
 
     def make() -> tuple[tuple[pl.DataFrame, pl.DataFrame], pl.DataFrame]:
         legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
@@ -188,27 +184,17 @@ def listed(rows: pl.DataFrame, legs: Collection[int], now: datetime) -> pl.DataF
 # What each column of exposures is made of, beside the legs and their holdings: columns of the
 # ledger, or of another table; without an entry, the column of the same name.
 _MADE_OF = {
-    "asset_class": "sec_type",
-    "notional": "market_value",
-    "dollar_delta": "delta underlying_price",
-    "gamma_1pct": "gamma underlying_price",
+    "asset_class": "sec_type", "notional": "market_value", "nearest_expiry": "expiry",
+    "dollar_delta": "delta underlying_price", "gamma_1pct": "gamma underlying_price",
     "by_underlying": "symbol delta gamma vega theta underlying_price",
-    "legs_without_value": "market_value",
-    "legs_without_greeks": "delta gamma vega theta",
-    "legs_without_value_time": "value_time",
-    "oldest_value_at": "value_time timestamp",
-    "worst_value_age_s": "value_time timestamp",
-    "legs_expiring": "contracts.expires_on",
-    "nearest_expiry": "expiry",
+    "legs_without_value": "market_value", "legs_without_greeks": "delta gamma vega theta",
+    "legs_without_value_time": "value_time", "oldest_value_at": "value_time timestamp",
+    "worst_value_age_s": "value_time timestamp", "legs_expiring": "contracts.expires_on",
     "short_legs_in_money": "active_strategies.strike underlying_price",
-    "short_legs_unknown": "underlying_price",
-    "mismatches": "contracts.conid",
-    "options": "right",
-    "options_with_greeks": "delta",
-    "options_modelled": "greeks_source",
-    "legs_closed": "closures.cause",
-    "closed": "closures.cause closures.closed_at",
-}
+    "short_legs_unknown": "underlying_price", "mismatches": "contracts.conid",
+    "options": "right", "options_with_greeks": "delta", "options_modelled": "greeks_source",
+    "legs_closed": "closures.cause", "closed": "closures.cause closures.closed_at",
+}  # fmt: skip
 _LEGS = (
     "active_strategies.strategy_id active_strategies.conid active_strategies.quantity "
     "active_strategies.removed_at position multiplier"
@@ -216,9 +202,9 @@ _LEGS = (
 
 
 @derived_asset(
-    STRATEGY_EXPOSURE,
+    schema.STRATEGY_EXPOSURE,
     deps=["position_updates", "active_strategies", "contracts", "closures"],
-    metadata=table_asset.column_lineage(STRATEGY_EXPOSURE, _MADE_OF, every=_LEGS),
+    metadata=table_asset.column_lineage(schema.STRATEGY_EXPOSURE, _MADE_OF, every=_LEGS),
     money_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
@@ -235,7 +221,7 @@ def strategy_exposure(lake: tables.Lake, settings: Settings, run_id: str | None)
     Live: `position-sync money` shows these figures as they move, second by second.
     """
     now = datetime.now(UTC)
-    table = lake.derived_table(STRATEGY_EXPOSURE)
+    table = lake.derived_table(schema.STRATEGY_EXPOSURE)
 
     def make() -> tuple[tuple[Book, pl.DataFrame], pl.DataFrame]:
         book = read_book(lake, settings, now)
@@ -265,7 +251,7 @@ MOST_NAMED = 5
 
 
 @derived_asset(
-    RISK_SCENARIOS,
+    schema.RISK_SCENARIOS,
     deps=["position_updates", "active_strategies"],
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
@@ -295,7 +281,7 @@ def risk_scenarios(lake: tables.Lake, settings: Settings, run_id: str | None) ->
     )
 
 
-@table_check(RISK_SCENARIOS.name)
+@table_check(schema.RISK_SCENARIOS.name)
 def losses_are_within_their_limits(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether no strategy would lose more than scenarios.yaml allows, by its newest rows.
 
@@ -320,7 +306,7 @@ def losses_are_within_their_limits(lake: tables.Lake, settings: Settings) -> dg.
     return failed(f"{text}.", beyond=broken.height, not_certain=unknown.height)
 
 
-@table_check(RISK_SCENARIOS.name)
+@table_check(schema.RISK_SCENARIOS.name)
 def early_assignment(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether no short option may be assigned early, where scenarios.yaml makes that a limit.
 

@@ -12,12 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from position_sync_dagster.defs.resources import (
-    GATEWAY,
-    STREAM_JOB,
-    PositionSyncResource,
-    dagster_failures,
-)
+from position_sync_dagster.defs import resources
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.storage.table import Table
@@ -70,7 +65,7 @@ def table_asset(
             config_schema={},  # without it, Launchpad would take any value
             metadata={**columns, **(metadata or {})},
             **options,
-        )(dagster_failures(function))
+        )(resources.dagster_failures(function))
         return asset
 
     return decorate
@@ -113,7 +108,7 @@ def derived_asset(
 
         @table_asset(spec, described=derive, **options)
         def materialize(
-            context: dg.AssetExecutionContext, position_sync: PositionSyncResource
+            context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource
         ) -> dg.MaterializeResult[None]:
             made = derive(position_sync.lake, position_sync.settings, context.run.run_id)
             for key, found in made.checks.items():
@@ -257,11 +252,11 @@ def external(
 
 def followed(spec: schema.TableSpec, *deps: str) -> Callable[[Callable[[], None]], dg.AssetSpec]:
     """Return the decorator of a table that the owner of the login writes, and no run."""
-    shown = table_metadata(spec, job=STREAM_JOB)
+    shown = table_metadata(spec, job=resources.STREAM_JOB)
     return external(spec.name, *deps, kinds={"deltalake"}, metadata=shown)
 
 
-@external(GATEWAY, kinds={"source"}, metadata={"written_by": "Interactive Brokers"})
+@external(resources.GATEWAY, kinds={"source"}, metadata={"written_by": "Interactive Brokers"})
 def gateway() -> None:
     """TWS or IB Gateway, or the simulator: where all positions and prices come from.
 
@@ -272,7 +267,7 @@ def gateway() -> None:
     """
 
 
-@followed(schema.BROKER_POSITIONS, GATEWAY)
+@followed(schema.BROKER_POSITIONS, resources.GATEWAY)
 def broker_positions() -> None:
     """Every holding as the broker last reported it, with the broker's own value.
 
@@ -286,7 +281,7 @@ def broker_positions() -> None:
     """
 
 
-@followed(schema.CONTRACTS, GATEWAY)
+@followed(schema.CONTRACTS, resources.GATEWAY)
 def contracts() -> None:
     """Contract details, stored when a contract is first seen.
 
@@ -297,7 +292,7 @@ def contracts() -> None:
     """
 
 
-@followed(schema.GATEWAY_SESSIONS, GATEWAY)
+@followed(schema.GATEWAY_SESSIONS, resources.GATEWAY)
 def gateway_sessions() -> None:
     """The lease of each owner of a login: which process may write, and until when.
 
@@ -308,7 +303,7 @@ def gateway_sessions() -> None:
     """
 
 
-@followed(schema.ACCOUNT_VALUES, GATEWAY, "flex_statements")
+@followed(schema.ACCOUNT_VALUES, resources.GATEWAY, "flex_statements")
 def account_values() -> None:
     """Net liquidation, cash, funds, margin and profit of each account, one row per change.
 
@@ -333,7 +328,7 @@ def reconciliation_breaks() -> None:
     """
 
 
-@followed(schema.POSITION_CHANGES, GATEWAY)
+@followed(schema.POSITION_CHANGES, resources.GATEWAY)
 def position_changes() -> None:
     """Each change of a quantity, stored before the owner of the login published the new quantity.
 
@@ -344,7 +339,7 @@ def position_changes() -> None:
     """
 
 
-@followed(schema.DIVIDENDS, GATEWAY)
+@followed(schema.DIVIDENDS, resources.GATEWAY)
 def dividends() -> None:
     """Dividends that the gateway expects of the underlyings of streamed options (generic tick 456).
 

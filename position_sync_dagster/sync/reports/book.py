@@ -95,6 +95,8 @@ _COUNTS = {
 }  # fmt: skip
 
 
+KEY = ("account", "conid")
+
 # The names of sums that are of no strategy and of no underlying.
 TOTAL, BASE_TOTAL = "total", "total in base"
 
@@ -189,20 +191,18 @@ class Book:
         The value of a holding is current if its source confirmed it since `live_since` of its
         login (`is_current`).
         """
-        key, is_open = ["account", "conid"], pl.col("position") != 0
-        times = self.priced.filter(is_open).select(*key, CONFIRMED, PRICED)
-        found = self.reported.filter(is_open).select("gateway_id", *key)
-        timed = found.join(times, on=key, how="left")
+        is_open = pl.col("position") != 0
+        times = self.priced.filter(is_open).select(*KEY, CONFIRMED, PRICED)
+        found = self.reported.filter(is_open).select("gateway_id", *KEY)
+        timed = found.join(times, on=KEY, how="left")
         return timed.with_columns(is_current=is_current(self.live_since))
 
     @cached_property
     def unwritten(self) -> pl.DataFrame:
         """The reported holdings of which the ledger has another quantity, or no row."""
-        key = ["account", "conid"]
-        rows = self.priced.select(*key, pl.col("position").alias("written"))
-        return self.reported.join(rows, on=key, how="left").filter(
-            pl.col("position") != pl.col("written").fill_null(0.0)
-        )
+        rows = self.priced.select(*KEY, written="position")
+        written = pl.col("written").fill_null(0.0)
+        return self.reported.join(rows, on=KEY, how="left").filter(pl.col("position") != written)
 
     @cached_property
     def strategies(self) -> list[Sums]:
@@ -334,11 +334,7 @@ def _known(lake: Lake, _versions: tuple[int, ...]) -> Known:
     return read_closes(lake), lake.contracts.quoted_in_cents() | lake.contracts.get(legs)
 
 
-def read_book(
-    lake: Lake,
-    settings: Settings,
-    now: datetime,
-) -> Book:
+def read_book(lake: Lake, settings: Settings, now: datetime) -> Book:
     """Read the holdings and the strategies; blocks.
 
     Raises:
@@ -435,7 +431,6 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
 
 
 GREEKS = ("delta", "gamma", "vega", "theta", "implied_vol", "underlying_price")
-KEY = ("account", "conid")
 
 # The names of a position in the JSON, in order.
 COLUMNS = (

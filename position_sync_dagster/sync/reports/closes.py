@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -203,35 +203,28 @@ class Closes:
 NO_CLOSES = Closes()
 
 
-def read_closes(
-    lake: Lake, past: Past | None = None, *, conids: Collection[int] | None = None
-) -> Closes:
+def read_closes(lake: Lake, past: Past | None = None) -> Closes:
     """Read the closes as they are known now, or as they were at a moment; blocks.
 
     Args:
         lake: The tables.
         past: The moment.
-        conids: Only closes of these contracts, as for how legs ended: a year has too many to read
-            them all for that. None: all.
 
     Raises:
         LakeError: A table cannot be used.
     """
     names = ["change_id", *_KEY, "before", "after", "seen_at", "average_cost", "multiplier"]
-    known = None if conids is None else schema.one_of("conid", conids)
-    changes = lake.position_changes.rows(None, known, names).sort("seen_at")
+    known, changes = None, lake.position_changes.rows(None, None, names).sort("seen_at")
     if past is not None:
         changes = changes.filter(pl.col("seen_at") <= schema.moment(past.at))
         judged = pl.coalesce("judged_at", "closed_at")
-        before = (pl.col("closed_at") if past.as_known_now else judged) <= schema.moment(past.at)
-        known = before if known is None else known & before
+        known = (pl.col("closed_at") if past.as_known_now else judged) <= schema.moment(past.at)
     legs = lake.registry.sync.history()
     if changes.is_empty():
         return Closes(legs=legs)
     rows = lake.closures.current_rows(known)
     traded = [*legs["conid"].unique(), *rows["counter_conid"].drop_nulls()]
-    of_legs = schema.one_of("conid", traded if conids is None else conids)
-    made = current_executions(lake.executions.records(None, of_legs))
+    made = current_executions(lake.executions.records(None, schema.one_of("conid", traded)))
     return Closes(
         rows=rows,
         executions=schema.frame_of(

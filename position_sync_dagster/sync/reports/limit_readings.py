@@ -26,22 +26,6 @@ from position_sync_dagster.sync.confirmations import PRICED
 from position_sync_dagster.sync.reports.book import Book, is_current
 from position_sync_dagster.sync.reports.exposure import Split
 
-WORDS = {
-    Measure.UNREALIZED_PNL: "unrealised profit",
-    Measure.DAILY_PNL: "daily profit",
-    Measure.DOLLAR_DELTA: "dollar delta",
-    Measure.THETA: "theta a day",
-    Measure.VEGA: "vega a point",
-    Measure.DAYS_TO_EXPIRY: "days to the nearest expiry",
-    Measure.SHORT_IN_MONEY: "short options in the money",
-    Measure.VALUE_AGE_S: "age of the oldest price in seconds",
-    Measure.MISSING_LEGS: "missing legs",
-    Measure.GAMMA_1PCT: "change of dollar delta by 1 %",
-    Measure.MAINTENANCE_MARGIN: "maintenance margin",
-    Measure.EXCESS_LIQUIDITY: "excess liquidity",
-    Measure.CUSHION: "excess liquidity as a part of the net liquidation",
-}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated:
@@ -61,7 +45,7 @@ class Evaluated:
         limit, number = self.limit, self.reading.number
         unit = f" {limit.currency}" if limit.currency else ""
         than = f"the {limit.bound} is {limit.value:,.10g}{unit}"
-        what = f"{limit.subject}: {WORDS[limit.measure]}"
+        what = f"{limit.subject}: {limit.measure}"
         if self.outcome is LimitState.UNKNOWN:
             return f"{what} is not known ({than}): {self.reading.unknown}."
         if number is None:
@@ -147,7 +131,7 @@ def _sum(limit: Limit, book: Book, parts: pl.DataFrame) -> Reading:
         parts = parts.filter("is_option")  # nothing else has them
     without = parts.filter(pl.col(name).is_null() | pl.col(name).is_nan())
     if not without.is_empty():
-        return Reading(unknown=f"no {WORDS[limit.measure]} is known of {_named(without)}")
+        return Reading(unknown=f"no {limit.measure} is known of {_named(without)}")
     rates = {one.account: one.rates for one in book.accounts}
     total = 0.0
     sums = parts.group_by("account", "currency").agg(pl.col(name).sum()).sort("account", "currency")

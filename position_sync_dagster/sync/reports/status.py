@@ -29,14 +29,9 @@ from position_sync_dagster.sync.reports.book import KEY, Book, read_book, writte
 from position_sync_dagster.yaml_file import saved_state
 
 
-def strategies_problem(path: Path) -> str | None:
-    """Return why a strategies file cannot be read; None for a good one."""
-    return _strategies_problem(path, saved_state(path))
-
-
 @lru_cache(maxsize=4)
 def _strategies_problem(path: Path, _state: tuple[int, int, int]) -> str | None:
-    """Return the problem of a file in this state; cached, since a live status asks often."""
+    """Return why a file in this state cannot be read; cached, since a live status asks often."""
     try:
         load_strategies(path)
     except StrategiesFileError as error:
@@ -176,7 +171,10 @@ def read_status(
         for login in settings.logins
     )
     programs = dagster_files.read()
-    worst = max(logins, key=lambda login: _trouble(login, now))
+    worst = max(
+        logins,
+        key=lambda one: (one.session_state is None, seconds_since(one.blind_since, now) or 0.0),
+    )
     overview = lake.queue.sync.overview()
     active = {leg.conid for leg in book.legs}
     held = set(book.held.get_column("conid"))
@@ -219,7 +217,9 @@ def read_status(
 
 def _attention(strategies_file: Path | None, failed: int) -> Iterator[str]:
     """Yield the problems of the strategies file and of FAILED requests."""
-    if strategies_file is not None and (problem := strategies_problem(strategies_file)):
+    if strategies_file is not None and (
+        problem := _strategies_problem(strategies_file, saved_state(strategies_file))
+    ):
         yield f"{problem} The active legs stay as they were read last."
     if failed:
         requests = "1 request is" if failed == 1 else f"{failed:,} requests are"
@@ -301,10 +301,3 @@ _OF_OWNER = (*_OF_LINES, "greeks")
 def _sum(values: Iterable[int | None]) -> int | None:
     known = [value for value in values if value is not None]
     return sum(known) if known else None
-
-
-def _trouble(login: LoginStatus, now: datetime) -> float:
-    """Return for how many seconds a login has had no owner that sees its gateway."""
-    if login.session_state is None:
-        return float("inf")
-    return seconds_since(login.blind_since, now) or 0.0

@@ -133,16 +133,11 @@ def test_a_list_of_legs_shows_the_state_of_each(lake):
     lake.registry.sync.add_many(leg(c) for c in (STREAMED, QUEUED, STALE, UNHELD, CLOSED, SHARED))
     lake.registry.sync.add_many([leg(SHARED, "t", account=A), leg(SHARED, "u", account=B)])
     printed = json_of("strategies", "list")
-    assert {(one["strategy_id"], one["conid"]): one["state"] for one in printed} == {
-        ("s", STREAMED): "STREAMED",
-        ("s", QUEUED): "OVERFLOW",
-        ("s", STALE): "OVERFLOW",
-        ("s", UNHELD): "ARMED",
-        ("s", CLOSED): "ARMED",
-        ("s", SHARED): "STREAMED",
-        ("t", SHARED): "ARMED",
-        ("u", SHARED): "STREAMED",
-    }
+    states = {(one["strategy_id"], one["conid"]): one["state"] for one in printed}
+    armed = dict.fromkeys((("s", UNHELD), ("s", CLOSED), ("t", SHARED)), "ARMED")
+    streamed = dict.fromkeys((("s", STREAMED), ("s", SHARED), ("u", SHARED)), "STREAMED")
+    overflow = dict.fromkeys((("s", QUEUED), ("s", STALE)), "OVERFLOW")
+    assert states == armed | streamed | overflow
     assert {one["expiry"] for one in printed} == {"2028-12-15"}
     shown = run("strategies", "list")
     assert [line.split()[1] for line in shown.splitlines() if f" {UNHELD} " in line] == ["ARMED"]

@@ -97,7 +97,7 @@ def test_a_contract_is_explained(held, tmp_path, monkeypatch) -> None:
     file.write_text("strategies:\n- rule: calls\n  match: {right: CALL, side: long}\n")
     monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", str(file))
     conid = contract("95P").conid
-    assert "calls does not take it: it is no CALL" in run("list", "--explain", str(conid))
+    assert "calls does not take it: its right is PUT" in run("list", "--explain", str(conid))
     run("propose", "--accept", "all")
     said = run("list", "--explain", str(conid))
     assert "it belongs to the strategy SPY-iron-condor-2028-12-15" in said

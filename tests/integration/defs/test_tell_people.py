@@ -91,7 +91,7 @@ def test_a_message_waits_for_a_receiver_that_is_away_and_no_url_is_stored(
     cursor = cursor_of(AlertCursor, result.cursor)
     result = tick(cursor_text(replace(cursor, failing={0: datetime.now(UTC)})))
     assert [title.split(":")[0] for title, _ in receiver.taken()] == ["WARN"]
-    assert cursor_of(AlertCursor, result.cursor).outbox == ()
+    assert cursor_of(AlertCursor, result.cursor).outbox == {}
 
 
 def test_without_receivers_it_does_nothing(tick, settings):
@@ -174,7 +174,7 @@ def test_a_walk_that_crosses_returns_and_crosses_again_sends_each_once(publish, 
     assert publish(-1500.0) == [], "the limit itself is allowed"
     assert publish(-1612.5) == [f"ERROR: {OWN}"]
     (_title, body) = receiver.taken()[-1]
-    assert "strategy condor: unrealised profit -1,612.5 USD; the min is -1,500 USD." in body
+    assert "strategy condor: unrealized_pnl -1,612.5 USD; the min is -1,500 USD." in body
     assert "What to do: Decide about the position" in body
     assert publish(-1700.0) == []
     assert publish(-900.0) == [f"Passes again: {OWN}"]

@@ -11,10 +11,10 @@ from tests.support.crash_worker import BATCH, MANY, POINTS, large_insert
 from tests.support.drains import assert_each_ended_once, drain_later
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
-from tests.support.forked_workers import worker_forker
+from tests.support.forked_workers import ForkedWorker
 from tests.support.object_store import stored_under
+from tests.support.queues import finish_each
 
-MODULE = "tests.support.crash_worker"
 REQUESTS = 12
 
 # Where and at which point a drain is killed: in a store, a commit that is not there is the point
@@ -28,8 +28,7 @@ DRAINS = [("disk", point) for point in POINTS["drain"]] + [
 
 def killed_at(path: str, work: str, point: str) -> None:
     """Run a process that kills itself at a point of its work."""
-    worker = worker_forker(MODULE).start(work, path, point)
-    worker.begin()
+    worker = ForkedWorker("tests.support.crash_worker", work, path, point).begin()
     assert worker.output() == f"at {point}\n", "the process did not reach the point"
 
 
@@ -76,7 +75,7 @@ def test_a_drain_killed_at_any_step_is_followed_by_one_row_for_each_request(lake
 @pytest.mark.parametrize("place", ["disk", "store"] if EVERYTHING else ["disk"], indirect=True)
 @pytest.mark.parametrize("point", POINTS["maintain"])
 def test_maintenance_killed_at_any_step_changes_nothing_that_is_read(lake, point):
-    finish_some(lake)
+    finish_each(lake.queue, range(1000, 1035))
     before = lake.queue.table.rows().sort("request_id").drop("part")
     killed_at(lake.path, "maintain", point)
     again = Lake(lake.path, fsync=False)
@@ -84,12 +83,6 @@ def test_maintenance_killed_at_any_step_changes_nothing_that_is_read(lake, point
     assert not any(map(Table.examine, Lake(again.path).tables))
     again.maintain(clean_now=True)
     assert again.queue.table.rows().sort("request_id").drop("part").equals(before)
-
-
-def finish_some(lake: Lake, count: int = 35) -> None:
-    queue = lake.queue.sync
-    for request in queue.insert_many(QueueRequest(1000 + n, "SPY") for n in range(count)):
-        queue.mark_success([request])
 
 
 PLACED = [("disk", "insert"), ("disk", "insert_many"), ("store", "insert")]

@@ -21,7 +21,7 @@ from position_sync_dagster.sync.stream.ownership import Ownership
 from tests.support.demo_program import wait_for
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
-from tests.support.lake_processes import Worker
+from tests.support.lake_worker import Worker
 from tests.support.object_store import KEY_ID, SECRET, stored_under
 from tests.support.settings import make_settings
 from tests.support.store_proxy import CUT, CUT_AFTER, ERRORS, HANG, TOKEN, Rule
@@ -197,8 +197,7 @@ def test_an_owner_whose_clock_is_off_never_writes_after_its_successor(
 
 def _owner_that_writes(lake, **options):
     """Start a process that owns the login, and wait for its first row."""
-    worker = Worker("write_as_owner", lake.path, **options)
-    worker.begin()
+    worker = Worker("write_as_owner", lake.path, **options).begin()
     wait_for("the owner writes", lake.updates.sync.count)
     return worker
 

@@ -14,7 +14,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import table
 from position_sync_dagster.lake.storage.table import maintain, offload, write
 from position_sync_dagster.sync.stream.ownership import Ownership
-from tests.support.lake_processes import Worker, workers
+from tests.support.lake_worker import Worker, workers
 from tests.support.settings import make_settings
 from tests.support.waiting import DEADLINE_S, eventually
 

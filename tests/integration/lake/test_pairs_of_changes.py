@@ -20,7 +20,6 @@ from deltalake import write_deltalake
 from position_sync_dagster.domain.closes import Execution
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.holding import BrokerPosition, PositionUpdate, QueueRequest
-from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake import derived
@@ -29,8 +28,10 @@ from position_sync_dagster.lake.schema import LATEST_POSITIONS
 from position_sync_dagster.lake.storage import opening
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import Table
+from tests.support.contracts import contract_details
 from tests.support.extent import part_of
 from tests.support.holdings import make_holding
+from tests.support.queues import finish_each
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 LOGIN = "127.0.0.1:7497"
@@ -53,11 +54,6 @@ def update(number: int) -> PositionUpdate:
 
 def holding(number: int) -> BrokerPosition:
     return make_holding(number, NOW, gateway_id=LOGIN, account="DUSIM1")
-
-
-def details(number: int) -> ContractDetails:
-    given = {"conid": number, "symbol": "SPY", "sec_type": "OPT", "seen_at": NOW}
-    return ContractDetails(**dict.fromkeys(f.name for f in fields(ContractDetails)) | given)
 
 
 def execution(number: int) -> Execution:
@@ -88,14 +84,6 @@ def later(lake: Lake) -> Lake:
     return Lake(lake.path, clock=lambda: datetime.now(UTC) + timedelta(days=999), fsync=False)
 
 
-def finish(lake: Lake, number: int, *, well: bool = True) -> None:
-    [request_id] = lake.queue.sync.insert_many([QueueRequest(number, "SPY")])
-    if well:
-        lake.queue.sync.mark_success([request_id])
-    else:
-        lake.queue.sync.mark_failed(request_id, "no", retryable=False)
-
-
 def own(lake: Lake, login: str) -> None:
     lake.sessions.acquire(login, Owner.REFRESH, lease_s=600, run_id=None, host="h", pid=1)
 
@@ -116,12 +104,12 @@ FILL: dict[str, Callable[[Lake, int], Any]] = {
     "active_strategies": lambda lake, n: (
         leg(lake, n), n % 2 or lake.registry.sync.remove_active(n)
     ),
-    "position_queue": finish,
+    "position_queue": lambda lake, n: finish_each(lake.queue, [n]),
     "position_updates": lambda lake, n: lake.updates.sync.append([update(n)]),
     "broker_positions": lambda lake, n: (
         lake.broker_positions.replace(f"login{n}", [holding(n)])
     ),
-    "contracts": lambda lake, n: lake.contracts.put([details(n)]),
+    "contracts": lambda lake, n: lake.contracts.put([contract_details(n)]),
     "gateway_sessions": lambda lake, n: (own(lake, f"login{n}"), end_session(lake, f"login{n}")),
     "reconciliation_breaks": lambda lake, n: [
         lake.breaks.record({f"login{n}": found}, at(n)) for found in ([discrepancy(n)], [])
@@ -156,8 +144,8 @@ CHANGES: dict[str, dict[str, Work]] = {
         "replace another": lambda lake: lake.broker_positions.replace("login2", [holding(71)]),
     },
     "contracts": {
-        "put new": lambda lake: lake.contracts.put([details(50)]),
-        "put known": lambda lake: lake.contracts.put([details(1), details(50)]),
+        "put new": lambda lake: lake.contracts.put([contract_details(50)]),
+        "put known": lambda lake: lake.contracts.put([contract_details(1), contract_details(50)]),
     },
     "gateway_sessions": {
         "acquire": lambda lake: own(lake, "login1"),
@@ -212,7 +200,7 @@ def template(path: Path, name: str) -> Path:
     for number in range(1, FILES + 1):
         FILL[name](lake, number)
     if name == "position_queue":
-        finish(lake, 40, well=False)
+        lake.queue.sync.mark_failed(lake.queue.sync.insert(40, "SPY"), "no", retryable=False)
         lake.queue.sync.insert_many(QueueRequest(number, "SPY") for number in range(30, 33))
         lake.queue.sync.claim_batch(limit=1, lease_s=600)
     elif name == "gateway_sessions":

@@ -12,7 +12,7 @@ from tests.support.demo_program import wait_for
 from tests.support.drains import assert_each_ended_once, drain_later
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
-from tests.support.lake_processes import Worker, together, workers
+from tests.support.lake_worker import Worker, together, workers
 
 REQUESTS = 5000
 # Claims that take them all, in `make test` half of them, and a sixth on a store, where each takes

@@ -11,7 +11,7 @@ from position_sync_dagster.domain.holding import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.table import maintain
-from tests.support.lake_processes import Worker, together
+from tests.support.lake_worker import Worker, together
 from tests.support.queues import filled_queue
 
 NULLS = (

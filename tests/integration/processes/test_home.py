@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -78,7 +79,7 @@ def test_processes_that_a_crash_left_are_ended_before_the_next_use_and_no_others
     monkeypatch.setattr(home_module, "LEFTOVER_S", 0.2)
     mine, other = tmp_path / "mine", tmp_path / "other"
     other.mkdir()
-    start(SLEEP, env=home_module.home_environment({MARKER: str(mine)}))
+    start(SLEEP, env=home_module.home_environment({}, mine))
     words = [sys.executable, "-c", SLEEP]
     with ChildProcess("n", words, env={MARKER: str(other)}, cwd=other, grace_s=0.0) as neighbour:
         wait_for("it can be found", lambda: home_module.find_marked(mine), poll_s=0.02)
@@ -92,12 +93,15 @@ def test_the_users_settings_do_not_reach_into_a_home(monkeypatch):
     monkeypatch.setenv("POSITION_SYNC_MAX_LINES", "40")
     monkeypatch.setenv("DAGSTER_HOME", "/real/home")
     monkeypatch.setenv("TZ", "America/New_York")
-    env = home_module.home_environment({"POSITION_SYNC_LAKE": "/demo/lake"})
+    env = home_module.home_environment({"POSITION_SYNC_LAKE": "/demo/lake"}, Path("/demo/dagster"))
     assert {k: v for k, v in env.items() if k.startswith(("POSITION_SYNC_", "DAGSTER_"))} == {
-        "POSITION_SYNC_LAKE": "/demo/lake"
+        "POSITION_SYNC_LAKE": "/demo/lake",
+        MARKER: "/demo/dagster",
     }
     assert env["TZ"] == "America/New_York"
-    home_module.adopt_environment({"POSITION_SYNC_LAKE": "/demo/lake", "OTHER": "x"})
+    values = {"POSITION_SYNC_LAKE": "/demo/lake", "OTHER": "x"}
+    home_module.adopt_environment(values, Path("/demo/dagster"))
+    assert os.environ["DAGSTER_HOME"] == "/demo/dagster"
     assert os.environ["POSITION_SYNC_LAKE"] == "/demo/lake"
     assert "POSITION_SYNC_MAX_LINES" not in os.environ
     assert "OTHER" not in os.environ

@@ -17,7 +17,7 @@ from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.booked_legs import PUT, leg
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
-from tests.support.forked_workers import worker_forker
+from tests.support.forked_workers import ForkedWorker
 from tests.support.object_store import SECRET
 from tests.support.promises import assert_one_writer_each
 from tests.support.store_proxy import HANG, TOKEN, Rule
@@ -47,11 +47,8 @@ def processes(tmp_path, store):
 
     def start(name, work, lake, port):
         log = tmp_path / f"{name}.log"
-        worker = worker_forker("tests.support.outage_worker").start(
-            work, lake.path, port, LEASE_S, str(log)
-        )
-        started.append(worker)
-        worker.begin()
+        words = (work, lake.path, port, LEASE_S, str(log))
+        started.append(ForkedWorker("tests.support.outage_worker", *words).begin())
         return log
 
     yield start

@@ -461,9 +461,7 @@ def judged(name: str) -> list[closes.Closure]:
         ("sold on its day", "sold on its day", False),
     ],
 )
-def test_what_is_stated_replaces_and_what_is_known_is_not_forgotten(
-    old: str, new: str, replaces: bool
-) -> None:
+def test_what_is_stated_replaces_and_what_is_known_is_not_forgotten(old, new, replaces) -> None:
     assert closes.knows_more(judged(new), judged(old)) is replaces
 
 

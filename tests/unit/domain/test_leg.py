@@ -106,20 +106,14 @@ def test_a_description_that_fits_several_contracts_chooses_none_and_names_them()
     assert "conid 2, class SPXW" in problem
 
 
-@pytest.mark.parametrize(
-    "terms",
-    [
-        {"symbol": "SPY"},
-        {"right": "P"},
-        {"strike": 5005},
-        {"expiry": "20260221"},
-        {"trading_class": "SPXQ"},
-        {"multiplier": 10},
-        {"currency": "EUR"},
-        {"sec_type": "FOP"},
-        {"right": None, "strike": None},
-    ],
-)
+OTHER_TERMS = {
+    "symbol": "SPY", "right": "P", "strike": 5005, "expiry": "20260221", "trading_class": "SPXQ",
+    "multiplier": 10, "currency": "EUR", "sec_type": "FOP",
+}  # fmt: skip
+OTHERS = [{name: value} for name, value in OTHER_TERMS.items()]
+
+
+@pytest.mark.parametrize("terms", [*OTHERS, {"right": None, "strike": None}])
 def test_a_contract_that_differs_in_anything_given_is_not_the_one(terms):
     assert matching_contracts(described(**terms), [MONTHLY, WEEKLY]) == []
 

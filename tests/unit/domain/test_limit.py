@@ -32,9 +32,7 @@ def limit(bound: Bound, value: float = 10.0, **values: str) -> Limit:
         ("max", None, "why", True, UNKNOWN),
     ],
 )
-def test_only_what_is_known_breaks_or_keeps_a_limit(
-    bound, number, unknown, at_least, outcome
-) -> None:
+def test_only_what_is_known_breaks_or_keeps_a_limit(bound, number, unknown, at_least, outcome):
     reading = Reading(number=number, unknown=unknown, at_least=at_least)
     assert judge(limit(Bound(bound)), reading) is outcome
 

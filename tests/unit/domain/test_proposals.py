@@ -123,9 +123,7 @@ def test_shares_that_cover_nothing_are_left_over_whichever_lot_they_are_of() -> 
 @pytest.mark.parametrize(
     ("name", "quantity", "kind"), [("110C", -1, "covered-call"), ("90P", 1, "protective-put")]
 )
-def test_an_option_with_an_order_goes_with_shares_without_one(
-    name: str, quantity: float, kind: str
-) -> None:
+def test_an_option_with_an_order_goes_with_shares_without_one(name, quantity, kind) -> None:
     found = propose(book({"stock": 100, name: quantity}), order(1, {name: quantity}))
     assert kinds(found) == [kind]
 
@@ -188,9 +186,7 @@ def test_a_put_among_calls_makes_no_condor() -> None:
         ({"105C": 1, "100C+": -1}, 0, None, False),
     ],
 )
-def test_credit_and_greatest_loss(
-    quantities: dict[str, float], credit: float, loss: float | None, unlimited: bool
-) -> None:
+def test_credit_and_greatest_loss(quantities, credit, loss, unlimited) -> None:
     found = propose([holding(name, q, cost=100.0) for name, q in quantities.items()])
     [one] = found.strategies
     assert (one.credit, one.greatest_loss, one.unlimited) == (credit, loss, unlimited)
@@ -249,9 +245,7 @@ def mixed_books(draw: st.DrawFn) -> tuple[dict[str, float], list[Any], list[Any]
 
 
 @given(mixed_books(), st.randoms(use_true_random=False))
-def test_a_proposal_takes_what_is_held_once_in_whatever_order_it_is_named(
-    given_book: tuple[dict[str, float], list[Any], list[Any]], random: Random
-) -> None:
+def test_a_proposal_takes_what_is_held_once_in_whatever_order_it_is_named(given_book, random):
     quantities, trades, claims = given_book
     held = book(quantities)
     found = propose(held, trades, claims)

@@ -43,39 +43,32 @@ def test_executions_near_each_other_are_a_roll_with_the_same_id_each_time() -> N
     assert one.roll_id == again.roll_id
 
 
+def opened(
+    conid: int, quantity: float, **values: object
+) -> tuple[list[PositionChange], list[Execution]]:
+    """Return the close of the call beside what one order opened with it."""
+    changes = [ROLLED[0], change(conid, 0, quantity, NOON, **values)]
+    return changes, [EXECUTED[0], fill(conid, quantity, NOON, **values)]
+
+
+OF_ANOTHER_ORDER = replace(EXECUTED[1], order_id="72")
+THIRD = 3_000
+TERMS: dict[str, object] = {
+    "right": Right.CALL, "sec_type": "OPT", "strike": 590.0, "expiry": ROLLED[0].expiry,
+}  # fmt: skip
 NO_ROLLS = {
     "two orders far from each other": (
-        ROLLED,
-        [EXECUTED[0], fill(OTHER, -2, LATER, order_id="72")],
+        ROLLED, [EXECUTED[0], replace(OF_ANOTHER_ORDER, time=LATER)],
     ),
-    "another right": (
-        [ROLLED[0], change(PUT, 0, -2, NOON)],
-        [EXECUTED[0], fill(PUT, -2, NOON)],
-    ),
-    "another quantity": (
-        [ROLLED[0], change(OTHER, 0, -1, NOON)],
-        [EXECUTED[0], fill(OTHER, -1, NOON)],
-    ),
-    "another side": (
-        [ROLLED[0], change(OTHER, 0, 2, NOON)],
-        [EXECUTED[0], fill(OTHER, 2, NOON)],
-    ),
-    "shares": (
-        [ROLLED[0], change(SHARES, 0, -2, NOON)],
-        [EXECUTED[0], fill(SHARES, -2, NOON)],
-    ),
-    "another account": (
-        [ROLLED[0], replace(ROLLED[1], account="DU2")],
-        [EXECUTED[0], replace(EXECUTED[1], account="DU2")],
-    ),
+    "another right": opened(PUT, -2),
+    "another quantity": opened(OTHER, -1),
+    "another side": opened(OTHER, 2),
+    "shares": opened(SHARES, -2),
+    "another account": opened(OTHER, -2, account="DU2"),
     "a close without an execution": (ROLLED, [EXECUTED[1]]),
     "two that might be the new leg": (
-        [*ROLLED, change(3_000, 0, -2, NOON, right=Right.CALL, sec_type="OPT")],
-        [
-            EXECUTED[0],
-            replace(EXECUTED[1], order_id="72"),
-            fill(3_000, -2, NOON, order_id="73"),
-        ],
+        [*ROLLED, change(THIRD, 0, -2, NOON, **TERMS)],
+        [EXECUTED[0], OF_ANOTHER_ORDER, fill(THIRD, -2, NOON, order_id="73")],
     ),
 }  # fmt: skip
 
@@ -89,12 +82,6 @@ def test_a_part_that_was_rolled_is_not_the_whole_leg() -> None:
     changes = [change(CALL, -3, -1, NOON), ROLLED[1]]
     (one,) = rolls(changes, EXECUTED)
     assert not one.complete
-
-
-THIRD = 3_000
-TERMS: dict[str, object] = {
-    "right": Right.CALL, "sec_type": "OPT", "strike": 590.0, "expiry": ROLLED[0].expiry,
-}  # fmt: skip
 
 
 def test_where_two_might_be_the_new_leg_or_the_old_one_both_are_named_and_none_is_chosen() -> None:

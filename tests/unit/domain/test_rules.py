@@ -68,6 +68,6 @@ def test_a_contract_is_explained_by_the_rule_that_takes_it_or_by_why_none_does()
     [said] = explain(conid, rules, held, [leg(conid, "hedges")], NOW)
     assert said == f"SPY 90P 15Dec28 ({conid}) in A: it belongs to the rule hedges."
     [said] = explain(conid, rules, held, [leg(1)], NOW)
-    assert "no strategy has it. hedges does not take it: it is no CALL." in said
+    assert "no strategy has it. hedges does not take it: its right is PUT." in said
     assert "few does not take it: its limit is reached." in said
     assert "No account holds the contract 5" in explain(5, rules, held, [], NOW)[0]

@@ -214,11 +214,6 @@ async def test_an_error_of_the_tables_is_shown_with_the_values_from_before(figur
     assert whole["figures"]["at"] <= figures.reads  # the time of the values, not of the error
 
 
-def test_a_viewer_too_many_is_refused(client, monkeypatch):
-    monkeypatch.setattr(money_page, "MOST_VIEWERS", 0)
-    assert client.get("/money/data").status_code == 503
-
-
 @pytest.mark.parametrize("after", ["x", "-1", "1" * 17, ""])
 def test_a_state_that_is_no_number_is_refused(client, after):
     assert client.get("/money/data", params={"after": after}).status_code == 400

@@ -60,9 +60,6 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(world, 
     for known_now, causes in ((False, {"TRADED", "UNEXPLAINED"}), (True, {"ASSIGNED"})):
         found = read_closes(lake, Past(at=first, as_known_now=known_now))
         assert {*found.rows["cause"]} == causes
-    every, one = read_closes(lake), read_closes(lake, conids={OTHER})
-    assert one.rows.equals(every.rows.filter(conid=OTHER))
-    assert one.ends == {conid: end for conid, end in every.ends.items() if conid == OTHER}
     version = lake.closures.table.version()
     assert world.materialize(closures).success
     assert lake.closures.table.version() == version

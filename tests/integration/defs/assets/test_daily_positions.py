@@ -303,20 +303,14 @@ def test_values_of_the_evening_before_are_older_than_the_day_of_the_exchange(wor
     assert found.metadata["only_older_values"].value == 1
 
 
-@pytest.mark.parametrize(
-    ("calendar", "hour", "first"),
-    [
-        ("XNYS", 20, "2026-03-05"),
-        ("XNYS", 22, "2026-03-09"),
-        ("XTKS", 5, "2026-03-05"),
-        ("XTKS", 23, "2026-03-09"),
-    ],
-)
+@pytest.mark.parametrize(("calendar", "before", "after"), [("XNYS", 20, 22), ("XTKS", 5, 23)])
+@pytest.mark.parametrize("is_missed", [True, False])
 def test_a_ledger_that_begins_after_the_close_of_a_day_does_not_miss_that_day(
-    world, fill_checked, calendar, hour, first
+    world, fill_checked, calendar, before, after, is_missed
 ):
     """Eleven at night, UTC, is the next morning in Tokyo."""
     world.set(calendar=calendar)
+    hour, first = (before, "2026-03-05") if is_missed else (after, "2026-03-09")
     world.row(1, utc(f"2026-03-05T{hour:02}:00:00"))
     world.row(2, utc("2026-03-06T05:00:00"))
     _result, found = fill_checked(partition_key="2026-03-06")

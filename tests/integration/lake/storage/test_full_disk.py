@@ -13,7 +13,7 @@ from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.durability import torn_entries
 from position_sync_dagster.lake.storage.table import COMPACT_FROM, maintain
-from tests.support.queues import filled_queue
+from tests.support.queues import filled_queue, finish_each
 
 
 def mount(*arguments: str, command: str = "mount") -> bool:
@@ -66,11 +66,8 @@ ROOM = 128 * 1024
 def test_a_step_on_a_nearly_full_disk_is_done_or_refused_with_the_reason(
     tmp_path, small_disk, capfd, step
 ):
-    first = PositionQueue(tmp_path / "q", fsync=False)
-    first.sync.initialize()
-    ids = first.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, COMPACT_FROM + 11))
-    for request_id in ids[:COMPACT_FROM]:  # as many files as are merged
-        first.sync.mark_success(request_id)
+    first = filled_queue(tmp_path / "q", 10)
+    finish_each(first, range(11, COMPACT_FROM + 11))  # as many files as are merged
     done: dict[int, bool] = {}
     for free in (0, 8192, 16384, 32768, ROOM):
         path = Path(shutil.copytree(tmp_path / "q", small_disk / "q"))
@@ -122,9 +119,7 @@ def free_on(disk: Path) -> int:
 
 def test_maintenance_makes_room_on_a_disk_that_is_full_of_replaced_files(small_disk):
     queue = filled_queue(small_disk / "q")
-    for conid in range(2, 42):
-        [request_id] = queue.sync.insert_many([QueueRequest(conid, "SPY")])
-        queue.sync.mark_success(request_id)
+    finish_each(queue, range(2, 42))
     fill(small_disk / "filler", leaving=12 * 1024)
     first, second = (maintain(queue.table, clean_now=True) for _ in range(2))
     assert "space" in str(first.skipped)

@@ -16,23 +16,7 @@ from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import table as storage
-from position_sync_dagster.lake.storage.table import (
-    CHECKPOINT_EVERY,
-    COMPACT_FROM,
-    Table,
-    data_files,
-    maintain,
-    write,
-)
-
-
-def finish_some(queue: PositionQueue, count: int, first: int = 1) -> list[str]:
-    ids = []
-    for conid in range(first, first + count):
-        [request_id] = queue.sync.insert_many([QueueRequest(conid, "SPY")])
-        queue.sync.mark_success([request_id])
-        ids.append(request_id)
-    return ids
+from tests.support.queues import finish_each
 
 
 @pytest.fixture
@@ -43,16 +27,16 @@ def queue(tmp_path: Path) -> PositionQueue:
 
 
 def test_finished_requests_are_merged_and_live_ones_left_alone(queue):
-    ids = finish_some(queue, COMPACT_FROM)
+    ids = finish_each(queue, range(1, storage.COMPACT_FROM + 1))
     queue.sync.insert_many(QueueRequest(conid, "SPY") for conid in range(1000, 1010))
     live = {uri for uri in queue.table.snapshot(DeltaTable.file_uris) if "bucket=live" in uri}
-    result = maintain(queue.table)
-    assert (result.compacted, result.skipped) == (COMPACT_FROM, None)
+    result = storage.maintain(queue.table)
+    assert (result.compacted, result.skipped) == (storage.COMPACT_FROM, None)
     assert result.files == len(live) + 1
     assert live < set(queue.table.snapshot(DeltaTable.file_uris))
     done = queue.sync.get_batch(priority=None, status=QueueStatus.SUCCESS, limit=100)
     assert {r.request_id for r in done} == set(ids)
-    assert queue.sync.counts()[QueueStatus.SUCCESS] == COMPACT_FROM
+    assert queue.sync.counts()[QueueStatus.SUCCESS] == storage.COMPACT_FROM
 
 
 async def test_in_an_object_store_no_change_waits_for_a_merge(store, monkeypatch, eventually):
@@ -61,15 +45,15 @@ async def test_in_an_object_store_no_change_waits_for_a_merge(store, monkeypatch
     begun, go_on, merged = threading.Event(), threading.Event(), []
     monkeypatch.setattr("position_sync_dagster.lake.storage.table.COMPACT_EVERY", 2)
 
-    def slow(of: Table, _small_bytes: int) -> None:
+    def slow(of: storage.Table, _small_bytes: int) -> None:
         begun.set()
         assert go_on.wait(60)
         merged.append(of.path)
 
     monkeypatch.setattr(storage, "compact", slow)
-    finish_some(queue, 1)
+    finish_each(queue, [1])
     assert begun.wait(60)
-    finish_some(queue, 1, first=2)
+    finish_each(queue, [2])
     assert not merged
     go_on.set()
     await eventually(lambda: set(merged) == {queue.table.path})
@@ -81,47 +65,36 @@ def test_the_counts_of_a_queue_need_no_read_of_finished_requests(queue):
     queue.sync.mark_failed(failed, "no such contract", retryable=False)
     queue.sync.insert_many(QueueRequest(c, "SPY", 1) for c in (1000, 1001))
     expected = queue.sync.overview()
-    maintain(queue.table)  # a checkpoint: opening the table does not check older files
+    storage.maintain(queue.table)  # a checkpoint: opening the table does not check older files
     for bucket in (QueueStatus.SUCCESS, QueueStatus.FAILED):
         [file] = Path(queue.table.path, f"bucket={bucket}").rglob("*.parquet")
         file.unlink()
     for again in (queue, PositionQueue(queue.table.path)):
         assert again.sync.overview() == expected
-        assert again.sync.counts() == {
-            QueueStatus.PENDING: 2,
-            QueueStatus.PROCESSING: 0,
-            QueueStatus.SUCCESS: 39,
-            QueueStatus.FAILED: 1,
-        }
+        assert again.sync.counts() == dict(zip(QueueStatus, (2, 0, 39, 1), strict=True))
     queue.sync.release(r.request_id for r in queue.sync.claim_batch())
     assert queue.sync.overview().claimable == 2
     with pytest.raises(BrokenTableError, match="cannot be read whole"):
         queue.sync.get_batch(None, status=QueueStatus.SUCCESS)
 
 
-def test_files_that_no_version_needs_are_deleted_only_after_the_retention(queue):
-    finish_some(queue, 40)
-    assert maintain(queue.table).deleted == 0
-    assert maintain(queue.table, clean_now=True).deleted > 40
-    files = [p for p in Path(queue.table.path).rglob("*.parquet") if "_delta_log" not in p.parts]
-    assert len(files) == maintain(queue.table).files == 1
-
-
-def test_no_empty_folder_is_left_of_parts(queue):
-    finish_some(queue, 40)
-    maintain(queue.table)
+def test_files_and_folders_that_no_version_needs_are_deleted_only_after_the_retention(queue):
+    finish_each(queue, range(1, 41))
+    assert storage.maintain(queue.table).deleted == 0
     folders = list(Path(queue.table.path).glob("bucket=*/part=*"))
     assert len(folders) > 40
-    maintain(queue.table, clean_now=True)
+    assert storage.maintain(queue.table, clean_now=True).deleted > 40
     left = {folder.name for folder in folders if folder.exists() and not any(folder.iterdir())}
     assert left <= {"part=0"}
-    finish_some(queue, 1, first=200)
+    files = [p for p in Path(queue.table.path).rglob("*.parquet") if "_delta_log" not in p.parts]
+    assert len(files) == storage.maintain(queue.table).files == 1
+    finish_each(queue, [200])
     assert queue.sync.counts()[QueueStatus.SUCCESS] == 41
 
 
 @pytest.mark.parametrize("step", ["vacuum", "create_checkpoint", "cleanup_metadata"])
 def test_maintenance_that_meets_a_log_cut_by_another_one_looks_again(queue, tmp_path, step):
-    finish_some(queue, 2)
+    finish_each(queue, [1, 2])
     log = tmp_path / "q" / "_delta_log"
     seen = []
 
@@ -167,18 +140,18 @@ def a_row(number: int, spec: schema.TableSpec = schema.LATEST_POSITIONS) -> pl.D
     return pl.DataFrame(places, schema=spec.polars)
 
 
-def add_to(table: Table, number: int) -> None:
+def write(table: storage.Table, number: int) -> None:
     row = a_row(number, table.spec)
     if table.spec not in schema.DERIVED:
-        table.transact(lambda handle: write(handle, row, {}))
+        table.transact(lambda handle: storage.write(handle, row, {}))
     elif table.spec.partition_by:
         day = row.get_column(table.spec.partition_by[0]).item()
-        derived.replace(Table(table.path, table.spec), {day: row})
+        derived.replace(storage.Table(table.path, table.spec), {day: row})
     else:
-        derived.replace(Table(table.path, table.spec), row)
+        derived.replace(storage.Table(table.path, table.spec), row)
 
 
-def stored(table: Table) -> tuple[int, int]:
+def stored(table: storage.Table) -> tuple[int, int]:
     """Return the number of data files, and of entries and checkpoints in the log."""
     folder = Path(table.path)
     log = list((folder / "_delta_log").iterdir())
@@ -190,75 +163,77 @@ def test_no_table_grows_in_files_or_log_over_a_day_of_commits(tmp_path, monkeypa
     lake = Lake(tmp_path, fsync=False)
     lake.initialize_sync()
     for table in lake.all_tables:
-        Table(table.path, table.spec).initialize()
-        DeltaTable(table.path).alter.set_table_properties(
-            {"delta.logRetentionDuration": "interval 0 seconds"}
-        )
+        storage.Table(table.path, table.spec).initialize()
+        retention = {"delta.logRetentionDuration": "interval 0 seconds"}
+        DeltaTable(table.path).alter.set_table_properties(retention)
     afterwards = []
     for hour in range(HOURS):
         for table in lake.all_tables:
             for number in range(COMMITS):
-                add_to(table, hour * COMMITS + number)
+                write(table, hour * COMMITS + number)
         lake.maintain(clean_now=True)
         afterwards.append({table.spec.name: stored(table) for table in lake.all_tables})
     for table in lake.all_tables:
         files, entries = zip(*(one[table.spec.name] for one in afterwards), strict=True)
         assert max(files) < DUE, table.spec.name
-        assert max(entries) <= 2 * CHECKPOINT_EVERY, table.spec.name
-        assert table.count() == (1 if table.spec in schema.DERIVED else HOURS * COMMITS), (
-            table.spec.name
-        )
+        assert max(entries) <= 2 * storage.CHECKPOINT_EVERY, table.spec.name
+        rows = 1 if table.spec in schema.DERIVED else HOURS * COMMITS
+        assert table.count() == rows, table.spec.name
 
 
 @pytest.mark.parametrize("spec", [schema.POSITION_UPDATES, schema.ACCOUNT_VALUES])
 def test_one_small_file_is_left_of_each_day_that_is_over(tmp_path, spec):
-    table = Table(tmp_path / spec.name, spec, fsync=False)
+    table = storage.Table(tmp_path / spec.name, spec, fsync=False)
     table.initialize()
     for number in range(6):
         row = a_row(number, spec).with_columns(date=NOW.date() + timedelta(days=number // 2))
-        table.transact(lambda handle, row=row: write(handle, row, {}))
+        table.transact(lambda handle, row=row: storage.write(handle, row, {}))
     before = table.rows().sort(spec.order)
-    assert maintain(table).compacted == 4
+    assert storage.maintain(table).compacted == 4
     assert table.rows().sort(spec.order).equals(before, null_equal=True)
-    files = table.snapshot(data_files).group_by("partition.date").len().sort("partition.date")
-    assert files.get_column("len").to_list() == [1, 1, 2]  # the last day may get more
-    assert maintain(table).compacted == 0
+    by_day = table.snapshot(storage.data_files).group_by("partition.date").len()
+    assert by_day.sort("partition.date").get_column("len").to_list() == [
+        1,
+        1,
+        2,
+    ]  # the last day may get more
+    assert storage.maintain(table).compacted == 0
 
 
 @pytest.mark.parametrize("spec", [schema.POSITION_UPDATES, schema.ACCOUNT_VALUES])
 def test_rows_that_are_appended_meanwhile_do_not_delay_a_merge(tmp_path, spec, monkeypatch):
     monkeypatch.setattr(storage, "COMPACT_FROM", DUE)
-    table, other = (Table(tmp_path / spec.name, spec, fsync=False) for _ in range(2))
+    table, other = (storage.Table(tmp_path / spec.name, spec, fsync=False) for _ in range(2))
     table.initialize()
     for number in range(DUE):
-        add_to(table, number)
+        write(table, number)
     tries, transact = [], table.transact
 
     def beside(step):
         def once(handle):
             tries.append(handle.version())
             if len(tries) == 1:
-                add_to(other, DUE)
+                write(other, DUE)
             return step(handle)
 
         return transact(once)
 
     monkeypatch.setattr(table, "transact", beside)
-    result = maintain(table)
+    result = storage.maintain(table)
     assert (result.compacted, result.files, result.skipped) == (DUE, 2, None)
     assert len(tries) == 2  # the merge, and the look that found nothing more
 
 
 def test_small_files_behind_some_larger_ones_are_merged(tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "COMPACT_FROM", DUE)
-    table = Table(tmp_path / "position_updates", schema.POSITION_UPDATES, fsync=False)
+    table = storage.Table(tmp_path / "position_updates", schema.POSITION_UPDATES, fsync=False)
     table.initialize()
     for number in range(2 * DUE):
         row = a_row(number, schema.POSITION_UPDATES)
         if number < 6:  # as the first rows of a day, when all holdings are written
             row = row.with_columns(note=pl.lit(os.urandom(30_000).hex()))
-        table.transact(lambda handle, row=row: write(handle, row, {}))
-    sizes = sorted(table.snapshot(data_files).get_column("size_bytes"))
+        table.transact(lambda handle, row=row: storage.write(handle, row, {}))
+    sizes = sorted(table.snapshot(storage.data_files).get_column("size_bytes"))
     assert sizes[-1] < 100_000 < storage.MAX_SMALL * 100_000 < sum(sizes[-6:])
     assert storage.compact(table, 100_000) >= 2 * DUE - 6
     assert table.count() == 2 * DUE
