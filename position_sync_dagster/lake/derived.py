@@ -21,7 +21,7 @@ from position_sync_dagster.domain.reconciliation import Discrepancy, Discrepancy
 from position_sync_dagster.errors import NewerRowError
 from position_sync_dagster.lake.position_updates import HOLDING, SyncUpdates
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, fields_of, frame_of
-from position_sync_dagster.lake.storage.table import EVERY, Table, data_files, overwrite
+from position_sync_dagster.lake.storage.table import EVERY, Table, data_files, write
 
 # Maximum age of the value at a close, in days: a long weekend.
 LOOK_BACK_DAYS = 4
@@ -94,7 +94,7 @@ def replace(
         changed = not _same(table.read_rows(data_files(handle).filter(chosen)), wanted)
         if changed:
             commit_info = {"step": f"replace {spec.name}", "run_id": run_id or ""}
-            overwrite(handle, wanted, predicate, commit_info)
+            write(handle, wanted, commit_info, predicate=predicate)
         return Replaced(version=handle.version(), rows=wanted.height, changed=changed)
 
     return table.transact(step)

@@ -143,7 +143,7 @@ async def test_the_legs_are_other_ones_only_when_a_contract_turns_out_to_be_anot
     assert len(cache.mismatches) == 1
     cache.follow((second,))
     assert cache.matching == (second,)
-    assert cache.mismatches == []
+    assert cache.mismatches == {}
 
 
 TERMS = {"right": Right.CALL, "strike": 5000.0, "expiry": date(2026, 2, 19)}
@@ -159,7 +159,7 @@ async def test_stored_details_that_contradict_a_leg_are_fetched_before_that_coun
     assert (cache.matching, cache.available([1])) == ((renamed,), set())
     await steps(cache, gateway, 3)
     assert gateway.asked == [[1]]
-    assert (cache.matching, cache.mismatches, cache.available([1])) == ((renamed,), [], {1})
+    assert (cache.matching, cache.mismatches, cache.available([1])) == ((renamed,), {}, {1})
     assert table.stored[1].symbol == "NEW"
 
 
