@@ -1,14 +1,11 @@
 """Market data lines: what streams and what is refused, faults of a line, venues and farms."""
 
-import asyncio
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from ib_async import IB, Contract
 
 from ib_gateway_simulator import ActionError, Book, BookError, SimulatedGateway, load_book
-from tests.support.waiting import DEADLINE_S
 
 CALL, PUT, CENTS, ES_PUT = (921000000 + n for n in (1, 2, 4, 5))
 STOCK, FUTURE, INDEX = 920000001, 920000002, 920000004
@@ -444,63 +441,58 @@ chains:
 
 
 @pytest.fixture
-def venues(tmp_path):
+async def of_venues(tmp_path, connect):
+    """A simulator of a book that names exchanges and farms, and a client of it."""
     path = tmp_path / "venues.yaml"
     path.write_text(BOOK)
-    return load_book(path)
+    async with SimulatedGateway(load_book(path), autostep=False) as sim:
+        yield sim, await connect(sim.port)
 
 
-async def details_of(ib: IB, contract: Contract) -> list[tuple[str, str]]:
-    found = await asyncio.wait_for(ib.reqContractDetailsAsync(contract), DEADLINE_S)
-    return [(details.contract.exchange, details.validExchanges) for details in found]
+async def details_of(client, *contract):
+    """Return where the details of a contract say that it is, and its exchanges."""
+    since = len(client.messages)
+    client.contract_details(5, *contract)
+    await client.wait_id(52, since)
+    return [(m[7], m[16]) for m in client.of(10, since=since)]
 
 
-async def test_algo_venues_are_among_several_contract_details(venues, connect_ib):
-    async with SimulatedGateway(venues) as sim:
-        ib = await connect_ib(sim)
-        assert await details_of(ib, Contract(conId=FUTURE)) == [
-            ("QBALGO", "CME,QBALGO"),
-            ("CME", "CME,QBALGO"),
-        ]
-        chain = await details_of(ib, Contract(conId=FIRST_OF_CHAIN))
-        assert [exchange for exchange, _ in chain] == ["QBALGO", "JEFFALGO", "CME"]
-        at_venue = await details_of(ib, Contract(conId=FUTURE, exchange="QBALGO"))
-        assert at_venue == [("QBALGO", "CME,QBALGO")]
+async def test_algo_venues_are_among_several_contract_details(of_venues):
+    _sim, client = of_venues
+    both = [("QBALGO", "CME,QBALGO"), ("CME", "CME,QBALGO")]
+    assert await details_of(client, FUTURE) == both
+    chain = await details_of(client, FIRST_OF_CHAIN)
+    assert [exchange for exchange, _ in chain] == ["QBALGO", "JEFFALGO", "CME"]
+    at_venue = ("", "", "", 0.0, "", "", "QBALGO", *[""] * 4)
+    assert await details_of(client, FUTURE, *at_venue) == both[:1]
 
 
 @pytest.mark.parametrize(
-    ("conid", "good", "bad"), [(FUTURE, "CME", "QBALGO"), (CALL, "CBOE", "SMART")]
+    ("conid", "sec_type", "good", "bad"),
+    [(FUTURE, "FUT", "CME", "QBALGO"), (CALL, "OPT", "CBOE", "SMART")],
 )
-async def test_market_data_come_from_a_listed_exchange_only(
-    venues, connect_ib, eventually, conid, good, bad
-):
-    async with SimulatedGateway(venues) as sim:
-        ib = await connect_ib(sim, listen=(errors := []))
-        ib.reqMktData(Contract(conId=conid, exchange=bad))
-        await eventually(lambda: 200 in [code for code, _ in errors])
-        ticker = ib.reqMktData(Contract(conId=conid, exchange=good))
-        await eventually(lambda: ticker.bid > 0)
-        assert sim.stats()["lines_by_conid"] == {str(conid): 1}
+async def test_market_data_come_from_a_listed_exchange_only(of_venues, conid, sec_type, good, bad):
+    sim, client = of_venues
+    client.market_data(1, conid, exchange=bad, sec_type=sec_type)
+    await client.wait_error(200, 1)
+    await client.line(2, conid, exchange=good, sec_type=sec_type)
+    assert prices_of(client)["1"] > 0
+    assert sim.stats()["lines_by_conid"] == {str(conid): 1}
 
 
-async def test_a_farm_with_a_dot_is_not_the_one_before_the_dot(venues, connect_ib, eventually):
-    async with SimulatedGateway(venues, autostep=False) as sim:
-        ib = await connect_ib(sim, listen=(notices := []))
-        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
-        farms = [text.split(":")[1] for code, text in notices if code == 2104]
-        assert farms == ["usfarm", "usfarm.nj", "usfuture", "usfuture.nj"]
-        ticker = ib.reqMktData(Contract(conId=CALL, exchange="CBOE"))
-        await eventually(lambda: ticker.modelGreeks)
-        before = ticker.modelGreeks
-        sim.farm("usfarm")
-        sim.step()
-        await eventually(lambda: ticker.modelGreeks != before)
-        sim.farm("usfarm.nj")
-        await eventually(lambda: notices[-1] == (2103, notices[-1][1]))
-        before = ticker.modelGreeks
-        sim.step(5)
-        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
-        assert ticker.modelGreeks == before
+async def test_a_farm_with_a_dot_is_not_the_one_before_the_dot(of_venues):
+    sim, client = of_venues
+    farms = [m[4].split(":")[1] for m in client.of(4) if m[3] == "2104"]
+    assert farms == ["usfarm", "usfarm.nj", "usfuture", "usfuture.nj"]
+    since = await client.line(1, CALL, exchange="CBOE")
+    sim.farm("usfarm")
+    await client.step(sim)
+    assert client.of(21, since=since) != []
+    sim.farm("usfarm.nj")
+    since = await client.barrier()
+    assert [m[4].split(":")[1] for m in client.of(4) if m[3] == "2103"] == ["usfarm", "usfarm.nj"]
+    await client.step(sim, 5)
+    assert client.about(1, since) == []
 
 
 def test_an_exchange_that_is_not_among_the_exchanges_is_a_mistake(tmp_path):
