@@ -22,7 +22,7 @@ from position_sync_dagster.lake import position_updates
 from position_sync_dagster.lake.schema import POSITION_UPDATES, new_ids, update_rows
 from position_sync_dagster.lake.storage import opening
 from position_sync_dagster.lake.storage import table as storage
-from position_sync_dagster.lake.storage.table import Table, append, maintain
+from position_sync_dagster.lake.storage.table import Table, maintain, write
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def test_a_ledger_of_an_older_release_is_migrated_and_keeps_each_row_once(
         [replace(make_update(c, update_id=f"row-{c}"), batch_id="b-1") for c in (1, 2)]
     )
     Table(ledger.table.path, older).transact(
-        lambda handle: append(handle, rows.drop("daily_pnl"), {"batch_id": "b-1"})
+        lambda handle: write(handle, rows.drop("daily_pnl"), {"batch_id": "b-1"})
     )
     clock.advance(3600)
     new = replace(make_update(2, update_id="row-3", position=3.0), daily_pnl=7.0)

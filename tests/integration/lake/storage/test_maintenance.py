@@ -143,7 +143,7 @@ def a_row(number: int, spec: schema.TableSpec = schema.LATEST_POSITIONS) -> pl.D
 def write(table: storage.Table, number: int) -> None:
     row = a_row(number, table.spec)
     if table.spec not in schema.DERIVED:
-        table.transact(lambda handle: storage.append(handle, row, {}))
+        table.transact(lambda handle: storage.write(handle, row, {}))
     elif table.spec.partition_by:
         day = row.get_column(table.spec.partition_by[0]).item()
         derived.replace(storage.Table(table.path, table.spec), {day: row})
@@ -187,7 +187,7 @@ def test_one_small_file_is_left_of_each_day_that_is_over(tmp_path, spec):
     table.initialize()
     for number in range(6):
         row = a_row(number, spec).with_columns(date=NOW.date() + timedelta(days=number // 2))
-        table.transact(lambda handle, row=row: storage.append(handle, row, {}))
+        table.transact(lambda handle, row=row: storage.write(handle, row, {}))
     before = table.rows().sort(spec.order)
     assert storage.maintain(table).compacted == 4
     assert table.rows().sort(spec.order).equals(before, null_equal=True)
@@ -232,7 +232,7 @@ def test_small_files_behind_some_larger_ones_are_merged(tmp_path, monkeypatch):
         row = a_row(number, schema.POSITION_UPDATES)
         if number < 6:  # as the first rows of a day, when all holdings are written
             row = row.with_columns(note=pl.lit(os.urandom(30_000).hex()))
-        table.transact(lambda handle, row=row: storage.append(handle, row, {}))
+        table.transact(lambda handle, row=row: storage.write(handle, row, {}))
     sizes = sorted(table.snapshot(storage.data_files).get_column("size_bytes"))
     assert sizes[-1] < 100_000 < storage.MAX_SMALL * 100_000 < sum(sizes[-6:])
     assert storage.compact(table, 100_000) >= 2 * DUE - 6
