@@ -13,7 +13,7 @@ from datetime import date
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, ClassVar, Self, TypeVar
 from urllib.parse import urlsplit
 
 from dotenv.parser import parse_stream
@@ -80,32 +80,6 @@ def _checked_lake(value: str) -> str:
     if wrong is not None:
         raise ValueError(f"{wrong}, with which no table works: choose another folder")
     return _checked_path(value)
-
-
-# Source: IB, "Flex Web Service" (version 3).
-FLEX_URL = "https://ndcdyn.interactivebrokers.com/AccountManagement/FlexWebService"
-
-
-def address_flaw(url: str) -> str | None:
-    """Return why a token cannot be sent to an address, which is not shown; None where it can.
-
-    >>> address_flaw("https://broker.example/flex")
-    >>> address_flaw("https://ann:secret@broker.example/flex")
-    'holds a user name or a password, which would be shown'
-    >>> address_flaw("http://broker.example/flex")
-    'would send the token in the clear'
-    """
-    try:
-        parts = urlsplit(url)
-        host, _port = parts.hostname, parts.port
-    except ValueError:
-        return "is no address"
-    if "@" in parts.netloc:
-        return "holds a user name or a password, which would be shown"
-    local = parts.scheme == "http" and host in ("127.0.0.1", "localhost", "::1")
-    if local or (parts.scheme == "https" and host):
-        return None
-    return "would send the token in the clear"
 
 
 def _checked_link(value: str) -> str:
@@ -205,9 +179,8 @@ class LoginEntry(Part):
 class GatewaysPart(Part):
     """The whole file."""
 
-    gateways: list[Any] = Field(
-        min_length=1,
-        description="Add one, or leave out POSITION_SYNC_GATEWAYS_FILE",
+    gateways: tuple[LoginEntry, ...] = Field(
+        min_length=1, description="Add one, or leave out POSITION_SYNC_GATEWAYS_FILE"
     )
 
 
@@ -248,10 +221,8 @@ def load_gateways(
     """
     file = YamlFile(path, holds="gateways", error=GatewaysFileError)
     seen: dict[str, tuple[str, int]] = {}
-    found: list[LoginEntry] = []
-    for number, value in enumerate(file.parse(GatewaysPart, file.data).gateways):
+    for number, login in enumerate(logins := file.parse(GatewaysPart, file.data).gateways):
         at: Place = ("gateways", number)
-        login = file.parse(LoginEntry, value, at)
         address = (login.host or whole.gateway_host).lower()
         things: dict[Place, str] = {
             ("name",): f"the name {login.name!r}",
@@ -273,8 +244,7 @@ def load_gateways(
                 f"{reserved} reserved lines leave none of {most} to stream with",
                 "Set reserved_lines below max_lines",
             )
-        found.append(login)
-    return tuple(found)
+    return logins
 
 
 class Settings(BaseSettings):
@@ -358,8 +328,9 @@ class Settings(BaseSettings):
     refresh_interval_s: Seconds = 180.0
     flush_interval_s: Seconds = 1.0
 
-    # An owner of a login that is silent for longer counts as dead; it renews its lease every 4 s.
-    session_lease_s: Seconds = 15.0
+    # An owner of a login that is silent for longer counts as dead; it renews its lease every 4 s
+    # (`heartbeat_s`).
+    session_lease_s: float = Field(15.0, gt=4, le=DAY_S)
 
     # Exchange whose trading days daily_positions follows.
     calendar: str = Field("XNYS", max_length=255)
@@ -465,13 +436,6 @@ class Settings(BaseSettings):
                 f"{PREFIX}RESERVED_LINES={self.reserved_lines} leaves none of the "
                 f"{PREFIX}MAX_LINES={self.max_lines} lines for the stream.",
                 remedy=f"Set {PREFIX}RESERVED_LINES below {PREFIX}MAX_LINES.",
-            )
-        if self.session_lease_s <= self.heartbeat_s:
-            raise SettingsError(
-                f"{PREFIX}SESSION_LEASE_S={self.session_lease_s:g} is not longer than the "
-                f"{self.heartbeat_s:g} s after which it is renewed: a running owner would count as "
-                "dead.",
-                remedy=f"Set {PREFIX}SESSION_LEASE_S to 12 or more.",
             )
         return self
 

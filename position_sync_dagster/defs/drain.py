@@ -310,7 +310,7 @@ LEDGER = dg.AssetKey(schema.POSITION_UPDATES.name)
 
 # Number of newest events in which the last reported version is looked for: those of runs, which
 # report no rows, may be between.
-LOOKED_AT = 20
+LOOKED_AT = 10
 
 THROUGH = "delta_version"
 SINCE = "delta_version_from"
@@ -334,15 +334,9 @@ def unreported(lake: tables.Lake, instance: dg.DagsterInstance, cursor: int | No
         instance: The Dagster instance with the events.
         cursor: The version that the last tick reported; None at the first tick.
     """
-    found: list[int] = []
-    for limit in (LOOKED_AT,) if cursor is None else (1, LOOKED_AT):
-        events = instance.fetch_materializations(LEDGER, limit=limit).records
-        found = [seen[1] for event in events if (seen := _reported(event)) is not None]
-        if found:
-            break
-    since = cursor or 0
-    if found:
-        since = max(found) if cursor is None else found[0]
+    events = instance.fetch_materializations(LEDGER, limit=LOOKED_AT).records
+    through = (seen[1] for event in events if (seen := _reported(event)) is not None)
+    since = next(through, cursor or 0)
     added = lake.updates.sync.count_after(since)
     return Span(min(since, added.version), added)
 

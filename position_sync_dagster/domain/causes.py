@@ -227,9 +227,7 @@ class _History:
             attrgetter("of.account", "of.conid"), sorted(found, key=attrgetter("at"))
         )
         # By the broker's id of a corporate action.
-        self._actions: defaultdict[object, set[int | None]] = defaultdict(set)
-        for event in events:
-            self._actions[_action_of(event)].add(event.conid)
+        self._actions = grouped(_action_of, events)
         periods = (one for one in events if one.kind is EventKind.PERIOD)
         self.periods = grouped(attrgetter("account"), periods)
 
@@ -241,7 +239,7 @@ class _History:
     def counter_of(self, one: Execution | StatementEvent) -> int | None:
         """Return the other contract of a corporate action; None if it is not known."""
         action = _action_of(one) if isinstance(one, StatementEvent) else None
-        others = self._actions[action] - {one.conid} if action else set()
+        others = {it.conid for it in self._actions[action]} - {one.conid} if action else set()
         return others.pop() if len(others) == 1 else None
 
 
@@ -294,16 +292,16 @@ def _moneyness(case: _Case, prices: Mapping[int, float]) -> Moneyness:
     change, details, ended = case.change, case.details, case.ended
     if ended is None or change.strike is None or change.right is None:
         return Moneyness.UNCLEAR
+    price, since = change.market_price, change.since
     at_the_open = details is not None and details.is_settled_at_the_open
     clear = change.strike * (CLEAR_AT_THE_OPEN if at_the_open else CLEAR)
     above = prices.get(change.conid, change.strike) - change.strike
     if abs(above) >= clear:
         return Moneyness.IN if (above > 0) is (change.right is Right.CALL) else Moneyness.OUT
-    if change.market_price is None or change.since is None or change.since < ended - NEAR:
+    # Without details its price is in dollars, and its strike perhaps in cents.
+    if details is None or price is None or since is None or since < ended - NEAR:
         return Moneyness.UNCLEAR
-    if details is None:
-        return Moneyness.UNCLEAR  # its price is in dollars, its strike perhaps in cents
-    own = change.market_price * details.price_magnifier
+    own = price * details.price_magnifier
     if own >= clear and own > WORTHLESS:
         return Moneyness.IN
     quoted_out = own <= min(WORTHLESS, clear) and not at_the_open

@@ -5,15 +5,15 @@ Times are seconds of a monotonic clock that the caller reads, unless they are ca
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
 from position_sync_dagster.domain.clock import NEVER, Backoff
-from position_sync_dagster.domain.holding import BrokerPosition, Key
+from position_sync_dagster.domain.holding import BrokerPosition, Key, grouped
 from position_sync_dagster.domain.instrument import Quote
 from position_sync_dagster.domain.leg import ActiveContract, few
 
@@ -52,12 +52,9 @@ def demands(
         sec_types: Holdings of other security types want no line.
     """
     allowed = frozenset(sec_types)
-    by_conid: defaultdict[int, list[ActiveContract]] = defaultdict(list)
-    for leg in legs:
-        if leg.removed_at is None:
-            by_conid[leg.conid].append(leg)
+    present = (leg for leg in legs if leg.removed_at is None)
     wanted: list[Demand] = []
-    for conid, active in by_conid.items():
+    for conid, active in grouped(attrgetter("conid"), present).items():
         accounts = {
             holding.account
             for holding in holdings_of(conid)
@@ -977,9 +974,8 @@ class LoginLines:
 
     def problems(self) -> list[str]:
         """Return which lines are suspect and why, a few of them by name."""
-        reasons: dict[str, list[int]] = {}
-        for conid in sorted(c for c, line in self._lines.items() if line.suspect):
-            reasons.setdefault(self._lines[conid].reason or "", []).append(conid)
+        suspect = sorted(conid for conid, line in self._lines.items() if line.suspect)
+        reasons = grouped(lambda conid: self._lines[conid].reason or "", suspect)
         return [
             f"requested again: {few(conids, NAMED)}: {reason}" for reason, conids in reasons.items()
         ]

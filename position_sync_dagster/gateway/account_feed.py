@@ -503,13 +503,6 @@ class _FirstList(NamedTuple):
     counts: bool
 
 
-class _PortfolioQuantity(NamedTuple):
-    """The quantity of the newest portfolio row of a holding, and when it came."""
-
-    at_s: float
-    position: float
-
-
 class EmptiedAccounts:
     """Decides when a list of positions that names no holding of an account closes its holdings.
 
@@ -600,7 +593,6 @@ class AccountFeed:
         book: The holdings.
         accounts: The accounts of the login.
         snapshot_at: When the newest list of positions arrived whole; None: none is valid.
-        downloaded_at: When the newest download of every account ended; None: none is valid.
         connectivity: Whether the gateway has IB.
         values: The downloads of the accounts' values.
         odd_rows: Why the newest row of a holding cannot be used; cleared when a list begins.
@@ -616,7 +608,6 @@ class AccountFeed:
         )
         self.accounts = accounts
         self.snapshot_at: datetime | None = None
-        self.downloaded_at: datetime | None = None
         self.odd_rows: dict[Key, str] = {}
         self.emptied = EmptiedAccounts(second_s=settings.second_list_s, monotonic=time.monotonic)
         self.book.confirmed.doubted = self.emptied
@@ -628,7 +619,7 @@ class AccountFeed:
         self._requested_at, self._listed_at = -math.inf, time.monotonic()
         self.values = PortfolioDownloads(login, self.book, on_change=self._rate)
         self._named: set[Key] = set()  # since the list was requested
-        self._portfolio: dict[Key, _PortfolioQuantity] = {}
+        self._portfolio: dict[Key, tuple[float, float]] = {}  # when, and the quantity
         self._contradicted: dict[Key, float] = {}
         self._demoted = False
         self._requesting = asyncio.Lock()
@@ -689,12 +680,7 @@ class AccountFeed:
         A closed holding of a downloaded account is always known.
         """
         in_doubt = holding.position and holding.account in self.emptied
-        return self._ended_at(holding.account) is not None and not in_doubt
-
-    def _ended_at(self, account: str) -> datetime | None:
-        """Return when the newest download of an account ended."""
-        values = self.values.accounts.get(account)
-        return values.ended_at if values is not None else None
+        return self.values.accounts[holding.account].ended_at is not None and not in_doubt
 
     def restored(self) -> None:
         """Make the positions and missing values due: the gateway has IB again."""
@@ -704,7 +690,7 @@ class AccountFeed:
     def invalidate(self) -> None:
         """Mark all holdings as unconfirmed: the gateway dropped every subscription."""
         self.emptied.take_back()
-        self.snapshot_at = self.downloaded_at = None
+        self.snapshot_at = None
         self.book.invalidate()
         self.values.invalidate()
 
@@ -796,10 +782,7 @@ class AccountFeed:
             GatewayLostError: The connection ended.
         """
         async with self._requesting:
-            listed_at = self.snapshot_at
             await self.values.download(self.accounts if accounts is None else accounts)
-            if accounts is None and self.snapshot_at is listed_at:
-                self.downloaded_at = utc_now()
 
     async def ensure(self, max_age: timedelta) -> None:
         """Request what is missing for a snapshot and values no older than `max_age`.
@@ -830,9 +813,9 @@ class AccountFeed:
         return demoted
 
     def _downloaded_within(self, max_age: timedelta) -> bool:
-        # If it is in the future, the clock was set back since: its age is unknown.
-        downloaded_at = self.downloaded_at
-        return downloaded_at is not None and timedelta() <= utc_now() - downloaded_at <= max_age
+        # One in the future is from before the clock was set back: its age is unknown.
+        now, ended = utc_now(), [one.ended_at for one in self.values.accounts.values()]
+        return all(at is not None and timedelta() <= now - at <= max_age for at in ended)
 
     def _rate(self, account: str) -> None:
         """Set the completeness of an account, and doubt its holdings that were set aside."""
@@ -877,7 +860,11 @@ class AccountFeed:
         else:
             cost = row.amounts["average_cost"]
             changed = self.book.put_position(account, row.instrument, position, cost)
-            if changed and len(self.accounts) > 1 and self._ended_at(account) is not None:
+            if (
+                changed
+                and len(self.accounts) > 1
+                and self.values.accounts[account].ended_at is not None
+            ):
                 self.values.request_again(account)  # it sends no values by itself
         self._hear(account, position)
         return True
@@ -887,12 +874,10 @@ class AccountFeed:
 
         The list that is under way counts if it was requested after that row.
         """
-        newer = self._portfolio.get(key)
-        if newer is None or newer.position == position:
+        at_s, newest = self._portfolio.get(key, (-math.inf, position))
+        if newest == position or (self._listing is not None and at_s < self._requested_at):
             return False
-        if self._listing is not None and newer.at_s < self._requested_at:
-            return False
-        return time.monotonic() - newer.at_s <= LATE_S
+        return time.monotonic() - at_s <= LATE_S
 
     def _read_portfolio(self, fields: list[str]) -> bool:
         if len(fields) != PORTFOLIO_FIELDS:
@@ -902,7 +887,7 @@ class AccountFeed:
         if row is None or not self.values.put_row(row):
             return True
         self._named.add(row.key)
-        self._portfolio[row.key] = _PortfolioQuantity(time.monotonic(), row.position)
+        self._portfolio[row.key] = time.monotonic(), row.position
         if self._contradicted.get(row.key) == row.position:
             del self._contradicted[row.key]
         self._hear(row.key[0], row.position)

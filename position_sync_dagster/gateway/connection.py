@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, time
-from random import Random
+from operator import attrgetter
 from typing import ClassVar, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 from zoneinfo import ZoneInfo
@@ -21,7 +21,7 @@ from ib_async import ContractDetails as IBContractDetails
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
 from position_sync_dagster.domain.closes import GATEWAY, Execution, Side
-from position_sync_dagster.domain.holding import TradingMode, trading_mode_of
+from position_sync_dagster.domain.holding import TradingMode, grouped, trading_mode_of
 from position_sync_dagster.domain.instrument import (
     CONIDS,
     ContractDetails,
@@ -449,10 +449,7 @@ class GatewayConnection:
             return None
         if answers != ([] if found else [codes.GatewayCode.NO_CONTRACT]):
             return None  # ib_async ends an answer at any error
-        by_conid: dict[int, list[IBContractDetails]] = {}
-        for details in found:
-            if details.contract is not None:
-                by_conid.setdefault(details.contract.conId, []).append(details)
+        by_conid = grouped(attrgetter("contract.conId"), (one for one in found if one.contract))
         candidates = [_readable(each, utc_now()) for each in by_conid.values()]
         # A contract that cannot be read may be the one that the leg describes.
         return None if None in candidates else [each for each in candidates if each is not None]
@@ -527,26 +524,19 @@ class GatewayConnection:
 async def connect(
     settings: Settings,
     *,
-    random: Random | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> GatewayConnection:
     """Open a connection with the first free client id of the pool.
 
     Args:
         settings: The address, the client ids, the trading mode, the timeout.
-        random: The jitter of the pauses between client ids.
-        sleep: Waits for these pauses.
+        sleep: Waits for the pauses between client ids.
 
     Raises:
         GatewayError: As `log_in`.
         SettingsError: The login is of another trading mode, or has other accounts.
     """
-    login = await log_in(
-        settings,
-        random=random or Random(),  # noqa: S311 - jitter of a delay
-        sleep=sleep,
-    )
-    connection = GatewayConnection(login)
+    connection = GatewayConnection(await log_in(settings, sleep=sleep))
     try:
         connection.require_login_of(settings)
     except errors.SettingsError:

@@ -12,7 +12,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
 from hashlib import sha256
@@ -30,8 +30,8 @@ from position_sync_dagster.domain import closes as statement
 from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import AccountSource, AccountSummary
-from position_sync_dagster.errors import FlexServiceError, SettingsError, StatementError, shown
-from position_sync_dagster.settings import FLEX_URL, SECURITY_TYPES, address_flaw
+from position_sync_dagster.errors import FlexServiceError, StatementError, shown
+from position_sync_dagster.settings import SECURITY_TYPES
 
 # The earliest day of a statement: the broker's first customers traded later.
 FIRST_DAY = date(1990, 1, 1)
@@ -386,10 +386,8 @@ class _Content:
 
     def __init__(self, fields: Fields) -> None:
         self._fields = fields
-        own = fields.attributes
-        self._inherited = _known(
-            {"accountId": own.get("accountId", ""), "reportDate": own.get("toDate", "")}
-        )
+        names = {"accountId": "accountId", "toDate": "reportDate"}
+        self._inherited = {names[it]: text for it, text in fields.attributes.items() if it in names}
         self._sections: set[str] = set()
         self._rows: defaultdict[str, list[tuple[Fields, Any]]] = defaultdict(list)
         self._flaws: defaultdict[str, list[StatementError]] = defaultdict(list)
@@ -606,8 +604,10 @@ def refusal(texts: Mapping[str, str], what: str) -> FlexServiceError:
     )
 
 
-# The domains of IB, to whose hosts a token may be sent.
-_BROKER = ("interactivebrokers.com", "interactivebrokers.co.uk", "ibkr.com")
+# The addresses of IB, to which a token may be sent.
+_OF_BROKER = re.compile(
+    r"https://([a-z0-9-]+\.)*(interactivebrokers\.(com|co\.uk)|ibkr\.com)(:443)?/[^?#@\s]*", re.I
+)
 
 
 def is_of_broker(url: str) -> bool:
@@ -618,10 +618,11 @@ def is_of_broker(url: str) -> bool:
     >>> is_of_broker("https://interactivebrokers.com.example/GetStatement")
     False
     """
-    if not url.startswith("https://") or "?" in url or address_flaw(url) is not None:
-        return False
-    host, port = urlsplit(url).hostname or "", urlsplit(url).port
-    return port in (None, 443) and any(host == one or host.endswith(f".{one}") for one in _BROKER)
+    return _OF_BROKER.fullmatch(url) is not None
+
+
+# Source: IB, "Flex Web Service" (version 3).
+FLEX_URL = "https://ndcdyn.interactivebrokers.com/AccountManagement/FlexWebService"
 
 
 class _NoRedirects(HTTPRedirectHandler):
@@ -639,7 +640,7 @@ class FlexService:
     """The service that makes statements; neither its messages nor its logs contain the token.
 
     Args:
-        url: Its address; https, or http on this machine.
+        url: Its address.
         timeout_s: Longest wait for one answer.
         patience_s: Longest wait for a statement that is being made, and for a busy service.
         sleep: Waits between two requests.
@@ -648,7 +649,7 @@ class FlexService:
         data = FlexService().download(token, "123456")
     """
 
-    url: str = field(default=FLEX_URL, repr=False)
+    url: str = FLEX_URL
     timeout_s: float = 30.0
     patience_s: float = 300.0
     sleep: Callable[[float], None] = time.sleep
@@ -659,20 +660,14 @@ class FlexService:
         Raises:
             FlexServiceError: The service refused, or was not ready in time; it names the query,
                 the code and the remedy.
-            SettingsError: The address would send the token in the clear, or holds a password.
         """
-        flaw = address_flaw(self.url)
-        if flaw is not None:
-            raise SettingsError(
-                f"The address of the Flex service {flaw}.", remedy="Use an https address."
-            )
-        base = self.url.rstrip("/")
-        asked = answer_of(self._until_ready(f"{base}/SendRequest", token, query_id, query_id))
+        url = f"{self.url}/SendRequest"
+        asked = answer_of(self._until_ready(url, token, query_id, query_id))
         reference = asked.get("ReferenceCode", "")
         if not reference:
             raise refusal(_without(token, asked), f"query {query_id}")
         named = asked.get("Url", "")
-        url = named if is_of_broker(named) else f"{base}/GetStatement"
+        url = named if is_of_broker(named) else f"{self.url}/GetStatement"
         return self._until_ready(url, token, reference, query_id)
 
     def _ask(self, url: str, token: str, subject: str, query_id: str) -> bytes:

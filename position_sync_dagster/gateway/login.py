@@ -57,9 +57,7 @@ class Login:
         )
 
 
-async def log_in(
-    settings: Settings, *, random: Random, sleep: Callable[[float], Awaitable[None]]
-) -> Login:
+async def log_in(settings: Settings, *, sleep: Callable[[float], Awaitable[None]]) -> Login:
     """Log in with the first client id of the pool that is free.
 
     After an id that is in use (326) there is a pause before the next attempt.
@@ -72,7 +70,7 @@ async def log_in(
         TooManyAccountsError: The login has more accounts than a gateway lists positions of.
     """
     ib_async_internals.quiet_loggers()
-    pool = settings.client_id_pool
+    pool, random = settings.client_id_pool, Random()  # noqa: S311 - jitter of a delay
     for taken, client_id in enumerate(pool):
         if taken:
             await sleep(NEXT_CLIENT_ID.delay_s(taken, random))

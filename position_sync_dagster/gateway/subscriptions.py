@@ -25,7 +25,7 @@ from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.holding import AccountSummary, Key, key_of
 from position_sync_dagster.domain.instrument import ContractDetails, Quote
 from position_sync_dagster.gateway import codes, ib_async_internals
-from position_sync_dagster.gateway.codes import ACCOUNT_READY, MessageType, is_notice
+from position_sync_dagster.gateway.codes import ACCOUNT_READY, MessageType
 from position_sync_dagster.gateway.holdings import (
     ChangeNotifier,
     HoldingsBook,
@@ -91,18 +91,14 @@ class MarketDataLines:
     Args:
         ib: The connection.
         settings: The kind of market data to request.
-        monotonic: Measures intervals, in seconds.
 
     Attributes:
         on_refusal: Listeners, called when the gateway ends or refuses a line, which is free then.
         heard_at: When the newest tick of a line came, in monotonic seconds.
     """
 
-    def __init__(
-        self, ib: IB, *, settings: Settings, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, ib: IB, *, settings: Settings) -> None:
         self._ib = ib
-        self._monotonic = monotonic
         self._market_data_type = settings.market_data_type
         self._requested_type = 0
         self._knows_dividends = True
@@ -234,7 +230,7 @@ class MarketDataLines:
             line = self._lines.get(contract.conId) if contract else None
             if line is not None and line.ticker is ticker:
                 self._ticked.note(line.contract.conId)
-                self.heard_at = self._monotonic()
+                self.heard_at = time.monotonic()
                 line.arrivals.note(ticker)
 
     def _on_error(self, request_id: int, code: int, text: str, _contract: Any) -> None:
@@ -430,7 +426,7 @@ class ProfitSubscriptions(Generic[One]):
         return True
 
     def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
-        one = None if is_notice(code) else self._by_request.pop(str(request), None)
+        one = None if codes.is_notice(code) else self._by_request.pop(str(request), None)
         if one is not None:
             one.request = None  # no cancel: the gateway has forgotten it, and would answer 300
             self._postpone(one)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
 from sys import intern
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ib_async import Contract, OptionComputation, Ticker
 from ib_async import ContractDetails as IBContractDetails
@@ -349,7 +349,7 @@ def position_row(fields: Sequence[str]) -> HoldingRow | OddRow:
     OddRow(key=('DU1', 7), why="quantity ''")
     """
     account, terms, (quantity, cost) = fields[2], fields[3:14], fields[14:]
-    return _row(account, terms, quantity, {"average_cost": cost or "nan"})
+    return _row(account, terms, quantity, {"average_cost": cost})
 
 
 # The amounts of message 7, by the names of the columns.
@@ -362,43 +362,33 @@ def portfolio_row(fields: Sequence[str]) -> HoldingRow | OddRow:
     return _row(fields[19], fields[2:13], fields[13], amounts)
 
 
+# The terms of a contract in both messages, by ib_async's names.
+_TERMS = (
+    *("conId", "symbol", "secType", "lastTradeDateOrContractMonth", "strike", "right"),
+    *("multiplier", "exchange", "currency", "localSymbol", "tradingClass"),
+)
+
+
 def _row(
     account: str, terms: Sequence[str], quantity: str, sent: Mapping[str, str]
 ) -> HoldingRow | OddRow:
-    conid, symbol, sec_type, day, strike, right, multiplier, exchange, currency, local, cls = terms
+    named: dict[str, Any] = dict(zip(_TERMS, terms, strict=True))
+    conid = terms[0]
     try:
         if not conid.isdecimal() or int(conid) not in CONIDS:
             raise ValueError(f"conid {shown(conid)}")
-        if not symbol.strip():
+        if not named["symbol"].strip():
             raise ValueError("no symbol")
         position = number_of(quantity)
         if position is None:
             raise ValueError(f"quantity {shown(quantity)}")
-        contract = Contract(
-            conId=int(conid),
-            symbol=symbol,
-            secType=sec_type,
-            lastTradeDateOrContractMonth=day,
-            strike=_sent("strike", strike or "0"),
-            right=right,
-            multiplier=multiplier,
-            exchange=exchange,
-            currency=currency,
-            localSymbol=local,
-            tradingClass=cls,
-        )
-        amounts = {name: known(_sent(name, text)) for name, text in sent.items()}
+        named["conId"], named["strike"] = int(conid), number_of(named["strike"])
+        contract = Contract(**named)
+        amounts = {name: number_of(text) for name, text in sent.items()}
         key = key_of(account, contract.conId)
         return HoldingRow(key, instrument_of(contract), position, amounts)
     except ValueError as error:
         return OddRow((account, int(number_of(conid) or 0)), str(error))
-
-
-def _sent(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"{name} {shown(text)}") from None
 
 
 def _side(price: float) -> float | None:

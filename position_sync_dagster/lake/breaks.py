@@ -18,9 +18,6 @@ from position_sync_dagster.lake.storage.table import Table, files_in
 # The bucket of breaks that are gone.
 CLOSED = "closed"
 
-# Type, account and conid of an open break; of what is compared at once there is one for each.
-BreakKey = tuple[str, str, int]
-
 
 def seen_again(
     one: Break, seen: Discrepancy, at: datetime, snapshot_id: str | None, run_id: str | None
@@ -58,7 +55,7 @@ def _equal(one: float | None, other: float | None) -> bool:
     return one == other or (one is not None and other is not None and one != one and other != other)
 
 
-def break_key(one: Break | Discrepancy) -> BreakKey:
+def break_key(one: Break | Discrepancy) -> tuple[str, str, int]:
     """Return what one break or discrepancy of a comparison has alone."""
     return (one.type, one.account, one.conid)
 
@@ -203,6 +200,10 @@ class ReconciliationBreaks:
         """Return the breaks that are there now, oldest first."""
         found = _in_order(self._lifecycle.snapshot().live)
         return [one for one in found if gateway_id in (None, one.gateway_id)]
+
+    def all_breaks(self) -> list[Break]:
+        """Return the breaks that are there now, and then those that are gone."""
+        return self.open_breaks() + self.closed_breaks(None)
 
     def closed_breaks(self, limit: int | None = 50) -> list[Break]:
         """Return the breaks that are gone, newest first.

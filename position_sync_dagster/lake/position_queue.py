@@ -378,11 +378,7 @@ class SyncQueue:
         self.mark_failed_many(errors, retryable=retryable, lease_token=lease_token)
 
     def mark_failed_many(
-        self,
-        errors: Mapping[str, str],
-        *,
-        retryable: bool = True,
-        lease_token: str | None = None,
+        self, errors: Mapping[str, str], *, retryable: bool = True, lease_token: str | None = None
     ) -> None:
         """Record that many requests failed, in one commit.
 
@@ -399,11 +395,7 @@ class SyncQueue:
             logger.info("request %s failed: %s", request_id, text)
 
     def release(
-        self,
-        request_ids: str | Iterable[str],
-        reason: str = "",
-        *,
-        lease_token: str | None = None,
+        self, request_ids: str | Iterable[str], reason: str = "", *, lease_token: str | None = None
     ) -> None:
         """Return claimed requests to PENDING at once, without using up an attempt.
 

@@ -138,10 +138,7 @@ def newest_rows(rows: pl.LazyFrame) -> pl.DataFrame:
         pl.col(ADDED) >= pl.col("_since")
     )
     return pl.concat(
-        [
-            newest.join(since, on=HOLDING, how="anti"),
-            newest_rows(later.drop("_since")),
-        ]
+        [newest.join(since, on=HOLDING, how="anti"), newest_rows(later.drop("_since"))]
     )
 
 
@@ -380,7 +377,7 @@ def append_rows(
         # Rows that were copied from another table may have greater versions.
         added = max(version, last_added(present) + 1)
         new = new.with_columns(ledger_version=pl.lit(added, pl.Int64), committed_at=moment(clock()))
-        storage.append(handle, new, commit_info, [Transaction(table.spec.name, version)])
+        storage.write(handle, new, commit_info, [Transaction(table.spec.name, version)])
         return AppendResult(version=handle.version(), rows=new.height, batch_id=batch_id)
 
     return table.transact(step)

@@ -374,11 +374,7 @@ def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
 
 
 def retry(
-    live: pl.DataFrame,
-    failed: pl.DataFrame,
-    siblings: pl.DataFrame,
-    *,
-    now: datetime,
+    live: pl.DataFrame, failed: pl.DataFrame, siblings: pl.DataFrame, *, now: datetime
 ) -> Change[list[str]]:
     """Return FAILED requests to PENDING with all their attempts.
 

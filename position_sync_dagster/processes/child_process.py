@@ -8,7 +8,6 @@ handler of its own when it is imported.
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -28,9 +27,6 @@ POLL_S, PAUSE_S = 0.05, 0.2
 # Dagster in it.
 MARKER = "POSITION_SYNC_LAUNCHED_FROM"
 
-# A log file that has become larger is begun anew: a program may run for months.
-MOST_LOG_BYTES = 32 * 1024 * 1024
-
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -46,8 +42,8 @@ class ChildProcess:
         command: The program and its arguments.
         env: The whole environment.
         cwd: The working directory.
-        log: The file for the program's output, which `check` begins anew once it is large. The one
-            before is kept beside it. None leaves the output on this terminal.
+        log: The file for the program's output; the one before is kept beside it. None leaves the
+            output on this terminal.
         grace_s: Seconds from the request to end until what still runs is killed.
     """
 
@@ -88,8 +84,6 @@ class ChildProcess:
         """
         code = self._process.poll()
         if code is None:
-            if self.log is not None:
-                _begin_anew(self.log)
             return
         tail = self.tail()
         if self.log is not None and not self.log.exists():
@@ -127,21 +121,18 @@ def end_group(group: int, *, grace_s: float) -> None:
     end(lambda process: os.getpgid(process.pid) == group, grace_s=grace_s)
 
 
-def end(
-    belongs: Callable[[psutil.Process], bool], *, grace_s: float, interrupt: bool = True
-) -> None:
-    """Wait for the end of processes, which are killed after a time.
+def end(belongs: Callable[[psutil.Process], bool], *, grace_s: float) -> None:
+    """Interrupt processes once, and kill those that still run after a time.
 
     Args:
         belongs: Whether a process is one of them.
         grace_s: That time, in seconds.
-        interrupt: Whether each is interrupted once before.
     """
     deadline = time.monotonic() + grace_s
     interrupted = set[psutil.Process]()
     while remaining := set(living(belongs)):
         late = time.monotonic() >= deadline
-        for process in remaining if late else remaining - interrupted if interrupt else ():
+        for process in remaining if late else remaining - interrupted:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGKILL if late else signal.SIGINT)
         interrupted |= remaining
@@ -162,20 +153,8 @@ def living(belongs: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
 def open_log(log: Path) -> BinaryIO:
     """Open an empty log file. An existing one is renamed to `<name>.previous.<suffix>` before."""
     if log.exists():
-        log.replace(_previous(log))
-    return log.open("ab")  # at the end, also after it was begun anew
-
-
-def _begin_anew(log: Path) -> None:
-    """Copy a large log file and empty it: the programs that write to it have it open."""
-    with suppress(OSError):  # a full disk, or the file was deleted
-        if log.stat().st_size > MOST_LOG_BYTES:
-            shutil.copyfile(log, _previous(log))
-            os.truncate(log, 0)
-
-
-def _previous(log: Path) -> Path:
-    return log.with_name(f"{log.stem}.previous{log.suffix}")
+        log.replace(log.with_name(f"{log.stem}.previous{log.suffix}"))
+    return log.open("ab")
 
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -24,8 +24,7 @@ from position_sync_dagster.settings import PREFIX, read_env_file
 NOT_INHERITED = (PREFIX, "DAGSTER_")
 
 LOCK_FILE = ".lock"
-# Seconds that the processes of a killed start have to end by themselves: a stream gives its lease
-# up.
+# Seconds that the processes of a killed start have to end: a stream gives its lease up.
 LEFTOVER_S = 20.0
 
 
@@ -191,7 +190,7 @@ def exclusive_use(home: Path, *, purpose: str) -> Iterator[None]:
                 f"The home {home} is in use by {holder_of(home) or 'another process'}.",
                 remedy="End it first, or choose another home.",
             ) from None
-        end(_carries(home), grace_s=LEFTOVER_S, interrupt=False)
+        end(_carries(home), grace_s=LEFTOVER_S)
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{purpose} (process {os.getpid()})".encode(), 0)
         yield

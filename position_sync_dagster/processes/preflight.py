@@ -297,15 +297,16 @@ async def _trial(connection: GatewayConnection, details: ContractDetails) -> Fin
 async def _legs(connection: GatewayConnection, legs: list[Leg]) -> list[Finding]:
     """Compare each leg with its contract, or look that up, as the stream will; store nothing."""
     yesterday = (utc_now() - timedelta(days=1)).date()
-    gone = [leg for leg in legs if leg.expiry is not None and leg.expiry < yesterday]
-    left = [leg for leg in legs if leg not in gone]
+    looked_at = legs[:MOST_LEGS]
     details = await connection.details(
-        {leg.conid for leg in left[:MOST_LEGS] if isinstance(leg, ActiveContract)}
+        {leg.conid for leg in looked_at if isinstance(leg, ActiveContract)}
     )
     few = asyncio.Semaphore(AT_ONCE)
 
     async def one(leg: Leg) -> Finding | None:
         name = f"{leg.described} of {leg.strategy_id}"
+        if leg.expiry is not None and leg.expiry < yesterday:
+            return warning("legs", f"{name}: expired", "Remove the leg.")
         if isinstance(leg, ActiveContract):
             absent = leg.conid in connection.unknown
             none = "the gateway knows no such contract" if absent else "the gateway gave no details"
@@ -321,18 +322,12 @@ async def _legs(connection: GatewayConnection, legs: list[Leg]) -> list[Finding]
             return warning("legs", f"{name}: the gateway did not answer", AGAIN)
         return bad("legs", f"{name}: {answer}", CORRECT)
 
-    found = await asyncio.gather(*map(one, left[:MOST_LEGS]))
-    rest = len(left) - len(found)
+    found = await asyncio.gather(*map(one, looked_at))
+    rest = len(legs) - len(found)
     more = f"; {rest} more were not compared" if rest else ""
     text = f"{found.count(None)} of the active legs agree with their contracts{more}"
-    return [
-        *([good("legs", text)] if None in found or not legs else []),
-        *(
-            warning("legs", f"{leg.described} of {leg.strategy_id}: expired", "Remove the leg.")
-            for leg in gone
-        ),
-        *filter(None, found),
-    ]
+    agree = [good("legs", text)] if None in found or not legs else []
+    return [*agree, *filter(None, found)]
 
 
 def of_account_time(newest: str, now: datetime) -> Finding:

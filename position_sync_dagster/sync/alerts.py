@@ -225,16 +225,14 @@ def deliver(url: SecretStr, place: int, *, title: str, body: str) -> bool:
     with _silent("apprise", "requests", "urllib3"):
         try:
             import apprise
-        except ImportError:
-            missing = MissingExtraError("apprise", "alerts")
-            logger.error("POSITION_SYNC_ALERT_URLS: no message is sent. %s", missing)
-            return False
-        try:
+
             sender = apprise.Apprise()
             if not sender.add(url.get_secret_value()):
                 why = "apprise does not understand it"
             elif sender.notify(title=title, body=body, body_format=apprise.NotifyFormat.TEXT):
                 return True
+        except ImportError:
+            why = str(MissingExtraError("apprise", "alerts"))
         except Exception as error:  # noqa: BLE001 - any service; its text may contain the URL
             why = type(error).__name__
     logger.error("POSITION_SYNC_ALERT_URLS: receiver %d cannot be reached: %s", place + 1, why)

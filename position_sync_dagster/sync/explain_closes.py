@@ -216,8 +216,7 @@ class CloseExplainer:
             priced = rows.filter(
                 pl.col("underlying_price").is_not_null(),
                 pl.col("greeks_time").is_between(ended - NEAR, ended),
-            ).sort("greeks_time")
-            priced = priced.select("conid", "underlying_price")
+            ).sort("greeks_time")["conid", "underlying_price"]
             last = {under_of[conid]: price for conid, price in priced.iter_rows()}
             self._prices |= {conid: last[under] for conid, under in unders.items() if under in last}
         return self._prices

@@ -58,9 +58,7 @@ def foreign_to(lake: Lake, settings: Settings) -> Refusal:
     known, mode = cache(partial(known_accounts, lake)), settings.trading_mode
 
     def error_of(one: Statement) -> errors.ForeignStatementError | None:
-        for account in sorted(one.accounts):
-            if account in known():
-                continue
+        for account in sorted(one.accounts - known()):
             if known():
                 why = f"the tables hold {', '.join(sorted(known()))}"
             elif mode is not None and trading_mode_of(account) is not mode:
@@ -262,7 +260,7 @@ def download_and_import(
     downloaded, failed = None, list[errors.PositionSyncError]()
     try:
         downloaded = download(settings, foreign_to(lake, settings))
-    except (errors.FlexServiceError, errors.StatementError, errors.SettingsError) as error:
+    except (errors.FlexServiceError, errors.StatementError) as error:
         failed = [error]
     done = import_statements(lake, settings, run_id)
     return downloaded, done._replace(unreadable=(*failed, *done.unreadable))
@@ -330,10 +328,6 @@ def _identified(cash: AccountSummary, run_id: str | None) -> AccountSummary:
     amounts = (cash.currency, cash.net_liquidation, cash.cash)
     row_id = content_id(cash.timestamp, cash.source.value, cash.account, *amounts)
     return replace(cash, row_id=row_id, run_id=run_id)
-
-
-# Prefix of the gateway_id of breaks between rows and a statement; the day follows it.
-STATEMENT_BREAKS = "statement:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -474,12 +468,9 @@ class ClosingService:
 
     def record_differences(self, days: Mapping[date, ClosedDay], run_id: str | None = None) -> None:
         """Open, confirm and resolve the breaks of days."""
-        breaks = self.lake.breaks
-        known = {one.gateway_id for one in breaks.open_breaks()}
         for day, found in days.items():
-            name = f"{STATEMENT_BREAKS}{day}"
-            if found.differences or name in known:
-                breaks.record({name: found.differences}, self.clock(), run_id=run_id)
+            differences = {f"statement:{day}": found.differences}
+            self.lake.breaks.record(differences, self.clock(), run_id=run_id)
 
     def _day(
         self, day: date, closed: datetime, opened: datetime, statements: Collection[Statement]

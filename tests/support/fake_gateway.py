@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from enum import Enum
 
@@ -61,10 +61,8 @@ class FakeGateway:
     Attributes:
         listing: What follows the next reqPositions.
         downloads: What follows the next reqAccountUpdates of an account.
-        on_list: Called when a list is requested, before the answer.
         said: The messages since the test cleared it.
         list_at: Where the answer to the newest reqPositions begins in `said`.
-        lists: How many lists were requested.
         lines: conid → the request of its market data line that runs.
         profits: conid → the request of its profit and loss that runs.
         most: The most clients that were connected at once.
@@ -74,10 +72,9 @@ class FakeGateway:
         self.accounts = tuple(accounts)
         self.listing: Sequence[Message] = (END,)
         self.downloads: dict[str, Sequence[Message]] = {}
-        self.on_list: Callable[[], None] = lambda: None
         self.said: list[Message] = []
         self.list_at = 0
-        self.lists = self.most = 0
+        self.most = 0
         self.lines: dict[int, int] = {}
         self.profits: dict[int, int] = {}
         self._writers: list[asyncio.StreamWriter] = []
@@ -143,8 +140,6 @@ class FakeGateway:
                 login = account_messages.managed_accounts(self.accounts)
                 self.say([login, messages.next_valid_id(1)])
             case ["61", *_]:
-                self.on_list()
-                self.lists += 1
                 self.list_at = len(self.said)
                 self.say(self.listing)
                 # Interrupted, it is requested again: the answer is then without an interruption.

@@ -184,27 +184,17 @@ def listed(rows: pl.DataFrame, legs: Collection[int], now: datetime) -> pl.DataF
 # What each column of exposures is made of, beside the legs and their holdings: columns of the
 # ledger, or of another table; without an entry, the column of the same name.
 _MADE_OF = {
-    "asset_class": "sec_type",
-    "notional": "market_value",
-    "dollar_delta": "delta underlying_price",
-    "gamma_1pct": "gamma underlying_price",
+    "asset_class": "sec_type", "notional": "market_value", "nearest_expiry": "expiry",
+    "dollar_delta": "delta underlying_price", "gamma_1pct": "gamma underlying_price",
     "by_underlying": "symbol delta gamma vega theta underlying_price",
-    "legs_without_value": "market_value",
-    "legs_without_greeks": "delta gamma vega theta",
-    "legs_without_value_time": "value_time",
-    "oldest_value_at": "value_time timestamp",
-    "worst_value_age_s": "value_time timestamp",
-    "legs_expiring": "contracts.expires_on",
-    "nearest_expiry": "expiry",
+    "legs_without_value": "market_value", "legs_without_greeks": "delta gamma vega theta",
+    "legs_without_value_time": "value_time", "oldest_value_at": "value_time timestamp",
+    "worst_value_age_s": "value_time timestamp", "legs_expiring": "contracts.expires_on",
     "short_legs_in_money": "active_strategies.strike underlying_price",
-    "short_legs_unknown": "underlying_price",
-    "mismatches": "contracts.conid",
-    "options": "right",
-    "options_with_greeks": "delta",
-    "options_modelled": "greeks_source",
-    "legs_closed": "closures.cause",
-    "closed": "closures.cause closures.closed_at",
-}
+    "short_legs_unknown": "underlying_price", "mismatches": "contracts.conid",
+    "options": "right", "options_with_greeks": "delta", "options_modelled": "greeks_source",
+    "legs_closed": "closures.cause", "closed": "closures.cause closures.closed_at",
+}  # fmt: skip
 _LEGS = (
     "active_strategies.strategy_id active_strategies.conid active_strategies.quantity "
     "active_strategies.removed_at position multiplier"

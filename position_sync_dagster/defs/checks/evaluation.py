@@ -156,14 +156,10 @@ def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
         return next(iter(results.values()))
     wrong = {name: one for name, one in results.items() if not one.passed}
     failing = {name: one for name, one in wrong.items() if UNKNOWN not in one.metadata}
-    metadata: dict[str, dg.RawMetadataValue] = {
-        "logins": len(results),
-        "logins_failing": len(failing),
-        "logins_unknown": len(wrong) - len(failing),
-    }
     shown = dict(list((failing | wrong or results).items())[:SHOWN])
-    for name, one in shown.items():
-        metadata |= {f"{name}/{key}": value for key, value in one.metadata.items()}
+    metadata: dict[str, dg.RawMetadataValue] = {
+        f"{name}/{key}": value for name, one in shown.items() for key, value in one.metadata.items()
+    }
     first = next(iter(shown.values()))
     metadata |= {key: first.metadata[key] for key in (WHAT_TO_DO, UNKNOWN) if key in first.metadata}
     error = dg.AssetCheckSeverity.ERROR

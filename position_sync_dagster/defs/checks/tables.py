@@ -284,17 +284,14 @@ def ids_are_unique(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult
     update_id once in your reports, and leave the compaction to `position-sync maintain`.
     """
     now, ledger = datetime.now(UTC), lake.updates.table
-    rows = ledger.read(
+    repeated = ledger.read(
         lambda files: (
             rows_between(ledger, files, now - WINDOW, now + SKEW)
-            .select("update_id", "account", "conid")
+            .group_by("update_id")
+            .agg(pl.col("account", "conid").first(), rows=pl.len())
+            .filter(pl.col("rows") > 1)
             .collect()
         )
-    )
-    repeated = (
-        rows.group_by("update_id")
-        .agg(pl.col("account", "conid").first(), rows=pl.len())
-        .filter(pl.col("rows") > 1)
     )
     return check.rows_result(
         repeated.sort("rows", "update_id", descending=True),

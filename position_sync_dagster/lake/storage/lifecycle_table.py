@@ -171,20 +171,20 @@ class LifecycleTable:
         if change.live is None:
             return change.result
         before, kept, added = snapshot.live, change.kept(snapshot.live), change.live
-        live = frame = pl.concat([kept, added], rechunk=True)
-        only_adds = kept.height == before.height and change.finished is None
+        live = pl.concat([kept, added], rechunk=True)
+        frame, terms, finished = live, [replaced, *filter(None, [change.reopened])], change.finished
+        if finished is not None and not finished.is_empty():
+            new = new_part(self._clock())
+            buckets = sorted(finished.get_column("bucket").unique())
+            terms += [storage.in_parts(bucket, [new]) for bucket in buckets]
+            frame = pl.concat([live, finished.with_columns(part=pl.lit(new))], rechunk=True)
+        predicate: str | None = " OR ".join(terms)
+        only_adds = kept.height == before.height and finished is None
         if only_adds and added.height >= max(before.height, 1):
             # An append costs a quarter less. It is used only if it at least doubles the rows, so
             # that the live rows stay in few files.
-            storage.append(handle, added, commit_info, transactions)
-        else:
-            terms, finished = [replaced, *filter(None, [change.reopened])], change.finished
-            if finished is not None and not finished.is_empty():
-                new = new_part(self._clock())
-                buckets = sorted(finished.get_column("bucket").unique())
-                terms += [storage.in_parts(bucket, [new]) for bucket in buckets]
-                frame = pl.concat([live, finished.with_columns(part=pl.lit(new))], rechunk=True)
-            storage.overwrite(handle, frame, " OR ".join(terms), commit_info, transactions)
+            frame, predicate = added, None
+        storage.write(handle, frame, commit_info, transactions, predicate)
         if transactions:
             self._live = (self.table.cache_key(handle), live)
         return change.result

@@ -78,6 +78,7 @@ class ContractCache:
         clock: The current time, for trading hours.
 
     Attributes:
+        mismatches: What is wrong with the legs that do not match the contract of their conid.
         matching: The legs whose description matches the contract of their conid, and those whose
             contract details are not known yet, or are to be fetched again first.
         version: The number of changes of these legs.
@@ -97,17 +98,9 @@ class ContractCache:
         # Contracts whose stored details contradict a leg, and were not fetched since the start.
         self._doubted: set[int] = set()
         self._legs: tuple[ActiveContract, ...] = ()
-        self._mismatches: dict[tuple[str, str | None, int], str] = {}
+        self.mismatches: dict[tuple[str, str | None, int], str] = {}
         self.matching: tuple[ActiveContract, ...] = ()
         self.version = 0
-
-    @property
-    def mismatches(self) -> list[str]:
-        """Legs that do not match the contract of their conid, each with the difference."""
-        return [
-            f"{conid} of strategy {strategy} is not streamed: {difference}"
-            for (strategy, _account, conid), difference in self._mismatches.items()
-        ]
 
     def follow(self, legs: Iterable[ActiveContract]) -> None:
         """Record the active legs, and compare new ones with their contracts."""
@@ -220,25 +213,21 @@ class ContractCache:
 
     def _compare(self, conids: Collection[int]) -> None:
         """Compare the legs of these conids with their contracts, and log new mismatches."""
-        before, self._mismatches = self._mismatches, {}
+        before, self.mismatches = self.mismatches, {}
         self._doubted.difference_update(conids)
         for leg in self._legs:
-            difference = before.get(leg.key)
+            problem = before.get(leg.key)
             if leg.conid in conids:
-                details = self._known.get(leg.conid)
-                difference = contract_mismatch(leg, details)
-            if difference is not None and leg.conid not in self._asked:
+                difference = contract_mismatch(leg, self._known.get(leg.conid))
+                name = f"{leg.conid} of strategy {leg.strategy_id}"
+                problem = difference and f"{name} is not streamed: {difference}"
+            if problem is not None and leg.conid not in self._asked:
                 self._doubted.add(leg.conid)
-            elif difference is not None:
-                self._mismatches[leg.key] = difference
-        for strategy, account, conid in self._mismatches.keys() - before.keys():
-            logger.warning(
-                "the leg %d of strategy %s is not streamed: %s. Correct the leg.",
-                conid,
-                strategy,
-                self._mismatches[strategy, account, conid],
-            )
-        matching = tuple(leg for leg in self._legs if leg.key not in self._mismatches)
+            elif problem is not None:
+                self.mismatches[leg.key] = problem
+        for key in self.mismatches.keys() - before.keys():
+            logger.warning("the leg %s. Correct the leg.", self.mismatches[key])
+        matching = tuple(leg for leg in self._legs if leg.key not in self.mismatches)
         if matching != self.matching:
             self.matching = matching
             self.version += 1
@@ -282,8 +271,7 @@ class ContractCache:
             await offload(self.table.put_not_given, refused)
 
     def _is_missing(self, conid: int) -> bool:
-        is_available = conid in self._known and conid not in self._doubted
-        return not is_available and self._may_be_asked(conid)
+        return not self.available((conid,)) and self._may_be_asked(conid)
 
     def _may_be_asked(self, conid: int) -> bool:
         times, asked_at = self._not_given.get(conid, (0, NEVER))
@@ -544,8 +532,9 @@ class LineManager:
             kind = KINDS[self.login.line(conid).delayed]
             connection.lines.switch(conid, market_data_type=kind)
 
-    def interrupted(self, reason: str) -> None:
+    def interrupted(self, cause: str) -> None:
         """Record that a farm broke or connectivity was lost: earlier quotes no longer count."""
+        reason = f"the line has not ticked since {cause}"
         self.login.interrupted(self.context.clock(), self.context.monotonic(), reason)
 
     def restored(self) -> None:
@@ -589,7 +578,7 @@ class LineManager:
         now = self.context.monotonic()
         denials = self.login.denials(now)
         found = [(conid, denial) for conid, denial in denials.items() if conid in self.login.wanted]
-        texts = self.contracts.mismatches
+        texts = [*self.contracts.mismatches.values()]
         for conid, denial in sorted(found, key=lambda pair: (pair[1].delayed, pair[0])):
             again = f"{self.context.clock() + timedelta(seconds=denial.until_s - now):%H:%M} UTC"
             texts.append(f"{self._text_of(conid, denial)} (requested again at {again})")

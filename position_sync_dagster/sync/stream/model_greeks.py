@@ -273,6 +273,11 @@ class PublishedGreeks:
         """Return the greeks of a holding; None of a closed one."""
         return self._greeks.get(holding.instrument.conid) if holding.position else None
 
+    def added_to(self, holding: BrokerPosition) -> BrokerPosition:
+        """Return a holding with its greeks."""
+        greeks = self.of(holding)
+        return holding if holding.greeks is greeks else replace(holding, greeks=greeks)
+
 
 def _moved(before: HoldingGreeks, found: HoldingGreeks) -> bool:
     if abs(found.delta - before.delta) >= DELTA_MOVE or before.greeks_method != found.greeks_method:

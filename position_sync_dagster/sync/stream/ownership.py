@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, ParamSpec, Self
+from typing import Any, Self, TypeVarTuple
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -29,7 +29,8 @@ from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-P = ParamSpec("P")
+Args = TypeVarTuple("Args")
+Work = Coroutine[Any, Any, None]
 
 # Seconds between two attempts to acquire a login that another process owns.
 POLL_S = 0.5
@@ -273,17 +274,11 @@ class BackgroundWork:
         self._again_at: dict[str, float] = defaultdict(lambda: -math.inf)
         self._outages: dict[str, OutageLog] = defaultdict(lambda: OutageLog(logger))
 
-    def begin(
-        self,
-        kind: str,
-        work: Callable[P, Coroutine[Any, Any, None]],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> None:
+    def begin(self, kind: str, work: Callable[[*Args], Work], *args: *Args) -> None:
         """Begin work, unless that of its kind is still running, or has just failed."""
         task = self._tasks.get(kind)
         if (task is None or task.done()) and self._monotonic() >= self._again_at[kind]:
-            self._tasks[kind] = asyncio.create_task(self._run(kind, work(*args, **kwargs)))
+            self._tasks[kind] = asyncio.create_task(self._run(kind, work(*args)))
 
     async def end(self, *, within_s: float = 0.0) -> None:
         """Cancel what has not ended in a time, and wait until it has ended."""
@@ -291,7 +286,7 @@ class BackgroundWork:
             await asyncio.wait(self._tasks.values(), timeout=within_s)
             await end_tasks(*self._tasks.values())
 
-    async def _run(self, kind: str, work: Coroutine[Any, Any, None]) -> None:
+    async def _run(self, kind: str, work: Work) -> None:
         outage = self._outages[kind]
         try:
             await work

@@ -293,7 +293,7 @@ class Publisher:
         keys = {*changes, *feed.book.profits, *by_greeks}
         every = self._all_due or 2 * len(keys) > len(self._published)
         reported = {
-            key: self._with_greeks(holding)
+            key: self.greeks.added_to(holding)
             for key, holding in feed.book.reported(None if every else keys).items()
         }
         changed = {
@@ -319,10 +319,6 @@ class Publisher:
             raise
         self._published, self._accounts, self._all_due = published, accounts, False
         self._recorded = {}
-
-    def _with_greeks(self, holding: BrokerPosition) -> BrokerPosition:
-        greeks = self.greeks.of(holding)
-        return holding if holding.greeks is greeks else replace(holding, greeks=greeks)
 
     async def _record_changes(self, changed: Mapping[Key, BrokerPosition]) -> None:
         """Store the quantities that changed; if the process dies here, the next owner does it.
@@ -549,7 +545,6 @@ class StreamPricer:
             valued: Holdings with a new profit or value by PnLSingle.
         """
         now, now_s = self.context.clock(), self.context.monotonic()
-        by = self.context.lease.provenance
         quotes = {conid: connection.lines.quote(conid) for conid in ticked}
         self.lines.ticked(quotes, now, now_s)
         for key in valued:
@@ -563,26 +558,23 @@ class StreamPricer:
             if not state.is_due(now_s):
                 continue
             holding = connection.feed.get(key)
-            if holding is not None and not connection.feed.is_known(holding):
+            if holding is None:
+                del self._holdings[key]
                 continue
-            if holding is not None:
-                if conid not in quotes:
-                    quotes[conid] = connection.lines.quote(conid)
-                computed = self.greeks.of(holding)
-                update = state.row(
-                    holding if computed is None else replace(holding, greeks=computed),
-                    quotes[conid],
-                    Moment(
-                        now=now,
-                        now_s=now_s,
-                        by=by,
-                        hours=self.contracts.hours(conid),
-                        price_magnifier=self.contracts.magnifier(conid),
-                    ),
-                )
-                if update is not None:
-                    updates.append((update, holding))
-            if holding is None or not (state.streamed or state.due):
+            if not connection.feed.is_known(holding):
+                continue
+            at = Moment(
+                now=now,
+                now_s=now_s,
+                by=self.context.lease.provenance,
+                hours=self.contracts.hours(conid),
+                price_magnifier=self.contracts.magnifier(conid),
+            )
+            quote = quotes[conid] if conid in quotes else connection.lines.quote(conid)
+            update = state.row(self.greeks.added_to(holding), quote, at)
+            if update is not None:
+                updates.append((update, holding))
+            if not (state.streamed or state.due):
                 del self._holdings[key]
         return updates
 

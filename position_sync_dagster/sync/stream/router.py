@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from position_sync_dagster.domain.clock import rest_s
-from position_sync_dagster.domain.holding import Key, Reason
+from position_sync_dagster.domain.holding import Key, Reason, grouped
 from position_sync_dagster.domain.leg import QUEUED, LegState, route
 from position_sync_dagster.domain.login_lines import Awaited, largest
 from position_sync_dagster.errors import LakeError, NewerTableError
@@ -266,9 +266,7 @@ class FollowedHoldings:
         self._chosen_as_of = routes.version
         if due:
             self._choose_at = now + CHOOSE_S
-        held: dict[LegState, list[Key]] = {state: [] for state in LegState}
-        for key, state in routes.states.items():
-            held[state].append(key)
+        held = grouped(routes.states.__getitem__, routes.states)
         monitored, self._legs = held[LegState.MONITORED], sorted(held[LegState.OVERFLOW])
         if values_known:
             values = connection.feed.book.values(monitored)

@@ -63,10 +63,6 @@ DATA_DESPITE_LOSS_S = 60.0
 # ticks show that it is over.
 LONG_LOSS_S = 900.0
 
-NOT_SINCE_LOST = "the line has not ticked since connectivity was lost"
-# Texts of the column `note`: why the broker's value is used.
-NOT_SINCE_BROKEN = "the line has not ticked since a data farm broke"
-
 # Polling interval of a suspended lease, in seconds.
 STAND_BY_S = 0.5
 
@@ -141,9 +137,8 @@ class BrokerLink:
             connection = await self.manager.get_connection()
         except errors.GatewayRefusedError as error:
             # A machine or a name that cannot be reached says nothing of the gateway.
-            if not isinstance(error.__cause__, OSError) or isinstance(
-                error.__cause__, ConnectionRefusedError
-            ):
+            cause = error.__cause__
+            if not isinstance(cause, OSError) or isinstance(cause, ConnectionRefusedError):
                 self.gateway_run = self.gateway_run.after_refusal()
             raise
         if connection is not self._attached:
@@ -226,7 +221,7 @@ class BrokerLink:
         self.state = SessionState.BLIND
         self._lease.renew_now()
         if new:
-            self.router.lines.interrupted(NOT_SINCE_LOST)
+            self.router.lines.interrupted("connectivity was lost")
 
     def end_doubtful_loss(self, connection: GatewayConnection) -> None:
         """End the connection if data arrive although the gateway lost IB, or the loss is long."""
@@ -271,7 +266,8 @@ class BrokerLink:
         if code in OFFLINE:
             self.go_blind(text)
         elif code == GatewayCode.RESTORED_DATA_KEPT:
-            self.router.lines.interrupted(NOT_SINCE_LOST)  # ticks that came without IB are old
+            # Ticks that came without IB are old.
+            self.router.lines.interrupted("connectivity was lost")
             self._restored_at = self.context.clock()
             if self._opened is not None:
                 self._become_live(since=self._restored_at)
@@ -285,7 +281,7 @@ class BrokerLink:
             self.router.account_refresh.interrupt()
         elif code in FARM_BROKEN | FARM_OK:
             if code == GatewayCode.MARKET_DATA_FARM_BROKEN:
-                self.router.lines.interrupted(NOT_SINCE_BROKEN)
+                self.router.lines.interrupted("a data farm broke")
             elif code == GatewayCode.MARKET_DATA_FARM_OK:
                 self.router.lines.restored()
             elif code == GatewayCode.SECURITY_DEFINITION_FARM_OK:
@@ -316,8 +312,7 @@ async def run_until(
     task = asyncio.create_task(work)
     try:
         await wait_for_first(until, task)
-        if grace_s:
-            await asyncio.wait({task}, timeout=grace_s)
+        await asyncio.wait({task}, timeout=grace_s)
         if task.done():
             task.result()
     finally:

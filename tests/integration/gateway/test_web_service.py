@@ -105,16 +105,10 @@ def test_too_many_requests_are_waited_for_and_then_named(receiver):
     assert len(receiver.asked) > 1
 
 
-@pytest.mark.parametrize(
-    ("url", "says"),
-    [
-        ("http://127.0.0.1:1/flex", "query 123456: the Flex service at 127.0.0.1 gave no answer"),
-        ("http://example.invalid/flex", "in the clear"),
-    ],
-)
-def test_no_answer_and_an_address_in_the_clear_are_named(url, says):
-    error = error_of(FlexService(url=url, patience_s=0.01, sleep=lambda _s: None))
-    assert says in error.what
+def test_no_answer_is_named():
+    service = FlexService(url="http://127.0.0.1:1/flex", patience_s=0.01, sleep=lambda _s: None)
+    error = error_of(service)
+    assert "query 123456: the Flex service at 127.0.0.1 gave no answer" in error.what
     assert error.__cause__ is None
 
 
@@ -153,23 +147,10 @@ def test_the_address_that_an_answer_names_is_followed_if_it_is_the_broker_s(
         ("https://interactivebrokers.com.example/flex", False),
         ("https://gdcdyn.interactivebrokers.com:8443/flex", False),
         ("https://ann:pa55word@gdcdyn.interactivebrokers.com/flex", False),
+        ("https://example.invalid/.interactivebrokers.com/flex", False),
+        ("https://[interactivebrokers.com/flex", False),
         ("", False),
     ],
 )
 def test_a_token_goes_to_the_broker_s_hosts_over_https_only(url, is_followed):
     assert flex.is_of_broker(url) is is_followed
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "https://ann:pa55word@example.invalid/flex",
-        "http://pa55word@127.0.0.1/flex",
-        "http://127.0.0.1:pa55word/x",
-        "ftp://example.invalid/pa55word",
-        "https://[pa55word",
-    ],
-)
-def test_no_part_of_an_address_that_cannot_be_used_is_shown(url):
-    service = FlexService(url=url)
-    assert "pa55word" not in str(error_of(service)) + repr(service)

@@ -14,7 +14,7 @@ import traceback
 import tracemalloc
 from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -27,9 +27,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from ib_gateway_simulator.protocol import account_messages, messages
-from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.holding import PositionUpdate
-from position_sync_dagster.errors import GatewayError, LeaseLostError
+from position_sync_dagster.errors import GatewayError
 from position_sync_dagster.gateway.connection import IBConnectionManager, MessageReader
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.drain import drain
@@ -170,7 +169,6 @@ phases = st.one_of(
     st.tuples(st.just("login"), st.sets(accounts, min_size=1)),
 )
 scripts = st.lists(phases, min_size=1, max_size=12)
-endings = st.sampled_from(["whole", "whole", "owned", "overtaken"])
 logins = st.integers(1, 3)
 
 
@@ -362,34 +360,8 @@ class Session:
             self.before = connection.feed.book.reported().values()
         return connection.feed.is_complete  # a loaded machine is slow to answer
 
-    async def finish(self, ending, truth):
-        """Refresh the tables from the truth: alone, beside an owner, or overtaken by one."""
-        sessions, gateway_id = self.lake.sessions, self.settings.gateway_id
-        lease = {"lease_s": 60.0, "run_id": None, "host": "other", "pid": 1}
-        if ending == "owned":
-            other, lists = sessions.acquire(gateway_id, Owner.STREAM, **lease), self.gateway.lists
-            assert not (await refresh(self.lake, self.settings)).connected
-            assert self.gateway.lists == lists, "a second owner asked the gateway"
-            sessions.end(other)
-        elif ending == "overtaken":
-            later = Lake(self.lake.path, clock=lambda: datetime.now(UTC) + timedelta(hours=1))
-            rows = self.lake.broker_positions.read(gateway_id)
-
-            def overtake():
-                self.gateway.on_list = lambda: None
-                other = later.sessions.acquire(gateway_id, Owner.STREAM, **lease)
-                later.broker_positions.replace(gateway_id, rows, other)
-
-            self.gateway.on_list = overtake
-            self.say_truth(truth)
-            with pytest.raises(LeaseLostError):
-                await refresh(self.lake, self.settings)
-            assert self.lake.broker_positions.read(gateway_id) == rows, "a stale write"
-            self.played["overtaken"] += 1
-            return
-        await self.publish(truth)
-
     async def publish(self, truth):
+        """Refresh the tables from the truth."""
         self.say_truth(truth)
         for _ in range(2):  # the tables may not know yet that an account is empty
             report = await refresh(self.lake, self.settings)
@@ -411,7 +383,7 @@ def conid_of(row):
 def be_patient(feed, timeout_s):
     """Set how long a list or a download is waited for; a log-in has a minute."""
     feed._timeout_s = timeout_s
-    feed._values._timeout_s, feed._values._quiet_s = timeout_s, timeout_s / 2
+    feed.values._timeout_s, feed.values._quiet_s = timeout_s, timeout_s / 2
 
 
 def assert_finite(row):
@@ -485,7 +457,7 @@ async def faultless(login, lake):
         assert found == []
 
 
-async def session(played, lake, login, script, ending, emptied):
+async def session(played, lake, login, script, emptied):
     async with faultless(login, lake) as (gateway, path):
         one = Session(gateway, path, played)
         try:
@@ -493,7 +465,7 @@ async def session(played, lake, login, script, ending, emptied):
                 await one.play(kind, told)
             truth = await one.recover(ACCOUNTS[:login], emptied=emptied)
             await one.manager.close()
-            await one.finish(ending, truth)
+            await one.publish(truth)
         finally:
             await one.manager.close()
         assert gateway.most == 1, "two connections at once"
@@ -537,7 +509,7 @@ def play_seeds(session, wanted, *scripts):
 
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
 def test_whatever_a_gateway_sends_nothing_is_flat_or_held_that_was_not_told():
-    played = play_seeds(session, MESSAGES, logins, scripts, endings, st.booleans())
+    played = play_seeds(session, MESSAGES, logins, scripts, st.booleans())
     assert played["whole lists"]
     assert played["refresh"]
     assert played["login"]

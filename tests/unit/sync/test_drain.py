@@ -111,174 +111,163 @@ class Broker:
         return view
 
 
-@pytest.fixture
-def clock():
-    return Ticking()
+class Draining:
+    """A worker over a queue, a ledger and a broker in memory, of one account."""
+
+    def __init__(self, *conids):
+        self.clock, self.ledger = Ticking(), Ledger()
+        self.queue = PositionQueue("queue", clock=self.clock, fsync=False)
+        self.broker = Broker(self.clock, conids)
+        self.worker = QueueWorker(
+            self.queue, values=self.broker, updates=self.ledger,
+            settings=make_settings(lease_s=60.0), clock=self.clock,
+        )  # fmt: skip
+
+    async def request(self, *conids):
+        requests = [QueueRequest(conid, "SPY", account="A") for conid in conids]
+        return await self.queue.insert_many(requests)
+
+    async def process(self, *conids):
+        await self.request(*conids)
+        return await self.worker.process_batch()
+
+    async def waiting(self):
+        (request,) = await self.queue.get_batch(priority=None)
+        return request
+
+    async def succeeded(self):
+        return await self.queue.get_batch(priority=None, limit=1000, status=QueueStatus.SUCCESS)
 
 
-@pytest.fixture
-def queue(clock):
-    return PositionQueue("queue", clock=clock, fsync=False)
-
-
-def worker(queue, ledger, broker, clock):
-    return QueueWorker(
-        queue, values=broker, updates=ledger, settings=make_settings(lease_s=60.0), clock=clock
-    )
-
-
-async def test_requests_of_an_account_without_current_data_stay_where_they_are(queue, clock):
-    broker = Broker(clock, [1])
-    complete = broker.view
+async def test_requests_of_an_account_without_current_data_stay_where_they_are():
+    one = Draining(1)
+    complete = one.broker.view
 
     async def view(conids=None):
         return replace(await complete(conids), unavailable=frozenset({"B"}))
 
-    broker.view = view
-    await queue.insert_many([QueueRequest(1, "SPY", account=account) for account in ("A", "B")])
-    report = await worker(queue, Ledger(), broker, clock).process_batch()
+    one.broker.view = view
+    await one.queue.insert(1, "SPY", account="B")
+    report = await one.process(1)
     assert (report.claimed, report.succeeded) == (1, 1)
-    (left,) = await queue.get_batch(priority=None, limit=10)
+    left = await one.waiting()
     assert (left.account, left.status) == ("B", QueueStatus.PENDING)
 
 
-async def test_a_drain_that_is_stopped_around_each_close_loses_no_zero_row(queue, clock):
-    broker, ledger = Broker(clock, range(1, CLOSES + 1)), Ledger()
-    left = list(broker.positions)
-    await queue.insert_many([QueueRequest(conid, "SPY", account="A") for conid in left[:50]])
+async def test_a_drain_that_is_stopped_around_each_close_loses_no_zero_row():
+    one = Draining(*range(1, CLOSES + 1))
+    left = list(one.broker.positions)
+    await one.request(*left[:50])
 
     async def close():
         """Publish the close of the next holding, then queue it: as the stream does."""
         if left:
             conid = left.pop()
-            broker.positions[conid] = 0.0
-            await queue.insert(conid, "SPY", account="A")
+            one.broker.positions[conid] = 0.0
+            await one.request(conid)
 
-    broker.meanwhile = close
-    batches = worker(queue, ledger, broker, clock)
-    while left or (await queue.counts())[QueueStatus.PENDING]:
-        await batches.process_batch()
-    assert ledger.newest() == dict.fromkeys(range(1, CLOSES + 1), 0.0)
-    counts = await queue.counts()
-    done = await queue.get_batch(priority=None, limit=1000, status=QueueStatus.SUCCESS)
-    assert {request.update_id for request in done} == {row.update_id for row in ledger.rows}
+    one.broker.meanwhile = close
+    while left or (await one.queue.counts())[QueueStatus.PENDING]:
+        await one.worker.process_batch()
+    assert one.ledger.newest() == dict.fromkeys(range(1, CLOSES + 1), 0.0)
+    counts, done = await one.queue.counts(), await one.succeeded()
+    assert {request.update_id for request in done} == {row.update_id for row in one.ledger.rows}
     assert counts[QueueStatus.SUCCESS] == len(done)
     assert counts[QueueStatus.FAILED] == counts[QueueStatus.PROCESSING] == 0
 
 
-async def test_a_broker_that_is_lost_after_the_claim_gives_the_requests_back(queue, clock):
-    broker, ledger = Broker(clock, [1]), Ledger()
-    await queue.insert(1, "SPY", account="A")
-    broker.lost_after = 1
+async def test_a_broker_that_is_lost_after_the_claim_gives_the_requests_back():
+    one = Draining(1)
+    one.broker.lost_after = 1
     with pytest.raises(BrokerUnavailableError):
-        await worker(queue, ledger, broker, clock).process_batch()
-    (request,) = await queue.get_batch(priority=None)
-    assert (request.status, request.attempts, ledger.rows) == (QueueStatus.PENDING, 0, [])
+        await one.process(1)
+    request = await one.waiting()
+    assert (request.status, request.attempts) == (QueueStatus.PENDING, 0)
+    assert one.ledger.rows == []
 
 
-async def test_nothing_is_claimed_without_a_view_of_the_broker(queue, clock):
-    broker = Broker(clock, [1])
-    broker.lost_after = 0
-    await queue.insert(1, "SPY", account="A")
+async def test_nothing_is_claimed_without_a_view_of_the_broker():
+    one = Draining(1)
+    one.broker.lost_after = 0
     with pytest.raises(BrokerUnavailableError):
-        await worker(queue, Ledger(), broker, clock).process_batch()
-    (request,) = await queue.get_batch(priority=None)
+        await one.process(1)
+    request = await one.waiting()
     assert (request.status, request.updated_at) == (QueueStatus.PENDING, request.created_at)
 
 
-async def test_a_request_of_an_unchanged_holding_ends_with_the_row_that_says_so(queue, clock):
-    broker, ledger = Broker(clock, [1, 2]), Ledger()
-    batches = worker(queue, ledger, broker, clock)
-    await queue.insert_many([QueueRequest(conid, "SPY", account="A") for conid in (1, 2)])
-    first = await batches.process_batch()
-    broker.positions[2] = 3.0
-    await queue.insert_many([QueueRequest(conid, "SPY", account="A") for conid in (1, 2)])
-    second = await batches.process_batch()
+async def test_a_request_of_an_unchanged_holding_ends_with_the_row_that_says_so():
+    one = Draining(1, 2)
+    first = await one.process(1, 2)
+    one.broker.positions[2] = 3.0
+    second = await one.process(1, 2)
     assert (first.rows, first.unchanged) == (2, 0)
     assert (second.rows, second.unchanged, second.succeeded) == (1, 1, 2)
-    assert [(r.conid, r.position) for r in ledger.rows] == [(1, 1.0), (2, 1.0), (2, 3.0)]
-    done = await queue.get_batch(priority=None, status=QueueStatus.SUCCESS)
-    answers = [(r.conid, r.update_id) for r in sorted(done, key=lambda r: r.created_at)]
-    ids = [row.update_id for row in ledger.rows]
+    rows = one.ledger.rows
+    assert [(r.conid, r.position) for r in rows] == [(1, 1.0), (2, 1.0), (2, 3.0)]
+    answers = [(r.conid, r.update_id) for r in await one.succeeded()]
+    ids = [row.update_id for row in rows]
     assert sorted(answers) == sorted([(1, ids[0]), (1, ids[0]), (2, ids[1]), (2, ids[2])])
 
 
-async def test_a_request_whose_worker_was_killed_before_its_mark_keeps_its_own_row(queue, clock):
-    broker, ledger = Broker(clock, [1]), Ledger()
-    batches = worker(queue, ledger, broker, clock)
+async def test_a_request_whose_worker_was_killed_before_its_mark_keeps_its_own_row():
+    one = Draining(1)
+    queue = one.queue
     request_id = await queue.insert(1, "SPY")
     marks, queue.mark_success = queue.mark_success, None
     with pytest.raises(TypeError):  # as if it were killed: nothing is released
-        await batches.process_batch()
+        await one.worker.process_batch()
     queue.mark_success = marks
-    broker.positions[1] = 2.0
-    await queue.insert(1, "SPY", account="A")
-    await batches.process_batch()
-    clock.now += timedelta(seconds=61)
+    one.broker.positions[1] = 2.0
+    await one.process(1)
+    one.clock.now += timedelta(seconds=61)
     assert await queue.rescue() == [request_id]
-    await batches.process_batch()
-    done = await queue.get_batch(priority=None, status=QueueStatus.SUCCESS)
-    assert [row.position for row in ledger.rows] == [1.0, 2.0]
-    assert {r.request_id: r.update_id for r in done} == {
-        row.request_id: row.update_id for row in ledger.rows
+    await one.worker.process_batch()
+    assert [row.position for row in one.ledger.rows] == [1.0, 2.0]
+    assert {r.request_id: r.update_id for r in await one.succeeded()} == {
+        row.request_id: row.update_id for row in one.ledger.rows
     }
 
 
-async def test_a_row_that_would_be_too_old_at_the_next_request_is_written_again(queue, clock):
-    broker, ledger = Broker(clock, [1]), Ledger()
-    batches = worker(queue, ledger, broker, clock)
+async def test_a_row_that_would_be_too_old_at_the_next_request_is_written_again():
+    one = Draining(1)
     for _ in range(41):
-        await queue.insert(1, "SPY", account="A")
-        await batches.process_batch()
-        clock.now += timedelta(seconds=180)
-    times = [row.timestamp for row in ledger.rows]
+        await one.process(1)
+        one.clock.now += timedelta(seconds=180)
+    times = [row.timestamp for row in one.ledger.rows]
     assert len(times) == 3
     assert all(b - a <= timedelta(hours=1) for a, b in pairwise(times))
 
 
-async def test_a_zero_row_that_the_stream_writes_meanwhile_is_not_followed_by_an_old_row(
-    queue, clock
-):
-    broker, ledger = Broker(clock, [1]), Ledger()
-    batches = worker(queue, ledger, broker, clock)
-    await queue.insert(1, "SPY", account="A")
-    streamed = []
+async def test_a_zero_row_that_the_stream_writes_meanwhile_is_not_followed_by_an_old_row():
+    one = Draining(1)
 
     async def close():
         """Write the zero row, as the stream does before it publishes the close."""
-        if broker.looks == 2:  # the look for which the batch is planned
-            at = clock()
-            streamed.append(
-                from_portfolio(
-                    replace(broker.holding(1, at), position=0.0), source=Source.STREAM, now=at,
-                    by=Provenance(session_id="s"),
-                )
-            )  # fmt: skip
-            ledger.rows += [replace(row, update_id="zero") for row in streamed]
+        if one.broker.looks == 2:  # the look for which the batch is planned
+            at = one.clock()
+            closed = replace(one.broker.holding(1, at), position=0.0)
+            by = Provenance(session_id="s")
+            row = from_portfolio(closed, source=Source.STREAM, now=at, by=by)
+            one.ledger.rows.append(replace(row, update_id="zero"))
 
-    broker.meanwhile = close
-    report = await batches.process_batch()
-    assert [row.update_id for row in ledger.rows] == ["zero"]
+    one.broker.meanwhile = close
+    report = await one.process(1)
+    assert [row.update_id for row in one.ledger.rows] == ["zero"]
     assert (report.rows, report.unchanged) == (0, 1)
-    (done,) = await queue.get_batch(priority=None, status=QueueStatus.SUCCESS)
+    (done,) = await one.succeeded()
     assert done.update_id == "zero"
 
 
-async def test_a_drain_of_many_requests_takes_a_few_batches_and_looks_at_the_broker_for_each(
-    queue, clock
-):
+async def test_a_drain_of_many_requests_takes_a_few_batches_and_looks_at_the_broker_for_each():
     conids = range(1, 801)
-    broker, ledger = Broker(clock, conids), Ledger()
-    await queue.insert_many([QueueRequest(conid, "SPY", account="A") for conid in conids])
-    one = worker(queue, ledger, broker, clock)
-    result = await one.drain(3600.0)
+    one = Draining(*conids)
+    await one.request(*conids)
+    result = await one.worker.drain(3600.0)
     assert [batch.claimed for batch in result.batches] == [200, 200, 200, 200]
     assert result.exhausted
-    assert (await queue.counts())[QueueStatus.SUCCESS] == 800
-    assert len(ledger.newest()) == 800
-    await queue.insert_many([QueueRequest(conid, "SPY", account="A") for conid in conids])
-    report = await one.process_batch()
-    assert report.claimed == 200
+    assert (await one.queue.counts())[QueueStatus.SUCCESS] == 800
+    assert len(one.ledger.newest()) == 800
+    assert (await one.process(*conids)).claimed == 200
 
 
 FULL = LakeError("No table can be written: the disk is full.", remedy="Make room.")
@@ -286,8 +275,8 @@ LOST = DrainReport(unavailable=True, reason="The connection to IB has been lost.
 
 
 @pytest.mark.parametrize("fault", [FULL, LOST])
-async def test_an_outage_of_broker_or_tables_is_logged_once(queue, clock, caplog, fault):
-    one, ended = worker(queue, Ledger(), Broker(clock, []), clock), asyncio.Event()
+async def test_an_outage_of_broker_or_tables_is_logged_once(caplog, fault):
+    one, ended = Draining().worker, asyncio.Event()
     outcomes = [fault, fault, fault, NOTHING, fault, fault]
 
     async def drain(_time_limit_s):
