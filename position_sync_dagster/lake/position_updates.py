@@ -979,10 +979,7 @@ class DeltaLakePositionWriter:
 
     async def on_position_updates(self, updates: Iterable[PositionUpdate]) -> None:
         """Write updates in one commit."""
-        listed = list(updates)
-        if not listed:
-            return
-        done = await self.table.append(listed)
+        done = await self.table.append(updates)
         if done.rows:
             self.last_version = done.version
             self.rows_written += done.rows

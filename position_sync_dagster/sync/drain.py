@@ -720,14 +720,9 @@ class QueueWorker:
             last_batch_s=report.duration_s,
             waiting=max(0, (stats.waiting or 0) - report.claimed),
         )
-        logger.info(
-            "batch of %d in %.2f s: %d succeeded, %d failed, %d released",
-            report.claimed,
-            report.duration_s,
-            report.succeeded,
-            report.failed,
-            report.released,
-        )
+        text = "batch of %d in %.2f s: %d succeeded, %d failed, %d released"
+        counts = report.succeeded, report.failed, report.released
+        logger.info(text, report.claimed, report.duration_s, *counts)
 
     @retry(
         retry=retry_if_exception_type(errors.NewerRowError),
