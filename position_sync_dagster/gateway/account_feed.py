@@ -593,7 +593,6 @@ class AccountFeed:
         book: The holdings.
         accounts: The accounts of the login.
         snapshot_at: When the newest list of positions arrived whole; None: none is valid.
-        downloaded_at: When the newest download of every account ended; None: none is valid.
         connectivity: Whether the gateway has IB.
         values: The downloads of the accounts' values.
         odd_rows: Why the newest row of a holding cannot be used; cleared when a list begins.
@@ -609,7 +608,6 @@ class AccountFeed:
         )
         self.accounts = accounts
         self.snapshot_at: datetime | None = None
-        self.downloaded_at: datetime | None = None
         self.odd_rows: dict[Key, str] = {}
         self.emptied = EmptiedAccounts(second_s=settings.second_list_s, monotonic=time.monotonic)
         self.book.confirmed.doubted = self.emptied
@@ -692,7 +690,7 @@ class AccountFeed:
     def invalidate(self) -> None:
         """Mark all holdings as unconfirmed: the gateway dropped every subscription."""
         self.emptied.take_back()
-        self.snapshot_at = self.downloaded_at = None
+        self.snapshot_at = None
         self.book.invalidate()
         self.values.invalidate()
 
@@ -784,10 +782,7 @@ class AccountFeed:
             GatewayLostError: The connection ended.
         """
         async with self._requesting:
-            listed_at = self.snapshot_at
             await self.values.download(self.accounts if accounts is None else accounts)
-            if accounts is None and self.snapshot_at is listed_at:
-                self.downloaded_at = utc_now()
 
     async def ensure(self, max_age: timedelta) -> None:
         """Request what is missing for a snapshot and values no older than `max_age`.
@@ -818,9 +813,9 @@ class AccountFeed:
         return demoted
 
     def _downloaded_within(self, max_age: timedelta) -> bool:
-        # If it is in the future, the clock was set back since: its age is unknown.
-        downloaded_at = self.downloaded_at
-        return downloaded_at is not None and timedelta() <= utc_now() - downloaded_at <= max_age
+        # One in the future is from before the clock was set back: its age is unknown.
+        now, ended = utc_now(), [one.ended_at for one in self.values.accounts.values()]
+        return all(at is not None and timedelta() <= now - at <= max_age for at in ended)
 
     def _rate(self, account: str) -> None:
         """Set the completeness of an account, and doubt its holdings that were set aside."""

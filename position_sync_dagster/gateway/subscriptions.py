@@ -25,7 +25,7 @@ from position_sync_dagster.domain.clock import Backoff, utc_now
 from position_sync_dagster.domain.holding import AccountSummary, Key, key_of
 from position_sync_dagster.domain.instrument import ContractDetails, Quote
 from position_sync_dagster.gateway import codes, ib_async_internals
-from position_sync_dagster.gateway.codes import ACCOUNT_READY, MessageType, is_notice
+from position_sync_dagster.gateway.codes import ACCOUNT_READY, MessageType
 from position_sync_dagster.gateway.holdings import (
     ChangeNotifier,
     HoldingsBook,
@@ -426,7 +426,7 @@ class ProfitSubscriptions(Generic[One]):
         return True
 
     def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
-        one = None if is_notice(code) else self._by_request.pop(str(request), None)
+        one = None if codes.is_notice(code) else self._by_request.pop(str(request), None)
         if one is not None:
             one.request = None  # no cancel: the gateway has forgotten it, and would answer 300
             self._postpone(one)

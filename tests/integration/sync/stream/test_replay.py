@@ -86,7 +86,9 @@ async def test_a_replay_ends_in_the_same_ledger(recorded, stream_to):
             await eventually(lambda: streamer.state is SessionState.LIVE)
             await eventually(lambda: streamer.lines_in_use == 3)
             feed = streamer._link.connection.feed
-            await eventually(lambda: feed.downloaded_at)  # later nothing changes
+            await eventually(
+                lambda: all(a.ended_at for a in feed.values.accounts.values())
+            )  # later nothing changes
             sim.close_position(A, PUT)
             await asyncio.sleep(1.0)
             return await settled(newest)

@@ -19,11 +19,7 @@ from position_sync_dagster.errors import (
     TradingModeError,
 )
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema import (
-    ACTIVE_STRATEGIES,
-    POSITION_UPDATES,
-    StoredColumn,
-)
+from position_sync_dagster.lake.schema import ACTIVE_STRATEGIES, POSITION_UPDATES, StoredColumn
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.table import Table, offload
 from position_sync_dagster.sync.drain import drain
