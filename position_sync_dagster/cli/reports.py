@@ -81,11 +81,9 @@ def changes(
     It is read from the tables, and is the same after a restart.
     """
     settings, lake = options.opened(home)
-    listed = [
-        one
-        for one in read_figures(lake, settings, utc_now()).changes
-        if kind in (None, one.kind) and account in (None, one.account)
-    ]
+    every = read_figures(lake, settings, utc_now()).changes
+    of_kind = (one for one in every if kind in (None, one.kind))
+    listed = [one for one in of_kind if account in (None, one.account)]
     lines = [f"{one.at.astimezone():%H:%M:%S}  {one.kind:<8}  {one.text}" for one in listed]
     lines = lines or ["Nothing has changed today."]
     lines += map(as_typed, filter(None, [next_step(lake, settings, utc_now())]))
