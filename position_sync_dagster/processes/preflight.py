@@ -251,22 +251,21 @@ async def _lines(
         found.append(warning("market data", "not tried: nothing is held", remedy))
         return
     details = await connection.details(conids)
-    until = time.monotonic() + TRIALS_S
-    is_free = False
-    for at, conid in enumerate(conids):
-        if time.monotonic() > until:
-            text = f"not tried, because the time was up: {', '.join(map(str, conids[at:]))}"
-            found.append(warning("market data", text, "Run it again."))
-            return
+    for conid in conids:
         if conid not in details:
             text = f"not tried: the gateway has no details of {conid}"
             found.append(warning("market data", text, AGAIN))
-            continue
+    until = time.monotonic() + TRIALS_S
+    tried = [conid for conid in conids if conid in details]
+    for at, conid in enumerate(tried):
+        if time.monotonic() > until:
+            text = f"not tried, because the time was up: {', '.join(map(str, tried[at:]))}"
+            found.append(warning("market data", text, "Run it again."))
+            return
         found.append(await _trial(connection, details[conid]))
         if found[-1].check == "lines":
             return
-        if not is_free:
-            is_free = True
+        if at == 0:
             free = f"at least one of {settings.max_lines} is free"
             found.append(good("lines", f"{free}; no gateway reports how many others use"))
 
