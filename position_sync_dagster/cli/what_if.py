@@ -77,19 +77,15 @@ def what_if(
             raise typer.BadParameter(f"{scenario!r} is no scenario; scenarios.yaml has {known}.")
         points = [named]
     rows = legs.rows(points, level)
-    if json:
-        output.print_json(rows)
-    elif not rows:
-        output.show(None, ["Nothing is held."], json=False)
-    else:
+    notes = [f"{count} left out: {reason}" for reason, count in legs.left_out().items()]
+    if rows and not json:
         lines: dict[tuple[Any, ...], dict[str, str]] = {}
         for row in rows:
             key = tuple(row[name] for name in (*_TEXTS, "conid", "vol", "days"))
             lines.setdefault(key, _head(row))[f"{row['spot']:+g}"] = _money(row["profit"])
         texts = list(lines.values())
         output.print_table(texts, right=[name for name in texts[0] if name not in _TEXTS])
-        notes = [f"{count} left out: {reason}" for reason, count in legs.left_out().items()]
-        output.show(None, notes, json=False)
+    output.show(rows, notes if rows else ["Nothing is held."], json=json)
 
 
 def _read(strategy: str | None, home: Path | None) -> tuple[OwnScenarios, scenarios.PricedLegs]:

@@ -115,17 +115,12 @@ def as_svg(curve: Curve) -> str:
 
 
 def _explained(rows: Sequence[Mapping[str, Any]]) -> str:
-    lines = [
-        [
-            escape(row["strategy_id"]),
-            escape(row["account"]),
-            f"{_money(row['profit'])} {escape(row['currency'])}",
-            *(_money(row[name]) for name in PARTS),
-        ]
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        names = (escape(row[of]) for of in ("strategy_id", "account", "currency"))
+        lines.append([*names, *(_money(row[of]) for of in ("profit", *PARTS))])
     title = f"Where the profit of {rows[0]['session_date'] if rows else ''} came from"
-    return _table(title, ["", "account", "profit", *PARTS], lines)
+    return _table(title, ["", "account", "currency", "profit", *PARTS], lines)
 
 
 def _money(amount: float | None) -> str:
