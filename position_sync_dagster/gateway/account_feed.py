@@ -26,18 +26,11 @@ from position_sync_dagster.domain.clock import NEVER, Backoff, utc_now
 from position_sync_dagster.domain.gateway_session import EMPTIED, NOT_MANAGED, SET_ASIDE
 from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Key
 from position_sync_dagster.domain.leg import few
+from position_sync_dagster.gateway import translate
 from position_sync_dagster.gateway.codes import ACCOUNT_READY, GatewayCode, MessageType
 from position_sync_dagster.gateway.holdings import HoldingsBook
 from position_sync_dagster.gateway.ib_async_internals import read_messages
 from position_sync_dagster.gateway.login import Login
-from position_sync_dagster.gateway.translate import (
-    PORTFOLIO_FIELDS,
-    POSITION_FIELDS,
-    HoldingRow,
-    OddRow,
-    portfolio_row,
-    position_row,
-)
 from position_sync_dagster.outage_log import LimitedLog
 
 logger = logging.getLogger(__name__)
@@ -253,7 +246,7 @@ class PortfolioDownloads:
         """Make an account overdue at once."""
         self.accounts[account].again_at_s = time.monotonic()
 
-    def put_row(self, row: HoldingRow) -> bool:
+    def put_row(self, row: translate.HoldingRow) -> bool:
         """Merge a portfolio row; ignore it and return False while IB calls its account invalid."""
         account = row.key[0]
         if self.accounts[account].spoiled == NOT_READY:
@@ -831,12 +824,13 @@ class AccountFeed:
             self._demoted |= self.completeness[account] is Completeness.COMPLETE
             self.completeness[account] = rating
 
-    def _usable(self, row: HoldingRow | OddRow) -> HoldingRow | None:
+    def _usable(self, row: translate.HoldingRow | translate.OddRow) -> translate.HoldingRow | None:
         """Return a row that can be used; set another one aside by its account and conid."""
         account = row.key[0]
         if account not in self.accounts:
-            row = OddRow(row.key, "an account of another login" if account else "no account")
-        if isinstance(row, HoldingRow):
+            why = "an account of another login" if account else "no account"
+            row = translate.OddRow(row.key, why)
+        if isinstance(row, translate.HoldingRow):
             if self.odd_rows.pop(row.key, None) is not None:
                 self._rate(account)
             return row
@@ -848,9 +842,9 @@ class AccountFeed:
         return None
 
     def _read_position(self, fields: list[str]) -> bool:
-        if len(fields) != POSITION_FIELDS:
+        if len(fields) != translate.POSITION_FIELDS:
             return False
-        row = self._usable(position_row(fields))
+        row = self._usable(translate.position_row(fields))
         if row is None:
             return True
         self._named.add(row.key)
@@ -880,10 +874,10 @@ class AccountFeed:
         return time.monotonic() - at_s <= LATE_S
 
     def _read_portfolio(self, fields: list[str]) -> bool:
-        if len(fields) != PORTFOLIO_FIELDS:
+        if len(fields) != translate.PORTFOLIO_FIELDS:
             self.values.miss_row()
             return False
-        row = self._usable(portfolio_row(fields))
+        row = self._usable(translate.portfolio_row(fields))
         if row is None or not self.values.put_row(row):
             return True
         self._named.add(row.key)

@@ -38,14 +38,7 @@ class GatewaySessions:
         self._clock = clock
 
     def acquire(
-        self,
-        gateway_id: str,
-        owner: Owner,
-        *,
-        lease_s: float,
-        run_id: str | None,
-        host: str,
-        pid: int,
+        self, gateway_id: str, owner: Owner, lease_s: float, run_id: str | None, host: str, pid: int
     ) -> GatewaySession:
         """Acquire a login for `lease_s` seconds.
 

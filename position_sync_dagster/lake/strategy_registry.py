@@ -183,9 +183,7 @@ class SyncRegistry:
             AmbiguousRemovalError: Several memberships match; the message names them.
         """
         if conid is None and not described.get("symbol"):
-            raise errors.InvalidLegError(
-                "The leg has neither conid nor symbol.", remedy="Give one."
-            )
+            raise errors.InvalidLegError("A leg has neither conid nor symbol.", remedy="Give one.")
         given = {"conid": conid, **described}
         wanted = {
             name: READERS.get(name, str)(one) for name, one in given.items() if one is not None
@@ -221,10 +219,8 @@ class SyncRegistry:
                 rows = legs_of(snapshot.finished(EVERY, None))
                 ended = [leg for leg in rows if isinstance(leg, ActiveContract)]
                 known = with_rolls(known, before.values(), ended, following)
-            of_rules = [leg for leg in before.values() if leg.strategy_id in rules]
-            return _memberships_of(
-                distinct_legs([*known, *without_listed(of_rules, known)]), before
-            )
+            own = [leg for leg in before.values() if leg.strategy_id in rules]
+            return _memberships_of(distinct_legs([*known, *without_listed(own, known)]), before)
 
         before, after = self._change(step, "replace")
         joined, left = after.items() - before.items(), before.items() - after.items()

@@ -28,14 +28,9 @@ from threading import RLock
 from typing import Any, Concatenate, ParamSpec, TypedDict, TypeVar
 from urllib.parse import unquote
 
+import deltalake
 import polars as pl
-from deltalake import (
-    CommitProperties,
-    DeltaTable,
-    PostCommitHookProperties,
-    Transaction,
-    write_deltalake,
-)
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from position_sync_dagster import errors
@@ -45,7 +40,7 @@ from position_sync_dagster.lake.storage import commit_errors, durability, object
 from position_sync_dagster.lake.storage.opening import TableHandle, Use, WriterLock
 
 # A commit writes no checkpoint and cuts no log: `Table` does, once the commit is synced.
-NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+NO_HOOKS = deltalake.PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 _PROPERTY = "positionSync.owner."
 
@@ -259,6 +254,11 @@ def files_in(handle: DeltaTable, **partition: str) -> pl.DataFrame:
     """Return one row for each data file of a partition; no path is ever given twice."""
     wanted = (pl.col(f"partition.{name}") == value for name, value in partition.items())
     return data_files(handle).filter(*wanted)
+
+
+def in_bucket(bucket: str) -> pl.Expr:
+    """Return which data files have the rows of a bucket."""
+    return pl.col("partition.bucket") == bucket
 
 
 T = TypeVar("T")
@@ -725,7 +725,7 @@ def compact(table: Table, small_bytes: int) -> int:
 
 def _merge_parts(table: Table, small_bytes: int, handle: DeltaTable) -> int:
     """Merge the small finished parts of one bucket; return how many files."""
-    files = data_files(handle).filter(pl.col("partition.bucket") != schema.LIVE)
+    files = data_files(handle).filter(~in_bucket(schema.LIVE))
     by_part = ["partition.bucket", "partition.part"]
     sizes = files.group_by(by_part).agg(pl.col("size_bytes").sum(), pl.len().alias("files"))
     small = sizes.filter(pl.col("size_bytes") < small_bytes)

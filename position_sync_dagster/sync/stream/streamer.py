@@ -16,11 +16,7 @@ from typing import Any
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import NEVER, Backoff, Clock, utc_now
-from position_sync_dagster.domain.gateway_session import (
-    GatewayRun,
-    Owner,
-    SessionState,
-)
+from position_sync_dagster.domain.gateway_session import GatewayRun, Owner, SessionState
 from position_sync_dagster.domain.holding import (
     Key,
     OwnUpdates,
